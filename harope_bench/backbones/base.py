@@ -1,0 +1,43 @@
+"""The contract of a backbone: build the network, read it back, draw a tile of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from harope_bench.records import Checkpoint, Option, Request, Settings
+
+
+class Clue(NamedTuple):
+    """What the keys of a state dict tell: None where they do not tell."""
+
+    encoding: str | None
+    config: dict[str, Option]
+
+
+class Drawer(Protocol):
+    """An opened checkpoint that draws."""
+
+    def draw(self, requests: Sequence[Request], settings: Settings) -> np.ndarray:
+        """Images (B, H, W, 3) uint8 for a full tile of requests; row i depends on requests[i] alone."""
+
+
+class Backbone(Protocol):
+    """What a backbone module's PLUGIN offers."""
+
+    tile: int
+
+    def build(self, encoding: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
+        """A freshly initialised network."""
+
+    def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
+        """What a state dict's keys tell, or None if it is not this backbone's."""
+
+    def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        """Raises OptionError if the checkpoint cannot be drawn from with these settings."""
+
+    def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> Drawer:
+        """The network with these weights, strictly loaded, ready to draw."""

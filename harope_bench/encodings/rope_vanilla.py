@@ -1,0 +1,41 @@
+"""One-dimensional RoPE over the raster order of the tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harope_bench.encodings import base
+
+
+def raster(positions: Tensor) -> Tensor:
+    """Raster index (N,) of positions (N, 2): row * width + column, width read off the columns present."""
+    rows, columns = positions.double().unbind(1)
+    width = columns.max() - columns.min() + 1
+    return rows * width + columns
+
+
+class RopeVanilla(base.Encoding):
+    """All planes turn with the token's raster index; the image's second dimension is not seen.
+
+    The paper and its release define no formula; this reading is the usual one (RoFormer).
+    """
+
+    facts = base.Facts(relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
+    source = "arXiv 2104.09864, equation 15; raster order is our reading"
+
+    class Options(base.Options):
+        """base: of the geometric frequencies."""
+
+        base: float = 10000.0
+
+    options: Options
+
+    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Queries and keys (B, heads, N, head_dim) turned by raster index times frequency."""
+        frequencies = base.spectrum(base.axis_split(q.shape[-1], 1, "rope-vanilla"), self.options.base)
+        angles = torch.outer(raster(positions), frequencies.to(positions.device))  # (N, head_dim/2)
+        return base.turn(q, angles), base.turn(k, angles)
+
+
+PLUGIN = RopeVanilla

@@ -1,0 +1,56 @@
+"""The kinds of error a user can meet. Each message is one line: wanted, found, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """Base of every error this package raises on purpose; the command line prints it and exits 1."""
+
+
+class UnknownName(BenchError):
+    """A name that no room of the registry knows."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]):
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
+        super().__init__(f"no {kind} named {name!r}; {hint}")
+
+
+class NameClash(BenchError):
+    """Two places claim one name."""
+
+
+class OptionError(BenchError):
+    """An option nobody knows, or a value it does not take."""
+
+
+class ShapeError(BenchError):
+    """Arrays or grids that do not fit together."""
+
+
+class WeightsError(BenchError):
+    """Weights that are missing, altered, unsafe or of another shape."""
+
+
+class PlanMismatch(BenchError):
+    """A folder holds work of another plan."""
+
+
+class SampleError(BenchError):
+    """Images that are missing, corrupt or not what they were recorded to be."""
+
+
+class TooFewImages(BenchError):
+    """Fewer images than the metric or the request needs."""
+
+
+class MissingExtra(BenchError):
+    """A part that an optional install brings."""
+
+
+class StorageError(BenchError):
+    """The disk refused: full, unwritable or not there."""

@@ -1,0 +1,197 @@
+"""The nouns of the house: frozen, validated, written as JSON with sorted keys and no NaN.
+
+Every stage reads what the stage before wrote; these classes are the whole of that agreement.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def plain_name(name: str) -> str:
+    """The name itself if it can never choose a path; ValueError otherwise."""
+    if not NAME.fullmatch(name) or ".." in name:
+        raise ValueError(f"{name!r} is not a plain name (letters, digits, dot, dash, underscore)")
+    return name
+
+
+Name = Annotated[str, AfterValidator(plain_name)]
+Option = str | bool | int | float
+
+
+class Record(BaseModel):
+    """Base of the nouns: frozen, unknown fields refused, non-finite floats refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """JSON text with sorted keys; equal records give equal bytes."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, allow_nan=False, indent=indent)
+
+
+class Settings(Record):
+    """How a sample is drawn; everything here changes pixels and is part of the plan.
+
+    `tile` is the padded batch shape of the network: sample i always sits in row i % tile, so its
+    bits do not depend on what was asked for beside it.
+    """
+
+    resolution: int = Field(gt=0)
+    sampler: Name
+    steps: int = Field(gt=0)
+    guidance: float = Field(ge=0)
+    seed: int = Field(default=0, ge=0)
+    tile: int = Field(gt=0)
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class Checkpoint(Record):
+    """Registered weights and all that is needed to run them."""
+
+    name: Name
+    backbone: Name
+    encoding: Name
+    options: dict[str, Option] = {}
+    config: dict[str, Option] = {}
+    weights: str
+    sha256: str = Field(pattern=r"[0-9a-f]{64}")
+    source: str
+    scale: Literal["micro", "paper"] = "paper"
+    suite: Name | None = None
+    sampler: Name
+    steps: int = Field(gt=0)
+    guidance: float = Field(ge=0)
+    recipe: str | None = None
+    recipe_sha256: str | None = None
+    training_seed: int | None = None
+    training_steps: int | None = None
+
+
+class Request(Record):
+    """One image that is asked for."""
+
+    index: int = Field(ge=0)
+    label: int | None = None
+    prompt: str | None = None
+
+
+class Plan(Record):
+    """What every sample of a run is a function of, together with its index."""
+
+    checkpoint: Checkpoint
+    suite: Name
+    suite_version: int
+    settings: Settings
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of the fields that decide pixels; a moved weights file keeps it."""
+        body = self.model_dump(mode="json")
+        for field in ("weights", "source"):
+            del body["checkpoint"][field]
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+class SampleRecord(Record):
+    """One line of samples.jsonl: written after the image is in its place."""
+
+    index: int = Field(ge=0)
+    file: str | None = None
+    sha256: str | None = None
+    label: int | None = None
+    prompt: str | None = None
+    status: Literal["ok", "failed"] = "ok"
+    reason: str | None = None
+
+
+class Metric(Record):
+    """What a measurement's name means."""
+
+    name: Name
+    title: str
+    direction: Literal["higher", "lower"]
+    unit: str
+    decimals: int
+
+
+class Measurement(Record):
+    """One number with its error, or None with a reason. asked = scored + failed + abstained."""
+
+    metric: Name
+    name: Name
+    value: float | None
+    se: float | None = None
+    low: float | None = None
+    high: float | None = None
+    interval: str | None = None
+    n_asked: int
+    n_scored: int
+    n_failed: int = 0
+    n_abstained: int = 0
+    reason: str | None = None
+
+    def model_post_init(self, _: Any) -> None:
+        if self.n_asked != self.n_scored + self.n_failed + self.n_abstained:
+            raise ValueError(f"{self.name}: asked {self.n_asked} is not scored + failed + abstained")
+        if self.value is None and not self.reason:
+            raise ValueError(f"{self.name}: a missing value needs a reason")
+
+
+class Provenance(Record):
+    """Who made a record, with what, where and when (ISO 8601, UTC)."""
+
+    version: str
+    commit: str | None
+    dirty: bool | None
+    python: str
+    platform: str
+    device: str
+    packages: dict[str, str]
+    flags: dict[str, Option]
+    command: str
+    started: str
+    finished: str
+
+
+class JudgeRecord(Record):
+    """Which network looked at the images."""
+
+    name: Name
+    version: int
+    judge_class: Literal["official", "equivalent", "substitute", "micro"]
+    weights_sha256: str
+    preprocessing: str
+
+
+class Result(Record):
+    """What one evaluator said of one sample set."""
+
+    evaluator: Name
+    version: int
+    profile: str
+    rules: Literal["official", "corrected"]
+    parity: str
+    scale: Literal["micro", "paper"]
+    target: str
+    plan: Plan | None
+    plan_digest: str | None
+    samples_sha256: str
+    judge: JudgeRecord
+    reference: str
+    reference_sha256: str
+    measurements: tuple[Measurement, ...]
+    warnings: tuple[str, ...] = ()
+    per_sample: str | None = None
+    provenance: Provenance
+
+    def measured(self, metric: str) -> Measurement | None:
+        """The measurement of that metric, whatever number of images its name carries."""
+        return next((m for m in self.measurements if m.metric == metric), None)

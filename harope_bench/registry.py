@@ -1,0 +1,147 @@
+"""Names to things: a file's stem is its name, a module's PLUGIN is the thing.
+
+Listing reads file names and entry points and imports nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harope_bench.errors import BenchError, NameClash, UnknownName
+from harope_bench.store import home
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One room of named things: where it lies and which entry-point group adds to it."""
+
+    folder: str
+    suffix: str
+    group: str | None = None
+
+    @property
+    def one(self) -> str:
+        """The kind's name in the singular."""
+        return self.folder.rsplit("/", 1)[-1].removesuffix("s")
+
+
+KINDS: Mapping[str, Kind] = {
+    "encodings": Kind("encodings", ".py", "harope_bench.encodings"),
+    "backbones": Kind("backbones", ".py", "harope_bench.backbones"),
+    "samplers": Kind("samplers", ".py", "harope_bench.samplers"),
+    "checkpoints": Kind("checkpoints", ".toml"),
+    "suites": Kind("suites", ".py", "harope_bench.suites"),
+    "judges": Kind("judges", ".py", "harope_bench.judges"),
+    "evaluators": Kind("evaluators", ".py", "harope_bench.evaluators"),
+    "tables": Kind("leaderboards/paper", ".toml", "harope_bench.tables"),
+    "recipes": Kind("training/recipes", ".toml"),
+}
+SHARED = {"base", "flags"}  # stems in a room that are not a thing of it
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name. `module` is a dotted name for plug-ins in Python, `path` a file of facts."""
+
+    kind: str
+    name: str
+    origin: str
+    path: Path | None = None
+    module: str | None = None
+    attribute: str = "PLUGIN"
+
+
+def entries(kind: str) -> dict[str, Entry]:
+    """All entries of a kind by name, sorted; nothing is imported.
+
+    Raises:
+        UnknownName: no such kind.
+        NameClash: two places claim one name; both are named.
+    """
+    if kind not in KINDS:
+        raise UnknownName("kind", kind, KINDS)
+    found: dict[str, Entry] = {}
+    for entry in [*_built_in(kind), *_at_home(kind), *_installed(kind)]:
+        if other := found.get(entry.name):
+            raise NameClash(
+                f"{KINDS[kind].one} {entry.name!r} is claimed by {other.origin} and by {entry.origin}; rename one of them"
+            )
+        found[entry.name] = entry
+    return dict(sorted(found.items(), key=lambda item: natural(item[0])))
+
+
+def natural(name: str) -> tuple[object, ...]:
+    """Sort key that puts table10 after table9."""
+    digits = "".join(c for c in name if c.isdigit())
+    return (name.rstrip("0123456789"), int(digits) if digits else -1, name)
+
+
+def names(kind: str) -> list[str]:
+    """The names of a kind, sorted."""
+    return list(entries(kind))
+
+
+def find(kind: str, name: str) -> Entry:
+    """The entry of that name; UnknownName offers the nearest."""
+    known = entries(kind)
+    if name not in known:
+        raise UnknownName(KINDS[kind].one, name, known)
+    return known[name]
+
+
+def load(kind: str, name: str) -> Any:
+    """The thing itself: a module's PLUGIN (imported now), or the parsed facts of a TOML file."""
+    entry = find(kind, name)
+    if entry.module is None:
+        assert entry.path is not None
+        return read_toml(entry.path)
+    try:
+        return getattr(importlib.import_module(entry.module), entry.attribute)
+    except (ImportError, AttributeError) as error:
+        raise BenchError(f"{KINDS[kind].one} {name!r} of {entry.origin} does not load: {error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The facts of a TOML file; BenchError names the file and the fault."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path} is not readable TOML: {error}") from error
+
+
+def _built_in(kind: str) -> list[Entry]:
+    room = KINDS[kind]
+    found = []
+    for file in sorted((PACKAGE / room.folder).glob(f"*{room.suffix}")):
+        if file.stem.startswith("_") or file.stem in SHARED:
+            continue
+        module = f"harope_bench.{room.folder.replace('/', '.')}.{file.stem}" if room.suffix == ".py" else None
+        found.append(Entry(kind, file.stem.replace("_", "-"), f"harope_bench/{room.folder}/{file.name}", file, module))
+    return found
+
+
+def _at_home(kind: str) -> list[Entry]:
+    """A user's own checkpoints; other kinds come as packages."""
+    folder = home() / "checkpoints"
+    if kind != "checkpoints" or not os.path.isdir(folder):
+        return []
+    return [Entry(kind, file.stem, str(file), file) for file in sorted(folder.glob("*.toml"))]
+
+
+def _installed(kind: str) -> list[Entry]:
+    group = KINDS[kind].group
+    if group is None:
+        return []
+    return [
+        Entry(kind, point.name, f"{point.dist.name if point.dist else 'a package'} ({point.value})", None, point.module, point.attr or "PLUGIN")
+        for point in metadata.entry_points(group=group)
+    ]

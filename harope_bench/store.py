@@ -1,0 +1,250 @@
+"""Safe bytes: atomic writes, hashes, and weights that cannot run code."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import pickle
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from harope_bench.errors import StorageError, WeightsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+def home() -> Path:
+    """Where a user's own checkpoints live: HAROPE_BENCH_HOME, or ~/.harope-bench."""
+    return Path(os.environ.get("HAROPE_BENCH_HOME") or Path.home() / ".harope-bench").expanduser()
+
+
+@contextmanager
+def disk(path: Path) -> Iterator[None]:
+    """Turns a refusal of the disk into one line that names the place.
+
+    Raises:
+        StorageError: no space, no permission, read-only, or a file where a folder should be.
+    """
+    try:
+        yield
+    except OSError as error:
+        advice = {
+            errno.ENOSPC: "free some space or choose another --out; the finished work is kept",
+            errno.EDQUOT: "free some space or choose another --out; the finished work is kept",
+            errno.EACCES: "choose a folder you may write",
+            errno.EPERM: "choose a folder you may write",
+            errno.EROFS: "choose a folder you may write",
+        }.get(error.errno or 0, "choose another place")
+        raise StorageError(f"cannot use {path}: {error.strerror or error}; {advice}") from error
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made with its parents if it was not there."""
+    with disk(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that appears at `path` whole or not at all, even when the process is killed."""
+    make_folder(path.parent)
+    with disk(path):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Atomic write of bytes."""
+    with writing(path) as file:
+        file.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Atomic write of UTF-8 text."""
+    write_bytes(path, text.encode())
+
+
+def append_line(path: Path, line: str) -> None:
+    """One line added in a single write, so that processes can share the file."""
+    with disk(path):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(handle, line.encode() + b"\n")
+        finally:
+            os.close(handle)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a .jsonl file; a last line cut by a kill is left out.
+
+    Raises:
+        StorageError: a line that is not JSON anywhere else, named with its number.
+    """
+    if not path.exists():
+        return []
+    with disk(path):
+        lines = path.read_bytes().split(b"\n")
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise StorageError(f"{path} line {number} is not JSON; delete the line and run again") from error
+    return found
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex sha256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file, read in pieces."""
+    with disk(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_hash(path: Path, wanted: str) -> None:
+    """Raises WeightsError unless the file is there and has this sha256."""
+    if not path.is_file():
+        raise WeightsError(f"{path} is not there; register it again or bring the file back")
+    found = sha256_file(path)
+    if found != wanted:
+        raise WeightsError(f"{path} has sha256 {found[:12]}..., recorded {wanted[:12]}...; register it again if the change is yours")
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz, never unpickling.
+
+    Raises:
+        StorageError: not an npz, cut short, or holding Python objects; names the array.
+    """
+    import numpy as np
+
+    arrays: dict[str, np.ndarray] = {}
+    name = "archive"
+    try:
+        with disk(path), np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                arrays[name] = archive[name]
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError, zlib.error) as error:
+        raise StorageError(f"{path}: {name} cannot be read ({str(error).splitlines()[0]}); make the file again") from error
+    return arrays
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compress: bool = False) -> None:
+    """Atomic .npz whose bytes depend on the arrays alone (member times are fixed)."""
+    import numpy as np
+
+    kind = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with writing(path) as file, zipfile.ZipFile(file, "w", kind) as archive:
+        for name in sorted(arrays):
+            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = kind
+            with archive.open(info, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(arrays[name]), allow_pickle=False)  # type: ignore[no-untyped-call]
+
+
+def load_weights(path: Path, wanted: str | None = None) -> dict[str, torch.Tensor]:
+    """A state dict from .safetensors, or from a torch file read with weights_only=True.
+
+    Args:
+        path: the file; `wanted` is its recorded sha256, checked before the file is opened.
+
+    Raises:
+        WeightsError: not there, another hash, damaged, or a pickle that holds more than tensors.
+    """
+    if wanted is not None:
+        check_hash(path, wanted)
+    if not path.is_file():
+        raise WeightsError(f"{path} is not there; give the weights file's path")
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
+    return _torch_file(path)
+
+
+def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file ({error}); copy it again") from error
+
+
+def _torch_file(path: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} holds Python objects beside tensors and was not opened; save its state dict as .safetensors"
+        ) from error
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path} is not a readable torch file ({str(error).splitlines()[0]}); copy it again") from error
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise WeightsError(f"{path} is not a bare state dict (names to tensors); save only the model's state dict")
+    return state
+
+
+def weights_note(path: Path) -> dict[str, str]:
+    """The metadata of a .safetensors header; empty for any other file or a damaged one."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(size, 100_000_000)))
+        return dict(header.get("__metadata__", {}))
+    except (OSError, ValueError, struct.error):
+        return {}
+
+
+def fit(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
+    """Loads a state dict strictly, casting to the module's dtypes.
+
+    Raises:
+        WeightsError: lists every missing, unexpected and mis-shaped key.
+    """
+    wanted = module.state_dict()
+    complaints = []
+    if missing := sorted(wanted.keys() - state.keys()):
+        complaints.append(f"missing {', '.join(missing)}")
+    if unexpected := sorted(state.keys() - wanted.keys()):
+        complaints.append(f"unexpected {', '.join(unexpected)}")
+    shapes = [
+        f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}"
+        for k, v in sorted(wanted.items())
+        if k in state and state[k].shape != v.shape
+    ]
+    if shapes:
+        complaints.append(f"mis-shaped {', '.join(shapes)}")
+    if complaints:
+        raise WeightsError(f"{what} does not fit: {'; '.join(complaints)}; check --backbone, --encoding and --option")
+    module.load_state_dict(dict(state), strict=True)

@@ -1,0 +1,40 @@
+"""The contract of a suite: what to draw, and against which reference it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from harope_bench.records import Request
+
+
+class Reference(NamedTuple):
+    """Statistics of the real images as one judge saw them, and who they are."""
+
+    name: str
+    path: Path
+    sha256: str
+    judge_sha256: str
+
+
+class Suite(Protocol):
+    """What a suite module's PLUGIN offers."""
+
+    version: int
+    title: str
+    count: int
+    resolution: int
+    judges: dict[str, str]
+    evaluators: tuple[str, ...]
+
+    def requests(self, indices: Iterable[int]) -> list[Request]:
+        """The request of each index; a function of the index alone."""
+
+    def reference(self, judge: str) -> Reference:
+        """Where the reference statistics for that judge lie; WeightsError if they are not there."""
+
+    def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Real images (N, H, W) or (N, H, W, 3) uint8 and labels (N,) int64 of a split."""

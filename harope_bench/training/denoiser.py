@@ -1,0 +1,78 @@
+"""Trains a small denoiser of one encoding and writes it as a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Generator, Tensor, nn
+
+from harope_bench import registry
+from harope_bench.records import Checkpoint, Option
+from harope_bench.store import sha256_bytes, write_bytes, write_text
+from harope_bench.training.facts import toml_text
+from harope_bench.training.loop import Trainer
+from harope_bench.training.recipe import Denoiser
+
+
+def train(recipe: Denoiser, recipe_sha256: str, encoding: str, options: dict[str, Option], folder: Path, resume: bool) -> Checkpoint:
+    """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder.
+
+    Weights are the running average, stored as float16 to halve the file.
+    """
+    backbone = registry.load("backbones", recipe.backbone)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.schedule.seed)
+        network = backbone.build(encoding, options, recipe.config)
+    name = f"{recipe.suite}-{encoding}"
+    identity = f"recipe {recipe.name} {recipe_sha256[:12]}, encoding {encoding} {sorted(options.items())}"
+    trainer = Trainer(network, recipe.schedule, recipe.ema, folder, identity)
+    if resume:
+        trainer.resume()
+    average = trainer.run(denoising_loss(recipe), name)
+    note = {"backbone": recipe.backbone, "encoding": encoding, "recipe_sha256": recipe_sha256}
+    data = save({k: v.half().contiguous() for k, v in average.items()}, metadata=note)
+    checkpoint = Checkpoint(
+        name=name,
+        backbone=recipe.backbone,
+        encoding=encoding,
+        options=options,
+        config=recipe.config,
+        weights=f"{name}.safetensors",
+        sha256=sha256_bytes(data),
+        source=f"harope-bench train {recipe.name} --encoding {encoding}",
+        scale="micro",
+        suite=recipe.suite,
+        sampler=recipe.sampler,
+        steps=recipe.draw_steps,
+        guidance=recipe.guidance,
+        recipe=recipe.name,
+        recipe_sha256=recipe_sha256,
+        training_seed=recipe.schedule.seed,
+        training_steps=recipe.schedule.steps,
+    )
+    write_bytes(folder / checkpoint.weights, data)
+    write_text(folder / f"{name}.toml", toml_text(checkpoint.model_dump(mode="json", exclude_none=True)))
+    return checkpoint
+
+
+def denoising_loss(recipe: Denoiser):  # type: ignore[no-untyped-def]
+    """Mean squared error of the sampler's target; labels are dropped at the recipe's rate."""
+    images, labels = registry.load("suites", recipe.suite).images("train")
+    clean_all = torch.from_numpy(images).float().div(127.5).sub(1)[:, None]  # (N, 1, H, W) in [-1, 1]
+    label_all = torch.from_numpy(labels)
+    sampler = registry.load("samplers", recipe.sampler)
+    empty = int(recipe.config["classes"])
+
+    def loss(network: nn.Module, rng: Generator) -> Tensor:
+        size = recipe.schedule.batch
+        chosen = torch.randint(len(clean_all), (size,), generator=rng)
+        clean = clean_all[chosen]
+        noise, uniform = torch.randn(clean.shape, generator=rng), torch.rand(size, generator=rng)
+        drop = torch.rand(size, generator=rng) < recipe.label_drop
+        pair = sampler.pair(clean, noise, uniform)
+        predicted = network(pair.noised, pair.time, label_all[chosen].masked_fill(drop, empty))
+        return (predicted - pair.target).square().mean()
+
+    return loss

@@ -1,0 +1,115 @@
+"""The training loop: seeded by step, killed and resumed without a trace, loss log kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor, nn
+from tqdm import tqdm
+
+from harope_bench.errors import PlanMismatch
+from harope_bench.store import make_folder, write_bytes, write_text
+from harope_bench.training.recipe import Schedule
+
+LOG_EVERY = 10  # steps averaged into one line of the loss log
+
+Loss = Callable[[nn.Module, Generator], Tensor]
+
+
+def step_generator(seed: int, step: int) -> Generator:
+    """The generator of one training step: resuming needs no random state on disk."""
+    digest = hashlib.sha256(f"train/{seed}/{step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def rate(schedule: Schedule, step: int) -> float:
+    """Learning rate of a step: linear warm-up, then half a cosine to zero."""
+    if step < schedule.warmup:
+        return schedule.lr * (step + 1) / schedule.warmup
+    done = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
+    return schedule.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Trainer:
+    """One training in one folder. Snapshots are whole files; the log belongs to the snapshot."""
+
+    def __init__(self, network: nn.Module, schedule: Schedule, ema: float, folder: Path, identity: str):
+        self.network, self.schedule, self.ema = network, schedule, ema
+        self.snapshot, self.identity = make_folder(folder) / "snapshot.pt", identity
+        self.log_file = folder / "log.csv"
+        self.optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.lr, weight_decay=0.0)
+        self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        self.step, self.log = 0, ""
+
+    def resume(self) -> int:
+        """Takes up the snapshot of the folder if there is one; returns the step it stands at.
+
+        Raises:
+            PlanMismatch: the snapshot belongs to another recipe, encoding or seed.
+        """
+        if not self.snapshot.exists():
+            return 0
+        state = torch.load(self.snapshot, weights_only=True)
+        if state["identity"] != self.identity:
+            raise PlanMismatch(
+                f"{self.snapshot} is of {state['identity']}, asked for {self.identity}; choose another --out or pass --no-resume"
+            )
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.average, self.step, self.log = state["average"], state["step"], state["log"]
+        return self.step
+
+    def save(self) -> None:
+        """Snapshot and log, each whole or not at all."""
+        state = {
+            "identity": self.identity,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "log": self.log,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_bytes(self.snapshot, buffer.getvalue())
+        write_text(self.log_file, "step,loss\n" + self.log)
+
+    def run(self, loss: Loss, title: str) -> dict[str, Tensor]:
+        """Trains to the end and returns the averaged weights."""
+        total, seen = 0.0, 0
+        bar = tqdm(total=self.schedule.steps, initial=self.step, desc=title, unit="step", file=sys.stderr, disable=None)
+        while self.step < self.schedule.steps:
+            total, seen = total + self._one(loss), seen + 1
+            bar.update()
+            if self.step % LOG_EVERY == 0:
+                self.log += f"{self.step},{total / seen:.6f}\n"
+                bar.set_postfix(loss=f"{total / seen:.4f}")
+                total, seen = 0.0, 0
+            if self.step % self.schedule.snapshot == 0 or self.step == self.schedule.steps:
+                self.save()
+        bar.close()
+        return self.average
+
+    def _one(self, loss: Loss) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate(self.schedule, self.step)
+        value = loss(self.network, step_generator(self.schedule.seed, self.step))
+        self.optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip)
+        self.optimiser.step()
+        self.step += 1
+        decay = min(self.ema, self.step / (self.step + 10))  # follow closely while the start is forgotten
+        with torch.no_grad():
+            for name, now in self.network.state_dict().items():
+                if now.is_floating_point():
+                    self.average[name].lerp_(now, 1 - decay)
+                else:
+                    self.average[name].copy_(now)
+        return float(value.detach())

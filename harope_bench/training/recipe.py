@@ -1,0 +1,82 @@
+"""Recipes: the facts of a training, read from TOML and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from harope_bench import registry
+from harope_bench.errors import OptionError
+from harope_bench.records import Name, Option, Record
+from harope_bench.store import sha256_bytes
+
+
+class Schedule(Record):
+    """Optimisation: AdamW without weight decay, warm-up, cosine to zero, clipped gradients."""
+
+    steps: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    lr: float = Field(gt=0)
+    warmup: int = Field(ge=0)
+    clip: float = Field(gt=0)
+    seed: int = Field(ge=0)
+    snapshot: int = Field(gt=0)
+
+
+class Denoiser(Record):
+    """A diffusion or flow model of one encoding."""
+
+    kind: Literal["denoiser"]
+    name: Name
+    suite: Name
+    backbone: Name
+    config: dict[str, Option]
+    schedule: Schedule
+    sampler: Name
+    draw_steps: int = Field(gt=0)
+    guidance: float = Field(ge=0)
+    label_drop: float = Field(ge=0, le=1)
+    ema: float = Field(ge=0, lt=1)
+
+
+class Classifier(Record):
+    """A judge's network, trained on the training split and measured on the held-out one."""
+
+    kind: Literal["classifier"]
+    name: Name
+    suite: Name
+    judge: Name
+    schedule: Schedule
+    least_accuracy: float = Field(ge=0, le=1)
+
+
+class Moments(Record):
+    """Reference statistics of a suite's real images as a judge sees them."""
+
+    kind: Literal["reference"]
+    name: Name
+    suite: Name
+    judge: Name
+    split: str
+
+
+Recipe = Annotated[Denoiser | Classifier | Moments, Field(discriminator="kind")]
+
+
+def read_recipe(name: str) -> tuple[Denoiser | Classifier | Moments, str]:
+    """A recipe by its name or by the path of a TOML file, and the sha256 of the file.
+
+    Raises:
+        UnknownName: no such recipe. OptionError: a field is missing, unknown or out of range.
+    """
+    path = Path(name) if name.endswith(".toml") else registry.find("recipes", name).path
+    assert path is not None
+    facts = registry.read_toml(path)
+    try:
+        recipe: Denoiser | Classifier | Moments = TypeAdapter(Recipe).validate_python(facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise OptionError(f"recipe {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return recipe, sha256_bytes(path.read_bytes())
