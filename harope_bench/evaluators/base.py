@@ -1,0 +1,43 @@
+"""The contract of an evaluator: a rule on what a judge saw, plain numpy, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from harope_bench.records import Measurement, Metric
+
+
+class Observations(NamedTuple):
+    """What one judge saw of one sample set, in index order.
+
+    indices (N,) int64; labels (N,) int64 or None; arrays of N rows each by name; failed counts asked
+    images that could not be judged, so that asked = N + failed.
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray | None
+    arrays: Mapping[str, np.ndarray]
+    failed: int = 0
+
+
+class Score(NamedTuple):
+    """Measurements, first-order contributions by metric (for paired tests), and named warnings."""
+
+    measurements: tuple[Measurement, ...]
+    per_sample: Mapping[str, np.ndarray]
+    warnings: tuple[str, ...]
+
+
+class Evaluator(Protocol):
+    """What an evaluator module's PLUGIN offers."""
+
+    version: int
+    profile: str
+    parity: str
+    metrics: tuple[Metric, ...]
+
+    def score(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> Score:
+        """The measurements; a metric that cannot be had is None with a reason."""

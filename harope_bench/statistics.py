@@ -1,0 +1,124 @@
+"""Intervals and differences: what a number can and cannot tell. Plain numpy, no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from harope_bench.records import Measurement
+
+LEVEL = 0.95
+Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+Verdict = Literal["better", "worse", "not resolved", "not comparable"]
+
+
+class Interval(NamedTuple):
+    """An estimate's standard error and its 95% interval."""
+
+    se: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """New minus baseline. p is two-sided and unadjusted; None where nothing can be said."""
+
+    delta: float | None
+    se: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    paired: bool
+    verdict: Verdict
+    why: str
+
+
+def normal(value: float, se: float) -> Interval:
+    """Normal interval around a value."""
+    return Interval(se, value - Z * se, value + Z * se)
+
+
+def mean_error(rows: np.ndarray) -> float:
+    """Standard error of the mean of rows (N,): sd / sqrt(N), sd with N - 1. ValueError below two rows."""
+    if len(rows) < 2:
+        raise ValueError(f"a standard error needs two rows, found {len(rows)}")
+    return float(np.std(np.asarray(rows, dtype=np.float64), ddof=1) / math.sqrt(len(rows)))
+
+
+def wilson(hits: int, n: int) -> Interval:
+    """Wilson score interval of a share hits / n; the error is the binomial one at the estimate.
+
+    Source: Wilson 1927; stays inside [0, 1] where the normal interval does not.
+    """
+    if not 0 <= hits <= n or n == 0:
+        raise ValueError(f"{hits} of {n} is not a share")
+    p = hits / n
+    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    return Interval(math.sqrt(p * (1 - p) / n), max(0.0, centre - half), min(1.0, centre + half))
+
+
+def two_sided(z: float) -> float:
+    """Two-sided p of a standard normal deviate."""
+    return math.erfc(abs(z) / math.sqrt(2))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm-adjusted p values, in the order given. Source: Holm 1979."""
+    adjusted, largest = [0.0] * len(ps), 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def difference(
+    direction: Literal["higher", "lower"],
+    baseline: Measurement,
+    new: Measurement,
+    baseline_rows: np.ndarray | None = None,
+    new_rows: np.ndarray | None = None,
+) -> Difference:
+    """New minus baseline with its error and a verdict at the 5% level.
+
+    Args:
+        baseline_rows, new_rows: first-order contributions (N,) of the same samples in the same order
+            (influence values, or 0/1 indicators); both given, the test is paired.
+
+    Returns:
+        "not comparable" where a value is missing or the numbers of images differ (finite-N bias).
+    """
+    if baseline.value is None or new.value is None:
+        return _silent("a value is missing")
+    if baseline.name != new.name or baseline.n_scored != new.n_scored:
+        return _silent(f"{baseline.name} over {baseline.n_scored:,} against {new.name} over {new.n_scored:,} images")
+    delta = new.value - baseline.value
+    paired = baseline_rows is not None and new_rows is not None
+    if baseline_rows is not None and new_rows is not None:
+        if baseline_rows.shape != new_rows.shape:
+            raise ValueError(f"paired rows of shapes {baseline_rows.shape} and {new_rows.shape}")
+        se = mean_error(new_rows - baseline_rows)
+    elif baseline.se is not None and new.se is not None:
+        se = math.hypot(baseline.se, new.se)
+    else:
+        return _silent("a standard error is missing")
+    if se == 0.0:
+        p = 1.0 if delta == 0 else 0.0
+    else:
+        p = two_sided(delta / se)
+    return Difference(delta, se, delta - Z * se, delta + Z * se, p, paired, verdict(direction, delta, p), "paired by sample" if paired else "unpaired")
+
+
+def verdict(direction: Literal["higher", "lower"], delta: float, p: float) -> Verdict:
+    """Better or worse where p is below 5%, else not resolved."""
+    if p >= 1 - LEVEL:
+        return "not resolved"
+    return "better" if (delta > 0) == (direction == "higher") else "worse"
+
+
+def _silent(why: str) -> Difference:
+    return Difference(None, None, None, None, None, False, "not comparable", why)
