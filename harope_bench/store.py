@@ -56,16 +56,20 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears at `path` whole or not at all, even when the process is killed."""
+def writing(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
+    """A binary file that appears at `path` whole or not at all, even when the process is killed.
+
+    `sync` waits for the disk itself, which only a power cut asks for.
+    """
     make_folder(path.parent)
     with disk(path):
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:

@@ -18,11 +18,18 @@ class Clue(NamedTuple):
     config: dict[str, Option]
 
 
+class Drawn(NamedTuple):
+    """A tile: images (B, H, W, 3) uint8, and why a row has none (its pixels are then meaningless)."""
+
+    images: np.ndarray
+    faults: dict[int, str]
+
+
 class Drawer(Protocol):
     """An opened checkpoint that draws."""
 
-    def draw(self, requests: Sequence[Request], settings: Settings) -> np.ndarray:
-        """Images (B, H, W, 3) uint8 for a full tile of requests; row i depends on requests[i] alone."""
+    def draw(self, requests: Sequence[Request], settings: Settings) -> Drawn:
+        """A full tile of requests drawn; row i depends on requests[i] alone."""
 
 
 class Backbone(Protocol):

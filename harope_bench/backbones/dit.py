@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harope_bench import registry
-from harope_bench.backbones.base import Clue
+from harope_bench.backbones.base import Clue, Drawn
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError
 from harope_bench.records import Checkpoint, Option, Request, Settings
@@ -218,15 +218,17 @@ class DitDrawer:
         self.device, self.dtype = device, dtype
 
     @torch.inference_mode()
-    def draw(self, requests: Sequence[Request], settings: Settings) -> np.ndarray:
-        """Images (B, H, W, 3) uint8; grey images get three equal channels."""
+    def draw(self, requests: Sequence[Request], settings: Settings) -> Drawn:
+        """A tile of images; grey ones get three equal channels. A row that is not finite is a fault."""
         sampler = registry.load("samplers", settings.sampler)
         config = self.network.config
         generators = [index_generator(settings.seed, r.index) for r in requests]
         noise = unit_noise((config.channels, settings.resolution, settings.resolution), generators)
         labels = torch.tensor([config.classes if r.label is None else r.label for r in requests], device=self.device)
         images = sampler.sample(self._guided(labels, settings.guidance), noise.to(self.device), settings.steps, generators)
-        return to_uint8(images)
+        finite = images.flatten(1).isfinite().all(1).tolist()
+        faults = {row: "the network's output is not finite" for row, good in enumerate(finite) if not good}
+        return Drawn(to_uint8(images.nan_to_num()), faults)
 
     def _guided(self, labels: Tensor, guidance: float) -> Any:
         """The network with labels bound; classifier-free guidance unless it is exactly 1."""

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from harope_bench import registry
 from harope_bench.records import Checkpoint, Option
 from harope_bench.store import sha256_bytes, write_bytes, write_text
-from harope_bench.training.facts import toml_text
+from harope_bench.tomlfile import toml_text
 from harope_bench.training.loop import Trainer
 from harope_bench.training.recipe import Denoiser
 

@@ -1,0 +1,150 @@
+"""Sample set to results: calls judges and evaluators by name. Knows no metric and no model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from harope_bench import registry
+from harope_bench.errors import OptionError, StorageError
+from harope_bench.observe import observe
+from harope_bench.provenance import now, provenance
+from harope_bench.records import Result
+from harope_bench.samples import SampleSet, open_samples
+from harope_bench.store import load_arrays, sha256_file, write_arrays, write_text
+
+RESULTS, OBSERVATIONS = "results", "observations"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A result and whether this call had to work for it."""
+
+    result: Result
+    path: Path
+    fresh: bool
+
+
+def evaluate(
+    target: Path,
+    out: Path,
+    suite: str,
+    evaluators: Sequence[str] | None = None,
+    reference: Path | None = None,
+    rules: Literal["official", "corrected"] = "official",
+    rescore: bool = False,
+    device: str = "cpu",
+) -> list[Scored]:
+    """Scores a sample set with each evaluator; results and observations go below `out`.
+
+    A result of the same images, judge, reference and evaluator version is kept, unless `rescore`.
+
+    Raises:
+        SampleError: images missing, corrupt or altered. UnknownName: a name nobody knows.
+    """
+    plugin = registry.load("suites", suite)
+    names = list(evaluators or plugin.evaluators)
+    for name in names:
+        registry.find("evaluators", name)
+        if name not in plugin.judges:
+            raise OptionError(f"suite {suite} has no judge for evaluator {name}; it has {', '.join(plugin.judges)}")
+    samples = open_samples(target)
+    if samples.plan is not None and samples.plan.suite != suite:
+        raise OptionError(f"{target} was drawn for suite {samples.plan.suite}, asked for {suite}; leave --suite out")
+    return [_score(samples, name, suite, out, reference, rules, rescore, device) for name in names]
+
+
+def _score(
+    samples: SampleSet,
+    name: str,
+    suite: str,
+    out: Path,
+    reference: Path | None,
+    rules: Literal["official", "corrected"],
+    rescore: bool,
+    device: str,
+) -> Scored:
+    started = now()
+    plugin, judge = registry.load("suites", suite), registry.load("suites", suite).judges[name]
+    label, digest, statistics = open_reference(plugin, judge, reference)
+    seen = observe(samples, judge, out / OBSERVATIONS / judge, device, rescore)
+    evaluator: Any = registry.load("evaluators", name)
+    path = out / RESULTS / f"{name}.json"
+    facts = {
+        "evaluator": name,
+        "version": evaluator.version,
+        "profile": evaluator.profile,
+        "rules": rules,
+        "samples_sha256": set_digest(samples),
+        "judge": seen.judge,
+        "reference_sha256": digest,
+        "target": samples.name,
+    }
+    if not rescore and (kept := standing(path, facts)) is not None:
+        return Scored(kept, path, False)
+    score = evaluator.score(seen.observations, statistics)
+    rows = {**score.per_sample, "indices": seen.observations.indices}
+    write_arrays(path.with_suffix(".npz"), {k: np.asarray(v) for k, v in rows.items()})
+    result = Result(
+        **facts,
+        parity=evaluator.parity,
+        scale="micro" if seen.judge.judge_class == "micro" else "paper",
+        plan=samples.plan,
+        plan_digest=samples.plan.digest if samples.plan else None,
+        reference=label,
+        measurements=score.measurements,
+        warnings=(*samples.warnings, *score.warnings),
+        per_sample=path.with_suffix(".npz").name,
+        provenance=provenance(started, device),
+    )
+    write_text(path, result.to_json(indent=1) + "\n")
+    return Scored(result, path, True)
+
+
+def open_reference(suite: Any, judge: str, path: Path | None) -> tuple[str, str, dict[str, np.ndarray]]:
+    """Name, sha256 and arrays of the suite's reference, or of the file given in its place.
+
+    Raises:
+        StorageError: the file is not an npz. OptionError: it was made with another judge's weights.
+    """
+    if path is not None:
+        if not path.is_file():
+            raise StorageError(f"reference {path} is not there; give an .npz with mu and sigma")
+        arrays = load_arrays(path)
+        if not {"mu", "sigma"} <= arrays.keys():
+            raise StorageError(f"reference {path} has {', '.join(arrays) or 'nothing'}, wanted mu and sigma; make it with `harope-bench train`")
+        return path.name, sha256_file(path), arrays
+    found = suite.reference(judge)
+    if found.judge_sha256 != registry.load("judges", judge).weights_sha256():
+        raise OptionError(f"reference {found.name} was made with other weights of {judge}; rebuild it with `harope-bench train`")
+    return found.name, found.sha256, load_arrays(found.path)
+
+
+def set_digest(samples: SampleSet) -> str:
+    """Hex sha256 of indices, image hashes and failures: two equal sets have one digest."""
+    rows = list(zip(samples.indices, samples.hashes(), strict=True))
+    return hashlib.sha256(repr((rows, sorted(samples.failed.items()))).encode()).hexdigest()
+
+
+def standing(path: Path, facts: dict[str, Any]) -> Result | None:
+    """The result at `path` if it is of exactly this work."""
+    found = read_result(path) if path.is_file() and path.with_suffix(".npz").is_file() else None
+    return found if found and all(getattr(found, key) == value for key, value in facts.items()) else None
+
+
+def read_result(path: Path) -> Result | None:
+    """The result in a file, or None if another version wrote it."""
+    try:
+        return Result.model_validate_json(path.read_bytes())
+    except ValueError:
+        return None
+
+
+def same_numbers(a: Result, b: Result) -> bool:
+    """Whether two results say the same, provenance aside."""
+    return a.model_copy(update={"provenance": b.provenance}) == b

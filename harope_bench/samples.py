@@ -1,0 +1,299 @@
+"""Sample sets: the images of a run, of a foreign folder, or of an ADM npz, behind one door."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from harope_bench import adm
+from harope_bench.errors import PlanMismatch, SampleError
+from harope_bench.records import Plan, SampleRecord
+from harope_bench.store import append_line, disk, make_folder, read_lines, sha256_bytes, write_bytes, write_text, writing
+
+PLAN, RECORDS, REQUESTS, IMAGES = "plan.json", "samples.jsonl", "requests.jsonl", "images"
+SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
+LOSSY = (".jpg", ".jpeg", ".webp")
+
+
+class Batch(NamedTuple):
+    """Some samples of a set: indices, sha256 of each image's bytes, images (B, H, W, 3) uint8."""
+
+    indices: list[int]
+    hashes: list[str]
+    images: np.ndarray
+
+
+def encode(image: np.ndarray) -> bytes:
+    """PNG bytes of an image (H, W, 3) uint8."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def decode(data: bytes, what: str) -> np.ndarray:
+    """Image (H, W, 3) uint8 from file bytes; SampleError names `what` if they are damaged or not RGB."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode not in ("RGB", "L", "P", "1"):
+                raise SampleError(f"{what} has mode {image.mode}, wanted RGB; convert it first, alpha and CMYK are not guessed")
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise SampleError(f"{what} is not a readable image ({error}); draw or copy it again") from error
+
+
+def differing(wanted: Plan, found: Plan) -> list[str]:
+    """The fields in which two plans differ, as `settings.steps 32 here, 50 asked`."""
+
+    def flat(value: object, name: str = "") -> dict[str, object]:
+        if not isinstance(value, dict):
+            return {name: value}
+        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}.{key}".strip(".")).items()}
+
+    a, b = flat(wanted.model_dump(mode="json")), flat(found.model_dump(mode="json"))
+    moved = {"checkpoint.weights", "checkpoint.source"}
+    return [f"{k} is {b.get(k)} there, {a.get(k)} asked" for k in sorted((a.keys() | b.keys()) - moved) if a.get(k) != b.get(k)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that holds, or will hold, the samples of one plan."""
+
+    folder: Path
+
+    @property
+    def plan(self) -> Plan | None:
+        """The folder's plan, or None before there is one; PlanMismatch if it is not readable."""
+        path = self.folder / PLAN
+        if not path.exists():
+            return None
+        try:
+            with disk(path):
+                return Plan.model_validate_json(path.read_bytes())
+        except ValueError as error:
+            raise PlanMismatch(f"{path} is not a plan this version reads; choose another --out") from error
+
+    def claim(self, plan: Plan) -> None:
+        """Makes the folder this plan's; PlanMismatch names every differing field if it is another's."""
+        found = self.plan
+        if found is None:
+            make_folder(self.folder / IMAGES)
+            write_text(self.folder / PLAN, plan.to_json(indent=1) + "\n")
+        elif found.digest != plan.digest:
+            raise PlanMismatch(f"{self.folder} holds another plan: {'; '.join(differing(plan, found))}; choose another --out")
+
+    def records(self) -> dict[int, SampleRecord]:
+        """Records by index; the last one counts."""
+        return {r.index: r for r in map(SampleRecord.model_validate, read_lines(self.folder / RECORDS))}
+
+    def ask(self, indices: Sequence[int]) -> None:
+        """Notes that these indices were asked for, so that missing ones can be told from unasked ones."""
+        if set(indices) - self.asked():
+            line = ",".join(f"{a}-{b}" for a, b in spans(indices))
+            append_line(self.folder / REQUESTS, f'{{"indices": "{line}"}}')
+
+    def asked(self) -> set[int]:
+        """Every index ever asked for in this folder."""
+        return {i for line in read_lines(self.folder / REQUESTS) for i in parse_indices(line["indices"])}
+
+    def missing(self, indices: Iterable[int]) -> list[int]:
+        """The indices without a record, or whose image is gone."""
+        records = self.records()
+        return [i for i in indices if i not in records or not self._kept(records[i])]
+
+    def _kept(self, record: SampleRecord) -> bool:
+        return record.status == "failed" or (record.file is not None and (self.folder / record.file).is_file())
+
+    def add(self, record: SampleRecord, image: np.ndarray | None) -> None:
+        """Image first, then its line: a line always has its image."""
+        if image is not None:
+            data = encode(image)
+            record = record.model_copy(update={"file": f"{IMAGES}/{record.index:06d}.png", "sha256": sha256_bytes(data)})
+            with writing(self.folder / str(record.file), sync=False) as file:
+                file.write(data)
+        append_line(self.folder / RECORDS, record.to_json())
+
+    def settle(self) -> None:
+        """Rewrites the records in index order, so that interrupted and straight runs end in equal bytes."""
+        records = self.records()
+        text = "".join(records[i].to_json() + "\n" for i in sorted(records))
+        if text != (self.folder / RECORDS).read_text():
+            write_text(self.folder / RECORDS, text)
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Images to be judged. `files` maps index to image file; None for an npz, whose rows are the indices."""
+
+    name: str
+    path: Path
+    plan: Plan | None
+    asked: int
+    failed: dict[int, str]
+    indices: list[int]
+    files: dict[int, Path] | None
+    recorded: dict[int, str]
+    labels: dict[int, int]
+    warnings: tuple[str, ...] = ()
+
+    def batches(self, indices: Sequence[int], size: int) -> Iterator[Batch]:
+        """The images of these (ascending) indices; SampleError names the index of a bad one."""
+        if self.files is None:
+            yield from self._rows(set(indices), size)
+            return
+        for start in range(0, len(indices), size):
+            chosen = list(indices[start : start + size])
+            read = [self._read(i, self.files[i]) for i in chosen]
+            yield Batch(chosen, [digest for digest, _ in read], self._stack(chosen, [image for _, image in read]))
+
+    def hashes(self) -> list[str]:
+        """sha256 of every image in index order, recorded where that is so, else read."""
+        if len(self.recorded) == len(self.indices):
+            return [self.recorded[i] for i in self.indices]
+        if self.files is None:
+            return [digest for batch in self.batches(self.indices, 256) for digest in batch.hashes]
+        return [sha256_bytes(self._bytes(i, self.files[i])) for i in self.indices]
+
+    def _bytes(self, index: int, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise SampleError(f"image {index} ({path}) cannot be read: {error.strerror}; draw or copy it again") from error
+
+    def _read(self, index: int, path: Path) -> tuple[str, np.ndarray]:
+        data = self._bytes(index, path)
+        digest = sha256_bytes(data)
+        if self.recorded.get(index, digest) != digest:
+            raise SampleError(f"image {index} ({path}) is not the one that was drawn; delete it and run generate again")
+        return digest, decode(data, f"image {index} ({path})")
+
+    def _stack(self, indices: list[int], images: list[np.ndarray]) -> np.ndarray:
+        for index, image in zip(indices, images, strict=True):
+            if image.shape != images[0].shape:
+                raise SampleError(
+                    f"image {index} of {self.path} is {image.shape[1]}x{image.shape[0]}, "
+                    f"image {indices[0]} is {images[0].shape[1]}x{images[0].shape[0]}; one size a set"
+                )
+        return np.stack(images)
+
+    def _rows(self, wanted: set[int], size: int) -> Iterator[Batch]:
+        first = 0
+        for images in adm.rows(self.path, size):
+            keep = [k for k in range(len(images)) if first + k in wanted]
+            if keep:
+                chosen = images[keep]
+                yield Batch([first + k for k in keep], [hashlib.sha256(i.tobytes()).hexdigest() for i in chosen], chosen)
+            first += len(images)
+
+
+def open_samples(path: Path) -> SampleSet:
+    """A run folder, a folder of images, or an ADM .npz.
+
+    Raises:
+        SampleError: nothing there, no images, or a run that is not finished.
+    """
+    if path.is_dir():
+        run = Run(path)
+        return _run_set(run, run.plan) if (path / PLAN).exists() else _folder_set(path)
+    if path.is_file() and path.suffix == ".npz":
+        n = adm.shape_of(path)[0]
+        found = adm.labels(path)
+        labels = {} if found is None else {i: int(v) for i, v in enumerate(found)}
+        return SampleSet(path.stem, path, None, n, {}, list(range(n)), None, {}, labels)
+    raise SampleError(f"{path} is no run folder, image folder or .npz; give one of these, or a checkpoint's name")
+
+
+def _run_set(run: Run, plan: Plan | None) -> SampleSet:
+    asked = sorted(run.asked())
+    if missing := run.missing(asked):
+        raise SampleError(f"{run.folder} is unfinished: {len(asked):,} asked, {len(missing):,} missing; run generate again with the same --out")
+    records = {i: r for i, r in run.records().items() if i in set(asked)}
+    good = {i: r for i, r in sorted(records.items()) if r.status == "ok"}
+    if not good:
+        raise SampleError(f"{run.folder} holds no image; run generate with this --out first")
+    return SampleSet(
+        name=run.folder.name,
+        path=run.folder,
+        plan=plan,
+        asked=len(asked),
+        failed={i: r.reason or "failed" for i, r in records.items() if r.status == "failed"},
+        indices=list(good),
+        files={i: inside(run.folder, str(r.file), i) for i, r in good.items()},
+        recorded={i: str(r.sha256) for i, r in good.items()},
+        labels={i: r.label for i, r in good.items() if r.label is not None},
+    )
+
+
+def inside(folder: Path, name: str, index: int) -> Path:
+    """The file `name` of the folder; SampleError if a record points out of it."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise SampleError(f"record {index} of {folder} points outside the folder ({name}); the record was altered")
+    return path
+
+
+def _folder_set(folder: Path) -> SampleSet:
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not found:
+        raise SampleError(f"{folder} holds no images ({', '.join(SUFFIXES)}) and no {PLAN}; give a run or image folder")
+    lossy = sum(p.suffix.lower() in LOSSY for p in found)
+    warnings = (f"{lossy:,} of {len(found):,} images are of a lossy format, which moves FID",) if lossy else ()
+    return SampleSet(folder.name, folder, None, len(found), {}, list(range(len(found))), dict(enumerate(found)), {}, {}, warnings)
+
+
+def spans(indices: Iterable[int]) -> list[tuple[int, int]]:
+    """Runs of consecutive indices as (first, last), ascending."""
+    found: list[tuple[int, int]] = []
+    for i in sorted(set(indices)):
+        if found and found[-1][1] == i - 1:
+            found[-1] = (found[-1][0], i)
+        else:
+            found.append((i, i))
+    return found
+
+
+def parse_indices(text: str) -> list[int]:
+    """Indices of `0-499`, `7` or `0-9,20-29`, both ends included.
+
+    Raises:
+        ValueError: anything else, or a range that runs backwards.
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+            raise ValueError(f"{part!r} is no index range; write 0-499, 7 or 0-9,20-29")
+        found.update(range(int(first), int(last or first) + 1))
+    return sorted(found)
+
+
+def to_adm(samples: SampleSet, path: Path) -> None:
+    """Writes a set as ADM npz, in index order, with labels where all are known."""
+    first = next(samples.batches(samples.indices[:1], 1)).images
+    labels = np.array([samples.labels[i] for i in samples.indices]) if len(samples.labels) == len(samples.indices) else None
+    shape = (len(samples.indices), first.shape[1], first.shape[2], 3)
+
+    def checked() -> Iterator[np.ndarray]:
+        for batch in samples.batches(samples.indices, 256):
+            samples._stack([samples.indices[0], *batch.indices], [first[0], *batch.images])
+            yield batch.images
+
+    adm.write(path, checked(), shape, labels)
+
+
+def to_png(samples: SampleSet, folder: Path) -> None:
+    """Writes a set as a folder of 000000.png ... in index order; an existing folder must be empty."""
+    if folder.exists() and any(folder.iterdir()):
+        raise SampleError(f"{folder} is not empty; choose another place")
+    make_folder(folder)
+    place = 0
+    for batch in samples.batches(samples.indices, 256):
+        for image in batch.images:
+            write_bytes(folder / f"{place:06d}.png", encode(image))
+            place += 1
