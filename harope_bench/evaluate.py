@@ -127,7 +127,7 @@ def open_reference(suite: Any, judge: str, path: Path | None) -> tuple[str, str,
 
 def set_digest(samples: SampleSet) -> str:
     """Hex sha256 of indices, image hashes and failures: two equal sets have one digest."""
-    rows = list(zip(samples.indices, samples.hashes(), strict=True))
+    rows = list(zip(samples.indices, samples.hashes, strict=True))
     return hashlib.sha256(repr((rows, sorted(samples.failed.items()))).encode()).hexdigest()
 
 

@@ -111,3 +111,10 @@ def _tile(drawer: Any, requests: Sequence[Request], settings: Settings) -> list[
         )
         done.append((record, None if fault else drawn.images[row]))
     return done
+
+
+def draw_one(drawer: Any, plan: Plan, index: int) -> Any:
+    """The image (H, W, 3) uint8 of one index, drawn now; None if its row is a fault."""
+    (request,) = registry.load("suites", plan.suite).requests([index])
+    ((_, image),) = _tile(drawer, [request], plan.settings)
+    return image

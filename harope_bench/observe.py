@@ -48,7 +48,7 @@ def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: 
         SampleError: an image is bad (named by index), or `rescore` is set and something was never judged.
     """
     record = judge_record(judge)
-    hashes = dict(zip(samples.indices, samples.hashes(), strict=True))
+    hashes = dict(zip(samples.indices, samples.hashes, strict=True))
     shards = [samples.indices[i : i + SHARD] for i in range(0, len(samples.indices), SHARD)]
     keys = {n: shard_key(record, [(i, hashes[i]) for i in shard]) for n, shard in enumerate(shards)}
     stale = [n for n in keys if not _is_of(folder / shard_name(n), keys[n])]
@@ -58,7 +58,7 @@ def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: 
         _look(samples, judge, {n: shards[n] for n in stale}, keys, folder, device)
     parts = [load_arrays(folder / shard_name(n)) for n in keys]
     arrays = {name: np.concatenate([p[name] for p in parts]) for name in registry.load("judges", judge).arrays}
-    labels = np.array([samples.labels[i] for i in samples.indices]) if len(samples.labels) == len(samples.indices) else None
+    labels = np.array([samples.labels[i] for i in samples.indices]) if samples.labels.keys() >= set(samples.indices) else None
     seen = Observations(np.array(samples.indices, dtype=np.int64), labels, arrays, failed=len(samples.failed))
     return Seen(seen, record, sum(len(shards[n]) for n in stale))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,6 +143,12 @@ class SampleSet:
     labels: dict[int, int]
     warnings: tuple[str, ...] = ()
 
+    def first(self, count: int) -> SampleSet:
+        """The same set, cut after its first `count` images."""
+        kept = set(self.indices[:count])
+        recorded = {i: h for i, h in self.recorded.items() if i in kept}
+        return replace(self, asked=count, failed={}, indices=sorted(kept), recorded=recorded)
+
     def batches(self, indices: Sequence[int], size: int) -> Iterator[Batch]:
         """The images of these (ascending) indices; SampleError names the index of a bad one."""
         if self.files is None:
@@ -152,6 +159,7 @@ class SampleSet:
             read = [self._read(i, self.files[i]) for i in chosen]
             yield Batch(chosen, [digest for digest, _ in read], self._stack(chosen, [image for _, image in read]))
 
+    @cached_property
     def hashes(self) -> list[str]:
         """sha256 of every image in index order, recorded where that is so, else read."""
         if len(self.recorded) == len(self.indices):
@@ -276,7 +284,7 @@ def parse_indices(text: str) -> list[int]:
 def to_adm(samples: SampleSet, path: Path) -> None:
     """Writes a set as ADM npz, in index order, with labels where all are known."""
     first = next(samples.batches(samples.indices[:1], 1)).images
-    labels = np.array([samples.labels[i] for i in samples.indices]) if len(samples.labels) == len(samples.indices) else None
+    labels = np.array([samples.labels[i] for i in samples.indices]) if samples.labels.keys() >= set(samples.indices) else None
     shape = (len(samples.indices), first.shape[1], first.shape[2], 3)
 
     def checked() -> Iterator[np.ndarray]:

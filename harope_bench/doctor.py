@@ -1,0 +1,105 @@
+"""What can run here, what is missing, and the command that brings it."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from harope_bench import registry
+from harope_bench.catalogue import checkpoint
+from harope_bench.errors import BenchError
+from harope_bench.provenance import version
+from harope_bench.store import check_hash, home
+
+NEEDED = ("torch", "torchvision", "numpy", "pandas", "jinja2", "click", "matplotlib", "safetensors", "pydantic", "mlxtend", "torch-fidelity", "clean-fid", "open-clip-torch")
+EXTRAS = {"t2i": ("transformers", "diffusers", "peft"), "mmdet": ("mmdet", "mmcv"), "ray": ("ray",)}
+
+
+class Finding(NamedTuple):
+    """One line of the doctor: state is ok, missing (optional) or broken."""
+
+    area: str
+    name: str
+    state: str
+    detail: str
+    fix: str
+
+
+def examine() -> list[Finding]:
+    """Everything, without the network; weights and references are hashed."""
+    return [*_packages(), *_extras(), *_devices(), *_checkpoints(), *_judges(), *_references(), _home()]
+
+
+def _packages() -> list[Finding]:
+    found = []
+    for name in NEEDED:
+        installed = version(name)
+        found.append(Finding("package", name, "ok" if installed else "broken", installed or "not installed", "" if installed else f"pip install {name}"))
+    return found
+
+
+def _extras() -> list[Finding]:
+    found = []
+    for extra, modules in EXTRAS.items():
+        missing = [m for m in modules if find_spec(m) is None]
+        state, detail = ("missing", f"lacks {', '.join(missing)}") if missing else ("ok", "installed")
+        found.append(Finding("extra", extra, state, detail, f"pip install 'harope-bench[{extra}]'" if missing else ""))
+    return found
+
+
+def _devices() -> list[Finding]:
+    try:
+        import torch
+    except ImportError as error:
+        return [Finding("device", "cpu", "broken", f"torch does not import: {error}", "pip install --force-reinstall torch")]
+    found = [Finding("device", "cpu", "ok", f"{torch.get_num_threads()} threads", "")]
+    for i in range(torch.cuda.device_count()):
+        found.append(Finding("device", f"cuda:{i}", "ok", torch.cuda.get_device_name(i), ""))
+    if not torch.cuda.is_available():
+        found.append(Finding("device", "cuda", "missing", "none here; the micro scale does not need one", ""))
+    return found
+
+
+def _checkpoints() -> list[Finding]:
+    found = []
+    for name in registry.names("checkpoints"):
+        try:
+            known = checkpoint(name)
+            check_hash(Path(known.weights), known.sha256)
+            found.append(Finding("checkpoint", name, "ok", f"{known.scale}, {known.backbone}, {known.encoding}", ""))
+        except BenchError as error:
+            found.append(Finding("checkpoint", name, "broken", str(error), f"harope-bench register {name} --weights FILE"))
+    return found
+
+
+def _judges() -> list[Finding]:
+    found = []
+    for name in registry.names("judges"):
+        try:
+            opened = registry.load("judges", name).open("cpu")
+            found.append(Finding("judge", name, "ok", f"weights {opened.weights_sha256[:12]}", ""))
+        except BenchError as error:
+            found.append(Finding("judge", name, "broken", str(error), "reinstall harope-bench"))
+    return found
+
+
+def _references() -> list[Finding]:
+    found = []
+    for name in registry.names("suites"):
+        suite = registry.load("suites", name)
+        for judge in sorted(set(suite.judges.values())):
+            try:
+                reference = suite.reference(judge)
+                found.append(Finding("reference", name, "ok", f"{reference.name}, seen by {judge}", ""))
+            except BenchError as error:
+                found.append(Finding("reference", name, "broken", str(error), f"harope-bench train {name}-reference"))
+    return found
+
+
+def _home() -> Finding:
+    place = home()
+    at = next(p for p in [place, *place.parents] if p.exists())
+    free = shutil.disk_usage(at).free / 2**30
+    return Finding("disk", str(place), "ok", f"your own checkpoints go here; {free:.0f} GiB free", "")

@@ -1,0 +1,87 @@
+"""Every row of a table: draw, score, tabulate, report. Calls the other conductors; resumes by theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from harope_bench import registry
+from harope_bench.catalogue import checkpoint
+from harope_bench.errors import BenchError
+from harope_bench.evaluate import evaluate
+from harope_bench.generate import generate, make_plan
+from harope_bench.leaderboards import board
+from harope_bench.leaderboards.layout import Row, Table
+from harope_bench.reports import tables
+from harope_bench.reports.html import write_report
+from harope_bench.store import write_text
+
+FORMATS = ("md", "csv", "tex", "html", "json")
+
+
+@dataclass
+class Done:
+    """What a call had to do."""
+
+    rows: int = 0
+    drawn: int = 0
+    scored: int = 0
+    written: list[Path] = field(default_factory=list)
+
+
+def reproduce(names: Sequence[str], scale: Literal["micro", "paper"], count: int | None, out: Path, device: str, seed: int) -> Done:
+    """Makes every row of the tables, then the tables in all formats and one report, below `out`.
+
+    Rows that tables share are drawn once. What stands already is kept.
+
+    Raises:
+        BenchError: a table has no such scale, or a row no registered checkpoint; said before anything is drawn.
+    """
+    chosen = [board.load_table(name) for name in names]
+    work = {name: suite for table in chosen for name, suite in rows_of(table, scale)}
+    plans = {name: make_plan(name, suite, {"device": device, "seed": seed}) for name, suite in work.items()}
+    done = Done(rows=len(plans))
+    for name, plan in plans.items():
+        indices = range(count or registry.load("suites", plan.suite).count)
+        done.drawn += generate(plan, indices, out / name).drawn
+        done.scored += sum(s.fresh for s in evaluate(out / name, out / name, plan.suite, device=device))
+    results = board.collect(out)
+    for table in chosen:
+        built = board.build(table, results, "both", scale)
+        for kind in FORMATS:
+            done.written.append(_write(out / f"table{table.number or table.id}.{kind}", tables.render(built, kind)))
+    write_report(out, out / "report.html")
+    done.written.append(out / "report.html")
+    return done
+
+
+def rows_of(table: Table, scale: Literal["micro", "paper"]) -> list[tuple[str, str]]:
+    """(checkpoint, suite) of every row of a table at a scale."""
+    scope = table.micro if scale == "micro" else table.paper
+    if scope is None or scope.suite is None or (scale == "micro" and not any(row.micro for row in table.rows)):
+        raise BenchError(f"table {table.number or table.id} has no {scale} runs in this version; `harope-bench table {table.number}` prints it")
+    if scale == "micro":
+        return [(row.micro, scope.suite) for row in table.rows if row.micro]
+    registry.find("suites", scope.suite)
+    known = [checkpoint(name) for name in registry.names("checkpoints")]
+    found = {row.id: [c.name for c in known if c.scale == "paper" and c.encoding == row.encoding] for row in table.rows}
+    if lacking := [row for row in table.rows if not found[row.id]]:
+        raise BenchError(_lacking(table, lacking))
+    return [(found[row.id][0], scope.suite) for row in table.rows]
+
+
+def _lacking(table: Table, rows: Sequence[Row]) -> str:
+    encodings = ", ".join(str(row.encoding) for row in rows)
+    return (
+        f"table {table.number} at paper scale needs checkpoints of {encodings}, none is registered; "
+        f"harope-bench register NAME --weights FILE --encoding {rows[0].encoding}"
+    )
+
+
+def _write(path: Path, text: str) -> Path:
+    """Writes only what changed, so that a second call leaves the files alone."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+    return path
