@@ -67,7 +67,7 @@ def reading_loss(images: np.ndarray, labels: np.ndarray, size: int):  # type: ig
     def loss(network: nn.Module, rng: Generator) -> Tensor:
         chosen = torch.randint(len(images), (size,), generator=rng)
         batch = jitter(prepare(np.repeat(images[chosen.numpy()][..., None], 3, -1)), rng)
-        return F.cross_entropy(network(batch)[2], wanted[chosen], label_smoothing=0.05)
+        return F.cross_entropy(network(batch)[2], wanted[chosen])
 
     return loss
 

@@ -1,0 +1,114 @@
+"""What every test gets: its own HAROPE_BENCH_HOME, one thread, and small things to work on."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported, here and in every process a test starts: sums split over threads differ in the last bit.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TINY = {"hidden": 16, "depth": 1, "heads": 2, "patch": 4, "size": 8, "channels": 1, "classes": 10}
+
+RECIPE = """
+kind = "denoiser"
+name = "{name}"
+suite = "digits"
+backbone = "dit"
+sampler = "flow"
+draw_steps = 2
+guidance = 1.5
+label_drop = 0.1
+ema = 0.9
+
+[config]
+hidden = 16
+depth = 1
+heads = 2
+patch = 7
+size = 28
+channels = 1
+classes = 10
+
+[schedule]
+steps = {steps}
+batch = 4
+lr = 0.01
+warmup = 5
+clip = 1.0
+seed = {seed}
+snapshot = {snapshot}
+"""
+
+
+@pytest.fixture(autouse=True)
+def bench_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home of the user, so that no test meets another's checkpoints."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HAROPE_BENCH_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def tiny_config() -> dict[str, int]:
+    """Sizes of a DiT that draws 8 x 8 images in a millisecond."""
+    return dict(TINY)
+
+
+@pytest.fixture
+def make_checkpoint(bench_home: Path) -> Callable[..., Any]:
+    """A function that registers a tiny checkpoint with random weights and returns its record."""
+
+    def make(name: str = "tiny", encoding: str = "rope-axial", seed: int = 0, **options: Any) -> Any:
+        import torch
+        from safetensors.torch import save
+
+        from harope_bench import registry
+        from harope_bench.catalogue import checkpoint
+        from harope_bench.store import sha256_bytes, write_bytes, write_text
+        from harope_bench.tomlfile import toml_text
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = registry.load("backbones", "dit").build(encoding, options, TINY)
+        rng = torch.Generator().manual_seed(seed)
+        data = save({k: (v + 0.05 * torch.randn(v.shape, generator=rng)).contiguous() for k, v in network.state_dict().items()})
+        write_bytes(bench_home / "checkpoints" / f"{name}.safetensors", data)
+        facts = {
+            "name": name, "backbone": "dit", "encoding": encoding, "weights": f"{name}.safetensors", "sha256": sha256_bytes(data),
+            "source": "a test", "scale": "micro", "suite": "digits", "sampler": "flow", "steps": 2, "guidance": 1.5,
+            "config": TINY, "options": options,
+        }  # fmt: skip
+        write_text(bench_home / "checkpoints" / f"{name}.toml", toml_text(facts))
+        return checkpoint(name)
+
+    return make
+
+
+@pytest.fixture
+def tiny_checkpoint(make_checkpoint: Callable[..., Any]) -> Any:
+    """The record of a registered checkpoint named tiny."""
+    return make_checkpoint()
+
+
+@pytest.fixture
+def make_recipe(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes the TOML of a tiny denoiser's recipe and returns its path."""
+
+    def make(name: str = "tiny", steps: int = 25, seed: int = 3, snapshot: int = 7, extra: str = "") -> Path:
+        path = tmp_path / f"{name}.toml"
+        path.write_text(extra + RECIPE.format(name=name, steps=steps, seed=seed, snapshot=snapshot))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def tiny_recipe(make_recipe: Callable[..., Path]) -> Path:
+    """The TOML file of a training that takes a second."""
+    return make_recipe()

@@ -1,0 +1,170 @@
+"""From images to results: kept when nothing changed, made again when something did, never silent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from harope_bench.errors import OptionError, SampleError, StorageError, UnknownName
+from harope_bench.evaluate import evaluate, same_numbers
+from harope_bench.generate import generate, make_plan
+from harope_bench.observe import shard_name
+from harope_bench.samples import encode, open_samples, to_adm, to_png
+from harope_bench.suites.digits import PLUGIN as DIGITS
+from harope_bench.verify import verify
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    plan = make_plan(tiny.registered(tmp_path / "weights"), None, {})
+    generate(plan, range(50), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def real(folder: Path, count: int) -> Path:
+    """Held-out real digits as PNG files."""
+    images, _ = DIGITS.images("held-out")
+    folder.mkdir()
+    chosen = np.random.default_rng(0).permutation(len(images))[:count]
+    for i, k in enumerate(chosen):
+        (folder / f"{i:06d}.png").write_bytes(encode(np.repeat(images[k][..., None], 3, -1)))
+    return folder
+
+
+def value(scored: list, metric: str) -> float:
+    found = scored[0].result.measured(metric)
+    assert found is not None
+    assert found.value is not None
+    return found.value
+
+
+def test_real_digits_score_far_better_than_noise(run: Path, tmp_path: Path) -> None:
+    noise = evaluate(run, run, "digits")
+    truth = evaluate(real(tmp_path / "real", 200), tmp_path / "scored", "digits")
+    assert value(truth, "fid") < value(noise, "fid") / 5
+    assert value(truth, "is") > 5 > value(noise, "is")
+    assert value(truth, "precision") > 0.6 > value(noise, "precision")
+
+
+def test_a_result_says_how_it_was_made(run: Path) -> None:
+    (scored,) = evaluate(run, run, "digits")
+    result = scored.result
+    assert result.plan is not None
+    assert (result.scale, result.judge.name, result.judge.judge_class) == ("micro", "digits-net", "micro")
+    assert result.measured("fid").name == "fid-50"  # type: ignore[union-attr]
+    assert result.plan_digest == result.plan.digest
+    assert result.provenance.packages["torch"]
+    stored = json.loads(scored.path.read_text())
+    assert stored["reference_sha256"] == DIGITS.reference("digits-net").sha256
+    assert all(m["n_asked"] == m["n_scored"] + m["n_failed"] + m["n_abstained"] for m in stored["measurements"])
+
+
+def test_second_call_does_no_work_and_rescore_gives_the_same(run: Path) -> None:
+    (first,) = evaluate(run, run, "digits")
+    stamp = first.path.stat().st_mtime_ns
+    (again,) = evaluate(run, run, "digits")
+    assert (first.fresh, again.fresh) == (True, False)
+    assert first.path.stat().st_mtime_ns == stamp
+    (rescored,) = evaluate(run, run, "digits", rescore=True)
+    assert rescored.fresh
+    assert same_numbers(first.result, rescored.result)
+
+
+def test_rescore_never_opens_a_network(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate(run, run, "digits")
+    from harope_bench.judges.digits_net import DigitsNetJudge
+
+    def forbidden(self: DigitsNetJudge, device: str = "cpu") -> None:
+        raise AssertionError("a network was opened")
+
+    monkeypatch.setattr(DigitsNetJudge, "open", forbidden)
+    evaluate(run, run, "digits", rescore=True)
+    (run / "observations/digits-net" / shard_name(0)).unlink()
+    with pytest.raises(SampleError, match="without --rescore"):
+        evaluate(run, run, "digits", rescore=True)
+
+
+def test_damaged_observations_are_made_again(run: Path) -> None:
+    (first,) = evaluate(run, run, "digits")
+    (run / "observations/digits-net" / shard_name(0)).write_bytes(b"PK half a file")
+    first.path.unlink()
+    (again,) = evaluate(run, run, "digits")
+    assert same_numbers(first.result, again.result)
+
+
+def test_npz_folder_and_run_of_the_same_images_give_the_same_numbers(run: Path, tmp_path: Path) -> None:
+    to_adm(open_samples(run), tmp_path / "run.npz")
+    to_png(open_samples(run), tmp_path / "pngs")
+    (of_run,) = evaluate(run, run, "digits")
+    for target in (tmp_path / "run.npz", tmp_path / "pngs"):
+        (other,) = evaluate(target, tmp_path / f"scored-{target.stem}", "digits")
+        assert other.result.measurements == of_run.result.measurements
+        assert other.result.plan is None
+
+
+def test_an_altered_image_is_refused_and_verify_says_no(run: Path) -> None:
+    assert verify(run, 2).wrong == []
+    evaluate(run, run, "digits")
+    assert verify(run, 0).wrong == []
+    (run / "images/000007.png").write_bytes((run / "images/000008.png").read_bytes())
+    findings = verify(run, 0)
+    assert any("image 7" in line for line in findings.wrong)
+    (run / "observations/digits-net" / shard_name(0)).unlink()
+    with pytest.raises(SampleError, match="image 7 .* is not the one that was drawn"):
+        evaluate(run, run, "digits")
+
+
+def test_verify_finds_an_altered_score(run: Path) -> None:
+    (scored,) = evaluate(run, run, "digits")
+    facts = json.loads(scored.path.read_text())
+    facts["measurements"][0]["value"] += 0.01
+    scored.path.write_text(json.dumps(facts))
+    assert any("fid-50" in line for line in verify(run, 0).wrong)
+
+
+def test_verify_finds_images_that_are_not_of_the_plan(run: Path) -> None:
+    """All hashes agree with the records, yet the records are of other images: only drawing again tells."""
+    lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["file"], line["sha256"] = lines[0]["file"], lines[0]["sha256"]
+    (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert verify(run, 0).wrong == []
+    assert any("drawn again" in line for line in verify(run, 5).wrong)
+
+
+def test_own_reference_is_used_and_named(run: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", mu=np.zeros(64), sigma=np.eye(64))
+    (scored,) = evaluate(run, run, "digits", reference=tmp_path / "mine.npz")
+    assert scored.result.reference == "mine.npz"
+    assert scored.result.measured("precision").value is None  # type: ignore[union-attr]
+    assert "images" in (scored.result.measured("precision").reason or "")  # type: ignore[union-attr]
+    np.savez(tmp_path / "bad.npz", other=np.zeros(3))
+    with pytest.raises(StorageError, match="wanted mu and sigma"):
+        evaluate(run, run, "digits", reference=tmp_path / "bad.npz")
+
+
+def test_unknown_evaluator_and_wrong_suite_are_said(run: Path) -> None:
+    with pytest.raises(UnknownName, match="did you mean fidelity"):
+        evaluate(run, run, "digits", ["fidelty"])
+    with pytest.raises(OptionError, match="no judge for evaluator"):
+        DigitsWithout = type(DIGITS)  # noqa: N806
+        original = DigitsWithout.judges
+        DigitsWithout.judges = {}
+        try:
+            evaluate(run, run, "digits")
+        finally:
+            DigitsWithout.judges = original
+
+
+def test_failed_samples_are_counted(tmp_path: Path, run: Path) -> None:
+    lines = (run / "samples.jsonl").read_text().splitlines()
+    failed = {**json.loads(lines[4]), "status": "failed", "reason": "broke", "file": None, "sha256": None}
+    (run / "samples.jsonl").write_text("\n".join([*lines[:4], json.dumps(failed), *lines[5:]]) + "\n")
+    (scored,) = evaluate(run, run, "digits")
+    fid = scored.result.measured("fid")
+    assert fid is not None
+    assert (fid.name, fid.n_asked, fid.n_scored, fid.n_failed) == ("fid-49", 50, 49, 1)

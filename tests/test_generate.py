@@ -1,0 +1,178 @@
+"""Same request, same image: whatever the batch, the order, the split, or a kill."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from harope_bench.errors import OptionError, PlanMismatch, SampleError, UnknownName, WeightsError
+from harope_bench.generate import generate, make_plan, tiles
+from harope_bench.records import Plan
+from harope_bench.samples import Run, open_samples
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return make_plan(tiny.registered(tmp_path / "weights"), None, {})
+
+
+def bits(folder: Path) -> dict[str, bytes]:
+    """Every file of a run but the log of what was asked."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "requests.jsonl"}
+
+
+@pytest.fixture
+def straight(plan: Plan, tmp_path: Path) -> dict[str, bytes]:
+    """A run of 60 samples in one go: three tiles, the last one part empty."""
+    generate(plan, range(60), tmp_path / "straight")
+    return bits(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_batch_changes_no_bit(plan: Plan, straight: dict[str, bytes], tmp_path: Path, batch: int) -> None:
+    generate(plan, range(60), tmp_path / "other", batch)
+    assert bits(tmp_path / "other") == straight
+
+
+def test_order_and_split_change_no_bit(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+    chunks = [list(range(40, 60)), [3], list(range(7, 33)), [*range(3), *range(4, 7), *range(33, 40)]]
+    for chunk in chunks:
+        generate(plan, chunk, tmp_path / "other")
+    assert bits(tmp_path / "other") == straight
+
+
+def test_two_processes_worth_of_indices_meet_in_one_folder(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+    generate(plan, range(0, 60, 2), tmp_path / "other")
+    generate(plan, range(1, 60, 2), tmp_path / "other")
+    assert bits(tmp_path / "other") == straight
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_change_no_bit_here(plan: Plan, straight: dict[str, bytes], tmp_path: Path, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        generate(plan, range(60), tmp_path / "other")
+    finally:
+        torch.set_num_threads(before)
+    assert bits(tmp_path / "other") == straight
+
+
+def test_samples_differ_from_each_other_and_between_seeds(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+    pictures = [v for k, v in straight.items() if k.endswith(".png")]
+    assert len(set(pictures)) == 60
+    other = plan.model_copy(update={"settings": plan.settings.model_copy(update={"seed": 1})})
+    generate(other, range(60), tmp_path / "other")
+    assert not set(pictures) & set(bits(tmp_path / "other").values())
+
+
+def test_a_second_call_draws_nothing(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "straight").rglob("*")}
+    assert generate(plan, range(60), tmp_path / "straight").drawn == 0
+    assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "straight").rglob("*")}
+
+
+def test_a_lost_image_is_drawn_again(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "straight/images/000017.png").unlink()
+    assert generate(plan, range(60), tmp_path / "straight").drawn == 1
+    assert bits(tmp_path / "straight") == straight
+
+
+def test_another_plan_in_the_folder_names_the_field(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+    other = plan.model_copy(update={"settings": plan.settings.model_copy(update={"steps": 4, "guidance": 2.0})})
+    with pytest.raises(PlanMismatch, match=r"settings.guidance is 1.5 there, 2.0 asked; settings.steps is 3 there, 4 asked"):
+        generate(other, range(60), tmp_path / "straight")
+    assert bits(tmp_path / "straight") == straight
+
+
+def test_more_samples_later_keep_the_first(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+    assert generate(plan, range(80), tmp_path / "straight").drawn == 20
+    after = bits(tmp_path / "straight")
+    assert all(after[name] == data for name, data in straight.items() if name.endswith(".png"))
+
+
+def test_a_network_that_diverges_is_a_failed_row_not_a_black_picture(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harope_bench.backbones.dit import DiT
+
+    straightforward = DiT.forward
+
+    def diverging(self: DiT, x: torch.Tensor, time: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return straightforward(self, x, time, labels).masked_fill((labels == 3)[:, None, None, None], float("nan"))
+
+    monkeypatch.setattr(DiT, "forward", diverging)
+    assert generate(plan, range(20), tmp_path / "run").failed == 2
+    samples = open_samples(tmp_path / "run")
+    assert sorted(samples.failed) == [3, 13]
+    assert (samples.asked, len(samples.indices)) == (20, 18)
+    assert not (tmp_path / "run/images/000003.png").exists()
+
+
+def test_an_unfinished_run_is_not_scored(plan: Plan, tmp_path: Path) -> None:
+    generate(plan, range(30), tmp_path / "run")
+    Run(tmp_path / "run").ask(range(40))
+    with pytest.raises(SampleError, match="40 asked, 10 missing"):
+        open_samples(tmp_path / "run")
+
+
+def test_tiles_follow_the_index_not_the_request() -> None:
+    assert list(tiles([60, 3, 24, 25, 49, 50], 25)) == [[3, 24], [25, 49], [50, 60]]
+
+
+def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    name = tiny.registered(tmp_path / "weights")
+    with pytest.raises(OptionError, match="resolution 30 does not divide into patches of 7; --resolution 28 does"):
+        make_plan(name, None, {"resolution": 30})
+    with pytest.raises(UnknownName, match="did you mean tiny"):
+        make_plan("tinny", None, {})
+    with pytest.raises(UnknownName, match="did you mean digits"):
+        make_plan(name, "digit", {})
+    (tmp_path / "weights/tiny.safetensors").write_bytes(b"other")
+    with pytest.raises(WeightsError, match="has sha256"):
+        generate(make_plan(name, None, {}), range(2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_larger_and_smaller_resolutions_are_drawn(plan: Plan, tmp_path: Path) -> None:
+    for side in (14, 56):
+        other = plan.model_copy(update={"settings": plan.settings.model_copy(update={"resolution": side})})
+        generate(other, range(2), tmp_path / str(side))
+        samples = open_samples(tmp_path / str(side))
+        assert next(samples.batches([0, 1], 2)).images.shape == (2, side, side, 3)
+
+
+def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) -> None:
+    """A real process is killed at random moments until it gets through; the bits are those of a straight run."""
+    count = 400
+    generate(plan, range(count), tmp_path / "straight")
+    command = [sys.executable, "-m", "harope_bench.cli", "generate", "tiny", "--count", str(count), "--batch", "1", "--out", str(tmp_path / "run")]
+    rng, kills, partial = random.Random(0), 0, 0
+    for _ in range(20):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        if kills < 4:
+            before = len(Run(tmp_path / "run").records())
+            deadline = time.monotonic() + 60
+            # wait until it draws, so that the kill falls into the work and not into the imports
+            while len(Run(tmp_path / "run").records()) == before and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.15))
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+            done = len(Run(tmp_path / "run").records())
+            partial += 0 < done < count
+            for index, record in Run(tmp_path / "run").records().items():
+                assert (tmp_path / "run" / str(record.file)).is_file(), f"sample {index} was reported done and is gone"
+        elif process.wait() == 0:
+            break
+    assert kills >= 1
+    assert partial >= 1
+    left = {k: v for k, v in bits(tmp_path / "run").items() if not k.endswith(".part")}
+    assert left == bits(tmp_path / "straight")
