@@ -1,0 +1,232 @@
+"""The verbs through the runner: answers, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from click.testing import CliRunner, Result
+
+from harope_bench.cli import main
+
+VERBS = ["list", "doctor", "register", "generate", "eval", "table", "reproduce", "report", "verify", "convert", "train"]
+
+
+def run(*words: object, exit_code: int = 0) -> Result:
+    """The command's result; stdout and stderr apart."""
+    result = CliRunner().invoke(main, [str(w) for w in words])
+    assert result.exit_code == exit_code, f"{words}: {result.exit_code}\n{result.output}\n{result.exception!r}"
+    if exit_code == 1:
+        assert len(result.stderr.strip().splitlines()) == 1, f"not one line: {result.stderr}"
+        assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Path:
+    tiny.registered(tmp_path / "weights")
+    run("generate", "tiny", "--count", 30, "--out", tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb: str) -> None:
+    text = run(verb, "--help").stdout
+    assert f"harope-bench {verb}" in text
+    assert main.commands[verb].help
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_stands_in_the_documentation(verb: str) -> None:
+    root = Path(__file__).parent.parent
+    assert f"`{verb}" in (root / "docs/design.md").read_text()
+
+
+def test_no_verb_is_undocumented() -> None:
+    assert sorted(main.commands) == sorted(VERBS)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["list", "tables"], ["table", "2"], ["table", "2", "--runs", "RUNS"], ["report", "--runs", "RUNS", "--out", "OUT"]])
+def test_light_verbs_start_without_torch(words: list[str], drawn: Path, tmp_path: Path) -> None:
+    run("eval", drawn)
+    words = [{"RUNS": str(drawn), "OUT": str(tmp_path / "r.html")}.get(w, w) for w in words]
+    code = (
+        "import sys\nfrom harope_bench.cli import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
+        "loaded = {'torch', 'torchvision', 'transformers'} & set(sys.modules)\nassert not loaded, loaded\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy())
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_list_names_what_is_registered() -> None:
+    assert run("list", "encodings").stdout.split() == ["ape", "harope", "rope-axial", "rope-vanilla", "string", "videorope"]
+    assert "table10" in run("list").stdout
+    facts = json.loads(run("list", "evaluators", "-v", "--json").stdout)["evaluators"]
+    assert facts[0]["name"] == "fidelity"
+    assert facts[0]["parity"]
+
+
+def test_generate_eval_verify_convert_from_the_command_line(drawn: Path, tmp_path: Path) -> None:
+    again = run("generate", "tiny", "--count", 30, "--out", drawn)
+    assert "0 drawn now" in again.stdout
+    first = run("eval", drawn)
+    assert "fid-30" in first.stdout
+    assert "no work done" in run("eval", drawn).stdout
+    facts = json.loads(run("eval", drawn, "--json").stdout)
+    assert facts["results"][0]["measurements"][0]["metric"] == "fid"
+    assert "WRONG" not in run("verify", drawn, "--redraw", 3).stdout
+    run("convert", drawn, tmp_path / "x.npz", "--to", "adm")
+    assert np.load(tmp_path / "x.npz")["arr_0"].shape == (30, 28, 28, 3)
+    run("convert", tmp_path / "x.npz", tmp_path / "pngs", "--to", "png", "--count", 5)
+    assert len(list((tmp_path / "pngs").iterdir())) == 5
+
+
+def test_eval_draws_first_when_given_a_checkpoint(tmp_path: Path) -> None:
+    tiny.registered(tmp_path / "weights")
+    run("eval", "tiny", "--count", 25, "--steps", 2, "--out", tmp_path / "run")
+    assert len(list((tmp_path / "run/images").glob("*.png"))) == 25
+    assert json.loads((tmp_path / "run/plan.json").read_text())["settings"]["steps"] == 2
+
+
+def test_dry_run_says_what_is_missing_and_writes_nothing(tmp_path: Path) -> None:
+    tiny.registered(tmp_path / "weights")
+    facts = json.loads(run("generate", "tiny", "--count", 30, "--out", tmp_path / "run", "--dry-run").stdout)
+    assert (facts["asked"], facts["missing"]) == (30, 30)
+    assert not (tmp_path / "run").exists()
+
+
+def test_verify_answers_no_with_three(drawn: Path) -> None:
+    (drawn / "images/000002.png").write_bytes((drawn / "images/000003.png").read_bytes())
+    assert "WRONG image 2" in run("verify", drawn, exit_code=3).stdout
+
+
+def test_unknown_names_offer_the_nearest(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert "did you mean encodings" in run("list", "encoding", exit_code=1).stderr
+    assert "did you mean digits-" in run("generate", "digits-rope-axiall", "--out", out, exit_code=1).stderr
+    assert "did you mean digits" in run("generate", "digits-rope-axial", "--suite", "digit", "--out", out, exit_code=1).stderr
+    assert "did you mean flow" in run("generate", "digits-rope-axial", "--sampler", "flwo", "--out", out, exit_code=1).stderr
+    assert "did you mean table2" in run("table", "tabel2", exit_code=1).stderr
+    assert "did you mean digits-dit" in run("train", "digit-dit", exit_code=1).stderr
+    assert not out.exists()
+
+
+def test_wrong_usage_exits_two(tmp_path: Path) -> None:
+    run("generate", "tiny", exit_code=2)
+    run("generate", "tiny", "--out", tmp_path, "--count", 0, exit_code=2)
+    run("generate", "tiny", "--out", tmp_path, "--indices", "9-3", exit_code=2)
+    run("generate", tiny.registered(tmp_path / "weights"), "--out", tmp_path, "--indices", "0-3", "--count", 2, exit_code=2)
+    run("table", "2", "--show", "measured", exit_code=2)
+    run("nonsense", exit_code=2)
+
+
+def test_a_checkpoint_that_does_not_fit_lists_every_key(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = tiny.weights(tmp_path / "w.safetensors")
+    state = load_file(path)
+    del state["blocks.0.mlp.fc1.bias"], state["final_layer.linear.bias"]
+    state["stray.weight"] = torch.zeros(2)
+    state["blocks.0.mlp.fc2.bias"] = torch.zeros(3)
+    save_file(state, path)
+    message = run("register", "mine", "--weights", path, "--encoding", "rope-axial", "--config", "heads=2", "--config", "size=28", exit_code=1).stderr
+    for key in ("blocks.0.mlp.fc1.bias", "final_layer.linear.bias", "stray.weight", "blocks.0.mlp.fc2.bias (3,) for (16,)"):
+        assert key in message
+
+
+def test_register_finds_what_the_keys_tell_and_asks_for_the_rest(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_file(load_file(tiny.weights(tmp_path / "h.safetensors", "harope")), tmp_path / "bare.safetensors")
+    run("register", "mine", "--weights", tmp_path / "bare.safetensors", "--config", "size=28", "--suite", "digits", "--steps", 2)
+    assert "0 failed" in run("generate", "mine", "--count", 2, "--out", tmp_path / "run").stdout
+    assert "registered already" in run("register", "mine", "--weights", tmp_path / "bare.safetensors", exit_code=1).stderr
+    save_file(load_file(tiny.weights(tmp_path / "a.safetensors")), tmp_path / "plain.safetensors")
+    assert "do not tell the encoding" in run("register", "other", "--weights", tmp_path / "plain.safetensors", exit_code=1).stderr
+    wrong = run("register", "other", "--weights", tmp_path / "bare.safetensors", "--encoding", "ape", "--config", "size=28", exit_code=1)
+    assert "holds harope parameters, not ape" in wrong.stderr
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "a..b", "x" * 101])
+def test_names_never_choose_a_path(name: str, tmp_path: Path) -> None:
+    path = tiny.weights(tmp_path / "w.safetensors")
+    assert "is not a plain name" in run("register", name, "--weights", path, exit_code=1).stderr
+
+
+class Bomb:
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path(os.environ["BOMB"]),))
+
+
+def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOMB", str(tmp_path / "went-off"))
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"a": Bomb()}))
+    torch.save({"a": torch.zeros(1), "b": Bomb()}, tmp_path / "evil2.pt")
+    for name in ("evil.pt", "evil2.pt"):
+        run("register", "evil", "--weights", tmp_path / name, exit_code=1)
+    assert not (tmp_path / "went-off").exists()
+    torch.load(tmp_path / "evil2.pt", weights_only=False)  # the input would have gone off
+    assert (tmp_path / "went-off").exists()
+
+
+def test_an_unwritable_place_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    tiny.registered(tmp_path / "weights")
+    (tmp_path / "file").write_text("in the way")
+    message = run("generate", "tiny", "--count", 2, "--out", tmp_path / "file/run", exit_code=1).stderr
+    assert "cannot use" in message
+    assert run("generate", "tiny", "--count", 2, "--out", "/proc/nowhere", exit_code=1).stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line_and_no_half_file(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run("eval", drawn)
+    before = {p for p in drawn.rglob("*")}
+    monkeypatch.setattr(os, "replace", full)
+    message = run("eval", drawn, "--rescore", exit_code=1).stderr
+    assert "No space left on device; free some space" in message
+    assert {p for p in drawn.rglob("*")} == before
+
+
+def test_debug_shows_the_traceback() -> None:
+    result = CliRunner().invoke(main, ["--debug", "list", "nonsense"])
+    assert result.exception is not None
+    assert "no kind named" in str(result.exception)
+
+
+def test_environment_variables_set_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.registered(tmp_path / "weights")
+    monkeypatch.setenv("HAROPE_BENCH_GENERATE_STEPS", "2")
+    run("generate", "tiny", "--count", 2, "--out", tmp_path / "run")
+    assert json.loads((tmp_path / "run/plan.json").read_text())["settings"]["steps"] == 2
+
+
+def test_doctor_knows_the_shipped_things() -> None:
+    findings = json.loads(run("doctor", "--json").stdout)["findings"]
+    states = {(f["area"], f["name"]): f["state"] for f in findings}
+    assert states["judge", "digits-net"] == states["reference", "digits"] == states["checkpoint", "digits-rope-axial"] == "ok"
+
+
+@pytest.mark.parametrize("number", range(1, 11))
+@pytest.mark.parametrize("kind", ["md", "csv", "tex", "html", "json"])
+def test_every_published_table_prints_in_every_format(number: int, kind: str) -> None:
+    assert len(run("table", number, "--show", "published", "--format", kind).stdout) > 100
+
+
+def test_paper_scale_says_what_it_lacks(tmp_path: Path) -> None:
+    assert "imagenet-256" in run("reproduce", "table2", "--scale", "paper", "--out", tmp_path / "t", exit_code=1).stderr
+    assert "no micro runs" in run("reproduce", "table4", "--scale", "micro", "--out", tmp_path / "t", exit_code=1).stderr
+    assert not (tmp_path / "t").exists()
