@@ -9,9 +9,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from harope_bench.errors import ShapeError
 from harope_bench.records import Measurement
 
 LEVEL = 0.95
+ALPHA = 0.05
 Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 Verdict = Literal["better", "worse", "not resolved", "not comparable"]
 
@@ -100,8 +102,8 @@ def difference(
     paired = baseline_rows is not None and new_rows is not None
     if baseline_rows is not None and new_rows is not None:
         if baseline_rows.shape != new_rows.shape:
-            raise ValueError(f"paired rows of shapes {baseline_rows.shape} and {new_rows.shape}")
-        se = mean_error(new_rows - baseline_rows)
+            raise ShapeError(f"paired rows of shapes {baseline_rows.shape} and {new_rows.shape}")
+        se = mean_error(np.subtract(new_rows, baseline_rows, dtype=np.float64))  # unsigned indicators would wrap
     elif baseline.se is not None and new.se is not None:
         se = math.hypot(baseline.se, new.se)
     else:
@@ -115,7 +117,7 @@ def difference(
 
 def verdict(direction: Literal["higher", "lower"], delta: float, p: float) -> Verdict:
     """Better or worse where p is below 5%, else not resolved."""
-    if p >= 1 - LEVEL:
+    if p >= ALPHA:
         return "not resolved"
     return "better" if (delta > 0) == (direction == "higher") else "worse"
 

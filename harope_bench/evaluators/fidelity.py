@@ -1,0 +1,247 @@
+"""FID, sFID, Inception Score, precision and recall, by ADM's formulas, each with its first-order error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from harope_bench.errors import SampleError, ShapeError
+from harope_bench.evaluators.base import Observations, Score
+from harope_bench.metrics.frechet import frechet, influence, matrix_root
+from harope_bench.metrics.inception_score import BLOCK, InceptionScore, inception_score
+from harope_bench.metrics.moments import Gaussian, Moments, row_blocks
+from harope_bench.metrics.neighbours import NEIGHBOURS, covered, squared_radii
+from harope_bench.records import Measurement, Metric
+from harope_bench.statistics import Interval, mean_error, normal, wilson
+
+FIFTY = 50_000
+LARGEST = float(np.finfo(np.float32).max)
+ORDER_LOSS = 0.05  # nats, about 5% of IS; a random order of 1,000 classes stays below 0.02
+SPREAD_BLOCKS = 10  # from so many blocks on, their spread is the error of their mean
+FRECHET_KEYS = {"fid": ("features", "mu", "sigma"), "sfid": ("spatial", "mu_s", "sigma_s")}
+
+METRICS = (
+    Metric(name="fid", title="FID", direction="lower", unit="squared feature distance", decimals=2),
+    Metric(name="sfid", title="sFID", direction="lower", unit="squared feature distance", decimals=2),
+    Metric(name="is", title="Inception Score", direction="higher", unit="effective classes", decimals=2),
+    Metric(name="precision", title="Precision", direction="higher", unit="share", decimals=2),
+    Metric(name="recall", title="Recall", direction="higher", unit="share", decimals=2),
+)
+
+
+class Finding(NamedTuple):
+    """What a rule found: a value or a reason, its error, and the rows it is made of."""
+
+    value: float | None
+    error: Interval | None = None
+    interval: str | None = None
+    rows: np.ndarray | None = None
+    reason: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Fidelity:
+    """Class-conditional image quality against a reference of real images."""
+
+    version = 1
+    profile = "adm-exact"
+    parity = (
+        "formulas of openai/guided-diffusion:evaluations/evaluator.py, which the tests do not run; held in tests/test_fidelity.py: "
+        "FID to scipy sqrtm and torch-fidelity 0.4 (1e-9 relative), IS to torch-fidelity in the same blocks (1e-12 relative), "
+        "precision and recall to torch-fidelity and to full distance matrices (every image equal); distances are float64, where "
+        "ADM's float16 gives about 0.001 more precision and 0.002 more recall"
+    )
+    metrics = METRICS
+
+    def score(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> Score:
+        """FID, sFID, IS, precision and recall; a metric that cannot be had is None with a reason.
+
+        Args:
+            seen: arrays `features` (N, D), `spatial` (N, S) and `logits` (N, C) without bias, each optional.
+            reference: `mu` (D,), `sigma` (D, D), `mu_s` (S,), `sigma_s` (S, S) and `features` (M, D) of real images, each optional.
+
+        Returns:
+            Measurements named by the number of images scored; per sample `indices` (N,) int64, centred influence values `fid`,
+            `sfid`, `is` (N,) float64, indicators `precision` (N,) and `recall` (M,) int8. The error of FID and sFID is the spread of
+            the value at this N; its finite-N bias is in the value.
+
+        Raises:
+            ShapeError: arrays do not fit together. SampleError: a value that is not finite, with the index of its image.
+        """
+        _check(seen, reference)
+        findings = {name: _distance(name, seen, reference) for name in FRECHET_KEYS}
+        findings |= {"is": _inception(seen), "precision": _precision(seen, reference), "recall": _recall(seen, reference)}
+        rows = {name: found.rows for name, found in findings.items() if found.rows is not None}
+        warnings = _warnings(seen) + tuple(w for found in findings.values() for w in found.warnings)
+        measurements = tuple(_measurement(name, found, seen) for name, found in findings.items())
+        return Score(measurements, {"indices": seen.indices, **rows}, warnings)
+
+
+def _measurement(metric: str, found: Finding, seen: Observations) -> Measurement:
+    scored = len(seen.indices)
+    error = found.error
+    return Measurement(
+        metric=metric,
+        name=_honest_name(metric, scored),
+        value=found.value,
+        se=error.se if error else None,
+        low=error.low if error else None,
+        high=error.high if error else None,
+        interval=found.interval if error else None,
+        n_asked=scored + seen.failed,
+        n_scored=scored,
+        n_failed=seen.failed,
+        reason=found.reason,
+    )
+
+
+def _honest_name(metric: str, scored: int) -> str:
+    """fid-50k at exactly 50,000 images, else fid-N; the others do not depend on N by name."""
+    if metric not in FRECHET_KEYS:
+        return metric
+    return f"{metric}-50k" if scored == FIFTY else f"{metric}-{scored}"
+
+
+def _distance(metric: str, seen: Observations, reference: Mapping[str, np.ndarray]) -> Finding:
+    array, mean, covariance = FRECHET_KEYS[metric]
+    if array not in seen.arrays:
+        return Finding(None, reason=f"the judge gives no {array}")
+    if mean not in reference or covariance not in reference:
+        return Finding(None, reason=f"the reference holds no {mean} and {covariance}")
+    rows = seen.arrays[array]
+    if len(rows) < 2:
+        return Finding(None, reason=f"{metric} needs at least 2 images, found {len(rows)}")
+    real = Gaussian(reference[mean].astype(np.float64), reference[covariance].astype(np.float64))
+    return _scored_distance(metric, rows, Moments.of(rows).gaussian(), real)
+
+
+def _scored_distance(metric: str, rows: np.ndarray, drawn: Gaussian, real: Gaussian) -> Finding:
+    live = np.diag(drawn.covariance) > 0  # a constant float32 column has variance exactly 0: its float64 sums are exact
+    root, warnings = matrix_root(drawn.covariance), _dead_columns(metric, live, real)
+    value = frechet(drawn, real, root)
+    if len(rows) <= live.sum():
+        # The rows do not span the space they were drawn from: the distance has no derivative there, so no first-order error.
+        told = f"{metric}: N <= D ({len(rows):,} images, {live.sum():,} live dimensions); the value leans on N, no error is given"
+        return Finding(value, warnings=(*warnings, told))
+    contributions = influence(rows, drawn, real, root)
+    error = normal(value, mean_error(contributions))
+    return Finding(value, error, "influence function, first order, reference fixed", contributions, warnings=warnings)
+
+
+def _dead_columns(metric: str, live: np.ndarray, real: Gaussian) -> tuple[str, ...]:
+    """Columns that never change over the samples although they do over the reference."""
+    dead = int((~live & (np.diag(real.covariance) > 0)).sum())
+    if not live.any():
+        return (f"{metric}: constant images, every sample has the same {FRECHET_KEYS[metric][0]}",)
+    return (f"{metric}: zero variance in {dead:,} of {len(live):,} columns that vary in the reference",) if dead else ()
+
+
+def _inception(seen: Observations) -> Finding:
+    if "logits" not in seen.arrays:
+        return Finding(None, reason="the judge gives no logits")
+    logits = seen.arrays["logits"]
+    if len(logits) < 2:
+        return Finding(None, reason=f"is needs at least 2 images, found {len(logits)}")
+    score = inception_score(logits)
+    if len(score.blocks) >= SPREAD_BLOCKS:
+        error, interval = normal(score.value, mean_error(score.blocks)), f"spread of {len(score.blocks)} blocks"
+    else:
+        error, interval = normal(score.value, mean_error(score.contributions)), "influence function, first order"
+    return Finding(score.value, error, interval, score.contributions, warnings=_order_warnings(score))
+
+
+def _order_warnings(score: InceptionScore) -> tuple[str, ...]:
+    warnings: tuple[str, ...] = ()
+    if score.order_loss > ORDER_LOSS:
+        lost = 1 - math.exp(-score.order_loss)
+        warnings += (f"is: class-sorted order, blocks of {BLOCK:,} hold different classes; about {lost:.0%} of the score is lost",)
+    last = len(score.contributions) % BLOCK
+    if len(score.blocks) > 1 and 0 < last < BLOCK / 2:
+        warnings += (f"is: short last block, {last:,} images count as much as {BLOCK:,}",)
+    return warnings
+
+
+def _precision(seen: Observations, reference: Mapping[str, np.ndarray]) -> Finding:
+    """Share of samples inside the ball of any reference image."""
+    if (reason := _no_balls(seen, reference)) is not None:
+        return Finding(None, reason=reason)
+    return _share("precision", seen.arrays["features"], reference["features"], "reference images")
+
+
+def _recall(seen: Observations, reference: Mapping[str, np.ndarray]) -> Finding:
+    """Share of reference images inside the ball of any sample."""
+    if (reason := _no_balls(seen, reference)) is not None:
+        return Finding(None, reason=reason)
+    return _share("recall", reference["features"], seen.arrays["features"], "samples")
+
+
+def _no_balls(seen: Observations, reference: Mapping[str, np.ndarray]) -> str | None:
+    if "features" not in seen.arrays:
+        return "the judge gives no features"
+    if "features" not in reference:
+        return "the reference holds no images"
+    fewest = min(len(seen.arrays["features"]), len(reference["features"]))
+    if fewest <= NEIGHBOURS:
+        return f"{NEIGHBOURS} neighbours need at least {NEIGHBOURS + 1} samples and reference images, found {fewest}"
+    return None
+
+
+def _share(metric: str, points: np.ndarray, centres: np.ndarray, whose: str) -> Finding:
+    radii = squared_radii(centres)
+    inside = covered(points, centres, radii)
+    hits, empty = int(inside.sum()), int((radii == 0).sum())
+    told = f"{metric}: zero radius around {empty:,} of {len(radii):,} {whose}, each repeated {NEIGHBOURS} times or more"
+    warnings = (told,) if empty else ()
+    return Finding(hits / len(points), wilson(hits, len(points)), "Wilson, radii fixed", inside.astype(np.int8), warnings=warnings)
+
+
+def _warnings(seen: Observations) -> tuple[str, ...]:
+    warnings: tuple[str, ...] = ()
+    scored = len(seen.indices)
+    if seen.failed:
+        warnings += (f"fidelity: {seen.failed:,} of {scored + seen.failed:,} images failed; every number is over the other {scored:,}",)
+    if "features" in seen.arrays:
+        copies = scored - len({hash(row.tobytes()) for row in seen.arrays["features"]})
+        if copies:
+            warnings += (f"fidelity: duplicates, {copies:,} of {scored:,} samples repeat another one exactly",)
+    return warnings
+
+
+def _check(seen: Observations, reference: Mapping[str, np.ndarray]) -> None:
+    """Shapes that fit and values that are finite, before anything is computed."""
+    for name in ("features", "spatial", "logits"):
+        if name in seen.arrays:
+            _check_rows(f"{name} of the samples", seen.arrays[name], seen.indices)
+    for array, mean, covariance in FRECHET_KEYS.values():
+        if array in seen.arrays and mean in reference and covariance in reference:
+            _check_gaussian(array, seen.arrays[array].shape[1], reference[mean], reference[covariance])
+    if "features" in reference:
+        real = reference["features"]
+        _check_rows("features of the reference", real, np.arange(len(real)))
+        if "features" in seen.arrays and real.shape[1:] != seen.arrays["features"].shape[1:]:
+            width = seen.arrays["features"].shape[1]
+            raise ShapeError(f"features have width {width}, the reference's {real.shape[1]}; judge both with the same network")
+
+
+def _check_rows(what: str, rows: np.ndarray, indices: np.ndarray) -> None:
+    if rows.ndim != 2 or len(rows) != len(indices):
+        raise ShapeError(f"{what} have shape {rows.shape}, wanted ({len(indices)}, width); judge the images again")
+    for part in row_blocks(len(rows)):
+        bad = ~(np.abs(rows[part]) <= LARGEST).all(axis=1)  # false for NaN too
+        if bad.any():
+            index = int(indices[part][bad.argmax()])
+            raise SampleError(f"{what} are not finite, first at index {index}; draw or judge that image again")
+
+
+def _check_gaussian(array: str, width: int, mean: np.ndarray, covariance: np.ndarray) -> None:
+    if mean.shape != (width,) or covariance.shape != (width, width):
+        found = f"the reference's moments {mean.shape} and {covariance.shape}"
+        raise ShapeError(f"{array} have width {width}, {found}; use the reference of the same judge")
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise SampleError(f"the reference's moments of {array} are not finite; build the reference again")
+
+
+PLUGIN = Fidelity()
