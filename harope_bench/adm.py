@@ -50,7 +50,7 @@ def shape_of(path: Path) -> tuple[int, int, int, int]:
         raise SampleError(f"{path} is not a readable npz ({error}); make the file again") from error
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
         raise SampleError(f"{path} arr_0 is {dtype} {shape}, wanted uint8 (N, H, W, 3); convert the images first")
-    return shape  # type: ignore[return-value]
+    return shape
 
 
 def rows(path: Path, size: int) -> Iterator[np.ndarray]:

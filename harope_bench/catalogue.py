@@ -77,7 +77,9 @@ def register(
         encoding=encoding,
         options=dict(options or {}),
         config={**clue.config, **(config or {})},
-        weights=os.path.relpath(weights.resolve(), target.parent.resolve()) if weights.resolve().is_relative_to(home()) else str(weights.resolve()),
+        weights=os.path.relpath(weights.resolve(), target.parent.resolve())
+        if weights.resolve().is_relative_to(home())
+        else str(weights.resolve()),
         sha256=sha256_file(weights),
         source=f"harope-bench register {name} --weights {weights.name}",
         **{"sampler": "flow", "steps": 50, "guidance": 1.0, **(drawing or {})},

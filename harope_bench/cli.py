@@ -77,11 +77,15 @@ class Bench(click.Group):
             if ctx.params.get("debug"):
                 raise
             first = str(error).splitlines()[0] if str(error) else ""
-            click.echo(f"harope-bench: unexpected {type(error).__name__}: {first}; run again with --debug and report what it prints", err=True)
+            click.echo(
+                f"harope-bench: unexpected {type(error).__name__}: {first}; run again with --debug and report what it prints", err=True
+            )
             ctx.exit(1)
 
 
-@click.group(cls=Bench, context_settings={"auto_envvar_prefix": "HAROPE_BENCH", "help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(
+    cls=Bench, context_settings={"auto_envvar_prefix": "HAROPE_BENCH", "help_option_names": ["-h", "--help"], "show_default": True}
+)
 @click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Print tracebacks.")
 def main(debug: bool) -> None:
@@ -101,7 +105,9 @@ def drawing_options(verb: Any) -> Any:
         click.option("--sampler", help="Sampler; the checkpoint's own if left out."),
         click.option("--seed", type=click.IntRange(0), default=0, help="Base seed; sample i is a function of it and i."),
         click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the networks run."),
-        click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", help="Precision of the drawing network."),
+        click.option(
+            "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", help="Precision of the drawing network."
+        ),
         click.option("--batch", type=click.IntRange(1), help="Samples between two writes (whole tiles); changes no pixel."),
     ]
     return functools.reduce(lambda f, option: option(f), reversed(options), verb)
@@ -215,7 +221,16 @@ def register(name: str, weights: Path, backbone: str | None, encoding: str | Non
 @click.option("--indices", type=Indices(), help="Just these samples, as 0-499 or 0-9,20-29.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder; a finished part is kept.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and what is missing; draw nothing.")
-def generate(checkpoint: str, suite: str | None, batch: int | None, count: int | None, indices: list[int] | None, out: Path, dry_run: bool, **drawing: Any) -> None:
+def generate(
+    checkpoint: str,
+    suite: str | None,
+    batch: int | None,
+    count: int | None,
+    indices: list[int] | None,
+    out: Path,
+    dry_run: bool,
+    **drawing: Any,
+) -> None:
     """Draw samples from a registered CHECKPOINT; a second call draws what is missing.
 
     \b
@@ -248,7 +263,9 @@ def wanted_indices(suite: str, count: int | None, indices: list[int] | None) -> 
 @click.option("--suite", help="Suite; the run's or the checkpoint's own if left out.")
 @click.option("--with", "evaluators", help="Evaluators, comma-separated; the suite's own if left out.")
 @click.option("--reference", type=click.Path(path_type=Path), help="An .npz with mu and sigma in place of the suite's own.")
-@click.option("--rules", type=click.Choice(["official", "corrected"]), default="official", help="Rules with their known quirks, or corrected.")
+@click.option(
+    "--rules", type=click.Choice(["official", "corrected"]), default="official", help="Rules with their known quirks, or corrected."
+)
 @click.option("--rescore", is_flag=True, help="Score the stored observations again; loads no network.")
 @drawing_options
 @click.option("--count", type=click.IntRange(1), help="Samples to draw if TARGET is a checkpoint; the suite's own number if left out.")
@@ -277,7 +294,9 @@ def eval_(
             click.echo("  " + line)
 
 
-def resolve(target: str, suite: str | None, out: Path | None, count: int | None, batch: int | None, drawing: dict[str, Any]) -> tuple[Path, Path, str]:
+def resolve(
+    target: str, suite: str | None, out: Path | None, count: int | None, batch: int | None, drawing: dict[str, Any]
+) -> tuple[Path, Path, str]:
     """Images to judge, folder for what is found, and suite; a checkpoint's name is drawn from first."""
     from harope_bench import registry
     from harope_bench.errors import OptionError, UnknownName
@@ -314,7 +333,7 @@ def spoken(result: Any) -> list[str]:
 @click.option("--runs", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with runs to measure from.")
 @click.option("--format", "format_", type=click.Choice(["md", "csv", "tex", "html", "json"]), default="md", help="Output format.")
 @click.option("--show", type=click.Choice(["published", "measured", "both"]), help="Default: both with --runs, else published.")
-def table(names: tuple[str, ...], runs: Path | None, format_: str, show: str | None) -> None:
+def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any) -> None:
     """The paper's tables, same rows, columns and decimals, with measured values beside them.
 
     \b
@@ -338,7 +357,7 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: str | N
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of all runs, tables and the report.")
 @click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the networks run.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Base seed.")
-def reproduce(names: tuple[str, ...], scale: str, count: int | None, out: Path, device: str, seed: int) -> None:
+def reproduce(names: tuple[str, ...], scale: Any, count: int | None, out: Path, device: str, seed: int) -> None:
     """Every row of the named tables: draw, score, tabulate, report. A second call does what is missing.
 
     \b
@@ -349,7 +368,10 @@ def reproduce(names: tuple[str, ...], scale: str, count: int | None, out: Path, 
     done = reproduce(names, scale, count, out, device, seed)
     for path in done.written:
         click.echo(path)
-    click.echo(f"{done.rows} rows: {done.drawn:,} images drawn, {done.scored} results scored" + ("" if done.drawn or done.scored else "; everything stood already, no work done"))
+    click.echo(
+        f"{done.rows} rows: {done.drawn:,} images drawn, {done.scored} results scored"
+        + ("" if done.drawn or done.scored else "; everything stood already, no work done")
+    )
 
 
 @main.command()

@@ -13,7 +13,21 @@ from harope_bench.errors import BenchError
 from harope_bench.provenance import version
 from harope_bench.store import check_hash, home
 
-NEEDED = ("torch", "torchvision", "numpy", "pandas", "jinja2", "click", "matplotlib", "safetensors", "pydantic", "mlxtend", "torch-fidelity", "clean-fid", "open-clip-torch")
+NEEDED = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pandas",
+    "jinja2",
+    "click",
+    "matplotlib",
+    "safetensors",
+    "pydantic",
+    "mlxtend",
+    "torch-fidelity",
+    "clean-fid",
+    "open-clip-torch",
+)
 EXTRAS = {"t2i": ("transformers", "diffusers", "peft"), "mmdet": ("mmdet", "mmcv"), "ray": ("ray",)}
 
 
@@ -36,7 +50,11 @@ def _packages() -> list[Finding]:
     found = []
     for name in NEEDED:
         installed = version(name)
-        found.append(Finding("package", name, "ok" if installed else "broken", installed or "not installed", "" if installed else f"pip install {name}"))
+        found.append(
+            Finding(
+                "package", name, "ok" if installed else "broken", installed or "not installed", "" if installed else f"pip install {name}"
+            )
+        )
     return found
 
 

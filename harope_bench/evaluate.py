@@ -117,7 +117,9 @@ def open_reference(suite: Any, judge: str, path: Path | None) -> tuple[str, str,
             raise StorageError(f"reference {path} is not there; give an .npz with mu and sigma")
         arrays = load_arrays(path)
         if not {"mu", "sigma"} <= arrays.keys():
-            raise StorageError(f"reference {path} has {', '.join(arrays) or 'nothing'}, wanted mu and sigma; make it with `harope-bench train`")
+            raise StorageError(
+                f"reference {path} has {', '.join(arrays) or 'nothing'}, wanted mu and sigma; make it with `harope-bench train`"
+            )
         return path.name, sha256_file(path), arrays
     found = suite.reference(judge)
     if found.judge_sha256 != registry.load("judges", judge).weights_sha256():

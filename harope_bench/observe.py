@@ -53,7 +53,9 @@ def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: 
     keys = {n: shard_key(record, [(i, hashes[i]) for i in shard]) for n, shard in enumerate(shards)}
     stale = [n for n in keys if not _is_of(folder / shard_name(n), keys[n])]
     if stale and rescore:
-        raise SampleError(f"{folder} lacks what {judge} saw of {sum(len(shards[n]) for n in stale):,} images; run eval without --rescore once")
+        raise SampleError(
+            f"{folder} lacks what {judge} saw of {sum(len(shards[n]) for n in stale):,} images; run eval without --rescore once"
+        )
     if stale:
         _look(samples, judge, {n: shards[n] for n in stale}, keys, folder, device)
     parts = [load_arrays(folder / shard_name(n)) for n in keys]

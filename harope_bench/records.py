@@ -62,7 +62,7 @@ class Checkpoint(Record):
     options: dict[str, Option] = {}
     config: dict[str, Option] = {}
     weights: str
-    sha256: str = Field(pattern=r"[0-9a-f]{64}")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     source: str
     scale: Literal["micro", "paper"] = "paper"
     suite: Name | None = None
@@ -132,13 +132,14 @@ class Measurement(Record):
     low: float | None = None
     high: float | None = None
     interval: str | None = None
-    n_asked: int
-    n_scored: int
-    n_failed: int = 0
-    n_abstained: int = 0
+    n_asked: int = Field(ge=0)
+    n_scored: int = Field(ge=0)
+    n_failed: int = Field(default=0, ge=0)
+    n_abstained: int = Field(default=0, ge=0)
     reason: str | None = None
 
     def model_post_init(self, _: Any) -> None:
+        """Holds asked = scored + failed + abstained, and a reason beside each missing value."""
         if self.n_asked != self.n_scored + self.n_failed + self.n_abstained:
             raise ValueError(f"{self.name}: asked {self.n_asked} is not scored + failed + abstained")
         if self.value is None and not self.reason:

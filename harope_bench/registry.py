@@ -72,9 +72,7 @@ def entries(kind: str) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for entry in [*_built_in(kind), *_at_home(kind), *_installed(kind)]:
         if other := found.get(entry.name):
-            raise NameClash(
-                f"{KINDS[kind].one} {entry.name!r} is claimed by {other.origin} and by {entry.origin}; rename one of them"
-            )
+            raise NameClash(f"{KINDS[kind].one} {entry.name!r} is claimed by {other.origin} and by {entry.origin}; rename one of them")
         found[entry.name] = entry
     return dict(sorted(found.items(), key=lambda item: natural(item[0])))
 
@@ -142,6 +140,13 @@ def _installed(kind: str) -> list[Entry]:
     if group is None:
         return []
     return [
-        Entry(kind, point.name, f"{point.dist.name if point.dist else 'a package'} ({point.value})", None, point.module, point.attr or "PLUGIN")
+        Entry(
+            kind,
+            point.name,
+            f"{point.dist.name if point.dist else 'a package'} ({point.value})",
+            None,
+            point.module,
+            point.attr or "PLUGIN",
+        )
         for point in metadata.entry_points(group=group)
     ]

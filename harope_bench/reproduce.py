@@ -61,7 +61,9 @@ def rows_of(table: Table, scale: Literal["micro", "paper"]) -> list[tuple[str, s
     """(checkpoint, suite) of every row of a table at a scale."""
     scope = table.micro if scale == "micro" else table.paper
     if scope is None or scope.suite is None or (scale == "micro" and not any(row.micro for row in table.rows)):
-        raise BenchError(f"table {table.number or table.id} has no {scale} runs in this version; `harope-bench table {table.number}` prints it")
+        raise BenchError(
+            f"table {table.number or table.id} has no {scale} runs in this version; `harope-bench table {table.number}` prints it"
+        )
     if scale == "micro":
         return [(row.micro, scope.suite) for row in table.rows if row.micro]
     registry.find("suites", scope.suite)

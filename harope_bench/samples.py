@@ -220,7 +220,9 @@ def open_samples(path: Path) -> SampleSet:
 def _run_set(run: Run, plan: Plan | None) -> SampleSet:
     asked = sorted(run.asked())
     if missing := run.missing(asked):
-        raise SampleError(f"{run.folder} is unfinished: {len(asked):,} asked, {len(missing):,} missing; run generate again with the same --out")
+        raise SampleError(
+            f"{run.folder} is unfinished: {len(asked):,} asked, {len(missing):,} missing; run generate again with the same --out"
+        )
     records = {i: r for i, r in run.records().items() if i in set(asked)}
     good = {i: r for i, r in sorted(records.items()) if r.status == "ok"}
     if not good:

@@ -108,11 +108,10 @@ def difference(
         se = math.hypot(baseline.se, new.se)
     else:
         return _silent("a standard error is missing")
-    if se == 0.0:
-        p = 1.0 if delta == 0 else 0.0
-    else:
-        p = two_sided(delta / se)
-    return Difference(delta, se, delta - Z * se, delta + Z * se, p, paired, verdict(direction, delta, p), "paired by sample" if paired else "unpaired")
+    p = two_sided(delta / se) if se else float(delta == 0)
+    return Difference(
+        delta, se, delta - Z * se, delta + Z * se, p, paired, verdict(direction, delta, p), "paired by sample" if paired else "unpaired"
+    )
 
 
 def verdict(direction: Literal["higher", "lower"], delta: float, p: float) -> Verdict:

@@ -10,13 +10,12 @@ import pickle
 import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from harope_bench.errors import StorageError, WeightsError
+from harope_bench.errors import BenchError, StorageError, WeightsError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,11 +88,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """One line added in a single write, so that processes can share the file."""
+    """One line added in a single write, so that processes can share the file; whole or not at all."""
+    data = line.encode() + b"\n"
     with disk(path):
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(handle, line.encode() + b"\n")
+            written = os.write(handle, data)
+            if written < len(data):  # the last bytes of a full disk; the next line must not be glued to this piece
+                os.ftruncate(handle, os.fstat(handle).st_size - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(handle)
 
@@ -141,6 +144,11 @@ def check_hash(path: Path, wanted: str) -> None:
         raise WeightsError(f"{path} has sha256 {found[:12]}..., recorded {wanted[:12]}...; register it again if the change is yours")
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind where the message is empty."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz, never unpickling.
 
@@ -152,11 +160,16 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     name = "archive"
     try:
-        with disk(path), np.load(path, allow_pickle=False) as archive:
+        with disk(path), path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise StorageError(f"{path} holds a single array (.npy), not an archive of named arrays; save it with np.savez")
             for name in archive.files:
                 arrays[name] = archive[name]
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError, zlib.error) as error:
-        raise StorageError(f"{path}: {name} cannot be read ({str(error).splitlines()[0]}); make the file again") from error
+    except BenchError:
+        raise
+    except Exception as error:  # zipfile, zlib and the header parser fail in a dozen ways on damaged bytes
+        raise StorageError(f"{path}: {name} cannot be read ({first_line(error)}); make the file again") from error
     return arrays
 
 
@@ -170,7 +183,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compress: bool = 
             info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             info.compress_type = kind
             with archive.open(info, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.ascontiguousarray(arrays[name]), allow_pickle=False)  # type: ignore[no-untyped-call]
+                np.lib.format.write_array(member, np.asarray(arrays[name], order="C"), allow_pickle=False)
 
 
 def load_weights(path: Path, wanted: str | None = None) -> dict[str, torch.Tensor]:
@@ -208,11 +221,11 @@ def _torch_file(path: Path) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} holds Python objects beside tensors and was not opened; save its state dict as .safetensors"
+            f"{path} holds Python objects beside tensors, or no tensors at all, and was not opened; save its state dict as .safetensors"
         ) from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path} is not a readable torch file ({str(error).splitlines()[0]}); copy it again") from error
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    except Exception as error:  # the unpickler fails in a dozen ways on damaged bytes
+        raise WeightsError(f"{path} is not a readable torch file ({first_line(error)}); copy it again") from error
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
         raise WeightsError(f"{path} is not a bare state dict (names to tensors); save only the model's state dict")
     return state
 
@@ -226,7 +239,7 @@ def weights_note(path: Path) -> dict[str, str]:
             (size,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(min(size, 100_000_000)))
         return dict(header.get("__metadata__", {}))
-    except (OSError, ValueError, struct.error):
+    except (OSError, ValueError, struct.error, AttributeError, TypeError):
         return {}
 
 
@@ -243,9 +256,7 @@ def fit(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) -
     if unexpected := sorted(state.keys() - wanted.keys()):
         complaints.append(f"unexpected {', '.join(unexpected)}")
     shapes = [
-        f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}"
-        for k, v in sorted(wanted.items())
-        if k in state and state[k].shape != v.shape
+        f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}" for k, v in sorted(wanted.items()) if k in state and state[k].shape != v.shape
     ]
     if shapes:
         complaints.append(f"mis-shaped {', '.join(shapes)}")

@@ -72,7 +72,9 @@ def _scores(samples: SampleSet, folder: Path, path: Path, findings: Findings) ->
         return
     different = [m.name for m, n in zip(stored.measurements, again.measurements, strict=False) if m != n]
     if different or len(stored.measurements) != len(again.measurements):
-        findings.wrong.append(f"{path}: {', '.join(different) or 'the number of measurements'} differ from the score of the stored observations")
+        findings.wrong.append(
+            f"{path}: {', '.join(different) or 'the number of measurements'} differ from the score of the stored observations"
+        )
     findings.checked.append(f"{path.name}: {len(stored.measurements)} measurements scored again, {len(different)} differ")
 
 

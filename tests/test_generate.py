@@ -153,10 +153,24 @@ def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) ->
     """A real process is killed at random moments until it gets through; the bits are those of a straight run."""
     count = 400
     generate(plan, range(count), tmp_path / "straight")
-    command = [sys.executable, "-m", "harope_bench.cli", "generate", "tiny", "--count", str(count), "--batch", "1", "--out", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "harope_bench.cli",
+        "generate",
+        "tiny",
+        "--count",
+        str(count),
+        "--batch",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     rng, kills, partial = random.Random(0), 0, 0
     for _ in range(20):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
         if kills < 4:
             before = len(Run(tmp_path / "run").records())
             deadline = time.monotonic() + 60

@@ -24,6 +24,7 @@ from harope_bench.records import Checkpoint, Option, Request, Settings
 from harope_bench.samplers.base import index_generator, unit_noise
 from harope_bench.store import fit
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FREQUENCIES = 256  # width of the sinusoidal time features
 
 
@@ -154,7 +155,7 @@ class TimestepEmbedder(nn.Module):
         half = FREQUENCIES // 2
         w = torch.exp(-math.log(10000) * torch.arange(half, device=time.device) / half)
         angles = time[:, None].float() * w
-        return self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1).to(self.mlp[0].weight.dtype))
+        return self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1).to(next(self.parameters()).dtype))
 
 
 class LabelEmbedder(nn.Module):
@@ -190,12 +191,18 @@ class DiT(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.view(self.config.hidden, -1))
-        nn.init.zeros_(self.x_embedder.proj.bias)  # type: ignore[arg-type]
-        for weight in (self.y_embedder.embedding_table.weight, self.t_embedder.mlp[0].weight, self.t_embedder.mlp[2].weight):
-            nn.init.normal_(weight, std=0.02)
-        for layer in [*(block.adaLN_modulation[-1] for block in self.blocks), self.final_layer.adaLN_modulation[-1], self.final_layer.linear]:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for _, parameter in self._named("x_embedder.proj.bias", "final_layer.linear"):
+            nn.init.zeros_(parameter)
+        for name, parameter in self._named("y_embedder", "t_embedder"):
+            if name.endswith("weight"):
+                nn.init.normal_(parameter, std=0.02)
+        for name, parameter in self.named_parameters():
+            if ".adaLN_modulation." in name:
+                nn.init.zeros_(parameter)
+
+    def _named(self, *starts: str) -> list[tuple[str, nn.Parameter]]:
+        """Parameters whose name starts so, in the order of `starts`."""
+        return [(name, p) for start in starts for name, p in self.named_parameters() if name.startswith(start)]
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
         """Prediction (B, C, H, W) for images (B, C, H, W), times (B,) and labels (B,); H, W divisible by patch."""
@@ -292,7 +299,7 @@ class DitBackbone:
         with torch.random.fork_rng(devices=[]):
             network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
         fit(network, state, f"checkpoint {checkpoint.name}")
-        return DitDrawer(network, torch.device(settings.device), getattr(torch, settings.dtype))
+        return DitDrawer(network, torch.device(settings.device), DTYPES[settings.dtype])
 
 
 PLUGIN = DitBackbone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from harope_bench.encodings import base
@@ -20,7 +21,7 @@ class Ape(base.Encoding):
     class Options(base.Options):
         """base: longest wavelength over 2 pi."""
 
-        base: float = 10000.0
+        base: float = Field(default=10000.0, gt=0)
 
     options: Options
 

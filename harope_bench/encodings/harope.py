@@ -6,6 +6,7 @@ import math
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,12 +29,12 @@ class Harope(base.Encoding):
     class Options(base.Options):
         """base: of the axial frequencies. qk_mode: released form (dual) or paper form (same)."""
 
-        base: float = 10000.0
+        base: float = Field(default=10000.0, gt=0)
         qk_mode: Literal["dual", "same"] = "dual"
 
     options: Options
 
-    def __init__(self, shape: base.Shape, options: base.Options):
+    def __init__(self, shape: base.Shape, options: Options):
         super().__init__(shape, options)
         square = (shape.layers, shape.heads, shape.head_dim, shape.head_dim)
         self.A_u = nn.Parameter(torch.zeros(square))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pydantic import Field
 from torch import Tensor
 
 from harope_bench.encodings import base
@@ -16,7 +17,7 @@ class RopeAxial(base.Encoding):
     class Options(base.Options):
         """base: of the geometric frequencies of each axis."""
 
-        base: float = 10000.0
+        base: float = Field(default=10000.0, gt=0)
 
     options: Options
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from harope_bench.encodings import base
@@ -27,7 +28,7 @@ class RopeVanilla(base.Encoding):
     class Options(base.Options):
         """base: of the geometric frequencies."""
 
-        base: float = 10000.0
+        base: float = Field(default=10000.0, gt=0)
 
     options: Options
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from harope_bench.encodings import base
@@ -30,11 +31,11 @@ class String(base.Encoding):
     class Options(base.Options):
         """base: of the fixed axial frequencies."""
 
-        base: float = 10000.0
+        base: float = Field(default=10000.0, gt=0)
 
     options: Options
 
-    def __init__(self, shape: base.Shape, options: base.Options):
+    def __init__(self, shape: base.Shape, options: Options):
         super().__init__(shape, options)
         self.skew = nn.Parameter(torch.zeros(shape.layers, shape.head_dim, shape.head_dim))
 

@@ -23,7 +23,7 @@ class VideoRope(base.Encoding):
     class Options(base.Options):
         """temporal: share of the planes, the lowest frequencies, kept for time."""
 
-        base: float = 10000.0
+        base: float = Field(default=10000.0, gt=0)
         temporal: float = Field(default=0.25, ge=0, lt=1)
 
     options: Options

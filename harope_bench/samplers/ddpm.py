@@ -14,9 +14,11 @@ TRAINED = 1000  # diffusion steps of the training process
 
 
 def kept(steps: int) -> Tensor:
-    """Indices (steps,) of the training steps used when drawing, evenly spread, both ends included."""
+    """Indices (steps,) of the training steps used when drawing, evenly spread, both ends included; one step is the last."""
     if not 1 <= steps <= TRAINED:
         raise OptionError(f"ddpm draws in 1 to {TRAINED} steps, found {steps}; give --steps in that range")
+    if steps == 1:
+        return torch.tensor([TRAINED - 1])  # a single step starts from pure noise
     return torch.linspace(0, TRAINED - 1, steps, dtype=torch.float64).round().long()
 
 

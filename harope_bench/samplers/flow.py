@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor
@@ -28,7 +29,7 @@ class Flow:
     def sample(self, network: Network, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
         """Euler integration from time 1 to 0 in equal steps; no noise is added on the way."""
         x, times = noise, torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist()
-        for now, later in zip(times, times[1:], strict=False):
+        for now, later in pairwise(times):
             velocity = network(x, torch.full((len(x),), now * TIME_SCALE, device=x.device))
             x = x + (later - now) * velocity
         return x

@@ -16,7 +16,7 @@ from harope_bench.errors import BenchError
 from harope_bench.judges.digits_net import DigitsNet, prepare
 from harope_bench.store import sha256_bytes, write_bytes, write_text
 from harope_bench.tomlfile import toml_text
-from harope_bench.training.loop import Trainer
+from harope_bench.training.loop import Loss, Trainer
 from harope_bench.training.recipe import Classifier
 
 SHIFT = 0.15  # of half the image side: about two pixels
@@ -38,7 +38,8 @@ def train(recipe: Classifier, recipe_sha256: str, folder: Path, resume: bool) ->
     trainer = Trainer(network, recipe.schedule, EMA, folder, f"recipe {recipe.name} {recipe_sha256[:12]}")
     if resume:
         trainer.resume()
-    average = trainer.run(reading_loss(*suite.images("train"), recipe.schedule.batch), recipe.name)
+    images, labels = suite.images("train")
+    average = trainer.run(reading_loss(images, labels, recipe.schedule.batch), recipe.name)
     network.load_state_dict(average)
     accuracy = held_out(network, *suite.images("held-out"))
     if accuracy < recipe.least_accuracy:
@@ -60,7 +61,7 @@ def train(recipe: Classifier, recipe_sha256: str, folder: Path, resume: bool) ->
     return accuracy
 
 
-def reading_loss(images: np.ndarray, labels: np.ndarray, size: int):  # type: ignore[no-untyped-def]
+def reading_loss(images: np.ndarray, labels: np.ndarray, size: int) -> Loss:
     """Cross-entropy on randomly shifted, turned and stretched images."""
     wanted = torch.from_numpy(labels)
 

@@ -12,7 +12,7 @@ from harope_bench import registry
 from harope_bench.records import Checkpoint, Option
 from harope_bench.store import sha256_bytes, write_bytes, write_text
 from harope_bench.tomlfile import toml_text
-from harope_bench.training.loop import Trainer
+from harope_bench.training.loop import Loss, Trainer
 from harope_bench.training.recipe import Denoiser
 
 
@@ -57,7 +57,7 @@ def train(recipe: Denoiser, recipe_sha256: str, encoding: str, options: dict[str
     return checkpoint
 
 
-def denoising_loss(recipe: Denoiser):  # type: ignore[no-untyped-def]
+def denoising_loss(recipe: Denoiser) -> Loss:
     """Mean squared error of the sampler's target; labels are dropped at the recipe's rate."""
     images, labels = registry.load("suites", recipe.suite).images("train")
     clean_all = torch.from_numpy(images).float().div(127.5).sub(1)[:, None]  # (N, 1, H, W) in [-1, 1]

@@ -63,6 +63,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.step, self.log = state["average"], state["step"], state["log"]
+        write_text(self.log_file, "step,loss\n" + self.log)  # a kill may fall between the two files
         return self.step
 
     def save(self) -> None:
@@ -87,11 +88,12 @@ class Trainer:
         while self.step < self.schedule.steps:
             total, seen = total + self._one(loss), seen + 1
             bar.update()
-            if self.step % LOG_EVERY == 0:
+            due = self.step % self.schedule.snapshot == 0 or self.step == self.schedule.steps
+            if due or self.step % LOG_EVERY == 0:  # a snapshot holds no half-filled line
                 self.log += f"{self.step},{total / seen:.6f}\n"
                 bar.set_postfix(loss=f"{total / seen:.4f}")
                 total, seen = 0.0, 0
-            if self.step % self.schedule.snapshot == 0 or self.step == self.schedule.steps:
+            if due:
                 self.save()
         bar.close()
         return self.average
