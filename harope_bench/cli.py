@@ -34,6 +34,19 @@ class Indices(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class Sides(click.ParamType):
+    """`56` or `28,56,112`."""
+
+    name = "sides"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A tuple of positive integers; a usage error otherwise."""
+        parts = str(value).split(",")
+        if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is no resolution; write 28 or 28,56", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
 class KeyValue(click.ParamType):
     """`key=value`; the value is a number or true/false where it reads as one."""
 
@@ -99,7 +112,6 @@ def main(debug: bool) -> None:
 def drawing_options(verb: Any) -> Any:
     """The options that say how samples are drawn."""
     options = [
-        click.option("--resolution", type=click.IntRange(1), help="Side in pixels; the suite's own if left out."),
         click.option("--steps", type=click.IntRange(1), help="Sampler steps; the checkpoint's own if left out."),
         click.option("--guidance", type=click.FloatRange(0), help="Guidance scale, 1 is none; the checkpoint's own if left out."),
         click.option("--sampler", help="Sampler; the checkpoint's own if left out."),
@@ -217,6 +229,7 @@ def register(name: str, weights: Path, backbone: str | None, encoding: str | Non
 @click.argument("checkpoint")
 @click.option("--suite", help="What to draw; the checkpoint's own if left out.")
 @drawing_options
+@click.option("--resolution", type=click.IntRange(1), help="Side in pixels; the suite's own if left out.")
 @click.option("--count", type=click.IntRange(1), help="Samples 0 to COUNT - 1; the suite's own number if left out.")
 @click.option("--indices", type=Indices(), help="Just these samples, as 0-499 or 0-9,20-29.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder; a finished part is kept.")
@@ -268,13 +281,30 @@ def wanted_indices(suite: str, count: int | None, indices: list[int] | None) -> 
 )
 @click.option("--rescore", is_flag=True, help="Score the stored observations again; loads no network.")
 @drawing_options
+@click.option(
+    "--resolution",
+    "sides",
+    type=Sides(),
+    multiple=True,
+    help="Side in pixels, several make a run each (28,56); the suite's own if left out.",
+)
 @click.option("--count", type=click.IntRange(1), help="Samples to draw if TARGET is a checkpoint; the suite's own number if left out.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; the target itself, or runs/NAME.")
 @click.option("--json", "json_", is_flag=True, help="One JSON object.")
 def eval_(
-    target: str, suite: str | None, evaluators: str | None, reference: Path | None, rules: Any, rescore: bool,
-    batch: int | None, count: int | None, out: Path | None, json_: bool, **drawing: Any,
-) -> None:  # fmt: skip
+    target: str,
+    suite: str | None,
+    evaluators: str | None,
+    reference: Path | None,
+    rules: Any,
+    rescore: bool,
+    sides: tuple[tuple[int, ...], ...],
+    batch: int | None,
+    count: int | None,
+    out: Path | None,
+    json_: bool,
+    **drawing: Any,
+) -> None:
     """Score TARGET: a run folder, an image folder, an ADM .npz, or a checkpoint (drawn from first).
 
     \b
@@ -282,11 +312,15 @@ def eval_(
     """
     from harope_bench.evaluate import evaluate
 
-    place, folder, known = resolve(target, suite, out, count, batch, drawing)
     names = evaluators.split(",") if evaluators else None
-    scored = evaluate(place, folder, known, names, reference, rules, rescore, drawing["device"])
+    wanted = [side for group in sides for side in group]
+    scored = []
+    for side in wanted or (None,):
+        below = None if len(wanted) < 2 else (out or Path("runs") / Path(target).stem) / f"r{side}"
+        place, folder, known = resolve(target, suite, below or out, count, batch, {**drawing, "resolution": side})
+        scored += evaluate(place, folder, known, names, reference, rules, rescore, drawing["device"])
     if json_:
-        click.echo(as_json({"out": str(folder), "results": [dump(s.result) for s in scored], "fresh": any(s.fresh for s in scored)}))
+        click.echo(as_json({"results": [{"path": str(s.path), "fresh": s.fresh, "result": dump(s.result)} for s in scored]}))
         return
     for s in scored:
         click.echo(f"{s.path}{'' if s.fresh else ' (stood already, no work done)'}")
@@ -304,19 +338,21 @@ def resolve(
     from harope_bench.samples import PLAN, Run
 
     path = Path(target)
-    if path.exists():
-        run = path.is_dir() and (path / PLAN).exists()
-        plan = Run(path).plan if run else None
-        known = suite or (plan.suite if plan else None)
-        if known is None:
-            raise OptionError(f"{target} does not say its suite; add --suite, one of: {', '.join(registry.names('suites'))}")
-        return path, out or (path if run else Path("runs") / f"eval-{path.stem}"), known
-    if target not in registry.entries("checkpoints"):
-        raise UnknownName("file, folder or checkpoint", target, registry.names("checkpoints"))
-    plan = make_plan(target, suite, drawing)
-    folder = out or Path("runs") / target
-    generate(plan, wanted_indices(plan.suite, count, None), folder, batch)
-    return folder, folder, plan.suite
+    if not path.exists():
+        if target not in registry.entries("checkpoints"):
+            raise UnknownName("file, folder or checkpoint", target, registry.names("checkpoints"))
+        plan = make_plan(target, suite, drawing)
+        folder = out or Path("runs") / target
+        generate(plan, wanted_indices(plan.suite, count, None), folder, batch)
+        return folder, folder, plan.suite
+    if given := sorted(key for key in ("resolution", "steps", "guidance", "sampler") if drawing[key] is not None):
+        raise OptionError(f"{target} is drawn already, --{given[0]} would change nothing; leave it out or give a checkpoint's name")
+    run = path.is_dir() and (path / PLAN).exists()
+    found = Run(path).plan if run else None
+    known = suite or (found.suite if found else None)
+    if known is None:
+        raise OptionError(f"{target} does not say its suite; add --suite, one of: {', '.join(registry.names('suites'))}")
+    return path, out or (path if run else Path("runs") / f"eval-{path.stem}"), known
 
 
 def spoken(result: Any) -> list[str]:

@@ -24,6 +24,7 @@ def plain_name(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(plain_name)]
 Option = str | bool | int | float
+DECISIVE = ("name", "backbone", "encoding", "options", "config", "sha256")  # of a checkpoint, for the pixels of a plan
 
 
 class Record(BaseModel):
@@ -91,13 +92,16 @@ class Plan(Record):
     suite_version: int
     settings: Settings
 
+    def deciding(self) -> dict[str, Any]:
+        """The fields that decide pixels, and the checkpoint's name; not where its weights lie nor its defaults."""
+        body = self.model_dump(mode="json")
+        body["checkpoint"] = {field: body["checkpoint"][field] for field in DECISIVE}
+        return body
+
     @property
     def digest(self) -> str:
-        """Hex sha256 of the fields that decide pixels; a moved weights file keeps it."""
-        body = self.model_dump(mode="json")
-        for field in ("weights", "source"):
-            del body["checkpoint"][field]
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        """Hex sha256 of the deciding fields."""
+        return hashlib.sha256(json.dumps(self.deciding(), sort_keys=True).encode()).hexdigest()
 
 
 class SampleRecord(Record):

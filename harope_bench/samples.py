@@ -57,9 +57,8 @@ def differing(wanted: Plan, found: Plan) -> list[str]:
             return {name: value}
         return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}.{key}".strip(".")).items()}
 
-    a, b = flat(wanted.model_dump(mode="json")), flat(found.model_dump(mode="json"))
-    moved = {"checkpoint.weights", "checkpoint.source"}
-    return [f"{k} is {b.get(k)} there, {a.get(k)} asked" for k in sorted((a.keys() | b.keys()) - moved) if a.get(k) != b.get(k)]
+    a, b = flat(wanted.deciding()), flat(found.deciding())
+    return [f"{k} is {b.get(k)} there, {a.get(k)} asked" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
 
 
 @dataclass(frozen=True)

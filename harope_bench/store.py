@@ -230,6 +230,18 @@ def _torch_file(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def weights_bytes(state: Mapping[str, torch.Tensor], note: Mapping[str, str]) -> bytes:
+    """A .safetensors file with a note in its header; equal weights and notes give equal bytes."""
+    from safetensors.torch import save
+
+    data = save({name: tensor.contiguous() for name, tensor in state.items()})
+    (size,) = struct.unpack("<Q", data[:8])
+    # safetensors writes a note in the order of a hash table, another one every time; so the note is put in here, sorted
+    header = json.dumps({"__metadata__": dict(sorted(note.items())), **json.loads(data[8 : 8 + size])}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + data[8 + size :]
+
+
 def weights_note(path: Path) -> dict[str, str]:
     """The metadata of a .safetensors header; empty for any other file or a damaged one."""
     if path.suffix != ".safetensors":

@@ -92,7 +92,7 @@ def test_generate_eval_verify_convert_from_the_command_line(drawn: Path, tmp_pat
     assert "fid-30" in first.stdout
     assert "no work done" in run("eval", drawn).stdout
     facts = json.loads(run("eval", drawn, "--json").stdout)
-    assert facts["results"][0]["measurements"][0]["metric"] == "fid"
+    assert facts["results"][0]["result"]["measurements"][0]["metric"] == "fid"
     assert "WRONG" not in run("verify", drawn, "--redraw", 3).stdout
     run("convert", drawn, tmp_path / "x.npz", "--to", "adm")
     assert np.load(tmp_path / "x.npz")["arr_0"].shape == (30, 28, 28, 3)
@@ -105,6 +105,14 @@ def test_eval_draws_first_when_given_a_checkpoint(tmp_path: Path) -> None:
     run("eval", "tiny", "--count", 25, "--steps", 2, "--out", tmp_path / "run")
     assert len(list((tmp_path / "run/images").glob("*.png"))) == 25
     assert json.loads((tmp_path / "run/plan.json").read_text())["settings"]["steps"] == 2
+
+
+def test_eval_makes_a_run_of_each_resolution(tmp_path: Path) -> None:
+    tiny.registered(tmp_path / "weights")
+    run("eval", "tiny", "--count", 25, "--resolution", "28,56", "--out", tmp_path / "run")
+    sides = [json.loads((tmp_path / f"run/r{side}/plan.json").read_text())["settings"]["resolution"] for side in (28, 56)]
+    assert sides == [28, 56]
+    assert "leave it out" in run("eval", tmp_path / "run/r28", "--resolution", "56", exit_code=1).stderr
 
 
 def test_dry_run_says_what_is_missing_and_writes_nothing(tmp_path: Path) -> None:

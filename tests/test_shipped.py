@@ -1,0 +1,95 @@
+"""What ships in the package: six checkpoints of one recipe, a judge, a reference; none of it altered or out of step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harope_bench import catalogue, registry
+from harope_bench.backbones.dit import DiT
+from harope_bench.generate import generate, make_plan
+from harope_bench.judges.digits_net import FACTS as JUDGE_FACTS
+from harope_bench.judges.digits_net import DigitsNet
+from harope_bench.samples import open_samples
+from harope_bench.store import fit, load_arrays, load_weights, sha256_file
+from harope_bench.suites.digits import PLUGIN as DIGITS
+from harope_bench.training import classifier, reference
+from harope_bench.training.recipe import Denoiser, Moments, read_recipe
+
+TABLE2 = ["ape", "harope", "rope-axial", "rope-vanilla", "string", "videorope"]
+PACKAGE = registry.PACKAGE
+
+
+@pytest.mark.parametrize("encoding", TABLE2)
+def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(encoding: str) -> None:
+    found = catalogue.checkpoint(f"digits-{encoding}")
+    weights = Path(found.weights)
+    recipe, digest = read_recipe("digits-dit")
+    assert isinstance(recipe, Denoiser)
+    assert weights.stat().st_size < 1_000_000
+    assert sha256_file(weights) == found.sha256
+    assert (found.encoding, found.scale, found.options) == (encoding, "micro", {})
+    assert found.recipe_sha256 == digest, "the recipe was edited after training"
+    assert (found.training_seed, found.training_steps) == (recipe.schedule.seed, recipe.schedule.steps)
+    log = weights.with_suffix(".log.csv").read_text().splitlines()
+    assert log[0] == "step,loss"
+    assert int(log[-1].split(",")[0]) == recipe.schedule.steps
+    losses = [float(line.split(",")[1]) for line in log[1:]]
+    assert np.mean(losses[-20:]) < 0.2 * losses[0]
+
+
+@pytest.mark.parametrize("encoding", TABLE2)
+def test_checkpoint_loads_strictly_and_registers_from_its_keys(encoding: str) -> None:
+    found = catalogue.checkpoint(f"digits-{encoding}")
+    state = load_weights(Path(found.weights), found.sha256)
+    network = registry.load("backbones", found.backbone).build(encoding, found.options, found.config)
+    assert isinstance(network, DiT)
+    fit(network, state, found.name)
+    clue = registry.load("backbones", found.backbone).recognise(state)
+    assert clue.encoding in (None, encoding)
+    assert all(found.config[key] == value for key, value in clue.config.items())
+
+
+def test_checkpoint_draws_digits_that_the_judge_reads(tmp_path: Path) -> None:
+    plan = make_plan("digits-harope", None, {"steps": 16})
+    generate(plan, range(50), tmp_path)
+    samples = open_samples(tmp_path)
+    images = next(samples.batches(samples.indices, 50)).images
+    read = registry.load("judges", "digits-net").open("cpu").observe(images)["logits"].argmax(1)
+    # 50 draws at half the steps; chance is 0.1, the full setting reads above 0.9
+    assert np.mean(read == np.arange(50) % 10) > 0.75
+
+
+def test_judge_reads_the_held_out_digits_as_recorded() -> None:
+    facts = registry.read_toml(JUDGE_FACTS)
+    network = DigitsNet()
+    fit(network, load_weights(JUDGE_FACTS.parent / facts["weights"], facts["sha256"]), "judge")
+    accuracy = classifier.held_out(network, *DIGITS.images("held-out"))
+    assert accuracy >= 0.97
+    assert accuracy == pytest.approx(facts["held_out_accuracy"], abs=0.002)  # two images may fall over on other hardware
+    assert facts["recipe_sha256"] == read_recipe("digits-net")[1]
+
+
+def test_reference_is_rebuilt_by_its_recipe(tmp_path: Path) -> None:
+    recipe, _ = read_recipe("digits-reference")
+    assert isinstance(recipe, Moments)
+    rebuilt, shipped = load_arrays(reference.build(recipe, tmp_path)), load_arrays(DIGITS.reference("digits-net").path)
+    assert rebuilt.keys() == shipped.keys() == {"features", "mu", "mu_s", "sigma", "sigma_s"}
+    for name, array in shipped.items():
+        np.testing.assert_allclose(rebuilt[name], array, rtol=1e-4, atol=1e-4)  # float32 sums of another kernel
+
+
+def test_digits_split_is_by_class_and_disjoint() -> None:
+    train, held = DIGITS.images("train"), DIGITS.images("held-out")
+    assert (len(train[1]), len(held[1])) == (4000, 1000)
+    assert np.bincount(train[1]).tolist() == [400] * 10
+    assert np.bincount(held[1]).tolist() == [100] * 10
+    seen = {image.tobytes() for image in train[0]}
+    assert not any(image.tobytes() in seen for image in held[0])
+
+
+def test_package_data_stays_small() -> None:
+    size = sum(p.stat().st_size for p in PACKAGE.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc"))
+    assert size < 25_000_000
