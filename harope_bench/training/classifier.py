@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from harope_bench import registry
 from harope_bench.errors import BenchError
 from harope_bench.judges.digits_net import DigitsNet, prepare
-from harope_bench.store import sha256_bytes, write_bytes, write_text
+from harope_bench.store import sha256_bytes, weights_bytes, write_bytes, write_text
 from harope_bench.tomlfile import toml_text
 from harope_bench.training.loop import Loss, Trainer
 from harope_bench.training.recipe import Classifier
@@ -44,7 +43,7 @@ def train(recipe: Classifier, recipe_sha256: str, folder: Path, resume: bool) ->
     accuracy = held_out(network, *suite.images("held-out"))
     if accuracy < recipe.least_accuracy:
         raise BenchError(f"{recipe.name} reads {accuracy:.1%} of the held-out images, wanted {recipe.least_accuracy:.1%}; train longer")
-    data = save({k: v.contiguous() for k, v in average.items()}, metadata={"judge": recipe.judge, "recipe_sha256": recipe_sha256})
+    data = weights_bytes(average, {"judge": recipe.judge, "recipe_sha256": recipe_sha256})
     stem = recipe.judge.replace("-", "_")
     facts = {
         "weights": f"{stem}.safetensors",

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Generator, Tensor, nn
 
 from harope_bench import registry
 from harope_bench.records import Checkpoint, Option
-from harope_bench.store import sha256_bytes, write_bytes, write_text
+from harope_bench.store import sha256_bytes, weights_bytes, write_bytes, write_text
 from harope_bench.tomlfile import toml_text
 from harope_bench.training.loop import Loss, Trainer
 from harope_bench.training.recipe import Denoiser
@@ -32,7 +31,7 @@ def train(recipe: Denoiser, recipe_sha256: str, encoding: str, options: dict[str
         trainer.resume()
     average = trainer.run(denoising_loss(recipe), name)
     note = {"backbone": recipe.backbone, "encoding": encoding, "recipe_sha256": recipe_sha256}
-    data = save({k: v.half().contiguous() for k, v in average.items()}, metadata=note)
+    data = weights_bytes({k: v.half() for k, v in average.items()}, note)
     checkpoint = Checkpoint(
         name=name,
         backbone=recipe.backbone,

@@ -1,0 +1,355 @@
+"""Results times table: the cells of a leaderboard, with what may and may not be said of each."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harope_bench import statistics
+from harope_bench.leaderboards.comparisons import EVIDENCE, Comparison, comparisons, contrast
+from harope_bench.leaderboards.layout import Column, Flag, Row, Table, half_unit, load_table, value_of
+from harope_bench.leaderboards.matching import SCALES, Found, Picked, Picks, Scale, collect, footing, pick, unlike
+from harope_bench.store import sha256_bytes
+
+__all__ = ["EVIDENCE", "Board", "Cell", "Comparison", "Found", "Note", "build", "collect", "comparisons", "load_table"]
+
+Show = Literal["published", "measured", "both"]
+Status = Literal["measured", "no value", "not run"]
+SEVERITY = {"conflict": "conflict", "warn": "warning", "info": "information", "run": "run"}
+
+
+@dataclass(frozen=True)
+class Note:
+    """A numbered note under the table: a flag of the paper, or something a reader must know of a run."""
+
+    number: int
+    id: str | None
+    severity: Literal["info", "warn", "conflict", "run"]
+    text: str
+
+    @property
+    def words(self) -> str:
+        """The note as it is printed."""
+        return f"{self.id} ({SEVERITY[self.severity]}): {self.text}" if self.id else self.text
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which result a measured number was read from."""
+
+    result_sha256: str
+    plan_digest: str | None
+    samples_sha256: str
+    reference_sha256: str
+    judge: str
+    judge_class: str
+    evaluator: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell. `published` is the printed string (None: the paper prints a dash), `half_unit` its rounding error.
+
+    `delta` is measured minus published; `verdict` says what may be concluded from it; `flags` are ids of the paper's
+    flags; `marks` are numbers of the board's notes that belong here.
+    """
+
+    published: str | None = None
+    half_unit: str | None = None
+    status: Status = "not run"
+    measured: float | None = None
+    se: float | None = None
+    low: float | None = None
+    high: float | None = None
+    delta: float | None = None
+    verdict: str | None = None
+    flags: tuple[str, ...] = ()
+    note: str | None = None
+    n: int | None = None
+    scale: Scale | None = None
+    number: str | None = None
+    best_published: bool = False
+    best_measured: bool = False
+    marks: tuple[int, ...] = ()
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Board:
+    """A table with its cells by (row id, column key), its notes, and what was compared."""
+
+    table: Table
+    show: Show
+    scale: Scale | None
+    cells: dict[tuple[str, str], Cell]
+    notes: tuple[Note, ...]
+    table_marks: tuple[int, ...]
+    measured_title: str
+    measured_heads: dict[str, str]
+    compared: tuple[Comparison, ...]
+
+    @property
+    def measured(self) -> int:
+        """How many cells hold a measured number."""
+        return sum(cell.measured is not None for cell in self.cells.values())
+
+
+def build(table: Table, found: Sequence[Found], show: Show = "both", scale: Scale | None = None) -> Board:
+    """The board of a table. Without `scale`, paper-scale results are shown if there are any, else micro.
+
+    Published and measured numbers stand side by side and are never ranked together.
+    """
+    wanted = show != "published"
+    used = scale or _scale(table, found) if wanted else None
+    picks = pick(table, found, used) if used else {}
+    notes = _Notes(table.flags if show != "measured" else ())
+    remarks = _remarks(table, picks)
+    best = _best(table, picks)
+    cells = {}
+    for row in table.rows:
+        for column in table.columns:
+            key = (row.id, column.key)
+            cells[key] = _cell(table, row, column, picks.get(key), notes, remarks.get(key, []), key in best)
+    if wanted:
+        notes.general(_general(table, found, used))
+    compared = [item for item in comparisons(table, found) if item.scale == used] if wanted else []
+    return Board(
+        table,
+        show,
+        used,
+        cells,
+        tuple(notes.all),
+        notes.of_table(table),
+        _measured_title(picks, used),
+        {column.key: _measured_head(column, [p for (_, key), p in picks.items() if key == column.key]) for column in table.columns},
+        tuple(compared),
+    )
+
+
+def _scale(table: Table, found: Sequence[Found]) -> Scale | None:
+    return next((scale for scale in SCALES if pick(table, found, scale)), None)
+
+
+@dataclass
+class _Notes:
+    """Numbers notes as they come; equal texts share a number."""
+
+    flags: tuple[Flag, ...]
+    all: list[Note] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for flag in self.flags:
+            self.all.append(Note(len(self.all) + 1, flag.id, flag.severity, flag.text))
+
+    def of_cell(self, table: Table, row: Row, column: Column) -> list[Flag]:
+        """The flags that name this cell."""
+        return [flag for flag in self.flags if f"{table.id}/{row.id}/{column.key}" in flag.cells]
+
+    def of_table(self, table: Table) -> tuple[int, ...]:
+        """Numbers of the notes that belong to the table as a whole."""
+        elsewhere = {flag.id for flag in self.flags if not any(cell.startswith(f"{table.id}/") for cell in flag.cells)}
+        return tuple(note.number for note in self.all if note.id in elsewhere)
+
+    def mark(self, flag: Flag) -> int:
+        """The number of a flag."""
+        return next(note.number for note in self.all if note.id == flag.id)
+
+    def add(self, text: str) -> int:
+        """The number of a note about runs."""
+        for note in self.all:
+            if note.id is None and note.text == text:
+                return note.number
+        self.all.append(Note(len(self.all) + 1, None, "run", text))
+        return self.all[-1].number
+
+    def general(self, texts: Iterable[str]) -> None:
+        """Notes that hang on no cell."""
+        for text in texts:
+            self.add(text)
+
+
+def _cell(table: Table, row: Row, column: Column, picked: Picked | None, notes: _Notes, remarks: list[str], best: bool) -> Cell:
+    printed = row.published.get(column.key)
+    flags = notes.of_cell(table, row, column)
+    facts = {
+        "published": printed,
+        "half_unit": None if printed is None else str(half_unit(printed)),
+        "flags": tuple(flag.id for flag in flags),
+        "best_published": table.is_best(row, column),
+    }
+    marks = [notes.mark(flag) for flag in flags]
+    if picked is None:
+        return Cell(**facts, marks=tuple(marks))  # type: ignore[arg-type]
+    measured = picked.measurement
+    if measured.value is None:
+        remarks = [f"no value: {measured.reason}", *remarks]
+    delta, verdict = _against_paper(table, column, printed, picked)
+    return Cell(
+        **facts,  # type: ignore[arg-type]
+        status="measured" if measured.value is not None else "no value",
+        measured=measured.value,
+        se=measured.se,
+        low=measured.low,
+        high=measured.high,
+        delta=delta,
+        verdict=verdict,
+        note="; ".join(remarks) or None,
+        n=measured.n_scored,
+        scale=picked.found.result.scale,
+        number=measured.name,
+        best_measured=best,
+        marks=(*marks, *map(notes.add, remarks)),
+        source=_source(picked),
+    )
+
+
+def _source(picked: Picked) -> Source:
+    result = picked.found.result
+    return Source(
+        sha256_bytes(result.to_json().encode()),
+        result.plan_digest,
+        result.samples_sha256,
+        result.reference_sha256,
+        f"{result.judge.name}@{result.judge.version} {result.judge.weights_sha256[:12]}",
+        result.judge.judge_class,
+        f"{result.evaluator}@{result.version}",
+    )
+
+
+def _against_paper(table: Table, column: Column, printed: str | None, picked: Picked) -> tuple[float | None, str | None]:
+    """Measured minus published, and what may be said of it.
+
+    The printed number came without an error: it is taken to have the measured one's (evidence L0), and the
+    half unit lost in printing is granted to it first.
+    """
+    value = picked.measurement.value
+    if printed is None or value is None:
+        return None, None
+    delta = value - float(value_of(printed))
+    if reason := _incomparable(table, column, picked):
+        return delta, f"not comparable ({reason})"
+    if not picked.measurement.se:
+        return delta, "not resolved (no standard error)"
+    beyond = max(0.0, abs(delta) - float(half_unit(printed)))
+    p = statistics.two_sided(beyond / (math.sqrt(2) * picked.measurement.se))
+    return delta, f"{statistics.verdict(column.direction, delta, p)} (L0: the printed number's error is assumed)"
+
+
+def _incomparable(table: Table, column: Column, picked: Picked) -> str | None:
+    result = picked.found.result
+    if result.scale == "micro":
+        return "micro"
+    if result.judge.judge_class in ("substitute", "micro"):
+        return f"{result.judge.judge_class} judge"
+    images = column.n_images or table.protocol.get("samples")
+    if images is None:
+        return "the paper does not state how many images"
+    if picked.measurement.n_scored != images:
+        return f"{picked.measurement.n_scored:,} against {images:,} images"
+    return None
+
+
+def _remarks(table: Table, picks: Picks) -> dict[tuple[str, str], list[str]]:
+    """What a reader must know of single cells: other results left out, images that failed, another footing."""
+    remarks: dict[tuple[str, str], list[str]] = {key: [] for key in picks}
+    for key, picked in picks.items():
+        m = picked.measurement
+        if picked.others:
+            remarks[key].append(
+                f"{picked.others + 1} results fit {table.row(key[0]).printed}; shown is the one over the most images ({m.n_scored:,})"
+            )
+        if m.n_scored != m.n_asked:
+            remarks[key].append(f"{m.n_scored:,} of {m.n_asked:,} images scored, {m.n_failed} failed, {m.n_abstained} abstained")
+    for ranked in _ranked(table, picks).values():
+        for key, differs in ranked.aside.items():
+            remarks[key].append(f"not ranked with the others: {differs}")
+    return remarks
+
+
+@dataclass
+class _Ranked:
+    """The cells of one block on one footing, and those set aside with the reason."""
+
+    together: list[tuple[str, str]] = field(default_factory=list)
+    aside: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+def _ranked(table: Table, picks: Picks) -> dict[tuple[str, str], _Ranked]:
+    blocks: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for key, picked in picks.items():
+        if picked.measurement.value is not None:
+            blocks.setdefault(table.block_of(table.row(key[0]), table.column(key[1])), []).append(key)
+    return {block: _on_one_footing(picks, keys) for block, keys in blocks.items()}
+
+
+def _on_one_footing(picks: Picks, keys: list[tuple[str, str]]) -> _Ranked:
+    common = Counter(footing(picks[key]) for key in keys).most_common(1)[0][0]
+    ranked = _Ranked()
+    for key in keys:
+        if differs := unlike(footing(picks[key]), common):
+            ranked.aside[key] = differs
+        else:
+            ranked.together.append(key)
+    return ranked
+
+
+def _best(table: Table, picks: Picks) -> set[tuple[str, str]]:
+    """Cells that are the best of their block or not shown to be worse than it (5%, Holm within the block)."""
+    best: set[tuple[str, str]] = set()
+    for ranked in _ranked(table, picks).values():
+        if len(ranked.together) > 1:
+            best |= _top(table, picks, ranked.together)
+    return best
+
+
+def _top(table: Table, picks: Picks, keys: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    column = table.column(keys[0][1])
+    sign = 1 if column.direction == "higher" else -1
+    leader = max(keys, key=lambda key: sign * (picks[key].measurement.value or 0.0))
+    rest = [key for key in keys if key != leader]
+    against = [contrast(column, picks[leader], picks[key]) for key in rest]
+    tested = statistics.holm([1.0 if d.p is None else d.p for d in against])
+    level = {
+        key
+        for key, d, p in zip(rest, against, tested, strict=True)
+        if d.delta is None or statistics.verdict(column.direction, d.delta, p) != "worse"
+    }
+    return {leader} | level
+
+
+def _general(table: Table, found: Sequence[Found], scale: Scale | None) -> list[str]:
+    if scale is None:
+        return ["No run that was found belongs to this table."]
+    texts = []
+    if scale == "micro":
+        texts.append("Micro: small networks, small pictures, a micro judge. Differences from the paper's numbers compare unlike things.")
+    if any(pick(table, found, other) for other in SCALES if other != scale):
+        texts.append(f"Results at {'paper' if scale == 'micro' else 'micro'} scale were found too; they are not shown beside these.")
+    texts.append("Bold among measured numbers: the best of its block, and every number not shown to be worse than it (5%, Holm).")
+    return texts
+
+
+def _measured_title(picks: Picks, scale: Scale | None) -> str:
+    if not picks:
+        return "measured (not run)"
+    suites = sorted({picked.plan.suite for picked in picks.values()})
+    counts = sorted({picked.measurement.n_scored for picked in picks.values()})
+    images = f"{counts[0]:,} images" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images"
+    return f"measured ({scale}, {', '.join(suites)}, {images})"
+
+
+def _measured_head(column: Column, picked: list[Picked]) -> str:
+    """The column's honest name: FID-500 where 500 images were scored, FID-N where cells differ."""
+    names = sorted({p.measurement.name for p in picked})
+    base = re.sub(r"-\d+K?$", "", column.printed)
+    if not names:
+        return base
+    ends = {name.removeprefix(column.measures).lstrip("-").upper() for name in names}
+    if len(ends) > 1:
+        return f"{base}-N"
+    end = ends.pop()
+    return f"{base}-{end}" if end else base

@@ -1,0 +1,229 @@
+"""A table as data: columns, rows, published strings, flags. Read from TOML or from another package's dict."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from harope_bench import registry
+from harope_bench.errors import BenchError
+from harope_bench.records import Name, Option, Record
+
+PAPER = Path(__file__).parent / "paper"
+DASH = "\N{EN DASH}"
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
+NUMBER = re.compile(r"-?\d+(?:\.(\d+))?")
+FIELD = re.compile(r"\{(printed|model|res|training_steps)\}")
+
+
+class Head(Record):
+    """One row-header column; `text` names row facts in braces, `span` merges equal neighbours."""
+
+    printed: str
+    text: str = "{printed}"
+    span: bool = False
+
+
+class Facts(Record):
+    """What a run must be to belong to a cell; what is None or empty is not asked."""
+
+    suite: Name | None = None
+    encoding: Name | None = None
+    backbone: Name | None = None
+    config: dict[str, Option] = {}
+    options: dict[str, Option] = {}
+
+
+class Column(Facts):
+    """One printed column. `decimals` is None where the paper mixes them; `metric` where it is not the key."""
+
+    key: Key
+    printed: str
+    group: str | None = None
+    direction: Literal["higher", "lower"]
+    unit: str = "none"
+    decimals: int | None = Field(default=None, ge=0, le=9)
+    evaluator: Name | None = None
+    metric: Name | None = None
+    n_prompts: int | None = None
+    n_images: int | None = None
+    derived: str | None = None
+
+    @property
+    def measures(self) -> str:
+        """The metric's name in a Result."""
+        return self.metric or self.key
+
+
+class Row(Facts):
+    """One printed row: its published strings by column, and the facts by which a run finds it."""
+
+    id: Key
+    printed: str
+    model: str | None = None
+    res: int | None = None
+    training_steps: int | None = None
+    micro: Name | None = None
+    same_as: str | None = None
+    published: dict[str, str] = {}
+
+    def text(self, head: Head) -> str:
+        """What stands in a row-header column."""
+        return FIELD.sub(lambda match: str(getattr(self, match[1]) or ""), head.text)
+
+
+class Scope(Facts):
+    """Which runs of one scale belong to the table, and the rows that differences are shown against."""
+
+    baseline: Names = ()
+
+
+class Claim(Record):
+    """A cell that the paper's prose singles out."""
+
+    row: str
+    column: str
+    claim: str
+    against: str | None = None
+
+
+class Flag(Record):
+    """A note that a reader of the printed numbers needs; cells are table/row/column."""
+
+    id: Key
+    severity: Literal["info", "warn", "conflict"]
+    tables: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
+    text: str
+
+
+class Table(Record):
+    """One published table."""
+
+    id: Key
+    number: int | None = None
+    title: str
+    question: str | None = None
+    note: str | None = None
+    block: Literal["none", "res", "model", "row"] = "none"
+    protocol: dict[str, str | int] = {}
+    paper: Scope = Scope()
+    micro: Scope | None = None
+    heads: tuple[Head, ...] = (Head(printed="Method"),)
+    columns: tuple[Column, ...] = Field(min_length=1)
+    rows: tuple[Row, ...] = Field(min_length=1)
+    best_by_value: dict[str, dict[str, tuple[str, ...]]] = {}
+    emphasis: tuple[Claim, ...] = ()
+    flags: tuple[Flag, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Table:
+        rows, columns = [row.id for row in self.rows], [column.key for column in self.columns]
+        for what, names in (("row id", rows), ("column key", columns)):
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{what} {twice[0]!r} stands twice")
+        named = [(row.id, key) for row in self.rows for key in row.published]
+        named += [(claim.row, claim.column) for claim in self.emphasis]
+        named += [(name, key) for cells in self.best_by_value.values() for key, best in cells.items() for name in best]
+        named += [(name, columns[0]) for name in (*self.paper.baseline, *(self.micro.baseline if self.micro else ()))]
+        for name, key in named:
+            if name not in rows or key not in columns:
+                raise ValueError(f"cell {name}/{key} is not in the table")
+        for text in (text for row in self.rows for text in row.published.values()):
+            decimals_of(text)
+        return self
+
+    @property
+    def name(self) -> str:
+        """How a reader calls it."""
+        return f"Table {self.number}" if self.number else self.id
+
+    def row(self, row: str) -> Row:
+        """The row of that id."""
+        return next(r for r in self.rows if r.id == row)
+
+    def column(self, key: str) -> Column:
+        """The column of that key."""
+        return next(c for c in self.columns if c.key == key)
+
+    def block_of(self, row: Row, column: Column) -> tuple[str, str]:
+        """Cells of one block are ranked together; where a block is a row, its columns are."""
+        if self.block == "row":
+            return (row.id, "")
+        return (str(getattr(row, self.block)) if self.block != "none" else "all", column.key)
+
+    def baseline_of(self, row: Row, scale: str) -> Row | None:
+        """The baseline row of this row's block at this scale; None for a baseline itself or where none is named."""
+        scope = self.micro if scale == "micro" else self.paper
+        if scope is None or row.id in scope.baseline or self.block == "row":
+            return None
+        first = self.columns[0]
+        fitting = [self.row(name) for name in scope.baseline]
+        return next((base for base in fitting if self.block_of(base, first) == self.block_of(row, first)), None)
+
+    def is_best(self, row: Row, column: Column) -> bool:
+        """Whether a "bold the best of its block" rule marks this published cell."""
+        return any(row.id in cells.get(column.key, ()) for cells in self.best_by_value.values())
+
+
+def decimals_of(printed: str) -> int:
+    """Printed decimals of the leading number; ValueError where there is none."""
+    match = NUMBER.match(printed)
+    if match is None:
+        raise ValueError(f"published {printed!r} does not begin with a number")
+    return len(match[1] or "")
+
+
+def value_of(printed: str) -> Decimal:
+    """The leading number of a published cell, exactly as printed: '2.46 (+4.1%)' is 2.46."""
+    decimals_of(printed)
+    return Decimal(NUMBER.match(printed)[0])  # type: ignore[index]
+
+
+def half_unit(printed: str) -> Decimal:
+    """Half of the last printed digit: how far rounding alone may have moved the number."""
+    return Decimal(5).scaleb(-decimals_of(printed) - 1)
+
+
+def load_table(name: str) -> Table:
+    """A registered table by its name or its number: "table2" or "2".
+
+    Raises:
+        UnknownName: no such table; the nearest are offered. BenchError: its facts do not fit together.
+    """
+    return _read(registry.find("tables", f"table{name}" if name.isdigit() else name))
+
+
+def load_tables() -> list[Table]:
+    """Every registered table; the installed packages are looked through once."""
+    return [_read(entry) for entry in registry.entries("tables").values()]
+
+
+def _read(entry: registry.Entry) -> Table:
+    if entry.path is None:
+        return check_table(registry.load("tables", entry.name), entry.origin)
+    table = check_table(registry.read_toml(entry.path), entry.origin)
+    flags = tuple(flag for flag in published_flags() if table.id in flag.tables)
+    return table.model_copy(update={"flags": table.flags + flags})
+
+
+def check_table(facts: Any, origin: str) -> Table:
+    """A table from plain facts; BenchError names the place and the field."""
+    try:
+        return Table.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "table"
+        raise BenchError(f"table of {origin}: {place}: {first['msg']}; correct the field") from error
+
+
+@lru_cache(maxsize=1)
+def published_flags() -> tuple[Flag, ...]:
+    """All flags of the published tables, in the order of their ids."""
+    return tuple(Flag.model_validate(flag) for flag in registry.read_toml(PAPER / "flags.toml")["flags"])

@@ -1,0 +1,160 @@
+"""The run card: every fact by which somebody else could make the same numbers, and what was checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harope_bench.leaderboards.matching import Found
+from harope_bench.reports.runs import Run
+
+Facts = dict[str, str]
+ABSENT = "not recorded"
+
+
+@dataclass(frozen=True)
+class Card:
+    """Facts that all runs share, and a row for each fact in which they differ."""
+
+    heading: str
+    runs: tuple[str, ...]
+    shared: tuple[tuple[str, str], ...]
+    differing: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at. `state` is yes, no or open (nobody looked)."""
+
+    state: str
+    text: str
+
+
+def cards(runs: Sequence[Run]) -> list[Card]:
+    """A card for the runs with a plan and one for those without: they share next to nothing."""
+    planned, others = [run for run in runs if run.plan], [run for run in runs if not run.plan]
+    made = (("Runs with a plan", planned), ("Images without a plan", others))
+    return [_card(f"{heading} ({len(group)})", group) for heading, group in made if group]
+
+
+def _card(heading: str, runs: Sequence[Run]) -> Card:
+    """All facts of these runs, each stated once where it is common."""
+    facts = [run_facts(run) for run in runs]
+    names = list(dict.fromkeys(name for one in facts for name in one))
+    shared, differing = [], []
+    for name in names:
+        values = tuple(one.get(name, ABSENT) for one in facts)
+        if len(set(values)) == 1:
+            shared.append((name, values[0]))
+        else:
+            differing.append((name, values))
+    return Card(heading, tuple(run.id for run in runs), tuple(shared), tuple(differing))
+
+
+def run_facts(run: Run) -> Facts:
+    """Every fact of a run by name: plan, samples, and each result's judge, reference, counts and provenance."""
+    facts: Facts = {}
+    if run.plan is not None:
+        facts |= _flat("", run.plan.model_dump(mode="json"))
+        facts["plan digest"] = run.plan.digest
+    if run.samples:
+        facts["samples drawn"] = f"{sum(s.status == 'ok' for s in run.samples):,} ok, {sum(s.status != 'ok' for s in run.samples):,} failed"
+    for item in run.found:
+        facts |= _flat(item.path.stem, _result_facts(item))
+    return facts
+
+
+def _result_facts(item: Found) -> dict[str, Any]:
+    """The result without its plan (stated once) and with its measurements as counts."""
+    facts = item.result.model_dump(mode="json", exclude={"plan", "measurements", "plan_digest"})
+    facts["judge"]["class"] = facts["judge"].pop("judge_class")
+    facts["counts"] = {
+        m.name: f"{m.n_asked:,} asked, {m.n_scored:,} scored, {m.n_failed:,} failed, {m.n_abstained:,} abstained"
+        for m in item.result.measurements
+    }
+    return facts
+
+
+def _flat(prefix: str, value: Any) -> Facts:
+    """Nested facts as 'a b c' names in a fixed order."""
+    if isinstance(value, dict) and value:
+        named = {key if prefix.endswith("packages") else key.replace("_", " "): inner for key, inner in value.items()}
+        return {name: text for key, inner in named.items() for name, text in _flat(f"{prefix} {key}".strip(), inner).items()}
+    if isinstance(value, list | tuple):
+        return {prefix: "; ".join(map(str, value)) or "none"}
+    return {prefix: _words(value)}
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ABSENT if value is None else "none" if value == {} else str(value)
+
+
+def span(runs: Iterable[Run]) -> tuple[str, str] | None:
+    """First start and last finish among the records; None without results."""
+    made = [item.result.provenance for run in runs for item in run.found]
+    return (min(p.started for p in made), max(p.finished for p in made)) if made else None
+
+
+def checks(runs: Sequence[Run]) -> list[Check]:
+    """What was compared with what, what was warned of, and what this page did not look at."""
+    found = [item for run in runs for item in run.found]
+    return [*_parity(found), *_agreement(found), *_warnings(runs), *_open_questions(runs)]
+
+
+def _parity(found: Sequence[Found]) -> Iterator[Check]:
+    claims = {(f.result.evaluator, f.result.version, f.result.profile, f.result.rules, f.result.parity) for f in found}
+    for evaluator, version, profile, rules, parity in sorted(claims):
+        yield Check("claim", f"{evaluator}@{version} ({profile}, {rules} rules): {parity}")
+    judges = {(f.result.judge.name, f.result.judge.version, f.result.judge.judge_class) for f in found}
+    for name, version, kind in sorted(judges):
+        own = "; its numbers compare only with its own" if kind in ("micro", "substitute") else ""
+        yield Check("claim", f"judge {name}@{version} is of class {kind}{own}")
+
+
+def _agreement(found: Sequence[Found]) -> Iterator[Check]:
+    if len(found) < 2:
+        return
+    same: dict[str, Callable[[Found], object]] = {
+        "judge weights": lambda f: f.result.judge.weights_sha256,
+        "reference": lambda f: f.result.reference_sha256,
+        "number of images scored": lambda f: {m.n_scored for m in f.result.measurements} and max(m.n_scored for m in f.result.measurements),
+        "seed": lambda f: f.result.plan.settings.seed if f.result.plan else None,
+        "sampler, steps and guidance": lambda f: _sampling(f),
+        "version of this package": lambda f: (f.result.provenance.version, f.result.provenance.commit),
+    }
+    for what, of in same.items():
+        values = {repr(of(item)) for item in found}
+        if len(values) == 1:
+            yield Check("yes", f"all results share one {what}")
+        else:
+            yield Check("no", f"results differ in {what} ({len(values)} values)")
+
+
+def _sampling(item: Found) -> object:
+    settings = item.result.plan.settings if item.result.plan else None
+    return settings and (settings.sampler, settings.steps, settings.guidance)
+
+
+def _warnings(runs: Sequence[Run]) -> Iterator[Check]:
+    for run in runs:
+        for item in run.found:
+            for warning in item.result.warnings:
+                yield Check("no", f"{run.id}, {item.result.evaluator}: {warning}")
+            if item.result.provenance.dirty:
+                yield Check("no", f"{run.id}, {item.result.evaluator}: made with uncommitted changes in the package")
+        if failed := sum(sample.status != "ok" for sample in run.samples):
+            yield Check("no", f"{run.id}: {failed:,} of {len(run.samples):,} samples failed")
+
+
+def _open_questions(runs: Sequence[Run]) -> Iterator[Check]:
+    yield Check("open", "Nothing was recomputed for this page; harope-bench verify RUN recomputes hashes and scores.")
+    for run in runs:
+        if run.plan is None:
+            yield Check("open", f"{run.id}: there is no plan, so how these images were made is not known")
+        if not run.found:
+            yield Check("open", f"{run.id}: drawn, not scored yet")
+    if any(run.found for run in runs):
+        yield Check("open", "Whether training again with another seed gives the same numbers was not looked at.")

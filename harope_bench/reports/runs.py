@@ -1,0 +1,84 @@
+"""Run folders as they lie on disk: plan, samples, results. Folders without a plan are runs too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harope_bench.errors import StorageError
+from harope_bench.leaderboards.matching import Found, collect
+from harope_bench.records import Plan, SampleRecord
+from harope_bench.store import disk, read_lines
+
+
+@dataclass(frozen=True)
+class Run:
+    """One folder with a plan, results, or both."""
+
+    folder: Path
+    id: str
+    plan: Plan | None
+    samples: tuple[SampleRecord, ...]
+    found: tuple[Found, ...]
+
+    @property
+    def title(self) -> str:
+        """What was run: the checkpoint's name, or the target that was scored."""
+        if self.plan is not None:
+            return self.plan.checkpoint.name
+        return self.found[0].result.target if self.found else self.id
+
+    def picture(self, record: SampleRecord) -> Path | None:
+        """Path of a sample's image if there is one inside this folder; a record cannot point out of it."""
+        if record.status != "ok" or record.file is None:
+            return None
+        path = (self.folder / record.file).resolve()
+        return path if path.is_relative_to(self.folder.resolve()) else None
+
+
+def read_runs(runs: Path) -> list[Run]:
+    """All runs under a folder, in the order of their paths.
+
+    Raises:
+        StorageError: the folder is not there, or a file of a run is broken; the file is named.
+    """
+    found = collect(runs)
+    folders = {path.parent for path in runs.glob("**/plan.json")} | {item.path.parent.parent for item in found}
+    return [_read(runs, folder, found) for folder in sorted(folders)]
+
+
+def _read(runs: Path, folder: Path, found: Sequence[Found]) -> Run:
+    own = tuple(item for item in found if item.path.parent.parent == folder)
+    plan = _plan(folder / "plan.json") or next((item.result.plan for item in own if item.result.plan), None)
+    name = folder.relative_to(runs).as_posix()
+    return Run(folder, runs.resolve().name if name == "." else name, plan, _samples(folder), own)
+
+
+def _plan(path: Path) -> Plan | None:
+    if not path.exists():
+        return None
+    with disk(path):
+        data = path.read_bytes()
+    try:
+        return Plan.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise StorageError(
+            f"{path} is not a plan ({'.'.join(map(str, first['loc']))}: {first['msg']}); restore it or move the run away"
+        ) from error
+
+
+def _samples(folder: Path) -> tuple[SampleRecord, ...]:
+    """By index; the last line of an index counts. Without a list, the folder's PNG files in order."""
+    path = folder / "samples.jsonl"
+    try:
+        records = {record.index: record for record in map(SampleRecord.model_validate, read_lines(path))}
+    except ValidationError as error:
+        raise StorageError(f"{path} holds a line that is not a sample ({error.errors()[0]['msg']}); delete the line") from error
+    if records or path.exists():
+        return tuple(records[index] for index in sorted(records))
+    pictures = sorted(folder.glob("images/*.png")) or sorted(folder.glob("*.png"))
+    return tuple(SampleRecord(index=i, file=picture.relative_to(folder).as_posix()) for i, picture in enumerate(pictures))

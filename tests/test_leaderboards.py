@@ -1,0 +1,383 @@
+"""Published tables as data, which run belongs to which cell, and what may be said of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import fake_runs as fake
+import numpy as np
+import pytest
+
+from harope_bench import registry
+from harope_bench.errors import BenchError, StorageError, UnknownName
+from harope_bench.leaderboards.board import build, collect, comparisons, load_table
+from harope_bench.leaderboards.layout import check_table, decimals_of, half_unit, published_flags, value_of
+
+NUMBERS = [str(n) for n in range(1, 11)]
+YAML = Path(__file__).resolve().parents[1].parent / "shared/paper/tables.yaml"
+DIT_B = {"backbone": "dit", "config": {"hidden": 768, "depth": 12, "patch": 2}, "scale": "paper"}
+
+
+@lru_cache(maxsize=1)
+def transcript() -> dict[str, Any]:
+    """The hand transcription of the paper that the tables were made from."""
+    if not YAML.exists():
+        pytest.skip(f"the transcription {YAML} is not here; users do not have it")
+    yaml = pytest.importorskip("yaml")
+    return dict(yaml.safe_load(YAML.read_text(encoding="utf-8")))
+
+
+def paper_result(encoding: str, value: float, n: int = 50_000, se: float = 0.05, suite: str = "imagenet-256", **facts: Any) -> Any:
+    """A paper-scale FID of that encoding."""
+    who = fake.checkpoint(f"b2-{encoding}", encoding, **{**DIT_B, **facts})
+    return fake.result(fake.plan(who, suite, resolution=256, sampler="ddpm", steps=250), [fake.measurement("fid", value, se, n)])
+
+
+# ------------------------------------------------------------------------------------- the paper's tables
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_table_is_the_transcription_string_for_string(number: str) -> None:
+    wanted = next(t for t in transcript()["tables"] if str(t["number"]) == number)
+    table = load_table(number)
+    assert (table.id, table.title, table.block) == (wanted["id"], wanted["title"], wanted["emphasis"]["best_by_value"]["block"])
+    assert [row.id for row in table.rows] == [row["id"] for row in wanted["rows"]]
+    for row, other in zip(table.rows, wanted["rows"], strict=True):
+        assert row.published == {k: v for k, v in other["values"].items() if v is not None}
+        facts = (row.printed, row.encoding, row.model, row.res, row.training_steps, row.same_as)
+        assert facts == tuple(other.get(k) for k in ("printed", "pe", "model", "res", "training_steps", "same_as"))
+    for column, other in zip(table.columns, wanted["columns"], strict=True):
+        assert column.printed.replace("×", "") == other["printed"]
+        assert (column.key, column.direction, column.unit) == (other["key"], other["direction"], other.get("unit", "none"))
+        assert column.decimals == (None if other["decimals"] == "mixed" else other["decimals"])
+        assert (column.encoding, column.n_prompts, column.n_images) == tuple(other.get(k) for k in ("pe", "n_prompts", "n_images"))
+    assert {k: str(v) for k, v in table.protocol.items()} == {
+        k: "not stated" if v is None else str(v) for k, v in wanted["protocol"].items()
+    }
+    assert [(c.row, c.column, c.claim, c.against) for c in table.emphasis] == [
+        (e["row"], e["column"], e["as"], e.get("from")) for e in wanted["emphasis"]["text"]
+    ]
+
+
+def test_flags_are_the_transcription() -> None:
+    wanted = [{k: tuple(v) if isinstance(v, list) else v for k, v in flag.items()} for flag in transcript()["flags"]]
+    assert [flag.model_dump() for flag in published_flags()] == wanted
+
+
+def test_the_ten_tables_print_240_cells_of_which_12_are_dashes() -> None:
+    tables = [load_table(number) for number in NUMBERS]
+    assert sum(len(t.rows) * len(t.columns) for t in tables) == 240
+    assert sum(len(row.published) for t in tables for row in t.rows) == 228
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_marked_cells_are_the_best_of_their_block_by_exact_value(number: str) -> None:
+    table = load_table(number)
+    blocks = defaultdict(list)
+    for row in table.rows:
+        for column in table.columns:
+            if column.key in row.published and not column.key.endswith(("_m", "_g")):  # costs are not ranked
+                blocks[table.block_of(row, column)].append((value_of(row.published[column.key]), row, column))
+    for cells in blocks.values():
+        wanted = (max if cells[0][2].direction == "higher" else min)(value for value, _, _ in cells)
+        assert [table.is_best(row, column) for _, row, column in cells] == [value == wanted for value, _, _ in cells]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_printed_decimals_are_those_of_the_column(number: str) -> None:
+    table = load_table(number)
+    for row in table.rows:
+        for column in table.columns:
+            if column.decimals is not None and column.key in row.published:
+                assert decimals_of(row.published[column.key]) == column.decimals
+
+
+def test_rows_that_repeat_another_table_repeat_its_strings() -> None:
+    seen = 0
+    for number in NUMBERS:
+        for row in load_table(number).rows:
+            if row.same_as:
+                other, name = row.same_as.split("/")
+                original = load_table(other[1:]).row(name).published
+                renamed = {"overall" if key == "geneval" else key: text for key, text in row.published.items()}
+                shared = renamed.keys() & original.keys()
+                assert {k: renamed[k] for k in shared} == {k: original[k] for k in shared}
+                seen += len(shared)
+    assert seen == 32
+
+
+def test_every_flag_names_tables_and_cells_that_are_there() -> None:
+    tables = {table.id: table for table in map(load_table, NUMBERS)}
+    flags = published_flags()
+    assert [flag.id for flag in flags] == [f"F{n:02}" for n in range(1, 28)] + ["P01", "P02", "P03"]
+    for flag in flags:
+        assert set(flag.tables) <= tables.keys()
+        for cell in flag.cells:
+            table, row, column = cell.split("/")
+            assert column in tables[table].row(row).published, cell
+
+
+def test_a_table_has_a_number_and_a_name() -> None:
+    assert load_table("2") == load_table("table2")
+    with pytest.raises(UnknownName, match="table2"):
+        load_table("table22")
+
+
+def test_rounding_is_half_of_the_last_printed_digit() -> None:
+    assert str(half_unit("8.90")) == "0.005"
+    assert str(half_unit("0.7710")) == "0.00005"
+    assert str(half_unit("2.46 (+4.1%)")) == "0.005"
+    assert str(half_unit("130.5")) == "0.05"
+
+
+SMALL: dict[str, Any] = {
+    "id": "mine",
+    "title": "My table",
+    "columns": [{"key": "fid", "printed": "FID-10K", "direction": "lower", "decimals": 1}],
+    "rows": [{"id": "a", "printed": "A", "published": {"fid": "3.1"}}],
+}
+
+
+def test_another_package_brings_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_tables.py").write_text(f"PLUGIN = {SMALL!r}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    point = importlib.metadata.EntryPoint("theirs", "their_tables", "harope_bench.tables")
+    monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [point] if group == point.group else [])
+    assert load_table("theirs").row("a").published == {"fid": "3.1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"rows": [*SMALL["rows"], *SMALL["rows"]]}, "row id 'a' stands twice"),
+        ({"rows": [{"id": "a", "printed": "A", "published": {"fdi": "3.1"}}]}, "cell a/fdi is not in the table"),
+        ({"rows": [{"id": "a", "printed": "A", "published": {"fid": "about 3"}}]}, "'about 3' does not begin with a number"),
+        ({"rows": [{"id": "a", "printed": "A", "published": {"fid": 3.1}}]}, "rows.0.published.fid"),
+        ({"best_by_value": {"all": {"fid": ["b"]}}}, "cell b/fid is not in the table"),
+        ({"micro": {"suite": "digits", "baseline": "b"}}, "cell b/fid is not in the table"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_wrong_table_says_where(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(BenchError, match="table of here") as error:
+        check_table({**SMALL, **change}, "here")
+    assert complaint in str(error.value)
+
+
+# ------------------------------------------------------------------------------------- results to cells
+
+
+def test_results_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    for name in ("b", "a", "c/deep"):
+        fake.write_result(tmp_path / name, fake.result(None, [fake.measurement("fid", 1.0)]))
+    assert [item.path.relative_to(tmp_path).parts[0] for item in collect(tmp_path)] == ["a", "b", "c"]
+
+
+def test_a_broken_result_is_named_not_skipped(tmp_path: Path) -> None:
+    path = fake.write_result(tmp_path, fake.result(None, [fake.measurement("fid", 1.0)]))
+    facts = json.loads(path.read_text())
+    facts["measurements"][0]["n_scored"] = 499
+    path.write_text(json.dumps(facts))
+    with pytest.raises(StorageError, match=r"fidelity\.json is not a result \(measurements\.0"):
+        collect(tmp_path)
+    path.write_text("{")
+    with pytest.raises(StorageError, match=r"fidelity\.json"):
+        collect(tmp_path)
+    with pytest.raises(StorageError, match="not a folder"):
+        collect(tmp_path / "nowhere")
+
+
+def test_a_micro_run_finds_its_row_by_checkpoint_name(tmp_path: Path) -> None:
+    fake.micro_run(tmp_path / "x", "harope")
+    board = build(load_table("2"), collect(tmp_path))
+    assert board.scale == "micro"
+    assert board.cells["harope", "fid"].measured == pytest.approx(13.2)
+    assert {key for key, cell in board.cells.items() if cell.status == "measured"} == {("harope", c.key) for c in board.table.columns}
+    assert board.cells["axial", "fid"].status == "not run"
+    assert board.measured_heads["fid"] == "FID-500"
+    assert board.measured_title == "measured (micro, digits, 500 images)"
+
+
+def test_another_suite_or_a_run_without_a_plan_finds_no_row(tmp_path: Path) -> None:
+    who = fake.plan(fake.checkpoint("digits-harope", "harope"), suite="shapes")
+    fake.write_result(tmp_path / "a", fake.result(who, [fake.measurement("fid", 1.0)]))
+    fake.write_result(tmp_path / "b", fake.result(None, [fake.measurement("fid", 1.0)]))
+    board = build(load_table("2"), collect(tmp_path))
+    assert board.measured == 0
+    assert board.notes[-1].text == "No run that was found belongs to this table."
+
+
+@pytest.mark.parametrize(
+    ("facts", "belongs"),
+    [
+        ({}, True),
+        ({"config": {"hidden": 1152, "depth": 28, "patch": 2}}, False),  # DiT-XL/2 is not a row of a DiT-B/2 table
+        ({"backbone": "deit"}, False),
+        ({"suite": "imagenet-512"}, False),
+    ],
+)
+def test_a_paper_run_must_be_of_the_tables_model_and_suite(tmp_path: Path, facts: dict[str, Any], belongs: bool) -> None:
+    fake.write_result(tmp_path, paper_result("harope", 9.0, **facts))
+    assert build(load_table("2"), collect(tmp_path)).measured == (1 if belongs else 0)
+
+
+def test_paper_runs_find_rows_by_resolution_steps_and_column_facts(tmp_path: Path) -> None:
+    flux = {"backbone": "flux", "scale": "paper"}
+    for i, (encoding, steps, res) in enumerate([("harope", 500, 1024), ("rope-svd", 4000, 1024), ("harope", 4000, 512)]):
+        who = fake.plan(fake.checkpoint("flux", encoding, training_steps=steps, **flux), "geneval", resolution=res)
+        made = fake.result(who, [fake.measurement("overall", 0.1 * i)], evaluator="geneval")
+        fake.write_result(tmp_path / str(i), made)
+    found = collect(tmp_path)
+    seven = build(load_table("7"), found)
+    assert {k: c.measured for k, c in seven.cells.items() if c.measured is not None} == {
+        ("s500", "harope"): 0.0,
+        ("s4000", "rope_svd"): 0.1,
+        ("s4000", "harope"): 0.2,
+    }
+    four = build(load_table("4"), found)
+    assert four.cells["r512-harope", "overall"].measured == 0.2
+    assert four.cells["r1024-harope", "overall"].measured == 0.0
+
+
+def test_the_result_over_most_images_is_shown_and_said(tmp_path: Path) -> None:
+    fake.micro_run(tmp_path / "small", "harope", n=300)
+    fake.micro_run(tmp_path / "large", "harope", n=500, seed=1)
+    cell = build(load_table("2"), collect(tmp_path)).cells["harope", "fid"]
+    assert cell.n == 500
+    assert cell.note == "2 results fit HARoPE; shown is the one over the most images (500)"
+
+
+def test_a_missing_value_keeps_its_reason(tmp_path: Path) -> None:
+    who = fake.plan(fake.checkpoint("digits-harope", "harope"))
+    none = fake.measurement("fid", None, reason="64 images, 65 needed", n_scored=490, n_failed=10)
+    fake.write_result(tmp_path, fake.result(who, [none]))
+    board = build(load_table("2"), collect(tmp_path))
+    cell = board.cells["harope", "fid"]
+    assert (cell.status, cell.measured, cell.delta) == ("no value", None, None)
+    assert "64 images, 65 needed" in (cell.note or "")
+    assert "490 of 500 images scored, 10 failed" in (cell.note or "")
+    assert any("64 images" in note.text for note in board.notes if note.number in cell.marks)
+
+
+# ------------------------------------------------------------------------------------- what may be said
+
+
+def test_micro_is_never_compared_with_the_paper(tmp_path: Path) -> None:
+    fake.micro_table(tmp_path)
+    board = build(load_table("2"), collect(tmp_path))
+    cell = board.cells["harope", "fid"]
+    assert cell.delta == pytest.approx(13.2 - 8.90)
+    assert {c.verdict for c in board.cells.values()} == {"not comparable (micro)"}
+
+
+def test_paper_and_micro_never_share_a_board(tmp_path: Path) -> None:
+    fake.micro_table(tmp_path)
+    fake.write_result(tmp_path / "paper", paper_result("harope", 9.0))
+    found = collect(tmp_path)
+    both = build(load_table("2"), found)
+    assert (both.scale, both.measured) == ("paper", 1)
+    assert any("micro scale were found too" in note.text for note in both.notes)
+    assert build(load_table("2"), found, scale="micro").measured == 24
+
+
+@pytest.mark.parametrize(
+    ("value", "se", "n", "verdict"),
+    [
+        (8.904, 0.0001, 50_000, "not resolved"),  # inside what printing two decimals lost
+        (8.92, 0.0001, 50_000, "worse"),
+        (8.60, 0.05, 50_000, "better"),
+        (9.00, 0.05, 50_000, "not resolved"),  # 1.3 standard errors of the difference
+        (8.60, 0.05, 10_000, "not comparable (10,000 against 50,000 images)"),
+    ],
+)
+def test_verdict_against_a_printed_number(tmp_path: Path, value: float, se: float, n: int, verdict: str) -> None:
+    fake.write_result(tmp_path, paper_result("harope", value, n, se))
+    cell = build(load_table("2"), collect(tmp_path)).cells["harope", "fid"]
+    assert (cell.verdict or "").startswith(verdict)
+    assert cell.half_unit == "0.005"
+
+
+def test_only_a_resolved_best_stands_alone(tmp_path: Path) -> None:
+    fake.micro_table(tmp_path)
+    board = build(load_table("2"), collect(tmp_path))
+    best = {c.key: [row.id for row in board.table.rows if board.cells[row.id, c.key].best_measured] for c in board.table.columns}
+    assert best["fid"] == ["harope"]  # 2.3 better with a paired error of 0.3
+    assert {"axial", "string", "harope"} <= set(best["precision"])  # 0.01 apart with an error of 0.007
+    assert "ape" not in best["precision"]
+
+
+def test_numbers_of_unequal_footing_are_not_ranked(tmp_path: Path) -> None:
+    for encoding in ("ape", "rope-axial", "string"):
+        fake.micro_run(tmp_path / encoding, encoding, n=500)
+    fake.micro_run(tmp_path / "harope", "harope", n=300)
+    board = build(load_table("2"), collect(tmp_path))
+    cell = board.cells["harope", "fid"]
+    assert not cell.best_measured
+    assert "not ranked with the others: number fid-300 against fid-500" in (cell.note or "")
+    assert board.cells["string", "fid"].best_measured
+    assert board.measured_heads["fid"] == "FID-N"
+    assert {item.verdict for item in board.compared if item.row == "harope"} == {"not comparable"}
+
+
+def test_pairing_by_sample_removes_the_noise_that_both_share(tmp_path: Path) -> None:
+    fake.micro_table(tmp_path)
+    item = next(i for i in comparisons(load_table("2"), collect(tmp_path)) if (i.row, i.column) == ("harope", "fid"))
+    rows = [np.load(tmp_path / f"digits-{e}/results/fidelity.npz")["fid"] for e in ("rope-axial", "harope")]
+    assert item.baseline == "axial"
+    assert item.difference.paired
+    assert item.difference.se == pytest.approx(np.std(rows[1] - rows[0], ddof=1) / np.sqrt(500))
+    assert item.difference.se < 0.5 * np.hypot(*[np.std(r, ddof=1) / np.sqrt(500) for r in rows])
+    assert item.detectable == pytest.approx((1.959964 + 0.841621) * item.difference.se, rel=1e-6)
+
+
+def test_other_seeds_are_compared_unpaired_and_it_is_said(tmp_path: Path) -> None:
+    fake.micro_run(tmp_path / "a", "rope-axial", seed=0)
+    fake.micro_run(tmp_path / "b", "harope", seed=1)
+    compared = comparisons(load_table("2"), collect(tmp_path))
+    assert {(item.difference.paired, item.difference.why) for item in compared} == {(False, "unpaired: other seed")}
+
+
+def test_other_sample_indices_are_not_paired(tmp_path: Path) -> None:
+    fake.micro_run(tmp_path / "a", "rope-axial")
+    fake.micro_run(tmp_path / "b", "harope")
+    path = tmp_path / "b/results/fidelity.npz"
+    with np.load(path) as rows:
+        np.savez(path, **{**rows, "indices": rows["indices"] + 1})
+    whys = {item.difference.why for item in comparisons(load_table("2"), collect(tmp_path))}
+    assert whys == {"unpaired: other sample indices"}
+
+
+def test_verdicts_are_made_from_adjusted_p(tmp_path: Path) -> None:
+    fake.micro_table(tmp_path)
+    compared = comparisons(load_table("2"), collect(tmp_path))
+    assert len(compared) == 20
+    for item in compared:
+        assert item.p_adjusted is not None
+        assert item.difference.p is not None
+        assert item.p_adjusted >= item.difference.p
+    undone = [item for item in compared if item.difference.verdict != item.verdict]
+    assert undone, "the fixture has a difference that only its raw p resolves"
+    assert {item.verdict for item in undone} == {"not resolved"}
+
+
+def test_a_result_cannot_name_arrays_outside_its_folder(tmp_path: Path) -> None:
+    fake.micro_run(tmp_path / "a", "rope-axial")
+    path = fake.micro_run(tmp_path / "b", "harope") / "results/fidelity.json"
+    path.write_text(path.read_text().replace('"fidelity.npz"', '"../../a/results/fidelity.npz"'))
+    with pytest.raises(StorageError, match="outside its folder"):
+        comparisons(load_table("2"), collect(tmp_path))
+
+
+def test_tables_and_reports_start_without_torch_or_matplotlib() -> None:
+    code = (
+        "import sys, harope_bench.reports.html, harope_bench.reports.latex; print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,203 @@
+"""Records: frozen, complete, finite, and honest about what is missing."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from harope_bench import records
+from harope_bench.records import Checkpoint, JudgeRecord, Measurement, Metric, Plan, Provenance, Request, Result, SampleRecord, Settings
+
+
+def checkpoint(**changes: Any) -> Checkpoint:
+    facts = {
+        "name": "tiny", "backbone": "dit", "encoding": "harope", "options": {"qk_mode": "dual"}, "config": {"hidden": 16},
+        "weights": "/here/tiny.safetensors", "sha256": "ab" * 32, "source": "a test", "sampler": "flow", "steps": 32, "guidance": 1.5,
+    }  # fmt: skip
+    return Checkpoint(**{**facts, **changes})
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(**{"resolution": 28, "sampler": "flow", "steps": 32, "guidance": 1.5, "tile": 25, **changes})
+
+
+def plan(**changes: Any) -> Plan:
+    return Plan(**{"checkpoint": checkpoint(), "suite": "digits", "suite_version": 1, "settings": settings(), **changes})
+
+
+def measurement(**changes: Any) -> Measurement:
+    return Measurement(**{"metric": "fid", "name": "fid-500", "value": 9.5, "n_asked": 500, "n_scored": 500, **changes})
+
+
+def result() -> Result:
+    return Result(
+        evaluator="fidelity", version=1, profile="adm-exact", rules="official", parity="none", scale="micro", target="run", plan=plan(),
+        plan_digest=plan().digest, samples_sha256="0" * 64, reference="real digits", reference_sha256="1" * 64,
+        judge=JudgeRecord(name="digits-net", version=1, judge_class="micro", weights_sha256="2" * 64, preprocessing="none"),
+        measurements=(measurement(), measurement(metric="is", name="is", value=None, reason="no logits")),
+        provenance=Provenance(
+            version="0", commit=None, dirty=None, python="3", platform="x", device="cpu", packages={}, flags={"tf32": False},
+            command="test", started="2026-01-01T00:00:00Z", finished="2026-01-01T00:00:01Z",
+        ),
+    )  # fmt: skip
+
+
+EVERY = [
+    checkpoint(), settings(), plan(), measurement(), result(), result().judge, result().provenance,
+    Request(index=0), SampleRecord(index=0), Metric(name="fid", title="FID", direction="lower", unit="none", decimals=2),
+]  # fmt: skip
+
+
+def test_every_record_of_the_module_is_tried_here() -> None:
+    kinds = {c for c in vars(records).values() if isinstance(c, type) and issubclass(c, BaseModel) and c.__module__ == records.__name__}
+    assert {type(r) for r in EVERY} == kinds - {records.Record}
+
+
+@pytest.mark.parametrize("record", EVERY, ids=lambda r: type(r).__name__)
+def test_a_record_is_frozen_and_refuses_fields_nobody_knows(record: records.Record) -> None:
+    for field in type(record).model_fields:
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(record, field, getattr(record, field))
+    with pytest.raises(ValidationError, match=r"surprise\n.*Extra inputs are not permitted"):
+        type(record).model_validate({**record.model_dump(), "surprise": 1})
+
+
+@pytest.mark.parametrize("record", EVERY, ids=lambda r: type(r).__name__)
+def test_a_record_comes_back_from_its_json_with_sorted_keys(record: records.Record) -> None:
+    text = record.to_json()
+    assert type(record).model_validate_json(text) == record
+    assert type(record).model_validate_json(text).to_json() == text
+    assert text == json.dumps(json.loads(text), sort_keys=True)
+
+
+@pytest.mark.parametrize("record", EVERY, ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_no_record_takes_a_number_that_is_not_finite(record: records.Record, bad: float) -> None:
+    held = record.model_dump()
+    floats = [field for field, value in held.items() if isinstance(value, float)]
+    for field in floats:
+        with pytest.raises(ValidationError, match=field):
+            type(record).model_validate({**held, field: bad})
+    if isinstance(record, Measurement):
+        assert "value" in floats
+        for field in ("se", "low", "high"):
+            with pytest.raises(ValidationError, match=field):
+                measurement(**{field: bad})
+    if isinstance(record, Checkpoint):
+        with pytest.raises(ValidationError, match="options"):
+            checkpoint(options={"base": bad})
+
+
+# ---------------------------------------------------------------------------------------- counting
+
+
+@given(st.integers(0, 60), st.integers(0, 20), st.integers(0, 20), st.integers(-3, 100))
+def test_asked_is_scored_plus_failed_plus_abstained_or_there_is_no_measurement(
+    scored: int, failed: int, abstained: int, asked: int
+) -> None:
+    def make() -> Measurement:
+        return measurement(n_asked=asked, n_scored=scored, n_failed=failed, n_abstained=abstained)
+
+    if asked == scored + failed + abstained:
+        assert make().n_asked == asked
+    else:
+        with pytest.raises(ValidationError, match=r"is not scored \+ failed \+ abstained|greater than or equal to 0"):
+            make()
+
+
+def test_counts_cannot_be_balanced_with_negative_ones() -> None:
+    with pytest.raises(ValidationError, match="n_failed"):
+        measurement(n_asked=10, n_scored=11, n_failed=-1)
+
+
+@pytest.mark.parametrize("reason", [None, ""])
+def test_a_missing_value_needs_a_reason(reason: str | None) -> None:
+    with pytest.raises(ValidationError, match="a missing value needs a reason"):
+        measurement(value=None, reason=reason)
+    assert measurement(value=None, reason="too few images").value is None
+
+
+def test_a_result_finds_its_measurement_by_metric_whatever_its_honest_name() -> None:
+    found = result().measured("fid")
+    assert found is not None
+    assert found.name == "fid-500"
+    assert result().measured("recall") is None
+
+
+# ------------------------------------------------------------------------------------------- plans
+
+OTHER = {"resolution": 32, "sampler": "ddpm", "steps": 33, "guidance": 1.25, "seed": 1, "tile": 50, "device": "cuda", "dtype": "bfloat16"}
+
+
+def test_the_plans_digest_changes_with_every_setting() -> None:
+    assert set(OTHER) == set(Settings.model_fields), "give the new setting another value in OTHER"
+    digests = {plan().digest, *(plan(settings=settings(**{field: value})).digest for field, value in OTHER.items())}
+    assert len(digests) == 1 + len(OTHER)
+
+
+ELSEWHERE = {"weights": "/there/tiny.safetensors", "source": "copied"}
+OTHERWISE = {
+    "name": "other", "backbone": "flux", "encoding": "ape", "options": {"qk_mode": "same"}, "config": {"hidden": 32}, "sha256": "cd" * 32,
+    "scale": "micro", "suite": "digits", "sampler": "ddpm", "steps": 50, "guidance": 4.0, "recipe": "r", "recipe_sha256": "0" * 64,
+    "training_seed": 1, "training_steps": 100,
+}  # fmt: skip
+
+
+def test_the_plans_digest_keeps_when_weights_move_and_changes_with_what_they_are() -> None:
+    assert set(OTHERWISE) | set(ELSEWHERE) == set(Checkpoint.model_fields)
+    assert plan(checkpoint=checkpoint(**ELSEWHERE)).digest == plan().digest
+    changed = {field: plan(checkpoint=checkpoint(**{field: value})).digest for field, value in OTHERWISE.items()}
+    assert plan().digest not in changed.values()
+    assert len(set(changed.values())) == len(changed)
+
+
+def test_the_plans_digest_changes_with_the_suite_and_its_version() -> None:
+    assert len({plan().digest, plan(suite="shapes").digest, plan(suite_version=2).digest}) == 3
+
+
+def test_the_plans_digest_survives_a_trip_through_json_and_equal_spellings() -> None:
+    assert Plan.model_validate_json(plan().to_json()).digest == plan().digest
+    assert plan(settings=settings(guidance=2)).digest == plan(settings=settings(guidance=2.0)).digest
+
+
+# --------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a..b", "a b", "x\n", "ä", "a" * 101, "-flag", "C:\\x"])
+def test_a_name_that_could_choose_a_path_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="is not a plain name"):
+        checkpoint(name=name)
+    with pytest.raises(ValidationError, match="is not a plain name"):
+        plan(suite=name)
+
+
+@pytest.mark.parametrize("name", ["digits-harope", "DiT-B_2", "v1.0", "7", "a" * 100])
+def test_plain_names_are_taken(name: str) -> None:
+    assert checkpoint(name=name).name == name
+
+
+@pytest.mark.parametrize("sha256", ["", "ab" * 31, "ab" * 33, "AB" * 32, "ab" * 32 + "\n", "x" + "ab" * 32])
+def test_a_hash_that_is_none_is_refused(sha256: str) -> None:
+    with pytest.raises(ValidationError, match="sha256"):
+        checkpoint(sha256=sha256)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"resolution": 0}, {"steps": 0}, {"steps": 2.5}, {"guidance": -0.1}, {"seed": -1}, {"tile": 0}, {"device": "tpu"}, {"dtype": "int8"}],
+)
+def test_settings_out_of_range_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        settings(**change)
+
+
+def test_options_keep_their_types() -> None:
+    options = {"flag": True, "count": 3, "base": 3.0, "mode": "dual"}
+    back = Checkpoint.model_validate_json(checkpoint(options=options).to_json()).options
+    assert {k: (v, type(v)) for k, v in back.items()} == {k: (v, type(v)) for k, v in options.items()}

@@ -1,0 +1,162 @@
+"""Registry: file stems are names, listing imports nothing, and a name belongs to one place."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harope_bench import registry
+from harope_bench.encodings.rope_axial import RopeAxial
+from harope_bench.errors import BenchError, NameClash, UnknownName
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
+    """Pretends that packages are installed whose entry points are `name="module:attribute"` of kind encodings."""
+
+    def entry_points(*, group: str) -> list[metadata.EntryPoint]:
+        return [metadata.EntryPoint(name, value, group) for name, value in points.items()] if group == "harope_bench.encodings" else []
+
+    monkeypatch.setattr(metadata, "entry_points", entry_points)
+
+
+# ------------------------------------------------------------------------------------------ listing
+
+
+def test_listing_every_kind_imports_no_torch_and_none_of_the_things() -> None:
+    script = (
+        "import json, sys\nfrom harope_bench import registry\n"
+        "names = {kind: registry.names(kind) for kind in registry.KINDS}\n"
+        "print(json.dumps([names, sorted(sys.modules)]))"
+    )
+    names, modules = json.loads(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout)
+    assert {"ape", "harope"} <= set(names["encodings"])
+    rooms = {kind.folder.replace("/", ".") for kind in registry.KINDS.values()}
+    assert not [m for m in modules if m in ("torch", "numpy") or any(m.startswith(f"harope_bench.{room}") for room in rooms)]
+
+
+@pytest.mark.parametrize("kind", sorted(registry.KINDS))
+def test_names_of_a_kind_are_the_stems_of_its_files(kind: str) -> None:
+    room = registry.KINDS[kind]
+    stems = {p.stem.replace("_", "-") for p in (registry.PACKAGE / room.folder).glob(f"*{room.suffix}") if not p.stem.startswith("_")}
+    assert set(registry.names(kind)) == stems - registry.SHARED
+
+
+@pytest.mark.parametrize("kind", sorted(registry.KINDS))
+def test_every_listed_thing_loads(kind: str) -> None:
+    for name in registry.names(kind):
+        assert registry.load(kind, name) is not None
+        entry = registry.find(kind, name)
+        assert entry.name == name
+        assert entry.origin.startswith("harope_bench/")
+
+
+def test_listing_an_unknown_kind_offers_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="no kind named 'encoding'; did you mean encodings"):
+        registry.names("encoding")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("harope2", "did you mean harope"),
+        ("rope_axial", "did you mean rope-axial"),
+        ("zzz", "known: ape, harope, rope-axial"),
+        ("", "known: ape"),
+        ("Harope", "did you mean harope"),
+    ],
+)
+def test_an_unknown_name_offers_the_nearest_or_all(asked: str, said: str) -> None:
+    with pytest.raises(UnknownName, match=f"no encoding named {asked!r}; {said}"):
+        registry.find("encodings", asked)
+
+
+@pytest.mark.parametrize("name", ["../errors", "encodings/ape", "/etc/passwd", "ape.py", "..", "ape\x00", "__init__", "base"])
+@pytest.mark.parametrize("kind", ["encodings", "checkpoints", "tables", "recipes"])
+def test_a_name_never_chooses_a_path(kind: str, name: str) -> None:
+    with pytest.raises(UnknownName):
+        registry.load(kind, name)
+
+
+# -------------------------------------------------------------------------------------------- order
+
+
+def test_names_are_in_natural_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ["table1", "table2", "table9", "table10", "table11"]
+    assert sorted(random.Random(0).sample(wanted, 5), key=registry.natural) == wanted
+    installed(monkeypatch, **dict.fromkeys(random.Random(1).sample(wanted, 5), "x:y"))
+    listed = registry.names("encodings")
+    assert [name for name in listed if name.startswith("table")] == wanted
+    assert listed == sorted(listed, key=registry.natural)
+    tables = registry.names("tables")
+    assert tables.index("table2") < tables.index("table10")
+
+
+@pytest.mark.parametrize("name", ["", "7", "a1b22", "v2.10", "ünï", "a-b_c.d"])
+def test_any_name_has_a_place_in_the_order(name: str) -> None:
+    assert sorted([name, "table2", "9"], key=registry.natural)
+
+
+# ------------------------------------------------------------------------------------- entry points
+
+
+def test_another_package_adds_a_thing_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, mine="harope_bench.encodings.rope_axial:RopeAxial", plain="harope_bench.encodings.rope_axial")
+    assert {"mine", "plain", "ape"} <= set(registry.names("encodings"))
+    assert registry.load("encodings", "mine") is RopeAxial
+    assert registry.load("encodings", "plain") is RopeAxial  # without an attribute it is the module's PLUGIN
+    assert "harope_bench.encodings.rope_axial:RopeAxial" in registry.find("encodings", "mine").origin
+    assert "mine" not in registry.names("backbones")
+
+
+def test_listing_a_broken_plug_in_works_and_loading_it_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, gone="no_such_package.thing:PLUGIN", hollow="json:PLUGIN")
+    assert {"gone", "hollow"} <= set(registry.names("encodings"))
+    with pytest.raises(BenchError, match=r"encoding 'gone' of .*no_such_package.* does not load: No module named 'no_such_package'"):
+        registry.load("encodings", "gone")
+    with pytest.raises(BenchError, match=r"encoding 'hollow' of .* does not load: module 'json' has no attribute 'PLUGIN'"):
+        registry.load("encodings", "hollow")
+
+
+def test_a_name_claimed_by_two_packages_or_by_one_and_this_names_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, ape="other.package:Ape")
+    with pytest.raises(NameClash, match=r"encoding 'ape' is claimed by harope_bench/encodings/ape\.py and by .*other\.package:Ape"):
+        registry.names("encodings")
+
+
+def test_a_users_checkpoint_with_a_shipped_name_names_both(bench_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(registry, "PACKAGE", tmp_path)
+    for folder in (tmp_path / "checkpoints", bench_home / "checkpoints"):
+        folder.mkdir()
+        (folder / "digits-ape.toml").write_text("name = 'digits-ape'")
+    with pytest.raises(NameClash) as caught:
+        registry.names("checkpoints")
+    assert "harope_bench/checkpoints/digits-ape.toml" in str(caught.value)
+    assert str(bench_home / "checkpoints" / "digits-ape.toml") in str(caught.value)
+
+
+# -------------------------------------------------------------------------------------- user's home
+
+
+def test_a_users_checkpoints_are_listed_from_home(make_checkpoint: Any, bench_home: Path) -> None:
+    before = registry.names("checkpoints")
+    make_checkpoint("mine10")
+    make_checkpoint("mine9")
+    assert [n for n in registry.names("checkpoints") if n not in before] == ["mine9", "mine10"]
+    assert registry.find("checkpoints", "mine9").path == bench_home / "checkpoints" / "mine9.toml"
+    assert registry.load("checkpoints", "mine9")["encoding"] == "rope-axial"
+
+
+@pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe", b"a = 1\na = 2\n"])
+def test_a_toml_that_is_none_is_named(bench_home: Path, content: bytes) -> None:
+    (bench_home / "checkpoints").mkdir()
+    (bench_home / "checkpoints" / "broken.toml").write_bytes(content)
+    assert "broken" in registry.names("checkpoints")  # listing reads names only
+    with pytest.raises(BenchError, match=r"broken\.toml is not readable TOML"):
+        registry.load("checkpoints", "broken")

@@ -1,0 +1,329 @@
+"""Training: seeded by step, killed and resumed without a trace, refused when the folder is another's."""
+
+from __future__ import annotations
+
+import math
+import random
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harope_bench import registry
+from harope_bench.errors import OptionError, PlanMismatch, UnknownName
+from harope_bench.records import Checkpoint
+from harope_bench.store import sha256_file
+from harope_bench.tomlfile import toml_text
+from harope_bench.training import denoiser, loop
+from harope_bench.training.recipe import Denoiser, Schedule, read_recipe
+
+KEPT = ("digits-harope.safetensors", "digits-harope.toml", "log.csv")
+
+# A real process that trains; it tells its parent of every snapshot, and every step takes a little, so that it can be hit between two.
+SLOWLY = """
+import sys, time
+from pathlib import Path
+from harope_bench.training import denoiser, loop
+from harope_bench.training.recipe import read_recipe
+
+one, save = loop.Trainer._one, loop.Trainer.save
+def slow(self, loss):
+    time.sleep(0.01)
+    return one(self, loss)
+def telling(self):
+    save(self)
+    print(self.step, flush=True)
+loop.Trainer._one, loop.Trainer.save = slow, telling
+denoiser.train(*read_recipe(sys.argv[1]), "harope", {}, Path(sys.argv[2]), True)
+"""
+
+
+def train(recipe: Path, folder: Path, encoding: str = "harope", resume: bool = True, **options: Any) -> Checkpoint:
+    return denoiser.train(*read_recipe(str(recipe)), encoding, options, folder, resume)
+
+
+def left(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in KEPT}
+
+
+# ------------------------------------------------------------------------------------------- seeds
+
+
+def test_two_runs_of_one_recipe_are_equal_bit_for_bit(tiny_recipe: Path, tmp_path: Path) -> None:
+    train(tiny_recipe, tmp_path / "one")
+    torch.manual_seed(5)  # the global generator has no say
+    torch.rand(3)
+    train(tiny_recipe, tmp_path / "two")
+    assert left(tmp_path / "one") == left(tmp_path / "two")
+
+
+def test_another_seed_trains_other_weights(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    for seed in (3, 4):
+        train(make_recipe(name=f"seed{seed}", seed=seed), tmp_path / str(seed))
+    one, other = (load_file(tmp_path / str(seed) / KEPT[0]) for seed in (3, 4))
+    assert any(not torch.equal(one[k], other[k]) for k in one)
+
+
+def test_training_leaves_the_global_generator_alone(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    train(make_recipe(steps=2), tmp_path / "run")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_steps_generator_is_a_function_of_seed_and_step() -> None:
+    first = {(seed, step): float(torch.rand((), generator=loop.step_generator(seed, step))) for seed in range(3) for step in range(12)}
+    assert len(set(first.values())) == len(first)
+    assert float(torch.rand((), generator=loop.step_generator(1, 12))) != float(torch.rand((), generator=loop.step_generator(11, 2)))
+
+
+# ------------------------------------------------------------------------------- killed and resumed
+
+
+def test_a_killed_and_resumed_training_equals_one_that_ran_through(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    snapshot = 7  # not on a line of the log
+    recipe = make_recipe(steps=45, snapshot=snapshot)
+    train(recipe, tmp_path / "through")
+    broken, rng = tmp_path / "broken", random.Random()
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY, str(recipe), str(broken)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    told = [int(process.stdout.readline()) for _ in range(rng.randint(1, 2))]  # killed somewhere after its first or second snapshot
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(rng.uniform(0.0, 0.04))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert told[-1] in (snapshot, 2 * snapshot)
+    assert not (broken / KEPT[0]).exists()
+    stood = torch.load(broken / "snapshot.pt", weights_only=True)["step"]
+    assert told[-1] <= stood < 45  # nothing that was reported done is lost
+    train(recipe, broken)
+    assert left(broken) == left(tmp_path / "through")
+
+
+def test_a_kill_between_snapshot_and_log_loses_no_line(tiny_recipe: Path, tmp_path: Path) -> None:
+    train(tiny_recipe, tmp_path / "run")
+    whole = left(tmp_path / "run")
+    (tmp_path / "run" / "log.csv").unlink()
+    (tmp_path / "run" / KEPT[0]).unlink()
+    train(tiny_recipe, tmp_path / "run")
+    assert left(tmp_path / "run") == whole
+
+
+def test_a_finished_training_is_not_done_again(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tiny_recipe, tmp_path / "run")
+    monkeypatch.setattr(loop.Trainer, "_one", lambda *_: pytest.fail("trained again"))
+    train(tiny_recipe, tmp_path / "run")
+
+
+def test_without_resume_a_training_starts_over(tiny_recipe: Path, tmp_path: Path) -> None:
+    train(tiny_recipe, tmp_path / "run")
+    whole = left(tmp_path / "run")
+    train(tiny_recipe, tmp_path / "run", resume=False)
+    assert left(tmp_path / "run") == whole
+
+
+def test_a_snapshot_of_another_recipe_is_refused_and_both_are_named(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    mine, other = make_recipe(name="mine", steps=3), make_recipe(name="other", steps=4)
+    train(mine, tmp_path / "run")
+    before = left(tmp_path / "run")
+    with pytest.raises(PlanMismatch) as caught:
+        train(other, tmp_path / "run")
+    text = str(caught.value)
+    assert f"recipe mine {sha256_file(mine)[:12]}, encoding harope" in text
+    assert f"asked for recipe other {sha256_file(other)[:12]}, encoding harope" in text
+    assert "\n" not in text
+    assert left(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("change", [{"encoding": "rope-axial"}, {"qk_mode": "same"}])
+def test_a_snapshot_of_another_encoding_or_option_is_refused(tiny_recipe: Path, tmp_path: Path, change: dict[str, str]) -> None:
+    train(tiny_recipe, tmp_path / "run")
+    with pytest.raises(PlanMismatch, match=f"asked for .*{next(iter(change.values()))}"):
+        train(tiny_recipe, tmp_path / "run", **change)
+
+
+def test_a_recipe_changed_in_one_number_is_another_recipe(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    train(make_recipe(name="r", steps=3), tmp_path / "run")
+    with pytest.raises(PlanMismatch):
+        train(make_recipe(name="r", steps=3, seed=4), tmp_path / "run")
+
+
+# -------------------------------------------------------------------------------- what is left behind
+
+
+def test_a_training_leaves_a_checkpoint_that_draws(tiny_recipe: Path, tmp_path: Path) -> None:
+    made = train(tiny_recipe, tmp_path / "run")
+    facts = tomllib.loads((tmp_path / "run" / "digits-harope.toml").read_text())
+    found = Checkpoint.model_validate(facts)
+    assert found == made
+    assert (found.sampler, found.steps, found.guidance, found.training_seed, found.training_steps) == ("flow", 2, 1.5, 3, 25)
+    assert found.recipe_sha256 == sha256_file(tiny_recipe)
+    path = tmp_path / "run" / found.weights
+    assert found.sha256 == sha256_file(path)
+    state = load_file(path)
+    assert {v.dtype for v in state.values()} == {torch.float16}  # half the file
+    from harope_bench.records import Request, Settings
+
+    settings = Settings(resolution=28, sampler="flow", steps=2, guidance=1.5, tile=2)
+    drawer = registry.load("backbones", "dit").open(found, state, settings)
+    drawn = drawer.draw([Request(index=i, label=i) for i in range(2)], settings)
+    assert drawn.images.shape == (2, 28, 28, 3)
+    assert not drawn.faults
+
+
+def test_the_log_has_a_line_for_every_ten_steps_every_snapshot_and_the_end(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    train(make_recipe(steps=23, snapshot=7), tmp_path / "run")
+    head, *lines = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    assert head == "step,loss"
+    assert [int(line.split(",")[0]) for line in lines] == [7, 10, 14, 20, 21, 23]
+    assert all(math.isfinite(float(line.split(",")[1])) for line in lines)
+
+
+def test_training_lowers_the_loss(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    train(make_recipe(steps=200, snapshot=200), tmp_path / "run")
+    losses = [float(line.split(",")[1]) for line in (tmp_path / "run" / "log.csv").read_text().splitlines()[1:]]
+    # a fresh DiT predicts zero, so it starts at E|noise - x|^2, between 1 and 2; the mean of ten steps wanders by about 0.1
+    assert 1.2 < losses[0] < 2.2
+    assert sum(losses[-5:]) / 5 < 0.75 * losses[0]
+
+
+def test_the_kept_weights_are_the_running_average(
+    make_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[dict[str, torch.Tensor]] = []
+    one = loop.Trainer._one
+
+    def spy(self: loop.Trainer, loss: Any) -> float:
+        value = one(self, loss)
+        passed.append({k: v.detach().clone() for k, v in self.network.state_dict().items()})
+        return value
+
+    monkeypatch.setattr(loop.Trainer, "_one", spy)
+    train(make_recipe(steps=12), tmp_path / "run")
+    state = load_file(tmp_path / "run" / KEPT[0])
+    for key, kept in state.items():
+        # the start weighs 1 x 2 x ... and is zero here: step 1 takes 10/11 of itself, and so on up to the recipe's 0.9
+        average, decays = None, [min(0.9, step / (step + 10)) for step in range(1, 13)]
+        for decay, weights in zip(decays, passed, strict=True):
+            average = initial(key) if average is None else average
+            average = decay * average + (1 - decay) * weights[key].double()
+        assert average is not None
+        torch.testing.assert_close(kept.double(), average, rtol=2e-3, atol=1e-5)  # float16 keeps 11 bits
+
+
+def initial(key: str) -> torch.Tensor:
+    """The weights before the first step of the tiny recipe."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        config = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10}
+        return registry.load("backbones", "dit").build("harope", {}, config).state_dict()[key].double()
+
+
+def test_the_rate_warms_up_and_falls_to_zero() -> None:
+    schedule = Schedule(steps=110, batch=1, lr=2.0, warmup=10, clip=1, seed=0, snapshot=1)
+    rates = [loop.rate(schedule, step) for step in range(110)]
+    assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
+    assert rates[10] == 2.0
+    assert rates[60] == pytest.approx(1.0)  # half of the cosine
+    assert rates[109] == pytest.approx(0, abs=1e-3)
+    assert all(b <= a for a, b in pairwise(rates[9:]))
+    assert loop.rate(Schedule(steps=5, batch=1, lr=2.0, warmup=0, clip=1, seed=0, snapshot=1), 0) == 2.0
+
+
+def test_labels_are_dropped_at_the_recipes_rate(tiny_recipe: Path) -> None:
+    recipe, _ = read_recipe(str(tiny_recipe))
+    assert isinstance(recipe, Denoiser)
+    recipe = recipe.model_copy(update={"label_drop": 0.25, "schedule": recipe.schedule.model_copy(update={"batch": 400})})
+    seen: list[torch.Tensor] = []
+
+    def network(x: torch.Tensor, time: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        seen.append(labels)
+        assert x.min() >= -6
+        return torch.zeros_like(x)
+
+    loss = denoiser.denoising_loss(recipe)
+    for step in range(10):
+        loss(network, loop.step_generator(0, step))
+    labels = torch.cat(seen)
+    assert float((labels == 10).double().mean()) == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 4000))
+    assert set(labels.tolist()) == set(range(11))
+
+
+# ------------------------------------------------------------------------------------------ recipes
+
+
+@pytest.mark.parametrize("name", registry.names("recipes"))
+def test_every_shipped_recipe_is_read_and_named_by_its_file(name: str) -> None:
+    recipe, digest = read_recipe(name)
+    assert recipe.name == name
+    path = registry.find("recipes", name).path
+    assert path is not None
+    assert digest == sha256_file(path)
+    registry.find("suites", recipe.suite)
+    if isinstance(recipe, Denoiser):
+        for encoding in registry.names("encodings"):
+            registry.load("backbones", recipe.backbone).build(encoding, {}, recipe.config)
+        registry.find("samplers", recipe.sampler)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "said"),
+    [
+        ("ema = 0.9", "ema = 0.9\nmomentum = 0.9", "momentum: Extra inputs are not permitted"),
+        ("batch = 4", "batch = 4\nbatchsize = 4", r"schedule\.batchsize: Extra inputs are not permitted"),
+        ("clip = 1.0\n", "", r"schedule\.clip: Field required"),
+        ("ema = 0.9", "ema = 1.0", "ema: Input should be less than 1"),
+        ("label_drop = 0.1", "label_drop = 1.1", "label_drop"),
+        ("steps = 25", "steps = 0", r"schedule\.steps"),
+        ("lr = 0.01", "lr = nan", r"schedule\.lr"),
+        ('kind = "denoiser"', 'kind = "denoisr"', "denoisr"),
+        ('suite = "digits"', 'suite = "../digits"', "is not a plain name"),
+    ],
+)
+def test_a_recipe_with_a_wrong_field_is_refused_by_file_and_field(tiny_recipe: Path, wrong: str, right: str, said: str) -> None:
+    text = tiny_recipe.read_text()
+    assert wrong in text
+    tiny_recipe.write_text(text.replace(wrong, right))
+    with pytest.raises(OptionError, match=rf"recipe .*tiny\.toml: .*{said}") as caught:
+        read_recipe(str(tiny_recipe))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_field_that_the_backbone_does_not_know_is_refused_before_training(tiny_recipe: Path, tmp_path: Path) -> None:
+    tiny_recipe.write_text(tiny_recipe.read_text().replace("patch = 7", "patch = 7\nwindow = 3"))
+    with pytest.raises(OptionError, match="dit config window: Extra inputs are not permitted"):
+        train(tiny_recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_recipe_encoding_or_option_is_refused_before_training(tiny_recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="no recipe named 'digits-di'; did you mean digits-dit"):
+        read_recipe("digits-di")
+    with pytest.raises(UnknownName, match="did you mean harope"):
+        train(tiny_recipe, tmp_path / "run", encoding="haropee")
+    with pytest.raises(OptionError, match="its options: base, qk_mode"):
+        train(tiny_recipe, tmp_path / "run", mode="same")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"name": 'quotes " and \\ and \n lines', "umlaut": "äöü €"},
+        {"flag": True, "off": False, "count": 3, "small": 1e-05, "large": 1e22, "whole": 2.0, "list": ["a", "b"]},
+        {"last": 1, "table": {"a": 1, "b": "x"}, "empty": {}},
+    ],
+)
+def test_facts_come_back_from_their_toml(facts: dict[str, Any]) -> None:
+    back = tomllib.loads(toml_text(facts))
+    assert back == facts
+    assert {k: type(v) for k, v in back.items()} == {k: type(v) for k, v in facts.items()}
