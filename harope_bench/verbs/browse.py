@@ -1,0 +1,101 @@
+"""Verbs that look around and make things known: list, doctor, register."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harope_bench.verbs.options import NO, KeyValue, as_json
+
+
+@click.command("list")
+@click.argument("kind", required=False)
+@click.option("-v", "--verbose", is_flag=True, help="Also where each comes from.")
+@click.option("--json", "json_", is_flag=True, help="One JSON object.")
+def list_(kind: str | None, verbose: bool, json_: bool) -> None:
+    """Names of encodings, backbones, checkpoints, suites, judges, evaluators, tables.
+
+    \b
+    harope-bench list encodings -v
+    """
+    from harope_bench import registry
+
+    wanted = [kind] if kind else list(registry.KINDS)
+    found = {k: registry.entries(k) for k in wanted}
+    if json_:
+        click.echo(as_json({k: [describe(e, verbose) for e in entries.values()] for k, entries in found.items()}))
+        return
+    for k, entries in found.items():
+        if not kind:
+            click.echo(f"{k}:")
+        for entry in entries.values():
+            facts = describe(entry, verbose)
+            click.echo(("  " if not kind else "") + "  ".join(str(facts[f]) for f in ("name", "origin", "version", "parity") if f in facts))
+
+
+def describe(entry: Any, verbose: bool) -> dict[str, Any]:
+    """Name, and with `verbose` origin, version and parity where the thing states them."""
+    from harope_bench import registry
+
+    if not verbose:
+        return {"name": entry.name}
+    facts: dict[str, Any] = {"name": entry.name, "origin": entry.origin}
+    if entry.kind in ("suites", "judges", "evaluators"):
+        plugin = registry.load(entry.kind, entry.name)
+        facts["version"] = plugin.version
+        if entry.kind == "evaluators":
+            facts["parity"] = plugin.parity
+    return facts
+
+
+@click.command()
+@click.option("--json", "json_", is_flag=True, help="One JSON object.")
+def doctor(json_: bool) -> None:
+    """What can run here, what is missing, and the command that brings it.
+
+    \b
+    harope-bench doctor
+    """
+    from harope_bench.doctor import examine
+
+    findings = examine()
+    if json_:
+        click.echo(as_json({"findings": [f._asdict() for f in findings]}))
+    else:
+        for f in findings:
+            fix = f"  -> {f.fix}" if f.fix else ""
+            click.echo(f"{f.state:8} {f.area:11} {f.name:18} {f.detail}{fix}")
+    if any(f.state == "broken" for f in findings):
+        sys.exit(NO)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--weights", type=click.Path(path_type=Path), required=True, help=".safetensors, or a torch file of a bare state dict.")
+@click.option("--backbone", help="Backbone; found from the keys if left out.")
+@click.option("--encoding", help="Encoding; found from the keys or the file's note where they tell.")
+@click.option("--option", "options", type=KeyValue(), multiple=True, help="Option of the encoding, key=value.")
+@click.option("--config", type=KeyValue(), multiple=True, help="Size of the backbone the keys do not tell (heads, size), key=value.")
+@click.option("--suite", help="Suite it was trained for; eval and generate then need no --suite.")
+@click.option("--sampler", default="flow", help="Sampler it was trained for.")
+@click.option("--steps", type=click.IntRange(1), default=50, help="Default sampler steps.")
+@click.option("--guidance", type=click.FloatRange(0), default=1.0, help="Default guidance scale.")
+@click.option("--scale", type=click.Choice(["micro", "paper"]), default="paper", help="What its numbers count as.")
+def register(name: str, weights: Path, backbone: str | None, encoding: str | None, options: Any, config: Any, **drawing: Any) -> None:
+    """Register weights under NAME, with their sha256, after loading them strictly once.
+
+    \b
+    harope-bench register my-pe --weights my.safetensors --encoding harope --config heads=4 --config size=28
+    """
+    from harope_bench import registry
+    from harope_bench.catalogue import register
+
+    registry.find("samplers", drawing["sampler"])
+    if drawing["suite"] is None:
+        del drawing["suite"]
+    else:
+        registry.find("suites", drawing["suite"])
+    click.echo(register(name, weights, backbone, encoding, dict(options), dict(config), drawing))

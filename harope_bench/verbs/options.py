@@ -1,0 +1,82 @@
+"""What verbs share: parameter types, drawing options, JSON."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+import click
+
+NO = 3  # exit code of a verb whose answer is no
+
+
+class Indices(click.ParamType):
+    """`0-499`, `7` or `0-9,20-29`."""
+
+    name = "indices"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A sorted list of indices; a usage error otherwise."""
+        from harope_bench.samples import parse_indices
+
+        try:
+            return parse_indices(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Sides(click.ParamType):
+    """`56` or `28,56,112`."""
+
+    name = "sides"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A tuple of positive integers; a usage error otherwise."""
+        parts = str(value).split(",")
+        if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is no resolution; write 28 or 28,56", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
+class KeyValue(click.ParamType):
+    """`key=value`; the value is a number or true/false where it reads as one."""
+
+    name = "key=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """(key, value)."""
+        key, equals, text = str(value).partition("=")
+        if not key or not equals:
+            self.fail(f"{value!r} is not key=value", param, ctx)
+        try:
+            parsed = json.loads(text)
+        except ValueError:
+            parsed = text
+        return key, parsed if isinstance(parsed, (bool, int, float)) else text
+
+
+def drawing_options(verb: Any) -> Any:
+    """The options that say how samples are drawn."""
+    options = [
+        click.option("--steps", type=click.IntRange(1), help="Sampler steps; the checkpoint's own if left out."),
+        click.option("--guidance", type=click.FloatRange(0), help="Guidance scale, 1 is none; the checkpoint's own if left out."),
+        click.option("--sampler", help="Sampler; the checkpoint's own if left out."),
+        click.option("--seed", type=click.IntRange(0), default=0, help="Base seed; sample i is a function of it and i."),
+        click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the networks run."),
+        click.option(
+            "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", help="Precision of the drawing network."
+        ),
+        click.option("--batch", type=click.IntRange(1), help="Samples between two writes (whole tiles); changes no pixel."),
+    ]
+    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+
+
+def as_json(value: Any) -> str:
+    """One JSON object, keys sorted, NaN forbidden."""
+    return json.dumps(value, sort_keys=True, allow_nan=False, indent=1)
+
+
+def dump(record: Any) -> Any:
+    """A record as plain JSON values."""
+    return record.model_dump(mode="json")

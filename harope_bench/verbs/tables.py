@@ -1,0 +1,69 @@
+"""Verbs of tables: table, reproduce, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--runs", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with runs to measure from.")
+@click.option("--format", "format_", type=click.Choice(["md", "csv", "tex", "html", "json"]), default="md", help="Output format.")
+@click.option("--show", type=click.Choice(["published", "measured", "both"]), help="Default: both with --runs, else published.")
+def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any) -> None:
+    """The paper's tables, same rows, columns and decimals, with measured values beside them.
+
+    \b
+    harope-bench table 2 --runs runs/table2 --show both --format md
+    """
+    from harope_bench.leaderboards import board
+    from harope_bench.reports import tables
+
+    if show in ("measured", "both") and runs is None:
+        raise click.UsageError(f"--show {show} needs --runs DIR")
+    results = board.collect(runs) if runs else []
+    for name in names:
+        built = board.build(board.load_table(name), results, show or ("both" if runs else "published"))
+        click.echo(tables.render(built, format_))
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--scale", type=click.Choice(["micro", "paper"]), required=True, help="micro: shipped checkpoints, two CPU cores.")
+@click.option("--count", type=click.IntRange(2), help="Samples of each row; the suite's own number if left out.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of all runs, tables and the report.")
+@click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the networks run.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Base seed.")
+def reproduce(names: tuple[str, ...], scale: Any, count: int | None, out: Path, device: str, seed: int) -> None:
+    """Every row of the named tables: draw, score, tabulate, report. A second call does what is missing.
+
+    \b
+    harope-bench reproduce table2 --scale micro --count 500 --out runs/table2
+    """
+    from harope_bench.reproduce import reproduce
+
+    done = reproduce(names, scale, count, out, device, seed)
+    for path in done.written:
+        click.echo(path)
+    click.echo(
+        f"{done.rows} rows: {done.drawn:,} images drawn, {done.scored} results scored"
+        + ("" if done.drawn or done.scored else "; everything stood already, no work done")
+    )
+
+
+@click.command()
+@click.option("--runs", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Folder with runs.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The HTML file.")
+def report(runs: Path, out: Path) -> None:
+    """One offline HTML file about all runs below a folder.
+
+    \b
+    harope-bench report --runs runs/table2 --out report.html
+    """
+    from harope_bench.reports.html import write_report
+
+    write_report(runs, out)
+    click.echo(out)

@@ -1,0 +1,28 @@
+"""The verb train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harope_bench.verbs.options import KeyValue
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--encoding", help="Encoding to train, for recipes of a denoiser.")
+@click.option("--option", "options", type=KeyValue(), multiple=True, help="Option of the encoding, key=value.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder; runs/train/NAME if left out.")
+@click.option("--resume/--no-resume", default=True, help="Go on from the folder's snapshot.")
+def train(recipe: str, encoding: str | None, options: Any, out: Path | None, resume: bool) -> None:
+    """Carry out a RECIPE (name or .toml): a micro checkpoint, a judge, or reference statistics.
+
+    \b
+    harope-bench train digits-dit --encoding harope --out runs/train/harope
+    """
+    from harope_bench.training.run import run
+
+    folder, what = run(recipe, encoding, dict(options), out, resume)
+    click.echo(f"{folder}: {what}")
