@@ -1,7 +1,7 @@
 """The command line: one group, and the one place where a named error becomes a line and an exit code.
 
 The verbs stand in verbs/: each parses, calls one function, prints. Answers go to stdout, progress to stderr.
-Exit 0 done, 1 a named error, 2 wrong usage, 3 the answer is no.
+Exit 0 done, 1 a named error, 2 wrong usage, 3 the answer is no, 4 the gate cannot tell.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import click
 
 from harope_bench import __version__
 from harope_bench.errors import BenchError
-from harope_bench.verbs import browse, draw, tables, train
+from harope_bench.verbs import audit, browse, compare, draw, leaderboard, paper, plan, tables, train
 
 
 class Bench(click.Group):
@@ -72,6 +72,12 @@ for verb in (
     tables.reproduce,
     tables.report,
     train.train,
+    paper.paper,
+    audit.audit,
+    leaderboard.leaderboard,
+    compare.compare,
+    compare.gate,
+    plan.plan,
 ):
     main.add_command(verb)
 

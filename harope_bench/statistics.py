@@ -14,6 +14,7 @@ from harope_bench.records import Measurement
 
 LEVEL = 0.95
 ALPHA = 0.05
+POWER = 0.8
 Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 Verdict = Literal["better", "worse", "not resolved", "not comparable"]
 
@@ -27,7 +28,12 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """New minus baseline. p is two-sided and unadjusted; None where nothing can be said."""
+    """New minus baseline. p is two-sided and unadjusted; None where nothing can be said.
+
+    test names where p comes from; df are Student's degrees of freedom (None: normal). again is the second interval of a prompt
+    benchmark, same prompts and new seeds, where low and high are for new prompts. wins, losses, ties count samples (0/1 rows)
+    or prompts, from the new one's side.
+    """
 
     delta: float | None
     se: float | None
@@ -37,6 +43,12 @@ class Difference(NamedTuple):
     paired: bool
     verdict: Verdict
     why: str
+    test: str = "normal"
+    df: float | None = None
+    again: Interval | None = None
+    wins: int | None = None
+    losses: int | None = None
+    ties: int | None = None
 
 
 def normal(value: float, se: float) -> Interval:
@@ -69,6 +81,28 @@ def two_sided(z: float) -> float:
     return math.erfc(abs(z) / math.sqrt(2))
 
 
+def quantile(confidence: float, df: float | None = None) -> float:
+    """How many standard errors a two-sided interval of that confidence (0 to 1) reaches: normal, or Student's t with df."""
+    return one_sided(0.5 + confidence / 2, df)
+
+
+def one_sided(share: float, df: float | None = None) -> float:
+    """The quantile below which that share of the normal, or of Student's t with df, lies."""
+    if df is None:
+        return NormalDist().inv_cdf(share)
+    from scipy.special import stdtrit  # a second to import, and only a few training seeds ask for it
+
+    return float(stdtrit(df, share))
+
+
+def detectable(se: float | None, df: float | None = None) -> float | None:
+    """The smallest difference found with 80% power at the 5% level, (1.96 + 0.84) se; None without a positive error.
+
+    An error of exactly 0 says that nothing was seen, not that all would be. df: Student's in place of the normal.
+    """
+    return (quantile(LEVEL, df) + one_sided(POWER, df)) * se if se else None
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """Holm-adjusted p values, in the order given. Source: Holm 1979."""
     adjusted, largest = [0.0] * len(ps), 0.0
@@ -95,9 +129,9 @@ def difference(
         "not comparable" where a value is missing or the numbers of images differ (finite-N bias).
     """
     if baseline.value is None or new.value is None:
-        return _silent("a value is missing")
+        return silent("a value is missing")
     if baseline.name != new.name or baseline.n_scored != new.n_scored:
-        return _silent(f"{baseline.name} over {baseline.n_scored:,} against {new.name} over {new.n_scored:,} images")
+        return silent(f"{baseline.name} over {baseline.n_scored:,} against {new.name} over {new.n_scored:,} images")
     delta = new.value - baseline.value
     paired = baseline_rows is not None and new_rows is not None
     if baseline_rows is not None and new_rows is not None:
@@ -107,7 +141,7 @@ def difference(
     elif baseline.se is not None and new.se is not None:
         se = math.hypot(baseline.se, new.se)
     else:
-        return _silent("a standard error is missing")
+        return silent("a standard error is missing")
     p = two_sided(delta / se) if se else float(delta == 0)
     return Difference(
         delta, se, delta - Z * se, delta + Z * se, p, paired, verdict(direction, delta, p), "paired by sample" if paired else "unpaired"
@@ -121,5 +155,6 @@ def verdict(direction: Literal["higher", "lower"], delta: float, p: float) -> Ve
     return "better" if (delta > 0) == (direction == "higher") else "worse"
 
 
-def _silent(why: str) -> Difference:
+def silent(why: str) -> Difference:
+    """The difference of which nothing can be said, and why."""
     return Difference(None, None, None, None, None, False, "not comparable", why)

@@ -818,9 +818,11 @@ class _EvaluatorBench:
                 self.expect(m.interval, f"{when} {m.name} has an interval without a name")
         lengths = {rows, *(len(array) for array in self.reference.values() if array.ndim)}  # recall has a row a reference image
         for metric, contributions in score.per_sample.items():
-            self.expect(metric in (*declared, "indices"), f"{when} per_sample has {metric!r}, which is no declared metric")
+            known = {*declared, *(f"{name}_drawn" for name in declared), "indices", "prompts", "tasks"}
+            self.expect(metric in known, f"{when} per_sample has {metric!r}, which is no declared metric")
             self.expect(len(contributions) in lengths, f"{when} per_sample of {metric} has {len(contributions)} rows for {rows} samples")
-            self.expect(np.isfinite(contributions).all(), f"{when} per_sample of {metric} is not finite")
+            left_out = np.isnan(contributions) if "prompts" in score.per_sample else np.zeros(len(contributions), dtype=bool)
+            self.expect(np.isfinite(contributions[~left_out]).all(), f"{when} per_sample of {metric} is not finite")
 
     def counts_failures(self) -> None:
         """Images that could not be judged are counted and change no value."""

@@ -17,7 +17,25 @@ from click.testing import CliRunner, Result
 
 from harope_bench.cli import main
 
-VERBS = ["list", "doctor", "register", "generate", "eval", "table", "reproduce", "report", "verify", "convert", "train"]
+VERBS = [
+    "list",
+    "doctor",
+    "register",
+    "generate",
+    "eval",
+    "table",
+    "reproduce",
+    "report",
+    "verify",
+    "convert",
+    "train",
+    "paper",
+    "audit",
+    "leaderboard",
+    "compare",
+    "gate",
+    "plan",
+]
 
 
 def run(*words: object, exit_code: int = 0) -> Result:
@@ -63,11 +81,13 @@ def test_no_verb_is_undocumented() -> None:
         ["table", "2"],
         ["table", "2", "--runs", "RUNS"],
         ["report", "--runs", "RUNS", "--out", "OUT"],
+        ["compare", "RUNS", "RUNS"],
+        ["gate", "OUT.json", "RUNS", "--update", "--reason", "first"],
     ],
 )
 def test_light_verbs_start_without_torch(words: list[str], drawn: Path, tmp_path: Path) -> None:
     run("eval", drawn)
-    words = [{"RUNS": str(drawn), "OUT": str(tmp_path / "r.html")}.get(w, w) for w in words]
+    words = [{"RUNS": str(drawn), "OUT": str(tmp_path / "r.html"), "OUT.json": str(tmp_path / "r.json")}.get(w, w) for w in words]
     code = (
         "import sys\nfrom harope_bench.cli import main\n"
         f"try:\n    main({words!r})\nexcept SystemExit as e:\n    assert not e.code, e.code\n"

@@ -24,7 +24,11 @@ class Observations(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Measurements, first-order contributions by metric (for paired tests), and named warnings."""
+    """Measurements, first-order contributions by metric (for paired tests), and named warnings.
+
+    per_sample may also hold `METRIC_drawn` (N,) where a metric's own rows are not the samples', and, for scores of prompts,
+    `prompts` and `tasks` (N,) integers: prompts are then clusters, and a row of NaN is a sample that does not count for that metric.
+    """
 
     measurements: tuple[Measurement, ...]
     per_sample: Mapping[str, np.ndarray]

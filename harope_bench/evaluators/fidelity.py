@@ -14,6 +14,8 @@ from harope_bench.metrics.frechet import frechet, influence, matrix_root
 from harope_bench.metrics.inception_score import BLOCK, InceptionScore, inception_score
 from harope_bench.metrics.moments import Gaussian, Moments, row_blocks
 from harope_bench.metrics.neighbours import NEIGHBOURS, covered, squared_radii
+from harope_bench.metrics.removal import LARGEST as LARGEST_LEFT_OUT
+from harope_bench.metrics.removal import removal
 from harope_bench.records import Measurement, Metric
 from harope_bench.statistics import Interval, mean_error, normal, wilson
 
@@ -33,7 +35,10 @@ METRICS = (
 
 
 class Finding(NamedTuple):
-    """What a rule found: a value or a reason, its error, and the rows it is made of."""
+    """What a rule found: a value or a reason, its error, and the rows it is made of.
+
+    drawn: contributions of the samples (N,) where the rows are not the samples'.
+    """
 
     value: float | None
     error: Interval | None = None
@@ -41,12 +46,13 @@ class Finding(NamedTuple):
     rows: np.ndarray | None = None
     reason: str | None = None
     warnings: tuple[str, ...] = ()
+    drawn: np.ndarray | None = None
 
 
 class Fidelity:
     """Class-conditional image quality against a reference of real images."""
 
-    version = 1
+    version = 2
     profile = "adm-exact"
     parity = (
         "formulas of openai/guided-diffusion:evaluations/evaluator.py, which the tests do not run; held in tests/test_fidelity.py: "
@@ -65,7 +71,8 @@ class Fidelity:
 
         Returns:
             Measurements named by the number of images scored; per sample `indices` (N,) int64, centred influence values `fid`,
-            `sfid`, `is` (N,) float64, indicators `precision` (N,) and `recall` (M,) int8. The error of FID and sFID is the spread of
+            `sfid`, `is` (N,) float64, indicators `precision` (N,) and `recall` (M,) int8, and `recall_drawn` (N,) float64, what each
+            sample adds to recall (jackknife), where they are few enough. The error of FID and sFID is the spread of
             the value at this N; its finite-N bias is in the value.
 
         Raises:
@@ -75,6 +82,7 @@ class Fidelity:
         findings = {name: _distance(name, seen, reference) for name in FRECHET_KEYS}
         findings |= {"is": _inception(seen), "precision": _precision(seen, reference), "recall": _recall(seen, reference)}
         rows = {name: found.rows for name, found in findings.items() if found.rows is not None}
+        rows |= {f"{name}_drawn": found.drawn for name, found in findings.items() if found.drawn is not None}
         warnings = _warnings(seen) + tuple(w for found in findings.values() for w in found.warnings)
         measurements = tuple(_measurement(name, found, seen) for name, found in findings.items())
         return Score(measurements, {"indices": seen.indices, **rows}, warnings)
@@ -175,7 +183,24 @@ def _recall(seen: Observations, reference: Mapping[str, np.ndarray]) -> Finding:
     """Share of reference images inside the ball of any sample."""
     if (reason := _no_balls(seen, reference)) is not None:
         return Finding(None, reason=reason)
-    return _share("recall", reference["features"], seen.arrays["features"], "samples")
+    return _over_draws(_share("recall", reference["features"], seen.arrays["features"], "samples"), seen, reference)
+
+
+def _over_draws(found: Finding, seen: Observations, reference: Mapping[str, np.ndarray]) -> Finding:
+    """Recall with the error that other draws would have: the balls are the samples', so it is their number that counts.
+
+    Beyond LARGEST samples their distances do not fit in memory and the references' binomial error stands, radii fixed.
+    """
+    drawn, real = seen.arrays["features"], reference["features"]
+    if found.value is None or not NEIGHBOURS + 1 < len(drawn) <= LARGEST_LEFT_OUT:
+        return found
+    change = removal(real, drawn) / len(real)
+    if not change.any():
+        return found  # no sample matters alone, so the samples say nothing of the error
+    contributions = (len(drawn) - 1) * (change.mean() - change)
+    error = normal(found.value, mean_error(contributions))
+    error = Interval(error.se, max(0.0, error.low), min(1.0, error.high))
+    return found._replace(error=error, interval="jackknife over samples, reference fixed", drawn=contributions)
 
 
 def _no_balls(seen: Observations, reference: Mapping[str, np.ndarray]) -> str | None:

@@ -4,48 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from pydantic import ValidationError
-
-from harope_bench.errors import StorageError
+from harope_bench import pairing
 from harope_bench.leaderboards.layout import Column, Row, Table
+from harope_bench.pairing import Footing, Found, collect, read_result, unlike
 from harope_bench.records import Checkpoint, Measurement, Plan, Result
-from harope_bench.store import disk
+
+__all__ = ["SCALES", "Footing", "Found", "Picked", "Picks", "Scale", "collect", "fits", "footing", "pick", "read_result", "unlike"]
 
 Scale = Literal["micro", "paper"]
 SCALES: tuple[Scale, ...] = ("paper", "micro")
-
-
-class Found(NamedTuple):
-    """A result and the file it was read from (its per-sample arrays lie beside it)."""
-
-    result: Result
-    path: Path
-
-
-def collect(runs: Path) -> list[Found]:
-    """Every result under a folder (`**/results/*.json`), in the order of the paths.
-
-    Raises:
-        StorageError: the folder is not there, or a file is not a result; the file is named.
-    """
-    if not runs.is_dir():
-        raise StorageError(f"{runs} is not a folder; give the folder that holds the runs")
-    return [Found(read_result(path), path) for path in sorted(runs.glob("**/results/*.json"))]
-
-
-def read_result(path: Path) -> Result:
-    """One result file; StorageError names the file and the field."""
-    with disk(path):
-        data = path.read_bytes()
-    try:
-        return Result.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "file"
-        raise StorageError(f"{path} is not a result ({place}: {first['msg']}); delete it and evaluate again") from error
 
 
 def fits(table: Table, row: Row, column: Column, result: Result) -> bool:
@@ -122,45 +91,6 @@ def _rank(candidate: tuple[Found, Measurement]) -> tuple[bool, int, int, str]:
     return (measurement.value is None, -measurement.n_scored, seed, str(item.path))
 
 
-class Footing(NamedTuple):
-    """What two numbers must share before one may be called the better."""
-
-    number: str
-    images: int
-    evaluator: str
-    profile: str
-    rules: str
-    judge: str
-    reference: str
-    suite: str
-    resolution: int
-    sampler: str
-    steps: int
-    guidance: float
-
-
 def footing(picked: Picked) -> Footing:
     """The footing of a picked number."""
-    result, settings = picked.found.result, picked.plan.settings
-    return Footing(
-        picked.measurement.name,
-        picked.measurement.n_scored,
-        f"{result.evaluator}@{result.version}",
-        result.profile,
-        result.rules,
-        f"{result.judge.name}@{result.judge.version} {result.judge.weights_sha256[:12]} {result.judge.preprocessing}",
-        result.reference_sha256[:12],
-        f"{picked.plan.suite}@{picked.plan.suite_version}",
-        settings.resolution,
-        settings.sampler,
-        settings.steps,
-        settings.guidance,
-    )
-
-
-def unlike(one: Footing, other: Footing) -> str | None:
-    """The first thing in which two footings differ, in words; None where they agree."""
-    for name, a, b in zip(Footing._fields, one, other, strict=True):
-        if a != b:
-            return f"{name} {a} against {b}"
-    return None
+    return pairing.footing(picked.found.result, picked.measurement)

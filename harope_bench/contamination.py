@@ -1,0 +1,356 @@
+"""Contamination audit: training captions that repeat, contain, or are formed like a benchmark's prompts. Streams; no torch.
+
+Texts are compared as words: lower case, punctuation dropped, spaces single. A caption counts once, as the first of: exact (it is a
+prompt), template (the whole caption is one of GenEval's six forms, filled with the benchmark's own objects, colours and relations, but no
+prompt), contained (a prompt stands in it, word for word). Templates are GenEval's; other suites have exact and contained alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+from harope_bench.errors import OptionError, StorageError, UnknownName
+from harope_bench.store import disk, home
+
+Kind = Literal["exact", "template", "contained"]
+KINDS: tuple[Kind, ...] = ("exact", "template", "contained")
+OFFICIAL = {
+    "geneval": "evaluation_metadata.jsonl (or generation_prompts.txt) of djghosh13/geneval, folder prompts/",
+    "dpg-bench": "the folder dpg_bench/prompts/ of TencentQQGYLab/ELLA",
+    "t2i-compbench": "a *_val.txt, or a folder with several, of Karine-Huang/T2I-CompBench, folder examples/dataset/",
+}
+FIELDS = ("text", "caption", "prompt")
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+NUMBERS = ("two", "three", "four", "2", "3", "4")
+RELATIONS = ("left of", "right of", "above", "below")
+CLIP = 200  # letters of a caption shown as an example
+
+
+class Prompt(NamedTuple):
+    """One benchmark prompt and the task it belongs to."""
+
+    text: str
+    task: str
+
+
+class Match(NamedTuple):
+    """How a caption meets the benchmark; `prompt` is None for a template, which is nobody's prompt."""
+
+    kind: Kind
+    task: str
+    prompt: str | None
+
+
+class Example(NamedTuple):
+    """One caption that matched, with its place."""
+
+    kind: Kind
+    task: str
+    file: str
+    line: int
+    caption: str
+    prompt: str | None
+
+
+@dataclass
+class Audit:
+    """What was read and what was met. `prompts_met` counts distinct prompts by kind."""
+
+    suite: str
+    prompts: int
+    captions: int = 0
+    counts: Counter[tuple[Kind, str]] = field(default_factory=Counter)
+    met: dict[Kind, set[str]] = field(default_factory=lambda: {kind: set() for kind in KINDS})
+    examples: list[Example] = field(default_factory=list)
+
+    @property
+    def matched(self) -> int:
+        """Captions that matched in any way."""
+        return sum(self.counts.values())
+
+    def of_kind(self, kind: Kind) -> int:
+        """Captions that matched in this way."""
+        return sum(n for (k, _), n in self.counts.items() if k == kind)
+
+
+def audit(captions: Sequence[Path], suite: str, prompts: Path | None = None, column: str | None = None, keep: int = 3) -> Audit:
+    """Reads all captions once and counts how they meet the suite's prompts.
+
+    Args:
+        prompts: the official prompt file or folder; looked for below HAROPE_BENCH_HOME if None.
+        column: field of a .jsonl or column of a .csv; the first of text, caption, prompt if None.
+        keep: examples of each kind and task.
+
+    Raises:
+        UnknownName: a suite of another name without `prompts`. StorageError, OptionError: a file that cannot be read so.
+    """
+    known = read_prompts(prompts or prompts_at_home(suite), suite)
+    matcher = Matcher(known, templates=suite == "geneval")
+    found = Audit(suite, len(matcher.known))
+    for path in captions:
+        for line, caption in read_captions(path, column):
+            found.captions += 1
+            if match := matcher.match(caption):
+                _count(found, match, Example(match.kind, match.task, path.name, line, clipped(caption), match.prompt), keep)
+    return found
+
+
+def _count(found: Audit, match: Match, example: Example, keep: int) -> None:
+    found.counts[match.kind, match.task] += 1
+    if match.prompt is not None:
+        found.met[match.kind].add(match.prompt)
+    if found.counts[match.kind, match.task] <= keep:
+        found.examples.append(example)
+
+
+def clipped(text: str) -> str:
+    """A caption on one line, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= CLIP else line[: CLIP - 3] + "..."
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text as they are compared.
+
+    >>> words("A photo of  a Tennis-racket!")
+    ('a', 'photo', 'of', 'a', 'tennis', 'racket')
+    """
+    return tuple(re.findall(r"\w+", unicodedata.normalize("NFKC", text).lower().replace("'", "").replace("\u2019", "")))
+
+
+# ------------------------------------------------------------------------------------------------------- matching
+
+
+class Matcher:
+    """Prompts made ready: a caption costs a handful of look-ups, however many prompts there are."""
+
+    def __init__(self, prompts: Iterable[Prompt], templates: bool):
+        self.known: dict[tuple[str, ...], Prompt] = {}
+        for prompt in prompts:
+            self.known.setdefault(words(prompt.text), prompt)
+        self.known.pop((), None)
+        self.ends: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+        for form in self.known:
+            self.ends.setdefault(form[-2:], []).append(form)
+        self.short = any(len(form) == 1 for form in self.known)
+        self.templates = Templates(self.known) if templates else None
+
+    def match(self, caption: str) -> Match | None:
+        """How a caption meets the prompts; None where it does not."""
+        said = words(caption)
+        if prompt := self.known.get(said):
+            return Match("exact", prompt.task, prompt.text)
+        if self.templates and (task := self.templates.task(said)):
+            return Match("template", task, None)
+        inside = self._inside(said)
+        return Match("contained", inside.task, inside.text) if inside else None
+
+    def _inside(self, said: tuple[str, ...]) -> Prompt | None:
+        """The longest prompt that stands in these words."""
+        best: tuple[str, ...] = ()
+        tails: list[tuple[int, tuple[str, ...]]] = [(end, pair) for end, pair in enumerate(pairwise(said), 2) if pair in self.ends]
+        if self.short:
+            tails += [(end, (word,)) for end, word in enumerate(said, 1) if (word,) in self.ends]
+        for end, tail in tails:
+            for form in self.ends[tail]:
+                if len(best) < len(form) <= end and said[end - len(form) : end] == form:
+                    best = form
+        return self.known[best] if best else None
+
+
+class Templates:
+    """GenEval's six forms over the objects that its prompts name."""
+
+    def __init__(self, known: Iterable[tuple[str, ...]]):
+        self.objects: set[str] = set()
+        self.plurals: set[str] = set()
+        for form in known:
+            self._learn(form)
+        self.plurals |= {plural for name in self.objects for plural in plurals(name)}
+
+    def _learn(self, form: tuple[str, ...]) -> None:
+        """The objects of one prompt; a prompt of another form teaches nothing."""
+        for task, slots in _readings(form):
+            (self.plurals if task == "counting" else self.objects).update(slots)
+
+    def task(self, said: tuple[str, ...]) -> str | None:
+        """The task whose form the words have, filled with known objects; None for any other words."""
+        for task, slots in _readings(said):
+            if all(slot in (self.plurals if task == "counting" else self.objects) for slot in slots):
+                return task
+        return None
+
+
+ARTICLE, SLOT = "(?:an?|the|one)", r"(\w+(?: \w+)?)"
+COLOUR, RELATION, NUMBER = (f"(?:{'|'.join(each)})" for each in (COLOURS, RELATIONS, NUMBERS))
+START = r"(?:an? )?(?:photo|photograph|picture|image) of "
+FORMS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (task, re.compile(START + form))
+    for task, form in (
+        ("color_attr", f"{ARTICLE} {COLOUR} {SLOT} and {ARTICLE} {COLOUR} {SLOT}"),
+        ("position", f"{ARTICLE} {SLOT} (?:to the )?{RELATION} {ARTICLE} {SLOT}"),
+        ("two_object", f"{ARTICLE} {SLOT} and {ARTICLE} {SLOT}"),
+        ("counting", f"{NUMBER} {SLOT}"),
+        ("colors", f"{ARTICLE} {COLOUR} {SLOT}"),
+        ("single_object", f"{ARTICLE} {SLOT}"),
+    )
+)
+
+
+def _readings(said: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The form that the words have, the most particular first, with what stands in its slots.
+
+    A colour is never read as part of an object: "a red car" is of the form colors alone.
+    """
+    if len(said) > 16:  # no form is longer
+        return
+    text = " ".join(said)
+    for task, form in FORMS:
+        if match := form.fullmatch(text):
+            yield task, match.groups()
+            return
+
+
+def plurals(name: str) -> set[str]:
+    """How several of an object may be written, by the rules of English spelling; the name itself for sheep and scissors."""
+    made = {name, f"{name}s", f"{name}es"}
+    if name.endswith("y"):
+        made.add(f"{name[:-1]}ies")
+    if name.endswith("fe"):
+        made.add(f"{name[:-2]}ves")
+    if name.endswith("person"):
+        made.add(f"{name[:-6]}people")
+    if name.endswith("mouse"):
+        made.add(f"{name[:-5]}mice")
+    return made
+
+
+# -------------------------------------------------------------------------------------------------------- reading
+
+
+def prompts_at_home(suite: str) -> Path:
+    """Where a suite's prompts lie if the user brought them: HAROPE_BENCH_HOME/prompts/SUITE, a file or a folder.
+
+    Raises:
+        UnknownName, StorageError: nothing is there; the official file is named.
+    """
+    place = home() / "prompts" / suite
+    if place.exists():
+        return place
+    if suite not in OFFICIAL:
+        raise UnknownName("suite with known prompts", suite, OFFICIAL)
+    raise StorageError(f"the prompts of {suite} are not at {place} and do not ship here; pass --prompts with {OFFICIAL[suite]}")
+
+
+def read_prompts(path: Path, suite: str) -> list[Prompt]:
+    """Prompts of a metadata .jsonl (prompt, tag), a .txt with one a line, or a folder of those.
+
+    The task is the tag, or the file's stem; in a folder of one-line files (DPG-Bench) it is the suite.
+
+    Raises:
+        StorageError: not there, not readable, or without a prompt.
+    """
+    if not path.exists():
+        raise StorageError(f"{path} is not there; pass --prompts with {OFFICIAL.get(suite, 'a .jsonl or .txt of prompts')}")
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if file.suffix in (".txt", ".jsonl")]
+        found = [prompt for file in files for prompt in _prompts_of(file, suite, inside=True)]
+    else:
+        found = _prompts_of(path, suite)
+    if not found:
+        raise StorageError(f"{path} holds no prompts; pass a .jsonl with a field prompt, a .txt with one a line, or a folder of those")
+    return found
+
+
+def _prompts_of(path: Path, suite: str, inside: bool = False) -> list[Prompt]:
+    if path.suffix == ".jsonl":
+        return [Prompt(_field(path, n, facts, "prompt"), str(facts.get("tag", suite))) for n, facts in _json_lines(path)]
+    lines = [line.strip() for _, line in _lines(path) if line.strip()]
+    return [Prompt(line, suite if inside and len(lines) == 1 else path.stem) for line in lines]
+
+
+def read_captions(path: Path, column: str | None = None) -> Iterator[tuple[int, str]]:
+    """(line number, caption) of a .jsonl, .csv, .tsv or .txt, also .gz, one at a time.
+
+    Raises:
+        StorageError: not there or not readable; the line is named. OptionError: no such field, or another kind of file.
+    """
+    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if kind == ".jsonl":
+        for line, facts in _json_lines(path):
+            yield line, _field(path, line, facts, column)
+    elif kind in (".csv", ".tsv"):
+        yield from _table_rows(path, "\t" if kind == ".tsv" else ",", column)
+    elif kind == ".txt":
+        yield from ((line, text) for line, text in _lines(path) if text.strip())
+    else:
+        raise OptionError(f"{path} is no .jsonl, .csv, .tsv or .txt (also .gz); convert the captions to one of these")
+
+
+def _field(path: Path, line: int, facts: dict[str, Any], column: str | None) -> str:
+    name = column or next((each for each in FIELDS if each in facts), None)
+    if name is None or not isinstance(facts.get(name), str):
+        raise OptionError(
+            f"{path} line {line} has no text in {name or ', '.join(FIELDS)}; name the field with --field, here: {_some(facts)}"
+        )
+    return str(facts[name])
+
+
+def _some(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)[:8]) or "none"
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            facts = json.loads(line)
+        except ValueError as error:
+            raise StorageError(f"{path} line {number} is not JSON; correct or delete the line") from error
+        if not isinstance(facts, dict):
+            raise StorageError(f"{path} line {number} is not a JSON object; correct or delete the line")
+        yield number, facts
+
+
+def _table_rows(path: Path, separator: str, column: str | None) -> Iterator[tuple[int, str]]:
+    with _opened(path) as file:
+        rows = csv.DictReader(file, delimiter=separator)
+        try:
+            heads = rows.fieldnames or []
+            name = column or next((each for each in FIELDS if each in heads), None)
+            if name not in heads:
+                raise OptionError(f"{path} has no column {name or ' or '.join(FIELDS)}; name one with --field, here: {_some(heads)}")
+            for row in rows:
+                yield rows.line_num, row[name] or ""
+        except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+            raise StorageError(f"{path} line {rows.line_num + 1} is not readable ({error}); repair the file") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    with _opened(path) as file:
+        try:
+            for number, line in enumerate(file, 1):
+                yield number, line
+        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+            raise StorageError(f"{path} line {number + 1} is not readable ({error}); repair the file") from error
+
+
+def _opened(path: Path) -> IO[str]:
+    """UTF-8 text, unpacked where the name ends in .gz; a mark at the start of the file is dropped."""
+    with disk(path):
+        if path.suffix == ".gz":
+            return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8-sig", newline=None)
+        return path.open(encoding="utf-8-sig")

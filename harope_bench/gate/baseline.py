@@ -1,0 +1,93 @@
+"""A baseline in one small JSON, with the per-sample contributions in an .npz beside it so that a later run still makes pairs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from harope_bench import compare
+from harope_bench.compare import Side
+from harope_bench.errors import OptionError, StorageError
+from harope_bench.pairing import Found, arrays_of, beside
+from harope_bench.provenance import now, provenance
+from harope_bench.records import Provenance, Record, Result
+from harope_bench.store import check_hash, disk, make_folder, sha256_file, write_arrays, write_text
+
+
+class Baseline(Record):
+    """What was measured, who signed it off and why, and the hash of each file of contributions.
+
+    replaces: sha256 of the baseline that stood here before.
+    """
+
+    format: Literal[1] = 1
+    reason: str
+    replaces: str | None
+    results: tuple[Result, ...]
+    rows: dict[str, str]
+    provenance: Provenance
+
+
+def open_side(path: Path) -> Side:
+    """A baseline.json, or a run folder (see `compare.open_side`).
+
+    Raises:
+        StorageError: not a baseline, or its contributions are not the recorded ones.
+    """
+    if not path.is_file():
+        return compare.open_side(path)
+    with disk(path):
+        data = path.read_bytes()
+    try:
+        found = Baseline.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "file"
+        raise StorageError(
+            f"{path} is no baseline ({place}: {first['msg']}); write one: harope-bench gate {path} RUN --update --reason ..."
+        ) from error
+    run = tuple(Found(result, path) for result in found.results)
+    for item in run:
+        if item.result.per_sample is not None:
+            check_hash(beside(item), found.rows.get(item.result.per_sample, ""))
+    if not run:
+        raise StorageError(f"{path} holds no result; write it again from a run that was scored")
+    return Side(path, (run,))
+
+
+def write(path: Path, run: Path, reason: str) -> str:
+    """Writes the baseline of a scored run and says in words what it holds.
+
+    Raises:
+        OptionError: no reason, no .json, or more than one run.
+    """
+    if not reason.strip():
+        raise OptionError("a baseline needs a --reason that a reader understands")
+    if path.suffix != ".json" or path.is_dir():
+        raise OptionError(f"a baseline is written to a .json file, not to {path}")
+    side = compare.open_side(run)
+    if len(side.runs) > 1:
+        raise OptionError(f"{run} holds {len(side.runs)} runs, a baseline is one; give that run's folder")
+    make_folder(path.parent)
+    results = tuple(_kept(path, found) for found in side.runs[0])
+    rows = {r.per_sample: sha256_file(path.parent / r.per_sample) for r in results if r.per_sample}
+    before = sha256_file(path) if path.is_file() else None
+    made = Baseline(reason=reason.strip(), replaces=before, results=results, rows=rows, provenance=provenance(now(), "cpu"))
+    write_text(path, json.dumps(made.model_dump(mode="json"), sort_keys=True, allow_nan=False, indent=1) + "\n")
+    return f"{sum(len(r.measurements) for r in results)} numbers of {side.title}, {'replaced' if before else 'new'}: {reason.strip()}"
+
+
+def _kept(path: Path, found: Found) -> Result:
+    """The result with its contributions copied beside the baseline and no path of this machine in it."""
+    result, name = found.result, None
+    if result.per_sample is not None and beside(found).is_file():
+        name = f"{path.stem}.{result.evaluator}.npz"
+        write_arrays(path.parent / name, arrays_of(found), compress=True)
+    plan = result.plan
+    if plan is not None:
+        bare = plan.checkpoint.model_copy(update={"weights": Path(plan.checkpoint.weights).name})
+        plan = plan.model_copy(update={"checkpoint": bare})
+    return result.model_copy(update={"per_sample": name, "plan": plan})

@@ -1,0 +1,71 @@
+"""gate.toml: what we would mind, how sure we want to be, and what to do when nobody can tell."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from harope_bench.errors import OptionError
+from harope_bench.records import Record
+from harope_bench.registry import read_toml
+
+PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+
+
+def _margin(value: float | str) -> float | str:
+    if isinstance(value, str) and not PERCENT.fullmatch(value):
+        raise ValueError(f"{value!r} is no margin; write a number of the metric's unit, or a share of the baseline as '5%'")
+    if not isinstance(value, str) and value < 0:
+        raise ValueError(f"margin {value} is below 0")
+    return value
+
+
+class Rule(Record):
+    """What is asked of one metric.
+
+    margin: the worsening we would mind, in the metric's unit, or as '5%' of the baseline's value.
+    confidence: of the two-sided interval of the worsening that is held against it.
+    """
+
+    margin: Annotated[float | str, AfterValidator(_margin)] = "5%"
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    on_inconclusive: Literal["pass", "fail", "cannot-tell"] = "cannot-tell"
+
+    def margin_of(self, baseline: float) -> float:
+        """The margin in the metric's unit."""
+        if isinstance(self.margin, str):
+            return float(self.margin.rstrip("% ")) / 100 * abs(baseline)
+        return self.margin
+
+
+class Policy(Record):
+    """A rule for each metric; without any, every metric of the baseline is held to the default."""
+
+    default: Rule = Rule()
+    metric: dict[str, Rule] = {}
+
+    def rule(self, metric: str) -> Rule:
+        """The rule of a metric."""
+        return self.metric.get(metric, self.default)
+
+
+def read(path: Path | None) -> Policy:
+    """The policy of a file, or the default one. A metric's table takes from [default] what it leaves out.
+
+    Raises:
+        BenchError: no readable TOML. OptionError: a field nobody knows, or a value it does not take; names both.
+    """
+    if path is None:
+        return Policy()
+    facts: dict[str, Any] = read_toml(path)
+    default, metrics = facts.get("default", {}), facts.get("metric", {})
+    if isinstance(default, dict) and isinstance(metrics, dict):
+        facts["metric"] = {name: {**default, **rule} if isinstance(rule, dict) else rule for name, rule in metrics.items()}
+    try:
+        return Policy.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise OptionError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; see docs/gate.md") from error

@@ -1,0 +1,126 @@
+"""Prompts as clusters: errors and paired tests of scores whose images share prompts. Plain numpy.
+
+The images of one prompt are alike (measured correlation 0.3 to 0.5), so they are not independent draws: an interval that counts
+images covers 81% where it claims 95%. Two questions have two intervals: would a rerun with new seeds agree, and would new prompts?
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from harope_bench.errors import ShapeError, TooFewImages
+from harope_bench.statistics import Interval, normal
+
+PERMUTATIONS = 10_000
+SEED = 0  # of the sign flips: equal data give equal p
+CHUNK = 1000  # sign vectors held at once
+SLACK = 1e-12  # relative; sums of the same terms in another order must still count as ties
+
+
+class PromptMeans(NamedTuple):
+    """One row a prompt, ascending by prompt id.
+
+    means (P,); spread (P,) variance of each mean over its images, None where a prompt has one image; tasks (P,) number 0 to T - 1.
+    """
+
+    means: np.ndarray
+    spread: np.ndarray | None
+    tasks: np.ndarray
+
+
+class ClusterScore(NamedTuple):
+    """Mean over tasks of the mean over prompts. `new_prompts` generalises; `new_seeds` (same prompts) tells if a rerun agrees."""
+
+    value: float
+    new_prompts: Interval
+    new_seeds: Interval | None
+
+
+class SignFlip(NamedTuple):
+    """Two-sided p of the paired test, whether every sign vector was tried, and prompts won, lost and alike."""
+
+    p: float
+    exact: bool
+    wins: int
+    losses: int
+    ties: int
+
+
+def prompt_means(values: np.ndarray, prompts: np.ndarray, tasks: np.ndarray | None = None) -> PromptMeans:
+    """Means of values (N,) over the images of each prompt.
+
+    Args:
+        prompts: (N,) id of each image's prompt. tasks: (N,) id of each image's task; None: a single task.
+
+    Raises:
+        ShapeError: arrays of other lengths, or a prompt in two tasks.
+    """
+    tasks = np.zeros(len(values), dtype=np.int64) if tasks is None else tasks
+    if not len(values) == len(prompts) == len(tasks) or not len(values):
+        raise ShapeError(f"{len(values)} values, {len(prompts)} prompts and {len(tasks)} tasks do not fit together")
+    _, first, of, counts = np.unique(prompts, return_index=True, return_inverse=True, return_counts=True)
+    _, numbers = np.unique(tasks, return_inverse=True)
+    if (numbers[first][of] != numbers).any():
+        raise ShapeError("a prompt stands in two tasks; give it an id of its own in each")
+    values = np.asarray(values, dtype=np.float64)
+    means = np.bincount(of, weights=values) / counts
+    squares = np.bincount(of, weights=(values - means[of]) ** 2)
+    spread = squares / (counts - 1) / counts if (counts > 1).all() else None  # (P,)
+    return PromptMeans(means, spread, numbers[first])
+
+
+def cluster_score(found: PromptMeans) -> ClusterScore:
+    """The macro average with both errors; for paired differences give means of new minus baseline.
+
+    Raises:
+        TooFewImages: a task has a single prompt, so nothing can be said of new prompts.
+
+    Source: Liang and Zeger 1986 with equal weights within a task; tasks are fixed, so their errors add in squares.
+    """
+    counts = np.bincount(found.tasks)
+    if (counts < 2).any():
+        raise TooFewImages(f"an error over prompts needs two prompts in each task, found {counts.min()}")
+    task_means = np.bincount(found.tasks, weights=found.means) / counts  # (T,)
+    value = float(task_means.mean())
+    squares = np.bincount(found.tasks, weights=(found.means - task_means[found.tasks]) ** 2) / (counts - 1)
+    new_prompts = normal(value, math.sqrt((squares / counts).sum()) / len(counts))
+    if found.spread is None:
+        return ClusterScore(value, new_prompts, None)
+    within = np.bincount(found.tasks, weights=found.spread) / counts**2
+    return ClusterScore(value, new_prompts, normal(value, math.sqrt(within.sum()) / len(counts)))
+
+
+def sign_flip(differences: PromptMeans, permutations: int = PERMUTATIONS) -> SignFlip:
+    """Paired permutation test over prompts: without an effect each prompt's difference is as likely to have the other sign.
+
+    Every sign vector is tried where there are no more than `permutations` of them, else that many random ones (fixed seed), the
+    observed one counted among them so that p is never 0.
+
+    Args:
+        differences: prompt means of new minus baseline.
+    """
+    counts = np.bincount(differences.tasks)
+    parts = differences.means / counts[differences.tasks] / len(counts)  # (P,), their sum is the difference of the scores
+    parts = parts[parts != 0]
+    observed, scale = abs(parts.sum()), np.abs(parts).sum()
+    exact = 2 ** len(parts) <= permutations
+    signs = _every_sign(len(parts)) if exact else _random_signs(len(parts), permutations)
+    beyond = sum(int((np.abs(chunk @ parts) >= observed - SLACK * scale).sum()) for chunk in signs)
+    p = beyond / 2 ** len(parts) if exact else (beyond + 1) / (permutations + 1)
+    wins, losses = int((parts > 0).sum()), int((parts < 0).sum())
+    return SignFlip(p, exact, wins, losses, len(differences.means) - wins - losses)
+
+
+def _every_sign(width: int) -> Iterator[np.ndarray]:
+    yield np.array(list(itertools.product((-1.0, 1.0), repeat=width))).reshape(2**width, width)
+
+
+def _random_signs(width: int, count: int) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(SEED)
+    for start in range(0, count, CHUNK):
+        yield rng.integers(0, 2, (min(CHUNK, count - start), width)) * 2.0 - 1.0

@@ -1,0 +1,43 @@
+"""Paired shares: McNemar's exact test on 0/1 rows of the same samples."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from harope_bench.errors import ShapeError
+
+
+class Pairs(NamedTuple):
+    """Samples that only the new one has (wins), only the baseline (losses), both or neither (ties), and the two-sided exact p."""
+
+    wins: int
+    losses: int
+    ties: int
+    p: float
+
+
+def is_share(rows: np.ndarray) -> bool:
+    """Whether all rows are 0 or 1."""
+    return bool(np.isin(rows, (0, 1)).all())
+
+
+def mcnemar(baseline: np.ndarray, new: np.ndarray) -> Pairs:
+    """Exact McNemar test of 0/1 rows (N,): of the samples that differ, half would be wins without an effect.
+
+    p is twice the smaller binomial tail, at most 1; 1 where no sample differs.
+
+    Source: McNemar 1947; the exact form as in Fagerland, Lydersen, Laake 2013, section 2.
+    """
+    if baseline.shape != new.shape:
+        raise ShapeError(f"paired rows of shapes {baseline.shape} and {new.shape}")
+    wins, losses = int(((new == 1) & (baseline == 0)).sum()), int(((new == 0) & (baseline == 1)).sum())
+    return Pairs(wins, losses, len(new) - wins - losses, min(1.0, 2.0 * _tail(min(wins, losses), wins + losses)))
+
+
+def _tail(k: int, n: int) -> float:
+    """P(X <= k) of Binomial(n, 1/2), summed from logarithms: 2^-n underflows beyond a thousand."""
+    whole = math.lgamma(n + 1) - n * math.log(2)
+    return math.fsum(math.exp(whole - math.lgamma(j + 1) - math.lgamma(n - j + 1)) for j in range(k + 1))

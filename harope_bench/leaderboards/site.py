@@ -1,0 +1,150 @@
+"""A folder of results as a leaderboard: one section a protocol, rows ranked within it alone, unresolved neighbours tied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from harope_bench import pairing, registry
+from harope_bench.errors import UnknownName
+from harope_bench.pairing import RULER, Footing, Found
+from harope_bench.records import Measurement, Metric
+from harope_bench.statistics import ALPHA, Difference
+
+UNKNOWN = "not recorded"
+GROUND = (*RULER, "resolution")  # what must agree; sampler, steps and guidance are the entrant's choice and stand in the row
+
+
+class Protocol(NamedTuple):
+    """What two results must share to stand in one section. `images` are the counts that the numbers were taken over."""
+
+    suite: str
+    resolution: str
+    images: tuple[int, ...]
+    evaluator: str
+    profile: str
+    rules: str
+    judge: str
+    judge_class: str
+    reference: str
+    scale: str
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A place. `shared` says that a neighbour has it too; `step` is the difference from the result ranked before, p Holm-adjusted."""
+
+    place: int
+    shared: bool
+    before: Found | None = None
+    step: Difference | None = None
+    p_adjusted: float | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One result in its section: its measurements and its place by metric."""
+
+    found: Found
+    ranks: dict[str, Rank]
+
+    def measured(self, metric: str) -> Measurement | None:
+        """The measurement of that metric."""
+        return self.found.result.measured(metric)
+
+
+@dataclass(frozen=True)
+class Section:
+    """All results of one protocol, ordered by the first metric that has a direction."""
+
+    protocol: Protocol
+    metrics: tuple[Metric, ...]
+    ranked: tuple[str, ...]
+    entries: tuple[Entry, ...]
+
+
+def sections(found: Sequence[Found]) -> list[Section]:
+    """A section for each protocol, in the order of the protocols' text."""
+    groups: dict[Protocol, list[Found]] = {}
+    for item in found:
+        groups.setdefault(protocol(item), []).append(item)
+    return [_section(key, groups[key]) for key in sorted(groups)]
+
+
+def protocol(item: Found) -> Protocol:
+    """The protocol of a result: evaluator, profile, rules, judge, reference, number of images, suite, resolution, scale."""
+    result = item.result
+    first = next((pairing.footing(result, m) for m in result.measurements), None)
+    return Protocol(
+        _known(first, "suite"),
+        _known(first, "resolution"),
+        tuple(sorted({m.n_scored for m in result.measurements if m.value is not None})),
+        f"{result.evaluator}@{result.version}",
+        result.profile,
+        result.rules,
+        f"{result.judge.name}@{result.judge.version}, weights {result.judge.weights_sha256[:12]}, {result.judge.preprocessing}",
+        result.judge.judge_class,
+        f"{result.reference}, {result.reference_sha256[:12]}",
+        result.scale,
+    )
+
+
+def _known(ground: Footing | None, name: str) -> str:
+    value = getattr(ground, name) if ground else None
+    return UNKNOWN if value is None else str(value)
+
+
+def _section(key: Protocol, found: Sequence[Found]) -> Section:
+    metrics, ranked = _metrics(found)
+    ranks = {metric.name: rank(metric.name, metric.direction, found) for metric in metrics if metric.name in ranked}
+    entries = [Entry(item, {name: places[i] for name, places in ranks.items() if i in places}) for i, item in enumerate(found)]
+    if ranked:
+        entries.sort(key=lambda entry: _order(entry, ranked[0], metrics))
+    return Section(key, metrics, ranked, tuple(entries))
+
+
+def _metrics(found: Sequence[Found]) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
+    """What the numbers mean, by the evaluator's own word; numbers of an evaluator that is not here have no direction and no rank."""
+    measured = list(dict.fromkeys(m.metric for item in found for m in item.result.measurements))
+    try:
+        known = {metric.name: metric for metric in registry.load("evaluators", found[0].result.evaluator).metrics}
+    except UnknownName:
+        known = {}
+    metrics = [known.get(name) or Metric(name=name, title=name, direction="higher", unit="not known", decimals=3) for name in measured]
+    return tuple(metrics), tuple(name for name in measured if name in known)
+
+
+def _order(entry: Entry, metric: str, metrics: Sequence[Metric]) -> tuple[bool, float, str]:
+    """By value, best first, then by path: within a shared place the order says nothing."""
+    value = _value(entry.found, metric)
+    sign = _sign(next(m.direction for m in metrics if m.name == metric))
+    return (value is None, sign * (value or 0.0), str(entry.found.path))
+
+
+def rank(metric: str, direction: Literal["higher", "lower"], found: Sequence[Found]) -> dict[int, Rank]:
+    """The places by index into `found`; a row not resolved from the row above (5%, Holm within the column) shares its place.
+
+    Differences are paired by sample where both drew the same samples. A result without a value has no place.
+    """
+    having = [i for i, item in enumerate(found) if _value(item, metric) is not None]
+    having.sort(key=lambda i: (_sign(direction) * (_value(found[i], metric) or 0.0), str(found[i].path)))
+    steps = [pairing.contrast(metric, direction, found[a], found[b], GROUND) for a, b in pairwise(having)]
+    adjusted = pairing.holm_adjusted(steps)
+    places = [1]
+    for i, p in enumerate(adjusted, 1):
+        places.append(i + 1 if p is not None and p < ALPHA else places[-1])
+    ranks = {i: Rank(place, places.count(place) > 1) for i, place in zip(having, places, strict=False)}
+    for (above, i), step, p in zip(pairwise(having), steps, adjusted, strict=True):
+        ranks[i] = replace(ranks[i], before=found[above], step=step, p_adjusted=p)
+    return ranks
+
+
+def _value(item: Found, metric: str) -> float | None:
+    measurement = item.result.measured(metric)
+    return measurement.value if measurement else None
+
+
+def _sign(direction: str) -> int:
+    return -1 if direction == "higher" else 1

@@ -1,0 +1,48 @@
+"""Verbs of the published tables: paper check, paper noise."""
+
+from __future__ import annotations
+
+import click
+
+from harope_bench.verbs.options import as_json
+
+
+@click.group()
+def paper() -> None:
+    """What the published tables say of themselves, from the printed digits alone.
+
+    \b
+    harope-bench paper check
+    harope-bench paper noise 2
+    """
+
+
+@paper.command()
+@click.option("--json", "json_", is_flag=True, help="One JSON object.")
+def check(json_: bool) -> None:
+    """Arithmetic audit of the published tables: printed, recomputed, arithmetic. Exits 0 whatever it finds.
+
+    \b
+    harope-bench paper check --json
+    """
+    from harope_bench.leaderboards import audit, layout
+    from harope_bench.reports import audit_text
+
+    findings = audit.check(layout.load_tables())
+    click.echo(as_json(audit_text.findings_facts(findings)) if json_ else audit_text.findings_text(findings))
+
+
+@paper.command()
+@click.argument("name")
+@click.option("--json", "json_", is_flag=True, help="One JSON object.")
+def noise(name: str, json_: bool) -> None:
+    """Which differences of a published table (2 or table2) exceed the noise assumed for them, with the constants.
+
+    \b
+    harope-bench paper noise 2
+    """
+    from harope_bench.leaderboards import layout, noise
+    from harope_bench.reports import audit_text
+
+    found = noise.noise(layout.load_table(name), layout.load_tables())
+    click.echo(as_json(audit_text.noise_facts(found)) if json_ else audit_text.noise_text(found))

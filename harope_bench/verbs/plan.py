@@ -1,0 +1,47 @@
+"""The verb plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harope_bench.verbs.options import as_json
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.option("--suite", help="What to draw; the checkpoint's own if left out.")
+@click.option("--metric", default="fid", help="The metric that shall tell.")
+@click.option("--difference", type=click.FloatRange(0, min_open=True), required=True, help="The difference to find, in the metric's unit.")
+@click.option("--power", type=click.FloatRange(0.5, 1, max_open=True), default=0.8, help="How often a true difference shall be found.")
+@click.option("--runs", type=click.Path(path_type=Path), help="Runs to measure the noise from; else published constants.")
+@click.option("--value", type=float, help="The metric's value to expect, where no run tells it.")
+@click.option("--count", "images", type=click.IntRange(2), help="Images of each run; the suite's own number if left out.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Images a second; a tile is drawn and timed if left out.")
+@click.option("--resolution", type=click.IntRange(1), help="Side in pixels; the suite's own if left out.")
+@click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the tile is drawn.")
+@click.option("--json", "json_", is_flag=True, help="One JSON object.")
+def plan(
+    checkpoint: str,
+    suite: str | None,
+    metric: str,
+    difference: float,
+    power: float,
+    runs: Path | None,
+    value: float | None,
+    images: int | None,
+    rate: float | None,
+    resolution: int | None,
+    device: str,
+    json_: bool,
+) -> None:
+    """Images, training seeds, disk and time that a wanted difference costs, before anything runs.
+
+    \b
+    harope-bench plan digits-harope --metric fid --difference 3 --power 0.8 --runs runs/table2
+    """
+    from harope_bench.planning import budget, facts, plan_for, words
+
+    found = budget(plan_for(checkpoint, suite, resolution, device), metric, difference, power, runs, value, images, rate)
+    click.echo(as_json(facts(found)) if json_ else "\n".join(words(found)))

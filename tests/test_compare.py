@@ -1,0 +1,195 @@
+"""compare: pairs, footing, evidence, and words, on made-up runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fake_runs
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from harope_bench.cli import main
+from harope_bench.compare import compare, open_side, words
+from harope_bench.errors import OptionError, StorageError, UnknownName
+from harope_bench.pairing import RULER, Found, contrast, footing, paired_rows, read_result, unlike
+from harope_bench.records import JudgeRecord, Result
+from harope_bench.statistics import Z, mean_error
+from harope_bench.store import write_text
+
+
+def changed(run: Path, **facts: Any) -> None:
+    """Rewrites fields of a run's result."""
+    path = run / "results/fidelity.json"
+    write_text(path, read_result(path).model_copy(update=facts).to_json())
+
+
+def seeds(folder: Path, encoding: str, count: int, shift: float = 0.0) -> Path:
+    """Runs of several training seeds of one method, drawn with the same noise."""
+    for k in range(count):
+        run = fake_runs.micro_run(folder / f"s{k}", encoding)
+        result = read_result(run / "results/fidelity.json")
+        assert result.plan is not None
+        who = result.plan.checkpoint.model_copy(update={"sha256": f"{k}" * 64, "training_seed": k, "name": f"{encoding}-{k}"})
+        moved = [
+            m.model_copy(update={"value": m.value + shift + 0.1 * k}) if m.metric == "fid" and m.value else m for m in result.measurements
+        ]
+        changed(run, plan=result.plan.model_copy(update={"checkpoint": who}), measurements=tuple(moved))
+    return folder
+
+
+def test_two_encodings_on_the_same_requests_are_pairs(tmp_path: Path) -> None:
+    a, b = (fake_runs.micro_run(tmp_path / e, e, samples=500) for e in ("rope-axial", "harope"))
+    found = compare(open_side(a), open_side(b))
+    fid = found.lines[0]
+    assert found.level == "L1" and (fid.verdict, fid.difference.paired) == ("better", True)
+    rows = [np.load(run / "results/fidelity.npz")["fid"] for run in (a, b)]
+    assert fid.difference.se == pytest.approx(mean_error(rows[1] - rows[0]))
+    assert fid.detectable == pytest.approx(2.8016 * (fid.difference.se or 0), rel=1e-4)
+    assert all(
+        line.p_adjusted >= line.difference.p for line in found.lines if line.p_adjusted is not None and line.difference.p is not None
+    )
+    share = next(line for line in found.lines if line.metric.name == "precision")
+    assert share.difference.test == "McNemar, exact" and share.difference.wins is not None
+    text = "\n".join(words(found))
+    assert "paired by suite, label or prompt, sample index, seed, resolution" in text and "this checkpoint against that" in text
+
+
+def test_a_run_against_itself_is_not_resolved(tmp_path: Path) -> None:
+    run = fake_runs.micro_run(tmp_path / "a", "harope")
+    assert {line.verdict for line in compare(open_side(run), open_side(run)).lines} == {"not resolved"}
+
+
+def test_other_seeds_are_unpaired_and_wider(tmp_path: Path) -> None:
+    a, b = (fake_runs.micro_run(tmp_path / f"{seed}", "harope", seed=seed) for seed in (0, 1))
+    fid = compare(open_side(a), open_side(b), ["fid"]).lines[0].difference
+    assert (fid.paired, fid.why) == (False, "unpaired: other seed") and fid.se == pytest.approx(np.hypot(*errors(a, b)))
+
+
+def errors(*runs: Path) -> list[float]:
+    return [float(read_result(run / "results/fidelity.json").measured("fid").se) for run in runs]  # type: ignore[union-attr, arg-type]
+
+
+def test_other_labels_of_the_same_index_are_no_pairs(tmp_path: Path) -> None:
+    a, b = (fake_runs.micro_run(tmp_path / e, e, samples=20) for e in ("rope-axial", "harope"))
+    path = b / "samples.jsonl"
+    path.write_text(path.read_text().replace('"label": 3', '"label": 4'))
+    assert compare(open_side(a), open_side(b), ["fid"]).lines[0].difference.why == "unpaired: other labels or prompts"
+
+
+JUDGE = JudgeRecord(name="digits-net", version=1, judge_class="micro", weights_sha256="cd" * 32, preprocessing="none")
+
+
+@pytest.mark.parametrize(
+    ("facts", "field"),
+    [
+        ({"reference_sha256": "cd" * 32}, "reference"),
+        ({"judge": JUDGE}, "judge"),
+        ({"version": 9}, "evaluator"),
+        ({"profile": "x"}, "profile"),
+    ],
+)
+def test_unlike_rulers_are_not_comparable(tmp_path: Path, facts: dict[str, Any], field: str) -> None:
+    a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("rope-axial", "harope"))
+    changed(b, **facts)
+    lines = compare(open_side(a), open_side(b)).lines
+    assert {line.verdict for line in lines} == {"not comparable"}
+    assert all(line.difference.why.startswith(f"{field} ") and line.difference.delta is None for line in lines)
+
+
+def test_other_counts_are_not_comparable(tmp_path: Path) -> None:
+    a, b = fake_runs.micro_run(tmp_path / "a", "ape", n=500), fake_runs.micro_run(tmp_path / "b", "ape", n=400)
+    assert "fid-500 against fid-400" in compare(open_side(a), open_side(b)).lines[0].difference.why
+
+
+def test_other_guidance_is_compared_and_said(tmp_path: Path) -> None:
+    a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("rope-axial", "harope"))
+    plan = read_result(b / "results/fidelity.json").plan
+    assert plan is not None
+    changed(b, plan=plan.model_copy(update={"settings": plan.settings.model_copy(update={"guidance": 3.0})}))
+    found = compare(open_side(a), open_side(b))
+    assert found.notes == ("drawn differently: guidance 1.5 against 3.0",) and found.lines[0].verdict == "better"
+
+
+def test_several_training_seeds_are_a_method(tmp_path: Path) -> None:
+    a, b = seeds(tmp_path / "a", "rope-axial", 3), seeds(tmp_path / "b", "harope", 3)
+    found = compare(open_side(a), open_side(b), ["fid"])
+    line = found.lines[0]
+    assert found.level == "L2" and line.difference.test.startswith("Student") and (line.difference.df or 0) >= 4
+    assert line.difference.why == "3 against 3 training seeds, same requests drawn by all"
+    rows = [np.load(x / "s0/results/fidelity.npz")["fid"] for x in (a, b)]
+    assert line.difference.se == pytest.approx(np.sqrt(2 * 0.01 / 3 + mean_error(rows[1] - rows[0]) ** 2))
+    assert "this method against that method" in "\n".join(words(found))
+
+
+def test_a_side_is_one_method(tmp_path: Path) -> None:
+    fake_runs.micro_table(tmp_path / "t")
+    with pytest.raises(OptionError, match="several methods"):
+        open_side(tmp_path / "t")
+    for k in (0, 1):
+        fake_runs.micro_run(tmp_path / f"same/{k}", "ape")
+    with pytest.raises(OptionError, match="same weights"):
+        open_side(tmp_path / "same")
+    with pytest.raises(OptionError, match="found 1 and 2"):
+        compare(open_side(tmp_path / "same/0"), open_side(seeds(tmp_path / "s", "ape", 2)))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StorageError, match="holds no result"):
+        open_side(tmp_path / "empty")
+    with pytest.raises(UnknownName, match="did you mean fid"):
+        compare(open_side(tmp_path / "same/0"), open_side(tmp_path / "same/1"), ["fidd"])
+
+
+def prompted(folder: Path, encoding: str, chance: float, tasks: bool = True) -> Found:
+    """A run whose precision stands for a score of prompts: 30 prompts of 4 images in three tasks."""
+    run = fake_runs.micro_run(folder, encoding, n=120)
+    rng = np.random.default_rng(len(encoding))
+    prompts = np.repeat(np.arange(30), 4)
+    hits = (rng.random(120) < chance).astype(float)
+    hits[:4] = np.nan  # the first prompt does not count
+    arrays = {"indices": np.arange(120), "prompts": prompts, "precision": hits}
+    np.savez(run / "results/fidelity.npz", **arrays, **({"tasks": prompts // 10} if tasks else {}))
+    made = read_result(run / "results/fidelity.json")
+    value = float(np.mean([np.nanmean(hits[prompts // 10 == t]) for t in range(3)]))
+    measured = tuple(m.model_copy(update={"value": value}) if m.metric == "precision" else m for m in made.measurements)
+    changed(run, measurements=measured)
+    return Found(read_result(run / "results/fidelity.json"), run / "results/fidelity.json")
+
+
+def test_prompts_are_clusters_and_have_two_intervals(tmp_path: Path) -> None:
+    a, b = prompted(tmp_path / "a", "rope-axial", 0.3), prompted(tmp_path / "b", "harope", 0.8)
+    found = contrast("precision", "higher", a, b, RULER)
+    assert found.verdict == "better" and found.test.startswith("sign flips") and found.again is not None
+    assert (found.wins or 0) + (found.losses or 0) + (found.ties or 0) == 29
+    assert found.low == pytest.approx((found.delta or 0) - Z * (found.se or 0))
+    told = "\n".join(words(compare(open_side(tmp_path / "a"), open_side(tmp_path / "b"), ["precision"])))
+    assert "same prompts, new seeds" in told and "won" in told
+
+
+def test_other_prompts_are_no_pairs(tmp_path: Path) -> None:
+    a, b = prompted(tmp_path / "a", "rope-axial", 0.3), prompted(tmp_path / "b", "harope", 0.8, tasks=False)
+    assert paired_rows("precision", a, b).why == "other prompts"
+
+
+def test_images_without_a_plan_are_compared_unpaired(tmp_path: Path) -> None:
+    run = fake_runs.micro_run(tmp_path / "a", "harope")
+    fake_runs.micro_run(tmp_path / "b", "harope")
+    changed(tmp_path / "b", plan=None, plan_digest=None)
+    one, two = (read_result(tmp_path / x / "results/fidelity.json") for x in "ab")
+    assert unlike(foot(one), foot(two)) is None
+    assert compare(open_side(run), open_side(tmp_path / "b"), ["fid"]).lines[0].difference.why == "unpaired: a run has no plan"
+
+
+def foot(result: Result) -> Any:
+    measured = result.measured("fid")
+    assert measured is not None
+    return footing(result, measured)
+
+
+def test_compare_from_the_command_line(tmp_path: Path) -> None:
+    a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("rope-axial", "harope"))
+    done = CliRunner().invoke(main, ["compare", str(a), str(b), "--metric", "fid", "--json"])
+    facts = json.loads(done.stdout)
+    assert done.exit_code == 0 and facts["level"] == "L1" and facts["lines"][0]["verdict"] == "better"
+    assert CliRunner().invoke(main, ["compare", str(a), str(tmp_path / "nowhere")]).exit_code == 1

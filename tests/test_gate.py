@@ -1,0 +1,196 @@
+"""gate: three outcomes and not comparable, baselines with a reason, and what CI reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import fake_runs
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import harope_bench
+from harope_bench.cli import main
+from harope_bench.errors import BenchError
+from harope_bench.gate import baseline, decide, policy, render
+from harope_bench.pairing import read_result
+from harope_bench.store import write_arrays, write_text
+
+OURS = Path(harope_bench.__file__).parent / "leaderboards/baselines"
+
+
+def run(*parts: object, exit_code: int = 0) -> Result:
+    result = CliRunner().invoke(main, [str(part) for part in parts])
+    assert result.exit_code == exit_code, result.output
+    return result
+
+
+def pair(folder: Path, shift: float, own: float = 1.0, n: int = 500) -> tuple[Path, Path]:
+    """Two runs with an FID of 20 and 20 + shift, whose samples differ by noise of sd `own`."""
+    rng, runs = np.random.default_rng(0), (folder / "old", folder / "new")
+    shared = 20 * rng.normal(size=n)
+    for path, value in zip(runs, (20.0, 20.0 + shift), strict=True):
+        fake_runs.micro_run(path, "harope", n=n, samples=n)
+        rows = shared + own * rng.normal(size=n)
+        write_arrays(path / "results/fidelity.npz", {"fid": rows, "indices": np.arange(n)})
+        made = read_result(path / "results/fidelity.json")
+        kept = fake_runs.measurement("fid", value, float(rows.std(ddof=1) / np.sqrt(n)), n)
+        write_text(path / "results/fidelity.json", made.model_copy(update={"measurements": (kept,)}).to_json())
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("worsening", "low", "high", "margin", "outcome"),
+    [
+        (0.0, 0.0, 0.0, 0.0, "pass"),
+        (0.0, -0.5, 0.5, 1.0, "pass"),
+        (-9.0, -10.0, -8.0, 1.0, "pass"),
+        (0.5, 0.2, 0.8, 1.0, "pass"),  # worse beyond doubt, and less than we would mind
+        (0.9, 0.2, 1.6, 1.0, "cannot tell"),
+        (1.1, 0.2, 2.0, 1.0, "regression"),
+        (3.0, 2.0, 4.0, 1.0, "regression"),
+        (3.0, -1.0, 7.0, 1.0, "cannot tell"),
+        (0.0, -5.0, 5.0, 1.0, "cannot tell"),
+    ],
+)
+def test_rule(worsening: float, low: float, high: float, margin: float, outcome: str) -> None:
+    assert decide.outcome_of(worsening, low, high, margin) == outcome
+
+
+@pytest.mark.parametrize(
+    ("shift", "own", "n", "outcome", "exit_code"),
+    [(0.0, 1.0, 500, "pass", 0), (3.0, 1.0, 500, "regression", 3), (0.5, 9.0, 40, "cannot tell", 4), (-5.0, 1.0, 500, "pass", 0)],
+    ids=["equal", "worse", "tiny", "better"],
+)
+def test_outcomes_of_simulated_runs(tmp_path: Path, shift: float, own: float, n: int, outcome: str, exit_code: int) -> None:
+    old, new = pair(tmp_path, shift, own, n)
+    assert run("gate", old, new, exit_code=exit_code).stdout.endswith(f"gate: {outcome}\n")
+
+
+def test_false_alarms_and_misses_are_as_rare_as_the_confidence_says() -> None:
+    """Equal runs: a regression in at most 2.5%. A worsening of exactly the margin: a pass in at most 2.5%."""
+    rng, se, margin = np.random.default_rng(0), 1.0, 2.0
+    ends = [(w, w - 1.96 * se, w + 1.96 * se) for w in rng.normal(0, se, 4000)]
+    assert np.mean([decide.outcome_of(*e, margin) == "regression" for e in ends]) < 0.03
+    ends = [(w, w - 1.96 * se, w + 1.96 * se) for w in rng.normal(margin, se, 4000)]
+    assert np.mean([decide.outcome_of(*e, margin) == "pass" for e in ends]) == pytest.approx(0.025, abs=0.01)
+
+
+def test_what_to_do_when_nobody_can_tell(tmp_path: Path) -> None:
+    old, new = pair(tmp_path, 0.5, 9.0, 40)
+    for word, exit_code in (("pass", 0), ("fail", 3), ("cannot-tell", 4)):
+        (tmp_path / "gate.toml").write_text(f'[default]\nmargin = 0.1\n[metric.fid]\non_inconclusive = "{word}"\n')
+        told = run("gate", old, new, "--config", tmp_path / "gate.toml", exit_code=exit_code).stdout
+        assert (f"cannot tell, on_inconclusive = {word}" in told) == (word != "cannot-tell") and "0.100" in told
+
+
+def test_direction_is_the_metrics(tmp_path: Path) -> None:
+    a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("harope", "ape"))
+    verdict = decide.gate(baseline.open_side(a), baseline.open_side(b), policy.Policy())
+    assert {d.outcome for d in verdict.decisions} == {"regression"}
+    assert all((d.worsening or 0) > 0 for d in verdict.decisions)
+
+
+def test_a_changed_reference_is_not_comparable(tmp_path: Path) -> None:
+    old, new = pair(tmp_path, 0.0)
+    path = new / "results/fidelity.json"
+    write_text(path, read_result(path).model_copy(update={"reference_sha256": "cd" * 32}).to_json())
+    told = run("gate", old, new, "--json", exit_code=4).stdout
+    facts = json.loads(told)
+    assert facts["outcome"] == "not comparable" and facts["decisions"][0]["why"].startswith("reference ")
+
+
+def test_a_baseline_keeps_pairs_and_says_why(tmp_path: Path) -> None:
+    old, new = pair(tmp_path, 0.1)
+    place = tmp_path / "b/base.json"
+    assert "1 numbers of digits-harope, new: first" in run("gate", place, old, "--update", "--reason", "first").stdout
+    told = run("gate", place, new).stdout
+    assert "paired by sample" in told and "images/" in told.split("changed most")[1]
+    run("gate", place, new, "--update", "--reason", "new VAE")
+    facts = json.loads(place.read_text())
+    assert facts["reason"] == "new VAE" and len(facts["replaces"]) == 64 and facts["provenance"]["version"]
+    assert str(tmp_path) not in json.dumps([r["plan"] for r in facts["results"]])
+    assert "+0.000 to +0.000" in run("gate", place, new).stdout
+
+
+def test_a_baseline_never_updates_itself(tmp_path: Path) -> None:
+    old, new = pair(tmp_path, 0.0)
+    run("gate", tmp_path / "b.json", old, "--update", exit_code=2)
+    run("gate", tmp_path / "b.json", old, "--reason", "x", exit_code=2)
+    run("gate", tmp_path / "b.json", old, "--update", "--reason", " ", exit_code=1)
+    assert "written to a .json" in run("gate", old, new, "--update", "--reason", "x", exit_code=1).stderr
+    run("gate", tmp_path / "b.json", old, "--update", "--reason", "x")
+    before = (tmp_path / "b.json").read_bytes()
+    run("gate", tmp_path / "b.json", new)
+    assert (tmp_path / "b.json").read_bytes() == before
+
+
+def test_altered_contributions_are_noticed(tmp_path: Path) -> None:
+    old, new = pair(tmp_path, 0.0)
+    run("gate", tmp_path / "b.json", old, "--update", "--reason", "x")
+    (tmp_path / "b.fidelity.npz").write_bytes((new / "results/fidelity.npz").read_bytes())
+    assert "has sha256" in run("gate", tmp_path / "b.json", new, exit_code=1).stderr
+    (tmp_path / "b.json").write_text('{"format": 2}')
+    assert "is no baseline" in run("gate", tmp_path / "b.json", new, exit_code=1).stderr
+
+
+def test_junit_has_a_test_a_metric(tmp_path: Path) -> None:
+    a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("harope", "ape"))
+    run("gate", a, b, "--junit", tmp_path / "x/gate.xml", exit_code=3)
+    suite = ElementTree.parse(tmp_path / "x/gate.xml").getroot()
+    assert (suite.tag, suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("testsuite", "4", "4", "0")
+    assert [case.get("name") for case in suite] == ["fid-500", "is", "precision", "recall"]
+    assert {child.tag for case in suite for child in case} == {"failure", "system-out"}
+
+
+def test_summary_is_added_small_and_harmless(tmp_path: Path) -> None:
+    old, new = pair(tmp_path, 3.0)
+    path = new / "results/fidelity.json"
+    plan = read_result(path).plan
+    assert plan is not None
+    hostile = plan.checkpoint.model_copy(update={"name": "<script>|[x](y)`"})
+    write_text(path, read_result(path).model_copy(update={"plan": plan.model_copy(update={"checkpoint": hostile})}).to_json())
+    verdict = decide.gate(baseline.open_side(old), baseline.open_side(old), policy.Policy())
+    assert len(render.markdown(verdict).encode()) < render.SUMMARY_BYTES
+    (tmp_path / "s.md").write_text("before\n")
+    run("gate", old, pair(tmp_path / "two", 3.0)[1], "--summary", tmp_path / "s.md", exit_code=3)
+    text = (tmp_path / "s.md").read_text()
+    assert text.startswith("before\n## harope-bench gate: regression") and "Changed most" in text
+    assert "<" not in render._plain("<script>|[x](y)`") and "|" not in render._plain("a|b")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[metric.fid]\nmargn = 1", "metric.fid.margn"),
+        ('[metric.fid]\nmargin = "much"', "'much' is no margin"),
+        ("[default]\nmargin = -1", "below 0"),
+        ("[default]\nconfidence = 0.3", "default.confidence"),
+        ('[default]\non_inconclusive = "maybe"', "default.on_inconclusive"),
+        ("metric = 3", "metric"),
+        ("[", "not readable TOML"),
+    ],
+)
+def test_a_wrong_gate_toml_names_the_field(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "gate.toml").write_text(text)
+    with pytest.raises(BenchError, match=said):
+        policy.read(tmp_path / "gate.toml")
+
+
+def test_an_unknown_metric_offers_the_nearest(tmp_path: Path) -> None:
+    old, new = pair(tmp_path, 0.0)
+    (tmp_path / "gate.toml").write_text("[metric.fdi]\n")
+    assert "did you mean fid" in run("gate", old, new, "--config", tmp_path / "gate.toml", exit_code=1).stderr
+
+
+@pytest.mark.parametrize("name", ["digits-rope-axial", "digits-harope"])
+def test_our_own_baselines_are_whole_and_of_the_shipped_weights(name: str) -> None:
+    from harope_bench.catalogue import checkpoint
+
+    side: Any = baseline.open_side(OURS / f"{name}.json")
+    plan = side.runs[0][0].result.plan
+    assert plan.checkpoint.sha256 == checkpoint(name).sha256 and set(policy.read(OURS / "gate.toml").metric) == set(side.metrics())
+    assert sum(file.stat().st_size for file in OURS.iterdir()) < 100_000

@@ -1,0 +1,190 @@
+"""Clusters, shares, training seeds, blocks, power: by hand, against scipy, and what they refuse."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from harope_bench.errors import ShapeError, TooFewImages
+from harope_bench.intervals.blocks import block_distance, cubic, gaussian, squared_mmd
+from harope_bench.intervals.clusters import cluster_score, prompt_means, sign_flip
+from harope_bench.intervals.power import (
+    Noise,
+    assumed_fid,
+    images_for_method,
+    images_for_pair,
+    reach,
+    seeds_for_method,
+    smallest,
+)
+from harope_bench.intervals.shares import is_share, mcnemar
+from harope_bench.intervals.training import hierarchical, shared_variance, student_p
+from harope_bench.statistics import detectable, mean_error, one_sided, quantile
+
+# --------------------------------------------------------------------------------------------- clusters
+
+
+def test_macro_average_by_hand() -> None:
+    """Two tasks, two prompts each; the tasks count alike although one has more images."""
+    values = np.array([1, 0, 1, 1, 0, 0, 1, 0, 0, 0], dtype=float)
+    prompts = np.array([7, 7, 3, 3, 9, 9, 9, 4, 4, 4])
+    tasks = np.array([0, 0, 0, 0, 5, 5, 5, 5, 5, 5])
+    means = prompt_means(values, prompts, tasks)
+    assert means.means.tolist() == pytest.approx([1.0, 0.0, 0.5, 1 / 3])  # prompts 3, 4, 7, 9
+    score = cluster_score(means)
+    assert score.value == pytest.approx((0.75 + 1 / 6) / 2)
+    by_hand = math.sqrt(np.var([1, 0.5], ddof=1) / 2 + np.var([0, 1 / 3], ddof=1) / 2) / 2
+    assert score.new_prompts.se == pytest.approx(by_hand)
+    within = math.sqrt((0.25 / 4) + (1 / 9 / 4)) / 2  # variances of a prompt's mean: 0.5 / 2 and (1/3) / 3
+    assert score.new_seeds is not None and score.new_seeds.se == pytest.approx(within)
+
+
+def test_one_image_a_prompt_tells_nothing_of_new_seeds() -> None:
+    score = cluster_score(prompt_means(np.arange(4.0), np.arange(4)))
+    assert score.new_seeds is None and score.new_prompts.se == pytest.approx(mean_error(np.arange(4.0)))
+
+
+def test_one_prompt_in_a_task_is_refused() -> None:
+    with pytest.raises(TooFewImages, match="two prompts in each task"):
+        cluster_score(prompt_means(np.arange(4.0), np.array([0, 0, 1, 2]), np.array([0, 0, 1, 1])))
+    with pytest.raises(ShapeError, match="two tasks"):
+        prompt_means(np.arange(4.0), np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
+    with pytest.raises(ShapeError, match="do not fit"):
+        prompt_means(np.arange(4.0), np.arange(3))
+
+
+def test_few_clusters_try_every_sign() -> None:
+    moves = np.array([0.5, 0.25, -0.25, 0.75, 0.0])
+    found = sign_flip(prompt_means(moves, np.arange(5)))
+    sums = [abs(sum(s * m for s, m in zip(signs, moves, strict=True))) for signs in itertools.product((-1, 1), repeat=5)]
+    assert found.exact and found.p == pytest.approx(np.mean([s >= abs(moves.sum()) - 1e-12 for s in sums]))
+    assert (found.wins, found.losses, found.ties) == (3, 1, 1)
+
+
+def test_equal_runs_have_p_of_one() -> None:
+    found = sign_flip(prompt_means(np.zeros(40), np.arange(40) // 4))
+    assert found.p == 1.0 and (found.wins, found.losses, found.ties) == (0, 0, 10)
+
+
+def test_many_clusters_agree_with_the_t_test_and_repeat_exactly() -> None:
+    moves = np.random.default_rng(0).normal(0.2, 1, 100)
+    found = sign_flip(prompt_means(moves, np.arange(100)))
+    assert not found.exact and found == sign_flip(prompt_means(moves, np.arange(100)))
+    assert found.p == pytest.approx(scipy.stats.ttest_1samp(moves, 0).pvalue, abs=0.01)
+    assert sign_flip(prompt_means(moves + 9, np.arange(100))).p == 1 / 10_001  # never 0
+
+
+# ------------------------------------------------------------------------------------ shares and seeds
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(0, 0), (1, 0), (8, 2), (5, 5), (40, 61), (1200, 1100), (3000, 0)])
+def test_mcnemar_equals_the_binomial_test(wins: int, losses: int) -> None:
+    old = np.array([0] * wins + [1] * losses + [1, 0, 1])
+    new = np.array([1] * wins + [0] * losses + [1, 0, 1])
+    found = mcnemar(old, new)
+    theirs = scipy.stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
+    assert (found.wins, found.losses, found.ties) == (wins, losses, 3)
+    assert found.p == pytest.approx(theirs, rel=1e-9, abs=1e-300)
+
+
+def test_shares_are_known_by_their_rows() -> None:
+    assert is_share(np.array([0.0, 1.0])) and not is_share(np.array([0.0, 0.5]))
+    with pytest.raises(ShapeError):
+        mcnemar(np.zeros(3), np.zeros(4))
+
+
+def test_independent_training_seeds_are_welchs_test() -> None:
+    a, b = [9.5, 9.4, 9.7], [8.9, 9.0, 8.6, 8.8]
+    found, theirs = hierarchical(a, b), scipy.stats.ttest_ind(b, a, equal_var=False)
+    assert found.p == pytest.approx(theirs.pvalue) and found.df == pytest.approx(theirs.df)
+    assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval(0.95)))
+    assert hierarchical(a, b, shared=0.01).se == pytest.approx(math.hypot(found.se, 0.1))
+    with pytest.raises(TooFewImages, match="two on each side, found 1 and 4"):
+        hierarchical([9.0], b)
+    assert hierarchical([9.0, 9.0], [9.0, 9.0]).p == 1.0 and hierarchical([9.0, 9.0], [8.0, 8.0]).p == 0.0
+
+
+def test_shared_drawing_noise_is_what_the_runs_have_in_common() -> None:
+    rng = np.random.default_rng(0)
+    common_a, common_b = rng.normal(size=(2, 20_000))
+    a, b = [common_a + 0.5 * rng.normal(size=20_000) for _ in range(3)], [common_b + 0.5 * rng.normal(size=20_000) for _ in range(2)]
+    assert shared_variance(a, b) == pytest.approx(2 / 20_000, rel=0.05)
+    own = [0.5 * rng.normal(size=20_000) for _ in range(4)]
+    assert shared_variance(own[:2], own[2:]) < 0.1 * 0.25 / 20_000
+
+
+def test_quantiles_and_p_are_students() -> None:
+    assert quantile(0.95, 4) == pytest.approx(scipy.stats.t.ppf(0.975, 4)) and one_sided(0.8, 7) == pytest.approx(scipy.stats.t.ppf(0.8, 7))
+    assert student_p(2.1, 5) == pytest.approx(2 * scipy.stats.t.sf(2.1, 5))
+    assert student_p(2.1, None) == pytest.approx(2 * scipy.stats.norm.sf(2.1))
+    assert detectable(0.5) == pytest.approx(0.5 * (1.959964 + 0.841621), rel=1e-6) and detectable(0.0) is None
+
+
+# ----------------------------------------------------------------------------------------------- blocks
+
+
+def test_kernel_distance_by_a_slow_loop() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(7, 3)), rng.normal(size=(5, 3))
+
+    def k(a: np.ndarray, b: np.ndarray) -> float:
+        return float((a @ b / 3 + 1) ** 3)
+
+    slow = np.mean([k(a, b) for i, a in enumerate(x) for j, b in enumerate(x) if i != j])
+    slow += np.mean([k(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j]) - 2 * np.mean([k(a, b) for a in x for b in y])
+    assert squared_mmd(x, y, cubic) == pytest.approx(slow)
+    assert gaussian(2.0)(x[:1], y[:1])[0, 0] == pytest.approx(math.exp(-((x[0] - y[0]) ** 2).sum() / 8))
+
+
+def test_error_over_blocks_is_the_spread_over_repetitions() -> None:
+    rng, found = np.random.default_rng(2), []
+    for _ in range(150):
+        found.append(block_distance(rng.normal(0.2, 1, (200, 4)), rng.normal(size=(200, 4)), cubic, 10))
+    assert np.mean([f.se for f in found]) == pytest.approx(np.std([f.value for f in found], ddof=1), rel=0.15)
+    assert len(found[0].blocks) == 10
+
+
+def test_too_small_blocks_are_refused() -> None:
+    rows = np.zeros((9, 2))
+    for drawn, blocks in ((rows, 1), (rows, 5)):
+        with pytest.raises(TooFewImages, match="two blocks or more"):
+            block_distance(drawn, rows, cubic, blocks)
+    with pytest.raises(ShapeError, match="width 2 and 3"):
+        block_distance(rows, np.zeros((9, 3)), cubic, 2)
+
+
+# ------------------------------------------------------------------------------------------------ power
+
+
+def test_published_example_of_training_seeds() -> None:
+    """specs/statistics.md 4.5: at FID 9 with 80% power 0.51, 0.29 and 0.23 with 1, 3 and 5 training seeds.
+
+    The digits are those of 9.2, the mean of the two FIDs of Table 2 that the example is about; 9.0 itself gives 0.50, 0.29, 0.22.
+    """
+    found = [smallest(assumed_fid((9.49 + 8.90) / 2), 50_000, seeds) for seeds in (1, 3, 5)]
+    assert [round(f or 0, 2) for f in found] == [0.51, 0.29, 0.23]
+    at_nine = [smallest(assumed_fid(9.0), 50_000, seeds) for seeds in (1, 3, 5)]
+    assert at_nine == pytest.approx([0.51, 0.29, 0.23], abs=0.015)
+
+
+def test_design_and_difference_are_inverse() -> None:
+    noise = Noise(training=0.117, sampling=10.0)
+    for seeds in (2, 3, 5):
+        images = images_for_method(noise, smallest(noise, 50_000, seeds) or 0, seeds)
+        assert images == pytest.approx(50_000, abs=1)
+    seeds = seeds_for_method(noise, 0.3, 50_000)
+    assert seeds is not None and (smallest(noise, 50_000, seeds) or 9) <= 0.3 < (smallest(noise, 50_000, seeds - 1) or 0)
+    assert images_for_method(noise, 0.3, 1) is None  # training alone hides it
+    assert smallest(noise, 50_000, 3, estimated=True) == pytest.approx((smallest(noise, 50_000, 3) or 0) * reach(0.8, 4) / reach(0.8))
+    assert smallest(noise, 50_000, 1, estimated=True) is None
+    unknown = Noise(None, 10.0)
+    assert smallest(unknown, 500, 3) is seeds_for_method(unknown, 1, 500) is images_for_method(unknown, 1, 3) is None
+
+
+def test_pairs_need_fewer_images() -> None:
+    alone, paired = images_for_pair(Noise(None, 10.0), 1.0), images_for_pair(Noise(None, 10.0, paired=5.0), 1.0)
+    assert alone == math.ceil((reach() * 10 * math.sqrt(2)) ** 2) and paired == math.ceil((reach() * 5) ** 2)

@@ -1,0 +1,74 @@
+"""plan: where the noise is known from, and what a difference costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import fake_runs
+import pytest
+import tiny
+from click.testing import CliRunner
+
+from harope_bench.cli import main
+from harope_bench.errors import OptionError, UnknownName
+from harope_bench.planning import budget, plan_for, words
+from harope_bench.records import Plan
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return plan_for(tiny.registered(tmp_path / "weights"), None, None, "cpu")
+
+
+def test_constants_are_named_and_the_example_comes_out(plan: Plan) -> None:
+    found = budget(plan, "fid", 0.3, 0.8, value=9.195, images=50_000, rate=100.0)
+    assert [round(d.smallest or 0, 2) for d in found.designs if d.seeds in (1, 3, 5)] == [0.51, 0.29, 0.23]
+    assert found.seeds == 3
+    told = "\n".join(words(found))
+    assert "1.3% of FID, assumed" in told and "0.5% of FID at 50,000 images, assumed" in told and "100 images a second, given" in told
+
+
+def test_noise_is_measured_from_runs_where_there_are_some(plan: Plan, tmp_path: Path) -> None:
+    fake_runs.micro_table(tmp_path / "runs")
+    found = budget(plan, "fid", 3.0, 0.8, runs=tmp_path / "runs", rate=10.0)
+    noise = found.known.noise
+    assert noise.paired is not None and noise.paired < noise.sampling  # the runs share their noise
+    assert "pairs: measured" in "\n".join(words(found)) and found.images_pair < 500
+
+
+def test_training_spread_is_measured_over_seeds(plan: Plan, tmp_path: Path) -> None:
+    for k, name in enumerate(("harope", "ape", "string")):
+        fake_runs.micro_run(tmp_path / f"runs/{name}", name, sha256=f"{k}" * 64)
+        path = tmp_path / f"runs/{name}/results/fidelity.json"
+        path.write_text(path.read_text().replace(f'"encoding": "{name}"', '"encoding": "rope-axial"'))
+    found = budget(plan, "is", 0.3, 0.8, runs=tmp_path / "runs", rate=10.0)
+    assert "measured over 3 training seeds" in found.known.sources[0] and found.seeds is not None
+
+
+def test_a_share_needs_its_value_alone_and_says_what_it_lacks(plan: Plan) -> None:
+    found = budget(plan, "precision", 0.05, 0.8, value=0.7, rate=10.0)
+    assert found.images_pair == pytest.approx(2 * 0.21 * (2.8016 / 0.05) ** 2, abs=2) and found.seeds is None
+    assert "the training spread is not known" in "\n".join(words(found))
+
+
+def test_a_tile_is_drawn_and_timed(plan: Plan) -> None:
+    found = budget(plan, "fid", 3.0, 0.9, value=20.0)
+    assert found.cost.seconds is not None and found.cost.seconds > 0 and 50 < found.cost.bytes < 5000
+    assert "drawn now on cpu" in found.cost.sources[0]
+
+
+def test_what_nobody_knows_is_said(plan: Plan) -> None:
+    with pytest.raises(OptionError, match="give --runs DIR, or --value"):
+        budget(plan, "fid", 3.0, 0.8, rate=10.0)
+    with pytest.raises(OptionError, match="or runs that measured it"):
+        budget(plan, "is", 3.0, 0.8, value=3.0, rate=10.0)
+    with pytest.raises(UnknownName, match="did you mean fid"):
+        budget(plan, "fit", 3.0, 0.8, rate=10.0)
+
+
+def test_plan_from_the_command_line(plan: Plan) -> None:
+    words = ["plan", "tiny", "--difference", "0.3", "--value", "9", "--rate", "5", "--count", "50000", "--json"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0 and json.loads(done.stdout)["seeds"] == 3
+    assert CliRunner().invoke(main, ["plan", "tiny", "--difference", "0"]).exit_code == 2

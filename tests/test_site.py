@@ -1,0 +1,271 @@
+"""The leaderboard: protocols apart, ties share a rank, pages that are safe, whole and the same twice."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_runs
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from document import HOSTILE, Document
+from fake_runs import checkpoint, measurement, micro_run, micro_table, plan, result, write_result
+
+from harope_bench.cli import main
+from harope_bench.errors import StorageError
+from harope_bench.leaderboards.site import Section, protocol, rank, sections
+from harope_bench.pairing import collect
+from harope_bench.reports.site import page_name, read_site, write_site
+
+
+def build(runs: Path) -> list[Section]:
+    return sections(collect(runs))
+
+
+def put(folder: Path, name: str, value: float | None, se: float = 0.1, n: int = 500, **facts: object) -> Path:
+    """A run whose only number is FID, without per-sample values."""
+    made = measurement("fid", value, se, n, **({} if value is not None else {"reason": "too few images"}))
+    return write_result(folder / name, result(plan(checkpoint(name, "harope")), [made], **facts))
+
+
+def places(section: Section, metric: str = "fid") -> dict[str, tuple[int, bool]]:
+    return {
+        entry.found.path.parent.parent.name: (entry.ranks[metric].place, entry.ranks[metric].shared)
+        for entry in section.entries
+        if metric in entry.ranks
+    }
+
+
+def test_rows_of_one_protocol_stand_in_one_section_in_order(tmp_path: Path) -> None:
+    (section,) = build(micro_table(tmp_path))
+    values = [entry.measured("fid").value for entry in section.entries]  # type: ignore[union-attr]
+    assert len(values) == 6
+    assert values == sorted(values)  # type: ignore[type-var]
+    assert section.protocol.images == (500,)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"version": 2},
+        {"profile": "other"},
+        {"rules": "corrected"},
+        {"reference_sha256": "cd" * 32},
+        {"evaluator": "other-evaluator"},
+        {"scale": "paper"},
+        {"plan": plan(checkpoint(), resolution=56)},
+        {"plan": plan(checkpoint(), suite="shapes")},
+        {"plan": None},
+    ],
+)
+def test_another_protocol_is_another_section(facts: dict[str, object], tmp_path: Path) -> None:
+    put(tmp_path, "a", 10.0)
+    put(tmp_path, "b", 11.0, **facts)
+    assert [len(section.entries) for section in build(tmp_path)] == [1, 1]
+
+
+def test_another_number_of_images_or_another_judge_is_another_section(tmp_path: Path) -> None:
+    put(tmp_path, "a", 10.0)
+    put(tmp_path, "b", 9.0, n=400)
+    judge = collect(tmp_path)[0].result.judge.model_copy(update={"weights_sha256": "ef" * 32})
+    put(tmp_path, "c", 8.0, judge=judge)
+    assert [len(section.entries) for section in build(tmp_path)] == [1, 1, 1]
+
+
+def test_sampler_steps_and_guidance_are_the_entrants_choice(tmp_path: Path) -> None:
+    put(tmp_path, "a", 10.0)
+    put(tmp_path, "b", 12.0, plan=plan(checkpoint("b", "harope"), steps=250, guidance=4.0))
+    (section,) = build(tmp_path)
+    assert places(section) == {"a": (1, False), "b": (2, False)}
+    assert "guidance" in " ".join(read_site(tmp_path).blocks[0].notes)
+
+
+def test_rows_that_are_not_resolved_share_a_rank(tmp_path: Path) -> None:
+    for name, value in (("a", 10.0), ("b", 10.1), ("c", 12.0), ("d", 12.2), ("e", 20.0)):
+        put(tmp_path, name, value)
+    (section,) = build(tmp_path)
+    assert places(section) == {"a": (1, True), "b": (1, True), "c": (3, True), "d": (3, True), "e": (5, False)}
+
+
+def test_higher_is_better_where_the_evaluator_says_so(tmp_path: Path) -> None:
+    for name, value in (("a", 5.0), ("b", 9.0)):
+        write_result(tmp_path / name, result(plan(checkpoint(name, "harope")), [measurement("is", value, 0.1)]))
+    (section,) = build(tmp_path)
+    assert places(section, "is") == {"b": (1, False), "a": (2, False)}
+    assert [entry.found.path.parent.parent.name for entry in section.entries] == ["b", "a"]
+
+
+def test_pairing_resolves_what_separate_errors_do_not(tmp_path: Path) -> None:
+    """The same five results rank apart with their per-sample values and tie without."""
+    for encoding in ("harope", "rope-axial"):
+        micro_run(tmp_path / encoding, encoding)
+    (section,) = build(tmp_path)
+    assert places(section) == {"harope": (1, False), "rope-axial": (2, False)}
+    step = section.entries[1].ranks["fid"].step
+    assert step is not None
+    assert step.paired
+    for path in tmp_path.glob("**/results/*.npz"):
+        path.unlink()
+    (section,) = build(tmp_path)
+    assert places(section) == {"harope": (1, True), "rope-axial": (1, True)}
+
+
+def test_holm_is_applied_within_the_column(tmp_path: Path) -> None:
+    """Twenty steps of z 2.3 (p 0.02): each alone would be resolved, together none is."""
+    for i in range(21):
+        put(tmp_path, f"r{i:02d}", 10.0 + 0.1 * i, se=0.1 / 2.3 / np.sqrt(2))
+    (section,) = build(tmp_path)
+    assert {place for place, _ in places(section).values()} == {1}
+    assert list(rank("fid", "lower", [e.found for e in section.entries[:2]]).values())[1].place == 2
+
+
+def test_a_missing_value_has_no_rank_and_says_why(tmp_path: Path) -> None:
+    put(tmp_path, "a", 10.0)
+    both = [measurement("fid", None, None, reason="too few images"), measurement("is", 5.0, 0.1)]
+    write_result(tmp_path / "b", result(plan(checkpoint("b", "harope")), both))
+    (section,) = build(tmp_path)
+    assert places(section) == {"a": (1, False)}
+    assert [entry.found.path.parent.parent.name for entry in section.entries] == ["a", "b"]
+    assert "no value: too few images" in [cell.text for line in read_site(tmp_path).blocks[0].lines for cell in line.cells]
+
+
+def test_a_number_without_an_error_ties_and_says_so(tmp_path: Path) -> None:
+    put(tmp_path, "a", 10.0)
+    put(tmp_path, "b", 99.0, se=None)  # type: ignore[arg-type]
+    (section,) = build(tmp_path)
+    assert places(section) == {"a": (1, True), "b": (1, True)}
+    write_site(tmp_path, tmp_path / "site")
+    text = (tmp_path / "site/index.html").read_text()
+    assert "99.00, no error" in text
+    assert "not comparable with a: a standard error is missing" in text
+
+
+def test_numbers_of_an_unknown_evaluator_are_shown_and_not_ranked(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        put(tmp_path, name, 10.0, evaluator="elsewhere")
+    (section,) = build(tmp_path)
+    assert section.ranked == ()
+    assert not any(entry.ranks for entry in section.entries)
+    assert "not ranked" in " ".join(read_site(tmp_path).blocks[0].notes)
+
+
+def test_sections_of_one_title_say_what_sets_them_apart(tmp_path: Path) -> None:
+    put(tmp_path, "a", 10.0)
+    put(tmp_path, "b", 11.0, profile="other")
+    blocks = read_site(tmp_path).blocks
+    assert len({block.title for block in blocks}) == 2
+    assert "Profile: other" in " ".join(note for block in blocks for note in block.notes)
+
+
+# ------------------------------------------------------------------------------------------------------- pages
+
+
+def test_there_is_an_index_and_a_page_a_run(tmp_path: Path) -> None:
+    written = write_site(micro_table(tmp_path / "runs", samples=2), tmp_path / "site")
+    assert written[0] == tmp_path / "site/index.html"
+    assert len(written) == 7
+    index = Document((tmp_path / "site/index.html").read_text())
+    for link in index.links:
+        target, _, anchor = link.partition("#")
+        page = Document((tmp_path / "site" / target).read_text()) if target else index
+        assert not anchor or anchor in page.ids, link
+    page = Document(written[1].read_text())
+    for link in page.links:
+        target, _, anchor = link.partition("#")
+        assert not target or (written[1].parent / target).resolve().is_file()
+        assert not anchor or anchor in (index.ids if target else page.ids)
+    assert "Run card" in page.text
+
+
+def test_pages_are_the_same_twice_and_wherever_the_runs_lie(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_site(micro_table(tmp_path / name / "runs"), tmp_path / name / "site")
+    pages = [{p.relative_to(tmp_path / n): p.read_bytes() for p in sorted((tmp_path / n / "site").rglob("*.html"))} for n in ("one", "two")]
+    assert {k.as_posix(): v for k, v in pages[0].items()} == {k.as_posix(): v for k, v in pages[1].items()}
+
+
+def test_pages_need_nothing_from_outside(tmp_path: Path) -> None:
+    for path in write_site(micro_table(tmp_path / "runs"), tmp_path / "site"):
+        text = path.read_text()
+        page = Document(text)
+        policy = [value for tag, name, value in page.attributes if tag == "meta" and name == "content" and "default-src" in value]
+        assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"]
+        assert not [link for link in page.links if re.match(r"[a-z]+:|//", link)]
+        assert "://" not in text
+        assert len(page.ids) == len(set(page.ids))
+        assert ("html", "lang", "en") in page.attributes
+        assert page.tags["h1"] == page.tags["main"] == 1
+        assert page.tags["caption"] == page.tags["table"]
+        assert page.tags["th"] == sum(1 for tag, name, _ in page.attributes if tag == "th" and name == "scope")
+        assert page.tags["svg"] == sum(
+            1 for tag, name, value in page.attributes if tag == "svg" and (name, value) == ("aria-hidden", "true")
+        )
+
+
+def test_hostile_words_stay_words(tmp_path: Path) -> None:
+    made = result(plan(checkpoint(source=HOSTILE)), [measurement("fid", 3.0)], target=HOSTILE, parity=HOSTILE, profile=HOSTILE)
+    made = made.model_copy(update={"warnings": (HOSTILE,), "reference": HOSTILE})
+    write_result(tmp_path / "runs" / 'x"><img src=x>', made)
+    for path in write_site(tmp_path / "runs", tmp_path / "site"):
+        page = Document(path.read_text())
+        assert page.tags["img"] == 0
+        assert page.tags["script"] <= 1
+        assert path.resolve().is_relative_to(tmp_path / "site")
+    assert re.fullmatch(r"[a-z0-9-]+\.html", path.name)
+
+
+def test_page_names_are_plain_and_differ() -> None:
+    names = [page_name(run) for run in ("a/b", "a-b", "A/B", "../../etc/passwd", "", "x" * 500)]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z0-9-]{1,69}\.html", name) for name in names)
+
+
+def test_pages_of_runs_that_are_gone_are_removed_and_others_kept(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        put(tmp_path / "runs", name, 10.0)
+    write_site(tmp_path / "runs", tmp_path / "site")
+    own = tmp_path / "site/runs/mine.html"
+    own.write_text("<p>mine</p>")
+    (tmp_path / "runs/b/results/fidelity.json").unlink()
+    left = write_site(tmp_path / "runs", tmp_path / "site")
+    assert set((tmp_path / "site/runs").iterdir()) == {own, left[1]}
+
+
+def test_folders_without_results_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="holds no result"):
+        write_site(tmp_path, tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+    put(tmp_path, "a", 1.0).write_text("{}")
+    with pytest.raises(StorageError, match="is not a result"):
+        write_site(tmp_path, tmp_path / "site")
+
+
+def test_drawn_runs_without_a_score_are_named(tmp_path: Path) -> None:
+    put(tmp_path, "a", 1.0)
+    fake_runs.write_text(tmp_path / "later/plan.json", plan(checkpoint()).to_json())
+    write_site(tmp_path, tmp_path / "site")
+    assert "Drawn, not scored later" in Document((tmp_path / "site/index.html").read_text()).text
+
+
+def test_the_protocol_is_read_from_the_result_alone(tmp_path: Path) -> None:
+    put(tmp_path, "a", 1.0)
+    key = protocol(collect(tmp_path)[0])
+    assert (key.suite, key.resolution, key.images, key.evaluator, key.scale) == ("digits@1", "28", (500,), "fidelity@1", "micro")
+
+
+def test_the_verb_builds_and_brings_no_torch(tmp_path: Path) -> None:
+    micro_table(tmp_path / "runs")
+    said = CliRunner().invoke(main, ["leaderboard", "build", str(tmp_path / "runs"), "--out", str(tmp_path / "site")])
+    assert said.exit_code == 0
+    assert said.output.strip().endswith("index.html: 6 runs")
+    code = (
+        "import sys\nfrom harope_bench.cli import main\n"
+        f"try: main(['leaderboard', 'build', {str(tmp_path / 'runs')!r}, '--out', {str(tmp_path / 'again')!r}])\n"
+        "except SystemExit as end: assert not end.code\nassert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again/index.html").read_bytes() == (tmp_path / "site/index.html").read_bytes()
