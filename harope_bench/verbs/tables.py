@@ -27,7 +27,7 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any) ->
     results = board.collect(runs) if runs else []
     for name in names:
         built = board.build(board.load_table(name), results, show or ("both" if runs else "published"))
-        click.echo(tables.render(built, format_))
+        click.echo(tables.render(built, format_), nl=len(names) > 1)
 
 
 @click.command()
