@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from harope_bench.errors import UnknownName
-from harope_bench.leaderboards.board import Board, Cell, Comparison
+from harope_bench.leaderboards.board import EVIDENCE, Board, Cell, Comparison
 from harope_bench.reports.grid import Grid, Leaf, View, lay_out, legend, source_title, title
 from harope_bench.reports.latex import latex
 
