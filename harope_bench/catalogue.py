@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from harope_bench import registry
 from harope_bench.errors import BenchError, NameClash, OptionError, WeightsError
-from harope_bench.records import Checkpoint, Option, plain_name
+from harope_bench.records import Checkpoint, Option, fault, plain_name
 from harope_bench.store import fit, home, load_weights, sha256_file, weights_note, write_text
 from harope_bench.tomlfile import toml_text
 
@@ -27,8 +27,7 @@ def checkpoint(name: str) -> Checkpoint:
     try:
         found = Checkpoint.model_validate(registry.read_toml(entry.path))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise BenchError(f"{entry.path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; register the checkpoint again") from error
+        raise BenchError(f"{entry.path}: {fault(error)}; register the checkpoint again") from error
     if found.name != entry.path.stem:
         raise BenchError(f"{entry.path} names itself {found.name}; file and name must agree")
     return found.model_copy(update={"weights": str((entry.path.parent / found.weights).resolve())})

@@ -10,7 +10,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -25,6 +25,12 @@ def plain_name(name: str) -> str:
 Name = Annotated[str, AfterValidator(plain_name)]
 Option = str | bool | int | float
 DECISIVE = ("name", "backbone", "encoding", "options", "config", "sha256")  # of a checkpoint, for the pixels of a plan
+
+
+def fault(error: ValidationError) -> str:
+    """The first thing a validation found, as `field: what is wrong with it`."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
 
 
 class Record(BaseModel):

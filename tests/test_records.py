@@ -141,11 +141,13 @@ def test_the_plans_digest_changes_with_every_setting() -> None:
     assert len(digests) == 1 + len(OTHER)
 
 
-ELSEWHERE = {"weights": "/there/tiny.safetensors", "source": "copied"}
+# defaults, origin and whereabouts: the settings of the plan say what was really drawn with
+ELSEWHERE = {
+    "weights": "/there/tiny.safetensors", "source": "copied", "scale": "micro", "suite": "digits", "sampler": "ddpm", "steps": 50,
+    "guidance": 4.0, "recipe": "r", "recipe_sha256": "0" * 64, "training_seed": 1, "training_steps": 100,
+}  # fmt: skip
 OTHERWISE = {
     "name": "other", "backbone": "flux", "encoding": "ape", "options": {"qk_mode": "same"}, "config": {"hidden": 32}, "sha256": "cd" * 32,
-    "scale": "micro", "suite": "digits", "sampler": "ddpm", "steps": 50, "guidance": 4.0, "recipe": "r", "recipe_sha256": "0" * 64,
-    "training_seed": 1, "training_steps": 100,
 }  # fmt: skip
 
 

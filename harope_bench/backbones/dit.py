@@ -20,7 +20,7 @@ from harope_bench import registry
 from harope_bench.backbones.base import Clue, Drawn
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError
-from harope_bench.records import Checkpoint, Option, Request, Settings
+from harope_bench.records import Checkpoint, Option, Request, Settings, fault
 from harope_bench.samplers.base import index_generator, unit_noise
 from harope_bench.store import fit
 
@@ -47,10 +47,7 @@ def configure(options: Mapping[str, Any]) -> Config:
     try:
         config = Config(**options)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise OptionError(
-            f"dit config {'.'.join(map(str, first['loc']))}: {first['msg']}; its fields: {', '.join(Config.model_fields)}"
-        ) from error
+        raise OptionError(f"dit config {fault(error)}; its fields: {', '.join(Config.model_fields)}") from error
     if config.hidden % config.heads:
         raise OptionError(f"dit hidden {config.hidden} does not divide into {config.heads} heads; choose another number")
     return config

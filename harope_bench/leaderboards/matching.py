@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from harope_bench.errors import StorageError
 from harope_bench.leaderboards.layout import Column, Row, Table
-from harope_bench.records import Checkpoint, Measurement, Plan, Result
+from harope_bench.records import Checkpoint, Measurement, Plan, Result, fault
 from harope_bench.store import disk
 
 Scale = Literal["micro", "paper"]
@@ -43,9 +43,7 @@ def read_result(path: Path) -> Result:
     try:
         return Result.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "file"
-        raise StorageError(f"{path} is not a result ({place}: {first['msg']}); delete it and evaluate again") from error
+        raise StorageError(f"{path} is not a result ({fault(error)}); delete it and evaluate again") from error
 
 
 def fits(table: Table, row: Row, column: Column, result: Result) -> bool:

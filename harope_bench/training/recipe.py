@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from harope_bench import registry
 from harope_bench.errors import OptionError
-from harope_bench.records import Name, Option, Record
+from harope_bench.records import Name, Option, Record, fault
 from harope_bench.store import sha256_bytes
 
 
@@ -77,6 +77,5 @@ def read_recipe(name: str) -> tuple[Denoiser | Classifier | Moments, str]:
     try:
         recipe: Denoiser | Classifier | Moments = TypeAdapter(Recipe).validate_python(facts)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise OptionError(f"recipe {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise OptionError(f"recipe {path}: {fault(error)}; correct the field") from error
     return recipe, sha256_bytes(path.read_bytes())
