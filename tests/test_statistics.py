@@ -10,6 +10,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harope_bench.errors import ShapeError
 from harope_bench.records import Measurement
 from harope_bench.statistics import Z, difference, holm, mean_error, normal, two_sided, verdict, wilson
 
@@ -122,5 +123,5 @@ def test_no_error_at_all_leaves_only_equality() -> None:
 
 
 def test_rows_of_other_samples_are_not_pairs() -> None:
-    with pytest.raises(ValueError, match="paired rows"):
+    with pytest.raises(ShapeError, match="paired rows"):
         difference("lower", number(9.0, 0.1), number(8.0, 0.1), np.zeros(5), np.zeros(6))
