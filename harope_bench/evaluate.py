@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from harope_bench import registry
+from harope_bench.device import require
 from harope_bench.errors import OptionError, StorageError
 from harope_bench.observe import observe
 from harope_bench.provenance import now, provenance
@@ -53,6 +54,7 @@ def evaluate(
         registry.find("evaluators", name)
         if name not in plugin.judges:
             raise OptionError(f"suite {suite} has no judge for evaluator {name}; it has {', '.join(plugin.judges)}")
+    require(device)
     samples = open_samples(target)
     if samples.plan is not None and samples.plan.suite != suite:
         raise OptionError(f"{target} was drawn for suite {samples.plan.suite}, asked for {suite}; leave --suite out")

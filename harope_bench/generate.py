@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from harope_bench import registry
 from harope_bench.catalogue import checkpoint, open_drawer
+from harope_bench.device import require
 from harope_bench.errors import OptionError
 from harope_bench.records import Plan, Request, SampleRecord, Settings
 from harope_bench.samples import Run
@@ -51,6 +52,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
     }
     settings = Settings(**{**defaults, **{k: v for k, v in overrides.items() if v is not None}})
     registry.find("samplers", settings.sampler)
+    require(settings.device)
     backbone.check(found, settings)
     return Plan(checkpoint=found, suite=chosen, suite_version=plugin.version, settings=settings)
 

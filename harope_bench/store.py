@@ -169,7 +169,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     except BenchError:
         raise
     except Exception as error:  # zipfile, zlib and the header parser fail in a dozen ways on damaged bytes
-        raise StorageError(f"{path}: {name} cannot be read ({first_line(error)}); make the file again") from error
+        # numpy's own words advise to unpickle, which is the one thing not to do
+        why = "it is no array, or one of Python objects" if "allow_pickle" in str(error) else first_line(error)
+        raise StorageError(f"{path}: {name} cannot be read ({why}); make the file again with np.savez") from error
     return arrays
 
 

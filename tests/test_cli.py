@@ -138,6 +138,12 @@ def test_unknown_names_offer_the_nearest(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_device_that_is_not_here_is_named(drawn: Path, tmp_path: Path) -> None:
+    for words in (["generate", "tiny", "--count", 2, "--out", tmp_path / "x"], ["eval", drawn]):
+        assert "--device cuda asked for" in run(*words, "--device", "cuda", exit_code=1).stderr
+
+
 def test_wrong_usage_exits_two(tmp_path: Path) -> None:
     run("generate", "tiny", exit_code=2)
     run("generate", "tiny", "--out", tmp_path, "--count", 0, exit_code=2)

@@ -28,7 +28,7 @@ PACKAGE = "harope_bench"
 # Imports run downwards: a room may import those of lower layers, and itself.
 LAYERS: list[set[str]] = [
     {"errors", "tomlfile"},
-    {"records", "store"},
+    {"records", "store", "device"},
     {"registry", "provenance", "adm", "metrics"},
     {"samples", "statistics", "catalogue"},
     {"encodings"},
@@ -55,7 +55,7 @@ NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip"
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "metrics", "samples", "statistics", "evaluators", "leaderboards", "reports",
 }  # fmt: skip
-TORCH_INSIDE_FUNCTIONS = {"store", "provenance", "catalogue", "suites", *CONDUCTORS, "doctor", "testing", "verbs", "cli"}
+TORCH_INSIDE_FUNCTIONS = {"device", "store", "provenance", "catalogue", "suites", *CONDUCTORS, "doctor", "testing", "verbs", "cli"}
 
 
 class Import(NamedTuple):
