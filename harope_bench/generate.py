@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -15,7 +15,7 @@ from harope_bench import registry
 from harope_bench.catalogue import checkpoint, open_drawer
 from harope_bench.device import require
 from harope_bench.errors import OptionError
-from harope_bench.records import Plan, Request, SampleRecord, Settings
+from harope_bench.records import Plan, Request, Settings
 from harope_bench.samples import Run
 from harope_bench.store import check_hash
 
@@ -51,7 +51,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
         "tile": backbone.tile,
     }
     settings = Settings(**{**defaults, **{k: v for k, v in overrides.items() if v is not None}})
-    registry.find("samplers", settings.sampler)
+    registry.load("samplers", settings.sampler).check(settings.steps)
     require(settings.device)
     backbone.check(found, settings)
     return Plan(checkpoint=found, suite=chosen, suite_version=plugin.version, settings=settings)
@@ -81,13 +81,13 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
 def _draw(run: Run, plan: Plan, missing: Sequence[int], batch: int) -> None:
     drawer = open_drawer(plan.checkpoint, plan.settings)
     requests = {r.index: r for r in registry.load("suites", plan.suite).requests(missing)}
-    waiting: list[tuple[SampleRecord, Any]] = []
+    waiting: list[Made] = []
     with tqdm(total=len(missing), desc=f"draw {plan.checkpoint.name}", unit="image", file=sys.stderr, disable=None) as bar:
         for wanted in tiles(missing, plan.settings.tile):
             waiting += _tile(drawer, [requests[i] for i in wanted], plan.settings)
             if len(waiting) >= batch or wanted[-1] == missing[-1]:
-                for record, image in waiting:
-                    run.add(record, image)
+                for made in waiting:
+                    run.add(*made)
                 bar.update(len(waiting))
                 waiting = []
 
@@ -98,7 +98,15 @@ def tiles(indices: Sequence[int], size: int) -> Iterator[list[int]]:
         yield list(group)
 
 
-def _tile(drawer: Any, requests: Sequence[Request], settings: Settings) -> list[tuple[SampleRecord, Any]]:
+class Made(NamedTuple):
+    """One request drawn: its image (H, W, 3) uint8, or why there is none."""
+
+    request: Request
+    image: Any
+    fault: str | None
+
+
+def _tile(drawer: Any, requests: Sequence[Request], settings: Settings) -> list[Made]:
     """Draws one tile. Index i sits in row i % tile; rows nobody asked for repeat a request and are dropped."""
     rows = [requests[0]] * settings.tile
     for request in requests:
@@ -108,15 +116,12 @@ def _tile(drawer: Any, requests: Sequence[Request], settings: Settings) -> list[
     for request in requests:
         row = request.index % settings.tile
         fault = drawn.faults.get(row)
-        record = SampleRecord(
-            index=request.index, label=request.label, prompt=request.prompt, status="failed" if fault else "ok", reason=fault
-        )
-        done.append((record, None if fault else drawn.images[row]))
+        done.append(Made(request, None if fault else drawn.images[row], fault))
     return done
 
 
 def draw_one(drawer: Any, plan: Plan, index: int) -> Any:
     """The image (H, W, 3) uint8 of one index, drawn now; None if its row is a fault."""
     (request,) = registry.load("suites", plan.suite).requests([index])
-    ((_, image),) = _tile(drawer, [request], plan.settings)
-    return image
+    (made,) = _tile(drawer, [request], plan.settings)
+    return made.image

@@ -121,6 +121,13 @@ class SampleRecord(Record):
     status: Literal["ok", "failed"] = "ok"
     reason: str | None = None
 
+    def model_post_init(self, _: Any) -> None:
+        """Holds that a drawn sample names its image and a failed one its reason."""
+        if self.status == "ok" and not self.file:
+            raise ValueError(f"sample {self.index}: drawn, without a file")
+        if self.status == "failed" and not self.reason:
+            raise ValueError(f"sample {self.index}: failed without a reason")
+
 
 class Metric(Record):
     """What a measurement's name means."""

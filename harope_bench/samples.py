@@ -15,8 +15,8 @@ from PIL import Image, UnidentifiedImageError
 
 from harope_bench import adm
 from harope_bench.errors import PlanMismatch, SampleError
-from harope_bench.records import Plan, SampleRecord
-from harope_bench.store import append_line, disk, make_folder, read_lines, sha256_bytes, write_bytes, write_text, writing
+from harope_bench.records import Plan, Request, SampleRecord
+from harope_bench.store import append_line, disk, make_folder, mend_lines, read_lines, sha256_bytes, write_bytes, write_text, writing
 
 PLAN, RECORDS, REQUESTS, IMAGES = "plan.json", "samples.jsonl", "requests.jsonl", "images"
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
@@ -87,6 +87,8 @@ class Run:
             write_text(self.folder / PLAN, plan.to_json(indent=1) + "\n")
         elif found.digest != plan.digest:
             raise PlanMismatch(f"{self.folder} holds another plan: {'; '.join(differing(plan, found))}; choose another --out")
+        for name in (RECORDS, REQUESTS):
+            mend_lines(self.folder / name)
 
     def records(self) -> dict[int, SampleRecord]:
         """Records by index; the last one counts."""
@@ -110,13 +112,15 @@ class Run:
     def _kept(self, record: SampleRecord) -> bool:
         return record.status == "failed" or (record.file is not None and (self.folder / record.file).is_file())
 
-    def add(self, record: SampleRecord, image: np.ndarray | None) -> None:
-        """Image first, then its line: a line always has its image."""
+    def add(self, request: Request, image: np.ndarray | None, fault: str | None) -> None:
+        """Image first, then its line: a line always has its image. A fault is a failed sample without one."""
+        facts: dict[str, str | None] = {"status": "failed", "reason": fault}
         if image is not None:
-            data = encode(image)
-            record = record.model_copy(update={"file": f"{IMAGES}/{record.index:06d}.png", "sha256": sha256_bytes(data)})
-            with writing(self.folder / str(record.file), sync=False) as file:
+            data, name = encode(image), f"{IMAGES}/{request.index:06d}.png"
+            facts = {"status": "ok", "file": name, "sha256": sha256_bytes(data)}
+            with writing(self.folder / name, sync=False) as file:
                 file.write(data)
+        record = SampleRecord.model_validate({**request.model_dump(), **facts})
         append_line(self.folder / RECORDS, record.to_json())
 
     def settle(self) -> None:

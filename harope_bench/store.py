@@ -101,6 +101,16 @@ def append_line(path: Path, line: str) -> None:
             os.close(handle)
 
 
+def mend_lines(path: Path) -> None:
+    """Drops a last line that a power cut left without its newline, so that the next line does not grow onto it."""
+    if not path.exists():
+        return
+    with disk(path), path.open("rb+") as file:
+        data = file.read()
+        if data and not data.endswith(b"\n"):
+            file.truncate(data.rfind(b"\n") + 1)
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a .jsonl file; a last line cut by a kill is left out.
 

@@ -190,3 +190,17 @@ def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) ->
     assert partial >= 1
     left = {k: v for k, v in bits(tmp_path / "run").items() if not k.endswith(".part")}
     assert left == bits(tmp_path / "straight")
+
+
+def test_a_line_cut_by_a_power_failure_does_not_spoil_the_next(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+    for name in ("samples.jsonl", "requests.jsonl"):
+        with (tmp_path / "straight" / name).open("ab") as file:
+            file.write(b'{"index": 59, "fi')
+    generate(plan, range(60), tmp_path / "straight")
+    generate(plan, range(61), tmp_path / "straight")
+    assert len(open_samples(tmp_path / "straight").indices) == 61
+
+
+def test_steps_a_sampler_cannot_take_are_said_first(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="1 to 1000 steps, found 1001"):
+        make_plan(tiny.registered(tmp_path / "weights"), None, {"sampler": "ddpm", "steps": 1001})

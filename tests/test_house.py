@@ -19,6 +19,7 @@ import pytest
 
 import harope_bench
 from harope_bench import registry, testing
+from harope_bench.contracts.complaints import Complaints
 from harope_bench.evaluators.base import Observations, Score
 from harope_bench.records import Measurement, Metric
 
@@ -37,6 +38,7 @@ LAYERS: list[set[str]] = [
     {"generate", "observe", "leaderboards", "training"},
     {"evaluate", "reports"},
     {"verify", "reproduce", "doctor"},
+    {"contracts"},
     {"testing"},
     {"verbs"},
     {"cli"},
@@ -55,7 +57,19 @@ NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip"
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "metrics", "samples", "statistics", "evaluators", "leaderboards", "reports",
 }  # fmt: skip
-TORCH_INSIDE_FUNCTIONS = {"device", "store", "provenance", "catalogue", "suites", *CONDUCTORS, "doctor", "testing", "verbs", "cli"}
+TORCH_INSIDE_FUNCTIONS = {
+    "device",
+    "store",
+    "provenance",
+    "catalogue",
+    "suites",
+    *CONDUCTORS,
+    "doctor",
+    "contracts",
+    "testing",
+    "verbs",
+    "cli",
+}
 
 
 class Import(NamedTuple):
@@ -243,9 +257,9 @@ def test_only_the_command_line_imports_click() -> None:
     assert importers == {"cli", "verbs"}
 
 
-@pytest.mark.parametrize("module", sorted(m for m in MODULES if room(m) in ("cli", "verbs", "testing")))
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if room(m) in ("cli", "verbs", "testing", "contracts")))
 def test_the_doors_to_everything_import_rooms_inside_functions(module: str) -> None:
-    allowed = {"", "errors", "records", "verbs"}
+    allowed = {"", "errors", "records", "verbs", "contracts"}
     assert not [f"{module}:{f.line} imports {f.module}" for f in own(module) if f.on_import and room(f.module) not in allowed]
 
 
@@ -516,7 +530,7 @@ def test_the_contract_reads_a_table_as_a_reader_does(monkeypatch: pytest.MonkeyP
 
 
 def test_a_contract_lists_everything_that_does_not_hold_and_survives_a_crash() -> None:
-    complaints = testing.Complaints("thing x")
+    complaints = Complaints("thing x")
 
     def crashes() -> None:
         raise KeyError("gone")
@@ -528,4 +542,4 @@ def test_a_contract_lists_everything_that_does_not_hold_and_survives_a_crash() -
     with pytest.raises(AssertionError) as caught:
         complaints.run([crashes, lies])
     assert str(caught.value) == "thing x breaks its contract:\n- crashes: KeyError: 'gone'\n- lies"
-    testing.Complaints("thing y").run([])
+    Complaints("thing y").run([])

@@ -53,10 +53,9 @@ def configure(options: Mapping[str, Any]) -> Config:
     return config
 
 
-def grid_positions(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
-    """Row-major coordinates (rows * columns, 2), float32: row, column."""
-    axes = (torch.arange(rows, device=device), torch.arange(columns, device=device))
-    return torch.cartesian_prod(*axes).float()
+def grid_positions(rows: int, columns: int) -> Tensor:
+    """Row-major coordinates (rows * columns, 2), float32, on the CPU: row, column."""
+    return torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -204,7 +203,7 @@ class DiT(nn.Module):
     def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
         """Prediction (B, C, H, W) for images (B, C, H, W), times (B,) and labels (B,); H, W divisible by patch."""
         rows, columns = x.shape[2] // self.config.patch, x.shape[3] // self.config.patch
-        positions = grid_positions(rows, columns, x.device)
+        positions = grid_positions(rows, columns)
         tokens = self.encoding.embed(self.x_embedder(x), positions)  # (B, N, hidden)
         c = self.t_embedder(time) + self.y_embedder(labels)  # (B, hidden)
         for layer, block in enumerate(self.blocks):
@@ -268,7 +267,7 @@ class DitBackbone:
     def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
         """Sizes and, for encodings with parameters, the encoding, read off the keys."""
         needed = ("x_embedder.proj.weight", "y_embedder.embedding_table.weight", "blocks.0.attn.qkv.weight")
-        if any(key not in state for key in needed):
+        if any(key not in state for key in needed) or state[needed[0]].dim() != 4:
             return None
         hidden, channels, patch, _ = state[needed[0]].shape
         config: dict[str, Option] = {

@@ -26,6 +26,9 @@ class Flow:
         t = beside(time, clean)
         return Pair((1 - t) * clean + t * noise, time * TIME_SCALE, noise - clean)
 
+    def check(self, steps: int) -> None:
+        """Any number of steps will do."""
+
     def sample(self, network: Network, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
         """Euler integration from time 1 to 0 in equal steps; no noise is added on the way."""
         x, times = noise, torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist()
