@@ -10,7 +10,7 @@ from typing import Literal
 from harope_bench import registry
 from harope_bench.catalogue import checkpoint
 from harope_bench.errors import BenchError
-from harope_bench.evaluate import evaluate
+from harope_bench.evaluate import Asked, evaluate
 from harope_bench.generate import generate, make_plan
 from harope_bench.leaderboards import board
 from harope_bench.leaderboards.layout import Row, Table
@@ -47,7 +47,7 @@ def reproduce(names: Sequence[str], scale: Literal["micro", "paper"], count: int
     for name, plan in plans.items():
         indices = range(count or registry.load("suites", plan.suite).count)
         done.drawn += generate(plan, indices, out / name).drawn
-        done.scored += sum(s.fresh for s in evaluate(out / name, out / name, plan.suite, device=device))
+        done.scored += sum(s.fresh for s in evaluate(out / name, out / name, Asked(plan.suite, device=device), count=len(indices)))
     results = board.collect(out)
     for table in chosen:
         built = board.build(table, results, "both", scale)

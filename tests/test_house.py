@@ -293,8 +293,6 @@ def test_only_the_command_line_prints(module: str) -> None:
 
 # ------------------------------------------------------------------------------------ torch-free verbs
 
-CLI = pytest.mark.skipif(f"{PACKAGE}.cli" not in MODULES, reason="cli.py is not there yet")
-
 
 def run_verb(*arguments: str) -> tuple[int, str, bool]:
     """Exit code, standard output, and whether torch was imported."""
@@ -308,7 +306,6 @@ def run_verb(*arguments: str) -> tuple[int, str, bool]:
     return done.returncode, done.stdout, done.stderr.splitlines()[-1] == "True"
 
 
-@CLI
 @pytest.mark.parametrize(
     "arguments",
     [("--help",), ("--version",), ("list",), ("list", "encodings", "-v"), ("list", "--json"), ("table", "2", "--show", "published")],
@@ -320,7 +317,6 @@ def test_looking_around_starts_without_torch(arguments: tuple[str, ...]) -> None
     assert not torch
 
 
-@CLI
 def test_every_verbs_help_starts_without_torch() -> None:
     script = (
         "import sys\nfrom click.testing import CliRunner\nfrom harope_bench.cli import main\n"
@@ -423,7 +419,6 @@ def synthetic() -> tuple[Observations, dict[str, np.ndarray]]:
     return Observations(np.arange(60), np.arange(60) % 10, gaussian(60, seed=0), failed=2), reference
 
 
-@pytest.mark.skipif("fidelity" not in registry.names("evaluators"), reason="the evaluator fidelity is not there yet")
 def test_the_evaluator_fidelity_keeps_its_promises() -> None:
     testing.check_evaluator("fidelity", *synthetic())
 

@@ -21,7 +21,9 @@ class Pair(NamedTuple):
 
 
 class Sampler(Protocol):
-    """Stateless; the noise of row i comes from generators[i] alone."""
+    """Stateless; the noise of row i comes from generators[i] alone. `predicts` names what the network is trained to say."""
+
+    predicts: str
 
     def pair(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> Pair:
         """Example for clean images (B, ...), unit noise of that shape and uniform (B,) in [0, 1)."""

@@ -30,6 +30,7 @@ class Ddpm:
     steps it draws too narrow even from a perfect network (18% at 50 steps on a Gaussian).
     """
 
+    predicts = "noise"
     alphas: Tensor
 
     def __init__(self) -> None:

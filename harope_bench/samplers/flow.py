@@ -19,6 +19,8 @@ class Flow:
     Source: Liu et al. 2022, arXiv 2209.03003; times are logit-normal in training (Esser et al. 2024).
     """
 
+    predicts = "velocity"
+
     def pair(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> Pair:
         """Example at time t = sigmoid of a standard normal quantile of `uniform`."""
         normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6)).to(clean.dtype)

@@ -57,12 +57,11 @@ class Trainer:
             return 0
         try:
             state = torch.load(self.snapshot, weights_only=True)
+            identity = state["identity"]
         except Exception as error:  # the unpickler fails in a dozen ways on damaged bytes
             raise WeightsError(f"{self.snapshot} cannot be read ({first_line(error)}); delete it or pass --no-resume") from error
-        if state["identity"] != self.identity:
-            raise PlanMismatch(
-                f"{self.snapshot} is of {state['identity']}, asked for {self.identity}; choose another --out or pass --no-resume"
-            )
+        if identity != self.identity:
+            raise PlanMismatch(f"{self.snapshot} is of {identity}, asked for {self.identity}; choose another --out or pass --no-resume")
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.step, self.log = state["average"], state["step"], state["log"]

@@ -73,6 +73,8 @@ def read_recipe(name: str) -> tuple[Denoiser | Classifier | Moments, str]:
     """
     path = Path(name) if name.endswith(".toml") else registry.find("recipes", name).path
     assert path is not None
+    if not path.is_file():
+        raise OptionError(f"recipe {path} is not there; give a recipe's name or the path of its TOML")
     facts = registry.read_toml(path)
     try:
         recipe: Denoiser | Classifier | Moments = TypeAdapter(Recipe).validate_python(facts)
