@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from harope_bench import registry
 from harope_bench.errors import BenchError, NameClash, OptionError, WeightsError
-from harope_bench.records import Checkpoint, Option, plain_name
+from harope_bench.records import Checkpoint, fault, plain_name
 from harope_bench.store import fit, home, load_weights, sha256_file, weights_note, write_text
 from harope_bench.tomlfile import toml_text
 
@@ -27,8 +27,7 @@ def checkpoint(name: str) -> Checkpoint:
     try:
         found = Checkpoint.model_validate(registry.read_toml(entry.path))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise BenchError(f"{entry.path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; register the checkpoint again") from error
+        raise BenchError(f"{entry.path}: {fault(error)}; register the checkpoint again") from error
     if found.name != entry.path.stem:
         raise BenchError(f"{entry.path} names itself {found.name}; file and name must agree")
     return found.model_copy(update={"weights": str((entry.path.parent / found.weights).resolve())})
@@ -40,54 +39,65 @@ def open_drawer(found: Checkpoint, settings: Any) -> Any:
     return backbone.open(found, load_weights(Path(found.weights), found.sha256), settings)
 
 
-def register(
-    name: str,
-    weights: Path,
-    backbone: str | None = None,
-    encoding: str | None = None,
-    options: Mapping[str, Option] | None = None,
-    config: Mapping[str, Option] | None = None,
-    drawing: Mapping[str, Any] | None = None,
-    force: bool = False,
-) -> Path:
+def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
     """Writes the checkpoint's TOML into the user's home and returns its path.
 
-    Backbone, encoding and sizes are taken from what is said, then from the file's note, then from the
-    keys; the network is built and strictly loaded once, so that what is registered runs.
+    Facts are taken from the note that `train` leaves in the file, from the keys, and from what is said (fields of
+    Checkpoint; None is not said). The network is built and strictly loaded once, so that what is registered runs.
 
     Raises:
-        NameClash: the name is taken. WeightsError: keys do not fit. OptionError: something the keys do not tell.
+        NameClash: the name is taken. WeightsError: keys do not fit. OptionError: something that nothing tells, or
+            that is said in contradiction to the file.
     """
     plain(name)
-    target = home() / "checkpoints" / f"{name}.toml"
-    if name in registry.entries("checkpoints") and not (force and target.exists()):
+    if name in registry.entries("checkpoints"):
         raise NameClash(f"checkpoint {name!r} is registered already ({registry.find('checkpoints', name).origin}); choose another name")
-    state = load_weights(weights)
-    note = weights_note(weights)
-    backbone, clue = recognised(state, backbone or note.get("backbone"))
-    encoding = encoding or note.get("encoding") or clue.encoding
-    if encoding is None:
+    state, note = load_weights(weights), noted(weights)
+    facts = agreed(note, {key: value for key, value in said.items() if value not in (None, {})}, weights)
+    facts["backbone"], clue = recognised(state, facts.get("backbone"))
+    facts = agreed({"config": clue.config, **({"encoding": clue.encoding} if clue.encoding else {})}, facts, weights)
+    if "encoding" not in facts:
         known = ", ".join(registry.names("encodings"))
         raise OptionError(f"the keys of {weights} do not tell the encoding; add --encoding, one of: {known}")
-    if clue.encoding not in (None, encoding):
-        raise OptionError(f"{weights} holds {clue.encoding} parameters, not {encoding}; leave --encoding out or correct it")
-    found = Checkpoint(
-        name=name,
-        backbone=backbone,
-        encoding=encoding,
-        options=dict(options or {}),
-        config={**clue.config, **(config or {})},
-        weights=os.path.relpath(weights.resolve(), target.parent.resolve())
-        if weights.resolve().is_relative_to(home())
-        else str(weights.resolve()),
-        sha256=sha256_file(weights),
-        source=f"harope-bench register {name} --weights {weights.name}",
-        **{"sampler": "flow", "steps": 50, "guidance": 1.0, **(drawing or {})},
-    )
-    network = registry.load("backbones", backbone).build(encoding, found.options, found.config)
+    found = _record(name, weights, {"sampler": "flow", "steps": 50, "guidance": 1.0, **facts})
+    network = registry.load("backbones", found.backbone).build(found.encoding, found.options, found.config)
     fit(network, state, f"checkpoint {name}")
+    target = home() / "checkpoints" / f"{name}.toml"
     write_text(target, toml_text(found.model_dump(mode="json", exclude_none=True)))
     return target
+
+
+def _record(name: str, weights: Path, facts: Mapping[str, Any]) -> Checkpoint:
+    source = f"harope-bench register {name} --weights {weights.name}"
+    try:
+        return Checkpoint.model_validate(
+            {**facts, "name": name, "weights": str(weights.resolve()), "sha256": sha256_file(weights), "source": source}
+        )
+    except ValidationError as error:
+        raise OptionError(f"checkpoint {name}: {fault(error)}; give another value") from error
+
+
+def noted(weights: Path) -> dict[str, Any]:
+    """What `train` wrote into the file of the checkpoint; empty for any other file."""
+    try:
+        facts = json.loads(weights_note(weights).get("checkpoint", "{}"))
+    except ValueError:
+        return {}
+    return {key: value for key, value in facts.items() if key in Checkpoint.model_fields} if isinstance(facts, dict) else {}
+
+
+def agreed(known: Mapping[str, Any], said: Mapping[str, Any], weights: Path) -> dict[str, Any]:
+    """Both together; OptionError where what is said contradicts what the file tells of the network itself."""
+    facts = {**known, **said}
+    for key in ("backbone", "encoding"):
+        if known.get(key) not in (None, facts.get(key)):
+            raise OptionError(f"{weights} holds {known[key]} parameters, not {said[key]}; leave --{key} out or correct it")
+    for key in ("options", "config"):
+        told, asked = known.get(key, {}), said.get(key, {})
+        if other := [field for field in asked if field in told and told[field] != asked[field]]:
+            raise OptionError(f"{weights} was made with {other[0]} = {told[other[0]]}, not {asked[other[0]]}; leave it out or correct it")
+        facts[key] = {**told, **asked}
+    return facts
 
 
 def plain(name: str) -> None:

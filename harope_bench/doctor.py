@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +44,15 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Everything, without the network; weights and references are hashed."""
-    return [*_packages(), *_extras(), *_devices(), *_checkpoints(), *_judges(), *_references(), _home()]
+    return [finding for area in (_packages, _extras, _devices, _checkpoints, _judges, _references, _home) for finding in _safely(area)]
+
+
+def _safely(area: Callable[[], list[Finding]]) -> list[Finding]:
+    """What an area finds; a fault of the whole area, such as a name claimed twice, is a finding too."""
+    try:
+        return area()
+    except BenchError as error:
+        return [Finding(area.__name__.strip("_"), "-", "broken", str(error), "")]
 
 
 def _packages() -> list[Finding]:
@@ -116,8 +125,8 @@ def _references() -> list[Finding]:
     return found
 
 
-def _home() -> Finding:
+def _home() -> list[Finding]:
     place = home()
     at = next(p for p in [place, *place.parents] if p.exists())
     free = shutil.disk_usage(at).free / 2**30
-    return Finding("disk", str(place), "ok", f"your own checkpoints go here; {free:.0f} GiB free", "")
+    return [Finding("disk", str(place), "ok", f"your own checkpoints go here; {free:.0f} GiB free", "")]

@@ -7,14 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from harope_bench import registry
 from harope_bench.catalogue import checkpoint, open_drawer
+from harope_bench.device import require
 from harope_bench.errors import OptionError
-from harope_bench.records import Plan, Request, SampleRecord, Settings
+from harope_bench.records import Plan, Request, Settings, fault
 from harope_bench.samples import Run
 from harope_bench.store import check_hash
 
@@ -49,10 +51,23 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
         "guidance": found.guidance,
         "tile": backbone.tile,
     }
-    settings = Settings(**{**defaults, **{k: v for k, v in overrides.items() if v is not None}})
-    registry.find("samplers", settings.sampler)
+    try:
+        settings = Settings(**{**defaults, **{k: v for k, v in overrides.items() if v is not None}})
+    except ValidationError as error:
+        raise OptionError(f"{fault(error)}; give --{error.errors()[0]['loc'][0]} another value") from error
+    _check_sampler(found.sampler, settings)
+    require(settings.device)
     backbone.check(found, settings)
     return Plan(checkpoint=found, suite=chosen, suite_version=plugin.version, settings=settings)
+
+
+def _check_sampler(trained: str, settings: Settings) -> None:
+    sampler, own = registry.load("samplers", settings.sampler), registry.load("samplers", trained)
+    sampler.check(settings.steps)
+    if sampler.predicts != own.predicts:
+        raise OptionError(
+            f"the checkpoint predicts {own.predicts} (sampler {trained}), {settings.sampler} needs {sampler.predicts}; leave --sampler out"
+        )
 
 
 def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = None) -> Drawn:
@@ -64,7 +79,7 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
     Raises:
         PlanMismatch: the folder is another plan's. WeightsError: weights missing, altered or not fitting.
     """
-    run = Run(out)
+    run, indices = Run(out), sorted(set(indices))
     check_hash(Path(plan.checkpoint.weights), plan.checkpoint.sha256)
     run.claim(plan)
     run.ask(indices)
@@ -72,22 +87,27 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
     if missing:
         _draw(run, plan, missing, batch or plan.settings.tile)
         run.settle()
-    failed = sum(run.records()[i].status == "failed" for i in indices)
-    return Drawn(out, plan, len(indices), len(missing), failed)
+    records = run.records()
+    return Drawn(out, plan, len(indices), len(missing), sum(records[i].status == "failed" for i in indices))
 
 
 def _draw(run: Run, plan: Plan, missing: Sequence[int], batch: int) -> None:
     drawer = open_drawer(plan.checkpoint, plan.settings)
     requests = {r.index: r for r in registry.load("suites", plan.suite).requests(missing)}
-    waiting: list[tuple[SampleRecord, Any]] = []
+    waiting: list[Made] = []
     with tqdm(total=len(missing), desc=f"draw {plan.checkpoint.name}", unit="image", file=sys.stderr, disable=None) as bar:
-        for wanted in tiles(missing, plan.settings.tile):
-            waiting += _tile(drawer, [requests[i] for i in wanted], plan.settings)
-            if len(waiting) >= batch or wanted[-1] == missing[-1]:
-                for record, image in waiting:
-                    run.add(record, image)
-                bar.update(len(waiting))
+        for tile in tiles(missing, plan.settings.tile):
+            waiting += _tile(drawer, [requests[i] for i in tile], plan.settings)
+            if len(waiting) >= batch:
+                _keep(run, waiting, bar)
                 waiting = []
+        _keep(run, waiting, bar)
+
+
+def _keep(run: Run, made: Sequence[Made], bar: Any) -> None:
+    for one in made:
+        run.add(*one)
+    bar.update(len(made))
 
 
 def tiles(indices: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -96,7 +116,15 @@ def tiles(indices: Sequence[int], size: int) -> Iterator[list[int]]:
         yield list(group)
 
 
-def _tile(drawer: Any, requests: Sequence[Request], settings: Settings) -> list[tuple[SampleRecord, Any]]:
+class Made(NamedTuple):
+    """One request drawn: its image (H, W, 3) uint8, or why there is none."""
+
+    request: Request
+    image: Any
+    reason: str | None
+
+
+def _tile(drawer: Any, requests: Sequence[Request], settings: Settings) -> list[Made]:
     """Draws one tile. Index i sits in row i % tile; rows nobody asked for repeat a request and are dropped."""
     rows = [requests[0]] * settings.tile
     for request in requests:
@@ -105,16 +133,13 @@ def _tile(drawer: Any, requests: Sequence[Request], settings: Settings) -> list[
     done = []
     for request in requests:
         row = request.index % settings.tile
-        fault = drawn.faults.get(row)
-        record = SampleRecord(
-            index=request.index, label=request.label, prompt=request.prompt, status="failed" if fault else "ok", reason=fault
-        )
-        done.append((record, None if fault else drawn.images[row]))
+        reason = drawn.faults.get(row)
+        done.append(Made(request, None if reason else drawn.images[row], reason))
     return done
 
 
 def draw_one(drawer: Any, plan: Plan, index: int) -> Any:
     """The image (H, W, 3) uint8 of one index, drawn now; None if its row is a fault."""
     (request,) = registry.load("suites", plan.suite).requests([index])
-    ((_, image),) = _tile(drawer, [request], plan.settings)
-    return image
+    (made,) = _tile(drawer, [request], plan.settings)
+    return made.image

@@ -19,7 +19,7 @@ from harope_bench import statistics
 from harope_bench.errors import StorageError
 from harope_bench.intervals.clusters import PERMUTATIONS, ClusterScore, SignFlip, cluster_score, prompt_means, sign_flip
 from harope_bench.intervals.shares import is_share, mcnemar
-from harope_bench.records import Measurement, Result
+from harope_bench.records import Measurement, Result, fault
 from harope_bench.statistics import Difference, Interval
 from harope_bench.store import disk, load_arrays, read_lines
 
@@ -55,9 +55,7 @@ def read_result(path: Path) -> Result:
     try:
         return Result.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "file"
-        raise StorageError(f"{path} is not a result ({place}: {first['msg']}); delete it and evaluate again") from error
+        raise StorageError(f"{path} is not a result ({fault(error)}); delete it and evaluate again") from error
 
 
 class Footing(NamedTuple):

@@ -13,7 +13,7 @@ from pathlib import Path
 from harope_bench import __version__
 from harope_bench.records import Option, Provenance
 
-PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "pydantic")
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "scipy", "pydantic", "mlxtend")
 
 
 def now() -> str:

@@ -10,7 +10,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -25,6 +25,12 @@ def plain_name(name: str) -> str:
 Name = Annotated[str, AfterValidator(plain_name)]
 Option = str | bool | int | float
 DECISIVE = ("name", "backbone", "encoding", "options", "config", "sha256")  # of a checkpoint, for the pixels of a plan
+
+
+def fault(error: ValidationError) -> str:
+    """The first thing a validation found, as `field: what is wrong with it`."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
 
 
 class Record(BaseModel):
@@ -114,6 +120,13 @@ class SampleRecord(Record):
     prompt: str | None = None
     status: Literal["ok", "failed"] = "ok"
     reason: str | None = None
+
+    def model_post_init(self, _: Any) -> None:
+        """Holds that a drawn sample names its image and a failed one its reason."""
+        if self.status == "ok" and not self.file:
+            raise ValueError(f"sample {self.index}: drawn, without a file")
+        if self.status == "failed" and not self.reason:
+            raise ValueError(f"sample {self.index}: failed without a reason")
 
 
 class Metric(Record):

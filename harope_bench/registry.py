@@ -28,11 +28,6 @@ class Kind:
     suffix: str
     group: str | None = None
 
-    @property
-    def one(self) -> str:
-        """The kind's name in the singular."""
-        return self.folder.rsplit("/", 1)[-1].removesuffix("s")
-
 
 KINDS: Mapping[str, Kind] = {
     "encodings": Kind("encodings", ".py", "harope_bench.encodings"),
@@ -72,9 +67,14 @@ def entries(kind: str) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for entry in [*_built_in(kind), *_at_home(kind), *_installed(kind)]:
         if other := found.get(entry.name):
-            raise NameClash(f"{KINDS[kind].one} {entry.name!r} is claimed by {other.origin} and by {entry.origin}; rename one of them")
+            raise NameClash(f"{one(kind)} {entry.name!r} is claimed by {other.origin} and by {entry.origin}; rename one of them")
         found[entry.name] = entry
     return dict(sorted(found.items(), key=lambda item: natural(item[0])))
+
+
+def one(kind: str) -> str:
+    """A kind's name in the singular."""
+    return kind.removesuffix("s")
 
 
 def natural(name: str) -> tuple[object, ...]:
@@ -92,7 +92,7 @@ def find(kind: str, name: str) -> Entry:
     """The entry of that name; UnknownName offers the nearest."""
     known = entries(kind)
     if name not in known:
-        raise UnknownName(KINDS[kind].one, name, known)
+        raise UnknownName(one(kind), name, known)
     return known[name]
 
 
@@ -105,7 +105,7 @@ def load(kind: str, name: str) -> Any:
     try:
         return getattr(importlib.import_module(entry.module), entry.attribute)
     except (ImportError, AttributeError) as error:
-        raise BenchError(f"{KINDS[kind].one} {name!r} of {entry.origin} does not load: {error}") from error
+        raise BenchError(f"{one(kind)} {name!r} of {entry.origin} does not load: {error}") from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from typing import Literal
 from harope_bench import registry
 from harope_bench.catalogue import checkpoint
 from harope_bench.errors import BenchError
-from harope_bench.evaluate import evaluate
+from harope_bench.evaluate import Asked, evaluate
 from harope_bench.generate import generate, make_plan
 from harope_bench.leaderboards import board
 from harope_bench.leaderboards.layout import Row, Table
+from harope_bench.records import Checkpoint
 from harope_bench.reports import tables
 from harope_bench.reports.html import write_report
 from harope_bench.store import write_text
@@ -46,7 +47,7 @@ def reproduce(names: Sequence[str], scale: Literal["micro", "paper"], count: int
     for name, plan in plans.items():
         indices = range(count or registry.load("suites", plan.suite).count)
         done.drawn += generate(plan, indices, out / name).drawn
-        done.scored += sum(s.fresh for s in evaluate(out / name, out / name, plan.suite, device=device))
+        done.scored += sum(s.fresh for s in evaluate(out / name, out / name, Asked(plan.suite, device=device), count=len(indices)))
     results = board.collect(out)
     for table in chosen:
         built = board.build(table, results, "both", scale)
@@ -68,10 +69,21 @@ def rows_of(table: Table, scale: Literal["micro", "paper"]) -> list[tuple[str, s
         return [(row.micro, scope.suite) for row in table.rows if row.micro]
     registry.find("suites", scope.suite)
     known = [checkpoint(name) for name in registry.names("checkpoints")]
-    found = {row.id: [c.name for c in known if c.scale == "paper" and c.encoding == row.encoding] for row in table.rows}
+    found = {row.id: [c.name for c in known if _serves(c, table, row)] for row in table.rows}
     if lacking := [row for row in table.rows if not found[row.id]]:
         raise BenchError(_lacking(table, lacking))
     return [(found[row.id][0], scope.suite) for row in table.rows]
+
+
+def _serves(found: Checkpoint, table: Table, row: Row) -> bool:
+    """Whether a checkpoint is of the size and encoding that a row prints, as the board asks of its runs."""
+    scope = table.paper
+    sizes = {**scope.config, **row.config}
+    return (
+        (found.scale, found.encoding) == ("paper", row.encoding)
+        and scope.backbone in (None, found.backbone)
+        and all(found.config.get(key) == value for key, value in sizes.items())
+    )
 
 
 def _lacking(table: Table, rows: Sequence[Row]) -> str:

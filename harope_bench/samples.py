@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,14 +12,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from filelock import BaseFileLock, FileLock
 from PIL import Image, UnidentifiedImageError
+from pydantic import ValidationError
 
 from harope_bench import adm
-from harope_bench.errors import PlanMismatch, SampleError
-from harope_bench.records import Plan, SampleRecord
-from harope_bench.store import append_line, disk, make_folder, read_lines, sha256_bytes, write_bytes, write_text, writing
+from harope_bench.errors import PlanMismatch, SampleError, TooFewImages
+from harope_bench.records import Plan, Request, SampleRecord, fault
+from harope_bench.store import append_line, disk, make_folder, mend_lines, read_lines, sha256_bytes, write_bytes, write_text, writing
 
-PLAN, RECORDS, REQUESTS, IMAGES = "plan.json", "samples.jsonl", "requests.jsonl", "images"
+PLAN, RECORDS, REQUESTS, IMAGES, LOCK = "plan.json", "samples.jsonl", "requests.jsonl", "images", ".lock"
+MOST = 100_000_000  # indices one request may name
+STALE = 3600  # seconds after which a half-written image is one that a kill left
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
 LOSSY = (".jpg", ".jpeg", ".webp")
 
@@ -81,26 +86,48 @@ class Run:
 
     def claim(self, plan: Plan) -> None:
         """Makes the folder this plan's; PlanMismatch names every differing field if it is another's."""
-        found = self.plan
-        if found is None:
-            make_folder(self.folder / IMAGES)
-            write_text(self.folder / PLAN, plan.to_json(indent=1) + "\n")
-        elif found.digest != plan.digest:
-            raise PlanMismatch(f"{self.folder} holds another plan: {'; '.join(differing(plan, found))}; choose another --out")
+        make_folder(self.folder / IMAGES)
+        with self.alone():
+            found = self.plan
+            if found is None:
+                write_text(self.folder / PLAN, plan.to_json(indent=1) + "\n")
+            elif found.digest != plan.digest:
+                raise PlanMismatch(f"{self.folder} holds another plan: {'; '.join(differing(plan, found))}; choose another --out")
+            for name in (RECORDS, REQUESTS):
+                mend_lines(self.folder / name)
+            sweep(self.folder / IMAGES)
+
+    def alone(self) -> BaseFileLock:
+        """A lock that several processes on one folder take in turn, for a moment each."""
+        return FileLock(self.folder / LOCK)
 
     def records(self) -> dict[int, SampleRecord]:
-        """Records by index; the last one counts."""
-        return {r.index: r for r in map(SampleRecord.model_validate, read_lines(self.folder / RECORDS))}
+        """Records by index; the last one counts. SampleError names a line that is no record."""
+        found: dict[int, SampleRecord] = {}
+        for number, line in enumerate(read_lines(self.folder / RECORDS), 1):
+            try:
+                record = SampleRecord.model_validate(line)
+            except ValidationError as error:
+                raise SampleError(f"{self.folder / RECORDS} line {number} is no record ({fault(error)}); delete the line") from error
+            found[record.index] = record
+        return found
 
     def ask(self, indices: Sequence[int]) -> None:
         """Notes that these indices were asked for, so that missing ones can be told from unasked ones."""
-        if set(indices) - self.asked():
-            line = ",".join(f"{a}-{b}" for a, b in spans(indices))
-            append_line(self.folder / REQUESTS, f'{{"indices": "{line}"}}')
+        with self.alone():
+            if set(indices) - self.asked():
+                line = ",".join(f"{a}-{b}" for a, b in spans(indices))
+                append_line(self.folder / REQUESTS, f'{{"indices": "{line}"}}')
 
     def asked(self) -> set[int]:
-        """Every index ever asked for in this folder."""
-        return {i for line in read_lines(self.folder / REQUESTS) for i in parse_indices(line["indices"])}
+        """Every index ever asked for in this folder; SampleError names a line that says no indices."""
+        found: set[int] = set()
+        for number, line in enumerate(read_lines(self.folder / REQUESTS), 1):
+            try:
+                found.update(parse_indices(line["indices"]))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise SampleError(f"{self.folder / REQUESTS} line {number} says no indices; delete the line") from error
+        return found
 
     def missing(self, indices: Iterable[int]) -> list[int]:
         """The indices without a record, or whose image is gone."""
@@ -110,21 +137,25 @@ class Run:
     def _kept(self, record: SampleRecord) -> bool:
         return record.status == "failed" or (record.file is not None and (self.folder / record.file).is_file())
 
-    def add(self, record: SampleRecord, image: np.ndarray | None) -> None:
-        """Image first, then its line: a line always has its image."""
+    def add(self, request: Request, image: np.ndarray | None, reason: str | None) -> None:
+        """Image first, then its line: a line always has its image. A fault is a failed sample without one."""
+        facts: dict[str, str | None] = {"status": "failed", "reason": reason}
         if image is not None:
-            data = encode(image)
-            record = record.model_copy(update={"file": f"{IMAGES}/{record.index:06d}.png", "sha256": sha256_bytes(data)})
-            with writing(self.folder / str(record.file), sync=False) as file:
+            data, name = encode(image), f"{IMAGES}/{request.index:06d}.png"
+            facts = {"status": "ok", "file": name, "sha256": sha256_bytes(data)}
+            with writing(self.folder / name, sync=False) as file:
                 file.write(data)
-        append_line(self.folder / RECORDS, record.to_json())
+        record = SampleRecord.model_validate({**request.model_dump(), **facts})
+        with self.alone():
+            append_line(self.folder / RECORDS, record.to_json())
 
     def settle(self) -> None:
         """Rewrites the records in index order, so that interrupted and straight runs end in equal bytes."""
-        records = self.records()
-        text = "".join(records[i].to_json() + "\n" for i in sorted(records))
-        if text != (self.folder / RECORDS).read_text():
-            write_text(self.folder / RECORDS, text)
+        with self.alone():
+            records = self.records()
+            text = "".join(records[i].to_json() + "\n" for i in sorted(records))
+            if text != (self.folder / RECORDS).read_text():
+                write_text(self.folder / RECORDS, text)
 
 
 @dataclass(frozen=True)
@@ -199,33 +230,52 @@ class SampleSet:
             first += len(images)
 
 
-def open_samples(path: Path) -> SampleSet:
-    """A run folder, a folder of images, or an ADM .npz.
+def sweep(folder: Path) -> None:
+    """Removes what a kill left of half-written images long ago; another process may be writing its own now."""
+    for part in folder.glob(".*.part"):
+        with disk(part):
+            if time.time() - part.stat().st_mtime > STALE:
+                part.unlink(missing_ok=True)
+
+
+def open_samples(path: Path, count: int | None = None) -> SampleSet:
+    """A run folder, a folder of images, or an ADM .npz; with `count`, its first so many samples.
 
     Raises:
         SampleError: nothing there, no images, or a run that is not finished.
     """
     if path.is_dir():
         run = Run(path)
-        return _run_set(run, run.plan) if (path / PLAN).exists() else _folder_set(path)
+        return _run_set(run, run.plan, count) if (path / PLAN).exists() else _first(_folder_set(path), count)
     if path.is_file() and path.suffix == ".npz":
         n = adm.shape_of(path)[0]
         found = adm.labels(path)
         labels = {} if found is None else {i: int(v) for i, v in enumerate(found)}
-        return SampleSet(path.stem, path, None, n, {}, list(range(n)), None, {}, labels)
+        return _first(SampleSet(path.stem, path, None, n, {}, list(range(n)), None, {}, labels), count)
     raise SampleError(f"{path} is no run folder, image folder or .npz; give one of these, or a checkpoint's name")
 
 
-def _run_set(run: Run, plan: Plan | None) -> SampleSet:
-    asked = sorted(run.asked())
+def _first(samples: SampleSet, count: int | None) -> SampleSet:
+    if count is not None and count > len(samples.indices):
+        raise TooFewImages(f"{samples.path} holds {len(samples.indices):,} images, --count asks for {count:,}; lower it")
+    return samples if count is None else samples.first(count)
+
+
+def _run_set(run: Run, plan: Plan | None, count: int | None) -> SampleSet:
+    held = run.records()
+    asked = sorted(run.asked() or held) if count is None else list(range(count))
     if missing := run.missing(asked):
         raise SampleError(
             f"{run.folder} is unfinished: {len(asked):,} asked, {len(missing):,} missing; run generate again with the same --out"
         )
-    records = {i: r for i, r in run.records().items() if i in set(asked)}
-    good = {i: r for i, r in sorted(records.items()) if r.status == "ok"}
+    records = {i: held[i] for i in asked}
+    good = {i: r for i, r in records.items() if r.status == "ok"}
+    if records and not good:
+        reason = next(iter(records.values())).reason
+        raise SampleError(f"all {len(records):,} samples of {run.folder} failed ({reason}); check the checkpoint's weights")
     if not good:
         raise SampleError(f"{run.folder} holds no image; run generate with this --out first")
+    gone = not (run.folder / REQUESTS).exists()
     return SampleSet(
         name=run.folder.name,
         path=run.folder,
@@ -236,6 +286,7 @@ def _run_set(run: Run, plan: Plan | None) -> SampleSet:
         files={i: inside(run.folder, str(r.file), i) for i, r in good.items()},
         recorded={i: str(r.sha256) for i, r in good.items()},
         labels={i: r.label for i, r in good.items() if r.label is not None},
+        warnings=(f"{REQUESTS} is gone: what was asked is taken from the records",) if gone else (),
     )
 
 
@@ -276,8 +327,10 @@ def parse_indices(text: str) -> list[int]:
     found: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
             raise ValueError(f"{part!r} is no index range; write 0-499, 7 or 0-9,20-29")
+        if int(last or first) - int(first) >= MOST:
+            raise ValueError(f"{part!r} names more than {MOST:,} samples; ask for fewer at a time")
         found.update(range(int(first), int(last or first) + 1))
     return sorted(found)
 

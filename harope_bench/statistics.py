@@ -64,7 +64,8 @@ def mean_error(rows: np.ndarray) -> float:
 
 
 def wilson(hits: int, n: int) -> Interval:
-    """Wilson score interval of a share hits / n; the error is the binomial one at the estimate.
+    """Wilson score interval of a share hits / n; the error is the binomial one at the estimate,
+    or the interval's half width in deviates where that one is 0.
 
     Source: Wilson 1927; stays inside [0, 1] where the normal interval does not.
     """
@@ -73,7 +74,9 @@ def wilson(hits: int, n: int) -> Interval:
     p = hits / n
     centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    return Interval(math.sqrt(p * (1 - p) / n), max(0.0, centre - half), min(1.0, centre + half))
+    # at 0 and 1 the binomial error is 0, which no finite sample shows
+    se = math.sqrt(p * (1 - p) / n) if 0 < hits < n else half / Z
+    return Interval(se, max(0.0, centre - half), min(1.0, centre + half))
 
 
 def two_sided(z: float) -> float:

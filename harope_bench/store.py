@@ -101,6 +101,16 @@ def append_line(path: Path, line: str) -> None:
             os.close(handle)
 
 
+def mend_lines(path: Path) -> None:
+    """Drops a last line that a power cut left without its newline, so that the next line does not grow onto it."""
+    if not path.exists():
+        return
+    with disk(path), path.open("rb+") as file:
+        data = file.read()
+        if data and not data.endswith(b"\n"):
+            file.truncate(data.rfind(b"\n") + 1)
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a .jsonl file; a last line cut by a kill is left out.
 
@@ -169,7 +179,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     except BenchError:
         raise
     except Exception as error:  # zipfile, zlib and the header parser fail in a dozen ways on damaged bytes
-        raise StorageError(f"{path}: {name} cannot be read ({first_line(error)}); make the file again") from error
+        # numpy's own words advise to unpickle, which is the one thing not to do
+        why = "it is no array, or one of Python objects" if "allow_pickle" in str(error) else first_line(error)
+        raise StorageError(f"{path}: {name} cannot be read ({why}); make the file again with np.savez") from error
     return arrays
 
 

@@ -245,7 +245,7 @@ def test_only_an_absolute_encoding_sees_where_the_grid_begins(encoding: str, mov
     network, x, plain = noisy(build(CONFIGS["dit"], encoding), spread=0.2), images(1, 1, 8, 8), dit.grid_positions
     arguments = torch.tensor([300.0]), torch.tensor([4])
     wanted = network(x, *arguments)
-    monkeypatch.setattr(dit, "grid_positions", lambda r, c, device=None: plain(r, c, device) + torch.tensor([7.0, -3.0]))
+    monkeypatch.setattr(dit, "grid_positions", lambda r, c: plain(r, c) + torch.tensor([7.0, -3.0]))
     # two blocks of float32 sums over 16 tokens
     assert torch.allclose(network(x, *arguments), wanted, rtol=1e-4, atol=1e-5) is not moves
 

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import tiny
 import torch
 from click.testing import CliRunner, Result
 
+import harope_bench
 from harope_bench.cli import main
 
 VERBS = [
@@ -158,6 +160,12 @@ def test_unknown_names_offer_the_nearest(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_device_that_is_not_here_is_named(drawn: Path, tmp_path: Path) -> None:
+    for words in (["generate", "tiny", "--count", 2, "--out", tmp_path / "x"], ["eval", drawn]):
+        assert "--device cuda asked for" in run(*words, "--device", "cuda", exit_code=1).stderr
+
+
 def test_wrong_usage_exits_two(tmp_path: Path) -> None:
     run("generate", "tiny", exit_code=2)
     run("generate", "tiny", "--out", tmp_path, "--count", 0, exit_code=2)
@@ -184,16 +192,39 @@ def test_a_checkpoint_that_does_not_fit_lists_every_key(tmp_path: Path) -> None:
 
 
 def test_register_finds_what_the_keys_tell_and_asks_for_the_rest(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    save_file(load_file(tiny.weights(tmp_path / "h.safetensors", "harope")), tmp_path / "bare.safetensors")
-    run("register", "mine", "--weights", tmp_path / "bare.safetensors", "--config", "size=28", "--suite", "digits", "--steps", 2)
+    harope, axial = tiny.weights(tmp_path / "h.safetensors", "harope"), tiny.weights(tmp_path / "a.safetensors")
+    run("register", "mine", "--weights", harope, "--config", "size=28", "--suite", "digits", "--steps", 2)
     assert "0 failed" in run("generate", "mine", "--count", 2, "--out", tmp_path / "run").stdout
-    assert "registered already" in run("register", "mine", "--weights", tmp_path / "bare.safetensors", exit_code=1).stderr
-    save_file(load_file(tiny.weights(tmp_path / "a.safetensors")), tmp_path / "plain.safetensors")
-    assert "do not tell the encoding" in run("register", "other", "--weights", tmp_path / "plain.safetensors", exit_code=1).stderr
-    wrong = run("register", "other", "--weights", tmp_path / "bare.safetensors", "--encoding", "ape", "--config", "size=28", exit_code=1)
+    assert "registered already" in run("register", "mine", "--weights", harope, exit_code=1).stderr
+    assert "do not tell the encoding" in run("register", "other", "--weights", axial, exit_code=1).stderr
+    wrong = run("register", "other", "--weights", harope, "--encoding", "ape", "--config", "size=28", exit_code=1)
     assert "holds harope parameters, not ape" in wrong.stderr
+
+
+def test_what_was_trained_is_what_is_registered(tmp_path: Path) -> None:
+    """Equal keys do not tell qk_mode or the number of heads; the file's note does, and nothing may contradict it."""
+    recipe = (Path(harope_bench.__file__).parent / "training/recipes/digits-dit.toml").read_text()
+    for old, new in (("hidden = 64", "hidden = 16"), ("depth = 4", "depth = 1"), ("heads = 4", "heads = 2"), ("steps = 4500", "steps = 1")):
+        assert old in recipe
+        recipe = recipe.replace(old, new)
+    (tmp_path / "tiny.toml").write_text(recipe)
+    run("train", tmp_path / "tiny.toml", "--encoding", "harope", "--option", "qk_mode=same", "--out", tmp_path / "t")
+    weights = tmp_path / "t/digits-harope.safetensors"
+    facts = tomllib.loads(Path(run("register", "again", "--weights", weights).stdout.strip()).read_text())
+    assert (facts["options"], facts["config"]["heads"], facts["suite"], facts["scale"]) == ({"qk_mode": "same"}, 2, "digits", "micro")
+    for wrong in (["--option", "qk_mode=dual"], ["--config", "heads=1"], ["--encoding", "string"]):
+        assert "correct it" in run("register", "wrong", "--weights", weights, *wrong, exit_code=1).stderr
+
+
+def test_options_that_would_change_nothing_are_refused(drawn: Path) -> None:
+    for words in (["--seed", 7], ["--dtype", "float16"], ["--steps", 3]):
+        assert "would change nothing" in run("eval", drawn, *words, exit_code=1).stderr
+    assert "would score a part" in run("eval", drawn, "--count", 10, exit_code=1).stderr
+
+
+def test_several_tables_are_one_json_object() -> None:
+    found = json.loads(run("table", 1, 2, "--format", "json").stdout)["tables"]
+    assert [table["table"] for table in found] == ["T1", "T2"]
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "a..b", "x" * 101])
@@ -226,7 +257,6 @@ def test_an_unwritable_place_is_one_line_and_leaves_nothing(tmp_path: Path) -> N
     assert run("generate", "tiny", "--count", 2, "--out", "/proc/nowhere", exit_code=1).stderr
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_one_line_and_no_half_file(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
@@ -239,6 +269,9 @@ def test_a_full_disk_is_one_line_and_no_half_file(drawn: Path, monkeypatch: pyte
     message = run("eval", drawn, "--rescore", exit_code=1).stderr
     assert "No space left on device; free some space" in message
     assert set(drawn.rglob("*")) == before
+    message = run("generate", "tiny", "--count", 40, "--out", drawn, exit_code=1).stderr
+    assert "No space left on device; free some space" in message
+    assert not list(drawn.rglob("*.part"))
 
 
 def test_debug_shows_the_traceback() -> None:
@@ -263,7 +296,12 @@ def test_doctor_knows_the_shipped_things() -> None:
 @pytest.mark.parametrize("number", range(1, 11))
 @pytest.mark.parametrize("kind", ["md", "csv", "tex", "html", "json"])
 def test_every_published_table_prints_in_every_format(number: int, kind: str) -> None:
-    assert len(run("table", number, "--show", "published", "--format", kind).stdout) >= 100
+    from harope_bench.leaderboards.board import load_table
+
+    text = run("table", number, "--show", "published", "--format", kind).stdout
+    for row in load_table(str(number)).rows:
+        for printed in row.published.values():
+            assert printed.replace("%", r"\%" if kind == "tex" else "%") in text
 
 
 def test_paper_scale_says_what_it_lacks(tmp_path: Path) -> None:

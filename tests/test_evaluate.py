@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 
-from harope_bench.errors import OptionError, SampleError, StorageError, UnknownName
-from harope_bench.evaluate import evaluate, same_numbers
+from harope_bench.errors import OptionError, PlanMismatch, SampleError, StorageError, TooFewImages, UnknownName
+from harope_bench.evaluate import Asked, Scored, evaluate, same_numbers
 from harope_bench.generate import generate, make_plan
 from harope_bench.observe import shard_name
-from harope_bench.samples import encode, open_samples, to_adm, to_png
+from harope_bench.samples import Run, encode, open_samples, to_adm, to_png
 from harope_bench.suites.digits import PLUGIN as DIGITS
 from harope_bench.verify import verify
 
@@ -23,6 +24,10 @@ def run(tmp_path: Path) -> Path:
     plan = make_plan(tiny.registered(tmp_path / "weights"), None, {})
     generate(plan, range(50), tmp_path / "run")
     return tmp_path / "run"
+
+
+def score(target: Path, out: Path, evaluators: list[str] | None = None, count: int | None = None, **asked: Any) -> list[Scored]:
+    return evaluate(target, out, Asked("digits", **asked), evaluators, count)
 
 
 def real(folder: Path, count: int) -> Path:
@@ -43,15 +48,15 @@ def value(scored: list, metric: str) -> float:
 
 
 def test_real_digits_score_far_better_than_noise(run: Path, tmp_path: Path) -> None:
-    noise = evaluate(run, run, "digits")
-    truth = evaluate(real(tmp_path / "real", 200), tmp_path / "scored", "digits")
+    noise = score(run, run)
+    truth = score(real(tmp_path / "real", 200), tmp_path / "scored")
     assert value(truth, "fid") < value(noise, "fid") / 5
     assert value(truth, "is") > 5 > value(noise, "is")
     assert value(truth, "precision") > 0.6 > value(noise, "precision")
 
 
 def test_a_result_says_how_it_was_made(run: Path) -> None:
-    (scored,) = evaluate(run, run, "digits")
+    (scored,) = score(run, run)
     result = scored.result
     assert result.plan is not None
     assert (result.scale, result.judge.name, result.judge.judge_class) == ("micro", "digits-net", "micro")
@@ -64,62 +69,62 @@ def test_a_result_says_how_it_was_made(run: Path) -> None:
 
 
 def test_second_call_does_no_work_and_rescore_gives_the_same(run: Path) -> None:
-    (first,) = evaluate(run, run, "digits")
+    (first,) = score(run, run)
     stamp = first.path.stat().st_mtime_ns
-    (again,) = evaluate(run, run, "digits")
+    (again,) = score(run, run)
     assert (first.fresh, again.fresh) == (True, False)
     assert first.path.stat().st_mtime_ns == stamp
-    (rescored,) = evaluate(run, run, "digits", rescore=True)
+    (rescored,) = score(run, run, rescore=True)
     assert rescored.fresh
     assert same_numbers(first.result, rescored.result)
 
 
 def test_rescore_never_opens_a_network(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluate(run, run, "digits")
+    score(run, run)
     from harope_bench.judges.digits_net import DigitsNetJudge
 
     def forbidden(self: DigitsNetJudge, device: str = "cpu") -> None:
         raise AssertionError("a network was opened")
 
     monkeypatch.setattr(DigitsNetJudge, "open", forbidden)
-    evaluate(run, run, "digits", rescore=True)
+    score(run, run, rescore=True)
     (run / "observations/digits-net" / shard_name(0)).unlink()
     with pytest.raises(SampleError, match="without --rescore"):
-        evaluate(run, run, "digits", rescore=True)
+        score(run, run, rescore=True)
 
 
 def test_damaged_observations_are_made_again(run: Path) -> None:
-    (first,) = evaluate(run, run, "digits")
+    (first,) = score(run, run)
     (run / "observations/digits-net" / shard_name(0)).write_bytes(b"PK half a file")
     first.path.unlink()
-    (again,) = evaluate(run, run, "digits")
+    (again,) = score(run, run)
     assert same_numbers(first.result, again.result)
 
 
 def test_npz_folder_and_run_of_the_same_images_give_the_same_numbers(run: Path, tmp_path: Path) -> None:
     to_adm(open_samples(run), tmp_path / "run.npz")
     to_png(open_samples(run), tmp_path / "pngs")
-    (of_run,) = evaluate(run, run, "digits")
+    (of_run,) = score(run, run)
     for target in (tmp_path / "run.npz", tmp_path / "pngs"):
-        (other,) = evaluate(target, tmp_path / f"scored-{target.stem}", "digits")
+        (other,) = score(target, tmp_path / f"scored-{target.stem}")
         assert other.result.measurements == of_run.result.measurements
         assert other.result.plan is None
 
 
 def test_an_altered_image_is_refused_and_verify_says_no(run: Path) -> None:
     assert verify(run, 2).wrong == []
-    evaluate(run, run, "digits")
+    score(run, run)
     assert verify(run, 0).wrong == []
     (run / "images/000007.png").write_bytes((run / "images/000008.png").read_bytes())
     findings = verify(run, 0)
     assert any("image 7" in line for line in findings.wrong)
     (run / "observations/digits-net" / shard_name(0)).unlink()
     with pytest.raises(SampleError, match="image 7 .* is not the one that was drawn"):
-        evaluate(run, run, "digits")
+        score(run, run)
 
 
 def test_verify_finds_an_altered_score(run: Path) -> None:
-    (scored,) = evaluate(run, run, "digits")
+    (scored,) = score(run, run)
     facts = json.loads(scored.path.read_text())
     facts["measurements"][0]["value"] += 0.01
     scored.path.write_text(json.dumps(facts))
@@ -138,28 +143,102 @@ def test_verify_finds_images_that_are_not_of_the_plan(run: Path) -> None:
 
 def test_own_reference_is_used_and_named(run: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", mu=np.zeros(64), sigma=np.eye(64))
-    (scored,) = evaluate(run, run, "digits", reference=tmp_path / "mine.npz")
+    (scored,) = score(run, run, reference=tmp_path / "mine.npz")
     assert scored.result.reference == "mine.npz"
     assert scored.result.measured("precision").value is None  # type: ignore[union-attr]
     assert "images" in (scored.result.measured("precision").reason or "")  # type: ignore[union-attr]
     np.savez(tmp_path / "bad.npz", other=np.zeros(3))
     with pytest.raises(StorageError, match="wanted mu and sigma"):
-        evaluate(run, run, "digits", reference=tmp_path / "bad.npz")
+        score(run, run, reference=tmp_path / "bad.npz")
 
 
 def test_unknown_evaluator_and_wrong_suite_are_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnknownName, match="did you mean fidelity"):
-        evaluate(run, run, "digits", ["fidelty"])
+        score(run, run, evaluators=["fidelty"])
     monkeypatch.setattr(type(DIGITS), "judges", {})
     with pytest.raises(OptionError, match="no judge for evaluator"):
-        evaluate(run, run, "digits", ["fidelity"])
+        score(run, run, evaluators=["fidelity"])
 
 
 def test_failed_samples_are_counted(tmp_path: Path, run: Path) -> None:
     lines = (run / "samples.jsonl").read_text().splitlines()
     failed = {**json.loads(lines[4]), "status": "failed", "reason": "broke", "file": None, "sha256": None}
     (run / "samples.jsonl").write_text("\n".join([*lines[:4], json.dumps(failed), *lines[5:]]) + "\n")
-    (scored,) = evaluate(run, run, "digits")
+    (scored,) = score(run, run)
     fid = scored.result.measured("fid")
     assert fid is not None
     assert (fid.name, fid.n_asked, fid.n_scored, fid.n_failed) == ("fid-49", 50, 49, 1)
+
+
+def test_rules_that_an_evaluator_does_not_have_are_refused(run: Path) -> None:
+    with pytest.raises(OptionError, match="has official rules, not corrected"):
+        score(run, run, rules="corrected")
+
+
+def test_a_folder_of_results_belongs_to_its_images(run: Path, tmp_path: Path) -> None:
+    to_png(open_samples(run), tmp_path / "a")
+    to_png(open_samples(run, 40), tmp_path / "b")
+    score(tmp_path / "a", tmp_path / "out")
+    with pytest.raises(PlanMismatch, match="is of other images"):
+        score(tmp_path / "b", tmp_path / "out")
+    with pytest.raises(PlanMismatch, match="is of other images"):
+        score(tmp_path / "b", run) if score(run, run) else None
+    plan = open_samples(run).plan
+    assert plan is not None
+    generate(plan, range(60), run)  # the same run, grown
+    (grown,) = score(run, run)
+    assert grown.result.measured("fid").name == "fid-60"  # type: ignore[union-attr]
+
+
+def test_another_reference_does_not_replace_the_suites_own_result(run: Path, tmp_path: Path) -> None:
+    (own,) = score(run, run)
+    np.savez(tmp_path / "mine.npz", mu=np.zeros(64), sigma=np.eye(64))
+    (other,) = score(run, run, reference=tmp_path / "mine.npz")
+    assert own.path != other.path
+    assert own.path.is_file()
+
+
+def test_count_scores_exactly_the_first_so_many_or_says_why_not(run: Path, tmp_path: Path) -> None:
+    (part,) = score(run, tmp_path / "part", count=40)
+    assert part.result.measured("fid").name == "fid-40"  # type: ignore[union-attr]
+    with pytest.raises(OptionError, match="asked for 50 samples, --count 40 would score a part"):
+        score(run, run, count=40)
+    with pytest.raises(TooFewImages, match="holds 5 images, --count asks for 9"):
+        score(real(tmp_path / "five", 5), tmp_path / "x", count=9)
+
+
+def test_a_killed_run_can_be_scored_as_far_as_it_came(run: Path, tmp_path: Path) -> None:
+    Run(run).ask(range(80))
+    with pytest.raises(SampleError, match="80 asked, 30 missing"):
+        score(run, run)
+    (part,) = score(run, tmp_path / "part", count=50)
+    assert part.result.measured("fid").n_asked == 50  # type: ignore[union-attr]
+
+
+def test_when_everything_failed_the_reason_is_said(tmp_path: Path, run: Path) -> None:
+    lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    failed = [{**line, "status": "failed", "reason": "not finite", "file": None, "sha256": None} for line in lines]
+    (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in failed))
+    with pytest.raises(SampleError, match=r"all 50 samples .* failed \(not finite\)"):
+        score(run, run)
+
+
+def test_a_lost_list_of_requests_is_a_warning_not_a_loss(run: Path) -> None:
+    (run / "requests.jsonl").unlink()
+    (scored,) = score(run, run)
+    assert "requests.jsonl is gone" in scored.result.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "complaint"),
+    [
+        ("samples.jsonl", '{"index": "x"}', "line 51 is no record"),
+        ("requests.jsonl", '{"x": 1}', "line 2 says no indices"),
+        ("requests.jsonl", "[1]", "says no"),
+    ],
+)
+def test_a_line_that_is_something_else_is_named(run: Path, name: str, line: str, complaint: str) -> None:
+    with (run / name).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(SampleError, match=complaint):
+        open_samples(run)

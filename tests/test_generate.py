@@ -190,3 +190,63 @@ def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) ->
     assert partial >= 1
     left = {k: v for k, v in bits(tmp_path / "run").items() if not k.endswith(".part")}
     assert left == bits(tmp_path / "straight")
+
+
+def test_a_line_cut_by_a_power_failure_does_not_spoil_the_next(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+    for name in ("samples.jsonl", "requests.jsonl"):
+        with (tmp_path / "straight" / name).open("ab") as file:
+            file.write(b'{"index": 59, "fi')
+    generate(plan, range(60), tmp_path / "straight")
+    generate(plan, range(61), tmp_path / "straight")
+    assert len(open_samples(tmp_path / "straight").indices) == 61
+
+
+def test_steps_a_sampler_cannot_take_are_said_first(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="steps: .* give --steps"):
+        make_plan(tiny.registered(tmp_path / "weights"), None, {"steps": 0})
+
+
+def test_processes_on_one_folder_lose_nothing(plan: Plan, tmp_path: Path) -> None:
+    """Three real processes draw interleaved parts of one run at the same time."""
+    generate(plan, range(240), tmp_path / "straight")
+    parts = ["0-79", "80-159", "160-239"]
+    command = [sys.executable, "-m", "harope_bench.cli", "generate", "tiny", "--out", str(tmp_path / "run"), "--indices"]
+    running = [subprocess.Popen([*command, part], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for part in parts]
+    for process in running:
+        _, said = process.communicate()
+        assert process.returncode == 0, said
+    assert bits(tmp_path / "run") == bits(tmp_path / "straight")
+
+
+def test_a_finished_run_is_read_once_however_long(
+    plan: Plan, straight: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, records = [], Run.records
+    monkeypatch.setattr(Run, "records", lambda self: calls.append(1) or records(self))
+    generate(plan, range(60), tmp_path / "straight")
+    assert len(calls) <= 3
+
+
+def test_unsorted_and_repeated_indices_are_drawn_once(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+    drawn = generate(plan, [5, 3, 59, 3, *range(60)], tmp_path / "other", 7)
+    assert (drawn.asked, drawn.drawn) == (60, 60)
+    assert bits(tmp_path / "other") == straight
+
+
+def test_a_sampler_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"predicts velocity \(sampler flow\), ddpm needs noise"):
+        make_plan(tiny.registered(tmp_path / "weights"), None, {"sampler": "ddpm"})
+
+
+def test_a_setting_that_is_no_number_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="guidance: .* give --guidance another value"):
+        make_plan(tiny.registered(tmp_path / "weights"), None, {"guidance": float("nan")})
+
+
+def test_halves_that_a_kill_left_long_ago_are_swept(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
+    old, new = tmp_path / "straight/images/.000001.png.a.part", tmp_path / "straight/images/.000002.png.b.part"
+    for part in (old, new):
+        part.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    generate(plan, range(60), tmp_path / "straight")
+    assert (old.exists(), new.exists()) == (False, True)

@@ -50,7 +50,8 @@ def result() -> Result:
 
 EVERY = [
     checkpoint(), settings(), plan(), measurement(), result(), result().judge, result().provenance,
-    Request(index=0), SampleRecord(index=0), Metric(name="fid", title="FID", direction="lower", unit="none", decimals=2),
+    Request(index=0), SampleRecord(index=0, file="0.png"),
+    Metric(name="fid", title="FID", direction="lower", unit="none", decimals=2),
 ]  # fmt: skip
 
 
@@ -141,11 +142,13 @@ def test_the_plans_digest_changes_with_every_setting() -> None:
     assert len(digests) == 1 + len(OTHER)
 
 
-ELSEWHERE = {"weights": "/there/tiny.safetensors", "source": "copied"}
+# defaults, origin and whereabouts: the settings of the plan say what was really drawn with
+ELSEWHERE = {
+    "weights": "/there/tiny.safetensors", "source": "copied", "scale": "micro", "suite": "digits", "sampler": "ddpm", "steps": 50,
+    "guidance": 4.0, "recipe": "r", "recipe_sha256": "0" * 64, "training_seed": 1, "training_steps": 100,
+}  # fmt: skip
 OTHERWISE = {
     "name": "other", "backbone": "flux", "encoding": "ape", "options": {"qk_mode": "same"}, "config": {"hidden": 32}, "sha256": "cd" * 32,
-    "scale": "micro", "suite": "digits", "sampler": "ddpm", "steps": 50, "guidance": 4.0, "recipe": "r", "recipe_sha256": "0" * 64,
-    "training_seed": 1, "training_steps": 100,
 }  # fmt: skip
 
 
@@ -201,3 +204,10 @@ def test_options_keep_their_types() -> None:
     options = {"flag": True, "count": 3, "base": 3.0, "mode": "dual"}
     back = Checkpoint.model_validate_json(checkpoint(options=options).to_json()).options
     assert {k: (v, type(v)) for k, v in back.items()} == {k: (v, type(v)) for k, v in options.items()}
+
+
+def test_a_sample_record_has_a_file_or_a_reason() -> None:
+    with pytest.raises(ValidationError, match="without a file"):
+        SampleRecord(index=0)
+    with pytest.raises(ValidationError, match="without a reason"):
+        SampleRecord(index=0, status="failed")

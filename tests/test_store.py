@@ -234,7 +234,7 @@ def test_the_trap_of_these_tests_works(tmp_path: Path) -> None:
 
 def test_an_npz_of_python_objects_is_refused_unopened_and_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "bad.npz", good=np.zeros(3), bad=np.array([Trap(tmp_path / "mark")], dtype=object))
-    with pytest.raises(StorageError, match=r"bad\.npz: bad cannot be read .*allow_pickle"):
+    with pytest.raises(StorageError, match=r"bad\.npz: bad cannot be read .*Python objects"):
         store.load_arrays(tmp_path / "bad.npz")
     assert not (tmp_path / "mark").exists()
 
@@ -308,8 +308,8 @@ def test_weights_come_back_from_both_formats(tmp_path: Path) -> None:
 def test_equal_weights_and_notes_give_equal_bytes_that_others_can_read(tmp_path: Path) -> None:
     state = {"b": torch.arange(3.0).half(), "a": torch.arange(10.0).reshape(2, 5).T, "n": torch.tensor(7)}
     note = {f"key{i}": "ä" * i for i in range(6)}  # safetensors itself would write them in another order each time
-    orders = (list(state), list(reversed(state)))
-    data = {store.weights_bytes({k: state[k] for k in order}, dict(reversed(note.items()))) for order in orders for _ in range(5)}
+    turned = dict(reversed(state.items())), dict(reversed(note.items()))
+    data = {store.weights_bytes(weights, words) for weights, words in ((state, note), turned) for _ in range(5)}
     assert len(data) == 1
     path = tmp_path / "w.safetensors"
     path.write_bytes(data.pop())

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from harope_bench import registry
-from harope_bench.errors import OptionError, PlanMismatch, UnknownName
+from harope_bench.errors import BenchError, OptionError, PlanMismatch, UnknownName, WeightsError
 from harope_bench.records import Checkpoint
 from harope_bench.store import sha256_file
 from harope_bench.tomlfile import toml_text
@@ -327,3 +327,13 @@ def test_facts_come_back_from_their_toml(facts: dict[str, Any]) -> None:
     back = tomllib.loads(toml_text(facts))
     assert back == facts
     assert {k: type(v) for k, v in back.items()} == {k: type(v) for k, v in facts.items()}
+
+
+def test_a_damaged_snapshot_and_a_diverged_loss_are_one_line(tmp_path: Path) -> None:
+    network, schedule = torch.nn.Linear(1, 1), Schedule(steps=3, batch=1, lr=0.1, warmup=0, clip=1.0, seed=0, snapshot=10)
+    trainer = loop.Trainer(network, schedule, 0.9, tmp_path, "me")
+    with pytest.raises(BenchError, match="the loss is nan at step 0"):
+        trainer.run(lambda net, rng: net(torch.full((1, 1), float("nan"))).sum(), "t")
+    (tmp_path / "snapshot.pt").write_bytes(b"half a file")
+    with pytest.raises(WeightsError, match="delete it or pass --no-resume"):
+        trainer.resume()

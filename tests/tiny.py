@@ -20,7 +20,7 @@ def weights(path: Path, encoding: str = "rope-axial", seed: int = 0) -> Path:
         torch.manual_seed(seed)
         network = registry.load("backbones", "dit").build(encoding, {}, CONFIG)
         state = {k: v + 0.2 * torch.randn_like(v) for k, v in network.state_dict().items()}
-    save_file(state, path, metadata={"backbone": "dit", "encoding": encoding})
+    save_file(state, path)
     return path
 
 
@@ -28,5 +28,5 @@ def registered(folder: Path, name: str = "tiny", encoding: str = "rope-axial", s
     """Registers such weights in the home that HAROPE_BENCH_HOME names, and returns the name."""
     folder.mkdir(parents=True, exist_ok=True)
     path = weights(folder / f"{name}.safetensors", encoding, seed)
-    register(name, path, config={"heads": CONFIG["heads"], "size": CONFIG["size"]}, drawing=DRAWING)
+    register(name, path, {"encoding": encoding, "config": {"heads": CONFIG["heads"], "size": CONFIG["size"]}, **DRAWING})
     return name

@@ -20,7 +20,7 @@ from harope_bench import registry
 from harope_bench.backbones.base import Clue, Drawn
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError
-from harope_bench.records import Checkpoint, Option, Request, Settings
+from harope_bench.records import Checkpoint, Option, Request, Settings, fault
 from harope_bench.samplers.base import index_generator, unit_noise
 from harope_bench.store import fit
 
@@ -47,19 +47,15 @@ def configure(options: Mapping[str, Any]) -> Config:
     try:
         config = Config(**options)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise OptionError(
-            f"dit config {'.'.join(map(str, first['loc']))}: {first['msg']}; its fields: {', '.join(Config.model_fields)}"
-        ) from error
+        raise OptionError(f"dit config {fault(error)}; its fields: {', '.join(Config.model_fields)}") from error
     if config.hidden % config.heads:
         raise OptionError(f"dit hidden {config.hidden} does not divide into {config.heads} heads; choose another number")
     return config
 
 
-def grid_positions(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
-    """Row-major coordinates (rows * columns, 2), float32: row, column."""
-    axes = (torch.arange(rows, device=device), torch.arange(columns, device=device))
-    return torch.cartesian_prod(*axes).float()
+def grid_positions(rows: int, columns: int) -> Tensor:
+    """Row-major coordinates (rows * columns, 2), float32, on the CPU: row, column."""
+    return torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -207,7 +203,7 @@ class DiT(nn.Module):
     def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
         """Prediction (B, C, H, W) for images (B, C, H, W), times (B,) and labels (B,); H, W divisible by patch."""
         rows, columns = x.shape[2] // self.config.patch, x.shape[3] // self.config.patch
-        positions = grid_positions(rows, columns, x.device)
+        positions = grid_positions(rows, columns)
         tokens = self.encoding.embed(self.x_embedder(x), positions)  # (B, N, hidden)
         c = self.t_embedder(time) + self.y_embedder(labels)  # (B, hidden)
         for layer, block in enumerate(self.blocks):
@@ -271,7 +267,7 @@ class DitBackbone:
     def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
         """Sizes and, for encodings with parameters, the encoding, read off the keys."""
         needed = ("x_embedder.proj.weight", "y_embedder.embedding_table.weight", "blocks.0.attn.qkv.weight")
-        if any(key not in state for key in needed):
+        if any(key not in state for key in needed) or state[needed[0]].dim() != 4:
             return None
         hidden, channels, patch, _ = state[needed[0]].shape
         config: dict[str, Option] = {

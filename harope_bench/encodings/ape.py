@@ -28,10 +28,10 @@ class Ape(base.Encoding):
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Tokens (B, N, width) plus the table at these positions."""
         planes = base.axis_split(tokens.shape[-1], positions.shape[1], "ape")
-        frequencies = base.spectrum(planes, self.options.base).to(positions.device)
-        angles = positions.double().flip(1)[:, :, None] * frequencies  # (N, axes, planes), last axis first
+        frequencies = base.spectrum(planes, self.options.base)
+        angles = positions.cpu().double().flip(1)[:, :, None] * frequencies  # (N, axes, planes), last axis first
         table = torch.cat((angles.sin(), angles.cos()), -1).flatten(1)  # (N, width)
-        return tokens + table.float().to(tokens.dtype)
+        return tokens + table.float().to(tokens)
 
 
 PLUGIN = Ape

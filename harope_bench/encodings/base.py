@@ -1,7 +1,8 @@
 """The contract of a positional encoding, and the rotation that most of them share.
 
 An encoding sees `positions`, an (N, axes) tensor of coordinates (row, column), never a grid size.
-It belongs to one model and holds the parameters of all its layers.
+It belongs to one model and holds the parameters of all its layers. Angles are made on the CPU in float64 and
+only their cosines and sines go to the device: equal on every device, and some devices know no float64.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def turn(x: Tensor, angles: Tensor) -> Tensor:
     Returns:
         Same shape and dtype as x; the products are taken in float32.
     """
-    cos, sin = angles.cos().float(), angles.sin().float()
+    cos, sin = angles.cos().float().to(x.device), angles.sin().float().to(x.device)
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # (B, heads, N, head_dim/2) each
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
 
@@ -120,5 +121,5 @@ def axial_angles(positions: Tensor, head_dim: int, base: float, what: str) -> Te
 
     Source: paper equation 3; the release's model/models_HARoPE.py:265-282 has the same order (row first).
     """
-    frequencies = spectrum(axis_split(head_dim, positions.shape[1], what), base).to(positions.device)
-    return (positions.double()[:, :, None] * frequencies).flatten(1)  # (N, axes * planes)
+    frequencies = spectrum(axis_split(head_dim, positions.shape[1], what), base)
+    return (positions.cpu().double()[:, :, None] * frequencies).flatten(1)  # (N, axes * planes)

@@ -11,7 +11,7 @@ from harope_bench.encodings import base
 
 def raster(positions: Tensor) -> Tensor:
     """Raster index (N,) of positions (N, 2): row * width + column, width read off the columns present."""
-    rows, columns = positions.double().unbind(1)
+    rows, columns = positions.cpu().double().unbind(1)
     width = columns.max() - columns.min() + 1
     return rows * width + columns
 
@@ -35,7 +35,7 @@ class RopeVanilla(base.Encoding):
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, heads, N, head_dim) turned by raster index times frequency."""
         frequencies = base.spectrum(base.axis_split(q.shape[-1], 1, "rope-vanilla"), self.options.base)
-        angles = torch.outer(raster(positions), frequencies.to(positions.device))  # (N, head_dim/2)
+        angles = torch.outer(raster(positions), frequencies)  # (N, head_dim/2)
         return base.turn(q, angles), base.turn(k, angles)
 
 

@@ -31,10 +31,10 @@ class VideoRope(base.Encoding):
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, heads, N, head_dim), planes alternating between row and column."""
         planes = base.axis_split(q.shape[-1], 1, "videorope")
-        frequencies = base.spectrum(planes, self.options.base).to(positions.device)
+        frequencies = base.spectrum(planes, self.options.base)
         moving = planes - round(planes * self.options.temporal)
-        axis = torch.arange(planes, device=positions.device) % positions.shape[1]  # 0 row, 1 column
-        angles = positions.double()[:, axis] * frequencies  # (N, planes)
+        axis = torch.arange(planes) % positions.shape[1]  # 0 row, 1 column
+        angles = positions.cpu().double()[:, axis] * frequencies  # (N, planes)
         angles[:, moving:] = 0.0
         return base.turn(q, angles), base.turn(k, angles)
 

@@ -41,6 +41,7 @@ class Evaluator(Protocol):
     version: int
     profile: str
     parity: str
+    rules: tuple[str, ...]
     metrics: tuple[Metric, ...]
 
     def score(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> Score:

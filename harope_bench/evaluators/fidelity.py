@@ -54,6 +54,7 @@ class Fidelity:
 
     version = 2
     profile = "adm-exact"
+    rules = ("official",)  # ADM's; no corrected form is defined
     parity = (
         "formulas of openai/guided-diffusion:evaluations/evaluator.py, which the tests do not run; held in tests/test_fidelity.py: "
         "FID to scipy sqrtm and torch-fidelity 0.4 (1e-9 relative), IS to torch-fidelity in the same blocks (1e-12 relative), "

@@ -13,7 +13,7 @@ from harope_bench.compare import Side
 from harope_bench.errors import OptionError, StorageError
 from harope_bench.pairing import Found, arrays_of, beside
 from harope_bench.provenance import now, provenance
-from harope_bench.records import Provenance, Record, Result
+from harope_bench.records import Provenance, Record, Result, fault
 from harope_bench.store import check_hash, disk, make_folder, sha256_file, write_arrays, write_text
 
 
@@ -44,10 +44,8 @@ def open_side(path: Path) -> Side:
     try:
         found = Baseline.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "file"
         raise StorageError(
-            f"{path} is no baseline ({place}: {first['msg']}); write one: harope-bench gate {path} RUN --update --reason ..."
+            f"{path} is no baseline ({fault(error)}); write one: harope-bench gate {path} RUN --update --reason ..."
         ) from error
     run = tuple(Found(result, path) for result in found.results)
     for item in run:

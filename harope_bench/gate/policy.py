@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from harope_bench.errors import OptionError
-from harope_bench.records import Record
+from harope_bench.records import Record, fault
 from harope_bench.registry import read_toml
 
 PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
@@ -67,5 +67,4 @@ def read(path: Path | None) -> Policy:
     try:
         return Policy.model_validate(facts)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise OptionError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; see docs/gate.md") from error
+        raise OptionError(f"{path}: {fault(error)}; see docs/gate.md") from error

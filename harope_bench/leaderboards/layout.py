@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from harope_bench import registry
 from harope_bench.errors import BenchError
-from harope_bench.records import Name, Option, Record
+from harope_bench.records import Name, Option, Record, fault
 
 PAPER = Path(__file__).parent / "paper"
 DASH = "\N{EN DASH}"
@@ -218,9 +218,7 @@ def check_table(facts: Any, origin: str) -> Table:
     try:
         return Table.model_validate(facts)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "table"
-        raise BenchError(f"table of {origin}: {place}: {first['msg']}; correct the field") from error
+        raise BenchError(f"table of {origin}: {fault(error)}; correct the field") from error
 
 
 @lru_cache(maxsize=1)

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from harope_bench.leaderboards.board import Board, Cell
+from harope_bench.leaderboards.board import EVIDENCE, Board, Cell
 from harope_bench.leaderboards.layout import DASH, Column, Row, decimals_of
 
 Kind = Literal["head", "published", "measured", "delta"]
+BOLD_RULE = "Bold: best of its block by printed value (ours; the paper's own type was not kept)."
 MINUS = "\N{MINUS SIGN}"
 GLYPHS = {"better": "▲", "worse": "▼", "not resolved": "○", "not comparable": "\N{MULTIPLICATION SIGN}"}
 
@@ -211,3 +212,18 @@ def glyph(verdict: str) -> str:
     """The sign of a verdict and its word, without the reason in brackets."""
     word = verdict.split(" (")[0]
     return f"{GLYPHS[word]} {word}"
+
+
+def legend(board: Board) -> list[str]:
+    """Sentences under the table that belong to no cell."""
+    lines = [board.table.note] if board.table.note else []
+    if board.show != "measured" and board.table.best_by_value:
+        lines.append(BOLD_RULE)
+    if board.compared:
+        lines.append(f"Evidence {EVIDENCE}")
+    return lines
+
+
+def title(board: Board) -> str:
+    """Number and title of the table."""
+    return f"{board.table.name}. {board.table.title}" if board.table.number else board.table.title

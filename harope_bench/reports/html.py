@@ -17,9 +17,9 @@ from harope_bench.leaderboards.layout import DASH, Column, load_tables
 from harope_bench.leaderboards.matching import SCALES, Found, pick
 from harope_bench.reports import figures, gallery
 from harope_bench.reports.card import Card, Check, cards, checks, span
-from harope_bench.reports.grid import GLYPHS, kinds, shown_error, signed
+from harope_bench.reports.grid import GLYPHS, kinds, shown_error, signed, title
 from harope_bench.reports.runs import Run, read_runs
-from harope_bench.reports.tables import anchor, environment, render, table_page, title
+from harope_bench.reports.tables import anchor, environment, render, table_page
 from harope_bench.store import write_text
 
 WORDS = ("better", "worse", "not resolved", "not comparable")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 
 from harope_bench.leaderboards.board import Board
-from harope_bench.reports.grid import Grid, Span, View, lay_out
-from harope_bench.reports.tables import legend, title
+from harope_bench.reports.grid import Grid, Span, View, lay_out, legend, title
 
 SPECIAL = {
     "\\": r"\textbackslash{}",

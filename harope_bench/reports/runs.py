@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from harope_bench.errors import StorageError
 from harope_bench.leaderboards.matching import Found, collect
-from harope_bench.records import Plan, SampleRecord
+from harope_bench.records import Plan, SampleRecord, fault
 from harope_bench.store import disk, read_lines
 
 
@@ -65,10 +65,7 @@ def _plan(path: Path) -> Plan | None:
     try:
         return Plan.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise StorageError(
-            f"{path} is not a plan ({'.'.join(map(str, first['loc']))}: {first['msg']}); restore it or move the run away"
-        ) from error
+        raise StorageError(f"{path} is not a plan ({fault(error)}); restore it or move the run away") from error
 
 
 def _samples(folder: Path) -> tuple[SampleRecord, ...]:
@@ -77,7 +74,7 @@ def _samples(folder: Path) -> tuple[SampleRecord, ...]:
     try:
         records = {record.index: record for record in map(SampleRecord.model_validate, read_lines(path))}
     except ValidationError as error:
-        raise StorageError(f"{path} holds a line that is not a sample ({error.errors()[0]['msg']}); delete the line") from error
+        raise StorageError(f"{path} holds a line that is not a sample ({fault(error)}); delete the line") from error
     if records or path.exists():
         return tuple(records[index] for index in sorted(records))
     pictures = sorted(folder.glob("images/*.png")) or sorted(folder.glob("*.png"))

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from harope_bench.errors import UnknownName
 from harope_bench.leaderboards.board import EVIDENCE, Board, Cell, Comparison
-from harope_bench.reports.grid import Grid, Leaf, View, lay_out, source_title
+from harope_bench.reports.grid import Grid, Leaf, View, lay_out, legend, source_title, title
+from harope_bench.reports.latex import latex
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-BOLD_RULE = "Bold: best of its block by printed value (ours; the paper's own type was not kept)."
 
 
 def render(board: Board, kind: str) -> str:
@@ -30,21 +29,6 @@ def render(board: Board, kind: str) -> str:
     if kind not in FORMATS:
         raise UnknownName("format", kind, FORMATS)
     return FORMATS[kind](board)
-
-
-def legend(board: Board) -> list[str]:
-    """Sentences under the table that belong to no cell."""
-    lines = [board.table.note] if board.table.note else []
-    if board.show != "measured" and board.table.best_by_value:
-        lines.append(BOLD_RULE)
-    if board.compared:
-        lines.append(f"Evidence {EVIDENCE}")
-    return lines
-
-
-def title(board: Board) -> str:
-    """Number and title of the table."""
-    return f"{board.table.name}. {board.table.title}" if board.table.number else board.table.title
 
 
 def markdown(board: Board) -> str:
@@ -232,10 +216,4 @@ def environment() -> Environment:
     )
 
 
-def _latex(board: Board) -> str:
-    from harope_bench.reports.latex import latex
-
-    return latex(board)
-
-
-FORMATS: dict[str, Callable[[Board], str]] = {"md": markdown, "csv": comma_separated, "tex": _latex, "html": html, "json": as_json}
+FORMATS: dict[str, Callable[[Board], str]] = {"md": markdown, "csv": comma_separated, "tex": latex, "html": html, "json": as_json}

@@ -21,10 +21,15 @@ class Pair(NamedTuple):
 
 
 class Sampler(Protocol):
-    """Stateless; the noise of row i comes from generators[i] alone."""
+    """Stateless; the noise of row i comes from generators[i] alone. `predicts` names what the network is trained to say."""
+
+    predicts: str
 
     def pair(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> Pair:
         """Example for clean images (B, ...), unit noise of that shape and uniform (B,) in [0, 1)."""
+
+    def check(self, steps: int) -> None:
+        """Raises OptionError if it cannot draw in so many steps."""
 
     def sample(self, network: Network, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
         """Images (B, ...) drawn from unit noise (B, ...) in `steps` calls of the network."""

@@ -26,9 +26,11 @@ class Ddpm:
     """x_t = sqrt(a_t) x + sqrt(1 - a_t) noise; the network predicts the noise.
 
     Source: Ho et al. 2020 (arXiv 2006.11239), betas 1e-4 to 0.02; respacing as in Nichol and
-    Dhariwal 2021. The variance is the posterior's; nothing is clipped.
+    Dhariwal 2021. The variance is the posterior's; nothing is clipped. With few
+    steps it draws too narrow even from a perfect network (18% at 50 steps on a Gaussian).
     """
 
+    predicts = "noise"
     alphas: Tensor
 
     def __init__(self) -> None:
@@ -40,6 +42,10 @@ class Ddpm:
         step = (uniform * TRAINED).long().clamp(max=TRAINED - 1)
         a = beside(self.alphas[step.cpu()].to(clean), clean)
         return Pair(a.sqrt() * clean + (1 - a).sqrt() * noise, step.to(clean.dtype), noise)
+
+    def check(self, steps: int) -> None:
+        """Raises OptionError outside 1 to 1000 steps."""
+        kept(steps)
 
     def sample(self, network: Network, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
         """Ancestral sampling; each row's step noise comes from its own generator."""

@@ -19,12 +19,17 @@ class Flow:
     Source: Liu et al. 2022, arXiv 2209.03003; times are logit-normal in training (Esser et al. 2024).
     """
 
+    predicts = "velocity"
+
     def pair(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> Pair:
         """Example at time t = sigmoid of a standard normal quantile of `uniform`."""
         normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6)).to(clean.dtype)
         time = normal.sigmoid()
         t = beside(time, clean)
         return Pair((1 - t) * clean + t * noise, time * TIME_SCALE, noise - clean)
+
+    def check(self, steps: int) -> None:
+        """Any number of steps will do."""
 
     def sample(self, network: Network, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
         """Euler integration from time 1 to 0 in equal steps; no noise is added on the way."""

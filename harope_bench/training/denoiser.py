@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -30,26 +31,31 @@ def train(recipe: Denoiser, recipe_sha256: str, encoding: str, options: dict[str
     if resume:
         trainer.resume()
     average = trainer.run(denoising_loss(recipe), name)
-    note = {"backbone": recipe.backbone, "encoding": encoding, "recipe_sha256": recipe_sha256}
-    data = weights_bytes({k: v.half() for k, v in average.items()}, note)
-    checkpoint = Checkpoint(
-        name=name,
-        backbone=recipe.backbone,
-        encoding=encoding,
-        options=options,
-        config=recipe.config,
-        weights=f"{name}.safetensors",
-        sha256=sha256_bytes(data),
-        source=f"harope-bench train {recipe.name} --encoding {encoding}",
-        scale="micro",
-        suite=recipe.suite,
-        sampler=recipe.sampler,
-        steps=recipe.draw_steps,
-        guidance=recipe.guidance,
-        recipe=recipe.name,
-        recipe_sha256=recipe_sha256,
-        training_seed=recipe.schedule.seed,
-        training_steps=recipe.schedule.steps,
+    facts = {
+        "backbone": recipe.backbone,
+        "encoding": encoding,
+        "options": options,
+        "config": recipe.config,
+        "scale": "micro",
+        "suite": recipe.suite,
+        "sampler": recipe.sampler,
+        "steps": recipe.draw_steps,
+        "guidance": recipe.guidance,
+        "recipe": recipe.name,
+        "recipe_sha256": recipe_sha256,
+        "training_seed": recipe.schedule.seed,
+        "training_steps": recipe.schedule.steps,
+    }
+    # the facts travel in the file: equal keys do not tell qk_mode, heads or the sampler
+    data = weights_bytes({k: v.half() for k, v in average.items()}, {"checkpoint": json.dumps(facts, sort_keys=True)})
+    checkpoint = Checkpoint.model_validate(
+        {
+            "name": name,
+            **facts,
+            "weights": f"{name}.safetensors",
+            "sha256": sha256_bytes(data),
+            "source": f"harope-bench train {recipe.name} --encoding {encoding}",
+        }
     )
     write_bytes(folder / checkpoint.weights, data)
     write_text(folder / f"{name}.toml", toml_text(checkpoint.model_dump(mode="json", exclude_none=True)))

@@ -13,8 +13,8 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from harope_bench.errors import PlanMismatch
-from harope_bench.store import make_folder, write_bytes, write_text
+from harope_bench.errors import BenchError, PlanMismatch, WeightsError
+from harope_bench.store import first_line, make_folder, write_bytes, write_text
 from harope_bench.training.recipe import Schedule
 
 LOG_EVERY = 10  # steps averaged into one line of the loss log
@@ -55,11 +55,13 @@ class Trainer:
         """
         if not self.snapshot.exists():
             return 0
-        state = torch.load(self.snapshot, weights_only=True)
-        if state["identity"] != self.identity:
-            raise PlanMismatch(
-                f"{self.snapshot} is of {state['identity']}, asked for {self.identity}; choose another --out or pass --no-resume"
-            )
+        try:
+            state = torch.load(self.snapshot, weights_only=True)
+            identity = state["identity"]
+        except Exception as error:  # the unpickler fails in a dozen ways on damaged bytes
+            raise WeightsError(f"{self.snapshot} cannot be read ({first_line(error)}); delete it or pass --no-resume") from error
+        if identity != self.identity:
+            raise PlanMismatch(f"{self.snapshot} is of {identity}, asked for {self.identity}; choose another --out or pass --no-resume")
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.step, self.log = state["average"], state["step"], state["log"]
@@ -102,6 +104,8 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate(self.schedule, self.step)
         value = loss(self.network, step_generator(self.schedule.seed, self.step))
+        if not value.isfinite():
+            raise BenchError(f"the loss is {float(value.detach())} at step {self.step}; lower lr in the recipe and train with --no-resume")
         self.optimiser.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip)

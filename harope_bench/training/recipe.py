@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from harope_bench import registry
 from harope_bench.errors import OptionError
-from harope_bench.records import Name, Option, Record
+from harope_bench.records import Name, Option, Record, fault
 from harope_bench.store import sha256_bytes
 
 
@@ -73,10 +73,11 @@ def read_recipe(name: str) -> tuple[Denoiser | Classifier | Moments, str]:
     """
     path = Path(name) if name.endswith(".toml") else registry.find("recipes", name).path
     assert path is not None
+    if not path.is_file():
+        raise OptionError(f"recipe {path} is not there; give a recipe's name or the path of its TOML")
     facts = registry.read_toml(path)
     try:
         recipe: Denoiser | Classifier | Moments = TypeAdapter(Recipe).validate_python(facts)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise OptionError(f"recipe {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise OptionError(f"recipe {path}: {fault(error)}; correct the field") from error
     return recipe, sha256_bytes(path.read_bytes())

@@ -80,11 +80,11 @@ def doctor(json_: bool) -> None:
 @click.option("--option", "options", type=KeyValue(), multiple=True, help="Option of the encoding, key=value.")
 @click.option("--config", type=KeyValue(), multiple=True, help="Size of the backbone the keys do not tell (heads, size), key=value.")
 @click.option("--suite", help="Suite it was trained for; eval and generate then need no --suite.")
-@click.option("--sampler", default="flow", help="Sampler it was trained for.")
-@click.option("--steps", type=click.IntRange(1), default=50, help="Default sampler steps.")
-@click.option("--guidance", type=click.FloatRange(0), default=1.0, help="Default guidance scale.")
-@click.option("--scale", type=click.Choice(["micro", "paper"]), default="paper", help="What its numbers count as.")
-def register(name: str, weights: Path, backbone: str | None, encoding: str | None, options: Any, config: Any, **drawing: Any) -> None:
+@click.option("--sampler", help="Sampler it was trained for; flow if neither this nor the file says.")
+@click.option("--steps", type=click.IntRange(1), help="Default sampler steps; 50 if neither this nor the file says.")
+@click.option("--guidance", type=click.FloatRange(0), help="Default guidance scale; 1 if neither this nor the file says.")
+@click.option("--scale", type=click.Choice(["micro", "paper"]), help="What its numbers count as; paper if neither this nor the file says.")
+def register(name: str, weights: Path, options: Any, config: Any, **said: Any) -> None:
     """Register weights under NAME, with their sha256, after loading them strictly once.
 
     \b
@@ -93,9 +93,7 @@ def register(name: str, weights: Path, backbone: str | None, encoding: str | Non
     from harope_bench import registry
     from harope_bench.catalogue import register
 
-    registry.find("samplers", drawing["sampler"])
-    if drawing["suite"] is None:
-        del drawing["suite"]
-    else:
-        registry.find("suites", drawing["suite"])
-    click.echo(register(name, weights, backbone, encoding, dict(options), dict(config), drawing))
+    for kind in ("sampler", "suite"):
+        if said[kind] is not None:
+            registry.find(f"{kind}s", said[kind])
+    click.echo(register(name, weights, {**said, "options": dict(options), "config": dict(config)}))

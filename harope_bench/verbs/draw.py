@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from harope_bench.errors import TooFewImages
 from harope_bench.verbs.options import NO, Indices, Sides, as_json, drawing_options, dump
 
 
@@ -75,7 +74,9 @@ def wanted_indices(suite: str, count: int | None, indices: list[int] | None) -> 
     multiple=True,
     help="Side in pixels, several make a run each (28,56); the suite's own if left out.",
 )
-@click.option("--count", type=click.IntRange(1), help="Samples to draw if TARGET is a checkpoint; the suite's own number if left out.")
+@click.option(
+    "--count", type=click.IntRange(1), help="Samples 0 to COUNT - 1; all of a target, the suite's own number of a checkpoint if left out."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; the target itself, or runs/NAME.")
 @click.option("--json", "json_", is_flag=True, help="One JSON object.")
 def eval_(
@@ -97,7 +98,7 @@ def eval_(
     \b
     harope-bench eval digits-harope --suite digits --count 500 --out runs/harope
     """
-    from harope_bench.evaluate import evaluate
+    from harope_bench.evaluate import Asked, evaluate
 
     names = evaluators.split(",") if evaluators else None
     wanted = [side for group in sides for side in group]
@@ -105,7 +106,8 @@ def eval_(
     for side in wanted or (None,):
         below = None if len(wanted) < 2 else (out or Path("runs") / Path(target).stem) / f"r{side}"
         place, folder, known = resolve(target, suite, below or out, count, batch, {**drawing, "resolution": side})
-        scored += evaluate(place, folder, known, names, reference, rules, rescore, drawing["device"])
+        asked = Asked(known, reference, rules, rescore, drawing["device"])
+        scored += evaluate(place, folder, asked, names, count)
     if json_:
         click.echo(as_json({"results": [{"path": str(s.path), "fresh": s.fresh, "result": dump(s.result)} for s in scored]}))
         return
@@ -132,7 +134,7 @@ def resolve(
         folder = out or Path("runs") / target
         generate(plan, wanted_indices(plan.suite, count, None), folder, batch)
         return folder, folder, plan.suite
-    if given := sorted(key for key in ("resolution", "steps", "guidance", "sampler") if drawing[key] is not None):
+    if given := sorted(key for key in ("resolution", "steps", "guidance", "sampler", "seed", "dtype") if drawing[key] is not None):
         raise OptionError(f"{target} is drawn already, --{given[0]} would change nothing; leave it out or give a checkpoint's name")
     run = path.is_dir() and (path / PLAN).exists()
     found = Run(path).plan if run else None
@@ -188,10 +190,6 @@ def convert(source: Path, target: Path, to: str, count: int | None) -> None:
     """
     from harope_bench.samples import open_samples, to_adm, to_png
 
-    samples = open_samples(source)
-    if count is not None:
-        if count > len(samples.indices):
-            raise TooFewImages(f"{source} holds {len(samples.indices):,} images, --count asks for {count:,}; lower it")
-        samples = samples.first(count)
+    samples = open_samples(source, count)
     (to_adm if to == "adm" else to_png)(samples, target)
     click.echo(f"{target}: {len(samples.indices):,} images")

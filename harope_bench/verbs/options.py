@@ -34,7 +34,7 @@ class Sides(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A tuple of positive integers; a usage error otherwise."""
         parts = str(value).split(",")
-        if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
             self.fail(f"{value!r} is no resolution; write 28 or 28,56", param, ctx)
         return tuple(int(part) for part in parts)
 
@@ -62,10 +62,10 @@ def drawing_options(verb: Any) -> Any:
         click.option("--steps", type=click.IntRange(1), help="Sampler steps; the checkpoint's own if left out."),
         click.option("--guidance", type=click.FloatRange(0), help="Guidance scale, 1 is none; the checkpoint's own if left out."),
         click.option("--sampler", help="Sampler; the checkpoint's own if left out."),
-        click.option("--seed", type=click.IntRange(0), default=0, help="Base seed; sample i is a function of it and i."),
+        click.option("--seed", type=click.IntRange(0), help="Base seed, 0 if left out; sample i is a function of it and i."),
         click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the networks run."),
         click.option(
-            "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", help="Precision of the drawing network."
+            "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Precision of the drawing network, float32 if left out."
         ),
         click.option("--batch", type=click.IntRange(1), help="Samples between two writes (whole tiles); changes no pixel."),
     ]

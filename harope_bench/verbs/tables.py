@@ -25,9 +25,12 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any) ->
     if show in ("measured", "both") and runs is None:
         raise click.UsageError(f"--show {show} needs --runs DIR")
     results = board.collect(runs) if runs else []
-    for name in names:
-        built = board.build(board.load_table(name), results, show or ("both" if runs else "published"))
-        click.echo(tables.render(built, format_))
+    texts = [
+        tables.render(board.build(board.load_table(name), results, show or ("both" if runs else "published")), format_) for name in names
+    ]
+    if format_ == "json" and len(texts) > 1:
+        texts = [f'{{"tables": [\n{",".join(texts)}]}}\n']  # several tables are still one object
+    click.echo("\n".join(texts), nl=False)
 
 
 @click.command()

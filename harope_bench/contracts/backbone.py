@@ -1,0 +1,246 @@
+"""The contract of a backbone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harope_bench.contracts.complaints import Complaints
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from harope_bench.backbones.base import Drawer
+    from harope_bench.records import Checkpoint, Request, Settings
+
+
+class _Trial(NamedTuple):
+    """What a backbone is tried with."""
+
+    checkpoint: Checkpoint
+    settings: Settings
+    state: dict[str, Tensor]
+
+
+def check_backbone(
+    name: str,
+    config: Mapping[str, Any],
+    encoding: str = "rope-axial",
+    options: Mapping[str, Any] | None = None,
+    resolution: int | None = None,
+    sampler: str = "flow",
+    request: Callable[[int], Request] | None = None,
+) -> None:
+    """Holds a registered backbone to the contract of backbones/base.py: built small, given random weights, drawn from.
+
+    Args:
+        name: a registered backbone.
+        config: sizes of a small network.
+        encoding: the encoding it is built with.
+        options: of that encoding.
+        resolution: of the images; the config's `size` if not given.
+        sampler: what it is drawn with, in two steps.
+        request: the request of an index; by default labels run through the config's `classes`, prompts name the index.
+
+    Raises:
+        AssertionError: lists every promise that does not hold.
+    """
+    bench = _BackboneBench(name, dict(config), encoding, dict(options or {}), resolution or int(config["size"]), sampler, request)
+    bench.complaints.run(
+        [
+            bench.declares_its_tile,
+            bench.builds_the_same_from_one_seed,
+            bench.loads_strictly,
+            bench.reads_its_own_state_dict,
+            bench.refuses_what_it_does_not_know,
+            bench.draws_images,
+            bench.draws_each_row_alone,
+            bench.draws_from_seed_and_weights,
+            bench.leaves_global_generators_alone,
+        ]
+    )
+
+
+class _BackboneBench:
+    """One backbone on the bench, one method a promise."""
+
+    ROWS = 4  # a tile small enough for a test
+
+    def __init__(
+        self,
+        name: str,
+        config: dict[str, Any],
+        encoding: str,
+        options: dict[str, Any],
+        resolution: int,
+        sampler: str,
+        request: Callable[[int], Request] | None,
+    ):
+        from harope_bench import registry
+
+        self.backbone: Any = registry.load("backbones", name)
+        self.name, self.config, self.encoding, self.options = name, config, encoding, options
+        self.resolution, self.sampler = resolution, sampler
+        self.request = request or self.numbered
+        self.complaints = Complaints(f"backbone {name} with {encoding}")
+        self.expect = self.complaints.expect
+
+    def numbered(self, index: int) -> Request:
+        """A request whose label and prompt follow from the index."""
+        from harope_bench.records import Request
+
+        return Request(index=index, label=index % int(self.config.get("classes", 1)), prompt=f"image number {index}")
+
+    def build(self, seed: int = 0) -> Any:
+        """A fresh network, the same for the same seed."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.backbone.build(self.encoding, self.options, self.config)
+
+    def trial(self, seed: int = 0, weights: int = 0) -> _Trial:
+        """A checkpoint with noise on all weights, because a fresh network may draw nothing (adaLN-Zero)."""
+        import torch
+
+        from harope_bench.records import Checkpoint, Settings
+
+        rng = torch.Generator().manual_seed(weights)
+        state = {k: v + 0.05 * torch.randn(v.shape, generator=rng) for k, v in self.build().state_dict().items()}
+        checkpoint = Checkpoint(
+            name="trial", backbone=self.name, encoding=self.encoding, options=self.options, config=self.config,
+            weights="trial.safetensors", sha256="0" * 64, source="check_backbone", sampler=self.sampler, steps=2, guidance=1.5,
+        )  # fmt: skip
+        settings = Settings(resolution=self.resolution, sampler=self.sampler, steps=2, guidance=1.5, tile=self.ROWS, seed=seed)
+        return _Trial(checkpoint, settings, state)
+
+    def open(self, trial: _Trial) -> Drawer:
+        """The trial's drawer."""
+        drawer: Drawer = self.backbone.open(trial.checkpoint, trial.state, trial.settings)
+        return drawer
+
+    def draw(self, trial: _Trial, indices: Sequence[int]) -> np.ndarray:
+        """Images of these indices, one tile."""
+        return self.open(trial).draw([self.request(i) for i in indices], trial.settings).images
+
+    # Each method below is one promise.
+
+    def declares_its_tile(self) -> None:
+        """The padded batch shape is a positive number."""
+        tile = getattr(self.backbone, "tile", None)
+        self.expect(isinstance(tile, int) and tile > 0, f"`tile` is {tile!r}, wanted a positive integer")
+
+    def builds_the_same_from_one_seed(self) -> None:
+        """Initial weights follow from torch's seed; unknown options and encodings are refused."""
+        import torch
+
+        from harope_bench.errors import OptionError, UnknownName
+
+        one, other = self.build().state_dict(), self.build().state_dict()
+        self.expect(one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one), "two builds from one seed differ")
+        for kind, what, arguments in (
+            (OptionError, "option no_such_option", (self.encoding, {"no_such_option": 1}, self.config)),
+            (OptionError, "config field no_such_field", (self.encoding, self.options, {**self.config, "no_such_field": 1})),
+            (UnknownName, "encoding no-such-encoding", ("no-such-encoding", {}, self.config)),
+        ):
+            self._refuses(kind, lambda a=arguments: self.backbone.build(*a), f"build with {what}", what.split()[-1])  # type: ignore[misc]
+
+    def loads_strictly(self) -> None:
+        """A missing, an unexpected and a mis-shaped key are each refused by name."""
+        from harope_bench.errors import WeightsError
+
+        trial = self.trial()
+        key = sorted(trial.state)[0]
+        without = {k: v for k, v in trial.state.items() if k != key}
+        for what, state, named in (
+            ("a missing key", without, key),
+            ("an unexpected key", {**trial.state, "no.such.key": trial.state[key]}, "no.such.key"),
+            ("a mis-shaped key", {**trial.state, key: trial.state[key][None]}, key),
+        ):
+            bad = trial._replace(state=state)
+            self._refuses(WeightsError, lambda t=bad: self.open(t), f"open with {what}", named)  # type: ignore[misc]
+
+    def _refuses(self, kind: type[Exception], call: Callable[[], object], what: str, named: str = "") -> None:
+        try:
+            call()
+        except kind as error:
+            self.expect(named in str(error), f"{what} is refused without naming {named}: {error}")
+        except Exception as error:  # noqa: BLE001 - the wrong kind of error is the finding
+            self.expect(False, f"{what} ends in {type(error).__name__} ({error}), wanted {kind.__name__}")
+        else:
+            self.expect(False, f"{what} is taken, wanted {kind.__name__}")
+
+    def reads_its_own_state_dict(self) -> None:
+        """`recognise` tells sizes that build the same network again, and never a wrong encoding."""
+        from harope_bench.store import fit
+
+        trial = self.trial()
+        clue = self.backbone.recognise(trial.state)
+        if clue is None:
+            self.expect(False, "does not recognise its own state dict")
+            return
+        self.expect(clue.encoding in (None, self.encoding), f"takes its {self.encoding} weights for {clue.encoding}")
+        wrong = {k: v for k, v in clue.config.items() if self.config.get(k) != v}
+        self.expect(not wrong, f"reads {wrong} off its keys, built with { {k: self.config.get(k) for k in wrong} }")
+        again = self.backbone.build(clue.encoding or self.encoding, self.options, {**self.config, **clue.config})
+        fit(again, trial.state, "its own weights")
+
+    def refuses_what_it_does_not_know(self) -> None:
+        """Foreign keys are not recognised, and settings it can draw are not refused."""
+        import torch
+
+        self.expect(self.backbone.recognise({}) is None, "recognises an empty state dict")
+        self.expect(self.backbone.recognise({"foreign.weight": torch.zeros(2, 2)}) is None, "recognises a foreign state dict")
+        trial = self.trial()
+        self.backbone.check(trial.checkpoint, trial.settings)
+
+    def draws_images(self) -> None:
+        """A tile comes out as uint8 (B, H, W, 3), and its images differ."""
+        import numpy as np
+
+        images = self.draw(self.trial(), range(self.ROWS))
+        wanted = (self.ROWS, self.resolution, self.resolution, 3)
+        self.expect(images.shape == wanted and images.dtype == np.uint8, f"draws {images.shape} {images.dtype}, wanted {wanted} uint8")
+        self.expect(len({image.tobytes() for image in images}) == self.ROWS, "draws equal images for different indices")
+        trial = self.trial()
+        spoiled = trial._replace(state={k: v * math.nan for k, v in trial.state.items()})
+        faults = self.open(spoiled).draw([self.request(i) for i in range(self.ROWS)], spoiled.settings).faults
+        self.expect(set(faults) == set(range(self.ROWS)), "does not call a row that is not finite a fault")
+
+    def draws_each_row_alone(self) -> None:
+        """The request in row i has the same bits whatever stands in the other rows, and whenever it is drawn."""
+        import numpy as np
+
+        trial = self.trial()
+        drawer, wanted = self.open(trial), self.draw(trial, range(self.ROWS))
+        for row in range(self.ROWS):
+            rows = [row if i == row else 100 + i for i in range(self.ROWS)]
+            for indices in (rows, [row] * self.ROWS):
+                images = drawer.draw([self.request(i) for i in indices], trial.settings).images
+                same = np.array_equal(images[row], wanted[row])
+                self.expect(same, f"row {row} changes with its neighbours {indices}: a sample may depend on its own request alone")
+
+    def draws_from_seed_and_weights(self) -> None:
+        """Another seed or other weights: other images; the same: the same."""
+        import numpy as np
+
+        wanted, indices = self.draw(self.trial(), range(self.ROWS)), range(self.ROWS)
+        self.expect(not np.array_equal(self.draw(self.trial(seed=1), indices), wanted), "another seed draws the same images")
+        self.expect(not np.array_equal(self.draw(self.trial(weights=1), indices), wanted), "other weights draw the same images")
+        self.expect(np.array_equal(self.draw(self.trial(), indices), wanted), "a checkpoint opened again draws other images")
+
+    def leaves_global_generators_alone(self) -> None:
+        """Opening and drawing neither read nor move torch's or numpy's global generators."""
+        import numpy as np
+        import torch
+
+        wanted = self.draw(self.trial(), range(self.ROWS))
+        torch.manual_seed(99)
+        state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tobytes()  # type: ignore[index]
+        trial = self.trial()
+        images = self.draw(trial, range(self.ROWS))
+        moved = not torch.equal(state, torch.get_rng_state()) or np.random.get_state()[1].tobytes() != numpy_state  # type: ignore[index]
+        self.expect(not moved, "moves a global random generator")
+        self.expect(np.array_equal(images, wanted), "its images depend on a global random generator")

@@ -1,0 +1,129 @@
+"""The contract of an evaluator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from harope_bench.contracts.complaints import PLAIN, Complaints
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from harope_bench.evaluators.base import Observations, Score
+
+
+def check_evaluator(name: str | Any, seen: Observations, reference: Mapping[str, np.ndarray]) -> None:
+    """Holds an evaluator to the contract of evaluators/base.py on synthetic observations.
+
+    Args:
+        name: a registered evaluator, or the plug-in itself.
+        seen: enough rows that every metric has a value.
+        reference: the arrays it compares with.
+
+    Raises:
+        AssertionError: lists every promise that does not hold.
+    """
+    from harope_bench import registry
+
+    plugin: Any = registry.load("evaluators", name) if isinstance(name, str) else name
+    bench = _EvaluatorBench(plugin, seen, reference, Complaints(f"evaluator {name if isinstance(name, str) else type(name).__qualname__}"))
+    bench.complaints.run(
+        [
+            bench.declares_itself,
+            bench.measures_everything_it_declares,
+            bench.counts_failures,
+            bench.says_why_a_value_is_missing,
+            bench.repeats_itself,
+        ]
+    )
+
+
+class _EvaluatorBench:
+    """One evaluator on the bench, one method a promise."""
+
+    def __init__(self, plugin: Any, seen: Observations, reference: Mapping[str, np.ndarray], complaints: Complaints):
+        self.plugin, self.seen, self.reference = plugin, seen, reference
+        self.complaints, self.expect = complaints, complaints.expect
+
+    def score(self, seen: Observations) -> Score:
+        """What the evaluator says of these observations."""
+        score: Score = self.plugin.score(seen, self.reference)
+        return score
+
+    def first(self, n: int) -> Observations:
+        """The first n rows alone."""
+        seen = self.seen
+        arrays = {name: array[:n] for name, array in seen.arrays.items()}
+        return seen._replace(indices=seen.indices[:n], labels=None if seen.labels is None else seen.labels[:n], arrays=arrays, failed=0)
+
+    def declares_itself(self) -> None:
+        """Version, profile, parity claim, and metrics with plain, unique names."""
+        expect, plugin = self.expect, self.plugin
+        expect(isinstance(plugin.version, int) and plugin.version >= 1, f"version is {plugin.version!r}, wanted an integer from 1")
+        expect(isinstance(plugin.profile, str) and plugin.profile.strip(), "says nothing of its profile")
+        expect(isinstance(plugin.parity, str) and plugin.parity.strip(), "makes no parity claim; say against what, or that there is none")
+        expect(plugin.metrics, "declares no metric")
+        names = [metric.name for metric in plugin.metrics]
+        expect(len(set(names)) == len(names), f"metric names repeat: {names}")
+        for metric in plugin.metrics:
+            expect(PLAIN.fullmatch(metric.name), f"metric name {metric.name!r} is not plain")
+            expect(metric.decimals >= 0, f"metric {metric.name} has {metric.decimals} decimals")
+
+    def measures_everything_it_declares(self) -> None:
+        """Each declared metric once, with a finite value, honest counts and an ordered interval."""
+        self._whole("on all rows", self.score(self.seen), len(self.seen.indices), self.seen.failed)
+        for m in self.score(self.seen).measurements:
+            self.expect(m.value is not None, f"{m.metric} has no value on {len(self.seen.indices)} good rows: {m.reason}")
+
+    def _whole(self, when: str, score: Score, rows: int, failed: int) -> None:
+        import numpy as np
+
+        declared, found = [m.name for m in self.plugin.metrics], [m.metric for m in score.measurements]
+        self.expect(sorted(declared) == sorted(found), f"{when} it measures {found}, declares {declared}")
+        for m in score.measurements:
+            self.expect(PLAIN.fullmatch(m.name), f"{when} measurement name {m.name!r} is not plain")
+            self.expect(m.n_asked == rows + failed, f"{when} {m.name} says {m.n_asked} asked, there were {rows} rows and {failed} failed")
+            self.expect(m.n_asked == m.n_scored + m.n_failed + m.n_abstained, f"{when} {m.name}: asked is not scored + failed + abstained")
+            self.expect(m.n_failed >= failed, f"{when} {m.name} says {m.n_failed} failed, there were {failed}")
+            numbers = [x for x in (m.value, m.se, m.low, m.high) if x is not None]
+            self.expect(all(map(math.isfinite, numbers)), f"{when} {m.name} holds a number that is not finite: {numbers}")
+            self.expect(m.value is not None or (m.reason or "").strip(), f"{when} {m.name} is None without a reason")
+            if m.low is not None and m.high is not None and m.value is not None:
+                self.expect(m.low <= m.value <= m.high, f"{when} {m.name}: {m.value} is outside its interval {m.low} to {m.high}")
+                self.expect(m.interval, f"{when} {m.name} has an interval without a name")
+        lengths = {rows, *(len(array) for array in self.reference.values() if array.ndim)}  # recall has a row a reference image
+        for metric, contributions in score.per_sample.items():
+            known = {*declared, *(f"{name}_drawn" for name in declared), "indices", "prompts", "tasks"}
+            self.expect(metric in known, f"{when} per_sample has {metric!r}, which is no declared metric")
+            self.expect(len(contributions) in lengths, f"{when} per_sample of {metric} has {len(contributions)} rows for {rows} samples")
+            left_out = np.isnan(contributions) if "prompts" in score.per_sample else np.zeros(len(contributions), dtype=bool)
+            self.expect(np.isfinite(contributions[~left_out]).all(), f"{when} per_sample of {metric} is not finite")
+
+    def counts_failures(self) -> None:
+        """Images that could not be judged are counted and change no value."""
+        good, worse = self.score(self.seen), self.score(self.seen._replace(failed=self.seen.failed + 3))
+        self._whole("with three more failures", worse, len(self.seen.indices), self.seen.failed + 3)
+        values = {m.metric: m.value for m in good.measurements}
+        for m in worse.measurements:
+            wanted = values.get(m.metric)
+            self.expect(m.value == wanted, f"{m.metric} is {m.value} with three failures, {wanted} without: a failure must not be scored")
+
+    def says_why_a_value_is_missing(self) -> None:
+        """No rows, one row, two rows: None with a reason where nothing can be said, never a crash or a made-up number."""
+        for n in (0, 1, 2):
+            self._whole(f"on {n} rows", self.score(self.first(n)), n, 0)
+        for m in self.score(self.first(0)).measurements:
+            self.expect(m.value is None, f"{m.metric} is {m.value} on no images at all, wanted None with a reason")
+
+    def repeats_itself(self) -> None:
+        """The same observations give the same score, and are not changed."""
+        import numpy as np
+
+        held = {**{f"seen {k}": v for k, v in self.seen.arrays.items()}, **{f"reference {k}": v for k, v in self.reference.items()}}
+        kept = {name: array.copy() for name, array in held.items()}
+        one, other = self.score(self.seen), self.score(self.seen)
+        self.expect(one.measurements == other.measurements, "says something else the second time")
+        for name, array in held.items():
+            self.expect(np.array_equal(array, kept[name]), f"changes its input {name}")
