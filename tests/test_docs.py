@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from harope_bench.cli import main
@@ -33,7 +34,10 @@ def test_commands_in_the_documents_exist_with_their_flags(page: str) -> None:
         if verb not in main.commands:
             assert verb in ("compares", "draws", "directly"), f"{page}: harope-bench {verb}"
             continue
-        known = {flag for parameter in main.commands[verb].params for flag in (*parameter.opts, *parameter.secondary_opts)}
+        command = main.commands[verb]
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
         assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, f"{page}: harope-bench {verb} {words}"
 
 

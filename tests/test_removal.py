@@ -66,4 +66,4 @@ def test_the_evaluator_gives_recall_the_error_of_its_samples() -> None:
 def test_where_no_sample_matters_alone_the_references_error_stands() -> None:
     rng = np.random.default_rng(5)
     interval, se, rows = recall(rng.normal(size=(60, 2)), 100 + rng.normal(size=(50, 2)))
-    assert interval == "Wilson, radii fixed" and "recall_drawn" not in rows and se == 0.0
+    assert interval == "Wilson, radii fixed" and "recall_drawn" not in rows and se > 0
