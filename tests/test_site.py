@@ -114,12 +114,19 @@ def test_pairing_resolves_what_separate_errors_do_not(tmp_path: Path) -> None:
 
 
 def test_holm_is_applied_within_the_column(tmp_path: Path) -> None:
-    """Twenty steps of z 2.3 (p 0.02): each alone would be resolved, together none is."""
+    """One row 2.3 errors (p 0.02) from twenty equal ones: against one alone it would be resolved, among all it is not."""
     for i in range(21):
-        put(tmp_path, f"r{i:02d}", 10.0 + 0.1 * i, se=0.1 / 2.3 / np.sqrt(2))
+        put(tmp_path, f"r{i:02d}", 10.1 if i == 20 else 10.0, se=0.1 / 2.3 / np.sqrt(2))
     (section,) = build(tmp_path)
     assert {place for place, _ in places(section).values()} == {1}
-    assert list(rank("fid", "lower", [e.found for e in section.entries[:2]]).values())[1].place == 2
+    assert list(rank("fid", "lower", [section.entries[0].found, section.entries[20].found]).values())[1].place == 2
+
+
+def test_a_chain_of_neighbours_does_not_tie_its_ends(tmp_path: Path) -> None:
+    for name, value in (("a", 10.0), ("b", 10.5), ("c", 11.0)):
+        put(tmp_path, name, value, se=0.25)
+    (section,) = build(tmp_path)
+    assert places(section) == {"a": (1, True), "b": (1, True), "c": (2, False)}
 
 
 def test_a_missing_value_has_no_rank_and_says_why(tmp_path: Path) -> None:

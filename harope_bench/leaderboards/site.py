@@ -1,10 +1,11 @@
-"""A folder of results as a leaderboard: one section a protocol, rows ranked within it alone, unresolved neighbours tied."""
+"""A folder of results as a leaderboard: one section a protocol, rows ranked within it alone, what is not resolved tied."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Literal, NamedTuple
 
 from harope_bench import pairing, registry
@@ -34,7 +35,7 @@ class Protocol(NamedTuple):
 
 @dataclass(frozen=True)
 class Rank:
-    """A place. `shared` says that a neighbour has it too; `step` is the difference from the result ranked before, p Holm-adjusted."""
+    """A place. `shared` says that another row has it too; `step` is the difference from the result ranked before, p Holm-adjusted."""
 
     place: int
     shared: bool
@@ -124,20 +125,21 @@ def _order(entry: Entry, metric: str, metrics: Sequence[Metric]) -> tuple[bool, 
 
 
 def rank(metric: str, direction: Literal["higher", "lower"], found: Sequence[Found]) -> dict[int, Rank]:
-    """The places by index into `found`; a row not resolved from the row above (5%, Holm within the column) shares its place.
+    """The places by index into `found`: 1 + the number of rows resolved to be better (5%, Holm over all pairs of the column).
 
-    Differences are paired by sample where both drew the same samples. A result without a value has no place.
+    Rows that nothing separates so share a place, and a chain of near neighbours does not tie its ends. Differences are paired
+    by sample where both drew the same samples. A result without a value has no place.
     """
     having = [i for i, item in enumerate(found) if _value(item, metric) is not None]
     having.sort(key=lambda i: (_sign(direction) * (_value(found[i], metric) or 0.0), str(found[i].path)))
-    steps = [pairing.contrast(metric, direction, found[a], found[b], GROUND) for a, b in pairwise(having)]
-    adjusted = pairing.holm_adjusted(steps)
-    places = [1]
-    for i, p in enumerate(adjusted, 1):
-        places.append(i + 1 if p is not None and p < ALPHA else places[-1])
-    ranks = {i: Rank(place, places.count(place) > 1) for i, place in zip(having, places, strict=False)}
-    for (above, i), step, p in zip(pairwise(having), steps, adjusted, strict=True):
-        ranks[i] = replace(ranks[i], before=found[above], step=step, p_adjusted=p)
+    pairs = list(combinations(having, 2))  # the better value first
+    steps = {(a, b): pairing.contrast(metric, direction, found[a], found[b], GROUND) for a, b in pairs}
+    adjusted = dict(zip(pairs, pairing.holm_adjusted(list(steps.values())), strict=True))
+    beaten = Counter(b for (_, b), p in adjusted.items() if p is not None and p < ALPHA)
+    places = Counter(1 + beaten[i] for i in having)
+    ranks = {i: Rank(1 + beaten[i], places[1 + beaten[i]] > 1) for i in having}
+    for above, i in pairwise(having):
+        ranks[i] = replace(ranks[i], before=found[above], step=steps[above, i], p_adjusted=adjusted[above, i])
     return ranks
 
 
