@@ -5,37 +5,66 @@ Format: openai/guided-diffusion:evaluations/evaluator.py; arr_0 uint8 (N, H, W, 
 
 from __future__ import annotations
 
+import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from harope_bench.errors import SampleError
-from harope_bench.store import writing
+from harope_bench.store import first_line, writing
 
 IMAGES = "arr_0.npy"
 LABELS = "arr_1.npy"
-DAMAGE = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, OSError)
+KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
+DENSEST = 1100  # deflate packs at most 1,032 bytes into one
+# Zip, zlib and the header parser fail in all these ways on bytes from outside; RuntimeError is also an encrypted member.
+DAMAGE = (
+    ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, MemoryError, SyntaxError,
+    struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
-def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+class Header(NamedTuple):
+    """Shape and dtype that a member claims."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def _header(member: IO[bytes]) -> Header:
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(member)
     if fortran or dtype.hasobject:
         raise ValueError("not a plain row-major array")
-    return shape, dtype
+    return Header(shape, dtype)
+
+
+def _claim(archive: zipfile.ZipFile, name: str, size: int) -> Header:
+    """The header of a member of a file of `size` bytes; ValueError if the bytes cannot be there that it claims."""
+    info = archive.getinfo(name)
+    if info.compress_type not in KINDS:
+        raise ValueError(f"{name} has compression {info.compress_type}, wanted stored or deflated")
+    with archive.open(info) as member:
+        header, start = _header(member), member.tell()
+    claimed, held = math.prod(header.shape) * header.dtype.itemsize, info.file_size - start
+    if claimed != held or info.file_size > DENSEST * size:
+        raise ValueError(f"{name} claims {header.shape}, {claimed:,} bytes, and holds {min(held, DENSEST * size):,} at most")
+    return header
 
 
 def shape_of(path: Path) -> tuple[int, int, int, int]:
-    """(N, H, W, 3) of the images in the file.
+    """(N, H, W, 3) of the images in the file, each at least 1.
 
     Raises:
-        SampleError: not such a file, or one that carries `mu`: ADM would then score the stored
-            statistics in place of the images (evaluator.py:164-172).
+        SampleError: not such a file, one whose header claims more than it holds, or one that carries `mu`:
+            ADM would then score the stored statistics in place of the images (evaluator.py:164-172).
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -44,19 +73,20 @@ def shape_of(path: Path) -> tuple[int, int, int, int]:
                 raise SampleError(f"{path} carries mu: it is a reference, or samples with foreign statistics; give a file with arr_0 only")
             if IMAGES not in names:
                 raise SampleError(f"{path} has no arr_0 (found {', '.join(names) or 'nothing'}); give an ADM sample file")
-            with archive.open(IMAGES) as member:
-                shape, dtype = _header(member)
+            shape, dtype = _claim(archive, IMAGES, path.stat().st_size)
     except DAMAGE as error:
-        raise SampleError(f"{path} is not a readable npz ({error}); make the file again") from error
+        raise SampleError(f"{path} is not a readable npz ({first_line(error)}); make the file again") from error
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
         raise SampleError(f"{path} arr_0 is {dtype} {shape}, wanted uint8 (N, H, W, 3); convert the images first")
+    if min(shape) < 1:
+        raise SampleError(f"{path} holds no images, arr_0 is {shape}; give a file with at least one")
     return shape
 
 
 def rows(path: Path, size: int) -> Iterator[np.ndarray]:
     """The images in order, `size` at a time, (B, H, W, 3) uint8; SampleError names the row where the file breaks."""
     n, *rest = shape_of(path)
-    each, done = int(np.prod(rest)), 0
+    each, done = math.prod(rest), 0
     try:
         with zipfile.ZipFile(path) as archive, archive.open(IMAGES) as member:
             _header(member)
@@ -68,16 +98,23 @@ def rows(path: Path, size: int) -> Iterator[np.ndarray]:
                 yield np.frombuffer(data, np.uint8).reshape(wanted, *rest)
                 done += wanted
     except DAMAGE as error:
-        raise SampleError(f"{path} cannot be read from image {done} on ({error}); make the file again") from error
+        raise SampleError(f"{path} cannot be read from image {done} on ({first_line(error)}); make the file again") from error
 
 
 def labels(path: Path) -> np.ndarray | None:
-    """Labels (N,) int64 if the file carries them."""
+    """Labels (N,) int64, one an image, if the file carries them; SampleError if they are anything else."""
+    n = shape_of(path)[0]
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return archive["arr_1"].astype(np.int64) if "arr_1" in archive.files else None
+        with zipfile.ZipFile(path) as archive:
+            if LABELS not in archive.namelist():
+                return None
+            shape, dtype = _claim(archive, LABELS, path.stat().st_size)
+            if shape != (n,) or dtype.kind not in "iu":
+                raise SampleError(f"{path} arr_1 is {dtype} {shape}, wanted integer labels ({n},); leave arr_1 out or correct it")
+            with archive.open(LABELS) as member:
+                return np.lib.format.read_array(member, allow_pickle=False).astype(np.int64)
     except DAMAGE as error:
-        raise SampleError(f"{path}: labels cannot be read ({error}); make the file again") from error
+        raise SampleError(f"{path}: labels cannot be read ({first_line(error)}); make the file again") from error
 
 
 def write(path: Path, batches: Iterator[np.ndarray], shape: tuple[int, int, int, int], label: np.ndarray | None = None) -> None:

@@ -47,11 +47,17 @@ def decode(data: bytes, what: str) -> np.ndarray:
     """Image (H, W, 3) uint8 from file bytes; SampleError names `what` if they are damaged or not RGB."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.mode not in ("RGB", "L", "P", "1"):
-                raise SampleError(f"{what} has mode {image.mode}, wanted RGB; convert it first, alpha and CMYK are not guessed")
+            mode = image.mode + " with transparency" * ("transparency" in image.info) + ", 16 bits" * _deep(data)
+            if mode not in ("RGB", "L", "P", "1"):
+                raise SampleError(f"{what} has mode {mode}, wanted RGB of 8 bits; convert it first, alpha and CMYK are not guessed")
             return np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SampleError(f"{what} is not a readable image ({error}); draw or copy it again") from error
+
+
+def _deep(data: bytes) -> bool:
+    """Whether a PNG has 16 bits a channel (the bit depth of its IHDR), which pillow would cut to 8 in silence."""
+    return data.startswith(b"\x89PNG") and data[24:25] == b"\x10"
 
 
 def differing(wanted: Plan, found: Plan) -> list[str]:
@@ -179,8 +185,25 @@ class SampleSet:
         recorded = {i: h for i, h in self.recorded.items() if i in kept}
         return replace(self, asked=count, failed={}, indices=sorted(kept), recorded=recorded)
 
+    @property
+    def left_out(self) -> int:
+        """How many samples were asked for and have no image, so that no copy can hold them."""
+        return len(self.failed)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W, 3) of the set's first image, which every other must have too."""
+        if self.files is None:
+            return adm.shape_of(self.path)[1:]
+        return self._read(self.indices[0], self.files[self.indices[0]])[1].shape
+
+    def check(self, index: int) -> None:
+        """SampleError unless the image of a file can be read and is the recorded one; an npz is checked by reading it."""
+        if self.files is not None:
+            self._read(index, self.files[index])
+
     def batches(self, indices: Sequence[int], size: int) -> Iterator[Batch]:
-        """The images of these (ascending) indices; SampleError names the index of a bad one."""
+        """The images of these (ascending) indices; SampleError names the index of a bad one, or of one with a size of its own."""
         if self.files is None:
             yield from self._rows(set(indices), size)
             return
@@ -213,10 +236,10 @@ class SampleSet:
 
     def _stack(self, indices: list[int], images: list[np.ndarray]) -> np.ndarray:
         for index, image in zip(indices, images, strict=True):
-            if image.shape != images[0].shape:
+            if image.shape != self.shape:
                 raise SampleError(
                     f"image {index} of {self.path} is {image.shape[1]}x{image.shape[0]}, "
-                    f"image {indices[0]} is {images[0].shape[1]}x{images[0].shape[0]}; one size a set"
+                    f"image {self.indices[0]} is {self.shape[1]}x{self.shape[0]}; one size a set"
                 )
         return np.stack(images)
 
@@ -336,26 +359,19 @@ def parse_indices(text: str) -> list[int]:
 
 
 def to_adm(samples: SampleSet, path: Path) -> None:
-    """Writes a set as ADM npz, in index order, with labels where all are known."""
-    first = next(samples.batches(samples.indices[:1], 1)).images
+    """Writes a set as ADM npz, in index order, with labels where all are known; failed samples are left out."""
     labels = np.array([samples.labels[i] for i in samples.indices]) if samples.labels.keys() >= set(samples.indices) else None
-    shape = (len(samples.indices), first.shape[1], first.shape[2], 3)
-
-    def checked() -> Iterator[np.ndarray]:
-        for batch in samples.batches(samples.indices, 256):
-            samples._stack([samples.indices[0], *batch.indices], [first[0], *batch.images])
-            yield batch.images
-
-    adm.write(path, checked(), shape, labels)
+    height, width, channels = samples.shape
+    images = (batch.images for batch in samples.batches(samples.indices, 256))
+    adm.write(path, images, (len(samples.indices), height, width, channels), labels)
 
 
 def to_png(samples: SampleSet, folder: Path) -> None:
-    """Writes a set as a folder of 000000.png ... in index order; an existing folder must be empty."""
-    if folder.exists() and any(folder.iterdir()):
-        raise SampleError(f"{folder} is not empty; choose another place")
+    """Writes a set as a folder of 000000.png ... in index order, failed ones left out; an existing folder must be empty."""
+    with disk(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise SampleError(f"{folder} is not an empty folder; choose another place")
     make_folder(folder)
-    place = 0
-    for batch in samples.batches(samples.indices, 256):
-        for image in batch.images:
-            write_bytes(folder / f"{place:06d}.png", encode(image))
-            place += 1
+    images = (image for batch in samples.batches(samples.indices, 256) for image in batch.images)
+    for place, image in enumerate(images):
+        write_bytes(folder / f"{place:06d}.png", encode(image))

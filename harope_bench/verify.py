@@ -1,22 +1,28 @@
-"""Checks a run against its own records: image hashes, scores, and some samples drawn again."""
+"""Checks a run against its own records: images, results judged and scored again, and some samples drawn again."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from harope_bench import registry
 from harope_bench.catalogue import checkpoint, open_drawer
-from harope_bench.errors import BenchError, SampleError
-from harope_bench.evaluate import OBSERVATIONS, RESULTS, open_reference, read_result
+from harope_bench.errors import BenchError, OptionError, SampleError
+from harope_bench.evaluate import OBSERVATIONS, RESULTS, open_reference, read_result, set_digest
 from harope_bench.generate import draw_one
-from harope_bench.observe import observe
-from harope_bench.records import Plan, Result
-from harope_bench.samples import Run, SampleSet, encode, open_samples
-from harope_bench.store import check_hash, sha256_bytes
+from harope_bench.observe import Seen, judge_record, observe
+from harope_bench.records import Checkpoint, Measurement, Plan, Result, SampleRecord
+from harope_bench.samples import PLAN, Run, SampleSet, encode, open_samples
+from harope_bench.store import check_hash, load_arrays, sha256_bytes, sha256_file
 
-REDRAW_SEED = 0  # which samples are drawn again: the same ones at every call
+CAUSES = "altered, or other hardware, threads or library versions"
 
 
 @dataclass
@@ -27,77 +33,228 @@ class Findings:
     wrong: list[str] = field(default_factory=list)
 
 
-def verify(folder: Path, redraw: int) -> Findings:
-    """Recomputes hashes and scores and redraws `redraw` random samples of a run folder.
+class Given(NamedTuple):
+    """The run, and the reference file that its results may have been scored against."""
+
+    samples: SampleSet
+    plan: Plan
+    reference: Path | None
+    reference_sha256: str | None
+
+
+def verify(folder: Path, redraw: int, seed: int | None = None, reference: Path | None = None) -> Findings:
+    """Checks image hashes, judges all images again, scores them again, and redraws `redraw` samples of a run folder.
+
+    Args:
+        seed: which samples are drawn again; None chooses at random.
+        reference: the file that `eval --reference` was given; a result of a reference that is neither the suite's nor this is wrong.
 
     Raises:
-        SampleError: the folder is no run.
+        SampleError: the folder is no run, or its checkpoint is another one now. StorageError: the reference is not readable.
     """
-    if not (folder / "plan.json").exists():
-        raise SampleError(f"{folder} has no plan.json; give a folder that `generate` or `eval` made")
-    samples, findings = open_samples(folder), Findings()
-    _images(samples, findings)
-    for path in sorted((folder / RESULTS).glob("*.json")):
-        _scores(samples, folder, path, findings)
-    plan = samples.plan
-    if redraw and plan is not None and not findings.wrong:
-        _redraw(plan, folder, samples.indices, redraw, findings)
+    samples = open_samples(folder) if (folder / PLAN).exists() else None
+    if samples is None or samples.plan is None:
+        raise SampleError(f"{folder} has no {PLAN}; give a folder that `generate` or `eval` made")
+    given = Given(samples, samples.plan, reference, sha256_file(reference) if reference else None)
+    drawable = _checkpoint(given.plan) if redraw else None  # cheap, and may fail: before all images are judged
+    findings = Findings()
+    sound = _images(samples, findings)
+    _results(given, sound, findings)
+    if drawable is not None:
+        chooser = random.SystemRandom() if seed is None else random.Random(seed)
+        _redraw(given, drawable, redraw, chooser, findings)
     return findings
 
 
-def _images(samples: SampleSet, findings: Findings) -> None:
+def _images(samples: SampleSet, findings: Findings) -> bool:
+    """Whether every image is the recorded one."""
     before = len(findings.wrong)
     for index in samples.indices:
         try:
-            for _ in samples.batches([index], 1):
-                pass
+            samples.check(index)
         except SampleError as error:
             findings.wrong.append(str(error))
-    findings.checked.append(f"{len(samples.indices):,} image hashes, {len(findings.wrong) - before:,} wrong")
+    wrong = len(findings.wrong) - before
+    findings.checked.append(f"{len(samples.indices):,} image hashes, {wrong:,} wrong")
+    return not wrong
 
 
-def _scores(samples: SampleSet, folder: Path, path: Path, findings: Findings) -> None:
-    """Scores the stored observations again and compares with the stored result, number by number."""
+# ---------------------------------------------------------------------------------------------- results
+
+
+def _results(given: Given, sound: bool, findings: Findings) -> None:
+    """Every result file against what it should say; images are judged again once per judge, never read from the run's observations."""
+    folder, paths = given.samples.path, sorted((given.samples.path / RESULTS).glob("*.json"))
+    with TemporaryDirectory(prefix="harope-bench-") as temporary:
+        look = cache(lambda judge: observe(given.samples, judge, Path(temporary) / judge, "cpu", rescore=False))
+        for path in paths:
+            wrong, judged = _wrong_in(path, given, look if sound else None)
+            findings.wrong += [f"{path}: {line}" for line in wrong]
+            again = f"{judged:,} images judged again, measurements and arrays scored again" if judged else "images not judged again"
+            findings.checked.append(f"{path.name}: plan, judge, reference and versions compared; {again}; {len(wrong):,} wrong")
+        _observations(folder, Path(temporary), findings)
+    if not paths:
+        findings.checked.append("no results to check")
+
+
+class Wrong(NamedTuple):
+    """What is wrong in a result, and how many images were judged to know it."""
+
+    lines: list[str]
+    judged: int = 0
+
+
+def _wrong_in(path: Path, given: Given, look: Callable[[str], Seen] | None) -> Wrong:
     stored = read_result(path)
     if stored is None:
-        findings.wrong.append(f"{path} is not a result this version reads")
-        return
+        return Wrong(["is not a result this version reads"])
+    lines: list[str] = []
     try:
-        again = _score_again(samples, folder, stored)
+        judge, reference = _rules_of(stored, given)
+        lines += _wrong_facts(stored, path, judge, given)
+        lines += _wrong_reference(stored, reference, given)
+        if look is None:
+            return Wrong([*lines, "not judged again, because images are wrong"])
+        if reference.sha256 != stored.reference_sha256:
+            return Wrong(lines)
+        seen = look(judge)
+        return Wrong([*lines, *_wrong_scores(stored, path, reference, given, seen)], seen.fresh)
     except BenchError as error:
-        findings.wrong.append(f"{path}: {error}")
+        return Wrong([*lines, str(error)])
+
+
+class Opened(NamedTuple):
+    """A reference: name, sha256 of its file, arrays."""
+
+    name: str
+    sha256: str
+    arrays: dict[str, np.ndarray]
+
+
+def _rules_of(stored: Result, given: Given) -> tuple[str, Opened]:
+    """The suite's judge for the result's evaluator, and the reference: the file given if the result is of it, else the suite's."""
+    suite = registry.load("suites", given.plan.suite)
+    if stored.evaluator not in suite.judges:
+        raise OptionError(f"evaluator {stored.evaluator} has no judge in this suite; it has {', '.join(suite.judges) or 'none'}")
+    judge = suite.judges[stored.evaluator]
+    theirs = given.reference if given.reference_sha256 == stored.reference_sha256 else None
+    return judge, Opened(*open_reference(suite, judge, theirs))
+
+
+def _wrong_facts(stored: Result, path: Path, judge: str, given: Given) -> Iterator[str]:
+    """Everything a result says that no network is needed for."""
+    evaluator, record = registry.load("evaluators", stored.evaluator), judge_record(judge)
+    facts = {
+        "version": evaluator.version,
+        "profile": evaluator.profile,
+        "scale": "micro" if record.judge_class == "micro" else "paper",
+        "plan": given.plan.model_dump(mode="json"),
+        "plan_digest": given.plan.digest,
+        "samples_sha256": set_digest(given.samples),
+        "judge": record.model_dump(mode="json"),
+        "per_sample": path.with_suffix(".npz").name,
+    }
+    yield from unequal(stored.model_dump(mode="json", include=set(facts)), facts)
+    if stored.rules not in evaluator.rules:
+        yield f"rules is {stored.rules}, evaluator {stored.evaluator} has {', '.join(evaluator.rules)}"
+
+
+def _wrong_reference(stored: Result, reference: Opened, given: Given) -> Iterator[str]:
+    if reference.sha256 != stored.reference_sha256:
+        found, own = stored.reference_sha256[:12], reference.sha256[:12]
+        yield f"reference {stored.reference} ({found}...) is not the suite's ({own}...); give the file it was scored against"
+    elif reference.sha256 != given.reference_sha256 and reference.name != stored.reference:  # a user's file may move, its hash decides
+        yield f"reference is {stored.reference}, should be {reference.name}"
+
+
+def _wrong_scores(stored: Result, path: Path, reference: Opened, given: Given, seen: Seen) -> Iterator[str]:
+    """Measurements, warnings and per-sample arrays against a score of what the judge saw just now."""
+    score = registry.load("evaluators", stored.evaluator).score(seen.observations, reference.arrays)
+    yield from (f"{line} ({CAUSES})" for line in unequal(_by_name(stored.measurements), _by_name(score.measurements)))
+    facts = {"warnings": [*given.samples.warnings, *score.warnings], "order": [m.name for m in score.measurements]}
+    yield from unequal({"warnings": list(stored.warnings), "order": [m.name for m in stored.measurements]}, facts)
+    yield from _wrong_rows(path.with_suffix(".npz"), {**score.per_sample, "indices": seen.observations.indices})
+
+
+def _wrong_rows(path: Path, rows: Mapping[str, np.ndarray]) -> Iterator[str]:
+    if not path.is_file():
+        yield f"{path.name} beside it is gone; run eval --rescore"
         return
-    if again is None:
-        findings.checked.append(f"{path.name}: its reference was a file of the user's, not scored again")
-        return
-    different = [m.name for m, n in zip(stored.measurements, again.measurements, strict=False) if m != n]
-    if different or len(stored.measurements) != len(again.measurements):
-        findings.wrong.append(
-            f"{path}: {', '.join(different) or 'the number of measurements'} differ from the score of the stored observations"
-        )
-    findings.checked.append(f"{path.name}: {len(stored.measurements)} measurements scored again, {len(different)} differ")
+    different = other_arrays(load_arrays(path), {name: np.asarray(row) for name, row in rows.items()})
+    yield from (f"{path.name}: {name} is not what was scored again ({CAUSES})" for name in different)
 
 
-def _score_again(samples: SampleSet, folder: Path, stored: Result) -> Result | None:
-    assert samples.plan is not None
-    suite = registry.load("suites", samples.plan.suite)
-    _, digest, statistics = open_reference(suite, stored.judge.name, None)
-    if digest != stored.reference_sha256:
-        return None
-    seen = observe(samples, stored.judge.name, folder / OBSERVATIONS / stored.judge.name, "cpu", rescore=True)
-    score = registry.load("evaluators", stored.evaluator).score(seen.observations, statistics)
-    return stored.model_copy(update={"measurements": score.measurements})
+def _by_name(measurements: Sequence[Measurement]) -> dict[str, Any]:
+    return {m.name: m.model_dump(mode="json") for m in measurements}
 
 
-def _redraw(plan: Plan, folder: Path, indices: list[int], count: int, findings: Findings) -> None:
+def unequal(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str = "") -> Iterator[str]:
+    """Where two nested mappings differ, as `judge.version is 2, should be 1`."""
+    for key in {**wanted, **found}:
+        a, b, here = found.get(key), wanted.get(key), f"{name}.{key}".strip(".")
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            yield from unequal(a, b, here)
+        elif a != b:
+            yield f"{here} is {_short(a)}, should be {_short(b)}"
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else "there" if isinstance(value, Mapping) else str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def other_arrays(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> list[str]:
+    """Names of arrays that are missing, too many, or differ in dtype, shape or any value."""
+    return [k for k in sorted({*found, *wanted}) if k not in found or k not in wanted or not _same(found[k], wanted[k])]
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _observations(folder: Path, fresh: Path, findings: Findings) -> None:
+    """The shards that the run keeps against those of now; one that is gone is no fault, eval makes it again."""
+    pairs = [(folder / OBSERVATIONS / s.parent.name / s.name, s) for s in sorted(fresh.glob("*/*.npz"))]
+    kept = [(old, new) for old, new in pairs if old.is_file()]
+    for old, new in kept:
+        try:
+            names = other_arrays(load_arrays(old), load_arrays(new))
+        except BenchError as error:
+            findings.wrong.append(str(error))
+            continue
+        if names:
+            findings.wrong.append(f"{old}: {', '.join(names)} not what {old.parent.name} sees now ({CAUSES})")
+    if kept:
+        findings.checked.append(f"{len(kept):,} files of observations compared with what the judge sees now")
+
+
+# ----------------------------------------------------------------------------------------------- redraw
+
+
+def _checkpoint(plan: Plan) -> Checkpoint:
+    """The run's checkpoint, if it is here with the run's weights."""
     found = checkpoint(plan.checkpoint.name)
     if found.sha256 != plan.checkpoint.sha256:
-        raise SampleError(f"checkpoint {found.name} is registered with other weights than this run's; nothing can be drawn again")
+        raise SampleError(
+            f"checkpoint {found.name} is registered with other weights than this run's, nothing can be drawn again; "
+            "--redraw 0 checks the rest"
+        )
     check_hash(Path(found.weights), found.sha256)
-    drawer, records = open_drawer(found, plan.settings), Run(folder).records()
-    chosen = sorted(random.Random(REDRAW_SEED).sample(indices, min(count, len(indices))))
+    return found
+
+
+def _redraw(given: Given, found: Checkpoint, count: int, chooser: random.Random, findings: Findings) -> None:
+    """Draws some samples again, failed ones among them, and compares with their records."""
+    drawer, records = open_drawer(found, given.plan.settings), Run(given.samples.path).records()
+    known = sorted({*given.samples.indices, *given.samples.failed})
+    chosen = sorted(chooser.sample(known, min(count, len(known))))
     for index in chosen:
-        image = draw_one(drawer, plan, index)
-        if image is None or sha256_bytes(encode(image)) != records[index].sha256:
-            findings.wrong.append(f"sample {index} drawn again is another image (other hardware, threads or library version?)")
+        if not _is_of(records[index], draw_one(drawer, given.plan, index)):
+            findings.wrong.append(f"sample {index} drawn again is another image ({CAUSES})")
     findings.checked.append(f"{len(chosen)} samples drawn again: {', '.join(map(str, chosen))}")
+
+
+def _is_of(record: SampleRecord, image: np.ndarray | None) -> bool:
+    if image is None:
+        return record.status == "failed"
+    return record.status == "ok" and record.sha256 == sha256_bytes(encode(image))

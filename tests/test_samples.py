@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import math
+import struct
 import zipfile
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +16,8 @@ from PIL import Image
 
 from harope_bench import adm
 from harope_bench.errors import SampleError
-from harope_bench.samples import Run, decode, encode, inside, open_samples, parse_indices, spans, to_adm, to_png
+from harope_bench.records import Checkpoint, Plan, Request, Settings
+from harope_bench.samples import Run, SampleSet, decode, encode, inside, open_samples, parse_indices, spans, to_adm, to_png
 
 
 @pytest.fixture
@@ -83,14 +89,108 @@ def test_npz_of_another_kind_is_named(arrays: dict, complaint: str, tmp_path: Pa
         open_samples(tmp_path / "e.npz")
 
 
-def test_truncated_npz_names_the_image_it_breaks_at(images: np.ndarray, tmp_path: Path) -> None:
+def member(images: np.ndarray, shape: tuple[int, ...]) -> bytes:
+    """An .npy whose header claims `shape`, whatever it holds."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue() + images.tobytes()
+
+
+@pytest.mark.parametrize("shape", [(10**15, 6, 5, 3), (8, 6, 5, 3), (6, 6, 5, 3), (-7, 6, 5, 3), (2**63, 2**63, 2, 3)])
+def test_a_header_that_claims_other_than_the_file_holds_is_refused_at_once(
+    shape: tuple[int, ...], images: np.ndarray, tmp_path: Path
+) -> None:
     path = tmp_path / "f.npz"
-    with zipfile.ZipFile(path, "w") as archive, archive.open("arr_0.npy", "w") as member:
-        np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": images.shape})
-        member.write(images[:4].tobytes())
-    with pytest.raises(SampleError, match="from image 3 on"):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("arr_0.npy", member(images, shape))
+    with pytest.raises(SampleError, match=r"not a readable npz \(arr_0.npy claims"):
+        open_samples(path)
+
+
+def test_a_directory_that_claims_more_than_deflate_can_hold_is_refused(images: np.ndarray, tmp_path: Path) -> None:
+    path, data = tmp_path / "f.npz", member(images, (10**9, 1, 1, 3))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("arr_0.npy", data)
+    whole = bytearray(path.read_bytes())
+    place = whole.index(b"PK\x01\x02") + 24  # uncompressed size in the central directory
+    struct.pack_into("<L", whole, place, 3 * 10**9 + len(data) - images.size)
+    path.write_bytes(whole)
+    with pytest.raises(SampleError, match="claims"):
+        open_samples(path)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4, 3), (2, 0, 4, 3), (2, 4, 0, 3), (-2, -4, 4, 3)])
+def test_an_npz_of_no_images_is_named(shape: tuple[int, ...], tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "n.npz", "w") as archive:
+        archive.writestr("arr_0.npy", member(np.zeros(abs(math.prod(shape)), np.uint8), shape))
+    with pytest.raises(SampleError, match="n.npz holds no images"):
+        open_samples(tmp_path / "n.npz")
+
+
+def patched(path: Path, local: int, central: int, value: int) -> None:
+    """Writes a 16-bit field of the only member's local and central headers."""
+    whole = bytearray(path.read_bytes())
+    struct.pack_into("<H", whole, whole.index(b"PK\x03\x04") + local, value)
+    struct.pack_into("<H", whole, whole.index(b"PK\x01\x02") + central, value)
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [((6, 8, 1), "encrypted"), ((8, 10, 99), "compression 99"), ((8, 10, zipfile.ZIP_LZMA), "compression 14")],
+)
+def test_an_archive_of_another_make_is_named(fields: tuple[int, int, int], complaint: str, images: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "o.npz", arr_0=images)
+    patched(tmp_path / "o.npz", *fields)
+    with pytest.raises(SampleError, match=f"o.npz is not a readable npz .*{complaint}") as caught:
+        open_samples(tmp_path / "o.npz")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, NotImplementedError, MemoryError, RecursionError])
+def test_whatever_breaks_while_reading_names_the_file(
+    fault: type[Exception], images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise fault("of a kind")
+
+    path = tmp_path / "w.npz"
+    np.savez(path, arr_0=images, arr_1=np.arange(7))
+    with monkeypatch.context() as patch:
+        patch.setattr(np.lib.format, "read_array", broken)
+        with pytest.raises(SampleError, match=r"w.npz: labels cannot be read \(of a kind\)"):
+            adm.labels(path)
+    monkeypatch.setattr(zipfile.ZipFile, "open", broken)
+    with pytest.raises(SampleError, match=r"w.npz is not a readable npz \(of a kind\)"):
+        open_samples(path)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [np.arange(6), np.arange(8), np.arange(7).reshape(7, 1), np.arange(7.0), np.array(3), np.array(["a"] * 7), np.zeros(7, bool)],
+)
+def test_labels_are_one_integer_an_image(labels: np.ndarray, images: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "l.npz", arr_0=images, arr_1=labels)
+    with pytest.raises(SampleError, match=r"l.npz arr_1 is .* wanted integer labels \(7,\)"):
+        open_samples(tmp_path / "l.npz")
+
+
+def test_labels_of_python_objects_are_never_unpickled(images: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "l.npz", arr_0=images, arr_1=np.array([{}] * 7))
+    with pytest.raises(SampleError, match="labels cannot be read"):
+        open_samples(tmp_path / "l.npz")
+
+
+@pytest.mark.parametrize("compress", [np.savez, np.savez_compressed])
+def test_damaged_npz_names_the_image_it_breaks_at(compress: Any, tmp_path: Path) -> None:
+    path = tmp_path / "f.npz"
+    compress(path, arr_0=np.random.default_rng(0).integers(0, 256, (90, 32, 32, 3), dtype=np.uint8))
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 255
+    path.write_bytes(whole)
+    with pytest.raises(SampleError, match=r"from image (39|42|45|87) on"):  # stored members tell only at their end
         list(adm.rows(path, 3))
-    (tmp_path / "g.npz").write_bytes(path.read_bytes()[:100])
+    (tmp_path / "g.npz").write_bytes(whole[:100])
     with pytest.raises(SampleError, match="not a readable npz"):
         open_samples(tmp_path / "g.npz")
 
@@ -102,10 +202,25 @@ def test_corrupt_png_is_named_with_its_index(folder: Path) -> None:
         read(folder)
 
 
-def test_sizes_do_not_mix(folder: Path) -> None:
-    Image.new("RGB", (9, 9)).save(folder / "000004.png")
-    with pytest.raises(SampleError, match="image 4 .* is 9x9, image 3 is 5x6"):
-        read(folder)
+@pytest.mark.parametrize("size", [1, 3, 4, 7])  # 4: the sizes change exactly where a batch begins
+def test_sizes_do_not_mix(size: int, folder: Path, tmp_path: Path) -> None:
+    for k in range(4, 7):
+        Image.new("RGB", (9, 9)).save(folder / f"{k:06d}.png")
+    samples = open_samples(folder)
+    with pytest.raises(SampleError, match=r"image 4 .* is 9x9, image 0 is 5x6"):
+        list(samples.batches(samples.indices, size))
+    with pytest.raises(SampleError, match=r"image 4 .* is 9x9, image 0 is 5x6"):  # a resumed judge asks for the rest alone
+        list(open_samples(folder).batches([4, 5, 6], size))
+
+
+@pytest.mark.parametrize("convert", [to_adm, to_png])
+def test_sizes_do_not_mix_in_a_copy_either(convert: Any, tmp_path: Path) -> None:
+    place = tmp_path / "many"
+    place.mkdir()
+    for k in range(257):  # converters read 256 at a time
+        Image.new("RGB", (4, 4) if k < 256 else (5, 5)).save(place / f"{k:06d}.png")
+    with pytest.raises(SampleError, match="image 256 .* is 5x5, image 0 is 4x4"):
+        convert(open_samples(place), tmp_path / "copy.npz")
 
 
 def test_alpha_is_not_guessed_and_grey_becomes_rgb(tmp_path: Path) -> None:
@@ -114,6 +229,77 @@ def test_alpha_is_not_guessed_and_grey_becomes_rgb(tmp_path: Path) -> None:
         decode((tmp_path / "a.png").read_bytes(), "a.png")
     Image.new("L", (4, 4), 7).save(tmp_path / "l.png")
     assert (decode((tmp_path / "l.png").read_bytes(), "l.png") == 7).all()
+
+
+def saved(image: Image.Image, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG", **options)
+    return file.getvalue()
+
+
+def sixteen_bits() -> bytes:
+    """A PNG of 1 x 1 RGB pixels with 16 bits a channel; pillow does not write them, and reads them as 8 bits."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(7))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (saved(Image.new("P", (4, 4)), transparency=0), "mode P with transparency"),
+        (saved(Image.new("RGB", (4, 4)), transparency=(0, 0, 0)), "mode RGB with transparency"),
+        (saved(Image.new("L", (4, 4)), transparency=0), "mode L with transparency"),
+        (saved(Image.new("I;16", (4, 4))), "mode I"),
+        (saved(Image.new("LA", (4, 4))), "mode LA"),
+        (sixteen_bits(), "mode RGB, 16 bits"),
+    ],
+)
+def test_transparency_and_deep_pixels_are_refused_like_alpha(data: bytes, complaint: str) -> None:
+    with pytest.raises(SampleError, match=f"x.png has {complaint}"):
+        decode(data, "x.png")
+
+
+def test_a_plain_palette_becomes_rgb() -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    assert (decode(saved(image), "p") == (10, 20, 30)).all()
+
+
+def run_with_a_failure(folder: Path, images: np.ndarray) -> SampleSet:
+    """A run of seven samples whose sample 2 failed."""
+    settings = Settings(resolution=6, sampler="flow", steps=1, guidance=1.0, tile=1)
+    facts = {"name": "c", "backbone": "dit", "encoding": "ape", "weights": "w", "sha256": "0" * 64, "source": "a test"}
+    checkpoint = Checkpoint.model_validate({**facts, "sampler": "flow", "steps": 1, "guidance": 1.0})
+    run = Run(folder)
+    run.claim(Plan(checkpoint=checkpoint, suite="digits", suite_version=1, settings=settings))
+    run.ask(range(7))
+    for k, image in enumerate(images):
+        run.add(Request(index=k, label=k), None if k == 2 else image, "broke" if k == 2 else None)
+    return open_samples(folder)
+
+
+def test_a_copy_leaves_failed_samples_out_and_can_say_how_many(images: np.ndarray, tmp_path: Path) -> None:
+    samples = run_with_a_failure(tmp_path / "run", images)
+    assert (samples.left_out, samples.asked) == (1, 7)
+    to_adm(samples, tmp_path / "a.npz")
+    to_png(samples, tmp_path / "pngs")
+    with np.load(tmp_path / "a.npz") as archive:
+        assert np.array_equal(archive["arr_0"], np.delete(images, 2, 0))
+        assert archive["arr_1"].tolist() == [0, 1, 3, 4, 5, 6]
+    assert np.array_equal(read(tmp_path / "pngs"), np.delete(images, 2, 0))
+    assert open_samples(tmp_path / "a.npz").left_out == 0
+
+
+def test_a_copy_goes_into_an_empty_folder_only(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in (folder, tmp_path / "file"):
+        with pytest.raises(SampleError, match="is not an empty folder"):
+            to_png(open_samples(folder), place)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_lossy_folder_is_warned_of(tmp_path: Path) -> None:

@@ -155,17 +155,21 @@ def spoken(result: Any) -> list[str]:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--redraw", type=click.IntRange(0), default=3, help="Samples to draw again.")
+@click.option("--redraw", type=click.IntRange(0), default=3, help="Samples to draw again, chosen at random.")
+@click.option("--seed", type=click.IntRange(0), help="Of that choice, to make the same one again.")
+@click.option(
+    "--reference", type=click.Path(path_type=Path), help="The file that results were scored against, where it is not the suite's own."
+)
 @click.option("--json", "json_", is_flag=True, help="One JSON object.")
-def verify(run: Path, redraw: int, json_: bool) -> None:
-    """Recompute a run's hashes and scores and draw some of its samples again; exit 3 if anything differs.
+def verify(run: Path, redraw: int, seed: int | None, reference: Path | None, json_: bool) -> None:
+    """Judge and score a run's images again, compare everything recorded, draw some samples again; exit 3 if anything differs.
 
     \b
     harope-bench verify runs/harope --redraw 5
     """
     from harope_bench.verify import verify
 
-    findings = verify(run, redraw)
+    findings = verify(run, redraw, seed, reference)
     if json_:
         click.echo(as_json({"checked": findings.checked, "wrong": findings.wrong, "ok": not findings.wrong}))
     else:
@@ -192,4 +196,5 @@ def convert(source: Path, target: Path, to: str, count: int | None) -> None:
 
     samples = open_samples(source, count)
     (to_adm if to == "adm" else to_png)(samples, target)
-    click.echo(f"{target}: {len(samples.indices):,} images")
+    left_out = f", {samples.left_out:,} failed samples left out" if samples.left_out else ""
+    click.echo(f"{target}: {len(samples.indices):,} images{left_out}")

@@ -1,0 +1,215 @@
+"""What verify must find: whatever in a run's folder is not what its plan, judge and evaluator give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+from harope_bench.errors import SampleError, StorageError
+from harope_bench.evaluate import Asked, evaluate
+from harope_bench.generate import generate, make_plan
+from harope_bench.observe import shard_name
+from harope_bench.store import load_arrays, write_arrays
+from harope_bench.verify import other_arrays, unequal, verify
+
+COUNT = 20
+SHARD = f"observations/digits-net/{shard_name(0)}"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run with its result."""
+    generate(make_plan(tiny.registered(tmp_path / "weights"), None, {}), range(COUNT), tmp_path / "run")
+    evaluate(tmp_path / "run", tmp_path / "run", Asked("digits"))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "mine.npz", mu=np.zeros(64), sigma=np.eye(64))
+    return tmp_path / "mine.npz"
+
+
+def alter(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    facts = json.loads(path.read_text())
+    change(facts)
+    path.write_text(json.dumps(facts))
+
+
+def test_an_honest_run_is_right_and_says_what_was_done(run: Path) -> None:
+    findings = verify(run, 3, seed=1)
+    assert findings.wrong == []
+    told = "\n".join(findings.checked)
+    assert f"{COUNT} images judged again" in told
+    assert "3 samples drawn again: " in told
+    assert "1 files of observations compared" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda r: r["plan"]["settings"].update(steps=99), "plan.settings.steps is 99, should be 3"),
+        (lambda r: r["plan"]["checkpoint"].update(encoding="harope"), "plan.checkpoint.encoding is harope, should be rope-axial"),
+        (lambda r: r.update(plan=None), "plan is absent, should be there"),
+        (lambda r: r.update(plan_digest="0" * 64), "plan_digest is 000"),
+        (lambda r: r.update(samples_sha256="0" * 64), "samples_sha256 is 000"),
+        (lambda r: r["judge"].update(weights_sha256="0" * 64), "judge.weights_sha256 is 000"),
+        (lambda r: r["judge"].update(judge_class="official"), "judge.judge_class is official, should be micro"),
+        (lambda r: r["judge"].update(name="inception"), "judge.name is inception, should be digits-net"),
+        (lambda r: r.update(version=7), "version is 7"),
+        (lambda r: r.update(scale="paper"), "scale is paper, should be micro"),
+        (lambda r: r.update(rules="corrected"), "rules is corrected"),
+        (lambda r: r.update(warnings=[]), "warnings is [], should be ["),
+        (lambda r: r.update(reference_sha256="0" * 64), "is not the suite's"),
+        (lambda r: r.update(reference="imagenet"), "reference is imagenet, should be 4,000 real digits"),
+        (lambda r: r.update(evaluator="nobody"), "evaluator nobody has no judge"),
+        (lambda r: r.update(per_sample="../other.npz"), "per_sample is ../other.npz"),
+        (lambda r: r["measurements"][0].update(value=0.1), f"fid-{COUNT}.value is 0.1"),
+        (lambda r: r["measurements"][2].update(se=0.0), "is.se is 0.0"),
+        (lambda r: r["measurements"][3].update(n_scored=10, n_asked=10), "precision.n_scored is 10"),
+        (lambda r: r["measurements"].pop(), "recall is absent, should be there"),
+        (lambda r: r["measurements"].append(r["measurements"][0]), "order is"),
+        (lambda r: r.update(surprise=1), "not a result this version reads"),
+    ],
+)
+def test_an_altered_result_is_found(change: Callable[[dict[str, Any]], Any], complaint: str, run: Path) -> None:
+    alter(run / "results/fidelity.json", change)
+    wrong = verify(run, 0).wrong
+    assert any("fidelity.json: " in line and complaint in line for line in wrong), wrong
+
+
+def spoil(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    row = arrays[name].copy()
+    row.flat[0] = np.nextafter(row.flat[0], np.inf) if row.dtype.kind == "f" else 1 - row.flat[0]
+    return {**arrays, name: row}
+
+
+@pytest.mark.parametrize("name", ["is", "precision", "recall", "indices"])
+def test_an_altered_per_sample_array_is_found_to_the_last_bit(name: str, run: Path) -> None:
+    path = run / "results/fidelity.npz"
+    write_arrays(path, spoil(load_arrays(path), name))
+    (line,) = verify(run, 0).wrong
+    assert f"fidelity.npz: {name} is not what was scored again" in line
+
+
+def test_a_per_sample_file_that_is_gone_or_broken_is_found(run: Path) -> None:
+    (run / "results/fidelity.npz").write_bytes(b"PK half")
+    assert "cannot be read" in verify(run, 0).wrong[0]
+    (run / "results/fidelity.npz").unlink()
+    assert "fidelity.npz beside it is gone" in verify(run, 0).wrong[0]
+
+
+def test_observations_altered_together_with_the_result_are_found(run: Path) -> None:
+    arrays = load_arrays(run / SHARD)
+    write_arrays(run / SHARD, {**arrays, "features": arrays["features"] + 1, "logits": arrays["logits"] * 2})
+    evaluate(run, run, Asked("digits", rescore=True))  # result and arrays now agree with the altered observations
+    wrong = verify(run, 0).wrong
+    assert any(f"fid-{COUNT}.value is" in line for line in wrong)
+    assert any("fidelity.npz: is is not" in line for line in wrong)
+    assert any(f"{shard_name(0)}: features, logits not what digits-net sees now" in line for line in wrong)
+
+
+def test_observations_may_be_gone_and_are_not_written(run: Path) -> None:
+    (run / SHARD).unlink()
+    assert verify(run, 0).wrong == []
+    assert not (run / SHARD).exists()
+
+
+def test_observations_that_no_result_shows_are_found(run: Path) -> None:
+    write_arrays(run / SHARD, spoil(load_arrays(run / SHARD), "spatial"))
+    (line,) = verify(run, 0).wrong
+    assert "spatial not what digits-net sees now" in line
+
+
+def test_another_reference_must_be_shown(run: Path, reference: Path, tmp_path: Path) -> None:
+    (scored,) = evaluate(run, run, Asked("digits", reference=reference))
+    assert scored.path.name != "fidelity.json"
+    (line,) = verify(run, 0).wrong
+    assert f"{scored.path.name}: reference mine.npz" in line and "give the file" in line
+    moved = reference.rename(tmp_path / "moved.npz")
+    assert verify(run, 0, reference=moved).wrong == []
+    np.savez(tmp_path / "other.npz", mu=np.ones(64), sigma=np.eye(64))
+    assert len(verify(run, 0, reference=tmp_path / "other.npz").wrong) == 1
+    with pytest.raises(StorageError, match=r"absent\.npz"):
+        verify(run, 0, reference=tmp_path / "absent.npz")
+
+
+@pytest.mark.parametrize("name", ["fidelity.of-mine.json", "anything.json"])
+def test_a_result_is_known_by_its_own_fields_not_by_its_name(name: str, run: Path) -> None:
+    path = run / "results" / name
+    (run / "results/fidelity.json").rename(path)
+    (run / "results/fidelity.npz").rename(path.with_suffix(".npz"))
+    alter(path, lambda r: r.update(per_sample=path.with_suffix(".npz").name))
+    assert verify(run, 0).wrong == []
+    alter(path, lambda r: r["measurements"][0].update(value=0.1))
+    assert any(f"{name}: fid-{COUNT}.value" in line for line in verify(run, 0).wrong)
+
+
+def test_a_wrong_image_is_named_alone_and_nothing_is_judged(run: Path) -> None:
+    (run / "images/000000.png").write_bytes((run / "images/000001.png").read_bytes())
+    findings = verify(run, 0)
+    assert ["image 0 " in line for line in findings.wrong] == [True, False]
+    assert "not judged again" in findings.wrong[1]
+    assert any("1 wrong" in line and "image hashes" in line for line in findings.checked)
+
+
+def test_a_result_of_fewer_samples_than_were_drawn_is_found(run: Path) -> None:
+    plan = make_plan("tiny", None, {})
+    generate(plan, range(COUNT + 5), run)
+    assert any("samples_sha256" in line for line in verify(run, 0).wrong)
+
+
+def drawn_again(run: Path, **how: Any) -> str:
+    return next(line for line in verify(run, 5, **how).checked if "drawn again" in line)
+
+
+def test_samples_to_redraw_are_random_or_of_a_seed(run: Path) -> None:
+    (run / "results/fidelity.json").unlink()
+    assert drawn_again(run, seed=1) == drawn_again(run, seed=1) != drawn_again(run, seed=2)
+    assert len({drawn_again(run) for _ in range(4)}) > 1  # equal by chance: once in 10^12
+
+
+def test_a_sample_marked_failed_that_can_be_drawn_is_found(run: Path) -> None:
+    lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    lines[4] |= {"status": "failed", "reason": "ugly", "file": None, "sha256": None}
+    (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "results/fidelity.json").unlink()
+    assert verify(run, 0).wrong == []
+    (line,) = verify(run, COUNT).wrong
+    assert "sample 4 drawn again is another image" in line
+
+
+def test_a_folder_that_is_no_run_and_a_checkpoint_of_other_weights_are_said(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match=r"has no plan\.json"):
+        verify(tmp_path, 0)
+    alter(run / "plan.json", lambda p: p["checkpoint"].update(sha256="0" * 64))
+    with pytest.raises(SampleError, match="--redraw 0 checks the rest"):
+        verify(run, 1)
+    assert any("plan.checkpoint.sha256" in line for line in verify(run, 0).wrong)
+
+
+def test_differences_are_named_in_full() -> None:
+    assert list(unequal({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4})) == [
+        "a.c is 2, should be 3",
+        "d is absent, should be 4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "names"),
+    [
+        (np.zeros(3), np.zeros(3), []),
+        (np.zeros(3), np.zeros(3, np.float32), ["a"]),
+        (np.zeros(3), np.zeros((3, 1)), ["a"]),
+        (np.zeros(3), np.array([0, 0, 5e-324]), ["a"]),
+    ],
+)
+def test_arrays_are_compared_exactly(found: np.ndarray, wanted: np.ndarray, names: list[str]) -> None:
+    assert other_arrays({"a": found}, {"a": wanted}) == names
+    assert other_arrays({"a": found}, {}) == other_arrays({}, {"a": found}) == ["a"]
