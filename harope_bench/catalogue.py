@@ -17,7 +17,7 @@ from harope_bench.tomlfile import toml_text
 
 
 def checkpoint(name: str) -> Checkpoint:
-    """A registered checkpoint; its weights path is made absolute, next to its TOML.
+    """A registered checkpoint, as its TOML says.
 
     Raises:
         UnknownName: offers the nearest. BenchError: the TOML is not a checkpoint's.
@@ -30,13 +30,23 @@ def checkpoint(name: str) -> Checkpoint:
         raise BenchError(f"{entry.path}: {fault(error)}; register the checkpoint again") from error
     if found.name != entry.path.stem:
         raise BenchError(f"{entry.path} names itself {found.name}; file and name must agree")
-    return found.model_copy(update={"weights": str((entry.path.parent / found.weights).resolve())})
+    return found
+
+
+def weights_path(found: Checkpoint) -> Path:
+    """Where a registered checkpoint's weights lie: beside its TOML, unless that names another place.
+
+    Records keep what the TOML says, so that equal runs have equal bytes wherever the package lies.
+    """
+    entry = registry.find("checkpoints", found.name)
+    assert entry.path is not None
+    return (entry.path.parent / found.weights).resolve()
 
 
 def open_drawer(found: Checkpoint, settings: Any) -> Any:
     """The checkpoint's network, hash checked, strictly loaded, ready to draw with these settings."""
     backbone = registry.load("backbones", found.backbone)
-    return backbone.open(found, load_weights(Path(found.weights), found.sha256), settings)
+    return backbone.open(found, load_weights(weights_path(found), found.sha256), settings)
 
 
 def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench import registry
-from harope_bench.catalogue import checkpoint
+from harope_bench.catalogue import checkpoint, weights_path
 from harope_bench.errors import BenchError
 from harope_bench.provenance import version
 from harope_bench.store import check_hash, home
@@ -94,7 +93,7 @@ def _checkpoints() -> list[Finding]:
     for name in registry.names("checkpoints"):
         try:
             known = checkpoint(name)
-            check_hash(Path(known.weights), known.sha256)
+            check_hash(weights_path(known), known.sha256)
             found.append(Finding("checkpoint", name, "ok", f"{known.scale}, {known.backbone}, {known.encoding}", ""))
         except BenchError as error:
             found.append(Finding("checkpoint", name, "broken", str(error), f"harope-bench register {name} --weights FILE"))

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from harope_bench import registry
-from harope_bench.catalogue import checkpoint, open_drawer
+from harope_bench.catalogue import checkpoint, open_drawer, weights_path
 from harope_bench.device import require
 from harope_bench.errors import OptionError
 from harope_bench.records import Plan, Request, Settings, fault
@@ -80,7 +80,7 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
         PlanMismatch: the folder is another plan's. WeightsError: weights missing, altered or not fitting.
     """
     run, indices = Run(out), sorted(set(indices))
-    check_hash(Path(plan.checkpoint.weights), plan.checkpoint.sha256)
+    check_hash(weights_path(plan.checkpoint), plan.checkpoint.sha256)
     run.claim(plan)
     run.ask(indices)
     missing = run.missing(indices)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harope_bench import registry
-from harope_bench.catalogue import checkpoint, open_drawer
+from harope_bench.catalogue import checkpoint, open_drawer, weights_path
 from harope_bench.errors import BenchError, OptionError, SampleError
 from harope_bench.evaluate import OBSERVATIONS, RESULTS, open_reference, read_result, set_digest
 from harope_bench.generate import draw_one
@@ -239,7 +239,7 @@ def _checkpoint(plan: Plan) -> Checkpoint:
             f"checkpoint {found.name} is registered with other weights than this run's, nothing can be drawn again; "
             "--redraw 0 checks the rest"
         )
-    check_hash(Path(found.weights), found.sha256)
+    check_hash(weights_path(found), found.sha256)
     return found
 
 

@@ -25,7 +25,7 @@ PACKAGE = registry.PACKAGE
 @pytest.mark.parametrize("encoding", TABLE2)
 def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(encoding: str) -> None:
     found = catalogue.checkpoint(f"digits-{encoding}")
-    weights = Path(found.weights)
+    weights = catalogue.weights_path(found)
     recipe, digest = read_recipe("digits-dit")
     assert isinstance(recipe, Denoiser)
     assert weights.stat().st_size < 1_000_000
@@ -43,7 +43,7 @@ def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(encoding: str) -> N
 @pytest.mark.parametrize("encoding", TABLE2)
 def test_checkpoint_loads_strictly_and_registers_from_its_keys(encoding: str) -> None:
     found = catalogue.checkpoint(f"digits-{encoding}")
-    state = load_weights(Path(found.weights), found.sha256)
+    state = load_weights(catalogue.weights_path(found), found.sha256)
     network = registry.load("backbones", found.backbone).build(encoding, found.options, found.config)
     assert isinstance(network, DiT)
     fit(network, state, found.name)
