@@ -109,13 +109,15 @@ def compare(baseline: Side, new: Side, metrics: Sequence[str] = ()) -> Compariso
         UnknownName: a metric that neither side has. OptionError: several training seeds against a single run.
     """
     known = list(dict.fromkeys([*baseline.metrics(), *new.metrics()]))
+    if not known:
+        raise StorageError(f"{baseline.path} and {new.path} hold no measurement; evaluate the runs again")
     for name in metrics:
         if name not in known:
             raise UnknownName("metric", name, known)
     counts = len(baseline.runs), len(new.runs)
     if counts != (1, 1) and min(counts) < 2:
         raise OptionError(f"a method needs two training seeds or more on both sides, found {counts[0]} and {counts[1]}; give run folders")
-    lines = [_line(name, baseline, new) for name in metrics or known]
+    lines = [_line(name, baseline, new) for name in dict.fromkeys(metrics or known)]
     adjusted = pairing.holm_adjusted([line.difference for line in lines])
     decided = tuple(line if p is None else _decided(line, p) for line, p in zip(lines, adjusted, strict=True))
     return Comparison(baseline, new, "L1" if counts == (1, 1) else "L2", decided, tuple(_notes(baseline, new)))
@@ -210,8 +212,8 @@ def _seed(found: Found) -> int | None:
 def _notes(baseline: Side, new: Side) -> list[str]:
     """Settings of drawing in which the sides differ: allowed, since they may be the question, but said."""
     first = [side.runs[0][0].result for side in (baseline, new)]
-    feet = [footing(result, result.measurements[0]) for result in first]
-    notes = [f"drawn differently: {what}" for what in unlikes(feet[0], feet[1], SETTINGS)]
+    feet = [footing(result, result.measurements[0]) for result in first if result.measurements]
+    notes = [f"drawn differently: {what}" for what in unlikes(feet[0], feet[1], SETTINGS)] if len(feet) == 2 else []
     failed = sum(
         m.n_failed + m.n_abstained for side in (baseline, new) for run in side.runs for f in run for m in f.result.measurements[:1]
     )

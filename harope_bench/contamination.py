@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
 from harope_bench.errors import OptionError, StorageError, UnknownName
+from harope_bench.records import printable
 from harope_bench.store import disk, home
 
 Kind = Literal["exact", "template", "contained"]
@@ -116,7 +117,7 @@ def _count(found: Audit, match: Match, example: Example, keep: int) -> None:
 
 def clipped(text: str) -> str:
     """A caption on one line, cut where it is long."""
-    line = " ".join(text.split())
+    line = printable(text).encode("utf-8", "replace").decode()
     return line if len(line) <= CLIP else line[: CLIP - 3] + "..."
 
 
@@ -317,7 +318,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             facts = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StorageError(f"{path} line {number} is not JSON; correct or delete the line") from error
         if not isinstance(facts, dict):
             raise StorageError(f"{path} line {number} is not a JSON object; correct or delete the line")

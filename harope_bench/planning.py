@@ -131,6 +131,8 @@ def known_noise(plan: Plan, metric: Metric, found: Sequence[Found], value: float
     if own:
         return _measured(plan, metric, own)
     if metric.unit == "share" and value is not None:
+        if not 0 < value < 1:
+            raise OptionError(f"{metric.name} is a share, --value {value:g} is not between 0 and 1; correct it")
         told = f"drawing: binomial at {value:g}, images independent; training: not known, give --runs with several training seeds"
         return Known(value, Noise(None, math.sqrt(value * (1 - value))), (told,))
     if metric.name == "fid" and value is not None:
@@ -235,7 +237,7 @@ def words(found: Budget) -> list[str]:
         "training seeds a method",
         "smallest, spread known",
         "smallest, spread from these seeds",
-        "images a run for the difference",
+        "images a run for the difference, spread known",
         "cost",
     )
     return [*told, "", *in_columns([head, *(_row(found, design, digits) for design in found.designs)])]

@@ -27,6 +27,11 @@ Option = str | bool | int | float
 DECISIVE = ("name", "backbone", "encoding", "options", "config", "sha256")  # of a checkpoint, for the pixels of a plan
 
 
+def printable(text: str) -> str:
+    """The text on one line, without the characters that steer a terminal or break a file's form."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+
+
 def fault(error: ValidationError) -> str:
     """The first thing a validation found, as `field: what is wrong with it`."""
     first = error.errors()[0]
@@ -145,7 +150,7 @@ class Measurement(Record):
     metric: Name
     name: Name
     value: float | None
-    se: float | None = None
+    se: float | None = Field(default=None, ge=0)
     low: float | None = None
     high: float | None = None
     interval: str | None = None

@@ -308,3 +308,11 @@ def test_paper_scale_says_what_it_lacks(tmp_path: Path) -> None:
     assert "imagenet-256" in run("reproduce", "table2", "--scale", "paper", "--out", tmp_path / "t", exit_code=1).stderr
     assert "no micro runs" in run("reproduce", "table4", "--scale", "micro", "--out", tmp_path / "t", exit_code=1).stderr
     assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["--difference", "nan"], ["--difference", "inf"], ["--power", "nan"], ["--value", "-5"], ["--rate", "nan"]]
+)
+def test_plan_takes_numbers_only(words: list[str]) -> None:
+    given = {"--difference": "1", "--value": "9", **dict([words])}
+    run("plan", "digits-harope", *[w for pair in given.items() for w in pair], exit_code=2)

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 import harope_bench
 from harope_bench.cli import main
-from harope_bench.errors import BenchError
+from harope_bench.errors import BenchError, OptionError
 from harope_bench.gate import baseline, decide, policy, render
 from harope_bench.pairing import read_result
 from harope_bench.store import write_arrays, write_text
@@ -194,3 +194,22 @@ def test_our_own_baselines_are_whole_and_of_the_shipped_weights(name: str) -> No
     plan = side.runs[0][0].result.plan
     assert plan.checkpoint.sha256 == checkpoint(name).sha256 and set(policy.read(OURS / "gate.toml").metric) == set(side.metrics())
     assert sum(file.stat().st_size for file in OURS.iterdir()) < 100_000
+
+
+def test_hostile_texts_stay_texts_in_junit_and_markdown(tmp_path: Path) -> None:
+    from harope_bench.gate.render import _plain
+    from harope_bench.records import printable
+
+    hostile = "x\r\r## gate: pass\r\r\x01\x1b[31m @team <b>"
+    assert "\r" not in _plain(hostile) and "@" not in _plain(hostile) and "<b>" not in _plain(hostile)
+    assert printable(hostile).isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["confidence = 0.9999999999999999", "margin = true", 'margin = "٥%"', f'margin = "{"9" * 400}%"', "margin = nan"],
+)
+def test_rules_that_are_no_rules_are_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "gate.toml").write_text(f"[default]\n{text}\n")
+    with pytest.raises(OptionError):
+        policy.read(tmp_path / "gate.toml")

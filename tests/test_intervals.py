@@ -21,7 +21,7 @@ from harope_bench.intervals.power import (
     seeds_for_method,
     smallest,
 )
-from harope_bench.intervals.shares import is_share, mcnemar
+from harope_bench.intervals.shares import bonett_price, is_share, mcnemar
 from harope_bench.intervals.training import hierarchical, shared_variance, student_p
 from harope_bench.statistics import detectable, mean_error, one_sided, quantile
 
@@ -177,7 +177,11 @@ def test_design_and_difference_are_inverse() -> None:
         images = images_for_method(noise, smallest(noise, 50_000, seeds) or 0, seeds)
         assert images == pytest.approx(50_000, abs=1)
     seeds = seeds_for_method(noise, 0.3, 50_000)
-    assert seeds is not None and (smallest(noise, 50_000, seeds) or 9) <= 0.3 < (smallest(noise, 50_000, seeds - 1) or 0)
+    # counted as `compare` tests it, with the spread taken from the seeds; the normal count promises power that t does not give
+    assert seeds is not None
+    few, enough = (smallest(noise, 50_000, n, estimated=True) or 0 for n in (seeds - 1, seeds))
+    assert enough <= 0.3 < few
+    assert (smallest(noise, 50_000, 3) or 9) <= 0.3 < (smallest(noise, 50_000, 3, estimated=True) or 0)
     assert images_for_method(noise, 0.3, 1) is None  # training alone hides it
     assert smallest(noise, 50_000, 3, estimated=True) == pytest.approx((smallest(noise, 50_000, 3) or 0) * reach(0.8, 4) / reach(0.8))
     assert smallest(noise, 50_000, 1, estimated=True) is None
@@ -188,3 +192,28 @@ def test_design_and_difference_are_inverse() -> None:
 def test_pairs_need_fewer_images() -> None:
     alone, paired = images_for_pair(Noise(None, 10.0), 1.0), images_for_pair(Noise(None, 10.0, paired=5.0), 1.0)
     assert alone == math.ceil((reach() * 10 * math.sqrt(2)) ** 2) and paired == math.ceil((reach() * 5) ** 2)
+
+
+def test_planned_seeds_give_the_promised_power() -> None:
+    """Simulated with the test that `compare` uses; what the normal count plans is kept beside it and falls short."""
+    noise, difference, images = Noise(training=0.117, sampling=10.0), 0.3, 50_000
+    seeds = seeds_for_method(noise, difference, images)
+    assert seeds is not None
+    rng, spread = np.random.default_rng(0), math.sqrt(noise.training**2 + noise.sampling**2 / images)  # type: ignore[operator]
+
+    def power(n: int) -> float:
+        a, b = rng.normal(0, spread, (4000, n)), rng.normal(difference, spread, (4000, n))
+        return float((scipy.stats.ttest_ind(a, b, axis=1).pvalue < 0.05).mean())
+
+    assert power(seeds) > 0.78
+    assert power(3) < 0.7
+
+
+def test_interval_of_a_paired_share_keeps_a_width_and_its_promise() -> None:
+    assert bonett_price(0, 0, 50, 1.96).se > 0
+    rng, n, worse = np.random.default_rng(1), 100, 0.02
+    lost = rng.binomial(n, worse, 20_000)  # truly worse by exactly the margin, no wins
+    high = np.array([-bonett_price(0, int(k), n - int(k), 1.96).low for k in range(n + 1)])[lost]
+    wald = np.array([k / n + 1.96 * math.sqrt(k / n * (1 - k / n) / (n - 1)) for k in range(n + 1)])[lost]
+    assert (high <= worse).mean() < 0.05
+    assert (wald <= worse).mean() > 0.1  # the plain interval passes many that are worse

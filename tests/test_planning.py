@@ -24,7 +24,7 @@ def plan(tmp_path: Path) -> Plan:
 def test_constants_are_named_and_the_example_comes_out(plan: Plan) -> None:
     found = budget(plan, "fid", 0.3, 0.8, value=9.195, images=50_000, rate=100.0)
     assert [round(d.smallest or 0, 2) for d in found.designs if d.seeds in (1, 3, 5)] == [0.51, 0.29, 0.23]
-    assert found.seeds == 3
+    assert found.seeds == 5  # 3 would do if the spread over seeds were known beforehand
     told = "\n".join(words(found))
     assert "1.3% of FID, assumed" in told and "0.5% of FID at 50,000 images, assumed" in told and "100 images a second, given" in told
 
@@ -70,5 +70,5 @@ def test_what_nobody_knows_is_said(plan: Plan) -> None:
 def test_plan_from_the_command_line(plan: Plan) -> None:
     words = ["plan", "tiny", "--difference", "0.3", "--value", "9", "--rate", "5", "--count", "50000", "--json"]
     done = CliRunner().invoke(main, words)
-    assert done.exit_code == 0 and json.loads(done.stdout)["seeds"] == 3
+    assert done.exit_code == 0 and json.loads(done.stdout)["seeds"] == 4
     assert CliRunner().invoke(main, ["plan", "tiny", "--difference", "0"]).exit_code == 2

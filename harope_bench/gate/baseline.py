@@ -82,7 +82,7 @@ def _kept(path: Path, found: Found) -> Result:
     """The result with its contributions copied beside the baseline and no path of this machine in it."""
     result, name = found.result, None
     if result.per_sample is not None and beside(found).is_file():
-        name = f"{path.stem}.{result.evaluator}.npz"
+        name = f"{path.stem}.{found.path.stem}.npz"
         write_arrays(path.parent / name, arrays_of(found), compress=True)
     plan = result.plan
     if plan is not None:

@@ -18,7 +18,9 @@ from typing import Literal, NamedTuple
 
 from harope_bench.compare import Comparison, Line, Side, compare
 from harope_bench.gate.policy import Policy, Rule
+from harope_bench.intervals.shares import bonett_price
 from harope_bench.pairing import spread
+from harope_bench.statistics import Difference, Interval, quantile
 
 Outcome = Literal["pass", "regression", "cannot tell", "not comparable"]
 EXIT: dict[Outcome, int] = {"pass": 0, "regression": 3, "cannot tell": 4, "not comparable": 4}
@@ -67,13 +69,15 @@ def gate(baseline: Side, new: Side, policy: Policy) -> Verdict:
         UnknownName: the policy names a metric that neither side has. OptionError: as `compare`.
     """
     found = compare(baseline, new, list(policy.metric))
-    decisions = tuple(decide(line, policy.rule(line.metric.name)) for line in found.lines)
+    same = [[f.result.samples_sha256 for f in side.runs[0]] for side in (baseline, new)]
+    alike = len(baseline.runs) == len(new.runs) == 1 and same[0] == same[1]
+    decisions = tuple(decide(line, policy.rule(line.metric.name), alike) for line in found.lines)
     return Verdict(found, decisions, max((d.outcome for d in decisions), key=GRAVITY.index))
 
 
-def decide(line: Line, rule: Rule) -> Decision:
-    """One metric by the rule above."""
-    difference, around = line.difference, spread(line.difference, rule.confidence)
+def decide(line: Line, rule: Rule, alike: bool = False) -> Decision:
+    """One metric by the rule above; alike: both sides are the very same images, of which nothing has to be inferred."""
+    difference, around = line.difference, interval(line.difference, rule.confidence, alike)
     if around is None or line.baseline is None or difference.delta is None:
         return Decision(line, rule, None, None, None, None, "not comparable", "not comparable")
     margin = rule.margin_of(line.baseline)
@@ -81,6 +85,16 @@ def decide(line: Line, rule: Rule) -> Decision:
     worsening = difference.delta if line.metric.direction == "lower" else -difference.delta
     found = outcome_of(worsening, *ends, margin)
     return Decision(line, rule, margin, worsening, *ends, found, _counted(found, rule))
+
+
+def interval(found: Difference, confidence: float, alike: bool) -> Interval | None:
+    """The two-sided interval that is held against the margin; for 0/1 rows one that few differing samples do not shrink to nothing."""
+    if found.wins is None or found.losses is None or found.ties is None or alike:
+        return spread(found, confidence)
+    around = bonett_price(found.wins, found.losses, found.ties, quantile(confidence))
+    if found.p is not None and found.p >= 1 - confidence:  # the exact test does not tell them apart: the interval holds 0
+        return Interval(around.se, min(around.low, 0.0), max(around.high, 0.0))
+    return around
 
 
 def outcome_of(worsening: float, low: float, high: float, margin: float) -> Outcome:

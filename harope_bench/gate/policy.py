@@ -12,10 +12,12 @@ from harope_bench.errors import OptionError
 from harope_bench.records import Record, fault
 from harope_bench.registry import read_toml
 
-PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+PERCENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,9})?)\s*%")
 
 
-def _margin(value: float | str) -> float | str:
+def _margin(value: bool | float | str) -> float | str:
+    if isinstance(value, bool):
+        raise ValueError("true and false are no margins")
     if isinstance(value, str) and not PERCENT.fullmatch(value):
         raise ValueError(f"{value!r} is no margin; write a number of the metric's unit, or a share of the baseline as '5%'")
     if not isinstance(value, str) and value < 0:
@@ -30,8 +32,8 @@ class Rule(Record):
     confidence: of the two-sided interval of the worsening that is held against it.
     """
 
-    margin: Annotated[float | str, AfterValidator(_margin)] = "5%"
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    margin: Annotated[bool | float | str, AfterValidator(_margin)] = "5%"
+    confidence: float = Field(default=0.95, gt=0.5, le=0.9999)
     on_inconclusive: Literal["pass", "fail", "cannot-tell"] = "cannot-tell"
 
     def margin_of(self, baseline: float) -> float:

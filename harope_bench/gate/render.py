@@ -13,6 +13,7 @@ from harope_bench.compare import facts as comparison_facts
 from harope_bench.errors import StorageError
 from harope_bench.gate.decide import Decision, Verdict
 from harope_bench.pairing import paired_rows
+from harope_bench.records import printable
 from harope_bench.store import disk, make_folder, read_lines, write_bytes
 
 SUMMARY_BYTES = 60_000  # a pull-request comment takes 65,536 characters
@@ -87,12 +88,12 @@ def write_junit(verdict: Verdict, path: Path) -> None:
     suite = ElementTree.Element("testsuite", name="harope-bench gate", tests=str(len(verdict.decisions)), skipped="0")
     suite.attrib.update({word: str(count) for word, count in counts.items()})
     for decision in verdict.decisions:
-        case = ElementTree.SubElement(suite, "testcase", classname="harope-bench.gate", name=decision.line.number, time="0")
+        case = ElementTree.SubElement(suite, "testcase", classname="harope-bench.gate", name=printable(decision.line.number), time="0")
         told = " | ".join(f"{head} {cell}" for head, cell in zip(HEAD[1:], _cells(decision)[1:], strict=True))
         if decision.outcome != "pass":
             kind = "failure" if decision.outcome == "regression" else "error"
-            ElementTree.SubElement(case, kind, type=decision.outcome, message=told).text = decision.why
-        ElementTree.SubElement(case, "system-out").text = f"{told} | {decision.why}"
+            ElementTree.SubElement(case, kind, type=decision.outcome, message=printable(told)).text = printable(decision.why)
+        ElementTree.SubElement(case, "system-out").text = printable(f"{told} | {decision.why}")
     write_bytes(path, ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
@@ -119,7 +120,7 @@ def markdown(verdict: Verdict) -> str:
     lines += ["", f"| {' | '.join(HEAD)} | |", f"|{'---|' * (len(HEAD) + 1)}"]
     lines += [f"| {' | '.join(map(_plain, (*_cells(d), d.why)))} |" for d in verdict.decisions]
     if (moved := changed(verdict)) is not None:
-        lines += ["", f"Changed most ({moved[0]}): " + ", ".join(_plain(_sample(item)) for item in moved[1])]
+        lines += ["", f"Changed most ({_plain(moved[0])}): " + ", ".join(_plain(_sample(item)) for item in moved[1])]
     text = "\n".join(lines) + "\n"
     if len(text.encode()) >= SUMMARY_BYTES:
         raise StorageError(f"the summary of {len(verdict.decisions)} metrics is over 60 kB; name fewer metrics in gate.toml")
@@ -127,8 +128,19 @@ def markdown(verdict: Verdict) -> str:
 
 
 def _plain(text: str) -> str:
-    marks = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "[": "&#91;", "]": "&#93;", "*": "&#42;", "_": "&#95;"}
-    return "".join(marks.get(c, c) for c in text.replace("\n", " "))
+    marks = {
+        "&": "&amp;",
+        "<": "&lt;",
+        ">": "&gt;",
+        "|": "&#124;",
+        "`": "&#96;",
+        "[": "&#91;",
+        "]": "&#93;",
+        "*": "&#42;",
+        "@": "&#64;",
+        "_": "&#95;",
+    }
+    return "".join(marks.get(c, c) for c in printable(text))
 
 
 def facts(verdict: Verdict) -> dict[str, object]:

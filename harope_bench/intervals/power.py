@@ -61,10 +61,17 @@ def images_for_pair(noise: Noise, difference: float, power: float = POWER) -> in
 
 
 def seeds_for_method(noise: Noise, difference: float, images: int, power: float = POWER) -> int | None:
-    """Training seeds of each method for that difference between methods (evidence L2); at least 2; None without a training spread."""
+    """Training seeds of each method for that difference between methods (evidence L2); at least 2; None without a training spread.
+
+    Counted with Student's t, whose spread comes from the seeds themselves, as `compare` will test it.
+    """
     if noise.training is None:
         return None
-    return max(2, math.ceil(2 * (reach(power) / difference) ** 2 * (noise.training**2 + noise.sampling**2 / images)))
+    # the normal count is a lower bound; t asks for a few more
+    seeds = max(2, math.ceil(2 * (reach(power) / difference) ** 2 * (noise.training**2 + noise.sampling**2 / images)))
+    while (smallest(noise, images, seeds, power, estimated=True) or 0.0) > difference:
+        seeds += 1
+    return seeds
 
 
 def images_for_method(noise: Noise, difference: float, seeds: int, power: float = POWER) -> int | None:

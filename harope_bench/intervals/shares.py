@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harope_bench.errors import ShapeError
+from harope_bench.statistics import Interval
 
 
 class Pairs(NamedTuple):
@@ -35,6 +36,19 @@ def mcnemar(baseline: np.ndarray, new: np.ndarray) -> Pairs:
         raise ShapeError(f"paired rows of shapes {baseline.shape} and {new.shape}")
     wins, losses = int(((new == 1) & (baseline == 0)).sum()), int(((new == 0) & (baseline == 1)).sum())
     return Pairs(wins, losses, len(new) - wins - losses, min(1.0, 2.0 * _tail(min(wins, losses), wins + losses)))
+
+
+def bonett_price(wins: int, losses: int, ties: int, reach: float) -> Interval:
+    """Interval of a paired difference of shares, wins minus losses, that keeps a width where no sample differs.
+
+    One sample is added to each kind of pair that differs. reach: standard errors to each side.
+
+    Source: Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data".
+    """
+    n = wins + losses + ties + 2
+    more, fewer = (wins + 1) / n, (losses + 1) / n
+    delta, se = more - fewer, math.sqrt((more + fewer - (more - fewer) ** 2) / n)
+    return Interval(se, delta - reach * se, delta + reach * se)
 
 
 def _tail(k: int, n: int) -> float:

@@ -112,6 +112,9 @@ def write_site(runs: Path, out: Path) -> list[Path]:
         StorageError: the folder holds no result, or a file of a run is broken (named).
     """
     site = read_site(runs)
+    index = out / "index.html"
+    if index.exists() and MARK not in _read(index):
+        raise StorageError(f"{index} is a page of something else; choose another --out")
     written = [_write(out / "index.html", "site.html", site=site)]
     written += [_write(out / "runs" / page.name, "site_run.html", site=site, page=page) for page in site.pages]
     for old in sorted((out / "runs").glob("*.html")):

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import click
 
-from harope_bench.verbs.options import as_json
+from harope_bench.verbs.options import Finite, as_json
 
 
 @click.command()
 @click.argument("checkpoint")
 @click.option("--suite", help="What to draw; the checkpoint's own if left out.")
 @click.option("--metric", default="fid", help="The metric that shall tell.")
-@click.option("--difference", type=click.FloatRange(0, min_open=True), required=True, help="The difference to find, in the metric's unit.")
-@click.option("--power", type=click.FloatRange(0.5, 1, max_open=True), default=0.8, help="How often a true difference shall be found.")
+@click.option("--difference", type=Finite(1e-9), required=True, help="The difference to find, in the metric's unit.")
+@click.option("--power", type=Finite(0.5, 0.9999), default=0.8, help="How often a true difference shall be found.")
 @click.option("--runs", type=click.Path(path_type=Path), help="Runs to measure the noise from; else published constants.")
-@click.option("--value", type=float, help="The metric's value to expect, where no run tells it.")
+@click.option("--value", type=Finite(0, min_open=True), help="The metric's value to expect, where no run tells it.")
 @click.option("--count", "images", type=click.IntRange(2), help="Images of each run; the suite's own number if left out.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Images a second; a tile is drawn and timed if left out.")
+@click.option("--rate", type=Finite(1e-9), help="Images a second; a tile is drawn and timed if left out.")
 @click.option("--resolution", type=click.IntRange(1), help="Side in pixels; the suite's own if left out.")
 @click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the tile is drawn.")
 @click.option("--json", "json_", is_flag=True, help="One JSON object.")
