@@ -311,7 +311,8 @@ def test_paper_scale_says_what_it_lacks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--difference", "nan"], ["--difference", "inf"], ["--power", "nan"], ["--value", "-5"], ["--rate", "nan"]]
+    "words",
+    [["--difference", "nan"], ["--difference", "inf"], ["--power", "nan"], ["--value", "-5"], ["--value", "inf"], ["--rate", "nan"]],
 )
 def test_plan_takes_numbers_only(words: list[str]) -> None:
     given = {"--difference": "1", "--value": "9", **dict([words])}

@@ -125,7 +125,7 @@ def test_every_format_reads_the_same_captions(tmp_path: Path) -> None:
     captions = ["a photo of a lamp", 'an owl, "quoted"']
     jsonl = "".join(json.dumps({"id": i, "caption": text}) + "\n" for i, text in enumerate(captions))
     (tmp_path / "a.jsonl").write_text(jsonl + "\n")
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(jsonl.encode()))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(jsonl.encode(), mtime=0))
     (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbfid,text\r\n0,a photo of a lamp\r\n1,"an owl, ""quoted"""\r\n')
     (tmp_path / "a.tsv").write_text('id\ttext\n0\ta photo of a lamp\n1\t"an owl, ""quoted"""\n')
     (tmp_path / "a.txt").write_text("\n\n".join(captions))
@@ -185,7 +185,7 @@ def test_missing_prompts_name_the_official_file(tmp_path: Path, bench_home: Path
         ("a.csv", b"id,url\n1,x\n", "--field, here: id, url"),
         ("a.csv", b"text\n" + b"x" * 200_000 + b"\n", "line"),
         ("a.txt", b"fine\n\xff\xfe\n", "is not readable"),
-        ("a.txt.gz", gzip.compress(b"one\n" * 5000)[:40], "is not readable"),
+        ("a.txt.gz", gzip.compress(b"one\n" * 5000, mtime=0)[:40], "is not readable"),
         ("a.txt.gz", b"not packed", "is not readable"),
         ("a.parquet", b"", "is no .jsonl"),
     ],

@@ -204,6 +204,8 @@ def test_a_line_cut_by_a_power_failure_does_not_spoil_the_next(plan: Plan, strai
 def test_steps_a_sampler_cannot_take_are_said_first(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="steps: .* give --steps"):
         make_plan(tiny.registered(tmp_path / "weights"), None, {"steps": 0})
+    with pytest.raises(OptionError, match="1 to 1000 steps, found 1001"):
+        make_plan("tiny", None, {"sampler": "ddpm", "steps": 1001})
 
 
 def test_processes_on_one_folder_lose_nothing(plan: Plan, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from harope_bench.records import SampleRecord
@@ -38,7 +39,7 @@ class Sheet:
 def sheets(runs: Sequence[Run]) -> list[Sheet]:
     """A sheet for every run that has images, up to MOST_GRIDS."""
     drawn = (sheet for run in runs if (sheet := _sheet(run)) is not None)
-    return [sheet for sheet, _ in zip(drawn, range(MOST_GRIDS), strict=False)]
+    return list(islice(drawn, MOST_GRIDS))
 
 
 def left_out(runs: Sequence[Run]) -> int:
