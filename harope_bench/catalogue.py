@@ -65,7 +65,8 @@ def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
     state, note = load_weights(weights), noted(weights)
     facts = agreed(note, {key: value for key, value in said.items() if value not in (None, {})}, weights)
     facts["backbone"], clue = recognised(state, facts.get("backbone"))
-    facts = agreed({"config": clue.config, **({"encoding": clue.encoding} if clue.encoding else {})}, facts, weights)
+    told = {"config": clue.config, "options": clue.options, **({"encoding": clue.encoding} if clue.encoding else {})}
+    facts = agreed(told, facts, weights)
     if "encoding" not in facts:
         known = ", ".join(registry.names("encodings"))
         raise OptionError(f"the keys of {weights} do not tell the encoding; add --encoding, one of: {known}")
@@ -110,10 +111,10 @@ def agreed(known: Mapping[str, Any], said: Mapping[str, Any], weights: Path) -> 
     return facts
 
 
-def plain(name: str) -> None:
-    """OptionError unless the name is one that can never choose a path."""
+def plain(name: str) -> str:
+    """The name itself; OptionError unless it is one that can never choose a path."""
     try:
-        plain_name(name)
+        return plain_name(name)
     except ValueError as error:
         raise OptionError(f"{error}; choose another name") from error
 

@@ -50,6 +50,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
         "steps": found.steps,
         "guidance": found.guidance,
         "tile": backbone.tile,
+        **found.drawing,
     }
     try:
         settings = Settings(**{**defaults, **{k: v for k, v in overrides.items() if v is not None}})

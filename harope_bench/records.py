@@ -52,7 +52,10 @@ class Settings(Record):
     """How a sample is drawn; everything here changes pixels and is part of the plan.
 
     `tile` is the padded batch shape of the network: sample i always sits in row i % tile, so its
-    bits do not depend on what was asked for beside it.
+    bits do not depend on what was asked for beside it. What is None has no meaning for the backbone.
+
+    pos_scaling: how positions beyond the training grid are met (encodings/scaling.py). guidance_channels: of a latent, guided as
+    DiT does ("3") or all. mu_policy: FLUX's time shift beyond its training sizes. vae: folder or hub id of the autoencoder.
     """
 
     resolution: int = Field(gt=0)
@@ -63,10 +66,15 @@ class Settings(Record):
     tile: int = Field(gt=0)
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    pos_scaling: Literal["none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate"] | None = None
+    guidance_channels: Literal["3", "all"] | None = None
+    mu_policy: Literal["extrapolate", "clamp"] | None = None
+    vae: str | None = None
+    vae_tiling: bool | None = None
 
 
 class Checkpoint(Record):
-    """Registered weights and all that is needed to run them."""
+    """Registered weights and all that is needed to run them. `drawing` holds defaults of further Settings, by field."""
 
     name: Name
     backbone: Name
@@ -81,6 +89,7 @@ class Checkpoint(Record):
     sampler: Name
     steps: int = Field(gt=0)
     guidance: float = Field(ge=0)
+    drawing: dict[str, Option] = {}
     recipe: str | None = None
     recipe_sha256: str | None = None
     training_seed: int | None = None
@@ -106,6 +115,7 @@ class Plan(Record):
     def deciding(self) -> dict[str, Any]:
         """The fields that decide pixels, and the checkpoint's name; not where its weights lie nor its defaults."""
         body = self.model_dump(mode="json")
+        body["settings"] = {field: value for field, value in body["settings"].items() if value is not None}
         body["checkpoint"] = {field: body["checkpoint"][field] for field in DECISIVE}
         return body
 

@@ -77,10 +77,10 @@ class CachedByLength(RopeAxial):
 
     def __init__(self, shape: base.Shape, options: base.Options):
         super().__init__(shape, options)
-        self.tables: dict[int, Tensor] = {}
+        self.tables: dict[int, base.Turns] = {}
 
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        angles = self.tables.setdefault(len(positions), base.axial_angles(positions, q.shape[-1], self.options.base, "x"))
+        angles = self.tables.setdefault(len(positions), base.axial(positions, self.shape, self.options, self.scaling, "x"))
         return base.turn(q, angles), base.turn(k, angles)
 
 
@@ -90,7 +90,7 @@ class CachedMatrix(String):
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         if not hasattr(self, "kept"):
             self.kept = self.skew.detach().clone()
-        angles = base.axial_angles(positions, q.shape[-1], self.options.base, "x")
+        angles = base.axial(positions, self.shape, self.options, self.scaling, "x")
         basis = torch.linalg.matrix_exp((self.kept[layer] - self.kept[layer].mT) / 2).to(q.dtype)
         return base.turn(q @ basis.mT, angles), base.turn(k @ basis.mT, angles)
 
@@ -138,7 +138,7 @@ class MatrixAfterRotation(String):
     """Breaks relativity and cannot be folded, whatever it claims."""
 
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        angles = base.axial_angles(positions, q.shape[-1], self.options.base, "x")
+        angles = base.axial(positions, self.shape, self.options, self.scaling, "x")
         m = torch.eye(q.shape[-1], dtype=q.dtype) + self.skew[layer]
         return base.turn(q, angles) @ m, base.turn(k, angles) @ m
 
@@ -470,7 +470,7 @@ def test_an_unknown_encoding_offers_the_nearest() -> None:
 
 
 def test_an_unknown_option_names_the_known_ones() -> None:
-    with pytest.raises(OptionError, match=r"'qkmode' of harope.*its options: base, qk_mode"):
+    with pytest.raises(OptionError, match=r"'qkmode' of harope.*its options: base, axis_order, layout, qk_mode"):
         make("harope", qkmode="dual")
 
 

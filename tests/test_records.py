@@ -133,7 +133,10 @@ def test_a_result_finds_its_measurement_by_metric_whatever_its_honest_name() -> 
 
 # ------------------------------------------------------------------------------------------- plans
 
-OTHER = {"resolution": 32, "sampler": "ddpm", "steps": 33, "guidance": 1.25, "seed": 1, "tile": 50, "device": "cuda", "dtype": "bfloat16"}
+OTHER = {
+    "resolution": 32, "sampler": "ddpm", "steps": 33, "guidance": 1.25, "seed": 1, "tile": 50, "device": "cuda", "dtype": "bfloat16",
+    "pos_scaling": "yarn", "guidance_channels": "3", "mu_policy": "clamp", "vae": "there", "vae_tiling": True,
+}  # fmt: skip
 
 
 def test_the_plans_digest_changes_with_every_setting() -> None:
@@ -142,10 +145,15 @@ def test_the_plans_digest_changes_with_every_setting() -> None:
     assert len(digests) == 1 + len(OTHER)
 
 
+def test_a_setting_without_a_meaning_is_not_in_the_digest() -> None:
+    assert {field for field, value in plan().deciding()["settings"].items() if value is None} == set()
+    assert "vae" in plan(settings=settings(vae="there")).deciding()["settings"]
+
+
 # defaults, origin and whereabouts: the settings of the plan say what was really drawn with
 ELSEWHERE = {
     "weights": "/there/tiny.safetensors", "source": "copied", "scale": "micro", "suite": "digits", "sampler": "ddpm", "steps": 50,
-    "guidance": 4.0, "recipe": "r", "recipe_sha256": "0" * 64, "training_seed": 1, "training_steps": 100,
+    "guidance": 4.0, "drawing": {"vae": "x"}, "recipe": "r", "recipe_sha256": "0" * 64, "training_seed": 1, "training_steps": 100,
 }  # fmt: skip
 OTHERWISE = {
     "name": "other", "backbone": "flux", "encoding": "ape", "options": {"qk_mode": "same"}, "config": {"hidden": 32}, "sha256": "cd" * 32,

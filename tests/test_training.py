@@ -42,12 +42,12 @@ def telling(self):
     save(self)
     print(self.step, flush=True)
 loop.Trainer._one, loop.Trainer.save = slow, telling
-denoiser.train(*read_recipe(sys.argv[1]), "harope", {}, Path(sys.argv[2]), True)
+denoiser.train(*read_recipe(sys.argv[1]), "harope", {}, "digits-harope", Path(sys.argv[2]), True)
 """
 
 
 def train(recipe: Path, folder: Path, encoding: str = "harope", resume: bool = True, **options: Any) -> Checkpoint:
-    return denoiser.train(*read_recipe(str(recipe)), encoding, options, folder, resume)
+    return denoiser.train(*read_recipe(str(recipe)), encoding, options, f"digits-{encoding}", folder, resume)
 
 
 def left(folder: Path) -> dict[str, bytes]:

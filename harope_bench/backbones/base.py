@@ -16,6 +16,7 @@ class Clue(NamedTuple):
 
     encoding: str | None
     config: dict[str, Option]
+    options: dict[str, Option] = {}
 
 
 class Drawn(NamedTuple):

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from harope_bench import registry
 from harope_bench.backbones.base import Clue, Drawn
 from harope_bench.encodings import base as encodings
+from harope_bench.encodings import clues
 from harope_bench.errors import OptionError
 from harope_bench.records import Checkpoint, Option, Request, Settings, fault
 from harope_bench.samplers.base import index_generator, unit_noise
@@ -77,7 +78,8 @@ class Attention(nn.Module):
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, N, head_dim)
         q, k, v = qkv.unbind(0)
         q, k = encoding.rotate(q, k, positions, layer)
-        out = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, head_dim)
+        found = F.scaled_dot_product_attention(q, k, encoding.values(v, layer))  # (B, heads, N, head_dim)
+        out = encoding.outputs(found, layer)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 
@@ -261,7 +263,8 @@ class DitBackbone:
     def build(self, encoding: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> DiT:
         """A freshly initialised DiT; errors name the option or the field."""
         size = configure(config)
-        shape = encodings.Shape(size.hidden, size.heads, size.hidden // size.heads, size.depth)
+        side = size.size // size.patch
+        shape = encodings.Shape(size.hidden, size.heads, size.hidden // size.heads, size.depth, grid=(side, side))
         return DiT(size, encodings.build(registry.load("encodings", encoding), shape, dict(options)))
 
     def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
@@ -277,11 +280,12 @@ class DitBackbone:
             "classes": len(state[needed[1]]) - 1,
             "depth": 1 + max(int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.", key))),
         }
-        if "encoding.sigma" in state:
-            return Clue("harope", {**config, "heads": state["encoding.sigma"].shape[1]})
-        if "encoding.skew" in state:
-            return Clue("string", {**config, "heads": hidden // state["encoding.skew"].shape[-1]})
-        return Clue(None, config)
+        told = clues.told({k.removeprefix("encoding."): v.shape for k, v in state.items() if k.startswith("encoding.")})
+        if told is None:
+            return Clue(None, config)
+        if told.heads or told.head_dim:
+            config["heads"] = told.heads or hidden // told.head_dim
+        return Clue(told.encoding, config, told.options)
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses a resolution that the patches do not tile."""

@@ -10,7 +10,7 @@ from harope_bench.contracts.complaints import Complaints, gap
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harope_bench.encodings.base import Encoding, Shape
+    from harope_bench.encodings.base import Encoding, Facts, Shape
 
 BATCH = 2
 LAYERS = 2
@@ -91,6 +91,18 @@ class _EncodingBench:
             torch.manual_seed(0)
             return build(self.kind, self.shape, options)
 
+    @property
+    def facts(self) -> Facts:
+        """What it declares with these options."""
+        return self.fresh().facts
+
+    @property
+    def rotary(self) -> bool:
+        """Whether it touches queries and keys."""
+        from harope_bench.encodings.base import Encoding
+
+        return any(getattr(self.kind, step) is not getattr(Encoding, step) for step in ("rotate", "turned", "matrices"))
+
     def fresh(self) -> Encoding:
         """As before training."""
         return self.build(self.options)
@@ -137,12 +149,12 @@ class _EncodingBench:
         """Facts, options and source are there, and something is overridden."""
         from harope_bench.encodings.base import Encoding, Facts, Options
 
-        self.expect(isinstance(getattr(self.kind, "facts", None), Facts), "declares no `facts` of type Facts")
+        self.expect(isinstance(getattr(self.fresh(), "facts", None), Facts), "declares no `facts` of type Facts")
         self.expect(issubclass(self.kind.Options, Options), "its `Options` is not a subclass of encodings.base.Options")
         self.expect(str(getattr(self.kind, "source", "")).strip(), "declares no `source`: name the paper's equation or the code it follows")
         self.expect(
-            self.kind.embed is not Encoding.embed or self.kind.rotate is not Encoding.rotate,
-            "overrides neither `embed` nor `rotate`, so it encodes nothing",
+            self.kind.embed is not Encoding.embed or self.rotary,
+            "overrides neither `embed` nor `rotate` nor its steps, so it encodes nothing",
         )
 
     def refuses_unknown_options(self) -> None:
@@ -213,7 +225,7 @@ class _EncodingBench:
             for grid in self.grids
             for shift in shifts
         }
-        if self.kind.facts.relative:
+        if self.facts.relative:
             for (grid, shift), off in moved.items():
                 self.expect(off < SAME, f"declares relative, but a shift by {shift} on grid {grid} moves scores by {off:.2%}")
         else:
@@ -227,7 +239,7 @@ class _EncodingBench:
             q, k = self.queries(len(positions))
             for before, after in zip((q, k), encoding.rotate(q, k, positions, 0), strict=True):
                 worst = max(worst, gap(after.norm(dim=-1) / before.norm(dim=-1), before.norm(dim=-1) / before.norm(dim=-1)))
-        if self.kind.facts.orthogonal:
+        if self.facts.orthogonal:
             self.expect(worst < SAME, f"declares orthogonal, but rotate changes lengths by up to {worst:.2%} once its parameters move")
         else:
             self.expect(worst > OTHER, "declares orthogonal=False, but rotate keeps all lengths")
@@ -246,7 +258,7 @@ class _EncodingBench:
             for grid in self.grids
             for layer in range(LAYERS)
         )
-        if self.kind.facts.identity_at_init:
+        if self.facts.identity_at_init:
             self.expect(worst < SAME, f"declares identity_at_init, but its first scores are {worst:.2%} from rope-axial's")
         else:
             self.expect(worst > OTHER, "declares identity_at_init=False, but it starts as rope-axial")
@@ -257,24 +269,31 @@ class _EncodingBench:
         q, k = (x[:, :1].expand(-1, HEADS, -1, -1) for x in self.queries(len(positions)))
         for layer in range(LAYERS):
             worst = max(gap(x, x[:, :1].expand_as(x)) for x in encoding.rotate(q, k, positions, layer))
-            if self.kind.facts.per_head:
+            if self.facts.per_head:
                 self.expect(worst > OTHER, f"declares per_head, but after training the heads of layer {layer} do the same")
             else:
                 self.expect(worst < SAME, f"declares per_head=False, but the heads of layer {layer} differ by {worst:.2%}")
 
     def folds_if_declared(self) -> None:
-        """What `rotate` does at the origin, moved into the projections of a fresh encoding, gives the trained one."""
-        import torch
+        """`matrices` moved into the projections, with what `plain` leaves, equal it; where not promised, `plain` refuses."""
+        from harope_bench.errors import OptionError
 
-        if not self.kind.facts.foldable:
+        encoding, positions = self.trained(), _positions(self.grids[-1])
+        if not self.facts.foldable:
+            try:
+                encoding.plain()
+            except OptionError:
+                return
+            self.expect(False, "declares foldable=False, but `plain` gives an encoding")
             return
-        encoding, fresh, positions, d = self.trained(), self.fresh(), _positions(self.grids[-1]), self.shape.head_dim
-        basis = torch.eye(d).expand(1, HEADS, d, d)  # row i is channel i at the origin
         q, k = self.queries(len(positions))
         for layer in range(LAYERS):
-            on_q, on_k = encoding.rotate(basis, basis, torch.zeros(d, 2), layer)  # (1, heads, d, d): x -> x @ on
-            folded, wanted = fresh.rotate(q @ on_q, k @ on_k, positions, layer), encoding.rotate(q, k, positions, layer)
-            worst = max(gap(f, w) for f, w in zip(folded, wanted, strict=True))
+            pair = encoding.matrices(layer)
+            if pair is None:
+                self.expect(False, "declares foldable, but `matrices` gives none")
+                return
+            folded = encoding.plain().rotate(q @ pair.q.mT, k @ pair.k.mT, positions, layer)
+            worst = max(gap(f, w) for f, w in zip(folded, encoding.rotate(q, k, positions, layer), strict=True))
             self.expect(worst < SAME, f"declares foldable, but folded into the projections layer {layer} is {worst:.2%} off")
 
     def trains_every_parameter(self) -> None:
@@ -286,7 +305,8 @@ class _EncodingBench:
             total = embedded.square().sum()
             for layer in range(LAYERS):
                 q, k = encoding.rotate(*self.project(embedded), positions, layer)
-                total = total + (q @ k.mT).softmax(-1).square().sum()
+                found = (q @ k.mT).softmax(-1) @ encoding.values(q, layer)
+                total = total + encoding.outputs(found, layer).square().sum()
             total.backward()
             for what, leaf in [("the tokens", tokens), *encoding.named_parameters()]:
                 if leaf.grad is None:
@@ -358,7 +378,7 @@ class _EncodingBench:
         self.expect(untouched, "changes its inputs in place")
         if self.kind.embed is Encoding.embed:
             self.expect(torch.equal(embedded, kept[0]), "does not override `embed`, yet it changes tokens")
-        if self.kind.rotate is Encoding.rotate:
+        if not self.rotary:
             identity = torch.equal(rotated[0], kept[1]) and torch.equal(rotated[1], kept[2])
             self.expect(identity, "does not override `rotate`, yet it changes q or k")
 

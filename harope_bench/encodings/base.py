@@ -3,29 +3,39 @@
 An encoding sees `positions`, an (N, axes) tensor of coordinates (row, column), never a grid size.
 It belongs to one model and holds the parameters of all its layers. Angles are made on the CPU in float64 and
 only their cosines and sines go to the device: equal on every device, and some devices know no float64.
+
+A rotary encoding is up to three steps, each of which a backbone may ask for alone: `matrices` before the rotation,
+`turned` (the rotation), and `values`/`outputs` around the attention. `rotate` is the first two.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from harope_bench.encodings.scaling import Kind, Scaling, frequencies
 from harope_bench.errors import OptionError
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What an encoding may know of its model."""
+    """What an encoding may know of its model.
+
+    axes_dims: channels of a head that each axis turns, where they are not alike (FLUX: 16, 56, 56).
+    grid: rows and columns of tokens at training, which a learned table needs.
+    """
 
     width: int
     heads: int
     head_dim: int
     layers: int
     axes: int = 2
+    axes_dims: tuple[int, ...] | None = None
+    grid: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,25 +60,83 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Rotary(Options):
+    """Options of axial rotation.
+
+    base: of the geometric frequencies of each axis. axis_order: whether the first planes turn with the row or with the
+    column. layout: a plane is two neighbouring channels (interleaved), or channels j and j + head_dim/2 (half-split).
+    """
+
+    base: float = Field(default=10000.0, gt=1)
+    axis_order: Literal["row-first", "column-first"] = "row-first"
+    layout: Literal["interleaved", "half-split"] = "interleaved"
+
+
+class Pair(NamedTuple):
+    """What acts on queries and on keys of a layer: (heads or 1, head_dim, head_dim) each, x -> M x."""
+
+    q: Tensor
+    k: Tensor
+
+
 class Encoding(nn.Module):
     """Additive part `embed` and rotary part `rotate`, both identity unless overridden."""
 
-    facts: ClassVar[Facts]
+    facts: Facts
     Options: ClassVar[type[BaseModel]] = Options
     source: ClassVar[str]
+    scalings: ClassVar[tuple[Kind, ...]] = ("none",)
 
     def __init__(self, shape: Shape, options: Any):
         super().__init__()
         self.shape = shape
         self.options = options
+        self.scaling = Scaling()
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Tokens (B, N, width) with absolute positions (N, axes) added; same shape and dtype."""
         return tokens
 
+    def matrices(self, layer: int) -> Pair | None:
+        """The learned matrices of a layer that act before the rotation; None where there are none."""
+        return None
+
+    def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Queries and keys (B, heads, N, head_dim) rotated by their positions, without any matrix."""
+        return q, k
+
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, heads, N, head_dim) of attention layer `layer`, made position-aware."""
-        return q, k
+        if (pair := self.matrices(layer)) is not None:
+            q, k = q @ pair.q.to(q.dtype).mT, k @ pair.k.to(k.dtype).mT
+        return self.turned(q, k, positions, layer)
+
+    def values(self, v: Tensor, layer: int) -> Tensor:
+        """Values (B, heads, N, head_dim) before they are attended to."""
+        return v
+
+    def outputs(self, out: Tensor, layer: int) -> Tensor:
+        """What the heads found (B, heads, N, head_dim), before the output projection."""
+        return out
+
+    def plain(self) -> Encoding:
+        """The encoding that is left when `matrices` have been folded into the projections.
+
+        Raises:
+            OptionError: it does not fold.
+        """
+        raise OptionError(f"{type(self).__name__} has no matrix that folds into the projections; run it unfolded")
+
+    def rescale(self, scaling: Scaling) -> None:
+        """Sets the position scaling of all calls that follow.
+
+        Raises:
+            OptionError: a kind that this encoding has no meaning for.
+        """
+        if scaling.kind not in self.scalings:
+            name = type(self).__module__.rsplit(".", 1)[-1].replace("_", "-")
+            raise OptionError(f"pos_scaling {scaling.kind} means nothing to {name}; it takes {', '.join(self.scalings)}")
+        self.scaling = scaling
 
 
 def build(kind: type[Encoding], shape: Shape, options: dict[str, Any]) -> Encoding:
@@ -97,29 +165,51 @@ def axis_split(head_dim: int, axes: int, what: str) -> int:
     return head_dim // (2 * axes)
 
 
-def spectrum(planes: int, base: float) -> Tensor:
-    """Frequencies base^(-i/planes), i < planes; float64, radians per unit step. RoFormer, section 3.2.2."""
-    return base ** (-torch.arange(planes, dtype=torch.float64) / planes)
+def planes_of(shape: Shape, what: str) -> tuple[int, ...]:
+    """Rotary planes of each axis.
+
+    Raises:
+        OptionError: `axes_dims` do not add up to the head size or are odd, or the head does not divide alike.
+    """
+    if shape.axes_dims is None:
+        return (axis_split(shape.head_dim, shape.axes, what),) * shape.axes
+    if sum(shape.axes_dims) != shape.head_dim or any(d % 2 for d in shape.axes_dims):
+        raise OptionError(f"{what} needs even axes_dims that add up to the head size {shape.head_dim}, found {shape.axes_dims}")
+    return tuple(d // 2 for d in shape.axes_dims)
 
 
-def turn(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotates planes (2j, 2j+1) of x by angles.
+class Turns(NamedTuple):
+    """Angles (N, head_dim/2) or (heads, N, head_dim/2), float32 or better, and what cos and sin are multiplied by."""
 
-    Args:
-        x: (B, heads, N, head_dim). angles: (N, head_dim/2) or (heads, N, head_dim/2), float32 or better.
+    angles: Tensor
+    magnitude: Tensor | float = 1.0
+    layout: str = "interleaved"
+
+
+def turn(x: Tensor, turns: Turns) -> Tensor:
+    """Rotates the planes of x (B, heads, N, head_dim): (a, b) -> (a cos - b sin, a sin + b cos).
 
     Returns:
         Same shape and dtype as x; the products are taken in float32.
     """
-    cos, sin = angles.cos().float().to(x.device), angles.sin().float().to(x.device)
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # (B, heads, N, head_dim/2) each
+    cos, sin = ((wave * turns.magnitude).float().to(x.device) for wave in (turns.angles.cos(), turns.angles.sin()))
+    if turns.layout == "half-split":
+        first, second = x.float().chunk(2, -1)  # (B, heads, N, head_dim/2) each
+        return torch.cat((first * cos - second * sin, first * sin + second * cos), -1).to(x.dtype)
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
 
 
-def axial_angles(positions: Tensor, head_dim: int, base: float, what: str) -> Tensor:
-    """Angles (N, head_dim/2), float64: the first planes turn with axis 0, the next with axis 1, ...
+def axial(positions: Tensor, shape: Shape, options: Rotary, scaling: Scaling, what: str) -> Turns:
+    """Each axis turns its own planes, in the order of the axes or the reverse.
 
-    Source: paper equation 3; the release's model/models_HARoPE.py:265-282 has the same order (row first).
+    Source: paper equation 3; the release's model/models_HARoPE.py:265-282 has the row first, naver-ai/rope-vit:models/vit_rope.py:51-66
+    the column.
     """
-    frequencies = spectrum(axis_split(head_dim, positions.shape[1], what), base)
-    return (positions.cpu().double()[:, :, None] * frequencies).flatten(1)  # (N, axes * planes)
+    planes, places = planes_of(shape, what), positions.cpu().double()
+    order = range(len(planes)) if options.axis_order == "row-first" else reversed(range(len(planes)))
+    angles, magnitude = [], []
+    for axis, count in zip(order, planes, strict=True):
+        angles.append(places[:, axis, None] * frequencies(count, options.base, scaling, axis))  # (N, planes)
+        magnitude.append(torch.full((count,), scaling.magnitude(axis), dtype=torch.float64))
+    return Turns(torch.cat(angles, -1), torch.cat(magnitude), options.layout)

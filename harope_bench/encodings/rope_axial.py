@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
 from torch import Tensor
 
 from harope_bench.encodings import base
+from harope_bench.encodings.scaling import ROTARY
 
 
 class RopeAxial(base.Encoding):
@@ -13,18 +13,17 @@ class RopeAxial(base.Encoding):
 
     facts = base.Facts(relative=True, orthogonal=True, identity_at_init=True, per_head=False, foldable=False)
     source = "paper equation 3; release model/models_HARoPE.py:265-282"
+    scalings = ROTARY
 
-    class Options(base.Options):
-        """base: of the geometric frequencies of each axis."""
+    class Options(base.Rotary):
+        """Those of axial rotation."""
 
-        base: float = Field(default=10000.0, gt=0)
+    options: base.Rotary
 
-    options: Options
-
-    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, heads, N, head_dim) turned axis by axis."""
-        angles = base.axial_angles(positions, q.shape[-1], self.options.base, "rope-axial")
-        return base.turn(q, angles), base.turn(k, angles)
+        turns = base.axial(positions, self.shape, self.options, self.scaling, "rope-axial")
+        return base.turn(q, turns), base.turn(k, turns)
 
 
 PLUGIN = RopeAxial

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from harope_bench.encodings import base
+from harope_bench.encodings.scaling import ROTARY, Scaling
 
 
 def raster(positions: Tensor) -> Tensor:
@@ -24,19 +27,22 @@ class RopeVanilla(base.Encoding):
 
     facts = base.Facts(relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
     source = "arXiv 2104.09864, equation 15; raster order is our reading"
+    scalings = ROTARY
 
     class Options(base.Options):
         """base: of the geometric frequencies."""
 
-        base: float = Field(default=10000.0, gt=0)
+        base: float = Field(default=10000.0, gt=1)
 
     options: Options
 
-    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, heads, N, head_dim) turned by raster index times frequency."""
-        frequencies = base.spectrum(base.axis_split(q.shape[-1], 1, "rope-vanilla"), self.options.base)
-        angles = torch.outer(raster(positions), frequencies)  # (N, head_dim/2)
-        return base.turn(q, angles), base.turn(k, angles)
+        planes = base.axis_split(q.shape[-1], 1, "rope-vanilla")
+        line = Scaling(self.scaling.kind, *((math.prod(n),) if n else () for n in (self.scaling.train, self.scaling.now)))
+        speeds = base.frequencies(planes, self.options.base, line, 0)
+        turns = base.Turns(torch.outer(raster(positions), speeds), line.magnitude(0))  # (N, head_dim/2)
+        return base.turn(q, turns), base.turn(k, turns)
 
 
 PLUGIN = RopeVanilla

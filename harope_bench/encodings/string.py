@@ -1,49 +1,125 @@
-"""STRING / Rethinking RoPE: one learned orthogonal change of basis before axial RoPE."""
+"""STRING / Rethinking RoPE: a learned orthogonal change of basis before RoPE."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from harope_bench.encodings import base
+from harope_bench.encodings.matrices import Before, skew, skew_exp
+from harope_bench.encodings.scaling import frequencies
 
 
-def skew_exp(raw: Tensor) -> Tensor:
-    """Orthogonal (..., d, d): exponential of the skew part (raw - raw^T) / 2, in float32 at least.
+class String(Before):
+    """q -> R(p) P q, k -> R(p) P k with P orthogonal, one a layer, shared by its heads unless `per_head`.
 
-    Source: paper section 3.3, "matrix exponential of skew-symmetric matrices".
-    """
-    wide = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
-    return torch.linalg.matrix_exp((wide - wide.mT) / 2)
-
-
-class String(base.Encoding):
-    """q -> R(p) P q, k -> R(p) P k with P orthogonal, one a layer, shared by its heads.
-
-    Any rotation by commuting generators has this form up to a change of basis that attention does
-    not see. Table 2's row equals Table 6's "orthogonal, shared".
+    Any rotation by commuting generators has this form up to a change of basis that attention does not see. Table 2's row equals
+    Table 6's "orthogonal, shared". No official code is known; the maps are written from the papers.
     """
 
-    facts = base.Facts(relative=True, orthogonal=True, identity_at_init=True, per_head=False, foldable=True)
     source = "arXiv 2502.02562 (STRING), arXiv 2504.06308 (Rethinking RoPE); exponential map as in the paper"
 
-    class Options(base.Options):
-        """base: of the fixed axial frequencies."""
+    class Options(base.Rotary):
+        """map: P is exp(S), (I - S)(I + S)^-1, or the rotation's generators are circulant. learn_freqs: frequencies train too."""
 
-        base: float = Field(default=10000.0, gt=0)
+        map: Literal["exp", "cayley", "circulant"] = "exp"
+        per_head: bool = False
+        learn_freqs: bool = False
 
     options: Options
 
     def __init__(self, shape: base.Shape, options: Options):
         super().__init__(shape, options)
-        self.skew = nn.Parameter(torch.zeros(shape.layers, shape.head_dim, shape.head_dim))
+        d = shape.head_dim
+        groups = (shape.layers, shape.heads) if options.per_head else (shape.layers,)
+        if options.map == "circulant":
+            self.circulant = nn.Parameter(generators(self._start(d // 2 - 1), d).repeat(*groups, 1, 1))
+            return
+        self.skew = nn.Parameter(torch.zeros(*groups, d, d))
+        if options.learn_freqs:
+            planes = base.planes_of(shape, "string")
+            start = torch.cat([frequencies(n, options.base, self.scaling, axis) for axis, n in enumerate(planes)])
+            self.freqs = nn.Parameter(start.float().repeat(*groups, 1))
 
-    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Queries and keys (B, heads, N, head_dim) in the learned basis, then turned axis by axis."""
-        basis = skew_exp(self.skew[layer]).to(q.dtype)  # (head_dim, head_dim)
-        angles = base.axial_angles(positions, q.shape[-1], self.options.base, "string")
-        return base.turn(q @ basis.mT, angles), base.turn(k @ basis.mT, angles)
+    @property
+    def facts(self) -> base.Facts:  # type: ignore[override]
+        """What it promises depends on its options; circulant generators bring their own basis and cannot start as axial RoPE."""
+        own = self.options.map == "circulant"
+        return base.Facts(
+            relative=True,
+            orthogonal=True,
+            identity_at_init=not own,
+            per_head=self.options.per_head,
+            foldable=not own and not self.options.learn_freqs,
+        )
+
+    def _start(self, planes: int) -> Tensor:
+        """Frequencies (axes, planes), float64, that a circulant start gives: axial ones, each axis its share of the planes."""
+        axes = self.shape.axes
+        start = torch.zeros(axes, planes, dtype=torch.float64)
+        for axis in range(axes):
+            share = slice(axis * planes // axes, (axis + 1) * planes // axes)
+            count = share.stop - share.start
+            start[axis, share] = frequencies(count, self.options.base, self.scaling, axis)
+        return start
+
+    def matrices(self, layer: int) -> base.Pair | None:
+        """P (heads or 1, head_dim, head_dim) on q and on k; none for circulant generators."""
+        if self.options.map == "circulant":
+            return None
+        raw = self.skew[layer]
+        basis = (skew_exp(raw) if self.options.map == "exp" else cayley(raw)).reshape(-1, *raw.shape[-2:])
+        return base.Pair(basis, basis)
+
+    def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Queries and keys (B, heads, N, head_dim) turned axis by axis, or by their circulant generators."""
+        if self.options.map == "circulant":
+            speeds = 2 * torch.fft.rfft(self.circulant[layer].float()).imag  # (..., axes, d/2 + 1)
+            angles = torch.einsum("na,...af->...nf", positions.to(speeds), speeds)
+            return fourier_turn(q, angles), fourier_turn(k, angles)
+        if not self.options.learn_freqs:
+            return super().turned(q, k, positions, layer)
+        planes = base.planes_of(self.shape, "string")
+        axis = torch.repeat_interleave(torch.arange(len(planes)), torch.tensor(planes))
+        places = positions[:, axis].to(self.freqs.device, torch.float32)  # (N, head_dim/2)
+        turns = base.Turns(places * self.freqs[layer].float()[..., None, :], layout=self.options.layout)
+        return base.turn(q, turns), base.turn(k, turns)
+
+    def rescale(self, scaling: base.Scaling) -> None:
+        """Only fixed frequencies can be scaled."""
+        if scaling.kind != "none" and (self.options.map == "circulant" or self.options.learn_freqs):
+            raise base.OptionError(f"pos_scaling {scaling.kind} needs fixed frequencies, these were learned; leave it at none")
+        super().rescale(scaling)
+
+    def plain(self) -> base.Encoding:
+        """Axial RoPE with the same base, order and layout; OptionError where frequencies are learned."""
+        return super().plain() if self.facts.foldable else base.Encoding.plain(self)
+
+
+def cayley(raw: Tensor) -> Tensor:
+    """Orthogonal (..., d, d): (I - S)(I + S)^-1 of the skew part S of raw. STRING, section 3.3."""
+    s = skew(raw)
+    eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+    return torch.linalg.solve(eye + s, eye - s)  # the two factors commute
+
+
+def generators(speeds: Tensor, d: int) -> Tensor:
+    """First columns (axes, d), float32, of circulant C whose skew C - C^T turns Fourier plane f + 1 at `speeds` (axes, d/2 - 1)."""
+    spectrum = torch.zeros(len(speeds), d // 2 + 1, dtype=torch.complex128)
+    spectrum[:, 1:-1] = 0.5j * speeds  # eigenvalues of C - C^T are 2i times the imaginary part
+    return torch.fft.irfft(spectrum, n=d).float()
+
+
+def fourier_turn(x: Tensor, angles: Tensor) -> Tensor:
+    """exp of a circulant skew matrix times x (B, heads, N, d): every Fourier coefficient turns by its angle; same shape and dtype.
+
+    Args:
+        angles: (N, d/2 + 1) or (heads, N, d/2 + 1); the first and the last are zero.
+    """
+    turned = torch.fft.rfft(x.float()) * torch.polar(torch.ones_like(angles), angles)
+    return torch.fft.irfft(turned, n=x.shape[-1]).to(x.dtype)
 
 
 PLUGIN = String

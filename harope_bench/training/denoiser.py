@@ -16,7 +16,9 @@ from harope_bench.training.loop import Loss, Trainer
 from harope_bench.training.recipe import Denoiser
 
 
-def train(recipe: Denoiser, recipe_sha256: str, encoding: str, options: dict[str, Option], folder: Path, resume: bool) -> Checkpoint:
+def train(
+    recipe: Denoiser, recipe_sha256: str, encoding: str, options: dict[str, Option], name: str, folder: Path, resume: bool
+) -> Checkpoint:
     """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder.
 
     Weights are the running average, stored as float16 to halve the file.
@@ -25,7 +27,6 @@ def train(recipe: Denoiser, recipe_sha256: str, encoding: str, options: dict[str
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.schedule.seed)
         network = backbone.build(encoding, options, recipe.config)
-    name = f"{recipe.suite}-{encoding}"
     identity = f"recipe {recipe.name} {recipe_sha256[:12]}, encoding {encoding} {sorted(options.items())}"
     trainer = Trainer(network, recipe.schedule, recipe.ema, folder, identity)
     if resume:
@@ -54,12 +55,18 @@ def train(recipe: Denoiser, recipe_sha256: str, encoding: str, options: dict[str
             **facts,
             "weights": f"{name}.safetensors",
             "sha256": sha256_bytes(data),
-            "source": f"harope-bench train {recipe.name} --encoding {encoding}",
+            "source": command(recipe.name, encoding, options),
         }
     )
     write_bytes(folder / checkpoint.weights, data)
     write_text(folder / f"{name}.toml", toml_text(checkpoint.model_dump(mode="json", exclude_none=True)))
     return checkpoint
+
+
+def command(recipe: str, encoding: str, options: dict[str, Option]) -> str:
+    """What makes the checkpoint again."""
+    said = [f"--option {key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in sorted(options.items())]
+    return " ".join([f"harope-bench train {recipe} --encoding {encoding}", *said])
 
 
 def denoising_loss(recipe: Denoiser) -> Loss:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from harope_bench.catalogue import plain
 from harope_bench.errors import OptionError
 from harope_bench.training.recipe import Classifier, Denoiser, read_recipe
 
 
-def run(name: str, encoding: str | None, options: dict[str, Any], out: Path | None, resume: bool) -> tuple[Path, str]:
+def run(name: str, encoding: str | None, options: dict[str, Any], called: str | None, out: Path | None, resume: bool) -> tuple[Path, str]:
     """Carries out a recipe; returns its folder and one line that says what came out.
 
     Raises:
@@ -21,11 +22,12 @@ def run(name: str, encoding: str | None, options: dict[str, Any], out: Path | No
             raise OptionError(f"recipe {recipe.name} trains one encoding, none was named; add --encoding rope-axial, for example")
         from harope_bench.training import denoiser
 
-        folder = out or Path("runs/train") / f"{recipe.suite}-{encoding}"
-        checkpoint = denoiser.train(recipe, digest, encoding, options, folder, resume)
+        title = plain(called or f"{recipe.suite}-{encoding}")
+        folder = out or Path("runs/train") / title
+        checkpoint = denoiser.train(recipe, digest, encoding, options, title, folder, resume)
         return folder, f"checkpoint {checkpoint.name}, {checkpoint.training_steps:,} steps"
-    if encoding is not None or options:
-        raise OptionError(f"recipe {recipe.name} has no encoding; leave --encoding and --option out")
+    if encoding is not None or options or called:
+        raise OptionError(f"recipe {recipe.name} has no encoding; leave --encoding, --option and --name out")
     folder = out or Path("runs/train") / recipe.name
     if isinstance(recipe, Classifier):
         from harope_bench.training import classifier

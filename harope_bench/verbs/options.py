@@ -79,6 +79,16 @@ def drawing_options(verb: Any) -> Any:
         click.option(
             "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Precision of the drawing network, float32 if left out."
         ),
+        click.option(
+            "--pos-scaling",
+            type=click.Choice(["none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate"]),
+            help="How positions beyond the training grid are met; none if left out.",
+        ),
+        click.option(
+            "--guidance-channels", type=click.Choice(["3", "all"]), help="Latent channels that guidance acts on; DiT's own code guides 3."
+        ),
+        click.option("--mu-policy", type=click.Choice(["extrapolate", "clamp"]), help="FLUX's time shift beyond its training sizes."),
+        click.option("--vae", help="Folder or hub id of the autoencoder; the checkpoint's own if left out."),
         click.option("--batch", type=click.IntRange(1), help="Samples between two writes (whole tiles); changes no pixel."),
     ]
     return functools.reduce(lambda f, option: option(f), reversed(options), verb)

@@ -14,9 +14,10 @@ from harope_bench.verbs.options import KeyValue
 @click.argument("recipe")
 @click.option("--encoding", help="Encoding to train, for recipes of a denoiser.")
 @click.option("--option", "options", type=KeyValue(), multiple=True, help="Option of the encoding, key=value.")
+@click.option("--name", "called", help="Of the checkpoint; SUITE-ENCODING if left out.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; runs/train/NAME if left out.")
 @click.option("--resume/--no-resume", default=True, help="Go on from the folder's snapshot.")
-def train(recipe: str, encoding: str | None, options: Any, out: Path | None, resume: bool) -> None:
+def train(recipe: str, encoding: str | None, options: Any, called: str | None, out: Path | None, resume: bool) -> None:
     """Carry out a RECIPE (name or .toml): a micro checkpoint, a judge, or reference statistics.
 
     \b
@@ -24,5 +25,5 @@ def train(recipe: str, encoding: str | None, options: Any, out: Path | None, res
     """
     from harope_bench.training.run import run
 
-    folder, what = run(recipe, encoding, dict(options), out, resume)
+    folder, what = run(recipe, encoding, dict(options), called, out, resume)
     click.echo(f"{folder}: {what}")

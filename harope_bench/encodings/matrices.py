@@ -1,0 +1,76 @@
+"""A learned matrix before axial RoPE: the family of Table 6, of which STRING and HARoPE are members.
+
+U, V and orthogonal matrices are exponentials of skew matrices (paper section 3.3); singular values are softplus(sigma) + 1e-6
+as in the release (model/models_HARoPE.py:25-52). Dimensions: L layers, G matrices a layer (heads, or 1 shared by them), d head size.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harope_bench.encodings import base
+from harope_bench.encodings.rope_axial import RopeAxial
+from harope_bench.encodings.scaling import ROTARY
+
+SMALLEST = 1e-6  # added to every singular value by the release
+QkMode = Literal["dual", "same"]
+
+
+def wide(raw: Tensor) -> Tensor:
+    """In float32 at least: exponentials and inverses of low precision are not orthogonal."""
+    return raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
+
+
+def skew(raw: Tensor) -> Tensor:
+    """The skew part (raw - raw^T) / 2 of (..., d, d)."""
+    return (wide(raw) - wide(raw).mT) / 2
+
+
+def skew_exp(raw: Tensor) -> Tensor:
+    """Orthogonal (..., d, d): exponential of the skew part."""
+    return torch.linalg.matrix_exp(skew(raw))
+
+
+def add_svd(module: nn.Module, layers: int, count: int, d: int) -> None:
+    """Gives a module the parameters A_u, A_v (L, G, d, d) and sigma (L, G, d) of M = U diag(s) V^T; M is the identity."""
+    module.A_u = nn.Parameter(torch.zeros(layers, count, d, d))
+    module.A_v = nn.Parameter(torch.zeros(layers, count, d, d))
+    module.sigma = nn.Parameter(torch.full((layers, count, d), math.log(math.e - 1)))  # softplus gives 1
+
+
+def svd_pair(held: Any, layer: int, mode: QkMode) -> base.Pair:
+    """M for queries and, for keys, M^-T ("dual", released code) or M ("same", paper equation 7).
+
+    Args:
+        held: a module with the parameters of `add_svd`.
+
+    Returns:
+        (G, d, d) each, float32 or better.
+    """
+    u, v = skew_exp(held.A_u[layer]), skew_exp(held.A_v[layer])
+    s = F.softplus(held.sigma[layer].to(u.dtype)) + SMALLEST  # (G, d)
+    on_q = (u * s[..., None, :]) @ v.mT
+    return base.Pair(on_q, on_q if mode == "same" else (u / s[..., None, :]) @ v.mT)  # M^-T = U diag(1/s) V^T
+
+
+class Before(base.Encoding):
+    """Axial RoPE after a matrix that `matrices` gives."""
+
+    scalings = ROTARY
+    options: base.Rotary
+
+    def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Queries and keys (B, heads, N, head_dim) turned axis by axis."""
+        turns = base.axial(positions, self.shape, self.options, self.scaling, type(self).__name__.lower())
+        return base.turn(q, turns), base.turn(k, turns)
+
+    def plain(self) -> base.Encoding:
+        """Axial RoPE with the same base, order and layout."""
+        left = RopeAxial(self.shape, RopeAxial.Options(**self.options.model_dump(include=set(base.Rotary.model_fields))))
+        left.rescale(self.scaling)
+        return left
