@@ -452,7 +452,7 @@ def test_harope_has_the_releases_start_and_shapes() -> None:
 
 
 def test_harope_moves_both_its_bases_together_at_the_start() -> None:
-    """Since S is the identity there, dL/dA_v = -dL/dA_u (specs/pe.md 1.7)."""
+    """Since S is the identity there, dL/dA_v = -dL/dA_u."""
     encoding, (q, k) = make("harope"), noise(2, 1, 2, 12, 16)
     q, k = encoding.rotate(q, k, grid(3, 4), 0)
     (q @ k.mT).softmax(-1).square().sum().backward()

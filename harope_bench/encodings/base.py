@@ -93,6 +93,11 @@ class Encoding(nn.Module):
         self.options = options
         self.scaling = Scaling()
 
+    @classmethod
+    def named(cls) -> str:
+        """The name it is registered under: its module's stem."""
+        return cls.__module__.rsplit(".", 1)[-1].replace("_", "-")
+
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Tokens (B, N, width) with absolute positions (N, axes) added; same shape and dtype."""
         return tokens
@@ -125,7 +130,7 @@ class Encoding(nn.Module):
         Raises:
             OptionError: it does not fold.
         """
-        raise OptionError(f"{type(self).__name__} has no matrix that folds into the projections; run it unfolded")
+        raise OptionError(f"{self.named()} has no matrix that folds into the projections; run it unfolded")
 
     def rescale(self, scaling: Scaling) -> None:
         """Sets the position scaling of all calls that follow.
@@ -134,8 +139,7 @@ class Encoding(nn.Module):
             OptionError: a kind that this encoding has no meaning for.
         """
         if scaling.kind not in self.scalings:
-            name = type(self).__module__.rsplit(".", 1)[-1].replace("_", "-")
-            raise OptionError(f"pos_scaling {scaling.kind} means nothing to {name}; it takes {', '.join(self.scalings)}")
+            raise OptionError(f"pos_scaling {scaling.kind} means nothing to {self.named()}; it takes {', '.join(self.scalings)}")
         self.scaling = scaling
 
 
@@ -151,7 +155,7 @@ def build(kind: type[Encoding], shape: Shape, options: dict[str, Any]) -> Encodi
         first = error.errors()[0]
         wrong = ".".join(map(str, first["loc"]))
         known = ", ".join(kind.Options.model_fields) or "none"
-        raise OptionError(f"option {wrong!r} of {kind.__module__.rsplit('.', 1)[-1]}: {first['msg']}; its options: {known}") from error
+        raise OptionError(f"option {wrong!r} of {kind.named()}: {first['msg']}; its options: {known}") from error
 
 
 def axis_split(head_dim: int, axes: int, what: str) -> int:

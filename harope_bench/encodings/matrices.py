@@ -66,7 +66,7 @@ class Before(base.Encoding):
 
     def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, heads, N, head_dim) turned axis by axis."""
-        turns = base.axial(positions, self.shape, self.options, self.scaling, type(self).__name__.lower())
+        turns = base.axial(positions, self.shape, self.options, self.scaling, self.named())
         return base.turn(q, turns), base.turn(k, turns)
 
     def plain(self) -> base.Encoding:
