@@ -23,6 +23,15 @@ from harope_bench.leaderboards.layout import check_table, decimals_of, half_unit
 
 NUMBERS = [str(n) for n in range(1, 11)]
 YAML = Path(__file__).resolve().parents[1].parent / "shared/paper/tables.yaml"
+READ_AS: dict[str, tuple[str, dict[str, Any]]] = {  # the transcription's names that are encodings with options here
+    "rope": ("rope-axial", {}),
+    "rope-svd-postproj": ("rope-svd-control", {}),
+    **{
+        f"rope-{short}{ending}": ("rope-matrix", {"matrix": matrix, "per_head": per_head})
+        for short, matrix in (("normal", "normal"), ("orth", "orthogonal"), ("svd", "svd"))
+        for ending, per_head in (("", False), ("-mh", True))
+    },
+}
 DIT_B = {"backbone": "dit", "config": {"hidden": 768, "depth": 12, "patch": 2}, "scale": "paper"}
 
 
@@ -52,13 +61,16 @@ def test_table_is_the_transcription_string_for_string(number: str) -> None:
     assert [row.id for row in table.rows] == [row["id"] for row in wanted["rows"]]
     for row, other in zip(table.rows, wanted["rows"], strict=True):
         assert row.published == {k: v for k, v in other["values"].items() if v is not None}
-        facts = (row.printed, row.encoding, row.model, row.res, row.training_steps, row.same_as)
-        assert facts == tuple(other.get(k) for k in ("printed", "pe", "model", "res", "training_steps", "same_as"))
+        facts = (row.printed, row.model, row.res, row.training_steps, row.same_as)
+        assert facts == tuple(other.get(k) for k in ("printed", "model", "res", "training_steps", "same_as"))
+        encoding, options = READ_AS.get(other.get("pe"), (other.get("pe"), {}))
+        assert (row.encoding, row.options.items() >= options.items()) == (encoding, True)
     for column, other in zip(table.columns, wanted["columns"], strict=True):
         assert column.printed.replace("×", "") == other["printed"]
         assert (column.key, column.direction, column.unit) == (other["key"], other["direction"], other.get("unit", "none"))
         assert column.decimals == (None if other["decimals"] == "mixed" else other["decimals"])
-        assert (column.encoding, column.n_prompts, column.n_images) == tuple(other.get(k) for k in ("pe", "n_prompts", "n_images"))
+        assert (column.n_prompts, column.n_images) == tuple(other.get(k) for k in ("n_prompts", "n_images"))
+        assert (column.encoding, column.options) == READ_AS.get(other.get("pe"), (other.get("pe"), {}))
     assert {k: str(v) for k, v in table.protocol.items()} == {
         k: "not stated" if v is None else str(v) for k, v in wanted["protocol"].items()
     }
@@ -231,8 +243,13 @@ def test_a_paper_run_must_be_of_the_tables_model_and_suite(tmp_path: Path, facts
 
 def test_paper_runs_find_rows_by_resolution_steps_and_column_facts(tmp_path: Path) -> None:
     flux = {"backbone": "flux", "scale": "paper"}
-    for i, (encoding, steps, res) in enumerate([("harope", 500, 1024), ("rope-svd", 4000, 1024), ("harope", 4000, 512)]):
-        who = fake.plan(fake.checkpoint("flux", encoding, training_steps=steps, **flux), "geneval", resolution=res)
+    shared = {"matrix": "svd", "per_head": False}
+    runs: list[tuple[str, dict[str, Any], int, int]] = [
+        ("harope", {}, 500, 1024), ("rope-matrix", shared, 4000, 1024), ("harope", {}, 4000, 512),
+        ("rope-matrix", {"matrix": "normal", "per_head": False}, 1000, 1024),
+    ]  # fmt: skip
+    for i, (encoding, options, steps, res) in enumerate(runs):
+        who = fake.plan(fake.checkpoint("flux", encoding, options=options, training_steps=steps, **flux), "geneval", resolution=res)
         made = fake.result(who, [fake.measurement("overall", 0.1 * i)], evaluator="geneval")
         fake.write_result(tmp_path / str(i), made)
     found = collect(tmp_path)

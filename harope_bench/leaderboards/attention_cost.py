@@ -48,7 +48,7 @@ class Attention:
 
 
 LAYERS = {"dit": Attention(hidden=768, heads=12, projections=4), "flux": Attention(hidden=3072, heads=24, projections=3)}
-WITH_MATRIX = {"harope", "rope-svd-postproj"}  # encodings whose rows carry the added matrix
+WITH_MATRIX = {"harope", "rope-svd-control"}  # encodings whose rows carry the added matrix
 
 
 def flux_tokens(side: int) -> int:

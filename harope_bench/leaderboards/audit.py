@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from harope_bench.leaderboards.attention_cost import LAYERS, TEXT_TOKENS, WITH_MATRIX, flux_tokens
 from harope_bench.leaderboards.layout import Column, Flag, Row, Table, decimals_of, half_unit, published_flags, value_of
+from harope_bench.records import Option
 
 Severity = Literal["conflict", "warn", "info"]
 PERCENT = re.compile(r"\(\+(\d+\.\d+)%\)")
@@ -61,6 +62,11 @@ class Printed(NamedTuple):
     def encoding(self) -> str | None:
         """The encoding of the row, or of the column where columns are the variants."""
         return self.row.encoding or self.column.encoding
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """Options of that encoding that the row or the column asks for."""
+        return {**self.column.options, **self.row.options}
 
 
 def check(tables: Sequence[Table], flags: Iterable[Flag] | None = None) -> list[Finding]:
@@ -439,7 +445,8 @@ def equalities(tables: Sequence[Table]) -> Iterator[Finding]:
 
 
 def _same_measure(one: Printed, other: Printed) -> bool:
-    return (one.encoding, one.column.evaluator, one.column.measures) == (other.encoding, other.column.evaluator, other.column.measures)
+    first, second = ((cell.encoding, cell.options, cell.column.evaluator, cell.column.measures) for cell in (one, other))
+    return first == second
 
 
 def _fine_enough(*cells: Printed) -> bool:
