@@ -60,19 +60,29 @@ def reproduce(names: Sequence[str], scale: Literal["micro", "paper"], count: int
 
 def rows_of(table: Table, scale: Literal["micro", "paper"]) -> list[tuple[str, str]]:
     """(checkpoint, suite) of every row of a table at a scale."""
-    scope = table.micro if scale == "micro" else table.paper
-    if scope is None or scope.suite is None or (scale == "micro" and not any(row.micro for row in table.rows)):
+    if scale == "micro" and (found := _micro_of(table)):
+        return found
+    scope = table.paper
+    suites = {row.suite or scope.suite for row in table.rows}
+    if scale == "micro" or None in suites:
         raise BenchError(
             f"table {table.number or table.id} has no {scale} runs in this version; `harope-bench table {table.number}` prints it"
         )
-    if scale == "micro":
-        return [(row.micro, scope.suite) for row in table.rows if row.micro]
-    registry.find("suites", scope.suite)
+    for suite in suites:
+        registry.find("suites", str(suite))
     known = [checkpoint(name) for name in registry.names("checkpoints")]
-    found = {row.id: [c.name for c in known if _serves(c, table, row)] for row in table.rows}
-    if lacking := [row for row in table.rows if not found[row.id]]:
+    serving = {row.id: [c.name for c in known if _serves(c, table, row)] for row in table.rows}
+    if lacking := [row for row in table.rows if not serving[row.id]]:
         raise BenchError(_lacking(table, lacking))
-    return [(found[row.id][0], scope.suite) for row in table.rows]
+    return [(serving[row.id][0], str(row.suite or scope.suite)) for row in table.rows]
+
+
+def _micro_of(table: Table) -> list[tuple[str, str]]:
+    """(checkpoint, suite) of each row, or of each column where the columns are the variants; empty where there are none."""
+    named = [facts.micro for facts in (*table.rows, *table.columns) if facts.micro]
+    if table.micro is None:
+        return []
+    return [(name, str(table.micro.suite or checkpoint(name).suite)) for name in dict.fromkeys(named)]
 
 
 def _serves(found: Checkpoint, table: Table, row: Row) -> bool:

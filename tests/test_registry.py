@@ -67,7 +67,7 @@ def test_listing_an_unknown_kind_offers_the_nearest() -> None:
     [
         ("harope2", "did you mean harope"),
         ("rope_axial", "did you mean rope-axial"),
-        ("zzz", "known: ape, harope, rope-axial"),
+        ("zzz", "known: ape, harope, head-freq, rope-axial"),
         ("", "known: ape"),
         ("Harope", "did you mean harope"),
     ],

@@ -31,11 +31,12 @@ class Head(Record):
 
 
 class Facts(Record):
-    """What a run must be to belong to a cell; what is None or empty is not asked."""
+    """What a run must be to belong to a cell; what is None or empty is not asked. `micro` names the checkpoint of the small world."""
 
     suite: Name | None = None
     encoding: Name | None = None
     backbone: Name | None = None
+    micro: Name | None = None
     config: dict[str, Option] = {}
     options: dict[str, Option] = {}
 
@@ -69,7 +70,6 @@ class Row(Facts):
     model: str | None = None
     res: int | None = None
     training_steps: int | None = None
-    micro: Name | None = None
     same_as: str | None = None
     published: dict[str, str] = {}
 

@@ -22,9 +22,16 @@ def fits(table: Table, row: Row, column: Column, result: Result) -> bool:
     if result.plan is None or column.evaluator not in (None, result.evaluator):
         return False
     if result.scale == "micro":
-        named = row.micro is not None and result.plan.checkpoint.name == row.micro
-        return named and table.micro is not None and table.micro.suite in (None, result.plan.suite)
+        return _fits_micro(table, row, column, result.plan)
     return _fits_paper(table, row, column, result.plan)
+
+
+def _fits_micro(table: Table, row: Row, column: Column, plan: Plan) -> bool:
+    """The named checkpoint, on the table's suite or, where it has none, on the suite that the checkpoint was trained for."""
+    named = row.micro or column.micro
+    if named is None or table.micro is None or plan.checkpoint.name != named:
+        return False
+    return plan.suite == (table.micro.suite or plan.checkpoint.suite)
 
 
 def _fits_paper(table: Table, row: Row, column: Column, plan: Plan) -> bool:

@@ -56,7 +56,9 @@ def run_facts(run: Run) -> Facts:
     """Every fact of a run by name: plan, samples, and each result's judge, reference, counts and provenance."""
     facts: Facts = {}
     if run.plan is not None:
-        facts |= _flat("", run.plan.model_dump(mode="json"))
+        plan = run.plan.model_dump(mode="json")
+        plan["settings"] = run.plan.deciding()["settings"]  # without those that the backbone has no use for
+        facts |= _flat("", plan)
         facts["plan digest"] = run.plan.digest
     if run.samples:
         facts["samples drawn"] = f"{sum(s.status == 'ok' for s in run.samples):,} ok, {sum(s.status != 'ok' for s in run.samples):,} failed"
