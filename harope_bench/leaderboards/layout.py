@@ -111,6 +111,7 @@ class Table(Record):
     title: str
     question: str | None = None
     note: str | None = None
+    readings: tuple[str, ...] = ()  # where the paper is silent, what our runs do
     block: Literal["none", "res", "model", "row"] = "none"
     protocol: dict[str, str | int] = {}
     paper: Scope = Scope()
