@@ -174,7 +174,11 @@ def test_a_full_size_release_file_is_registered_and_sampled(tmp_path: Path) -> N
     """DiT-B/2 at 256 pixels with HARoPE: random weights in the release's own format, folded, two steps, a PNG."""
     hidden, depth, heads = dit_keys.SIZES["B"]
     size = {**SMALL, "hidden": hidden, "depth": depth, "heads": heads, "size": 32, "classes": 1000}
-    state = released(state_of(size, "harope", spread=0.02))
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in registry.load("backbones", "dit").build("harope", {}, size).state_dict().items()}
+    rng = torch.Generator().manual_seed(0)
+    state = released({key: 0.02 * torch.randn(shape, generator=rng) for key, shape in shapes.items()})
+    assert len(state) == 167
     space = training_file(tmp_path / "space.pt", {}, model="DiT-B/2", image_size=256, num_classes=1000)
     args = torch.load(space, weights_only=False)["args"]
     torch.save({"model": state, "ema": state, "opt": {}, "args": args}, tmp_path / "0400000.pt")
