@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harope_bench import registry
-from harope_bench.backbones.base import Clue, Drawn
+from harope_bench.backbones.base import Clue, Drawn, Probe
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.errors import OptionError
+from harope_bench.metrics import attention_cost
 from harope_bench.records import Checkpoint, Option, Request, Settings, fault
 from harope_bench.samplers.base import index_generator, unit_noise
 from harope_bench.store import fit
@@ -300,6 +301,19 @@ class DitBackbone:
             network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
         fit(network, state, f"checkpoint {checkpoint.name}")
         return DitDrawer(network, torch.device(settings.device), DTYPES[settings.dtype])
+
+    def probe(self, network: DiT, resolution: int, batch: int) -> Probe:
+        """A ramp of pixels, the middle of the process, classes in turn."""
+        config, one = network.config, next(network.parameters())
+        side = resolution // (8 if config.channels == 4 else 1)
+        ramp = torch.linspace(-1, 1, batch * config.channels * side**2, device=one.device, dtype=one.dtype)
+        inputs = {
+            "x": ramp.view(batch, config.channels, side, side),
+            "time": torch.full((batch,), 500.0, device=one.device),
+            "labels": torch.arange(batch, device=one.device) % config.classes,
+        }
+        layer = attention_cost.Attention(config.hidden, config.heads, attention_cost.WHOLE)
+        return Probe(inputs, layer, (side // config.patch) ** 2)
 
 
 PLUGIN = DitBackbone()

@@ -15,7 +15,7 @@ from itertools import combinations
 from math import ceil, floor
 from typing import Literal, NamedTuple
 
-from harope_bench.leaderboards.attention_cost import LAYERS, TEXT_TOKENS, WITH_MATRIX, flux_tokens
+from harope_bench.metrics.attention_cost import LAYERS, TEXT_TOKENS, WITH_MATRIX, flux_tokens
 from harope_bench.leaderboards.layout import Column, Flag, Row, Table, decimals_of, half_unit, published_flags, value_of
 from harope_bench.records import Option
 
