@@ -36,7 +36,7 @@ LAYERS: list[set[str]] = [
     {"samplers", "suites", "judges", "evaluators"},
     {"backbones"},
     {"generate", "observe", "leaderboards", "training", "compare"},
-    {"evaluate", "reports", "gate"},
+    {"evaluate", "reports", "gate", "costing", "looking"},
     {"verify", "reproduce", "doctor", "planning"},
     {"contracts"},
     {"testing"},

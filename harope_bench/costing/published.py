@@ -6,7 +6,7 @@ medium are its published config's, which diffusers does not hold and which was n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from harope_bench import registry
 from harope_bench.costing.count import Counts, counts, learned
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import MissingExtra
-from harope_bench.metrics.attention_cost import PATCH, QKV, TEXT_TOKENS, WHOLE, Attention, Learned
+from harope_bench.metrics.attention_cost import LAYERS, PATCH, TEXT_TOKENS, WHOLE, Attention, Learned
 
 SD3_TEXT = 77 + 256
 
@@ -33,31 +33,33 @@ class Published(NamedTuple):
     axes_dims: tuple[int, ...]
 
 
-class Counted(NamedTuple):
-    """Counts of the whole network, what the encoding learns in one layer, the layer, and its tokens."""
+class Layer(NamedTuple):
+    """The counted layer, what an encoding learns in it and in all layers, and its tokens: known without diffusers."""
 
-    counts: Counts
-    learned: Learned
     layer: Attention
+    learned: Learned
+    parameters: int
     tokens: int
 
 
-def count(backbone: str, encoding: str, options: dict[str, Any], resolution: int) -> Counted:
-    """One forward of one image of a published transformer with an encoding.
+def layer(backbone: str, encoding: str, options: Mapping[str, Any], resolution: int) -> Layer:
+    """The layer of a published transformer that Table 9 counts."""
+    network = PUBLISHED[backbone]
+    with torch.device("meta"):
+        own = encodings.build(registry.load("encodings", encoding), _shape(network), dict(options))
+    parameters = sum(p.numel() for p in own.parameters())
+    return Layer(network.layer, learned(own), parameters, (resolution // PATCH) ** 2 + network.text)
+
+
+def count(backbone: str, found: Layer, resolution: int) -> Counts:
+    """One forward of one image of the whole transformer with what an encoding adds to its layers.
 
     Raises:
         MissingExtra: diffusers is not installed.
     """
-    network, layer = PUBLISHED[backbone], PUBLISHED[backbone].layer
-    tokens = (resolution // PATCH) ** 2 + network.text
-    with torch.device("meta"):
-        own = encodings.build(registry.load("encodings", encoding), _shape(network), options)
-    found = _whole(backbone, resolution)
-    adds = learned(own)
-    extra = layer.flops(tokens, adds) - layer.plain_flops(tokens)
-    parameters = sum(p.numel() for p in own.parameters())
-    whole = Counts(found.parameters + parameters, found.frozen, found.macs + network.layers * extra)
-    return Counted(whole, adds, layer, tokens)
+    whole, one = _whole(backbone, resolution), found.layer
+    extra = one.flops(found.tokens, found.learned) - one.plain_flops(found.tokens)
+    return Counts(whole.parameters + found.parameters, whole.frozen, whole.macs + PUBLISHED[backbone].layers * extra)
 
 
 @lru_cache
@@ -68,15 +70,17 @@ def _whole(backbone: str, resolution: int) -> Counts:
 
 
 def _shape(network: Published) -> encodings.Shape:
-    layer = network.layer
-    return encodings.Shape(layer.hidden, layer.heads, layer.width, network.layers, len(network.axes_dims), network.axes_dims)
+    one = network.layer
+    return encodings.Shape(one.hidden, one.heads, one.width, network.layers, len(network.axes_dims), network.axes_dims)
 
 
 def _diffusers() -> Any:
     try:
         import diffusers
     except ModuleNotFoundError as error:
-        raise MissingExtra("the published transformers come with diffusers, which is not installed; pip install 'harope-bench[t2i]'") from error
+        raise MissingExtra(
+            "the published transformers come with diffusers, which is not installed; pip install 'harope-bench[t2i]'"
+        ) from error
     return diffusers
 
 
@@ -120,6 +124,6 @@ def _sd3_inputs(side: int) -> dict[str, Any]:
 
 
 PUBLISHED = {
-    "flux": Published(_flux, _flux_inputs, Attention(3072, 24, QKV), 57, TEXT_TOKENS, (16, 56, 56)),
+    "flux": Published(_flux, _flux_inputs, LAYERS["flux"], 57, TEXT_TOKENS, (16, 56, 56)),
     "sd3": Published(_sd3, _sd3_inputs, Attention(1536, 24, WHOLE), 24, SD3_TEXT, (32, 32)),
 }

@@ -18,7 +18,7 @@ from harope_bench.costing import clock, published
 from harope_bench.costing.count import Counts, counts, learned
 from harope_bench.errors import BenchError, MissingExtra, SampleError
 from harope_bench.evaluators.base import Observations
-from harope_bench.metrics.attention_cost import LAYERS, Attention, Learned, flux_tokens
+from harope_bench.metrics.attention_cost import Attention, Learned
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Checkpoint, JudgeRecord, Option, Plan, Result, Settings
 from harope_bench.store import load_arrays, sha256_bytes, write_arrays, write_text
@@ -45,7 +45,9 @@ def weigh(plan: Plan, out: Path, count: int | None = None, batch: int | None = N
         SampleError: `rescore` is set and nothing was observed. WeightsError: weights missing, altered or not fitting.
     """
     size = batch or 1
-    return _kept_or_made(plan, out, instrument(plan.settings, size, count or FORWARDS), rescore, lambda: _run(plan, count or FORWARDS, size))
+    return _kept_or_made(
+        plan, out, instrument(plan.settings, size, count or FORWARDS), rescore, lambda: _run(plan, count or FORWARDS, size)
+    )
 
 
 def count(plan: Plan, out: Path) -> Weighed:
@@ -70,12 +72,19 @@ def weightless(
             "guidance": 1.0,
         }
     )
-    return Plan(checkpoint=found, suite=suite, suite_version=0, settings=Settings(resolution=resolution, sampler="none", steps=1, guidance=1, tile=1))
+    return Plan(
+        checkpoint=found,
+        suite=suite,
+        suite_version=0,
+        settings=Settings(resolution=resolution, sampler="none", steps=1, guidance=1, tile=1),
+    )
 
 
 def instrument(settings: Settings, batch: int, count: int) -> str:
     """What measured: device, software and how often; latencies of two instruments are not compared."""
-    device = torch.cuda.get_device_name() if settings.device == "cuda" else f"{platform.processor() or platform.machine()} {settings.device}"
+    device = (
+        torch.cuda.get_device_name() if settings.device == "cuda" else f"{platform.processor() or platform.machine()} {settings.device}"
+    )
     if settings.device == "cpu":
         device += f" ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads"
     return f"{device}, torch {torch.__version__}, {settings.dtype}, {count} forwards of {batch} images after {clock.WARM} to warm up"
@@ -155,19 +164,12 @@ def _seen(plan: Plan, batch: int) -> Seen:
         return Seen(counts(network, probe.inputs), learned(network.encoding), probe.layer, probe.tokens)
     if found.backbone not in published.PUBLISHED:
         return Seen(None, Learned(), None, 0, f"backbone {found.backbone} gives no forward to count")
+    one = published.layer(found.backbone, found.encoding, found.options, plan.settings.resolution)
     try:
-        whole = published.count(found.backbone, found.encoding, found.options, plan.settings.resolution)
-        return Seen(whole.counts, whole.learned, whole.layer, whole.tokens)
+        whole = published.count(found.backbone, one, plan.settings.resolution)
     except MissingExtra as error:
-        return _layer_alone(plan, str(error))
-
-
-def _layer_alone(plan: Plan, why: str) -> Seen:
-    """The layer that the table counts needs no network: its shape is known."""
-    layer = LAYERS.get(plan.checkpoint.backbone)
-    if layer is None:
-        return Seen(None, Learned(), None, 0, why)
-    return Seen(None, Learned(), layer, flux_tokens(plan.settings.resolution), why)
+        return Seen(None, one.learned, one.layer, one.tokens, str(error))
+    return Seen(whole, one.learned, one.layer, one.tokens)
 
 
 def _run(plan: Plan, count: int, batch: int) -> dict[str, np.ndarray]:

@@ -23,7 +23,8 @@ def fits(table: Table, row: Row, column: Column, result: Result) -> bool:
         return False
     if result.scale == "micro":
         named = row.micro is not None and result.plan.checkpoint.name == row.micro
-        return named and table.micro is not None and table.micro.suite in (None, result.plan.suite)
+        suite = None if column.of == "network" or table.micro is None else table.micro.suite
+        return named and table.micro is not None and suite in (None, result.plan.suite)
     return _fits_paper(table, row, column, result.plan)
 
 
@@ -34,7 +35,7 @@ def _fits_paper(table: Table, row: Row, column: Column, plan: Plan) -> bool:
     encoding = next((f.encoding for f in facts if f.encoding), None)
     backbone = next((f.backbone for f in facts if f.backbone), None)
     return (
-        suite == plan.suite
+        (column.of == "network" or suite == plan.suite)
         and encoding == checkpoint.encoding
         and backbone in (None, checkpoint.backbone)
         and row.res in (None, plan.settings.resolution)
