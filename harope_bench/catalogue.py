@@ -11,8 +11,18 @@ from pydantic import ValidationError
 
 from harope_bench import registry
 from harope_bench.errors import BenchError, NameClash, OptionError, WeightsError
-from harope_bench.records import Checkpoint, fault, plain_name
-from harope_bench.store import fit, home, load_weights, sha256_file, weights_note, write_text
+from harope_bench.records import Checkpoint, Settings, fault, plain_name
+from harope_bench.store import (
+    fit,
+    home,
+    load_weights,
+    sha256_file,
+    training_arguments,
+    weights_bytes,
+    weights_note,
+    write_bytes,
+    write_text,
+)
 from harope_bench.tomlfile import toml_text
 
 
@@ -52,12 +62,13 @@ def open_drawer(found: Checkpoint, settings: Any) -> Any:
 def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
     """Writes the checkpoint's TOML into the user's home and returns its path.
 
-    Facts are taken from the note that `train` leaves in the file, from the keys, and from what is said (fields of
-    Checkpoint; None is not said). The network is built and strictly loaded once, so that what is registered runs.
+    Facts are taken from the note that `train` and `export` leave in the file, from the keys, from the arguments that a training
+    file keeps, and from what is said (fields of Checkpoint; None is not said). The network is built and strictly loaded once, so that
+    what is registered runs.
 
     Raises:
-        NameClash: the name is taken. WeightsError: keys do not fit. OptionError: something that nothing tells, or
-            that is said in contradiction to the file.
+        NameClash: the name is taken. WeightsError: keys do not fit, or contradict the training file's arguments. OptionError:
+            something that nothing tells, or that is said in contradiction to the file.
     """
     plain(name)
     if name in registry.entries("checkpoints"):
@@ -65,16 +76,72 @@ def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
     state, note = load_weights(weights), noted(weights)
     facts = agreed(note, {key: value for key, value in said.items() if value not in (None, {})}, weights)
     facts["backbone"], clue = recognised(state, facts.get("backbone"))
-    told = {"config": clue.config, "options": clue.options, **({"encoding": clue.encoding} if clue.encoding else {})}
+    config = completed(clue.config, facts["backbone"], weights)
+    told = {"config": config, "options": clue.options, **({"encoding": clue.encoding} if clue.encoding else {})}
     facts = agreed(told, facts, weights)
     if "encoding" not in facts:
         known = ", ".join(registry.names("encodings"))
         raise OptionError(f"the keys of {weights} do not tell the encoding; add --encoding, one of: {known}")
-    found = _record(name, weights, {"sampler": "flow", "steps": 50, "guidance": 1.0, **facts})
-    network = registry.load("backbones", found.backbone).build(found.encoding, found.options, found.config)
-    fit(network, state, f"checkpoint {name}")
+    facts["drawing"] = drawable({**clue.defaults.get("drawing", {}), **note.get("drawing", {}), **(said.get("drawing") or {})})
+    found = _record(name, weights, {"sampler": "flow", "steps": 50, "guidance": 1.0, **clue.defaults, **facts})
+    load_once(found, state)
     target = home() / "checkpoints" / f"{name}.toml"
     write_text(target, toml_text(found.model_dump(mode="json", exclude_none=True)))
+    return target
+
+
+def load_once(found: Checkpoint, state: Mapping[str, Any]) -> None:
+    """Builds the checkpoint's network and loads it strictly; WeightsError where keys do not fit."""
+    backbone = registry.load("backbones", found.backbone)
+    if hasattr(backbone, "load"):
+        backbone.load(found, state)
+        return
+    fit(backbone.build(found.encoding, found.options, found.config), state, f"checkpoint {found.name}")
+
+
+def completed(config: Mapping[str, Any], backbone: str, weights: Path) -> dict[str, Any]:
+    """The sizes that the keys tell, and those that a training file's arguments add; WeightsError where these contradict the keys."""
+    plugin = registry.load("backbones", backbone)
+    args = plugin.recall(training_arguments(weights)) if hasattr(plugin, "recall") else {}
+    if other := [field for field in args if field in config and config[field] != args[field]]:
+        field = other[0]
+        raise WeightsError(f"{weights}: its args say {field} = {args[field]}, its keys {config[field]}; give the file as training left it")
+    return {**args, **config}
+
+
+def drawable(drawing: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults of further Settings, checked; a folder is kept in full.
+
+    Raises:
+        OptionError: a field or a value that Settings do not have.
+    """
+    try:
+        Settings.model_validate({"resolution": 1, "sampler": "none", "steps": 1, "guidance": 1, "tile": 1, **drawing})
+    except ValidationError as error:
+        raise OptionError(f"drawing default {fault(error)}; its fields: {', '.join(Settings.model_fields)}") from error
+    vae = drawing.get("vae")
+    return {**drawing, "vae": str(Path(vae).resolve())} if vae and Path(vae).is_dir() else dict(drawing)
+
+
+def export(name: str, target: Path, folded: bool) -> Path:
+    """Writes a registered checkpoint's weights as one .safetensors file that `register` reads back, and returns its path.
+
+    Args:
+        folded: the learned matrices moved into the projections; what is written is a checkpoint of the plain encoding.
+
+    Raises:
+        OptionError: its backbone or its encoding cannot do that, or the target is no .safetensors. WeightsError: weights altered, or
+            the folded network's outputs differ.
+    """
+    found = checkpoint(name)
+    if target.suffix != ".safetensors":
+        raise OptionError(f"{target} is no .safetensors; give the file that ending")
+    backbone = registry.load("backbones", found.backbone)
+    if not hasattr(backbone, "export"):
+        raise OptionError(f"backbone {found.backbone} has no export; use its weights file as it is")
+    state, changed = backbone.export(found, load_weights(weights_path(found), found.sha256), folded)
+    facts = found.model_dump(mode="json", exclude_none=True, exclude={"name", "weights", "sha256", "source"})
+    write_bytes(target, weights_bytes(state, {"checkpoint": json.dumps({**facts, **changed}, sort_keys=True)}))
     return target
 
 
@@ -89,12 +156,14 @@ def _record(name: str, weights: Path, facts: Mapping[str, Any]) -> Checkpoint:
 
 
 def noted(weights: Path) -> dict[str, Any]:
-    """What `train` wrote into the file of the checkpoint; empty for any other file."""
+    """What `train` or `export` wrote into the file of the checkpoint; empty for any other file."""
     try:
         facts = json.loads(weights_note(weights).get("checkpoint", "{}"))
     except ValueError:
         return {}
-    return {key: value for key, value in facts.items() if key in Checkpoint.model_fields} if isinstance(facts, dict) else {}
+    if not isinstance(facts, dict) or any(not isinstance(facts.get(key, {}), dict) for key in ("options", "config", "drawing")):
+        return {}
+    return {key: value for key, value in facts.items() if key in Checkpoint.model_fields}
 
 
 def agreed(known: Mapping[str, Any], said: Mapping[str, Any], weights: Path) -> dict[str, Any]:

@@ -64,6 +64,7 @@ for verb in (
     browse.list_,
     browse.doctor,
     browse.register,
+    browse.export,
     draw.generate,
     draw.eval_,
     draw.verify,

@@ -59,6 +59,8 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
     _check_sampler(found.sampler, settings)
     require(settings.device)
     backbone.check(found, settings)
+    if hasattr(backbone, "settled"):
+        settings = backbone.settled(found, settings)
     return Plan(checkpoint=found, suite=chosen, suite_version=plugin.version, settings=settings)
 
 

@@ -55,7 +55,8 @@ class Settings(Record):
     bits do not depend on what was asked for beside it. What is None has no meaning for the backbone.
 
     pos_scaling: how positions beyond the training grid are met (encodings/scaling.py). guidance_channels: of a latent, guided as
-    DiT does ("3") or all. mu_policy: FLUX's time shift beyond its training sizes. vae: folder or hub id of the autoencoder.
+    DiT does ("3") or all. mu_policy: FLUX's time shift beyond its training sizes. vae: folder or hub id of the autoencoder, vae_sha256
+    what it holds, which decides pixels in its place. fold: matrices before the rotation are moved into the projections (last bits differ).
     """
 
     resolution: int = Field(gt=0)
@@ -70,7 +71,9 @@ class Settings(Record):
     guidance_channels: Literal["3", "all"] | None = None
     mu_policy: Literal["extrapolate", "clamp"] | None = None
     vae: str | None = None
+    vae_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     vae_tiling: bool | None = None
+    fold: bool | None = None
 
 
 class Checkpoint(Record):
@@ -116,6 +119,8 @@ class Plan(Record):
         """The fields that decide pixels, and the checkpoint's name; not where its weights lie nor its defaults."""
         body = self.model_dump(mode="json")
         body["settings"] = {field: value for field, value in body["settings"].items() if value is not None}
+        if "vae_sha256" in body["settings"]:
+            body["settings"].pop("vae", None)  # where it lies decides nothing
         body["checkpoint"] = {field: body["checkpoint"][field] for field in DECISIVE}
         return body
 

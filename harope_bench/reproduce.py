@@ -81,7 +81,9 @@ def _count_rows(tables: Sequence[Table], out: Path, done: Done) -> None:
     from harope_bench.costing.weigh import count, weightless
 
     for table in tables:
-        for row in (row for row in table.rows if row.backbone and row.encoding and row.res):
+        for row in table.rows:
+            if not (row.backbone and row.encoding and row.res):
+                continue
             plan = weightless(row.backbone, row.encoding, row.options, {**table.paper.config, **row.config}, row.res, "none")
             done.rows += 1
             done.scored += count(plan, out / plan.checkpoint.name).fresh

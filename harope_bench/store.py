@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import hashlib
 import json
@@ -20,6 +21,9 @@ from harope_bench.errors import BenchError, StorageError, WeightsError
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+
+NETWORKS = ("ema", "model")  # where a training file keeps the network, the running average first
 
 
 def home() -> Path:
@@ -202,10 +206,11 @@ def load_weights(path: Path, wanted: str | None = None) -> dict[str, torch.Tenso
     """A state dict from .safetensors, or from a torch file read with weights_only=True.
 
     Args:
-        path: the file; `wanted` is its recorded sha256, checked before the file is opened.
+        path: the file; a training file gives its running average ("ema") if it has one, else its "model". `wanted` is the file's
+            recorded sha256, checked before it is opened.
 
     Raises:
-        WeightsError: not there, another hash, damaged, or a pickle that holds more than tensors.
+        WeightsError: not there, another hash, damaged, or a pickle that holds more than tensors and plain training arguments.
     """
     if wanted is not None:
         check_hash(path, wanted)
@@ -213,7 +218,30 @@ def load_weights(path: Path, wanted: str | None = None) -> dict[str, torch.Tenso
         raise WeightsError(f"{path} is not there; give the weights file's path")
     if path.suffix == ".safetensors":
         return _safetensors(path)
-    return _torch_file(path)
+    found = _torch_file(path)
+    state = next((found[key] for key in NETWORKS if isinstance(found.get(key), dict)), found) if isinstance(found, dict) else found
+    if not _is_state(state):
+        raise WeightsError(f"{path} is not a bare state dict (names to tensors); save only the model's state dict")
+    return dict(state)
+
+
+def training_arguments(path: Path) -> dict[str, Any]:
+    """The arguments that a training file keeps beside its weights (`args` of DiT's train.py); empty for any other file.
+
+    Raises:
+        WeightsError: as `load_weights`.
+    """
+    if path.suffix == ".safetensors":
+        return {}
+    found = _torch_file(path)
+    args = found.get("args") if isinstance(found, dict) else None
+    return dict(vars(args)) if isinstance(args, argparse.Namespace) else {}
+
+
+def _is_state(state: Any) -> bool:
+    import torch
+
+    return isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items())
 
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -226,20 +254,23 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(f"{path} is not a readable safetensors file ({error}); copy it again") from error
 
 
-def _torch_file(path: Path) -> dict[str, torch.Tensor]:
+def _torch_file(path: Path) -> Any:
+    """What a torch file holds. Beside tensors only an argparse.Namespace is let in, and only if nothing else asks to be."""
     import torch
+    from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        archive = zipfile.is_zipfile(path)  # torch's older format can neither be mapped nor looked into
+        foreign = get_unsafe_globals_in_checkpoint(str(path)) if archive else []
+        allowed: list[Any] = [argparse.Namespace] if foreign == ["argparse.Namespace"] else []
+        with safe_globals(allowed):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds Python objects beside tensors, or no tensors at all, and was not opened; save its state dict as .safetensors"
         ) from error
     except Exception as error:  # the unpickler fails in a dozen ways on damaged bytes
         raise WeightsError(f"{path} is not a readable torch file ({first_line(error)}); copy it again") from error
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
-        raise WeightsError(f"{path} is not a bare state dict (names to tensors); save only the model's state dict")
-    return state
 
 
 def weights_bytes(state: Mapping[str, torch.Tensor], note: Mapping[str, str]) -> bytes:

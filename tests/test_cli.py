@@ -23,6 +23,7 @@ VERBS = [
     "list",
     "doctor",
     "register",
+    "export",
     "generate",
     "eval",
     "table",

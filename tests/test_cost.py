@@ -28,7 +28,7 @@ from harope_bench.leaderboards.layout import half_unit, load_table, value_of
 from harope_bench.metrics.attention_cost import LAYERS, Attention, Learned, flux_tokens
 from harope_bench.records import Result
 
-B2 = {"hidden": 768, "depth": 12, "heads": 12, "patch": 2, "size": 32, "channels": 4, "classes": 1000}
+B2 = {"hidden": 768, "depth": 12, "heads": 12, "patch": 2, "size": 32, "channels": 4, "classes": 1000, "learn_sigma": True, "latent": True}
 EVALUATOR = registry.load("evaluators", "cost")
 
 
@@ -176,6 +176,7 @@ def test_whole_dit_b2(side: int, giga: float) -> None:
     plan = weigh.weightless("dit", "rope-axial", {}, B2, side, "none")
     seen = weigh._seen(plan, 1)
     assert seen.counts is not None
+    assert seen.counts.parameters == 130_315_808
     assert f"{seen.counts.macs / 1e9:.{len(str(giga).split('.')[1])}f}" == str(giga)
 
 
@@ -187,7 +188,7 @@ def test_whole_dit_counts_equal_a_slow_sum() -> None:
     assert seen.counts is not None
     per_block = n * 3 * d * d + n * d * d + 2 * n * n * d + n * 8 * d * d + 6 * d * d
     time = 256 * d + d * d
-    ends = n * 16 * d + 2 * d * d + n * d * 4 * 4
+    ends = n * 16 * d + 2 * d * d + n * d * 4 * 8
     assert seen.counts.macs == 2 * per_block + time + ends
 
 

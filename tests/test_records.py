@@ -135,7 +135,7 @@ def test_a_result_finds_its_measurement_by_metric_whatever_its_honest_name() -> 
 
 OTHER = {
     "resolution": 32, "sampler": "ddpm", "steps": 33, "guidance": 1.25, "seed": 1, "tile": 50, "device": "cuda", "dtype": "bfloat16",
-    "pos_scaling": "yarn", "guidance_channels": "3", "mu_policy": "clamp", "vae": "there", "vae_tiling": True,
+    "pos_scaling": "yarn", "guidance_channels": "3", "mu_policy": "clamp", "vae": "there", "vae_sha256": "ef" * 32, "vae_tiling": True, "fold": True,
 }  # fmt: skip
 
 
@@ -148,6 +148,13 @@ def test_the_plans_digest_changes_with_every_setting() -> None:
 def test_a_setting_without_a_meaning_is_not_in_the_digest() -> None:
     assert {field for field, value in plan().deciding()["settings"].items() if value is None} == set()
     assert "vae" in plan(settings=settings(vae="there")).deciding()["settings"]
+
+
+def test_an_autoencoder_counts_by_what_it_holds_once_that_is_known() -> None:
+    here, there = (plan(settings=settings(vae=place, vae_sha256="ef" * 32)) for place in ("here", "there"))
+    assert here.digest == there.digest
+    assert "vae" not in here.deciding()["settings"]
+    assert plan(settings=settings(vae="here", vae_sha256="ab" * 32)).digest != here.digest
 
 
 # defaults, origin and whereabouts: the settings of the plan say what was really drawn with

@@ -373,7 +373,17 @@ def test_the_note_of_a_damaged_header_is_empty(tmp_path: Path, header: bytes) ->
     assert store.weights_note(tmp_path / "w.safetensors") == {}
 
 
-@pytest.mark.parametrize("thing", [torch.zeros(3), {"model": {"a": torch.zeros(1)}}, {1: torch.zeros(1)}, {"step": 5}, [torch.zeros(1)]])
+@pytest.mark.parametrize(
+    "thing",
+    [
+        torch.zeros(3),
+        {"model": {"a": 1}},
+        {"model": None, "ema": None},
+        {1: torch.zeros(1)},
+        {"step": 5},
+        [torch.zeros(1)],
+    ],
+)
 def test_what_is_no_bare_state_dict_is_refused(tmp_path: Path, thing: object) -> None:
     torch.save(thing, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="is not a bare state dict"):

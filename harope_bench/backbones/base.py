@@ -13,11 +13,22 @@ from harope_bench.records import Checkpoint, Option, Request, Settings
 
 
 class Clue(NamedTuple):
-    """What the keys of a state dict tell: None where they do not tell."""
+    """What the keys of a state dict tell: None where they do not tell.
+
+    defaults: fields of Checkpoint (sampler, steps, guidance, drawing) that checkpoints of this family are drawn with unless more is said.
+    """
 
     encoding: str | None
     config: dict[str, Option]
     options: dict[str, Option] = {}
+    defaults: Mapping[str, Any] = {}
+
+
+class Exported(NamedTuple):
+    """A network's state dict under this package's names, and the fields of Checkpoint that changed with it."""
+
+    state: dict[str, Tensor]
+    facts: dict[str, Any]
 
 
 class Drawn(NamedTuple):
@@ -43,7 +54,17 @@ class Drawer(Protocol):
 
 
 class Backbone(Protocol):
-    """What a backbone module's PLUGIN offers."""
+    """What a backbone module's PLUGIN offers.
+
+    Further methods, for backbones that need them; `catalogue` and `generate` ask whether they are there:
+
+    - `load(checkpoint, state) -> nn.Module`: the network with these weights, where a file's names are not the network's own;
+    - `recall(args) -> dict`: config that a training file's arguments state;
+    - `settled(checkpoint, settings) -> Settings`: checked settings with what only the disk tells (the hash of an autoencoder);
+    - `export(checkpoint, state, folded) -> Exported`.
+
+    `tile` is the padded batch shape; a family that wants another puts it into its Clue's `defaults["drawing"]`.
+    """
 
     tile: int
 

@@ -6,7 +6,6 @@ Source: Peebles and Xie 2023; layout and parameter names as in facebookresearch/
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,24 +13,32 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from harope_bench import registry
-from harope_bench.backbones.base import Clue, Drawn, Probe
+from harope_bench.backbones import dit_keys, folding, latents
+from harope_bench.backbones.base import Clue, Drawn, Exported, Probe
+from harope_bench.backbones.dit_blocks import Attention as Attention  # other transformers of this form take it from here
+from harope_bench.backbones.dit_blocks import Block, FinalLayer, LabelEmbedder, PatchEmbed, TimestepEmbedder
 from harope_bench.encodings import base as encodings
-from harope_bench.encodings import clues
+from harope_bench.encodings.scaling import Scaling
 from harope_bench.errors import OptionError
 from harope_bench.metrics import attention_cost
-from harope_bench.records import Checkpoint, Option, Request, Settings, fault
+from harope_bench.records import Checkpoint, Request, Settings, fault
 from harope_bench.samplers.base import index_generator, unit_noise
 from harope_bench.store import fit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-FREQUENCIES = 256  # width of the sinusoidal time features
+
+
+RELEASED = {"sampler": "ddpm", "steps": 250, "guidance": 1.5}  # the release's sample/inference script
+LATENT = {"tile": 8, "guidance_channels": "3", "vae_tiling": False}  # Settings; 8 rows with and without label fit a small GPU at 512
 
 
 class Config(BaseModel):
-    """Size of a DiT. `size` is the side of the training images (pixels, or latents at paper scale)."""
+    """Size of a DiT. `size` is the side of what it was trained on: pixels, or latents where `latent` (pixels / 8).
+
+    learn_sigma: twice the channels come out, noise and a share of the variance (DiT's own form).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,6 +49,28 @@ class Config(BaseModel):
     size: int = Field(gt=0)
     channels: int = Field(gt=0)
     classes: int = Field(gt=0)
+    learn_sigma: bool = False
+    latent: bool = False
+
+    @property
+    def scale(self) -> int:
+        """Pixels along a side of one value of the network's input."""
+        return latents.FACTOR if self.latent else 1
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tokens at training."""
+        return (self.size // self.patch, self.size // self.patch)
+
+    @property
+    def out(self) -> int:
+        """Channels that come out."""
+        return self.channels * (2 if self.learn_sigma else 1)
+
+    def grid_at(self, resolution: int) -> tuple[int, int]:
+        """Rows and columns of tokens of an image of that side in pixels."""
+        side = resolution // (self.scale * self.patch)
+        return (side, side)
 
 
 def configure(options: Mapping[str, Any]) -> Config:
@@ -52,121 +81,22 @@ def configure(options: Mapping[str, Any]) -> Config:
         raise OptionError(f"dit config {fault(error)}; its fields: {', '.join(Config.model_fields)}") from error
     if config.hidden % config.heads:
         raise OptionError(f"dit hidden {config.hidden} does not divide into {config.heads} heads; choose another number")
+    if config.size % config.patch:
+        raise OptionError(
+            f"dit size {config.size} does not divide into patches of {config.patch}; give the side the network was trained on"
+        )
     return config
+
+
+def encode(encoding: str, options: Mapping[str, Any], config: Config) -> encodings.Encoding:
+    """A freshly initialised encoding for a network of this size."""
+    shape = encodings.Shape(config.hidden, config.heads, config.hidden // config.heads, config.depth, grid=config.grid)
+    return encodings.build(registry.load("encodings", encoding), shape, dict(options))
 
 
 def grid_positions(rows: int, columns: int) -> Tensor:
     """Row-major coordinates (rows * columns, 2), float32, on the CPU: row, column."""
     return torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x (B, N, D) scaled and shifted per sample (B, D)."""
-    return x * (1 + scale[:, None]) + shift[:, None]
-
-
-class Attention(nn.Module):
-    """Self-attention whose queries and keys pass through the encoding."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int) -> Tensor:
-        """Tokens (B, N, width) to tokens."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, N, head_dim)
-        q, k, v = qkv.unbind(0)
-        q, k = encoding.rotate(q, k, positions, layer)
-        found = F.scaled_dot_product_attention(q, k, encoding.values(v, layer))  # (B, heads, N, head_dim)
-        out = encoding.outputs(found, layer)
-        return self.proj(out.transpose(1, 2).flatten(2))
-
-
-class Mlp(nn.Module):
-    """Two layers with tanh GELU."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, width) to tokens."""
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
-
-
-class Block(nn.Module):
-    """adaLN-Zero block."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.mlp = Mlp(width)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-
-    def forward(self, x: Tensor, c: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int) -> Tensor:
-        """Tokens (B, N, width) under condition (B, width)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
-        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1), encoding, positions, layer)
-        return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
-
-
-class FinalLayer(nn.Module):
-    """adaLN and the projection back to patches."""
-
-    def __init__(self, width: int, out: int):
-        super().__init__()
-        self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.linear = nn.Linear(width, out)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Tokens (B, N, width) to patches (B, N, patch * patch * channels)."""
-        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
-        return self.linear(modulate(self.norm_final(x), shift, scale))
-
-
-class PatchEmbed(nn.Module):
-    """Images to row-major tokens by one strided convolution."""
-
-    def __init__(self, patch: int, channels: int, width: int):
-        super().__init__()
-        self.proj = nn.Conv2d(channels, width, patch, patch)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, N, width)."""
-        return self.proj(x).flatten(2).transpose(1, 2)
-
-
-class TimestepEmbedder(nn.Module):
-    """Sinusoidal features (cosines first) and two layers."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-
-    def forward(self, time: Tensor) -> Tensor:
-        """Times (B,) to (B, width)."""
-        half = FREQUENCIES // 2
-        w = torch.exp(-math.log(10000) * torch.arange(half, device=time.device) / half)
-        angles = time[:, None].float() * w
-        return self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1).to(next(self.parameters()).dtype))
-
-
-class LabelEmbedder(nn.Module):
-    """One row a class and a last row for "no label", which guidance needs."""
-
-    def __init__(self, classes: int, width: int):
-        super().__init__()
-        self.embedding_table = nn.Embedding(classes + 1, width)
-
-    def forward(self, labels: Tensor) -> Tensor:
-        """Labels (B,) int64 in [0, classes] to (B, width)."""
-        return self.embedding_table(labels)
 
 
 class DiT(nn.Module):
@@ -179,7 +109,7 @@ class DiT(nn.Module):
         self.t_embedder = TimestepEmbedder(config.hidden)
         self.y_embedder = LabelEmbedder(config.classes, config.hidden)
         self.blocks = nn.ModuleList(Block(config.hidden, config.heads) for _ in range(config.depth))
-        self.final_layer = FinalLayer(config.hidden, config.patch**2 * config.channels)
+        self.final_layer = FinalLayer(config.hidden, config.patch**2 * config.out)
         self.encoding = encoding
         self._initialise()
 
@@ -204,7 +134,7 @@ class DiT(nn.Module):
         return [(name, p) for start in starts for name, p in self.named_parameters() if name.startswith(start)]
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
-        """Prediction (B, C, H, W) for images (B, C, H, W), times (B,) and labels (B,); H, W divisible by patch."""
+        """Prediction (B, C, H, W), or (B, 2C, H, W) with learned sigma, for x (B, C, H, W), times (B,), labels (B,); patch divides H, W."""
         rows, columns = x.shape[2] // self.config.patch, x.shape[3] // self.config.patch
         positions = grid_positions(rows, columns)
         tokens = self.encoding.embed(self.x_embedder(x), positions)  # (B, N, hidden)
@@ -213,15 +143,15 @@ class DiT(nn.Module):
             tokens = block(tokens, c, self.encoding, positions, layer)
         patches = self.final_layer(tokens, c).unflatten(1, (rows, columns))
         patches = patches.unflatten(-1, (self.config.patch, self.config.patch, -1))  # (B, rows, cols, p, p, C)
-        return patches.permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
+        return patches.permute(0, 5, 1, 3, 2, 4).reshape(len(x), -1, *x.shape[2:])
 
 
 class DitDrawer:
-    """Draws pixel-space images from a DiT."""
+    """Draws images from a DiT, in pixel space or through an autoencoder's decoder."""
 
-    def __init__(self, network: DiT, device: torch.device, dtype: torch.dtype):
+    def __init__(self, network: DiT, device: torch.device, dtype: torch.dtype, decode: latents.Decoder | None = None):
         self.network = network.to(device=device, dtype=dtype).eval()
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.decode = device, dtype, decode
 
     @torch.inference_mode()
     def draw(self, requests: Sequence[Request], settings: Settings) -> Drawn:
@@ -229,23 +159,32 @@ class DitDrawer:
         sampler = registry.load("samplers", settings.sampler)
         config = self.network.config
         generators = [index_generator(settings.seed, r.index) for r in requests]
-        noise = unit_noise((config.channels, settings.resolution, settings.resolution), generators)
+        side = settings.resolution // config.scale
+        noise = unit_noise((config.channels, side, side), generators)
         labels = torch.tensor([config.classes if r.label is None else r.label for r in requests], device=self.device)
-        images = sampler.sample(self._guided(labels, settings.guidance), noise.to(self.device), settings.steps, generators)
+        network = self._guided(labels, settings.guidance, settings.guidance_channels)
+        images = sampler.sample(network, noise.to(self.device), settings.steps, generators)
         finite = images.flatten(1).isfinite().all(1).tolist()
         faults = {row: "the network's output is not finite" for row, good in enumerate(finite) if not good}
-        return Drawn(to_uint8(images.nan_to_num()), faults)
+        images = images.nan_to_num()
+        return Drawn(to_uint8(self.decode(images).nan_to_num() if self.decode else images), faults)
 
-    def _guided(self, labels: Tensor, guidance: float) -> Any:
-        """The network with labels bound; classifier-free guidance unless it is exactly 1."""
+    def _guided(self, labels: Tensor, guidance: float, channels: str | None = None) -> Any:
+        """The network with labels bound; classifier-free guidance unless it is exactly 1.
+
+        Only predicted noise is guided, of the first three channels ("3") or of all; the rest is the labelled prediction's.
+        Source: facebookresearch/DiT:models.py:251-266, forward_with_cfg, whose code guides three of four channels.
+        """
         empty = torch.full_like(labels, self.network.config.classes)
+        guided = 3 if channels == "3" else self.network.config.channels
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             if guidance == 1:
                 return self.network(x.to(self.dtype), time, labels).float()
             both = self.network(torch.cat((x, x)).to(self.dtype), torch.cat((time, time)), torch.cat((labels, empty)))
             told, untold = both.float().chunk(2)
-            return untold + guidance * (told - untold)
+            noise = untold[:, :guided] + guidance * (told[:, :guided] - untold[:, :guided])
+            return torch.cat((noise, told[:, guided:]), dim=1)
 
         return predict
 
@@ -257,63 +196,138 @@ def to_uint8(images: Tensor) -> np.ndarray:
 
 
 class DitBackbone:
-    """DiT in pixel space; the micro checkpoints are of this kind."""
+    """DiT in pixel space (the micro checkpoints) and in latent space (the official and the released ones)."""
 
     tile = 25
 
     def build(self, encoding: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> DiT:
         """A freshly initialised DiT; errors name the option or the field."""
         size = configure(config)
-        side = size.size // size.patch
-        shape = encodings.Shape(size.hidden, size.heads, size.hidden // size.heads, size.depth, grid=(side, side))
-        return DiT(size, encodings.build(registry.load("encodings", encoding), shape, dict(options)))
+        return DiT(size, encode(encoding, options, size))
 
     def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
-        """Sizes and, for encodings with parameters, the encoding, read off the keys."""
-        needed = ("x_embedder.proj.weight", "y_embedder.embedding_table.weight", "blocks.0.attn.qkv.weight")
-        if any(key not in state for key in needed) or state[needed[0]].dim() != 4:
+        """Sizes and, where it left a trace, the encoding, read off the keys of this package, of DiT or of the release."""
+        found = dit_keys.sizes(dit_keys.own(state))
+        if found is None:
             return None
-        hidden, channels, patch, _ = state[needed[0]].shape
-        config: dict[str, Option] = {
-            "hidden": hidden,
-            "channels": channels,
-            "patch": patch,
-            "classes": len(state[needed[1]]) - 1,
-            "depth": 1 + max(int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.", key))),
-        }
-        told = clues.told({k.removeprefix("encoding."): v.shape for k, v in state.items() if k.startswith("encoding.")})
-        if told is None:
-            return Clue(None, config)
-        if told.heads or told.head_dim:
-            config["heads"] = told.heads or hidden // told.head_dim
-        return Clue(told.encoding, config, told.options)
+        config, told = found
+        drawing = dict(LATENT) if config.get("latent") else {}
+        if (
+            drawing
+            and told
+            and "heads" in config
+            and encode(told.encoding, told.options, configure({"size": config["patch"], **config})).facts.foldable
+        ):
+            drawing["fold"] = True
+        defaults = {**(RELEASED if drawing and config.get("learn_sigma") else {}), **({"drawing": drawing} if drawing else {})}
+        return Clue(told and told.encoding, config, told.options if told else {}, defaults)
+
+    recall = staticmethod(dit_keys.arguments)
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        """Refuses a resolution that the patches do not tile."""
-        patch = configure(checkpoint.config).patch
-        if settings.resolution % patch:
-            near = max(patch, round(settings.resolution / patch) * patch)
-            raise OptionError(f"resolution {settings.resolution} does not divide into patches of {patch}; --resolution {near} does")
+        """Refuses a resolution that the patches do not tile and whatever else these weights cannot be drawn with."""
+        config = configure(checkpoint.config)
+        unit = config.patch * config.scale
+        if settings.resolution % unit:
+            near = max(unit, round(settings.resolution / unit) * unit)
+            what = f"patches of {config.patch}{' latents' if config.latent else ''}"
+            raise OptionError(f"resolution {settings.resolution} does not divide into {what}; --resolution {near} does")
+        if settings.guidance_channels == "3" and config.channels <= 3:
+            raise OptionError(f"guidance_channels 3 is for latents of 4 channels, these images have {config.channels}; leave it out")
+        if config.learn_sigma and registry.load("samplers", settings.sampler).predicts != "noise":
+            raise OptionError(f"a network with learned sigma predicts noise, {settings.sampler} needs another prediction; use ddpm or ddim")
+        self._check_encoding(checkpoint, config, settings)
+        if config.latent:
+            latents.check(settings.vae, config.channels, f"checkpoint {checkpoint.name}")
+        elif settings.vae is not None or settings.vae_tiling:
+            raise OptionError(f"checkpoint {checkpoint.name} draws pixels, no autoencoder is used; leave --vae and --vae-tiling out")
+
+    def _check_encoding(self, checkpoint: Checkpoint, config: Config, settings: Settings) -> None:
+        """Heads that the axes do not divide, a scaling without meaning, a fold that cannot be: found with one token and no network."""
+        with torch.random.fork_rng(devices=[]):
+            encoding = encode(checkpoint.encoding, checkpoint.options, config)
+        rescale(encoding, config, settings)
+        one = torch.zeros(1, config.heads, 1, config.hidden // config.heads)
+        encoding.embed(torch.zeros(1, 1, config.hidden), grid_positions(1, 1))
+        encoding.rotate(one, one, grid_positions(1, 1), 0)
+        if settings.fold:
+            folding.foldable(encoding)
+
+    def settled(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
+        """The settings with the autoencoder's hash."""
+        if not configure(checkpoint.config).latent:
+            return settings
+        return settings.model_copy(update={"vae_sha256": latents.identity(settings.vae, f"checkpoint {checkpoint.name}")})
+
+    def load(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> DiT:
+        """The network with these weights, whosever names the file has; every key must find its place."""
+        with torch.random.fork_rng(devices=[]):
+            network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
+        state = dit_keys.without_table(dit_keys.own(state), checkpoint.encoding)
+        fit(network, state, f"checkpoint {checkpoint.name}")
+        return network
 
     def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> DitDrawer:
         """The network with these weights, ready to draw."""
-        with torch.random.fork_rng(devices=[]):
-            network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
-        fit(network, state, f"checkpoint {checkpoint.name}")
-        return DitDrawer(network, torch.device(settings.device), DTYPES[settings.dtype])
+        network = self.load(checkpoint, state)
+        rescale(network.encoding, network.config, settings)
+        if settings.fold:
+            fold(network, f"checkpoint {checkpoint.name}")
+        decode = latents.opened(settings, f"checkpoint {checkpoint.name}") if network.config.latent else None
+        return DitDrawer(network, torch.device(settings.device), DTYPES[settings.dtype], decode)
 
     def probe(self, network: DiT, resolution: int, batch: int) -> Probe:
         """A ramp of pixels, the middle of the process, classes in turn."""
         config, one = network.config, next(network.parameters())
-        side = resolution // (8 if config.channels == 4 else 1)
-        ramp = torch.linspace(-1, 1, batch * config.channels * side**2, device=one.device, dtype=one.dtype)
+        rows, columns = config.grid_at(resolution)
+        shape = (batch, config.channels, rows * config.patch, columns * config.patch)
         inputs = {
-            "x": ramp.view(batch, config.channels, side, side),
+            "x": torch.linspace(-1, 1, math.prod(shape), device=one.device, dtype=one.dtype).view(shape),
             "time": torch.full((batch,), 500.0, device=one.device),
             "labels": torch.arange(batch, device=one.device) % config.classes,
         }
         layer = attention_cost.Attention(config.hidden, config.heads, attention_cost.WHOLE)
-        return Probe(inputs, layer, (side // config.patch) ** 2)
+        return Probe(inputs, layer, rows * columns)
+
+    def export(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], folded: bool) -> Exported:
+        """The weights under this package's names, as they are or folded into a model of the plain encoding."""
+        network = self.load(checkpoint, state)
+        if not folded:
+            return Exported(network.state_dict(), {})
+        fold(network, f"checkpoint {checkpoint.name}")
+        left = network.encoding
+        facts = {
+            "encoding": type(left).__module__.rsplit(".", 1)[-1].replace("_", "-"),
+            "options": left.options.model_dump(),
+            "drawing": {key: value for key, value in checkpoint.drawing.items() if key != "fold"},
+        }
+        return Exported(network.state_dict(), facts)
+
+
+def rescale(encoding: encodings.Encoding, config: Config, settings: Settings) -> None:
+    """Tells the encoding how to meet the grid of these settings; nothing is told where nothing is asked.
+
+    Raises:
+        OptionError: a kind of scaling that means nothing to it.
+    """
+    if settings.pos_scaling is not None:
+        encoding.rescale(Scaling(settings.pos_scaling, config.grid, config.grid_at(settings.resolution)))
+
+
+@torch.no_grad()
+def fold(network: DiT, what: str) -> None:
+    """Moves the encoding's matrices into the projections, in place, and tries one random forward pass before and after.
+
+    Raises:
+        OptionError: the encoding does not fold. WeightsError: the outputs differ.
+    """
+    side = min(network.config.grid[0], 8) * network.config.patch
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn((1, network.config.channels, side, side), generator=rng)
+    arguments = x, torch.tensor([500.0]), torch.zeros(1, dtype=torch.long)
+    before = network(*arguments)
+    network.encoding = folding.fold_all(network.encoding, [block.attn.qkv for block in network.blocks])
+    folding.same_outputs(before, network(*arguments), what)
 
 
 PLUGIN = DitBackbone()

@@ -157,7 +157,7 @@ def _seen(plan: Plan, batch: int) -> Seen:
     found = plan.checkpoint
     known = registry.names("backbones")
     backbone = registry.load("backbones", found.backbone) if found.backbone in known else None
-    if hasattr(backbone, "probe"):
+    if backbone is not None and hasattr(backbone, "probe"):
         with torch.device("meta"):
             network = backbone.build(found.encoding, found.options, found.config)
             probe = backbone.probe(network, plan.settings.resolution, batch)

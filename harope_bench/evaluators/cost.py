@@ -48,18 +48,11 @@ class Cost:
 
     def score(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> Score:
         """The measurements; `reference` is not read."""
-        rules = {"params_m": _parameters, "flops_g": _flops, **{name: _Share(*facts) for name, facts in SHARES.items()}}
-        made = [_made(metric.name, seen, rules.get(metric.name) or _Latency(QUANTILES[metric.name])) for metric in self.metrics]
+        made = [_made(metric.name, seen, RULES[metric.name]) for metric in self.metrics]
         return Score(tuple(made), {}, tuple(_warnings(seen)))
 
 
 Rule = Callable[[Mapping[str, np.ndarray]], float | str]
-SHARES: dict[str, tuple[str, str, float]] = {
-    "params_model": ("parameters", "why_model", MILLION),
-    "params_frozen": ("frozen", "why_model", MILLION),
-    "macs_model": ("macs", "why_model", GIGA),
-    "peak_memory_mb": ("peak_bytes", "why_run", MILLION),
-}
 
 
 def _made(metric: str, seen: Observations, rule: Rule) -> Measurement:
@@ -134,5 +127,15 @@ def _warnings(seen: Observations) -> Sequence[str]:
     changing = [name for name in (*LAYER, "parameters", "macs") if len(set(seen.arrays[name][np.isfinite(seen.arrays[name])])) > 1]
     return [f"forwards of one network differ in {', '.join(changing)}"] if changing else []
 
+
+RULES: dict[str, Rule] = {
+    "params_m": _parameters,
+    "flops_g": _flops,
+    "params_model": _Share("parameters", "why_model", MILLION),
+    "params_frozen": _Share("frozen", "why_model", MILLION),
+    "macs_model": _Share("macs", "why_model", GIGA),
+    "peak_memory_mb": _Share("peak_bytes", "why_run", MILLION),
+    **{name: _Latency(percent) for name, percent in QUANTILES.items()},
+}
 
 PLUGIN = Cost()

@@ -21,6 +21,10 @@ class Flow:
 
     predicts = "velocity"
 
+    def __init__(self, shift: float = 1.0):
+        """A static shift s moves drawing times towards noise: s t / (1 + (s - 1) t) (Esser et al. 2024, equation 23)."""
+        self.shift = shift
+
     def pair(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> Pair:
         """Example at time t = sigmoid of a standard normal quantile of `uniform`."""
         normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6)).to(clean.dtype)
@@ -32,8 +36,9 @@ class Flow:
         """Any number of steps will do."""
 
     def sample(self, network: Network, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
-        """Euler integration from time 1 to 0 in equal steps; no noise is added on the way."""
-        x, times = noise, torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist()
+        """Euler integration from time 1 to 0 in steps that are equal before the shift; no noise is added on the way."""
+        even = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        x, times = noise, (self.shift * even / (1 + (self.shift - 1) * even)).tolist()
         for now, later in pairwise(times):
             velocity = network(x, torch.full((len(x),), now * TIME_SCALE, device=x.device))
             x = x + (later - now) * velocity

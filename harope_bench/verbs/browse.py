@@ -1,4 +1,4 @@
-"""Verbs that look around and make things known: list, doctor, register."""
+"""Verbs that look around and make things known: list, doctor, register, export."""
 
 from __future__ import annotations
 
@@ -74,21 +74,27 @@ def doctor(json_: bool) -> None:
 
 @click.command()
 @click.argument("name")
-@click.option("--weights", type=click.Path(path_type=Path), required=True, help=".safetensors, or a torch file of a bare state dict.")
+@click.option(
+    "--weights", type=click.Path(path_type=Path), required=True, help=".safetensors, or a torch file: a state dict, or DiT's training file."
+)
 @click.option("--backbone", help="Backbone; found from the keys if left out.")
 @click.option("--encoding", help="Encoding; found from the keys or the file's note where they tell.")
 @click.option("--option", "options", type=KeyValue(), multiple=True, help="Option of the encoding, key=value.")
 @click.option("--config", type=KeyValue(), multiple=True, help="Size of the backbone the keys do not tell (heads, size), key=value.")
+@click.option("--drawing", type=KeyValue(), multiple=True, help="Default of another setting (vae, fold, tile, ...), key=value.")
 @click.option("--suite", help="Suite it was trained for; eval and generate then need no --suite.")
-@click.option("--sampler", help="Sampler it was trained for; flow if neither this nor the file says.")
-@click.option("--steps", type=click.IntRange(1), help="Default sampler steps; 50 if neither this nor the file says.")
-@click.option("--guidance", type=click.FloatRange(0), help="Default guidance scale; 1 if neither this nor the file says.")
+@click.option("--sampler", help="Sampler it was trained for; flow if neither this nor the file says, ddpm for a latent DiT.")
+@click.option("--steps", type=click.IntRange(1), help="Default sampler steps; 50 if neither this nor the file says, 250 for a latent DiT.")
+@click.option(
+    "--guidance", type=click.FloatRange(0), help="Default guidance scale; 1 if neither this nor the file says, 1.5 for a latent DiT."
+)
 @click.option("--scale", type=click.Choice(["micro", "paper"]), help="What its numbers count as; paper if neither this nor the file says.")
-def register(name: str, weights: Path, options: Any, config: Any, **said: Any) -> None:
+def register(name: str, weights: Path, options: Any, config: Any, drawing: Any, **said: Any) -> None:
     """Register weights under NAME, with their sha256, after loading them strictly once.
 
     \b
     harope-bench register my-pe --weights my.safetensors --encoding harope --config heads=4 --config size=28
+    harope-bench register dit-harope --weights 0400000.pt --drawing vae=/models/sd-vae-ft-mse
     """
     from harope_bench import registry
     from harope_bench.catalogue import register
@@ -96,4 +102,19 @@ def register(name: str, weights: Path, options: Any, config: Any, **said: Any) -
     for kind in ("sampler", "suite"):
         if said[kind] is not None:
             registry.find(f"{kind}s", said[kind])
-    click.echo(register(name, weights, {**said, "options": dict(options), "config": dict(config)}))
+    click.echo(register(name, weights, {**said, "options": dict(options), "config": dict(config), "drawing": dict(drawing)}))
+
+
+@click.command()
+@click.argument("name")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--folded", is_flag=True, help="Learned matrices moved into the projections: a checkpoint of plain RoPE, equal outputs.")
+def export(name: str, target: Path, folded: bool) -> None:
+    """Write the weights of checkpoint NAME as one .safetensors file with the facts that `register` needs.
+
+    \b
+    harope-bench export digits-harope plain.safetensors --folded
+    """
+    from harope_bench.catalogue import export
+
+    click.echo(export(name, target, folded))

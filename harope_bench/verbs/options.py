@@ -89,6 +89,10 @@ def drawing_options(verb: Any) -> Any:
         ),
         click.option("--mu-policy", type=click.Choice(["extrapolate", "clamp"]), help="FLUX's time shift beyond its training sizes."),
         click.option("--vae", help="Folder or hub id of the autoencoder; the checkpoint's own if left out."),
+        click.option("--vae-tiling/--no-vae-tiling", default=None, help="Decode large images in pieces; the seams are blended."),
+        click.option(
+            "--fold/--no-fold", default=None, help="Learned matrices moved into the projections; the checkpoint's own if left out."
+        ),
         click.option("--batch", type=click.IntRange(1), help="Samples between two writes (whole tiles); changes no pixel."),
     ]
     return functools.reduce(lambda f, option: option(f), reversed(options), verb)

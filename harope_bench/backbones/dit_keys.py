@@ -1,0 +1,131 @@
+"""DiT's files as they come: names, sizes and training arguments of the official and the released code, in this package's terms.
+
+Facts from facebookresearch/DiT:models.py and train.py and from the HARoPE release's model/models_HARoPE.py and its train script.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from harope_bench.backbones.latents import FACTOR
+from harope_bench.encodings import clues
+from harope_bench.encodings.ape import sincos
+from harope_bench.errors import WeightsError
+from harope_bench.records import Option
+
+SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}  # hidden, depth, heads
+PATCHES = (2, 4, 8)
+MODEL = re.compile(rf"DiT-({'|'.join(SIZES)})/({'|'.join(map(str, PATCHES))})")
+LATENT = 4  # channels of a latent; an image has 1 or 3
+LEARNED = re.compile(r"blocks\.(\d+)\.attn\.learnable_rot\.(A_u|A_v|sigma)")
+NEEDED = ("x_embedder.proj.weight", "y_embedder.embedding_table.weight", "blocks.0.attn.qkv.weight", "final_layer.linear.weight")
+TABLE = "pos_embed"
+# A running average of a constant drifts by half a unit in the last place over its rate of 1e-4, about 3e-4 of values up to 1
+# (facebookresearch/DiT:train.py averages the frozen table as well); another table differs by about 1.
+DRIFT = 2e-3
+
+
+class Size(NamedTuple):
+    """A state dict's sizes, as far as its keys tell, and how it is encoded."""
+
+    config: dict[str, Option]
+    told: clues.Told | None
+
+
+def own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict under this package's names: without DDP's prefix and with the release's matrices stacked by layer.
+
+    Raises:
+        WeightsError: layers whose matrices are missing or of different shapes.
+    """
+    bare = (
+        {key.removeprefix("module."): value for key, value in state.items()} if all(k.startswith("module.") for k in state) else dict(state)
+    )
+    groups: dict[str, dict[int, Tensor]] = {}
+    for key in [key for key in bare if LEARNED.fullmatch(key)]:
+        layer, name = LEARNED.fullmatch(key).groups()  # type: ignore[union-attr]
+        groups.setdefault(name, {})[int(layer)] = bare.pop(key)
+    for name, layers in groups.items():
+        if sorted(layers) != list(range(len(layers))) or len({v.shape for v in layers.values()}) != 1 or len(layers) != depth(bare):
+            raise WeightsError(
+                f"blocks.*.attn.learnable_rot.{name} is in {len(layers)} of {depth(bare)} blocks or of several shapes; copy the file again"
+            )
+        bare[f"encoding.{name}"] = torch.stack([layers[i] for i in range(len(layers))])  # (L, H or 1, d, d) or (L, H or 1, d)
+    return bare
+
+
+def depth(state: Mapping[str, Any]) -> int:
+    """Number of blocks."""
+    return 1 + max((int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.", key))), default=-1)
+
+
+def without_table(state: Mapping[str, Tensor], encoding: str) -> dict[str, Tensor]:
+    """A state dict without the frozen table of positions, which is computed here; it must be the computed one.
+
+    Raises:
+        WeightsError: another table, or weights trained with a table that are to run under another encoding.
+    """
+    left = dict(state)
+    table = left.pop(TABLE, None)
+    if table is None:
+        return left
+    if encoding != "ape":
+        raise WeightsError(f"these weights were trained with ape (they hold {TABLE}), not with {encoding}; give --encoding ape")
+    side = side_of(table)
+    wanted = sincos(torch.cartesian_prod(torch.arange(side), torch.arange(side)).double(), table.shape[-1], 10000.0)
+    off = float((table[0].double() - wanted).abs().max())
+    if not off <= DRIFT:
+        raise WeightsError(
+            f"{TABLE} differs from DiT's sin-cos table of {side} x {side} tokens by up to {off:.2g}; no encoding here has this table"
+        )
+    return left
+
+
+def side_of(table: Tensor) -> int:
+    """Tokens along a side of a table (1, N, width) of positions; WeightsError if N is no square."""
+    side = math.isqrt(table.shape[1]) if table.dim() == 3 else 0
+    if side == 0 or side * side != table.shape[1]:
+        raise WeightsError(f"{TABLE} has shape {tuple(table.shape)}, wanted (1, side * side, width); copy the file again")
+    return side
+
+
+def sizes(state: Mapping[str, Tensor]) -> Size | None:
+    """What the keys of a state dict under its own names tell; None if they are not DiT's."""
+    if any(key not in state for key in NEEDED) or state[NEEDED[0]].dim() != 4:
+        return None
+    hidden, channels, patch, _ = state[NEEDED[0]].shape
+    config: dict[str, Option] = {
+        "hidden": hidden, "channels": channels, "patch": patch, "classes": len(state[NEEDED[1]]) - 1, "depth": depth(state),
+    }  # fmt: skip
+    if len(state[NEEDED[3]]) == 2 * patch**2 * channels:
+        config["learn_sigma"] = True
+    if channels == LATENT:
+        config["latent"] = True
+        heads = {(width, layers): heads for width, layers, heads in SIZES.values()}.get((hidden, depth(state)))
+        config |= {"heads": heads} if heads else {}
+    if TABLE in state:
+        config["size"] = side_of(state[TABLE]) * patch
+        return Size(config, clues.Told("ape", {}))
+    told = clues.told({k.removeprefix("encoding."): tuple(v.shape) for k, v in state.items() if k.startswith("encoding.")})
+    if told and (told.heads or told.head_dim):
+        config["heads"] = told.heads or hidden // told.head_dim
+    return Size(config, told)
+
+
+def arguments(args: Mapping[str, Any]) -> dict[str, Option]:
+    """The configuration that DiT's training arguments state: model, image_size, num_classes."""
+    config: dict[str, Option] = {}
+    if named := MODEL.fullmatch(str(args.get("model", ""))):
+        hidden, layers, heads = SIZES[named[1]]
+        config |= {"hidden": hidden, "depth": layers, "heads": heads, "patch": int(named[2]), "channels": LATENT}
+    if isinstance(args.get("image_size"), int):
+        config["size"] = args["image_size"] // FACTOR
+    if isinstance(args.get("num_classes"), int):
+        config["classes"] = args["num_classes"]
+    return config

@@ -1,0 +1,104 @@
+"""Folding: an encoding's matrices moved into the query and key projections.
+
+q' = M (W x + b) = (M W) x + M b, exactly, where nothing nonlinear stands between the projection and the matrix (DiT, DeiT,
+SD3-medium; not FLUX or SD3.5, whose queries and keys are normalised there). What is left is a model of the plain encoding,
+with the same outputs up to rounding and without the matrices' cost. Products are taken in float64 and cast once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from harope_bench.encodings.base import Encoding, Pair
+from harope_bench.errors import OptionError, WeightsError
+
+EQUAL = 1e-5  # of the output's root mean square; float32 sums in another order differ by about 1e-6
+
+
+class Projection(NamedTuple):
+    """Weight (heads * d, width) and bias (heads * d,) or None of a linear layer whose rows are heads."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def folded(projection: Projection, matrix: Tensor) -> Projection:
+    """M W and M b, each head's rows by its own matrix.
+
+    Args:
+        matrix: (heads, d, d), or (1, d, d) for all heads.
+
+    Returns:
+        Same shapes and dtypes as given.
+    """
+    d = matrix.shape[-1]
+    rows = projection.weight.double().unflatten(0, (-1, d))  # (heads, d, width)
+    weight = (matrix.double() @ rows).flatten(0, 1).to(projection.weight.dtype)
+    if projection.bias is None:
+        return Projection(weight, None)
+    bias = matrix.double() @ projection.bias.double().view(-1, d, 1)  # (heads, d, 1)
+    return Projection(weight, bias.flatten().to(projection.bias.dtype))
+
+
+@torch.no_grad()
+def fold_linear(layer: nn.Linear, matrix: Tensor) -> None:
+    """The same in place on a separate projection of queries or keys."""
+    weight, bias = folded(Projection(layer.weight, layer.bias), matrix)
+    layer.weight.copy_(weight)
+    if bias is not None:
+        layer.bias.copy_(bias)
+
+
+@torch.no_grad()
+def fold_fused(layer: nn.Linear, pair: Pair) -> None:
+    """The same in place on one layer whose rows are queries, keys, values, in this order and of equal number."""
+    width = layer.out_features // 3
+    for start, matrix in ((0, pair.q), (width, pair.k)):
+        rows = slice(start, start + width)
+        weight, bias = folded(Projection(layer.weight[rows], None if layer.bias is None else layer.bias[rows]), matrix)
+        layer.weight[rows] = weight
+        if bias is not None:
+            layer.bias[rows] = bias
+
+
+def foldable(encoding: Encoding) -> None:
+    """Raises OptionError if the encoding has no matrix that folds."""
+    if not encoding.facts.foldable:
+        name = type(encoding).__module__.rsplit(".", 1)[-1].replace("_", "-")
+        raise OptionError(f"{name} with these options has no matrix that folds into the projections; give --no-fold")
+
+
+def precise(encoding: Encoding) -> list[Pair]:
+    """The matrices of all layers, float64.
+
+    Raises:
+        OptionError: it does not fold.
+    """
+    foldable(encoding)
+    wide = copy.deepcopy(encoding).double()
+    with torch.no_grad():
+        return [pair for layer in range(encoding.shape.layers) if (pair := wide.matrices(layer)) is not None]
+
+
+def fold_all(encoding: Encoding, fused: Sequence[nn.Linear]) -> Encoding:
+    """Folds every layer's matrices into its fused projection and returns the encoding that is left.
+
+    Raises:
+        OptionError: it does not fold.
+    """
+    for layer, pair in zip(fused, precise(encoding), strict=True):
+        fold_fused(layer, pair)
+    return encoding.plain()
+
+
+def same_outputs(before: Tensor, after: Tensor, what: str) -> None:
+    """WeightsError unless two outputs agree to EQUAL of the first one's root mean square."""
+    off = float((after.double() - before.double()).square().mean().sqrt())
+    size = float(before.double().square().mean().sqrt())
+    if not off <= EQUAL * size:
+        raise WeightsError(f"{what} folded differs from itself unfolded by {off:.2e} at outputs of {size:.2e}; draw with --no-fold")

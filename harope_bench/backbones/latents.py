@@ -1,0 +1,124 @@
+"""Latents to pixels: Stable Diffusion's autoencoder, from a folder on this machine.
+
+Nothing is downloaded: a hub id means what the local Hugging Face cache holds of it. Source of the rule: facebookresearch/DiT:sample.py
+(decode of latents / 0.18215).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harope_bench.errors import MissingExtra, OptionError, WeightsError
+from harope_bench.records import Settings
+from harope_bench.store import disk, sha256_bytes, sha256_file
+
+FACTOR = 8  # pixels a latent, along each side
+SCALE = 0.18215  # what DiT's training latents were multiplied by
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+WHICH = "sd-vae-ft-mse for the HARoPE release, sd-vae-ft-ema for DiT's own samples"
+
+
+def folder(vae: str | None, what: str) -> Path:
+    """The folder that a Settings.vae names.
+
+    Raises:
+        OptionError: none is named, or nothing is there; says what to do.
+    """
+    if vae is None:
+        raise OptionError(f"{what} draws latents and names no autoencoder; add --vae FOLDER ({WHICH})")
+    found = Path(vae) if Path(vae).is_dir() else _cached(vae)
+    if found is None or any(not (found / name).is_file() for name in (CONFIG, WEIGHTS)):
+        raise OptionError(f"--vae {vae} holds no {CONFIG} with {WEIGHTS}, here or in the hub's local cache; give a folder ({WHICH})")
+    return found
+
+
+def _cached(name: str) -> Path | None:
+    """Folder of a hub id in the local cache; asks nothing of the network."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return None
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    found = try_to_load_from_cache(name, CONFIG)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def check(vae: str | None, channels: int, what: str) -> None:
+    """Refuses an autoencoder whose latents are not those of the network, by its configuration alone.
+
+    Raises:
+        OptionError: not there, or another number of channels, another factor or another scale.
+    """
+    place = folder(vae, what)
+    try:
+        with disk(place / CONFIG):
+            facts = json.loads((place / CONFIG).read_text(encoding="utf-8"))
+        levels, wide = len(facts.get("block_out_channels", (64,))), facts.get("latent_channels", 4)
+        scale, shift = float(facts.get("scaling_factor", SCALE)), facts.get("shift_factor")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise OptionError(f"{place / CONFIG} is no autoencoder's configuration ({error}); copy it again") from error
+    if (wide, 2 ** (levels - 1)) != (channels, FACTOR):
+        raise OptionError(
+            f"{place} has {wide} latent channels at 1/{2 ** (levels - 1)}, wanted {channels} at 1/{FACTOR}; give another --vae"
+        )
+    if not math.isclose(scale, SCALE, rel_tol=1e-4) or shift:
+        raise OptionError(
+            f"{place} scales latents by {scale:g} (shift {shift or 0}), the network was trained at {SCALE}; give another --vae"
+        )
+
+
+def identity(vae: str | None, what: str) -> str:
+    """Hex sha256 over the hashes of its configuration and its weights: what decides pixels, wherever the folder lies."""
+    place = folder(vae, what)
+    return sha256_bytes("".join(sha256_file(place / name) for name in (CONFIG, WEIGHTS)).encode())
+
+
+class Decoder:
+    """An autoencoder's second half, float32 whatever the network's precision."""
+
+    def __init__(self, vae: Any):
+        self.vae = vae
+
+    @torch.inference_mode()
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) of the network to images (B, 3, 8h, 8w) in about [-1, 1], one row at a time."""
+        scaled = latents.float() / self.vae.config.scaling_factor
+        return torch.cat([self.vae.decode(row).sample for row in scaled.split(1)])
+
+
+def opened(settings: Settings, what: str) -> Decoder:
+    """The autoencoder of these settings, strictly loaded.
+
+    Raises:
+        MissingExtra: diffusers is not installed. WeightsError: another file than the plan's, or keys that do not fit.
+    """
+    place = folder(settings.vae, what)
+    found = identity(settings.vae, what)
+    if settings.vae_sha256 not in (None, found):
+        raise WeightsError(
+            f"{place} is another autoencoder ({found[:12]}...) than the plan's ({settings.vae_sha256[:12]}...); bring it back"
+        )
+    try:
+        from diffusers import AutoencoderKL
+    except ImportError as error:
+        raise MissingExtra("latents are decoded by diffusers, which is not installed; pip install 'harope-bench[t2i]'") from error
+    try:
+        vae, report = AutoencoderKL.from_pretrained(
+            str(place), local_files_only=True, use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False
+        )
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise WeightsError(f"{place} does not load as an autoencoder ({str(error).splitlines()[0]}); copy it again") from error
+    wrong = [f"{kind.removesuffix('_keys')} {', '.join(map(str, keys))}" for kind, keys in sorted(report.items()) if keys]
+    if wrong:
+        raise WeightsError(f"{place} does not fit: {'; '.join(wrong)}; copy it again")
+    if settings.vae_tiling:
+        vae.enable_tiling()
+    return Decoder(vae.to(settings.device, torch.float32).eval())
