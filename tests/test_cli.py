@@ -38,6 +38,7 @@ VERBS = [
     "compare",
     "gate",
     "plan",
+    "figure",
 ]
 
 
