@@ -27,7 +27,7 @@ def write_figure(chart: Chart, out: Path) -> list[Path]:
     texts = {
         out: head + _standing_alone(draw(chart, _id(out))) + "\n",
         out.with_suffix(".json"): chart.to_json(indent=1) + "\n",
-        out.with_suffix(".csv"): _table(chart),
+        out.with_suffix(".csv"): table(chart),
     }
     for path, text in texts.items():
         write_text(path, text)
@@ -48,7 +48,8 @@ def _standing_alone(svg: str) -> str:
     return svg.replace("<svg", '<svg style="color:#1b1d21;background:#fff"', 1)
 
 
-def _table(chart: Chart) -> str:
+def table(chart: Chart) -> str:
+    """The figure's numbers as csv."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADS[chart.kind])

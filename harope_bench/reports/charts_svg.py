@@ -14,7 +14,7 @@ WARNING = (
     "M is defined only up to a complex factor for each rotary plane: left-multiplied by what commutes with every rotation it gives the "
     "same scores. Compare M^T R_D M_k (here: its distance from R_D), not M, across seeds."
 )
-SHOWN = {"m": "M", "m-i": "M − I", "m-inverse-t": "M⁻ᵀ", "operator": "Mᵀ R Mₖ"}
+SHOWN = {"m": "M", "m-i": "M \N{MINUS SIGN} I", "m-inverse-t": "M⁻ᵀ", "operator": "Mᵀ R Mₖ"}
 NUMBERED = 48  # panels up to which each carries its numbers
 HEADS = {
     "attention-distance": ("checkpoint", "layer", "head", "pixels", "layer_spread", "uniform"),
@@ -67,7 +67,7 @@ def _distance(chart: AttentionDistance) -> Any:
     from matplotlib.figure import Figure
 
     count = len(chart.runs)
-    columns = min(3, count)
+    columns = 2 if count == 4 else min(3, count)
     lines = -(-count // columns)
     figure = Figure(figsize=(0.9 + 2.5 * columns, 0.5 + 2.4 * lines), layout="constrained")
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
@@ -106,7 +106,7 @@ def _matrices(chart: Matrices) -> Any:
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    lines = sorted({(one.layer, one.offset or ()) for one in chart.maps})
+    lines = list(dict.fromkeys((one.layer, one.offset or ()) for one in sorted(chart.maps, key=lambda one: one.layer)))
     columns = sorted({-1 if one.head is None else one.head for one in chart.maps})
     numbered = len(chart.maps) <= NUMBERED
     side = 1.15 if numbered else 0.62
@@ -114,14 +114,14 @@ def _matrices(chart: Matrices) -> Any:
     figure = Figure(figsize=(max(size[0], 3.2), size[1]), layout="constrained")
     grid = figure.subplots(len(lines), len(columns), squeeze=False)
     reach = max(abs(value) for one in chart.maps for row in one.shown for value in row) or 1.0
-    image = None
+    image: Any = None
     for one in chart.maps:
         axes = grid[lines.index((one.layer, one.offset or ())), columns.index(-1 if one.head is None else one.head)]
         image = axes.imshow(one.shown, cmap="RdBu_r", norm=Normalize(-reach, reach), interpolation="nearest")
         axes.set_xticks([])
         axes.set_yticks([])
         if numbered:
-            axes.set_xlabel(_said(one), fontsize=6, labelpad=2, parse_math=False)
+            axes.set_xlabel(_said(chart, one), fontsize=6, labelpad=2, parse_math=False)
     for i, (layer, offset) in enumerate(lines):
         grid[i, 0].set_ylabel(f"layer {layer}" + (f"\nD = ({_pair(offset).replace(' ', ', ')})" if offset else ""), fontsize=7)
     for j, head in enumerate(columns):
@@ -133,10 +133,12 @@ def _matrices(chart: Matrices) -> Any:
     return figure
 
 
-def _said(one: HeadMatrix) -> str:
-    """The numbers under a panel."""
+def _said(chart: Matrices, one: HeadMatrix) -> str:
+    """The numbers under a panel: of the operator its distance from the plain rotation, else those of M."""
+    if one.offset in chart.offsets and one.offset is not None:
+        return f"moved {one.moved[chart.offsets.index(one.offset)]:.2f}"
     condition = "singular" if one.condition is None else f"{one.condition:.3g}"
-    return f"|M−I| {one.from_identity:.2f}, cond {condition}\ncoupling {one.coupling:.1%}"
+    return f"|M\N{MINUS SIGN}I| {one.from_identity:.2f}, cond {condition}\ncoupling {one.coupling:.1%}"
 
 
 def _loss(chart: Loss) -> Any:

@@ -99,10 +99,8 @@ def matrices(checkpoint: str, show: Any, offsets: tuple[tuple[float, ...], ...],
     for one in found.maps:
         condition = "singular" if one.condition is None else f"{one.condition:.4g}"
         moved = " ".join(f"{value:.3g}" for value in one.moved)
-        head = "all heads" if one.head is None else f"head {one.head}"
-        click.echo(
-            f"layer {one.layer}, {head}: |M-I| {one.from_identity:.4g}, cond {condition}, coupling {one.coupling:.2%}, |M^T R_D M_k - R_D| {moved}"
-        )
+        place = f"layer {one.layer}, {'all heads' if one.head is None else f'head {one.head}'}"
+        click.echo(f"{place}: |M-I| {one.from_identity:.4g}, cond {condition}, coupling {one.coupling:.2%}, |M^T R_D M_k - R_D| {moved}")
     click.echo(f"note: {WARNING}")
 
 
