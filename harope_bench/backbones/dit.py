@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,8 +28,6 @@ from harope_bench.samplers.base import index_generator, unit_noise
 from harope_bench.store import fit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
 RELEASED = {"sampler": "ddpm", "steps": 250, "guidance": 1.5}  # the release's sample/inference script
 LATENT = {"tile": 8, "guidance_channels": "3", "vae_tiling": False}  # Settings; 8 rows with and without label fit a small GPU at 512
 
@@ -326,7 +324,7 @@ def fold(network: DiT, what: str) -> None:
     x = torch.randn((1, network.config.channels, side, side), generator=rng)
     arguments = x, torch.tensor([500.0]), torch.zeros(1, dtype=torch.long)
     before = network(*arguments)
-    network.encoding = folding.fold_all(network.encoding, [block.attn.qkv for block in network.blocks])
+    network.encoding = folding.fold_all(network.encoding, [cast(Block, block).attn.qkv for block in network.blocks])
     folding.same_outputs(before, network(*arguments), what)
 
 

@@ -112,7 +112,7 @@ def opened(settings: Settings, what: str) -> Decoder:
         raise MissingExtra("latents are decoded by diffusers, which is not installed; pip install 'harope-bench[t2i]'") from error
     try:
         vae, report = AutoencoderKL.from_pretrained(
-            str(place), local_files_only=True, use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False
+            str(place), local_files_only=True, use_safetensors=True, output_loading_info=True, torch_dtype=torch.float32
         )
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise WeightsError(f"{place} does not load as an autoencoder ({str(error).splitlines()[0]}); copy it again") from error
@@ -121,4 +121,4 @@ def opened(settings: Settings, what: str) -> Decoder:
         raise WeightsError(f"{place} does not fit: {'; '.join(wrong)}; copy it again")
     if settings.vae_tiling:
         vae.enable_tiling()
-    return Decoder(vae.to(settings.device, torch.float32).eval())
+    return Decoder(vae.to(settings.device).eval())

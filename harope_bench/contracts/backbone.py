@@ -32,6 +32,7 @@ def check_backbone(
     resolution: int | None = None,
     sampler: str = "flow",
     request: Callable[[int], Request] | None = None,
+    drawing: Mapping[str, Any] | None = None,
 ) -> None:
     """Holds a registered backbone to the contract of backbones/base.py: built small, given random weights, drawn from.
 
@@ -43,11 +44,13 @@ def check_backbone(
         resolution: of the images; the config's `size` if not given.
         sampler: what it is drawn with, in two steps.
         request: the request of an index; by default labels run through the config's `classes`, prompts name the index.
+        drawing: further Settings, by field, without which it does not draw (an autoencoder).
 
     Raises:
         AssertionError: lists every promise that does not hold.
     """
-    bench = _BackboneBench(name, dict(config), encoding, dict(options or {}), resolution or int(config["size"]), sampler, request)
+    side = resolution or int(config["size"])
+    bench = _BackboneBench(name, dict(config), encoding, dict(options or {}), side, sampler, request, dict(drawing or {}))
     bench.complaints.run(
         [
             bench.declares_its_tile,
@@ -77,12 +80,13 @@ class _BackboneBench:
         resolution: int,
         sampler: str,
         request: Callable[[int], Request] | None,
+        drawing: dict[str, Any],
     ):
         from harope_bench import registry
 
         self.backbone: Any = registry.load("backbones", name)
         self.name, self.config, self.encoding, self.options = name, config, encoding, options
-        self.resolution, self.sampler = resolution, sampler
+        self.resolution, self.sampler, self.drawing = resolution, sampler, drawing
         self.request = request or self.numbered
         self.complaints = Complaints(f"backbone {name} with {encoding}")
         self.expect = self.complaints.expect
@@ -113,7 +117,9 @@ class _BackboneBench:
             name="trial", backbone=self.name, encoding=self.encoding, options=self.options, config=self.config,
             weights="trial.safetensors", sha256="0" * 64, source="check_backbone", sampler=self.sampler, steps=2, guidance=1.5,
         )  # fmt: skip
-        settings = Settings(resolution=self.resolution, sampler=self.sampler, steps=2, guidance=1.5, tile=self.ROWS, seed=seed)
+        settings = Settings(
+            resolution=self.resolution, sampler=self.sampler, steps=2, guidance=1.5, tile=self.ROWS, seed=seed, **self.drawing
+        )  # fmt: skip
         return _Trial(checkpoint, settings, state)
 
     def open(self, trial: _Trial) -> Drawer:

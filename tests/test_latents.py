@@ -1,0 +1,193 @@
+"""Latent DiT: what is asked of it, the autoencoder, other grids, and the paper's size from a file to a PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from dit_files import SMALL, autoencoder, known, released, state_of, training_file, with_table
+from PIL import Image
+
+from harope_bench import registry
+from harope_bench.backbones import dit_keys
+from harope_bench.catalogue import checkpoint, open_drawer, register
+from harope_bench.encodings.ape import sincos
+from harope_bench.errors import OptionError, PlanMismatch, WeightsError
+from harope_bench.generate import generate, make_plan
+from harope_bench.testing import check_backbone
+
+pytest.importorskip("diffusers", reason="needs the extra t2i")
+
+
+# ------------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"resolution": 72}, "resolution 72 does not divide into patches of 2 latents; --resolution 64 does"),
+        ({"sampler": "flow"}, "predicts noise"),
+        ({"pos_scaling": "extend"}, "pos_scaling extend means nothing to harope; it takes none, linear, ntk"),
+        ({"vae": "nowhere"}, "--vae nowhere holds no config.json with diffusion_pytorch_model.safetensors"),
+        ({"steps": 1001}, "1 to 1000 steps"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_in_the_plan(tmp_path: Path, asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        make_plan(known(tmp_path), None, {"resolution": 64, **asked})
+
+
+def test_missing_and_foreign_autoencoders_are_refused(tmp_path: Path) -> None:
+    name = known(tmp_path)
+    path = training_file(tmp_path / "n.pt", released(state_of(SMALL, "harope")))
+    register("none", path, {"suite": "digits"} | {"config": {"heads": 3}})
+    with pytest.raises(OptionError, match=r"checkpoint none draws latents and names no autoencoder; add --vae FOLDER \(sd-vae-ft-mse for"):
+        make_plan("none", None, {"resolution": 64})
+    for change, said in (
+        ({"scaling_factor": 0.13025}, "scales latents by 0.13025"),
+        ({"latent_channels": 16}, "has 16 latent channels at 1/8, wanted 4 at 1/8"),
+        ({"shift_factor": 0.1}, "shift 0.1"),
+    ):
+        with pytest.raises(OptionError, match=said):
+            make_plan(name, None, {"resolution": 64, "vae": str(autoencoder(tmp_path / said[:5], **change))})
+    with pytest.raises(OptionError, match="draws pixels, no autoencoder is used"):
+        make_plan("digits-harope", None, {"vae": str(tmp_path / "vae")})
+    with pytest.raises(OptionError, match="these images have 1"):
+        make_plan("digits-harope", None, {"guidance_channels": "3"})
+    with pytest.raises(OptionError, match="drawing default tilt"):
+        register("bad", path, {"drawing": {"tilt": 3}})
+
+
+def test_heads_that_the_axes_do_not_divide_are_refused_before_drawing(tmp_path: Path) -> None:
+    config = {**SMALL, "hidden": 36, "heads": 6}
+    path = training_file(tmp_path / "o.pt", state_of(config))
+    name = known(tmp_path, file=path, encoding="rope-axial", config={"heads": 6})
+    with pytest.raises(OptionError, match="rope-axial needs a head size divisible by 4, found 6"):
+        make_plan(name, None, {"resolution": 64})
+
+
+def test_a_hub_id_means_the_local_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = known(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(OptionError, match="here or in the hub's local cache"):
+        make_plan(name, None, {"resolution": 64, "vae": "stabilityai/sd-vae-ft-mse"})
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: str(tmp_path / "vae" / file))
+    assert make_plan(name, None, {"resolution": 64, "vae": "stabilityai/sd-vae-ft-mse"}).settings.vae_sha256
+
+
+# -------------------------------------------------------------------------------------------- drawing
+
+
+def test_an_autoencoder_decides_pixels_by_what_it_holds(tmp_path: Path) -> None:
+    name = known(tmp_path)
+    plan = make_plan(name, None, {"resolution": 64})
+    generate(plan, [0], tmp_path / "run")
+    (tmp_path / "vae").rename(tmp_path / "moved")
+    moved = make_plan(name, None, {"resolution": 64, "vae": str(tmp_path / "moved")})
+    assert generate(moved, [0, 1], tmp_path / "run").drawn == 1
+    autoencoder(tmp_path / "moved", seed=1)
+    with pytest.raises(PlanMismatch, match="settings.vae_sha256 is"):
+        generate(make_plan(name, None, {"resolution": 64, "vae": str(tmp_path / "moved")}), [0, 1, 2], tmp_path / "run")
+    with pytest.raises(WeightsError, match="is another autoencoder"):
+        open_drawer(moved.checkpoint, moved.settings)
+
+
+@pytest.mark.parametrize("encoding", ["harope", "ape"])
+def test_latent_dit_keeps_its_promises(tmp_path: Path, encoding: str) -> None:
+    drawing = {"vae": str(autoencoder(tmp_path / "vae")), "guidance_channels": "3", "fold": True if encoding == "harope" else None}
+    check_backbone("dit", SMALL, encoding=encoding, resolution=64, sampler="ddpm", drawing=drawing)
+
+
+def test_guidance_acts_on_three_channels_of_the_noise_as_dits_code_does(tmp_path: Path) -> None:
+    name = known(tmp_path)
+    plan = make_plan(name, None, {"resolution": 64})
+    drawer = open_drawer(plan.checkpoint, plan.settings)
+    x, time = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5)), torch.tensor([3.0, 812.0])
+    labels, empty = torch.tensor([2, 7]), torch.tensor([10, 10])
+    told, untold = drawer.network(x, time, labels), drawer.network(x, time, empty)
+    for channels, count in (("3", 3), ("all", 4)):
+        found = drawer._guided(labels, 1.5, channels)(x, time)
+        wanted = torch.cat((untold[:, :count] + 1.5 * (told[:, :count] - untold[:, :count]), told[:, count:]), 1)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.detach().abs().max()))
+        assert (found[:, :3] - told[:, :3]).abs().max() > 1e-3
+
+
+def test_pixels_are_the_decoders_by_the_releases_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import AutoencoderKL
+
+    name = known(tmp_path)
+    plan = make_plan(name, None, {"resolution": 64})
+    drawer = open_drawer(plan.checkpoint, plan.settings)
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    monkeypatch.setattr("harope_bench.samplers.ddpm.Ddpm.sample", lambda *a: latents)
+    requests = registry.load("suites", "digits").requests([0, 1])
+    vae = AutoencoderKL.from_pretrained(tmp_path / "vae")
+    with torch.no_grad():
+        wanted = torch.clamp(127.5 * vae.decode(latents / 0.18215).sample + 128.0, 0, 255).permute(0, 2, 3, 1).to(torch.uint8).numpy()
+    found = drawer.draw(requests, plan.settings).images
+    assert np.abs(found.astype(int) - wanted).max() <= 1  # rows are decoded one at a time: sums in another order may cut elsewhere
+    assert found.std() > 1
+
+
+def test_tiling_is_part_of_the_plan_and_of_the_pixels(tmp_path: Path) -> None:
+    name = known(tmp_path)
+    whole, tiled = (make_plan(name, None, {"resolution": 128, "vae_tiling": tiling}) for tiling in (False, True))
+    assert whole.digest != tiled.digest
+    pictures = []
+    for folder, plan in (("whole", whole), ("tiled", tiled)):
+        generate(plan, [0], tmp_path / folder)
+        pictures.append(np.asarray(Image.open(tmp_path / folder / "images/000000.png")))
+    assert not np.array_equal(*pictures)
+
+
+@pytest.mark.parametrize("encoding", ["harope", "ape"])
+def test_other_grids_are_met_as_asked(tmp_path: Path, encoding: str) -> None:
+    """Learned or not, weights fit every grid; the scaling reaches the encoding with the training grid and the new one."""
+    name = known(tmp_path, of=encoding)
+    kinds = [None, "linear", "yarn"] if encoding == "harope" else [None, "extend", "interpolate"]
+    pictures = {}
+    for kind in kinds:
+        plan = make_plan(name, None, {"resolution": 96, "pos_scaling": kind})
+        drawer = open_drawer(plan.checkpoint, plan.settings)
+        assert drawer.network.encoding.scaling.train == (() if kind is None else (4, 4))
+        assert drawer.network.encoding.scaling.now == (() if kind is None else (6, 6))
+        pictures[kind] = drawer.draw(registry.load("suites", "digits").requests([0, 1]), plan.settings).images
+    assert pictures[None].shape == (2, 96, 96, 3)
+    assert not np.array_equal(pictures[None], pictures[kinds[2]])
+    if encoding == "ape":
+        assert np.array_equal(pictures[None], pictures["extend"])
+
+
+def test_apes_table_of_a_new_grid_is_dits_own_at_that_size() -> None:
+    rows = torch.cartesian_prod(torch.arange(6), torch.arange(6)).double()
+    wanted = with_table({"x_embedder.proj.bias": torch.zeros(48)}, side=6)[dit_keys.TABLE][0]
+    torch.testing.assert_close(sincos(rows, 48, 10000.0).float(), wanted, rtol=0, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------ full size
+
+
+def test_a_full_size_release_file_is_registered_and_sampled(tmp_path: Path) -> None:
+    """DiT-B/2 at 256 pixels with HARoPE: random weights in the release's own format, folded, two steps, a PNG."""
+    hidden, depth, heads = dit_keys.SIZES["B"]
+    size = {**SMALL, "hidden": hidden, "depth": depth, "heads": heads, "size": 32, "classes": 1000}
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in registry.load("backbones", "dit").build("harope", {}, size).state_dict().items()}
+    rng = torch.Generator().manual_seed(0)
+    state = released({key: 0.02 * torch.randn(shape, generator=rng) for key, shape in shapes.items()})
+    assert len(state) == 167
+    space = training_file(tmp_path / "space.pt", {}, model="DiT-B/2", image_size=256, num_classes=1000)
+    args = torch.load(space, weights_only=False)["args"]
+    torch.save({"model": state, "ema": state, "opt": {}, "args": args}, tmp_path / "0400000.pt")
+    register("dit-harope", tmp_path / "0400000.pt", {"drawing": {"vae": str(autoencoder(tmp_path / "vae")), "tile": 1}})
+    assert checkpoint("dit-harope").config == size
+    plan = make_plan("dit-harope", "digits", {"resolution": 256, "steps": 2})
+    assert plan.settings.fold
+    assert (plan.settings.sampler, plan.settings.guidance) == ("ddpm", 1.5)
+    generate(plan, [3], tmp_path / "run")
+    picture = Image.open(tmp_path / "run/images/000003.png")
+    assert picture.size == (256, 256)
+    assert np.asarray(picture).std() > 1
