@@ -134,6 +134,23 @@ def build(table: Table, found: Sequence[Found], show: Show = "both", scale: Scal
     )
 
 
+def counted(board: Board) -> str | None:
+    """How many cells that are of the network itself come out as printed, and which do not; None without such cells at paper scale."""
+    if board.scale != "paper":
+        return None
+    places = [(row, column) for row in board.table.rows for column in board.table.columns if column.of == "network"]
+    said = [
+        (" ".join(filter(None, (row.model, row.printed, column.printed))), verdict)
+        for row, column in places
+        if (verdict := board.cells[row.id, column.key].verdict)
+    ]
+    if not said:
+        return None
+    differing = [place for place, verdict in said if verdict != "as printed"]
+    rest = f"; differing: {', '.join(differing)}" if differing else ""
+    return f"{len(said) - len(differing)} of {len(said)} cost cells come out as printed{rest}."
+
+
 def _scale(table: Table, found: Sequence[Found]) -> Scale | None:
     return next((scale for scale in SCALES if pick(table, found, scale)), None)
 
@@ -196,7 +213,7 @@ def _cell(
     delta, verdict = _against_paper(table, column, printed, picked)
     above = _above(table, row, column, picked, base)
     if printed and above is not None and (said := PERCENT.search(printed)) and said[1] != f"{above:.1f}":
-        remarks = [*remarks, f"the percentage of {row.printed} in {column.printed} comes out as +{above:.1f}%, printed +{said[1]}%"]
+        remarks = [*remarks, f"The percentage of {column.printed} comes out as +{above:.1f}%, printed +{said[1]}%."]
     return Cell(
         **facts,  # type: ignore[arg-type]
         status="measured" if measured.value is not None else "no value",
@@ -358,7 +375,9 @@ def _general(table: Table, found: Sequence[Found], scale: Scale | None) -> list[
     if counted := sorted({table.column(key).printed for _, key in pick(table, found, scale) if table.column(key).of == "network"}):
         texts.append(
             f"{' and '.join(counted)}: counted from the shapes of one layer, as the paper counts; percentages are against the block's "
-            "baseline, cut after one decimal. A number that rounds to the printed digits is as printed (=), any other differs."
+            "baseline, cut after one decimal. A number that rounds to the printed digits is as printed (=), any other differs. Counted are "
+            "the matrices' products on queries and keys and their building; flags that name other numbers count added parameters times "
+            "tokens."
         )
     texts.append("Bold among measured numbers: the best of its block, and every number not shown to be worse than it (5%, Holm).")
     return texts

@@ -11,7 +11,7 @@ import numpy as np
 
 from harope_bench import __version__, registry
 from harope_bench.errors import StorageError
-from harope_bench.leaderboards.board import EVIDENCE, Board, build
+from harope_bench.leaderboards.board import EVIDENCE, Board, build, counted
 from harope_bench.leaderboards.comparisons import Comparison
 from harope_bench.leaderboards.layout import DASH, Column, load_tables
 from harope_bench.leaderboards.matching import SCALES, Found, pick
@@ -89,6 +89,7 @@ class Section:
     forests: tuple[Forest, ...]
     lines: tuple[Line, ...]
     pairing: str
+    counted: str | None
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,7 @@ def _section(board: Board, found: Sequence[Found]) -> Section:
         tuple(_forests(board)),
         lines,
         f"{paired} of {len(lines)} differences are paired by sample",
+        counted(board),
     )
 
 
