@@ -26,7 +26,7 @@ def write_figure(chart: Chart, out: Path) -> list[Path]:
     head = '<?xml version="1.0" encoding="utf-8"?>\n'
     texts = {
         out: head + _standing_alone(draw(chart, _id(out))) + "\n",
-        out.with_suffix(".json"): chart.to_json(indent=1) + "\n",
+        out.with_suffix(".json"): chart.to_json() + "\n",
         out.with_suffix(".csv"): table(chart),
     }
     for path, text in texts.items():

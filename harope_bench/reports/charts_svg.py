@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +32,12 @@ def draw(chart: Chart, name: str) -> str:
         if isinstance(chart, AttentionDistance):
             return _svg(_distance(chart), name)
         return _svg(_matrices(chart) if isinstance(chart, Matrices) else _loss(chart), name)
+
+
+def width(svg: str) -> float:
+    """How wide a page should show it, in rem, so that letters of all figures are alike."""
+    shown = re.search(r'viewBox="0 0 ([\d.]+) ', svg)
+    return round(float(shown[1]) * 0.08, 1) if shown else 40.0
 
 
 def caption(chart: Chart) -> str:
@@ -92,13 +99,11 @@ def _panel(axes: Any, run: Distances) -> None:
         axes.plot(layer + aside, heads, "o", color=TONES[0], markersize=3.4, markeredgewidth=0, alpha=0.8)
     axes.plot(layers, [np.mean(heads) for heads in run.pixels], color=TONES[1], linewidth=1.2)
     axes.axhline(run.uniform, color=INK, linewidth=0.8, linestyle="--")
-    axes.annotate(
-        "even", (1, run.uniform), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points", ha="right", fontsize=7
-    )
     axes.set_title(run.checkpoint, fontsize=9, parse_math=False)
     axes.set_xlim(-0.6, len(layers) - 0.4)
     axes.set_xticks(layers[:: max(1, -(-len(layers) // 12))])
-    axes.text(0.02, 0.02, f"spread over heads {np.mean(run.spread):.2f} px", transform=axes.transAxes, fontsize=7)
+    said = f"spread over heads {np.mean(run.spread):.2f} px\ndashes: even attention {run.uniform:.1f} px"
+    axes.text(0.02, 0.02, said, transform=axes.transAxes, fontsize=6.5, in_layout=False)
     _bare(axes)
 
 

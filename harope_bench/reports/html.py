@@ -48,11 +48,15 @@ class Forest:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the runs folder, drawn from its data now; `numbers` is its table as csv, empty for a loss curve's thousands."""
+    """A figure of the runs folder, drawn from its data now; `width` in rem.
+
+    `numbers` is its table as csv, empty for a loss curve's thousands.
+    """
 
     name: str
     caption: str
     svg: str
+    width: float
     numbers: str
 
 
@@ -301,15 +305,12 @@ def _measures(run: Run, item: Found) -> list[Measure]:
 
 
 def _figures(runs: Path) -> list[Figure]:
-    return [
-        Figure(
-            name,
-            charts_svg.caption(chart),
-            charts_svg.draw(chart, f"figure-{i}"),
-            "" if chart.kind == "loss" else table(chart),
-        )
-        for i, (name, chart) in enumerate(figures_of(runs).items())
-    ]
+    made = []
+    for i, (name, chart) in enumerate(figures_of(runs).items()):
+        svg = charts_svg.draw(chart, f"figure-{i}")
+        numbers = "" if chart.kind == "loss" else table(chart)
+        made.append(Figure(name, charts_svg.caption(chart), svg, charts_svg.width(svg), numbers))
+    return made
 
 
 def _curves(runs: Sequence[Run]) -> dict[str, np.ndarray]:
