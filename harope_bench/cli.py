@@ -12,7 +12,7 @@ import click
 
 from harope_bench import __version__
 from harope_bench.errors import BenchError
-from harope_bench.verbs import audit, browse, compare, draw, leaderboard, paper, plan, tables, train
+from harope_bench.verbs import audit, browse, compare, draw, figure, leaderboard, paper, plan, tables, train
 
 
 class Bench(click.Group):
@@ -79,6 +79,7 @@ for verb in (
     compare.compare,
     compare.gate,
     plan.plan,
+    figure.figure,
 ):
     main.add_command(verb)
 

@@ -14,7 +14,7 @@ from harope_bench.evaluate import Asked, evaluate
 from harope_bench.generate import generate, make_plan
 from harope_bench.leaderboards import board
 from harope_bench.leaderboards.layout import Row, Table
-from harope_bench.records import Checkpoint
+from harope_bench.records import Checkpoint, Plan
 from harope_bench.reports import tables
 from harope_bench.reports.html import write_report
 from harope_bench.store import write_text
@@ -35,19 +35,26 @@ class Done:
 def reproduce(names: Sequence[str], scale: Literal["micro", "paper"], count: int | None, out: Path, device: str, seed: int) -> Done:
     """Makes every row of the tables, then the tables in all formats and one report, below `out`.
 
-    Rows that tables share are drawn once. What stands already is kept.
+    Rows that tables share are drawn once. What stands already is kept. At paper scale the columns that are of the network itself are
+    counted without weights; a table that has them needs no registered checkpoint, and its other cells then say that they were not run.
 
     Raises:
         BenchError: a table has no such scale, or a row no registered checkpoint; said before anything is drawn.
     """
     chosen = [board.load_table(name) for name in names]
-    work = {name: suite for table in chosen for name, suite in rows_of(table, scale)}
+    counts = scale == "paper"
+    work = {name: suite for table in chosen if not (counts and of_network(table)) for name, suite in rows_of(table, scale)}
+    weighed = {name for table in chosen if not counts and of_network(table) for name, _ in rows_of(table, scale)}
     plans = {name: make_plan(name, suite, {"device": device, "seed": seed}) for name, suite in work.items()}
     done = Done(rows=len(plans))
+    if counts:
+        _count_rows([table for table in chosen if of_network(table)], out, done)
     for name, plan in plans.items():
         indices = range(count or registry.load("suites", plan.suite).count)
         done.drawn += generate(plan, indices, out / name).drawn
         done.scored += sum(s.fresh for s in evaluate(out / name, out / name, Asked(plan.suite, device=device), count=len(indices)))
+        if name in weighed:
+            done.scored += _weigh(plan, out / name)
     results = board.collect(out)
     for table in chosen:
         built = board.build(table, results, "both", scale)
@@ -56,6 +63,30 @@ def reproduce(names: Sequence[str], scale: Literal["micro", "paper"], count: int
     write_report(out, out / "report.html")
     done.written.append(out / "report.html")
     return done
+
+
+def of_network(table: Table) -> bool:
+    """Whether a table has columns that are of the network itself."""
+    return any(column.of == "network" for column in table.columns)
+
+
+def _weigh(plan: Plan, out: Path) -> bool:
+    from harope_bench.costing.weigh import weigh
+
+    return weigh(plan, out).fresh
+
+
+def _count_rows(tables: Sequence[Table], out: Path, done: Done) -> None:
+    """Counts every row's network on the meta device."""
+    from harope_bench.costing.weigh import count, weightless
+
+    for table in tables:
+        for row in table.rows:
+            if not (row.backbone and row.encoding and row.res):
+                continue
+            plan = weightless(row.backbone, row.encoding, row.options, {**table.paper.config, **row.config}, row.res, "none")
+            done.rows += 1
+            done.scored += count(plan, out / plan.checkpoint.name).fresh
 
 
 def rows_of(table: Table, scale: Literal["micro", "paper"]) -> list[tuple[str, str]]:

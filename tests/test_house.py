@@ -31,12 +31,12 @@ LAYERS: list[set[str]] = [
     {"errors", "tomlfile"},
     {"records", "store", "device"},
     {"registry", "provenance", "adm", "metrics", "statistics"},
-    {"samples", "intervals", "catalogue", "contamination"},
+    {"samples", "intervals", "catalogue", "contamination", "charts"},
     {"encodings", "pairing"},
     {"samplers", "suites", "judges", "evaluators"},
     {"backbones"},
     {"generate", "observe", "leaderboards", "training", "compare"},
-    {"evaluate", "reports", "gate"},
+    {"evaluate", "reports", "gate", "costing", "looking"},
     {"verify", "reproduce", "doctor", "planning"},
     {"contracts"},
     {"testing"},
@@ -56,7 +56,7 @@ CONDUCTORS = {"generate", "observe", "evaluate", "verify", "reproduce", "catalog
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "metrics", "samples", "statistics", "evaluators", "leaderboards", "reports",
-    "intervals", "pairing", "compare", "gate", "contamination",
+    "intervals", "pairing", "compare", "gate", "contamination", "charts",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from harope_bench.metrics.attention_cost import Attention
 from harope_bench.records import Checkpoint, Option, Request, Settings
 
 
@@ -35,6 +36,14 @@ class Drawn(NamedTuple):
 
     images: np.ndarray
     faults: dict[int, str]
+
+
+class Probe(NamedTuple):
+    """One forward to count or time: keyword inputs on the network's device, its counted attention layer, and the tokens that layer sees."""
+
+    inputs: Mapping[str, Any]
+    layer: Attention
+    tokens: int
 
 
 class Drawer(Protocol):
@@ -70,3 +79,6 @@ class Backbone(Protocol):
 
     def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> Drawer:
         """The network with these weights, strictly loaded, ready to draw."""
+
+    def probe(self, network: Any, resolution: int, batch: int) -> Probe:
+        """Inputs of one forward of so many images; the network may lie on the meta device. A backbone without it is not counted."""

@@ -5,6 +5,7 @@ Source: Peebles and Xie 2023; layout and parameter names as in facebookresearch/
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 
 from harope_bench import registry
 from harope_bench.backbones import dit_keys, folding, latents
-from harope_bench.backbones.base import Clue, Drawn, Exported
+from harope_bench.backbones.base import Clue, Drawn, Exported, Probe
 from harope_bench.backbones.dit_blocks import Attention as Attention  # other transformers of this form take it from here
 from harope_bench.backbones.dit_blocks import Block, FinalLayer, LabelEmbedder, PatchEmbed, TimestepEmbedder
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings.scaling import Scaling
 from harope_bench.errors import OptionError
+from harope_bench.metrics import attention_cost
 from harope_bench.records import Checkpoint, Request, Settings, fault
 from harope_bench.samplers.base import index_generator, unit_noise
 from harope_bench.store import fit
@@ -271,6 +273,19 @@ class DitBackbone:
             fold(network, f"checkpoint {checkpoint.name}")
         decode = latents.opened(settings, f"checkpoint {checkpoint.name}") if network.config.latent else None
         return DitDrawer(network, torch.device(settings.device), DTYPES[settings.dtype], decode)
+
+    def probe(self, network: DiT, resolution: int, batch: int) -> Probe:
+        """A ramp of pixels, the middle of the process, classes in turn."""
+        config, one = network.config, next(network.parameters())
+        rows, columns = config.grid_at(resolution)
+        shape = (batch, config.channels, rows * config.patch, columns * config.patch)
+        inputs = {
+            "x": torch.linspace(-1, 1, math.prod(shape), device=one.device, dtype=one.dtype).view(shape),
+            "time": torch.full((batch,), 500.0, device=one.device),
+            "labels": torch.arange(batch, device=one.device) % config.classes,
+        }
+        layer = attention_cost.Attention(config.hidden, config.heads, attention_cost.WHOLE)
+        return Probe(inputs, layer, rows * columns)
 
     def export(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], folded: bool) -> Exported:
         """The weights under this package's names, as they are or folded into a model of the plain encoding."""

@@ -6,7 +6,6 @@ never the recorded flags; flags are looked up at the end, to name the finding (`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
@@ -15,12 +14,11 @@ from itertools import combinations
 from math import ceil, floor
 from typing import Literal, NamedTuple
 
-from harope_bench.leaderboards.attention_cost import LAYERS, TEXT_TOKENS, WITH_MATRIX, flux_tokens
-from harope_bench.leaderboards.layout import Column, Flag, Row, Table, decimals_of, half_unit, published_flags, value_of
+from harope_bench.leaderboards.layout import PERCENT, Column, Flag, Row, Table, decimals_of, half_unit, published_flags, value_of
+from harope_bench.metrics.attention_cost import LAYERS, TEXT_TOKENS, WITH_MATRIX, flux_tokens
 from harope_bench.records import Option
 
 Severity = Literal["conflict", "warn", "info"]
-PERCENT = re.compile(r"\(\+(\d+\.\d+)%\)")
 CHANCE = Fraction(1, 10)  # equal pairs expected by chance in a column, below which an equal pair is listed
 SIGNIFICANT = 3  # digits that two tables must share before an unlinked equality is listed
 ORDER: tuple[Severity, ...] = ("conflict", "warn", "info")

@@ -11,7 +11,7 @@ from typing import Literal
 
 from harope_bench import statistics
 from harope_bench.leaderboards.comparisons import EVIDENCE, Comparison, comparisons, contrast
-from harope_bench.leaderboards.layout import Column, Flag, Row, Table, half_unit, load_table, value_of
+from harope_bench.leaderboards.layout import PERCENT, Column, Flag, Row, Table, half_unit, load_table, value_of
 from harope_bench.leaderboards.matching import SCALES, Found, Picked, Picks, Scale, collect, footing, pick, unlike
 from harope_bench.store import sha256_bytes
 
@@ -54,7 +54,8 @@ class Source:
 class Cell:
     """One cell. `published` is the printed string (None: the paper prints a dash), `half_unit` its rounding error.
 
-    `delta` is measured minus published; `verdict` says what may be concluded from it; `flags` are ids of the paper's
+    `delta` is measured minus published; `verdict` says what may be concluded from it; `above` is by how many percent, cut after one
+    decimal, the measured number is above its baseline's, where the column prints that; `flags` are ids of the paper's
     flags; `marks` are numbers of the board's notes that belong here.
     """
 
@@ -72,6 +73,7 @@ class Cell:
     n: int | None = None
     scale: Scale | None = None
     number: str | None = None
+    above: float | None = None
     best_published: bool = False
     best_measured: bool = False
     marks: tuple[int, ...] = ()
@@ -113,7 +115,9 @@ def build(table: Table, found: Sequence[Found], show: Show = "both", scale: Scal
     for row in table.rows:
         for column in table.columns:
             key = (row.id, column.key)
-            cells[key] = _cell(table, row, column, picks.get(key), notes, remarks.get(key, []), key in best)
+            base = table.baseline_of(row, used) if used else None
+            against = picks.get((base.id, column.key)) if base else None
+            cells[key] = _cell(table, row, column, picks.get(key), against, notes, remarks.get(key, []), key in best)
     if wanted:
         notes.general(_general(table, found, used))
         notes.general(f"The paper does not say; our runs: {reading}" for reading in table.readings if picks)
@@ -125,10 +129,27 @@ def build(table: Table, found: Sequence[Found], show: Show = "both", scale: Scal
         cells,
         tuple(notes.all),
         notes.of_table(table),
-        _measured_title(picks, used),
+        _measured_title(table, picks, used),
         {column.key: _measured_head(column, [p for (_, key), p in picks.items() if key == column.key]) for column in table.columns},
         tuple(compared),
     )
+
+
+def counted(board: Board) -> str | None:
+    """How many cells that are of the network itself come out as printed, and which do not; None without such cells at paper scale."""
+    if board.scale != "paper":
+        return None
+    places = [(row, column) for row in board.table.rows for column in board.table.columns if column.of == "network"]
+    said = [
+        (" ".join(filter(None, (row.model, row.printed, column.printed))), verdict)
+        for row, column in places
+        if (verdict := board.cells[row.id, column.key].verdict)
+    ]
+    if not said:
+        return None
+    differing = [place for place, verdict in said if verdict != "as printed"]
+    rest = f"; differing: {', '.join(differing)}" if differing else ""
+    return f"{len(said) - len(differing)} of {len(said)} cost cells come out as printed{rest}."
 
 
 def _scale(table: Table, found: Sequence[Found]) -> Scale | None:
@@ -173,7 +194,9 @@ class _Notes:
             self.add(text)
 
 
-def _cell(table: Table, row: Row, column: Column, picked: Picked | None, notes: _Notes, remarks: list[str], best: bool) -> Cell:
+def _cell(
+    table: Table, row: Row, column: Column, picked: Picked | None, base: Picked | None, notes: _Notes, remarks: list[str], best: bool
+) -> Cell:
     printed = row.published.get(column.key)
     flags = notes.of_cell(table, row, column)
     facts = {
@@ -189,6 +212,9 @@ def _cell(table: Table, row: Row, column: Column, picked: Picked | None, notes: 
     if measured.value is None:
         remarks = [f"no value: {measured.reason}", *remarks]
     delta, verdict = _against_paper(table, column, printed, picked)
+    above = _above(table, row, column, picked, base)
+    if printed and above is not None and (said := PERCENT.search(printed)) and said[1] != f"{above:.1f}":
+        remarks = [*remarks, f"The percentage of {column.printed} comes out as +{above:.1f}%, printed +{said[1]}%."]
     return Cell(
         **facts,  # type: ignore[arg-type]
         status="measured" if measured.value is not None else "no value",
@@ -202,6 +228,7 @@ def _cell(table: Table, row: Row, column: Column, picked: Picked | None, notes: 
         n=measured.n_scored,
         scale=picked.found.result.scale,
         number=measured.name,
+        above=above,
         best_measured=best,
         marks=(*marks, *map(notes.add, remarks)),
         source=_source(picked),
@@ -231,6 +258,8 @@ def _against_paper(table: Table, column: Column, printed: str | None, picked: Pi
     if printed is None or value is None:
         return None, None
     delta = value - float(value_of(printed))
+    if column.of == "network":
+        return delta, _count_against_paper(picked, delta, printed)
     if reason := _incomparable(table, column, picked):
         return delta, f"not comparable ({reason})"
     if not picked.measurement.se:
@@ -238,6 +267,20 @@ def _against_paper(table: Table, column: Column, printed: str | None, picked: Pi
     beyond = max(0.0, abs(delta) - float(half_unit(printed)))
     p = statistics.two_sided(beyond / (math.sqrt(2) * picked.measurement.se))
     return delta, f"{statistics.verdict(column.direction, delta, p)} (L0: the printed number's error is assumed)"
+
+
+def _count_against_paper(picked: Picked, delta: float, printed: str) -> str:
+    """A count is exact: it rounds to the printed digits or it does not."""
+    if picked.found.result.scale == "micro":
+        return "not comparable (micro)"
+    return "as printed" if abs(delta) <= float(half_unit(printed)) * (1 + 1e-9) else "differs (more than rounding)"
+
+
+def _above(table: Table, row: Row, column: Column, picked: Picked, base: Picked | None) -> float | None:
+    """By how many percent a measured number is above its baseline's, cut after one decimal."""
+    if not column.percent or base is None or not base.measurement.value or picked.measurement.value is None:
+        return None
+    return math.floor((picked.measurement.value / base.measurement.value - 1) * 1000 + 1e-9) / 10
 
 
 def _incomparable(table: Table, column: Column, picked: Picked) -> str | None:
@@ -259,11 +302,11 @@ def _remarks(table: Table, picks: Picks) -> dict[tuple[str, str], list[str]]:
     remarks: dict[tuple[str, str], list[str]] = {key: [] for key in picks}
     for key, picked in picks.items():
         m = picked.measurement
-        if picked.others:
+        if picked.others and table.column(key[1]).of == "images":
             remarks[key].append(
                 f"{picked.others + 1} results fit {table.row(key[0]).printed}; shown is the one over the most images ({m.n_scored:,})"
             )
-        if m.n_scored != m.n_asked:
+        if m.n_scored != m.n_asked and table.column(key[1]).of == "images":
             remarks[key].append(f"{m.n_scored:,} of {m.n_asked:,} images scored, {m.n_failed} failed, {m.n_abstained} abstained")
     for ranked in _ranked(table, picks).values():
         for key, differs in ranked.aside.items():
@@ -282,7 +325,7 @@ class _Ranked:
 def _ranked(table: Table, picks: Picks) -> dict[tuple[str, str], _Ranked]:
     blocks: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for key, picked in picks.items():
-        if picked.measurement.value is not None:
+        if picked.measurement.value is not None and table.column(key[1]).of == "images":  # counts are not contestants
             blocks.setdefault(table.block_of(table.row(key[0]), table.column(key[1])), []).append(key)
     return {block: _on_one_footing(picks, keys) for block, keys in blocks.items()}
 
@@ -330,15 +373,25 @@ def _general(table: Table, found: Sequence[Found], scale: Scale | None) -> list[
         texts.append("Micro: small networks, small pictures, a micro judge. Differences from the paper's numbers compare unlike things.")
     if any(pick(table, found, other) for other in SCALES if other != scale):
         texts.append(f"Results at {'paper' if scale == 'micro' else 'micro'} scale were found too; they are not shown beside these.")
+    if counted := sorted({table.column(key).printed for _, key in pick(table, found, scale) if table.column(key).of == "network"}):
+        texts.append(
+            f"{' and '.join(counted)}: counted from the shapes of one layer, as the paper counts; percentages are against the block's "
+            "baseline, cut after one decimal. A number that rounds to the printed digits is as printed (=), any other differs. Counted are "
+            "the matrices' products on queries and keys and their building; flags that name other numbers count added parameters times "
+            "tokens."
+        )
     texts.append("Bold among measured numbers: the best of its block, and every number not shown to be worse than it (5%, Holm).")
     return texts
 
 
-def _measured_title(picks: Picks, scale: Scale | None) -> str:
+def _measured_title(table: Table, picks: Picks, scale: Scale | None) -> str:
     if not picks:
         return "measured (not run)"
-    suites = sorted({picked.plan.suite for picked in picks.values()})
-    counts = sorted({picked.measurement.n_scored for picked in picks.values()})
+    drawn = [picked for (_, key), picked in picks.items() if table.column(key).of == "images"]
+    if not drawn:
+        return f"recomputed ({scale}, from the network's shapes)"
+    suites = sorted({picked.plan.suite for picked in drawn})
+    counts = sorted({picked.measurement.n_scored for picked in drawn})
     images = f"{counts[0]:,} images" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images"
     return f"measured ({scale}, {', '.join(suites)}, {images})"
 
@@ -347,6 +400,8 @@ def _measured_head(column: Column, picked: list[Picked]) -> str:
     """The column's honest name: FID-500 where 500 images were scored, FID-N where cells differ."""
     names = sorted({p.measurement.name for p in picked})
     base = re.sub(r"-\d+K?$", "", column.printed)
+    if column.of == "network":
+        return column.printed
     if not names:
         return base
     ends = {name.removeprefix(column.measures).lstrip("-").upper() for name in names}

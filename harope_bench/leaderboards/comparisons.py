@@ -46,7 +46,7 @@ def _raw(table: Table, picks: Picks, scale: Scale) -> list[Comparison]:
         _compare(scale, row, base, column, picks[base.id, column.key], picks[row.id, column.key])
         for row, base in rows
         for column in table.columns
-        if (row.id, column.key) in picks and (base.id, column.key) in picks
+        if column.of == "images" and (row.id, column.key) in picks and (base.id, column.key) in picks
     ]
 
 

@@ -18,6 +18,7 @@ PAPER = Path(__file__).parent / "paper"
 DASH = "\N{EN DASH}"
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
+PERCENT = re.compile(r"\(\+(\d+\.\d+)%\)")
 NUMBER = re.compile(r"-?\d+(?:\.(\d+))?")
 FIELD = re.compile(r"\{(printed|model|res|training_steps)\}")
 
@@ -42,7 +43,11 @@ class Facts(Record):
 
 
 class Column(Facts):
-    """One printed column. `decimals` is None where the paper mixes them; `metric` where it is not the key."""
+    """One printed column. `decimals` is None where the paper mixes them; `metric` where it is not the key.
+
+    of: whether its numbers are of a suite's images or of the network itself, which any suite's run has. percent: whether a row with a
+    baseline also prints by how much it is above it, cut after one decimal as the paper does.
+    """
 
     key: Key
     printed: str
@@ -52,6 +57,8 @@ class Column(Facts):
     decimals: int | None = Field(default=None, ge=0, le=9)
     evaluator: Name | None = None
     metric: Name | None = None
+    of: Literal["images", "network"] = "images"
+    percent: bool = False
     n_prompts: int | None = None
     n_images: int | None = None
     derived: str | None = None

@@ -27,11 +27,14 @@ def fits(table: Table, row: Row, column: Column, result: Result) -> bool:
 
 
 def _fits_micro(table: Table, row: Row, column: Column, plan: Plan) -> bool:
-    """The named checkpoint, on the table's suite or, where it has none, on the suite that the checkpoint was trained for."""
+    """The named checkpoint, on the table's suite or, where it has none, on the suite that the checkpoint was trained for.
+
+    A column of the network itself asks for no suite.
+    """
     named = row.micro or column.micro
     if named is None or table.micro is None or plan.checkpoint.name != named:
         return False
-    return plan.suite == (table.micro.suite or plan.checkpoint.suite)
+    return column.of == "network" or plan.suite == (table.micro.suite or plan.checkpoint.suite)
 
 
 def _fits_paper(table: Table, row: Row, column: Column, plan: Plan) -> bool:
@@ -41,7 +44,7 @@ def _fits_paper(table: Table, row: Row, column: Column, plan: Plan) -> bool:
     encoding = next((f.encoding for f in facts if f.encoding), None)
     backbone = next((f.backbone for f in facts if f.backbone), None)
     return (
-        suite == plan.suite
+        (column.of == "network" or suite == plan.suite)
         and encoding == checkpoint.encoding
         and backbone in (None, checkpoint.backbone)
         and row.res in (None, plan.settings.resolution)

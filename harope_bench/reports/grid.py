@@ -13,6 +13,7 @@ Kind = Literal["head", "published", "measured", "delta"]
 BOLD_RULE = "Bold: best of its block by printed value (ours; the paper's own type was not kept)."
 MINUS = "\N{MINUS SIGN}"
 GLYPHS = {"better": "▲", "worse": "▼", "not resolved": "○", "not comparable": "\N{MULTIPLICATION SIGN}"}
+COUNT_GLYPHS = {"as printed": "=", "differs": "\N{NOT EQUAL TO}"}
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,10 @@ def _measured(cell: Cell, column: Column) -> str:
     if cell.measured is None:
         return cell.status
     digits = _decimals(cell, column)
-    value = f"{cell.measured:.{digits}f}".replace("-", MINUS)
+    small = column.of == "network" and cell.scale == "micro"  # the paper's decimals would round a micro network to nothing
+    value = (f"{cell.measured:.4g}" if small else f"{cell.measured:.{digits}f}").replace("-", MINUS)
+    if cell.above is not None:
+        value += f" (+{cell.above:.1f}%)"
     if cell.se is None:
         return value
     return f"{value} ± {shown_error(cell.se, digits)}"
@@ -211,7 +215,7 @@ def _delta(cell: Cell, column: Column, micro: bool) -> str:
 def glyph(verdict: str) -> str:
     """The sign of a verdict and its word, without the reason in brackets."""
     word = verdict.split(" (")[0]
-    return f"{GLYPHS[word]} {word}"
+    return f"{(GLYPHS | COUNT_GLYPHS)[word]} {word}"
 
 
 def legend(board: Board) -> list[str]:

@@ -11,12 +11,13 @@ import numpy as np
 
 from harope_bench import __version__, registry
 from harope_bench.errors import StorageError
-from harope_bench.leaderboards.board import EVIDENCE, Board, build
+from harope_bench.leaderboards.board import EVIDENCE, Board, build, counted
 from harope_bench.leaderboards.comparisons import Comparison
 from harope_bench.leaderboards.layout import DASH, Column, load_tables
 from harope_bench.leaderboards.matching import SCALES, Found, pick
-from harope_bench.reports import figures, gallery
+from harope_bench.reports import charts_svg, figures, gallery
 from harope_bench.reports.card import Card, Check, cards, checks, span
+from harope_bench.reports.chart_files import figures_of, table
 from harope_bench.reports.grid import GLYPHS, kinds, shown_error, signed, title
 from harope_bench.reports.runs import Run, read_runs
 from harope_bench.reports.tables import anchor, environment, render, table_page
@@ -43,6 +44,20 @@ class Forest:
 
     heading: str
     svg: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the runs folder, drawn from its data now; `width` in rem.
+
+    `numbers` is its table as csv, empty for a loss curve's thousands.
+    """
+
+    name: str
+    caption: str
+    svg: str
+    width: float
+    numbers: str
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,7 @@ class Section:
     forests: tuple[Forest, ...]
     lines: tuple[Line, ...]
     pairing: str
+    counted: str | None
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,7 @@ class Page:
     measures: tuple[Measure, ...]
     sheets: tuple[gallery.Sheet, ...]
     left_out: int
+    figures: tuple[Figure, ...]
     losses: str | None
     last_losses: tuple[tuple[str, str, str], ...]
     cards: tuple[Card, ...]
@@ -150,6 +167,7 @@ def read_page(runs: Path) -> Page:
         measures=tuple(m for run in folders for item in run.found for m in _measures(run, item)),
         sheets=tuple(gallery.sheets(folders)),
         left_out=gallery.left_out(folders),
+        figures=tuple(_figures(runs)),
         losses=figures.losses("losses", curves) if curves else None,
         last_losses=tuple((name, f"{curve[-1, 0]:,.0f}", f"{curve[-1, 1]:.4f}") for name, curve in curves.items()),
         cards=tuple(cards(folders)),
@@ -196,6 +214,7 @@ def _section(board: Board, found: Sequence[Found]) -> Section:
         tuple(_forests(board)),
         lines,
         f"{paired} of {len(lines)} differences are paired by sample",
+        counted(board),
     )
 
 
@@ -283,6 +302,15 @@ def _measures(run: Run, item: Found) -> list[Measure]:
         )
         for m in item.result.measurements
     ]
+
+
+def _figures(runs: Path) -> list[Figure]:
+    made = []
+    for i, (name, chart) in enumerate(figures_of(runs).items()):
+        svg = charts_svg.draw(chart, f"figure-{i}")
+        numbers = "" if chart.kind == "loss" else table(chart)
+        made.append(Figure(name, charts_svg.caption(chart), svg, charts_svg.width(svg), numbers))
+    return made
 
 
 def _curves(runs: Sequence[Run]) -> dict[str, np.ndarray]:

@@ -32,6 +32,7 @@ SPECIAL = {
     "▲": r"$\blacktriangle$",
     "▼": r"$\blacktriangledown$",
     "○": r"$\circ$",
+    "\N{NOT EQUAL TO}": r"$\neq$",
 }
 
 

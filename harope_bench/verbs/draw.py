@@ -97,13 +97,19 @@ def eval_(
 
     \b
     harope-bench eval digits-harope --suite digits --count 500 --out runs/harope
+    harope-bench eval digits-harope --with cost --count 100   # 100 timed forwards, no image
     """
     from harope_bench.evaluate import Asked, evaluate
 
     names = evaluators.split(",") if evaluators else None
     wanted = [side for group in sides for side in group]
-    scored = []
-    for side in wanted or (None,):
+    scored: list[Any] = []
+    if weighing := [name for name in names or [] if of_network(name)]:
+        names = [name for name in names or [] if name not in weighing]
+        for side in wanted or (None,):
+            below = None if len(wanted) < 2 else (out or Path("runs") / Path(target).stem) / f"r{side}"
+            scored.append(weighed(target, suite, below or out, count, batch, rescore, {**drawing, "resolution": side}))
+    for side in (wanted or (None,)) if names or not weighing else ():
         below = None if len(wanted) < 2 else (out or Path("runs") / Path(target).stem) / f"r{side}"
         place, folder, known = resolve(target, suite, below or out, count, batch, {**drawing, "resolution": side})
         asked = Asked(known, reference, rules, rescore, drawing["device"])
@@ -144,12 +150,37 @@ def resolve(
     return path, out or (path if run else Path("runs") / f"eval-{path.stem}"), known
 
 
+def of_network(evaluator: str) -> bool:
+    """Whether an evaluator looks at the network itself, not at images."""
+    from harope_bench import registry
+
+    return getattr(registry.load("evaluators", evaluator), "looks_at", "images") == "network"
+
+
+def weighed(
+    target: str, suite: str | None, out: Path | None, count: int | None, batch: int | None, rescore: bool, drawing: dict[str, Any]
+) -> Any:
+    """The cost of a checkpoint, or of the one that a run folder was drawn from, as that run drew."""
+    from harope_bench.costing.weigh import weigh
+    from harope_bench.errors import OptionError
+    from harope_bench.generate import make_plan
+    from harope_bench.samples import Run
+
+    path = Path(target)
+    if not path.exists():
+        return weigh(make_plan(target, suite, drawing), out or Path("runs") / target, count, batch, rescore)
+    plan = Run(path).plan if path.is_dir() else None
+    if plan is None:
+        raise OptionError(f"{target} does not say which network drew it; give a checkpoint's name or a run folder")
+    return weigh(plan, out or path, count, batch, rescore)
+
+
 def spoken(result: Any) -> list[str]:
     """A result in words, one measurement a line, full precision."""
-    lines = []
+    lines, what = [], "forwards" if of_network(result.evaluator) else "images"
     for m in result.measurements:
         value = f"{m.value:.6g}" + (f" +- {m.se:.2g}" if m.se is not None else "") if m.value is not None else f"none: {m.reason}"
-        lines.append(f"{m.name:14} {value}  ({m.n_scored:,} of {m.n_asked:,} images{', ' + m.interval if m.interval else ''})")
+        lines.append(f"{m.name:14} {value}  ({m.n_scored:,} of {m.n_asked:,} {what}{', ' + m.interval if m.interval else ''})")
     return [*lines, *(f"warning: {w}" for w in result.warnings)]
 
 

@@ -1,0 +1,83 @@
+"""Time and memory of a network that really runs."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+WARM = 3  # forwards before the first one that counts
+
+
+def seconds(run: Callable[[], Any], count: int, device: torch.device) -> list[float]:
+    """Wall times of `count` forwards after WARM unmeasured ones; the device is waited for on both sides of each."""
+    for _ in range(WARM):
+        run()
+    return [_once(run, device) for _ in range(count)]
+
+
+def _once(run: Callable[[], Any], device: torch.device) -> float:
+    _wait(device)
+    start = time.perf_counter()
+    run()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_bytes(run: Callable[[], Any], network: nn.Module, device: torch.device) -> int:
+    """Most bytes held at once in one forward, weights included.
+
+    On CUDA what torch's allocator says. Elsewhere the storages of all tensors alive, as torch's operators make them: the scratch space
+    inside a kernel is not seen.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        _wait(device)
+        return torch.cuda.max_memory_allocated(device)
+    with Live() as live:
+        run()
+    return live.peak + sum(t.untyped_storage().nbytes() for t in (*network.parameters(), *network.buffers()))
+
+
+class Live(TorchDispatchMode):
+    """Bytes of the storages that operators made and that are still alive, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.held: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs the operator and counts what it made; a view shares its storage and counts nothing."""
+        known = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in known:
+                self._hold(tensor.untyped_storage())
+        self.peak = max(self.peak, self.now)
+        return out
+
+    def _hold(self, storage: Any) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self.held:
+            self.held.add(key)
+            self.now += size
+            weakref.finalize(storage, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self.held.discard(key)
+        self.now -= size

@@ -1,0 +1,200 @@
+"""A network to its cost: what a forward takes is observed here, the evaluator `cost` makes numbers of it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from harope_bench import registry
+from harope_bench.catalogue import open_drawer
+from harope_bench.costing import clock, published
+from harope_bench.costing.count import Counts, counts, learned
+from harope_bench.errors import BenchError, MissingExtra, SampleError
+from harope_bench.evaluators.base import Observations
+from harope_bench.metrics.attention_cost import Attention, Learned
+from harope_bench.provenance import now, provenance
+from harope_bench.records import Checkpoint, JudgeRecord, Option, Plan, Result, Settings
+from harope_bench.store import load_arrays, sha256_bytes, write_arrays, write_text
+
+EVALUATOR, FOLDER, FORWARDS = "cost", "cost", 30
+COUNTED = "counted on the meta device in one forward of one image; nothing was run"
+
+
+class Weighed(NamedTuple):
+    """A result and whether this call had to work for it."""
+
+    result: Result
+    path: Path
+    fresh: bool
+
+
+def weigh(plan: Plan, out: Path, count: int | None = None, batch: int | None = None, rescore: bool = False) -> Weighed:
+    """Counts a checkpoint's network and times `count` forwards of `batch` images on the plan's device; goes to `out`/cost.
+
+    The counts are those of the network as trained; what runs is what draws, which may have its matrices folded. What stands for the
+    same plan, device and software is kept.
+
+    Raises:
+        SampleError: `rescore` is set and nothing was observed. WeightsError: weights missing, altered or not fitting.
+    """
+    size = batch or 1
+    return _kept_or_made(
+        plan, out, instrument(plan.settings, size, count or FORWARDS), rescore, lambda: _run(plan, count or FORWARDS, size)
+    )
+
+
+def count(plan: Plan, out: Path) -> Weighed:
+    """Counts a plan's network without weights; goes to `out`/cost."""
+    return _kept_or_made(plan, out, COUNTED, False, lambda: _count(plan))
+
+
+def weightless(
+    backbone: str, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option], resolution: int, suite: str
+) -> Plan:
+    """The plan of one forward of a network that has no weights; its sha256 is that of these facts."""
+    facts = {"backbone": backbone, "encoding": encoding, "options": dict(options), "config": dict(config)}
+    found = Checkpoint.model_validate(
+        {
+            **facts,
+            "name": f"counted-{backbone}-{resolution}-{encoding}",
+            "weights": "none",
+            "sha256": sha256_bytes(json.dumps(facts, sort_keys=True).encode()),
+            "source": "built on the meta device from its sizes, without weights; sha256 is of these sizes",
+            "sampler": "none",
+            "steps": 1,
+            "guidance": 1.0,
+        }
+    )
+    return Plan(
+        checkpoint=found,
+        suite=suite,
+        suite_version=0,
+        settings=Settings(resolution=resolution, sampler="none", steps=1, guidance=1, tile=1),
+    )
+
+
+def instrument(settings: Settings, batch: int, count: int) -> str:
+    """What measured: device, software and how often; latencies of two instruments are not compared."""
+    device = (
+        torch.cuda.get_device_name() if settings.device == "cuda" else f"{platform.processor() or platform.machine()} {settings.device}"
+    )
+    if settings.device == "cpu":
+        device += f" ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads"
+    return f"{device}, torch {torch.__version__}, {settings.dtype}, {count} forwards of {batch} images after {clock.WARM} to warm up"
+
+
+def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, observe: Any) -> Weighed:
+    started, evaluator = now(), registry.load("evaluators", EVALUATOR)
+    path, seen_at = out / FOLDER / "results" / f"{EVALUATOR}.json", out / FOLDER / "observations" / "forwards.npz"
+    judge = JudgeRecord(
+        name="meter", version=1, judge_class="equivalent", weights_sha256=sha256_bytes(preprocessing.encode()), preprocessing=preprocessing
+    )
+    stands = _standing(path, seen_at)
+    same = stands is not None and (stands.plan_digest, stands.judge) == (plan.digest, judge)
+    if stands and same and stands.version == evaluator.version and not rescore:
+        return Weighed(stands, path, False)
+    if rescore and not same:
+        raise SampleError(f"{seen_at} holds no forwards of this plan on this device; run eval --with {EVALUATOR} without --rescore once")
+    if not rescore and not same:
+        write_arrays(seen_at, observe())
+    arrays = load_arrays(seen_at)
+    rows = len(arrays["seconds"])
+    score = evaluator.score(Observations(np.arange(rows), None, arrays), {})
+    result = Result(
+        evaluator=EVALUATOR,
+        version=evaluator.version,
+        profile=evaluator.profile,
+        rules="official",
+        parity=evaluator.parity,
+        scale=plan.checkpoint.scale,
+        target=plan.checkpoint.name,
+        plan=plan,
+        plan_digest=plan.digest,
+        samples_sha256=sha256_bytes(b""),
+        judge=judge,
+        reference="none",
+        reference_sha256=sha256_bytes(b""),
+        measurements=score.measurements,
+        warnings=score.warnings,
+        provenance=provenance(started, plan.settings.device),
+    )
+    write_text(path, result.to_json(indent=1) + "\n")
+    return Weighed(result, path, True)
+
+
+def _standing(path: Path, seen: Path) -> Result | None:
+    if not (path.is_file() and seen.is_file()):
+        return None
+    try:
+        return Result.model_validate_json(path.read_bytes())
+    except ValidationError:
+        return None  # another version wrote it
+
+
+class Seen(NamedTuple):
+    """What is known of a forward before it is run: the whole network if it could be built, its layer, and why something lacks."""
+
+    counts: Counts | None
+    learned: Learned
+    layer: Attention | None
+    tokens: int
+    why: str = ""
+
+
+def _count(plan: Plan) -> dict[str, np.ndarray]:
+    return _arrays(_seen(plan, 1), 1, [float("nan")], float("nan"), f"not run: {COUNTED}")
+
+
+def _seen(plan: Plan, batch: int) -> Seen:
+    """The counts of a plan's network: by its backbone, else by the published class, else of the counted layer alone."""
+    found = plan.checkpoint
+    known = registry.names("backbones")
+    backbone = registry.load("backbones", found.backbone) if found.backbone in known else None
+    if backbone is not None and hasattr(backbone, "probe"):
+        with torch.device("meta"):
+            network = backbone.build(found.encoding, found.options, found.config)
+            probe = backbone.probe(network, plan.settings.resolution, batch)
+        return Seen(counts(network, probe.inputs), learned(network.encoding), probe.layer, probe.tokens)
+    if found.backbone not in published.PUBLISHED:
+        return Seen(None, Learned(), None, 0, f"backbone {found.backbone} gives no forward to count")
+    one = published.layer(found.backbone, found.encoding, found.options, plan.settings.resolution)
+    try:
+        whole = published.count(found.backbone, one, plan.settings.resolution)
+    except MissingExtra as error:
+        return Seen(None, one.learned, one.layer, one.tokens, str(error))
+    return Seen(whole, one.learned, one.layer, one.tokens)
+
+
+def _run(plan: Plan, count: int, batch: int) -> dict[str, np.ndarray]:
+    """Counts on the meta device, then the opened network's times and memory."""
+    seen, device = _seen(plan, batch), torch.device(plan.settings.device)
+    network = getattr(open_drawer(plan.checkpoint, plan.settings), "network", None)
+    backbone = registry.load("backbones", plan.checkpoint.backbone)
+    if network is None or not hasattr(backbone, "probe"):
+        raise BenchError(f"backbone {plan.checkpoint.backbone} gives no network to time; evaluate another checkpoint")
+    inputs = backbone.probe(network, plan.settings.resolution, batch).inputs
+
+    def forward() -> None:
+        with torch.inference_mode():
+            network(**inputs)
+
+    return _arrays(seen, batch, clock.seconds(forward, count, device), clock.peak_bytes(forward, network, device), "")
+
+
+def _arrays(seen: Seen, batch: int, seconds: list[float], peak: float, why_run: str) -> dict[str, np.ndarray]:
+    """The evaluator's arrays, a row a forward."""
+    nan, layer, own = float("nan"), seen.layer, seen.learned
+    whole = seen.counts or (nan, nan, nan)
+    sizes = (layer.hidden, layer.heads, layer.projections, seen.tokens) if layer else (nan,) * 4
+    values = (*sizes, own.parameters, own.matrices, own.width, own.factors, batch, *whole, 0.0, peak)
+    names = registry.load("evaluators", EVALUATOR).arrays
+    rows = {name: np.full(len(seconds), value, dtype=np.float64) for name, value in zip(names, values, strict=True)}
+    whys = {"why_model": np.array([seen.why] * len(seconds)), "why_run": np.array([why_run] * len(seconds))}
+    return {**rows, "seconds": np.array(seconds), **whys}

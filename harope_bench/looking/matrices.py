@@ -1,0 +1,124 @@
+"""The matrices that an encoding learned, and what can be said of them across trainings.
+
+M is defined only up to a complex factor for each rotary plane (left multiplication by what commutes with every rotation changes no
+score), so two trainings are compared by M^T R_D M_k, the operator that a score at offset D takes. Source: paper Figure 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from harope_bench import registry
+from harope_bench.catalogue import weights_path
+from harope_bench.charts import HeadMatrix, Matrices
+from harope_bench.encodings import base
+from harope_bench.errors import OptionError
+from harope_bench.records import Checkpoint
+from harope_bench.store import fit, load_weights
+
+Show = Literal["m", "m-i", "m-inverse-t", "operator"]
+DIGITS = 5  # significant digits kept of a drawn value
+
+
+def measure(found: Checkpoint, show: Show, offsets: Sequence[tuple[float, ...]], layers: Sequence[int] | None) -> Matrices:
+    """The matrices of a registered checkpoint, layer by layer.
+
+    Raises:
+        OptionError: the encoding learns no matrix, a layer it does not have, or an offset of another number of axes.
+    """
+    encoding = _encoding(found)
+    _check(found, encoding, offsets, layers)
+    maps: list[HeadMatrix] = []
+    with torch.inference_mode():
+        for layer in layers or range(encoding.shape.layers):
+            maps += _of_layer(encoding, layer, show, offsets)
+    return Matrices(
+        checkpoint=found.name,
+        encoding=found.encoding,
+        sha256=found.sha256,
+        show=show,
+        offsets=tuple(map(tuple, offsets)),
+        maps=tuple(maps),
+    )
+
+
+def _encoding(found: Checkpoint) -> Any:
+    """The trained encoding alone, in float64."""
+    backbone, state = registry.load("backbones", found.backbone), load_weights(weights_path(found), found.sha256)
+    if hasattr(backbone, "load"):
+        network = backbone.load(found, state)
+    else:
+        network = backbone.build(found.encoding, found.options, found.config)
+        fit(network, state, f"checkpoint {found.name}")
+    return network.encoding.double().eval()
+
+
+def _check(found: Checkpoint, encoding: Any, offsets: Sequence[tuple[float, ...]], layers: Sequence[int] | None) -> None:
+    shape = encoding.shape
+    if encoding.matrices(0) is None:
+        raise OptionError(
+            f"{found.encoding} of {found.name} learns no matrix before the rotation; choose a checkpoint of harope, string or rope-matrix"
+        )
+    if wrong := [layer for layer in layers or () if layer not in range(shape.layers)]:
+        raise OptionError(f"{found.name} has layers 0 to {shape.layers - 1}, not {wrong[0]}")
+    if wrong_offset := [offset for offset in offsets if len(offset) != shape.axes]:
+        raise OptionError(f"{found.name} has {shape.axes} axes, --offset gives {len(wrong_offset[0])}; write row,column")
+
+
+def _of_layer(encoding: Any, layer: int, show: Show, offsets: Sequence[tuple[float, ...]]) -> list[HeadMatrix]:
+    pair = encoding.matrices(layer)
+    count, d = pair.q.shape[:2]
+    turns = [rotation(encoding, offset, layer).expand(encoding.shape.heads, d, d) for offset in offsets]
+    made = []
+    for group in range(count):
+        m, k = pair.q[group].double(), pair.k[group].double()
+        operators = [m.mT @ turn[group] @ k for turn in turns]
+        moved = tuple(float((operator - turn[group]).norm()) for operator, turn in zip(operators, turns, strict=True))
+        drawn = zip(offsets, operators, strict=True) if show == "operator" else [(None, shown(m, show))]
+        numbers = {**facts(m, encoding), "moved": moved, "layer": layer, "head": group if count > 1 else None}
+        made += [HeadMatrix(**numbers, offset=offset, shown=_rounded(values)) for offset, values in drawn]
+    return made
+
+
+def rotation(encoding: Any, offset: Sequence[float], layer: int) -> Tensor:
+    """R_D of an offset, (heads or 1, d, d), float64: what the encoding's own rotation does to the unit vectors."""
+    shape = encoding.shape
+    unit = torch.eye(shape.head_dim, dtype=torch.float64).expand(1, shape.heads, -1, -1)  # every vector is a token at the offset
+    places = torch.tensor(offset, dtype=torch.float64).expand(shape.head_dim, -1)
+    turned: Tensor = encoding.turned(unit, unit, places, layer)[0]
+    return turned[0].mT
+
+
+def shown(m: Tensor, show: Show) -> Tensor:
+    """What is drawn of M (d, d)."""
+    eye = torch.eye(len(m), dtype=m.dtype)
+    return {"m": lambda: m, "m-i": lambda: m - eye, "m-inverse-t": lambda: torch.linalg.inv(m).mT}[show]()
+
+
+def facts(m: Tensor, encoding: Any) -> dict[str, Any]:
+    """|M - I|_F, condition number (None where singular), singular values, and the share of energy that couples the axes."""
+    singular = torch.linalg.svdvals(m)
+    smallest = float(singular[-1])
+    axes = axes_of(encoding)
+    return {
+        "from_identity": float((m - torch.eye(len(m), dtype=m.dtype)).norm()),
+        "condition": float(singular[0]) / smallest if smallest > 0 else None,
+        "singular": tuple(singular.tolist()),
+        "coupling": float(m[axes[:, None] != axes[None]].square().sum() / m.square().sum()),
+    }
+
+
+def axes_of(encoding: Any) -> Tensor:
+    """The axis (d,) by whose coordinate each channel of a head turns, in the layout of the encoding."""
+    planes = base.planes_of(encoding.shape, type(encoding).__name__.lower())
+    axis = torch.repeat_interleave(torch.arange(len(planes)), torch.tensor(planes))
+    split = getattr(encoding.options, "layout", "interleaved") == "half-split"
+    return axis.repeat(2) if split else axis.repeat_interleave(2)
+
+
+def _rounded(values: Tensor) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(f"{value:.{DIGITS}g}") for value in row) for row in values.tolist())

@@ -1,0 +1,57 @@
+"""A figure's files: the data as JSON and CSV, and the picture, which is always drawn from the data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+from harope_bench.charts import Chart, read_chart
+from harope_bench.errors import OptionError
+from harope_bench.reports.charts_svg import HEADS, draw, rows
+from harope_bench.store import write_text
+
+FOLDER = "figures"  # of a runs folder; the report shows what lies there
+
+
+def write_figure(chart: Chart, out: Path) -> list[Path]:
+    """Writes OUT.svg with .json and .csv beside it, and returns the three.
+
+    Raises:
+        OptionError: `out` does not end in .svg.
+    """
+    if out.suffix != ".svg":
+        raise OptionError(f"{out} should end in .svg; the data go beside it as .json and .csv")
+    head = '<?xml version="1.0" encoding="utf-8"?>\n'
+    texts = {
+        out: head + _standing_alone(draw(chart, _id(out))) + "\n",
+        out.with_suffix(".json"): chart.to_json() + "\n",
+        out.with_suffix(".csv"): table(chart),
+    }
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
+
+
+def figures_of(runs: Path) -> dict[str, Chart]:
+    """The figures of a runs folder by the name of their data; a picture that lies there is never read."""
+    return {path.stem: read_chart(path) for path in sorted((runs / FOLDER).glob("*.json"))}
+
+
+def _id(out: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", out.stem)
+
+
+def _standing_alone(svg: str) -> str:
+    """With a text colour and a ground of its own, which a page would give."""
+    return svg.replace("<svg", '<svg style="color:#1b1d21;background:#fff"', 1)
+
+
+def table(chart: Chart) -> str:
+    """The figure's numbers as csv."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADS[chart.kind])
+    writer.writerows(rows(chart))
+    return text.getvalue()

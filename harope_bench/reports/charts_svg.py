@@ -1,0 +1,171 @@
+"""The figures of charts.py drawn as SVG, and their numbers as rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from harope_bench.charts import AttentionDistance, Chart, Distances, HeadMatrix, Loss, Matrices
+from harope_bench.reports.figures import INK, LINES, STYLE, TONES, _bare, _svg
+
+WARNING = (
+    "M is defined only up to a complex factor for each rotary plane: left-multiplied by what commutes with every rotation it gives the "
+    "same scores. Compare M^T R_D M_k (here: its distance from R_D), not M, across seeds."
+)
+SHOWN = {"m": "M", "m-i": "M \N{MINUS SIGN} I", "m-inverse-t": "M⁻ᵀ", "operator": "Mᵀ R Mₖ"}
+NUMBERED = 48  # panels up to which each carries its numbers
+HEADS = {
+    "attention-distance": ("checkpoint", "layer", "head", "pixels", "layer_spread", "uniform"),
+    "matrices": ("layer", "head", "offset", "from_identity", "condition", "smallest", "largest", "coupling", "moved"),
+    "loss": ("run", "step", "loss", "smooth"),
+}
+
+
+def draw(chart: Chart, name: str) -> str:
+    """The <svg> element; `name` is the prefix of every id in it."""
+    import matplotlib
+
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        if isinstance(chart, AttentionDistance):
+            return _svg(_distance(chart), name)
+        return _svg(_matrices(chart) if isinstance(chart, Matrices) else _loss(chart), name)
+
+
+def width(svg: str) -> float:
+    """How wide a page should show it, in rem, so that letters of all figures are alike."""
+    shown = re.search(r'viewBox="0 0 ([\d.]+) ', svg)
+    return round(float(shown[1]) * 0.08, 1) if shown else 40.0
+
+
+def caption(chart: Chart) -> str:
+    """What is seen, with the settings that the paper leaves open."""
+    if isinstance(chart, AttentionDistance):
+        return f"Mean attention distance, a dot a head; the line is the layer's mean, dashes are even attention. {chart.settings}"
+    if isinstance(chart, Matrices):
+        offsets = ", ".join(f"({', '.join(f'{x:g}' for x in offset)})" for offset in chart.offsets)
+        return f"{SHOWN[chart.show]} of {chart.checkpoint} by layer and head, one scale for all; offsets D: {offsets}. {WARNING}"
+    return "Training loss" + (f", running average with weight {chart.ema:g} of the past" if chart.ema else "")
+
+
+def rows(chart: Chart) -> Iterator[tuple[Any, ...]]:
+    """The numbers of the figure, in the order of HEADS."""
+    if isinstance(chart, AttentionDistance):
+        for run in chart.runs:
+            for layer, heads in enumerate(run.pixels):
+                yield from ((run.checkpoint, layer, head, value, run.spread[layer], run.uniform) for head, value in enumerate(heads))
+    elif isinstance(chart, Matrices):
+        for one in chart.maps:
+            numbers = (one.from_identity, one.condition, one.singular[-1], one.singular[0], one.coupling)
+            yield (one.layer, "all" if one.head is None else one.head, _pair(one.offset), *numbers, _pair(one.moved))
+    else:
+        for curve in chart.runs:
+            smooth = curve.smooth or ("",) * len(curve.steps)
+            yield from ((curve.label, *point) for point in zip(curve.steps, curve.loss, smooth, strict=True))
+
+
+def _pair(values: tuple[float, ...] | None) -> str:
+    return " ".join(f"{value:g}" for value in values) if values is not None else ""
+
+
+def _distance(chart: AttentionDistance) -> Any:
+    from matplotlib.figure import Figure
+
+    count = len(chart.runs)
+    columns = 2 if count == 4 else min(3, count)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(0.9 + 2.5 * columns, 0.5 + 2.4 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[count:]:
+        axes.set_visible(False)
+    for i, run in enumerate(chart.runs):
+        _panel(grid.flat[i], run)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("distance (pixels)")
+    for i in range(max(0, count - columns), count):
+        grid.flat[i].set_xlabel("layer")
+        grid.flat[i].tick_params(labelbottom=True)
+    top = max(max(max(max(layer) for layer in run.pixels), run.uniform) for run in chart.runs)
+    grid.flat[0].set_ylim(0, 1.12 * top)
+    return figure
+
+
+def _panel(axes: Any, run: Distances) -> None:
+    layers = np.arange(len(run.pixels))
+    for layer, heads in enumerate(run.pixels):
+        aside = (np.arange(len(heads)) - (len(heads) - 1) / 2) * 0.45 / max(1, len(heads) - 1)
+        axes.plot(layer + aside, heads, "o", color=TONES[0], markersize=3.4, markeredgewidth=0, alpha=0.8)
+    axes.plot(layers, [np.mean(heads) for heads in run.pixels], color=TONES[1], linewidth=1.2)
+    axes.axhline(run.uniform, color=INK, linewidth=0.8, linestyle="--")
+    axes.set_title(run.checkpoint, fontsize=9, parse_math=False)
+    axes.set_xlim(-0.6, len(layers) - 0.4)
+    axes.set_xticks(layers[:: max(1, -(-len(layers) // 12))])
+    said = f"spread over heads {np.mean(run.spread):.2f} px\ndashes: even attention {run.uniform:.1f} px"
+    axes.text(0.02, 0.02, said, transform=axes.transAxes, fontsize=6.5, in_layout=False)
+    _bare(axes)
+
+
+def _matrices(chart: Matrices) -> Any:
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    lines = list(dict.fromkeys((one.layer, one.offset or ()) for one in sorted(chart.maps, key=lambda one: one.layer)))
+    columns = sorted({-1 if one.head is None else one.head for one in chart.maps})
+    numbered = len(chart.maps) <= NUMBERED
+    side = 1.15 if numbered else 0.62
+    size = (1.5 + side * len(columns), 0.6 + (side + (0.42 if numbered else 0.08)) * len(lines))
+    figure = Figure(figsize=(max(size[0], 3.2), size[1]), layout="constrained")
+    grid = figure.subplots(len(lines), len(columns), squeeze=False)
+    reach = max(abs(value) for one in chart.maps for row in one.shown for value in row) or 1.0
+    image: Any = None
+    for one in chart.maps:
+        axes = grid[lines.index((one.layer, one.offset or ())), columns.index(-1 if one.head is None else one.head)]
+        image = axes.imshow(one.shown, cmap="RdBu_r", norm=Normalize(-reach, reach), interpolation="nearest")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        if numbered:
+            axes.set_xlabel(_said(chart, one), fontsize=6, labelpad=2, parse_math=False)
+    for i, (layer, offset) in enumerate(lines):
+        grid[i, 0].set_ylabel(f"layer {layer}" + (f"\nD = ({_pair(offset).replace(' ', ', ')})" if offset else ""), fontsize=7)
+    for j, head in enumerate(columns):
+        grid[0, j].set_title("all heads" if head < 0 else f"head {head}", fontsize=7)
+    bar = figure.colorbar(image, ax=grid, shrink=min(1.0, 2.2 / size[1]), fraction=0.03, pad=0.02)
+    bar.set_label(SHOWN[chart.show], fontsize=8)
+    bar.ax.tick_params(labelsize=7, width=0.6, length=3)
+    bar.outline.set_linewidth(0.4)
+    return figure
+
+
+def _said(chart: Matrices, one: HeadMatrix) -> str:
+    """The numbers under a panel: of the operator its distance from the plain rotation, else those of M."""
+    if one.offset in chart.offsets and one.offset is not None:
+        return f"moved {one.moved[chart.offsets.index(one.offset)]:.2f}"
+    condition = "singular" if one.condition is None else f"{one.condition:.3g}"
+    return f"|M\N{MINUS SIGN}I| {one.from_identity:.2f}, cond {condition}\ncoupling {one.coupling:.1%}"
+
+
+def _loss(chart: Loss) -> Any:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for i, curve in enumerate(chart.runs):
+        tone, line = TONES[i % len(TONES)], LINES[i // len(TONES) % len(LINES)]
+        drawn = curve.smooth or curve.loss
+        if curve.smooth:
+            axes.plot(curve.steps, curve.loss, color=tone, linewidth=0.6, alpha=0.25)
+        marker = "o" if len(curve.steps) == 1 else None
+        axes.plot(curve.steps, drawn, color=tone, linestyle=line, linewidth=1.3, marker=marker, label=curve.label.replace("$", r"\$"))
+    axes.set_xlabel("training step")
+    axes.set_ylabel("loss" if min(min(curve.loss) for curve in chart.runs) <= 0 else "loss (log scale)")
+    if axes.get_ylabel() != "loss":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.legend(frameon=False, fontsize=8, ncols=2)
+    _bare(axes)
+    return figure

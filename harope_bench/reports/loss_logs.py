@@ -1,0 +1,95 @@
+"""Training logs as curves: ours (step,loss), the release's text lines, or csv of several runs (step,loss,run)."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from harope_bench.charts import Curve, Loss
+from harope_bench.errors import StorageError
+from harope_bench.store import disk
+
+LINE = re.compile(r"^(?:\x1b\[\d*m)*\[[^\]]+\](?:\x1b\[\d*m)*\s*\(step=(\d+)\) Train Loss: (\S+?),")  # facebookresearch/DiT:train.py
+MOST = 400  # points kept of a curve
+
+
+def read_losses(paths: Iterable[Path], ema: float) -> Loss:
+    """The curves of the logs; ema: weight of the past in a running average, 0 for none.
+
+    Raises:
+        StorageError: a file is no log, or has no finite losses; it is named.
+    """
+    found = [(label, points) for path in paths for label, points in _read(path)]
+    labels = [label for label, _ in found]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise StorageError(f"two runs are called {twice[0]}; rename a file, or give them names in a run column")
+    return Loss(ema=ema, runs=tuple(_curve(label, points, ema) for label, points in found))
+
+
+def _read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """(run, points (lines, step and loss)) of a file, by the form of its text."""
+    with disk(path):
+        text = path.read_text(encoding="utf-8", errors="replace")
+    runs = _table(path, text) if text.lstrip("\ufeff").startswith("step,") else _lines(path, text)
+    for label, rows in runs.items():
+        points = np.array(rows, dtype=np.float64).reshape(-1, 2)
+        if not len(points) or not np.isfinite(points).all():
+            raise StorageError(f"{path} has no finite losses of {label}; wanted step,loss or lines of (step=...) Train Loss: ...")
+        if (np.diff(points[:, 0]) <= 0).any():
+            raise StorageError(f"{path}: the steps of {label} do not grow; a resumed run was appended, keep one line a step")
+        yield label, points
+
+
+def _lines(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
+    """DiT's own log: one line every so many steps, a bracketed date before it; other lines are passed over."""
+    rows = [(float(match[1]), _number(path, match[2])) for line in text.splitlines() if (match := LINE.match(line))]
+    return {_name(path): rows}
+
+
+def _table(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
+    runs: dict[str, list[tuple[float, float]]] = {}
+    for row in csv.DictReader(text.lstrip("\ufeff").splitlines()):
+        if None in row or row.get("loss") is None:
+            raise StorageError(f"{path} has a line that is not step,loss or step,loss,run; correct it")
+        runs.setdefault(row.get("run") or _name(path), []).append((_number(path, row["step"]), _number(path, row["loss"])))
+    return runs or {_name(path): []}
+
+
+def _number(path: Path, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise StorageError(f"{path} has {text[:40]!r} where a number should be; correct the line") from error
+
+
+def _name(path: Path) -> str:
+    """A run's name from its file: log.csv and log.txt are named by their folder."""
+    stem = path.name.split(".")[0]
+    return path.resolve().parent.name if stem in ("log", "") else stem
+
+
+def _curve(label: str, points: np.ndarray, ema: float) -> Curve:
+    smooth = running(points[:, 1], ema) if ema else None
+    columns = [points, smooth[:, None]] if smooth is not None else [points]
+    pieces = np.array_split(np.hstack(columns), min(MOST, len(points)))
+    thin = np.stack([piece.mean(axis=0) for piece in pieces])
+    return Curve(
+        label=label,
+        steps=tuple(thin[:, 0].tolist()),
+        loss=tuple(thin[:, 1].tolist()),
+        smooth=tuple(thin[:, 2].tolist()) if smooth is not None else None,
+    )
+
+
+def running(values: np.ndarray, ema: float) -> np.ndarray:
+    """Exponential running average (N,) without the pull of its start: sum of ema^j x_(i-j) over sum of ema^j."""
+    out, total = np.empty_like(values), 0.0
+    for i, value in enumerate(values):
+        total = ema * total + (1 - ema) * value
+        out[i] = total / (1 - math.pow(ema, i + 1))
+    return out

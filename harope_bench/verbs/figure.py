@@ -1,0 +1,126 @@
+"""The verb figure: the paper's figures 5, 6 and 7 of registered checkpoints and of training logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harope_bench.verbs.options import Finite, drawing_options
+
+
+class Numbers(click.ParamType):
+    """`100,500,900`."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A tuple of floats; a usage error otherwise."""
+        try:
+            found = tuple(Finite().convert(part, param, ctx) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers", param, ctx)
+        return found
+
+
+out_option = click.option("--out", type=click.Path(path_type=Path), required=True, help="The .svg; .json and .csv go beside it.")
+
+
+@click.group()
+def figure() -> None:
+    """Draw attention distances, learned matrices or loss curves. What lies in RUNS/figures is shown by the report.
+
+    \b
+    harope-bench figure attention-distance digits-rope-axial digits-harope --out runs/figures/distance.svg
+    harope-bench figure matrices digits-harope --show m-i --out runs/figures/matrices.svg
+    harope-bench figure loss runs/train/*/log.csv --ema 0.9 --out runs/figures/loss.svg
+    """
+
+
+@figure.command("attention-distance")
+@click.argument("checkpoints", nargs=-1, required=True)
+@click.option("--images", type=click.IntRange(1), default=64, help="Requests 0 to IMAGES - 1 of the suite.")
+@click.option("--times", type=Numbers(), default="100,300,500,700,900", help="Of 1,000, from clean to noise; the nearest step is taken.")
+@click.option("--suite", help="Whose labels; the checkpoint's own if left out.")
+@click.option("--resolution", type=click.IntRange(1), help="Side in pixels; the suite's own if left out.")
+@drawing_options
+@out_option
+def attention_distance(
+    checkpoints: tuple[str, ...],
+    images: int,
+    times: tuple[float, ...],
+    suite: str | None,
+    out: Path,
+    batch: int | None,
+    **drawing: Any,
+) -> None:
+    """How far each head looks, by layer (Figure 5): post-rotation queries and keys on the model's own way, labelled branch.
+
+    \b
+    harope-bench figure attention-distance digits-rope-axial digits-harope --out runs/figures/distance.svg
+    """
+    from harope_bench.charts import AttentionDistance
+    from harope_bench.generate import make_plan
+    from harope_bench.looking.attention import measure
+    from harope_bench.reports.chart_files import write_figure
+
+    plans = [make_plan(name, suite, drawing) for name in checkpoints]
+    runs = tuple(measure(plan, images, times) for plan in plans)
+    asked = ", ".join(f"{time:g}" for time in times)
+    said = f"{images} images, mean over times {asked} of 1,000 (nearest steps), labelled branch; the paper states none of these."
+    for path in write_figure(AttentionDistance(settings=said, runs=runs), out):
+        click.echo(path)
+    for run in runs:
+        spread = " ".join(f"{value:.2f}" for value in run.spread)
+        click.echo(f"{run.checkpoint}: spread over heads by layer {spread} px; even attention {run.uniform:.2f} px")
+
+
+@figure.command()
+@click.argument("checkpoint")
+@click.option("--show", type=click.Choice(["m", "m-i", "m-inverse-t", "operator"]), default="m", help="operator: M^T R_D M_k.")
+@click.option("--offset", "offsets", type=Numbers(), multiple=True, help="D as row,column; (1,0) and (0,1) if left out.")
+@click.option("--layer", "layers", type=click.IntRange(0), multiple=True, help="Only these layers.")
+@out_option
+def matrices(checkpoint: str, show: Any, offsets: tuple[tuple[float, ...], ...], layers: tuple[int, ...], out: Path) -> None:
+    """The learned matrices by layer and head, with their numbers (Figure 6).
+
+    \b
+    harope-bench figure matrices digits-harope --show m-i --out runs/figures/matrices.svg
+    """
+    from harope_bench import catalogue
+    from harope_bench.looking.matrices import measure
+    from harope_bench.reports.chart_files import write_figure
+    from harope_bench.reports.charts_svg import WARNING
+
+    found = measure(catalogue.checkpoint(checkpoint), show, offsets or ((1.0, 0.0), (0.0, 1.0)), layers or None)
+    for path in write_figure(found, out):
+        click.echo(path)
+    for one in found.maps:
+        condition = "singular" if one.condition is None else f"{one.condition:.4g}"
+        moved = " ".join(f"{value:.3g}" for value in one.moved)
+        place = f"layer {one.layer}, {'all heads' if one.head is None else f'head {one.head}'}"
+        click.echo(f"{place}: |M-I| {one.from_identity:.4g}, cond {condition}, coupling {one.coupling:.2%}, |M^T R_D M_k - R_D| {moved}")
+    click.echo(f"note: {WARNING}")
+
+
+@figure.command()
+@click.argument("logs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--ema", type=Finite(0, 1, max_open=True), default=0.0, help="Weight of the past in a running average; 0 draws the log as it is."
+)
+@out_option
+def loss(logs: tuple[Path, ...], ema: float, out: Path) -> None:
+    """Training loss against step (Figure 7), from our log.csv, DiT's log.txt, or csv of step, loss, run.
+
+    \b
+    harope-bench figure loss runs/train/*/log.csv --ema 0.9 --out runs/figures/loss.svg
+    """
+    from harope_bench.reports.chart_files import write_figure
+    from harope_bench.reports.loss_logs import read_losses
+
+    found = read_losses(logs, ema)
+    for path in write_figure(found, out):
+        click.echo(path)
+    for run in found.runs:
+        click.echo(f"{run.label}: step {run.steps[-1]:,.0f}, loss {(run.smooth or run.loss)[-1]:.4f}")

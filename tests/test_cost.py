@@ -1,0 +1,392 @@
+"""Cost: Table 9 cell by cell, counts against torch's counter and slow formulas, real times and memory, the verbs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch.utils.flop_counter import FlopCounterMode
+
+from harope_bench import registry, testing
+from harope_bench.cli import main
+from harope_bench.costing import clock, weigh
+from harope_bench.costing.count import counts, learned
+from harope_bench.encodings import base as encodings
+from harope_bench.errors import BenchError, SampleError
+from harope_bench.evaluators.base import Observations
+from harope_bench.evaluators.cost import ARRAYS, LAYER
+from harope_bench.generate import make_plan
+from harope_bench.leaderboards import board
+from harope_bench.leaderboards.layout import half_unit, load_table, value_of
+from harope_bench.metrics.attention_cost import LAYERS, Attention, Learned, flux_tokens
+from harope_bench.records import Result
+
+B2 = {"hidden": 768, "depth": 12, "heads": 12, "patch": 2, "size": 32, "channels": 4, "classes": 1000, "learn_sigma": True, "latent": True}
+EVALUATOR = registry.load("evaluators", "cost")
+
+
+def run(*words: object, exit_code: int = 0) -> Any:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == exit_code, f"{words}\n{result.output}\n{result.exception!r}"
+    return result
+
+
+def values(result: Result) -> dict[str, float | None]:
+    return {m.metric: m.value for m in result.measurements}
+
+
+def observed(rows: int = 20, **changes: Any) -> Observations:
+    """Forwards of DiT-B/2 with HARoPE at 256, with made-up times."""
+    facts = dict(zip(LAYER, (768, 12, 4, 256, 99_072, 12, 64, 2), strict=True))
+    facts |= {"batch": 2, "parameters": 131_504_672, "frozen": 0, "macs": 2 * 23_379_443_712, "peak_bytes": 6e8, "seconds": 0.0, **changes}
+    arrays = {name: np.full(rows, facts[name], dtype=np.float64) for name in ARRAYS}
+    arrays["seconds"] = np.linspace(0.1, 0.2, rows) if rows else arrays["seconds"]
+    return Observations(
+        np.arange(rows), None, {**arrays, "why_model": np.array(["no model"] * rows), "why_run": np.array(["not run"] * rows)}
+    )
+
+
+# ------------------------------------------------------------------------------------------------ table 9
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("table9")
+    run("reproduce", "table9", "--scale", "paper", "--out", out)
+    return out
+
+
+def test_15_of_the_16_distinct_numbers_of_table_9_come_out(reproduced: Path) -> None:
+    cells = json.loads((reproduced / "table9.json").read_text())["rows"]
+    printed = {}
+    for row in cells:
+        for key in ("params_m", "flops_g"):
+            if row["encoding"] != "rope-svd-control":
+                printed[row["id"], key] = row["cells"][key]
+    assert len(printed) == 16
+    differing = {place for place, cell in printed.items() if not cell["verdict"].startswith("as printed")}
+    assert differing == {("f1024-harope", "flops_g")}
+    assert printed["f1024-harope", "flops_g"]["measured"] == pytest.approx(134.184173568)
+
+
+def test_the_control_repeats_haropes_cost_cells(reproduced: Path) -> None:
+    rows = {row["id"]: row["cells"] for row in json.loads((reproduced / "table9.json").read_text())["rows"]}
+    for mine, theirs in (("dit-ropesvd", "dit-harope"), *((f"f{r}-ropesvd", f"f{r}-harope") for r in (512, 1024, 2048))):
+        for key in ("params_m", "flops_g"):
+            assert rows[mine][key]["measured"] == rows[theirs][key]["measured"]
+
+
+def test_reproduce_prints_both_numbers_and_says_what_was_not_run(reproduced: Path) -> None:
+    for kind in ("md", "csv", "tex", "html", "json"):
+        assert (reproduced / f"table9.{kind}").stat().st_size > 1000
+    text = (reproduced / "table9.md").read_text()
+    line = next(line for line in text.splitlines() if "FLUX (1024)" in line and "HARoPE" in line)
+    assert "134.1 (+2.8%)" in line
+    assert "134.2 (+2.8%)" in line
+    assert "≠ differs" in line
+    assert "not run" in line
+    assert "+4.4%, printed +4.1%" in text
+    report = (reproduced / "report.html").read_text()
+    assert "macs_model-whole-model" in report
+    assert "22 of 24 cost cells come out as printed; differing: FLUX (1024) RoPE+SVD FLOPs (G), FLUX (1024) HARoPE FLOPs (G)." in report
+
+
+def test_a_second_reproduction_does_no_work(reproduced: Path) -> None:
+    before = {path: path.read_bytes() for path in reproduced.rglob("*") if path.is_file()}
+    assert "no work done" in run("reproduce", "table9", "--scale", "paper", "--out", reproduced).stdout
+    assert {path: path.read_bytes() for path in reproduced.rglob("*") if path.is_file()} == before
+
+
+def test_the_shapes_of_the_audit_are_those_of_the_rows(reproduced: Path) -> None:
+    """The tables' audit reads LAYERS, the count reads the network that is built; they are one fact."""
+    for row in load_table("9").rows:
+        if row.encoding == "rope-axial" and row.backbone:
+            arrays = np.load(reproduced / f"counted-{row.backbone}-{row.res}-rope-axial/cost/observations/forwards.npz")
+            layer = LAYERS[row.backbone]
+            assert [arrays[name][0] for name in LAYER[:3]] == [layer.hidden, layer.heads, layer.projections]
+
+
+def test_a_percentage_is_cut_as_the_paper_does() -> None:
+    layer = LAYERS["dit"]
+    exact = Fraction(layer.harope.parameters, layer.parameters) * 100
+    assert "4.1" == f"{int(exact * 10) / 10}" != f"{float(exact):.1f}"
+
+
+# ------------------------------------------------------------------------------------------------- counts
+
+
+@pytest.mark.parametrize(
+    ("layer", "tokens", "encoding", "wanted"),
+    [
+        ("dit", 256, Learned(), 705_429_504),
+        ("dit", 256, LAYERS["dit"].harope, 736_886_784),
+        ("flux", 1536, Learned(), 43_486_543_872),
+        ("flux", 1536, LAYERS["flux"].harope, 44_795_166_720),
+    ],
+)
+def test_the_papers_convention_in_exact_integers(layer: str, tokens: int, encoding: Learned, wanted: int) -> None:
+    """The two DiT numbers are what ptflops 0.7.5 returns on the authors' module with unfused attention."""
+    assert LAYERS[layer].flops(tokens, encoding) == wanted
+
+
+def test_token_counts_of_flux() -> None:
+    assert [flux_tokens(side) for side in (512, 1024, 2048)] == [1536, 4608, 16896]
+
+
+@pytest.mark.parametrize("encoding", ["rope-axial", "harope", "rope-matrix", "string"])
+def test_the_convention_is_what_torch_counts_on_the_built_layer(encoding: str) -> None:
+    """torch's counter leaves bias additions out and counts a product twice; the formula is that of the dual form."""
+    tokens, layer = 49, Attention(64, 4, 4)
+    with torch.device("meta"):
+        network = registry.load("backbones", "dit").build(encoding, {}, {**B2, "hidden": 64, "heads": 4, "depth": 3})
+        block, x = network.blocks[0].attn, torch.empty(1, tokens, 64)
+    positions = torch.zeros(tokens, 2)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        block(x, network.encoding, positions, 0)
+    biases = tokens * 4 * 64
+    assert layer.flops(tokens, learned(network.encoding)) - biases == counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize(
+    ("encoding", "options", "wanted"),
+    [
+        ("harope", {}, Learned(99_072, 12, 64, 2)),
+        ("rope-svd-control", {}, Learned(99_072, 12, 64, 2)),
+        ("rope-matrix", {"matrix": "normal", "per_head": True}, Learned(49_152, 12, 64, 1)),
+        ("rope-matrix", {"matrix": "svd"}, Learned(8_256, 1, 64, 2)),
+        ("string", {}, Learned(4_096, 1, 64, 1)),
+        ("string", {"map": "circulant"}, Learned(128)),
+        ("rope-mixed", {}, Learned(768)),
+        ("rope-axial", {}, Learned()),
+    ],
+)
+def test_what_an_encoding_learns_in_a_layer(encoding: str, options: dict[str, Any], wanted: Learned) -> None:
+    shape = encodings.Shape(768, 12, 64, 12, grid=(16, 16))
+    assert learned(encodings.build(registry.load("encodings", encoding), shape, options)) == wanted
+
+
+@pytest.mark.parametrize(("side", "giga"), [(128, 5.56), (256, 23.0), (512, 106.4)])
+def test_whole_dit_b2(side: int, giga: float) -> None:
+    plan = weigh.weightless("dit", "rope-axial", {}, B2, side, "none")
+    seen = weigh._seen(plan, 1)
+    assert seen.counts is not None
+    assert seen.counts.parameters == 130_315_808
+    assert f"{seen.counts.macs / 1e9:.{len(str(giga).split('.')[1])}f}" == str(giga)
+
+
+def test_whole_dit_counts_equal_a_slow_sum() -> None:
+    """Every linear layer, the patch convolution and the two attention products, written out."""
+    config = {**B2, "hidden": 64, "heads": 4, "depth": 2, "classes": 10}
+    plan = weigh.weightless("dit", "rope-axial", {}, config, 64, "none")
+    seen, d, n = weigh._seen(plan, 1), 64, 16
+    assert seen.counts is not None
+    per_block = n * 3 * d * d + n * d * d + 2 * n * n * d + n * 8 * d * d + 6 * d * d
+    time = 256 * d + d * d
+    ends = n * 16 * d + 2 * d * d + n * d * 4 * 8
+    assert seen.counts.macs == 2 * per_block + time + ends
+
+
+@pytest.mark.parametrize(("backbone", "parameters"), [("flux", 11_901_408_320), ("sd3", 2_028_328_000)])
+def test_whole_published_transformers(backbone: str, parameters: int) -> None:
+    pytest.importorskip("diffusers")
+    from harope_bench.costing import published
+
+    layers = {encoding: published.layer(backbone, encoding, {}, 512) for encoding in ("rope-axial", "harope")}
+    plain, matrix = (published.count(backbone, layer, 512) for layer in layers.values())
+    assert plain.parameters == parameters
+    assert matrix.parameters - parameters == published.PUBLISHED[backbone].layers * layers["harope"].layer.harope.parameters
+    if backbone == "flux":
+        assert f"{plain.macs / 1e12:.2f}" == "10.75"
+        assert matrix.parameters - parameters == 45_001_728
+        assert f"{matrix.macs / plain.macs - 1:.2%}" == "0.69%"
+
+
+def test_without_the_extra_the_layer_is_counted_and_the_model_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from harope_bench.costing import published
+    from harope_bench.errors import MissingExtra
+
+    def absent(*_: Any) -> Any:
+        raise MissingExtra("diffusers is not installed; pip install 'harope-bench[t2i]'")
+
+    monkeypatch.setattr(published, "_whole", absent)
+    monkeypatch.setattr(registry, "names", lambda kind: [])
+    made = weigh.count(weigh.weightless("flux", "harope", {}, {}, 512, "none"), tmp_path).result
+    assert values(made)["flops_g"] == pytest.approx(44.7951667)
+    missing = made.measured("params_model")
+    assert missing is not None
+    assert missing.value is None
+    assert "t2i" in (missing.reason or "")
+
+
+def test_counting_needs_no_memory() -> None:
+    with torch.device("meta"):
+        network = registry.load("backbones", "dit").build("harope", {}, B2)
+    probe = registry.load("backbones", "dit").probe(network, 256, 1)
+    assert {t.device.type for t in (*network.parameters(), *probe.inputs.values())} == {"meta"}
+    assert counts(network, probe.inputs).parameters == sum(p.numel() for p in network.parameters())
+
+
+# ---------------------------------------------------------------------------------------------- evaluator
+
+
+def test_cost_keeps_the_evaluators_contract() -> None:
+    testing.check_evaluator("cost", observed(), {})
+
+
+def test_the_measurements_of_known_forwards() -> None:
+    found = {m.metric: m for m in EVALUATOR.score(observed(), {}).measurements}
+    assert found["params_m"].value == 2.46144
+    assert found["params_m"].name == "params_m-attention-layer"
+    assert found["flops_g"].value == 0.736886784
+    assert found["macs_model"].value == pytest.approx(23.379443712)
+    assert found["latency_ms_median"].value == pytest.approx(150)
+    assert found["latency_ms_p10"].value == pytest.approx(110)
+    assert found["latency_ms_p90"].value == pytest.approx(190)
+    assert found["peak_memory_mb"].value == 600
+
+
+def test_the_scope_is_said_in_every_name() -> None:
+    flux = EVALUATOR.score(observed(projections=3, hidden=3072, heads=24), {})
+    assert {m.name.split("-", 1)[1] for m in flux.measurements} == {"qkv-projection", "whole-model"}
+    assert all("layer" in m.title or "whole model" in m.title for m in EVALUATOR.metrics)
+
+
+def test_what_was_not_had_is_none_with_its_reason() -> None:
+    nan = float("nan")
+    seen = observed(parameters=nan, macs=nan, frozen=nan, peak_bytes=nan)
+    seen.arrays["seconds"][:] = nan
+    found = {m.metric: m for m in EVALUATOR.score(seen, {}).measurements}
+    assert (found["params_model"].value, found["params_model"].reason) == (None, "no model")
+    assert (found["latency_ms_median"].value, found["latency_ms_median"].reason) == (None, "not run")
+    assert found["params_m"].value is not None
+
+
+def test_few_forwards_have_no_deciles() -> None:
+    found = {m.metric: m for m in EVALUATOR.score(observed(9), {}).measurements}
+    assert found["latency_ms_median"].value is not None
+    assert "needs 10" in (found["latency_ms_p90"].reason or "")
+
+
+# --------------------------------------------------------------------------------------- time and memory
+
+
+def test_peak_memory_of_known_tensors() -> None:
+    """Three tensors of 4,000 bytes, of which two live at once; a view and a write in place hold nothing new."""
+    x = torch.ones(1000)
+
+    def forward() -> torch.Tensor:
+        a = x + 1  # 4,000 held
+        a = a.view(10, 100).mul_(2)
+        b = a * 3  # 8,000 held
+        del a  # 4,000
+        return b + 1  # 8,000
+
+    with clock.Live() as live:
+        forward()
+    assert live.peak == 8000
+    assert live.now == 0
+
+
+def test_memory_counts_the_weights() -> None:
+    network = torch.nn.Linear(100, 100, bias=False)
+    x = torch.ones(1, 100)
+    with torch.inference_mode():
+        assert clock.peak_bytes(lambda: network(x), network, torch.device("cpu")) == 4 * (100 * 100 + 100)
+
+
+def test_warm_up_is_not_timed() -> None:
+    calls: list[int] = []
+    assert len(clock.seconds(lambda: calls.append(1), 5, torch.device("cpu"))) == 5
+    assert len(calls) == 5 + clock.WARM
+
+
+@pytest.fixture
+def weighed(tiny_checkpoint: Any, tmp_path: Path) -> Result:
+    return weigh.weigh(make_plan("tiny", None, {}), tmp_path / "run", 12).result
+
+
+def test_a_checkpoint_is_weighed(weighed: Result, tmp_path: Path) -> None:
+    found = values(weighed)
+    assert all(value is not None for value in found.values())
+    assert 0 < found["latency_ms_p10"] <= found["latency_ms_median"] <= found["latency_ms_p90"]  # type: ignore[operator]
+    assert found["peak_memory_mb"] > 4 * found["params_model"]  # type: ignore[operator]
+    assert {m.n_scored for m in weighed.measurements} == {12}
+    assert "threads" in weighed.judge.preprocessing
+    assert (tmp_path / "run/cost/results/cost.json").is_file()
+
+
+def test_what_stands_is_kept_and_another_count_is_made_anew(weighed: Result, tmp_path: Path) -> None:
+    plan = make_plan("tiny", None, {})
+    assert not weigh.weigh(plan, tmp_path / "run", 12).fresh
+    again = weigh.weigh(plan, tmp_path / "run", 12, rescore=True)
+    assert again.fresh
+    assert values(again.result) == values(weighed)
+    with pytest.raises(SampleError, match="without --rescore"):
+        weigh.weigh(plan, tmp_path / "run", 13, rescore=True)
+    assert weigh.weigh(plan, tmp_path / "run", 13).fresh
+
+
+def test_eval_with_cost_draws_no_image(tiny_checkpoint: Any, tmp_path: Path) -> None:
+    done = run("eval", "tiny", "--with", "cost", "--count", 10, "--out", tmp_path / "run")
+    assert "forwards" in done.stdout
+    assert "params_m-attention-layer" in done.stdout
+    assert not (tmp_path / "run/images").exists()
+    facts = json.loads(run("eval", "tiny", "--with", "cost", "--count", 10, "--out", tmp_path / "run", "--json").stdout)
+    assert facts["results"][0]["fresh"] is False
+
+
+def test_cost_and_images_go_together(tiny_checkpoint: Any, tmp_path: Path) -> None:
+    run("eval", "tiny", "--with", "cost,fidelity", "--count", 12, "--out", tmp_path / "run")
+    assert (tmp_path / "run/results/fidelity.json").is_file()
+    assert (tmp_path / "run/cost/results/cost.json").is_file()
+    run("eval", tmp_path / "run", "--with", "cost", "--count", 12)
+    assert "0 wrong" in run("verify", tmp_path / "run", "--redraw", 1).stdout
+
+
+def test_images_without_a_plan_have_no_cost(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    done = CliRunner().invoke(main, ["eval", str(tmp_path / "pictures"), "--with", "cost"])
+    assert done.exit_code == 1
+    assert "checkpoint" in done.stderr
+
+
+# ------------------------------------------------------------------------------- the table at micro scale
+
+
+def micro_table9(names: dict[str, str]) -> Any:
+    table = load_table("9")
+    rows = tuple(row.model_copy(update={"micro": names.get(row.id)}) for row in table.rows)
+    scope = table.paper.model_copy(update={"suite": "digits", "baseline": ("dit-rope",)})
+    return table.model_copy(update={"rows": rows, "micro": scope})
+
+
+def test_micro_rows_have_cost_and_fidelity(make_checkpoint: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harope_bench import reproduce
+
+    make_checkpoint("tiny-rope", encoding="rope-axial")
+    make_checkpoint("tiny-harope", encoding="harope")
+    table = micro_table9({"dit-rope": "tiny-rope", "dit-harope": "tiny-harope"})
+    monkeypatch.setattr(board, "load_table", lambda name: table)
+    reproduce.reproduce(["9"], "micro", 12, tmp_path, "cpu", 0)
+    made = board.build(table, board.collect(tmp_path), "both", "micro")
+    for row in ("dit-rope", "dit-harope"):
+        for column in ("params_m", "flops_g", "fid"):
+            assert made.cells[row, column].status == "measured" or column == "fid"
+    assert made.cells["dit-harope", "params_m"].above is not None
+    assert made.cells["dit-rope", "params_m"].above is None
+    assert made.cells["dit-harope", "params_m"].verdict == "not comparable (micro)"
+    assert "(+" in (tmp_path / "table9.md").read_text()
+
+
+def test_a_number_that_rounds_to_the_printed_one_is_as_printed() -> None:
+    printed = "134.1 (+2.8%)"
+    assert float(value_of(printed)) + float(half_unit(printed)) < 134.184 < 134.25
+    with pytest.raises(BenchError):
+        load_table("99")

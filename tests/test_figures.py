@@ -1,0 +1,434 @@
+"""Figures: attention distance against a slow reference, matrices against their algebra, logs of three forms, safe embedding."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import fake_runs
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from harope_bench import registry
+from harope_bench.charts import AttentionDistance, Curve, Distances, HeadMatrix, Loss, Matrices, read_chart
+from harope_bench.cli import main
+from harope_bench.encodings import base as encodings
+from harope_bench.errors import OptionError, StorageError
+from harope_bench.generate import make_plan
+from harope_bench.looking import attention, matrices
+from harope_bench.reports import charts_svg
+from harope_bench.reports.chart_files import write_figure
+from harope_bench.reports.html import write_report
+from harope_bench.reports.loss_logs import read_losses, running
+
+GRID = torch.cartesian_prod(torch.arange(4), torch.arange(4)).float()
+
+
+def run(*words: object, exit_code: int = 0) -> Any:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == exit_code, f"{words}\n{result.output}\n{result.exception!r}"
+    return result
+
+
+# ------------------------------------------------------------------------------------- attention distance
+
+
+def slow_distance(q: np.ndarray, k: np.ndarray, places: np.ndarray) -> float:
+    """One head of one image, every pair by itself."""
+    total = 0.0
+    for i in range(len(q)):
+        scores = [math.exp(float(q[i] @ k[j]) / math.sqrt(q.shape[1])) for j in range(len(k))]
+        far = [math.dist(places[i], places[j]) for j in range(len(k))]
+        total += sum(s * f for s, f in zip(scores, far, strict=True)) / sum(scores)
+    return total / len(q)
+
+
+def some_heads(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 3, 16, 8, generator=rng), torch.randn(2, 3, 16, 8, generator=rng)
+
+
+def test_distance_equals_a_slow_sum() -> None:
+    q, k = some_heads()
+    found = attention.distances(q, k, GRID)
+    wanted = [[slow_distance(q[b, h].double().numpy(), k[b, h].double().numpy(), GRID.numpy()) for h in range(3)] for b in range(2)]
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-6)
+
+
+def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k = some_heads()
+    whole = attention.distances(q, k, GRID)
+    monkeypatch.setattr(attention, "LARGEST", 2 * 16 * 3)  # three queries at a time, the last chunk is short
+    torch.testing.assert_close(attention.distances(q, k, GRID), whole, rtol=1e-6, atol=0)
+
+
+def test_even_attention_has_the_reference_distance() -> None:
+    q = torch.zeros(1, 1, 16, 8)
+    assert float(attention.distances(q, some_heads()[1][:1, :1], GRID)) == pytest.approx(attention.uniform(GRID), rel=1e-6)
+
+
+def test_attention_on_itself_has_distance_zero() -> None:
+    one_hot = 1000 * torch.eye(16)[None, None]
+    assert float(attention.distances(one_hot, one_hot, GRID)) == 0
+
+
+def test_attention_on_the_right_neighbour_has_a_tokens_distance() -> None:
+    """Tokens in one row of which each looks at the next: 15 of 16 are a step away, the last one looks 15 steps back."""
+    places = torch.stack((torch.zeros(16), torch.arange(16.0)), -1)
+    q, k = 1000 * torch.eye(16)[None, None], 1000 * torch.eye(16).roll(1, 0)[None, None]
+    k = k.roll(-2, 2)  # key j + 1 answers query j
+    assert float(attention.distances(q, k, places)) == pytest.approx((15 * 1 + 15) / 16)
+
+
+def test_even_reference_of_two_tokens() -> None:
+    assert attention.uniform(torch.tensor([[0.0, 0.0], [0.0, 3.0]])) == 1.5
+
+
+def test_only_places_in_the_image_count() -> None:
+    """Of three axes the first is FLUX's, along which no image lies."""
+    q, k = some_heads()
+    three = torch.cat((7 * torch.ones(16, 1), GRID), -1)
+    assert torch.equal(attention.distances(q, k, three), attention.distances(q, k, GRID))
+
+
+def test_the_nearest_times_are_taken_once() -> None:
+    assert attention.nearest([100, 300, 900], [1000.0, 750.0, 500.0, 250.0]) == [1000.0, 250.0]
+
+
+def test_the_samplers_own_times(make_checkpoint: Callable[..., Any]) -> None:
+    make_checkpoint()
+    assert attention.times_of(make_plan("tiny", None, {"steps": 4})) == [1000.0, 750.0, 500.0, 250.0]
+
+
+def test_measured_distance_equals_one_made_by_hand(make_checkpoint: Callable[..., Any]) -> None:
+    """A tile drawn with the network's own code; its queries and keys caught at the wanted time; the labelled half alone."""
+    from harope_bench.catalogue import open_drawer
+
+    make_checkpoint("tiny", encoding="harope")
+    plan = make_plan("tiny", None, {"steps": 4})
+    found = attention.measure(plan, 3, (500.0,))
+    drawer = open_drawer(plan.checkpoint, plan.settings)
+    caught: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    rotate = drawer.network.encoding.rotate
+
+    def spy(q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        q, k = rotate(q, k, positions, layer)
+        caught.append((q, k, positions))
+        return q, k
+
+    drawer.network.encoding.rotate = spy
+    requests = {r.index: r for r in registry.load("suites", "digits").requests(range(3))}
+    drawer.draw([requests.get(i, requests[0]) for i in range(plan.settings.tile)], plan.settings)
+    layers = drawer.network.config.depth
+    for layer in range(layers):
+        q, k, positions = caught[2 * layers + layer]  # the third of four calls is at time 500
+        assert len(q) == 2 * plan.settings.tile
+        stride = 28 / math.sqrt(q.shape[2])
+        for head in range(q.shape[1]):
+            mean = np.mean([slow_distance(q[b, head].double().numpy(), k[b, head].double().numpy(), positions.numpy()) for b in range(3)])
+            assert found.pixels[layer][head] == pytest.approx(mean * stride, rel=1e-5)
+    assert found.token_pixels == stride
+    assert found.times == (500.0,)
+    assert found.images == 3
+
+
+def test_measuring_does_not_depend_on_the_tiles_other_rows(make_checkpoint: Callable[..., Any]) -> None:
+    make_checkpoint()
+    plan = make_plan("tiny", None, {"steps": 2})
+    both, first = attention.measure(plan, 26, (500.0,)), attention.measure(plan, 25, (500.0,))
+    last = 26 * np.array(both.pixels) - 25 * np.array(first.pixels)  # the 26th alone, drawn in a tile of its own
+    assert (last > 0).all()
+    assert not np.allclose(last, first.pixels)
+
+
+def test_the_encoding_is_left_as_it_was(make_checkpoint: Callable[..., Any]) -> None:
+    shape = encodings.Shape(16, 2, 8, 1)
+    encoding = encodings.build(registry.load("encodings", "rope-axial"), shape, {})
+    with attention.watched(encoding, lambda *_: None):
+        assert "rotate" in vars(encoding)
+    assert "rotate" not in vars(encoding)
+
+
+# ------------------------------------------------------------------------------------------------ matrices
+
+
+@pytest.fixture
+def harope(make_checkpoint: Callable[..., Any]) -> Any:
+    """Trained-looking matrices: every parameter shaken."""
+    return make_checkpoint("tiny-harope", encoding="harope")
+
+
+def test_the_drawn_matrix_is_what_acts_on_queries(harope: Any) -> None:
+    found = matrices.measure(harope, "m", ((1.0, 0.0),), None)
+    encoding = matrices._encoding(harope)
+    for one in found.maps:
+        wanted = encoding.matrices(one.layer).q[one.head].detach().numpy()
+        np.testing.assert_allclose(one.shown, wanted, rtol=1e-5, atol=1e-12)
+        np.testing.assert_allclose(one.singular, np.linalg.svd(wanted)[1], rtol=1e-9)
+        assert one.from_identity == pytest.approx(np.linalg.norm(wanted - np.eye(len(wanted))))
+        assert one.condition == pytest.approx(np.linalg.cond(wanted))
+
+
+def test_what_is_shown_by_name(harope: Any) -> None:
+    m, minus, inverse = (np.array(matrices.measure(harope, show, (), None).maps[0].shown) for show in ("m", "m-i", "m-inverse-t"))
+    np.testing.assert_allclose(minus, m - np.eye(len(m)), atol=1e-5)
+    np.testing.assert_allclose(inverse @ m.T, np.eye(len(m)), atol=1e-5)
+
+
+def test_the_operator_is_what_a_score_takes(harope: Any) -> None:
+    """q^T T_D k equals the score of q at the origin and k at D."""
+    encoding = matrices._encoding(harope)
+    found = matrices.measure(harope, "operator", ((2.0, -1.0),), None)
+    d, heads = encoding.shape.head_dim, encoding.shape.heads
+    rng = torch.Generator().manual_seed(1)
+    q, k = (torch.randn(1, heads, 1, d, generator=rng, dtype=torch.float64) for _ in range(2))
+    with torch.inference_mode():
+        at_q, _ = encoding.rotate(q, q, torch.zeros(1, 2), 0)
+        _, at_k = encoding.rotate(k, k, torch.tensor([[2.0, -1.0]]), 0)
+    for one in found.maps[:heads]:
+        score = float(at_q[0, one.head, 0] @ at_k[0, one.head, 0])
+        taken = float(q[0, one.head, 0] @ torch.tensor(one.shown, dtype=torch.float64) @ k[0, one.head, 0])
+        assert taken == pytest.approx(score, rel=1e-4, abs=1e-4)
+
+
+def test_a_change_that_no_score_sees_moves_m_and_not_the_operator(harope: Any) -> None:
+    """Left-multiplied by a complex factor a plane, M is another matrix and scores are the same."""
+    encoding = matrices._encoding(harope)
+    pair, d = encoding.matrices(0), encoding.shape.head_dim
+    m, k = pair.q[0], pair.k[0]
+    block = torch.zeros(d, d, dtype=m.dtype)
+    for plane in range(d // 2):
+        a, b = 0.5 + plane, 0.3 * plane - 1
+        block[2 * plane : 2 * plane + 2, 2 * plane : 2 * plane + 2] = torch.tensor([[a, -b], [b, a]])
+    other, other_k = block @ m, torch.linalg.inv(block).mT @ k
+    turn = matrices.rotation(encoding, (1.0, 0.0), 0)[0]
+    assert (other - m).norm() > 0.1
+    torch.testing.assert_close(other.mT @ turn @ other_k, m.mT @ turn @ k, rtol=0, atol=1e-6)
+
+
+def test_an_untrained_matrix_moves_nothing(make_checkpoint: Callable[..., Any]) -> None:
+    shape = encodings.Shape(32, 2, 16, 1)
+    encoding = encodings.build(registry.load("encodings", "harope"), shape, {}).double()
+    one = matrices._of_layer(encoding, 0, "m", ((1.0, 0.0),))[0]
+    assert one.from_identity == pytest.approx(0, abs=1e-5)
+    assert one.condition == pytest.approx(1)
+    assert one.coupling == 0
+    assert one.moved[0] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(("layout", "inside"), [("interleaved", (0, 1)), ("half-split", (0, 4))])
+def test_coupling_is_energy_between_the_axes(layout: str, inside: tuple[int, int]) -> None:
+    """With 8 channels: interleaved ones 0 to 3 turn with the row; half-split ones 0, 1, 4, 5."""
+    encoding = encodings.build(registry.load("encodings", "harope"), encodings.Shape(16, 2, 8, 1), {"layout": layout})
+    m = torch.eye(8, dtype=torch.float64)
+    m[inside] = 1.0
+    assert matrices.facts(m, encoding)["coupling"] == 0
+    m[0, 2 if layout == "half-split" else 4] = 3.0
+    assert matrices.facts(m, encoding)["coupling"] == pytest.approx(9 / 18)
+
+
+def test_a_singular_matrix_has_no_condition_number() -> None:
+    encoding = encodings.build(registry.load("encodings", "harope"), encodings.Shape(16, 2, 8, 1), {})
+    assert matrices.facts(torch.diag(torch.tensor([1.0] * 7 + [0.0]).double()), encoding)["condition"] is None
+
+
+def test_an_encoding_without_a_matrix_is_refused(make_checkpoint: Callable[..., Any], harope: Any) -> None:
+    with pytest.raises(OptionError, match="learns no matrix"):
+        matrices.measure(make_checkpoint("plain"), "m", (), None)
+    with pytest.raises(OptionError, match="axes"):
+        matrices.measure(harope, "m", ((1.0, 0.0, 0.0),), None)
+    with pytest.raises(OptionError, match="layers"):
+        matrices.measure(harope, "m", (), (99,))
+
+
+# -------------------------------------------------------------------------------------------------- losses
+
+RELEASE = """[\x1b[34m2025-10-11 12:00:00\x1b[0m] Starting rank=0
+[\x1b[34m2025-10-11 12:00:01\x1b[0m] (step=0000100) Train Loss: 0.9000, Train Steps/Sec: 1.23
+[2025-10-11 12:00:02] (step=0000200) Train Loss: 0.5000, Train Steps/Sec: 1.23
+[2025-10-11 12:00:03] Saved checkpoint to x.pt
+[2025-10-11 12:00:04] (step=0000300) Train Loss: 0.2500, Train Steps/Sec: 1.23
+"""
+
+
+def test_three_forms_of_a_log(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/log.csv").write_text("step,loss\n10,1.0\n20,0.5\n")
+    (tmp_path / "release.txt").write_text(RELEASE)
+    (tmp_path / "both.csv").write_text("step,loss,run\n1,3,a\n1,4,b\n2,2,a\n")
+    found = read_losses([tmp_path / "mine/log.csv", tmp_path / "release.txt", tmp_path / "both.csv"], 0)
+    curves = {run.label: (run.steps, run.loss) for run in found.runs}
+    assert curves == {
+        "mine": ((10, 20), (1.0, 0.5)),
+        "release": ((100, 200, 300), (0.9, 0.5, 0.25)),
+        "a": ((1, 2), (3, 2)),
+        "b": ((1,), (4,)),
+    }
+
+
+def test_the_running_average_is_the_weighted_mean_of_the_past() -> None:
+    values = np.array([4.0, 2.0, 1.0])
+    weights = [np.array([1.0]), np.array([0.5, 1.0]), np.array([0.25, 0.5, 1.0])]
+    wanted = [float((w * values[: len(w)]).sum() / w.sum()) for w in weights]
+    np.testing.assert_allclose(running(values, 0.5), wanted)
+    np.testing.assert_allclose(running(np.full(50, 3.0), 0.99), 3.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hello\n", "no finite losses"),
+        ("step,loss\n1,nan\n", "no finite"),
+        ("step,loss\n1,x\n", "where a number"),
+        ("step,loss\n1\n", "not step,loss"),
+        ("step,loss\n5,1\n4,1\n", "do not grow"),
+        ("step,loss\n", "no finite"),
+    ],
+)
+def test_a_file_that_is_no_log_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(StorageError, match=said):
+        read_losses([tmp_path / "x.csv"], 0)
+
+
+def test_two_runs_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a.csv", "a.txt"):
+        (tmp_path / name).write_text("step,loss\n1,1\n")
+    with pytest.raises(StorageError, match="two runs"):
+        read_losses([tmp_path / "a.csv", tmp_path / "a.txt"], 0)
+
+
+def test_a_long_log_is_thinned_by_means(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("step,loss\n" + "".join(f"{i},{i % 2}\n" for i in range(1, 4001)))
+    (curve,) = read_losses([tmp_path / "x.csv"], 0).runs
+    assert len(curve.steps) == 400
+    assert set(curve.loss) == {0.5}
+
+
+# ------------------------------------------------------------------------------------------------- pictures
+
+HOSTILE = '<script>alert(1)</script> $x$ & "quoted"'
+
+
+def distances(**changes: Any) -> Distances:
+    facts: dict[str, Any] = {
+        "checkpoint": "digits-harope", "encoding": "harope", "sha256": "ab" * 32, "pixels": ((1.0, 2.0), (3.0, 4.0)), "spread": (0.5, 0.5),
+        "uniform": 5.0, "token_pixels": 4.0, "tokens": 49, "images": 2, "times": (500.0,), "resolution": 28, "sampler": "flow", "steps": 4,
+        "guidance": 1.5, "seed": 0,
+    }  # fmt: skip
+    return Distances(**{**facts, **changes})
+
+
+def some_charts() -> dict[str, Any]:
+    one = HeadMatrix(
+        layer=0, head=None, shown=((1.0, 0.0), (0.0, -2.0)), from_identity=3, condition=None, singular=(2, 1), coupling=0, moved=(0.1,)
+    )
+    facts = {"checkpoint": "x", "encoding": "harope", "sha256": "ab" * 32, "offsets": ((1.0, 0.0),)}
+    return {
+        "distance": AttentionDistance(settings="two images", runs=(distances(), distances(checkpoint=HOSTILE))),
+        "matrices": Matrices(**facts, show="m", maps=(one, one.model_copy(update={"layer": 1}))),
+        "operator": Matrices(**facts, show="operator", maps=(one.model_copy(update={"offset": (1.0, 0.0)}),)),
+        "loss": Loss(ema=0.5, runs=(Curve(label=HOSTILE, steps=(1, 2), loss=(1, 0.5), smooth=(1, 0.7)),)),
+        "negative": Loss(ema=0, runs=(Curve(label="one", steps=(1,), loss=(-1,)),)),
+    }
+
+
+@pytest.mark.parametrize("name", some_charts())
+def test_a_figure_is_equal_bytes_of_equal_data_and_reads_back(name: str, tmp_path: Path) -> None:
+    chart = some_charts()[name]
+    first = [path.read_bytes() for path in write_figure(chart, tmp_path / f"{name}.svg")]
+    again = [path.read_bytes() for path in write_figure(read_chart(tmp_path / f"{name}.json"), tmp_path / f"{name}.svg")]
+    assert first == again
+    assert b"<script" not in first[0]
+    ElementTree.fromstring(first[0])
+    lines = list(csv.reader((tmp_path / f"{name}.csv").read_text().splitlines()))
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines) > 1
+
+
+def test_the_scale_is_symmetric_and_shared() -> None:
+    svg = charts_svg._matrices(some_charts()["matrices"])
+    limits = {image.get_clim() for axes in svg.axes for image in axes.images}
+    assert limits == {(-2.0, 2.0)}
+
+
+def test_every_panel_of_distances_has_the_same_axis() -> None:
+    figure = charts_svg._distance(some_charts()["distance"])
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
+    assert figure.axes[0].get_ylim()[1] > 5
+
+
+def test_a_matrix_figure_warns_that_m_is_not_identified() -> None:
+    assert "up to a complex factor" in charts_svg.caption(some_charts()["matrices"])
+
+
+def test_a_picture_must_be_named_svg(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"\.svg"):
+        write_figure(some_charts()["loss"], tmp_path / "x.png")
+
+
+# --------------------------------------------------------------------------------------- verbs and report
+
+
+def test_figures_from_the_command_line_stand_in_the_report(harope: Any, make_checkpoint: Callable[..., Any], tmp_path: Path) -> None:
+    make_checkpoint("tiny-rope")
+    runs = tmp_path / "runs"
+    run("generate", "tiny-rope", "--count", 2, "--steps", 1, "--out", runs / "tiny-rope")
+    words = ("--images", 2, "--times", "500", "--steps", 2)
+    said = run("figure", "attention-distance", "tiny-rope", "tiny-harope", *words, "--out", runs / "figures/distance.svg").stdout
+    assert "even attention" in said
+    said = run("figure", "matrices", "tiny-harope", "--show", "operator", "--offset", "1,0", "--out", runs / "figures/heads.svg").stdout
+    assert "note: M is defined only up to" in said
+    (tmp_path / "log.txt").write_text(RELEASE)
+    run("figure", "loss", tmp_path / "log.txt", "--ema", 0.9, "--out", runs / "figures/loss.svg")
+    run("report", "--runs", runs, "--out", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<svg") >= 3
+    assert "up to a complex factor" in page
+    assert "even attention" in page
+    data = json.loads((runs / "figures/distance.json").read_text())
+    assert {one["checkpoint"] for one in data["runs"]} == {"tiny-rope", "tiny-harope"}
+
+
+def test_the_report_draws_from_data_and_never_takes_a_foreign_picture(tmp_path: Path) -> None:
+    fake_runs.micro_run(tmp_path / "run", "harope", samples=2)
+    write_figure(some_charts()["distance"], tmp_path / "figures/d.svg")
+    (tmp_path / "figures/d.svg").write_text("<svg><script>steal()</script></svg>")
+    (tmp_path / "figures/other.svg").write_text("<svg><script>steal()</script></svg>")
+    page = write_report(tmp_path, tmp_path / "report.html").read_text()
+    assert "steal" not in page
+    assert "<script>alert" not in page
+    assert "digits-harope" in page
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_damaged_data_are_named(tmp_path: Path) -> None:
+    fake_runs.micro_run(tmp_path / "run", "harope", samples=2)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/x.json").write_text('{"kind": "loss", "ema": 0, "runs": []}')
+    with pytest.raises(StorageError, match=r"x\.json"):
+        write_report(tmp_path, tmp_path / "report.html")
+
+
+def test_loss_and_report_need_no_torch(tmp_path: Path) -> None:
+    import os
+    import subprocess
+    import sys
+
+    (tmp_path / "log.txt").write_text(RELEASE)
+    code = (
+        "import sys\nfrom harope_bench.cli import main\n"
+        f"try:\n    main({['figure', 'loss', str(tmp_path / 'log.txt'), '--out', str(tmp_path / 'x.svg')]!r})\n"
+        "except SystemExit as e:\n    assert not e.code, e.code\nassert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy())
+    assert done.returncode == 0, done.stderr[-2000:]
