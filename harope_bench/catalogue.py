@@ -70,12 +70,21 @@ def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
     if "encoding" not in facts:
         known = ", ".join(registry.names("encodings"))
         raise OptionError(f"the keys of {weights} do not tell the encoding; add --encoding, one of: {known}")
-    found = _record(name, weights, {"sampler": "flow", "steps": 50, "guidance": 1.0, **facts})
-    network = registry.load("backbones", found.backbone).build(found.encoding, found.options, found.config)
-    fit(network, state, f"checkpoint {name}")
+    draws = getattr(registry.load("backbones", facts["backbone"]), "task", "draw") == "draw"
+    found = _record(name, weights, {**({"sampler": "flow", "steps": 50, "guidance": 1.0} if draws else {}), **facts})
+    load_once(found, state)
     target = home() / "checkpoints" / f"{name}.toml"
     write_text(target, toml_text(found.model_dump(mode="json", exclude_none=True)))
     return target
+
+
+def load_once(found: Checkpoint, state: Mapping[str, Any]) -> None:
+    """Builds the checkpoint's network and loads it strictly; WeightsError where keys do not fit."""
+    backbone = registry.load("backbones", found.backbone)
+    if hasattr(backbone, "load"):
+        backbone.load(found, state)
+        return
+    fit(backbone.build(found.encoding, found.options, found.config), state, f"checkpoint {found.name}")
 
 
 def _record(name: str, weights: Path, facts: Mapping[str, Any]) -> Checkpoint:

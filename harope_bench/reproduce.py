@@ -9,12 +9,13 @@ from typing import Literal
 
 from harope_bench import registry
 from harope_bench.catalogue import checkpoint
+from harope_bench.classify import Wanted, classify, reading_plan, reads
 from harope_bench.errors import BenchError
 from harope_bench.evaluate import Asked, evaluate
 from harope_bench.generate import generate, make_plan
 from harope_bench.leaderboards import board
 from harope_bench.leaderboards.layout import Row, Table
-from harope_bench.records import Checkpoint
+from harope_bench.records import Checkpoint, Plan
 from harope_bench.reports import tables
 from harope_bench.reports.html import write_report
 from harope_bench.store import write_text
@@ -42,12 +43,10 @@ def reproduce(names: Sequence[str], scale: Literal["micro", "paper"], count: int
     """
     chosen = [board.load_table(name) for name in names]
     work = {name: suite for table in chosen for name, suite in rows_of(table, scale)}
-    plans = {name: make_plan(name, suite, {"device": device, "seed": seed}) for name, suite in work.items()}
+    plans = {name: _plan(name, suite, device, seed) for name, suite in work.items()}
     done = Done(rows=len(plans))
     for name, plan in plans.items():
-        indices = range(count or registry.load("suites", plan.suite).count)
-        done.drawn += generate(plan, indices, out / name).drawn
-        done.scored += sum(s.fresh for s in evaluate(out / name, out / name, Asked(plan.suite, device=device), count=len(indices)))
+        _make(plan, out / name, count, done)
     results = board.collect(out)
     for table in chosen:
         built = board.build(table, results, "both", scale)
@@ -56,6 +55,24 @@ def reproduce(names: Sequence[str], scale: Literal["micro", "paper"], count: int
     write_report(out, out / "report.html")
     done.written.append(out / "report.html")
     return done
+
+
+def _plan(name: str, suite: str, device: str, seed: int) -> Plan:
+    """A classifier's run has no seed: it draws nothing."""
+    if reads(suite):
+        return reading_plan(name, suite, {"device": device})
+    return make_plan(name, suite, {"device": device, "seed": seed})
+
+
+def _make(plan: Plan, folder: Path, count: int | None, done: Done) -> None:
+    """One row drawn and scored, or its pictures named and scored."""
+    if reads(plan.suite):
+        done.scored += sum(s.fresh for s in classify(plan, folder, Wanted(count=count)))
+        return
+    indices = range(count or registry.load("suites", plan.suite).count)
+    done.drawn += generate(plan, indices, folder).drawn
+    asked = Asked(plan.suite, device=plan.settings.device)
+    done.scored += sum(s.fresh for s in evaluate(folder, folder, asked, count=len(indices)))
 
 
 def rows_of(table: Table, scale: Literal["micro", "paper"]) -> list[tuple[str, str]]:

@@ -49,3 +49,13 @@ class Backbone(Protocol):
 
     def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> Drawer:
         """The network with these weights, strictly loaded, ready to draw."""
+
+
+class Classifier(Protocol):
+    """An opened checkpoint that names pictures."""
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """Logits (B, classes) float32 of images (B, H, W, 3) uint8; row i depends on images[i] alone.
+
+        A backbone whose `task` is "classify" opens one of these in place of a Drawer.
+        """

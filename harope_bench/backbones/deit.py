@@ -5,6 +5,7 @@ Source: Touvron et al. 2021 and 2022; layout and parameter names as in facebookr
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from harope_bench.backbones.base import Clue
 from harope_bench.backbones.dit import DTYPES, Attention, PatchEmbed, grid_positions
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
-from harope_bench.errors import OptionError
+from harope_bench.errors import OptionError, WeightsError
 from harope_bench.records import Checkpoint, Option, Settings, fault
 from harope_bench.store import fit
 
@@ -30,10 +31,16 @@ NORMALISED = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
+# Names that published files have for what is called otherwise here.
+RENAMED = {"pos_embed": "encoding.table", "freqs": "encoding.freqs", "rope.freqs": "encoding.freqs"}
+LAYER_SCALE = re.compile(r"\bls([12])\.gamma$")
 
 
 class Config(BaseModel):
-    """Size of a DeiT. size: side of the training images in pixels. layer_scale: where its factors start."""
+    """Size of a DeiT. size: side of the training images in pixels. layer_scale: where its factors start.
+
+    heads are of 64 channels each where they are not said, as in every published DeiT.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -50,8 +57,9 @@ class Config(BaseModel):
 
 def configure(options: Mapping[str, Any]) -> Config:
     """A checked Config; OptionError names the field."""
+    hidden = options.get("hidden")
     try:
-        config = Config(**options)
+        config = Config(**{**({"heads": hidden // 64} if isinstance(hidden, int) else {}), **options})
     except ValidationError as error:
         raise OptionError(f"deit config {fault(error)}; its fields: {', '.join(Config.model_fields)}") from error
     if config.hidden % config.heads:
@@ -150,6 +158,36 @@ class DeitClassifier:
         return self.network(x).float().cpu().numpy()
 
 
+def translated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict under this package's names, from those of facebookresearch/deit, naver-ai/rope-vit or timm; others stay as they are.
+
+    The coordinates that rope-vit saves beside its weights (`freqs_t_x`, `freqs_t_y`) are left out if they are the plain grid.
+    """
+    grid = _grid_coordinates(state)
+    own = {}
+    for key, tensor in state.items():
+        if key in grid and tensor.shape == grid[key].shape and torch.equal(tensor.float(), grid[key]):
+            continue
+        if key in ("freqs", "rope.freqs"):
+            tensor = tensor.flatten(2)  # (2, L, heads * d/2), which timm keeps apart by heads
+        own[RENAMED.get(key, LAYER_SCALE.sub(r"gamma_\1", key))] = tensor
+    return own
+
+
+def _side(state: Mapping[str, Tensor]) -> int:
+    """Tokens a side at training where a table or saved coordinates tell it, else 0."""
+    counts = [state["pos_embed"].shape[1]] if "pos_embed" in state else [len(state[k]) for k in ("freqs_t_x",) if k in state]
+    side = math.isqrt(counts[0]) if counts else 0
+    return side if counts and side**2 == counts[0] else 0
+
+
+def _grid_coordinates(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What rope-vit's buffers hold for its square grid: the column and the row of each token."""
+    side = _side({k: v for k, v in state.items() if k == "freqs_t_x"})
+    rows, columns = grid_positions(side, side).unbind(1) if side else (torch.empty(0), torch.empty(0))
+    return {"freqs_t_x": columns, "freqs_t_y": rows}
+
+
 class DeitBackbone:
     """DeiT-B, DeiT-L and the micro classifiers; it draws nothing."""
 
@@ -165,23 +203,40 @@ class DeitBackbone:
 
     def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
         """Sizes and, for encodings with parameters, the encoding, read off the keys."""
+        own = translated(state)
         needed = ("patch_embed.proj.weight", "cls_token", "blocks.0.gamma_1", "head.weight")
-        if any(key not in state for key in needed) or state[needed[0]].dim() != 4:
+        if any(key not in own for key in needed) or own[needed[0]].dim() != 4:
             return None
-        hidden, channels, patch, _ = state[needed[0]].shape
+        hidden, channels, patch, _ = own[needed[0]].shape
         config: dict[str, Option] = {
             "hidden": hidden,
             "channels": channels,
             "patch": patch,
-            "classes": len(state["head.weight"]),
-            "depth": 1 + max(int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.", key))),
+            "classes": len(own["head.weight"]),
+            "depth": 1 + max(int(m[1]) for key in own if (m := re.match(r"blocks\.(\d+)\.", key))),
         }
-        told = clues.told({k.removeprefix("encoding."): v.shape for k, v in state.items() if k.startswith("encoding.")})
+        if side := _side(state):
+            config["size"] = side * patch
+        told = clues.told({k.removeprefix("encoding."): v.shape for k, v in own.items() if k.startswith("encoding.")})
         if told is None:
             return Clue(None, config)
         if told.heads or told.head_dim:
             config["heads"] = told.heads or hidden // told.head_dim
         return Clue(told.encoding, config, told.options)
+
+    def load(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> DeiT:
+        """The network with these weights, under this package's names or those of a published file; every key is accounted for.
+
+        Raises:
+            WeightsError: keys or shapes that do not fit, or two encodings in one file.
+        """
+        with torch.random.fork_rng(devices=[]):
+            network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
+        own = translated(state)
+        if {"encoding.table", "encoding.freqs"} <= own.keys():
+            raise WeightsError(f"{checkpoint.name} adds a table and turns by frequencies at once; no registered encoding does both")
+        fit(network, own, f"checkpoint {checkpoint.name}")
+        return network
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses a resolution that the patches do not tile."""
@@ -192,9 +247,10 @@ class DeitBackbone:
 
     def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> DeitClassifier:
         """The network with these weights, ready to read."""
-        with torch.random.fork_rng(devices=[]):
-            network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
-        fit(network, state, f"checkpoint {checkpoint.name}")
+        network = self.load(checkpoint, state)
+        if settings.pos_scaling not in (None, "none"):
+            sides = [side // network.config.patch for side in (network.config.size, settings.resolution)]
+            network.encoding.rescale(encodings.Scaling(settings.pos_scaling, *((side, side) for side in sides)))
         return DeitClassifier(network, torch.device(settings.device), DTYPES[settings.dtype])
 
 
