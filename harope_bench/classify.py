@@ -116,8 +116,19 @@ def classify(plan: Plan, out: Path, wanted: Wanted, evaluators: Sequence[str] | 
     if (more := len(run.asked())) > count:
         raise OptionError(f"{out} was asked for {more:,} pictures, --count {count:,} would score a part; leave it out or give another --out")
     judge = judge_of(plan, pictures, wanted.crop_ratio)
+    for name in names:
+        _unclaimed(out / RESULTS / f"{name}.json", judge)
     shards = _predict(plan, pictures, count, judge, out / OBSERVATIONS / plan.checkpoint.name, wanted)
     return [_score(plan, shards, name, judge, out) for name in names]
+
+
+def _unclaimed(path: Path, judge: JudgeRecord) -> None:
+    """PlanMismatch if a result of other pictures, labels or another crop lies where this one would go."""
+    found = read_result(path) if path.is_file() else None
+    if found is not None and found.judge != judge:
+        fields = [key for key in ("preprocessing", "weights_sha256", "judge_class") if getattr(found.judge, key) != getattr(judge, key)]
+        what = {"preprocessing": "another crop", "weights_sha256": "other pictures or labels"}.get(fields[0] if fields else "", "other labels")
+        raise PlanMismatch(f"{path} is of {what}; choose another --out")
 
 
 def _count(pictures: Pictures, count: int | None, suite: str) -> int:
@@ -271,9 +282,6 @@ def _facts(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, o
 def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, out: Path) -> Scored:
     started, path, seen = now(), out / RESULTS / f"{name}.json", seen_in(shards)
     facts = _facts(plan, shards, name, judge, out)
-    found = read_result(path) if path.is_file() else None
-    if found is not None and found.plan_digest != plan.digest:
-        raise PlanMismatch(f"{path} is of another plan ({found.target}); choose another --out")
     if (standing_one := standing(path, facts)) is not None:
         return Scored(standing_one, path, False)
     score = registry.load("evaluators", name).score(seen, {})

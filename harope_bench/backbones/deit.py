@@ -199,7 +199,10 @@ class DeitBackbone:
         size = configure(config)
         side = size.size // size.patch
         shape = encodings.Shape(size.hidden, size.heads, size.hidden // size.heads, size.depth, grid=(side, side))
-        return DeiT(size, encodings.build(registry.load("encodings", encoding), shape, dict(options)))
+        built = encodings.build(registry.load("encodings", encoding), shape, dict(options))
+        if isinstance(built.options, encodings.Rotary):
+            encodings.planes_of(shape, encoding)  # else found out at the first picture
+        return DeiT(size, built)
 
     def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
         """Sizes and, for encodings with parameters, the encoding, read off the keys."""
