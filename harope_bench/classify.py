@@ -84,7 +84,9 @@ def reading_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> 
         raise OptionError(f"a classifier takes no --{strange[0].replace('_', '-')}; leave it out")
     classes = found.config.get("classes", plugin.classes)
     if classes != plugin.classes:
-        raise OptionError(f"checkpoint {name} knows {classes} classes, suite {chosen} has {plugin.classes}; give a checkpoint of that suite")
+        raise OptionError(
+            f"checkpoint {name} knows {classes} classes, suite {chosen} has {plugin.classes}; give a checkpoint of that suite"
+        )
     try:
         settings = Settings(**{"resolution": plugin.resolution, "tile": backbone.tile, **given})
     except ValidationError as error:
@@ -114,7 +116,9 @@ def classify(plan: Plan, out: Path, wanted: Wanted, evaluators: Sequence[str] | 
     run.claim(plan)
     run.ask(range(count))
     if (more := len(run.asked())) > count:
-        raise OptionError(f"{out} was asked for {more:,} pictures, --count {count:,} would score a part; leave it out or give another --out")
+        raise OptionError(
+            f"{out} was asked for {more:,} pictures, --count {count:,} would score a part; leave it out or give another --out"
+        )
     judge = judge_of(plan, pictures, wanted.crop_ratio)
     for name in names:
         _unclaimed(out / RESULTS / f"{name}.json", judge)
@@ -127,7 +131,9 @@ def _unclaimed(path: Path, judge: JudgeRecord) -> None:
     found = read_result(path) if path.is_file() else None
     if found is not None and found.judge != judge:
         fields = [key for key in ("preprocessing", "weights_sha256", "judge_class") if getattr(found.judge, key) != getattr(judge, key)]
-        what = {"preprocessing": "another crop", "weights_sha256": "other pictures or labels"}.get(fields[0] if fields else "", "other labels")
+        what = {"preprocessing": "another crop", "weights_sha256": "other pictures or labels"}.get(
+            fields[0] if fields else "", "other labels"
+        )
         raise PlanMismatch(f"{path} is of {what}; choose another --out")
 
 

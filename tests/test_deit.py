@@ -101,7 +101,9 @@ def test_full_sizes_have_every_parameter_of_timms(config: dict[str, int], name: 
     assert {k: tuple(v.shape) for k, v in ours.state_dict().items()} == wanted
 
 
-@pytest.mark.parametrize(("config", "ape", "mixed", "harope"), [(BASE, 150_528, 12 * 768, 12 * 99_072), (LARGE, 200_704, 24 * 1024, 24 * 132_096)])
+@pytest.mark.parametrize(
+    ("config", "ape", "mixed", "harope"), [(BASE, 150_528, 12 * 768, 12 * 99_072), (LARGE, 200_704, 24 * 1024, 24 * 132_096)]
+)
 def test_an_encodings_parameters_are_those_of_the_paper(config: dict[str, int], ape: int, mixed: int, harope: int) -> None:
     """Counted by hand: N D; L H d; L H (2 d^2 + d)."""
     with torch.device("meta"):

@@ -25,7 +25,7 @@ class Top1:
     version = 1
     profile = "single-crop"
     rules = ("official",)
-    parity = "a count of equal integers; tests/test_top1.py holds it to sklearn's top_k_accuracy_score and to statsmodels' Wilson interval"
+    parity = "a count of equal integers; tests/test_top1.py holds it to sklearn's top_k_accuracy_score and to Wilson's formula"
     metrics = METRICS
 
     def score(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> Score:

@@ -85,7 +85,9 @@ class ImageNetVal:
 
     def _of_folders(self, folder: Path, below: list[Path]) -> list[tuple[Path, int]]:
         if other := [p.name for p in below if not WNID.fullmatch(p.name)]:
-            raise OptionError(f"{folder} holds the folder {other[0]}, wanted wnids alone (n01440764, ...); give the folder above the classes")
+            raise OptionError(
+                f"{folder} holds the folder {other[0]}, wanted wnids alone (n01440764, ...); give the folder above the classes"
+            )
         if len(below) != self.classes:
             raise OptionError(f"{folder} holds {len(below):,} class folders, wanted {self.classes:,}; complete it, empty ones too")
         with disk(folder):

@@ -113,8 +113,8 @@ def eval_(
         if naming:
             from harope_bench.classify import Wanted, classify
 
-            plan, folder = naming_plan(target, suite, below or out, {**drawing, "resolution": side})
-            scored += classify(plan, folder, Wanted(images, labels, count, crop_ratio, rescore), names)
+            plan, folder, asked_before = naming_plan(target, suite, below or out, {**drawing, "resolution": side})
+            scored += classify(plan, folder, Wanted(images, labels, count or asked_before, crop_ratio, rescore), names)
             continue
         place, folder, known = resolve(target, suite, below or out, count, batch, {**drawing, "resolution": side})
         asked = Asked(known, reference, rules, rescore, drawing["device"])
@@ -151,17 +151,18 @@ def refuse_strange(naming: bool, target: str, drawn: dict[str, Any], named: dict
         raise OptionError(f"{target} {what}, --{given[0]} means nothing to it; leave it out")
 
 
-def naming_plan(target: str, suite: str | None, out: Path | None, drawing: dict[str, Any]) -> tuple[Any, Path]:
-    """Plan and folder of a classifier's run; those of a run that is there already."""
+def naming_plan(target: str, suite: str | None, out: Path | None, drawing: dict[str, Any]) -> tuple[Any, Path, int | None]:
+    """Plan, folder and number of pictures (None: all) of a classifier's run; those of a run that is there already."""
     from harope_bench.classify import reading_plan
     from harope_bench.errors import OptionError
     from harope_bench.samples import Run
 
     if not Path(target).exists():
-        return reading_plan(target, suite, drawing), out or Path("runs") / target
+        return reading_plan(target, suite, drawing), out or Path("runs") / target, None
     if given := sorted(key for key, value in drawing.items() if key != "device" and value is not None):
         raise OptionError(f"{target} has its plan already, --{given[0].replace('_', '-')} would change nothing; leave it out")
-    return Run(Path(target)).plan, out or Path(target)
+    run = Run(Path(target))
+    return run.plan, out or run.folder, len(run.asked())
 
 
 def resolve(
