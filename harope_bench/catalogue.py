@@ -83,7 +83,9 @@ def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
         known = ", ".join(registry.names("encodings"))
         raise OptionError(f"the keys of {weights} do not tell the encoding; add --encoding, one of: {known}")
     facts["drawing"] = drawable({**clue.defaults.get("drawing", {}), **note.get("drawing", {}), **(said.get("drawing") or {})})
-    found = _record(name, weights, {"sampler": "flow", "steps": 50, "guidance": 1.0, **clue.defaults, **facts})
+    draws = getattr(registry.load("backbones", facts["backbone"]), "task", "draw") == "draw"
+    own = {"sampler": "flow", "steps": 50, "guidance": 1.0} if draws else {}
+    found = _record(name, weights, {**own, **clue.defaults, **facts})
     load_once(found, state)
     target = home() / "checkpoints" / f"{name}.toml"
     write_text(target, toml_text(found.model_dump(mode="json", exclude_none=True)))

@@ -16,7 +16,7 @@ from harope_bench import registry
 from harope_bench.catalogue import checkpoint, open_drawer, weights_path
 from harope_bench.device import require
 from harope_bench.errors import OptionError
-from harope_bench.records import Plan, Request, Settings, fault
+from harope_bench.records import Checkpoint, Plan, Request, Settings, fault
 from harope_bench.samples import Run
 from harope_bench.store import check_hash
 
@@ -39,10 +39,14 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
         UnknownName, OptionError: before anything is loaded or written.
     """
     found = checkpoint(name)
+    if getattr(registry.load("backbones", found.backbone), "task", "draw") != "draw":
+        raise OptionError(f"checkpoint {name} ({found.backbone}) names pictures, it draws none; harope-bench eval {name}")
     chosen = suite or found.suite
     if chosen is None:
         raise OptionError(f"checkpoint {name} has no suite of its own; add --suite, one of: {', '.join(registry.names('suites'))}")
     plugin = registry.load("suites", chosen)
+    if getattr(plugin, "task", "draw") != "draw":
+        raise OptionError(f"suite {chosen} has pictures to be named, {name} ({found.backbone}) draws; give another --suite or a classifier")
     backbone = registry.load("backbones", found.backbone)
     defaults = {
         "resolution": plugin.resolution,
@@ -56,7 +60,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
         settings = Settings(**{**defaults, **{k: v for k, v in overrides.items() if v is not None}})
     except ValidationError as error:
         raise OptionError(f"{fault(error)}; give --{error.errors()[0]['loc'][0]} another value") from error
-    _check_sampler(found.sampler, settings)
+    _check_sampler(found, settings)
     require(settings.device)
     backbone.check(found, settings)
     if hasattr(backbone, "settled"):
@@ -64,7 +68,11 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
     return Plan(checkpoint=found, suite=chosen, suite_version=plugin.version, settings=settings)
 
 
-def _check_sampler(trained: str, settings: Settings) -> None:
+def _check_sampler(found: Checkpoint, settings: Settings) -> None:
+    missing = [field for field in ("sampler", "steps", "guidance") if getattr(settings, field) is None]
+    if missing or found.sampler is None or settings.sampler is None or settings.steps is None:
+        raise OptionError(f"checkpoint {found.name} does not say its {(missing or ['sampler'])[0]}; register it with one")
+    trained = found.sampler
     sampler, own = registry.load("samplers", settings.sampler), registry.load("samplers", trained)
     sampler.check(settings.steps)
     if sampler.predicts != own.predicts:

@@ -60,9 +60,9 @@ class Settings(Record):
     """
 
     resolution: int = Field(gt=0)
-    sampler: Name
-    steps: int = Field(gt=0)
-    guidance: float = Field(ge=0)
+    sampler: Name | None = None
+    steps: int | None = Field(default=None, gt=0)
+    guidance: float | None = Field(default=None, ge=0)
     seed: int = Field(default=0, ge=0)
     tile: int = Field(gt=0)
     device: Literal["cpu", "cuda", "mps"] = "cpu"
@@ -77,7 +77,10 @@ class Settings(Record):
 
 
 class Checkpoint(Record):
-    """Registered weights and all that is needed to run them. `drawing` holds defaults of further Settings, by field."""
+    """Registered weights and all that is needed to run them. `drawing` holds defaults of further Settings, by field.
+
+    A classifier draws nothing: it has no sampler, steps or guidance.
+    """
 
     name: Name
     backbone: Name
@@ -89,9 +92,9 @@ class Checkpoint(Record):
     source: str
     scale: Literal["micro", "paper"] = "paper"
     suite: Name | None = None
-    sampler: Name
-    steps: int = Field(gt=0)
-    guidance: float = Field(ge=0)
+    sampler: Name | None = None
+    steps: int | None = Field(default=None, gt=0)
+    guidance: float | None = Field(default=None, ge=0)
     drawing: dict[str, Option] = {}
     recipe: str | None = None
     recipe_sha256: str | None = None

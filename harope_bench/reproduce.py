@@ -9,6 +9,7 @@ from typing import Literal
 
 from harope_bench import registry
 from harope_bench.catalogue import checkpoint
+from harope_bench.classify import Wanted, classify, reading_plan, reads
 from harope_bench.errors import BenchError
 from harope_bench.evaluate import Asked, evaluate
 from harope_bench.generate import generate, make_plan
@@ -45,14 +46,12 @@ def reproduce(names: Sequence[str], scale: Literal["micro", "paper"], count: int
     counts = scale == "paper"
     work = {name: suite for table in chosen if not (counts and of_network(table)) for name, suite in rows_of(table, scale)}
     weighed = {name for table in chosen if not counts and of_network(table) for name, _ in rows_of(table, scale)}
-    plans = {name: make_plan(name, suite, {"device": device, "seed": seed}) for name, suite in work.items()}
+    plans = {name: _plan(name, suite, device, seed) for name, suite in work.items()}
     done = Done(rows=len(plans))
     if counts:
         _count_rows([table for table in chosen if of_network(table)], out, done)
     for name, plan in plans.items():
-        indices = range(count or registry.load("suites", plan.suite).count)
-        done.drawn += generate(plan, indices, out / name).drawn
-        done.scored += sum(s.fresh for s in evaluate(out / name, out / name, Asked(plan.suite, device=device), count=len(indices)))
+        _make(plan, out / name, count, done)
         if name in weighed:
             done.scored += _weigh(plan, out / name)
     results = board.collect(out)
@@ -87,6 +86,24 @@ def _count_rows(tables: Sequence[Table], out: Path, done: Done) -> None:
             plan = weightless(row.backbone, row.encoding, row.options, {**table.paper.config, **row.config}, row.res, "none")
             done.rows += 1
             done.scored += count(plan, out / plan.checkpoint.name).fresh
+
+
+def _plan(name: str, suite: str, device: str, seed: int) -> Plan:
+    """A classifier's run has no seed: it draws nothing."""
+    if reads(suite):
+        return reading_plan(name, suite, {"device": device})
+    return make_plan(name, suite, {"device": device, "seed": seed})
+
+
+def _make(plan: Plan, folder: Path, count: int | None, done: Done) -> None:
+    """One row drawn and scored, or its pictures named and scored."""
+    if reads(plan.suite):
+        done.scored += sum(s.fresh for s in classify(plan, folder, Wanted(count=count)))
+        return
+    indices = range(count or registry.load("suites", plan.suite).count)
+    done.drawn += generate(plan, indices, folder).drawn
+    asked = Asked(plan.suite, device=plan.settings.device)
+    done.scored += sum(s.fresh for s in evaluate(folder, folder, asked, count=len(indices)))
 
 
 def rows_of(table: Table, scale: Literal["micro", "paper"]) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from harope_bench import registry
 from harope_bench.catalogue import checkpoint, open_drawer, weights_path
+from harope_bench.classify import Wanted, reads, recheck
 from harope_bench.errors import BenchError, OptionError, SampleError
 from harope_bench.evaluate import OBSERVATIONS, RESULTS, open_reference, read_result, set_digest
 from harope_bench.generate import draw_one
@@ -42,16 +43,31 @@ class Given(NamedTuple):
     reference_sha256: str | None
 
 
-def verify(folder: Path, redraw: int, seed: int | None = None, reference: Path | None = None) -> Findings:
+def verify(
+    folder: Path,
+    redraw: int,
+    seed: int | None = None,
+    reference: Path | None = None,
+    images: Path | None = None,
+    labels: Path | None = None,
+    crop_ratio: float | None = None,
+) -> Findings:
     """Checks image hashes, judges all images again, scores them again, and redraws `redraw` samples of a run folder.
+
+    A classifier's run has its predictions compared and scored again instead, and `redraw` pictures named again.
 
     Args:
         seed: which samples are drawn again; None chooses at random.
         reference: the file that `eval --reference` was given; a result of a reference that is neither the suite's nor this is wrong.
+        images, labels, crop_ratio: where a classifier's pictures lie and how they were cut, as `eval` was told.
 
     Raises:
         SampleError: the folder is no run, or its checkpoint is another one now. StorageError: the reference is not readable.
     """
+    chooser = random.SystemRandom() if seed is None else random.Random(seed)
+    plan = Run(folder).plan
+    if plan is not None and reads(plan.suite):
+        return Findings(*recheck(folder, Wanted(images, labels, crop_ratio=crop_ratio), redraw, chooser))
     samples = open_samples(folder) if (folder / PLAN).exists() else None
     if samples is None or samples.plan is None:
         raise SampleError(f"{folder} has no {PLAN}; give a folder that `generate` or `eval` made")
@@ -61,7 +77,6 @@ def verify(folder: Path, redraw: int, seed: int | None = None, reference: Path |
     sound = _images(samples, findings)
     _results(given, sound, findings)
     if drawable is not None:
-        chooser = random.SystemRandom() if seed is None else random.Random(seed)
         _redraw(given, drawable, redraw, chooser, findings)
     return findings
 

@@ -20,6 +20,7 @@ from harope_bench.testing import check_backbone
 
 B2 = {"hidden": 768, "depth": 12, "heads": 12, "patch": 2, "size": 32, "channels": 4, "classes": 1000}
 CONFIGS = {"dit": {"hidden": 16, "depth": 2, "heads": 2, "patch": 2, "size": 8, "channels": 1, "classes": 10}}
+CONFIGS["deit"] = {**CONFIGS["dit"], "normalised": "half"}
 
 
 def build(config: dict[str, int], encoding: str = "rope-axial", **options: Any) -> dit.DiT:

@@ -37,6 +37,7 @@ LAYERS: list[set[str]] = [
     {"backbones"},
     {"generate", "observe", "leaderboards", "training", "compare"},
     {"evaluate", "reports", "gate", "costing", "looking"},
+    {"classify"},
     {"verify", "reproduce", "doctor", "planning"},
     {"contracts"},
     {"testing"},
@@ -52,7 +53,7 @@ STRANGERS = {
     "backbones": {"suites", "judges", "evaluators"},
 }
 THINGS = {"encodings", "backbones", "samplers", "suites", "judges", "evaluators"}  # rooms whose things are called by name
-CONDUCTORS = {"generate", "observe", "evaluate", "verify", "reproduce", "catalogue"}
+CONDUCTORS = {"generate", "observe", "evaluate", "classify", "verify", "reproduce", "catalogue"}
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "metrics", "samples", "statistics", "evaluators", "leaderboards", "reports",
@@ -247,7 +248,7 @@ def test_conductors_call_things_by_name(module: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("module", [f"{PACKAGE}.generate", f"{PACKAGE}.observe", f"{PACKAGE}.evaluate"])
+@pytest.mark.parametrize("module", [f"{PACKAGE}.generate", f"{PACKAGE}.observe", f"{PACKAGE}.evaluate", f"{PACKAGE}.classify"])
 def test_conductors_know_no_things_name(module: str) -> None:
     known = {name for kind in THINGS for name in registry.names(kind)}
     constants = {node.value for node in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(node, ast.Constant)}

@@ -82,3 +82,12 @@ class Backbone(Protocol):
 
     def probe(self, network: Any, resolution: int, batch: int) -> Probe:
         """Inputs of one forward of so many images; the network may lie on the meta device. A backbone without it is not counted."""
+
+class Classifier(Protocol):
+    """An opened checkpoint that names pictures."""
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """Logits (B, classes) float32 of images (B, H, W, 3) uint8; row i depends on images[i] alone.
+
+        A backbone whose `task` is "classify" opens one of these in place of a Drawer.
+        """

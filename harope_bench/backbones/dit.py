@@ -154,6 +154,7 @@ class DitDrawer:
     @torch.inference_mode()
     def draw(self, requests: Sequence[Request], settings: Settings) -> Drawn:
         """A tile of images; grey ones get three equal channels. A row that is not finite is a fault."""
+        assert settings.sampler is not None and settings.steps is not None and settings.guidance is not None  # make_plan refuses
         sampler = registry.load("samplers", settings.sampler)
         config = self.network.config
         generators = [index_generator(settings.seed, r.index) for r in requests]

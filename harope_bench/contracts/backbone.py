@@ -34,7 +34,7 @@ def check_backbone(
     request: Callable[[int], Request] | None = None,
     drawing: Mapping[str, Any] | None = None,
 ) -> None:
-    """Holds a registered backbone to the contract of backbones/base.py: built small, given random weights, drawn from.
+    """Holds a registered backbone to the contract of backbones/base.py: built small, given random weights, drawn from or read with.
 
     Args:
         name: a registered backbone.
@@ -49,21 +49,19 @@ def check_backbone(
     Raises:
         AssertionError: lists every promise that does not hold.
     """
-    side = resolution or int(config["size"])
-    bench = _BackboneBench(name, dict(config), encoding, dict(options or {}), side, sampler, request, dict(drawing or {}))
-    bench.complaints.run(
-        [
-            bench.declares_its_tile,
-            bench.builds_the_same_from_one_seed,
-            bench.loads_strictly,
-            bench.reads_its_own_state_dict,
-            bench.refuses_what_it_does_not_know,
-            bench.draws_images,
-            bench.draws_each_row_alone,
-            bench.draws_from_seed_and_weights,
-            bench.leaves_global_generators_alone,
-        ]
-    )
+    from harope_bench import registry
+
+    names = getattr(registry.load("backbones", name), "task", "draw") == "classify"
+    kind, side = _ClassifierBench if names else _BackboneBench, resolution or int(config["size"])
+    bench = kind(name, dict(config), encoding, dict(options or {}), side, sampler, request, dict(drawing or {}))
+    shared = [
+        bench.declares_its_tile,
+        bench.builds_the_same_from_one_seed,
+        bench.loads_strictly,
+        bench.reads_its_own_state_dict,
+        bench.refuses_what_it_does_not_know,
+    ]
+    bench.complaints.run([*shared, *bench.own()])
 
 
 class _BackboneBench:
@@ -130,6 +128,10 @@ class _BackboneBench:
     def draw(self, trial: _Trial, indices: Sequence[int]) -> np.ndarray:
         """Images of these indices, one tile."""
         return self.open(trial).draw([self.request(i) for i in indices], trial.settings).images
+
+    def own(self) -> list[Callable[[], None]]:
+        """The promises of a backbone that draws."""
+        return [self.draws_images, self.draws_each_row_alone, self.draws_from_seed_and_weights, self.leaves_global_generators_alone]
 
     # Each method below is one promise.
 
@@ -250,3 +252,55 @@ class _BackboneBench:
         moved = not torch.equal(state, torch.get_rng_state()) or np.random.get_state()[1].tobytes() != numpy_state  # type: ignore[index]
         self.expect(not moved, "moves a global random generator")
         self.expect(np.array_equal(images, wanted), "its images depend on a global random generator")
+
+
+class _ClassifierBench(_BackboneBench):
+    """A backbone that names pictures."""
+
+    def own(self) -> list[Callable[[], None]]:
+        """The promises of a backbone that names pictures."""
+        return [self.gives_logits, self.reads_each_row_alone, self.reads_by_its_weights]
+
+    def pictures(self, seed: int = 0) -> np.ndarray:
+        """Random pictures (ROWS, H, W, 3) uint8."""
+        import numpy as np
+
+        return np.random.default_rng(seed).integers(0, 256, (self.ROWS, self.resolution, self.resolution, 3), dtype=np.uint8)
+
+    def logits(self, images: np.ndarray, weights: int = 0) -> np.ndarray:
+        """What an opened classifier says of images."""
+        reader: Any = self.open(self.trial(weights=weights))
+        found: np.ndarray = reader.classify(images)
+        return found
+
+    def gives_logits(self) -> None:
+        """Finite float32 (B, classes) that differ between pictures; the global generators stay as they are."""
+        import numpy as np
+        import torch
+
+        state = torch.get_rng_state()
+        found = self.logits(self.pictures())
+        self.expect(torch.equal(state, torch.get_rng_state()), "moves torch's global random generator")
+        wanted = (self.ROWS, int(self.config["classes"]))
+        self.expect(found.shape == wanted and found.dtype == np.float32, f"gives {found.shape} {found.dtype}, wanted {wanted} float32")
+        self.expect(np.isfinite(found).all(), "gives logits that are not finite")
+        self.expect(len({row.tobytes() for row in found}) == self.ROWS, "says the same of different pictures")
+
+    def reads_each_row_alone(self) -> None:
+        """What is said of row i has the same bits whatever stands in the other rows."""
+        import numpy as np
+
+        images, others = self.pictures(), self.pictures(1)
+        wanted = self.logits(images)
+        for row in range(self.ROWS):
+            mixed = others.copy()
+            mixed[row] = images[row]
+            self.expect(np.array_equal(self.logits(mixed)[row], wanted[row]), f"row {row} changes with its neighbours")
+
+    def reads_by_its_weights(self) -> None:
+        """Other weights say something else; the same, opened again, the same."""
+        import numpy as np
+
+        images = self.pictures()
+        self.expect(not np.array_equal(self.logits(images), self.logits(images, weights=1)), "other weights say the same")
+        self.expect(np.array_equal(self.logits(images), self.logits(images)), "a checkpoint opened again says something else")

@@ -1,4 +1,4 @@
-"""Paired shares: McNemar's exact test on 0/1 rows of the same samples."""
+"""Paired shares: McNemar's exact test on rows of the same samples that are 0 or 1, or 0 or 100 (percent)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Pairs(NamedTuple):
 
 
 def is_share(rows: np.ndarray) -> bool:
-    """Whether all rows are 0 or 1."""
-    return bool(np.isin(rows, (0, 1)).all())
+    """Whether all rows are 0 or 1, or all are 0 or 100."""
+    return any(bool(np.isin(rows, (0, hit)).all()) for hit in (1, 100))
 
 
 def mcnemar(baseline: np.ndarray, new: np.ndarray) -> Pairs:
-    """Exact McNemar test of 0/1 rows (N,): of the samples that differ, half would be wins without an effect.
+    """Exact McNemar test of rows (N,), 0 or positive: of the samples that differ, half would be wins without an effect.
 
     p is twice the smaller binomial tail, at most 1; 1 where no sample differs.
 
@@ -34,7 +34,7 @@ def mcnemar(baseline: np.ndarray, new: np.ndarray) -> Pairs:
     """
     if baseline.shape != new.shape:
         raise ShapeError(f"paired rows of shapes {baseline.shape} and {new.shape}")
-    wins, losses = int(((new == 1) & (baseline == 0)).sum()), int(((new == 0) & (baseline == 1)).sum())
+    wins, losses = int(((new > 0) & (baseline == 0)).sum()), int(((new == 0) & (baseline > 0)).sum())
     return Pairs(wins, losses, len(new) - wins - losses, min(1.0, 2.0 * _tail(min(wins, losses), wins + losses)))
 
 

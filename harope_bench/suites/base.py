@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -38,3 +38,40 @@ class Suite(Protocol):
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Real images (N, H, W) or (N, H, W, 3) uint8 and labels (N,) int64 of a split."""
+
+
+class Pictures(Protocol):
+    """Real pictures with labels, in a fixed order. whole: these are all pictures of the suite as it is defined."""
+
+    whole: bool
+
+    @property
+    def names(self) -> Sequence[str]:
+        """A name of each picture."""
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """The class of each picture."""
+
+    def data(self, index: int) -> bytes:
+        """The bytes that a picture is known by; SampleError where they cannot be read."""
+
+    def look(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
+        """The picture in these bytes as (side, side, 3) uint8; SampleError where they are damaged."""
+
+
+class NamingSuite(Protocol):
+    """What a suite offers whose pictures a classifier names (`task` is "classify") instead of drawing any."""
+
+    task: str
+    version: int
+    title: str
+    count: int
+    classes: int
+    resolution: int
+    crop_ratio: float
+    judges: dict[str, str]
+    evaluators: tuple[str, ...]
+
+    def pictures(self, place: Path | None, labels: Path | None) -> Pictures:
+        """The pictures, of the user's folder where the suite ships none; OptionError where that does not fit."""

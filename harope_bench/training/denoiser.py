@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -10,19 +9,15 @@ from torch import Generator, Tensor, nn
 
 from harope_bench import registry
 from harope_bench.records import Checkpoint, Option
-from harope_bench.store import sha256_bytes, weights_bytes, write_bytes, write_text
-from harope_bench.tomlfile import toml_text
 from harope_bench.training.loop import Loss, Trainer
 from harope_bench.training.recipe import Denoiser
+from harope_bench.training.written import command, write_checkpoint
 
 
 def train(
     recipe: Denoiser, recipe_sha256: str, encoding: str, options: dict[str, Option], name: str, folder: Path, resume: bool
 ) -> Checkpoint:
-    """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder.
-
-    Weights are the running average, stored as float16 to halve the file.
-    """
+    """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder. Weights are the running average."""
     backbone = registry.load("backbones", recipe.backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.schedule.seed)
@@ -47,26 +42,7 @@ def train(
         "training_seed": recipe.schedule.seed,
         "training_steps": recipe.schedule.steps,
     }
-    # the facts travel in the file: equal keys do not tell qk_mode, heads or the sampler
-    data = weights_bytes({k: v.half() for k, v in average.items()}, {"checkpoint": json.dumps(facts, sort_keys=True)})
-    checkpoint = Checkpoint.model_validate(
-        {
-            "name": name,
-            **facts,
-            "weights": f"{name}.safetensors",
-            "sha256": sha256_bytes(data),
-            "source": command(recipe.name, encoding, options),
-        }
-    )
-    write_bytes(folder / checkpoint.weights, data)
-    write_text(folder / f"{name}.toml", toml_text(checkpoint.model_dump(mode="json", exclude_none=True)))
-    return checkpoint
-
-
-def command(recipe: str, encoding: str, options: dict[str, Option]) -> str:
-    """What makes the checkpoint again."""
-    said = [f"--option {key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in sorted(options.items())]
-    return " ".join([f"harope-bench train {recipe} --encoding {encoding}", *said])
+    return write_checkpoint(folder, name, average, facts, command(recipe.name, encoding, options))
 
 
 def denoising_loss(recipe: Denoiser) -> Loss:

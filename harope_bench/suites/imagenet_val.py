@@ -1,0 +1,125 @@
+"""Suite imagenet-val: the 50,000 validation pictures of ImageNet-1k, to be named by a classifier.
+
+They are the user's own and never brought by this package: --images FOLDER, or HAROPE_BENCH_IMAGENET_VAL. Two layouts are read:
+a folder for each class named by its wnid, whose sorted order numbers the classes (torchvision's ImageFolder); or all
+ILSVRC2012_val_*.JPEG in one folder with val.txt, lines "name index" with the index of that same order (the list of
+caffe's get_ilsvrc_aux.sh). ILSVRC2012_validation_ground_truth.txt is refused: its ids are in another order.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harope_bench.errors import OptionError, SampleError
+from harope_bench.store import disk
+from harope_bench.suites._pictures import decoded
+
+VARIABLE, LIST = "HAROPE_BENCH_IMAGENET_VAL", "val.txt"
+WNID = re.compile(r"n\d{8}")
+SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
+EACH = 50  # pictures of a class
+
+
+@dataclass(frozen=True)
+class FilePictures:
+    """Pictures in files, in the order of their names; that order is the same in both layouts."""
+
+    paths: list[Path]
+    labels: list[int]
+    whole: bool
+
+    @property
+    def names(self) -> list[str]:
+        """File names without folders, so that both layouts are known as the same pictures."""
+        return [path.name for path in self.paths]
+
+    def data(self, index: int) -> bytes:
+        """The file's bytes; SampleError where it cannot be read."""
+        path = self.paths[index]
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise SampleError(f"{path.name} cannot be read ({error.strerror})") from error
+
+    def look(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
+        """The picture as (side, side, 3) uint8; SampleError where it is damaged."""
+        return decoded(data, self.names[index], side, crop_ratio)
+
+
+class ImageNetVal:
+    """Standard single-crop protocol: shorter side to resolution / crop_ratio, bicubic, centre crop; the paper's recipe has ratio 1."""
+
+    task = "classify"
+    version = 1
+    title = "ImageNet-1k validation pictures to be named, 224 x 224"
+    count = 50_000
+    classes = 1000
+    resolution = 224
+    crop_ratio = 1.0
+    judges: dict[str, str] = {}
+    evaluators = ("top1",)
+
+    def pictures(self, place: Path | None, labels: Path | None) -> FilePictures:
+        """The pictures of a folder of either layout; nothing is decoded yet.
+
+        Raises:
+            OptionError: no folder named, none there, an empty one, or classes or lines that do not fit.
+        """
+        folder = place or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+        if folder is None:
+            raise OptionError(f"imagenet-val needs your own copy of the pictures, none was named; give --images FOLDER or set {VARIABLE}")
+        if not folder.is_dir():
+            raise OptionError(f"{folder} is no folder; give --images the folder of the 50,000 validation pictures")
+        with disk(folder):
+            inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        below = [p for p in inside if p.is_dir()]
+        pairs = self._of_folders(folder, below) if below and labels is None else self._of_list(folder, labels or folder / LIST)
+        pairs.sort(key=lambda pair: (pair[0].name, pair[1]))
+        counts = np.bincount([label for _, label in pairs], minlength=self.classes)
+        return FilePictures([p for p, _ in pairs], [label for _, label in pairs], bool((counts == EACH).all()))
+
+    def _of_folders(self, folder: Path, below: list[Path]) -> list[tuple[Path, int]]:
+        if other := [p.name for p in below if not WNID.fullmatch(p.name)]:
+            raise OptionError(
+                f"{folder} holds the folder {other[0]}, wanted wnids alone (n01440764, ...); give the folder above the classes"
+            )
+        if len(below) != self.classes:
+            raise OptionError(f"{folder} holds {len(below):,} class folders, wanted {self.classes:,}; complete it, empty ones too")
+        with disk(folder):
+            pairs = [(p, label) for label, kind in enumerate(below) for p in kind.iterdir() if p.suffix.lower() in SUFFIXES]
+        if not pairs:
+            raise OptionError(f"the class folders of {folder} hold no pictures ({', '.join(SUFFIXES)}); check --images")
+        return pairs
+
+    def _of_list(self, folder: Path, path: Path) -> list[tuple[Path, int]]:
+        if not path.is_file():
+            raise OptionError(
+                f"{folder} holds no class folders and {path.name} is not there; bring caffe's {LIST} (lines 'name index') or give --labels"
+            )
+        with disk(path):
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        pairs = [(folder / name, label) for name, label in (self._line(path, n, line) for n, line in enumerate(lines, 1) if line.strip())]
+        if not pairs:
+            raise OptionError(f"{path} holds no line; wanted lines 'name index'")
+        if not any(p.is_file() for p, _ in pairs):
+            raise OptionError(f"{folder} holds none of the {len(pairs):,} pictures that {path.name} lists; check --images")
+        return pairs
+
+    def _line(self, path: Path, number: int, line: str) -> tuple[str, int]:
+        name, _, label = line.strip().partition(" ")
+        if name.isdecimal() and not label:
+            raise OptionError(
+                f"{path} line {number} is a bare number; ILSVRC2012_validation_ground_truth.txt counts classes in another order, "
+                f"give caffe's {LIST} with lines 'name index'"
+            )
+        if not label.strip().isdecimal() or int(label) >= self.classes or Path(name).name != name:
+            raise OptionError(f"{path} line {number} is {line.strip()[:60]!r}, wanted 'name index' with an index below {self.classes:,}")
+        return name, int(label)
+
+
+PLUGIN = ImageNetVal()

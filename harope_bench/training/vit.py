@@ -1,0 +1,57 @@
+"""Trains a small image classifier of one encoding and writes it as a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from harope_bench import registry
+from harope_bench.backbones.deit import configure, normalise
+from harope_bench.records import Checkpoint, Option
+from harope_bench.training.classifier import jitter
+from harope_bench.training.loop import Loss, Trainer
+from harope_bench.training.recipe import Vit
+from harope_bench.training.written import command, write_checkpoint
+
+
+def train(recipe: Vit, recipe_sha256: str, encoding: str, options: dict[str, Option], name: str, folder: Path, resume: bool) -> Checkpoint:
+    """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder. Weights are the running average."""
+    backbone = registry.load("backbones", recipe.backbone)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.schedule.seed)
+        network = backbone.build(encoding, options, recipe.config)
+    identity = f"recipe {recipe.name} {recipe_sha256[:12]}, encoding {encoding} {sorted(options.items())}"
+    trainer = Trainer(network, recipe.schedule, recipe.ema, folder, identity)
+    if resume:
+        trainer.resume()
+    average = trainer.run(naming_loss(recipe), name)
+    facts = {
+        "backbone": recipe.backbone,
+        "encoding": encoding,
+        "options": options,
+        "config": recipe.config,
+        "scale": "micro",
+        "suite": recipe.tested_on,
+        "recipe": recipe.name,
+        "recipe_sha256": recipe_sha256,
+        "training_seed": recipe.schedule.seed,
+        "training_steps": recipe.schedule.steps,
+    }
+    return write_checkpoint(folder, name, average, facts, command(recipe.name, encoding, options))
+
+
+def naming_loss(recipe: Vit) -> Loss:
+    """Cross-entropy on randomly shifted, turned and stretched training images."""
+    images, labels = registry.load("suites", recipe.suite).images("train")
+    whole = normalise(np.repeat(images[..., None], 3, -1), configure(recipe.config))  # (N, C, H, W)
+    wanted = torch.from_numpy(labels)
+
+    def loss(network: nn.Module, rng: Generator) -> Tensor:
+        chosen = torch.randint(len(whole), (recipe.schedule.batch,), generator=rng)
+        return F.cross_entropy(network(jitter(whole[chosen], rng)), wanted[chosen], label_smoothing=recipe.smoothing)
+
+    return loss

@@ -1,0 +1,318 @@
+"""DeiT: structure and numbers against timm's, published names, the class token, folding, and the micro training."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from harope_bench import catalogue, registry
+from harope_bench.backbones import deit
+from harope_bench.errors import OptionError, PlanMismatch, WeightsError
+from harope_bench.records import Checkpoint, Settings
+from harope_bench.store import fit, load_weights
+from harope_bench.training.recipe import Vit, read_recipe
+from harope_bench.training.run import run
+
+SMALL = {"hidden": 64, "depth": 3, "heads": 4, "size": 64}
+COLUMN_FIRST = {"base": 100.0, "axis_order": "column-first"}
+CHOICES: dict[str, dict[str, Any]] = {
+    "ape": {"form": "learned"},
+    "rope-axial": COLUMN_FIRST,
+    "rope-mixed": {},
+    "string": COLUMN_FIRST,
+    "harope": COLUMN_FIRST,
+}
+BASE = {"hidden": 768, "depth": 12, "heads": 12}
+LARGE = {"hidden": 1024, "depth": 24, "heads": 16}
+
+
+def build(encoding: str, config: dict[str, Any] = SMALL, options: dict[str, Any] | None = None) -> deit.DeiT:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return registry.load("backbones", "deit").build(encoding, CHOICES[encoding] if options is None else options, config).eval()
+
+
+def noisy(network: nn.Module, spread: float = 0.1) -> Any:
+    rng = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(spread * torch.randn(parameter.shape, generator=rng))
+    return network.eval()
+
+
+def images(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+def record(encoding: str, config: dict[str, Any] = SMALL) -> Checkpoint:
+    return Checkpoint(
+        name="t", backbone="deit", encoding=encoding, options=CHOICES[encoding], config=config, weights="t.pt", sha256="0" * 64, source="t"
+    )
+
+
+# ------------------------------------------------------------------------------------------------- timm
+
+
+TIMM = {
+    "ape": "deit3_base_patch16_224",
+    "rope-axial": "vit_base_patch16_rope_224",
+    "rope-mixed": "vit_base_patch16_rope_mixed_224",
+}
+
+
+@pytest.mark.parametrize("encoding", list(TIMM))
+@pytest.mark.parametrize("side", [(64, 64), (64, 96)])
+def test_logits_equal_timms_on_the_same_weights(encoding: str, side: tuple[int, int]) -> None:
+    """timm's DeiT-III and its copies of rope-vit are written by others; a table is not enlarged as timm does, so APE is square here."""
+    timm = pytest.importorskip("timm")
+    if encoding == "ape" and side[0] != side[1]:
+        pytest.skip("timm's own table has the grid of the image")
+    theirs = noisy(timm.create_model(TIMM[encoding], pretrained=False, embed_dim=64, depth=3, num_heads=4, img_size=side))
+    ours = registry.load("backbones", "deit").load(record(encoding), theirs.state_dict()).eval()
+    x = images(2, 3, *side)
+    with torch.inference_mode():
+        wanted, found = theirs(x), ours(x)
+    assert wanted.abs().max() > 0.5
+    assert (wanted - found).abs().max() < 1e-5  # float32 sums of three layers in another order
+
+
+@pytest.mark.parametrize("wrong", [{"base": 10000.0, "axis_order": "column-first"}, {"base": 100.0, "axis_order": "row-first"}])
+def test_the_comparison_with_timm_sees_base_and_order(wrong: dict[str, Any]) -> None:
+    timm = pytest.importorskip("timm")
+    theirs = noisy(timm.create_model(TIMM["rope-axial"], pretrained=False, embed_dim=64, depth=3, num_heads=4, img_size=64))
+    ours = registry.load("backbones", "deit").load(record("rope-axial").model_copy(update={"options": wrong}), theirs.state_dict()).eval()
+    x = images(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert (theirs(x) - ours(x)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("config", "name"), [(BASE, "deit3_base_patch16_224"), (LARGE, "deit3_large_patch16_224")])
+def test_full_sizes_have_every_parameter_of_timms(config: dict[str, int], name: str) -> None:
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        theirs, ours = timm.create_model(name, pretrained=False), registry.load("backbones", "deit").build("ape", CHOICES["ape"], config)
+    wanted = {k: tuple(v.shape) for k, v in deit.translated(theirs.state_dict()).items()}
+    assert {k: tuple(v.shape) for k, v in ours.state_dict().items()} == wanted
+
+
+@pytest.mark.parametrize(
+    ("config", "ape", "mixed", "harope"), [(BASE, 150_528, 12 * 768, 12 * 99_072), (LARGE, 200_704, 24 * 1024, 24 * 132_096)]
+)
+def test_an_encodings_parameters_are_those_of_the_paper(config: dict[str, int], ape: int, mixed: int, harope: int) -> None:
+    """Counted by hand: N D; L H d; L H (2 d^2 + d)."""
+    with torch.device("meta"):
+        found = [sum(p.numel() for p in build(e, config).encoding.parameters()) for e in ("ape", "rope-axial", "rope-mixed", "harope")]
+    assert found == [ape, 0, mixed, harope]
+
+
+# --------------------------------------------------------------------------------------- published files
+
+
+def published(encoding: str) -> dict[str, Tensor]:
+    """A state dict under the names of facebookresearch/deit and naver-ai/rope-vit, with the coordinates the latter saves."""
+    state = noisy(build(encoding)).state_dict()
+    names = {"encoding.table": "pos_embed", "encoding.freqs": "freqs"}
+    state = {names.get(k, k): v for k, v in state.items()}
+    if encoding == "rope-mixed":
+        t = torch.arange(16.0)
+        state |= {"freqs_t_x": t % 4, "freqs_t_y": torch.div(t, 4, rounding_mode="floor")}
+    return state
+
+
+@pytest.mark.parametrize(("encoding", "told"), [("ape", "ape"), ("rope-mixed", "rope-mixed"), ("rope-axial", None)])
+def test_a_published_file_tells_its_encoding_and_sizes(encoding: str, told: str | None) -> None:
+    clue = registry.load("backbones", "deit").recognise(published(encoding))
+    assert clue.encoding == told
+    size = {} if told is None else {"size": 64}
+    assert clue.config == {"hidden": 64, "channels": 3, "patch": 16, "classes": 1000, "depth": 3, **size}
+
+
+def test_a_published_file_registers_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import save_file
+
+    monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
+    save_file(published("rope-mixed"), tmp_path / "w.safetensors")
+    catalogue.register("mine", tmp_path / "w.safetensors", {"config": {"heads": 4}, "suite": "imagenet-val"})
+    found = catalogue.checkpoint("mine")
+    assert (found.encoding, found.sampler, found.steps, found.config["size"]) == ("rope-mixed", None, None, 64)
+    reader = catalogue.open_drawer(found, Settings(resolution=64, tile=2))
+    assert reader.classify(np.zeros((2, 64, 64, 3), dtype=np.uint8)).shape == (2, 1000)
+
+
+def test_every_key_is_accounted_for() -> None:
+    load = registry.load("backbones", "deit").load
+    state = published("rope-mixed")
+    with pytest.raises(WeightsError, match="freqs_t_y"):  # not the plain grid, so not left out in silence
+        load(record("rope-mixed"), {**state, "freqs_t_y": state["freqs_t_y"] + 1})
+    with pytest.raises(WeightsError, match="head_dist"):
+        load(record("rope-mixed"), {**state, "head_dist.weight": torch.zeros(2, 2)})
+    with pytest.raises(WeightsError, match=r"missing blocks\.2\.gamma_2"):
+        load(record("rope-mixed"), {k: v for k, v in state.items() if k != "blocks.2.gamma_2"})
+    with pytest.raises(WeightsError, match="at once"):
+        load(record("rope-mixed"), {**state, "pos_embed": torch.zeros(1, 16, 64)})
+    with pytest.raises(WeightsError, match=r"mis-shaped encoding\.table"):  # the first DeiT's table has a row for the class token
+        load(record("ape"), {**published("ape"), "pos_embed": torch.zeros(1, 17, 64)})
+
+
+# ------------------------------------------------------------------------------------------- class token
+
+
+def reads_alike_when_shuffled(network: deit.DeiT, seed: int = 0) -> float:
+    """How far logits move when the patches of an image change places."""
+    x = images(2, 3, 64, 64)
+    patches = x.unfold(2, 16, 16).unfold(3, 16, 16).flatten(2, 3)  # (B, C, 16, 16, 16)
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(seed))
+    moved = patches[:, :, order].unflatten(2, (4, 4)).permute(0, 1, 2, 4, 3, 5).reshape(x.shape)
+    with torch.inference_mode():
+        return float((network(x) - network(moved)).abs().max())
+
+
+@pytest.mark.parametrize("encoding", list(CHOICES))
+def test_the_network_sees_where_patches_are(encoding: str) -> None:
+    assert reads_alike_when_shuffled(noisy(build(encoding))) > 1e-3
+
+
+@pytest.mark.parametrize("encoding", list(CHOICES))
+def test_the_class_token_is_not_turned_and_gets_no_table(encoding: str) -> None:
+    network = noisy(build(encoding))
+    places: list[Tensor] = []
+    turned, embedded = network.encoding.turned, network.encoding.embed
+    seen: dict[str, Any] = {}
+
+    def watch(q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        places.append(positions)
+        after = turned(q, k, positions, layer)
+        assert torch.equal(after[0][:, :, 0], q[:, :, 0]) and torch.equal(after[1][:, :, 0], k[:, :, 0])
+        return after
+
+    def count(tokens: Tensor, positions: Tensor) -> Tensor:
+        seen["tokens"] = tokens.shape[1]
+        return embedded(tokens, positions)
+
+    network.encoding.turned, network.encoding.embed = watch, count  # type: ignore[method-assign]
+    with torch.inference_mode():
+        network(images(1, 3, 64, 64))
+    assert seen["tokens"] == 16
+    assert all(len(p) == 17 and torch.equal(p[0], torch.zeros(2)) for p in places)
+
+
+@pytest.mark.parametrize("encoding", ["string", "harope"])
+def test_matrices_fold_because_they_act_on_the_class_token_too(encoding: str) -> None:
+    """Folded by hand into the rows of each head; the wrong fold beside it leaves the class token out and is seen."""
+    network, x = noisy(build(encoding)), images(2, 3, 64, 64)
+    with torch.inference_mode():
+        wanted = network(x)
+        for layer, block in enumerate(network.blocks):
+            pair = network.encoding.matrices(layer)
+            for part, matrix in enumerate((pair.q, pair.k)):
+                for head in range(4):
+                    rows = slice(64 * part + 16 * head, 64 * part + 16 * (head + 1))
+                    m = matrix[head % len(matrix)]
+                    block.attn.qkv.weight[rows] = m @ block.attn.qkv.weight[rows]
+                    block.attn.qkv.bias[rows] = m @ block.attn.qkv.bias[rows]
+        unfolded, network.encoding = network.encoding, network.encoding.plain()
+        assert (network(x) - wanted).abs().max() < 1e-4 * wanted.abs().max()
+        network.encoding = unfolded
+        assert (network(x) - wanted).abs().max() > 1e-3
+
+
+def test_another_resolution_enlarges_a_learned_table_and_extends_rotations() -> None:
+    for encoding in CHOICES:
+        network = noisy(build(encoding))
+        with torch.inference_mode():
+            assert network(images(1, 3, 96, 128)).isfinite().all()
+
+
+# --------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({**SMALL, "heads": 5}, "does not divide into 5 heads"),
+        ({**SMALL, "hidden": 40, "heads": 4}, "head size divisible by 4, found 10"),
+        ({**SMALL, "size": 60}, "does not divide into patches of 16"),
+        ({**SMALL, "channels": 2}, "channels"),
+        ({**SMALL, "deep": 2}, "deep"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_in_one_line(config: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionError, match=told) as caught:
+        build("rope-axial", config)
+    assert "\n" not in str(caught.value)
+
+
+def test_heads_are_of_64_channels_unless_said() -> None:
+    assert deit.configure({"hidden": 1024, "depth": 24}).heads == 16
+    assert deit.configure({"hidden": 128, "depth": 1, "heads": 4}).heads == 4
+
+
+def test_pixels_are_normalised_by_the_networks_numbers() -> None:
+    white = np.full((1, 2, 2, 3), 255, dtype=np.uint8)
+    rgb = deit.normalise(white, deit.configure({"hidden": 64, "depth": 1}))
+    for channel, (mean, deviation) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
+        assert math.isclose(float(rgb[0, channel, 0, 0]), (1 - mean) / deviation, rel_tol=1e-6)
+    grey = deit.normalise(white, deit.configure({"hidden": 64, "depth": 1, "channels": 1, "normalised": "half"}))
+    assert grey.shape == (1, 1, 2, 2) and torch.equal(grey, torch.ones(1, 1, 2, 2))
+
+
+# ---------------------------------------------------------------------------------------------- training
+
+
+def quick(folder: Path, steps: int = 4, snapshot: int = 2) -> Path:
+    text = (registry.PACKAGE / "training/recipes/digits-deit.toml").read_text()
+    for line, value in (("steps", steps), ("batch", 8), ("warmup", 1), ("snapshot", snapshot), ("hidden", 16), ("depth", 1)):
+        text = "\n".join(f"{line} = {value}" if row.startswith(f"{line} = ") else row for row in text.split("\n"))
+    path = folder / "quick.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", ["digits-deit", "digits-deit-large"])
+def test_the_shipped_recipes_build_every_encoding_of_the_table(name: str) -> None:
+    recipe, _ = read_recipe(name)
+    assert isinstance(recipe, Vit)
+    for encoding in CHOICES:
+        assert build(encoding, recipe.config)(images(1, 1, 28, 28)).shape == (1, 10)
+    registry.find("suites", recipe.suite), registry.find("suites", recipe.tested_on)
+
+
+def test_a_training_leaves_a_checkpoint_that_registers_and_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
+    path = str(quick(tmp_path))
+    run(path, "rope-mixed", {}, "straight", tmp_path / "a", True)
+    calls = {"left": 3}
+    whole = deit.DeiT.forward
+
+    def stops(self: deit.DeiT, x: Tensor) -> Tensor:
+        calls["left"] -= 1
+        if calls["left"] < 0:
+            raise KeyboardInterrupt
+        return whole(self, x)
+
+    monkeypatch.setattr(deit.DeiT, "forward", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, "rope-mixed", {}, "straight", tmp_path / "b", True)
+    monkeypatch.setattr(deit.DeiT, "forward", whole)
+    run(path, "rope-mixed", {}, "straight", tmp_path / "b", True)
+    for name in ("straight.safetensors", "straight.toml", "log.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    with pytest.raises(PlanMismatch, match="encoding rope-mixed"):
+        run(path, "rope-axial", {}, "other", tmp_path / "b", True)
+    catalogue.register("straight", tmp_path / "a/straight.safetensors", {})
+    found = catalogue.checkpoint("straight")
+    assert (found.backbone, found.encoding, found.suite, found.scale) == ("deit", "rope-mixed", "digits-held-out", "micro")
+    assert (found.sampler, found.training_steps) == (None, 4)
+    assert all(v.dtype == torch.float16 for v in load_weights(catalogue.weights_path(found)).values())
+    fit(build("rope-mixed", dict(found.config)), load_weights(catalogue.weights_path(found)), "straight")
+
+
+def test_a_recipe_of_a_classifier_needs_an_encoding(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="add --encoding"):
+        run(str(quick(tmp_path)), None, {}, None, tmp_path / "a", True)

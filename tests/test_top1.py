@@ -1,0 +1,364 @@
+"""Top-1: the count, its interval, the real pictures, runs that resume, and everything that reads them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from safetensors.torch import save_file
+
+from harope_bench import catalogue, classify, registry
+from harope_bench.classify import Wanted, reading_plan
+from harope_bench.cli import main
+from harope_bench.errors import OptionError, PlanMismatch, SampleError, ShapeError
+from harope_bench.evaluators.base import Observations
+from harope_bench.evaluators.top1 import PLUGIN
+from harope_bench.generate import make_plan
+from harope_bench.leaderboards.board import build, collect, load_table
+from harope_bench.pairing import contrast
+from harope_bench.records import Measurement
+from harope_bench.reproduce import reproduce
+from harope_bench.suites._pictures import fitted
+from harope_bench.testing import check_evaluator
+from harope_bench.verify import verify
+
+MICRO = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10, "normalised": "half"}
+WIDE = {"hidden": 16, "depth": 1, "heads": 2, "patch": 16, "size": 32}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("HAROPE_BENCH_IMAGENET_VAL", raising=False)
+    return tmp_path / "home"
+
+
+def registered(folder: Path, name: str, config: dict[str, Any] = MICRO, seed: int = 0, encoding: str = "rope-axial", **said: Any) -> str:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = registry.load("backbones", "deit").build(encoding, {}, config)
+        state = {k: v + 0.3 * torch.randn_like(v) for k, v in network.state_dict().items()}
+    save_file(state, folder / f"{name}.safetensors")
+    facts = {"encoding": encoding, "config": config, "suite": "digits-held-out", "scale": "micro", **said}
+    catalogue.register(name, folder / f"{name}.safetensors", facts)
+    return name
+
+
+def observations(n: int = 40, failed: int = 0, seed: int = 0) -> Observations:
+    rng = np.random.default_rng(seed)
+    ranked = np.argsort(rng.random((n, 10)), axis=1)[:, :5]
+    return Observations(np.arange(n), rng.integers(0, 10, n), {"ranked": ranked}, failed)
+
+
+# ------------------------------------------------------------------------------------------------- rule
+
+
+def test_top1_keeps_its_promises() -> None:
+    check_evaluator("top1", observations(failed=2), {})
+
+
+def test_top1_counts_first_answers_and_top5_any_of_five() -> None:
+    ranked = np.array([[3, 1, 2, 4, 5], [1, 3, 2, 4, 5], [1, 2, 4, 5, 3], [1, 2, 4, 5, 6]])
+    score = PLUGIN.score(Observations(np.arange(4), np.full(4, 3), {"ranked": ranked}, failed=1), {})
+    top1, top5 = score.measurements
+    assert (top1.value, top5.value) == (25.0, 75.0)
+    assert (top1.n_asked, top1.n_scored, top1.n_failed) == (5, 4, 1)
+    assert score.per_sample["top1"].tolist() == [100, 0, 0, 0] and score.per_sample["top5"].tolist() == [100, 100, 100, 0]
+    assert score.warnings == ("top1: 1 of 5 pictures failed; accuracy is over the other 4",)
+
+
+def test_top1_equals_sklearns_and_its_interval_is_wilsons() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(5)
+    logits, labels = rng.normal(size=(300, 10)), rng.integers(0, 10, 300)
+    ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    for m, k in zip(PLUGIN.score(Observations(np.arange(300), labels, {"ranked": ranked}), {}).measurements, (1, 5), strict=True):
+        share = metrics.top_k_accuracy_score(labels, logits, k=k)
+        assert m.value == pytest.approx(100 * share, abs=1e-12)
+        z, p, n = 1.959963984540054, share, 300  # Wilson 1927, written out
+        middle, half = (p + z * z / 2 / n) / (1 + z * z / n), z / (1 + z * z / n) * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5
+        assert (m.low, m.high) == (pytest.approx(100 * (middle - half)), pytest.approx(100 * (middle + half)))
+
+
+def test_top1_refuses_what_does_not_fit() -> None:
+    seen = observations()
+    for bad in (seen._replace(labels=None), seen._replace(arrays={}), seen._replace(labels=np.zeros(3))):
+        with pytest.raises(ShapeError, match="ranked classes of each of 40"):
+            PLUGIN.score(bad, {})
+
+
+# --------------------------------------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("size", [(64, 48), (48, 64), (50, 50), (97, 33), (224, 300)])
+@pytest.mark.parametrize("ratio", [1.0, 0.875])
+def test_pictures_are_cut_as_torchvision_cuts_them(size: tuple[int, int], ratio: float) -> None:
+    transforms = pytest.importorskip("torchvision.transforms")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+    resize = transforms.Resize(int(32 / ratio), interpolation=transforms.InterpolationMode.BICUBIC)
+    wanted = np.asarray(transforms.CenterCrop(32)(resize(image)))
+    np.testing.assert_array_equal(fitted(image, 32, ratio), wanted)
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,000 class folders, one small picture each but for a few: grey, CMYK, a palette, a damaged file and an empty class."""
+    folder, rng = tmp_path_factory.mktemp("val"), np.random.default_rng(0)
+    for label in range(1000):
+        below = folder / f"n{label + 1440000:08d}"
+        below.mkdir()
+        path = below / f"ILSVRC2012_val_{(label * 7) % 1000 + 1:08d}.JPEG"
+        image = Image.fromarray(rng.integers(0, 256, (36, 40, 3), dtype=np.uint8))
+        if label == 3:
+            path.write_bytes(b"\xff\xd8 no picture")
+        elif label != 4:
+            image.convert({0: "L", 1: "CMYK"}.get(label, "RGB")).save(path, format="JPEG")
+    return folder
+
+
+def as_list(imagenet: Path, folder: Path) -> Path:
+    """The other layout: the same files in one folder, with val.txt."""
+    lines = []
+    for label, kind in enumerate(sorted(imagenet.iterdir())):
+        for path in kind.iterdir():
+            os.link(path, folder / path.name)
+            lines.append(f"{path.name} {label}")
+    (folder / "val.txt").write_text("\n".join(sorted(lines)) + "\n")
+    return folder
+
+
+def test_both_layouts_are_the_same_pictures_in_the_same_order(imagenet: Path, tmp_path: Path) -> None:
+    suite = registry.load("suites", "imagenet-val")
+    folders, flat = suite.pictures(imagenet, None), suite.pictures(as_list(imagenet, tmp_path), None)
+    assert folders.names == flat.names == sorted(folders.names) and folders.labels == flat.labels
+    assert len(folders.names) == 999 and not folders.whole
+    assert folders.labels[:2] == [0, 143]  # file 2 is of the class with 7 label = 1 modulo 1,000
+
+
+def test_an_environment_variable_names_the_folder(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAROPE_BENCH_IMAGENET_VAL", str(imagenet))
+    assert len(registry.load("suites", "imagenet-val").pictures(None, None).names) == 999
+
+
+def refused(folder: Path | None, told: str, labels: Path | None = None) -> None:
+    with pytest.raises(OptionError, match=told) as caught:
+        registry.load("suites", "imagenet-val").pictures(folder, labels)
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
+    refused(None, "give --images FOLDER or set HAROPE_BENCH_IMAGENET_VAL")
+    refused(tmp_path / "none", "is no folder")
+    refused(tmp_path, "val.txt is not there")
+    (tmp_path / "n01440764").mkdir()
+    refused(tmp_path, "holds 1 class folders, wanted 1,000")
+    (tmp_path / "tench").mkdir()
+    refused(tmp_path, "holds the folder tench, wanted wnids")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("490\n361\n", "counts classes in another order"),
+        ("a.JPEG 1000\n", "index below 1,000"),
+        ("../a.JPEG 3\n", "wanted 'name index'"),
+        ("a.JPEG\n", "wanted 'name index'"),
+        ("\n", "holds no line"),
+        ("a.JPEG 3\n", "holds none of the 1 pictures"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "list.txt").write_text(text)
+    refused(tmp_path, told, tmp_path / "list.txt")
+
+
+# -------------------------------------------------------------------------------------------------- runs
+
+
+def test_a_classifier_is_scored_on_pictures_and_damaged_ones_are_counted(imagenet: Path, tmp_path: Path) -> None:
+    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    plan = reading_plan("wide", None, {"resolution": 32})
+    (scored,) = classify.classify(plan, tmp_path / "run", Wanted(place=imagenet))
+    top1 = scored.result.measured("top1")
+    assert top1 is not None and (top1.n_asked, top1.n_scored, top1.n_failed) == (999, 998, 1)
+    assert scored.result.judge.judge_class == "substitute"  # 999 pictures are not the validation set
+    damaged = next(
+        i for i, name in enumerate(registry.load("suites", "imagenet-val").pictures(imagenet, None).names) if name.endswith("0022.JPEG")
+    )
+    assert scored.result.warnings[0].startswith(f"picture {damaged} failed: ILSVRC2012_val_00000022.JPEG is not a readable picture")
+    assert verify(tmp_path / "run", 3, 0, images=imagenet).wrong == []
+
+
+def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None:
+    """Against a loop without shards or tiles."""
+    plan = reading_plan(registered(tmp_path, "tiny"), None, {})
+    (scored,) = classify.classify(plan, tmp_path / "run", Wanted(count=300))
+    network = registry.load("backbones", "deit").load(plan.checkpoint, catalogue.load_weights(tmp_path / "tiny.safetensors")).eval()
+    images, labels = registry.load("suites", "digits").images("held-out")
+    x = torch.from_numpy(images[:300]).float()[:, None] / 127.5 - 1
+    with torch.inference_mode():
+        predicted = network(x).argmax(1).numpy()
+    hits = predicted == labels[:300]
+    rows = np.load(tmp_path / "run/results/top1.npz")
+    assert rows["top1"].tolist() == (100 * hits).tolist()
+    top1 = scored.result.measured("top1")
+    assert top1 is not None and top1.value == pytest.approx(100 * hits.mean(), abs=1e-12) and 0 < hits.sum() < 300
+
+
+def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = reading_plan(registered(tmp_path, "tiny"), None, {})
+    classify.classify(plan, tmp_path / "straight", Wanted())
+    named, calls = classify._named, []
+
+    def dies(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return named(*arguments)
+
+    monkeypatch.setattr(classify, "_named", dies)
+    with pytest.raises(KeyboardInterrupt):
+        classify.classify(plan, tmp_path / "killed", Wanted())
+    (scored,) = classify.classify(plan, tmp_path / "killed", Wanted())
+    assert len(calls) == 5  # two shards, the kill, and the two that were missing
+    assert scored.fresh
+    for path in sorted((tmp_path / "straight").rglob("*.npz")):
+        assert path.read_bytes() == (tmp_path / "killed" / path.relative_to(tmp_path / "straight")).read_bytes()
+    (again,) = classify.classify(plan, tmp_path / "killed", Wanted())
+    assert not again.fresh and len(calls) == 5
+
+
+def test_a_folder_takes_no_other_crop_count_or_pictures(imagenet: Path, tmp_path: Path) -> None:
+    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    plan = reading_plan("wide", None, {"resolution": 32})
+    classify.classify(plan, tmp_path / "run", Wanted(place=imagenet, count=50))
+    with pytest.raises(PlanMismatch, match="another crop"):
+        classify.classify(plan, tmp_path / "run", Wanted(place=imagenet, count=50, crop_ratio=0.875))
+    with pytest.raises(OptionError, match="--count 20 would score a part"):
+        classify.classify(plan, tmp_path / "run", Wanted(place=imagenet, count=20))
+    with pytest.raises(OptionError, match="999 pictures here, --count asks for 2,000"):
+        classify.classify(plan, tmp_path / "run", Wanted(place=imagenet, count=2000))
+    with pytest.raises(PlanMismatch, match="resolution"):
+        classify.classify(reading_plan("wide", None, {"resolution": 48}), tmp_path / "run", Wanted(place=imagenet))
+    with pytest.raises(SampleError, match="run eval without --rescore"):
+        classify.classify(plan, tmp_path / "fresh", Wanted(place=imagenet, count=50, rescore=True))
+
+
+def test_what_does_not_go_together_is_refused_in_one_line(tmp_path: Path) -> None:
+    registered(tmp_path, "tiny")
+    for call, told in (
+        (lambda: reading_plan("digits-harope", "digits-held-out", {}), "draws pictures, it names none"),
+        (lambda: reading_plan("tiny", "digits", {}), "has none to name"),
+        (lambda: reading_plan("tiny", "imagenet-val", {}), "knows 10 classes"),
+        (lambda: reading_plan("tiny", None, {"steps": 3}), "takes no --steps"),
+        (lambda: reading_plan("tiny", None, {"resolution": 30}), "does not divide into patches of 7"),
+        (lambda: make_plan("tiny", "digits", {}), "it draws none"),
+        (lambda: make_plan("digits-harope", "digits-held-out", {}), "pictures to be named"),
+        (lambda: classify.classify(reading_plan("tiny", None, {}), tmp_path / "r", Wanted(), ["fidelity"]), "scored by top1"),
+        (lambda: classify.classify(reading_plan("tiny", None, {}), tmp_path / "r", Wanted(place=tmp_path)), "brings its own"),
+    ):
+        with pytest.raises(OptionError, match=told) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["prediction", "row", "measurement", "label"])
+def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
+    plan = reading_plan(registered(tmp_path, "tiny"), None, {})
+    run = tmp_path / "run"
+    classify.classify(plan, run, Wanted(count=60))
+    assert verify(run, 2, 0).wrong == []
+    shard, result = run / "observations/tiny/00000.npz", run / "results/top1.json"
+    target = {"prediction": shard, "row": run / "results/top1.npz"}.get(what, result)
+    if target is result:
+        facts = json.loads(result.read_text())
+        if what == "measurement":
+            facts["measurements"][0]["value"] += 0.5
+        else:
+            facts["reference_sha256"] = "0" * 64
+        result.write_text(json.dumps(facts))
+    else:
+        arrays = dict(np.load(target))
+        name = "ranked" if what == "prediction" else "top1"
+        arrays[name] = arrays[name][::-1].copy()
+        np.savez(target, **arrays)
+    assert verify(run, 0, 0).wrong
+
+
+# ----------------------------------------------------------------------------------- those who read results
+
+
+def test_two_classifiers_are_compared_picture_by_picture(tmp_path: Path) -> None:
+    for seed, name in enumerate(("one", "two")):
+        classify.classify(reading_plan(registered(tmp_path, name, seed=seed), None, {}), tmp_path / "runs" / name, Wanted())
+    old, new = collect(tmp_path / "runs")
+    found = contrast("top1", "higher", old, new)
+    rows = [np.load(item.path.with_suffix(".npz"))["top1"] > 0 for item in (old, new)]
+    assert (found.paired, found.test) == (True, "McNemar, exact")
+    assert (found.wins, found.losses) == (int((rows[1] & ~rows[0]).sum()), int((rows[0] & ~rows[1]).sum()))
+    assert found.delta == pytest.approx(100 * (rows[1].mean() - rows[0].mean()))
+    d = 100.0 * rows[1] - 100.0 * rows[0]
+    assert found.se == pytest.approx(d.std(ddof=1) / 1000**0.5)  # in percent, as the values are
+
+
+def test_a_run_of_the_papers_size_finds_its_row(tmp_path: Path) -> None:
+    """Facts alone: a network of DeiT-B's width on the paper's suite stands in the row of its encoding."""
+    registered(tmp_path, "tiny")
+    classify.classify(reading_plan("tiny", None, {}), tmp_path / "runs/a", Wanted(count=50))
+    path = tmp_path / "runs/a/results/top1.json"
+    facts = json.loads(path.read_text())
+    facts["scale"] = facts["plan"]["checkpoint"]["scale"] = "paper"
+    facts["judge"]["judge_class"] = "official"
+    facts["plan"]["suite"], facts["plan"]["checkpoint"]["config"]["hidden"] = "imagenet-val", 1024
+    path.write_text(json.dumps(facts))
+    board = build(load_table("1"), collect(tmp_path / "runs"))
+    cells = {key for key, cell in board.cells.items() if cell.measured is not None}
+    assert cells == {("l-axial", "top1")}
+    assert board.cells["l-axial", "top1"].verdict == "not comparable (50 against 50,000 images)"
+
+
+def test_table_1_is_reproduced_at_micro_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import harope_bench.reproduce as conductor
+
+    shipped = set(registry.names("checkpoints"))
+    rows = [row.micro for row in load_table("1").rows]
+    assert len(rows) == 10 and all(rows)
+    for seed, row in enumerate(load_table("1").rows):
+        if row.micro not in shipped:
+            registered(tmp_path, str(row.micro), seed=seed, encoding=str(row.encoding))
+    done = reproduce(["1"], "micro", 100, tmp_path / "out", "cpu", 0)
+    assert (done.rows, done.drawn, done.scored) == (10, 0, 10)
+    board = build(load_table("1"), collect(tmp_path / "out"))
+    assert board.scale == "micro" and all(cell.measured is not None for cell in board.cells.values())
+    assert {cell.verdict for cell in board.cells.values()} == {"not comparable (micro)"}
+    assert conductor.reproduce(["1"], "micro", 100, tmp_path / "out", "cpu", 0).scored == 0
+    assert "DeiT-Large" in (tmp_path / "out/table1.md").read_text()
+    assert (tmp_path / "out/report.html").is_file()
+
+
+def run_verb(*arguments: Any, exit_code: int = 0) -> Any:
+    found = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert found.exit_code == exit_code, found.output + found.stderr
+    return found
+
+
+def test_the_verbs_name_verify_and_report_a_classifiers_run(tmp_path: Path) -> None:
+    registered(tmp_path, "tiny")
+    out = run_verb("eval", "tiny", "--suite", "digits-held-out", "--with", "top1", "--count", 60, "--out", tmp_path / "runs/r").stdout
+    assert "top1" in out and "60 of 60 images, Wilson" in out
+    again = json.loads(run_verb("eval", tmp_path / "runs/r", "--json").stdout)
+    assert [r["fresh"] for r in again["results"]] == [False]
+    assert Measurement.model_validate(again["results"][0]["result"]["measurements"][0]).interval == "Wilson"
+    assert "2 pictures named again" in run_verb("verify", tmp_path / "runs/r", "--redraw", 2).stdout
+    assert "names pictures, it draws none" in run_verb("generate", "tiny", "--out", tmp_path / "x", exit_code=1).stderr
+    assert "--steps" in run_verb("eval", "tiny", "--steps", 3, "--out", tmp_path / "y", exit_code=1).stderr
+    assert "--reference means nothing" in run_verb("eval", "tiny", "--reference", "a.npz", "--out", tmp_path / "y", exit_code=1).stderr
+    assert "--images means nothing" in run_verb("eval", "digits-ape", "--images", tmp_path, "--out", tmp_path / "y", exit_code=1).stderr
+    run_verb("report", "--runs", tmp_path / "runs", "--out", tmp_path / "report.html")
