@@ -40,7 +40,7 @@ KINDS: Mapping[str, Kind] = {
     "tables": Kind("leaderboards/paper", ".toml", "harope_bench.tables"),
     "recipes": Kind("training/recipes", ".toml"),
 }
-SHARED = {"base", "clues", "flags", "matrices", "scaling"}  # stems in a room that are not a thing of it
+SHARED = {"base", "clues", "flags", "lora", "matrices", "pipelines", "scaling"}  # stems in a room that are not a thing of it
 
 
 @dataclass(frozen=True)

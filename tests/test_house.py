@@ -30,7 +30,7 @@ PACKAGE = "harope_bench"
 LAYERS: list[set[str]] = [
     {"errors", "tomlfile"},
     {"records", "store", "device"},
-    {"registry", "provenance", "adm", "metrics", "statistics"},
+    {"registry", "provenance", "adm", "metrics", "statistics", "adapters"},
     {"samples", "intervals", "catalogue", "contamination"},
     {"encodings", "pairing"},
     {"samplers", "suites", "judges", "evaluators"},
@@ -56,7 +56,7 @@ CONDUCTORS = {"generate", "observe", "evaluate", "verify", "reproduce", "catalog
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "metrics", "samples", "statistics", "evaluators", "leaderboards", "reports",
-    "intervals", "pairing", "compare", "gate", "contamination",
+    "intervals", "pairing", "compare", "gate", "contamination", "adapters",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",

@@ -74,7 +74,7 @@ def doctor(json_: bool) -> None:
 
 @click.command()
 @click.argument("name")
-@click.option("--weights", type=click.Path(path_type=Path), required=True, help=".safetensors, or a torch file of a bare state dict.")
+@click.option("--weights", type=click.Path(path_type=Path), required=True, help="Weights file, adapter folder, or pipeline folder.")
 @click.option("--backbone", help="Backbone; found from the keys if left out.")
 @click.option("--encoding", help="Encoding; found from the keys or the file's note where they tell.")
 @click.option("--option", "options", type=KeyValue(), multiple=True, help="Option of the encoding, key=value.")
