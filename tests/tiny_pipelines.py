@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from harope_bench.records import Checkpoint, Request, Settings
 
 WORDS = ["a", "photo", "of", "red", "blue", "cat", "dog", "and", "the", "on"]
 VAE = {
@@ -149,3 +153,59 @@ def saved(folder: Path, kind: str, seed: int = 0, **sizes: Any) -> Path:
     """Such a pipeline's folder."""
     {"flux": flux, "sd3": sd3}[kind](seed, **sizes).save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+# ------------------------------------------------------------------------------------- what tests of both share
+
+
+class Prompts:
+    """A suite of prompts, registered by the fixture `prompts`."""
+
+    version, count, resolution = 1, 4, 64
+    title = "four prompts"
+    judges: dict[str, str] = {}
+    evaluators: tuple[str, ...] = ()
+
+    def requests(self, indices: Iterable[int]) -> list[Request]:
+        return [Request(index=i, prompt=f"a photo of a {('red', 'blue')[i % 2]} {('cat', 'dog')[i // 2 % 2]}") for i in indices]
+
+
+PLUGIN = Prompts()
+
+
+def register_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the suite `four-prompts` known, as an installed package would."""
+    point = metadata.EntryPoint("four-prompts", "tiny_pipelines", "harope_bench.suites")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == point.group else [])
+
+
+def settings(**facts: Any) -> Settings:
+    return Settings(**{"resolution": 64, "sampler": "flow", "steps": 2, "guidance": 3.5, "tile": 1, **facts})
+
+
+def checkpoint(backbone: str, encoding: str = "rope-axial", **facts: Any) -> Checkpoint:
+    given = {
+        "name": "trial",
+        "backbone": backbone,
+        "encoding": encoding,
+        "weights": "manifest.json",
+        "sha256": "0" * 64,
+        "source": "a test",
+    }
+    return Checkpoint(**{**given, "sampler": "flow", "steps": 2, "guidance": 3.5, **facts})
+
+
+def trained(network: Any, seed: int = 5, spread: float = 0.3) -> Any:
+    """The network with an encoding that is no longer the identity."""
+    stirred(network.encoding, seed, spread)
+    return network
+
+
+def outputs(network: Any, inputs: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return network(**inputs, return_dict=False)[0]
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Relative distance."""
+    return float((one - other).norm() / other.norm())

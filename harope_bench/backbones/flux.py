@@ -97,6 +97,12 @@ def locate(network: Positioned) -> Any:
     return see
 
 
+def clamped(scheduler: Any) -> Any:
+    """The scheduler with one time shift for every size, its largest."""
+    shift = scheduler.config.get("max_shift", 1.15)
+    return type(scheduler).from_config(scheduler.config, base_shift=shift, max_shift=shift)
+
+
 class FluxDrawer(PipelineDrawer):
     """Noise is packed as the pipeline packs its own."""
 
@@ -109,8 +115,7 @@ class FluxDrawer(PipelineDrawer):
         """One image (3, H, W) in [0, 1]; `mu_policy` clamp holds the time shift at that of the largest training size."""
         side = settings.resolution // (2 * self.pipe.vae_scale_factor)
         if settings.mu_policy == "clamp" and side**2 > self.pipe.scheduler.config.get("max_image_seq_len", 4096):
-            shift = self.pipe.scheduler.config.get("max_shift", 1.15)
-            self.pipe.scheduler = type(self.pipe.scheduler).from_config(self.pipe.scheduler.config, base_shift=shift, max_shift=shift)
+            self.pipe.scheduler = clamped(self.pipe.scheduler)
         return super().image(request, settings)
 
 

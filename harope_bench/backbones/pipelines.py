@@ -5,8 +5,7 @@ Nothing is downloaded. An image is drawn alone, so its bits do not depend on wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -137,18 +136,19 @@ def agree(network: nn.Module, change: Callable[[], None], trial: Callable[[], Ma
         raise WeightsError(f"{what} moved the output by {moved:.1e} of its size; use --config fold=false")
 
 
-@contextmanager
-def library() -> Iterator[Any]:
-    """diffusers, imported now; MissingExtra names the install."""
+def library() -> Any:
+    """diffusers, imported now and without its bars; MissingExtra names the install."""
     try:
         import diffusers
         import peft  # noqa: F401
-        import transformers  # noqa: F401
+        import transformers
     except ImportError as error:
         raise MissingExtra(
             f"text-to-image pipelines need diffusers, transformers and peft ({error}); pip install 'harope-bench[t2i]'"
         ) from error
-    yield diffusers
+    transformers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.disable_progress_bar()
+    return diffusers
 
 
 class PipelineDrawer:
@@ -239,8 +239,7 @@ class PipelineBackbone:
 
     def bare(self, config: Mapping[str, Any]) -> Any:
         """A freshly initialised transformer of the library, of that configuration."""
-        with library() as diffusers:
-            return getattr(diffusers, self.transformer).from_config(dict(config))
+        return getattr(library(), self.transformer).from_config(dict(config))
 
     def build(self, encoding: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> Positioned:
         """A freshly initialised network of the base's sizes; errors name the option or the field."""
@@ -322,14 +321,12 @@ class PipelineBackbone:
     def load(self, folder: Path, settings: Settings, **parts: Any) -> Any:
         """The pipeline of that folder in the asked dtype, from safetensors alone."""
         self.owned(folder)
-        with library() as diffusers:
-            try:
-                pipe = getattr(diffusers, self.pipeline).from_pretrained(
-                    folder, dtype=DTYPES[settings.dtype], local_files_only=True, use_safetensors=True, **parts
-                )
-            except (OSError, ValueError, KeyError) as error:
-                line = (str(error).splitlines() or [type(error).__name__])[0]
-                raise WeightsError(f"{folder} does not load as a {self.pipeline}: {line}; copy the base again") from error
+        kind = getattr(library(), self.pipeline)
+        try:
+            pipe = kind.from_pretrained(folder, dtype=DTYPES[settings.dtype], local_files_only=True, use_safetensors=True, **parts)
+        except (OSError, ValueError, KeyError) as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise WeightsError(f"{folder} does not load as a {self.pipeline}: {line}; copy the base again") from error
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
@@ -366,8 +363,7 @@ class PipelineBackbone:
             base: folder or hub id of the base that the network was made from; the manifest keeps its name and its identity.
             training: facts of the training, kept as they are.
         """
-        with library() as diffusers:
-            kind = getattr(diffusers, self.pipeline)
+        kind = getattr(library(), self.pipeline)
         made = adapters.describe(adapters.base_folder(base), Path(base).name if Path(base).is_dir() else base)
         encoding = registry_name(network.encoding)
         options = network.encoding.options.model_dump(exclude_none=True)
