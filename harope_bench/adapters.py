@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from harope_bench.errors import MissingExtra, WeightsError
-from harope_bench.records import Name, Option, Record, fault
+from harope_bench.records import Checkpoint, Name, Option, Record, fault
 from harope_bench.store import check_hash, sha256_file
 
 MANIFEST, PIPELINE = "manifest.json", "model_index.json"
@@ -28,6 +28,7 @@ class Base(Record):
     """The model that an adapter belongs to. `config` is its transformer's, `weights_sha256` of the index or the one file."""
 
     id: str
+    revision: str | None = None
     config: dict[str, Any]
     weights_sha256: Hash | None = None
 
@@ -121,7 +122,8 @@ def part_config(folder: Path, part: str) -> dict[str, Any]:
 def describe(folder: Path, name: str) -> Base:
     """What a manifest records of the base in this folder."""
     parts = [file for file in (folder / "transformer" / INDEX, folder / "transformer" / SINGLE) if file.is_file()]
-    return Base(id=name, config=transformer_config(folder), weights_sha256=sha256_file(parts[0]) if parts else None)
+    revision = folder.name if folder.parent.name == "snapshots" else None  # how the local hub cache keeps commits
+    return Base(id=name, revision=revision, config=transformer_config(folder), weights_sha256=sha256_file(parts[0]) if parts else None)
 
 
 def check_base(wanted: Base, folder: Path) -> None:
@@ -137,6 +139,24 @@ def check_base(wanted: Base, folder: Path) -> None:
         raise WeightsError(
             f"the adapter was made for {wanted.id}, {folder} has the same sizes but other weights; --config base=FOLDER names its own base"
         )
+
+
+def matched(path: Path, checkpoint: Checkpoint, base: str, tokens: str) -> tuple[Manifest, Path]:
+    """The manifest and the base's folder; WeightsError unless they are those of the checkpoint and of each other."""
+    manifest, folder = read(path), base_folder(base)
+    known = (manifest.backbone, manifest.encoding, manifest.tokens)
+    if known != (checkpoint.backbone, checkpoint.encoding, tokens) or not manifest.options.items() <= checkpoint.options.items():
+        raise WeightsError(f"{path} is of {' '.join(known)} {manifest.options}, checkpoint {checkpoint.name} of another; register it again")
+    check_base(manifest.base, folder)
+    return manifest, folder
+
+
+def examine(path: Path, checkpoint: Checkpoint) -> None:
+    """WeightsError unless every file of the folder and the base are there and unaltered."""
+    manifest = read(path)
+    for name in manifest.files:
+        listed(path, manifest, name)
+    matched(path, checkpoint, str(checkpoint.config.get("base", manifest.base.id)), str(checkpoint.config.get("tokens", "all")))
 
 
 def pipeline_class(folder: Path) -> str:

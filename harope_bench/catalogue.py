@@ -75,8 +75,9 @@ def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
     if "encoding" not in facts:
         known = ", ".join(registry.names("encodings"))
         raise OptionError(f"the keys of {weights} do not tell the encoding; add --encoding, one of: {known}")
-    found = _record(name, weights, {"sampler": "flow", "steps": 50, "guidance": 1.0, **facts})
-    network = registry.load("backbones", found.backbone).build(found.encoding, found.options, found.config)
+    backbone = registry.load("backbones", facts["backbone"])
+    found = _record(name, weights, {"sampler": "flow", "steps": 50, "guidance": 1.0, **getattr(backbone, "defaults", {}), **facts})
+    network = backbone.build(found.encoding, found.options, found.config)
     fit(network, state, f"checkpoint {name}")
     return _write(found)
 

@@ -197,9 +197,10 @@ def adapted(base: Path, folder: Path, encoding: str = "harope", tokens: str = "a
     return network, BACKBONE.save(folder, network, str(base), {"dataset": "none", "steps": 4000})
 
 
-def opened(base: Path, manifest: Path, **facts: Any) -> Any:
+def opened(base: Path, manifest: Path, tokens: str = "all", **facts: Any) -> Any:
     read = adapters.read(manifest)
-    found = tiny.checkpoint("flux", read.encoding, options=read.options, config={"base": str(base), **facts})
+    config = {"base": str(base), "tokens": tokens, **facts}
+    found = tiny.checkpoint("flux", read.encoding, options=read.options, config=config)
     return BACKBONE.open_folder(found, manifest, tiny.settings())
 
 
@@ -277,6 +278,7 @@ def test_a_folder_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> No
         ({"lora": {**json.loads(good)["lora"], "rank": 8}}, "mis-shaped"),
         ({"lora": {**json.loads(good)["lora"], "targets": ["attn.to_q"]}}, "unexpected transformer."),
         ({"surprise": 1}, "surprise"),
+        ({"tokens": "image"}, "is of flux harope image .* register it again"),
     ]:
         spoil(manifest, **facts)
         with pytest.raises(WeightsError, match=said):
@@ -286,6 +288,22 @@ def test_a_folder_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> No
     with pytest.raises(WeightsError, match="has sha256"):
         opened(base, manifest)
     assert network.tokens == "all"
+
+
+def test_doctor_looks_into_the_folder_and_for_the_base(base: Path, tmp_path: Path) -> None:
+    from harope_bench.doctor import _checkpoints
+
+    _, manifest = adapted(base, tmp_path / "a")
+    (tmp_path / "base").symlink_to(base)
+    register("looked-at", manifest, {"config": {"base": str(tmp_path / "base")}})
+    state = lambda: next((f.state, f.detail) for f in _checkpoints() if f.name == "looked-at")  # noqa: E731
+    assert state() == ("ok", "paper, flux, harope")
+    (tmp_path / "base").unlink()
+    assert state()[0] == "broken"
+    assert "is no folder" in state()[1]
+    (tmp_path / "base").symlink_to(base)
+    (tmp_path / "a" / "lora.safetensors").unlink()
+    assert "is not there" in state()[1]
 
 
 def test_a_base_that_names_foreign_code_is_refused(base: Path, tmp_path: Path) -> None:
@@ -392,11 +410,12 @@ def test_a_request_without_prompt_is_refused_and_an_infinite_image_is_a_fault(ba
     assert drawer.draw(REDS[:1], tiny.settings()).faults == {0: "the network's output is not finite"}
 
 
-def test_low_precision_draws_nearly_the_same(base: Path) -> None:
-    drawer = plain_drawer(base)
-    full = drawer.draw(REDS[:1], tiny.settings()).images.astype(int)
-    found = checkpoint("drawer")
-    low = BACKBONE.open_folder(found, Path(found.weights), tiny.settings(dtype="bfloat16"))
+def test_low_precision_draws_nearly_the_same(base: Path, tmp_path: Path) -> None:
+    _, manifest = adapted(base, tmp_path / "a")
+    register("low", manifest, {"config": {"base": str(base)}})
+    found = checkpoint("low")
+    full = BACKBONE.open_folder(found, manifest, tiny.settings()).draw(REDS[:1], tiny.settings()).images.astype(int)
+    low = BACKBONE.open_folder(found, manifest, tiny.settings(dtype="bfloat16"))
     assert low.network.transformer.dtype == torch.bfloat16
     assert np.abs(low.draw(REDS[:1], tiny.settings(dtype="bfloat16")).images - full).mean() < 16
 

@@ -240,9 +240,8 @@ def test_the_base_alone_draws_what_the_library_draws(base: Path, pipe: Any) -> N
     assert (found.encoding, found.options, found.guidance) == ("ape", {"form": "sd3"}, 7.0)
     drawer = BACKBONE.open_folder(found, Path(found.weights), tiny.settings())
     image = drawer.draw(RED, tiny.settings()).images[0]
-    wanted = pipe(
-        RED[0].prompt, height=64, width=64, num_inference_steps=2, guidance_scale=3.5, latents=drawer.noise(0, tiny.settings()), output_type="np"
-    ).images[0]  # fmt: skip
+    given = {"height": 64, "width": 64, "num_inference_steps": 2, "guidance_scale": 3.5, "output_type": "np"}
+    wanted = pipe(RED[0].prompt, latents=drawer.noise(0, tiny.settings()), **given).images[0]
     assert np.abs(image.astype(int) - (255 * wanted).round().astype(int)).max() <= 1
 
 

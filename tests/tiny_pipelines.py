@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported: a missing file then fails at once
+
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path

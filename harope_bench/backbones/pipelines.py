@@ -288,29 +288,27 @@ class PipelineBackbone:
         with torch.random.fork_rng(devices=[]):
             network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
             fit(network, state, f"checkpoint {checkpoint.name}")
-            network.transformer.to(DTYPES[settings.dtype])
+            nn.Module.to(network.transformer, DTYPES[settings.dtype])  # the library's own warns of modules that it does not have
             pipe = self.load(adapters.base_folder(config.base), settings, transformer=network.transformer)
         return self.finish(pipe, network, config, settings)
 
     def open_folder(self, checkpoint: Checkpoint, path: Path, settings: Settings) -> PipelineDrawer:
         """The base with an adapter folder's LoRA and encoding, strictly loaded; `path` is its manifest, hash checked already."""
-        config, manifest = self.configure(checkpoint.config), adapters.read(path)
-        folder = adapters.base_folder(config.base)
-        adapters.check_base(manifest.base, folder)
+        config = self.configure(checkpoint.config)
+        manifest, folder = adapters.matched(path, checkpoint, config.base, config.tokens)
         with torch.random.fork_rng(devices=[]):
             pipe = self.load(folder, settings)
-            network = self.place(pipe.transformer, manifest.encoding, manifest.options, manifest.tokens)
+            network = self.place(pipe.transformer, checkpoint.encoding, checkpoint.options, config.tokens)
             lora.attach(network, path, manifest)
         return self.finish(pipe, network, config, settings)
 
     def check_folder(self, checkpoint: Checkpoint, path: Path) -> None:
         """WeightsError unless base and adapter fit together; compares names and shapes without making the base."""
-        config, manifest = self.configure(checkpoint.config), adapters.read(path)
-        folder = adapters.base_folder(config.base)
-        adapters.check_base(manifest.base, folder)
+        config = self.configure(checkpoint.config)
+        manifest, folder = adapters.matched(path, checkpoint, config.base, config.tokens)
         self.owned(folder)
         with torch.device("meta"):
-            network = self.place(self.bare(adapters.transformer_config(folder)), manifest.encoding, manifest.options, manifest.tokens)
+            network = self.place(self.bare(adapters.transformer_config(folder)), checkpoint.encoding, checkpoint.options, config.tokens)
             lora.attach(network, path, manifest)
 
     def owned(self, folder: Path) -> None:
@@ -327,6 +325,8 @@ class PipelineBackbone:
         except (OSError, ValueError, KeyError) as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]
             raise WeightsError(f"{folder} does not load as a {self.pipeline}: {line}; copy the base again") from error
+        if pipe.scheduler.config.get("stochastic_sampling"):
+            raise WeightsError(f"the scheduler of {folder} adds noise of the global generator; set stochastic_sampling to false in it")
         pipe.set_progress_bar_config(disable=True)
         return pipe
 

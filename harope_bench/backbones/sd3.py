@@ -103,9 +103,11 @@ class Sd3Backbone(PipelineBackbone):
 
     def place(self, transformer: Any, encoding: str, options: Mapping[str, Any], tokens: str = "all") -> Positioned:
         """The transformer with a fresh encoding; for ape it is the library's, untouched."""
-        if encoding == "ape" and options.get("form") != "sd3":
-            raise OptionError(f"sd3 has its own table, ape form {options.get('form', 'sincos')} would be another; say --option form=sd3")
-        return super().place(transformer, encoding, options, tokens)
+        network = super().place(transformer, encoding, options, tokens)
+        form = getattr(network.encoding.options, "form", "sd3")
+        if form != "sd3":
+            raise OptionError(f"sd3 has its own table, ape form {form} would be another; say --option form=sd3")
+        return network
 
     def install(self, network: Positioned) -> None:
         """Drops the table, and one processor a layer; nothing where the encoding is the table."""
