@@ -129,6 +129,17 @@ def test_the_matrix_stands_between_norm_and_rotation(base: Path, pipe: Any, enco
     assert tiny.apart(before, wanted) > 1e-2  # and it does something
 
 
+@pytest.mark.parametrize("tokens", ["all", "image"])
+def test_the_layers_of_a_forward_share_their_angles(base: Path, monkeypatch: pytest.MonkeyPatch, tokens: str) -> None:
+    network, made = placed(base, "harope", tokens), []
+    original = flux.encodings._axial
+    monkeypatch.setattr(flux.encodings, "_axial", lambda *given: made.append(given[0]) or original(*given))
+    inputs = BACKBONE.trial(network)
+    for forwards in (1, 2):
+        tiny.outputs(network, inputs)
+        assert len(made) == forwards
+
+
 def test_the_control_acts_after_the_rotation(base: Path) -> None:
     network, seen = tiny.trained(placed(base, "rope-svd-control", qk_mode="same")), {}
     inputs = BACKBONE.trial(network)
@@ -459,7 +470,7 @@ def test_positions_grow_with_the_resolution(base: Path) -> None:
     drawer = plain_drawer(base)
     for side in (64, 128):
         drawer.draw(REDS[:1], tiny.settings(resolution=side, steps=1))
-        positions, image = drawer.network.places
+        positions, image, _ = drawer.network.places
         assert positions[: image.start].abs().sum() == 0
         assert image.start == 512
         assert positions[image].amax(0).tolist() == [0, side // 16 - 1, side // 16 - 1]

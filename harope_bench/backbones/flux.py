@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from harope_bench.backbones.pipelines import (
     PipelineBackbone,
     PipelineDrawer,
-    Places,
     Positioned,
     agree,
     heads_of,
     normed,
+    places,
     put,
     with_weights,
 )
@@ -92,7 +92,7 @@ def locate(network: Positioned) -> Any:
 
     def see(_: nn.Module, __: Any, named: dict[str, Any]) -> None:
         text, image = (ids[0] if ids.ndim == 3 else ids for ids in (named["txt_ids"], named["img_ids"]))
-        network.places = Places(torch.cat((text, image)).cpu().float(), slice(len(text), len(text) + len(image)))
+        network.places = places(torch.cat((text, image)).cpu().float(), slice(len(text), len(text) + len(image)))
 
     return see
 

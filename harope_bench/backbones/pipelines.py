@@ -47,10 +47,16 @@ class Config(BaseModel):
 
 
 class Places(NamedTuple):
-    """Coordinates (N, axes) of all tokens in the order of the joint sequence, and which of them are the image's."""
+    """Coordinates (N, axes) of all tokens in the order of the joint sequence, which of them are the image's, and theirs alone."""
 
     positions: Tensor
     image: slice
+    of_image: Tensor
+
+
+def places(positions: Tensor, image: slice) -> Places:
+    """Where tokens are, made once a forward: encodings keep angles by the tensor that they are given."""
+    return Places(positions, image, positions[image])
 
 
 class Positioned(nn.Module):
@@ -80,13 +86,11 @@ class Positioned(nn.Module):
         N is the joint sequence, or its image tokens alone where a layer has such an attention.
         """
         assert self.places is not None
-        positions, image = self.places
-        if q.shape[2] != len(positions):
-            positions, part = positions[image], slice(0, q.shape[2])
-        else:
-            part = slice(0, q.shape[2]) if self.tokens == "all" else image
+        whole = q.shape[2] == len(self.places.positions)
+        part = self.places.image if whole and self.tokens == "image" else slice(0, q.shape[2])
+        positions = self.places.positions if whole and self.tokens == "all" else self.places.of_image
         act = self.encoding.turned if self.ready else self.encoding.rotate
-        q_seen, k_seen = act(q[:, :, part], k[:, :, part], positions[part], layer)
+        q_seen, k_seen = act(q[:, :, part], k[:, :, part], positions, layer)
         q, k = put(q, q_seen, part), put(k, k_seen, part)
         if self.watch is not None:
             self.watch(layer, q, k)

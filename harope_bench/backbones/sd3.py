@@ -20,11 +20,11 @@ from harope_bench.backbones.pipelines import (
     Config,
     PipelineBackbone,
     PipelineDrawer,
-    Places,
     Positioned,
     agree,
     heads_of,
     normed,
+    places,
     with_weights,
 )
 from harope_bench.encodings import base as encodings
@@ -68,7 +68,7 @@ def locate(network: Positioned) -> Any:
         text = named["encoder_hidden_states"] if "encoder_hidden_states" in named else given[1]
         rows, columns = (side // transformer.config["patch_size"] for side in latents.shape[-2:])
         grid = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
-        network.places = Places(torch.cat((grid, torch.zeros(text.shape[1], 2))), slice(0, len(grid)))
+        network.places = places(torch.cat((grid, torch.zeros(text.shape[1], 2))), slice(0, len(grid)))
 
     return see
 
