@@ -9,10 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harope_bench import registry
+from harope_bench import adapters, registry
 from harope_bench.errors import BenchError, NameClash, OptionError, WeightsError
 from harope_bench.records import Checkpoint, Settings, fault, plain_name
 from harope_bench.store import (
+    check_hash,
     fit,
     home,
     load_weights,
@@ -55,8 +56,11 @@ def weights_path(found: Checkpoint) -> Path:
 
 def open_drawer(found: Checkpoint, settings: Any) -> Any:
     """The checkpoint's network, hash checked, strictly loaded, ready to draw with these settings."""
-    backbone = registry.load("backbones", found.backbone)
-    return backbone.open(found, load_weights(weights_path(found), found.sha256), settings)
+    backbone, path = registry.load("backbones", found.backbone), weights_path(found)
+    if path.name == adapters.MANIFEST:
+        check_hash(path, found.sha256)
+        return backbone.open_folder(found, path, settings)
+    return backbone.open(found, load_weights(path, found.sha256), settings)
 
 
 def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
@@ -73,6 +77,8 @@ def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
     plain(name)
     if name in registry.entries("checkpoints"):
         raise NameClash(f"checkpoint {name!r} is registered already ({registry.find('checkpoints', name).origin}); choose another name")
+    if (bundle := adapters.bundle(weights)) is not None:
+        return _register_folder(name, bundle, {key: value for key, value in said.items() if value not in (None, {})})
     state, note = load_weights(weights), noted(weights)
     facts = agreed(note, {key: value for key, value in said.items() if value not in (None, {})}, weights)
     facts["backbone"], clue = recognised(state, facts.get("backbone"))
@@ -83,11 +89,57 @@ def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
         known = ", ".join(registry.names("encodings"))
         raise OptionError(f"the keys of {weights} do not tell the encoding; add --encoding, one of: {known}")
     facts["drawing"] = drawable({**clue.defaults.get("drawing", {}), **note.get("drawing", {}), **(said.get("drawing") or {})})
-    draws = getattr(registry.load("backbones", facts["backbone"]), "task", "draw") == "draw"
-    own = {"sampler": "flow", "steps": 50, "guidance": 1.0} if draws else {}
-    found = _record(name, weights, {**own, **clue.defaults, **facts})
+    backbone = registry.load("backbones", facts["backbone"])
+    own = {"sampler": "flow", "steps": 50, "guidance": 1.0} if getattr(backbone, "task", "draw") == "draw" else {}
+    found = _record(name, weights, {**own, **getattr(backbone, "defaults", {}), **clue.defaults, **facts})
     load_once(found, state)
-    target = home() / "checkpoints" / f"{name}.toml"
+    return _write(found)
+
+
+def _register_folder(name: str, bundle: Path, said: Mapping[str, Any]) -> Path:
+    """An adapter folder, or a whole pipeline as it is, for which a manifest without files is written at home."""
+    base = str(bundle.resolve()) if bundle.is_dir() else None
+    if base is not None:
+        bundle = _manifest_of_base(name, bundle, said)
+    manifest = adapters.read(bundle)
+    backbone = registry.load("backbones", manifest.backbone)
+    known = {
+        "backbone": manifest.backbone,
+        "encoding": manifest.encoding,
+        "options": manifest.options,
+        "config": {"tokens": manifest.tokens},
+    }
+    facts = agreed(known, said, bundle)
+    facts["config"] = {"base": base or manifest.base.id, **facts["config"]}
+    found = _record(name, bundle, {"sampler": "flow", **backbone.defaults, **facts})
+    backbone.check_folder(found, bundle)
+    return _write(found)
+
+
+def _manifest_of_base(name: str, folder: Path, said: Mapping[str, Any]) -> Path:
+    """Writes the manifest of a pipeline without adapter; its encoding is the base's own unless said, and may have no weights."""
+    kind = adapters.pipeline_class(folder)
+    able = [b for b in registry.names("backbones") if getattr(registry.load("backbones", b), "pipeline", None) == kind]
+    if not able:
+        raise WeightsError(f"{folder} holds a {kind}, which no backbone draws with; known: {', '.join(registry.names('backbones'))}")
+    backbone = registry.load("backbones", able[0])
+    encoding, options = backbone.plain
+    if said.get("encoding", encoding) != encoding:
+        encoding, options = said["encoding"], {}
+    manifest = adapters.Manifest(
+        backbone=able[0],
+        base=adapters.describe(folder, folder.resolve().name),
+        encoding=encoding,
+        options={**options, **said.get("options", {})},
+        tokens=said.get("config", {}).get("tokens", "all"),
+    )
+    target = home() / "checkpoints" / name / adapters.MANIFEST
+    write_text(target, manifest.to_json(indent=1) + "\n")
+    return target
+
+
+def _write(found: Checkpoint) -> Path:
+    target = home() / "checkpoints" / f"{found.name}.toml"
     write_text(target, toml_text(found.model_dump(mode="json", exclude_none=True)))
     return target
 

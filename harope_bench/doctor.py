@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from harope_bench import registry
+from harope_bench import adapters, registry
 from harope_bench.catalogue import checkpoint, weights_path
 from harope_bench.errors import BenchError
 from harope_bench.provenance import version
@@ -93,7 +93,9 @@ def _checkpoints() -> list[Finding]:
     for name in registry.names("checkpoints"):
         try:
             known = checkpoint(name)
-            check_hash(weights_path(known), known.sha256)
+            check_hash(path := weights_path(known), known.sha256)
+            if path.name == adapters.MANIFEST:
+                adapters.examine(path, known)
             found.append(Finding("checkpoint", name, "ok", f"{known.scale}, {known.backbone}, {known.encoding}", ""))
         except BenchError as error:
             found.append(Finding("checkpoint", name, "broken", str(error), f"harope-bench register {name} --weights FILE"))

@@ -119,12 +119,13 @@ class Plan(Record):
     settings: Settings
 
     def deciding(self) -> dict[str, Any]:
-        """The fields that decide pixels, and the checkpoint's name; not where its weights lie nor its defaults."""
+        """The fields that decide pixels, and the checkpoint's name; not where its weights or its base lie nor its defaults."""
         body = self.model_dump(mode="json")
         body["settings"] = {field: value for field, value in body["settings"].items() if value is not None}
         if "vae_sha256" in body["settings"]:
             body["settings"].pop("vae", None)  # where it lies decides nothing
         body["checkpoint"] = {field: body["checkpoint"][field] for field in DECISIVE}
+        body["checkpoint"]["config"].pop("base", None)  # the base is known by its hash, which the manifest holds
         return body
 
     @property

@@ -1,6 +1,6 @@
 """Names to things: a file's stem is its name, a module's PLUGIN is the thing.
 
-Listing reads file names and entry points and imports nothing.
+Listing reads files and entry points and imports nothing.
 """
 
 from __future__ import annotations
@@ -40,17 +40,6 @@ KINDS: Mapping[str, Kind] = {
     "tables": Kind("leaderboards/paper", ".toml", "harope_bench.tables"),
     "recipes": Kind("training/recipes", ".toml"),
 }
-SHARED = {
-    "base",
-    "clues",
-    "dit_blocks",
-    "dit_keys",
-    "flags",
-    "folding",
-    "latents",
-    "matrices",
-    "scaling",
-}  # stems in a room that are not a thing of it
 
 
 @dataclass(frozen=True)
@@ -130,11 +119,16 @@ def _built_in(kind: str) -> list[Entry]:
     room = KINDS[kind]
     found = []
     for file in sorted((PACKAGE / room.folder).glob(f"*{room.suffix}")):
-        if file.stem.startswith("_") or file.stem in SHARED:
+        if not _is_a_thing(file):
             continue
         module = f"harope_bench.{room.folder.replace('/', '.')}.{file.stem}" if room.suffix == ".py" else None
         found.append(Entry(kind, file.stem.replace("_", "-"), f"harope_bench/{room.folder}/{file.name}", file, module))
     return found
+
+
+def _is_a_thing(file: Path) -> bool:
+    """A module with a PLUGIN, or a file of facts but for the flags that tables share; what rooms share has none."""
+    return b"\nPLUGIN" in file.read_bytes() if file.suffix == ".py" else file.stem != "flags"
 
 
 def _at_home(kind: str) -> list[Entry]:

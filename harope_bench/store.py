@@ -298,13 +298,8 @@ def weights_note(path: Path) -> dict[str, str]:
         return {}
 
 
-def fit(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
-    """Loads a state dict strictly, casting to the module's dtypes.
-
-    Raises:
-        WeightsError: lists every missing, unexpected and mis-shaped key.
-    """
-    wanted = module.state_dict()
+def compare(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str) -> None:
+    """Raises WeightsError unless both have the same keys and shapes; lists every missing, unexpected and mis-shaped key."""
     complaints = []
     if missing := sorted(wanted.keys() - state.keys()):
         complaints.append(f"missing {', '.join(missing)}")
@@ -317,4 +312,13 @@ def fit(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) -
         complaints.append(f"mis-shaped {', '.join(shapes)}")
     if complaints:
         raise WeightsError(f"{what} does not fit: {'; '.join(complaints)}; check --backbone, --encoding and --option")
+
+
+def fit(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
+    """Loads a state dict strictly, casting to the module's dtypes.
+
+    Raises:
+        WeightsError: lists every missing, unexpected and mis-shaped key.
+    """
+    compare(module.state_dict(), state, what)
     module.load_state_dict(dict(state), strict=True)

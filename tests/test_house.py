@@ -30,7 +30,7 @@ PACKAGE = "harope_bench"
 LAYERS: list[set[str]] = [
     {"errors", "tomlfile"},
     {"records", "store", "device"},
-    {"registry", "provenance", "adm", "metrics", "statistics"},
+    {"registry", "provenance", "adm", "metrics", "statistics", "adapters"},
     {"samples", "intervals", "catalogue", "contamination", "charts"},
     {"encodings", "pairing"},
     {"samplers", "suites", "judges", "evaluators"},
@@ -57,7 +57,7 @@ CONDUCTORS = {"generate", "observe", "evaluate", "classify", "verify", "reproduc
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "metrics", "samples", "statistics", "evaluators", "leaderboards", "reports",
-    "intervals", "pairing", "compare", "gate", "contamination", "charts",
+    "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",

@@ -75,7 +75,10 @@ def doctor(json_: bool) -> None:
 @click.command()
 @click.argument("name")
 @click.option(
-    "--weights", type=click.Path(path_type=Path), required=True, help=".safetensors, or a torch file: a state dict, or DiT's training file."
+    "--weights",
+    type=click.Path(path_type=Path),
+    required=True,
+    help=".safetensors; a torch file (a state dict, or DiT's training file); an adapter folder; a pipeline folder.",
 )
 @click.option("--backbone", help="Backbone; found from the keys if left out.")
 @click.option("--encoding", help="Encoding; found from the keys or the file's note where they tell.")

@@ -1,0 +1,180 @@
+"""Adapter folders: LoRA and encoding weights that travel together, and the base model that they were made for.
+
+A folder holds manifest.json and the files that it lists, each with its sha256. The manifest's own sha256 is the checkpoint's.
+The base is known by the configuration of its transformer and by the hash of its weights' index, or of the weights where they
+are one file; the tensors of a base in several files are not hashed one by one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from harope_bench.errors import MissingExtra, WeightsError
+from harope_bench.records import Checkpoint, Name, Option, Record, fault
+from harope_bench.store import check_hash, sha256_file
+
+MANIFEST, PIPELINE = "manifest.json", "model_index.json"
+LIBRARIES = {"diffusers", "transformers"}  # whose classes a base may name; anything else could run code of the folder
+INDEX = "diffusion_pytorch_model.safetensors.index.json"
+SINGLE = "diffusion_pytorch_model.safetensors"
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Base(Record):
+    """The model that an adapter belongs to. `config` is its transformer's, `weights_sha256` of the index or the one file."""
+
+    id: str
+    revision: str | None = None
+    config: dict[str, Any]
+    weights_sha256: Hash | None = None
+
+
+class Lora(Record):
+    """What is needed to attach the low-rank weights."""
+
+    file: Name
+    rank: int = Field(gt=0)
+    alpha: int = Field(gt=0)
+    targets: tuple[str, ...]
+
+
+class Manifest(Record):
+    """All that an adapter folder says of itself. `tokens`: which tokens the encoding acts on."""
+
+    format: Literal[1] = 1
+    backbone: Name
+    base: Base
+    encoding: Name
+    options: dict[str, Option] = {}
+    tokens: Literal["all", "image"] = "all"
+    encoding_file: Name | None = None
+    lora: Lora | None = None
+    files: dict[Name, Hash] = {}
+    training: dict[str, Option] = {}
+
+
+def read(path: Path) -> Manifest:
+    """The manifest of that file.
+
+    Raises:
+        WeightsError: not there, no JSON, a field that is wrong, or a file name that is none.
+    """
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}); give the adapter folder or its {MANIFEST}") from error
+    except ValidationError as error:
+        raise WeightsError(f"{path} is no adapter manifest: {fault(error)}; write it again") from error
+
+
+def listed(path: Path, manifest: Manifest, name: str) -> Path:
+    """A file of the folder, its hash checked; WeightsError if the manifest does not list it or it was altered."""
+    if name not in manifest.files:
+        raise WeightsError(f"{path} names {name} without its sha256; write the manifest again")
+    found = path.parent / name
+    check_hash(found, manifest.files[name])
+    return found
+
+
+def bundle(weights: Path) -> Path | None:
+    """The manifest of an adapter folder, or the folder of a whole pipeline; None for anything else, such as a file of weights."""
+    if weights.name == MANIFEST:
+        return weights
+    if (weights / MANIFEST).is_file():
+        return weights / MANIFEST
+    return weights if (weights / PIPELINE).is_file() else None
+
+
+def base_folder(base: str) -> Path:
+    """Where a base lies: that folder, or the local copy of that hub id. Nothing is downloaded.
+
+    Raises:
+        WeightsError: neither. MissingExtra: a hub id, and no library that knows the local copies.
+    """
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        return folder
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise MissingExtra(f"{base} is no folder, and hub ids need pip install 'harope-bench[t2i]'") from error
+    try:
+        return Path(snapshot_download(base, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError) as error:
+        raise WeightsError(f"base {base} is no folder and not in the local hub cache; --config base=FOLDER says where it lies") from error
+
+
+def transformer_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a base's transformer, without what the library notes for itself."""
+    return part_config(folder, "transformer")
+
+
+def part_config(folder: Path, part: str) -> dict[str, Any]:
+    """The configuration of a part of a pipeline's folder, without what the library notes for itself."""
+    return {key: value for key, value in _json(folder / part / "config.json").items() if not key.startswith("_")}
+
+
+def describe(folder: Path, name: str) -> Base:
+    """What a manifest records of the base in this folder."""
+    parts = [file for file in (folder / "transformer" / INDEX, folder / "transformer" / SINGLE) if file.is_file()]
+    revision = folder.name if folder.parent.name == "snapshots" else None  # how the local hub cache keeps commits
+    return Base(id=name, revision=revision, config=transformer_config(folder), weights_sha256=sha256_file(parts[0]) if parts else None)
+
+
+def check_base(wanted: Base, folder: Path) -> None:
+    """WeightsError unless the folder holds the base that the adapter was made for; its first difference is named."""
+    found = describe(folder, wanted.id)
+    for key in sorted(wanted.config.keys() | found.config.keys()):
+        if wanted.config.get(key) != found.config.get(key):
+            raise WeightsError(
+                f"the adapter was made for {wanted.id} with {key} = {wanted.config.get(key)}, {folder} has {found.config.get(key)}; "
+                "--config base=FOLDER names its own base"
+            )
+    if wanted.weights_sha256 not in (None, found.weights_sha256):
+        raise WeightsError(
+            f"the adapter was made for {wanted.id}, {folder} has the same sizes but other weights; --config base=FOLDER names its own base"
+        )
+
+
+def matched(path: Path, checkpoint: Checkpoint, base: str, tokens: str) -> tuple[Manifest, Path]:
+    """The manifest and the base's folder; WeightsError unless they are those of the checkpoint and of each other."""
+    manifest, folder = read(path), base_folder(base)
+    known = (manifest.backbone, manifest.encoding, manifest.tokens)
+    if known != (checkpoint.backbone, checkpoint.encoding, tokens) or not manifest.options.items() <= checkpoint.options.items():
+        raise WeightsError(f"{path} is of {' '.join(known)} {manifest.options}, checkpoint {checkpoint.name} of another; register it again")
+    check_base(manifest.base, folder)
+    return manifest, folder
+
+
+def examine(path: Path, checkpoint: Checkpoint) -> None:
+    """WeightsError unless every file of the folder and the base are there and unaltered."""
+    manifest = read(path)
+    for name in manifest.files:
+        listed(path, manifest, name)
+    matched(path, checkpoint, str(checkpoint.config.get("base", manifest.base.id)), str(checkpoint.config.get("tokens", "all")))
+
+
+def pipeline_class(folder: Path) -> str:
+    """The name of a pipeline folder's class; WeightsError if any part is of another library than diffusers or transformers."""
+    index = _json(folder / PIPELINE)
+    for part, named in index.items():
+        if isinstance(named, list) and named[0] not in {*LIBRARIES, None}:
+            raise WeightsError(
+                f"{folder / PIPELINE} wants {part} from {named[0]}, which could run code; only {', '.join(sorted(LIBRARIES))} load"
+            )
+    return str(index.get("_class_name"))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} is not readable JSON ({error}); give the folder of a whole pipeline") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path} is no JSON object; give the folder of a whole pipeline")
+    return found

@@ -1,0 +1,205 @@
+"""FLUX.1: diffusers' pipeline with any axial encoding between the q/k norm and the scores.
+
+One matrix a layer for text and image (paper Table 9 counts one), after the norm and before the rotation. Layers are numbered
+through: the double blocks first, then the single ones. Source: diffusers:models/transformers/transformer_flux.py,
+pipelines/flux/pipeline_flux.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from harope_bench.backbones.pipelines import (
+    PipelineBackbone,
+    PipelineDrawer,
+    Positioned,
+    agree,
+    heads_of,
+    normed,
+    places,
+    put,
+    with_weights,
+)
+from harope_bench.encodings import base as encodings
+from harope_bench.errors import OptionError
+from harope_bench.records import Request, Settings
+
+
+class Folded(NamedTuple):
+    """A diag(g) of a layer for queries and keys of the image, and of the text where it has its own norm."""
+
+    q: Tensor
+    k: Tensor
+    text_q: Tensor | None = None
+    text_k: Tensor | None = None
+
+
+class FluxProcessor:
+    """Attention of a double or a single block: norm, matrix, rotation, scores."""
+
+    def __init__(self, network: Positioned, layer: int):
+        self.network, self.layer = network, layer
+        self.folded: Folded | None = None
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: Any = None,
+    ) -> Any:
+        """Image tokens, and text tokens (B, N, width) where the block keeps them apart, after attention."""
+        q, k, v = (heads_of(to(hidden_states), attn.head_dim) for to in (attn.to_q, attn.to_k, attn.to_v))
+        text = 0
+        if encoder_hidden_states is None:
+            q, k = self._single(attn, q, k)
+        else:
+            text = encoder_hidden_states.shape[1]
+            added = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+            q_text, k_text, v_text = (heads_of(to(encoder_hidden_states), attn.head_dim) for to in added)
+            q_text, k_text = self._text(attn, q_text, k_text)
+            q, k = normed(q, attn.norm_q, self._ready("q")), normed(k, attn.norm_k, self._ready("k"))
+            q, k, v = torch.cat((q_text, q), 2), torch.cat((k_text, k), 2), torch.cat((v_text, v), 2)
+        found = self.network.attend(q, k, v, self.layer).transpose(1, 2).flatten(2).to(q.dtype)  # (B, N, width)
+        if encoder_hidden_states is None:
+            return found
+        return attn.to_out[1](attn.to_out[0](found[:, text:].contiguous())), attn.to_add_out(found[:, :text].contiguous())
+
+    def _ready(self, name: str) -> Tensor | None:
+        return getattr(self.folded, name) if self.folded is not None else None
+
+    def _text(self, attn: Any, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Text of a double block: normed, and its matrix where it is folded and meant for text too."""
+        return normed(q, attn.norm_added_q, self._ready("text_q")), normed(k, attn.norm_added_k, self._ready("text_k"))
+
+    def _single(self, attn: Any, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Text and image together under one norm; only the part that is acted on has the folded matrix."""
+        if self.folded is None or self.network.tokens == "all":
+            return normed(q, attn.norm_q, self._ready("q")), normed(k, attn.norm_k, self._ready("k"))
+        assert self.network.places is not None
+        part = self.network.places.image
+        on_q, on_k = normed(q[:, :, part], attn.norm_q, self.folded.q), normed(k[:, :, part], attn.norm_k, self.folded.k)
+        return put(attn.norm_q(q), on_q, part), put(attn.norm_k(k), on_k, part)
+
+
+def locate(network: Positioned) -> Any:
+    """A hook that reads the tokens' ids off a forward of the transformer: text first, at the origin."""
+
+    def see(_: nn.Module, __: Any, named: dict[str, Any]) -> None:
+        text, image = (ids[0] if ids.ndim == 3 else ids for ids in (named["txt_ids"], named["img_ids"]))
+        network.places = places(torch.cat((text, image)).cpu().float(), slice(len(text), len(text) + len(image)))
+
+    return see
+
+
+def clamped(scheduler: Any) -> Any:
+    """The scheduler with one time shift for every size, its largest."""
+    shift = scheduler.config.get("max_shift", 1.15)
+    return type(scheduler).from_config(scheduler.config, base_shift=shift, max_shift=shift)
+
+
+class FluxDrawer(PipelineDrawer):
+    """Noise is packed as the pipeline packs its own."""
+
+    def noise(self, index: int, settings: Settings) -> Tensor:
+        """Unit latents (1, tokens, 4 * channels) of an index."""
+        noise = super().noise(index, settings)
+        return self.pipe._pack_latents(noise, *noise.shape)
+
+    def image(self, request: Request, settings: Settings) -> Tensor:
+        """One image (3, H, W) in [0, 1]; `mu_policy` clamp holds the time shift at that of the largest training size."""
+        side = settings.resolution // (2 * self.pipe.vae_scale_factor)
+        if settings.mu_policy == "clamp" and side**2 > self.pipe.scheduler.config.get("max_image_seq_len", 4096):
+            self.pipe.scheduler = clamped(self.pipe.scheduler)
+        return super().image(request, settings)
+
+
+class FluxBackbone(PipelineBackbone):
+    """FLUX.1-dev and whatever has its classes."""
+
+    name, pipeline, transformer, patch = "flux", "FluxPipeline", "FluxTransformer2DModel", 2
+    targets = tuple(
+        f"attn.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+    )
+    plain = ("rope-axial", {})
+    defaults = {"steps": 28, "guidance": 3.5, "drawing": {"mu_policy": "extrapolate", "vae_tiling": True}}
+    drawer = FluxDrawer
+
+    def shape(self, config: Mapping[str, Any]) -> encodings.Shape:
+        """Three axes: one that no image moves along, rows, columns."""
+        heads, size = config["num_attention_heads"], config["attention_head_dim"]
+        layers, axes = config["num_layers"] + config["num_single_layers"], tuple(config["axes_dims_rope"])
+        return encodings.Shape(heads * size, heads, size, layers, len(axes), axes)
+
+    def place(self, transformer: Any, encoding: str, options: Mapping[str, Any], tokens: str = "all") -> Positioned:
+        """The transformer with a fresh encoding; OptionError for one that is not made of axes."""
+        network = super().place(transformer, encoding, options, tokens)
+        if not isinstance(network.encoding.options, encodings.Rotary):
+            axes = ", ".join(map(str, transformer.config["axes_dims_rope"]))
+            raise OptionError(f"flux turns axes of {axes} channels, {encoding} knows no such axes; choose rope-axial or one built on it")
+        return network
+
+    def install(self, network: Positioned) -> None:
+        """One processor a layer, and the hook that tells them where tokens are."""
+        names = network.transformer.attn_processors
+        network.transformer.set_attn_processor({name: FluxProcessor(network, layer) for layer, name in enumerate(names)})
+        network.transformer.register_forward_pre_hook(locate(network), with_kwargs=True)
+
+    def prepare(self, network: Positioned) -> None:
+        """Multiplies each matrix into the weights of the norm before it; a norm keeps it from going further."""
+        if network.encoding.matrices(0) is None:
+            return
+        agree(network, lambda: fold(network), lambda: self.trial(network), f"folding {type(network.encoding).__name__}")
+
+    def trial(self, network: Positioned) -> dict[str, Tensor]:
+        """Random inputs: 4 x 4 image tokens and 8 of text."""
+        config, like = network.transformer.config, next(network.parameters())
+        rng = torch.Generator().manual_seed(0)
+        ids = torch.cat((torch.zeros(16, 1), torch.cartesian_prod(torch.arange(4.0), torch.arange(4.0))), 1)
+        wanted: dict[str, Tensor] = {
+            "hidden_states": torch.randn(1, 16, config["in_channels"], generator=rng),
+            "encoder_hidden_states": torch.randn(1, 8, config["joint_attention_dim"], generator=rng),
+            "pooled_projections": torch.randn(1, config["pooled_projection_dim"], generator=rng),
+            "timestep": torch.tensor([0.5]),
+            "img_ids": ids,
+            "txt_ids": torch.zeros(8, 3),
+            **({"guidance": torch.tensor([3.5])} if config["guidance_embeds"] else {}),
+        }
+        return {key: value.to(like) for key, value in wanted.items()}
+
+    def owns(self, keys: Any) -> bool:
+        """Single blocks are FLUX's alone."""
+        return any(key.startswith("transformer.single_transformer_blocks.") for key in keys)
+
+
+def processors(network: Positioned) -> list[Any]:
+    """Attention modules with their processors, in the order of the layers."""
+    return [module for module in network.transformer.modules() if isinstance(getattr(module, "processor", None), FluxProcessor)]
+
+
+@torch.no_grad()
+def fold(network: Positioned) -> None:
+    """Gives every processor A diag(g); built in float32, kept in the network's dtype."""
+    for attn in processors(network):
+        pair = network.encoding.matrices(attn.processor.layer)
+        assert pair is not None
+        like, text = attn.to_q.weight, None
+        if attn.added_kv_proj_dim is not None and network.tokens == "all":
+            text = (with_weights(pair.q, attn.norm_added_q, like), with_weights(pair.k, attn.norm_added_k, like))
+        attn.processor.folded = Folded(with_weights(pair.q, attn.norm_q, like), with_weights(pair.k, attn.norm_k, like), *(text or ()))
+    network.ready = True
+
+
+def unfold(network: Positioned) -> None:
+    """Back to norm, then matrix, in every forward."""
+    for attn in processors(network):
+        attn.processor.folded = None
+    network.ready = False
+
+
+PLUGIN = FluxBackbone()

@@ -1,0 +1,123 @@
+"""Low-rank weights of a transformer beside the weights of its encoding: made, saved, loaded, merged.
+
+The LoRA file is the library's own (save_lora_weights), so that any diffusers pipeline takes it; without the encoding's file
+beside it a pipeline draws something else than what was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from harope_bench import adapters
+from harope_bench.errors import OptionError, WeightsError
+from harope_bench.store import compare, fit, load_weights, make_folder, sha256_file, weights_bytes, write_bytes, write_text
+
+LORA_FILE, ENCODING_FILE = "lora.safetensors", "encoding.safetensors"
+RANK = 32  # the paper's; it states neither alpha nor the targets
+PREFIX = "transformer."  # of every key in the library's files
+
+
+def add(network: Any, targets: Sequence[str], rank: int = RANK, alpha: int | None = None) -> None:
+    """Fresh LoRA on these linear layers of the network's transformer; alpha is the rank if left out.
+
+    Raises:
+        OptionError: no layer is named so, or there is LoRA already.
+    """
+    from peft import LoraConfig
+
+    if attached(network):
+        raise OptionError("the network has LoRA already; merge it first")
+    try:
+        network.transformer.add_adapter(LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=list(targets)))
+    except ValueError as error:
+        raise OptionError(
+            f"no LoRA on {', '.join(targets)}: {str(error).splitlines()[0]}; name linear layers of the transformer"
+        ) from error
+
+
+def attached(network: Any) -> bool:
+    """Whether the network's transformer carries LoRA."""
+    return bool(getattr(network.transformer, "peft_config", None))
+
+
+def state_of(network: Any) -> dict[str, Tensor]:
+    """LoRA weights by the library's names."""
+    from peft.utils import get_peft_model_state_dict
+
+    return {PREFIX + key: value for key, value in get_peft_model_state_dict(network.transformer).items()}
+
+
+def switch(network: Any, on: bool) -> None:
+    """Turns LoRA on or off without removing it."""
+    (network.transformer.enable_adapters if on else network.transformer.disable_adapters)()
+
+
+def merge(network: Any) -> None:
+    """Adds LoRA into the base weights, in their dtype, and removes it: costs nothing from then on."""
+    if attached(network):
+        network.transformer.fuse_lora()
+        network.transformer.unload_lora()
+
+
+def attach(network: Any, path: Path, manifest: adapters.Manifest) -> None:
+    """Loads what an adapter folder lists, strictly; a network on the meta device is only compared with it.
+
+    Raises:
+        WeightsError: a file is missing, altered or does not fit; every key is listed.
+    """
+    whole, what = next(network.parameters()).device.type != "meta", f"the adapter of {path}"
+    wanted = network.encoding.state_dict()
+    if wanted and manifest.encoding_file is None:
+        raise WeightsError(f"{path} lists no weights of its encoding {manifest.encoding}, which has some; write the adapter again")
+    if manifest.encoding_file is not None:
+        state = load_weights(adapters.listed(path, manifest, manifest.encoding_file))
+        fit(network.encoding, state, what) if whole else compare(wanted, state, what)
+    if manifest.lora is not None:
+        add(network, manifest.lora.targets, manifest.lora.rank, manifest.lora.alpha)
+        state = load_weights(adapters.listed(path, manifest, manifest.lora.file))
+        compare(state_of(network), state, what)
+        if whole:
+            _load(network, state)
+
+
+def _load(network: Any, state: dict[str, Tensor]) -> None:
+    from peft.utils import set_peft_model_state_dict
+
+    set_peft_model_state_dict(network.transformer, {key.removeprefix(PREFIX): value for key, value in state.items()})
+
+
+def save(folder: Path, network: Any, pipeline: Any, manifest: adapters.Manifest) -> Path:
+    """Writes LoRA and encoding weights of a network with the manifest that lists them, and returns the manifest's path.
+
+    Args:
+        pipeline: the library's pipeline class, whose file format it is.
+        manifest: with everything but the files.
+    """
+    make_folder(folder)
+    update: dict[str, Any] = {"files": {}}
+    if state := network.encoding.state_dict():
+        write_bytes(
+            folder / ENCODING_FILE, weights_bytes({key: value.cpu() for key, value in state.items()}, {"encoding": manifest.encoding})
+        )
+        update["encoding_file"] = ENCODING_FILE
+    if attached(network):
+        config = network.transformer.peft_config["default"]
+        _write(folder, network, pipeline, config)
+        targets = tuple(sorted(config.target_modules))
+        update["lora"] = adapters.Lora(file=LORA_FILE, rank=config.r, alpha=config.lora_alpha, targets=targets)
+    files = [name for name in (ENCODING_FILE, LORA_FILE) if name in (update.get("encoding_file"), LORA_FILE if "lora" in update else None)]
+    update["files"] = {name: sha256_file(folder / name) for name in files}
+    target = folder / adapters.MANIFEST
+    write_text(target, manifest.model_copy(update=update).to_json(indent=1) + "\n")
+    return target
+
+
+def _write(folder: Path, network: Any, pipeline: Any, config: Any) -> None:
+    layers = {key.removeprefix(PREFIX): value.detach().cpu().contiguous() for key, value in state_of(network).items()}
+    pipeline.save_lora_weights(
+        folder, transformer_lora_layers=layers, weight_name=LORA_FILE, transformer_lora_adapter_metadata=config.to_dict()
+    )

@@ -1,0 +1,380 @@
+"""What FLUX and SD3 share: a diffusers pipeline from a local folder whose attention asks our encoding for positions.
+
+Nothing is downloaded. An image is drawn alone, so its bits do not depend on what is drawn beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harope_bench import adapters, registry
+from harope_bench.backbones import lora
+from harope_bench.backbones.base import Clue, Drawn
+from harope_bench.encodings import base as encodings
+from harope_bench.encodings import clues
+from harope_bench.errors import MissingExtra, OptionError, WeightsError
+from harope_bench.records import Checkpoint, Option, Request, Settings, fault
+from harope_bench.samplers.base import index_generator, unit_noise
+from harope_bench.store import fit
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SLACK = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # relative, of outputs that should be equal
+
+
+class Config(BaseModel):
+    """How a base is used.
+
+    base: folder or hub id of the whole pipeline. tokens: which tokens the encoding acts on; text left out stays as the
+    projections made it. merge: LoRA is added into the base weights. fold: the learned matrix is moved into weights once, not
+    applied in every forward.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str
+    tokens: Literal["all", "image"] = "all"
+    text_tokens: int = Field(default=512, gt=0, le=512)
+    merge: bool = False
+    fold: bool = True
+
+
+class Places(NamedTuple):
+    """Coordinates (N, axes) of all tokens in the order of the joint sequence, which of them are the image's, and theirs alone."""
+
+    positions: Tensor
+    image: slice
+    of_image: Tensor
+
+
+def places(positions: Tensor, image: slice) -> Places:
+    """Where tokens are, made once a forward: encodings keep angles by the tensor that they are given."""
+    return Places(positions, image, positions[image])
+
+
+class Positioned(nn.Module):
+    """A transformer of diffusers with the encoding that its attention processors ask.
+
+    `places` is set at each forward, before the blocks run. `ready` says that queries and keys come with the matrix applied.
+    `watch`, if set, is called with the layer and the queries and keys (B, heads, N, head_dim) whose products are the scores.
+    """
+
+    transformer: Any
+    encoding: encodings.Encoding
+
+    def __init__(self, transformer: nn.Module, encoding: encodings.Encoding, tokens: str = "all"):
+        super().__init__()
+        self.transformer, self.encoding, self.tokens = transformer, encoding, tokens
+        self.places: Places | None = None
+        self.ready = False
+        self.watch: Callable[[int, Tensor, Tensor], None] | None = None
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """The transformer's own forward."""
+        return self.transformer(*inputs, **named)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
+        """What the heads find (B, heads, N, head_dim) for normed queries, keys and values of that shape.
+
+        N is the joint sequence, or its image tokens alone where a layer has such an attention.
+        """
+        assert self.places is not None
+        whole = q.shape[2] == len(self.places.positions)
+        part = self.places.image if whole and self.tokens == "image" else slice(0, q.shape[2])
+        positions = self.places.positions if whole and self.tokens == "all" else self.places.of_image
+        act = self.encoding.turned if self.ready else self.encoding.rotate
+        q_seen, k_seen = act(q[:, :, part], k[:, :, part], positions, layer)
+        q, k = put(q, q_seen, part), put(k, k_seen, part)
+        if self.watch is not None:
+            self.watch(layer, q, k)
+        found = F.scaled_dot_product_attention(q, k, put(v, self.encoding.values(v[:, :, part], layer), part))
+        return put(found, self.encoding.outputs(found[:, :, part], layer), part)
+
+
+def put(x: Tensor, new: Tensor, part: slice) -> Tensor:
+    """x (B, heads, N, d) with tokens `part` replaced."""
+    if new.shape[2] == x.shape[2]:
+        return new
+    return torch.cat((x[:, :, : part.start], new, x[:, :, part.stop :]), 2)
+
+
+def heads_of(x: Tensor, size: int) -> Tensor:
+    """Tokens (B, N, heads * size) as (B, heads, N, size)."""
+    return x.unflatten(-1, (-1, size)).transpose(1, 2)
+
+
+def normed(x: Tensor, norm: Any, matrix: Tensor | None) -> Tensor:
+    """x (B, heads, N, d) under a norm that may be None; with `matrix`, which holds the norm's weights, without them."""
+    if matrix is None:
+        return x if norm is None else norm(x)
+    bare = x if norm is None else F.rms_norm(x, x.shape[-1:], None, norm.eps)
+    return bare @ matrix.mT
+
+
+def with_weights(matrix: Tensor, norm: Any, like: Tensor) -> Tensor:
+    """A diag(g) (heads or 1, d, d) in the dtype and on the device of `like`, of a matrix A and the weights g of the norm before it."""
+    weights = 1.0 if norm is None or norm.weight is None else norm.weight.detach().float()
+    return (matrix.detach().float() * weights).to(like)
+
+
+def agree(network: nn.Module, change: Callable[[], None], trial: Callable[[], Mapping[str, Tensor]], what: str) -> None:
+    """Makes a change that must not move the output, and holds it to that on one random forward.
+
+    Raises:
+        WeightsError: it moves by more than the dtype's rounding explains.
+    """
+    inputs = trial()
+    with torch.inference_mode():
+        before = network(**inputs, return_dict=False)[0].float()
+        change()
+        after = network(**inputs, return_dict=False)[0].float()
+    moved = float((after - before).norm() / before.norm().clamp(min=1e-12))
+    if before.isfinite().all() and not moved <= SLACK[next(network.parameters()).dtype]:
+        raise WeightsError(f"{what} moved the output by {moved:.1e} of its size; use --config fold=false")
+
+
+def library() -> Any:
+    """diffusers, imported now and without its bars; MissingExtra names the install."""
+    try:
+        import diffusers
+        import peft  # noqa: F401
+        import transformers
+    except ImportError as error:
+        raise MissingExtra(
+            f"text-to-image pipelines need diffusers, transformers and peft ({error}); pip install 'harope-bench[t2i]'"
+        ) from error
+    transformers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.disable_progress_bar()
+    return diffusers
+
+
+class PipelineDrawer:
+    """Draws with the pipeline's own scheduler from noise of our generators."""
+
+    def __init__(self, pipe: Any, network: Positioned, config: Config):
+        self.pipe, self.network, self.config = pipe, network, config
+
+    @torch.inference_mode()
+    def draw(self, requests: Sequence[Request], settings: Settings) -> Drawn:
+        """Images of these requests, one after the other. One that is not finite is a fault."""
+        pictures, faults = [], {}
+        for row, request in enumerate(requests):
+            if request.prompt is None:
+                raise OptionError(f"a text-to-image pipeline draws from prompts, request {request.index} has none; choose another suite")
+            image = self.image(request, settings).float()  # (3, H, W)
+            if not image.isfinite().all():
+                faults[row] = "the network's output is not finite"
+            pictures.append((255 * image.nan_to_num()).round().to("cpu", torch.uint8).permute(1, 2, 0).numpy())
+        return Drawn(np.stack(pictures), faults)
+
+    def image(self, request: Request, settings: Settings) -> Tensor:
+        """One image (3, H, W) in [0, 1]."""
+        drawn = self.pipe(
+            prompt=request.prompt,
+            height=settings.resolution,
+            width=settings.resolution,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            latents=self.noise(request.index, settings),
+            max_sequence_length=self.config.text_tokens,
+            output_type="pt",
+        )
+        return drawn.images[0]
+
+    def noise(self, index: int, settings: Settings) -> Tensor:
+        """Unit latents (1, channels, rows, columns) of an index, on the CPU in float32."""
+        side = settings.resolution // self.pipe.vae_scale_factor
+        return unit_noise((self.pipe.vae.config.latent_channels, side, side), [index_generator(settings.seed, index)])
+
+
+class PipelineBackbone:
+    """A diffusers pipeline. `name` is ours, `pipeline` and `transformer` are the library's classes.
+
+    `steps` and `guidance` are the library's defaults, `plain` the encoding of the base as it is published.
+    """
+
+    tile = 1
+    name: ClassVar[str]
+    pipeline: ClassVar[str]
+    transformer: ClassVar[str]
+    targets: ClassVar[tuple[str, ...]]
+    plain: ClassVar[tuple[str, dict[str, Option]]]
+    defaults: ClassVar[dict[str, Any]]
+    patch: ClassVar[int]
+    drawer: ClassVar[type[PipelineDrawer]] = PipelineDrawer
+    accepts: ClassVar[type[Config]] = Config
+
+    def configure(self, options: Mapping[str, Any]) -> Config:
+        """A checked Config; OptionError names the field."""
+        try:
+            return self.accepts(**options)
+        except ValidationError as error:
+            raise OptionError(f"{self.name} config {fault(error)}; its fields: {', '.join(self.accepts.model_fields)}") from error
+
+    def shape(self, config: Mapping[str, Any]) -> encodings.Shape:
+        """What an encoding may know of a transformer of that configuration."""
+        raise NotImplementedError
+
+    def install(self, network: Positioned) -> None:
+        """Puts our processors into the transformer."""
+        raise NotImplementedError
+
+    def prepare(self, network: Positioned) -> None:
+        """Moves the learned matrix into weights, as far as that is exact."""
+        raise NotImplementedError
+
+    def trial(self, network: Positioned) -> dict[str, Tensor]:
+        """Random inputs of a small forward."""
+        raise NotImplementedError
+
+    def place(self, transformer: Any, encoding: str, options: Mapping[str, Any], tokens: str = "all") -> Positioned:
+        """The transformer with a fresh encoding between its norms and its scores; errors name the option."""
+        built = encodings.build(registry.load("encodings", encoding), self.shape(transformer.config), dict(options))
+        network = Positioned(transformer, built, tokens)
+        self.install(network)
+        return network
+
+    def bare(self, config: Mapping[str, Any]) -> Any:
+        """A freshly initialised transformer of the library, of that configuration."""
+        return getattr(library(), self.transformer).from_config(dict(config))
+
+    def build(self, encoding: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> Positioned:
+        """A freshly initialised network of the base's sizes; errors name the option or the field."""
+        used = self.configure(config)
+        registry.find("encodings", encoding)
+        sizes = adapters.transformer_config(adapters.base_folder(used.base))
+        return self.place(self.bare(sizes), encoding, options, used.tokens)
+
+    def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
+        """The encoding of a whole network's state dict, as saved from `build`."""
+        if not self.owns(state.keys()):
+            return None
+        told = clues.told({k.removeprefix("encoding."): v.shape for k, v in state.items() if k.startswith("encoding.")})
+        if told is not None:
+            return Clue(told.encoding, {}, told.options)
+        return Clue(self.untold(state.keys()), {})
+
+    def owns(self, keys: Any) -> bool:
+        """Whether these are the keys of such a network."""
+        raise NotImplementedError
+
+    def untold(self, keys: Any) -> str | None:
+        """The encoding that leaves no parameters, where the keys tell it all the same."""
+        return None
+
+    def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        """Refuses what the pipeline cannot draw, and settings that mean nothing to it."""
+        folder = adapters.base_folder(self.configure(checkpoint.config).base)
+        unit = self.unit(folder)
+        if settings.resolution % unit:
+            near = max(unit, round(settings.resolution / unit) * unit)
+            raise OptionError(f"resolution {settings.resolution} does not divide into tokens of {unit}; --resolution {near} does")
+        if settings.sampler != "flow":
+            raise OptionError(f"{self.name} draws with its own flow scheduler, not {settings.sampler}; leave --sampler out")
+        for field in ("vae", "guidance_channels"):
+            if getattr(settings, field) is not None:
+                raise OptionError(f"{field} means nothing to {self.name}, whose base has its own; leave --{field.replace('_', '-')} out")
+
+    def unit(self, folder: Path) -> int:
+        """Pixels of a token's side."""
+        return int(self.patch * 2 ** (len(adapters.part_config(folder, "vae")["block_out_channels"]) - 1))
+
+    def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> PipelineDrawer:
+        """A pipeline of the base whose transformer and encoding have these weights."""
+        config = self.configure(checkpoint.config)
+        with torch.random.fork_rng(devices=[]):
+            network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
+            fit(network, state, f"checkpoint {checkpoint.name}")
+            nn.Module.to(network.transformer, DTYPES[settings.dtype])  # the library's own warns of modules that it does not have
+            pipe = self.load(adapters.base_folder(config.base), settings, transformer=network.transformer)
+        return self.finish(pipe, network, config, settings)
+
+    def open_folder(self, checkpoint: Checkpoint, path: Path, settings: Settings) -> PipelineDrawer:
+        """The base with an adapter folder's LoRA and encoding, strictly loaded; `path` is its manifest, hash checked already."""
+        config = self.configure(checkpoint.config)
+        manifest, folder = adapters.matched(path, checkpoint, config.base, config.tokens)
+        with torch.random.fork_rng(devices=[]):
+            pipe = self.load(folder, settings)
+            network = self.place(pipe.transformer, checkpoint.encoding, checkpoint.options, config.tokens)
+            lora.attach(network, path, manifest)
+        return self.finish(pipe, network, config, settings)
+
+    def check_folder(self, checkpoint: Checkpoint, path: Path) -> None:
+        """WeightsError unless base and adapter fit together; compares names and shapes without making the base."""
+        config = self.configure(checkpoint.config)
+        manifest, folder = adapters.matched(path, checkpoint, config.base, config.tokens)
+        self.owned(folder)
+        with torch.device("meta"):
+            network = self.place(self.bare(adapters.transformer_config(folder)), checkpoint.encoding, checkpoint.options, config.tokens)
+            lora.attach(network, path, manifest)
+
+    def owned(self, folder: Path) -> None:
+        """WeightsError unless the folder is a pipeline of this kind with nothing foreign in it."""
+        if (found := adapters.pipeline_class(folder)) != self.pipeline:
+            raise WeightsError(f"{folder} holds a {found}, {self.name} needs a {self.pipeline}; --config base=FOLDER names another")
+
+    def load(self, folder: Path, settings: Settings, **parts: Any) -> Any:
+        """The pipeline of that folder in the asked dtype, from safetensors alone."""
+        self.owned(folder)
+        kind = getattr(library(), self.pipeline)
+        try:
+            pipe = kind.from_pretrained(folder, dtype=DTYPES[settings.dtype], local_files_only=True, use_safetensors=True, **parts)
+        except (OSError, ValueError, KeyError) as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise WeightsError(f"{folder} does not load as a {self.pipeline}: {line}; copy the base again") from error
+        if pipe.scheduler.config.get("stochastic_sampling"):
+            raise WeightsError(f"the scheduler of {folder} adds noise of the global generator; set stochastic_sampling to false in it")
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def finish(self, pipe: Any, network: Positioned, config: Config, settings: Settings) -> PipelineDrawer:
+        """Everything on its device, scaled for the resolution, merged and folded as configured."""
+        pipe.to(settings.device)
+        network.to(settings.device).eval()
+        if config.merge:
+            lora.merge(network)
+        self.rescale(network, pipe, settings)
+        if config.fold:
+            self.prepare(network)
+        if settings.vae_tiling:
+            pipe.vae.enable_tiling()
+        return self.drawer(pipe, network, config)
+
+    def rescale(self, network: Positioned, pipe: Any, settings: Settings) -> None:
+        """Position scaling of the two image axes; an axis before them has length 1."""
+        kind = settings.pos_scaling or "none"
+        if kind == "yarn" and network.tokens == "image":
+            raise OptionError("pos_scaling yarn also scales the text's scores, which tokens=image leaves alone; use tokens=all or ntk")
+        sides, trained = settings.resolution // (pipe.vae_scale_factor * self.patch), self.trained(network.transformer.config)
+        before = (1,) * (network.encoding.shape.axes - 2)
+        network.encoding.rescale(encodings.Scaling(kind, (*before, trained, trained), (*before, sides, sides)))
+
+    def trained(self, config: Mapping[str, Any]) -> int:
+        """Tokens of a side at training."""
+        return 64
+
+    def save(self, folder: Path, network: Positioned, base: str, training: Mapping[str, Option] | None = None) -> Path:
+        """Writes the network's LoRA and encoding as an adapter folder and returns its manifest's path.
+
+        Args:
+            base: folder or hub id of the base that the network was made from; the manifest keeps its name and its identity.
+            training: facts of the training, kept as they are.
+        """
+        kind = getattr(library(), self.pipeline)
+        made = adapters.describe(adapters.base_folder(base), Path(base).name if Path(base).is_dir() else base)
+        encoding = registry_name(network.encoding)
+        options = network.encoding.options.model_dump(exclude_none=True)
+        facts = {"backbone": self.name, "base": made, "encoding": encoding, "options": options, "tokens": network.tokens}
+        return lora.save(folder, network, kind, adapters.Manifest(**facts, training=dict(training or {})))
+
+
+def registry_name(encoding: encodings.Encoding) -> str:
+    """The name under which an encoding is registered."""
+    return next(name for name in registry.names("encodings") if registry.load("encodings", name) is type(encoding))

@@ -1,0 +1,218 @@
+"""Stable Diffusion 3: diffusers' pipeline with its own table, or with a rotary encoding in the table's place.
+
+The paper gives no detail of its SD3 runs. What is done here: the table is dropped, image tokens turn by row and column, text stands at
+the origin, the matrix acts on all tokens. Source: diffusers:models/transformers/transformer_sd3.py, models/attention_processor.py
+(JointAttnProcessor2_0), models/embeddings.py (PatchEmbed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from harope_bench import adapters
+from harope_bench.backbones import lora
+from harope_bench.backbones.pipelines import (
+    Config,
+    PipelineBackbone,
+    PipelineDrawer,
+    Positioned,
+    agree,
+    heads_of,
+    normed,
+    places,
+    with_weights,
+)
+from harope_bench.encodings import base as encodings
+from harope_bench.errors import OptionError
+from harope_bench.records import Checkpoint, Settings
+
+TABLE = "transformer.pos_embed.pos_embed"
+
+
+class Sd3Processor:
+    """Joint attention, image first, then text; or attention of the image alone (SD3.5's second one)."""
+
+    def __init__(self, network: Positioned, layer: int):
+        self.network, self.layer = network, layer
+        self.folded: dict[str, Tensor] = {}
+
+    def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *_: Any, **__: Any) -> Any:
+        """Image tokens, and text tokens (B, N, width) where they are given, after attention."""
+        size, image = attn.inner_dim // attn.heads, hidden_states.shape[1]
+        q, k, v = (heads_of(to(hidden_states), size) for to in (attn.to_q, attn.to_k, attn.to_v))
+        q, k = normed(q, attn.norm_q, self.folded.get("q")), normed(k, attn.norm_k, self.folded.get("k"))
+        if encoder_hidden_states is not None:
+            added = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+            q_text, k_text, v_text = (heads_of(to(encoder_hidden_states), size) for to in added)
+            q_text = normed(q_text, attn.norm_added_q, self.folded.get("text_q"))
+            k_text = normed(k_text, attn.norm_added_k, self.folded.get("text_k"))
+            q, k, v = torch.cat((q, q_text), 2), torch.cat((k, k_text), 2), torch.cat((v, v_text), 2)
+        found = self.network.attend(q, k, v, self.layer).transpose(1, 2).flatten(2).to(q.dtype)  # (B, N, width)
+        out = attn.to_out[1](attn.to_out[0](found[:, :image]))
+        if encoder_hidden_states is None:
+            return out
+        text = found[:, image:]
+        return out, text if attn.context_pre_only else attn.to_add_out(text)
+
+
+def locate(network: Positioned) -> Any:
+    """A hook that knows from a forward's inputs where tokens are: the image's grid, then text at the origin."""
+
+    def see(transformer: Any, given: Any, named: dict[str, Any]) -> None:
+        latents = named["hidden_states"] if "hidden_states" in named else given[0]
+        text = named["encoder_hidden_states"] if "encoder_hidden_states" in named else given[1]
+        rows, columns = (side // transformer.config["patch_size"] for side in latents.shape[-2:])
+        grid = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
+        network.places = places(torch.cat((grid, torch.zeros(text.shape[1], 2))), slice(0, len(grid)))
+
+    return see
+
+
+class Sd3Config(Config):
+    """Those of every pipeline; text of 256 T5 tokens beside CLIP's 77."""
+
+    text_tokens: int = Field(default=256, gt=0, le=512)
+
+
+class Sd3Backbone(PipelineBackbone):
+    """SD3-medium; SD3.5 draws too, its matrices are kept beside the norm and not folded further."""
+
+    name, pipeline, transformer, patch = "sd3", "StableDiffusion3Pipeline", "SD3Transformer2DModel", 2
+    targets = tuple(
+        f"attn.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+    )
+    plain = ("ape", {"form": "sd3"})
+    defaults = {"steps": 28, "guidance": 7.0, "drawing": {"vae_tiling": True}}
+    drawer = PipelineDrawer
+    accepts = Sd3Config
+
+    def shape(self, config: Mapping[str, Any]) -> encodings.Shape:
+        """Rows and columns, half of a head each."""
+        heads, size = config["num_attention_heads"], config["attention_head_dim"]
+        side = self.trained(config)
+        return encodings.Shape(heads * size, heads, size, config["num_layers"], grid=(side, side))
+
+    def trained(self, config: Mapping[str, Any]) -> int:
+        """Tokens of a side at training."""
+        return int(config["sample_size"]) // int(config["patch_size"])
+
+    def place(self, transformer: Any, encoding: str, options: Mapping[str, Any], tokens: str = "all") -> Positioned:
+        """The transformer with a fresh encoding; for ape it is the library's, untouched."""
+        network = super().place(transformer, encoding, options, tokens)
+        form = getattr(network.encoding.options, "form", "sd3")
+        if form != "sd3":
+            raise OptionError(f"sd3 has its own table, ape form {form} would be another; say --option form=sd3")
+        return network
+
+    def install(self, network: Positioned) -> None:
+        """Drops the table, and one processor a layer; nothing where the encoding is the table."""
+        if has_table(network):
+            return
+        names = network.transformer.attn_processors
+        layers = {name: int(name.split(".")[1]) for name in names}  # a block's second attention shares its layer
+        network.transformer.pos_embed.pos_embed = None
+        network.transformer.set_attn_processor({name: Sd3Processor(network, layer) for name, layer in layers.items()})
+        network.transformer.register_forward_pre_hook(locate(network), with_kwargs=True)
+
+    def prepare(self, network: Positioned) -> None:
+        """Folds the matrix into the projections, exactly; beside the norm where a model has one. LoRA is merged first."""
+        if network.encoding.matrices(0) is None:
+            return
+        free = network.transformer.config["qk_norm"] is None and network.encoding.facts.foldable
+        if free:
+            lora.merge(network)
+        agree(network, lambda: (fold if free else keep)(network), lambda: self.trial(network), f"folding {type(network.encoding).__name__}")
+
+    def trial(self, network: Positioned) -> dict[str, Tensor]:
+        """Random inputs: 4 x 4 image tokens and 8 of text."""
+        config, like = network.transformer.config, next(network.parameters())
+        rng, side = torch.Generator().manual_seed(0), 4 * config["patch_size"]
+        wanted = {
+            "hidden_states": torch.randn(1, config["in_channels"], side, side, generator=rng),
+            "encoder_hidden_states": torch.randn(1, 8, config["joint_attention_dim"], generator=rng),
+            "pooled_projections": torch.randn(1, config["pooled_projection_dim"], generator=rng),
+            "timestep": torch.tensor([500.0]),
+        }
+        return {key: value.to(like) for key, value in wanted.items()}
+
+    def owns(self, keys: Any) -> bool:
+        """A patch embedding in a joint transformer is SD3's."""
+        return {"transformer.pos_embed.proj.weight", "transformer.context_embedder.weight"} <= set(keys)
+
+    def untold(self, keys: Any) -> str | None:
+        """The table, where it is there."""
+        return "ape" if TABLE in keys else None
+
+    def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        """Refuses what the pipeline cannot draw; the table ends at 192 tokens a side."""
+        super().check(checkpoint, settings)
+        if settings.mu_policy is not None:
+            raise OptionError("mu_policy means nothing to sd3, whose time shift is fixed; leave --mu-policy out")
+        if checkpoint.encoding != "ape":
+            return
+        folder = adapters.base_folder(self.configure(checkpoint.config).base)
+        most, scale = adapters.transformer_config(folder)["pos_embed_max_size"], self.unit(folder)
+        if settings.resolution > most * scale:
+            raise OptionError(
+                f"the table of sd3 ends at {most} tokens a side, {most * scale} px; {settings.resolution} asked for, draw it smaller"
+            )
+        if settings.pos_scaling not in (None, "none"):
+            raise OptionError(
+                f"pos_scaling {settings.pos_scaling} means nothing to sd3's table, which is cut from its middle; leave it at none"
+            )
+
+
+def has_table(network: Positioned) -> bool:
+    """Whether positions come from the library's table."""
+    return getattr(network.encoding.options, "form", None) == "sd3"
+
+
+def attentions(network: Positioned) -> list[Any]:
+    """Attention modules with our processors."""
+    return [module for module in network.transformer.modules() if isinstance(getattr(module, "processor", None), Sd3Processor)]
+
+
+@torch.no_grad()
+def fold(network: Positioned) -> None:
+    """Moves each layer's matrix into its projections, of the image and, where it acts on them, of the text; then RoPE is left."""
+    plain = network.encoding.plain()
+    for attn in attentions(network):
+        pair = network.encoding.matrices(attn.processor.layer)
+        assert pair is not None
+        chosen = [(attn.to_q, pair.q), (attn.to_k, pair.k)]
+        if network.tokens == "all" and attn.add_q_proj is not None:
+            chosen += [(attn.add_q_proj, pair.q), (attn.add_k_proj, pair.k)]
+        for projection, matrix in chosen:
+            turn(projection, matrix)
+    network.encoding = plain
+
+
+def turn(projection: nn.Linear, matrix: Tensor) -> None:
+    """W <- M W and b <- M b for the rows of each head; in float64, cast once."""
+    wide = matrix.double()
+    for part in (projection.weight, projection.bias):
+        if part is not None:
+            rows = part.double().reshape(-1, matrix.shape[-1], part[0].numel())  # (heads, d, inputs)
+            part.copy_((wide @ rows).reshape(part.shape))
+
+
+@torch.no_grad()
+def keep(network: Positioned) -> None:
+    """Gives every processor A diag(g), g the weights of its norm."""
+    for attn in attentions(network):
+        pair = network.encoding.matrices(attn.processor.layer)
+        assert pair is not None
+        like = attn.to_q.weight
+        chosen = {"q": (pair.q, attn.norm_q), "k": (pair.k, attn.norm_k)}
+        if network.tokens == "all":
+            chosen |= {"text_q": (pair.q, attn.norm_added_q), "text_k": (pair.k, attn.norm_added_k)}
+        attn.processor.folded = {name: with_weights(matrix, norm, like) for name, (matrix, norm) in chosen.items()}
+    network.ready = True
+
+
+PLUGIN = Sd3Backbone()

@@ -1,0 +1,490 @@
+"""FLUX: positions at the right place, adapter folders, drawing; against the untouched pipeline and a slow reference."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_pipelines as tiny
+import torch
+from click.testing import CliRunner
+
+from harope_bench import adapters, registry
+from harope_bench.errors import MissingExtra, OptionError, WeightsError
+from harope_bench.records import Request
+from harope_bench.store import sha256_file
+from harope_bench.testing import check_backbone
+
+tiny.needs_t2i()
+
+from harope_bench.backbones import flux, lora, pipelines  # noqa: E402
+from harope_bench.catalogue import checkpoint, register  # noqa: E402
+from harope_bench.cli import main  # noqa: E402
+
+BACKBONE = flux.PLUGIN
+REDS = [Request(index=0, prompt="a photo of a red cat"), Request(index=1, prompt="a blue dog on the cat")]
+AT_START = {
+    "rope-axial": {},
+    "harope": {},
+    "rope-matrix": {"matrix": "orthogonal"},
+    "string": {},
+    "rope-svd-control": {"placement": "value-output"},
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny FluxPipeline."""
+    return tiny.saved(tmp_path_factory.mktemp("flux") / "base", "flux")
+
+
+@pytest.fixture
+def pipe(base: Path) -> Any:
+    return BACKBONE.load(base, tiny.settings())
+
+
+def placed(base: Path, encoding: str = "harope", tokens: str = "all", **options: Any) -> pipelines.Positioned:
+    """The base's transformer with that encoding."""
+    return BACKBONE.place(BACKBONE.load(base, tiny.settings()).transformer, encoding, options, tokens)
+
+
+# ------------------------------------------------------------------------------------- the right place
+
+
+@pytest.mark.parametrize(("encoding", "options"), AT_START.items())
+def test_at_its_start_it_is_the_untouched_transformer(base: Path, pipe: Any, encoding: str, options: dict[str, Any]) -> None:
+    network = placed(base, encoding, **options)
+    inputs = BACKBONE.trial(network)
+    assert tiny.apart(tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs)) <= 1e-6
+
+
+def test_rope_axial_draws_what_the_untouched_pipeline_draws(base: Path, pipe: Any) -> None:
+    drawer = plain_drawer(base)
+    drawn = drawer.draw(REDS, tiny.settings())
+    for request, image in zip(REDS, drawn.images, strict=True):
+        latents = drawer.noise(request.index, tiny.settings())
+        wanted = pipe(
+            request.prompt, height=64, width=64, num_inference_steps=2, guidance_scale=3.5, latents=latents, output_type="np"
+        ).images[0]
+        assert np.abs(image.astype(int) - (255 * wanted).round().astype(int)).max() <= 1
+    assert drawn.faults == {}
+
+
+class SlowProcessor:
+    """Norm, matrix, rotation and softmax written out, with the library's own rotation."""
+
+    def __init__(self, network: pipelines.Positioned, layer: int, text: int):
+        self.pair, self.text, self.tokens = network.encoding.matrices(layer), text, network.tokens
+
+    def __call__(
+        self, attn: Any, hidden_states: Any, encoder_hidden_states: Any = None, attention_mask: Any = None, image_rotary_emb: Any = None
+    ) -> Any:
+        from diffusers.models.embeddings import apply_rotary_emb
+
+        streams = [(hidden_states, attn.to_q, attn.to_k, attn.to_v, attn.norm_q, attn.norm_k)]
+        if encoder_hidden_states is not None:
+            text = (encoder_hidden_states, attn.add_q_proj, attn.add_k_proj, attn.add_v_proj, attn.norm_added_q, attn.norm_added_k)
+            streams.insert(0, text)
+        parts = []
+        for x, to_q, to_k, to_v, norm_q, norm_k in streams:
+            split = [to(x).unflatten(-1, (attn.heads, -1)) for to in (to_q, to_k, to_v)]
+            parts.append((norm_q(split[0]), norm_k(split[1]), split[2]))
+        q, k, v = (torch.cat(same, 1) for same in zip(*parts, strict=True))  # (B, N, heads, d)
+        if self.pair is not None:
+            start = 0 if self.tokens == "all" else self.text
+            q, k = (
+                torch.cat((x[:, :start], torch.einsum("hij,bnhj->bnhi", m.expand(attn.heads, -1, -1), x[:, start:])), 1)
+                for x, m in ((q, self.pair.q), (k, self.pair.k))
+            )
+        q, k = (apply_rotary_emb(x, image_rotary_emb, sequence_dim=1) for x in (q, k))
+        share = torch.einsum("bnhd,bmhd->bhnm", q, k).div(q.shape[-1] ** 0.5).softmax(-1)
+        found = torch.einsum("bhnm,bmhd->bnhd", share, v).flatten(2)
+        if encoder_hidden_states is None:
+            return found
+        return attn.to_out[0](found[:, self.text :]), attn.to_add_out(found[:, : self.text])
+
+
+@pytest.mark.parametrize("tokens", ["all", "image"])
+@pytest.mark.parametrize(
+    ("encoding", "options"),
+    [
+        ("harope", {"qk_mode": "dual"}),
+        ("harope", {"qk_mode": "same"}),
+        ("rope-matrix", {"matrix": "normal", "per_head": False}),
+        ("string", {}),
+    ],
+)
+def test_the_matrix_stands_between_norm_and_rotation(base: Path, pipe: Any, encoding: str, options: dict[str, Any], tokens: str) -> None:
+    network = tiny.trained(placed(base, encoding, tokens, **options))
+    inputs = BACKBONE.trial(network)
+    slow = {name: SlowProcessor(network, layer, 8) for layer, name in enumerate(pipe.transformer.attn_processors)}
+    before = tiny.outputs(pipe.transformer, inputs)
+    pipe.transformer.set_attn_processor(slow)
+    wanted = tiny.outputs(pipe.transformer, inputs)
+    assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
+    assert tiny.apart(before, wanted) > 1e-2  # and it does something
+
+
+@pytest.mark.parametrize("tokens", ["all", "image"])
+def test_the_layers_of_a_forward_share_their_angles(base: Path, monkeypatch: pytest.MonkeyPatch, tokens: str) -> None:
+    network, made = placed(base, "harope", tokens), []
+    original = flux.encodings._axial
+    monkeypatch.setattr(flux.encodings, "_axial", lambda *given: made.append(given[0]) or original(*given))
+    inputs = BACKBONE.trial(network)
+    for forwards in (1, 2):
+        tiny.outputs(network, inputs)
+        assert len(made) == forwards
+
+
+def test_the_control_acts_after_the_rotation(base: Path) -> None:
+    network, seen = tiny.trained(placed(base, "rope-svd-control", qk_mode="same")), {}
+    inputs = BACKBONE.trial(network)
+    network.watch = lambda layer, q, k: seen.__setitem__(layer, (q, k))
+    tiny.outputs(network, inputs)
+    plain, turned = placed(base, "rope-axial"), {}
+    plain.watch = lambda layer, q, k: turned.__setitem__(layer, (q, k))
+    tiny.outputs(plain, inputs)
+    pair = network.encoding.pair(0)  # type: ignore[operator]
+    torch.testing.assert_close(seen[0][0], turned[0][0] @ pair.q.detach().mT, rtol=1e-4, atol=1e-5)  # the first layer's inputs are the same
+    assert sorted(seen) == [0, 1]
+    assert seen[1][0].shape == (1, 2, 24, 16)
+
+
+@pytest.mark.parametrize("tokens", ["all", "image"])
+@pytest.mark.parametrize("encoding", ["harope", "string"])
+def test_folded_into_the_norm_it_says_the_same(base: Path, encoding: str, tokens: str) -> None:
+    network = tiny.trained(placed(base, encoding, tokens))
+    inputs = BACKBONE.trial(network)
+    wanted = tiny.outputs(network, inputs)
+    BACKBONE.prepare(network)
+    assert network.ready
+    assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
+    flux.unfold(network)
+    assert torch.equal(tiny.outputs(network, inputs), wanted)
+
+
+def test_a_fold_that_moves_the_output_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = tiny.trained(placed(base))
+    monkeypatch.setattr(flux, "with_weights", lambda matrix, norm, like: matrix.detach())  # forgets the norm's weights
+    with pytest.raises(WeightsError, match="folding Harope moved the output"):
+        BACKBONE.prepare(network)
+
+
+@pytest.mark.parametrize("encoding", ["ape", "rope-vanilla", "rope-mixed", "videorope", "head-freq"])
+def test_an_encoding_without_axes_is_refused(base: Path, encoding: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        placed(base, encoding)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_flux_at_full_size_has_the_papers_parameters() -> None:
+    from diffusers import FluxTransformer2DModel
+
+    with torch.device("meta"):
+        network = BACKBONE.place(FluxTransformer2DModel(guidance_embeds=True), "harope", {})
+    count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
+    assert count(network.transformer) == 11_901_408_320
+    assert count(network.encoding) == 45_001_728 == 57 * 789_504
+    assert network.encoding.shape.axes_dims == (16, 56, 56)
+    assert BACKBONE.place(network.transformer, "rope-svd-control", {}).encoding.state_dict().keys() != network.encoding.state_dict().keys()
+
+
+# ------------------------------------------------------------------------------------- adapter folders
+
+
+def adapted(base: Path, folder: Path, encoding: str = "harope", tokens: str = "all") -> tuple[pipelines.Positioned, Path]:
+    """A network with LoRA and encoding as after a training, and its adapter folder's manifest."""
+    network = tiny.trained(placed(base, encoding, tokens))
+    lora.add(network, BACKBONE.targets)
+    rng = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in network.transformer.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(0.05 * torch.randn(parameter.shape, generator=rng))
+    return network, BACKBONE.save(folder, network, str(base), {"dataset": "none", "steps": 4000})
+
+
+def opened(base: Path, manifest: Path, tokens: str = "all", **facts: Any) -> Any:
+    read = adapters.read(manifest)
+    config = {"base": str(base), "tokens": tokens, **facts}
+    found = tiny.checkpoint("flux", read.encoding, options=read.options, config=config)
+    return BACKBONE.open_folder(found, manifest, tiny.settings())
+
+
+def test_an_adapter_folder_comes_back_as_it_was_saved(base: Path, tmp_path: Path) -> None:
+    network, manifest = adapted(base, tmp_path / "a")
+    inputs = BACKBONE.trial(network)
+    again = opened(base, manifest, fold=False).network
+    assert tiny.apart(tiny.outputs(again, inputs), tiny.outputs(network, inputs)) <= 2e-6  # other kernels run on mapped files
+    facts = json.loads(manifest.read_text())
+    assert facts["encoding"] == "harope"
+    assert facts["lora"] == {"file": "lora.safetensors", "rank": 32, "alpha": 32, "targets": sorted(BACKBONE.targets)}
+    assert facts["files"] == {name: sha256_file(tmp_path / "a" / name) for name in ("lora.safetensors", "encoding.safetensors")}
+    assert facts["training"] == {"dataset": "none", "steps": 4000}
+    assert str(tmp_path) not in manifest.read_text()
+
+
+def test_lora_goes_on_and_off_and_merges(base: Path, tmp_path: Path) -> None:
+    network, _ = adapted(base, tmp_path / "a")
+    inputs = BACKBONE.trial(network)
+    without = tiny.outputs(tiny.trained(placed(base)), inputs)
+    on = tiny.outputs(network, inputs)
+    lora.switch(network, False)
+    assert tiny.apart(tiny.outputs(network, inputs), without) <= 1e-6
+    assert tiny.apart(on, without) > 1e-2
+    lora.switch(network, True)
+    assert torch.equal(tiny.outputs(network, inputs), on)
+    lora.merge(network)
+    assert not lora.attached(network)
+    assert tiny.apart(tiny.outputs(network, inputs), on) <= 1e-5
+    assert not any("lora" in name for name, _ in network.named_parameters())
+
+
+def test_fresh_lora_changes_nothing_and_names_no_layer_twice(base: Path, pipe: Any) -> None:
+    network = placed(base, "rope-axial")
+    inputs = BACKBONE.trial(network)
+    lora.add(network, BACKBONE.targets)
+    assert tiny.apart(tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs)) <= 1e-6
+    with pytest.raises(OptionError, match="merge it first"):
+        lora.add(network, BACKBONE.targets)
+    with pytest.raises(OptionError, match="name linear layers"):
+        lora.add(placed(base), ["no_such_layer"])
+
+
+def test_the_lora_file_is_the_librarys(base: Path, pipe: Any, tmp_path: Path) -> None:
+    network = placed(base, "rope-axial")
+    lora.add(network, BACKBONE.targets, rank=4, alpha=8)
+    for name, parameter in network.transformer.named_parameters():
+        if "lora_" in name:
+            parameter.data.fill_(0.03)
+    BACKBONE.save(tmp_path, network, str(base))
+    pipe.load_lora_weights(tmp_path, weight_name="lora.safetensors", local_files_only=True)
+    inputs = BACKBONE.trial(network)
+    assert tiny.apart(tiny.outputs(pipe.transformer, inputs), tiny.outputs(network, inputs)) <= 1e-6
+
+
+def spoil(manifest: Path, **facts: Any) -> None:
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **facts}))
+
+
+def test_a_folder_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> None:
+    network, manifest = adapted(base, tmp_path / "a")
+    good = manifest.read_text()
+    other_sizes = tiny.saved(tmp_path / "wide", "flux", num_single_layers=2)
+    other_weights = tiny.saved(tmp_path / "other", "flux", seed=1)
+    with pytest.raises(WeightsError, match=r"made for base with num_single_layers = 1, .* has 2"):
+        opened(other_sizes, manifest)
+    with pytest.raises(WeightsError, match="same sizes but other weights"):
+        opened(other_weights, manifest)
+    for facts, said in [
+        ({"encoding_file": None}, "lists no weights of its encoding harope"),
+        ({"encoding": "string", "options": {}}, "unexpected A_u"),
+        ({"files": {"lora.safetensors": json.loads(good)["files"]["lora.safetensors"]}}, "without its sha256"),
+        ({"encoding_file": "../encoding.safetensors"}, "not a plain name"),
+        ({"files": {"../x": "0" * 64}}, "not a plain name"),
+        ({"lora": {**json.loads(good)["lora"], "rank": 8}}, "mis-shaped"),
+        ({"lora": {**json.loads(good)["lora"], "targets": ["attn.to_q"]}}, "unexpected transformer."),
+        ({"surprise": 1}, "surprise"),
+        ({"tokens": "image"}, "is of flux harope image .* register it again"),
+    ]:
+        spoil(manifest, **facts)
+        with pytest.raises(WeightsError, match=said):
+            opened(base, manifest)
+        manifest.write_text(good)
+    (tmp_path / "a" / "encoding.safetensors").write_bytes(b"x" + (tmp_path / "a" / "encoding.safetensors").read_bytes()[1:])
+    with pytest.raises(WeightsError, match="has sha256"):
+        opened(base, manifest)
+    assert network.tokens == "all"
+
+
+def test_doctor_looks_into_the_folder_and_for_the_base(base: Path, tmp_path: Path) -> None:
+    from harope_bench.doctor import _checkpoints
+
+    _, manifest = adapted(base, tmp_path / "a")
+    (tmp_path / "base").symlink_to(base)
+    register("looked-at", manifest, {"config": {"base": str(tmp_path / "base")}})
+    state = lambda: next((f.state, f.detail) for f in _checkpoints() if f.name == "looked-at")  # noqa: E731
+    assert state() == ("ok", "paper, flux, harope")
+    (tmp_path / "base").unlink()
+    assert state()[0] == "broken"
+    assert "is no folder" in state()[1]
+    (tmp_path / "base").symlink_to(base)
+    (tmp_path / "a" / "lora.safetensors").unlink()
+    assert "is not there" in state()[1]
+
+
+def test_a_base_that_names_foreign_code_is_refused(base: Path, tmp_path: Path) -> None:
+    index = json.loads((base / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps({**index, "vae": ["my_code", "Vae"]}))
+    with pytest.raises(WeightsError, match="my_code, which could run code"):
+        BACKBONE.load(tmp_path, tiny.settings())
+    (tmp_path / "model_index.json").write_text(json.dumps({**index, "_class_name": "StableDiffusion3Pipeline"}))
+    with pytest.raises(WeightsError, match="holds a StableDiffusion3Pipeline, flux needs a FluxPipeline"):
+        BACKBONE.load(tmp_path, tiny.settings())
+    with pytest.raises(WeightsError, match="not in the local hub cache"):
+        adapters.base_folder("nobody/no-such-model")
+
+
+def test_without_the_extra_its_install_is_named(monkeypatch: pytest.MonkeyPatch, base: Path) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'harope-bench\[t2i\]'"):
+        BACKBONE.load(base, tiny.settings())
+
+
+# ------------------------------------------------------------------------------------- drawing
+
+
+def test_flux_keeps_the_contract(base: Path) -> None:
+    check_backbone("flux", {"base": str(base), "text_tokens": 16}, encoding="harope", resolution=32)
+
+
+def cli_run(*words: str | Path) -> str:
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_register_and_generate_through_the_command_line(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.register_prompts(monkeypatch)
+    adapted(base, tmp_path / "adapter")
+    cli_run("register", "my-flux", "--weights", tmp_path / "adapter", "--config", f"base={base}")
+    found = checkpoint("my-flux")
+    assert (found.backbone, found.encoding, found.steps, found.guidance) == ("flux", "harope", 28, 3.5)
+    assert found.sha256 == sha256_file(tmp_path / "adapter/manifest.json")
+    for side in (64, 128, 512):
+        out = tmp_path / f"r{side}"
+        words = ("generate", "my-flux", "--suite", "four-prompts", "--resolution", side, "--count", 2, "--steps", 2, "--out", out)
+        said = cli_run(*map(str, words))
+        assert "2 asked, 2 drawn now, 0 failed" in said
+        assert "2 asked, 0 drawn now" in cli_run(*map(str, words))
+        plan = json.loads((out / "plan.json").read_text())
+        assert plan["settings"]["mu_policy"] == "extrapolate"
+        assert plan["settings"]["vae_tiling"] is True
+    assert cli_run("verify", tmp_path / "r64", "--redraw", "1")
+
+
+def test_a_base_without_adapter_is_registered_as_it_is(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.register_prompts(monkeypatch)
+    register("plain-flux", base, {})
+    found = checkpoint("plain-flux")
+    assert (found.encoding, found.config["base"]) == ("rope-axial", str(base))
+    cli_run("generate", "plain-flux", "--suite", "four-prompts", "--count", "1", "--steps", "1", "--out", str(tmp_path / "run"))
+    with pytest.raises(WeightsError, match="lists no weights of its encoding harope"):
+        register("no-weights", base, {"encoding": "harope"})
+
+
+def test_where_the_base_lies_does_not_change_a_plan(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harope_bench.generate import make_plan
+
+    tiny.register_prompts(monkeypatch)
+    (tmp_path / "link").symlink_to(base)
+    adapted(base, tmp_path / "a")
+    register("here", tmp_path / "a", {"config": {"base": str(base)}})
+    plan = make_plan("here", "four-prompts", {})
+    moved = plan.checkpoint.model_copy(update={"config": {**plan.checkpoint.config, "base": str(tmp_path / "link")}})
+    assert plan.model_copy(update={"checkpoint": moved}).digest == plan.digest
+    image = plan.checkpoint.model_copy(update={"config": {**plan.checkpoint.config, "tokens": "image"}})
+    assert plan.model_copy(update={"checkpoint": image}).digest != plan.digest
+
+
+@pytest.mark.parametrize(
+    ("settings", "config", "said"),
+    [
+        ({"resolution": 72}, {}, "tokens of 16; --resolution 64 does"),
+        ({"sampler": "ddpm"}, {}, "own flow scheduler"),
+        ({"vae": "x"}, {}, "vae means nothing"),
+        ({}, {"base": "/no/such/folder"}, "is no folder"),
+        ({}, {"tokens": "some"}, "flux config tokens"),
+        ({}, {"surprise": 1}, "surprise"),
+    ],
+)
+def test_what_it_cannot_draw_is_refused_before_anything_loads(base: Path, settings: Any, config: Any, said: str) -> None:
+    with pytest.raises((OptionError, WeightsError), match=said):
+        BACKBONE.check(tiny.checkpoint("flux", config={"base": str(base), **config}), tiny.settings(**settings))
+
+
+def plain_drawer(base: Path, **settings: Any) -> Any:
+    register("drawer", base, {})
+    found = checkpoint("drawer")
+    return BACKBONE.open_folder(found, Path(found.weights), tiny.settings(**settings))
+
+
+def test_a_request_without_prompt_is_refused_and_an_infinite_image_is_a_fault(base: Path) -> None:
+    drawer = plain_drawer(base)
+    with pytest.raises(OptionError, match="draws from prompts"):
+        drawer.draw([Request(index=0, label=3)], tiny.settings())
+    drawer.network.transformer.proj_out.bias.data.fill_(torch.nan)
+    assert drawer.draw(REDS[:1], tiny.settings()).faults == {0: "the network's output is not finite"}
+
+
+def test_low_precision_draws_nearly_the_same(base: Path, tmp_path: Path) -> None:
+    _, manifest = adapted(base, tmp_path / "a")
+    register("low", manifest, {"config": {"base": str(base)}})
+    found = checkpoint("low")
+    full = BACKBONE.open_folder(found, manifest, tiny.settings()).draw(REDS[:1], tiny.settings()).images.astype(int)
+    low = BACKBONE.open_folder(found, manifest, tiny.settings(dtype="bfloat16"))
+    assert low.network.transformer.dtype == torch.bfloat16
+    assert np.abs(low.draw(REDS[:1], tiny.settings(dtype="bfloat16")).images - full).mean() < 16
+
+
+def test_mu_is_extrapolated_as_the_library_does_or_clamped() -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    scheduler = FlowMatchEulerDiscreteScheduler(**tiny.SHIFT)
+    last = {}
+    for name, used in (("extrapolate", scheduler), ("clamp", flux.clamped(scheduler))):
+        config = used.config
+        mu = calculate_shift(16384, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift)
+        used.set_timesteps(sigmas=np.linspace(1.0, 1 / 28, 28), mu=mu)
+        last[name] = (round(mu, 2), round(float(used.sigmas[-2]), 3))
+    assert last == {"extrapolate": (3.23, 0.484), "clamp": (1.15, 0.105)}
+
+
+def test_clamping_changes_large_images_alone(base: Path) -> None:
+    drawer = plain_drawer(base)
+    drawer.pipe.scheduler.register_to_config(max_image_seq_len=64, base_image_seq_len=16)
+    drawn = {}
+    for side in (64, 256):
+        for policy in ("extrapolate", "clamp"):
+            drawn[side, policy] = drawer.draw(REDS[:1], tiny.settings(resolution=side, mu_policy=policy)).images
+    assert np.array_equal(drawn[64, "extrapolate"], drawn[64, "clamp"])
+    assert not np.array_equal(drawn[256, "extrapolate"], drawn[256, "clamp"])
+    assert drawer.pipe.scheduler.config.base_shift == 1.15
+
+
+def test_position_scaling_takes_the_two_image_axes(base: Path) -> None:
+    side = 64 * 16 * 2
+    drawer = plain_drawer(base, resolution=side, pos_scaling="ntk")
+    assert drawer.network.encoding.scaling == flux.encodings.Scaling("ntk", (1, 64, 64), (1, 128, 128))
+    network = placed(base, "harope", "image")
+    with pytest.raises(OptionError, match="yarn"):
+        BACKBONE.rescale(network, drawer.pipe, tiny.settings(pos_scaling="yarn"))
+
+
+def test_positions_grow_with_the_resolution(base: Path) -> None:
+    drawer = plain_drawer(base)
+    for side in (64, 128):
+        drawer.draw(REDS[:1], tiny.settings(resolution=side, steps=1))
+        positions, image, _ = drawer.network.places
+        assert positions[: image.start].abs().sum() == 0
+        assert image.start == 512
+        assert positions[image].amax(0).tolist() == [0, side // 16 - 1, side // 16 - 1]
+
+
+def test_noise_is_packed_as_the_pipeline_packs_its_own(base: Path, pipe: Any) -> None:
+    drawer = plain_drawer(base)
+    ours = drawer.noise(7, tiny.settings())
+    from harope_bench.samplers.base import index_generator
+
+    theirs, _ = pipe.prepare_latents(1, 4, 64, 64, torch.float32, torch.device("cpu"), index_generator(0, 7))
+    assert torch.equal(ours, theirs)
+
+
+def test_flux_is_a_registered_backbone() -> None:
+    assert {"flux", "sd3"} <= set(registry.names("backbones"))
+    assert not {"lora", "pipelines"} & set(registry.names("backbones"))
