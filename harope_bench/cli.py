@@ -12,7 +12,7 @@ import click
 
 from harope_bench import __version__
 from harope_bench.errors import BenchError
-from harope_bench.verbs import audit, browse, compare, draw, leaderboard, paper, plan, tables, train
+from harope_bench.verbs import audit, browse, compare, draw, fetch, leaderboard, paper, plan, tables, train
 
 
 class Bench(click.Group):
@@ -64,6 +64,8 @@ for verb in (
     browse.list_,
     browse.doctor,
     browse.register,
+    fetch.fetch,
+    fetch.reference,
     draw.generate,
     draw.eval_,
     draw.verify,

@@ -48,9 +48,17 @@ class TooFewImages(BenchError):
     """Fewer images than the metric or the request needs."""
 
 
+class TooManyImages(BenchError):
+    """More images than the protocol scores, and nobody said which."""
+
+
 class MissingExtra(BenchError):
     """A part that an optional install brings."""
 
 
 class StorageError(BenchError):
     """The disk refused: full, unwritable or not there."""
+
+
+class FetchError(BenchError):
+    """A file that did not come, came cut short, or is not the one that was wanted."""

@@ -23,6 +23,8 @@ VERBS = [
     "list",
     "doctor",
     "register",
+    "fetch",
+    "reference",
     "generate",
     "eval",
     "table",

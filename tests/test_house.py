@@ -30,13 +30,14 @@ PACKAGE = "harope_bench"
 LAYERS: list[set[str]] = [
     {"errors", "tomlfile"},
     {"records", "store", "device"},
-    {"registry", "provenance", "adm", "metrics", "statistics"},
-    {"samples", "intervals", "catalogue", "contamination"},
+    {"registry", "provenance", "adm", "rows", "metrics", "statistics"},
+    {"samples", "intervals", "catalogue", "contamination", "fetched"},
     {"encodings", "pairing"},
     {"samplers", "suites", "judges", "evaluators"},
     {"backbones"},
-    {"generate", "observe", "leaderboards", "training", "compare"},
-    {"evaluate", "reports", "gate"},
+    {"generate", "observe", "leaderboards", "training", "compare", "fetch"},
+    {"references", "reports", "gate"},
+    {"evaluate"},
     {"verify", "reproduce", "doctor", "planning"},
     {"contracts"},
     {"testing"},
@@ -52,11 +53,11 @@ STRANGERS = {
     "backbones": {"suites", "judges", "evaluators"},
 }
 THINGS = {"encodings", "backbones", "samplers", "suites", "judges", "evaluators"}  # rooms whose things are called by name
-CONDUCTORS = {"generate", "observe", "evaluate", "verify", "reproduce", "catalogue"}
+CONDUCTORS = {"generate", "observe", "references", "evaluate", "verify", "reproduce", "catalogue"}
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
-    "errors", "tomlfile", "records", "registry", "adm", "metrics", "samples", "statistics", "evaluators", "leaderboards", "reports",
-    "intervals", "pairing", "compare", "gate", "contamination",
+    "errors", "tomlfile", "records", "registry", "adm", "rows", "metrics", "samples", "statistics", "evaluators", "leaderboards", "reports",
+    "intervals", "pairing", "compare", "gate", "contamination", "fetched", "fetch",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",
