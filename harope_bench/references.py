@@ -92,8 +92,10 @@ def _with_images(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The arrays, with the features of the images in the file and, where it has no statistics, those of these images."""
     found = {name: array for name, array in arrays.items() if name not in (JUDGE, JUDGE_SHA256)}
-    if "features" in found or "arr_0" not in adm.members(path):
+    if "features" in found:
         return found, ()
+    if "arr_0" not in adm.members(path):
+        return found, ("reference: statistics without images (arr_0), so no precision, recall or KID",)
     n, *size = adm.shape_of(path, reference=True)
     seen = seen_reference(path, sha256, judge, looking).observations.arrays
     warnings: tuple[str, ...] = ()

@@ -65,6 +65,11 @@ def wanted_indices(suite: str, count: int | None, indices: list[int] | None) -> 
 @click.option(
     "--rules", type=click.Choice(["official", "corrected"]), default="official", help="Rules with their known quirks, or corrected."
 )
+@click.option(
+    "--profile", "profiles", help="Whose formulas (adm, adm-exact, torch-fidelity, clean), comma-separated; the suite's own if left out."
+)
+@click.option("--judge", help="Judge in place of the suite's own; its results have files of their own.")
+@click.option("--subset", type=click.IntRange(0), metavar="SEED", help="Score --count images chosen at random by SEED, not the first ones.")
 @click.option("--rescore", is_flag=True, help="Score the stored observations again; loads no network.")
 @drawing_options
 @click.option(
@@ -85,6 +90,9 @@ def eval_(
     evaluators: str | None,
     reference: Path | None,
     rules: Any,
+    profiles: str | None,
+    judge: str | None,
+    subset: int | None,
     rescore: bool,
     sides: tuple[tuple[int, ...], ...],
     batch: int | None,
@@ -106,8 +114,9 @@ def eval_(
     for side in wanted or (None,):
         below = None if len(wanted) < 2 else (out or Path("runs") / Path(target).stem) / f"r{side}"
         place, folder, known = resolve(target, suite, below or out, count, batch, {**drawing, "resolution": side})
-        asked = Asked(known, reference, rules, rescore, drawing["device"])
-        scored += evaluate(place, folder, asked, names, count)
+        for profile in profiles.split(",") if profiles else (None,):
+            asked = Asked(known, reference, rules, rescore, drawing["device"], profile, judge, subset)
+            scored += evaluate(place, folder, asked, names, count)
     if json_:
         click.echo(as_json({"results": [{"path": str(s.path), "fresh": s.fresh, "result": dump(s.result)} for s in scored]}))
         return
