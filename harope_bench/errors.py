@@ -36,6 +36,10 @@ class WeightsError(BenchError):
     """Weights that are missing, altered, unsafe or of another shape."""
 
 
+class NotHere(WeightsError):
+    """Something that is not shipped and was not brought yet; the message names the command that brings it."""
+
+
 class PlanMismatch(BenchError):
     """A folder holds work of another plan."""
 

@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 from pydantic import Field, StringConstraints, ValidationError
 
 from harope_bench import registry
-from harope_bench.errors import BenchError, WeightsError
+from harope_bench.errors import BenchError, NotHere, WeightsError
 from harope_bench.records import Name, Record, fault
 from harope_bench.store import disk, home, sha256_file
 
@@ -90,10 +90,10 @@ def held(name: str, file: str | None = None) -> Held | None:
 
 
 def bring(name: str, file: str | None = None) -> Held:
-    """The same; WeightsError with the command that brings it where it is not here."""
+    """The same; NotHere with the command that brings it where it is not here."""
     found = held(name, file)
     if found is None:
-        raise WeightsError(f"{asset(name).title} is not here; harope-bench fetch {name} (or --from a file that you have)")
+        raise NotHere(f"{asset(name).title} is not here; harope-bench fetch {name} (or --from a file that you have)")
     return found
 
 

@@ -63,6 +63,7 @@ class Settings(Record):
     tile: int = Field(gt=0)
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    labels: str | None = Field(default=None, pattern=r"^(uniform|balanced|file:[0-9a-f]{64})$")
 
 
 class Checkpoint(Record):
@@ -96,17 +97,21 @@ class Request(Record):
 
 
 class Plan(Record):
-    """What every sample of a run is a function of, together with its index."""
+    """What every sample of a run is a function of, together with its index. `preset` names where the settings came from."""
 
     checkpoint: Checkpoint
     suite: Name
     suite_version: int
     settings: Settings
+    preset: Name | None = None
 
     def deciding(self) -> dict[str, Any]:
         """The fields that decide pixels, and the checkpoint's name; not where its weights lie nor its defaults."""
         body = self.model_dump(mode="json")
         body["checkpoint"] = {field: body["checkpoint"][field] for field in DECISIVE}
+        # a setting that a plan does not use is no part of it, so that a new one leaves the digests of older plans alone
+        body["settings"] = {field: value for field, value in body["settings"].items() if value is not None}
+        del body["preset"]  # a name for the settings, which decide
         return body
 
     @property

@@ -38,6 +38,7 @@ LAYERS: list[set[str]] = [
     {"generate", "observe", "leaderboards", "training", "compare", "fetch"},
     {"references", "reports", "gate"},
     {"evaluate"},
+    {"selftest"},
     {"verify", "reproduce", "doctor", "planning"},
     {"contracts"},
     {"testing"},

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from harope_bench.errors import MissingExtra, OptionError, StorageError, WeightsError
-from harope_bench.records import Request
+from harope_bench.records import Request, Settings
 from harope_bench.registry import read_toml
 from harope_bench.store import check_hash, sha256_bytes
 from harope_bench.suites.base import Reference
@@ -55,7 +55,7 @@ class Digits:
     judges = {"fidelity": "digits-net"}
     evaluators = ("fidelity",)
 
-    def requests(self, indices: Iterable[int]) -> list[Request]:
+    def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
         """Requests whose label is the index modulo ten."""
         return [Request(index=i, label=i % CLASSES) for i in indices]
 

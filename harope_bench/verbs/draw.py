@@ -143,7 +143,9 @@ def resolve(
         folder = out or Path("runs") / target
         generate(plan, wanted_indices(plan.suite, count, None), folder, batch)
         return folder, folder, plan.suite
-    if given := sorted(key for key in ("resolution", "steps", "guidance", "sampler", "seed", "dtype") if drawing[key] is not None):
+    if given := sorted(
+        key for key in ("resolution", "steps", "guidance", "sampler", "seed", "dtype", "labels", "preset") if drawing[key] is not None
+    ):
         raise OptionError(f"{target} is drawn already, --{given[0]} would change nothing; leave it out or give a checkpoint's name")
     run = path.is_dir() and (path / PLAN).exists()
     found = Run(path).plan if run else None

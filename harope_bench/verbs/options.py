@@ -75,6 +75,8 @@ def drawing_options(verb: Any) -> Any:
         click.option("--guidance", type=Finite(0), help="Guidance scale, 1 is none; the checkpoint's own if left out."),
         click.option("--sampler", help="Sampler; the checkpoint's own if left out."),
         click.option("--seed", type=click.IntRange(0), help="Base seed, 0 if left out; sample i is a function of it and i."),
+        click.option("--labels", help="Label policy of an ImageNet suite: uniform, balanced, or a file of one label a line."),
+        click.option("--preset", help="Named settings of the suite (harope-release); single options go before it."),
         click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the networks run."),
         click.option(
             "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Precision of the drawing network, float32 if left out."
