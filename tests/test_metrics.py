@@ -67,7 +67,7 @@ def by_sqrtm(drawn: Gaussian, real: Gaussian) -> float:
     return float(np.sum((drawn.mean - real.mean) ** 2) + np.trace(drawn.covariance + real.covariance - 2 * root))
 
 
-@pytest.mark.parametrize("width", [1, 5, 255, 256, 257, 600])
+@pytest.mark.parametrize("width", [1, 5, 512, 513, 600])
 def test_triangular_products_equal_sqrtm_at_every_strip(width: int) -> None:
     mix = np.random.default_rng(1).normal(size=(width, width)) / math.sqrt(width) + np.eye(width)
     drawn, real = (Moments.of(cloud(seed, 3 * width + 5, width, 0.1 * seed) @ mix.astype(np.float32)).gaussian() for seed in (2, 3))

@@ -103,7 +103,7 @@ def influence(rows: np.ndarray, drawn: Gaussian, real: Gaussian, root: np.ndarra
 
 def _product_eigenvalues(root: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     """Eigenvalues (r,) of F F^T S of root F (D, r) and covariance S (D, D), ascending, those beyond the rank left out."""
-    lower = root.shape[0] == root.shape[1] and not np.triu(root, 1).any()
+    lower = 2 * STRIP < root.shape[0] == root.shape[1] and not np.triu(root, 1).any()
     return np.linalg.eigvalsh(_triangular_sandwich(root, covariance) if lower else root.T @ covariance @ root)
 
 
