@@ -27,12 +27,7 @@ class ImageNet:
     count = 50_000
     exact = True
     labels = "uniform"
-    judges = {
-        "fidelity": NETWORK,
-        "fidelity/clean": f"{NETWORK}-clean",
-        "fidelity/fd-dinov2": "dinov2-vitl14",
-        "fidelity/cmmd": "clip-vitl14-336",
-    }
+    judges = {"fidelity": NETWORK, "fidelity/clean": f"{NETWORK}-clean"}
     evaluators = ("fidelity",)
     profiles = {"fidelity": "adm"}
     # 250 respaced steps, guidance 1.5, random labels; as published, their script draws 50,176 images

@@ -53,7 +53,7 @@ class CocoFid:
     count = COUNT
     exact = True
     resolution = 512
-    judges = {"fidelity": JUDGE, "fidelity/clean": JUDGE, "fidelity/cmmd": "clip-vitl14-336"}
+    judges = {"fidelity": JUDGE, "fidelity/clean": JUDGE}
     evaluators = ("fidelity",)
     profiles = {"fidelity": "clean"}
 
