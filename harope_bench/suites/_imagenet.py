@@ -52,7 +52,7 @@ class ImageNet:
 
     def reference(self, judge: str) -> Reference:
         """ADM's reference, for the network that made it."""
-        if judge != NETWORK:
+        if judge not in (NETWORK, f"{NETWORK}-preview"):
             raise NotHere(
                 f"nobody publishes ImageNet statistics of {judge}; build them from the training set, "
                 f"`harope-bench reference FOLDER OUT.npz --judge {judge} --crop {self.resolution}`, and give --reference OUT.npz"
