@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 from filelock import BaseFileLock, FileLock
-from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
 from harope_bench import adm
 from harope_bench.errors import PlanMismatch, SampleError, TooFewImages
+from harope_bench.pixels import Decoded, centre_crop, decode, encode
 from harope_bench.records import Plan, Request, SampleRecord, fault
 from harope_bench.store import append_line, disk, make_folder, mend_lines, read_lines, sha256_bytes, write_bytes, write_text, writing
 
@@ -35,53 +34,6 @@ class Batch(NamedTuple):
     hashes: list[str]
     images: np.ndarray
     modes: tuple[str, ...]
-
-
-class Decoded(NamedTuple):
-    """An image (H, W, 3) uint8 and the mode of its file: RGB, L (grey), P (palette) or 1."""
-
-    image: np.ndarray
-    mode: str
-
-
-def encode(image: np.ndarray) -> bytes:
-    """PNG bytes of an image (H, W, 3) uint8."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def decode(data: bytes, what: str) -> Decoded:
-    """Image (H, W, 3) uint8 from file bytes; SampleError names `what` if they are damaged, or carry alpha, CMYK or 16 bits."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            mode = image.mode + " with transparency" * ("transparency" in image.info) + ", 16 bits" * _deep(data)
-            if mode not in ("RGB", "L", "P", "1"):
-                raise SampleError(f"{what} has mode {mode}, wanted RGB of 8 bits; convert it first, alpha and CMYK are not guessed")
-            return Decoded(np.asarray(image.convert("RGB")), mode)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SampleError(f"{what} is not a readable image ({error}); draw or copy it again") from error
-
-
-def centre_crop(image: np.ndarray, side: int) -> np.ndarray:
-    """The middle square of an image (H, W, 3) uint8 at `side` pixels, as ADM prepares ImageNet.
-
-    Halved by box filters while the shorter side is at least twice as long, then bicubic to it, then cut.
-
-    Source: openai/guided-diffusion:guided_diffusion/image_datasets.py, `center_crop_arr`.
-    """
-    picture = Image.fromarray(image)
-    while min(picture.size) >= 2 * side:
-        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
-    scale = side / min(picture.size)
-    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return np.asarray(picture)[top : top + side, left : left + side]
-
-
-def _deep(data: bytes) -> bool:
-    """Whether a PNG has 16 bits a channel (the bit depth of its IHDR), which pillow would cut to 8 in silence."""
-    return data.startswith(b"\x89PNG") and data[24:25] == b"\x10"
 
 
 def differing(wanted: Plan, found: Plan) -> list[str]:

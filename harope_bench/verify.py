@@ -18,9 +18,10 @@ from harope_bench.errors import BenchError, OptionError, SampleError
 from harope_bench.evaluate import OBSERVATIONS, RESULTS, Asked, Way, protocol, read_result, set_digest, way
 from harope_bench.generate import draw_one
 from harope_bench.observe import Seen, judge_record, observe, others
+from harope_bench.pixels import encode
 from harope_bench.records import Checkpoint, Measurement, Plan, Result, SampleRecord
 from harope_bench.references import Opened, open_reference
-from harope_bench.samples import PLAN, Run, SampleSet, encode, open_samples
+from harope_bench.samples import PLAN, Run, SampleSet, open_samples
 from harope_bench.store import check_hash, load_arrays, sha256_bytes, sha256_file
 
 CAUSES = "altered, or other hardware, threads or library versions"

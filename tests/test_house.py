@@ -30,7 +30,7 @@ PACKAGE = "harope_bench"
 LAYERS: list[set[str]] = [
     {"errors", "tomlfile"},
     {"records", "store", "device"},
-    {"registry", "provenance", "adm", "rows", "metrics", "statistics"},
+    {"registry", "provenance", "adm", "pixels", "rows", "metrics", "statistics"},
     {"samples", "intervals", "catalogue", "contamination", "fetched"},
     {"encodings", "pairing"},
     {"samplers", "suites", "judges", "evaluators"},
@@ -57,8 +57,8 @@ THINGS = {"encodings", "backbones", "samplers", "suites", "judges", "evaluators"
 CONDUCTORS = {"generate", "observe", "references", "evaluate", "verify", "reproduce", "catalogue"}
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
-    "errors", "tomlfile", "records", "registry", "adm", "rows", "metrics", "samples", "statistics", "evaluators", "leaderboards", "reports",
-    "intervals", "pairing", "compare", "gate", "contamination", "fetched", "fetch",
+    "errors", "tomlfile", "records", "registry", "adm", "pixels", "rows", "metrics", "samples", "statistics", "evaluators",
+    "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "fetched", "fetch",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",

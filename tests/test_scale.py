@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from harope_bench.observe import SHARD
-from harope_bench.samples import encode
+from harope_bench.pixels import encode
 from harope_bench.suites.digits import PLUGIN as DIGITS
 
 
