@@ -78,11 +78,10 @@ class Screen:
         block *= block.dtype.type(self.scale)
         return block.astype(self.dtype, copy=False)
 
-    def distances(self, part: slice | np.ndarray, right: Screen, other: slice | np.ndarray) -> np.ndarray:
-        """(n, m) in `dtype`, off by at most `slack(self, right)`; may be below 0."""
-        left = self.read(part)
-        left *= -2.0  # exact
-        found: np.ndarray = left @ right.read(other).T
+    def distances(self, part: slice | np.ndarray, right: Screen, other: slice | np.ndarray, held: np.ndarray | None = None) -> np.ndarray:
+        """(n, m) in `dtype`, off by at most `slack(self, right)`; may be below 0. `held` is `read(part)` where it was read before."""
+        found: np.ndarray = (self.read(part) if held is None else held) @ right.read(other).T
+        found *= -2.0  # exact
         found += self.norms[part, None].astype(self.dtype)
         found += right.norms[other].astype(self.dtype)
         return found

@@ -78,9 +78,7 @@ def cmmd(drawn: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepancy
     return Discrepancy(*(CMMD_SCALE * part for part in found))
 
 
-def kid_subsets(
-    drawn: np.ndarray, real: np.ndarray, subsets: int = SUBSETS, size: int = SUBSET_SIZE, seed: int = SUBSET_SEED
-) -> Subsets:
+def kid_subsets(drawn: np.ndarray, real: np.ndarray, subsets: int = SUBSETS, size: int = SUBSET_SIZE, seed: int = SUBSET_SEED) -> Subsets:
     """KID as torch-fidelity reports it: unbiased values of random subsets, drawn without replacement by a seeded RandomState.
 
     Kernels are float64 here and float32 there.

@@ -43,9 +43,11 @@ def balls(drawn: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS, block: int =
     drawn_radii, real_radii = squared_radii(drawn, k, block), squared_radii(real, k, block)
     left, right = screens(drawn, real)
     drawn_inside, real_inside = np.zeros(len(drawn), dtype=bool), np.zeros(len(real), dtype=bool)
-    for rows in _numbered(len(drawn), block):
-        for columns in _numbered(len(real), block):
-            sight = Sight(left, rows, right, columns, left.distances(rows, right, columns))
+    for part in row_blocks(len(drawn), block):
+        held, rows = left.read(part), np.arange(part.start, part.stop)
+        for other in row_blocks(len(real), block):
+            columns = np.arange(other.start, other.stop)
+            sight = Sight(left, rows, right, columns, left.distances(part, right, other, held))
             drawn_inside[rows] |= sight.rows_inside(real_radii, ~drawn_inside[rows])
             real_inside[columns] |= sight.turned().rows_inside(drawn_radii, ~real_inside[columns])
     return Balls(drawn_inside, real_inside, drawn_radii, real_radii)
@@ -169,8 +171,9 @@ def nearest(screen: Screen, m: int, block: int = BLOCK) -> Nearest:
         np.fill_diagonal(own, np.inf)
         near.fill(part, own)
     for i, part in enumerate(parts):
+        held = screen.read(part)
         for other in parts[i + 1 :]:
-            found = screen.distances(part, screen, other)
+            found = screen.distances(part, screen, other, held)
             row, column = _where(found < near.distances[part, -1][:, None])
             near.take(part, row, column + other.start, found[row, column])
             row, column = _where(found < near.distances[other, -1])
