@@ -97,7 +97,7 @@ def screens(*sets: np.ndarray) -> tuple[Screen, ...]:
         widths = " and ".join(str(rows.shape[1]) for rows in sets)
         raise ShapeError(f"features of width {widths} have no distance; the judge and the reference differ")
     small = all(rows.dtype in (np.float16, np.float32) for rows in sets)
-    centre = np.mean(sets[0], axis=0, dtype=np.float64).astype(np.float32 if small else np.float64)
+    centre = np.asarray(np.mean(sets[0], axis=0, dtype=np.float64), dtype=np.float32 if small else np.float64)
     norms = [_squared_norms(rows, centre) for rows in sets]
     largest = max(float(found.max(initial=0.0)) for found in norms)
     scale = float(2.0 ** -np.ceil(np.log2(largest) / 2)) if largest > 0 else 1.0

@@ -57,7 +57,7 @@ def frechet_of_rows(drawn: np.ndarray, real: np.ndarray) -> float:
     """
     if drawn.shape[1] != real.shape[1]:
         raise ShapeError(f"Gaussians of widths {drawn.shape[1]} and {real.shape[1]} have no distance; the judge and the reference differ")
-    means = [np.mean(rows, axis=0, dtype=np.float64) for rows in (drawn, real)]
+    means = [np.asarray(np.mean(rows, axis=0, dtype=np.float64)) for rows in (drawn, real)]
     x, y = ((rows - mean) / np.sqrt(len(rows) - 1) for rows, mean in zip((drawn, real), means, strict=True))
     shift = means[0] - means[1]
     trace = np.linalg.svd(x @ y.T, compute_uv=False).sum()

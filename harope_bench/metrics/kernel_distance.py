@@ -75,7 +75,8 @@ def cmmd(drawn: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepancy
     Source: Jayasumana et al. 2024; google-research/google-research:cmmd/distance.py, whose float32 resolves about 6e-5.
     """
     found = _discrepancy(*kernel_sums(drawn, real, partial(gaussian, sigma=CMMD_SIGMA), block), biased=True)
-    return Discrepancy(*(CMMD_SCALE * part for part in found))
+    value, se, se_drawn = (CMMD_SCALE * number for number in (found.value, found.se, found.se_drawn))
+    return Discrepancy(value, se, se_drawn, CMMD_SCALE * found.drawn, CMMD_SCALE * found.real)
 
 
 def kid_subsets(drawn: np.ndarray, real: np.ndarray, subsets: int = SUBSETS, size: int = SUBSET_SIZE, seed: int = SUBSET_SEED) -> Subsets:
@@ -151,7 +152,8 @@ def _within(rows: np.ndarray, kernel: Kernel, block: int) -> tuple[np.ndarray, n
 def _discrepancy(drawn: Side, real: Side, biased: bool) -> Discrepancy:
     contributions = [_contributions(side, other, biased) for side, other in ((drawn, real), (real, drawn))]
     errors = [float(rows.std(ddof=1) / np.sqrt(len(rows))) for rows in contributions]
-    return Discrepancy(_value(drawn, real, biased), float(np.hypot(*errors)), errors[0], *contributions)
+    se = float(np.hypot(errors[0], errors[1]))
+    return Discrepancy(_value(drawn, real, biased), se, errors[0], contributions[0], contributions[1])
 
 
 def _value(drawn: Side, real: Side, biased: bool) -> float:
