@@ -1,6 +1,7 @@
 """ADM's .npz of images, read and written in the memory of one batch.
 
-Format: openai/guided-diffusion:evaluations/evaluator.py; arr_0 uint8 (N, H, W, 3), optional arr_1 labels.
+Format: openai/guided-diffusion:evaluations/evaluator.py; arr_0 uint8 (N, H, W, 3), optional arr_1 labels; a reference also carries
+mu, sigma, mu_s, sigma_s.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -59,17 +60,26 @@ def _claim(archive: zipfile.ZipFile, name: str, size: int) -> Header:
     return header
 
 
-def shape_of(path: Path) -> tuple[int, int, int, int]:
+def members(path: Path) -> set[str]:
+    """Names of the arrays in the file, as they are called without .npy; SampleError if it is no npz."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except DAMAGE as error:
+        raise SampleError(f"{path} is not a readable npz ({first_line(error)}); make the file again") from error
+
+
+def shape_of(path: Path, reference: bool = False) -> tuple[int, int, int, int]:
     """(N, H, W, 3) of the images in the file, each at least 1.
 
     Raises:
-        SampleError: not such a file, one whose header claims more than it holds, or one that carries `mu`:
+        SampleError: not such a file, one whose header claims more than it holds, or one that carries `mu` and is no `reference`:
             ADM would then score the stored statistics in place of the images (evaluator.py:164-172).
     """
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            if "mu.npy" in names:
+            if "mu.npy" in names and not reference:
                 raise SampleError(f"{path} carries mu: it is a reference, or samples with foreign statistics; give a file with arr_0 only")
             if IMAGES not in names:
                 raise SampleError(f"{path} has no arr_0 (found {', '.join(names) or 'nothing'}); give an ADM sample file")
@@ -83,9 +93,9 @@ def shape_of(path: Path) -> tuple[int, int, int, int]:
     return shape
 
 
-def rows(path: Path, size: int) -> Iterator[np.ndarray]:
+def rows(path: Path, size: int, reference: bool = False) -> Iterator[np.ndarray]:
     """The images in order, `size` at a time, (B, H, W, 3) uint8; SampleError names the row where the file breaks."""
-    n, *rest = shape_of(path)
+    n, *rest = shape_of(path, reference)
     each, done = math.prod(rest), 0
     try:
         with zipfile.ZipFile(path) as archive, archive.open(IMAGES) as member:
@@ -117,16 +127,23 @@ def labels(path: Path) -> np.ndarray | None:
         raise SampleError(f"{path}: labels cannot be read ({first_line(error)}); make the file again") from error
 
 
-def write(path: Path, batches: Iterator[np.ndarray], shape: tuple[int, int, int, int], label: np.ndarray | None = None) -> None:
-    """Writes images (B, H, W, 3) uint8 as they come; whole file or none. Equal images give equal bytes."""
+def write(
+    path: Path,
+    batches: Iterator[np.ndarray],
+    shape: tuple[int, int, int, int],
+    label: np.ndarray | None = None,
+    more: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Writes images (B, H, W, 3) uint8 as they come, then `more` arrays by name; whole file or none. Equal images give equal bytes."""
     with writing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         with archive.open(_member(IMAGES), "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for batch in batches:
                 member.write(np.ascontiguousarray(batch).tobytes())
-        if label is not None:
-            with archive.open(_member(LABELS), "w") as member:
-                np.lib.format.write_array(member, label.astype(np.int64), allow_pickle=False)
+        small = {**({LABELS: label.astype(np.int64)} if label is not None else {}), **{f"{k}.npy": v for k, v in (more or {}).items()}}
+        for name, array in small.items():
+            with archive.open(_member(name), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _member(name: str) -> zipfile.ZipInfo:

@@ -12,7 +12,7 @@ import click
 
 from harope_bench import __version__
 from harope_bench.errors import BenchError
-from harope_bench.verbs import audit, browse, compare, draw, figure, leaderboard, paper, plan, tables, train
+from harope_bench.verbs import audit, browse, compare, draw, fetch, figure, leaderboard, paper, plan, score, tables, train
 
 
 class Bench(click.Group):
@@ -65,8 +65,10 @@ for verb in (
     browse.doctor,
     browse.register,
     browse.export,
+    fetch.fetch,
+    fetch.reference,
     draw.generate,
-    draw.eval_,
+    score.eval_,
     draw.verify,
     draw.convert,
     tables.table,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench import adapters, registry
+from harope_bench import adapters, registry, selftest
 from harope_bench.catalogue import checkpoint, weights_path
-from harope_bench.errors import BenchError
+from harope_bench.errors import BenchError, MissingExtra, NotHere
 from harope_bench.provenance import version
 from harope_bench.store import check_hash, home
 
@@ -41,9 +42,20 @@ class Finding(NamedTuple):
     fix: str
 
 
-def examine() -> list[Finding]:
-    """Everything, without the network; weights and references are hashed."""
-    return [finding for area in (_packages, _extras, _devices, _checkpoints, _judges, _references, _home) for finding in _safely(area)]
+def examine(golden: bool = False, folder: Path | None = None, device: str = "cpu") -> list[Finding]:
+    """Everything, without the network; weights and references are hashed.
+
+    Args:
+        golden: also score OpenAI's public samples where they are here (`folder`, what fetch brought), which takes hours on a CPU.
+    """
+    areas = (_packages, _extras, _devices, _checkpoints, _judges, _references, _self_test, _home)
+    found = [finding for area in areas for finding in _safely(area)]
+    return [*found, *_safely(lambda: _golden(folder, device))] if golden else found
+
+
+def _golden(folder: Path | None, device: str) -> list[Finding]:
+    states = {None: "missing", True: "ok", False: "broken"}
+    return [Finding("golden", o.name, states[o.right], o.told, o.command) for o in selftest.golden(folder, device)]
 
 
 def _safely(area: Callable[[], list[Finding]]) -> list[Finding]:
@@ -51,7 +63,7 @@ def _safely(area: Callable[[], list[Finding]]) -> list[Finding]:
     try:
         return area()
     except BenchError as error:
-        return [Finding(area.__name__.strip("_"), "-", "broken", str(error), "")]
+        return [Finding(area.__name__.strip("_<>"), "-", "broken", str(error), "")]
 
 
 def _packages() -> list[Finding]:
@@ -108,19 +120,37 @@ def _judges() -> list[Finding]:
         try:
             opened = registry.load("judges", name).open("cpu")
             found.append(Finding("judge", name, "ok", f"weights {opened.weights_sha256[:12]}", ""))
+        except (NotHere, MissingExtra) as error:
+            found.append(_absent("judge", name, error))
         except BenchError as error:
             found.append(Finding("judge", name, "broken", str(error), "reinstall harope-bench"))
     return found
+
+
+def _absent(area: str, name: str, error: BenchError) -> Finding:
+    """Something optional that is not here: what it is, and the command that the error names."""
+    told, _, command = str(error).partition("; ")
+    return Finding(area, name, "missing", told, command)
+
+
+def _self_test() -> list[Finding]:
+    """The formulas on small synthetic sets, against values worked out another way."""
+    wrong = selftest.offline()
+    if wrong:
+        return [Finding("self-test", "fidelity", "broken", "; ".join(wrong), "reinstall harope-bench and its numpy")]
+    return [Finding("self-test", "fidelity", "ok", f"{selftest.CHECKS} formulas agree with slow ones", "")]
 
 
 def _references() -> list[Finding]:
     found = []
     for name in registry.names("suites"):
         suite = registry.load("suites", name)
-        for judge in sorted(set(suite.judges.values())):
+        for judge in sorted({judge for key, judge in suite.judges.items() if "/" not in key}):  # of the suites' own profiles
             try:
                 reference = suite.reference(judge)
                 found.append(Finding("reference", name, "ok", f"{reference.name}, seen by {judge}", ""))
+            except (NotHere, MissingExtra) as error:
+                found.append(_absent("reference", name, error))
             except BenchError as error:
                 found.append(Finding("reference", name, "broken", str(error), f"harope-bench train {name}-reference"))
     return found

@@ -36,6 +36,10 @@ class WeightsError(BenchError):
     """Weights that are missing, altered, unsafe or of another shape."""
 
 
+class NotHere(WeightsError):
+    """Something that is not shipped and was not brought yet; the message names the command that brings it."""
+
+
 class PlanMismatch(BenchError):
     """A folder holds work of another plan."""
 
@@ -48,9 +52,17 @@ class TooFewImages(BenchError):
     """Fewer images than the metric or the request needs."""
 
 
+class TooManyImages(BenchError):
+    """More images than the protocol scores, and nobody said which."""
+
+
 class MissingExtra(BenchError):
     """A part that an optional install brings."""
 
 
 class StorageError(BenchError):
     """The disk refused: full, unwritable or not there."""
+
+
+class FetchError(BenchError):
+    """A file that did not come, came cut short, or is not the one that was wanted."""

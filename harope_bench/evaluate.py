@@ -6,18 +6,19 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from harope_bench import registry
 from harope_bench.device import require
-from harope_bench.errors import OptionError, PlanMismatch, StorageError
+from harope_bench.errors import OptionError, PlanMismatch, TooManyImages
 from harope_bench.observe import observe
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Result
+from harope_bench.references import Looking, open_reference
 from harope_bench.samples import Run, SampleSet, open_samples
-from harope_bench.store import load_arrays, sha256_file, write_arrays, write_text
+from harope_bench.store import write_arrays, write_text
 
 RESULTS, OBSERVATIONS = "results", "observations"
 
@@ -33,13 +34,25 @@ class Scored:
 
 @dataclass(frozen=True)
 class Asked:
-    """How a sample set is to be scored."""
+    """How a sample set is to be scored. None takes the suite's own profile and judge; `subset` is the seed of a random choice."""
 
     suite: str
     reference: Path | None = None
     rules: Literal["official", "corrected"] = "official"
     rescore: bool = False
     device: str = "cpu"
+    profile: str | None = None
+    judge: str | None = None
+    subset: int | None = None
+
+
+class Way(NamedTuple):
+    """One evaluator in the profile asked for, the judge it reads, and what its result's file is called beside the evaluator."""
+
+    name: str
+    evaluator: Any
+    judge: str
+    suffix: str
 
 
 def evaluate(target: Path, out: Path, asked: Asked, evaluators: Sequence[str] | None = None, count: int | None = None) -> list[Scored]:
@@ -48,58 +61,94 @@ def evaluate(target: Path, out: Path, asked: Asked, evaluators: Sequence[str] | 
     A result of the same images, judge, reference and evaluator version is kept, unless asked to rescore.
 
     Args:
-        count: only the first so many samples. A run's own folder holds the score of all that was asked for.
+        count: only the first so many samples, or so many chosen at random. A run's own folder holds the score of all that was asked for.
 
     Raises:
         SampleError: images missing, corrupt or altered. UnknownName: a name nobody knows.
-        PlanMismatch: `out` holds results of other images. OptionError: rules or a judge that are not there.
+        PlanMismatch: `out` holds results of other images. OptionError: rules, a profile or a judge that are not there.
+        TooManyImages: the suite is scored on fewer images than the target holds.
     """
     plugin = registry.load("suites", asked.suite)
-    names = list(evaluators or plugin.evaluators)
-    for name in names:
-        _check(name, plugin, asked)
+    ways = [way(plugin, name, asked) for name in evaluators or plugin.evaluators]
     require(asked.device)
-    samples = open_samples(target, count)
+    samples = _chosen(target, asked, count)
     if samples.plan is not None and samples.plan.suite != asked.suite:
         raise OptionError(f"{target} was drawn for suite {samples.plan.suite}, asked for {asked.suite}; leave --suite out")
     if count is not None and out == target and (more := len(Run(out).asked())) > count:
         raise OptionError(
             f"{out} was asked for {more:,} samples, --count {count:,} would score a part; leave --count out or give another --out"
         )
-    return [_score(samples, name, out, asked) for name in names]
+    told = protocol(samples, plugin, asked.suite)
+    return [_score(samples, chosen, out, asked, told) for chosen in ways]
 
 
-def _check(name: str, suite: Any, asked: Asked) -> None:
+def _chosen(target: Path, asked: Asked, count: int | None) -> SampleSet:
+    """The images to score: all, the first, or a random choice."""
+    if asked.subset is None:
+        return open_samples(target, count)
+    samples = open_samples(target)
+    if count is None or count > len(samples.indices):
+        raise OptionError(f"--subset chooses --count images of {target}, which holds {len(samples.indices):,}; give a --count up to that")
+    return samples.chosen(count, asked.subset)
+
+
+def protocol(samples: SampleSet, suite: Any, name: str) -> tuple[str, ...]:
+    """What a result must say of the number of images; TooManyImages where the suite's number is exact and the target holds more."""
+    found = len(samples.indices)
+    if not getattr(suite, "exact", False) or found == suite.count:
+        return ()
+    if found > suite.count:
+        raise TooManyImages(
+            f"{samples.path} holds {found:,} images, {name} is scored on {suite.count:,}; --count {suite.count} takes the first, "
+            f"--count {suite.count} --subset 0 a random choice"
+        )
+    return (f"images: {found:,}, the protocol of {name} asks for {suite.count:,}; FID rises as images get fewer",)
+
+
+def way(suite: Any, name: str, asked: Asked) -> Way:
+    """The evaluator, profile and judge that are asked for; OptionError where the suite or the evaluator has no such thing."""
     registry.find("evaluators", name)
     if name not in suite.judges:
         raise OptionError(f"suite {asked.suite} has no judge for evaluator {name}; it has {', '.join(suite.judges) or 'none'}")
-    known = registry.load("evaluators", name).rules
-    if asked.rules not in known:
-        raise OptionError(f"evaluator {name} has {', '.join(known)} rules, not {asked.rules}; leave --rules out")
+    plugin: Any = registry.load("evaluators", name)
+    if asked.rules not in plugin.rules:
+        raise OptionError(f"evaluator {name} has {', '.join(plugin.rules)} rules, not {asked.rules}; leave --rules out")
+    own = getattr(suite, "profiles", {}).get(name, plugin.profile)
+    profile = asked.profile or own
+    known = getattr(plugin, "profiles", (plugin.profile,))
+    if profile not in known:
+        raise OptionError(f"evaluator {name} has profiles {', '.join(known)}, not {profile}; choose one of these")
+    evaluator = plugin if profile == plugin.profile else plugin.under(profile)
+    theirs = suite.judges.get(f"{name}/{profile}", None if profile in getattr(plugin, "apart", ()) else suite.judges[name])
+    if asked.judge is None and theirs is None:
+        raise OptionError(f"profile {profile} needs a judge of its own, suite {asked.suite} has none; give --judge")
+    judge = asked.judge or str(theirs)
+    registry.find("judges", judge)
+    suffix = ("" if profile == own else f"_{profile}") + ("" if judge == theirs else f"_{judge}")
+    return Way(name, evaluator, judge, suffix)
 
 
-def _score(samples: SampleSet, name: str, out: Path, asked: Asked) -> Scored:
+def _score(samples: SampleSet, way: Way, out: Path, asked: Asked, told: tuple[str, ...]) -> Scored:
     started = now()
-    suite = registry.load("suites", asked.suite)
-    judge = suite.judges[name]
-    label, digest, statistics = open_reference(suite, judge, asked.reference)
-    evaluator: Any = registry.load("evaluators", name)
-    path = out / RESULTS / f"{name}{variant(asked, digest)}.json"
+    suite, evaluator = registry.load("suites", asked.suite), way.evaluator
+    looking = Looking(asked.device, asked.rescore)
+    reference = open_reference(suite, way.judge, asked.reference, looking, samples.shape)
+    path = out / RESULTS / f"{way.name}{way.suffix}{variant(asked, reference.sha256)}.json"
     facts = {
-        "evaluator": name,
+        "evaluator": way.name,
         "version": evaluator.version,
         "profile": evaluator.profile,
         "rules": asked.rules,
         "samples_sha256": set_digest(samples),
-        "reference_sha256": digest,
+        "reference_sha256": reference.sha256,
         "target": samples.name,
     }
     claim(path, samples, facts)
-    seen = observe(samples, judge, out / OBSERVATIONS / judge, asked.device, asked.rescore)
+    seen = observe(samples, way.judge, out / OBSERVATIONS / way.judge, asked.device, asked.rescore)
     facts["judge"] = seen.judge
     if not asked.rescore and (kept := standing(path, facts)) is not None:
         return Scored(kept, path, False)
-    score = evaluator.score(seen.observations, statistics)
+    score = evaluator.score(seen.observations, reference.arrays)
     rows = {**score.per_sample, "indices": seen.observations.indices}
     write_arrays(path.with_suffix(".npz"), {k: np.asarray(v) for k, v in rows.items()})
     result = Result(
@@ -108,9 +157,9 @@ def _score(samples: SampleSet, name: str, out: Path, asked: Asked) -> Scored:
         scale="micro" if seen.judge.judge_class == "micro" else "paper",
         plan=samples.plan,
         plan_digest=samples.plan.digest if samples.plan else None,
-        reference=label,
+        reference=reference.name,
         measurements=score.measurements,
-        warnings=(*samples.warnings, *score.warnings),
+        warnings=(*samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings),
         per_sample=path.with_suffix(".npz").name,
         provenance=provenance(started, asked.device),
     )
@@ -131,27 +180,6 @@ def claim(path: Path, samples: SampleSet, facts: dict[str, Any]) -> None:
         return
     if samples.plan is None or found.plan_digest != samples.plan.digest:
         raise PlanMismatch(f"{path} is of other images ({found.target}), asked for {samples.name}; choose another --out")
-
-
-def open_reference(suite: Any, judge: str, path: Path | None) -> tuple[str, str, dict[str, np.ndarray]]:
-    """Name, sha256 and arrays of the suite's reference, or of the file given in its place.
-
-    Raises:
-        StorageError: the file is not an npz. OptionError: it was made with another judge's weights.
-    """
-    if path is not None:
-        if not path.is_file():
-            raise StorageError(f"reference {path} is not there; give an .npz with mu and sigma")
-        arrays = load_arrays(path)
-        if not {"mu", "sigma"} <= arrays.keys():
-            raise StorageError(
-                f"reference {path} has {', '.join(arrays) or 'nothing'}, wanted mu and sigma; make it with `harope-bench train`"
-            )
-        return path.name, sha256_file(path), arrays
-    found = suite.reference(judge)
-    if found.judge_sha256 != registry.load("judges", judge).weights_sha256():
-        raise OptionError(f"reference {found.name} was made with other weights of {judge}; rebuild it with `harope-bench train`")
-    return found.name, found.sha256, load_arrays(found.path)
 
 
 def set_digest(samples: SampleSet) -> str:

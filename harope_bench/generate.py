@@ -48,6 +48,8 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
     if getattr(plugin, "task", "draw") != "draw":
         raise OptionError(f"suite {chosen} has pictures to be named, {name} ({found.backbone}) draws; give another --suite or a classifier")
     backbone = registry.load("backbones", found.backbone)
+    chosen_preset = overrides.get("preset")
+    said = {**preset(chosen, plugin, chosen_preset), **{k: v for k, v in overrides.items() if v is not None and k != "preset"}}
     defaults = {
         "resolution": plugin.resolution,
         "sampler": found.sampler,
@@ -57,7 +59,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
         **found.drawing,
     }
     try:
-        settings = Settings(**{**defaults, **{k: v for k, v in overrides.items() if v is not None}})
+        settings = Settings(**{**defaults, **said, "labels": label_policy(chosen, plugin, said.get("labels"))})
     except ValidationError as error:
         raise OptionError(f"{fault(error)}; give --{error.errors()[0]['loc'][0]} another value") from error
     _check_sampler(found, settings)
@@ -65,7 +67,25 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
     backbone.check(found, settings)
     if hasattr(backbone, "settled"):
         settings = backbone.settled(found, settings)
-    return Plan(checkpoint=found, suite=chosen, suite_version=plugin.version, settings=settings)
+    return Plan(checkpoint=found, suite=chosen, suite_version=plugin.version, settings=settings, preset=chosen_preset)
+
+
+def preset(suite: str, plugin: Any, name: str | None) -> dict[str, Any]:
+    """The settings that a suite's preset stands for; OptionError if it has none of that name."""
+    known = getattr(plugin, "presets", {})
+    if name is not None and name not in known:
+        raise OptionError(f"suite {suite} has {', '.join(known) or 'no'} presets, not {name}; leave --preset out or choose one of these")
+    return dict(known[name]) if name else {}
+
+
+def label_policy(suite: str, plugin: Any, asked: str | None) -> str | None:
+    """What the plan records of the labels; None for a suite that leaves no choice."""
+    if hasattr(plugin, "policy"):
+        recorded: str = plugin.policy(asked)
+        return recorded
+    if asked is not None:
+        raise OptionError(f"suite {suite} leaves no choice of labels; leave --labels out")
+    return None
 
 
 def _check_sampler(found: Checkpoint, settings: Settings) -> None:
@@ -104,7 +124,7 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
 
 def _draw(run: Run, plan: Plan, missing: Sequence[int], batch: int) -> None:
     drawer = open_drawer(plan.checkpoint, plan.settings)
-    requests = {r.index: r for r in registry.load("suites", plan.suite).requests(missing)}
+    requests = {r.index: r for r in registry.load("suites", plan.suite).requests(missing, plan.settings)}
     waiting: list[Made] = []
     with tqdm(total=len(missing), desc=f"draw {plan.checkpoint.name}", unit="image", file=sys.stderr, disable=None) as bar:
         for tile in tiles(missing, plan.settings.tile):
@@ -151,6 +171,6 @@ def _tile(drawer: Any, requests: Sequence[Request], settings: Settings) -> list[
 
 def draw_one(drawer: Any, plan: Plan, index: int) -> Any:
     """The image (H, W, 3) uint8 of one index, drawn now; None if its row is a fault."""
-    (request,) = registry.load("suites", plan.suite).requests([index])
+    (request,) = registry.load("suites", plan.suite).requests([index], plan.settings)
     (made,) = _tile(drawer, [request], plan.settings)
     return made.image

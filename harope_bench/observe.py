@@ -1,32 +1,61 @@
-"""Sample set to observations: a judge looks at every image once; shards on disk are kept and resumed."""
+"""Sample set to observations: a judge looks at every image once; what it saw lies on disk, shard by shard, and is read as a map.
+
+A judge's folder holds one .npy of N rows for each of its arrays and, for each shard of images, a small record that is written
+after its rows: the key of judge and images, and the hash of the rows. A kill loses the shard at hand and nothing else.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from harope_bench import registry
-from harope_bench.errors import SampleError, StorageError
+from harope_bench import registry, rows
+from harope_bench.errors import SampleError, ShapeError
 from harope_bench.evaluators.base import Observations
 from harope_bench.records import JudgeRecord
-from harope_bench.samples import SampleSet
-from harope_bench.store import load_arrays, write_arrays
+from harope_bench.samples import Batch, SampleSet
+from harope_bench.store import disk, write_text
 
-SHARD = 1000  # images a shard file
+SHARD = 1000  # images between two records
+ODD = {"L": "grey, read as three equal channels", "1": "black and white, read as three equal channels", "P": "of a palette, read as RGB"}
+PLAIN = "RGB"
 
 
 class Seen(NamedTuple):
-    """Observations, who made them, and how many images were judged just now."""
+    """Observations, who made them, how many images were judged just now, and what was odd about images or judge."""
 
     observations: Observations
     judge: JudgeRecord
     fresh: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive images of a set: their number, indices, and the key of judge and images."""
+
+    number: int
+    indices: list[int]
+    key: str
+
+    @property
+    def first(self) -> int:
+        """Row of its first image."""
+        return self.number * SHARD
+
+    @property
+    def stop(self) -> int:
+        """Row after its last image."""
+        return self.first + len(self.indices)
 
 
 def judge_record(name: str) -> JudgeRecord:
@@ -42,32 +71,37 @@ def judge_record(name: str) -> JudgeRecord:
 
 
 def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: bool) -> Seen:
-    """What the judge saw of the set, from the shards in `folder` where they are of these images and this judge.
+    """What the judge saw of the set, from `folder` where that is of these images and this judge; arrays are read-only maps.
 
     Raises:
         SampleError: an image is bad (named by index), or `rescore` is set and something was never judged.
     """
     record = judge_record(judge)
-    hashes = dict(zip(samples.indices, samples.hashes, strict=True))
-    shards = [samples.indices[i : i + SHARD] for i in range(0, len(samples.indices), SHARD)]
-    keys = {n: shard_key(record, [(i, hashes[i]) for i in shard]) for n, shard in enumerate(shards)}
-    stale = [n for n in keys if not _is_of(folder / shard_name(n), keys[n])]
+    names = registry.load("judges", judge).arrays
+    shards = cut(samples, record)
+    stale = [shard for shard in shards if kept(folder, shard, names) is None]
+    fresh = sum(len(shard.indices) for shard in stale)
     if stale and rescore:
-        raise SampleError(
-            f"{folder} lacks what {judge} saw of {sum(len(shards[n]) for n in stale):,} images; run eval without --rescore once"
-        )
+        raise SampleError(f"{folder} lacks what {judge} saw of {fresh:,} images; run eval without --rescore once")
     if stale:
-        _look(samples, judge, {n: shards[n] for n in stale}, keys, folder, device)
-    parts = [load_arrays(folder / shard_name(n)) for n in keys]
-    arrays = {name: np.concatenate([p[name] for p in parts]) for name in registry.load("judges", judge).arrays}
+        _look(samples, judge, stale, folder, device)
+    arrays = {name: rows.view(folder / f"{name}.npy", len(samples.indices)) for name in names}
     labels = np.array([samples.labels[i] for i in samples.indices]) if samples.labels.keys() >= set(samples.indices) else None
     seen = Observations(np.array(samples.indices, dtype=np.int64), labels, arrays, failed=len(samples.failed))
-    return Seen(seen, record, sum(len(shards[n]) for n in stale))
+    told = oddities([read_record(folder / shard_name(shard.number)) for shard in shards], len(samples.indices))
+    return Seen(seen, record, fresh, (*getattr(registry.load("judges", judge), "warnings", tuple)(), *told))
 
 
 def shard_name(number: int) -> str:
-    """File name of a shard."""
-    return f"{number:05d}.npz"
+    """File name of a shard's record."""
+    return f"{number:05d}.json"
+
+
+def cut(samples: SampleSet, record: JudgeRecord) -> list[Shard]:
+    """The set's shards, in order."""
+    hashes = dict(zip(samples.indices, samples.hashes, strict=True))
+    parts = [samples.indices[i : i + SHARD] for i in range(0, len(samples.indices), SHARD)]
+    return [Shard(n, part, shard_key(record, [(i, hashes[i]) for i in part])) for n, part in enumerate(parts)]
 
 
 def shard_key(record: JudgeRecord, images: Sequence[tuple[int, str]]) -> str:
@@ -75,23 +109,75 @@ def shard_key(record: JudgeRecord, images: Sequence[tuple[int, str]]) -> str:
     return hashlib.sha256(f"{record.to_json()}{images}".encode()).hexdigest()
 
 
-def _is_of(path: Path, key: str) -> bool:
+def read_record(path: Path) -> dict[str, Any]:
+    """A shard's record; empty where there is none or it is damaged, for its images can be judged again."""
     if not path.is_file():
-        return False
+        return {}
     try:
-        return str(load_arrays(path)["key"]) == key
-    except (StorageError, KeyError):
-        return False  # a damaged shard is made again; the images are still there
+        with disk(path):
+            found = json.loads(path.read_bytes())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _look(samples: SampleSet, judge: str, todo: dict[int, list[int]], keys: dict[int, str], folder: Path, device: str) -> None:
+def kept(folder: Path, shard: Shard, names: Sequence[str]) -> dict[str, Any] | None:
+    """The shard's record if it is of this judge and these images and its rows are whole; None otherwise."""
+    found = read_record(folder / shard_name(shard.number))
+    if found.get("key") != shard.key or not isinstance(found.get("sha256"), dict):
+        return None
+    whole = all(found["sha256"].get(name) == rows.digest(folder / f"{name}.npy", shard.first, shard.stop) for name in names)
+    return found if whole else None
+
+
+def others(kept: Path, wanted: Path) -> list[str]:
+    """Names of the arrays whose rows beside record `kept` are not those that record `wanted` tells of."""
+    told = read_record(wanted)
+    first, stop = told["rows"]
+    return [name for name, sha256 in sorted(told["sha256"].items()) if rows.digest(kept.parent / f"{name}.npy", first, stop) != sha256]
+
+
+def _look(samples: SampleSet, judge: str, todo: Sequence[Shard], folder: Path, device: str) -> None:
     plugin: Any = registry.load("judges", judge)
     opened = plugin.open(device)
-    with tqdm(total=sum(map(len, todo.values())), desc=f"judge {judge}", unit="image", file=sys.stderr, disable=None) as bar:
-        for number, indices in todo.items():
+    with tqdm(total=sum(len(s.indices) for s in todo), desc=f"judge {judge}", unit="image", file=sys.stderr, disable=None) as bar:
+        for shard in todo:
+            odd: Counter[str] = Counter()
             parts = []
-            for batch in samples.batches(indices, plugin.batch):
+            for batch in samples.batches(shard.indices, plugin.batch):
                 parts.append(opened.observe(batch.images))
+                odd.update(_odd(batch))
                 bar.update(len(batch.indices))
-            arrays = {name: np.concatenate([p[name] for p in parts]) for name in plugin.arrays}
-            write_arrays(folder / shard_name(number), {**arrays, "key": np.array(keys[number])})
+            seen = {name: np.concatenate([p[name] for p in parts]) for name in plugin.arrays}
+            _keep(folder, shard, seen, len(samples.indices), {"odd": dict(odd), "notes": list(getattr(opened, "notes", ()))})
+
+
+def _keep(folder: Path, shard: Shard, seen: dict[str, np.ndarray], count: int, facts: dict[str, Any]) -> None:
+    """Rows first, then their record: a record always tells of rows that are there."""
+    told = {}
+    for name, part in seen.items():
+        if len(part) != len(shard.indices):
+            raise ShapeError(f"the judge gave {len(part)} rows of {name} for {len(shard.indices)} images; mend the judge")
+        path = folder / f"{name}.npy"
+        rows.reserve(path, count, part[0])
+        rows.put(path, shard.first, part)
+        told[name] = rows.digest(path, shard.first, shard.stop)
+    facts |= {"key": shard.key, "rows": [shard.first, shard.stop], "sha256": told}
+    write_text(folder / shard_name(shard.number), json.dumps(facts, sort_keys=True) + "\n")
+
+
+def _odd(batch: Batch) -> Iterator[str]:
+    """What is odd about images: the mode of a file that is not RGB, and images of one colour."""
+    yield from (mode for mode in batch.modes if mode != PLAIN)
+    flat = (batch.images == batch.images[:, :1, :1]).all(axis=(1, 2, 3))
+    yield from ("constant" for _ in range(int(flat.sum())))
+
+
+def oddities(records: Sequence[dict[str, Any]], images: int) -> tuple[str, ...]:
+    """What the records of all shards tell, as warnings."""
+    odd: Counter[str] = Counter()
+    for record in records:
+        odd.update(record.get("odd", {}))
+    told = {**{mode: f"images: {{}} of {{}} are {words}" for mode, words in ODD.items()}, "constant": "images: {} of {} are of one colour"}
+    notes = dict.fromkeys(note for record in records for note in record.get("notes", ()))  # each once, in order
+    return (*(words.format(f"{odd[key]:,}", f"{images:,}") for key, words in told.items() if odd[key]), *notes)

@@ -28,8 +28,8 @@ from harope_bench.intervals.power import (
     smallest,
 )
 from harope_bench.pairing import RULER, Found, collect, footing, paired_rows, unlike
+from harope_bench.pixels import encode
 from harope_bench.records import Measurement, Metric, Plan
-from harope_bench.samples import encode
 from harope_bench.statistics import mean_error
 
 SEEDS = (1, 2, 3, 5, 10)  # rows of the table of designs

@@ -74,6 +74,7 @@ class Settings(Record):
     vae_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     vae_tiling: bool | None = None
     fold: bool | None = None
+    labels: str | None = Field(default=None, pattern=r"^(uniform|balanced|file:[0-9a-f]{64})$")
 
 
 class Checkpoint(Record):
@@ -111,12 +112,13 @@ class Request(Record):
 
 
 class Plan(Record):
-    """What every sample of a run is a function of, together with its index."""
+    """What every sample of a run is a function of, together with its index. `preset` names where the settings came from."""
 
     checkpoint: Checkpoint
     suite: Name
     suite_version: int
     settings: Settings
+    preset: Name | None = None
 
     def deciding(self) -> dict[str, Any]:
         """The fields that decide pixels, and the checkpoint's name; not where its weights or its base lie nor its defaults."""
@@ -126,6 +128,7 @@ class Plan(Record):
             body["settings"].pop("vae", None)  # where it lies decides nothing
         body["checkpoint"] = {field: body["checkpoint"][field] for field in DECISIVE}
         body["checkpoint"]["config"].pop("base", None)  # the base is known by its hash, which the manifest holds
+        del body["preset"]  # a name for the settings, which decide
         return body
 
     @property

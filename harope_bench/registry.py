@@ -39,6 +39,7 @@ KINDS: Mapping[str, Kind] = {
     "evaluators": Kind("evaluators", ".py", "harope_bench.evaluators"),
     "tables": Kind("leaderboards/paper", ".toml", "harope_bench.tables"),
     "recipes": Kind("training/recipes", ".toml"),
+    "assets": Kind("assets", ".toml"),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 from filelock import BaseFileLock, FileLock
-from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
 from harope_bench import adm
 from harope_bench.errors import PlanMismatch, SampleError, TooFewImages
+from harope_bench.pixels import Decoded, centre_crop, decode, encode
 from harope_bench.records import Plan, Request, SampleRecord, fault
 from harope_bench.store import append_line, disk, make_folder, mend_lines, read_lines, sha256_bytes, write_bytes, write_text, writing
 
@@ -29,35 +28,12 @@ LOSSY = (".jpg", ".jpeg", ".webp")
 
 
 class Batch(NamedTuple):
-    """Some samples of a set: indices, sha256 of each image's bytes, images (B, H, W, 3) uint8."""
+    """Some samples of a set: indices, sha256 of each image's bytes, images (B, H, W, 3) uint8, and the mode each file had."""
 
     indices: list[int]
     hashes: list[str]
     images: np.ndarray
-
-
-def encode(image: np.ndarray) -> bytes:
-    """PNG bytes of an image (H, W, 3) uint8."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def decode(data: bytes, what: str) -> np.ndarray:
-    """Image (H, W, 3) uint8 from file bytes; SampleError names `what` if they are damaged or not RGB."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            mode = image.mode + " with transparency" * ("transparency" in image.info) + ", 16 bits" * _deep(data)
-            if mode not in ("RGB", "L", "P", "1"):
-                raise SampleError(f"{what} has mode {mode}, wanted RGB of 8 bits; convert it first, alpha and CMYK are not guessed")
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SampleError(f"{what} is not a readable image ({error}); draw or copy it again") from error
-
-
-def _deep(data: bytes) -> bool:
-    """Whether a PNG has 16 bits a channel (the bit depth of its IHDR), which pillow would cut to 8 in silence."""
-    return data.startswith(b"\x89PNG") and data[24:25] == b"\x10"
+    modes: tuple[str, ...]
 
 
 def differing(wanted: Plan, found: Plan) -> list[str]:
@@ -164,9 +140,19 @@ class Run:
                 write_text(self.folder / RECORDS, text)
 
 
+class Read(NamedTuple):
+    """One file: sha256 of its bytes and what they are an image of."""
+
+    digest: str
+    decoded: Decoded
+
+
 @dataclass(frozen=True)
 class SampleSet:
-    """Images to be judged. `files` maps index to image file; None for an npz, whose rows are the indices."""
+    """Images to be judged. `files` maps index to image file; None for an npz, whose rows are the indices.
+
+    reference: an npz of real images may carry statistics beside them. crop: files are centre-cropped to this side as they are read.
+    """
 
     name: str
     path: Path
@@ -178,12 +164,23 @@ class SampleSet:
     recorded: dict[int, str]
     labels: dict[int, int]
     warnings: tuple[str, ...] = ()
+    reference: bool = False
+    crop: int | None = None
 
     def first(self, count: int) -> SampleSet:
         """The same set, cut after its first `count` images."""
-        kept = set(self.indices[:count])
+        return self._of(self.indices[:count])
+
+    def chosen(self, count: int, seed: int) -> SampleSet:
+        """`count` images of the set, chosen by the seed alone, in their order; its warnings say so."""
+        places = np.random.default_rng(seed).choice(len(self.indices), count, replace=False)
+        told = f"images: a random choice of {count:,} out of {len(self.indices):,}, seed {seed}"
+        return replace(self._of([self.indices[k] for k in np.sort(places)]), warnings=(*self.warnings, told))
+
+    def _of(self, indices: list[int]) -> SampleSet:
+        kept = set(indices)
         recorded = {i: h for i, h in self.recorded.items() if i in kept}
-        return replace(self, asked=count, failed={}, indices=sorted(kept), recorded=recorded)
+        return replace(self, asked=len(kept), failed={}, indices=sorted(kept), recorded=recorded)
 
     @property
     def left_out(self) -> int:
@@ -194,8 +191,8 @@ class SampleSet:
     def shape(self) -> tuple[int, ...]:
         """(H, W, 3) of the set's first image, which every other must have too."""
         if self.files is None:
-            return adm.shape_of(self.path)[1:]
-        return self._read(self.indices[0], self.files[self.indices[0]])[1].shape
+            return adm.shape_of(self.path, self.reference)[1:]
+        return self._read(self.indices[0], self.files[self.indices[0]]).decoded.image.shape
 
     def check(self, index: int) -> None:
         """SampleError unless the image of a file can be read and is the recorded one; an npz is checked by reading it."""
@@ -210,7 +207,8 @@ class SampleSet:
         for start in range(0, len(indices), size):
             chosen = list(indices[start : start + size])
             read = [self._read(i, self.files[i]) for i in chosen]
-            yield Batch(chosen, [digest for digest, _ in read], self._stack(chosen, [image for _, image in read]))
+            images = self._stack(chosen, [one.decoded.image for one in read])
+            yield Batch(chosen, [one.digest for one in read], images, tuple(one.decoded.mode for one in read))
 
     @cached_property
     def hashes(self) -> list[str]:
@@ -227,12 +225,13 @@ class SampleSet:
         except OSError as error:
             raise SampleError(f"image {index} ({path}) cannot be read: {error.strerror}; draw or copy it again") from error
 
-    def _read(self, index: int, path: Path) -> tuple[str, np.ndarray]:
+    def _read(self, index: int, path: Path) -> Read:
         data = self._bytes(index, path)
         digest = sha256_bytes(data)
         if self.recorded.get(index, digest) != digest:
             raise SampleError(f"image {index} ({path}) is not the one that was drawn; delete it and run generate again")
-        return digest, decode(data, f"image {index} ({path})")
+        found = decode(data, f"image {index} ({path})")
+        return Read(digest, found if self.crop is None else found._replace(image=centre_crop(found.image, self.crop)))
 
     def _stack(self, indices: list[int], images: list[np.ndarray]) -> np.ndarray:
         for index, image in zip(indices, images, strict=True):
@@ -245,11 +244,12 @@ class SampleSet:
 
     def _rows(self, wanted: set[int], size: int) -> Iterator[Batch]:
         first = 0
-        for images in adm.rows(self.path, size):
+        for images in adm.rows(self.path, size, self.reference):
             keep = [k for k in range(len(images)) if first + k in wanted]
             if keep:
                 chosen = images[keep]
-                yield Batch([first + k for k in keep], [hashlib.sha256(i.tobytes()).hexdigest() for i in chosen], chosen)
+                hashes = [hashlib.sha256(i.tobytes()).hexdigest() for i in chosen]
+                yield Batch([first + k for k in keep], hashes, chosen, ("RGB",) * len(chosen))
             first += len(images)
 
 
@@ -276,6 +276,19 @@ def open_samples(path: Path, count: int | None = None) -> SampleSet:
         labels = {} if found is None else {i: int(v) for i, v in enumerate(found)}
         return _first(SampleSet(path.stem, path, None, n, {}, list(range(n)), None, {}, labels), count)
     raise SampleError(f"{path} is no run folder, image folder or .npz; give one of these, or a checkpoint's name")
+
+
+def reference_images(path: Path) -> SampleSet:
+    """The images of a reference npz, which may carry statistics beside them."""
+    n = adm.shape_of(path, reference=True)[0]
+    return SampleSet(path.stem, path, None, n, {}, list(range(n)), None, {}, {}, reference=True)
+
+
+def cropped(samples: SampleSet, side: int) -> SampleSet:
+    """The same files, each centre-cropped as it is read, so that sizes may differ; SampleError for an npz, whose images have one size."""
+    if samples.files is None:
+        raise SampleError(f"{samples.path} is an npz, whose images have one size; --crop is for folders")
+    return replace(samples, crop=side, warnings=(*samples.warnings, f"images: centre-cropped to {side}x{side}"))
 
 
 def _first(samples: SampleSet, count: int | None) -> SampleSet:

@@ -11,7 +11,7 @@ import pickle
 import struct
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -163,8 +163,8 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz, never unpickling.
+def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz (of these names `only`, where given: the others are not read), never unpickling.
 
     Raises:
         StorageError: not an npz, cut short, or holding Python objects; names the array.
@@ -178,7 +178,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise StorageError(f"{path} holds a single array (.npy), not an archive of named arrays; save it with np.savez")
-            for name in archive.files:
+            for name in archive.files if only is None else [n for n in archive.files if n in only]:
                 arrays[name] = archive[name]
     except BenchError:
         raise

@@ -16,11 +16,13 @@ from harope_bench import registry
 from harope_bench.catalogue import checkpoint, open_drawer, weights_path
 from harope_bench.classify import Wanted, reads, recheck
 from harope_bench.errors import BenchError, OptionError, SampleError
-from harope_bench.evaluate import OBSERVATIONS, RESULTS, open_reference, read_result, set_digest
+from harope_bench.evaluate import OBSERVATIONS, RESULTS, Asked, Way, protocol, read_result, set_digest, way
 from harope_bench.generate import draw_one
-from harope_bench.observe import Seen, judge_record, observe
+from harope_bench.observe import Seen, judge_record, observe, others
+from harope_bench.pixels import encode
 from harope_bench.records import Checkpoint, Measurement, Plan, Result, SampleRecord
-from harope_bench.samples import PLAN, Run, SampleSet, encode, open_samples
+from harope_bench.references import Opened, open_reference
+from harope_bench.samples import PLAN, Run, SampleSet, open_samples
 from harope_bench.store import check_hash, load_arrays, sha256_bytes, sha256_file
 
 CAUSES = "altered, or other hardware, threads or library versions"
@@ -125,40 +127,37 @@ def _wrong_in(path: Path, given: Given, look: Callable[[str], Seen] | None) -> W
         return Wrong(["is not a result this version reads"])
     lines: list[str] = []
     try:
-        judge, reference = _rules_of(stored, given)
-        lines += _wrong_facts(stored, path, judge, given)
+        chosen, reference = _rules_of(stored, path, given, None if look is None else given.samples.shape)
+        lines += _wrong_facts(stored, path, chosen, given)
         lines += _wrong_reference(stored, reference, given)
         if look is None:
             return Wrong([*lines, "not judged again, because images are wrong"])
         if reference.sha256 != stored.reference_sha256:
             return Wrong(lines)
-        seen = look(judge)
-        return Wrong([*lines, *_wrong_scores(stored, path, reference, given, seen)], seen.fresh)
+        seen = look(chosen.judge)
+        return Wrong([*lines, *_wrong_scores(stored, path, chosen, reference, given, seen)], seen.fresh)
     except BenchError as error:
         return Wrong([*lines, str(error)])
 
 
-class Opened(NamedTuple):
-    """A reference: name, sha256 of its file, arrays."""
+def _rules_of(stored: Result, path: Path, given: Given, shape: tuple[int, ...] | None) -> tuple[Way, Opened]:
+    """Evaluator, profile and judge, and the reference: the file given if the result is of it, else the suite's.
 
-    name: str
-    sha256: str
-    arrays: dict[str, np.ndarray]
-
-
-def _rules_of(stored: Result, given: Given) -> tuple[str, Opened]:
-    """The suite's judge for the result's evaluator, and the reference: the file given if the result is of it, else the suite's."""
-    suite = registry.load("suites", given.plan.suite)
+    A profile or a judge that is not the suite's own stands in the name of the file.
+    """
+    suite, parts = registry.load("suites", given.plan.suite), path.stem.split("_")[1:]
     if stored.evaluator not in suite.judges:
         raise OptionError(f"evaluator {stored.evaluator} has no judge in this suite; it has {', '.join(suite.judges) or 'none'}")
-    judge = suite.judges[stored.evaluator]
+    profile = stored.profile if stored.profile in parts else None
+    judge = stored.judge.name if stored.judge.name in parts else None
+    chosen = way(suite, stored.evaluator, Asked(given.plan.suite, profile=profile, judge=judge))
     theirs = given.reference if given.reference_sha256 == stored.reference_sha256 else None
-    return judge, Opened(*open_reference(suite, judge, theirs))
+    return chosen, open_reference(suite, chosen.judge, theirs, shape=shape)
 
 
-def _wrong_facts(stored: Result, path: Path, judge: str, given: Given) -> Iterator[str]:
+def _wrong_facts(stored: Result, path: Path, chosen: Way, given: Given) -> Iterator[str]:
     """Everything a result says that no network is needed for."""
-    evaluator, record = registry.load("evaluators", stored.evaluator), judge_record(judge)
+    evaluator, record = chosen.evaluator, judge_record(chosen.judge)
     facts = {
         "version": evaluator.version,
         "profile": evaluator.profile,
@@ -182,11 +181,13 @@ def _wrong_reference(stored: Result, reference: Opened, given: Given) -> Iterato
         yield f"reference is {stored.reference}, should be {reference.name}"
 
 
-def _wrong_scores(stored: Result, path: Path, reference: Opened, given: Given, seen: Seen) -> Iterator[str]:
+def _wrong_scores(stored: Result, path: Path, chosen: Way, reference: Opened, given: Given, seen: Seen) -> Iterator[str]:
     """Measurements, warnings and per-sample arrays against a score of what the judge saw just now."""
-    score = registry.load("evaluators", stored.evaluator).score(seen.observations, reference.arrays)
+    score = chosen.evaluator.score(seen.observations, reference.arrays)
+    told = protocol(given.samples, registry.load("suites", given.plan.suite), given.plan.suite)
     yield from (f"{line} ({CAUSES})" for line in unequal(_by_name(stored.measurements), _by_name(score.measurements)))
-    facts = {"warnings": [*given.samples.warnings, *score.warnings], "order": [m.name for m in score.measurements]}
+    warnings = [*given.samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings]
+    facts = {"warnings": warnings, "order": [m.name for m in score.measurements]}
     yield from unequal({"warnings": list(stored.warnings), "order": [m.name for m in stored.measurements]}, facts)
     yield from _wrong_rows(path.with_suffix(".npz"), {**score.per_sample, "indices": seen.observations.indices})
 
@@ -229,18 +230,13 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _observations(folder: Path, fresh: Path, findings: Findings) -> None:
     """The shards that the run keeps against those of now; one that is gone is no fault, eval makes it again."""
-    pairs = [(folder / OBSERVATIONS / s.parent.name / s.name, s) for s in sorted(fresh.glob("*/*.npz"))]
+    pairs = [(folder / OBSERVATIONS / s.parent.name / s.name, s) for s in sorted(fresh.glob("*/*.json"))]
     kept = [(old, new) for old, new in pairs if old.is_file()]
     for old, new in kept:
-        try:
-            names = other_arrays(load_arrays(old), load_arrays(new))
-        except BenchError as error:
-            findings.wrong.append(str(error))
-            continue
-        if names:
+        if names := others(old, new):
             findings.wrong.append(f"{old}: {', '.join(names)} not what {old.parent.name} sees now ({CAUSES})")
     if kept:
-        findings.checked.append(f"{len(kept):,} files of observations compared with what the judge sees now")
+        findings.checked.append(f"{len(kept):,} shards of observations compared with what the judge sees now")
 
 
 # ----------------------------------------------------------------------------------------------- redraw

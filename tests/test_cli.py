@@ -24,6 +24,8 @@ VERBS = [
     "doctor",
     "register",
     "export",
+    "fetch",
+    "reference",
     "generate",
     "eval",
     "table",

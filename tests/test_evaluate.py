@@ -14,7 +14,8 @@ from harope_bench.errors import OptionError, PlanMismatch, SampleError, StorageE
 from harope_bench.evaluate import Asked, Scored, evaluate, same_numbers
 from harope_bench.generate import generate, make_plan
 from harope_bench.observe import shard_name
-from harope_bench.samples import Run, encode, open_samples, to_adm, to_png
+from harope_bench.pixels import encode
+from harope_bench.samples import Run, open_samples, to_adm, to_png
 from harope_bench.suites.digits import PLUGIN as DIGITS
 from harope_bench.verify import verify
 

@@ -30,14 +30,15 @@ PACKAGE = "harope_bench"
 LAYERS: list[set[str]] = [
     {"errors", "tomlfile"},
     {"records", "store", "device"},
-    {"registry", "provenance", "adm", "metrics", "statistics", "adapters"},
-    {"samples", "intervals", "catalogue", "contamination", "charts"},
+    {"registry", "provenance", "adm", "pixels", "rows", "metrics", "statistics", "adapters"},
+    {"samples", "intervals", "catalogue", "contamination", "charts", "fetched"},
     {"encodings", "pairing"},
     {"samplers", "suites", "judges", "evaluators"},
     {"backbones"},
-    {"generate", "observe", "leaderboards", "training", "compare"},
-    {"evaluate", "reports", "gate", "costing", "looking"},
-    {"classify"},
+    {"generate", "observe", "leaderboards", "training", "compare", "fetch"},
+    {"references", "reports", "gate", "costing", "looking"},
+    {"evaluate"},
+    {"classify", "selftest"},
     {"verify", "reproduce", "doctor", "planning"},
     {"contracts"},
     {"testing"},
@@ -53,11 +54,11 @@ STRANGERS = {
     "backbones": {"suites", "judges", "evaluators"},
 }
 THINGS = {"encodings", "backbones", "samplers", "suites", "judges", "evaluators"}  # rooms whose things are called by name
-CONDUCTORS = {"generate", "observe", "evaluate", "classify", "verify", "reproduce", "catalogue"}
+CONDUCTORS = {"generate", "observe", "references", "evaluate", "classify", "verify", "reproduce", "catalogue"}
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
-    "errors", "tomlfile", "records", "registry", "adm", "metrics", "samples", "statistics", "evaluators", "leaderboards", "reports",
-    "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters",
+    "errors", "tomlfile", "records", "registry", "adm", "pixels", "rows", "metrics", "samples", "statistics", "evaluators",
+    "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters", "fetched", "fetch",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",

@@ -99,8 +99,7 @@ def test_a_damaged_autoencoder_is_one_line(tmp_path: Path) -> None:
     for text in ("[1]", "{", whole.replace("[\n    4,", '[\n    "x",')):
         config.write_text(text)
         with pytest.raises((OptionError, WeightsError)) as caught:
-            plan = make_plan(name, None, {"resolution": 64})
-            open_drawer(plan.checkpoint, plan.settings)
+            opened(name, 64)
         assert "\n" not in str(caught.value)
 
 
@@ -217,3 +216,8 @@ def test_a_full_size_release_file_is_registered_and_sampled(tmp_path: Path) -> N
     picture = Image.open(tmp_path / "run/images/000003.png")
     assert picture.size == (256, 256)
     assert np.asarray(picture).std() > 1
+
+
+def opened(name: str, resolution: int) -> object:
+    plan = make_plan(name, None, {"resolution": resolution})
+    return open_drawer(plan.checkpoint, plan.settings)

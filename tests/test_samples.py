@@ -16,8 +16,9 @@ from PIL import Image
 
 from harope_bench import adm
 from harope_bench.errors import SampleError
+from harope_bench.pixels import decode, encode
 from harope_bench.records import Checkpoint, Plan, Request, Settings
-from harope_bench.samples import Run, SampleSet, decode, encode, inside, open_samples, parse_indices, spans, to_adm, to_png
+from harope_bench.samples import Run, SampleSet, inside, open_samples, parse_indices, spans, to_adm, to_png
 
 
 @pytest.fixture
@@ -228,7 +229,7 @@ def test_alpha_is_not_guessed_and_grey_becomes_rgb(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="mode RGBA"):
         decode((tmp_path / "a.png").read_bytes(), "a.png")
     Image.new("L", (4, 4), 7).save(tmp_path / "l.png")
-    assert (decode((tmp_path / "l.png").read_bytes(), "l.png") == 7).all()
+    assert (decode((tmp_path / "l.png").read_bytes(), "l.png").image == 7).all()
 
 
 def saved(image: Image.Image, **options: Any) -> bytes:
@@ -266,7 +267,7 @@ def test_transparency_and_deep_pixels_are_refused_like_alpha(data: bytes, compla
 def test_a_plain_palette_becomes_rgb() -> None:
     image = Image.new("P", (4, 4), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
-    assert (decode(saved(image), "p") == (10, 20, 30)).all()
+    assert (decode(saved(image), "p").image == (10, 20, 30)).all()
 
 
 def run_with_a_failure(folder: Path, images: np.ndarray) -> SampleSet:
@@ -320,7 +321,7 @@ def test_a_record_cannot_point_out_of_its_folder(tmp_path: Path) -> None:
 
 
 def test_png_bytes_are_lossless(images: np.ndarray) -> None:
-    assert np.array_equal(decode(encode(images[0]), "x"), images[0])
+    assert np.array_equal(decode(encode(images[0]), "x").image, images[0])
 
 
 def test_index_ranges_read_and_write() -> None:

@@ -83,6 +83,7 @@ class Backbone(Protocol):
     def probe(self, network: Any, resolution: int, batch: int) -> Probe:
         """Inputs of one forward of so many images; the network may lie on the meta device. A backbone without it is not counted."""
 
+
 class Classifier(Protocol):
     """An opened checkpoint that names pictures."""
 

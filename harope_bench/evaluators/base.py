@@ -36,7 +36,11 @@ class Score(NamedTuple):
 
 
 class Evaluator(Protocol):
-    """What an evaluator module's PLUGIN offers."""
+    """What an evaluator module's PLUGIN offers.
+
+    One that knows several published programs' formulas also has `profiles`, their names (its own among them), `under(profile)`, the
+    evaluator in another one, and `apart`, the profiles that need a judge of their own.
+    """
 
     version: int
     profile: str

@@ -1,19 +1,24 @@
-"""FID, sFID, Inception Score, precision and recall, by ADM's formulas, each with its first-order error."""
+"""Image quality against a reference of real images: FID, sFID, Inception Score, precision, recall, KID and their kin, with their errors.
+
+A profile says which published program's formulas are followed. Profiles share what a judge saw, never a column of a table.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import SampleError, ShapeError
+from harope_bench.errors import OptionError, SampleError, ShapeError
 from harope_bench.evaluators.base import Observations, Score
 from harope_bench.metrics.frechet import frechet, influence, matrix_root
-from harope_bench.metrics.inception_score import BLOCK, InceptionScore, inception_score
+from harope_bench.metrics.half_neighbours import half_balls
+from harope_bench.metrics.inception_score import BLOCK, SPLITS, InceptionScore, inception_score, shuffled_inception_score
+from harope_bench.metrics.kernel_distance import SUBSET_SIZE, SUBSETS, Discrepancy, cmmd, kid, kid_subsets
 from harope_bench.metrics.moments import Gaussian, Moments, row_blocks
-from harope_bench.metrics.neighbours import NEIGHBOURS, covered, squared_radii
+from harope_bench.metrics.neighbours import NEIGHBOURS, Balls, balls
 from harope_bench.metrics.removal import LARGEST as LARGEST_LEFT_OUT
 from harope_bench.metrics.removal import removal
 from harope_bench.records import Measurement, Metric
@@ -23,15 +28,71 @@ FIFTY = 50_000
 LARGEST = float(np.finfo(np.float32).max)
 ORDER_LOSS = 0.05  # nats, about 5% of IS; a random order of 1,000 classes stays below 0.02
 SPREAD_BLOCKS = 10  # from so many blocks on, their spread is the error of their mean
-FRECHET_KEYS = {"fid": ("features", "mu", "sigma"), "sfid": ("spatial", "mu_s", "sigma_s")}
+FEWEST_PAIRS = 3  # images in both sets that a kernel distance with an error needs
+FRECHET_KEYS = {
+    "fid": ("features", "mu", "sigma"),
+    "sfid": ("spatial", "mu_s", "sigma_s"),
+    "fd-dinov2": ("features", "mu", "sigma"),
+}
 
-METRICS = (
-    Metric(name="fid", title="FID", direction="lower", unit="squared feature distance", decimals=2),
-    Metric(name="sfid", title="sFID", direction="lower", unit="squared feature distance", decimals=2),
-    Metric(name="is", title="Inception Score", direction="higher", unit="effective classes", decimals=2),
-    Metric(name="precision", title="Precision", direction="higher", unit="share", decimals=2),
-    Metric(name="recall", title="Recall", direction="higher", unit="share", decimals=2),
+METRICS = {
+    m.name: m
+    for m in (
+        Metric(name="fid", title="FID", direction="lower", unit="squared feature distance", decimals=2),
+        Metric(name="sfid", title="sFID", direction="lower", unit="squared feature distance", decimals=2),
+        Metric(name="is", title="Inception Score", direction="higher", unit="effective classes", decimals=2),
+        Metric(name="precision", title="Precision", direction="higher", unit="share", decimals=2),
+        Metric(name="recall", title="Recall", direction="higher", unit="share", decimals=2),
+        Metric(name="kid", title="KID", direction="lower", unit="squared kernel discrepancy", decimals=5),
+        Metric(name="kid-subsets", title="KID (100 x 1000)", direction="lower", unit="squared kernel discrepancy", decimals=5),
+        Metric(name="fd-dinov2", title="FD-DINOv2", direction="lower", unit="squared feature distance", decimals=2),
+        Metric(name="cmmd", title="CMMD", direction="lower", unit="squared kernel discrepancy x 1,000", decimals=3),
+    )
+}
+
+
+class Profile(NamedTuple):
+    """Which metrics, by which of the formulas that differ between programs, and against whom they are held."""
+
+    metrics: tuple[str, ...]
+    parity: str
+    balls: Callable[[np.ndarray, np.ndarray], Balls] = balls
+    shuffled: bool = False  # IS over ten shuffled splits in place of consecutive blocks of 5,000
+
+
+HELD = (
+    "held in tests/test_fidelity.py: FID to scipy sqrtm and torch-fidelity 0.4 (1e-9 relative), IS to torch-fidelity in the same blocks "
+    "(1e-12 relative), precision and recall to torch-fidelity and to full distance matrices (every image equal)"
 )
+ADM = ("fid", "sfid", "is", "precision", "recall")
+PROFILES = {
+    "adm": Profile(
+        ADM,
+        f"formulas of openai/guided-diffusion:evaluations/evaluator.py, which the tests do not run; {HELD}, but for the distances, which "
+        "are ADM's float16 blocks imitated (tests/test_metrics_half.py); TensorFlow may round a row's norm one step otherwise",
+        half_balls,
+    ),
+    "adm-exact": Profile(
+        ADM,
+        f"formulas of openai/guided-diffusion:evaluations/evaluator.py, which the tests do not run; {HELD}; distances are float64, where "
+        "ADM's float16 gives about 0.001 more precision and 0.002 more recall",
+    ),
+    "torch-fidelity": Profile(
+        ("fid", "is", "kid-subsets", "kid", "precision", "recall"),
+        "toshas/torch-fidelity 0.4 on the same features, held in tests/test_profiles.py: FID, IS (10 splits shuffled by 2020), KID over "
+        "100 subsets of 1,000 (seed 2020), precision and recall of all against all; `kid` is the full U-statistic that these estimate",
+        shuffled=True,
+    ),
+    "clean": Profile(
+        ("fid", "kid"),
+        "GaParmar/clean-fid 0.1.35, its distance held in tests/test_profiles.py (1e-9 relative); KID is the full U-statistic, where "
+        "clean-fid's own comes from unseeded subsets; its resize is that of the judge",
+    ),
+    "fd-dinov2": Profile(
+        ("fd-dinov2",), "the distance of layer6ai-labs/dgm-eval, by FID's formula; features are the judge's, not compared"
+    ),
+    "cmmd": Profile(("cmmd",), "google-research/google-research:cmmd/distance.py in float64; embeddings are the judge's, not compared"),
+}
 
 
 class Finding(NamedTuple):
@@ -50,43 +111,60 @@ class Finding(NamedTuple):
 
 
 class Fidelity:
-    """Class-conditional image quality against a reference of real images."""
+    """Image quality against a reference of real images, in one profile."""
 
     version = 2
-    profile = "adm-exact"
-    rules = ("official",)  # ADM's; no corrected form is defined
-    parity = (
-        "formulas of openai/guided-diffusion:evaluations/evaluator.py, which the tests do not run; held in tests/test_fidelity.py: "
-        "FID to scipy sqrtm and torch-fidelity 0.4 (1e-9 relative), IS to torch-fidelity in the same blocks (1e-12 relative), "
-        "precision and recall to torch-fidelity and to full distance matrices (every image equal); distances are float64, where "
-        "ADM's float16 gives about 0.001 more precision and 0.002 more recall"
-    )
-    metrics = METRICS
+    rules = ("official",)  # each program's; no corrected form is defined
+    profiles = tuple(PROFILES)
+    apart = ("clean", "fd-dinov2", "cmmd")  # these need a judge of their own
+
+    def __init__(self, profile: str = "adm-exact"):
+        if profile not in PROFILES:
+            raise OptionError(f"fidelity has profiles {', '.join(PROFILES)}, not {profile}; choose one of these")
+        self.profile, self.way = profile, PROFILES[profile]
+        self.parity = self.way.parity
+        self.metrics = tuple(METRICS[name] for name in self.way.metrics)
+
+    def under(self, profile: str) -> Fidelity:
+        """The same evaluator in another profile."""
+        return Fidelity(profile)
 
     def score(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> Score:
-        """FID, sFID, IS, precision and recall; a metric that cannot be had is None with a reason.
+        """The profile's metrics; one that cannot be had is None with a reason.
 
         Args:
-            seen: arrays `features` (N, D), `spatial` (N, S) and `logits` (N, C) without bias, each optional.
+            seen: arrays `features` (N, D), `spatial` (N, S) and `logits` (N, C) without bias, each optional, memory-mapped or not.
             reference: `mu` (D,), `sigma` (D, D), `mu_s` (S,), `sigma_s` (S, S) and `features` (M, D) of real images, each optional.
 
         Returns:
             Measurements named by the number of images scored; per sample `indices` (N,) int64, centred influence values `fid`,
-            `sfid`, `is` (N,) float64, indicators `precision` (N,) and `recall` (M,) int8, and `recall_drawn` (N,) float64, what each
-            sample adds to recall (jackknife), where they are few enough. The error of FID and sFID is the spread of
-            the value at this N; its finite-N bias is in the value.
+            `sfid`, `is`, `kid` (N,) float64, indicators `precision` (N,) and `recall` (M,) int8, and `recall_drawn` (N,) float64, what
+            each sample adds to recall (jackknife, by exact distances), where they are few enough. The error of FID and sFID is the
+            spread of the value at this N; its finite-N bias is in the value.
 
         Raises:
             ShapeError: arrays do not fit together. SampleError: a value that is not finite, with the index of its image.
         """
         _check(seen, reference)
-        findings = {name: _distance(name, seen, reference) for name in FRECHET_KEYS}
-        findings |= {"is": _inception(seen), "precision": _precision(seen, reference), "recall": _recall(seen, reference)}
+        findings = self._findings(seen, reference)
         rows = {name: found.rows for name, found in findings.items() if found.rows is not None}
         rows |= {f"{name}_drawn": found.drawn for name, found in findings.items() if found.drawn is not None}
         warnings = _warnings(seen) + tuple(w for found in findings.values() for w in found.warnings)
         measurements = tuple(_measurement(name, found, seen) for name, found in findings.items())
         return Score(measurements, {"indices": seen.indices, **rows}, warnings)
+
+    def _findings(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> dict[str, Finding]:
+        findings: dict[str, Finding] = {}
+        for name in self.way.metrics:
+            if name in FRECHET_KEYS:
+                findings[name] = _distance(name, seen, reference)
+            elif name == "is":
+                findings[name] = _shuffled_inception(seen) if self.way.shuffled else _inception(seen)
+            elif name == "precision":  # one sweep gives both
+                findings |= _neighbourhoods(seen, reference, self.way.balls)
+            elif name != "recall":
+                findings[name] = _kernel(name, seen, reference)
+        return findings
 
 
 def _measurement(metric: str, found: Finding, seen: Observations) -> Measurement:
@@ -173,18 +251,45 @@ def _order_warnings(score: InceptionScore) -> tuple[str, ...]:
     return warnings
 
 
-def _precision(seen: Observations, reference: Mapping[str, np.ndarray]) -> Finding:
-    """Share of samples inside the ball of any reference image."""
-    if (reason := _no_balls(seen, reference)) is not None:
-        return Finding(None, reason=reason)
-    return _share("precision", seen.arrays["features"], reference["features"], "reference images")
+def _shuffled_inception(seen: Observations) -> Finding:
+    if "logits" not in seen.arrays:
+        return Finding(None, reason="the judge gives no logits")
+    logits = seen.arrays["logits"]
+    if len(logits) < 2 * SPLITS:
+        return Finding(None, reason=f"is over {SPLITS} splits needs at least {2 * SPLITS} images, found {len(logits)}")
+    found = shuffled_inception_score(logits)
+    return Finding(found.mean, normal(found.mean, mean_error(found.scores)), f"spread of {SPLITS} shuffled splits")
 
 
-def _recall(seen: Observations, reference: Mapping[str, np.ndarray]) -> Finding:
-    """Share of reference images inside the ball of any sample."""
-    if (reason := _no_balls(seen, reference)) is not None:
+KERNELS: Mapping[str, Callable[[np.ndarray, np.ndarray], Discrepancy]] = {"kid": kid, "cmmd": cmmd}
+
+
+def _kernel(metric: str, seen: Observations, reference: Mapping[str, np.ndarray]) -> Finding:
+    """KID or CMMD over all pairs, or KID over torch-fidelity's subsets, which says nothing of its error."""
+    fewest = SUBSET_SIZE if metric == "kid-subsets" else FEWEST_PAIRS
+    if (reason := _no_images(metric, seen, reference, fewest)) is not None:
         return Finding(None, reason=reason)
-    return _over_draws(_share("recall", reference["features"], seen.arrays["features"], "samples"), seen, reference)
+    drawn, real = seen.arrays["features"], reference["features"]
+    if metric == "kid-subsets":
+        found = kid_subsets(drawn, real)
+        told = f"kid-subsets: standard deviation over {SUBSETS} subsets {found.std:.3g}, which is not an error of their mean"
+        return Finding(found.mean, warnings=(told,))
+    whole = KERNELS[metric](drawn, real)
+    return Finding(whole.value, normal(whole.value, whole.se_drawn), "jackknife over samples, reference fixed", whole.drawn)
+
+
+def _neighbourhoods(
+    seen: Observations, reference: Mapping[str, np.ndarray], sweep: Callable[[np.ndarray, np.ndarray], Balls]
+) -> dict[str, Finding]:
+    """Precision, the share of samples in the ball of any reference image, and recall, the share of these in the ball of any sample."""
+    if (reason := _no_images("", seen, reference, NEIGHBOURS + 1)) is not None:
+        return {name: Finding(None, reason=reason) for name in ("precision", "recall")}
+    found = sweep(seen.arrays["features"], reference["features"])
+    recall = _share("recall", found.real_inside, found.drawn_radii, "samples")
+    return {
+        "precision": _share("precision", found.drawn_inside, found.real_radii, "reference images"),
+        "recall": _over_draws(recall, seen, reference),
+    }
 
 
 def _over_draws(found: Finding, seen: Observations, reference: Mapping[str, np.ndarray]) -> Finding:
@@ -204,24 +309,24 @@ def _over_draws(found: Finding, seen: Observations, reference: Mapping[str, np.n
     return found._replace(error=error, interval="jackknife over samples, reference fixed", drawn=contributions)
 
 
-def _no_balls(seen: Observations, reference: Mapping[str, np.ndarray]) -> str | None:
+def _no_images(metric: str, seen: Observations, reference: Mapping[str, np.ndarray], fewest: int) -> str | None:
+    """Why two sets of images cannot be compared one by one; None where they can."""
     if "features" not in seen.arrays:
         return "the judge gives no features"
     if "features" not in reference:
         return "the reference holds no images"
-    fewest = min(len(seen.arrays["features"]), len(reference["features"]))
-    if fewest <= NEIGHBOURS:
-        return f"{NEIGHBOURS} neighbours need at least {NEIGHBOURS + 1} samples and reference images, found {fewest}"
+    found = min(len(seen.arrays["features"]), len(reference["features"]))
+    what = metric or f"{NEIGHBOURS} neighbours"
+    if found < fewest:
+        return f"{what} need{'s' * bool(metric)} at least {fewest:,} samples and reference images, found {found:,}"
     return None
 
 
-def _share(metric: str, points: np.ndarray, centres: np.ndarray, whose: str) -> Finding:
-    radii = squared_radii(centres)
-    inside = covered(points, centres, radii)
+def _share(metric: str, inside: np.ndarray, radii: np.ndarray, whose: str) -> Finding:
     hits, empty = int(inside.sum()), int((radii == 0).sum())
     told = f"{metric}: zero radius around {empty:,} of {len(radii):,} {whose}, each repeated {NEIGHBOURS} times or more"
     warnings = (told,) if empty else ()
-    return Finding(hits / len(points), wilson(hits, len(points)), "Wilson, radii fixed", inside.astype(np.int8), warnings=warnings)
+    return Finding(hits / len(inside), wilson(hits, len(inside)), "Wilson, radii fixed", inside.astype(np.int8), warnings=warnings)
 
 
 def _warnings(seen: Observations) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 With F F^T = S1, the eigenvalues of S1 S2 are those of F^T S2 F, which is symmetric and at least 0; so
 tr sqrt(S1 S2) is the sum of their roots. F is Cholesky's factor where it exists, else (dead columns, no more images than
-dimensions) the scaled eigenvectors of the support of S1, which keep zero eigenvalues, and the roots of their rounding errors,
-out of the sum. A nuclear norm of the features was measured and is no nearer the exact value, so there is no third way.
+dimensions) the scaled eigenvectors of the support of S1. A zero eigenvalue comes out as rounding noise whose root is not small
+(1e-16 becomes 1e-8), so where one shows, F is made of the covariance of lower rank, which leaves them out. Where both sets have fewer
+rows than dimensions and the rows are at hand, a nuclear norm needs no covariance at all.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from harope_bench.errors import ShapeError
 from harope_bench.metrics.moments import Gaussian, row_blocks
 
 EPS = float(np.finfo(np.float64).eps)
+STRIP = 256  # columns of a triangular product
 SLACK = 10.0  # times D * eps: below that share of its variance a direction is rounding, not signal
 
 
@@ -37,12 +39,29 @@ def frechet(drawn: Gaussian, real: Gaussian, root: np.ndarray | None = None) -> 
     root = matrix_root(drawn.covariance) if root is None else root
     shift = drawn.mean - real.mean
     spread = np.trace(drawn.covariance) + np.trace(real.covariance)
-    return float(shift @ shift + spread - 2.0 * root_trace(root, real.covariance))
+    values = _product_eigenvalues(root, real.covariance)
+    if values[:1].sum() <= _floor(values):
+        other = matrix_root(real.covariance)
+        values = _product_eigenvalues(other, drawn.covariance) if other.shape[1] < root.shape[1] else values
+    return float(shift @ shift + spread - 2.0 * np.sqrt(np.clip(values, 0.0, None)).sum())
 
 
-def root_trace(root: np.ndarray, covariance: np.ndarray) -> float:
-    """tr sqrt(F F^T S) of root F (D, r) and covariance S (D, D)."""
-    return float(np.sqrt(np.clip(np.linalg.eigvalsh(root.T @ covariance @ root), 0.0, None)).sum())
+def frechet_of_rows(drawn: np.ndarray, real: np.ndarray) -> float:
+    """Squared Frechet distance of the Gaussians of two sets of rows, without their covariances: for fewer rows than dimensions.
+
+    The trace is the nuclear norm of X Y^T / sqrt((N - 1) (M - 1)) of the centred rows: singular values, none of which is rooted, so
+    ranks below D cost no digits. An (N, M) float64 matrix is held.
+
+    Args:
+        drawn, real: (N, D), (M, D) of any float type, N, M > 1.
+    """
+    if drawn.shape[1] != real.shape[1]:
+        raise ShapeError(f"Gaussians of widths {drawn.shape[1]} and {real.shape[1]} have no distance; the judge and the reference differ")
+    means = [np.asarray(np.mean(rows, axis=0, dtype=np.float64)) for rows in (drawn, real)]
+    x, y = ((rows - mean) / np.sqrt(len(rows) - 1) for rows, mean in zip((drawn, real), means, strict=True))
+    shift = means[0] - means[1]
+    trace = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    return float(shift @ shift + np.vdot(x, x) + np.vdot(y, y) - 2.0 * trace)
 
 
 def matrix_root(covariance: np.ndarray) -> np.ndarray:
@@ -82,6 +101,28 @@ def influence(rows: np.ndarray, drawn: Gaussian, real: Gaussian, root: np.ndarra
     return found
 
 
+def _product_eigenvalues(root: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Eigenvalues (r,) of F F^T S of root F (D, r) and covariance S (D, D), ascending, those beyond the rank left out."""
+    lower = 2 * STRIP < root.shape[0] == root.shape[1] and not np.triu(root, 1).any()
+    return np.linalg.eigvalsh(_triangular_sandwich(root, covariance) if lower else root.T @ covariance @ root)
+
+
+def _triangular_sandwich(lower: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """The lower triangle of L^T S L (D, D), all that eigvalsh reads, in blocks that skip L's zeros: 0.4 of the full products."""
+    half, found = np.empty_like(lower), np.zeros_like(lower)
+    parts = list(row_blocks(len(lower), STRIP))
+    for part in parts:
+        half[:, part] = covariance[:, part.start :] @ lower[part.start :, part]
+    for part in parts:
+        found[part, : part.stop] = lower[part.start :, part].T @ half[part.start :, : part.stop]
+    return found
+
+
+def _floor(values: np.ndarray) -> float:
+    """The largest that rounding makes of a zero among ascending eigenvalues."""
+    return SLACK * EPS * len(values) * float(values[-1:].sum())
+
+
 def _cholesky(covariance: np.ndarray) -> np.ndarray | None:
     try:
         lower = np.linalg.cholesky(covariance)
@@ -94,7 +135,7 @@ def _cholesky(covariance: np.ndarray) -> np.ndarray | None:
 
 def _support(covariance: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
-    kept = values > SLACK * EPS * len(values) * values[-1]
+    kept = values > _floor(values)
     root: np.ndarray = vectors[:, kept] * np.sqrt(values[kept])  # (D, rank)
     return root
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from harope_bench.errors import TooFewImages
 from harope_bench.metrics.moments import row_blocks
 
 BLOCK = 5000  # ADM's split_size: a number of images, not a number of splits
+SPLITS, SPLIT_SEED = 10, 2020  # torch-fidelity's
 
 
 class InceptionScore(NamedTuple):
@@ -33,7 +36,8 @@ def inception_score(logits: np.ndarray, block: int = BLOCK) -> InceptionScore:
         A value between 1 and C, and contributions whose sd / sqrt(N) is the first-order standard error: the
         derivative of exp(mean KL) is the score times (KL_i - mean KL), since that of the marginal sums to 0.
 
-    Source: Salimans et al. 2016; openai/guided-diffusion:evaluations/evaluator.py, `compute_inception_score`.
+    Source: Salimans et al. 2016; openai/guided-diffusion:evaluations/evaluator.py, `compute_inception_score`, which works in float32
+    and gives NaN where a probability underflows to 0.
     """
     parts, classes = list(row_blocks(len(logits), block)), logits.shape[1]
     scores, contributions = np.empty(len(parts)), np.empty(len(logits))
@@ -48,6 +52,39 @@ def inception_score(logits: np.ndarray, block: int = BLOCK) -> InceptionScore:
         contributions[part] = weight * scores[b] * (divergence - divergence.mean())
     sizes = np.array([part.stop - part.start for part in parts])
     return InceptionScore(float(scores.mean()), scores, contributions, order_loss(marginals, squares, sizes))
+
+
+class Splits(NamedTuple):
+    """Mean and population standard deviation over splits (S,) of shuffled images; the second is no standard error of the first."""
+
+    mean: float
+    std: float
+    scores: np.ndarray
+
+
+def shuffled_inception_score(logits: np.ndarray, splits: int = SPLITS, seed: int = SPLIT_SEED) -> Splits:
+    """Inception Score as torch-fidelity reports it: a seeded shuffle, then `splits` parts whose sizes differ by at most one.
+
+    Args:
+        logits: (N, C), N >= splits; softmax over all C in float64. Order is nothing to it, unlike `inception_score`.
+
+    Raises:
+        TooFewImages: a split would be empty.
+
+    Source: toshas/torch-fidelity:torch_fidelity/metric_isc.py.
+    """
+    n = len(logits)
+    if n < splits:
+        raise TooFewImages(f"is over {splits} splits needs at least as many images, found {n}")
+    order, edges = np.random.RandomState(seed).permutation(n), [i * n // splits for i in range(splits + 1)]
+    scores = np.array([_score(logits[order[start:stop]]) for start, stop in pairwise(edges)])
+    return Splits(float(scores.mean()), float(scores.std()), scores)
+
+
+def _score(logits: np.ndarray) -> float:
+    logp = log_softmax(logits)
+    p = np.exp(logp)
+    return float(np.exp(divergences(p, logp, p.mean(axis=0)).mean()))
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

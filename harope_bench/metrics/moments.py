@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
@@ -60,6 +60,19 @@ class Moments:
         step = other.mean - self.mean
         spread = np.outer(step, step) * (self.count * other.count / count)
         return Moments(count, self.mean + step * (other.count / count), self.scatter + other.scatter + spread)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a shard's file must hold: count (), mean (D,), scatter (D, D); 32 MB at width 2048."""
+        return {"count": np.array(self.count, dtype=np.int64), "mean": self.mean, "scatter": self.scatter}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Moments:
+        """The inverse of `arrays`, bit by bit; ShapeError if they do not fit together."""
+        count, mean, scatter = (np.asarray(arrays[name]) for name in ("count", "mean", "scatter"))
+        if count.shape != () or mean.ndim != 1 or scatter.shape != (*mean.shape, *mean.shape):
+            found = f"count {count.shape}, mean {mean.shape}, scatter {scatter.shape}"
+            raise ShapeError(f"moments need a count, a mean (D,) and a scatter (D, D), found {found}; make the shard again")
+        return cls(int(count), mean.astype(np.float64, copy=False), scatter.astype(np.float64, copy=False))
 
     def gaussian(self) -> Gaussian:
         """Mean and unbiased covariance; TooFewImages below two rows."""

@@ -1,45 +1,82 @@
-"""Nearest-neighbour balls for precision and recall: exact, float64, in blocks of bounded memory."""
+"""Nearest-neighbour balls for precision and recall: exact, at the speed of float32, in blocks of bounded memory.
+
+Blocks of float32 products find every distance that could decide something, with a proven bound on their error; those few are then
+computed again in float64, pair by pair. So every radius and every "inside" is that of float64 differences, whatever the block size.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
 from harope_bench.errors import ShapeError
+from harope_bench.metrics.distances import Screen, pair_distances, screens, slack
 from harope_bench.metrics.moments import row_blocks
 
 NEIGHBOURS = 3
-BLOCK = 1024  # 8 MB a block of distances
-EPS = float(np.finfo(np.float64).eps)
+BLOCK = 2048  # 16 MB a block of distances
+SPARE = 3  # neighbours kept beyond the k-th, so that its bound is told from the rest
+MANY = 16  # undecided pairs a row: beyond that a float64 product is cheaper than differences
+
+
+class Balls(NamedTuple):
+    """Samples inside a reference ball (N,) bool, reference images inside a sample's ball (M,) bool, squared radii of both."""
+
+    drawn_inside: np.ndarray
+    real_inside: np.ndarray
+    drawn_radii: np.ndarray
+    real_radii: np.ndarray
+
+
+def balls(drawn: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS, block: int = BLOCK) -> Balls:
+    """What precision (mean of drawn_inside) and recall (mean of real_inside) are made of; distances between the sets are computed once.
+
+    Args:
+        drawn, real: (N, D), (M, D) of any float type, memory-mapped or not; N, M > k.
+
+    Returns:
+        Exact: as if all distances were float64 sums of squared differences.
+
+    Source: Kynkaanniemi et al. 2019; openai/guided-diffusion:evaluations/evaluator.py, `compute_prec_recall`, without its float16.
+    """
+    drawn_radii, real_radii = squared_radii(drawn, k, block), squared_radii(real, k, block)
+    left, right = screens(drawn, real)
+    drawn_inside, real_inside = np.zeros(len(drawn), dtype=bool), np.zeros(len(real), dtype=bool)
+    for part in row_blocks(len(drawn), block):
+        held, rows = left.read(part), np.arange(part.start, part.stop)
+        for other in row_blocks(len(real), block):
+            columns = np.arange(other.start, other.stop)
+            sight = Sight(left, rows, right, columns, left.distances(part, right, other, held))
+            drawn_inside[rows] |= sight.rows_inside(real_radii, ~drawn_inside[rows])
+            real_inside[columns] |= sight.turned().rows_inside(drawn_radii, ~real_inside[columns])
+    return Balls(drawn_inside, real_inside, drawn_radii, real_radii)
 
 
 def squared_radii(rows: np.ndarray, k: int = NEIGHBOURS, block: int = BLOCK) -> np.ndarray:
     """Squared distance of each row to its k-th nearest other row.
 
     A row is left out of its own neighbours by position, so an exact copy elsewhere is a neighbour at distance 0. Only the upper
-    triangle of blocks is computed; each feeds the nearest k of its rows and of its columns.
+    triangle of blocks is computed; each feeds the nearest of its rows and of its columns.
 
     Args:
         rows: (N, D) of any float type, N > k.
 
     Returns:
-        (N,) float64, squared Euclidean.
+        (N,) float64, squared Euclidean, as the sum of squared differences.
 
     Source: Kynkaanniemi et al. 2019; openai/guided-diffusion:evaluations/evaluator.py, `manifold_radii`, without its float16.
     """
     if len(rows) <= k:
         raise ShapeError(f"the {k}-th neighbour needs more than {k} rows, found {len(rows)}")
-    centre, parts = _centre(rows), list(row_blocks(len(rows), block))
-    nearest = np.full((len(rows), k), np.inf)
-    for i, part in enumerate(parts):
-        left = rows[part] - centre
-        for j in range(i, len(parts)):
-            found = _squared_distances(left, rows[parts[j]] - centre)
-            if i == j:
-                np.fill_diagonal(found, np.inf)
-            else:
-                nearest[parts[j]] = _smallest(nearest[parts[j]], found.T, k)
-            nearest[part] = _smallest(nearest[part], found, k)
-    return nearest[:, -1].copy()
+    (screen,) = screens(rows)
+    m = min(k + SPARE, len(rows) - 1)
+    radii, sure = _settled(screen, np.arange(len(rows)), nearest(screen, m, block), k)
+    for part in row_blocks(int((~sure).sum()), block):
+        doubtful = np.flatnonzero(~sure)[part]
+        # What float64 products cannot tell apart either is equal to within 1e-12 of the squared norms, and stands.
+        radii[doubtful], _ = _settled(screen.sharp(), doubtful, nearest_to(screen.sharp(), doubtful, m, block // 2), k)
+    return radii
 
 
 def covered(points: np.ndarray, centres: np.ndarray, radii: np.ndarray, block: int = BLOCK) -> np.ndarray:
@@ -48,51 +85,141 @@ def covered(points: np.ndarray, centres: np.ndarray, radii: np.ndarray, block: i
     Returns:
         (P,) bool. Points that are found inside are not compared again.
     """
-    if points.shape[1] != centres.shape[1]:
-        raise ShapeError(f"features of width {points.shape[1]} and {centres.shape[1]} have no distance; the judge and the reference differ")
-    centre, inside = _centre(centres), np.zeros(len(points), dtype=bool)
-    for part in row_blocks(len(points), block):
-        waiting = np.arange(part.start, part.stop)
-        for balls in row_blocks(len(centres), block):
-            if len(waiting) == 0:
-                break
-            found = _squared_distances(points[waiting] - centre, centres[balls] - centre)
-            hit = (found <= radii[balls]).any(axis=1)
-            inside[waiting[hit]] = True
-            waiting = waiting[~hit]
+    left, right = screens(points, centres)
+    inside = np.zeros(len(points), dtype=bool)
+    for rows in _numbered(len(points), block):
+        for columns in _numbered(len(centres), block):
+            waiting = rows[~inside[rows]]
+            if len(waiting):
+                sight = Sight(left, waiting, right, columns, left.distances(waiting, right, columns))
+                inside[waiting] = sight.rows_inside(radii, np.ones(len(waiting), dtype=bool))
     return inside
 
 
-def _centre(rows: np.ndarray) -> np.ndarray:
-    """A point (D,) near the mean, on a power-of-two grid no wider than the spread.
+class Sight(NamedTuple):
+    """Screened distances (n, m) between numbered rows (n,) of one screen and columns (m,), rows of another."""
 
-    Subtracting it keeps |a|^2 + |b|^2 - 2ab from cancelling when the mean is large; the grid keeps the differences of
-    coarse values exact, so that ties on the edge of a ball stay ties.
+    left: Screen
+    rows: np.ndarray
+    right: Screen
+    columns: np.ndarray
+    found: np.ndarray
+
+    def turned(self) -> Sight:
+        """The same seen from the columns."""
+        return Sight(self.right, self.columns, self.left, self.rows, self.found.T)
+
+    def rows_inside(self, radii: np.ndarray, waiting: np.ndarray) -> np.ndarray:
+        """Which rows (n,) bool lie in a ball around a column; radii (Q,) of the whole right set. Rows not `waiting` may be left False."""
+        edges, margin = radii[self.columns] * self.left.scale**2, slack(self.left, self.right)
+        inside = (self.found <= (edges - margin).astype(self.found.dtype)).any(axis=1)
+        maybe = self.found <= (edges + margin).astype(self.found.dtype)
+        maybe &= (waiting & ~inside)[:, None]
+        row, column = _where(maybe)
+        if len(row) > MANY * len(inside) and self.found.dtype != np.float64:
+            return inside | self._sharper(row, column, radii, waiting)
+        distance = pair_distances(self.left.rows, self.right.rows, self.rows[row], self.columns[column])
+        inside[row[distance <= radii[self.columns[column]]]] = True
+        return inside
+
+    def _sharper(self, row: np.ndarray, column: np.ndarray, radii: np.ndarray, waiting: np.ndarray) -> np.ndarray:
+        """The same for the undecided rows, by products in float64."""
+        left, right, inside = self.left.sharp(), self.right.sharp(), np.zeros(len(self.rows), dtype=bool)
+        columns = self.columns[np.unique(column)]
+        for part in row_blocks(len(np.unique(row)), len(self.rows) // 2 + 1):
+            some = np.unique(row)[part]
+            found = left.distances(self.rows[some], right, columns)
+            inside[some] = Sight(left, self.rows[some], right, columns, found).rows_inside(radii, waiting[some])
+        return inside
+
+
+class Nearest(NamedTuple):
+    """Screened distances of each row's nearest others, ascending (N, m) float32, and which rows they are (N, m) int64."""
+
+    distances: np.ndarray
+    indices: np.ndarray
+
+    def fill(self, part: slice, found: np.ndarray) -> None:
+        """Let the rows of `part` see distances (n, n) to each other, their first sight of any."""
+        m = min(self.distances.shape[1], found.shape[1])
+        best = np.argpartition(found, m - 1, axis=1)[:, :m]
+        self.distances[part, :m] = np.take_along_axis(found, best, axis=1)
+        self.indices[part, :m] = best + part.start
+        order = np.argsort(self.distances[part], axis=1)
+        for kept in self:
+            kept[part] = np.take_along_axis(kept[part], order, axis=1)
+
+    def take(self, part: slice, row: np.ndarray, other: np.ndarray, distances: np.ndarray) -> None:
+        """Let rows part.start + row (h,) see distances (h,) to rows `other` (h,)."""
+        n, m = self.distances[part].shape
+        # The m so far of every row and the few that beat its last, sorted by row and then by distance.
+        at = np.concatenate([np.repeat(np.arange(n), m), row])
+        values = np.concatenate([self.distances[part].ravel(), distances])
+        names = np.concatenate([self.indices[part].ravel(), other])
+        order = np.lexsort((values, at))
+        best = order[np.searchsorted(at[order], np.arange(n))[:, None] + np.arange(m)]
+        self.distances[part], self.indices[part] = values[best], names[best]
+
+
+def nearest(screen: Screen, m: int, block: int = BLOCK) -> Nearest:
+    """The m nearest others of each row by screened distance, in one sweep of the upper triangle of blocks."""
+    n = len(screen.rows)
+    near = Nearest(np.full((n, m), np.inf, dtype=np.float32), np.zeros((n, m), dtype=np.int64))
+    parts = list(row_blocks(n, block))
+    for part in parts:  # the diagonal first: after it few distances elsewhere are near
+        own = screen.distances(part, screen, part)
+        np.fill_diagonal(own, np.inf)
+        near.fill(part, own)
+    for i, part in enumerate(parts):
+        held = screen.read(part)
+        for other in parts[i + 1 :]:
+            found = screen.distances(part, screen, other, held)
+            row, column = _where(found < near.distances[part, -1][:, None])
+            near.take(part, row, column + other.start, found[row, column])
+            row, column = _where(found < near.distances[other, -1])
+            near.take(other, column, row + part.start, found[row, column])
+    return near
+
+
+def nearest_to(screen: Screen, chosen: np.ndarray, m: int, block: int = BLOCK) -> Nearest:
+    """The m nearest others of the chosen rows (n,) by screened distance; the result's rows are theirs."""
+    near = Nearest(np.full((len(chosen), m), np.inf, dtype=screen.dtype), np.zeros((len(chosen), m), dtype=np.int64))
+    for part in row_blocks(len(screen.rows), max(block, m)):
+        found = screen.distances(chosen, screen, part)
+        own = np.flatnonzero((chosen >= part.start) & (chosen < part.stop))
+        found[own, chosen[own] - part.start] = np.inf
+        column = np.argpartition(found, min(m, found.shape[1]) - 1, axis=1)[:, :m].ravel()
+        row = np.repeat(np.arange(len(chosen)), min(m, found.shape[1]))
+        near.take(slice(0, len(chosen)), row, column + part.start, found[row, column])
+    return near
+
+
+def _settled(screen: Screen, chosen: np.ndarray, near: Nearest, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Squared radii (n,) float64 of the chosen rows and which of them are certain (n,) bool.
+
+    No screened distance is off by more than `slack`, so neither is the k-th smallest: what is 2 slacks below it lies within the
+    radius, what is 2 slacks above does not reach it, and what lies between is computed.
     """
-    mean = np.mean(rows, axis=0, dtype=np.float64)
-    spread = max(float(np.ptp(rows, axis=0).max()), float(np.finfo(np.float32).tiny))
-    step = 2.0 ** np.floor(np.log2(spread))
-    centre: np.ndarray = np.rint(mean / step) * step
-    return centre
+    screened, margin = near.distances.astype(np.float64), 2 * slack(screen, screen)
+    edge = screened[:, k - 1 : k]
+    below = screened < edge - margin
+    between = ~below & (screened <= edge + margin)
+    exact = np.where(below, -np.inf, np.inf)
+    row, place = np.nonzero(between)
+    exact[between] = pair_distances(screen.rows, screen.rows, chosen[row], near.indices[row, place])
+    radii = np.sort(exact, axis=1)[:, k - 1]
+    everyone = near.distances.shape[1] == len(screen.rows) - 1
+    return radii, everyone | ~between[:, -1] | (radii == 0)  # nothing is nearer than 0
 
 
-def _squared_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(A, B) from float64 rows (A, D) and (B, D); what rounding cannot tell from 0 is exactly 0.
-
-    |a|^2 + |b|^2 - 2ab is off by at most (D + 2) eps (|a|^2 + |b|^2) whatever the order of summation (Higham 2002, section
-    3.1), so below that a distance may be a copy's, and a copy's always is below.
-    """
-    norms = np.einsum("nd,nd->n", left, left)[:, None] + np.einsum("nd,nd->n", right, right)
-    found: np.ndarray = left @ right.T
-    found *= -2.0
-    found += norms
-    norms *= (left.shape[1] + 2) * EPS
-    found[found <= norms] = 0.0
-    return found
+def _numbered(rows: int, block: int) -> list[np.ndarray]:
+    return [np.arange(part.start, part.stop) for part in row_blocks(rows, block)]
 
 
-def _smallest(nearest: np.ndarray, found: np.ndarray, k: int) -> np.ndarray:
-    """The k smallest of both, sorted, row by row."""
-    if found.shape[1] > k:
-        found = np.partition(found, k - 1, axis=1)[:, :k]
-    return np.sort(np.concatenate([nearest, found], axis=1), axis=1)[:, :k]
+def _where(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the true entries; np.nonzero is many times slower where they are few."""
+    if not mask.flags.c_contiguous:
+        column, row = np.divmod(np.flatnonzero(mask.T), mask.shape[0])
+        return row, column
+    row, column = np.divmod(np.flatnonzero(mask), mask.shape[1])
+    return row, column

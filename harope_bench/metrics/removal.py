@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from harope_bench.errors import ShapeError
+from harope_bench.metrics.distances import centre_of, squared_distances
 from harope_bench.metrics.moments import row_blocks
-from harope_bench.metrics.neighbours import NEIGHBOURS, _centre, _squared_distances
+from harope_bench.metrics.neighbours import NEIGHBOURS
 
 LARGEST = 4096  # drawn points; their distances to each other are held at once, 128 MB
 BLOCK = 1024
@@ -27,11 +28,11 @@ def removal(points: np.ndarray, drawn: np.ndarray, k: int = NEIGHBOURS) -> np.nd
     """
     if not k + 1 < len(drawn) <= LARGEST:
         raise ShapeError(f"leaving one of {len(drawn):,} points out needs more than {k + 1} and at most {LARGEST:,}")
-    centre = _centre(drawn)
+    centre = centre_of(drawn)
     near, now, grown = _balls(drawn - centre, k)
     change = np.zeros(len(drawn), dtype=np.int64)
     for part in row_blocks(len(points), BLOCK):
-        found = _squared_distances(points[part] - centre, drawn - centre)  # (B, N)
+        found = squared_distances(points[part] - centre, drawn - centre)  # (B, N)
         inside = found <= now
         change += _change(inside, (found <= grown) & ~inside, near)
     return change
@@ -39,7 +40,7 @@ def removal(points: np.ndarray, drawn: np.ndarray, k: int = NEIGHBOURS) -> np.nd
 
 def _balls(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The k nearest of each row (N, k), its squared radius (N,), and the radius without one of them (N,)."""
-    found = _squared_distances(rows, rows)
+    found = squared_distances(rows, rows)
     np.fill_diagonal(found, np.inf)
     order = np.argpartition(found, (k - 1, k), axis=1)[:, : k + 1]
     radii = np.take_along_axis(found, order, axis=1)

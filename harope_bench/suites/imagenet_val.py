@@ -99,7 +99,7 @@ class ImageNetVal:
     def _of_list(self, folder: Path, path: Path) -> list[tuple[Path, int]]:
         if not path.is_file():
             raise OptionError(
-                f"{folder} holds no class folders and {path.name} is not there; bring caffe's {LIST} (lines 'name index') or give --labels"
+                f"{folder} holds no class folders and {path.name} is not there; bring caffe's {LIST} (lines 'name index') or give --truth"
             )
         with disk(path):
             lines = path.read_text(encoding="utf-8", errors="replace").split("\n")

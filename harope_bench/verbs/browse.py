@@ -52,8 +52,11 @@ def describe(entry: Any, verbose: bool) -> dict[str, Any]:
 
 
 @click.command()
+@click.option("--golden", is_flag=True, help="Score OpenAI's public samples against their published numbers, where they are here.")
+@click.option("--golden-from", "folder", type=click.Path(path_type=Path), help="Folder that holds these samples and references.")
+@click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the judge of --golden runs.")
 @click.option("--json", "json_", is_flag=True, help="One JSON object.")
-def doctor(json_: bool) -> None:
+def doctor(golden: bool, folder: Path | None, device: str, json_: bool) -> None:
     """What can run here, what is missing, and the command that brings it.
 
     \b
@@ -61,7 +64,7 @@ def doctor(json_: bool) -> None:
     """
     from harope_bench.doctor import examine
 
-    findings = examine()
+    findings = examine(golden or folder is not None, folder, device)
     if json_:
         click.echo(as_json({"findings": [f._asdict() for f in findings]}))
     else:

@@ -1,4 +1,4 @@
-"""Verbs of samples: generate, eval, verify, convert."""
+"""Verbs of samples: generate, verify, convert."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harope_bench.verbs.options import NO, Indices, Sides, as_json, drawing_options, dump, pictures_options
+from harope_bench.verbs.options import NO, Indices, as_json, drawing_options, dump, pictures_options, wanted_indices
 
 
 @click.command()
@@ -48,192 +48,6 @@ def generate(
     click.echo(f"{drawn.folder}: {drawn.asked:,} asked, {drawn.drawn:,} drawn now, {drawn.failed:,} failed")
 
 
-def wanted_indices(suite: str, count: int | None, indices: list[int] | None) -> list[int]:
-    """The indices that --count or --indices ask for."""
-    from harope_bench import registry
-
-    if count is not None and indices is not None:
-        raise click.UsageError("--count and --indices are two ways to say the same; give one")
-    return indices if indices is not None else list(range(count or registry.load("suites", suite).count))
-
-
-@click.command("eval")
-@click.argument("target")
-@click.option("--suite", help="Suite; the run's or the checkpoint's own if left out.")
-@click.option("--with", "evaluators", help="Evaluators, comma-separated; the suite's own if left out.")
-@click.option("--reference", type=click.Path(path_type=Path), help="An .npz with mu and sigma in place of the suite's own.")
-@click.option(
-    "--rules", type=click.Choice(["official", "corrected"]), default="official", help="Rules with their known quirks, or corrected."
-)
-@click.option("--rescore", is_flag=True, help="Score the stored observations again; loads no network.")
-@drawing_options
-@click.option(
-    "--resolution",
-    "sides",
-    type=Sides(),
-    multiple=True,
-    help="Side in pixels, several make a run each (28,56); the suite's own if left out.",
-)
-@click.option(
-    "--count", type=click.IntRange(1), help="Samples 0 to COUNT - 1; all of a target, the suite's own number of a checkpoint if left out."
-)
-@pictures_options
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder; the target itself, or runs/NAME.")
-@click.option("--json", "json_", is_flag=True, help="One JSON object.")
-def eval_(
-    target: str,
-    suite: str | None,
-    evaluators: str | None,
-    reference: Path | None,
-    rules: Any,
-    rescore: bool,
-    sides: tuple[tuple[int, ...], ...],
-    batch: int | None,
-    count: int | None,
-    images: Path | None,
-    labels: Path | None,
-    crop_ratio: float | None,
-    out: Path | None,
-    json_: bool,
-    **drawing: Any,
-) -> None:
-    """Score TARGET: a run folder, an image folder, an ADM .npz, or a checkpoint (drawn from first; a classifier names real pictures).
-
-    \b
-    harope-bench eval digits-harope --suite digits --count 500 --out runs/harope
-    harope-bench eval digits-harope --with cost --count 100   # 100 timed forwards, no image
-    """
-    from harope_bench.evaluate import Asked, evaluate
-
-    names = evaluators.split(",") if evaluators else None
-    wanted = [side for group in sides for side in group]
-    weighing = [name for name in names or [] if of_network(name)]
-    names = [name for name in names if name not in weighing] if names else None
-    naming, scored = names_pictures(target), []
-    refuse_strange(naming, target, {"reference": reference, "batch": batch}, {"images": images, "labels": labels, "crop-ratio": crop_ratio})
-    for side in wanted or (None,):
-        below = (None if len(wanted) < 2 else (out or Path("runs") / Path(target).stem) / f"r{side}") or out
-        drawn = {**drawing, "resolution": side}
-        if weighing:
-            scored.append(weighed(target, suite, below, count, batch, rescore, drawn))
-        if weighing and not names:
-            continue
-        if naming:
-            from harope_bench.classify import Wanted, classify
-
-            plan, folder, asked_before = naming_plan(target, suite, below, drawn)
-            scored += classify(plan, folder, Wanted(images, labels, count or asked_before, crop_ratio, rescore), names)
-            continue
-        place, folder, known = resolve(target, suite, below, count, batch, drawn)
-        asked = Asked(known, reference, rules, rescore, drawing["device"])
-        scored += evaluate(place, folder, asked, names, count)
-    if json_:
-        click.echo(as_json({"results": [{"path": str(s.path), "fresh": s.fresh, "result": dump(s.result)} for s in scored]}))
-        return
-    for s in scored:
-        click.echo(f"{s.path}{'' if s.fresh else ' (stood already, no work done)'}")
-        for line in spoken(s.result):
-            click.echo("  " + line)
-
-
-def names_pictures(target: str) -> bool:
-    """Whether the target is a classifier's checkpoint or a run of one."""
-    from harope_bench import registry
-    from harope_bench.catalogue import checkpoint
-    from harope_bench.classify import names_pictures, reads
-    from harope_bench.samples import Run
-
-    if Path(target).exists():
-        plan = Run(Path(target)).plan if Path(target).is_dir() else None
-        return plan is not None and reads(plan.suite)
-    return target in registry.entries("checkpoints") and names_pictures(checkpoint(target))
-
-
-def refuse_strange(naming: bool, target: str, drawn: dict[str, Any], named: dict[str, Any]) -> None:
-    """OptionError for an option that means nothing to this kind of target."""
-    from harope_bench.errors import OptionError
-
-    given = [key for key, value in (drawn if naming else named).items() if value is not None]
-    if given:
-        what = "names real pictures" if naming else "is no classifier"
-        raise OptionError(f"{target} {what}, --{given[0]} means nothing to it; leave it out")
-
-
-def naming_plan(target: str, suite: str | None, out: Path | None, drawing: dict[str, Any]) -> tuple[Any, Path, int | None]:
-    """Plan, folder and number of pictures (None: all) of a classifier's run; those of a run that is there already."""
-    from harope_bench.classify import reading_plan
-    from harope_bench.errors import OptionError
-    from harope_bench.samples import Run
-
-    if not Path(target).exists():
-        return reading_plan(target, suite, drawing), out or Path("runs") / target, None
-    if given := sorted(key for key, value in drawing.items() if key != "device" and value is not None):
-        raise OptionError(f"{target} has its plan already, --{given[0].replace('_', '-')} would change nothing; leave it out")
-    run = Run(Path(target))
-    return run.plan, out or run.folder, len(run.asked())
-
-
-def resolve(
-    target: str, suite: str | None, out: Path | None, count: int | None, batch: int | None, drawing: dict[str, Any]
-) -> tuple[Path, Path, str]:
-    """Images to judge, folder for what is found, and suite; a checkpoint's name is drawn from first."""
-    from harope_bench import registry
-    from harope_bench.errors import OptionError, UnknownName
-    from harope_bench.generate import generate, make_plan
-    from harope_bench.samples import PLAN, Run
-
-    path = Path(target)
-    if not path.exists():
-        if target not in registry.entries("checkpoints"):
-            raise UnknownName("file, folder or checkpoint", target, registry.names("checkpoints"))
-        plan = make_plan(target, suite, drawing)
-        folder = out or Path("runs") / target
-        generate(plan, wanted_indices(plan.suite, count, None), folder, batch)
-        return folder, folder, plan.suite
-    if given := sorted(key for key, value in drawing.items() if key != "device" and value is not None):
-        raise OptionError(f"{target} is drawn already, --{given[0].replace('_', '-')} would change nothing; leave it out")
-    run = path.is_dir() and (path / PLAN).exists()
-    found = Run(path).plan if run else None
-    known = suite or (found.suite if found else None)
-    if known is None:
-        raise OptionError(f"{target} does not say its suite; add --suite, one of: {', '.join(registry.names('suites'))}")
-    return path, out or (path if run else Path("runs") / f"eval-{path.stem}"), known
-
-
-def of_network(evaluator: str) -> bool:
-    """Whether an evaluator looks at the network itself, not at images."""
-    from harope_bench import registry
-
-    return getattr(registry.load("evaluators", evaluator), "looks_at", "images") == "network"
-
-
-def weighed(
-    target: str, suite: str | None, out: Path | None, count: int | None, batch: int | None, rescore: bool, drawing: dict[str, Any]
-) -> Any:
-    """The cost of a checkpoint, or of the one that a run folder was drawn from, as that run drew."""
-    from harope_bench.costing.weigh import weigh
-    from harope_bench.errors import OptionError
-    from harope_bench.generate import make_plan
-    from harope_bench.samples import Run
-
-    path = Path(target)
-    if not path.exists():
-        return weigh(make_plan(target, suite, drawing), out or Path("runs") / target, count, batch, rescore)
-    plan = Run(path).plan if path.is_dir() else None
-    if plan is None:
-        raise OptionError(f"{target} does not say which network drew it; give a checkpoint's name or a run folder")
-    return weigh(plan, out or path, count, batch, rescore)
-
-
-def spoken(result: Any) -> list[str]:
-    """A result in words, one measurement a line, full precision."""
-    lines, what = [], "forwards" if of_network(result.evaluator) else "images"
-    for m in result.measurements:
-        value = f"{m.value:.6g}" + (f" +- {m.se:.2g}" if m.se is not None else "") if m.value is not None else f"none: {m.reason}"
-        lines.append(f"{m.name:14} {value}  ({m.n_scored:,} of {m.n_asked:,} {what}{', ' + m.interval if m.interval else ''})")
-    return [*lines, *(f"warning: {w}" for w in result.warnings)]
-
-
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--redraw", type=click.IntRange(0), default=3, help="Samples to draw, or pictures to name, again, chosen at random.")
@@ -249,7 +63,7 @@ def verify(
     seed: int | None,
     reference: Path | None,
     images: Path | None,
-    labels: Path | None,
+    truth: Path | None,
     crop_ratio: float | None,
     json_: bool,
 ) -> None:
@@ -260,7 +74,7 @@ def verify(
     """
     from harope_bench.verify import verify
 
-    findings = verify(run, redraw, seed, reference, images, labels, crop_ratio)
+    findings = verify(run, redraw, seed, reference, images, truth, crop_ratio)
     if json_:
         click.echo(as_json({"checked": findings.checked, "wrong": findings.wrong, "ok": not findings.wrong}))
     else:

@@ -76,6 +76,8 @@ def drawing_options(verb: Any) -> Any:
         click.option("--guidance", type=Finite(0), help="Guidance scale, 1 is none; the checkpoint's own if left out."),
         click.option("--sampler", help="Sampler; the checkpoint's own if left out."),
         click.option("--seed", type=click.IntRange(0), help="Base seed, 0 if left out; sample i is a function of it and i."),
+        click.option("--labels", help="Label policy of an ImageNet suite: uniform, balanced, or a file of one label a line."),
+        click.option("--preset", help="Named settings of the suite (harope-release); single options go before it."),
         click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the networks run."),
         click.option(
             "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Precision of the drawing network, float32 if left out."
@@ -103,10 +105,19 @@ def pictures_options(verb: Any) -> Any:
     """The options that say which real pictures a classifier names, and how they are cut."""
     options = [
         click.option("--images", type=click.Path(path_type=Path), help="Folder of the real pictures, where the suite ships none."),
-        click.option("--labels", type=click.Path(path_type=Path), help="List of lines 'name index', where there are no class folders."),
+        click.option("--truth", type=click.Path(path_type=Path), help="List of lines 'name index', where there are no class folders."),
         click.option("--crop-ratio", type=Finite(0.1, 1), help="Resolution over the side resized to before the crop; the suite's own."),
     ]
     return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+
+
+def wanted_indices(suite: str, count: int | None, indices: list[int] | None) -> list[int]:
+    """The indices that --count or --indices ask for."""
+    from harope_bench import registry
+
+    if count is not None and indices is not None:
+        raise click.UsageError("--count and --indices are two ways to say the same; give one")
+    return indices if indices is not None else list(range(count or registry.load("suites", suite).count))
 
 
 def as_json(value: Any) -> str:

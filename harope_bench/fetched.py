@@ -1,0 +1,105 @@
+"""What `fetch` brings: facts of each asset, where its files lie, and whether they are whole. Uses no network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from harope_bench import registry
+from harope_bench.errors import BenchError, NotHere, WeightsError
+from harope_bench.records import Name, Record, fault
+from harope_bench.store import disk, home, sha256_file
+
+RECEIPT = "receipt.json"
+Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class AssetFile(Record):
+    """One file: where it can be had, and what is known of it. Without a hash the first fetch records one."""
+
+    name: Name
+    urls: tuple[str, ...] = ()
+    sha256: Hex | None = None
+    sha256_prefix: str | None = Field(default=None, pattern=r"^[0-9a-f]{6,63}$")
+    bytes: int | None = Field(default=None, gt=0)
+
+    def refuses(self, sha256: str, size: int) -> str | None:
+        """Why a file of this hash and size is not this one, or None."""
+        if self.bytes is not None and size != self.bytes:
+            return f"has {size:,} bytes, wanted {self.bytes:,}"
+        if not sha256.startswith(wanted := self.sha256 or self.sha256_prefix or ""):
+            return f"has sha256 {sha256[:12]}..., wanted {wanted[:12]}..."
+        return None
+
+
+class Asset(Record):
+    """Something that is not shipped: its title, licence, where the facts are from, and its files."""
+
+    title: str
+    licence: str
+    source: str
+    note: str = ""
+    files: tuple[AssetFile, ...] = Field(min_length=1)
+
+
+class Held(NamedTuple):
+    """A file that is here, and the hash it had when it came."""
+
+    path: Path
+    sha256: str
+
+
+def asset(name: str) -> Asset:
+    """The facts of an asset; UnknownName offers the nearest."""
+    entry = registry.find("assets", name)
+    try:
+        return Asset.model_validate(registry.load("assets", name))
+    except ValidationError as error:
+        raise BenchError(f"{entry.origin}: {fault(error)}; correct the file") from error
+
+
+def folder(name: str) -> Path:
+    """Where an asset's files lie."""
+    return home() / "assets" / name
+
+
+def receipts(name: str) -> dict[str, str]:
+    """sha256 by file name as recorded when the files came; empty where nothing came or the record is damaged."""
+    path = folder(name) / RECEIPT
+    if not path.is_file():
+        return {}
+    try:
+        with disk(path):
+            found = json.loads(path.read_bytes())
+    except ValueError:
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def held(name: str, file: str | None = None) -> Held | None:
+    """A file of the asset (its only one if not named) if it came whole; its bytes are not read again here."""
+    known = asset(name)
+    wanted = next((f for f in known.files if file in (None, f.name)), None)
+    if wanted is None:
+        raise BenchError(f"asset {name} has no file {file}; it has {', '.join(f.name for f in known.files)}")
+    path, sha256 = folder(name) / wanted.name, receipts(name).get(wanted.name)
+    return Held(path, sha256) if sha256 and path.is_file() else None
+
+
+def bring(name: str, file: str | None = None) -> Held:
+    """The same; NotHere with the command that brings it where it is not here."""
+    found = held(name, file)
+    if found is None:
+        raise NotHere(f"{asset(name).title} is not here; harope-bench fetch {name} (or --from a file that you have)")
+    return found
+
+
+def checked(name: str, file: str | None = None) -> Held:
+    """The same, hashed again; WeightsError where it was altered."""
+    found = bring(name, file)
+    if (now := sha256_file(found.path)) != found.sha256:
+        raise WeightsError(f"{found.path} has sha256 {now[:12]}..., came with {found.sha256[:12]}...; harope-bench fetch {name}")
+    return found

@@ -1,0 +1,244 @@
+"""Inception of December 2015, as FID has it: one pass gives pool_3, sFID's map and logits without bias.
+
+The network is torch-fidelity's class with its weights (`fetch inception-2015`, or a file that HAROPE_BENCH_INCEPTION names). It runs
+folded (convolution and batch norm in one) and channels-last; the first batch is also shown to the plain network, and where
+the two differ by more than rounding the plain one is used and the result says so.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harope_bench import fetched
+from harope_bench.errors import WeightsError
+from harope_bench.store import load_weights, sha256_file
+
+ASSET = "inception-2015"
+OWN = "HAROPE_BENCH_INCEPTION"  # a weights file of one's own
+COMPILE = "HAROPE_BENCH_COMPILE"  # 1: torch.compile, which takes a minute and pays from some thousand images on
+SIDE = 299
+CHANNELS = 7  # of Mixed_6d.branch1x1, the first ones: 17 x 17 x 7 = 2023 numbers
+FEATURES = 2048
+TRUNK = (
+    "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2",
+    "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c",
+    "AvgPool",
+)  # fmt: skip
+# Folding and another layout of memory move a feature by 2.5e-5 of its spread, a wrong fold by far more than this.
+ROUNDING = 1e-3
+Look = Callable[[Tensor], "Outputs"]
+
+
+class Outputs(NamedTuple):
+    """What one pass gives: pool_3 (B, 2048), map (B, 7, 17, 17) after its ReLU, logits without bias (B, 1008); float32."""
+
+    features: Tensor
+    spatial: Tensor
+    logits: Tensor
+
+
+class Weights(NamedTuple):
+    """A weights file and its sha256."""
+
+    path: Path
+    sha256: str
+
+
+class Trunk(nn.Module):
+    """The network from prepared images on, in torch-fidelity's own layers."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Outputs:
+        """Images (B, 3, 299, 299) in [-1, 0.9921875] to features, map and logits."""
+        spatial = x
+        for name in TRUNK:
+            layer = getattr(self.network, name)
+            if name == "Mixed_6d":
+                spatial = layer.branch1x1(x)[:, :CHANNELS]  # (B, 7, 17, 17); TF's mixed_6/conv
+            x = layer(x)
+        features = x.flatten(1)  # (B, 2048)
+        head: Any = self.network.fc
+        return Outputs(features.float(), spatial.float(), (features @ head.weight.T).float())
+
+
+def like_tensorflow1(images: np.ndarray) -> Tensor:
+    """Images (B, H, W, 3) uint8 to (B, 3, 299, 299): TF1's bilinear without half pixel and antialias, then (x - 128) / 128.
+
+    torch-fidelity's form of it is bit-exact with TF1's on the CPU.
+    """
+    from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    return (interpolate_bilinear_2d_like_tensorflow1x(x, size=(SIDE, SIDE), align_corners=False) - 128) / 128
+
+
+def like_cleanfid(images: np.ndarray) -> Tensor:
+    """Images (B, H, W, 3) uint8 to (B, 3, 299, 299): PIL's antialiased bicubic, channels as floats, cut to [0, 255]; (x - 128) / 128."""
+    from cleanfid.resize import build_resizer
+
+    resize = build_resizer("clean")
+    x = torch.from_numpy(np.stack([resize(image) for image in images])).permute(0, 3, 1, 2)
+    return (x - 128) / 128
+
+
+def weights() -> Weights:
+    """The file in use; WeightsError with the command that brings it where there is none."""
+    if own := os.environ.get(OWN):
+        path = Path(own).expanduser()
+        if not path.is_file():
+            raise WeightsError(f"{OWN} names {path}, which is not there; correct it, or unset it and run harope-bench fetch {ASSET}")
+        status = path.stat()
+        return Weights(path, _hash(path, (status.st_mtime_ns, status.st_size)))
+    held = fetched.bring(ASSET)
+    return Weights(held.path, held.sha256)
+
+
+@lru_cache(maxsize=8)
+def _hash(path: Path, stamp: tuple[int, int]) -> str:
+    return sha256_file(path)
+
+
+def known_sha256() -> str:
+    """The hash of the published weights."""
+    return str(fetched.asset(ASSET).files[0].sha256)
+
+
+def network(path: Path, sha256: str) -> nn.Module:
+    """torch-fidelity's extractor with the weights of the file, checked before it is opened; nothing but tensors is unpickled.
+
+    Raises:
+        WeightsError: altered, unsafe, or of another network.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    safe = io.BytesIO()
+    torch.save(load_weights(path, sha256), safe)  # the class unpickles what it is given; so it gets our own bytes
+    safe.seek(0)
+    try:
+        built = FeatureExtractorInceptionV3("inception-2015", ["2048", "logits_unbiased"], feature_extractor_weights_path=safe)
+    except RuntimeError as error:
+        told = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path} does not fit Inception of 2015: {told}; harope-bench fetch {ASSET}") from error
+    return built.eval()
+
+
+def folded(plain: nn.Module) -> nn.Module:
+    """A copy in which each batch norm is part of its convolution, laid out channels-last."""
+    import copy
+
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    quick = copy.deepcopy(plain)
+    blocks: list[Any] = [module for module in quick.modules() if isinstance(getattr(module, "bn", None), nn.BatchNorm2d)]
+    for block in blocks:
+        block.conv, block.bn = fuse_conv_bn_eval(block.conv, block.bn), nn.Identity()
+    return quick.to(memory_format=torch.channels_last)
+
+
+class OpenedInception:
+    """The network with weights, ready to look; `notes` say what was not as it should be."""
+
+    def __init__(self, found: Weights, prepare: Callable[[np.ndarray], Tensor], device: str, preview: bool = False):
+        self.weights_sha256, self.prepare, self.device, self.preview = found.sha256, prepare, device, preview
+        self.plain = Trunk(network(*found)).to(device)
+        self.look: Look | None = None  # chosen at the first batch
+        self.notes: list[str] = []
+
+    @torch.inference_mode()
+    def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """features (B, 2048), spatial (B, 2023) in NHWC order, logits (B, 1008) without bias; float32."""
+        x = self.prepare(images).to(self.device, memory_format=torch.channels_last)
+        # TF32 would round every convolution on newer GPUs; it stays off whatever the process has set
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            if self.look is None:
+                self.look = self._chosen(x)
+            seen = self.look(x)
+        return {
+            "features": seen.features.cpu().numpy(),
+            "spatial": seen.spatial.permute(0, 2, 3, 1).flatten(1).cpu().numpy(),
+            "logits": seen.logits.cpu().numpy(),
+        }
+
+    def _chosen(self, x: Tensor) -> Look:
+        """The quick network if it says what the plain one says of the first batch, else the plain one."""
+        quick = Trunk(folded(self.plain.network))
+        if self.preview:
+            return self._half(quick)
+        wanted = self.plain(x)
+        if os.environ.get(COMPILE) == "1" and (compiled := self._compiled(quick, x)) is not None and not self._off(compiled(x), wanted):
+            return compiled
+        if off := self._off(quick(x), wanted):
+            self.notes.append(f"inception: the folded network is {off:.1e} of a spread off the plain one, the plain one was used")
+            return self.plain
+        return quick
+
+    def _compiled(self, quick: nn.Module, x: Tensor) -> Look | None:
+        try:
+            compiled: Look = torch.compile(quick, dynamic=True)
+            compiled(x)
+        except (RuntimeError, ImportError, OSError) as error:  # dynamo's and inductor's errors are RuntimeErrors; a compiler may be missing
+            self.notes.append(f"inception: torch.compile failed ({type(error).__name__}), the folded network was used without it")
+            return None
+        return compiled
+
+    def _half(self, quick: nn.Module) -> Look:
+        def look(x: Tensor) -> Outputs:
+            with torch.autocast(x.device.type, dtype=torch.bfloat16):
+                seen: Outputs = quick(x)
+            return seen
+
+        return look
+
+    def _off(self, found: Outputs, wanted: Outputs) -> float:
+        """The largest difference, as a share of the array's spread; 0 where it is rounding."""
+        shares = [float((a - b).abs().max() / b.std().clamp_min(1e-12)) for a, b in zip(found, wanted, strict=True)]
+        worst = max(share if np.isfinite(share) else float("inf") for share in shares)
+        return worst if worst > ROUNDING else 0.0
+
+
+class Inception:
+    """The plug-in: facts, and the door to the network. One class for every way to prepare images and to compute."""
+
+    version = 1
+    arrays = ("features", "spatial", "logits")
+    batch = 50
+
+    def __init__(self, preprocessing: str, prepare: Callable[[np.ndarray], Tensor], preview: bool = False):
+        self.preprocessing, self.prepare, self.preview = preprocessing, prepare, preview
+
+    @property
+    def judge_class(self) -> Literal["equivalent", "substitute"]:
+        """Equivalent with the published weights in float32; anything else is a substitute."""
+        try:
+            return "equivalent" if not self.preview and weights().sha256 == known_sha256() else "substitute"
+        except WeightsError:
+            return "substitute"
+
+    def weights_sha256(self) -> str:
+        """Hash of the file in use."""
+        return weights().sha256
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a result must say of the judge."""
+        other = (
+            ()
+            if weights().sha256 == known_sha256()
+            else ("judge: other weights than Inception of 2015's, numbers compare with nothing published",)
+        )
+        return (*other, "judge: preview in bfloat16, not for a reported number") if self.preview else other
+
+    def open(self, device: str = "cpu") -> OpenedInception:
+        """Loads the weights, hash checked first."""
+        return OpenedInception(weights(), self.prepare, device, self.preview)

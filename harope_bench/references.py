@@ -1,0 +1,140 @@
+"""References: statistics of real images and the images themselves, opened, built, and seen once by each judge.
+
+Format: ADM's npz, openai/guided-diffusion:evaluations/evaluator.py; `mu`, `sigma` (pool_3), `mu_s`, `sigma_s` (sFID), and `arr_0`, the
+real images that precision and recall compare with. Files made here also say their judge.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harope_bench import adm, registry
+from harope_bench.errors import OptionError, StorageError
+from harope_bench.metrics.moments import Moments
+from harope_bench.observe import Seen, observe
+from harope_bench.samples import SampleSet, reference_images
+from harope_bench.store import home, load_arrays, sha256_file
+
+IMAGES = 10_000  # in ADM's references
+STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
+JUDGE, JUDGE_SHA256 = "judge", "judge_sha256"  # members that name who looked
+SMALL = ("mu", "sigma", "mu_s", "sigma_s", "features", JUDGE, JUDGE_SHA256)
+
+
+class Opened(NamedTuple):
+    """A reference as an evaluator wants it: name, sha256 of its file, arrays, and what a result must say of it."""
+
+    name: str
+    sha256: str
+    arrays: Mapping[str, np.ndarray]
+    warnings: tuple[str, ...] = ()
+
+
+class Looking(NamedTuple):
+    """How a judge sees a reference's images where nobody has looked yet."""
+
+    device: str = "cpu"
+    rescore: bool = False
+
+
+def open_reference(
+    suite: Any, judge: str, path: Path | None, looking: Looking | None = None, shape: tuple[int, ...] | None = None
+) -> Opened:
+    """The suite's reference, or the file given in its place, as this judge sees it.
+
+    Args:
+        shape: (H, W, 3) of the samples; a reference of another size is warned of.
+
+    Raises:
+        StorageError: the file is not an npz with statistics or images. OptionError: it was made with another judge or other weights.
+    """
+    looking = looking or Looking()
+    if path is not None:
+        return _given(path, judge, looking, shape)
+    found = suite.reference(judge)
+    if found.judge_sha256 != registry.load("judges", judge).weights_sha256():
+        raise OptionError(f"reference {found.name} was made with other weights of {judge}; build one, `harope-bench reference --help`")
+    arrays = load_arrays(found.path, SMALL)
+    return Opened(found.name, found.sha256, *_with_images(found.path, found.sha256, arrays, judge, looking, shape))
+
+
+def _given(path: Path, judge: str, looking: Looking, shape: tuple[int, ...] | None) -> Opened:
+    if not path.is_file():
+        raise StorageError(f"reference {path} is not there; give an .npz with mu and sigma")
+    arrays = load_arrays(path, SMALL)
+    if not {"mu", "sigma"} <= arrays.keys() and "arr_0" not in adm.members(path):
+        raise StorageError(
+            f"reference {path} has {', '.join(sorted(adm.members(path))) or 'nothing'}, wanted mu and sigma or arr_0; "
+            "make it with `harope-bench reference`"
+        )
+    sha256, unsaid = sha256_file(path), _maker(path, arrays, judge)
+    found, warnings = _with_images(path, sha256, arrays, judge, looking, shape)
+    return Opened(path.name, sha256, found, (*unsaid, *warnings))
+
+
+def _maker(path: Path, arrays: Mapping[str, np.ndarray], judge: str) -> tuple[str, ...]:
+    """OptionError where the file says that another judge made its statistics; a warning where it says nothing."""
+    if JUDGE not in arrays:
+        return (f"reference: the file does not say which judge made it, taken as {judge}",) if "mu" in arrays else ()
+    said = (str(arrays[JUDGE]), str(arrays.get(JUDGE_SHA256, "")))
+    if said != (judge, registry.load("judges", judge).weights_sha256()):
+        raise OptionError(f"reference {path} was made by {said[0]} ({said[1][:12]}...), not by {judge} with its weights; build it again")
+    return ()
+
+
+def _with_images(
+    path: Path, sha256: str, arrays: dict[str, np.ndarray], judge: str, looking: Looking, shape: tuple[int, ...] | None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The arrays, with the features of the images in the file and, where it has no statistics, those of these images."""
+    found = {name: array for name, array in arrays.items() if name not in (JUDGE, JUDGE_SHA256)}
+    if "features" in found:
+        return found, ()
+    if "arr_0" not in adm.members(path):
+        return found, ("reference: statistics without images (arr_0), so no precision, recall or KID",)
+    n, *size = adm.shape_of(path, reference=True)
+    seen = seen_reference(path, sha256, judge, looking).observations.arrays
+    warnings: tuple[str, ...] = ()
+    if shape is not None and tuple(size) != shape:
+        warnings += (f"reference: its images are {size[1]}x{size[0]}, the samples {shape[1]}x{shape[0]}",)
+    if "mu" not in found:
+        found |= statistics(seen)
+        warnings += (f"reference: it carries no statistics, they are of its own {n:,} images",)
+    return {**found, "features": seen["features"]}, warnings
+
+
+def seen_reference(path: Path, sha256: str, judge: str, looking: Looking) -> Seen:
+    """What the judge saw of a reference's images; looked at once, kept in the user's home, resumed after a kill."""
+    return observe(reference_images(path), judge, home() / "references" / sha256[:16] / judge, looking.device, looking.rescore)
+
+
+def statistics(seen: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Mean and unbiased covariance (float64) of the rows, under ADM's names."""
+    found = {}
+    for name, (mean, covariance) in STATISTICS.items():
+        if name in seen:
+            found[mean], found[covariance] = Moments.of(seen[name]).gaussian()
+    return found
+
+
+def build(samples: SampleSet, target: Path, judge: str, device: str = "cpu", images: int = IMAGES, seed: int = 0) -> Path:
+    """Writes a reference npz: statistics over every image of the set, and a random choice of them as arr_0.
+
+    What the judge saw lies beside the file until that is written, so that a kill loses little.
+
+    Args:
+        images: how many go into arr_0 (all if there are fewer), chosen by `seed`.
+    """
+    work = target.with_name(f"{target.name}.observations")
+    seen = observe(samples, judge, work, device, rescore=False)
+    chosen = samples.chosen(images, seed) if images < len(samples.indices) else samples
+    height, width, channels = samples.shape
+    note = {JUDGE: np.array(judge), JUDGE_SHA256: np.array(seen.judge.weights_sha256)}
+    batches = (batch.images for batch in chosen.batches(chosen.indices, 256))
+    adm.write(target, batches, (len(chosen.indices), height, width, channels), more={**statistics(seen.observations.arrays), **note})
+    shutil.rmtree(work)
+    return target

@@ -1,0 +1,118 @@
+"""Rows of one shape in a .npy file that is filled in pieces and read as a memory map, so that no array need fit in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+from filelock import FileLock
+
+from harope_bench.errors import ShapeError, StorageError
+from harope_bench.store import disk, make_folder
+
+PIECE = 1 << 24  # bytes hashed at once
+
+
+class Header(NamedTuple):
+    """What a file says of its rows, and the byte where they begin."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    start: int
+
+    @property
+    def each(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+
+def header(path: Path) -> Header | None:
+    """The header of the file, or None where there is no such file or it is not one of plain rows."""
+    if not path.is_file():
+        return None
+    with disk(path), path.open("rb") as file:
+        return _parsed(file)
+
+
+def _parsed(file: IO[bytes]) -> Header | None:
+    try:
+        if np.lib.format.read_magic(file) != (1, 0):
+            return None
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except (ValueError, SyntaxError, TypeError, EOFError):
+        return None
+    return None if fortran or dtype.hasobject or not shape else Header(shape, dtype, file.tell())
+
+
+def reserve(path: Path, count: int, row: np.ndarray) -> None:
+    """Makes the file long enough for `count` rows of `row`'s shape and dtype.
+
+    Rows that stand there are kept and the file never gets shorter: another process may have it mapped. A file of rows of another
+    shape or dtype begins anew.
+    """
+    make_folder(path.parent)
+    with disk(path), FileLock(path.with_name(f".{path.name}.lock")):
+        found = header(path)
+        fits = found is not None and (found.shape[1:], found.dtype) == (row.shape, row.dtype)
+        held = found.shape[0] if found is not None and fits else 0
+        if fits and held >= count and found is not None and path.stat().st_size >= found.start + held * found.each:
+            return
+        if not fits:
+            path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+            # numpy pads the header so that a larger count fits in the same place
+            facts = {"descr": np.lib.format.dtype_to_descr(row.dtype), "fortran_order": False, "shape": (max(count, held), *row.shape)}
+            np.lib.format.write_array_header_1_0(file, facts)
+            file.truncate(file.tell() + max(count, held) * row.nbytes)
+
+
+def put(path: Path, first: int, rows: np.ndarray) -> None:
+    """Writes rows from place `first` on and waits for the disk, so that a record written afterwards tells the truth.
+
+    Raises:
+        ShapeError: the file has no such rows; `reserve` first.
+    """
+    found = header(path)
+    if found is None or (found.shape[1:], found.dtype) != (rows.shape[1:], rows.dtype) or first + len(rows) > found.shape[0]:
+        raise ShapeError(
+            f"{path} has no place for rows {first} to {first + len(rows)} of {rows.dtype} {rows.shape[1:]}; reserve them first"
+        )
+    with disk(path), path.open("r+b") as file:
+        file.seek(found.start + first * found.each)
+        file.write(np.ascontiguousarray(rows).tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def digest(path: Path, first: int, stop: int) -> str | None:
+    """Hex sha256 of rows `first` to `stop`, with their shape and dtype; None if the file does not hold them whole."""
+    found = header(path)
+    if found is None or stop > found.shape[0] or path.stat().st_size < found.start + stop * found.each:
+        return None
+    told = hashlib.sha256(f"{found.dtype.str} {found.shape[1:]}".encode())
+    with disk(path), path.open("rb") as file:
+        file.seek(found.start + first * found.each)
+        for piece in _pieces(file, (stop - first) * found.each):
+            told.update(piece)
+    return told.hexdigest()
+
+
+def _pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
+    while size > 0 and (piece := file.read(min(PIECE, size))):
+        size -= len(piece)
+        yield piece
+
+
+def view(path: Path, count: int) -> np.ndarray:
+    """The first `count` rows as a read-only memory map; StorageError if the file does not hold them."""
+    found = header(path)
+    if found is None or found.shape[0] < count or path.stat().st_size < found.start + found.shape[0] * found.each:
+        raise StorageError(f"{path} does not hold {count:,} rows; delete it and run eval again")
+    with disk(path):
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.asarray(mapped[:count])  # still the map, without the subclass

@@ -1,0 +1,67 @@
+"""ImageNet, class-conditional, by ADM's protocol: 50,000 samples against the statistics of the training set.
+
+Sources: openai/guided-diffusion (protocol and references), Studentxll/HARoPE:sample/inference_HARoPE.py (the release's settings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from harope_bench import fetched
+from harope_bench.errors import NotHere, OptionError
+from harope_bench.records import Request, Settings
+from harope_bench.suites import _labels
+from harope_bench.suites.base import Reference
+
+CLASSES = 1000
+NETWORK = "inception-2015"
+
+
+class ImageNet:
+    """One resolution. Labels follow the plan's policy, uniform if it names none."""
+
+    version = 1
+    count = 50_000
+    exact = True
+    labels = "uniform"
+    judges = {"fidelity": NETWORK, "fidelity/clean": f"{NETWORK}-clean"}
+    evaluators = ("fidelity",)
+    profiles = {"fidelity": "adm"}
+    # 250 respaced steps, guidance 1.5, random labels; as published, their script draws 50,176 images
+    presets: dict[str, dict[str, Any]] = {
+        "harope-release": {"sampler": "ddpm", "steps": 250, "guidance": 1.5, "labels": "uniform"},
+        "harope-release-balanced": {"sampler": "ddpm", "steps": 250, "guidance": 1.5, "labels": "balanced"},
+    }
+
+    def __init__(self, resolution: int):
+        self.resolution = resolution
+        self.title = f"ImageNet, class-conditional, {resolution} x {resolution}"
+
+    def policy(self, asked: str | None) -> str:
+        """What the plan records of a label policy that is asked for."""
+        return _labels.policy(asked or self.labels, CLASSES)
+
+    def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
+        """Requests with the labels of the plan's policy and seed."""
+        policy, seed = (settings.labels or self.labels, settings.seed) if settings else (self.labels, 0)
+        wanted = list(indices)
+        return [Request(index=i, label=label) for i, label in zip(wanted, _labels.labels(policy, CLASSES, seed, wanted), strict=True)]
+
+    def reference(self, judge: str) -> Reference:
+        """ADM's reference, for the network that made it."""
+        if judge not in (NETWORK, f"{NETWORK}-preview"):
+            raise NotHere(
+                f"nobody publishes ImageNet statistics of {judge}; build them from the training set, "
+                f"`harope-bench reference FOLDER OUT.npz --judge {judge} --crop {self.resolution}`, and give --reference OUT.npz"
+            )
+        asset = f"imagenet-{self.resolution}-reference"
+        held = fetched.checked(asset)
+        made_by = str(fetched.asset(NETWORK).files[0].sha256)
+        return Reference(fetched.asset(asset).title, held.path, held.sha256, made_by)
+
+    def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """ImageNet's pictures cannot be shipped."""
+        raise OptionError(f"ImageNet's {split} images are not part of this package; train from your own copy")

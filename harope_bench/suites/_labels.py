@@ -1,0 +1,82 @@
+"""Which class a sample shows: a function of policy, seed and index alone, so that shards, batches and kills change nothing.
+
+Policies: `uniform` (each label at random, as ADM, DiT and the HARoPE release draw them), `balanced` (index modulo classes,
+interleaved, which raises the Inception Score against uniform ones), or a file of one label a line, known by its hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from harope_bench.errors import OptionError
+from harope_bench.store import disk, home, sha256_bytes, write_bytes
+
+POLICIES = ("uniform", "balanced")
+FILE = "file:"  # then the sha256 of the file's labels
+
+
+def labels(policy: str, classes: int, seed: int, indices: Iterable[int]) -> list[int]:
+    """The label of each index, each in [0, classes).
+
+    Raises:
+        OptionError: an unknown policy, a file that is not here, or an index beyond its labels.
+    """
+    if policy == "uniform":
+        return [uniform(seed, i, classes) for i in indices]
+    if policy == "balanced":
+        return [i % classes for i in indices]
+    known, wanted = _read(stored(policy), classes), list(indices)
+    if beyond := [i for i in wanted if i >= len(known)]:
+        raise OptionError(f"sample {beyond[0]} has no label, the file has {len(known):,}; ask for fewer samples or give a longer file")
+    return [known[i] for i in wanted]
+
+
+def uniform(seed: int, index: int, classes: int) -> int:
+    """A label at random: a hash of seed and index, whose 256 bits leave no bias that anyone could see."""
+    return int.from_bytes(hashlib.sha256(f"label/{seed}/{index}".encode()).digest(), "big") % classes
+
+
+def policy(asked: str, classes: int) -> str:
+    """What a plan records for `uniform`, `balanced`, a recorded file, or a path; a file's labels are copied into the user's home.
+
+    Raises:
+        OptionError: no such policy or file, or a line that is no label.
+    """
+    if asked in POLICIES:
+        return asked
+    if asked.startswith(FILE):
+        _read(stored(asked), classes)
+        return asked
+    path = Path(asked)
+    if not path.is_file():
+        raise OptionError(f"--labels {asked} is no policy ({', '.join(POLICIES)}) and no file; give one of these")
+    text = "".join(f"{label}\n" for label in _read(path, classes)).encode()
+    sha256 = sha256_bytes(text)
+    write_bytes(home() / "labels" / f"{sha256}.txt", text)
+    return f"{FILE}{sha256}"
+
+
+def stored(recorded: str) -> Path:
+    """Where the labels of a recorded file lie; OptionError if they are not here."""
+    sha256 = recorded.removeprefix(FILE)
+    path = home() / "labels" / f"{sha256}.txt"
+    if not recorded.startswith(FILE) or not sha256.isalnum() or not path.is_file():
+        raise OptionError(f"labels {recorded[:20]}... are not here; give --labels the file that they were read from")
+    return path
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, classes: int) -> tuple[int, ...]:
+    with disk(path):
+        lines = path.read_text(encoding="utf-8", errors="replace").split()
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.isdecimal() or int(line) >= classes:
+            raise OptionError(f"{path} label {number} is {line[:20]!r}, wanted a number from 0 to {classes - 1}; correct the file")
+        found.append(int(line))
+    if not found:
+        raise OptionError(f"{path} holds no labels; give one a line")
+    return tuple(found)

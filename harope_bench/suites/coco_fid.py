@@ -1,0 +1,82 @@
+"""Suite coco-fid: FID of images drawn from MS-COCO captions.
+
+The paper prints a COCO FID without saying how many images, which reference, which resolution or which program, so this protocol is
+ours and its numbers are not comparable with the paper's: 30,000 captions of val2014, one an image; images ordered by
+sha256("coco-fid/" + id), of each the caption with the lowest id; reference: all val2014 images, centre-cropped as ADM does to the
+resolution drawn; profile clean (clean-fid's resize).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from harope_bench import fetched
+from harope_bench.errors import NotHere, OptionError, StorageError
+from harope_bench.records import Request, Settings, printable
+from harope_bench.store import first_line, home, load_arrays, sha256_file
+from harope_bench.suites.base import Reference
+
+ASSET = "coco-captions"
+MEMBER = "annotations/captions_val2014.json"
+COUNT = 30_000
+JUDGE = "inception-2015-clean"
+
+
+@lru_cache(maxsize=2)
+def captions(archive: Path) -> tuple[str, ...]:
+    """The suite's captions in its order; StorageError if the archive is not COCO's."""
+    try:
+        with zipfile.ZipFile(archive) as held:
+            rows = json.loads(held.read(MEMBER))["annotations"]
+        first: dict[int, tuple[int, str]] = {}
+        for row in rows:
+            image, told = int(row["image_id"]), (int(row["id"]), printable(str(row["caption"])))
+            first[image] = min(first.get(image, told), told)
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise StorageError(f"{archive} is not COCO's annotations ({first_line(error)}); harope-bench fetch {ASSET}") from error
+    order = sorted(first, key=lambda image: hashlib.sha256(f"coco-fid/{image}".encode()).digest())
+    return tuple(first[image][1] for image in order[:COUNT])
+
+
+class CocoFid:
+    """Prompts are captions; see the module for the protocol."""
+
+    version = 1
+    title = "MS-COCO val2014 captions; the protocol is ours, the paper states none"
+    count = COUNT
+    exact = True
+    resolution = 512
+    judges = {"fidelity": JUDGE, "fidelity/clean": JUDGE}
+    evaluators = ("fidelity",)
+    profiles = {"fidelity": "clean"}
+
+    def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
+        """Requests whose prompt is the caption of that place."""
+        known = captions(fetched.checked(ASSET).path)
+        wanted = list(indices)
+        if beyond := [i for i in wanted if i >= len(known)]:
+            raise OptionError(f"coco-fid has {len(known):,} captions, sample {beyond[0]} has none; ask for fewer")
+        return [Request(index=i, prompt=known[i]) for i in wanted]
+
+    def reference(self, judge: str) -> Reference:
+        """The statistics of val2014 that the user builds once, for this judge."""
+        path = home() / "references" / f"coco-val2014-{judge}.npz"
+        if not path.is_file():
+            raise NotHere(
+                f"the COCO reference of {judge} is not here; harope-bench reference VAL2014 {path} --judge {judge} --crop {self.resolution}"
+            )
+        return Reference(path.name, path, sha256_file(path), str(load_arrays(path, ("judge_sha256",)).get("judge_sha256", "")))
+
+    def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """COCO's pictures cannot be shipped."""
+        raise OptionError(f"COCO's {split} images are not part of this package; train from your own copy")
+
+
+PLUGIN = CocoFid()

@@ -1,0 +1,7 @@
+"""Suite imagenet-128: class-conditional ImageNet at 128 x 128, ADM's protocol."""
+
+from __future__ import annotations
+
+from harope_bench.suites._imagenet import ImageNet
+
+PLUGIN = ImageNet(128)

@@ -1,0 +1,7 @@
+"""Suite imagenet-256: class-conditional ImageNet at 256 x 256, ADM's protocol."""
+
+from __future__ import annotations
+
+from harope_bench.suites._imagenet import ImageNet
+
+PLUGIN = ImageNet(256)

@@ -1,0 +1,7 @@
+"""Suite imagenet-512: class-conditional ImageNet at 512 x 512, ADM's protocol."""
+
+from __future__ import annotations
+
+from harope_bench.suites._imagenet import ImageNet
+
+PLUGIN = ImageNet(512)

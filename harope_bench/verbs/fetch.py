@@ -1,0 +1,68 @@
+"""Verbs that bring what judging needs: fetch, reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harope_bench.verbs.options import as_json
+
+
+@click.command()
+@click.argument("thing")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    help="A file or folder that you have; checked in the same way, nothing is downloaded.",
+)
+@click.option("--json", "json_", is_flag=True, help="One JSON object.")
+def fetch(thing: str, source: Path | None, json_: bool) -> None:
+    """Bring THING (see `list assets`) into HAROPE_BENCH_HOME; the only verb that uses the network. It resumes.
+
+    \b
+    harope-bench fetch inception-2015
+    """
+    from harope_bench.fetch import fetch
+    from harope_bench.fetched import asset
+
+    brought = fetch(thing, source)
+    if json_:
+        click.echo(as_json({"files": [{**b._asdict(), "path": str(b.path)} for b in brought]}))
+        return
+    for b in brought:
+        told = "was here, whole" if b.kept else "here now"
+        hash_ = "hash checked" if b.known else "no hash is published, this one is recorded and binding from now on"
+        click.echo(f"{b.path}: {told}, sha256 {b.sha256} ({hash_})")
+    known = asset(thing)
+    click.echo(f"{known.title}. Licence: {known.licence}.{f' {known.note}' if known.note else ''}")
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--judge", required=True, help="Judge that looks; the reference is good for it alone.")
+@click.option("--images", type=click.IntRange(4), default=10_000, help="Real images kept for precision and recall.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the choice of these images.")
+@click.option("--crop", type=click.IntRange(8), help="Centre-crop every file to this side first, as ADM prepares ImageNet.")
+@click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the judge runs.")
+def reference(source: Path, target: Path, judge: str, images: int, seed: int, crop: int | None, device: str) -> None:
+    """Build the reference TARGET.npz from real images in SOURCE (folder, run or .npz): statistics of all, and some of the images.
+
+    \b
+    harope-bench reference photos/ photos.npz --judge inception-2015 --crop 256
+    """
+    from harope_bench import registry
+    from harope_bench.device import require
+    from harope_bench.errors import OptionError
+    from harope_bench.references import build
+    from harope_bench.samples import cropped, open_samples
+
+    registry.find("judges", judge)
+    require(device)
+    if target.suffix != ".npz":
+        raise OptionError(f"a reference is an .npz, {target} is not called so; add .npz")
+    samples = open_samples(source)
+    build(samples if crop is None else cropped(samples, crop), target, judge, device, images, seed)
+    click.echo(f"{target}: statistics of {len(samples.indices):,} images as {judge} saw them; give it to `eval --reference`")

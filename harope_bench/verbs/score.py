@@ -1,0 +1,228 @@
+"""The verb eval: images of a folder, of a file or of a checkpoint, a classifier's answers, and what a network costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harope_bench.verbs.options import Sides, as_json, drawing_options, dump, pictures_options, wanted_indices
+
+Drawing = dict[str, Any]  # fields of Settings as they were given
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for beside the target, the evaluators and how to draw."""
+
+    suite: str | None
+    count: int | None
+    batch: int | None
+    rescore: bool
+    reference: Path | None
+    rules: Any
+    profiles: str | None
+    judge: str | None
+    subset: int | None
+    images: Path | None
+    truth: Path | None
+    crop_ratio: float | None
+
+
+@click.command("eval")
+@click.argument("target")
+@click.option("--suite", help="Suite; the run's or the checkpoint's own if left out.")
+@click.option("--with", "evaluators", help="Evaluators, comma-separated; the suite's own if left out.")
+@click.option("--reference", type=click.Path(path_type=Path), help="An .npz with mu and sigma in place of the suite's own.")
+@click.option(
+    "--rules", type=click.Choice(["official", "corrected"]), default="official", help="Rules with their known quirks, or corrected."
+)
+@click.option(
+    "--profile", "profiles", help="Whose formulas (adm, adm-exact, torch-fidelity, clean), comma-separated; the suite's own if left out."
+)
+@click.option("--judge", help="Judge in place of the suite's own; its results have files of their own.")
+@click.option("--subset", type=click.IntRange(0), metavar="SEED", help="Score --count images chosen at random by SEED, not the first ones.")
+@click.option("--rescore", is_flag=True, help="Score the stored observations again; loads no network.")
+@drawing_options
+@click.option(
+    "--resolution",
+    "sides",
+    type=Sides(),
+    multiple=True,
+    help="Side in pixels, several make a run each (28,56); the suite's own if left out.",
+)
+@click.option(
+    "--count", type=click.IntRange(1), help="Samples 0 to COUNT - 1; all of a target, the suite's own number of a checkpoint if left out."
+)
+@pictures_options
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; the target itself, or runs/NAME.")
+@click.option("--json", "json_", is_flag=True, help="One JSON object.")
+def eval_(
+    target: str,
+    evaluators: str | None,
+    sides: tuple[tuple[int, ...], ...],
+    out: Path | None,
+    json_: bool,
+    suite: str | None,
+    count: int | None,
+    batch: int | None,
+    rescore: bool,
+    reference: Path | None,
+    rules: Any,
+    profiles: str | None,
+    judge: str | None,
+    subset: int | None,
+    images: Path | None,
+    truth: Path | None,
+    crop_ratio: float | None,
+    **drawing: Any,
+) -> None:
+    """Score TARGET: a run folder, an image folder, an ADM .npz, or a checkpoint (drawn from first; a classifier names real pictures).
+
+    \b
+    harope-bench eval digits-harope --suite digits --count 500 --out runs/harope
+    harope-bench eval digits-harope --with cost --count 100   # 100 timed forwards, no image
+    """
+    wish = Wish(suite, count, batch, rescore, reference, rules, profiles, judge, subset, images, truth, crop_ratio)
+    names = evaluators.split(",") if evaluators else None
+    wanted = [side for group in sides for side in group]
+    scored: list[Any] = []
+    for side in wanted or (None,):
+        below = (out or Path("runs") / Path(target).stem) / f"r{side}" if len(wanted) > 1 else out
+        scored += one_side(target, wish, names, below, {**drawing, "resolution": side})
+    if json_:
+        click.echo(as_json({"results": [{"path": str(s.path), "fresh": s.fresh, "result": dump(s.result)} for s in scored]}))
+        return
+    for s in scored:
+        click.echo(f"{s.path}{'' if s.fresh else ' (stood already, no work done)'}")
+        for line in spoken(s.result):
+            click.echo("  " + line)
+
+
+def one_side(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
+    """Everything that is asked of the target at one resolution."""
+    weighing = [name for name in names or [] if of_network(name)]
+    rest = [name for name in names or [] if name not in weighing] or None
+    scored = [weighed(target, wish, out, drawing)] if weighing else []
+    if weighing and rest is None:
+        return scored
+    if names_pictures(target):
+        refuse("names real pictures", target, reference=wish.reference, batch=wish.batch, labels=drawing["labels"])
+        return scored + named(target, wish, rest, out, drawing)
+    refuse("is no classifier", target, images=wish.images, truth=wish.truth, crop_ratio=wish.crop_ratio)
+    return scored + seen(target, wish, rest, out, drawing)
+
+
+def named(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
+    """A classifier's answers, scored."""
+    from harope_bench.classify import Wanted, classify
+
+    plan, folder, asked_before = naming_plan(target, wish.suite, out, drawing)
+    wanted = Wanted(wish.images, wish.truth, wish.count or asked_before, wish.crop_ratio, wish.rescore)
+    return list(classify(plan, folder, wanted, names))
+
+
+def seen(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
+    """Images judged and scored, once for each profile."""
+    from harope_bench.evaluate import Asked, evaluate
+
+    place, folder, known = resolve(target, wish, out, drawing)
+    scored: list[Any] = []
+    for profile in wish.profiles.split(",") if wish.profiles else (None,):
+        asked = Asked(known, wish.reference, wish.rules, wish.rescore, drawing["device"], profile, wish.judge, wish.subset)
+        scored += evaluate(place, folder, asked, names, wish.count)
+    return scored
+
+
+def names_pictures(target: str) -> bool:
+    """Whether the target is a classifier's checkpoint or a run of one."""
+    from harope_bench import registry
+    from harope_bench.catalogue import checkpoint
+    from harope_bench.classify import names_pictures, reads
+    from harope_bench.samples import Run
+
+    if Path(target).exists():
+        plan = Run(Path(target)).plan if Path(target).is_dir() else None
+        return plan is not None and reads(plan.suite)
+    return target in registry.entries("checkpoints") and names_pictures(checkpoint(target))
+
+
+def refuse(what: str, target: str, **options: Any) -> None:
+    """OptionError for an option that means nothing to this kind of target."""
+    from harope_bench.errors import OptionError
+
+    if given := [key for key, value in options.items() if value is not None]:
+        raise OptionError(f"{target} {what}, --{given[0].replace('_', '-')} means nothing to it; leave it out")
+
+
+def naming_plan(target: str, suite: str | None, out: Path | None, drawing: Drawing) -> tuple[Any, Path, int | None]:
+    """Plan, folder and number of pictures (None: all) of a classifier's run; those of a run that is there already."""
+    from harope_bench.classify import reading_plan
+    from harope_bench.errors import OptionError
+    from harope_bench.samples import Run
+
+    if not Path(target).exists():
+        return reading_plan(target, suite, drawing), out or Path("runs") / target, None
+    if given := sorted(key for key, value in drawing.items() if key != "device" and value is not None):
+        raise OptionError(f"{target} has its plan already, --{given[0].replace('_', '-')} would change nothing; leave it out")
+    run = Run(Path(target))
+    return run.plan, out or run.folder, len(run.asked())
+
+
+def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tuple[Path, Path, str]:
+    """Images to judge, folder for what is found, and suite; a checkpoint's name is drawn from first."""
+    from harope_bench import registry
+    from harope_bench.errors import OptionError, UnknownName
+    from harope_bench.generate import generate, make_plan
+    from harope_bench.samples import PLAN, Run
+
+    path = Path(target)
+    if not path.exists():
+        if target not in registry.entries("checkpoints"):
+            raise UnknownName("file, folder or checkpoint", target, registry.names("checkpoints"))
+        plan = make_plan(target, wish.suite, drawing)
+        folder = out or Path("runs") / target
+        generate(plan, wanted_indices(plan.suite, wish.count, None), folder, wish.batch)
+        return folder, folder, plan.suite
+    if given := sorted(key for key, value in drawing.items() if key != "device" and value is not None):
+        raise OptionError(f"{target} is drawn already, --{given[0].replace('_', '-')} would change nothing; leave it out")
+    run = path.is_dir() and (path / PLAN).exists()
+    found = Run(path).plan if run else None
+    known = wish.suite or (found.suite if found else None)
+    if known is None:
+        raise OptionError(f"{target} does not say its suite; add --suite, one of: {', '.join(registry.names('suites'))}")
+    return path, out or (path if run else Path("runs") / f"eval-{path.stem}"), known
+
+
+def of_network(evaluator: str) -> bool:
+    """Whether an evaluator looks at the network itself, not at images."""
+    from harope_bench import registry
+
+    return getattr(registry.load("evaluators", evaluator), "looks_at", "images") == "network"
+
+
+def weighed(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> Any:
+    """The cost of a checkpoint, or of the one that a run folder was drawn from, as that run drew."""
+    from harope_bench.costing.weigh import weigh
+    from harope_bench.errors import OptionError
+    from harope_bench.generate import make_plan
+    from harope_bench.samples import Run
+
+    path = Path(target)
+    if not path.exists():
+        return weigh(make_plan(target, wish.suite, drawing), out or Path("runs") / target, wish.count, wish.batch, wish.rescore)
+    plan = Run(path).plan if path.is_dir() else None
+    if plan is None:
+        raise OptionError(f"{target} does not say which network drew it; give a checkpoint's name or a run folder")
+    return weigh(plan, out or path, wish.count, wish.batch, wish.rescore)
+
+
+def spoken(result: Any) -> list[str]:
+    """A result in words, one measurement a line, full precision."""
+    lines, what = [], "forwards" if of_network(result.evaluator) else "images"
+    for m in result.measurements:
+        value = f"{m.value:.6g}" + (f" +- {m.se:.2g}" if m.se is not None else "") if m.value is not None else f"none: {m.reason}"
+        lines.append(f"{m.name:14} {value}  ({m.n_scored:,} of {m.n_asked:,} {what}{', ' + m.interval if m.interval else ''})")
+    return [*lines, *(f"warning: {w}" for w in result.warnings)]

@@ -1,0 +1,249 @@
+"""fetch: files come whole or not at all, go on where they broke, and are the ones that were wanted."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from harope_bench import fetch as fetching
+from harope_bench import fetched, registry
+from harope_bench.cli import main
+from harope_bench.errors import BenchError, FetchError, NotHere, UnknownName, WeightsError
+from harope_bench.fetch import fetch
+from harope_bench.tomlfile import toml_text
+
+BODY = bytes(range(256)) * 9000  # 2.3 MB
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+class Site:
+    """A server that can break: `cut` closes after so many bytes, once; `ranges` off ignores Range; `status` answers with that."""
+
+    def __init__(self) -> None:
+        self.body, self.cut, self.ranges, self.status, self.etag = BODY, None, True, 200, '"one"'
+        self.asked: list[dict[str, str]] = []
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                site.answer(self)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/thing.bin"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.asked.append({k.lower(): v for k, v in request.headers.items()})
+        start, given = 0, request.headers.get("Range")
+        same = request.headers.get("If-Range") in (None, self.etag)
+        if given and self.ranges and same:
+            start = int(given.removeprefix("bytes=").removesuffix("-"))
+        if self.status != 200:
+            request.send_error(self.status)
+            return
+        part = self.body[start:]
+        request.send_response(206 if start else 200)
+        request.send_header("Content-Length", str(len(part)))
+        request.send_header("ETag", self.etag)
+        if start:
+            request.send_header("Content-Range", f"bytes {start}-{len(self.body) - 1}/{len(self.body)}")
+        request.end_headers()
+        if self.cut is not None:
+            part, self.cut = part[: self.cut], None
+        request.wfile.write(part)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    one = Site()
+    yield one
+    one.server.shutdown()
+    one.server.server_close()
+
+
+@pytest.fixture
+def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that makes an asset known under the name thing."""
+    folder = tmp_path / "assets"
+    folder.mkdir()
+    monkeypatch.setitem(registry.KINDS, "assets", registry.Kind(str(folder), ".toml"))
+
+    def make(*files: dict[str, Any]) -> None:
+        facts = {"title": "A thing", "licence": "CC0", "source": "a test"}
+        body = "".join(f"\n[[files]]\n{toml_text(file)}" for file in files)
+        (folder / "thing.toml").write_text(toml_text(facts) + body)
+
+    return make
+
+
+def one_file(site: Site, **facts: Any) -> dict[str, Any]:
+    return {"name": "thing.bin", "urls": [site.url], "sha256": SHA256, **facts}
+
+
+def test_a_file_comes_once_and_whole(site: Site, register: Any) -> None:
+    register(one_file(site))
+    with pytest.raises(NotHere, match="harope-bench fetch thing"):
+        fetched.bring("thing")
+    (brought,) = fetch("thing")
+    assert brought.path.read_bytes() == BODY and (brought.kept, brought.known) == (False, True)
+    assert fetched.checked("thing") == (brought.path, SHA256)
+    assert sorted(p.name for p in brought.path.parent.iterdir() if not p.name.startswith(".")) == ["receipt.json", "thing.bin"]
+    (again,) = fetch("thing")
+    assert again.kept and len(site.asked) == 1
+    assert not list(brought.path.parent.glob(".*.part")) and not list(brought.path.parent.glob("*.etag"))
+
+
+def test_a_broken_transfer_goes_on_where_it_broke(site: Site, register: Any) -> None:
+    register(one_file(site))
+    site.cut = 1_500_000
+    (brought,) = fetch("thing")
+    assert brought.path.read_bytes() == BODY
+    assert site.asked[1]["range"] == "bytes=1500000-" and site.asked[1]["if-range"] == '"one"'
+
+
+def test_the_next_call_goes_on_too(site: Site, register: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(one_file(site))
+    monkeypatch.setattr(fetching, "TRIES", 1)
+    site.cut = 700_000
+    with pytest.raises(FetchError, match="closed early, 700,000 bytes are kept; run the same command again"):
+        fetch("thing")
+    assert fetched.held("thing") is None
+    assert fetch("thing")[0].path.read_bytes() == BODY
+    assert site.asked[1]["range"] == "bytes=700000-"
+
+
+def test_a_file_that_changed_meanwhile_is_begun_anew(site: Site, register: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(one_file(site))
+    monkeypatch.setattr(fetching, "TRIES", 1)
+    site.cut, site.body, site.etag = 700_000, b"\1" * 900_000, '"old"'
+    with pytest.raises(FetchError):
+        fetch("thing")
+    site.body, site.etag = BODY, '"one"'
+    assert fetch("thing")[0].path.read_bytes() == BODY
+
+
+def test_a_server_without_ranges_sends_the_whole_again(site: Site, register: Any) -> None:
+    register(one_file(site))
+    site.cut, site.ranges = 700_000, False
+    assert fetch("thing")[0].path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("facts", [{"sha256": "0" * 64}, {"bytes": 17}, {"sha256_prefix": "abcdef12"}])
+def test_another_file_than_the_one_wanted_is_not_kept(site: Site, register: Any, facts: dict[str, Any]) -> None:
+    wanted = {k: v for k, v in one_file(site).items() if k != "sha256"} | facts
+    register(wanted)
+    with pytest.raises(FetchError, match="thing.bin came whole but has .* wanted .*; nothing was kept"):
+        fetch("thing")
+    assert fetched.held("thing") is None and not (fetched.folder("thing") / "thing.bin").exists()
+
+
+def test_a_prefix_is_checked_and_the_whole_hash_recorded(site: Site, register: Any) -> None:
+    register({"name": "thing.bin", "urls": [site.url], "sha256_prefix": SHA256[:8]})
+    assert fetch("thing")[0].known
+    assert fetched.receipts("thing") == {"thing.bin": SHA256}
+
+
+def test_where_no_hash_is_published_the_first_one_binds(site: Site, register: Any) -> None:
+    register({"name": "thing.bin", "urls": [site.url]})
+    (brought,) = fetch("thing")
+    assert (brought.sha256, brought.known) == (SHA256, False)
+    brought.path.unlink()
+    site.body = BODY[:-1] + b"?"
+    with pytest.raises(FetchError, match="the first fetch brought"):
+        fetch("thing")
+    site.body = BODY
+    assert fetch("thing")[0].sha256 == SHA256
+
+
+def test_an_altered_file_is_refused_and_brought_again(site: Site, register: Any) -> None:
+    register(one_file(site))
+    (brought,) = fetch("thing")
+    brought.path.write_bytes(BODY[:-1] + b"?")
+    with pytest.raises(WeightsError, match="came with"):
+        fetched.checked("thing")
+    assert not fetch("thing")[0].kept
+    assert fetched.checked("thing").sha256 == SHA256
+
+
+def test_the_second_address_is_tried_and_both_faults_are_told(site: Site, register: Any) -> None:
+    register(one_file(site, urls=["http://127.0.0.1:9/thing.bin", site.url]))
+    assert fetch("thing")[0].path.read_bytes() == BODY
+    register(one_file(site, name="other.bin", urls=["http://127.0.0.1:9/a", site.url]))
+    site.status = 404
+    with pytest.raises(FetchError, match=r"127.0.0.1:9/a: .*refused.*; .*the server says 404 .*--from"):
+        fetch("thing")
+
+
+def test_a_part_that_does_not_fit_is_dropped(site: Site, register: Any) -> None:
+    register(one_file(site))
+    part = fetched.folder("thing") / ".thing.bin.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * (len(BODY) + 5))
+    site.status = 416
+    with pytest.raises(FetchError, match="416"):
+        fetch("thing")
+    assert not part.exists()
+    site.status = 200
+    assert fetch("thing")[0].path.read_bytes() == BODY
+
+
+def test_a_local_file_or_folder_is_checked_the_same_way(site: Site, register: Any, tmp_path: Path) -> None:
+    register(one_file(site), {"name": "two.bin", "sha256": hashlib.sha256(b"two").hexdigest()})
+    folder = tmp_path / "have"
+    folder.mkdir()
+    (folder / "thing.bin").write_bytes(BODY)
+    (folder / "two.bin").write_bytes(b"2")
+    with pytest.raises(FetchError, match="is not two.bin: it has sha256"):
+        fetch("thing", folder)
+    (folder / "two.bin").write_bytes(b"two")
+    assert [b.path.name for b in fetch("thing", folder)] == ["thing.bin", "two.bin"]
+    assert site.asked == []
+    with pytest.raises(FetchError, match="give --from the folder"):
+        fetch("thing", folder / "two.bin")
+    with pytest.raises(BenchError, match="has no file three.bin"):
+        fetched.held("thing", "three.bin")
+    assert fetched.checked("thing", "two.bin").path.read_bytes() == b"two"
+
+
+def test_what_has_no_address_says_where_it_comes_from(register: Any) -> None:
+    register({"name": "thing.bin"})
+    with pytest.raises(FetchError, match=r"no public address; bring it yourself and give --from \(a test\)"):
+        fetch("thing")
+    register({"name": "thing.bin", "urls": ["file:///etc/passwd"]})
+    with pytest.raises(FetchError, match="no web address"):
+        fetch("thing")
+
+
+def test_faults_of_an_assets_file_are_named(register: Any) -> None:
+    register({"name": "../../thing.bin"})
+    with pytest.raises(BenchError, match="not a plain name"):
+        fetch("thing")
+    with pytest.raises(UnknownName, match="did you mean thing"):
+        fetch("thign")
+
+
+def test_the_verb_says_what_it_did(site: Site, register: Any) -> None:
+    register({"name": "thing.bin", "urls": [site.url]})
+    told = CliRunner().invoke(main, ["fetch", "thing"])
+    assert told.exit_code == 0
+    assert f"here now, sha256 {SHA256} (no hash is published" in told.stdout and "Licence: CC0" in told.stdout
+    assert "was here, whole" in CliRunner().invoke(main, ["fetch", "thing"]).stdout
+    assert '"kept": true' in CliRunner().invoke(main, ["fetch", "thing", "--json"]).stdout
+
+
+@pytest.mark.parametrize("name", registry.names("assets"))
+def test_every_shipped_asset_is_well_formed(name: str) -> None:
+    known = fetched.asset(name)
+    assert all(url.startswith("http") for file in known.files for url in file.urls)
+    assert known.licence and known.source
+    assert all(file.sha256 or "No" in known.note for file in known.files), "a file without a hash says so"

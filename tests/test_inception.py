@@ -1,0 +1,196 @@
+"""Judge inception-2015: the same numbers as torch-fidelity's network, and everything that may not be as it should be is said."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import inception
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from harope_bench import registry, testing
+from harope_bench.errors import WeightsError
+from harope_bench.judges import _inception
+from harope_bench.judges._inception import OWN, OpenedInception, Outputs, Trunk, folded, like_cleanfid, like_tensorflow1
+from harope_bench.store import sha256_file
+
+JUDGES = ["inception-2015", "inception-2015-clean", "inception-2015-preview"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return inception.write_weights(tmp_path_factory.mktemp("inception") / "random.pth")
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """Four images of 64 x 48 with large and small structure."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (4, 8, 6, 3)).repeat(8, 1).repeat(8, 2)
+    return np.clip(coarse + rng.integers(-40, 41, (4, 64, 48, 3)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def own(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(OWN, str(weights))
+    return weights
+
+
+def spread(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Largest difference as a share of the wanted array's spread."""
+    return float(np.abs(found - wanted).max() / wanted.std())
+
+
+def test_one_pass_says_what_torch_fidelity_says(own: Path, images: np.ndarray) -> None:
+    theirs = inception.extractor(own)
+    shown = torch.from_numpy(images).permute(0, 3, 1, 2)
+    caught: list[torch.Tensor] = []
+    theirs.Mixed_6d.branch1x1.register_forward_hook(lambda module, given, out: caught.append(out.clone()))
+    with torch.inference_mode():
+        features, logits = theirs(shown)
+        plain = Trunk(theirs)(like_tensorflow1(images))
+    seen = registry.load("judges", "inception-2015").open("cpu").observe(images)
+    assert torch.equal(plain.features, features) and torch.equal(plain.logits, logits)  # the plain path to the last bit
+    wanted = caught[0][:, :7].permute(0, 2, 3, 1).reshape(len(images), -1)
+    assert {k: v.shape for k, v in seen.items()} == {"features": (4, 2048), "spatial": (4, 2023), "logits": (4, 1008)}
+    for name, other in (("features", features), ("spatial", wanted), ("logits", logits)):
+        assert spread(seen[name], other.numpy()) < 1e-4, name  # the folded one to rounding
+    nchw = caught[0][:, :7].flatten(1).numpy()
+    assert spread(seen["spatial"], nchw) > 0.1  # the order that once gave an sFID of 299: this input would show it
+
+
+def test_logits_leave_the_bias_out(own: Path, images: np.ndarray) -> None:
+    state = torch.load(own, weights_only=True)
+    seen = registry.load("judges", "inception-2015").open("cpu").observe(images)
+    bare = seen["features"] @ state["fc.weight"].numpy().T
+    assert spread(seen["logits"], bare) < 1e-5
+    assert state["fc.bias"].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("side", [32, 128, 299, 512])
+def test_resize_is_tensorflow_1s(side: int) -> None:
+    """Against the rule written out: source = place * in / out in float32, no half pixel, edge clamped."""
+    image = np.random.default_rng(1).integers(0, 256, (side, side), dtype=np.uint8)
+    at = np.arange(299, dtype=np.float32) * np.float32(side / 299)
+    low = at.astype(int)
+    high, share = np.minimum(low + 1, side - 1), (at - low)[:, None]
+    grey = image.astype(np.float32)
+    rows = grey[low] + (grey[high] - grey[low]) * share
+    wanted = (rows[:, low] + (rows[:, high] - rows[:, low]) * share.T - 128) / 128
+    found = like_tensorflow1(np.repeat(image[None, :, :, None], 3, -1))[0, 0].numpy()
+    assert np.abs(found - wanted).max() < 2e-6
+    centred = nn.functional.interpolate(torch.from_numpy(grey)[None, None], size=(299, 299), mode="bilinear")[0, 0].numpy()
+    assert side == 299 or np.abs((centred - 128) / 128 - wanted).max() > 0.05  # the half-pixel rule would show
+
+
+def test_the_clean_judge_resizes_as_clean_fid_and_differs(own: Path, images: np.ndarray) -> None:
+    from PIL import Image
+
+    wanted = [
+        Image.fromarray(images[0][..., c].astype(np.float32), mode=None).resize((299, 299), Image.Resampling.BICUBIC) for c in range(3)
+    ]
+    stacked = (np.stack([np.asarray(w).clip(0, 255) for w in wanted]) - 128) / 128
+    assert np.array_equal(like_cleanfid(images)[0].numpy(), stacked.astype(np.float32))
+    clean, plain = (registry.load("judges", name).open("cpu").observe(images)["features"] for name in JUDGES[:2])
+    assert spread(clean, plain) > 0.1
+
+
+@pytest.mark.parametrize("name", JUDGES[:2])
+def test_judges_keep_their_promises(name: str, own: Path, images: np.ndarray) -> None:
+    testing.check_judge(name, images)
+
+
+def test_other_weights_make_a_substitute_and_the_result_says_so(own: Path) -> None:
+    plugin = registry.load("judges", "inception-2015")
+    assert plugin.judge_class == "substitute"
+    assert plugin.weights_sha256() == sha256_file(own)
+    assert "other weights" in plugin.warnings()[0]
+
+
+def test_published_weights_are_equivalent_but_for_the_preview(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_inception, "known_sha256", lambda: sha256_file(own))
+    told = {name: (registry.load("judges", name).judge_class, len(registry.load("judges", name).warnings())) for name in JUDGES}
+    assert told == {JUDGES[0]: ("equivalent", 0), JUDGES[1]: ("equivalent", 0), JUDGES[2]: ("substitute", 1)}
+
+
+def test_the_known_hash_is_of_the_name() -> None:
+    (file,) = __import__("harope_bench.fetched", fromlist=["asset"]).asset("inception-2015").files
+    assert file.name.endswith(f"-{file.sha256[:8]}.pth")
+
+
+def test_preview_is_rougher_than_rounding_and_close_to_the_truth(own: Path, images: np.ndarray) -> None:
+    plain, half = (registry.load("judges", name).open("cpu").observe(images)["features"] for name in (JUDGES[0], JUDGES[2]))
+    assert 1e-3 < spread(half, plain) < 1
+
+
+def test_a_fold_that_errs_is_seen_and_the_plain_network_used(own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = registry.load("judges", "inception-2015").open("cpu").observe(images)
+
+    def wrong(plain: nn.Module) -> nn.Module:
+        quick: Any = folded(plain)
+        quick.Mixed_5b.branch1x1.conv.bias.data += 0.1
+        return quick
+
+    monkeypatch.setattr(_inception, "folded", wrong)
+    opened = registry.load("judges", "inception-2015").open("cpu")
+    seen = opened.observe(images)
+    assert len(opened.notes) == 1 and "the plain one was used" in opened.notes[0]
+    assert all(spread(seen[name], right[name]) < 1e-4 for name in right)
+
+
+def test_a_compiler_that_fails_is_said_and_nothing_is_lost(own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    right = registry.load("judges", "inception-2015").open("cpu").observe(images)
+    monkeypatch.setenv(_inception.COMPILE, "1")
+    monkeypatch.setattr(torch, "compile", broken)
+    opened = registry.load("judges", "inception-2015").open("cpu")
+    assert np.array_equal(opened.observe(images)["features"], right["features"])
+    assert "torch.compile failed (RuntimeError)" in opened.notes[0]
+
+
+def test_a_compiled_network_is_checked_too(own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[nn.Module] = []
+
+    def compiles(module: nn.Module, dynamic: bool) -> Any:
+        asked.append(module)
+        return lambda x: Outputs(*(2 * a for a in module(x)))
+
+    monkeypatch.setenv(_inception.COMPILE, "1")
+    monkeypatch.setattr(torch, "compile", compiles)
+    opened = registry.load("judges", "inception-2015").open("cpu")
+    right = Trunk(opened.plain.network)(like_tensorflow1(images)).features.detach().numpy()
+    assert spread(opened.observe(images)["features"], right) < 1e-4
+    assert asked and not isinstance(opened.look, type(compiles))
+
+
+def test_without_weights_the_command_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plugin = registry.load("judges", "inception-2015")
+    with pytest.raises(WeightsError, match="harope-bench fetch inception-2015"):
+        plugin.open("cpu")
+    assert plugin.judge_class == "substitute"
+    monkeypatch.setenv(OWN, str(tmp_path / "absent.pth"))
+    with pytest.raises(WeightsError, match="absent.pth, which is not there"):
+        plugin.weights_sha256()
+
+
+def test_weights_that_run_code_or_do_not_fit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps(print))
+    monkeypatch.setenv(OWN, str(path))
+    with pytest.raises(WeightsError):
+        registry.load("judges", "inception-2015").open("cpu")
+    torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "small.pth")
+    monkeypatch.setenv(OWN, str(tmp_path / "small.pth"))
+    with pytest.raises(WeightsError, match="does not fit Inception of 2015"):
+        registry.load("judges", "inception-2015").open("cpu")
+
+
+def test_altered_weights_are_refused_before_they_are_opened(own: Path) -> None:
+    with pytest.raises(WeightsError, match="recorded"):
+        OpenedInception(_inception.Weights(own, "0" * 64), like_tensorflow1, "cpu")

@@ -1,0 +1,282 @@
+"""Moments, Frechet distance, Inception Score and nearest neighbours against slow, obvious references; memory-mapped and at their edges."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+
+from harope_bench.errors import ShapeError, TooFewImages
+from harope_bench.metrics import distances, neighbours
+from harope_bench.metrics.distances import pair_distances, screens, slack
+from harope_bench.metrics.frechet import frechet, frechet_of_rows, matrix_root
+from harope_bench.metrics.inception_score import inception_score, shuffled_inception_score
+from harope_bench.metrics.moments import Gaussian, Moments
+from harope_bench.metrics.neighbours import Balls, balls, covered, squared_radii
+from harope_bench.store import load_arrays, write_arrays
+
+
+def cloud(seed: int, rows: int, width: int, shift: float = 0.0, scale: float = 1.0) -> np.ndarray:
+    return (np.random.default_rng(seed).normal(size=(rows, width)) * scale + shift).astype(np.float32)
+
+
+# ---- moments ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", [0.0, 300.0])
+def test_moments_equal_numpy(shift: float, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", cloud(0, 1500, 40, shift))
+    rows = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    mean, covariance = Moments.of(rows, block=256).gaussian()
+    np.testing.assert_allclose(mean, np.mean(rows.astype(np.float64), axis=0), rtol=1e-12, atol=1e-10)
+    np.testing.assert_allclose(covariance, np.cov(rows, rowvar=False, ddof=1), rtol=0, atol=1e-10)
+
+
+def test_shards_travel_through_files_bit_by_bit(tmp_path: Path) -> None:
+    shards = [Moments.of(cloud(seed, 100 + seed, 7, 5.0)) for seed in range(3)]
+    for i, shard in enumerate(shards):
+        write_arrays(tmp_path / f"{i}.npz", shard.arrays())
+    back = [Moments.from_arrays(load_arrays(tmp_path / f"{i}.npz")) for i in range(3)]
+    for ours, theirs in zip(back, shards, strict=True):
+        assert ours.count == theirs.count
+        np.testing.assert_array_equal(ours.mean, theirs.mean)
+        np.testing.assert_array_equal(ours.scatter, theirs.scatter)
+    whole = Moments.of(np.concatenate([cloud(seed, 100 + seed, 7, 5.0) for seed in range(3)]))
+    np.testing.assert_allclose(back[0].merge(back[1]).merge(back[2]).scatter, whole.scatter, rtol=1e-11, atol=1e-11)
+
+
+def test_moments_that_do_not_fit_are_refused() -> None:
+    arrays = Moments.of(cloud(0, 10, 3)).arrays()
+    with pytest.raises(ShapeError, match="make the shard again"):
+        Moments.from_arrays({**arrays, "scatter": np.zeros((3, 4))})
+
+
+# ---- Frechet distance -------------------------------------------------------------------------------------------
+
+
+def by_sqrtm(drawn: Gaussian, real: Gaussian) -> float:
+    root = scipy.linalg.sqrtm(drawn.covariance @ real.covariance).real
+    return float(np.sum((drawn.mean - real.mean) ** 2) + np.trace(drawn.covariance + real.covariance - 2 * root))
+
+
+@pytest.mark.parametrize("width", [1, 5, 512, 513, 600])
+def test_triangular_products_equal_sqrtm_at_every_strip(width: int) -> None:
+    mix = np.random.default_rng(1).normal(size=(width, width)) / math.sqrt(width) + np.eye(width)
+    drawn, real = (Moments.of(cloud(seed, 3 * width + 5, width, 0.1 * seed) @ mix.astype(np.float32)).gaussian() for seed in (2, 3))
+    assert matrix_root(drawn.covariance).shape == (width, width)
+    assert frechet(drawn, real) == pytest.approx(by_sqrtm(drawn, real), rel=1e-9)
+    values, vectors = np.linalg.eigh(drawn.covariance)  # a full root takes the other product
+    assert frechet(drawn, real, vectors * np.sqrt(values)) == pytest.approx(frechet(drawn, real), rel=1e-11)
+
+
+def on_axes(width: int, drawn: list[int], real: list[int]) -> tuple[Gaussian, Gaussian, float]:
+    """Two Gaussians whose covariances share a turned basis and have variance 1, 2, ... on the named axes only; their exact distance."""
+    turn = np.linalg.qr(np.random.default_rng(4).normal(size=(width, width)))[0]
+    a, b = np.zeros(width), np.zeros(width)
+    a[drawn], b[real] = np.arange(1, len(drawn) + 1), np.arange(1, len(real) + 1) * 0.5
+    exact = float(np.sum((np.sqrt(a) - np.sqrt(b)) ** 2))
+    return Gaussian(np.zeros(width), turn * a @ turn.T), Gaussian(np.zeros(width), turn * b @ turn.T), exact
+
+
+@pytest.mark.parametrize(
+    ("drawn", "real"),
+    [(range(60), range(20)), (range(20), range(60)), (range(30), range(20)), (range(20), range(30)), (range(10, 60), range(30))],
+    ids=["real-short", "drawn-short", "both-short", "both-short-turned", "overlap"],
+)
+def test_short_ranks_keep_the_exact_distance(drawn: range, real: range) -> None:
+    left, right, exact = on_axes(60, list(drawn), list(real))
+    # Where one range lies within the other no zero is rooted; an overlap leaves some: 20 roots of about 1e-14.
+    assert frechet(left, right) == pytest.approx(exact, rel=1e-12, abs=2e-6 if drawn == range(10, 60) else 0)
+
+
+def test_the_covariance_of_lower_rank_leaves_rounded_zeros_out() -> None:
+    left, right, exact = on_axes(60, list(range(60)), list(range(20)))
+    noise = np.linalg.eigvalsh(matrix_root(left.covariance).T @ right.covariance @ matrix_root(left.covariance))[:40]
+    assert np.sqrt(np.clip(noise, 0, None)).sum() > 1e-8  # what the other root would add
+    assert abs(frechet(left, right) - exact) < 1e-11
+
+
+@pytest.mark.parametrize(("n", "m"), [(40, 30), (30, 40), (200, 30), (200, 150)])
+def test_rows_and_covariances_have_one_distance(n: int, m: int) -> None:
+    drawn, real = cloud(5, n, 60, 0.2), cloud(6, m, 60)
+    covariances = frechet(Moments.of(drawn).gaussian(), Moments.of(real).gaussian())
+    assert frechet_of_rows(drawn, real) == pytest.approx(covariances, rel=1e-9)
+    assert abs(frechet_of_rows(drawn, drawn)) < 1e-10
+    with pytest.raises(ShapeError, match="widths 60 and 3"):
+        frechet_of_rows(drawn, cloud(6, 9, 3))
+
+
+# ---- Inception Score --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "splits"), [(1000, 10), (1003, 10), (57, 4), (10, 10)])
+def test_shuffled_is_equals_torch_fidelity(rows: int, splits: int) -> None:
+    logits = cloud(7, rows, 30, scale=3.0)
+    theirs = isc_features_to_metric(torch.from_numpy(logits), splits=splits)
+    ours = shuffled_inception_score(logits, splits)
+    assert ours.mean == pytest.approx(theirs["inception_score_mean"], rel=1e-12)
+    assert ours.std == pytest.approx(theirs["inception_score_std"], rel=1e-9, abs=1e-12)
+    assert len(ours.scores) == splits
+
+
+def test_adms_float32_score_is_the_float64_one_to_its_digits() -> None:
+    logits = cloud(8, 3000, 1008, scale=3.0)
+    scores = []
+    for part in np.split(logits, [1000, 2000]):
+        p = np.exp(part - part.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        kl = (p * (np.log(p) - np.log(p.mean(axis=0, keepdims=True)))).sum(axis=1).mean()
+        scores.append(np.exp(kl))
+    assert scores[0].dtype == np.float32
+    assert inception_score(logits, 1000).value == pytest.approx(float(np.mean(scores)), rel=2e-6)
+
+
+def test_underflowing_classes_are_no_nan() -> None:
+    sure = np.where(np.eye(10)[np.arange(400) % 10] > 0, 0.0, -1e6)
+    assert shuffled_inception_score(sure, splits=1).mean == pytest.approx(10.0, rel=1e-14)
+    with pytest.raises(TooFewImages, match="10 splits needs at least as many images, found 9"):
+        shuffled_inception_score(sure[:9])
+
+
+# ---- nearest neighbours -----------------------------------------------------------------------------------------
+
+
+def full(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Float64 sums of squared differences, row by row."""
+    return np.array([((b.astype(np.float64) - row) ** 2).sum(axis=1) for row in a.astype(np.float64)])
+
+
+def slow_balls(drawn: np.ndarray, real: np.ndarray, k: int = 3) -> Balls:
+    radii = []
+    for rows in (drawn, real):
+        own = full(rows, rows)
+        np.fill_diagonal(own, np.inf)
+        radii.append(np.sort(own, axis=1)[:, k - 1])
+    between = full(drawn, real)
+    return Balls((between <= radii[1]).any(axis=1), (between <= radii[0][:, None]).any(axis=0), *radii)
+
+
+def check_balls(drawn: np.ndarray, real: np.ndarray, block: int, k: int = 3) -> None:
+    ours, slow = balls(drawn, real, k, block), slow_balls(drawn, real, k)
+    np.testing.assert_array_equal(ours.drawn_inside, slow.drawn_inside)
+    np.testing.assert_array_equal(ours.real_inside, slow.real_inside)
+    np.testing.assert_allclose(ours.drawn_radii, slow.drawn_radii, rtol=1e-12)  # the order of 64-bit sums
+    np.testing.assert_allclose(ours.real_radii, slow.real_radii, rtol=1e-12)
+
+
+def cluster(seed: int, rows: int, width: int, spread: float) -> np.ndarray:
+    """Half of the rows in a tight cluster far from the mean: float32 products cannot tell them apart."""
+    found = cloud(seed, rows, width)
+    found[: rows // 2] = 3.0 + found[: rows // 2] * np.float32(spread)
+    return found
+
+
+CASES = {
+    "plain": (cloud(10, 230, 24, 0.2), cloud(11, 170, 24)),
+    "wide": (cloud(12, 150, 2048), cloud(13, 120, 2048, scale=1.1)),
+    "offset": (cloud(14, 200, 24, 1000.0), cloud(15, 150, 24, 1000.2)),
+    "cluster": (cluster(16, 300, 64, 1e-4), cluster(17, 250, 64, 1e-4)),
+    "lattice": (np.rint(cloud(18, 200, 3, scale=2.0)), np.rint(cloud(19, 150, 3, scale=2.0))),
+    "outlier": (np.concatenate([cloud(20, 150, 16), cloud(21, 1, 16, scale=1e6)]), cloud(22, 130, 16)),
+    "large": (cloud(23, 150, 16, scale=1e30), cloud(24, 130, 16, scale=1e30)),
+    "small": (cloud(25, 150, 16, scale=1e-30), cloud(26, 130, 16, scale=1e-30)),
+    "float64": (cloud(27, 150, 16).astype(np.float64) / 3, cloud(28, 130, 16).astype(np.float64) / 3),
+    "float16": (cloud(29, 150, 16).astype(np.float16), cloud(30, 130, 16).astype(np.float16)),
+    "few": (cloud(31, 4, 5), cloud(32, 5, 5)),
+    "shared": (cloud(33, 200, 12), cloud(33, 260, 12)),  # 200 images stand in both sets
+    "equal": (np.ones((50, 6), dtype=np.float32), np.ones((40, 6), dtype=np.float32)),
+}
+
+
+@pytest.mark.parametrize("block", [3, 50, 128, 2048])
+@pytest.mark.parametrize("case", CASES)
+def test_balls_are_those_of_float64_differences(case: str, block: int) -> None:
+    check_balls(*CASES[case], block)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 5), st.integers(2, 40), st.sampled_from([0.0, 1e-5, 1e-3, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_balls_are_exact_for_any_spread_and_k(seed: int, k: int, block: int, spread: float) -> None:
+    rng = np.random.default_rng(seed)
+    drawn, real = (cluster(int(rng.integers(2**31)), int(rng.integers(2 * k + 2, 90)), 8, spread) for _ in range(2))
+    check_balls(drawn, real, block, k)
+
+
+def test_float32_alone_would_be_wrong_where_it_is_settled() -> None:
+    """The cluster's neighbours are below float32's resolution: its own answer differs, so the check above is one."""
+    rows = CASES["cluster"][0]
+    norms = (rows**2).sum(axis=1)
+    plain = norms[:, None] + norms - 2 * rows @ rows.T
+    np.fill_diagonal(plain, np.inf)
+    wrong, right = np.sort(plain, axis=1)[:, 2], slow_balls(rows, rows).drawn_radii
+    assert np.abs(wrong[:150] / right[:150] - 1).max() > 0.5
+    np.testing.assert_allclose(squared_radii(rows), right, rtol=1e-12)
+
+
+@pytest.mark.parametrize("case", ["plain", "wide", "offset", "cluster", "outlier", "large", "small", "float64"])
+def test_screened_distances_are_within_their_bound(case: str) -> None:
+    left, right = screens(*CASES[case])
+    exact = full(*CASES[case]) * left.scale**2
+    for sharp in (False, True):
+        a, b = (left.sharp(), right.sharp()) if sharp else (left, right)
+        found = a.distances(slice(0, len(a.rows)), b, slice(0, len(b.rows)))
+        assert found.dtype == (np.float64 if sharp else np.float32)
+        assert np.abs(found - exact).max() <= slack(a, b)
+
+
+def test_most_distances_are_decided_by_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, real, counted = cloud(34, 1200, 64, 0.1), cloud(35, 1000, 64), []
+
+    def counting(left: np.ndarray, right: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        counted.append(len(i))
+        return pair_distances(left, right, i, j)
+
+    monkeypatch.setattr(neighbours, "pair_distances", counting)
+    balls(drawn, real, block=256)
+    # At least each radius once; of 3.6 million distances hardly any more.
+    assert 2200 <= sum(counted) < 3000
+
+
+def test_precision_and_recall_equal_torch_fidelity_in_both_its_ways() -> None:
+    drawn, real = cloud(36, 700, 48, 0.1), cloud(37, 500, 48)
+    found = balls(drawn, real, block=200)
+    for save_ram in (False, True):
+        theirs = prc_features_to_metric(
+            *map(torch.from_numpy, (drawn, real)), prc_neighborhood=3, prc_batch_size=150, save_cpu_ram=save_ram, verbose=False
+        )
+        assert found.drawn_inside.mean() == pytest.approx(theirs["precision"], abs=1e-6)
+        assert found.real_inside.mean() == pytest.approx(theirs["recall"], abs=1e-6)
+
+
+def test_one_sweep_equals_two() -> None:
+    drawn, real = CASES["plain"]
+    both = balls(drawn, real, block=64)
+    np.testing.assert_array_equal(both.drawn_inside, covered(drawn, real, both.real_radii))
+    np.testing.assert_array_equal(both.real_inside, covered(real, drawn, both.drawn_radii))
+
+
+def test_mapped_files_give_the_same_bits(tmp_path: Path) -> None:
+    drawn, real = CASES["plain"]
+    for name, rows in (("drawn", drawn), ("real", real)):
+        np.save(tmp_path / f"{name}.npy", rows)
+    maps = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("drawn", "real")]
+    for ours, theirs in zip(balls(*maps, block=64), balls(drawn, real, block=64), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_pairs_do_not_depend_on_their_order_or_company() -> None:
+    a, b = CASES["wide"]
+    i, j = np.repeat(np.arange(40), 30), np.tile(np.arange(30), 40)
+    whole = pair_distances(a, b, i, j)
+    np.testing.assert_array_equal(whole, pair_distances(b, a, j, i))
+    np.testing.assert_array_equal(whole[7:900:11], pair_distances(a, b, i[7:900:11], j[7:900:11]))
+    assert (pair_distances(a, a, i, i) == 0).all()
+    assert len(i) > distances.PAIRS

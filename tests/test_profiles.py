@@ -1,0 +1,186 @@
+"""Profiles of fidelity: each agrees with the program it is named after, and numbers of two profiles never meet."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from cleanfid.fid import frechet_distance, kernel_distance
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+
+from harope_bench import pairing, testing
+from harope_bench.errors import OptionError
+from harope_bench.evaluate import Asked, evaluate
+from harope_bench.evaluators import fidelity
+from harope_bench.evaluators.base import Observations, Score
+from harope_bench.evaluators.fidelity import PLUGIN, PROFILES
+from harope_bench.generate import generate, make_plan
+from harope_bench.leaderboards import board, matching
+from harope_bench.metrics.moments import Moments
+from harope_bench.verify import verify
+
+N, M, WIDTH = 1300, 1100, 24
+
+
+def cloud(seed: int, rows: int, width: int, shift: float = 0.0) -> np.ndarray:
+    mix = np.random.default_rng(99).normal(size=(width, width)) / np.sqrt(width) + np.eye(width)
+    return (np.random.default_rng(seed).normal(size=(rows, width)) @ mix + shift).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def seen() -> Observations:
+    arrays = {"features": cloud(0, N, WIDTH, 0.3), "spatial": cloud(1, N, 9), "logits": 3 * cloud(2, N, 30)}
+    return Observations(np.arange(N), None, arrays)
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, np.ndarray]:
+    rows, spatial = cloud(3, M, WIDTH), cloud(4, M, 9)
+    (mu, sigma), (mu_s, sigma_s) = Moments.of(rows).gaussian(), Moments.of(spatial).gaussian()
+    return {"features": rows, "mu": mu, "sigma": sigma, "mu_s": mu_s, "sigma_s": sigma_s}
+
+
+@pytest.fixture(scope="module")
+def of_torch_fidelity(seen: Observations, reference: dict[str, np.ndarray]) -> Score:
+    return PLUGIN.under("torch-fidelity").score(seen, reference)
+
+
+def values(score: Score) -> dict[str, float]:
+    return {m.metric: m.value for m in score.measurements if m.value is not None}
+
+
+def test_profile_torch_fidelity_is_torch_fidelity(seen: Observations, reference: dict[str, np.ndarray], of_torch_fidelity: Score) -> None:
+    ours = values(of_torch_fidelity)
+    drawn, real = torch.from_numpy(seen.arrays["features"]), torch.from_numpy(reference["features"])
+    theirs = fid_statistics_to_metric(fid_features_to_statistics(drawn), fid_features_to_statistics(real), verbose=False)
+    assert ours["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)  # their mean is float32
+    inception = isc_features_to_metric(torch.from_numpy(seen.arrays["logits"]), splits=10, shuffle=True, rng_seed=2020)
+    assert ours["is"] == pytest.approx(inception["inception_score_mean"], rel=1e-12)
+    kid = kid_features_to_metric(drawn, real, kid_subsets=100, kid_subset_size=1000, rng_seed=2020, kid_kernel="poly",
+                                 kid_kernel_poly_degree=3, kid_kernel_poly_gamma=None, kid_kernel_poly_coef0=1, verbose=False)  # fmt: skip
+    assert ours["kid-subsets"] == pytest.approx(kid["kernel_inception_distance_mean"], abs=2e-5)  # their kernels are float32
+    prc = prc_features_to_metric(drawn, real, prc_neighborhood=3, prc_batch_size=500, save_cpu_ram=True, verbose=False)
+    assert (ours["precision"], ours["recall"]) == pytest.approx((prc["precision"], prc["recall"]), abs=1e-7)  # a float32 mean
+
+
+def test_the_full_kid_is_what_the_subsets_estimate(of_torch_fidelity: Score) -> None:
+    score, found = of_torch_fidelity, values(of_torch_fidelity)
+    (full,) = [m for m in score.measurements if m.metric == "kid"]
+    assert full.se is not None and full.se > 0
+    assert abs(found["kid"] - found["kid-subsets"]) < full.se
+    assert any(w.startswith("kid-subsets: standard deviation over 100 subsets") for w in score.warnings)
+
+
+def test_profile_clean_is_clean_fid(seen: Observations, reference: dict[str, np.ndarray]) -> None:
+    ours = values(PLUGIN.under("clean").score(seen, reference))
+    drawn, real = seen.arrays["features"].astype(np.float64), reference["features"].astype(np.float64)
+    with pytest.warns(DeprecationWarning, match="disp"):
+        theirs = frechet_distance(drawn.mean(0), np.cov(drawn, rowvar=False), real.mean(0), np.cov(real, rowvar=False))
+    assert ours["fid"] == pytest.approx(theirs, rel=1e-9)
+    np.random.seed(0)  # clean-fid draws its subsets from the global generator
+    assert ours["kid"] == pytest.approx(kernel_distance(drawn, real, num_subsets=100, max_subset_size=1000), rel=0.02)
+    assert set(ours) == {"fid", "kid"}
+
+
+def test_adm_and_exact_differ_in_precision_and_recall_alone(seen: Observations, reference: dict[str, np.ndarray]) -> None:
+    """Far from zero float16's grid is coarse, and ties let more points in."""
+    far = seen._replace(arrays={**seen.arrays, "features": seen.arrays["features"] + np.float32(8)})
+    real = {**reference, "features": reference["features"] + np.float32(8), "mu": reference["mu"] + 8}
+    half, exact = (values(PLUGIN.under(name).score(far, real)) for name in ("adm", "adm-exact"))
+    assert {name for name in half if half[name] != exact[name]} == {"precision", "recall"}
+    assert half["precision"] > exact["precision"] and half["recall"] > exact["recall"]
+
+
+def test_kid_needs_images_and_enough_of_them(seen: Observations, reference: dict[str, np.ndarray]) -> None:
+    evaluator = PLUGIN.under("torch-fidelity")
+    few = seen._replace(indices=seen.indices[:40], arrays={k: v[:40] for k, v in seen.arrays.items()})
+    reasons = {m.metric: m.reason for m in evaluator.score(few, reference).measurements}
+    assert reasons["kid-subsets"] == "kid-subsets needs at least 1,000 samples and reference images, found 40"
+    assert reasons["kid"] is None
+    bare = {k: v for k, v in reference.items() if k != "features"}
+    assert {m.metric: m.reason for m in evaluator.score(few, bare).measurements}["kid"] == "the reference holds no images"
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_every_profile_keeps_the_contract(
+    profile: str, seen: Observations, reference: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fidelity, "kid_subsets", partial(fidelity.kid_subsets, subsets=2, size=30))
+    monkeypatch.setattr(fidelity, "SUBSET_SIZE", 30)
+    few = Observations(seen.indices[:60], None, {k: v[:60] for k, v in seen.arrays.items()}, failed=2)
+    testing.check_evaluator(PLUGIN.under(profile), few, {**reference, "features": reference["features"][:80]})
+
+
+def test_scores_are_the_same_from_memory_maps(seen: Observations, reference: dict[str, np.ndarray], tmp_path: Path) -> None:
+    maps = {}
+    for name, rows in seen.arrays.items():
+        np.save(tmp_path / f"{name}.npy", rows)
+        maps[name] = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
+    for profile in ("adm", "adm-exact", "clean"):
+        evaluator = PLUGIN.under(profile)
+        assert evaluator.score(seen._replace(arrays=maps), reference).measurements == evaluator.score(seen, reference).measurements
+
+
+def test_an_unknown_profile_is_named() -> None:
+    with pytest.raises(OptionError, match="not fid-magic"):
+        PLUGIN.under("fid-magic")
+
+
+# --------------------------------------------------------------------------------------------- through eval
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    plan = make_plan(tiny.registered(tmp_path / "weights"), None, {})
+    generate(plan, range(40), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_profiles_have_files_of_their_own_and_verify_knows_them(run: Path) -> None:
+    names = []
+    for profile in (None, "adm", "torch-fidelity"):
+        (scored,) = evaluate(run, run, Asked("digits", profile=profile))
+        names.append(scored.path.name)
+        assert scored.result.profile == (profile or "adm-exact")
+    assert names == ["fidelity.json", "fidelity_adm.json", "fidelity_torch-fidelity.json"]
+    assert verify(run, 0).wrong == []
+
+
+def test_numbers_of_two_profiles_never_meet(run: Path) -> None:
+    found = []
+    for profile in ("adm", "adm-exact"):
+        (scored,) = evaluate(run, run, Asked("digits", profile=profile))
+        found.append(pairing.Found(scored.result, scored.path))
+    for metric in ("fid", "precision"):
+        difference = pairing.contrast(metric, "lower", *found)
+        assert difference.delta is None and "profile adm against adm-exact" in difference.why
+
+
+def test_a_column_has_numbers_of_one_profile(tmp_path: Path) -> None:
+    """Both rows have adm-exact, one has adm too, on the same number of images: the column stays with what both have."""
+    table, found = board.load_table("table2"), []
+    for checkpoint, profiles in (("digits-ape", ("adm-exact", "adm")), ("digits-harope", ("adm-exact",))):
+        run = tmp_path / checkpoint
+        generate(make_plan(checkpoint, "digits", {"steps": 1}), range(30), run)
+        for profile in profiles:
+            (scored,) = evaluate(run, run, Asked("digits", profile=profile))
+            found.append(pairing.Found(scored.result, scored.path))
+    for chosen, wanted in ((found, "adm-exact"), (found[1:2], "adm")):
+        picks = matching.pick(table, chosen, "micro")
+        assert picks and {picked.found.result.profile for picked in picks.values()} == {wanted}
+    renamed = [item._replace(path=tmp_path / "a" / item.path.name) if item.result.profile == "adm" else item for item in found]
+    assert {p.found.result.profile for p in matching.pick(table, renamed, "micro").values()} == {"adm-exact"}
+
+
+def test_a_profile_that_needs_its_own_judge_does_not_take_another(run: Path) -> None:
+    with pytest.raises(OptionError, match="profile clean needs a judge of its own, suite digits has none; give --judge"):
+        evaluate(run, run, Asked("digits", profile="clean"))
+    with pytest.raises(OptionError, match="not mar; choose one of these"):
+        evaluate(run, run, Asked("digits", profile="mar"))

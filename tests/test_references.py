@@ -1,0 +1,263 @@
+"""References: ADM's npz read and written as a stream, images seen once, and nothing taken for what it is not."""
+
+from __future__ import annotations
+
+import tracemalloc
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import inception
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from harope_bench import adm, registry
+from harope_bench.cli import main
+from harope_bench.errors import OptionError, SampleError, StorageError
+from harope_bench.evaluate import Asked, Scored, evaluate
+from harope_bench.judges._inception import OWN
+from harope_bench.pixels import centre_crop, encode
+from harope_bench.references import Looking, build, open_reference
+from harope_bench.samples import cropped, open_samples
+from harope_bench.store import home, load_arrays, sha256_file
+from harope_bench.suites.digits import PLUGIN as DIGITS
+
+JUDGE = "digits-net"
+
+
+def digits(split: str, count: int) -> np.ndarray:
+    images, _ = DIGITS.images(split)
+    chosen = np.random.default_rng(0).permutation(len(images))[:count]
+    return np.repeat(images[chosen][..., None], 3, -1)
+
+
+def folder_of(path: Path, images: np.ndarray) -> Path:
+    path.mkdir()
+    for i, image in enumerate(images):
+        (path / f"{i:05d}.png").write_bytes(encode(image))
+    return path
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Path:
+    return folder_of(tmp_path / "real", digits("train", 120))
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Path:
+    return folder_of(tmp_path / "drawn", digits("held-out", 60))
+
+
+def score(target: Path, out: Path, **asked: Any) -> Scored:
+    (scored,) = evaluate(target, out, Asked("digits", **asked))
+    return scored
+
+
+def value(scored: Scored, metric: str) -> float | None:
+    found = scored.result.measured(metric)
+    assert found is not None
+    return found.value
+
+
+def test_a_built_reference_is_adms_format_and_scores(real: Path, drawn: Path, tmp_path: Path) -> None:
+    path = build(open_samples(real), tmp_path / "real.npz", JUDGE, images=50)
+    held = np.load(path, allow_pickle=False)
+    seen = registry.load("judges", JUDGE).open("cpu").observe(digits("train", 120))
+    assert held["arr_0"].shape == (50, 28, 28, 3) and held["arr_0"].dtype == np.uint8
+    assert np.allclose(held["mu"], seen["features"].mean(0), rtol=1e-6)
+    assert np.allclose(held["sigma_s"], np.cov(seen["spatial"].astype(np.float64), rowvar=False), rtol=1e-9, atol=1e-12)
+    assert not (tmp_path / "real.npz.observations").exists()
+    result = score(drawn, tmp_path / "out", reference=path)
+    assert all(m.value is not None for m in result.result.measurements)
+    assert not [w for w in result.result.warnings if w.startswith("reference")]
+
+
+def test_equal_images_give_equal_references(real: Path, tmp_path: Path) -> None:
+    one, two = (build(open_samples(real), tmp_path / f"{n}.npz", JUDGE, images=50, seed=n // 2) for n in (0, 1))
+    assert one.read_bytes() == two.read_bytes()
+    other = build(open_samples(real), tmp_path / "2.npz", JUDGE, images=50, seed=1)
+    assert not np.array_equal(np.load(other)["arr_0"], np.load(one)["arr_0"])
+
+
+def test_images_of_a_reference_are_seen_once_and_kept(real: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = build(open_samples(real), tmp_path / "real.npz", JUDGE, images=50)
+    first = score(drawn, tmp_path / "a", reference=path)
+    kept = home() / "references" / sha256_file(path)[:16] / JUDGE
+    assert (kept / "features.npy").is_file()
+    score(drawn, tmp_path / "b", reference=path)  # its samples are judged anew, the reference is not
+    monkeypatch.setattr(type(registry.load("judges", JUDGE)), "open", lambda self, device="cpu": pytest.fail("a network was opened"))
+    again = score(drawn, tmp_path / "b", reference=path, rescore=True)
+    assert again.result.measurements == first.result.measurements
+    for file in kept.iterdir():
+        file.unlink()
+    with pytest.raises(SampleError, match="run eval without --rescore once"):
+        score(drawn, tmp_path / "b", reference=path, rescore=True)
+
+
+def test_statistics_without_images_give_fid_and_sfid_alone_and_it_is_said(real: Path, drawn: Path, tmp_path: Path) -> None:
+    arrays = load_arrays(build(open_samples(real), tmp_path / "real.npz", JUDGE))
+    np.savez(tmp_path / "bare.npz", mu=arrays["mu"], sigma=arrays["sigma"])
+    scored = score(drawn, tmp_path / "out", reference=tmp_path / "bare.npz")
+    assert {m.metric for m in scored.result.measurements if m.value is not None} == {"fid", "is"}
+    assert "reference: statistics without images (arr_0), so no precision, recall or KID" in scored.result.warnings
+    assert "reference: the file does not say which judge made it, taken as digits-net" in scored.result.warnings
+    whole = score(drawn, tmp_path / "whole", reference=tmp_path / "real.npz")
+    assert value(whole, "fid") == value(scored, "fid")
+
+
+def test_images_without_statistics_give_their_own_and_it_is_said(real: Path, drawn: Path, tmp_path: Path) -> None:
+    adm.write(tmp_path / "plain.npz", iter([digits("train", 120)]), (120, 28, 28, 3))
+    scored = score(drawn, tmp_path / "out", reference=tmp_path / "plain.npz")
+    assert "reference: it carries no statistics, they are of its own 120 images" in scored.result.warnings
+    whole = score(drawn, tmp_path / "whole", reference=build(open_samples(real), tmp_path / "real.npz", JUDGE))
+    assert value(scored, "fid") == pytest.approx(value(whole, "fid"), rel=1e-6)
+
+
+def test_images_of_another_size_are_warned_of(drawn: Path, tmp_path: Path) -> None:
+    adm.write(tmp_path / "big.npz", iter([digits("train", 120).repeat(2, 1).repeat(2, 2)]), (120, 56, 56, 3))
+    scored = score(drawn, tmp_path / "out", reference=tmp_path / "big.npz")
+    assert "reference: its images are 56x56, the samples 28x28" in scored.result.warnings
+
+
+def test_a_sample_file_that_carries_mu_is_refused(real: Path, tmp_path: Path) -> None:
+    path = build(open_samples(real), tmp_path / "real.npz", JUDGE)
+    with pytest.raises(SampleError, match="carries mu: it is a reference, or samples with foreign statistics"):
+        score(path, tmp_path / "out")
+
+
+def test_a_reference_of_another_judge_or_weights_is_refused(real: Path, tmp_path: Path) -> None:
+    path = build(open_samples(real), tmp_path / "real.npz", JUDGE)
+    arrays = load_arrays(path)
+    for change in ({"judge": np.array("inception-2015")}, {"judge_sha256": np.array("0" * 64)}):
+        np.savez(tmp_path / "other.npz", **{**arrays, **change})
+        with pytest.raises(OptionError, match="was made by .* not by digits-net with its weights"):
+            open_reference(DIGITS, JUDGE, tmp_path / "other.npz")
+
+
+def test_what_is_no_reference_says_what_was_found(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", other=np.zeros(3))
+    with pytest.raises(StorageError, match="has other, wanted mu and sigma or arr_0"):
+        open_reference(DIGITS, JUDGE, tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", arr_0=np.zeros((2, 3)))
+    with pytest.raises(SampleError, match=r"arr_0 is float64 \(2, 3\)"):
+        open_reference(DIGITS, JUDGE, tmp_path / "b.npz", Looking())
+    with pytest.raises(StorageError, match="is not there"):
+        open_reference(DIGITS, JUDGE, tmp_path / "c.npz")
+
+
+def test_a_large_reference_is_never_in_memory(tmp_path: Path) -> None:
+    """Written and read in the memory of a batch: 63 MB of images, a batch of 8 MB held."""
+    block = np.random.default_rng(0).integers(0, 256, (50, 512, 512, 3), dtype=np.uint8)[:10]
+    path, n = tmp_path / "large.npz", 80
+    tracemalloc.start()
+    adm.write(path, (block for _ in range(n // 10)), (n, 512, 512, 3), more={"mu": np.zeros(64), "sigma": np.eye(64)})
+    total = sum(int(images[0, 0, 0, 0]) for images in adm.rows(path, 10, reference=True))
+    arrays = load_arrays(path, ("mu", "sigma"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert arrays.keys() == {"mu", "sigma"} and total == n // 10 * int(block[0, 0, 0, 0])
+    assert path.stat().st_size > 60e6 > 2 * peak
+
+
+def test_compressed_references_are_read_too(real: Path, tmp_path: Path) -> None:
+    path = build(open_samples(real), tmp_path / "real.npz", JUDGE)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "packed.npz", "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    one, two = (open_reference(DIGITS, JUDGE, p).arrays for p in (path, tmp_path / "packed.npz"))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+# ------------------------------------------------------------------------------------------- odd images
+
+
+def test_the_centre_crop_is_adms(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (130, 70, 3), dtype=np.uint8)
+    halved = Image.fromarray(image).resize((35, 65), Image.Resampling.BOX)
+    assert np.abs(np.asarray(halved) - image.reshape(65, 2, 35, 2, 3).mean((1, 3))).max() <= 1  # rounded once each way
+    assert np.array_equal(centre_crop(image, 32), np.asarray(halved.resize((32, 59), Image.Resampling.BICUBIC))[13:45])
+    assert centre_crop(image[:32, :32], 32).tolist() == image[:32, :32].tolist()
+
+
+def test_a_folder_of_many_sizes_is_cropped_to_one(tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i, size in enumerate([(40, 30), (28, 90), (64, 64), (57, 29)]):
+        (folder / f"{i}.png").write_bytes(encode(rng.integers(0, 256, (*size, 3), dtype=np.uint8)))
+    with pytest.raises(SampleError, match="one size a set"):
+        build(open_samples(folder), tmp_path / "no.npz", JUDGE)
+    path = build(cropped(open_samples(folder), 28), tmp_path / "yes.npz", JUDGE)
+    assert np.load(path)["arr_0"].shape == (4, 28, 28, 3)
+    with pytest.raises(SampleError, match="--crop is for folders"):
+        cropped(open_samples(_bare(tmp_path)), 28)
+
+
+def _bare(tmp_path: Path) -> Path:
+    adm.write(tmp_path / "bare.npz", iter([digits("train", 5)]), (5, 28, 28, 3))
+    return tmp_path / "bare.npz"
+
+
+def test_grey_and_one_coloured_images_are_told_also_by_a_later_call(drawn: Path, tmp_path: Path) -> None:
+    Image.fromarray(digits("train", 1)[0][..., 0]).save(drawn / "00003.png")
+    (drawn / "00005.png").write_bytes(encode(np.full((28, 28, 3), 9, np.uint8)))
+    (drawn / "00006.png").write_bytes(encode(np.full((28, 28, 3), 7, np.uint8)))
+    wanted = ("images: 1 of 60 are grey, read as three equal channels", "images: 2 of 60 are of one colour")
+    first = score(drawn, tmp_path / "out")
+    assert first.result.warnings[:2] == wanted
+    assert score(drawn, tmp_path / "out", rescore=True).result.warnings == first.result.warnings
+
+
+def test_lossy_files_and_copies_are_told(drawn: Path, tmp_path: Path) -> None:
+    Image.fromarray(digits("train", 1)[0]).save(drawn / "00003.jpg")
+    (drawn / "00004.png").write_bytes((drawn / "00005.png").read_bytes())
+    told = " | ".join(score(drawn, tmp_path / "out").result.warnings)
+    assert "1 of 61 images are of a lossy format" in told
+    assert "duplicates, 1 of 61 samples repeat another one exactly" in told
+
+
+def test_a_random_choice_is_seeded_and_told(drawn: Path, tmp_path: Path) -> None:
+    chosen = [evaluate(drawn, tmp_path / f"{s}-{n}", Asked("digits", subset=s), count=40)[0].result for s, n in ((0, 0), (0, 1), (1, 0))]
+    assert chosen[0].measurements == chosen[1].measurements != chosen[2].measurements
+    assert "images: a random choice of 40 out of 60, seed 0" in chosen[0].warnings
+    with pytest.raises(OptionError, match="--subset chooses --count images"):
+        evaluate(drawn, tmp_path / "x", Asked("digits", subset=0))
+
+
+# ---------------------------------------------------------------------------- Inception through the verbs
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = inception.write_weights(tmp_path / "random.pth")
+    monkeypatch.setenv(OWN, str(path))
+    return path
+
+
+def run(*words: object) -> str:
+    done = CliRunner().invoke(main, [str(w) for w in words])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_imagenet_from_folder_to_result_with_other_weights(own: Path, tmp_path: Path) -> None:
+    """The whole path of the real thing but for its weights: reference, both resizes, four profiles; never called official."""
+    rng = np.random.default_rng(0)
+    real, drawn = (rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8).repeat(4, 1).repeat(4, 2) for _ in range(2))
+    folder_of(tmp_path / "real", real)
+    folder_of(tmp_path / "drawn", drawn)
+    for judge in ("inception-2015", "inception-2015-clean"):
+        run("reference", tmp_path / "real", tmp_path / f"{judge}.npz", "--judge", judge)
+    words = ["eval", tmp_path / "drawn", "--suite", "imagenet-128", "--out", tmp_path / "out"]
+    told = run(*words, "--reference", tmp_path / "inception-2015.npz", "--profile", "adm,adm-exact,torch-fidelity")
+    told += run(*words, "--reference", tmp_path / "inception-2015-clean.npz", "--profile", "clean")
+    assert told.count("  fid-6 ") == 4 and told.count("  sfid-6 ") == 2
+    assert told.count("other weights than Inception of 2015's") == 4
+    assert "the protocol of imagenet-128 asks for 50,000" in told
+    names = sorted(p.name.split("_ref")[0] for p in (tmp_path / "out/results").glob("*.json"))
+    assert names == ["fidelity", "fidelity_adm-exact", "fidelity_clean", "fidelity_torch-fidelity"]
+    assert sorted(p.name for p in (tmp_path / "out/observations").iterdir()) == ["inception-2015", "inception-2015-clean"]
+    for path in (tmp_path / "out/results").glob("*.json"):
+        assert '"judge_class": "substitute"' in path.read_text()

@@ -1,0 +1,118 @@
+"""The self-test fails where a formula is wrong, and the golden one says right, wrong or skipped, never right without proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harope_bench import adm, fetched, selftest
+from harope_bench.doctor import examine
+from harope_bench.evaluate import Asked, evaluate
+from harope_bench.judges.digits_net import DigitsNetJudge
+from harope_bench.metrics import frechet
+from harope_bench.metrics.moments import Gaussian
+from harope_bench.records import Result
+from harope_bench.references import build
+from harope_bench.samples import open_samples
+from harope_bench.suites.digits import PLUGIN as DIGITS
+
+
+def test_the_formulas_agree_with_slow_ones() -> None:
+    assert selftest.offline() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("frechet", lambda drawn, real: frechet.frechet(drawn, Gaussian(real.mean, real.covariance * 1.001))),
+        ("balls", lambda drawn, real: selftest.half_balls(np.rint(drawn), np.rint(real))),
+        ("half_balls", lambda drawn, real: selftest.balls(drawn + 0.4 * np.arange(len(drawn))[:, None] % 1, real)),
+        ("inception_score", lambda logits: type("Score", (), {"value": 7.9})()),
+        ("kid", lambda drawn, real: type("Kid", (), {"value": 0.1})()),
+    ],
+)
+def test_a_wrong_formula_is_found(name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, name, wrong)
+    assert selftest.offline()
+
+
+def test_doctor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    (fine,) = selftest_findings()
+    assert (fine.state, fine.detail) == ("ok", f"{selftest.CHECKS} formulas agree with slow ones")
+    monkeypatch.setattr(selftest, "kid", lambda drawn, real: type("Kid", (), {"value": 0.1})())
+    (broken,) = selftest_findings()
+    assert broken.state == "broken" and broken.detail.startswith("kid is 0.1, should be")
+
+
+def selftest_findings() -> list[Any]:
+    from harope_bench.doctor import _self_test
+
+    return _self_test()
+
+
+# ----------------------------------------------------------------------------------------------- golden
+
+
+def digits(split: str, count: int) -> np.ndarray:
+    images, _ = DIGITS.images(split)
+    return np.repeat(images[np.random.default_rng(0).permutation(len(images))[:count]][..., None], 3, -1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Samples and reference under the published names; digits in place of ImageNet."""
+    place = tmp_path / "golden"
+    place.mkdir()
+    names = [fetched.asset(asset).files[0].name for asset in ("golden-imagenet-256", "imagenet-256-reference")]
+    adm.write(place / names[0], iter([digits("held-out", 120)]), (120, 28, 28, 3))
+    adm.write(tmp_path / "real.npz", iter([digits("train", 300)]), (300, 28, 28, 3))
+    build(open_samples(tmp_path / "real.npz"), place / names[1], "digits-net", images=200)
+    return place
+
+
+@pytest.fixture
+def published(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What these samples score, as if it had been published; the micro judge is taken for an equivalent one."""
+    samples, reference = sorted(folder.iterdir(), key=lambda path: path.name.startswith("VIRTUAL"))
+    (scored,) = evaluate(samples, tmp_path / "own", Asked("digits", reference, profile="adm"))
+    result: Result = scored.result
+    numbers = {m.metric: float(m.value) for m in result.measurements if m.value is not None}
+    golden = selftest.GOLDEN[0]._replace(suite="digits", published=numbers)
+    monkeypatch.setattr(selftest, "GOLDEN", (golden,))
+    return numbers
+
+
+def test_without_the_samples_it_is_skipped_and_says_how_to_get_them() -> None:
+    found = [f for f in examine(golden=True) if f.area == "golden"]
+    assert [(f.name, f.state) for f in found] == [("imagenet-256", "missing"), ("imagenet-128", "missing")]
+    assert "skipped, admnet_guided_upsampled_imagenet256.npz, VIRTUAL_imagenet256_labeled.npz not here" in found[0].detail
+    assert "harope-bench fetch golden-imagenet-256 and harope-bench fetch imagenet-256-reference" in found[0].fix
+    assert not [f for f in examine() if f.area == "golden"]
+
+
+def test_the_published_numbers_are_right_within_their_tolerances(
+    folder: Path, published: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DigitsNetJudge, "judge_class", "equivalent")
+    assert set(published) == set(selftest.TOLERANCE)
+    (right,) = selftest.golden(folder)
+    assert right.right is True and "NOT" not in right.told
+    for metric, tolerance in selftest.TOLERANCE.items():
+        other = {**published, metric: published[metric] + 1.01 * tolerance}
+        monkeypatch.setattr(selftest, "GOLDEN", (selftest.GOLDEN[0]._replace(published=other),))
+        (wrong,) = selftest.golden(folder)
+        assert wrong.right is False and wrong.told.count("NOT") == 1 and f"{metric} " in wrong.told.split("(NOT")[0]
+
+
+def test_a_judge_that_is_no_equivalent_proves_nothing(folder: Path, published: dict[str, float]) -> None:
+    (outcome,) = selftest.golden(folder)
+    assert published and outcome.right is False and "by a micro judge, so nothing is proven" in outcome.told
+
+
+def test_the_golden_numbers_are_those_of_the_repositories() -> None:
+    of_256, of_128 = (one.published for one in selftest.GOLDEN)
+    assert of_256 == {"fid": 3.942557412, "sfid": 6.140433703, "is": 215.8370361, "precision": 0.8265, "recall": 0.5309}
+    assert of_128 == {"fid": 2.973288682, "sfid": 5.094563921, "is": 141.4766846, "precision": 0.78138, "recall": 0.5929}

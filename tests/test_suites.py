@@ -1,0 +1,181 @@
+"""ImageNet and COCO: labels that are a function of seed and index, presets that are recorded, references that say what is missing."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harope_bench import fetched, registry
+from harope_bench.errors import NotHere, OptionError, StorageError, TooManyImages
+from harope_bench.evaluate import Asked, protocol, way
+from harope_bench.fetch import fetch
+from harope_bench.generate import make_plan
+from harope_bench.records import Checkpoint, Plan, Settings
+from harope_bench.samples import SampleSet
+from harope_bench.suites import _labels, coco_fid
+from harope_bench.suites._imagenet import ImageNet
+
+IMAGENET = ["imagenet-128", "imagenet-256", "imagenet-512"]
+DRAWING = {"resolution": 256, "sampler": "ddpm", "steps": 250, "guidance": 1.5, "tile": 8}
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(**{**DRAWING, **changes})
+
+
+def labels_of(policy: str | None, count: int = 3000, seed: int = 0) -> list[int]:
+    requests = ImageNet(256).requests(range(count), settings(labels=policy, seed=seed))
+    return [int(r.label or 0) for r in requests]
+
+
+def test_uniform_labels_depend_on_seed_and_index_alone() -> None:
+    whole = labels_of("uniform")
+    suite = ImageNet(256)
+    for indices in ([2999], [7, 3, 500]):
+        assert [r.label for r in suite.requests(indices, settings(labels="uniform"))] == [whole[i] for i in indices]
+    assert labels_of("uniform", seed=1) != whole
+    assert labels_of(None) == whole  # the suite's own policy
+
+
+def test_uniform_labels_are_random_and_balanced_ones_interleaved() -> None:
+    uniform, balanced = Counter(labels_of("uniform", 50_000)), Counter(labels_of("balanced", 50_000))
+    assert set(balanced.values()) == {50} and labels_of("balanced", 3) == [0, 1, 2]
+    counts = np.array([uniform[i] for i in range(1000)])
+    chi2 = ((counts - 50) ** 2 / 50).sum()
+    assert abs(chi2 - 999) < 5 * np.sqrt(2 * 999), "50,000 multinomial draws over 1,000 classes"
+
+
+def test_labels_from_a_file_travel_with_the_plan_not_with_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text("\n".join(str((7 * i) % 1000) for i in range(50)))
+    recorded = ImageNet(256).policy(str(path))
+    assert recorded.startswith("file:") and settings(labels=recorded)
+    path.unlink()
+    assert labels_of(recorded, 50) == [(7 * i) % 1000 for i in range(50)]
+    assert ImageNet(256).policy(recorded) == recorded
+    with pytest.raises(OptionError, match="sample 50 has no label, the file has 50"):
+        labels_of(recorded, 51)
+
+
+@pytest.mark.parametrize(("text", "said"), [("1\n1000\n", "label 2 is '1000'"), ("cat", "'cat'"), ("", "holds no labels"), ("-1", "'-1'")])
+def test_a_bad_label_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "l.txt").write_text(text)
+    with pytest.raises(OptionError, match=said):
+        ImageNet(256).policy(str(tmp_path / "l.txt"))
+
+
+def test_an_unknown_policy_and_a_lost_file_are_named() -> None:
+    with pytest.raises(OptionError, match="--labels sorted is no policy"):
+        ImageNet(256).policy("sorted")
+    with pytest.raises(OptionError, match="are not here"):
+        ImageNet(256).policy("file:" + "0" * 64)
+    with pytest.raises(OptionError, match="are not here"):
+        _labels.stored("file:../../etc/passwd")
+
+
+def test_a_setting_that_is_not_used_leaves_the_digest_alone(tiny_checkpoint: Checkpoint) -> None:
+    plain = Plan(checkpoint=tiny_checkpoint, suite="digits", suite_version=1, settings=settings())
+    assert "labels" not in plain.deciding()["settings"] and "preset" not in plain.deciding()
+    named = plain.model_copy(update={"preset": "harope-release"})
+    assert named.digest == plain.digest
+    other = plain.model_copy(update={"settings": settings(labels="balanced")})
+    assert other.digest != plain.digest
+
+
+def test_the_releases_settings_are_a_named_preset(make_checkpoint: Any) -> None:
+    found = make_checkpoint("mine")
+    path = registry.find("checkpoints", "mine").path
+    assert path is not None
+    path.write_text(path.read_text().replace('sampler = "flow"', 'sampler = "ddpm"').replace('suite = "digits"', 'suite = "imagenet-256"'))
+    plan = make_plan("mine", None, {"preset": "harope-release", "resolution": 8})
+    assert (plan.preset, plan.suite) == ("harope-release", "imagenet-256")
+    assert (plan.settings.steps, plan.settings.guidance, plan.settings.labels) == (250, 1.5, "uniform")
+    other = make_plan("mine", None, {"preset": "harope-release", "resolution": 8, "labels": "balanced", "steps": 10})
+    assert (other.settings.steps, other.settings.labels) == (10, "balanced")
+    with pytest.raises(OptionError, match="suite imagenet-256 has harope-release, .* presets, not mine"):
+        make_plan("mine", None, {"preset": "mine", "resolution": 8})
+    assert found.suite == "digits"
+
+
+def test_digits_leave_no_choice_of_labels(tiny_checkpoint: Checkpoint) -> None:
+    with pytest.raises(OptionError, match="suite digits leaves no choice of labels"):
+        make_plan("tiny", "digits", {"labels": "uniform"})
+    assert make_plan("tiny", "digits", {"resolution": 8}).settings.labels is None
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_imagenet_is_scored_by_adm_on_exactly_fifty_thousand(name: str) -> None:
+    suite = registry.load("suites", name)
+    chosen = way(suite, "fidelity", Asked(name))
+    assert (chosen.evaluator.profile, chosen.judge, chosen.suffix, suite.count) == ("adm", "inception-2015", "", 50_000)
+    clean = way(suite, "fidelity", Asked(name, profile="clean"))
+    assert (clean.judge, clean.suffix) == ("inception-2015-clean", "_clean")
+
+
+def images(count: int) -> SampleSet:
+    return SampleSet("x", Path("x"), None, count, {}, list(range(count)), {}, {}, {})
+
+
+def test_the_releases_50176_images_are_not_scored_unasked() -> None:
+    suite = registry.load("suites", "imagenet-256")
+    with pytest.raises(TooManyImages, match=r"50,176 images, imagenet-256 is scored on 50,000; --count 50000 takes the first.*--subset"):
+        protocol(images(50_176), suite, "imagenet-256")
+    assert protocol(images(50_000), suite, "imagenet-256") == ()
+    assert "asks for 50,000" in protocol(images(10_000), suite, "imagenet-256")[0]
+    assert protocol(images(10_000), registry.load("suites", "digits"), "digits") == ()
+
+
+def test_a_missing_reference_names_its_command(tmp_path: Path) -> None:
+    suite = registry.load("suites", "imagenet-256")
+    with pytest.raises(NotHere, match="harope-bench fetch imagenet-256-reference"):
+        suite.reference("inception-2015")
+    with pytest.raises(NotHere, match="nobody publishes ImageNet statistics of inception-2015-clean; build them .*--crop 256"):
+        suite.reference("inception-2015-clean")
+    (tmp_path / "VIRTUAL_imagenet256_labeled.npz").write_bytes(b"npz")
+    fetch("imagenet-256-reference", tmp_path)
+    found = suite.reference("inception-2015")
+    assert found.path.read_bytes() == b"npz" and found.judge_sha256 == fetched.asset("inception-2015").files[0].sha256
+
+
+# ------------------------------------------------------------------------------------------------- coco
+
+
+def archive(path: Path, images: int = 50) -> Path:
+    rows = [{"image_id": 10 * i, "id": 5 * i + k, "caption": f" picture {i}\nsaid {k} "} for i in range(images) for k in (3, 1, 2)]
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(coco_fid.MEMBER, json.dumps({"annotations": rows}))
+    return path
+
+
+def test_coco_takes_one_caption_an_image_in_an_order_of_its_own(tmp_path: Path) -> None:
+    fetch("coco-captions", archive(tmp_path / "annotations_trainval2014.zip"))
+    requests = registry.load("suites", "coco-fid").requests(range(50))
+    prompts = [str(r.prompt) for r in requests]
+    assert len(set(prompts)) == 50 and all(p.endswith("said 1") and p.startswith("picture") for p in prompts)
+    assert prompts != sorted(prompts, key=lambda p: int(p.split()[1]))
+    assert registry.load("suites", "coco-fid").requests([7])[0].prompt == prompts[7]
+    with pytest.raises(OptionError, match="50 captions, sample 50 has none"):
+        registry.load("suites", "coco-fid").requests([50])
+
+
+def test_coco_says_what_it_lacks(tmp_path: Path) -> None:
+    suite = registry.load("suites", "coco-fid")
+    with pytest.raises(NotHere, match="harope-bench fetch coco-captions"):
+        suite.requests([0])
+    with pytest.raises(NotHere, match="harope-bench reference VAL2014 .*--judge inception-2015-clean --crop 512"):
+        suite.reference("inception-2015-clean")
+    (tmp_path / "bad.zip").write_bytes(b"PK")
+    with pytest.raises(StorageError, match="is not COCO's annotations"):
+        coco_fid.captions(tmp_path / "bad.zip")
+
+
+@pytest.mark.parametrize("name", [*IMAGENET, "coco-fid"])
+def test_pictures_are_not_shipped(name: str) -> None:
+    with pytest.raises(OptionError, match="not part of this package"):
+        registry.load("suites", name).images("train")
