@@ -108,6 +108,18 @@ def test_the_samplers_own_times(make_checkpoint: Callable[..., Any]) -> None:
     assert attention.times_of(make_plan("tiny", None, {"steps": 4})) == [1000.0, 750.0, 500.0, 250.0]
 
 
+@pytest.mark.parametrize("sampler", registry.names("samplers"))
+def test_every_sampler_falls_from_noise_and_passes_the_default_times(make_checkpoint: Callable[..., Any], sampler: str) -> None:
+    make_checkpoint()
+    plan = make_plan("tiny", None, {})
+    settings = plan.settings.model_copy(update={"sampler": sampler, "steps": 50})
+    called = attention.times_of(plan.model_copy(update={"settings": settings}))
+    assert called == sorted(called, reverse=True)
+    taken = attention.nearest(attention.TIMES, called)
+    assert len(taken) == len(attention.TIMES)
+    assert all(abs(time - wanted) <= 11 for time, wanted in zip(taken, sorted(attention.TIMES, reverse=True), strict=True))
+
+
 def test_measured_distance_equals_one_made_by_hand(make_checkpoint: Callable[..., Any]) -> None:
     """A tile drawn with the network's own code; its queries and keys caught at the wanted time; the labelled half alone."""
     from harope_bench.catalogue import open_drawer
