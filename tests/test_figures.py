@@ -215,7 +215,7 @@ def test_a_change_that_no_score_sees_moves_m_and_not_the_operator(harope: Any) -
     """Left-multiplied by a complex factor a plane, M is another matrix and scores are the same."""
     encoding = matrices._encoding(harope)
     pair, d = encoding.matrices(0), encoding.shape.head_dim
-    m, k = pair.q[0], pair.k[0]
+    m, k = pair.q[0].detach(), pair.k[0].detach()
     block = torch.zeros(d, d, dtype=m.dtype)
     for plane in range(d // 2):
         a, b = 0.5 + plane, 0.3 * plane - 1
@@ -229,7 +229,8 @@ def test_a_change_that_no_score_sees_moves_m_and_not_the_operator(harope: Any) -
 def test_an_untrained_matrix_moves_nothing(make_checkpoint: Callable[..., Any]) -> None:
     shape = encodings.Shape(32, 2, 16, 1)
     encoding = encodings.build(registry.load("encodings", "harope"), shape, {}).double()
-    one = matrices._of_layer(encoding, 0, "m", ((1.0, 0.0),))[0]
+    with torch.inference_mode():
+        one = matrices._of_layer(encoding, 0, "m", ((1.0, 0.0),))[0]
     assert one.from_identity == pytest.approx(0, abs=1e-5)
     assert one.condition == pytest.approx(1)
     assert one.coupling == 0
