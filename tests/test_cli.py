@@ -101,6 +101,16 @@ def test_light_verbs_start_without_torch(words: list[str], drawn: Path, tmp_path
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_an_exported_fold_is_registered_and_drawn_from_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "plain.safetensors"
+    assert run("export", "digits-harope", path, "--folded").stdout.strip() == str(path)
+    run("register", "plain", "--weights", path, "--drawing", "tile=2")
+    run("generate", "plain", "--count", 1, "--steps", 2, "--out", tmp_path / "run")
+    assert json.loads((tmp_path / "run/plan.json").read_text())["settings"]["tile"] == 2
+    assert "run it unfolded" in run("export", "plain", path, "--folded", exit_code=1).stderr
+    assert "drawing default tilt" in run("register", "other", "--weights", path, "--drawing", "tilt=2", exit_code=1).stderr
+
+
 def test_list_names_what_is_registered() -> None:
     assert set(run("list", "encodings").stdout.split()) >= {
         "ape",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 import torch
 from dit_files import SMALL, autoencoder, known, released, state_of, training_file, with_table
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from harope_bench import registry
 from harope_bench.backbones import dit_keys
 from harope_bench.catalogue import checkpoint, open_drawer, register
 from harope_bench.encodings.ape import sincos
-from harope_bench.errors import OptionError, PlanMismatch, WeightsError
+from harope_bench.errors import MissingExtra, OptionError, PlanMismatch, WeightsError
 from harope_bench.generate import generate, make_plan
 from harope_bench.testing import check_backbone
 
@@ -76,6 +78,30 @@ def test_a_hub_id_means_the_local_cache_alone(tmp_path: Path, monkeypatch: pytes
         make_plan(name, None, {"resolution": 64, "vae": "stabilityai/sd-vae-ft-mse"})
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: str(tmp_path / "vae" / file))
     assert make_plan(name, None, {"resolution": 64, "vae": "stabilityai/sd-vae-ft-mse"}).settings.vae_sha256
+
+
+def test_without_diffusers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(known(tmp_path), None, {"resolution": 64})
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(MissingExtra, match=r"diffusers, which is not installed; pip install 'harope-bench\[t2i\]'"):
+        open_drawer(plan.checkpoint, plan.settings)
+
+
+def test_a_damaged_autoencoder_is_one_line(tmp_path: Path) -> None:
+    name = known(tmp_path)
+    config, weights = tmp_path / "vae/config.json", tmp_path / "vae/diffusion_pytorch_model.safetensors"
+    state, whole = load_file(weights), config.read_text()
+    save_file({key: value for key, value in state.items() if key != "decoder.conv_in.bias"}, weights)
+    plan = make_plan(name, None, {"resolution": 64})
+    with pytest.raises(WeightsError, match="vae does not (fit: missing decoder.conv_in.bias|load)") as caught:
+        open_drawer(plan.checkpoint, plan.settings)
+    assert "\n" not in str(caught.value)
+    for text in ("[1]", "{", whole.replace("[\n    4,", '[\n    "x",')):
+        config.write_text(text)
+        with pytest.raises((OptionError, WeightsError)) as caught:
+            plan = make_plan(name, None, {"resolution": 64})
+            open_drawer(plan.checkpoint, plan.settings)
+        assert "\n" not in str(caught.value)
 
 
 # -------------------------------------------------------------------------------------------- drawing

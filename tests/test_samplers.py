@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -13,12 +14,12 @@ from torch import Generator, Tensor
 
 from harope_bench import registry
 from harope_bench.errors import OptionError
-from harope_bench.samplers import ddpm
+from harope_bench.samplers import ddim, ddpm
 from harope_bench.samplers.base import index_generator, unit_noise
-from harope_bench.samplers.flow import TIME_SCALE
+from harope_bench.samplers.flow import TIME_SCALE, Flow
 
 MEAN, SPREAD = 0.7, 0.25  # of the one-dimensional Gaussian that is to be drawn
-FLOW, DDPM = registry.load("samplers", "flow"), registry.load("samplers", "ddpm")
+FLOW, DDPM, DDIM = (registry.load("samplers", name) for name in ("flow", "ddpm", "ddim"))
 
 
 def generators(n: int, seed: int = 0) -> list[Generator]:
@@ -99,6 +100,20 @@ def test_flow_pairs_lie_on_straight_lines_at_logit_normal_times() -> None:
         torch.testing.assert_close(pair.noised[i], (1 - t) * clean[i] + t * noise[i], rtol=1e-5, atol=1e-6)
     assert torch.equal(pair.target, noise - clean)
     assert FLOW.pair(clean, noise, torch.tensor([0.0, 0.5, 1 - 2**-24])).time.isfinite().all()
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_shift_moves_times_towards_noise_and_keeps_both_ends(shift: float) -> None:
+    asked: list[float] = []
+
+    def network(x: Tensor, time: Tensor) -> Tensor:
+        asked.append(float(time[0]) / TIME_SCALE)
+        return torch.ones_like(x)
+
+    out = Flow(shift).sample(network, torch.zeros(1, 3), 4, [])
+    assert asked == pytest.approx([shift * t / (1 + (shift - 1) * t) for t in (1, 0.75, 0.5, 0.25)], rel=1e-6)
+    assert asked[1] == pytest.approx({1.0: 0.75, 3.0: 0.9}[shift])  # sd3's shift 3 by hand: 2.25 / 2.5
+    assert out.tolist() == [pytest.approx([-1.0] * 3)]
 
 
 # ------------------------------------------------------------------------------------------- ddpm
@@ -212,6 +227,117 @@ def test_a_single_step_starts_from_pure_noise() -> None:
 def test_steps_that_were_never_trained_are_refused(steps: int) -> None:
     with pytest.raises(OptionError, match=f"1 to 1000 steps, found {steps}; give --steps in that range"):
         DDPM.sample(best_noise, unit_noise((4,), generators(1)), steps, generators(1))
+
+
+def test_respacing_is_dits_for_its_own_number_of_steps() -> None:
+    """250 sections of 1,000: exact fractions have no tie to round, so summed floats must give the same."""
+    assert ddpm.kept(250) == [round(Fraction(999 * i, 249)) for i in range(250)]
+    assert ddpm.kept(250)[:4] + ddpm.kept(250)[-2:] == [0, 4, 8, 12, 995, 999]
+
+
+def speaker(x: Tensor, time: Tensor) -> Tensor:
+    """A network with learned sigma: noise, and a share of the variance that is neither end of the range; a function of x and time."""
+    return torch.cat((0.4 * x + 0.1, (x + time[:, None, None, None] / 700).sin()), 1)
+
+
+def by_formulas(start: Tensor, steps: int, fresh: Generator) -> Tensor:
+    """Ancestral sampling with a learned range, number by number in float64 (Nichol and Dhariwal 2021, equations 14 and 15; 19)."""
+    times = [round(i * 999 / (steps - 1)) for i in range(steps)]
+    x = start.double()
+    for place in reversed(range(steps)):
+        t = times[place]
+        a, before = A[t], A[times[place - 1]] if place else 1.0
+        beta = 1 - a / before
+        said = speaker(x.float(), torch.tensor([float(t)])).double()
+        noise, share = said[:, : x.shape[1]], said[:, x.shape[1] :]
+        clean = (x - math.sqrt(1 - a) * noise) / math.sqrt(a)
+        per_clean, per_noised, smallest = posterior(a, before)
+        x = per_clean * clean + per_noised * x
+        if place:
+            part = (share + 1) / 2
+            deviation = torch.exp((part * math.log(beta) + (1 - part) * math.log(smallest)) / 2)
+            x = x + deviation * torch.randn(x.shape, generator=fresh).double()
+    return x
+
+
+@pytest.mark.parametrize("steps", [2, 7, 250])
+def test_a_learned_sigma_moves_the_variance_between_the_posteriors_and_beta(steps: int) -> None:
+    start = unit_noise((4, 2, 2), generators(1))
+    found = DDPM.sample(speaker, start, steps, generators(1, seed=1))
+    wanted = by_formulas(start, steps, generators(1, seed=1)[0])
+    torch.testing.assert_close(found.double(), wanted, rtol=2e-4, atol=2e-4 * float(wanted.abs().max()))  # float32 over many steps
+    silent = DDPM.sample(lambda x, time: speaker(x, time)[:, :4], start, steps, generators(1, seed=1))
+    assert (silent - found).abs().max() > 1e-3  # without a share the posterior's variance stands
+
+
+def test_the_network_is_told_the_training_process_own_step() -> None:
+    told: list[float] = []
+
+    def network(x: Tensor, time: Tensor) -> Tensor:
+        told.append(float(time[0]))
+        return torch.zeros_like(x)
+
+    DDPM.sample(network, torch.zeros(1, 4), 4, generators(1))
+    assert told == [999, 666, 333, 0]
+
+
+@pytest.mark.parametrize("steps", [1000, 50])
+def test_ddpm_agrees_with_diffusers(steps: int) -> None:
+    """DDPMScheduler with learned_range on evenly spread steps: the same schedule from another hand, in float32."""
+    schedulers = pytest.importorskip("diffusers", reason="needs the extra t2i")
+    theirs = schedulers.DDPMScheduler(
+        beta_start=1e-4, beta_end=0.02, variance_type="learned_range", clip_sample=False, timestep_spacing="linspace"
+    )
+    theirs.set_timesteps(steps)
+    x = start = unit_noise((4, 2, 2), generators(1))
+    fresh = generators(1, seed=1)[0]
+    for t in theirs.timesteps:
+        x = theirs.step(speaker(x, t[None].float()), t, x, generator=fresh).prev_sample
+    found = DDPM.sample(speaker, start, steps, generators(1, seed=1))
+    assert theirs.timesteps.tolist() == ddpm.kept(steps)[::-1]
+    torch.testing.assert_close(found, x, rtol=1e-3, atol=1e-3 * float(x.abs().max()))  # their products of alphas are float32
+
+
+# ------------------------------------------------------------------------------------------- ddim
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("steps", [50, 250])
+def test_ddim_agrees_with_diffusers(steps: int, eta: float) -> None:
+    """DDIMScheduler with leading steps, which are DiT's "ddimN" where N divides 1,000."""
+    schedulers = pytest.importorskip("diffusers", reason="needs the extra t2i")
+    theirs = schedulers.DDIMScheduler(beta_start=1e-4, beta_end=0.02, clip_sample=False, timestep_spacing="leading")
+    theirs.set_timesteps(steps)
+    x = start = unit_noise((4, 2, 2), generators(1))
+    fresh = generators(1, seed=1)[0]
+    for t in theirs.timesteps:
+        x = theirs.step(speaker(x, t[None].float())[:, :4], t, x, eta=eta, generator=fresh).prev_sample
+    found = ddim.Ddim(eta).sample(speaker, start, steps, generators(1, seed=1))
+    torch.testing.assert_close(found, x, rtol=1e-3, atol=1e-3 * float(x.abs().max()))
+
+
+def test_ddim_without_noise_maps_noise_to_the_gaussian_point_by_point() -> None:
+    """The exact map between two Gaussians is x = mean + spread * noise; no generator is asked."""
+    noise = unit_noise((64,), generators(4))
+    error = [float((DDIM.sample(best_noise, noise, steps, []) - (MEAN + SPREAD * noise)).abs().max()) for steps in (50, 500)]
+    assert error[1] < 0.02
+    assert error[1] < error[0] / 5
+
+
+def test_ddim_with_full_noise_is_the_posterior_of_each_step() -> None:
+    """eta = 1 is ancestral sampling (Song et al. 2020, section 4.1): equal draws where the kept steps are the same, all of them."""
+    noise = unit_noise((8,), generators(2))
+    one, other = (s.sample(best_noise, noise, 1000, generators(2, seed=1)) for s in (ddim.Ddim(1.0), DDPM))
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("steps", "near"), [(999, "1000"), (1, "2"), (0, "2"), (300, "334"), (1001, "1000")])
+def test_steps_that_no_stride_gives_are_refused(steps: int, near: str) -> None:
+    with pytest.raises(OptionError, match=f"ddim cannot take {steps} steps of 1000 by one stride; --steps {near} can be"):
+        DDIM.check(steps)
+    assert ddim.strided(int(near))[0] == 0
+    assert [len(ddim.strided(n)) for n in (2, 50, 100, 250, 500)] == [2, 50, 100, 250, 500]
+    assert ddim.strided(250) == list(range(0, 1000, 4))
 
 
 # ------------------------------------------------------------------------------- rows and generators

@@ -70,7 +70,7 @@ def foldable(encoding: Encoding) -> None:
     """Raises OptionError if the encoding has no matrix that folds."""
     if not encoding.facts.foldable:
         name = type(encoding).__module__.rsplit(".", 1)[-1].replace("_", "-")
-        raise OptionError(f"{name} with these options has no matrix that folds into the projections; give --no-fold")
+        raise OptionError(f"{name} with these options has no matrix that folds into the projections; run it unfolded")
 
 
 def precise(encoding: Encoding) -> list[Pair]:
