@@ -108,6 +108,18 @@ def test_the_samplers_own_times(make_checkpoint: Callable[..., Any]) -> None:
     assert attention.times_of(make_plan("tiny", None, {"steps": 4})) == [1000.0, 750.0, 500.0, 250.0]
 
 
+@pytest.mark.parametrize("sampler", registry.names("samplers"))
+def test_every_sampler_falls_from_noise_and_passes_the_default_times(make_checkpoint: Callable[..., Any], sampler: str) -> None:
+    make_checkpoint()
+    plan = make_plan("tiny", None, {})
+    settings = plan.settings.model_copy(update={"sampler": sampler, "steps": 50})
+    called = attention.times_of(plan.model_copy(update={"settings": settings}))
+    assert called == sorted(called, reverse=True)
+    taken = attention.nearest(attention.TIMES, called)
+    assert len(taken) == len(attention.TIMES)
+    assert all(abs(time - wanted) <= 11 for time, wanted in zip(taken, sorted(attention.TIMES, reverse=True), strict=True))
+
+
 def test_measured_distance_equals_one_made_by_hand(make_checkpoint: Callable[..., Any]) -> None:
     """A tile drawn with the network's own code; its queries and keys caught at the wanted time; the labelled half alone."""
     from harope_bench.catalogue import open_drawer
@@ -203,7 +215,7 @@ def test_a_change_that_no_score_sees_moves_m_and_not_the_operator(harope: Any) -
     """Left-multiplied by a complex factor a plane, M is another matrix and scores are the same."""
     encoding = matrices._encoding(harope)
     pair, d = encoding.matrices(0), encoding.shape.head_dim
-    m, k = pair.q[0], pair.k[0]
+    m, k = pair.q[0].detach(), pair.k[0].detach()
     block = torch.zeros(d, d, dtype=m.dtype)
     for plane in range(d // 2):
         a, b = 0.5 + plane, 0.3 * plane - 1
@@ -217,7 +229,8 @@ def test_a_change_that_no_score_sees_moves_m_and_not_the_operator(harope: Any) -
 def test_an_untrained_matrix_moves_nothing(make_checkpoint: Callable[..., Any]) -> None:
     shape = encodings.Shape(32, 2, 16, 1)
     encoding = encodings.build(registry.load("encodings", "harope"), shape, {}).double()
-    one = matrices._of_layer(encoding, 0, "m", ((1.0, 0.0),))[0]
+    with torch.inference_mode():
+        one = matrices._of_layer(encoding, 0, "m", ((1.0, 0.0),))[0]
     assert one.from_identity == pytest.approx(0, abs=1e-5)
     assert one.condition == pytest.approx(1)
     assert one.coupling == 0

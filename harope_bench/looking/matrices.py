@@ -21,7 +21,7 @@ from harope_bench.records import Checkpoint
 from harope_bench.store import fit, load_weights
 
 Show = Literal["m", "m-i", "m-inverse-t", "operator"]
-DIGITS = 5  # significant digits kept of a drawn value
+DIGITS = 6  # significant digits kept of a drawn value
 
 
 def measure(found: Checkpoint, show: Show, offsets: Sequence[tuple[float, ...]], layers: Sequence[int] | None) -> Matrices:

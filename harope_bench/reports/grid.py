@@ -231,3 +231,20 @@ def legend(board: Board) -> list[str]:
 def title(board: Board) -> str:
     """Number and title of the table."""
     return f"{board.table.name}. {board.table.title}" if board.table.number else board.table.title
+
+
+def counted(board: Board) -> str | None:
+    """How many cells that are of the network itself come out as printed, and which do not; None without such cells at paper scale."""
+    if board.scale != "paper":
+        return None
+    places = [(row, column) for row in board.table.rows for column in board.table.columns if column.of == "network"]
+    said = [
+        (" ".join(filter(None, (row.model, row.printed, column.printed))), verdict)
+        for row, column in places
+        if (verdict := board.cells[row.id, column.key].verdict)
+    ]
+    if not said:
+        return None
+    differing = [place for place, verdict in said if verdict != "as printed"]
+    rest = f"; differing: {', '.join(differing)}" if differing else ""
+    return f"{len(said) - len(differing)} of {len(said)} cost cells come out as printed{rest}."

@@ -11,14 +11,14 @@ import numpy as np
 
 from harope_bench import __version__, registry
 from harope_bench.errors import StorageError
-from harope_bench.leaderboards.board import EVIDENCE, Board, build, counted
+from harope_bench.leaderboards.board import EVIDENCE, Board, build
 from harope_bench.leaderboards.comparisons import Comparison
 from harope_bench.leaderboards.layout import DASH, Column, load_tables
 from harope_bench.leaderboards.matching import SCALES, Found, pick
 from harope_bench.reports import charts_svg, figures, gallery
 from harope_bench.reports.card import Card, Check, cards, checks, span
 from harope_bench.reports.chart_files import figures_of, table
-from harope_bench.reports.grid import GLYPHS, kinds, shown_error, signed, title
+from harope_bench.reports.grid import GLYPHS, counted, kinds, shown_error, signed, title
 from harope_bench.reports.runs import Run, read_runs
 from harope_bench.reports.tables import anchor, environment, render, table_page
 from harope_bench.store import write_text
