@@ -87,19 +87,23 @@ def test_without_diffusers_the_extra_is_named(tmp_path: Path, monkeypatch: pytes
         open_drawer(plan.checkpoint, plan.settings)
 
 
+def opened(name: str) -> Any:
+    plan = make_plan(name, None, {"resolution": 64})
+    return open_drawer(plan.checkpoint, plan.settings)
+
+
 def test_a_damaged_autoencoder_is_one_line(tmp_path: Path) -> None:
     name = known(tmp_path)
     config, weights = tmp_path / "vae/config.json", tmp_path / "vae/diffusion_pytorch_model.safetensors"
     state, whole = load_file(weights), config.read_text()
     save_file({key: value for key, value in state.items() if key != "decoder.conv_in.bias"}, weights)
-    plan = make_plan(name, None, {"resolution": 64})
     with pytest.raises(WeightsError, match="vae does not (fit: missing decoder.conv_in.bias|load)") as caught:
-        open_drawer(plan.checkpoint, plan.settings)
+        opened(name)
     assert "\n" not in str(caught.value)
     for text in ("[1]", "{", whole.replace("[\n    4,", '[\n    "x",')):
         config.write_text(text)
         with pytest.raises((OptionError, WeightsError)) as caught:
-            opened(name, 64)
+            opened(name)
         assert "\n" not in str(caught.value)
 
 
@@ -216,8 +220,3 @@ def test_a_full_size_release_file_is_registered_and_sampled(tmp_path: Path) -> N
     picture = Image.open(tmp_path / "run/images/000003.png")
     assert picture.size == (256, 256)
     assert np.asarray(picture).std() > 1
-
-
-def opened(name: str, resolution: int) -> object:
-    plan = make_plan(name, None, {"resolution": resolution})
-    return open_drawer(plan.checkpoint, plan.settings)
