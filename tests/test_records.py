@@ -133,7 +133,10 @@ def test_a_result_finds_its_measurement_by_metric_whatever_its_honest_name() -> 
 
 # ------------------------------------------------------------------------------------------- plans
 
-OTHER = {"resolution": 32, "sampler": "ddpm", "steps": 33, "guidance": 1.25, "seed": 1, "tile": 50, "device": "cuda", "dtype": "bfloat16"}
+OTHER = {
+    "resolution": 32, "sampler": "ddpm", "steps": 33, "guidance": 1.25, "seed": 1, "tile": 50, "device": "cuda", "dtype": "bfloat16",
+    "labels": "balanced",
+}  # fmt: skip
 
 
 def test_the_plans_digest_changes_with_every_setting() -> None:
