@@ -327,7 +327,8 @@ def test_every_published_table_prints_in_every_format(number: int, kind: str) ->
 
 
 def test_paper_scale_says_what_it_lacks(tmp_path: Path) -> None:
-    assert "imagenet-256" in run("reproduce", "table2", "--scale", "paper", "--out", tmp_path / "t", exit_code=1).stderr
+    told = run("reproduce", "table2", "--scale", "paper", "--out", tmp_path / "t", exit_code=1).stderr
+    assert "table 2 at paper scale needs checkpoints of ape," in told
     assert "no micro runs" in run("reproduce", "table4", "--scale", "micro", "--out", tmp_path / "t", exit_code=1).stderr
     assert not (tmp_path / "t").exists()
 
