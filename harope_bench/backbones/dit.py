@@ -233,6 +233,7 @@ class DitBackbone:
             raise OptionError(f"resolution {settings.resolution} does not divide into {what}; --resolution {near} does")
         if settings.guidance_channels == "3" and config.channels <= 3:
             raise OptionError(f"guidance_channels 3 is for latents of 4 channels, these images have {config.channels}; leave it out")
+        assert settings.sampler is not None  # a plan that draws has one
         if config.learn_sigma and registry.load("samplers", settings.sampler).predicts != "noise":
             raise OptionError(f"a network with learned sigma predicts noise, {settings.sampler} needs another prediction; use ddpm or ddim")
         self._check_encoding(checkpoint, config, settings)

@@ -81,6 +81,7 @@ def times_of(plan: Plan) -> list[float]:
         called.append(float(time[0]))
         return x
 
+    assert plan.settings.sampler is not None and plan.settings.steps is not None  # the networks looked at here draw
     sampler = registry.load("samplers", plan.settings.sampler)
     sampler.sample(network, torch.zeros(1, 1, 1, 1), plan.settings.steps, [index_generator(0, 0)])
     return called
