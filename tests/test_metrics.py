@@ -17,7 +17,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from harope_bench.errors import ShapeError, TooFewImages
 from harope_bench.metrics import distances, neighbours
 from harope_bench.metrics.distances import pair_distances, screens, slack
-from harope_bench.metrics.frechet import frechet, frechet_of_rows, matrix_root
+from harope_bench.metrics.frechet import frechet, frechet_of_rows, matrix_root, rows_root
 from harope_bench.metrics.inception_score import inception_score, shuffled_inception_score
 from harope_bench.metrics.moments import Gaussian, Moments
 from harope_bench.metrics.neighbours import Balls, balls, covered, squared_radii
@@ -112,6 +112,14 @@ def test_rows_and_covariances_have_one_distance(n: int, m: int) -> None:
     assert abs(frechet_of_rows(drawn, drawn)) < 1e-10
     with pytest.raises(ShapeError, match="widths 60 and 3"):
         frechet_of_rows(drawn, cloud(6, 9, 3))
+
+
+def test_few_rows_are_a_root_of_their_covariance() -> None:
+    drawn, real = cloud(9, 30, 60, 5.0), Moments.of(cloud(6, 400, 60)).gaussian()
+    gaussian, root = Moments.of(drawn).gaussian(), rows_root(drawn)
+    assert root.shape == (60, 29)
+    np.testing.assert_allclose(root @ root.T, gaussian.covariance, atol=1e-12)
+    assert frechet(gaussian, real, root) == pytest.approx(frechet(gaussian, real), rel=1e-11)
 
 
 # ---- Inception Score --------------------------------------------------------------------------------------------

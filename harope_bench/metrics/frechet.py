@@ -70,6 +70,21 @@ def matrix_root(covariance: np.ndarray) -> np.ndarray:
     return _support(covariance) if lower is None else lower
 
 
+def rows_root(rows: np.ndarray) -> np.ndarray:
+    """F (D, N - 1) with F F^T the unbiased covariance of rows (N, D): for N <= D, where it spares `matrix_root` an eigenproblem of size D.
+
+    A reflection turns the rows' mean into the first row, which is left out; so no direction of variance 0 is among the columns.
+    """
+    n = len(rows)
+    found = rows - np.asarray(np.mean(rows, axis=0, dtype=np.float64))
+    axis = np.full(n, n**-0.5)
+    axis[0] -= 1.0
+    axis /= np.linalg.norm(axis)
+    found -= 2.0 * np.outer(axis, axis @ found)
+    root: np.ndarray = found[1:].T / np.sqrt(n - 1)
+    return root
+
+
 def influence(rows: np.ndarray, drawn: Gaussian, real: Gaussian, root: np.ndarray | None = None) -> np.ndarray:
     """First-order contribution of each row to the distance, centred; sd / sqrt(N) is the standard error.
 
