@@ -13,7 +13,7 @@ import numpy as np
 
 from harope_bench.errors import OptionError, SampleError, ShapeError
 from harope_bench.evaluators.base import Observations, Score
-from harope_bench.metrics.frechet import frechet, influence, matrix_root
+from harope_bench.metrics.frechet import frechet, influence, matrix_root, rows_root
 from harope_bench.metrics.half_neighbours import half_balls
 from harope_bench.metrics.inception_score import BLOCK, SPLITS, InceptionScore, inception_score, shuffled_inception_score
 from harope_bench.metrics.kernel_distance import SUBSET_SIZE, SUBSETS, Discrepancy, cmmd, kid, kid_subsets
@@ -207,9 +207,10 @@ def _distance(metric: str, seen: Observations, reference: Mapping[str, np.ndarra
 
 def _scored_distance(metric: str, rows: np.ndarray, drawn: Gaussian, real: Gaussian) -> Finding:
     live = np.diag(drawn.covariance) > 0  # a constant float32 column has variance exactly 0: its float64 sums are exact
-    root, warnings = matrix_root(drawn.covariance), _dead_columns(metric, live, real)
+    few = len(rows) <= live.sum()
+    root, warnings = rows_root(rows) if few else matrix_root(drawn.covariance), _dead_columns(metric, live, real)
     value = frechet(drawn, real, root)
-    if len(rows) <= live.sum():
+    if few:
         # The rows do not span the space they were drawn from: the distance has no derivative there, so no first-order error.
         told = f"{metric}: N <= D ({len(rows):,} images, {live.sum():,} live dimensions); the value leans on N, no error is given"
         return Finding(value, warnings=(*warnings, told))

@@ -163,35 +163,38 @@ class OpenedInception:
         # TF32 would round every convolution on newer GPUs; it stays off whatever the process has set
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             if self.look is None:
-                self.look = self._chosen(x)
-            seen = self.look(x)
+                self.look, seen = self._chosen(x)
+            else:
+                seen = self.look(x)
         return {
             "features": seen.features.cpu().numpy(),
             "spatial": seen.spatial.permute(0, 2, 3, 1).flatten(1).cpu().numpy(),
             "logits": seen.logits.cpu().numpy(),
         }
 
-    def _chosen(self, x: Tensor) -> Look:
-        """The quick network if it says what the plain one says of the first batch, else the plain one."""
+    def _chosen(self, x: Tensor) -> tuple[Look, Outputs]:
+        """The quick network if it says what the plain one says of the first batch, else the plain one; and what it said."""
         quick = Trunk(folded(self.plain.network))
         if self.preview:
-            return self._half(quick)
+            half = self._half(quick)
+            return half, half(x)
         wanted = self.plain(x)
-        if os.environ.get(COMPILE) == "1" and (compiled := self._compiled(quick, x)) is not None and not self._off(compiled(x), wanted):
-            return compiled
-        if off := self._off(quick(x), wanted):
+        if os.environ.get(COMPILE) == "1" and (found := self._compiled(quick, x)) is not None and not self._off(found[1], wanted):
+            return found
+        said = quick(x)
+        if off := self._off(said, wanted):
             self.notes.append(f"inception: the folded network is {off:.1e} of a spread off the plain one, the plain one was used")
-            return self.plain
-        return quick
+            return self.plain, wanted
+        return quick, said
 
-    def _compiled(self, quick: nn.Module, x: Tensor) -> Look | None:
+    def _compiled(self, quick: nn.Module, x: Tensor) -> tuple[Look, Outputs] | None:
         try:
             compiled: Look = torch.compile(quick, dynamic=True)
-            compiled(x)
+            said = compiled(x)
         except (RuntimeError, ImportError, OSError) as error:  # dynamo's and inductor's errors are RuntimeErrors; a compiler may be missing
             self.notes.append(f"inception: torch.compile failed ({type(error).__name__}), the folded network was used without it")
             return None
-        return compiled
+        return compiled, said
 
     def _half(self, quick: nn.Module) -> Look:
         def look(x: Tensor) -> Outputs:
