@@ -80,7 +80,7 @@ def reading_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> 
         raise OptionError(f"checkpoint {name} names pictures, {chosen or 'no suite'} has none to name; add --suite, one of: {known}")
     plugin, backbone = registry.load("suites", chosen), registry.load("backbones", found.backbone)
     given = {key: value for key, value in overrides.items() if value is not None}
-    if strange := sorted(given.keys() - {"resolution", "device", "dtype", "pos_scaling"}):
+    if strange := sorted(given.keys() - {"resolution", "device", "dtype", "pos_scaling", "fold"}):
         raise OptionError(f"a classifier takes no --{strange[0].replace('_', '-')}; leave it out")
     classes = found.config.get("classes", plugin.classes)
     if classes != plugin.classes:
@@ -88,7 +88,7 @@ def reading_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> 
             f"checkpoint {name} knows {classes} classes, suite {chosen} has {plugin.classes}; give a checkpoint of that suite"
         )
     try:
-        settings = Settings(**{"resolution": plugin.resolution, "tile": backbone.tile, **given})
+        settings = Settings(**{"resolution": plugin.resolution, "tile": backbone.tile, **found.drawing, **given})
     except ValidationError as error:
         raise OptionError(f"{fault(error)}; give --{error.errors()[0]['loc'][0]} another value") from error
     require(settings.device)

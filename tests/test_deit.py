@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from harope_bench import catalogue, registry
 from harope_bench.backbones import deit
+from harope_bench.catalogue import checkpoint, export, open_drawer, register
+from harope_bench.classify import reading_plan
 from harope_bench.errors import OptionError, PlanMismatch, WeightsError
 from harope_bench.records import Checkpoint, Settings
-from harope_bench.store import fit, load_weights
+from harope_bench.store import fit, load_weights, weights_bytes
 from harope_bench.training.recipe import Vit, read_recipe
 from harope_bench.training.run import run
 
@@ -267,7 +269,7 @@ def test_pixels_are_normalised_by_the_networks_numbers() -> None:
 
 def quick(folder: Path, steps: int = 4, snapshot: int = 2) -> Path:
     text = (registry.PACKAGE / "training/recipes/digits-deit.toml").read_text()
-    for line, value in (("steps", steps), ("batch", 8), ("warmup", 1), ("snapshot", snapshot), ("hidden", 16), ("depth", 1)):
+    for line, value in (("steps", steps), ("batch", 8), ("warmup", 1), ("snapshot", snapshot), ("hidden", 12), ("depth", 1)):
         text = "\n".join(f"{line} = {value}" if row.startswith(f"{line} = ") else row for row in text.split("\n"))
     path = folder / "quick.toml"
     path.write_text(text)
@@ -316,3 +318,29 @@ def test_a_training_leaves_a_checkpoint_that_registers_and_goes_on_after_a_stop(
 def test_a_recipe_of_a_classifier_needs_an_encoding(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="add --encoding"):
         run(str(quick(tmp_path)), None, {}, None, tmp_path / "a", True)
+
+
+def test_folding_is_the_papers_default_and_changes_nothing_but_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
+    config = {"hidden": 32, "depth": 2, "heads": 2, "patch": 4, "size": 16, "classes": 1000}
+    network = build("harope", config)
+    with torch.no_grad():
+        for parameter in network.encoding.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(weights_bytes(network.state_dict(), {}))
+    register("folded", path, {"config": {"size": 16}, "suite": "imagenet-val"})
+    found = checkpoint("folded")
+    assert found.drawing == {"fold": True}
+    settings = reading_plan("folded", "imagenet-val", {"resolution": 16}).settings
+    assert settings.fold
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    said = [open_drawer(found, settings.model_copy(update={"fold": fold})).classify(pictures) for fold in (True, False)]
+    np.testing.assert_allclose(said[0], said[1], rtol=0, atol=1e-5 * np.abs(said[1]).max())
+    out = export("folded", tmp_path / "plain.safetensors", folded=True)
+    register("plain", out, {})
+    left = checkpoint("plain")
+    assert (left.encoding, "fold" in left.drawing) == ("rope-axial", False)
+    np.testing.assert_allclose(
+        open_drawer(left, reading_plan("plain", None, {"resolution": 16}).settings).classify(pictures), said[1], atol=1e-4
+    )

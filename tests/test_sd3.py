@@ -18,7 +18,7 @@ from harope_bench.testing import check_backbone
 
 tiny.needs_t2i()
 
-from harope_bench.backbones import lora, pipelines, sd3  # noqa: E402
+from harope_bench.backbones import folding, lora, pipelines, sd3  # noqa: E402
 from harope_bench.catalogue import checkpoint, register  # noqa: E402
 from harope_bench.cli import main  # noqa: E402
 
@@ -148,8 +148,8 @@ def test_folding_leaves_rope_and_the_same_outputs(base: Path, encoding: str, opt
 
 def test_a_wrong_fold_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny.trained(placed(base, "harope", qk_mode="same"))
-    right = sd3.turn
-    monkeypatch.setattr(sd3, "turn", lambda projection, matrix: right(projection, matrix.mT))
+    right = folding.fold_linear
+    monkeypatch.setattr(folding, "fold_linear", lambda projection, matrix: right(projection, matrix.mT))
     with pytest.raises(WeightsError, match="folding Harope moved the output"):
         BACKBONE.prepare(network)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harope_bench import registry
-from harope_bench.backbones.base import Clue
-from harope_bench.backbones.dit import DTYPES, Attention, PatchEmbed, grid_positions
+from harope_bench.backbones import folding
+from harope_bench.backbones.base import Clue, Exported
+from harope_bench.backbones.dit import DTYPES, grid_positions
+from harope_bench.backbones.dit_blocks import Attention, PatchEmbed
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.errors import OptionError, WeightsError
@@ -26,6 +28,7 @@ from harope_bench.records import Checkpoint, Option, Settings, fault
 from harope_bench.store import fit
 
 EPS = 1e-6  # of every layer norm
+IMAGENET = 1000  # classes
 # Mean and standard deviation that pixels in [0, 1] are normalised with.
 NORMALISED = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -225,7 +228,13 @@ class DeitBackbone:
             return Clue(None, config)
         if told.heads or told.head_dim:
             config["heads"] = told.heads or hidden // told.head_dim
-        return Clue(told.encoding, config, told.options)
+        folds = config["classes"] == IMAGENET and self._encoding(told.encoding, told.options, config).facts.foldable
+        return Clue(told.encoding, config, told.options, {"drawing": {"fold": True}} if folds else {})
+
+    def _encoding(self, encoding: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> encodings.Encoding:
+        """The encoding of such a network, without memory for it."""
+        with torch.device("meta"):
+            return self.build(encoding, options, config).encoding
 
     def load(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> DeiT:
         """The network with these weights, under this package's names or those of a published file; every key is accounted for.
@@ -247,6 +256,8 @@ class DeitBackbone:
         if settings.resolution % patch:
             near = max(patch, round(settings.resolution / patch) * patch)
             raise OptionError(f"resolution {settings.resolution} does not divide into patches of {patch}; --resolution {near} does")
+        if settings.fold:
+            folding.foldable(self._encoding(checkpoint.encoding, checkpoint.options, checkpoint.config))
 
     def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> DeitClassifier:
         """The network with these weights, ready to read."""
@@ -254,7 +265,25 @@ class DeitBackbone:
         if settings.pos_scaling not in (None, "none"):
             sides = [side // network.config.patch for side in (network.config.size, settings.resolution)]
             network.encoding.rescale(encodings.Scaling(settings.pos_scaling, *((side, side) for side in sides)))
+        if settings.fold:
+            fold(network, f"checkpoint {checkpoint.name}")
         return DeitClassifier(network, torch.device(settings.device), DTYPES[settings.dtype])
+
+    def export(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], folded: bool) -> Exported:
+        """The weights under this package's names, as they are or folded into a model of the plain encoding."""
+        network = self.load(checkpoint, state)
+        if not folded:
+            return Exported(network.state_dict(), {})
+        fold(network, f"checkpoint {checkpoint.name}")
+        return Exported(network.state_dict(), folding.left_over(network.encoding, checkpoint.drawing))
+
+
+def fold(network: DeiT, what: str) -> None:
+    """Moves the encoding's matrices into the projections, in place; exact, since they act on the class token too."""
+    config = network.config
+    picture = torch.randn((1, config.channels, config.size, config.size), generator=torch.Generator().manual_seed(0))
+    fused = [cast(Block, block).attn.qkv for block in network.blocks]
+    folding.fold_network(network, fused, lambda: cast(Tensor, network(picture)), what)
 
 
 PLUGIN = DeitBackbone()

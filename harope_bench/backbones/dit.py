@@ -295,13 +295,7 @@ class DitBackbone:
         if not folded:
             return Exported(network.state_dict(), {})
         fold(network, f"checkpoint {checkpoint.name}")
-        left = network.encoding
-        facts = {
-            "encoding": type(left).__module__.rsplit(".", 1)[-1].replace("_", "-"),
-            "options": left.options.model_dump(),
-            "drawing": {key: value for key, value in checkpoint.drawing.items() if key != "fold"},
-        }
-        return Exported(network.state_dict(), facts)
+        return Exported(network.state_dict(), folding.left_over(network.encoding, checkpoint.drawing))
 
 
 def rescale(encoding: encodings.Encoding, config: Config, settings: Settings) -> None:
@@ -314,20 +308,14 @@ def rescale(encoding: encodings.Encoding, config: Config, settings: Settings) ->
         encoding.rescale(Scaling(settings.pos_scaling, config.grid, config.grid_at(settings.resolution)))
 
 
-@torch.no_grad()
 def fold(network: DiT, what: str) -> None:
-    """Moves the encoding's matrices into the projections, in place, and tries one random forward pass before and after.
-
-    Raises:
-        OptionError: the encoding does not fold. WeightsError: the outputs differ.
-    """
+    """Moves the encoding's matrices into the projections, in place; tried with one random forward pass."""
     side = min(network.config.grid[0], 8) * network.config.patch
     rng = torch.Generator().manual_seed(0)
     x = torch.randn((1, network.config.channels, side, side), generator=rng)
     arguments = x, torch.tensor([500.0]), torch.zeros(1, dtype=torch.long)
-    before = network(*arguments)
-    network.encoding = folding.fold_all(network.encoding, [cast(Block, block).attn.qkv for block in network.blocks])
-    folding.same_outputs(before, network(*arguments), what)
+    fused = [cast(Block, block).attn.qkv for block in network.blocks]
+    folding.fold_network(network, fused, lambda: cast(Tensor, network(*arguments)), what)
 
 
 PLUGIN = DitBackbone()

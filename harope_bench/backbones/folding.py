@@ -8,8 +8,8 @@ with the same outputs up to rounding and without the matrices' cost. Products ar
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +69,7 @@ def fold_fused(layer: nn.Linear, pair: Pair) -> None:
 def foldable(encoding: Encoding) -> None:
     """Raises OptionError if the encoding has no matrix that folds."""
     if not encoding.facts.foldable:
-        name = type(encoding).__module__.rsplit(".", 1)[-1].replace("_", "-")
-        raise OptionError(f"{name} with these options has no matrix that folds into the projections; run it unfolded")
+        raise OptionError(f"{encoding.named()} with these options has no matrix that folds into the projections; run it unfolded")
 
 
 def precise(encoding: Encoding) -> list[Pair]:
@@ -94,6 +93,27 @@ def fold_all(encoding: Encoding, fused: Sequence[nn.Linear]) -> Encoding:
     for layer, pair in zip(fused, precise(encoding), strict=True):
         fold_fused(layer, pair)
     return encoding.plain()
+
+
+@torch.no_grad()
+def fold_network(network: Any, fused: Sequence[nn.Linear], trial: Callable[[], Tensor], what: str) -> None:
+    """Folds a network's `encoding` into its fused projections, in place, and tries one random forward pass before and after.
+
+    Raises:
+        OptionError: the encoding does not fold. WeightsError: the outputs differ.
+    """
+    before = trial()
+    network.encoding = fold_all(network.encoding, fused)
+    same_outputs(before, trial(), what)
+
+
+def left_over(encoding: Encoding, drawing: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a Checkpoint that are other ones once its matrix is folded and `encoding` is left."""
+    return {
+        "encoding": encoding.named(),
+        "options": encoding.options.model_dump(),
+        "drawing": {key: value for key, value in drawing.items() if key != "fold"},
+    }
 
 
 def same_outputs(before: Tensor, after: Tensor, what: str) -> None:

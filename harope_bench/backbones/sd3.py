@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from harope_bench import adapters
-from harope_bench.backbones import lora
+from harope_bench.backbones import folding, lora
 from harope_bench.backbones.pipelines import (
     Config,
     PipelineBackbone,
@@ -177,28 +177,17 @@ def attentions(network: Positioned) -> list[Any]:
     return [module for module in network.transformer.modules() if isinstance(getattr(module, "processor", None), Sd3Processor)]
 
 
-@torch.no_grad()
 def fold(network: Positioned) -> None:
     """Moves each layer's matrix into its projections, of the image and, where it acts on them, of the text; then RoPE is left."""
-    plain = network.encoding.plain()
+    pairs = folding.precise(network.encoding)
     for attn in attentions(network):
-        pair = network.encoding.matrices(attn.processor.layer)
-        assert pair is not None
+        pair = pairs[attn.processor.layer]
         chosen = [(attn.to_q, pair.q), (attn.to_k, pair.k)]
         if network.tokens == "all" and attn.add_q_proj is not None:
             chosen += [(attn.add_q_proj, pair.q), (attn.add_k_proj, pair.k)]
         for projection, matrix in chosen:
-            turn(projection, matrix)
-    network.encoding = plain
-
-
-def turn(projection: nn.Linear, matrix: Tensor) -> None:
-    """W <- M W and b <- M b for the rows of each head; in float64, cast once."""
-    wide = matrix.double()
-    for part in (projection.weight, projection.bias):
-        if part is not None:
-            rows = part.double().reshape(-1, matrix.shape[-1], part[0].numel())  # (heads, d, inputs)
-            part.copy_((wide @ rows).reshape(part.shape))
+            folding.fold_linear(projection, matrix)
+    network.encoding = network.encoding.plain()
 
 
 @torch.no_grad()
