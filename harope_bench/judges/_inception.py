@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harope_bench import fetched
 from harope_bench.errors import WeightsError
-from harope_bench.store import load_weights, sha256_file
+from harope_bench.judges._files import Source, Weights
+from harope_bench.store import load_weights
 
 ASSET = "inception-2015"
 OWN = "HAROPE_BENCH_INCEPTION"  # a weights file of one's own
@@ -44,13 +43,6 @@ class Outputs(NamedTuple):
     features: Tensor
     spatial: Tensor
     logits: Tensor
-
-
-class Weights(NamedTuple):
-    """A weights file and its sha256."""
-
-    path: Path
-    sha256: str
 
 
 class Trunk(nn.Module):
@@ -95,24 +87,12 @@ def like_cleanfid(images: np.ndarray) -> Tensor:
 
 def weights() -> Weights:
     """The file in use; WeightsError with the command that brings it where there is none."""
-    if own := os.environ.get(OWN):
-        path = Path(own).expanduser()
-        if not path.is_file():
-            raise WeightsError(f"{OWN} names {path}, which is not there; correct it, or unset it and run harope-bench fetch {ASSET}")
-        status = path.stat()
-        return Weights(path, _hash(path, (status.st_mtime_ns, status.st_size)))
-    held = fetched.bring(ASSET)
-    return Weights(held.path, held.sha256)
-
-
-@lru_cache(maxsize=8)
-def _hash(path: Path, stamp: tuple[int, int]) -> str:
-    return sha256_file(path)
+    return Source(ASSET, OWN).found()
 
 
 def known_sha256() -> str:
     """The hash of the published weights."""
-    return str(fetched.asset(ASSET).files[0].sha256)
+    return Source(ASSET, OWN).known_sha256()
 
 
 def network(path: Path, sha256: str) -> nn.Module:

@@ -1,0 +1,48 @@
+"""Weights of a judge: what `fetch` brought, or a file that an environment variable names; with its hash."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from harope_bench import fetched
+from harope_bench.errors import WeightsError
+from harope_bench.store import sha256_file
+
+
+class Weights(NamedTuple):
+    """A weights file and its sha256."""
+
+    path: Path
+    sha256: str
+
+
+class Source(NamedTuple):
+    """Where a judge's weights come from: the asset that `fetch` brings, and the variable that names a file of one's own."""
+
+    asset: str
+    own: str
+
+    def found(self) -> Weights:
+        """The file in use; WeightsError with the command that brings it where there is none."""
+        if own := os.environ.get(self.own):
+            path = Path(own).expanduser()
+            if not path.is_file():
+                raise WeightsError(
+                    f"{self.own} names {path}, which is not there; correct it, or unset it and run harope-bench fetch {self.asset}"
+                )
+            status = path.stat()
+            return Weights(path, _hash(path, (status.st_mtime_ns, status.st_size)))
+        held = fetched.bring(self.asset)
+        return Weights(held.path, held.sha256)
+
+    def known_sha256(self) -> str:
+        """The hash of the published weights."""
+        return str(fetched.asset(self.asset).files[0].sha256)
+
+
+@lru_cache(maxsize=8)
+def _hash(path: Path, stamp: tuple[int, int]) -> str:
+    return sha256_file(path)
