@@ -88,12 +88,23 @@ def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
     if "encoding" not in facts:
         known = ", ".join(registry.names("encodings"))
         raise OptionError(f"the keys of {weights} do not tell the encoding; add --encoding, one of: {known}")
-    facts["drawing"] = drawable({**clue.defaults.get("drawing", {}), **note.get("drawing", {}), **(said.get("drawing") or {})})
     backbone = registry.load("backbones", facts["backbone"])
+    if not note:
+        _unnoted(backbone, state, facts)
+    drawing = note.get("drawing", {}) if note else clue.defaults.get("drawing", {})
+    facts["drawing"] = drawable({**drawing, **(said.get("drawing") or {})})
     own = {"sampler": "flow", "steps": 50, "guidance": 1.0} if getattr(backbone, "task", "draw") == "draw" else {}
     found = _record(name, weights, {**own, **getattr(backbone, "defaults", {}), **clue.defaults, **facts})
     load_once(found, state)
     return _write(found)
+
+
+def _unnoted(backbone: Any, state: Mapping[str, Any], facts: dict[str, Any]) -> None:
+    """What only the network's publishers can tell of foreign weights: doubts about what is said, and options nobody said."""
+    if hasattr(backbone, "doubts"):
+        backbone.doubts(state, facts["encoding"], facts["config"])
+    if hasattr(backbone, "usual"):
+        facts["options"] = {**backbone.usual(facts["encoding"]), **facts.get("options", {})}
 
 
 def _register_folder(name: str, bundle: Path, said: Mapping[str, Any]) -> Path:

@@ -344,3 +344,22 @@ def test_folding_is_the_papers_default_and_changes_nothing_but_rounding(tmp_path
     np.testing.assert_allclose(
         open_drawer(left, reading_plan("plain", None, {"resolution": 16}).settings).classify(pictures), said[1], atol=1e-4
     )
+
+
+def test_a_foreign_deit_has_rope_vits_base_and_order_where_nothing_says_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
+    config = {"hidden": 32, "depth": 1, "heads": 2, "patch": 4, "size": 16, "classes": 10}
+    network = build("rope-axial", config)
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(weights_bytes(network.state_dict(), {}))
+    said = {"encoding": "rope-axial", "config": {"size": 16, "heads": 2}, "suite": "digits-held-out"}
+    register("usual", path, said)
+    register("other", path, {**said, "options": {"base": 10000.0}})
+    assert checkpoint("usual").options == {"base": 100.0, "axis_order": "column-first"}
+    assert checkpoint("other").options == {"base": 10000.0, "axis_order": "column-first"}
+
+
+def test_a_scaling_that_means_nothing_is_refused_before_a_picture_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
+    with pytest.raises(OptionError, match="pos_scaling ntk means nothing to rope-mixed"):
+        reading_plan("digits-deit-rope-mixed", None, {"pos_scaling": "ntk", "resolution": 56})

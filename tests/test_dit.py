@@ -328,3 +328,15 @@ def test_a_training_file_with_anything_else_in_it_is_not_opened(tmp_path: Path, 
     with pytest.raises(WeightsError, match="holds Python objects beside tensors"):
         known(tmp_path, file=path)
     assert not (tmp_path / "mark").exists()
+
+
+def test_weights_without_a_table_are_not_taken_for_ape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
+    path = training_file(tmp_path / "0000001.pt", released(state_of(SMALL, "rope-axial")))
+    with pytest.raises(OptionError, match="hold no pos_embed, so they were not trained with ape"):
+        register("relape", path, {"encoding": "ape"})
+
+
+def test_a_time_shift_of_flux_is_refused() -> None:
+    with pytest.raises(OptionError, match="mu_policy is FLUX's time shift"):
+        make_plan("digits-harope", None, {"mu_policy": "clamp"})

@@ -532,3 +532,14 @@ def test_parameters_tell_whose_they_are(name: str, options: dict[str, object]) -
 @pytest.mark.parametrize("name", ["rope-axial", "rope-vanilla", "videorope", "head-freq", "ape"])
 def test_encodings_without_parameters_leave_no_clue(name: str) -> None:
     assert clues.told({key: tuple(value.shape) for key, value in make(name).state_dict().items()}) is None
+
+
+def test_column_first_exchanges_row_and_column_and_leaves_the_axis_before_them() -> None:
+    shape = base.Shape(width=32, heads=1, head_dim=32, layers=1, axes=3, axes_dims=(8, 12, 12))
+    encoding = base.build(registry.load("encodings", "rope-axial"), shape, {"axis_order": "column-first"})
+
+    def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
+        angles = [p * 10000 ** (-2 * i / d) for p, d in ((at[0], 8), (at[2], 12), (at[1], 12)) for i in range(d // 2)]
+        return plane_turn(x, np.array(angles))
+
+    check(encoding, wanted, torch.tensor([[1.0, 2.0, 3.0], [0.0, 5.0, 7.0]]), layer=0, tolerance=2e-6)

@@ -28,7 +28,7 @@ from harope_bench.records import Checkpoint, Option, Settings, fault
 from harope_bench.store import fit
 
 EPS = 1e-6  # of every layer norm
-IMAGENET = 1000  # classes
+ROPE_VIT = {"base": 100.0, "axis_order": "column-first"}  # naver-ai/rope-vit:models/vit_rope.py:51-66; the paper gives neither
 # Mean and standard deviation that pixels in [0, 1] are normalised with.
 NORMALISED = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -228,8 +228,13 @@ class DeitBackbone:
             return Clue(None, config)
         if told.heads or told.head_dim:
             config["heads"] = told.heads or hidden // told.head_dim
-        folds = config["classes"] == IMAGENET and self._encoding(told.encoding, told.options, config).facts.foldable
+        folds = self._encoding(told.encoding, told.options, config).facts.foldable
         return Clue(told.encoding, config, told.options, {"drawing": {"fold": True}} if folds else {})
+
+    def usual(self, encoding: str) -> dict[str, Option]:
+        """Options that a published DeiT of this encoding has where nothing says them."""
+        rotary = issubclass(registry.load("encodings", encoding).Options, encodings.Rotary)
+        return dict(ROPE_VIT) if rotary else {}
 
     def _encoding(self, encoding: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> encodings.Encoding:
         """The encoding of such a network, without memory for it."""
@@ -256,15 +261,16 @@ class DeitBackbone:
         if settings.resolution % patch:
             near = max(patch, round(settings.resolution / patch) * patch)
             raise OptionError(f"resolution {settings.resolution} does not divide into patches of {patch}; --resolution {near} does")
+        if settings.pos_scaling is not None:
+            rescale(self._encoding(checkpoint.encoding, checkpoint.options, checkpoint.config), configure(checkpoint.config), settings)
         if settings.fold:
             folding.foldable(self._encoding(checkpoint.encoding, checkpoint.options, checkpoint.config))
 
     def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> DeitClassifier:
         """The network with these weights, ready to read."""
         network = self.load(checkpoint, state)
-        if settings.pos_scaling not in (None, "none"):
-            sides = [side // network.config.patch for side in (network.config.size, settings.resolution)]
-            network.encoding.rescale(encodings.Scaling(settings.pos_scaling, *((side, side) for side in sides)))
+        if settings.pos_scaling is not None:
+            rescale(network.encoding, network.config, settings)
         if settings.fold:
             fold(network, f"checkpoint {checkpoint.name}")
         return DeitClassifier(network, torch.device(settings.device), DTYPES[settings.dtype])
@@ -276,6 +282,12 @@ class DeitBackbone:
             return Exported(network.state_dict(), {})
         fold(network, f"checkpoint {checkpoint.name}")
         return Exported(network.state_dict(), folding.left_over(network.encoding, checkpoint.drawing))
+
+
+def rescale(encoding: encodings.Encoding, config: Config, settings: Settings) -> None:
+    """Tells the encoding how to meet the grid of these settings; OptionError for a kind that means nothing to it."""
+    sides = [side // config.patch for side in (config.size, settings.resolution)]
+    encoding.rescale(encodings.Scaling(settings.pos_scaling or "none", *((side, side) for side in sides)))
 
 
 def fold(network: DeiT, what: str) -> None:

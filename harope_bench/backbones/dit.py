@@ -76,7 +76,8 @@ def configure(options: Mapping[str, Any]) -> Config:
     try:
         config = Config(**options)
     except ValidationError as error:
-        raise OptionError(f"dit config {fault(error)}; its fields: {', '.join(Config.model_fields)}") from error
+        size = "; --config size=N is the side at training, in pixels or latents (image size / 8)" if "size" not in options else ""
+        raise OptionError(f"dit config {fault(error)}; its fields: {', '.join(Config.model_fields)}{size}") from error
     if config.hidden % config.heads:
         raise OptionError(f"dit hidden {config.hidden} does not divide into {config.heads} heads; choose another number")
     if config.size % config.patch:
@@ -223,6 +224,13 @@ class DitBackbone:
 
     recall = staticmethod(dit_keys.arguments)
 
+    def doubts(self, state: Mapping[str, Tensor], encoding: str, config: Mapping[str, Any]) -> None:
+        """Refuses foreign latent weights that are to run with a table but hold none: official and released APE files always do."""
+        if encoding == "ape" and config.get("latent") and dit_keys.TABLE not in dit_keys.own(state):
+            raise OptionError(
+                f"these weights hold no {dit_keys.TABLE}, so they were not trained with ape; give --encoding rope-axial or another"
+            )
+
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses a resolution that the patches do not tile and whatever else these weights cannot be drawn with."""
         config = configure(checkpoint.config)
@@ -237,6 +245,8 @@ class DitBackbone:
         if config.learn_sigma and registry.load("samplers", settings.sampler).predicts != "noise":
             raise OptionError(f"a network with learned sigma predicts noise, {settings.sampler} needs another prediction; use ddpm or ddim")
         self._check_encoding(checkpoint, config, settings)
+        if settings.mu_policy is not None:
+            raise OptionError("mu_policy is FLUX's time shift and means nothing to dit; leave --mu-policy out")
         if config.latent:
             latents.check(settings.vae, config.channels, f"checkpoint {checkpoint.name}")
         elif settings.vae is not None or settings.vae_tiling:

@@ -217,7 +217,7 @@ def turn(x: Tensor, turns: Turns) -> Tensor:
 
 
 def axial(positions: Tensor, shape: Shape, options: Rotary, scaling: Scaling, what: str) -> Turns:
-    """Each axis turns its own planes, in the order of the axes or the reverse.
+    """Each axis turns its own planes, in the order of the axes or with row and column exchanged.
 
     The layers of one forward hand in the same tensor of positions and share its angles: at FLUX's 2048 px they take 0.1 s to make.
 
@@ -232,10 +232,12 @@ def axial(positions: Tensor, shape: Shape, options: Rotary, scaling: Scaling, wh
 
 
 def _axial(positions: Tensor, planes: tuple[int, ...], options: Rotary, scaling: Scaling) -> Turns:
-    places = positions.cpu().double()
-    order = range(len(planes)) if options.axis_order == "row-first" else reversed(range(len(planes)))
+    places, order = positions.cpu().double(), list(range(len(planes)))
+    if options.axis_order == "column-first":
+        order[-2:] = reversed(order[-2:])  # row and column; FLUX's axis before them stays
     angles, magnitude = [], []
-    for axis, count in zip(order, planes, strict=True):
+    for axis in order:
+        count = planes[axis]
         angles.append(places[:, axis, None] * frequencies(count, options.base, scaling, axis))  # (N, planes)
         magnitude.append(torch.full((count,), scaling.magnitude(axis), dtype=torch.float64))
     return Turns(torch.cat(angles, -1), torch.cat(magnitude), options.layout)

@@ -35,7 +35,7 @@ def _read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """(run, points (lines, step and loss)) of a file, by the form of its text."""
     with disk(path):
         text = path.read_text(encoding="utf-8", errors="replace")
-    runs = _table(path, text) if text.lstrip("\ufeff").startswith("step,") else _lines(path, text)
+    runs = _table(path, text) if {"step", "loss"} <= set(_header(text)) else _lines(path, text)
     for label, rows in runs.items():
         points = np.array(rows, dtype=np.float64).reshape(-1, 2)
         if not len(points) or not np.isfinite(points).all():
@@ -43,6 +43,11 @@ def _read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         if (np.diff(points[:, 0]) <= 0).any():
             raise StorageError(f"{path}: the steps of {label} do not grow; a resumed run was appended, keep one line a step")
         yield label, points
+
+
+def _header(text: str) -> list[str]:
+    """Names of the columns in the first line, in any order."""
+    return [name.strip() for name in (text.lstrip("\ufeff").splitlines() or [""])[0].split(",")]
 
 
 def _lines(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
@@ -53,7 +58,7 @@ def _lines(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
 
 def _table(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
     runs: dict[str, list[tuple[float, float]]] = {}
-    for row in csv.DictReader(text.lstrip("\ufeff").splitlines()):
+    for row in csv.DictReader(text.lstrip("\ufeff").splitlines()[1:], _header(text)):
         if None in row or row.get("loss") is None:
             raise StorageError(f"{path} has a line that is not step,loss or step,loss,run; correct it")
         runs.setdefault(row.get("run") or _name(path), []).append((_number(path, row["step"]), _number(path, row["loss"])))
