@@ -390,3 +390,16 @@ def test_a_number_that_rounds_to_the_printed_one_is_as_printed() -> None:
     assert float(value_of(printed)) + float(half_unit(printed)) < 134.184 < 134.25
     with pytest.raises(BenchError):
         load_table("99")
+
+
+def test_a_classifier_is_counted_and_timed_too(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["eval", "digits-deit-harope", "--with", "cost", "--count", "2", "--out", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.output
+    measured = {m["metric"]: m["value"] for m in json.loads(done.stdout)["results"][0]["result"]["measurements"]}
+    d, heads, tokens = 16, 3, 50  # 7 x 7 tokens and the class token
+    width = d * heads
+    assert measured["params_m"] * 1e6 == pytest.approx(4 * width**2 + 4 * width + heads * (2 * d * d + d))
+    assert measured["flops_g"] * 1e9 == pytest.approx(
+        4 * tokens * width**2 + 2 * tokens**2 * width + 4 * tokens * width + 2 * tokens * heads * d * d + 2 * heads * d**3
+    )
+    assert measured["latency_ms_median"] > 0

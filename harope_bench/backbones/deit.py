@@ -18,12 +18,13 @@ from torch.nn import functional as F
 
 from harope_bench import registry
 from harope_bench.backbones import folding
-from harope_bench.backbones.base import Clue, Exported
+from harope_bench.backbones.base import Clue, Exported, Probe
 from harope_bench.backbones.dit import DTYPES, grid_positions
 from harope_bench.backbones.dit_blocks import Attention, PatchEmbed
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.errors import OptionError, WeightsError
+from harope_bench.metrics import attention_cost
 from harope_bench.records import Checkpoint, Option, Settings, fault
 from harope_bench.store import fit
 
@@ -274,6 +275,14 @@ class DeitBackbone:
         if settings.fold:
             fold(network, f"checkpoint {checkpoint.name}")
         return DeitClassifier(network, torch.device(settings.device), DTYPES[settings.dtype])
+
+    def probe(self, network: DeiT, resolution: int, batch: int) -> Probe:
+        """A ramp of pixels; tokens with the class token."""
+        config, one = network.config, next(network.parameters())
+        shape = (batch, config.channels, resolution, resolution)
+        ramp = torch.linspace(-1, 1, math.prod(shape), device=one.device, dtype=one.dtype).view(shape)
+        layer = attention_cost.Attention(config.hidden, config.heads, attention_cost.WHOLE)
+        return Probe({"x": ramp}, layer, (resolution // config.patch) ** 2 + 1)
 
     def export(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], folded: bool) -> Exported:
         """The weights under this package's names, as they are or folded into a model of the plain encoding."""

@@ -207,12 +207,14 @@ def weighed(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> Any:
     """The cost of a checkpoint, or of the one that a run folder was drawn from, as that run drew."""
     from harope_bench.costing.weigh import weigh
     from harope_bench.errors import OptionError
+    from harope_bench.classify import reading_plan
     from harope_bench.generate import make_plan
     from harope_bench.samples import Run
 
     path = Path(target)
     if not path.exists():
-        return weigh(make_plan(target, wish.suite, drawing), out or Path("runs") / target, wish.count, wish.batch, wish.rescore)
+        make = reading_plan if names_pictures(target) else make_plan
+        return weigh(make(target, wish.suite, drawing), out or Path("runs") / target, wish.count, wish.batch, wish.rescore)
     plan = Run(path).plan if path.is_dir() else None
     if plan is None:
         raise OptionError(f"{target} does not say which network drew it; give a checkpoint's name or a run folder")
