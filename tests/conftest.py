@@ -7,7 +7,8 @@ import os
 # Before torch is imported, here and in every process a test starts: sums split over threads differ in the last bit.
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,11 @@ def make_recipe(tmp_path: Path) -> Callable[..., Path]:
 def tiny_recipe(make_recipe: Callable[..., Path]) -> Path:
     """The TOML file of a training that takes a second."""
     return make_recipe()
+
+
+@pytest.fixture(autouse=True)
+def _networks_of_one_test() -> Iterator[None]:
+    """A judge's network is kept for the process; a test has its own."""
+    yield
+    if (module := sys.modules.get("harope_bench.judges._inception")) is not None:
+        module.opened.cache_clear()

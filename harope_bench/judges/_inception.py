@@ -1,7 +1,7 @@
 """Inception of December 2015, as FID has it: one pass gives pool_3, sFID's map and logits without bias.
 
 The network is torch-fidelity's class with its weights (`fetch inception-2015`, or a file that HAROPE_BENCH_INCEPTION names). It runs
-folded (convolution and batch norm in one) and channels-last; the first batch is also shown to the plain network, and where
+folded (convolution and batch norm in one) and channels-last; the first images are also shown to the plain network, and where
 the two differ by more than rounding the plain one is used and the result says so.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -34,6 +35,7 @@ TRUNK = (
 )  # fmt: skip
 # Folding and another layout of memory move a feature by 2.5e-5 of its spread, a wrong fold by far more than this.
 ROUNDING = 1e-3
+COMPARED = 8  # images of the first batch that the plain network sees too
 Look = Callable[[Tensor], "Outputs"]
 
 
@@ -158,13 +160,13 @@ class OpenedInception:
         if self.preview:
             half = self._half(quick)
             return half, half(x)
-        wanted = self.plain(x)
+        wanted = self.plain(x[:COMPARED])
         if os.environ.get(COMPILE) == "1" and (found := self._compiled(quick, x)) is not None and not self._off(found[1], wanted):
             return found
         said = quick(x)
         if off := self._off(said, wanted):
             self.notes.append(f"inception: the folded network is {off:.1e} of a spread off the plain one, the plain one was used")
-            return self.plain, wanted
+            return self.plain, self.plain(x)
         return quick, said
 
     def _compiled(self, quick: nn.Module, x: Tensor) -> tuple[Look, Outputs] | None:
@@ -186,9 +188,15 @@ class OpenedInception:
 
     def _off(self, found: Outputs, wanted: Outputs) -> float:
         """The largest difference, as a share of the array's spread; 0 where it is rounding."""
-        shares = [float((a - b).abs().max() / b.std().clamp_min(1e-12)) for a, b in zip(found, wanted, strict=True)]
+        shares = [float((a[:COMPARED] - b).abs().max() / b.std().clamp_min(1e-12)) for a, b in zip(found, wanted, strict=True)]
         worst = max(share if np.isfinite(share) else float("inf") for share in shares)
         return worst if worst > ROUNDING else 0.0
+
+
+@lru_cache(maxsize=1)
+def opened(file: Weights, prepare: Callable[[np.ndarray], Tensor], device: str, preview: bool, compiled: bool) -> OpenedInception:
+    """The network of these weights; kept, so that it is compared with the plain one once."""
+    return OpenedInception(file, prepare, device, preview)
 
 
 class Inception:
@@ -223,5 +231,5 @@ class Inception:
         return (*other, "judge: preview in bfloat16, not for a reported number") if self.preview else other
 
     def open(self, device: str = "cpu") -> OpenedInception:
-        """Loads the weights, hash checked first."""
-        return OpenedInception(weights(), self.prepare, device, self.preview)
+        """Loads the weights, hash checked first; the same network serves samples and reference of one process."""
+        return opened(weights(), self.prepare, device, self.preview, os.environ.get(COMPILE) == "1")

@@ -205,9 +205,9 @@ def of_network(evaluator: str) -> bool:
 
 def weighed(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> Any:
     """The cost of a checkpoint, or of the one that a run folder was drawn from, as that run drew."""
+    from harope_bench.classify import reading_plan
     from harope_bench.costing.weigh import weigh
     from harope_bench.errors import OptionError
-    from harope_bench.classify import reading_plan
     from harope_bench.generate import make_plan
     from harope_bench.samples import Run
 
