@@ -70,6 +70,17 @@ def test_a_bad_label_file_is_refused(tmp_path: Path, text: str, said: str) -> No
         ImageNet(256).policy(str(tmp_path / "l.txt"))
 
 
+def test_an_altered_label_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_text("3\n1\n4\n")
+    recorded = ImageNet(256).policy(str(tmp_path / "l.txt"))
+    _labels.stored(recorded).write_text("3\n1\n5\n")
+    for use in (lambda: labels_of(recorded, 3), lambda: ImageNet(256).policy(recorded)):
+        with pytest.raises(OptionError, match="its name says"):
+            use()
+    ImageNet(256).policy(str(tmp_path / "l.txt"))
+    assert labels_of(recorded, 3) == [3, 1, 4]
+
+
 def test_an_unknown_policy_and_a_lost_file_are_named() -> None:
     with pytest.raises(OptionError, match="--labels sorted is no policy"):
         ImageNet(256).policy("sorted")
