@@ -174,13 +174,13 @@ def _append(url: str, file: AssetFile, part: Path) -> bool:
         return True
     span = _ask(url, file, part, have)
     total = span.total or file.bytes
-    with span.body, _opened(part, span.start) as out:
-        with tqdm(total=total, initial=span.start, desc=file.name, unit="B", unit_scale=True, file=sys.stderr, disable=None) as bar:
-            while piece := span.body.read(PIECE):  # outside `disk`: a connection that breaks is tried again
-                with disk(part):
-                    out.write(piece)
-                    out.flush()
-                bar.update(len(piece))
+    bar = tqdm(total=total, initial=span.start, desc=file.name, unit="B", unit_scale=True, file=sys.stderr, disable=None)
+    with span.body, _opened(part, span.start) as out, bar:
+        while piece := span.body.read(PIECE):  # outside `disk`: a connection that breaks is tried again
+            with disk(part):
+                out.write(piece)
+                out.flush()
+            bar.update(len(piece))
     return total is None or part.stat().st_size >= total
 
 
@@ -207,7 +207,8 @@ def _ask(url: str, file: AssetFile, part: Path, have: int) -> Span:
         headers["Range"] = f"bytes={have}-"
     if have and held:
         headers["If-Range"] = held.validator
-    answer = urllib.request.build_opener(SafeRedirects).open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    asked = urllib.request.Request(url, headers=headers)  # noqa: S310 - http(s), checked by the caller
+    answer = urllib.request.build_opener(SafeRedirects).open(asked, timeout=TIMEOUT)
     start = have if answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-") else 0
     if answer.status == 206 and (not start or _another(held, _version(answer, start))):
         answer.close()
@@ -233,7 +234,7 @@ def _another(held: Version | None, now: Version) -> bool:
     """Whether an answer is of another version than the bytes that are here, for servers that take no notice of If-Range."""
     if held is None:
         return False
-    return (now.validator or held.validator) != held.validator or None not in (held.total, now.total) and held.total != now.total
+    return (now.validator or held.validator) != held.validator or (None not in (held.total, now.total) and held.total != now.total)
 
 
 def _begin(part: Path, url: str, version: Version) -> None:

@@ -183,7 +183,9 @@ def test_coco_says_what_it_lacks(tmp_path: Path) -> None:
     suite = registry.load("suites", "coco-fid")
     with pytest.raises(NotHere, match="harope-bench fetch coco-captions"):
         suite.requests([0])
-    with pytest.raises(NotHere, match="harope-bench reference VAL2014 .*--judge inception-2015-clean --crop 512"):
+    with pytest.raises(
+        NotHere, match="harope-bench reference VAL2014 .*/coco-val2014-512-inception-2015-clean.npz --judge inception-2015-clean --crop 512"
+    ):
         suite.reference("inception-2015-clean")
     (tmp_path / "bad.zip").write_bytes(b"PK")
     with pytest.raises(StorageError, match="is not COCO's annotations"):

@@ -66,7 +66,9 @@ def stored(recorded: str) -> Path:
     if not recorded.startswith(FILE) or not sha256.isalnum() or not path.is_file():
         raise OptionError(f"labels {recorded[:20]}... are not here; give --labels the file that they were read from")
     if (now := sha256_file(path)) != sha256:
-        raise OptionError(f"{path} has sha256 {now[:12]}..., its name says {sha256[:12]}...; give --labels the file that they were read from")
+        raise OptionError(
+            f"{path} has sha256 {now[:12]}..., its name says {sha256[:12]}...; give --labels the file that they were read from"
+        )
     return path
 
 
