@@ -11,8 +11,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from harope_bench import registry
+from harope_bench.adm import members, shape_of
 from harope_bench.device import require
-from harope_bench.errors import OptionError, PlanMismatch, TooManyImages
+from harope_bench.errors import OptionError, PlanMismatch, SampleError, TooManyImages
 from harope_bench.observe import observe
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Result
@@ -78,7 +79,7 @@ def evaluate(target: Path, out: Path, asked: Asked, evaluators: Sequence[str] | 
         raise OptionError(
             f"{out} was asked for {more:,} samples, --count {count:,} would score a part; leave --count out or give another --out"
         )
-    told = protocol(samples, plugin, asked.suite)
+    told = (*protocol(samples, plugin, asked.suite), *sized(samples, plugin, asked.suite, asked.reference))
     return [_score(samples, chosen, out, asked, told) for chosen in ways]
 
 
@@ -103,6 +104,25 @@ def protocol(samples: SampleSet, suite: Any, name: str) -> tuple[str, ...]:
             f"--count {suite.count} --subset 0 a random choice"
         )
     return (f"images: {found:,}, the protocol of {name} asks for {suite.count:,}; FID rises as images get fewer",)
+
+
+def sized(samples: SampleSet, suite: Any, name: str, reference: Path | None = None) -> tuple[str, ...]:
+    """What a result must say of the images' size where it is neither the suite's nor, unless the protocol is exact, the plan's.
+
+    Raises:
+        SampleError: the protocol is exact, no plan asked for that size, and no `reference` is given that holds images of it.
+    """
+    (height, width, _), side = samples.shape, suite.resolution
+    planned = samples.plan is not None and height == width == samples.plan.settings.resolution
+    exact = getattr(suite, "exact", False)
+    if height == width == side or (planned and not exact):
+        return ()
+    if exact and not planned and not (reference and "arr_0" in members(reference) and shape_of(reference, True)[1:] == samples.shape):
+        raise SampleError(
+            f"{samples.path} holds images of {width}x{height}, {name} is scored at {side}x{side}; give the suite of that size, "
+            "or a --reference with images of it"
+        )
+    return (f"images: {width}x{height}, the protocol of {name} is for {side}x{side}",)
 
 
 def way(suite: Any, name: str, asked: Asked) -> Way:

@@ -9,7 +9,8 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -19,7 +20,7 @@ from harope_bench.errors import FetchError
 from harope_bench.fetched import AssetFile
 from harope_bench.store import disk, make_folder, sha256_file, write_text
 
-TRIES = 3  # connections that bring nothing new before the transfer is given up
+TRIES = 3  # connections before the transfer is given up
 TIMEOUT = 60  # seconds without a byte
 PIECE = 1 << 20
 
@@ -31,6 +32,25 @@ class Brought(NamedTuple):
     sha256: str
     kept: bool
     known: bool
+
+
+class Version(NamedTuple):
+    """Which version of a file a server sent: its strong ETag or else the date of its last change, and its whole length."""
+
+    validator: str
+    total: int | None
+
+
+class SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect to https, or to http where the way was http so far; FetchError for any other."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> urllib.request.Request | None:
+        """The request that goes on; see urllib."""
+        scheme = urlsplit(newurl).scheme
+        if scheme != "https" and (req.type, scheme) != ("http", "http"):
+            fp.close()
+            raise FetchError(f"{req.full_url} sends on to {newurl[:80]!r}, wanted https; bring the file yourself and give --from")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class Span(NamedTuple):
@@ -99,8 +119,19 @@ def _drop(part: Path) -> None:
 
 
 def _tag(part: Path) -> Path:
-    """Where the server's name for the version of a half-loaded file is kept."""
+    """Where it is kept which version, of which address, a half-loaded file is."""
     return part.with_suffix(".etag")
+
+
+def _tagged(part: Path, url: str) -> Version | None:
+    """The version of a half-loaded file, if it is from this address and was told."""
+    if not _tag(part).is_file():
+        return None
+    with disk(part):
+        lines = _tag(part).read_text(encoding="utf-8", errors="replace").splitlines()
+    if len(lines) != 3 or lines[0] != url:
+        return None
+    return Version(lines[1], int(lines[2]) if lines[2].isdecimal() else None)
 
 
 def _download(name: str, file: AssetFile, part: Path) -> None:
@@ -141,31 +172,73 @@ def _append(url: str, file: AssetFile, part: Path) -> bool:
     have = part.stat().st_size if part.is_file() else 0
     if file.bytes is not None and have >= file.bytes:
         return True
-    span = _ask(url, part, have)
+    span = _ask(url, file, part, have)
     total = span.total or file.bytes
-    with span.body, disk(part), part.open("r+b" if span.start else "wb") as out:
-        out.seek(span.start)
-        out.truncate()
-        with tqdm(total=total, initial=span.start, desc=file.name, unit="B", unit_scale=True, file=sys.stderr, disable=None) as bar:
-            while piece := span.body.read(PIECE):
+    bar = tqdm(total=total, initial=span.start, desc=file.name, unit="B", unit_scale=True, file=sys.stderr, disable=None)
+    with span.body, _opened(part, span.start) as out, bar:
+        while piece := span.body.read(PIECE):  # outside `disk`: a connection that breaks is tried again
+            with disk(part):
                 out.write(piece)
-                bar.update(len(piece))
+                out.flush()
+            bar.update(len(piece))
     return total is None or part.stat().st_size >= total
 
 
-def _ask(url: str, part: Path, have: int) -> Span:
-    """Opens the rest of the file where the server can go on and still has the same version, else the whole."""
-    tag = _tag(part).read_text() if have and _tag(part).is_file() else ""
+def _opened(part: Path, start: int) -> IO[bytes]:
+    """The half-loaded file, open to write from `start` on."""
+    with disk(part):
+        out = part.open("r+b" if start else "wb")
+        out.seek(start)
+        out.truncate()
+    return out
+
+
+def _ask(url: str, file: AssetFile, part: Path, have: int) -> Span:
+    """Opens the rest of the file where it can be told that it is of the same version, by the server or later by the hash; else the whole.
+
+    Raises:
+        HTTPException: another part, or a part of another version, came; what was there is then dropped.
+    """
+    held = _tagged(part, url) if have else None
+    if held is None and not (file.sha256 or file.sha256_prefix):
+        have = 0
     headers = {"User-Agent": "harope-bench", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    if tag:
-        headers["If-Range"] = tag
-    answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)  # noqa: S310 - http(s), checked above
-    length = answer.headers.get("Content-Length")
-    if (new := answer.headers.get("ETag", "")) and not new.startswith("W/"):
-        write_text(_tag(part), new)
+    if have and held:
+        headers["If-Range"] = held.validator
+    asked = urllib.request.Request(url, headers=headers)  # noqa: S310 - http(s), checked by the caller
+    answer = urllib.request.build_opener(SafeRedirects).open(asked, timeout=TIMEOUT)
     start = have if answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-") else 0
-    if answer.status == 206 and not start:
-        raise HTTPException("it sent another part of the file than was asked for")
-    return Span(answer, start, start + int(length) if length and length.isdecimal() else None)
+    if answer.status == 206 and (not start or _another(held, _version(answer, start))):
+        answer.close()
+        _drop(part)
+        raise HTTPException("it sent another part of the file than was asked for, or of another version")
+    version = _version(answer, start)
+    if not start:
+        _begin(part, url, version)
+    return Span(answer, start, version.total)
+
+
+def _version(answer: Any, start: int) -> Version:
+    """What an answer tells of the file's version; a weak ETag does not vouch for the bytes (RFC 9110, 13.1.5)."""
+    etag, length = answer.headers.get("ETag", ""), answer.headers.get("Content-Length") or ""
+    validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
+    told = answer.headers.get("Content-Range", "").rpartition("/")[2]
+    if told.isdecimal():
+        return Version(validator, int(told))
+    return Version(validator, start + int(length) if length.isdecimal() else None)
+
+
+def _another(held: Version | None, now: Version) -> bool:
+    """Whether an answer is of another version than the bytes that are here, for servers that take no notice of If-Range."""
+    if held is None:
+        return False
+    return (now.validator or held.validator) != held.validator or (None not in (held.total, now.total) and held.total != now.total)
+
+
+def _begin(part: Path, url: str, version: Version) -> None:
+    """Drops what is there and notes what comes, in this order, so that a kill never leaves a note beside other bytes."""
+    _drop(part)
+    if version.validator:
+        write_text(_tag(part), f"{url}\n{version.validator}\n{'' if version.total is None else version.total}\n")

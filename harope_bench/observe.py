@@ -101,12 +101,13 @@ def cut(samples: SampleSet, record: JudgeRecord) -> list[Shard]:
     """The set's shards, in order."""
     hashes = dict(zip(samples.indices, samples.hashes, strict=True))
     parts = [samples.indices[i : i + SHARD] for i in range(0, len(samples.indices), SHARD)]
-    return [Shard(n, part, shard_key(record, [(i, hashes[i]) for i in part])) for n, part in enumerate(parts)]
+    return [Shard(n, part, shard_key(record, [(i, hashes[i]) for i in part], samples.crop)) for n, part in enumerate(parts)]
 
 
-def shard_key(record: JudgeRecord, images: Sequence[tuple[int, str]]) -> str:
-    """Hex digest of judge and images: a shard with another key is of other work and is made again."""
-    return hashlib.sha256(f"{record.to_json()}{images}".encode()).hexdigest()
+def shard_key(record: JudgeRecord, images: Sequence[tuple[int, str]], crop: int | None = None) -> str:
+    """Hex digest of judge, images, and the crop where there is one: a shard with another key is of other work and is made again."""
+    seen_as = "" if crop is None else f"crop {crop}"  # images are known by the bytes of their files, which are cropped later
+    return hashlib.sha256(f"{record.to_json()}{images}{seen_as}".encode()).hexdigest()
 
 
 def read_record(path: Path) -> dict[str, Any]:

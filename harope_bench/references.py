@@ -1,12 +1,12 @@
 """References: statistics of real images and the images themselves, opened, built, and seen once by each judge.
 
 Format: ADM's npz, openai/guided-diffusion:evaluations/evaluator.py; `mu`, `sigma` (pool_3), `mu_s`, `sigma_s` (sFID), and `arr_0`, the
-real images that precision and recall compare with. Files made here also say their judge.
+real images that precision and recall compare with. Files made here also say their judge, how many images the statistics are of, and
+what was odd about them.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +17,17 @@ from harope_bench import adm, registry
 from harope_bench.errors import OptionError, StorageError
 from harope_bench.metrics.moments import Moments
 from harope_bench.observe import Seen, observe
+from harope_bench.records import printable
 from harope_bench.samples import SampleSet, reference_images
-from harope_bench.store import home, load_arrays, sha256_file
+from harope_bench.store import disk, home, load_arrays, sha256_file
 
 IMAGES = 10_000  # in ADM's references
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 JUDGE, JUDGE_SHA256 = "judge", "judge_sha256"  # members that name who looked
-SMALL = ("mu", "sigma", "mu_s", "sigma_s", "features", JUDGE, JUDGE_SHA256)
+COUNT, TOLD = "images", "warnings"  # members: how many images the statistics are of, and what was odd about them
+NOTES = (JUDGE, JUDGE_SHA256, COUNT, TOLD)
+SMALL = ("mu", "sigma", "mu_s", "sigma_s", "features", *NOTES)
+MOST, LONGEST = 20, 300  # warnings that are read from a file, and characters of each
 
 
 class Opened(NamedTuple):
@@ -33,6 +37,13 @@ class Opened(NamedTuple):
     sha256: str
     arrays: Mapping[str, np.ndarray]
     warnings: tuple[str, ...] = ()
+
+
+class Origin(NamedTuple):
+    """What a reference says of the images behind its statistics: how many (None if it does not say), and what was odd about them."""
+
+    count: int | None
+    warnings: tuple[str, ...]
 
 
 class Looking(NamedTuple):
@@ -60,6 +71,7 @@ def open_reference(
     if found.judge_sha256 != registry.load("judges", judge).weights_sha256():
         raise OptionError(f"reference {found.name} was made with other weights of {judge}; build one, `harope-bench reference --help`")
     arrays = load_arrays(found.path, SMALL)
+    _maker(found.path, arrays, judge)  # judges share weights, so their hash does not tell whose statistics these are
     return Opened(found.name, found.sha256, *_with_images(found.path, found.sha256, arrays, judge, looking, shape))
 
 
@@ -91,14 +103,14 @@ def _with_images(
     path: Path, sha256: str, arrays: dict[str, np.ndarray], judge: str, looking: Looking, shape: tuple[int, ...] | None
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The arrays, with the features of the images in the file and, where it has no statistics, those of these images."""
-    found = {name: array for name, array in arrays.items() if name not in (JUDGE, JUDGE_SHA256)}
+    found = {name: array for name, array in arrays.items() if name not in NOTES}
+    warnings = tuple(f"reference: {line.removeprefix('images: ')}" for line in _origin(arrays).warnings)
     if "features" in found:
-        return found, ()
+        return found, warnings
     if "arr_0" not in adm.members(path):
-        return found, ("reference: statistics without images (arr_0), so no precision, recall or KID",)
+        return found, (*warnings, "reference: statistics without images (arr_0), so no precision, recall or KID")
     n, *size = adm.shape_of(path, reference=True)
     seen = seen_reference(path, sha256, judge, looking).observations.arrays
-    warnings: tuple[str, ...] = ()
     if shape is not None and tuple(size) != shape:
         warnings += (f"reference: its images are {size[1]}x{size[0]}, the samples {shape[1]}x{shape[0]}",)
     if "mu" not in found:
@@ -129,12 +141,44 @@ def build(samples: SampleSet, target: Path, judge: str, device: str = "cpu", ima
     Args:
         images: how many go into arr_0 (all if there are fewer), chosen by `seed`.
     """
-    work = target.with_name(f"{target.name}.observations")
+    work = target.with_name(f".{target.name}.observations")
     seen = observe(samples, judge, work, device, rescore=False)
     chosen = samples.chosen(images, seed) if images < len(samples.indices) else samples
     height, width, channels = samples.shape
-    note = {JUDGE: np.array(judge), JUDGE_SHA256: np.array(seen.judge.weights_sha256)}
+    found = statistics(seen.observations.arrays)
+    lines = [printable(line) for line in (*samples.warnings, *seen.warnings, *_singular(found, len(samples.indices)))]
+    note = {JUDGE: np.array(judge), JUDGE_SHA256: np.array(seen.judge.weights_sha256), COUNT: np.array(len(samples.indices))}
     batches = (batch.images for batch in chosen.batches(chosen.indices, 256))
-    adm.write(target, batches, (len(chosen.indices), height, width, channels), more={**statistics(seen.observations.arrays), **note})
-    shutil.rmtree(work)
+    more = {**found, **note, TOLD: np.array(lines, dtype=np.str_)}
+    adm.write(target, batches, (len(chosen.indices), height, width, channels), more=more)
+    _clear(work, list(seen.observations.arrays))
     return target
+
+
+def origin(path: Path) -> Origin:
+    """What a reference file says of the images behind its statistics; StorageError if it cannot be read."""
+    return _origin(load_arrays(path, (COUNT, TOLD)))
+
+
+def _origin(arrays: Mapping[str, np.ndarray]) -> Origin:
+    count, told = arrays.get(COUNT), arrays.get(TOLD)
+    lines = () if told is None or told.dtype.kind != "U" else tuple(printable(str(line))[:LONGEST] for line in told.ravel()[:MOST])
+    return Origin(int(count) if count is not None and count.dtype.kind in "iu" and count.size == 1 else None, lines)
+
+
+def _singular(found: Mapping[str, np.ndarray], images: int) -> tuple[str, ...]:
+    """A warning for each covariance that so few images leave singular."""
+    return tuple(
+        f"images: N <= D ({images:,} images, {len(found[mean]):,} dimensions of {mean}); the statistics lean on N"
+        for mean, _ in STATISTICS.values()
+        if mean in found and images <= len(found[mean])
+    )
+
+
+def _clear(work: Path, names: list[str]) -> None:
+    """Removes what `observe` made there, and the folder if it held nothing else."""
+    with disk(work):
+        for path in [*(work / f"{name}.npy" for name in names), *work.glob("[0-9][0-9][0-9][0-9][0-9].json")]:
+            path.unlink(missing_ok=True)
+        if not any(work.iterdir()):
+            work.rmdir()

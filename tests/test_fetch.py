@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
+import socket
+import struct
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +21,7 @@ from click.testing import CliRunner
 from harope_bench import fetch as fetching
 from harope_bench import fetched, registry
 from harope_bench.cli import main
-from harope_bench.errors import BenchError, FetchError, NotHere, UnknownName, WeightsError
+from harope_bench.errors import BenchError, FetchError, NotHere, StorageError, UnknownName, WeightsError
 from harope_bench.fetch import fetch
 from harope_bench.tomlfile import toml_text
 
@@ -24,10 +30,12 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
 class Site:
-    """A server that can break: `cut` closes after so many bytes, once; `ranges` off ignores Range; `status` answers with that."""
+    """A server that can break: `cut` closes after so many bytes, once, with `reset` by a reset; `ranges` off ignores Range; `careless`
+    ignores If-Range; `status` answers with that; `to` sends on to there; an empty `etag` is not sent, nor an empty `date`."""
 
     def __init__(self) -> None:
         self.body, self.cut, self.ranges, self.status, self.etag = BODY, None, True, 200, '"one"'
+        self.date, self.to, self.reset, self.careless = "", "", False, False
         self.asked: list[dict[str, str]] = []
         site = self
 
@@ -45,21 +53,35 @@ class Site:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.asked.append({k.lower(): v for k, v in request.headers.items()})
         start, given = 0, request.headers.get("Range")
-        same = request.headers.get("If-Range") in (None, self.etag)
+        same = request.headers.get("If-Range") in (None, self.etag or self.date) or self.careless
         if given and self.ranges and same:
             start = int(given.removeprefix("bytes=").removesuffix("-"))
+        if self.to:
+            request.send_response(302)
+            request.send_header("Location", self.to)
+            request.end_headers()
+            return
         if self.status != 200:
             request.send_error(self.status)
             return
         part = self.body[start:]
         request.send_response(206 if start else 200)
         request.send_header("Content-Length", str(len(part)))
-        request.send_header("ETag", self.etag)
+        for name, told in (("ETag", self.etag), ("Last-Modified", self.date)):
+            if told:
+                request.send_header(name, told)
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(self.body) - 1}/{len(self.body)}")
         request.end_headers()
         if self.cut is not None:
             part, self.cut = part[: self.cut], None
+            if self.reset:
+                request.wfile.write(part)
+                request.wfile.flush()
+                time.sleep(0.3)  # what was sent is read before the reset throws it away
+                request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                request.connection.close()
+                return
         request.wfile.write(part)
 
 
@@ -130,6 +152,98 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(site: Site, register: Any, 
         fetch("thing")
     site.body, site.etag = BODY, '"one"'
     assert fetch("thing")[0].path.read_bytes() == BODY
+
+
+def test_a_connection_that_is_reset_is_tried_again(site: Site, register: Any) -> None:
+    register(one_file(site))
+    site.cut, site.reset = 1_500_000, True
+    assert fetch("thing")[0].path.read_bytes() == BODY
+    assert len(site.asked) == 2 and site.asked[1]["if-range"] == '"one"'
+
+
+def test_a_full_disk_is_told_at_once(site: Site, register: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    register(one_file(site))
+    monkeypatch.setattr(fetching, "_opened", lambda part, start: Full())
+    with pytest.raises(StorageError, match="No space left.*free some space"):
+        fetch("thing")
+    assert len(site.asked) == 1
+
+
+OLD, NEW = "Sat, 01 Aug 2026 00:00:00 GMT", "Sun, 02 Aug 2026 00:00:00 GMT"
+
+
+def half_of_another(site: Site, monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
+    """Leaves 700,000 bytes of an older version, and the server with the one that is wanted, told of by these facts."""
+    monkeypatch.setattr(fetching, "TRIES", 1)
+    site.cut, site.body = 700_000, b"\1" * len(BODY)
+    with pytest.raises(FetchError, match="700,000 bytes are kept"):
+        fetch("thing")
+    site.body = BODY
+    for name, value in facts.items():
+        setattr(site, name, value)
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"one"'])
+def test_without_a_hash_or_a_version_it_begins_anew(site: Site, register: Any, monkeypatch: pytest.MonkeyPatch, etag: str) -> None:
+    """Two versions in one file would get a hash of their own, binding from then on."""
+    register({"name": "thing.bin", "urls": [site.url]})
+    site.etag = etag
+    half_of_another(site, monkeypatch)
+    assert fetch("thing")[0].path.read_bytes() == BODY
+    assert "range" not in site.asked[1]
+
+
+def test_the_date_of_the_last_change_stands_in_for_an_etag(site: Site, register: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    register({"name": "thing.bin", "urls": [site.url]})
+    site.etag, site.date = "", OLD
+    half_of_another(site, monkeypatch, date=NEW)
+    assert fetch("thing")[0].path.read_bytes() == BODY
+    assert (site.asked[1]["range"], site.asked[1]["if-range"]) == ("bytes=700000-", OLD)
+
+
+@pytest.mark.parametrize("facts", [{"etag": '"two"'}, {"body": BODY + b"more"}], ids=["etag", "length"])
+def test_a_server_that_ignores_if_range_is_found_out(
+    site: Site, register: Any, monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any]
+) -> None:
+    register({"name": "thing.bin", "urls": [site.url]})
+    half_of_another(site, monkeypatch, careless=True, **facts)
+    with pytest.raises(FetchError, match="another version, 0 bytes are kept"):
+        fetch("thing")
+    assert fetch("thing")[0].path.read_bytes() == site.body
+
+
+def test_a_half_of_another_address_is_not_gone_on_with(site: Site, register: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    register({"name": "thing.bin", "urls": [site.url]})
+    half_of_another(site, monkeypatch)
+    register({"name": "thing.bin", "urls": [site.url + "?mirror"]})
+    assert fetch("thing")[0].path.read_bytes() == BODY
+    assert "range" not in site.asked[1]
+
+
+@pytest.mark.parametrize("to", ["ftp://127.0.0.1:9/thing.bin", "/next"])
+def test_a_redirect_leads_to_the_web_alone(site: Site, register: Any, to: str) -> None:
+    register(one_file(site))
+    site.to = to
+    wanted = "sends on to 'ftp://.*wanted https" if to.startswith("ftp") else "302"  # a circle: urllib gives it up
+    with pytest.raises(FetchError, match=wanted):
+        fetch("thing")
+
+
+@pytest.mark.parametrize(("first", "then"), [("https", "https"), ("http", "http"), ("http", "https"), ("https", "http"), ("http", "ftp")])
+def test_a_redirect_never_leaves_https(first: str, then: str) -> None:
+    def on() -> urllib.request.Request | None:
+        asked = urllib.request.Request(f"{first}://a.test/x")
+        return fetching.SafeRedirects().redirect_request(asked, io.BytesIO(), 302, "Found", {}, f"{then}://b.test/y")
+
+    if then == "https" or first == then:
+        assert on().full_url == f"{then}://b.test/y"  # type: ignore[union-attr]
+        return
+    with pytest.raises(FetchError, match="wanted https; bring the file yourself"):
+        on()
 
 
 def test_a_server_without_ranges_sends_the_whole_again(site: Site, register: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from harope_bench.cli import main
 from harope_bench.errors import OptionError, SampleError, StorageError
 from harope_bench.evaluate import Asked, Scored, evaluate
 from harope_bench.judges._inception import OWN
+from harope_bench.observe import judge_record, shard_key
 from harope_bench.pixels import centre_crop, encode
-from harope_bench.references import Looking, build, open_reference
+from harope_bench.references import Looking, build, open_reference, origin
 from harope_bench.samples import cropped, open_samples
 from harope_bench.store import home, load_arrays, sha256_file
 from harope_bench.suites.digits import PLUGIN as DIGITS
@@ -68,10 +71,93 @@ def test_a_built_reference_is_adms_format_and_scores(real: Path, drawn: Path, tm
     assert held["arr_0"].shape == (50, 28, 28, 3) and held["arr_0"].dtype == np.uint8
     assert np.allclose(held["mu"], seen["features"].mean(0), rtol=1e-6)
     assert np.allclose(held["sigma_s"], np.cov(seen["spatial"].astype(np.float64), rowvar=False), rtol=1e-9, atol=1e-12)
-    assert not (tmp_path / "real.npz.observations").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn", "real", "real.npz"]
     result = score(drawn, tmp_path / "out", reference=path)
     assert all(m.value is not None for m in result.result.measurements)
     assert not [w for w in result.result.warnings if w.startswith("reference")]
+
+
+def test_a_reference_says_what_was_odd_about_its_images(drawn: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for i, image in enumerate(digits("train", 30)):
+        Image.fromarray(image[..., 0]).save(folder / f"{i:02d}.jpg", quality=20)
+    path = tmp_path / "few.npz"
+    told = run("reference", folder, path, "--judge", JUDGE, "--crop", 28)
+    with pytest.raises(SampleError, match="carries mu"):
+        adm.shape_of(path)
+    wanted = ("30 of 30 images are of a lossy format", "centre-cropped to 28x28", "30 of 30 are grey", "N <= D (30 images, ")
+    assert origin(path).count == 30
+    assert all(words in told for words in wanted)
+    warnings = [w for w in score(drawn, tmp_path / "out", reference=path).result.warnings if w.startswith("reference: ")]
+    assert all(any(words in w for w in warnings) for words in wanted)
+
+
+def test_words_in_a_foreign_reference_are_cut_and_cleaned(real: Path, tmp_path: Path) -> None:
+    arrays = load_arrays(build(open_samples(real), tmp_path / "real.npz", JUDGE))
+    np.savez(tmp_path / "a.npz", **{**arrays, "warnings": np.array(["\x1b[31m" + "x" * 9999] * 99), "images": np.zeros(3)})
+    found = origin(tmp_path / "a.npz")
+    assert found.count is None and len(found.warnings) == 20
+    assert all(len(line) == 300 and "\x1b" not in line for line in found.warnings)
+
+
+def test_a_build_goes_on_only_with_the_same_crop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between looking and writing: what was seen through one crop is not taken for another's."""
+    samples = open_samples(folder_of(tmp_path / "large", digits("train", 20).repeat(3, 1).repeat(3, 2)))
+    target, whole = tmp_path / "x.npz", build(cropped(samples, 56), tmp_path / "whole.npz", JUDGE)
+    with monkeypatch.context() as killed:
+        killed.setattr(adm, "write", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            build(cropped(samples, 28), target, JUDGE)
+    assert (tmp_path / ".x.npz.observations").is_dir()
+    assert build(cropped(samples, 56), target, JUDGE).read_bytes() == whole.read_bytes()
+
+
+def test_the_key_of_a_shard_knows_the_crop_and_is_what_it_was_without_one() -> None:
+    record, images = judge_record(JUDGE), [(0, "a")]
+    plain = hashlib.sha256(f"{record.to_json()}{images}".encode()).hexdigest()
+    assert shard_key(record, images) == plain
+    assert len({plain, shard_key(record, images, 28), shard_key(record, images, 56)}) == 3
+
+
+def test_a_build_removes_nothing_but_what_it_made(real: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / "real.npz.observations", tmp_path / ".real.npz.observations"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "mine.txt").write_text("mine")
+    build(open_samples(real), tmp_path / "real.npz", JUDGE)
+    assert [[p.name for p in folder.iterdir()] for folder in folders] == [["mine.txt"], ["mine.txt"]]
+
+
+@pytest.fixture
+def bare(real: Path, tmp_path: Path) -> Path:
+    """Statistics alone, which do not tell the size of their images."""
+    arrays = load_arrays(build(open_samples(real), tmp_path / "real.npz", JUDGE))
+    np.savez(tmp_path / "bare.npz", mu=arrays["mu"], sigma=arrays["sigma"])
+    return tmp_path / "bare.npz"
+
+
+def test_images_of_another_size_than_the_suites(bare: Path, drawn: Path, tmp_path: Path) -> None:
+    asked = Asked("imagenet-128", reference=bare, judge=JUDGE)
+    with pytest.raises(SampleError, match="images of 28x28, imagenet-128 is scored at 128x128; give the suite of that size"):
+        evaluate(drawn, tmp_path / "out", asked)
+    (told,) = evaluate(drawn, tmp_path / "own", replace(asked, reference=tmp_path / "real.npz"))
+    assert "images: 28x28, the protocol of imagenet-128 is for 128x128" in told.result.warnings
+    large = folder_of(tmp_path / "large", digits("held-out", 10).repeat(2, 1).repeat(2, 2))
+    assert "images: 56x56, the protocol of digits is for 28x28" in score(large, tmp_path / "56", reference=bare).result.warnings
+
+
+def test_a_suites_reference_made_by_another_judge_is_refused(own: Path, tmp_path: Path) -> None:
+    """The two share their weights, so that only the name tells them apart."""
+    suite = registry.load("suites", "coco-fid")
+    path = home() / "references" / "coco-val2014-512-inception-2015-clean.npz"
+    path.parent.mkdir(parents=True)
+    arrays = {"mu": np.zeros(2048), "sigma": np.eye(2048), "judge_sha256": np.array(sha256_file(own))}
+    np.savez(path, **arrays, judge=np.array("inception-2015"))
+    with pytest.raises(OptionError, match="was made by inception-2015 .* not by inception-2015-clean"):
+        open_reference(suite, "inception-2015-clean", None)
+    np.savez(path, **arrays, judge=np.array("inception-2015-clean"))
+    assert open_reference(suite, "inception-2015-clean", None).name == path.name
 
 
 def test_equal_images_give_equal_references(real: Path, tmp_path: Path) -> None:
@@ -245,7 +331,7 @@ def run(*words: object) -> str:
 def test_imagenet_from_folder_to_result_with_other_weights(own: Path, tmp_path: Path) -> None:
     """The whole path of the real thing but for its weights: reference, both resizes, four profiles; never called official."""
     rng = np.random.default_rng(0)
-    real, drawn = (rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8).repeat(4, 1).repeat(4, 2) for _ in range(2))
+    real, drawn = (rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2) for _ in range(2))
     folder_of(tmp_path / "real", real)
     folder_of(tmp_path / "drawn", drawn)
     for judge in ("inception-2015", "inception-2015-clean"):

@@ -70,6 +70,17 @@ def test_a_bad_label_file_is_refused(tmp_path: Path, text: str, said: str) -> No
         ImageNet(256).policy(str(tmp_path / "l.txt"))
 
 
+def test_an_altered_label_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_text("3\n1\n4\n")
+    recorded = ImageNet(256).policy(str(tmp_path / "l.txt"))
+    _labels.stored(recorded).write_text("3\n1\n5\n")
+    for use in (lambda: labels_of(recorded, 3), lambda: ImageNet(256).policy(recorded)):
+        with pytest.raises(OptionError, match="its name says"):
+            use()
+    ImageNet(256).policy(str(tmp_path / "l.txt"))
+    assert labels_of(recorded, 3) == [3, 1, 4]
+
+
 def test_an_unknown_policy_and_a_lost_file_are_named() -> None:
     with pytest.raises(OptionError, match="--labels sorted is no policy"):
         ImageNet(256).policy("sorted")
@@ -172,7 +183,9 @@ def test_coco_says_what_it_lacks(tmp_path: Path) -> None:
     suite = registry.load("suites", "coco-fid")
     with pytest.raises(NotHere, match="harope-bench fetch coco-captions"):
         suite.requests([0])
-    with pytest.raises(NotHere, match="harope-bench reference VAL2014 .*--judge inception-2015-clean --crop 512"):
+    with pytest.raises(
+        NotHere, match="harope-bench reference VAL2014 .*/coco-val2014-512-inception-2015-clean.npz --judge inception-2015-clean --crop 512"
+    ):
         suite.reference("inception-2015-clean")
     (tmp_path / "bad.zip").write_bytes(b"PK")
     with pytest.raises(StorageError, match="is not COCO's annotations"):

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from harope_bench.errors import OptionError
-from harope_bench.store import disk, home, sha256_bytes, write_bytes
+from harope_bench.store import disk, home, sha256_bytes, sha256_file, write_bytes
 
 POLICIES = ("uniform", "balanced")
 FILE = "file:"  # then the sha256 of the file's labels
@@ -60,11 +60,15 @@ def policy(asked: str, classes: int) -> str:
 
 
 def stored(recorded: str) -> Path:
-    """Where the labels of a recorded file lie; OptionError if they are not here."""
+    """Where the labels of a recorded file lie; OptionError if they are not here or were altered."""
     sha256 = recorded.removeprefix(FILE)
     path = home() / "labels" / f"{sha256}.txt"
     if not recorded.startswith(FILE) or not sha256.isalnum() or not path.is_file():
         raise OptionError(f"labels {recorded[:20]}... are not here; give --labels the file that they were read from")
+    if (now := sha256_file(path)) != sha256:
+        raise OptionError(
+            f"{path} has sha256 {now[:12]}..., its name says {sha256[:12]}...; give --labels the file that they were read from"
+        )
     return path
 
 

@@ -2,8 +2,8 @@
 
 The paper prints a COCO FID without saying how many images, which reference, which resolution or which program, so this protocol is
 ours and its numbers are not comparable with the paper's: 30,000 captions of val2014, one an image; images ordered by
-sha256("coco-fid/" + id), of each the caption with the lowest id; reference: all val2014 images, centre-cropped as ADM does to the
-resolution drawn; profile clean (clean-fid's resize).
+sha256("coco-fid/" + id), of each the caption with the lowest id; reference: all val2014 images, centre-cropped as ADM does to
+512 x 512, whatever side the samples have; profile clean (clean-fid's resize).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class CocoFid:
 
     def reference(self, judge: str) -> Reference:
         """The statistics of val2014 that the user builds once, for this judge."""
-        path = home() / "references" / f"coco-val2014-{judge}.npz"
+        path = home() / "references" / f"coco-val2014-{self.resolution}-{judge}.npz"
         if not path.is_file():
             raise NotHere(
                 f"the COCO reference of {judge} is not here; harope-bench reference VAL2014 {path} --judge {judge} --crop {self.resolution}"

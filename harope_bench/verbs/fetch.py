@@ -56,7 +56,7 @@ def reference(source: Path, target: Path, judge: str, images: int, seed: int, cr
     from harope_bench import registry
     from harope_bench.device import require
     from harope_bench.errors import OptionError
-    from harope_bench.references import build
+    from harope_bench.references import build, origin
     from harope_bench.samples import cropped, open_samples
 
     registry.find("judges", judge)
@@ -66,3 +66,5 @@ def reference(source: Path, target: Path, judge: str, images: int, seed: int, cr
     samples = open_samples(source)
     build(samples if crop is None else cropped(samples, crop), target, judge, device, images, seed)
     click.echo(f"{target}: statistics of {len(samples.indices):,} images as {judge} saw them; give it to `eval --reference`")
+    for line in origin(target).warnings:
+        click.echo(f"  {line}")
