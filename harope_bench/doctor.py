@@ -49,8 +49,8 @@ def examine(golden: bool = False, folder: Path | None = None, device: str = "cpu
         golden: also score OpenAI's public samples where they are here (`folder`, what fetch brought), which takes hours on a CPU.
     """
     areas = (_packages, _extras, _devices, _checkpoints, _judges, _references, _self_test, _home)
-    found = [finding for area in areas for finding in _safely(area)]
-    return [*found, *_safely(lambda: _golden(folder, device))] if golden else found
+    found = [finding for area in areas for finding in _safely(area.__name__.strip("_"), area)]
+    return [*found, *_safely("golden", lambda: _golden(folder, device))] if golden else found
 
 
 def _golden(folder: Path | None, device: str) -> list[Finding]:
@@ -58,12 +58,12 @@ def _golden(folder: Path | None, device: str) -> list[Finding]:
     return [Finding("golden", o.name, states[o.right], o.told, o.command) for o in selftest.golden(folder, device)]
 
 
-def _safely(area: Callable[[], list[Finding]]) -> list[Finding]:
+def _safely(name: str, area: Callable[[], list[Finding]]) -> list[Finding]:
     """What an area finds; a fault of the whole area, such as a name claimed twice, is a finding too."""
     try:
         return area()
     except BenchError as error:
-        return [Finding(area.__name__.strip("_<>"), "-", "broken", str(error), "")]
+        return [Finding(name, "-", "broken", str(error), "")]
 
 
 def _packages() -> list[Finding]:

@@ -17,11 +17,12 @@ from harope_bench.errors import OptionError, PlanMismatch, SampleError, TooManyI
 from harope_bench.observe import observe
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Result
-from harope_bench.references import Looking, open_reference
+from harope_bench.references import Looking, Opened, open_reference
 from harope_bench.samples import Run, SampleSet, open_samples
-from harope_bench.store import write_arrays, write_text
+from harope_bench.store import sha256_bytes, write_arrays, write_text
 
 RESULTS, OBSERVATIONS = "results", "observations"
+NO_SAMPLES = sha256_bytes(b"")  # of a result that looked at no image
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,13 @@ class Way(NamedTuple):
     suffix: str
 
 
+class Job(NamedTuple):
+    """A way to score, and the reference that it scores against."""
+
+    way: Way
+    reference: Opened
+
+
 def evaluate(target: Path, out: Path, asked: Asked, evaluators: Sequence[str] | None = None, count: int | None = None) -> list[Scored]:
     """Scores a sample set with each evaluator; results and observations go below `out`.
 
@@ -69,8 +77,19 @@ def evaluate(target: Path, out: Path, asked: Asked, evaluators: Sequence[str] | 
         PlanMismatch: `out` holds results of other images. OptionError: rules, a profile or a judge that are not there.
         TooManyImages: the suite is scored on fewer images than the target holds.
     """
-    plugin = registry.load("suites", asked.suite)
-    ways = [way(plugin, name, asked) for name in evaluators or plugin.evaluators]
+    return evaluate_each(target, out, (asked,), evaluators, count)
+
+
+def evaluate_each(
+    target: Path, out: Path, wanted: Sequence[Asked], evaluators: Sequence[str] | None = None, count: int | None = None
+) -> list[Scored]:
+    """`evaluate` in several profiles: each is known, has its reference and may be written before the first image is looked at.
+
+    Args:
+        wanted: not empty; they differ in their profile alone.
+    """
+    asked, plugin = wanted[0], registry.load("suites", wanted[0].suite)
+    ways = [way(plugin, name, each) for each in wanted for name in evaluators or plugin.evaluators]
     require(asked.device)
     samples = _chosen(target, asked, count)
     if samples.plan is not None and samples.plan.suite != asked.suite:
@@ -80,7 +99,12 @@ def evaluate(target: Path, out: Path, asked: Asked, evaluators: Sequence[str] | 
             f"{out} was asked for {more:,} samples, --count {count:,} would score a part; leave --count out or give another --out"
         )
     told = (*protocol(samples, plugin, asked.suite), *sized(samples, plugin, asked.suite, asked.reference))
-    return [_score(samples, chosen, out, asked, told) for chosen in ways]
+    jobs = [
+        Job(chosen, open_reference(plugin, chosen.judge, asked.reference, Looking(asked.device, asked.rescore), samples.shape))
+        for chosen in ways
+    ]
+    claim(out, samples)
+    return [_score(samples, job, out, asked, told) for job in jobs]
 
 
 def _chosen(target: Path, asked: Asked, count: int | None) -> SampleSet:
@@ -148,11 +172,8 @@ def way(suite: Any, name: str, asked: Asked) -> Way:
     return Way(name, evaluator, judge, suffix)
 
 
-def _score(samples: SampleSet, way: Way, out: Path, asked: Asked, told: tuple[str, ...]) -> Scored:
-    started = now()
-    suite, evaluator = registry.load("suites", asked.suite), way.evaluator
-    looking = Looking(asked.device, asked.rescore)
-    reference = open_reference(suite, way.judge, asked.reference, looking, samples.shape)
+def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[str, ...]) -> Scored:
+    started, (way, reference), evaluator = now(), job, job.way.evaluator
     path = out / RESULTS / f"{way.name}{way.suffix}{variant(asked, reference.sha256)}.json"
     facts = {
         "evaluator": way.name,
@@ -163,7 +184,6 @@ def _score(samples: SampleSet, way: Way, out: Path, asked: Asked, told: tuple[st
         "reference_sha256": reference.sha256,
         "target": samples.name,
     }
-    claim(path, samples, facts)
     seen = observe(samples, way.judge, out / OBSERVATIONS / way.judge, asked.device, asked.rescore)
     facts["judge"] = seen.judge
     if not asked.rescore and (kept := standing(path, facts)) is not None:
@@ -193,13 +213,15 @@ def variant(asked: Asked, reference_sha256: str) -> str:
     return rules if asked.reference is None else f"{rules}_ref-{reference_sha256[:8]}"
 
 
-def claim(path: Path, samples: SampleSet, facts: dict[str, Any]) -> None:
-    """PlanMismatch if a result of other images lies where this one would go; a run that grew is the same work."""
-    found = read_result(path) if path.is_file() else None
-    if found is None or found.samples_sha256 == facts["samples_sha256"]:
-        return
-    if samples.plan is None or found.plan_digest != samples.plan.digest:
-        raise PlanMismatch(f"{path} is of other images ({found.target}), asked for {samples.name}; choose another --out")
+def claim(out: Path, samples: SampleSet) -> None:
+    """PlanMismatch if `out` holds any result of other images, whose observations would be lost; a run that grew is the same work."""
+    digest = set_digest(samples)
+    for path in sorted((out / RESULTS).glob("*.json")):
+        found = read_result(path)
+        if found is None or found.samples_sha256 in (digest, NO_SAMPLES):
+            continue
+        if samples.plan is None or found.plan_digest != samples.plan.digest:
+            raise PlanMismatch(f"{path} is of other images ({found.target}), asked for {samples.name}; choose another --out")
 
 
 def set_digest(samples: SampleSet) -> str:

@@ -26,12 +26,14 @@ def encode(image: np.ndarray) -> bytes:
 
 
 def decode(data: bytes, what: str) -> Decoded:
-    """Image (H, W, 3) uint8 from file bytes; SampleError names `what` if they are damaged, or carry alpha, CMYK or 16 bits."""
+    """Image (H, W, 3) uint8 from file bytes; SampleError names `what` if they are damaged, or carry alpha, CMYK, 16 bits or frames."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             mode = image.mode + " with transparency" * ("transparency" in image.info) + ", 16 bits" * _deep(data)
             if mode not in ("RGB", "L", "P", "1"):
                 raise SampleError(f"{what} has mode {mode}, wanted RGB of 8 bits; convert it first, alpha and CMYK are not guessed")
+            if (frames := getattr(image, "n_frames", 1)) > 1:
+                raise SampleError(f"{what} has {frames} frames, wanted one picture; save the frame that is meant")
             return Decoded(np.asarray(image.convert("RGB")), mode)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SampleError(f"{what} is not a readable image ({error}); draw or copy it again") from error

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from harope_bench import adm
 from harope_bench.errors import PlanMismatch, SampleError, TooFewImages
+from harope_bench.folders import SUFFIXES, listing
 from harope_bench.pixels import Decoded, centre_crop, decode, encode
 from harope_bench.records import Plan, Request, SampleRecord, fault
 from harope_bench.store import append_line, disk, make_folder, mend_lines, read_lines, sha256_bytes, write_bytes, write_text, writing
@@ -23,8 +24,6 @@ from harope_bench.store import append_line, disk, make_folder, mend_lines, read_
 PLAN, RECORDS, REQUESTS, IMAGES, LOCK = "plan.json", "samples.jsonl", "requests.jsonl", "images", ".lock"
 MOST = 100_000_000  # indices one request may name
 STALE = 3600  # seconds after which a half-written image is one that a kill left
-SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
-LOSSY = (".jpg", ".jpeg", ".webp")
 
 
 class Batch(NamedTuple):
@@ -264,6 +263,8 @@ def sweep(folder: Path) -> None:
 def open_samples(path: Path, count: int | None = None) -> SampleSet:
     """A run folder, a folder of images, or an ADM .npz; with `count`, its first so many samples.
 
+    A folder's images count by name, by number where every name is one (9.png before 10.png).
+
     Raises:
         SampleError: nothing there, no images, or a run that is not finished.
     """
@@ -335,11 +336,9 @@ def inside(folder: Path, name: str, index: int) -> Path:
 
 
 def _folder_set(folder: Path) -> SampleSet:
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    found, warnings = listing(folder)
     if not found:
         raise SampleError(f"{folder} holds no images ({', '.join(SUFFIXES)}) and no {PLAN}; give a run or image folder")
-    lossy = sum(p.suffix.lower() in LOSSY for p in found)
-    warnings = (f"{lossy:,} of {len(found):,} images are of a lossy format, which moves FID",) if lossy else ()
     return SampleSet(folder.name, folder, None, len(found), {}, list(range(len(found))), dict(enumerate(found)), {}, {}, warnings)
 
 

@@ -191,6 +191,16 @@ def test_a_folder_of_results_belongs_to_its_images(run: Path, tmp_path: Path) ->
     assert grown.result.measured("fid").name == "fid-60"  # type: ignore[union-attr]
 
 
+def test_another_profile_of_other_images_does_not_take_the_observations(run: Path, tmp_path: Path) -> None:
+    for name, count in (("a", 50), ("b", 40)):
+        to_png(open_samples(run, count), tmp_path / name)
+    (first,) = score(tmp_path / "a", tmp_path / "out")
+    kept = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    with pytest.raises(PlanMismatch, match="is of other images"):
+        score(tmp_path / "b", tmp_path / "out", profile="adm")  # a result file of its own, the same observations
+    assert first.path in kept and {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == kept
+
+
 def test_another_reference_does_not_replace_the_suites_own_result(run: Path, tmp_path: Path) -> None:
     (own,) = score(run, run)
     np.savez(tmp_path / "mine.npz", mu=np.zeros(64), sigma=np.eye(64))

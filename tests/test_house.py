@@ -30,7 +30,7 @@ PACKAGE = "harope_bench"
 LAYERS: list[set[str]] = [
     {"errors", "tomlfile"},
     {"records", "store", "device"},
-    {"registry", "provenance", "adm", "pixels", "rows", "metrics", "statistics", "adapters"},
+    {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters"},
     {"samples", "intervals", "catalogue", "contamination", "charts", "fetched"},
     {"encodings", "pairing"},
     {"samplers", "suites", "judges", "evaluators"},
@@ -57,7 +57,7 @@ THINGS = {"encodings", "backbones", "samplers", "suites", "judges", "evaluators"
 CONDUCTORS = {"generate", "observe", "references", "evaluate", "classify", "verify", "reproduce", "catalogue"}
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
-    "errors", "tomlfile", "records", "registry", "adm", "pixels", "rows", "metrics", "samples", "statistics", "evaluators",
+    "errors", "tomlfile", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",
     "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters", "fetched", "fetch",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {

@@ -136,6 +136,7 @@ def test_a_fold_that_errs_is_seen_and_the_plain_network_used(own: Path, images: 
         return quick
 
     monkeypatch.setattr(_inception, "folded", wrong)
+    _inception.opened.cache_clear()
     opened = registry.load("judges", "inception-2015").open("cpu")
     seen = opened.observe(images)
     assert len(opened.notes) == 1 and "the plain one was used" in opened.notes[0]

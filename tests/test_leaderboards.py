@@ -16,7 +16,7 @@ import fake_runs as fake
 import numpy as np
 import pytest
 
-from harope_bench import registry
+from harope_bench import fetched, registry
 from harope_bench.errors import BenchError, StorageError, UnknownName
 from harope_bench.leaderboards.board import build, collect, comparisons, load_table
 from harope_bench.leaderboards.layout import check_table, decimals_of, half_unit, published_flags, value_of
@@ -47,7 +47,10 @@ def transcript() -> dict[str, Any]:
 def paper_result(encoding: str, value: float, n: int = 50_000, se: float = 0.05, suite: str = "imagenet-256", **facts: Any) -> Any:
     """A paper-scale FID of that encoding."""
     who = fake.checkpoint(f"b2-{encoding}", encoding, **{**DIT_B, **facts})
-    return fake.result(fake.plan(who, suite, resolution=256, sampler="ddpm", steps=250), [fake.measurement("fid", value, se, n)])
+    plan = fake.plan(who, suite, resolution=256, sampler="ddpm", steps=250)
+    asset = f"{suite}-reference"
+    reference = fetched.asset(asset).title if asset in registry.entries("assets") else suite
+    return fake.result(plan, [fake.measurement("fid", value, se, n)], reference=reference)
 
 
 # ------------------------------------------------------------------------------------- the paper's tables
@@ -73,6 +76,7 @@ def test_table_is_the_transcription_string_for_string(number: str) -> None:
         encoding, options = READ_AS.get(other.get("pe"), (other.get("pe"), {}))
         assert (column.encoding, column.options.items() >= options.items()) == (encoding, True)
     in_words = {"samples"} if number == "1" else set()  # the transcription has Table 1's number of images in its dataset
+    in_words |= {"profile"} if number in ("2", "6", "8") else set()  # our name of the evaluator that it states
     assert {k: str(v) for k, v in table.protocol.items() if k not in in_words} == {
         k: "not stated" if v is None else str(v) for k, v in wanted["protocol"].items()
     }
@@ -217,7 +221,7 @@ def test_a_micro_run_finds_its_row_by_checkpoint_name(tmp_path: Path) -> None:
     assert {key for key, cell in board.cells.items() if cell.status == "measured"} == {("harope", c.key) for c in board.table.columns}
     assert board.cells["axial", "fid"].status == "not run"
     assert board.measured_heads["fid"] == "FID-500"
-    assert board.measured_title == "measured (micro, digits, 500 images)"
+    assert board.measured_title == "measured (micro, digits, 500 images, profile adm)"
 
 
 def test_another_suite_or_a_run_without_a_plan_finds_no_row(tmp_path: Path) -> None:
@@ -322,6 +326,32 @@ def test_verdict_against_a_printed_number(tmp_path: Path, value: float, se: floa
     cell = build(load_table("2"), collect(tmp_path)).cells["harope", "fid"]
     assert (cell.verdict or "").startswith(verdict)
     assert cell.half_unit == "0.005"
+
+
+@pytest.mark.parametrize(
+    ("facts", "verdict"),
+    [
+        ({}, "better"),
+        ({"profile": "clean"}, "not comparable (profile clean, the paper's is adm)"),
+        ({"reference": "digits"}, "not comparable (reference digits, not the one that is published)"),
+    ],
+)
+def test_other_formulas_or_another_reference_are_not_compared_with_the_paper(tmp_path: Path, facts: dict[str, str], verdict: str) -> None:
+    made = paper_result("harope", 8.60).model_copy(update=facts)
+    fake.write_result(tmp_path, made)
+    shown = build(load_table("2"), collect(tmp_path))
+    cell = shown.cells["harope", "fid"]
+    assert (cell.verdict or "").startswith(verdict)
+    assert cell.source is not None and (cell.source.profile, cell.source.reference) == (made.profile, made.reference)
+    assert f"profile {made.profile}" in shown.measured_title
+    assert any(made.reference in note.text for note in shown.notes)
+
+
+def test_of_equals_a_column_takes_the_papers_profile(tmp_path: Path) -> None:
+    for place, profile in (("a", "clean"), ("b", "adm")):  # the first path would win a tie
+        fake.write_result(tmp_path / place, paper_result("harope", 9.0).model_copy(update={"profile": profile}))
+    cell = build(load_table("2"), collect(tmp_path)).cells["harope", "fid"]
+    assert cell.source is not None and cell.source.profile == "adm"
 
 
 def test_only_a_resolved_best_stands_alone(tmp_path: Path) -> None:

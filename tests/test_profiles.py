@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
 from cleanfid.fid import frechet_distance, kernel_distance
+from click.testing import CliRunner
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from harope_bench import pairing, testing
-from harope_bench.errors import OptionError
-from harope_bench.evaluate import Asked, evaluate
+from harope_bench.cli import main
+from harope_bench.errors import OptionError, StorageError
+from harope_bench.evaluate import Asked, evaluate, evaluate_each
 from harope_bench.evaluators import fidelity
 from harope_bench.evaluators.base import Observations, Score
 from harope_bench.evaluators.fidelity import PLUGIN, PROFILES
 from harope_bench.generate import generate, make_plan
 from harope_bench.leaderboards import board, matching
 from harope_bench.metrics.moments import Moments
+from harope_bench.references import open_reference
 from harope_bench.verify import verify
 
 N, M, WIDTH = 1300, 1100, 24
@@ -151,6 +155,45 @@ def test_profiles_have_files_of_their_own_and_verify_knows_them(run: Path) -> No
         assert scored.result.profile == (profile or "adm-exact")
     assert names == ["fidelity.json", "fidelity_adm.json", "fidelity_torch-fidelity.json"]
     assert verify(run, 0).wrong == []
+
+
+@pytest.mark.parametrize(
+    ("profiles", "complaint"),
+    [
+        ("adm,mar", "not mar; choose one of these"),
+        ("adm,clean", "profile clean needs a judge of its own"),
+        ("adm,", "has an empty name"),
+        ("", "has an empty name"),
+    ],
+)
+def test_every_profile_is_checked_before_the_first_is_scored(run: Path, profiles: str, complaint: str) -> None:
+    said = CliRunner().invoke(main, ["eval", str(run), "--profile", profiles])
+    assert said.exit_code != 0 and complaint in said.output
+    assert not (run / "observations").exists() and not (run / "results").exists()
+
+
+def test_a_reference_that_is_missing_is_found_before_anything_is_judged(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def second_is_missing(*given: Any) -> Any:
+        if opened:
+            raise StorageError("reference gone is not there; give it")
+        opened.append(given[1])
+        return open_reference(*given)
+
+    monkeypatch.setattr("harope_bench.evaluate.open_reference", second_is_missing)
+    with pytest.raises(StorageError, match="gone is not there"):
+        evaluate_each(run, run, [Asked("digits", profile=profile) for profile in ("adm", "adm-exact")])
+    assert opened and not (run / "observations").exists()
+
+
+def test_eval_takes_spaces_and_says_each_profile(run: Path) -> None:
+    said = CliRunner().invoke(main, ["eval", str(run), "--profile", "adm, adm-exact,adm"])
+    assert said.exit_code == 0, said.output
+    lines = [line for line in said.output.splitlines() if ".json: " in line]
+    assert [line.split(".json: ")[1] for line in lines] == [
+        f"fidelity@{PLUGIN.version}, profile {profile}, judge digits-net" for profile in ("adm", "adm-exact")
+    ]
 
 
 def test_numbers_of_two_profiles_never_meet(run: Path) -> None:

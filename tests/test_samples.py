@@ -308,6 +308,38 @@ def test_lossy_folder_is_warned_of(tmp_path: Path) -> None:
     assert "lossy" in open_samples(tmp_path).warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [
+        (["0", "1", "2", "9", "10", "11"], ["0", "1", "2", "9"]),
+        (["a0", "a1", "a10", "a9"], ["a0", "a1", "a10", "a9"]),  # not all numbers: by name
+        (["007", "7", "10"], ["007", "7", "10"]),
+    ],
+)
+def test_numbered_images_count_by_number(names: list[str], first: list[str], tmp_path: Path) -> None:
+    for name in reversed(names):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    samples = open_samples(tmp_path, len(first))
+    assert samples.files is not None and [samples.files[i].stem for i in samples.indices] == first
+
+
+def test_what_is_not_read_of_a_folder_is_told(folder: Path) -> None:
+    assert open_samples(folder).warnings == ()
+    (folder / ".hidden").write_text("")
+    (folder / "results").mkdir()  # what eval puts there itself
+    assert open_samples(folder).warnings == ()
+    (folder / "more").mkdir()
+    for name in ("a.tiff", "b.TIFF", "c.gif"):
+        (folder / name).write_bytes(b"")
+    assert open_samples(folder).warnings == ("images: 3 other files (.gif, .tiff) and 1 folder beside the images not read",)
+
+
+def test_moving_pictures_are_refused() -> None:
+    frames = [Image.new("RGB", (4, 4), (k, 0, 0)) for k in range(3)]
+    with pytest.raises(SampleError, match="x.png has 3 frames, wanted one picture"):
+        decode(saved(frames[0], save_all=True, append_images=frames[1:]), "x.png")
+
+
 def test_nothing_to_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="holds no images"):
         open_samples(tmp_path)

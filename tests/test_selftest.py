@@ -10,9 +10,11 @@ import pytest
 
 from harope_bench import adm, fetched, selftest
 from harope_bench.doctor import examine
+from harope_bench.errors import BenchError
 from harope_bench.evaluate import Asked, evaluate
 from harope_bench.judges.digits_net import DigitsNetJudge
 from harope_bench.metrics import frechet
+from harope_bench.metrics.inception_score import inception_score
 from harope_bench.metrics.moments import Gaussian
 from harope_bench.records import Result
 from harope_bench.references import build
@@ -37,6 +39,16 @@ def test_the_formulas_agree_with_slow_ones() -> None:
 def test_a_wrong_formula_is_found(name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, name, wrong)
     assert selftest.offline()
+
+
+def test_shares_without_float16_are_found() -> None:
+    """The check that ADM's rounding is there must not pass for a version without it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selftest, "half_balls", selftest.balls)
+        assert any("float16" in wrong for wrong in selftest.offline())
+    with pytest.MonkeyPatch.context() as patch:  # probabilities that are no probabilities
+        patch.setattr(selftest, "inception_score", lambda logits: inception_score(np.where(logits == logits.max(1)[:, None], 100.0, 0.0)))
+        assert any(wrong.startswith("is ") for wrong in selftest.offline())
 
 
 def test_doctor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +117,25 @@ def test_the_published_numbers_are_right_within_their_tolerances(
         monkeypatch.setattr(selftest, "GOLDEN", (selftest.GOLDEN[0]._replace(published=other),))
         (wrong,) = selftest.golden(folder)
         assert wrong.right is False and wrong.told.count("NOT") == 1 and f"{metric} " in wrong.told.split("(NOT")[0]
+
+
+def test_one_golden_set_that_cannot_be_scored_does_not_hide_the_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files are here, the network's weights are not; the second set's reference is damaged."""
+    for asset in ("golden-imagenet-128", "imagenet-128-reference"):
+        (folder / fetched.asset(asset).files[0].name).write_bytes(b"no archive")
+    monkeypatch.delenv("HAROPE_BENCH_INCEPTION", raising=False)
+    of_256, of_128 = (f for f in examine(golden=True, folder=folder) if f.area == "golden")
+    assert (of_256.name, of_256.state) == ("imagenet-256", "missing")
+    assert "skipped" in of_256.detail and "harope-bench fetch inception-2015" in of_256.fix
+    assert (of_128.name, of_128.state) == ("imagenet-128", "broken") and "no archive" not in of_128.fix
+
+
+def test_a_fault_of_a_whole_area_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def clash(*given: Any) -> Any:
+        raise BenchError("two things have one name; rename one")
+
+    monkeypatch.setattr("harope_bench.doctor._golden", clash)
+    assert [f.name for f in examine(golden=True) if f.area == "golden"] == ["-"]
 
 
 def test_a_judge_that_is_no_equivalent_proves_nothing(folder: Path, published: dict[str, float]) -> None:

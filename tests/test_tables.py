@@ -108,8 +108,8 @@ def test_side_by_side_says_what_is_what(tmp_path: Path) -> None:
     assert "measured (micro) FID-500" in text
     assert "13.20 ± 0.95" in text
     assert "not run" in text
-    assert "measured (micro, digits, 500 images); measured − published (not comparable: micro)" in text
-    assert r"\multicolumn{4}{c}{measured (micro, digits, 500 images)}" in render(board, "tex")
+    assert "measured (micro, digits, 500 images, profile adm); measured − published (not comparable: micro)" in text
+    assert r"\multicolumn{4}{c}{measured (micro, digits, 500 images, profile adm)}" in render(board, "tex")
 
 
 @pytest.mark.parametrize("number", NUMBERS)

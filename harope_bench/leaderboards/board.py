@@ -13,6 +13,7 @@ from harope_bench import statistics
 from harope_bench.leaderboards.comparisons import EVIDENCE, Comparison, comparisons, contrast
 from harope_bench.leaderboards.layout import PERCENT, Column, Flag, Row, Table, half_unit, load_table, value_of
 from harope_bench.leaderboards.matching import SCALES, Found, Picked, Picks, Scale, collect, footing, pick, unlike
+from harope_bench.leaderboards.terms import incomparable, named
 from harope_bench.store import sha256_bytes
 
 __all__ = ["EVIDENCE", "Board", "Cell", "Comparison", "Found", "Note", "build", "collect", "comparisons", "load_table"]
@@ -44,10 +45,12 @@ class Source:
     result_sha256: str
     plan_digest: str | None
     samples_sha256: str
+    reference: str
     reference_sha256: str
     judge: str
     judge_class: str
     evaluator: str
+    profile: str
 
 
 @dataclass(frozen=True)
@@ -224,10 +227,12 @@ def _source(picked: Picked) -> Source:
         sha256_bytes(result.to_json().encode()),
         result.plan_digest,
         result.samples_sha256,
+        result.reference,
         result.reference_sha256,
         f"{result.judge.name}@{result.judge.version} {result.judge.weights_sha256[:12]}",
         result.judge.judge_class,
         f"{result.evaluator}@{result.version}",
+        result.profile,
     )
 
 
@@ -243,7 +248,7 @@ def _against_paper(table: Table, column: Column, printed: str | None, picked: Pi
     delta = value - float(value_of(printed))
     if column.of == "network":
         return delta, _count_against_paper(picked, delta, printed)
-    if reason := _incomparable(table, column, picked):
+    if reason := incomparable(table, column, picked):
         return delta, f"not comparable ({reason})"
     if not picked.measurement.se:
         return delta, "not resolved (no standard error)"
@@ -264,20 +269,6 @@ def _above(table: Table, row: Row, column: Column, picked: Picked, base: Picked 
     if not column.percent or base is None or not base.measurement.value or picked.measurement.value is None:
         return None
     return math.floor((picked.measurement.value / base.measurement.value - 1) * 1000 + 1e-9) / 10
-
-
-def _incomparable(table: Table, column: Column, picked: Picked) -> str | None:
-    result = picked.found.result
-    if result.scale == "micro":
-        return "micro"
-    if result.judge.judge_class in ("substitute", "micro"):
-        return f"{result.judge.judge_class} judge"
-    images = column.n_images or table.protocol.get("samples")
-    if images is None:
-        return "the paper does not state how many images"
-    if picked.measurement.n_scored != images:
-        return f"{picked.measurement.n_scored:,} against {images:,} images"
-    return None
 
 
 def _remarks(table: Table, picks: Picks) -> dict[tuple[str, str], list[str]]:
@@ -363,6 +354,8 @@ def _general(table: Table, found: Sequence[Found], scale: Scale | None) -> list[
             "the matrices' products on queries and keys and their building; flags that name other numbers count added parameters times "
             "tokens."
         )
+    if references := named(table, pick(table, found, scale))[1]:
+        texts.append(f"Measured against {', '.join(references)}.")
     texts.append("Bold among measured numbers: the best of its block, and every number not shown to be worse than it (5%, Holm).")
     return texts
 
@@ -376,7 +369,7 @@ def _measured_title(table: Table, picks: Picks, scale: Scale | None) -> str:
     suites = sorted({picked.plan.suite for picked in drawn})
     counts = sorted({picked.measurement.n_scored for picked in drawn})
     images = f"{counts[0]:,} images" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images"
-    return f"measured ({scale}, {', '.join(suites)}, {images})"
+    return f"measured ({scale}, {', '.join(suites)}, {images}, {named(table, picks)[0]})"
 
 
 def _measured_head(column: Column, picked: list[Picked]) -> str:

@@ -79,21 +79,21 @@ Picks = dict[tuple[str, str], Picked]
 def pick(table: Table, found: Sequence[Found], scale: Scale) -> Picks:
     """For each (row, column) the fitting measurement over the most images; ties go to the lower seed, then path.
 
-    A column has numbers of one profile: of that which fills most of its rows.
+    A column has numbers of one profile: of that which fills most of its rows, of equals the one that the paper has.
     """
     picks: Picks = {}
     of_scale = [item for item in found if item.result.scale == scale]
     for column in table.columns:
         fitting = {row.id: list(_candidates(table, row, column, of_scale)) for row in table.rows}
-        profile = _profile(fitting.values())
+        profile = _profile(fitting.values(), table.protocol.get("profile"))
         for row_id, candidates in fitting.items():
             if same := [c for c in candidates if c[0].result.profile == profile]:
                 picks[row_id, column.key] = Picked(*min(same, key=_rank), others=len(candidates) - 1)
     return picks
 
 
-def _profile(rows: Iterable[Sequence[tuple[Found, Measurement]]]) -> str | None:
-    """The profile that most rows have a number of; of equals, that of the candidate which ranks first."""
+def _profile(rows: Iterable[Sequence[tuple[Found, Measurement]]], wanted: object) -> str | None:
+    """The profile that most rows have a number of; of equals the one that is `wanted`, else that of the candidate which ranks first."""
     first: dict[str, tuple[bool, int, int, str]] = {}
     filled: Counter[str] = Counter()
     for candidates in rows:
@@ -101,7 +101,7 @@ def _profile(rows: Iterable[Sequence[tuple[Found, Measurement]]]) -> str | None:
         for candidate in candidates:
             name, rank = candidate[0].result.profile, _rank(candidate)
             first[name] = min(first.get(name, rank), rank)
-    return min(filled, key=lambda name: (-filled[name], first[name]), default=None)
+    return min(filled, key=lambda name: (-filled[name], name != wanted, first[name]), default=None)
 
 
 def _candidates(table: Table, row: Row, column: Column, found: Sequence[Found]) -> Iterable[tuple[Found, Measurement]]:

@@ -96,7 +96,7 @@ def eval_(
         click.echo(as_json({"results": [{"path": str(s.path), "fresh": s.fresh, "result": dump(s.result)} for s in scored]}))
         return
     for s in scored:
-        click.echo(f"{s.path}{'' if s.fresh else ' (stood already, no work done)'}")
+        click.echo(f"{s.path}: {measure(s.result)}{'' if s.fresh else ' (stood already, no work done)'}")
         for line in spoken(s.result):
             click.echo("  " + line)
 
@@ -126,14 +126,26 @@ def named(target: str, wish: Wish, names: list[str] | None, out: Path | None, dr
 
 def seen(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
     """Images judged and scored, once for each profile."""
-    from harope_bench.evaluate import Asked, evaluate
+    from harope_bench.evaluate import Asked, evaluate_each
 
+    profiles = wanted_profiles(wish.profiles)
     place, folder, known = resolve(target, wish, out, drawing)
-    scored: list[Any] = []
-    for profile in wish.profiles.split(",") if wish.profiles else (None,):
-        asked = Asked(known, wish.reference, wish.rules, wish.rescore, drawing["device"], profile, wish.judge, wish.subset)
-        scored += evaluate(place, folder, asked, names, wish.count)
-    return scored
+    wanted = [
+        Asked(known, wish.reference, wish.rules, wish.rescore, drawing["device"], profile, wish.judge, wish.subset) for profile in profiles
+    ]
+    return evaluate_each(place, folder, wanted, names, wish.count)
+
+
+def wanted_profiles(text: str | None) -> list[str | None]:
+    """The profiles asked for, each once; None is the suite's own. OptionError for an empty name."""
+    from harope_bench.errors import OptionError
+
+    if text is None:
+        return [None]
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    if not all(names):
+        raise OptionError(f"--profile {text!r} has an empty name; write one or more, as adm,clean")
+    return [*names]
 
 
 def names_pictures(target: str) -> bool:
@@ -219,6 +231,11 @@ def weighed(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> Any:
     if plan is None:
         raise OptionError(f"{target} does not say which network drew it; give a checkpoint's name or a run folder")
     return weigh(plan, out or path, wish.count, wish.batch, wish.rescore)
+
+
+def measure(result: Any) -> str:
+    """Whose formulas and whose eyes a result has."""
+    return f"{result.evaluator}@{result.version}, profile {result.profile}, judge {result.judge.name}"
 
 
 def spoken(result: Any) -> list[str]:

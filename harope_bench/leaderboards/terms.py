@@ -1,0 +1,51 @@
+"""On what terms a measured number may stand beside a printed one: judge, profile, reference and number of images."""
+
+from __future__ import annotations
+
+from harope_bench import fetched, registry
+from harope_bench.leaderboards.layout import Column, Table
+from harope_bench.leaderboards.matching import Picked, Picks
+
+__all__ = ["incomparable", "named"]
+
+
+def incomparable(table: Table, column: Column, picked: Picked) -> str | None:
+    """Why a measured number says nothing of the paper's; None where it was made as the paper's was, as far as the paper says."""
+    result = picked.found.result
+    if result.scale == "micro":
+        return "micro"
+    if result.judge.judge_class in ("substitute", "micro"):
+        return f"{result.judge.judge_class} judge"
+    if differs := _other_measure(table, picked):
+        return differs
+    images = column.n_images or table.protocol.get("samples")
+    if images is None:
+        return "the paper does not state how many images"
+    if picked.measurement.n_scored != images:
+        return f"{picked.measurement.n_scored:,} against {images:,} images"
+    return None
+
+
+def _other_measure(table: Table, picked: Picked) -> str | None:
+    """Other formulas or another reference than the paper's program has; None where the table states no profile."""
+    result, profile = picked.found.result, table.protocol.get("profile")
+    if profile is None:
+        return None
+    if result.profile != profile:
+        return f"profile {result.profile}, the paper's is {profile}"
+    published = _published_reference(picked.plan.suite)
+    return f"reference {result.reference}, not the one that is published" if published not in (None, result.reference) else None
+
+
+def _published_reference(suite: str) -> str | None:
+    """The title of the reference that is published for a suite, None where there is none."""
+    asset = f"{suite}-reference"
+    return fetched.asset(asset).title if asset in registry.entries("assets") else None
+
+
+def named(table: Table, picks: Picks) -> tuple[str, list[str]]:
+    """Profiles of the measured numbers for a title, and their references, each named once."""
+    drawn = [picked.found.result for (_, key), picked in picks.items() if table.column(key).of == "images"]
+    profiles = sorted({result.profile for result in drawn})
+    references = sorted({f"{result.reference} ({result.reference_sha256[:12]})" for result in drawn})
+    return f"profile {' and '.join(profiles)}", references
