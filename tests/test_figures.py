@@ -161,6 +161,13 @@ def test_measuring_does_not_depend_on_the_tiles_other_rows(make_checkpoint: Call
     assert not np.allclose(last, first.pixels)
 
 
+def test_a_network_whose_way_is_not_watched_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["figure", "attention-distance", "digits-deit-harope", "--out", str(tmp_path / "d.svg")])
+    assert done.exit_code != 0
+    assert "digits-deit-harope is of deit; give a dit checkpoint" in done.output
+    assert len(done.output.strip().splitlines()) == 1
+
+
 def test_the_encoding_is_left_as_it_was(make_checkpoint: Callable[..., Any]) -> None:
     shape = encodings.Shape(16, 2, 8, 1)
     encoding = encodings.build(registry.load("encodings", "rope-axial"), shape, {})

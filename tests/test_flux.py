@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipe(base: Path) -> Any:
-    return BACKBONE.load(base, tiny.settings())
+    return BACKBONE.assembled(base, tiny.settings())
 
 
 def placed(base: Path, encoding: str = "harope", tokens: str = "all", **options: Any) -> pipelines.Positioned:
     """The base's transformer with that encoding."""
-    return BACKBONE.place(BACKBONE.load(base, tiny.settings()).transformer, encoding, options, tokens)
+    return BACKBONE.place(BACKBONE.assembled(base, tiny.settings()).transformer, encoding, options, tokens)
 
 
 # ------------------------------------------------------------------------------------- the right place
@@ -218,7 +219,7 @@ def opened(base: Path, manifest: Path, tokens: str = "all", **facts: Any) -> Any
 def test_an_adapter_folder_comes_back_as_it_was_saved(base: Path, tmp_path: Path) -> None:
     network, manifest = adapted(base, tmp_path / "a")
     inputs = BACKBONE.trial(network)
-    again = opened(base, manifest, fold=False).network
+    again = opened(base, manifest).network
     assert tiny.apart(tiny.outputs(again, inputs), tiny.outputs(network, inputs)) <= 2e-6  # other kernels run on mapped files
     facts = json.loads(manifest.read_text())
     assert facts["encoding"] == "harope"
@@ -321,10 +322,10 @@ def test_a_base_that_names_foreign_code_is_refused(base: Path, tmp_path: Path) -
     index = json.loads((base / "model_index.json").read_text())
     (tmp_path / "model_index.json").write_text(json.dumps({**index, "vae": ["my_code", "Vae"]}))
     with pytest.raises(WeightsError, match="my_code, which could run code"):
-        BACKBONE.load(tmp_path, tiny.settings())
+        BACKBONE.assembled(tmp_path, tiny.settings())
     (tmp_path / "model_index.json").write_text(json.dumps({**index, "_class_name": "StableDiffusion3Pipeline"}))
     with pytest.raises(WeightsError, match="holds a StableDiffusion3Pipeline, flux needs a FluxPipeline"):
-        BACKBONE.load(tmp_path, tiny.settings())
+        BACKBONE.assembled(tmp_path, tiny.settings())
     with pytest.raises(WeightsError, match="not in the local hub cache"):
         adapters.base_folder("nobody/no-such-model")
 
@@ -332,7 +333,7 @@ def test_a_base_that_names_foreign_code_is_refused(base: Path, tmp_path: Path) -
 def test_without_the_extra_its_install_is_named(monkeypatch: pytest.MonkeyPatch, base: Path) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(MissingExtra, match=r"pip install 'harope-bench\[t2i\]'"):
-        BACKBONE.load(base, tiny.settings())
+        BACKBONE.assembled(base, tiny.settings())
 
 
 # ------------------------------------------------------------------------------------- drawing
@@ -367,6 +368,54 @@ def test_register_and_generate_through_the_command_line(base: Path, tmp_path: Pa
     assert cli_run("verify", tmp_path / "r64", "--redraw", "1")
 
 
+def test_whether_it_folds_is_a_setting_of_the_plan(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harope_bench.generate import make_plan
+
+    tiny.register_prompts(monkeypatch)
+    _, manifest = adapted(base, tmp_path / "a")
+    register("folds", manifest, {"config": {"base": str(base)}})
+    for said, wanted in ((None, True), (True, True), (False, False)):
+        plan = make_plan("folds", "four-prompts", {"fold": said, "steps": 1})
+        assert plan.settings.fold is wanted
+        assert BACKBONE.open_folder(plan.checkpoint, manifest, plan.settings).network.ready is wanted
+    register("plain", base, {})
+    assert make_plan("plain", "four-prompts", {}).settings.fold is None
+
+
+def test_a_whole_networks_weights_are_registered(base: Path, tmp_path: Path) -> None:
+    from harope_bench.store import weights_bytes
+
+    path = tmp_path / "whole.safetensors"
+    path.write_bytes(weights_bytes(tiny.trained(placed(base)).state_dict(), {}))
+    register("whole", path, {"config": {"base": str(base)}})
+    found = checkpoint("whole")
+    assert (found.backbone, found.encoding, found.config) == ("flux", "harope", {"base": str(base)})
+
+
+def test_the_matrices_of_an_adapter_folder_are_drawn(base: Path, tmp_path: Path) -> None:
+    from harope_bench.looking import matrices
+
+    network, manifest = adapted(base, tmp_path / "a")
+    register("looked-into", manifest, {"config": {"base": str(base)}})
+    found = matrices.measure(checkpoint("looked-into"), "m", ((1.0, 0.0), (0.0, 1.0)), None)
+    assert [(one.layer, one.head) for one in found.maps] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    pair = network.encoding.matrices(1)
+    assert pair is not None
+    assert np.allclose(found.maps[2].shown, pair.q[0].detach(), atol=1e-5)
+
+
+def test_attention_distance_is_refused_before_anything_is_drawn(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harope_bench.errors import BenchError
+    from harope_bench.generate import make_plan
+    from harope_bench.looking import attention
+
+    tiny.register_prompts(monkeypatch)
+    register("not-watched", base, {})
+    monkeypatch.setattr(attention, "open_drawer", lambda *_: pytest.fail("the pipeline was opened"))
+    with pytest.raises(BenchError, match="not-watched is of flux; give a dit checkpoint"):
+        attention.measure(make_plan("not-watched", "four-prompts", {"steps": 1}), 1)
+
+
 def test_a_base_without_adapter_is_registered_as_it_is(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.register_prompts(monkeypatch)
     register("plain-flux", base, {})
@@ -397,6 +446,7 @@ def test_where_the_base_lies_does_not_change_a_plan(base: Path, tmp_path: Path, 
         ({"resolution": 72}, {}, "tokens of 16; --resolution 64 does"),
         ({"sampler": "ddpm"}, {}, "own flow scheduler"),
         ({"vae": "x"}, {}, "vae means nothing"),
+        ({"fold": True}, {}, "rope-axial with these options has no matrix that folds"),
         ({}, {"base": "/no/such/folder"}, "is no folder"),
         ({}, {"tokens": "some"}, "flux config tokens"),
         ({}, {"surprise": 1}, "surprise"),
@@ -445,13 +495,19 @@ def test_mu_is_extrapolated_as_the_library_does_or_clamped() -> None:
     assert last == {"extrapolate": (3.23, 0.484), "clamp": (1.15, 0.105)}
 
 
-def test_clamping_changes_large_images_alone(base: Path) -> None:
-    drawer = plain_drawer(base)
-    drawer.pipe.scheduler.register_to_config(max_image_seq_len=64, base_image_seq_len=16)
-    drawn = {}
+def test_clamping_changes_large_images_alone(base: Path, tmp_path: Path) -> None:
+    small = Path(shutil.copytree(base, tmp_path / "small"))
+    scheduler = small / "scheduler/scheduler_config.json"
+    scheduler.write_text(json.dumps({**json.loads(scheduler.read_text()), "max_image_seq_len": 64, "base_image_seq_len": 16}))
+    register("drawer", small, {})
+    found, drawn = checkpoint("drawer"), {}
     for side in (64, 256):
         for policy in ("extrapolate", "clamp"):
-            drawn[side, policy] = drawer.draw(REDS[:1], tiny.settings(resolution=side, mu_policy=policy)).images
+            settings = tiny.settings(resolution=side, mu_policy=policy)
+            drawer = BACKBONE.open_folder(found, Path(found.weights), settings)
+            opened_with = drawer.pipe.scheduler
+            drawn[side, policy] = drawer.draw(REDS[:1], settings).images
+            assert drawer.pipe.scheduler is opened_with  # drawing leaves the drawer as it was opened
     assert np.array_equal(drawn[64, "extrapolate"], drawn[64, "clamp"])
     assert not np.array_equal(drawn[256, "extrapolate"], drawn[256, "clamp"])
     assert drawer.pipe.scheduler.config.base_shift == 1.15

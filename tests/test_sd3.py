@@ -34,12 +34,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipe(base: Path) -> Any:
-    return BACKBONE.load(base, tiny.settings())
+    return BACKBONE.assembled(base, tiny.settings())
 
 
 def placed(base: Path, encoding: str = "harope", tokens: str = "all", **options: Any) -> pipelines.Positioned:
     """The base's transformer with that encoding."""
-    return BACKBONE.place(BACKBONE.load(base, tiny.settings()).transformer, encoding, options, tokens)
+    return BACKBONE.place(BACKBONE.assembled(base, tiny.settings()).transformer, encoding, options, tokens)
 
 
 def norms(base: Path, **options: Any) -> pipelines.Positioned:
@@ -222,9 +222,9 @@ def test_an_adapter_folder_draws_folded_as_unfolded(base: Path, tmp_path: Path, 
     lora.add(network, BACKBONE.targets)
     manifest = BACKBONE.save(tmp_path / "adapter", network, str(base))
     found = tiny.checkpoint("sd3", "harope", options=adapters.read(manifest).options, config={"base": str(base)})
-    folded = BACKBONE.open_folder(found, manifest, tiny.settings())
+    folded = BACKBONE.open_folder(found, manifest, tiny.settings(fold=True))
     assert type(folded.network.encoding).__name__ == "RopeAxial"
-    plain = BACKBONE.open_folder(found.model_copy(update={"config": {"base": str(base), "fold": False}}), manifest, tiny.settings())
+    plain = BACKBONE.open_folder(found, manifest, tiny.settings(fold=False))
     one, other = (drawer.draw(RED, tiny.settings()).images.astype(int) for drawer in (folded, plain))
     assert np.abs(one - other).max() <= 1
     register("my-sd3", manifest, {"config": {"base": str(base)}})

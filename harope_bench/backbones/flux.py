@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from harope_bench.backbones.pipelines import (
+    Config,
     PipelineBackbone,
     PipelineDrawer,
     Positioned,
@@ -26,7 +27,7 @@ from harope_bench.backbones.pipelines import (
 )
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError
-from harope_bench.records import Request, Settings
+from harope_bench.records import Settings
 
 
 class Folded(NamedTuple):
@@ -111,13 +112,6 @@ class FluxDrawer(PipelineDrawer):
         noise = super().noise(index, settings)
         return self.pipe._pack_latents(noise, *noise.shape)
 
-    def image(self, request: Request, settings: Settings) -> Tensor:
-        """One image (3, H, W) in [0, 1]; `mu_policy` clamp holds the time shift at that of the largest training size."""
-        side = settings.resolution // (2 * self.pipe.vae_scale_factor)
-        if settings.mu_policy == "clamp" and side**2 > self.pipe.scheduler.config.get("max_image_seq_len", 4096):
-            self.pipe.scheduler = clamped(self.pipe.scheduler)
-        return super().image(request, settings)
-
 
 class FluxBackbone(PipelineBackbone):
     """FLUX.1-dev and whatever has its classes."""
@@ -149,6 +143,13 @@ class FluxBackbone(PipelineBackbone):
         names = network.transformer.attn_processors
         network.transformer.set_attn_processor({name: FluxProcessor(network, layer) for layer, name in enumerate(names)})
         network.transformer.register_forward_pre_hook(locate(network), with_kwargs=True)
+
+    def finish(self, pipe: Any, network: Positioned, config: Config, settings: Settings) -> PipelineDrawer:
+        """As every pipeline; `mu_policy` clamp holds the time shift at that of the largest training size."""
+        side = settings.resolution // (2 * pipe.vae_scale_factor)
+        if settings.mu_policy == "clamp" and side**2 > pipe.scheduler.config.get("max_image_seq_len", 4096):
+            pipe.scheduler = clamped(pipe.scheduler)
+        return super().finish(pipe, network, config, settings)
 
     def prepare(self, network: Positioned) -> None:
         """Multiplies each matrix into the weights of the norm before it; a norm keeps it from going further."""

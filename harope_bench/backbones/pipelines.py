@@ -6,6 +6,7 @@ Nothing is downloaded. An image is drawn alone, so its bits do not depend on wha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from harope_bench import adapters, registry
 from harope_bench.backbones import lora
 from harope_bench.backbones.base import Clue, Drawn
+from harope_bench.backbones.dit import DTYPES
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.errors import MissingExtra, OptionError, WeightsError
@@ -25,7 +27,6 @@ from harope_bench.records import Checkpoint, Option, Request, Settings, fault
 from harope_bench.samplers.base import index_generator, unit_noise
 from harope_bench.store import fit
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SLACK = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # relative, of outputs that should be equal
 
 
@@ -33,8 +34,7 @@ class Config(BaseModel):
     """How a base is used.
 
     base: folder or hub id of the whole pipeline. tokens: which tokens the encoding acts on; text left out stays as the
-    projections made it. merge: LoRA is added into the base weights. fold: the learned matrix is moved into weights once, not
-    applied in every forward.
+    projections made it. merge: LoRA is added into the base weights.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +43,6 @@ class Config(BaseModel):
     tokens: Literal["all", "image"] = "all"
     text_tokens: int = Field(default=512, gt=0, le=512)
     merge: bool = False
-    fold: bool = True
 
 
 class Places(NamedTuple):
@@ -137,7 +136,7 @@ def agree(network: nn.Module, change: Callable[[], None], trial: Callable[[], Ma
         after = network(**inputs, return_dict=False)[0].float()
     moved = float((after - before).norm() / before.norm().clamp(min=1e-12))
     if before.isfinite().all() and not moved <= SLACK[next(network.parameters()).dtype]:
-        raise WeightsError(f"{what} moved the output by {moved:.1e} of its size; use --config fold=false")
+        raise WeightsError(f"{what} moved the output by {moved:.1e} of its size; draw with --no-fold")
 
 
 def library() -> Any:
@@ -282,6 +281,22 @@ class PipelineBackbone:
             if getattr(settings, field) is not None:
                 raise OptionError(f"{field} means nothing to {self.name}, whose base has its own; leave --{field.replace('_', '-')} out")
 
+        if settings.fold and not self.folds(checkpoint):
+            raise OptionError(f"{checkpoint.encoding} with these options has no matrix that folds; leave --fold out")
+
+    def settled(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
+        """The settings with `fold`, which is on where there is a matrix and nothing else is said."""
+        if settings.fold is None and self.folds(checkpoint):
+            return settings.model_copy(update={"fold": True})
+        return settings
+
+    def folds(self, checkpoint: Checkpoint) -> bool:
+        """Whether the checkpoint's encoding has matrices before the rotation; told without its weights."""
+        shape = self.shape(adapters.transformer_config(adapters.base_folder(self.configure(checkpoint.config).base)))
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            built = encodings.build(registry.load("encodings", checkpoint.encoding), replace(shape, layers=1), dict(checkpoint.options))
+            return built.matrices(0) is not None
+
     def unit(self, folder: Path) -> int:
         """Pixels of a token's side."""
         return int(self.patch * 2 ** (len(adapters.part_config(folder, "vae")["block_out_channels"]) - 1))
@@ -293,7 +308,7 @@ class PipelineBackbone:
             network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
             fit(network, state, f"checkpoint {checkpoint.name}")
             nn.Module.to(network.transformer, DTYPES[settings.dtype])  # the library's own warns of modules that it does not have
-            pipe = self.load(adapters.base_folder(config.base), settings, transformer=network.transformer)
+            pipe = self.assembled(adapters.base_folder(config.base), settings, transformer=network.transformer)
         return self.finish(pipe, network, config, settings)
 
     def open_folder(self, checkpoint: Checkpoint, path: Path, settings: Settings) -> PipelineDrawer:
@@ -301,7 +316,7 @@ class PipelineBackbone:
         config = self.configure(checkpoint.config)
         manifest, folder = adapters.matched(path, checkpoint, config.base, config.tokens)
         with torch.random.fork_rng(devices=[]):
-            pipe = self.load(folder, settings)
+            pipe = self.assembled(folder, settings)
             network = self.place(pipe.transformer, checkpoint.encoding, checkpoint.options, config.tokens)
             lora.attach(network, path, manifest)
         return self.finish(pipe, network, config, settings)
@@ -320,7 +335,7 @@ class PipelineBackbone:
         if (found := adapters.pipeline_class(folder)) != self.pipeline:
             raise WeightsError(f"{folder} holds a {found}, {self.name} needs a {self.pipeline}; --config base=FOLDER names another")
 
-    def load(self, folder: Path, settings: Settings, **parts: Any) -> Any:
+    def assembled(self, folder: Path, settings: Settings, **parts: Any) -> Any:
         """The pipeline of that folder in the asked dtype, from safetensors alone."""
         self.owned(folder)
         kind = getattr(library(), self.pipeline)
@@ -341,7 +356,7 @@ class PipelineBackbone:
         if config.merge:
             lora.merge(network)
         self.rescale(network, pipe, settings)
-        if config.fold:
+        if settings.fold:
             self.prepare(network)
         if settings.vae_tiling:
             pipe.vae.enable_tiling()
@@ -369,12 +384,6 @@ class PipelineBackbone:
         """
         kind = getattr(library(), self.pipeline)
         made = adapters.describe(adapters.base_folder(base), Path(base).name if Path(base).is_dir() else base)
-        encoding = registry_name(network.encoding)
         options = network.encoding.options.model_dump(exclude_none=True)
-        facts = {"backbone": self.name, "base": made, "encoding": encoding, "options": options, "tokens": network.tokens}
+        facts = {"backbone": self.name, "base": made, "encoding": network.encoding.named(), "options": options, "tokens": network.tokens}
         return lora.save(folder, network, kind, adapters.Manifest(**facts, training=dict(training or {})))
-
-
-def registry_name(encoding: encodings.Encoding) -> str:
-    """The name under which an encoding is registered."""
-    return next(name for name in registry.names("encodings") if registry.load("encodings", name) is type(encoding))

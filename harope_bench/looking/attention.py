@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from harope_bench import registry
-from harope_bench.catalogue import open_drawer
+from harope_bench.catalogue import checkpoint, open_drawer
 from harope_bench.charts import Distances
 from harope_bench.errors import BenchError
 from harope_bench.generate import tiles
@@ -125,12 +125,21 @@ class _Watch:
         self.count[layer] = self.count.get(layer, 0) + len(found)
 
 
+def able(name: str) -> None:
+    """BenchError, before anything is opened or drawn, unless this registered checkpoint's way can be watched."""
+    kind = checkpoint(name).backbone
+    backbone = registry.load("backbones", kind)
+    if getattr(backbone, "task", "draw") != "draw" or hasattr(backbone, "pipeline"):
+        raise BenchError(f"attention distance is taken of networks that draw from class labels, {name} is of {kind}; give a dit checkpoint")
+
+
 def measure(plan: Plan, images: int, times: Sequence[float] = TIMES) -> Distances:
     """Distances of a checkpoint on its own way from noise to image, mean over the first `images` requests and the times.
 
     Raises:
         BenchError: the backbone's network has no encoding to look at, or does not draw by times.
     """
+    able(plan.checkpoint.name)
     drawer = open_drawer(plan.checkpoint, plan.settings)
     network = getattr(drawer, "network", None)
     if network is None or not hasattr(network, "encoding") or not hasattr(drawer, "draw"):

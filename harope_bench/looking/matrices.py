@@ -7,18 +7,19 @@ score), so two trainings are compared by M^T R_D M_k, the operator that a score 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from harope_bench import registry
+from harope_bench import adapters, registry
 from harope_bench.catalogue import weights_path
 from harope_bench.charts import HeadMatrix, Matrices
 from harope_bench.encodings import base
 from harope_bench.errors import OptionError
 from harope_bench.records import Checkpoint
-from harope_bench.store import fit, load_weights
+from harope_bench.store import check_hash, fit, load_weights
 
 Show = Literal["m", "m-i", "m-inverse-t", "operator"]
 DIGITS = 6  # significant digits kept of a drawn value
@@ -48,13 +49,26 @@ def measure(found: Checkpoint, show: Show, offsets: Sequence[tuple[float, ...]],
 
 def _encoding(found: Checkpoint) -> Any:
     """The trained encoding alone, in float64."""
-    backbone, state = registry.load("backbones", found.backbone), load_weights(weights_path(found), found.sha256)
+    backbone, path = registry.load("backbones", found.backbone), weights_path(found)
+    if path.name == adapters.MANIFEST:
+        return _of_folder(found, backbone, path).double().eval()
+    state = load_weights(path, found.sha256)
     if hasattr(backbone, "load"):
         network = backbone.load(found, state)
     else:
         network = backbone.build(found.encoding, found.options, found.config)
         fit(network, state, f"checkpoint {found.name}")
     return network.encoding.double().eval()
+
+
+def _of_folder(found: Checkpoint, backbone: Any, path: Path) -> Any:
+    """The encoding of an adapter folder; its manifest keeps the sizes, so that the base need not be here."""
+    check_hash(path, found.sha256)
+    manifest = adapters.read(path)
+    encoding = base.build(registry.load("encodings", found.encoding), backbone.shape(manifest.base.config), dict(found.options))
+    if manifest.encoding_file is not None:
+        fit(encoding, load_weights(adapters.listed(path, manifest, manifest.encoding_file)), f"the adapter of {path}")
+    return encoding
 
 
 def _check(found: Checkpoint, encoding: Any, offsets: Sequence[tuple[float, ...]], layers: Sequence[int] | None) -> None:
@@ -65,7 +79,7 @@ def _check(found: Checkpoint, encoding: Any, offsets: Sequence[tuple[float, ...]
         )
     if wrong := [layer for layer in layers or () if layer not in range(shape.layers)]:
         raise OptionError(f"{found.name} has layers 0 to {shape.layers - 1}, not {wrong[0]}")
-    if wrong_offset := [offset for offset in offsets if len(offset) != shape.axes]:
+    if wrong_offset := [offset for offset in offsets if len(offset) not in (2, shape.axes)]:
         raise OptionError(f"{found.name} has {shape.axes} axes, --offset gives {len(wrong_offset[0])}; write row,column")
 
 
@@ -88,7 +102,8 @@ def rotation(encoding: Any, offset: Sequence[float], layer: int) -> Tensor:
     """R_D of an offset, (heads or 1, d, d), float64: what the encoding's own rotation does to the unit vectors."""
     shape = encoding.shape
     unit = torch.eye(shape.head_dim, dtype=torch.float64).expand(1, shape.heads, -1, -1)  # every vector is a token at the offset
-    places = torch.tensor(offset, dtype=torch.float64).expand(shape.head_dim, -1)
+    still = (0.0,) * (shape.axes - len(offset))  # an image lies on the last two axes
+    places = torch.tensor((*still, *offset), dtype=torch.float64).expand(shape.head_dim, -1)
     turned: Tensor = encoding.turned(unit, unit, places, layer)[0]
     return turned[0].mT
 

@@ -62,9 +62,11 @@ def attention_distance(
     """
     from harope_bench.charts import AttentionDistance
     from harope_bench.generate import make_plan
-    from harope_bench.looking.attention import measure
+    from harope_bench.looking.attention import able, measure
     from harope_bench.reports.chart_files import write_figure
 
+    for name in checkpoints:
+        able(name)
     plans = [make_plan(name, suite, drawing) for name in checkpoints]
     runs = tuple(measure(plan, images, times) for plan in plans)
     asked = ", ".join(f"{time:g}" for time in times)
