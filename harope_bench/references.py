@@ -42,7 +42,7 @@ class Opened(NamedTuple):
 class Origin(NamedTuple):
     """What a reference says of the images behind its statistics: how many (None if it does not say), and what was odd about them."""
 
-    count: int | None
+    images: int | None
     warnings: tuple[str, ...]
 
 

@@ -87,7 +87,7 @@ def test_a_reference_says_what_was_odd_about_its_images(drawn: Path, tmp_path: P
     with pytest.raises(SampleError, match="carries mu"):
         adm.shape_of(path)
     wanted = ("30 of 30 images are of a lossy format", "centre-cropped to 28x28", "30 of 30 are grey", "N <= D (30 images, ")
-    assert origin(path).count == 30
+    assert origin(path).images == 30
     assert all(words in told for words in wanted)
     warnings = [w for w in score(drawn, tmp_path / "out", reference=path).result.warnings if w.startswith("reference: ")]
     assert all(any(words in w for w in warnings) for words in wanted)
@@ -97,7 +97,7 @@ def test_words_in_a_foreign_reference_are_cut_and_cleaned(real: Path, tmp_path: 
     arrays = load_arrays(build(open_samples(real), tmp_path / "real.npz", JUDGE))
     np.savez(tmp_path / "a.npz", **{**arrays, "warnings": np.array(["\x1b[31m" + "x" * 9999] * 99), "images": np.zeros(3)})
     found = origin(tmp_path / "a.npz")
-    assert found.count is None and len(found.warnings) == 20
+    assert found.images is None and len(found.warnings) == 20
     assert all(len(line) == 300 and "\x1b" not in line for line in found.warnings)
 
 
