@@ -170,8 +170,25 @@ def test_folded_into_the_norm_it_says_the_same(base: Path, encoding: str, tokens
 
 def test_a_fold_that_moves_the_output_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny.trained(placed(base))
-    monkeypatch.setattr(flux, "with_weights", lambda matrix, norm, like: matrix.detach())  # forgets the norm's weights
-    with pytest.raises(WeightsError, match="folding Harope moved the output"):
+    monkeypatch.setattr(pipelines, "with_weights", lambda matrix, norm, like: matrix.detach())  # forgets the norm's weights
+    with pytest.raises(WeightsError, match="harope in layer 0, head 0, folded differs from itself unfolded"):
+        BACKBONE.prepare(network)
+
+
+def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = pipelines.with_weights
+
+    def wrong(matrix: torch.Tensor, norm: Any, like: torch.Tensor) -> torch.Tensor:
+        made = right(matrix, norm, like).clone()
+        made[-1] *= 1.05
+        return made
+
+    network = tiny.trained(placed(base))
+    network.transformer.to(torch.bfloat16)
+    BACKBONE.prepare(network)
+    flux.unfold(network)
+    monkeypatch.setattr(pipelines, "with_weights", wrong)
+    with pytest.raises(WeightsError, match="harope in layer 0, head 1, folded differs"):
         BACKBONE.prepare(network)
 
 

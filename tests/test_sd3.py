@@ -150,7 +150,7 @@ def test_a_wrong_fold_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) ->
     network = tiny.trained(placed(base, "harope", qk_mode="same"))
     right = folding.fold_linear
     monkeypatch.setattr(folding, "fold_linear", lambda projection, matrix: right(projection, matrix.mT))
-    with pytest.raises(WeightsError, match="folding Harope moved the output"):
+    with pytest.raises(WeightsError, match="harope in layer 0, head 0, folded differs from itself unfolded"):
         BACKBONE.prepare(network)
 
 

@@ -20,10 +20,10 @@ from harope_bench.backbones.pipelines import (
     Positioned,
     agree,
     heads_of,
+    kept,
     normed,
     places,
     put,
-    with_weights,
 )
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError
@@ -155,7 +155,7 @@ class FluxBackbone(PipelineBackbone):
         """Multiplies each matrix into the weights of the norm before it; a norm keeps it from going further."""
         if network.encoding.matrices(0) is None:
             return
-        agree(network, lambda: fold(network), lambda: self.trial(network), f"folding {type(network.encoding).__name__}")
+        agree(network, lambda: fold(network), lambda: self.trial(network), network.encoding.named())
 
     def trial(self, network: Positioned) -> dict[str, Tensor]:
         """Random inputs: 4 x 4 image tokens and 8 of text."""
@@ -189,10 +189,10 @@ def fold(network: Positioned) -> None:
     for attn in processors(network):
         pair = network.encoding.matrices(attn.processor.layer)
         assert pair is not None
-        like, text = attn.to_q.weight, None
+        like, text, what = attn.to_q.weight, None, f"{network.encoding.named()} in layer {attn.processor.layer}"
         if attn.added_kv_proj_dim is not None and network.tokens == "all":
-            text = (with_weights(pair.q, attn.norm_added_q, like), with_weights(pair.k, attn.norm_added_k, like))
-        attn.processor.folded = Folded(with_weights(pair.q, attn.norm_q, like), with_weights(pair.k, attn.norm_k, like), *(text or ()))
+            text = (kept(pair.q, attn.norm_added_q, like, what), kept(pair.k, attn.norm_added_k, like, what))
+        attn.processor.folded = Folded(kept(pair.q, attn.norm_q, like, what), kept(pair.k, attn.norm_k, like, what), *(text or ()))
     network.ready = True
 
 

@@ -116,11 +116,17 @@ def left_over(encoding: Encoding, drawing: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def same_outputs(before: Tensor, after: Tensor, what: str) -> None:
-    """WeightsError unless two outputs agree to EQUAL of the first one's root mean square; one that is not finite has no equal."""
+def same_heads(before: Tensor, after: Tensor, dtype: torch.dtype, what: str) -> None:
+    """WeightsError unless queries or keys (heads, N, d) agree in every head as far as weights of that dtype can."""
+    for head, (one, other) in enumerate(zip(before, after, strict=True)):
+        same_outputs(one, other, f"{what}, head {head},", max(EQUAL, torch.finfo(dtype).eps))
+
+
+def same_outputs(before: Tensor, after: Tensor, what: str, slack: float = EQUAL) -> None:
+    """WeightsError unless two outputs agree to `slack` of the first one's root mean square; one that is not finite has no equal."""
     if not before.isfinite().all():
         return  # its rows are faults when they are drawn, folded or not
     off = float((after.double() - before.double()).square().mean().sqrt())
     size = float(before.double().square().mean().sqrt())
-    if not off <= EQUAL * size:
+    if not off <= slack * size:
         raise WeightsError(f"{what} folded differs from itself unfolded by {off:.2e} at outputs of {size:.2e}; draw with --no-fold")

@@ -5,6 +5,7 @@ Nothing is downloaded. An image is drawn alone, so its bits do not depend on wha
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harope_bench import adapters, registry
-from harope_bench.backbones import lora
+from harope_bench.backbones import folding, lora
 from harope_bench.backbones.base import Clue, Drawn
 from harope_bench.backbones.dit import DTYPES
 from harope_bench.encodings import base as encodings
@@ -123,6 +124,16 @@ def with_weights(matrix: Tensor, norm: Any, like: Tensor) -> Tensor:
     return (matrix.detach().float() * weights).to(like)
 
 
+def kept(matrix: Tensor, norm: Any, like: Tensor, what: str) -> Tensor:
+    """`with_weights`, held to norm and matrix on four random tokens, head by head, in float32; WeightsError names what differs."""
+    made = with_weights(matrix, norm, like)
+    x = torch.randn((len(matrix), 4, matrix.shape[-1]), generator=torch.Generator().manual_seed(0)).to(like.device)
+    wide = None if norm is None else copy.deepcopy(norm).float()
+    wanted = normed(x, wide, None) @ matrix.detach().float().to(like.device).mT
+    folding.same_heads(wanted, normed(x, norm, made.float()), like.dtype, what)
+    return made
+
+
 def agree(network: nn.Module, change: Callable[[], None], trial: Callable[[], Mapping[str, Tensor]], what: str) -> None:
     """Makes a change that must not move the output, and holds it to that on one random forward.
 
@@ -134,9 +145,7 @@ def agree(network: nn.Module, change: Callable[[], None], trial: Callable[[], Ma
         before = network(**inputs, return_dict=False)[0].float()
         change()
         after = network(**inputs, return_dict=False)[0].float()
-    moved = float((after - before).norm() / before.norm().clamp(min=1e-12))
-    if before.isfinite().all() and not moved <= SLACK[next(network.parameters()).dtype]:
-        raise WeightsError(f"{what} moved the output by {moved:.1e} of its size; draw with --no-fold")
+    folding.same_outputs(before, after, what, SLACK[next(network.parameters()).dtype])
 
 
 def library() -> Any:

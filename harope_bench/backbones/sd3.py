@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from harope_bench import adapters
 from harope_bench.backbones import folding, lora
@@ -23,9 +24,9 @@ from harope_bench.backbones.pipelines import (
     Positioned,
     agree,
     heads_of,
+    kept,
     normed,
     places,
-    with_weights,
 )
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError
@@ -126,7 +127,7 @@ class Sd3Backbone(PipelineBackbone):
         free = network.transformer.config["qk_norm"] is None and network.encoding.facts.foldable
         if free:
             lora.merge(network)
-        agree(network, lambda: (fold if free else keep)(network), lambda: self.trial(network), f"folding {type(network.encoding).__name__}")
+        agree(network, lambda: (fold if free else keep)(network), lambda: self.trial(network), network.encoding.named())
 
     def trial(self, network: Positioned) -> dict[str, Tensor]:
         """Random inputs: 4 x 4 image tokens and 8 of text."""
@@ -186,8 +187,22 @@ def fold(network: Positioned) -> None:
         if network.tokens == "all" and attn.add_q_proj is not None:
             chosen += [(attn.add_q_proj, pair.q), (attn.add_k_proj, pair.k)]
         for projection, matrix in chosen:
-            folding.fold_linear(projection, matrix)
+            fold_one(projection, matrix, f"{network.encoding.named()} in layer {attn.processor.layer}")
     network.encoding = network.encoding.plain()
+
+
+@torch.no_grad()
+def fold_one(projection: Any, matrix: Tensor, what: str) -> None:
+    """Folds one projection and holds it, head by head, to the matrix after the projection on four random tokens."""
+    x = torch.randn((4, projection.in_features), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def heads() -> Tensor:
+        bias = None if projection.bias is None else projection.bias.double().cpu()
+        return heads_of(F.linear(x, projection.weight.double().cpu(), bias)[None], matrix.shape[-1])[0]
+
+    wanted = heads() @ matrix.double().cpu().mT
+    folding.fold_linear(projection, matrix)
+    folding.same_heads(wanted, heads(), projection.weight.dtype, what)
 
 
 @torch.no_grad()
@@ -200,7 +215,10 @@ def keep(network: Positioned) -> None:
         chosen = {"q": (pair.q, attn.norm_q), "k": (pair.k, attn.norm_k)}
         if network.tokens == "all":
             chosen |= {"text_q": (pair.q, attn.norm_added_q), "text_k": (pair.k, attn.norm_added_k)}
-        attn.processor.folded = {name: with_weights(matrix, norm, like) for name, (matrix, norm) in chosen.items()}
+        attn.processor.folded = {
+            name: kept(matrix, norm, like, f"{network.encoding.named()} in layer {attn.processor.layer}")
+            for name, (matrix, norm) in chosen.items()
+        }
     network.ready = True
 
 
