@@ -7,7 +7,7 @@ what was odd about them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,7 +146,7 @@ def build(samples: SampleSet, target: Path, judge: str, device: str = "cpu", ima
     chosen = samples.chosen(images, seed) if images < len(samples.indices) else samples
     height, width, channels = samples.shape
     found = statistics(seen.observations.arrays)
-    lines = [printable(line) for line in (*samples.warnings, *seen.warnings, *_singular(found, len(samples.indices)))]
+    lines = [printable(line) for line in (*samples.warnings, *_of_images(seen.warnings), *_singular(found, len(samples.indices)))]
     note = {JUDGE: np.array(judge), JUDGE_SHA256: np.array(seen.judge.weights_sha256), COUNT: np.array(len(samples.indices))}
     batches = (batch.images for batch in chosen.batches(chosen.indices, 256))
     more = {**found, **note, TOLD: np.array(lines, dtype=np.str_)}
@@ -166,6 +166,11 @@ def _origin(arrays: Mapping[str, np.ndarray]) -> Origin:
     return Origin(int(count) if count is not None and count.dtype.kind in "iu" and count.size == 1 else None, lines)
 
 
+def _of_images(warnings: Iterable[str]) -> list[str]:
+    """Those of the images: what is odd about the judge is said by whoever uses it."""
+    return [line for line in warnings if not line.startswith("judge:")]
+
+
 def _singular(found: Mapping[str, np.ndarray], images: int) -> tuple[str, ...]:
     """A warning for each covariance that so few images leave singular."""
     return tuple(
@@ -178,7 +183,8 @@ def _singular(found: Mapping[str, np.ndarray], images: int) -> tuple[str, ...]:
 def _clear(work: Path, names: list[str]) -> None:
     """Removes what `observe` made there, and the folder if it held nothing else."""
     with disk(work):
-        for path in [*(work / f"{name}.npy" for name in names), *work.glob("[0-9][0-9][0-9][0-9][0-9].json")]:
+        rows = [work / file for name in names for file in (f"{name}.npy", f".{name}.npy.lock")]
+        for path in [*rows, *work.glob("[0-9][0-9][0-9][0-9][0-9].json")]:
             path.unlink(missing_ok=True)
         if not any(work.iterdir()):
             work.rmdir()

@@ -329,15 +329,12 @@ def test_table_1_is_reproduced_at_micro_scale(tmp_path: Path, monkeypatch: pytes
 
     shipped = set(registry.names("checkpoints"))
     rows = [row.micro for row in load_table("1").rows]
-    assert len(rows) == 10 and all(rows)
-    for seed, row in enumerate(load_table("1").rows):
-        if row.micro not in shipped:
-            registered(tmp_path, str(row.micro), seed=seed, encoding=str(row.encoding))
+    assert [name in shipped for name in rows] == [True] * 5 + [False] * 5  # the Large rows have no small stand-in
     done = reproduce(["1"], "micro", 100, tmp_path / "out", "cpu", 0)
-    assert (done.rows, done.drawn, done.scored) == (10, 0, 10)
+    assert (done.rows, done.drawn, done.scored) == (5, 0, 5)
     board = build(load_table("1"), collect(tmp_path / "out"))
-    assert board.scale == "micro" and all(cell.measured is not None for cell in board.cells.values())
-    assert {cell.verdict for cell in board.cells.values()} == {"not comparable (micro)"}
+    assert board.scale == "micro" and sum(cell.measured is not None for cell in board.cells.values()) == 5
+    assert {cell.verdict for cell in board.cells.values()} == {"not comparable (micro)", None}
     assert conductor.reproduce(["1"], "micro", 100, tmp_path / "out", "cpu", 0).scored == 0
     assert "DeiT-Large" in (tmp_path / "out/table1.md").read_text()
     assert (tmp_path / "out/report.html").is_file()

@@ -29,7 +29,10 @@ from harope_bench.records import Checkpoint, Option, Settings, fault
 from harope_bench.store import fit
 
 EPS = 1e-6  # of every layer norm
-ROPE_VIT: dict[str, Option] = {"base": 100.0, "axis_order": "column-first"}  # naver-ai/rope-vit:models/vit_rope.py:51-66; the paper gives neither
+ROPE_VIT: dict[str, Option] = {
+    "base": 100.0,
+    "axis_order": "column-first",
+}  # naver-ai/rope-vit:models/vit_rope.py:51-66; the paper gives neither
 # Mean and standard deviation that pixels in [0, 1] are normalised with.
 NORMALISED = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -229,7 +232,7 @@ class DeitBackbone:
             return Clue(None, config)
         if told.heads or told.head_dim:
             config["heads"] = told.heads or hidden // told.head_dim
-        folds = self._encoding(told.encoding, told.options, config).facts.foldable
+        folds = "heads" in config and self._encoding(told.encoding, told.options, config).facts.foldable
         return Clue(told.encoding, config, told.options, {"drawing": {"fold": True}} if folds else {})
 
     def usual(self, encoding: str) -> dict[str, Option]:
