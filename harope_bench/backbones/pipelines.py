@@ -6,6 +6,7 @@ Nothing is downloaded. An image is drawn alone, so its bits do not depend on wha
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -202,7 +203,7 @@ class PipelineDrawer:
         return unit_noise((self.pipe.vae.config.latent_channels, side, side), [index_generator(settings.seed, index)])
 
 
-class PipelineBackbone:
+class PipelineBackbone(ABC):
     """A diffusers pipeline. `name` is ours, `pipeline` and `transformer` are the library's classes.
 
     `steps` and `guidance` are the library's defaults, `plain` the encoding of the base as it is published.
@@ -226,21 +227,21 @@ class PipelineBackbone:
         except ValidationError as error:
             raise OptionError(f"{self.name} config {fault(error)}; its fields: {', '.join(self.accepts.model_fields)}") from error
 
+    @abstractmethod
     def shape(self, config: Mapping[str, Any]) -> encodings.Shape:
         """What an encoding may know of a transformer of that configuration."""
-        raise NotImplementedError
 
+    @abstractmethod
     def install(self, network: Positioned) -> None:
         """Puts our processors into the transformer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prepare(self, network: Positioned) -> None:
         """Moves the learned matrix into weights, as far as that is exact."""
-        raise NotImplementedError
 
+    @abstractmethod
     def trial(self, network: Positioned) -> dict[str, Tensor]:
         """Random inputs of a small forward."""
-        raise NotImplementedError
 
     def place(self, transformer: Any, encoding: str, options: Mapping[str, Any], tokens: str = "all") -> Positioned:
         """The transformer with a fresh encoding between its norms and its scores; errors name the option."""
@@ -269,9 +270,9 @@ class PipelineBackbone:
             return Clue(told.encoding, {}, told.options)
         return Clue(self.untold(state.keys()), {})
 
+    @abstractmethod
     def owns(self, keys: Any) -> bool:
         """Whether these are the keys of such a network."""
-        raise NotImplementedError
 
     def untold(self, keys: Any) -> str | None:
         """The encoding that leaves no parameters, where the keys tell it all the same."""
