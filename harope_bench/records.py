@@ -217,7 +217,10 @@ class JudgeRecord(Record):
 
 
 class Result(Record):
-    """What one evaluator said of one sample set."""
+    """What one evaluator said of one sample set. judges: by role, where several looked; `judge` then stands for them together.
+
+    rows: name of the file beside the result that holds verdict and reason of each image.
+    """
 
     evaluator: Name
     version: int
@@ -230,11 +233,13 @@ class Result(Record):
     plan_digest: str | None
     samples_sha256: str
     judge: JudgeRecord
+    judges: dict[str, JudgeRecord] = {}
     reference: str
     reference_sha256: str
     measurements: tuple[Measurement, ...]
     warnings: tuple[str, ...] = ()
     per_sample: str | None = None
+    rows: str | None = None
     provenance: Provenance
 
     def measured(self, metric: str) -> Measurement | None:

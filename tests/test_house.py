@@ -30,12 +30,12 @@ PACKAGE = "harope_bench"
 LAYERS: list[set[str]] = [
     {"errors", "tomlfile"},
     {"records", "store", "device"},
-    {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters"},
-    {"samples", "intervals", "catalogue", "contamination", "charts", "fetched"},
+    {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters", "perceptions"},
+    {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "rules", "scenes"},
     {"encodings", "pairing"},
     {"samplers", "suites", "judges", "evaluators"},
     {"backbones"},
-    {"generate", "observe", "leaderboards", "training", "compare", "fetch"},
+    {"generate", "observe", "perceive", "layouts", "leaderboards", "training", "compare", "fetch"},
     {"references", "reports", "gate", "costing", "looking"},
     {"evaluate"},
     {"classify", "selftest"},
@@ -54,11 +54,12 @@ STRANGERS = {
     "backbones": {"suites", "judges", "evaluators"},
 }
 THINGS = {"encodings", "backbones", "samplers", "suites", "judges", "evaluators"}  # rooms whose things are called by name
-CONDUCTORS = {"generate", "observe", "references", "evaluate", "classify", "verify", "reproduce", "catalogue"}
+CONDUCTORS = {"generate", "observe", "perceive", "references", "evaluate", "classify", "verify", "reproduce", "catalogue"}
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",
     "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters", "fetched", "fetch",
+    "perceptions", "rules", "scenes", "layouts",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",

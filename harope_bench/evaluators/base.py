@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from harope_bench.perceptions import Answer, Ask
 from harope_bench.records import Measurement, Metric
 
 
@@ -28,11 +30,13 @@ class Score(NamedTuple):
 
     per_sample may also hold `METRIC_drawn` (N,) where a metric's own rows are not the samples', and, for scores of prompts,
     `prompts` and `tasks` (N,) integers: prompts are then clusters, and a row of NaN is a sample that does not count for that metric.
+    rows: of each image, as JSON values, the verdict and the reason in words.
     """
 
     measurements: tuple[Measurement, ...]
     per_sample: Mapping[str, np.ndarray]
     warnings: tuple[str, ...]
+    rows: tuple[Mapping[str, Any], ...] = ()
 
 
 class Evaluator(Protocol):
@@ -50,3 +54,67 @@ class Evaluator(Protocol):
 
     def score(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> Score:
         """The measurements; a metric that cannot be had is None with a reason."""
+
+
+Facts = Mapping[str, Any]  # what a suite says of a prompt to an evaluator: JSON values
+Seen = Mapping[str, Answer]  # answers so far, by role
+
+
+class Look(NamedTuple):
+    """What an evaluator has a judge look for. ask(facts, answers so far) is None where there is nothing to ask of that image."""
+
+    role: str
+    ask: Callable[[Facts, Seen], Ask | None]
+
+
+class Part(NamedTuple):
+    """What an image adds to a metric: the value is the sum of all `total` over the sum of all `weight`."""
+
+    total: float
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a rule says of one image.
+
+    task: the stratum it belongs to. parts: by metric, for those metrics that it counts for. reason: in words, for a reader.
+    unknown: answers that no rule can read, which are counted and never guessed. evidence: JSON values that show why.
+    """
+
+    task: str
+    parts: Mapping[str, Part]
+    reason: str
+    unknown: int = 0
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One image of a run: its prompt's number and facts, which copy, and what the judges answered, or why there is no answer."""
+
+    index: int
+    prompt: int
+    copy: int
+    text: str
+    facts: Facts
+    seen: Seen
+    fault: str | None = None
+
+
+class PromptEvaluator(Protocol):
+    """What an evaluator offers that scores prompts (evaluators/_prompts.py has what they share).
+
+    form: the key of a case's facts that it reads; a case without it is not its own. looks: in the order in which judges are asked.
+    """
+
+    version: int
+    profile: str
+    parity: str
+    rules: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    form: str
+    looks: tuple[Look, ...]
+
+    def assess(self, sights: Sequence[Sight], rules: str, lenient: bool) -> Score:
+        """The measurements under these rules; a metric with a failed or unread image is None unless `lenient`."""

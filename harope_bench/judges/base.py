@@ -6,6 +6,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from harope_bench.perceptions import Answer, Ask
+
 
 class Opened(Protocol):
     """A judge with its weights in place."""
@@ -29,4 +31,32 @@ class Judge(Protocol):
         """Recorded hash of its weights, without opening them."""
 
     def open(self, device: str) -> Opened:
+        """Loads the weights (hash checked first); WeightsError if they are missing or altered."""
+
+
+class OpenedWitness(Protocol):
+    """A witness with its weights in place."""
+
+    weights_sha256: str
+
+    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+        """The answer of that role for an image (H, W, 3) uint8; it depends on nothing else."""
+
+
+class Witness(Protocol):
+    """A judge that is asked about one image at a time, in the roles of perceptions.py.
+
+    Optional: `of(model)`, the same judge on a folder or hub id that the user names; `runner`, the path of a self-contained file that
+    another Python executes in place of `open`; `canary()`, cases that the opened judge must answer rightly before it is believed.
+    """
+
+    version: int
+    judge_class: Literal["official", "equivalent", "substitute", "micro"]
+    preprocessing: str
+    roles: tuple[str, ...]
+
+    def weights_sha256(self) -> str:
+        """Recorded hash of its weights, without opening them; NotHere with the command that brings them."""
+
+    def open(self, device: str) -> OpenedWitness:
         """Loads the weights (hash checked first); WeightsError if they are missing or altered."""

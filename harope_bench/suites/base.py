@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -43,6 +44,42 @@ class Suite(Protocol):
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Real images (N, H, W) or (N, H, W, 3) uint8 and labels (N,) int64 of a split."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One prompt of a suite and which copy of its image; `facts` holds, by an evaluator's form, what that evaluator needs to know."""
+
+    prompt: int
+    copy: int
+    text: str
+    facts: Mapping[str, Mapping[str, Any]]
+
+
+class PromptSuite(Protocol):
+    """What a suite of prompts offers (`task` is "prompts"): `copies` images each, index = copy * number of prompts + prompt.
+
+    So the first N indices of N prompts are one image of each. `judges` maps an evaluator to the judge of each role. `source` is the
+    name and sha256 of the prompts' file or files; NotHere names the command that brings them.
+    """
+
+    task: str
+    version: int
+    title: str
+    count: int
+    copies: int
+    resolution: int
+    judges: Mapping[str, Mapping[str, str]]
+    evaluators: tuple[str, ...]
+
+    def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
+        """The request of each index."""
+
+    def case(self, index: int) -> Case:
+        """What is asked at an index; OptionError beyond the last."""
+
+    def source(self) -> tuple[str, str]:
+        """Name and sha256 of the prompts."""
 
 
 class Pictures(Protocol):

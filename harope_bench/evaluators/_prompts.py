@@ -1,0 +1,199 @@
+"""What evaluators of prompts share: marks of images to measurements with errors clustered by prompt, under both sets of rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from harope_bench.errors import TooFewImages
+from harope_bench.evaluators.base import Facts, Look, Mark, Part, Score, Seen, Sight
+from harope_bench.intervals.clusters import ClusterScore, cluster_score, prompt_means
+from harope_bench.records import Measurement, Metric
+
+OTHER = {"official": "corrected", "corrected": "official"}
+ALONE = "an interval over prompts needs two of each task"
+
+
+class Counted(NamedTuple):
+    """Images of a metric: asked and failed."""
+
+    asked: int
+    failed: int
+
+
+class Prompts:
+    """Base of the evaluators of prompts; a subclass gives the facts of a PromptEvaluator and `mark`.
+
+    macro: metrics that are the unweighted mean over tasks of the named metrics, each of which is one task's.
+    """
+
+    version: int
+    profile: str
+    parity: str
+    rules: tuple[str, ...] = ("official", "corrected")
+    metrics: tuple[Metric, ...]
+    form: str
+    looks: tuple[Look, ...]
+    macro: Mapping[str, tuple[str, ...]] = {}
+
+    def task(self, facts: Facts) -> str:
+        """The stratum of a prompt, known before any image of it is seen."""
+        raise NotImplementedError
+
+    def counts_for(self, facts: Facts) -> tuple[str, ...]:
+        """The metrics, macro ones aside, that an image of this prompt counts for."""
+        raise NotImplementedError
+
+    def mark(self, facts: Facts, seen: Seen, rules: str) -> Mark:
+        """What the rules say of one image."""
+        raise NotImplementedError
+
+    def settle(self, sights: Sequence[Sight], marks: Sequence[Mark | None], rules: str) -> Sequence[Mark | None]:
+        """Marks of all images once all are known: for rules that look beyond one image. None: the image does not count."""
+        return marks
+
+    def notes(self, sights: Sequence[Sight], marks: Sequence[Mark | None], rules: str) -> tuple[str, ...]:
+        """Ceilings, floors and quirks that a reader must see beside these scores."""
+        return ()
+
+    def assess(self, sights: Sequence[Sight], rules: str, lenient: bool) -> Score:
+        """Every metric, its rows, and a warning for each metric that the other rules give another value.
+
+        per_sample: indices, prompts, tasks (N,), and each metric (N,) with NaN where an image does not count.
+        """
+        marks, others = self._marks(sights, rules), self._marks(sights, OTHER[rules])
+        tasks = np.array([self.task(s.facts) for s in sights])
+        arrays: dict[str, np.ndarray] = {
+            "indices": np.array([s.index for s in sights], dtype=np.int64),
+            "prompts": np.array([s.prompt for s in sights], dtype=np.int64),
+            "tasks": np.unique(tasks, return_inverse=True)[1].astype(np.int64),
+        }
+        measurements, warnings = [], list(self.notes(sights, marks, rules))
+        for metric in self.metrics:
+            rows = self._rows(metric.name, sights, marks)
+            arrays[metric.name] = rows
+            measurements.append(self._measured(metric.name, sights, marks, rows, arrays, lenient))
+            warnings += _differing(metric, rows, self._rows(metric.name, sights, others), rules, self._macro_tasks(metric.name, tasks))
+        unread = sum(m.unknown for m in marks if m)
+        if unread:
+            warnings.append(f"answers: {unread:,} that no rule can read")
+        told = tuple(_told(s, m, o, rules) for s, m, o in zip(sights, marks, others, strict=True))
+        return Score(tuple(measurements), arrays, tuple(warnings), told)
+
+    def _marks(self, sights: Sequence[Sight], rules: str) -> Sequence[Mark | None]:
+        return self.settle(sights, [None if s.fault else self.mark(s.facts, s.seen, rules) for s in sights], rules)
+
+    def _parts(self, metric: str, mark: Mark | None) -> Part | None:
+        """What an image adds to a metric; of a macro metric, what it adds to its own task's."""
+        if mark is None:
+            return None
+        names = self.macro.get(metric, (metric,))
+        return next((mark.parts[name] for name in names if name in mark.parts), None)
+
+    def _rows(self, metric: str, sights: Sequence[Sight], marks: Sequence[Mark | None]) -> np.ndarray:
+        """First-order contributions (N,) whose mean, for a macro metric the mean of whose task means, is the value."""
+        parts = [self._parts(metric, mark) for mark in marks]
+        totals = np.array([math.nan if p is None else p.total for p in parts])
+        weights = np.array([math.nan if p is None else p.weight for p in parts])
+        return contributions(totals, weights)
+
+    def _macro_tasks(self, metric: str, tasks: np.ndarray) -> np.ndarray | None:
+        return tasks if metric in self.macro else None
+
+    def _measured(
+        self,
+        metric: str,
+        sights: Sequence[Sight],
+        marks: Sequence[Mark | None],
+        rows: np.ndarray,
+        arrays: Mapping[str, np.ndarray],
+        lenient: bool,
+    ) -> Measurement:
+        wanted = self.macro.get(metric, (metric,))
+        own = [set(wanted) & set(self.counts_for(s.facts)) for s in sights]
+        asked = sum(bool(o) for o in own)
+        failed = sum(bool(o) and s.fault is not None for o, s in zip(own, sights, strict=True))
+        scored = int(np.isfinite(rows).sum())
+        unread = sum(m.unknown for o, m in zip(own, marks, strict=True) if o and m)
+        missing = [name for name in wanted if not any(name in o for o in own)]
+        counts = {"n_asked": asked, "n_scored": scored, "n_failed": failed, "n_abstained": asked - scored - failed}
+        reason = _why_not(metric, asked, failed, unread, missing if len(wanted) > 1 else [], lenient)
+        if reason is None and not scored:
+            reason = "no image counts for it"
+        if reason is not None:
+            return Measurement(metric=metric, name=metric, value=None, reason=reason, **counts)
+        keep = np.isfinite(rows)
+        tasks = arrays["tasks"][keep] if metric in self.macro else None
+        value, found = clustered(rows[keep], arrays["prompts"][keep], tasks)
+        if found is None:
+            return Measurement(metric=metric, name=metric, value=value, **counts)
+        new = found.new_prompts
+        return Measurement(
+            metric=metric, name=metric, value=value, se=new.se, low=new.low, high=new.high, interval="prompts as clusters", **counts
+        )
+
+
+def contributions(totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """R + (total - R weight) / mean weight of each image, R the ratio of the sums: they have R as their mean; NaN stays."""
+    if not np.isfinite(totals).any() or np.nanmax(weights) == 0:
+        return np.full(len(totals), math.nan)
+    if (weights[np.isfinite(weights)] == 1).all():
+        return totals
+    ratio = np.nansum(totals) / np.nansum(weights)
+    return np.asarray(ratio + (totals - ratio * weights) / np.nanmean(weights))
+
+
+def clustered(rows: np.ndarray, prompts: np.ndarray, tasks: np.ndarray | None) -> tuple[float, ClusterScore | None]:
+    """Value over images (mean of task means where tasks are given) and its errors over prompts, None where a task has one prompt."""
+    value = float(rows.mean()) if tasks is None else float(np.mean([rows[tasks == t].mean() for t in np.unique(tasks)]))
+    try:
+        return value, cluster_score(prompt_means(rows, prompts, tasks))
+    except TooFewImages:
+        return value, None
+
+
+def _why_not(metric: str, asked: int, failed: int, unread: int, missing: Sequence[str], lenient: bool) -> str | None:
+    if not asked:
+        return "no prompt of this kind was asked for"
+    if lenient:
+        return None
+    if missing:
+        return f"no prompt of {', '.join(missing)} was asked for; --allow-missing averages the rest"
+    if failed:
+        return f"{failed:,} of {asked:,} images have no answer; judge them again, or --allow-missing scores the rest"
+    return f"{unread:,} answers cannot be read; --allow-missing counts them as the rules do" if unread else None
+
+
+def _differing(metric: Metric, rows: np.ndarray, others: np.ndarray, rules: str, tasks: np.ndarray | None) -> list[str]:
+    """A line where the two sets of rules give other values."""
+
+    def value(found: np.ndarray) -> float | None:
+        keep = np.isfinite(found)
+        return clustered(found[keep], np.arange(keep.sum()), None if tasks is None else tasks[keep])[0] if keep.any() else None
+
+    one, two = value(rows), value(others)
+    if one == two or (one is not None and two is not None and math.isclose(one, two, rel_tol=1e-12, abs_tol=1e-12)):
+        return []
+    words = {rules: one, OTHER[rules]: two}
+    shown = [f"{words[name]:.{metric.decimals + 1}f} {name}" if words[name] is not None else f"none {name}" for name in OTHER]
+    return [f"rules: {metric.name} is {', '.join(shown)}"]
+
+
+def _told(sight: Sight, mark: Mark | None, other: Mark | None, rules: str) -> dict[str, object]:
+    """One image as a row for people: verdict, reason, evidence, and the other rules' verdict where it differs."""
+    row: dict[str, object] = {"index": sight.index, "prompt": sight.prompt, "copy": sight.copy, "text": sight.text}
+    if mark is None:
+        return row | {"verdict": "failed" if sight.fault else "left out", "reason": sight.fault or "the rules leave it out"}
+    row |= {"task": mark.task, "reason": mark.reason, "scores": {name: _share(part) for name, part in mark.parts.items()}}
+    if mark.evidence:
+        row["evidence"] = dict(mark.evidence)
+    if other is not None and other.parts != mark.parts:
+        row["other_rules"] = {"rules": OTHER[rules], "reason": other.reason, "scores": {n: _share(p) for n, p in other.parts.items()}}
+    return row
+
+
+def _share(part: Part) -> float:
+    return part.total / part.weight if part.weight else part.total
