@@ -25,10 +25,11 @@ Keep = Callable[[int, dict[str, Tensor]], None]  # told the step and the average
 
 
 class Watch(NamedTuple):
-    """Further columns of the loss log: what they are called, and their values for the network as it stands."""
+    """Further columns of the loss log: what they are called, their values for the network as it stands, steps from line to line."""
 
     columns: tuple[str, ...]
     measure: Callable[[nn.Module], tuple[float, ...]]
+    every: int = 50
 
 
 def step_generator(seed: int, step: int) -> Generator:
@@ -57,6 +58,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.lr, weight_decay=0.0)
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self.step, self.log, self.watch = 0, "", watch
+        self.every = watch.every if watch else LOG_EVERY
         self.head = ",".join(("step", "loss", *(watch.columns if watch else ()))) + "\n"
 
     def resume(self) -> int:
@@ -103,7 +105,7 @@ class Trainer:
             total, seen = total + self._one(loss), seen + 1
             bar.update()
             due = self.step % self.schedule.snapshot == 0 or self.step == self.schedule.steps
-            if due or self.step % LOG_EVERY == 0:  # a snapshot holds no half-filled line
+            if due or self.step % self.every == 0:  # a snapshot holds no half-filled line
                 self.log += self._line(total / seen)
                 bar.set_postfix(loss=f"{total / seen:.4f}")
                 total, seen = 0.0, 0
