@@ -234,6 +234,7 @@ class Result(Record):
     samples_sha256: str
     judge: JudgeRecord
     judges: dict[str, JudgeRecord] = {}
+    answers_sha256: str | None = None
     reference: str
     reference_sha256: str
     measurements: tuple[Measurement, ...]
