@@ -19,7 +19,7 @@ from harope_bench.evaluators.base import Score, Sight
 from harope_bench.layouts import official
 from harope_bench.perceive import Chosen, Terms, choose, perceive
 from harope_bench.provenance import now, provenance
-from harope_bench.records import JudgeRecord, Result
+from harope_bench.records import CLASSES, JudgeRecord, Result
 from harope_bench.samples import PLAN, SampleSet, open_samples
 from harope_bench.store import sha256_bytes, sha256_file, write_arrays, write_text
 from harope_bench.suites.base import Case
@@ -32,7 +32,6 @@ FOREIGN = JudgeRecord(
     weights_sha256="0" * 64,
     preprocessing="judges: as the official scorer ran elsewhere; its weights and versions are not in its file",
 )
-CLASSES = ("official", "equivalent", "micro", "substitute")  # several judges together are the last of these
 
 
 @dataclass(frozen=True)
