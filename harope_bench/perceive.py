@@ -245,13 +245,22 @@ def _read(role: str, ask: Ask, answer: Any) -> Told:
     return Told(found, None) if perceptions.fits(ask, found) else Told(None, "it answered another number of things than were asked")
 
 
+def opened(chosen: Chosen, plugin: Any, device: str) -> Any:
+    """The judge with its weights, once its self-check has found nothing; JudgeError says what it found."""
+    found = plugin.open(device)
+    for case in plugin.canary() if hasattr(plugin, "canary") else ():
+        if wrong := case.check(found):
+            raise JudgeError(f"{chosen.name} fails its self-check {case.name}: {wrong}; check its libraries with harope-bench doctor")
+    return found
+
+
 def _look(samples: SampleSet, chosen: Chosen, plugin: Any, role: str, missing: Sequence[Question], folder: Path, device: str) -> None:
     """Asks the judge here; each answer is on disk before the next question."""
-    opened, crashes, good = plugin.open(device), 0, False
+    judge, crashes, good = opened(chosen, plugin, device), 0, False
     for question in tqdm(missing, desc=f"ask {chosen.name}", unit="image", file=sys.stderr, disable=None):
         line: dict[str, Any] = {"key": question.key, "index": question.index}
         try:
-            line["answer"] = opened.see(role, image_of(samples, question.index), question.ask).model_dump(mode="json", exclude_none=True)
+            line["answer"] = judge.see(role, image_of(samples, question.index), question.ask).model_dump(mode="json", exclude_none=True)
             good = True
         except (ArithmeticError, BenchError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
             line["error"] = f"{type(error).__name__}: {first_line(error)}"
