@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,6 +25,7 @@ from harope_bench.store import sha256_bytes, sha256_file, write_arrays, write_te
 from harope_bench.suites.base import Case
 
 TASK = "prompts"
+LENIENT = "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"
 FOREIGN = JudgeRecord(
     name="official-run",
     version=1,
@@ -42,7 +43,7 @@ class Marking:
     rules: Literal["official", "corrected"] = "official"
     judge: str | None = None
     lenient: bool = False
-    terms: Terms = Terms()
+    terms: Terms = field(default_factory=Terms)
 
 
 class Rule(NamedTuple):
@@ -60,7 +61,7 @@ def of_prompts(suite: str) -> bool:
 
 
 def rules_of(suite: Any, asked: Marking, evaluators: Sequence[str] | None) -> list[Rule]:
-    """The evaluators asked for (the suite's own if none) that mark prompts; OptionError where the suite or an evaluator has no such thing."""
+    """The evaluators asked for (the suite's own if none) that mark prompts; OptionError for what suite or evaluator does not have."""
     found = []
     for name in evaluators or suite.evaluators:
         registry.find("evaluators", name)
@@ -160,7 +161,7 @@ def _mark(samples: SampleSet, rule: Rule, out: Path, asked: Marking, cases: Mapp
         plan_digest=samples.plan.digest if samples.plan else None,
         reference=source[0],
         measurements=score.measurements,
-        warnings=(*samples.warnings, *substitutes(records), *score.warnings),
+        warnings=(*samples.warnings, *substitutes(records), *((LENIENT,) if asked.lenient else ()), *score.warnings),
         per_sample=path.with_suffix(".npz").name,
         rows=rows_path(path).name,
         provenance=provenance(started, asked.terms.device),
@@ -208,7 +209,7 @@ def together(records: Mapping[str, JudgeRecord]) -> JudgeRecord:
 def substitutes(records: Mapping[str, JudgeRecord]) -> tuple[str, ...]:
     """A line for each judge that stands in for the official one."""
     return tuple(
-        f"judge: {record.name} ({record.preprocessing}) stands in for the official {role}; not comparable with published numbers"
+        f"judge: {record.name}{f' with {record.model}' if record.model else ''} ({record.preprocessing}) stands in for the official {role}; not comparable with published numbers"
         for role, record in sorted(records.items())
         if record.judge_class == "substitute"
     )

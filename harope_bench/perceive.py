@@ -185,14 +185,14 @@ def _ask(
 
 
 def record_of(chosen: Chosen, plugin: Any) -> JudgeRecord:
-    """Facts of a judge, without opening its weights; the model the user named is part of its preprocessing."""
-    named = plugin.preprocessing if chosen.model is None else f"{plugin.preprocessing}; model {chosen.model}"
+    """Facts of a judge, without opening its weights."""
     return JudgeRecord(
         name=chosen.name,
         version=plugin.version,
         judge_class=plugin.judge_class,
         weights_sha256=plugin.weights_sha256(),
-        preprocessing=named,
+        preprocessing=plugin.preprocessing,
+        model=chosen.model,
     )
 
 
