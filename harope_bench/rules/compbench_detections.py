@@ -11,7 +11,7 @@ from harope_bench.rules.compbench_quirks import Rules
 
 SHORT, LONG = 479, 480  # pixels: the shorter side, and the most that the longer one may have
 SURE = 0.5  # detections must be above
-PERSON = {name: "person" for name in ("girl", "boy", "man", "woman")}
+PERSON = dict.fromkeys(("girl", "boy", "man", "woman"), "person")
 
 
 class Thing(NamedTuple):

@@ -26,7 +26,7 @@ QUIRKS: Mapping[str, Quirk] = {
     "no-chunk": Quirk("rule", "a prompt without noun chunks scores 1", "it cannot be scored"),
     "eight-chunks": Quirk("rule", "noun chunks after the eighth are not asked"),
     # UniDet_eval/2D_spatial_eval.py
-    "whole-label": Quirk("rule", "in 2D a noun must equal a label, and many labels are lists (`a, b`)", "it may be one of the list's names"),
+    "whole-label": Quirk("rule", "in 2D a noun must equal a label, and labels may be lists (`a, b`)", "one name of the list is enough"),
     "same-instance": Quirk(
         "rule",
         "two nouns with one label (boy and girl are both person) are the same detection",
@@ -40,11 +40,11 @@ QUIRKS: Mapping[str, Quirk] = {
     ),
     "zero-area": Quirk("rule", "two boxes without area stop the script (ZeroDivisionError)", "they do not overlap"),
     "below-half": Quirk("rule", "a 2D score below 0.5 is 0; a 3D one is kept"),
-    "two-objects": Quirk("rule", "a complex prompt in which not exactly two objects are read scores 0 in its spatial part", "without that part"),
+    "two-objects": Quirk("rule", "a complex prompt with other than two objects has 0 in its spatial part", "that part is left out"),
     # UniDet_eval/3D_spatial_eval.py
     "transposed-depth": Quirk("rule", "the depth map is cut with x and y exchanged; a cut without pixels scores 0", "x is the column"),
     "overlap-edges": Quirk("rule", "boxes that overlap by exactly 0.5 score 0", "they score 1"),
-    "substring": Quirk("rule", "in 3D and numeracy a name matches inside a label's words (car in carrot)", "whole words, names of a list first"),
+    "substring": Quirk("rule", "in 3D and numeracy a name matches inside a label's words (car in carrot)", "whole words"),
     "moving-index": Quirk("rule", "in 3D an object found first is replaced by later ones until the other is found", "the surest of each"),
     # UniDet_eval/numeracy_eval.py
     "no-object": Quirk("rule", "a prompt without a known object stops the script (ZeroDivisionError)", "it cannot be scored"),
@@ -65,12 +65,12 @@ QUIRKS: Mapping[str, Quirk] = {
     ),
     # 3_in_1_eval/3_in_1.py
     "join-by-place": Quirk("rule", "three result files are joined by place: a lost image shifts all later ones", "by number"),
-    "join-by-text": Quirk("rule", "a prompt's kind is found by its text up to the first full stop, and is `both` if in no list", "by its text"),
+    "join-by-text": Quirk("rule", "a prompt's kind is that of its text up to the first full stop, `both` if in no list", "of its text"),
     # what judges and callers must know
     "swapped-colours": Quirk("judge", "UniDet RS200 is shown blue for red"),
     "small-frame": Quirk("judge", "detectors see 479 pixels, BLIP 480, CLIP 224: detail gained beyond is not seen"),
     "half-precision": Quirk("judge", "detectors and depth run in fp16 autocast, CLIP in fp16"),
-    "false-is-true": Quirk("call", "`--complex False` is read as True: on 2D prompts it zeroes every `on the top of` and `on the bottom of`"),
+    "false-is-true": Quirk("call", "`--complex False` is read as True: every 2D prompt with `on the top of` or `on the bottom of` is 0"),
     "tagger": Quirk("call", "scores depend on the version of spaCy's model"),
 }
 

@@ -36,7 +36,7 @@ DEPTHS = {"in front of": 1, "behind": -1, "hidden": -1}  # sign of the first's n
 
 # Nouns of the prompts that equal no label of UniDet's list of 722 strings, so that no image can score 0.5 in 2D; the last two are what
 # the tagger makes of `side` and `left`. Counted with that list: 200 (model 3.8.0) and 198 (3.6.0) of 300 prompts are left.
-UNLABELLED = frozenset("wallet mouse cow table phone sofa bag painting computer side left".split())
+UNLABELLED = frozenset(["wallet", "mouse", "cow", "table", "phone", "sofa", "bag", "painting", "computer", "side", "left"])
 
 Pair = tuple[int | None, int | None]
 
