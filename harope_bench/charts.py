@@ -90,7 +90,39 @@ class Loss(Record):
     runs: tuple[Curve, ...] = Field(min_length=1)
 
 
-Chart = AttentionDistance | Matrices | Loss
+class SweepPoint(Record):
+    """One run's number at a place of the axis; low and high are its interval where it has one."""
+
+    place: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    images: int
+
+
+class SweepLine(Record):
+    """The runs of one checkpoint that differ in the axis alone, in the axis's order."""
+
+    label: str
+    points: tuple[SweepPoint, ...] = Field(min_length=1)
+
+
+class Sweep(Record):
+    """A metric along resolution, training resolution or position scaling. numeric: the places are numbers, drawn to a log scale."""
+
+    kind: Literal["sweep"] = "sweep"
+    suite: str
+    metric: str
+    title: str
+    direction: Literal["higher", "lower"]
+    decimals: int
+    axis: Literal["resolution", "training-resolution", "pos-scaling"]
+    numeric: bool
+    lines: tuple[SweepLine, ...] = Field(min_length=1)
+    left_out: tuple[str, ...] = ()
+
+
+Chart = AttentionDistance | Matrices | Loss | Sweep
 CHARTS: TypeAdapter[Chart] = TypeAdapter(Annotated[Chart, Field(discriminator="kind")])
 
 

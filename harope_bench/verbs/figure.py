@@ -29,7 +29,7 @@ out_option = click.option("--out", type=click.Path(path_type=Path), required=Tru
 
 @click.group()
 def figure() -> None:
-    """Draw attention distances, learned matrices or loss curves. What lies in RUNS/figures is shown by the report.
+    """Draw attention distances, learned matrices, loss curves or sweeps. What lies in RUNS/figures is shown by the report.
 
     \b
     harope-bench figure attention-distance digits-rope-axial digits-harope --out runs/figures/distance.svg
@@ -104,6 +104,37 @@ def matrices(checkpoint: str, show: Any, offsets: tuple[tuple[float, ...], ...],
         place = f"layer {one.layer}, {'all heads' if one.head is None else f'head {one.head}'}"
         click.echo(f"{place}: |M-I| {one.from_identity:.4g}, cond {condition}, coupling {one.coupling:.2%}, |M^T R_D M_k - R_D| {moved}")
     click.echo(f"note: {WARNING}")
+
+
+@figure.command()
+@click.argument("runs", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--suite", help="Of which suite; needed where the runs have several.")
+@click.option("--metric", required=True, help="Of which metric, as a result names it (overall, fid).")
+@click.option(
+    "--axis", type=click.Choice(["resolution", "training-resolution", "pos-scaling"]), default="resolution", help="What the runs differ in."
+)
+@out_option
+def sweep(runs: Path, suite: str | None, metric: str, axis: Any, out: Path) -> None:
+    """A metric along an axis, a line for each checkpoint and what else differs; the table goes to the terminal.
+
+    \b
+    harope-bench figure sweep runs --metric overall --axis resolution --out runs/figures/overall.svg
+    """
+    from harope_bench.leaderboards.sweep import sweep as swept
+    from harope_bench.pairing import collect
+    from harope_bench.reports.chart_files import write_figure
+
+    found = swept(collect(runs), suite, metric, axis)
+    for path in write_figure(found, out):
+        click.echo(path)
+    for line in found.lines:
+        for point in line.points:
+            interval = (
+                "" if point.low is None or point.high is None else f"  {point.low:.{found.decimals}f} to {point.high:.{found.decimals}f}"
+            )
+            click.echo(f"{line.label:40} {point.place:>14} {point.value:.{found.decimals}f}{interval}  ({point.images:,} images)")
+    for told in found.left_out:
+        click.echo(f"left out: {told}")
 
 
 @figure.command()
