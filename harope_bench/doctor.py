@@ -145,6 +145,8 @@ def _references() -> list[Finding]:
     found = []
     for name in registry.names("suites"):
         suite = registry.load("suites", name)
+        if not hasattr(suite, "reference"):
+            continue  # prompts and named pictures are compared with no statistics
         for judge in sorted({judge for key, judge in suite.judges.items() if "/" not in key}):  # of the suites' own profiles
             try:
                 reference = suite.reference(judge)
