@@ -1,7 +1,7 @@
 """Sample set to observations: a judge looks at every image once; what it saw lies on disk, shard by shard, and is read as a map.
 
-A judge's folder holds one .npy of N rows for each of its arrays and, for each shard of images, a small record that is written
-after its rows: the key of judge and images, and the hash of the rows. A kill loses the shard at hand and nothing else.
+A judge's folder holds who looked (judge.json), one .npy of N rows for each of its arrays and, for each shard of images, a small record
+that is written after its rows: the key of judge and images, and the hash of the rows. A kill loses the shard at hand and nothing else.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from harope_bench import registry, rows
-from harope_bench.errors import SampleError, ShapeError
+from harope_bench.errors import SampleError, ShapeError, WeightsError
 from harope_bench.evaluators.base import Observations
 from harope_bench.records import JudgeRecord
 from harope_bench.samples import Batch, SampleSet
 from harope_bench.store import disk, write_text
 
 SHARD = 1000  # images between two records
+JUDGE = "judge.json"
+NAMED = 5  # images that an error names
 ODD = {"L": "grey, read as three equal channels", "1": "black and white, read as three equal channels", "P": "of a palette, read as RGB"}
 PLAIN = "RGB"
 
@@ -36,6 +39,13 @@ class Seen(NamedTuple):
     observations: Observations
     judge: JudgeRecord
     fresh: int
+    warnings: tuple[str, ...] = ()
+
+
+class Looker(NamedTuple):
+    """A judge that looked or will look, and what a result must say of it."""
+
+    record: JudgeRecord
     warnings: tuple[str, ...] = ()
 
 
@@ -70,26 +80,79 @@ def judge_record(name: str) -> JudgeRecord:
     )
 
 
-def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: bool) -> Seen:
+def looker(judge: str, folder: Path, rescore: bool) -> Looker:
+    """The judge as it is here; when rescoring the one that looked, as the folder tells, and its weights may be gone.
+
+    Raises:
+        WeightsError: its weights are not here and it shall look. SampleError: the folder does not tell who looked, nor are they here.
+    """
+    if not rescore:
+        return _present(judge)
+    if (found := _recorded(folder)) is not None:
+        return found._replace(warnings=(*found.warnings, *_changed(found.record)))
+    try:
+        return _present(judge)
+    except WeightsError as error:
+        raise SampleError(
+            f"{folder} does not tell which weights {judge} looked with, and they are not here; run eval without --rescore once"
+        ) from error
+
+
+def _present(judge: str) -> Looker:
+    return Looker(judge_record(judge), tuple(getattr(registry.load("judges", judge), "warnings", tuple)()))
+
+
+def _recorded(folder: Path) -> Looker | None:
+    found = read_record(folder / JUDGE)
+    try:
+        return Looker(JudgeRecord.model_validate(found.get("judge")), tuple(str(line) for line in found.get("warnings", ())))
+    except ValidationError:
+        return None
+
+
+def _changed(record: JudgeRecord) -> tuple[str, ...]:
+    """A warning where the judge that is here is not the one that looked; none where it cannot be told because its weights are gone."""
+    try:
+        here = judge_record(record.name)
+    except WeightsError:
+        return ()
+    fields = [name for name in JudgeRecord.model_fields if getattr(here, name) != getattr(record, name)]
+    return (f"judge: {record.name} here is another one ({', '.join(fields)}); scored is what the recorded one saw",) if fields else ()
+
+
+def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: bool, looked: JudgeRecord | None = None) -> Seen:
     """What the judge saw of the set, from `folder` where that is of these images and this judge; arrays are read-only maps.
+
+    Args:
+        looked: when rescoring, the judge that these observations must be of; the one that `folder` tells of if left out.
 
     Raises:
         SampleError: an image is bad (named by index), or `rescore` is set and something was never judged.
+        WeightsError: the judge's weights are not here, and it is not a rescoring.
     """
-    record = judge_record(judge)
+    who = Looker(looked) if looked is not None else looker(judge, folder, rescore)
     names = registry.load("judges", judge).arrays
-    shards = cut(samples, record)
+    shards = cut(samples, who.record)
     stale = [shard for shard in shards if kept(folder, shard, names) is None]
     fresh = sum(len(shard.indices) for shard in stale)
     if stale and rescore:
         raise SampleError(f"{folder} lacks what {judge} saw of {fresh:,} images; run eval without --rescore once")
+    if not rescore:
+        _remember(folder, who)
     if stale:
         _look(samples, judge, stale, folder, device)
     arrays = {name: rows.view(folder / f"{name}.npy", len(samples.indices)) for name in names}
     labels = np.array([samples.labels[i] for i in samples.indices]) if samples.labels.keys() >= set(samples.indices) else None
     seen = Observations(np.array(samples.indices, dtype=np.int64), labels, arrays, failed=len(samples.failed))
     told = oddities([read_record(folder / shard_name(shard.number)) for shard in shards], len(samples.indices))
-    return Seen(seen, record, fresh, (*getattr(registry.load("judges", judge), "warnings", tuple)(), *told))
+    return Seen(seen, who.record, fresh, (*who.warnings, *told))
+
+
+def _remember(folder: Path, who: Looker) -> None:
+    """Who looks is written before the first shard, so that a rescoring needs no weights."""
+    if _recorded(folder) != who:
+        told = {"judge": who.record.model_dump(mode="json"), "warnings": who.warnings}
+        write_text(folder / JUDGE, json.dumps(told, sort_keys=True) + "\n")
 
 
 def shard_name(number: int) -> str:
@@ -150,7 +213,20 @@ def _look(samples: SampleSet, judge: str, todo: Sequence[Shard], folder: Path, d
                 odd.update(_odd(batch))
                 bar.update(len(batch.indices))
             seen = {name: np.concatenate([p[name] for p in parts]) for name in plugin.arrays}
+            _finite(judge, shard, seen)
             _keep(folder, shard, seen, len(samples.indices), {"odd": dict(odd), "notes": list(getattr(opened, "notes", ()))})
+
+
+def _finite(judge: str, shard: Shard, seen: dict[str, np.ndarray]) -> None:
+    """SampleError for values that are not finite: kept, they would be scored again and again."""
+    bad = {name: ~np.isfinite(part).reshape(len(part), -1).all(axis=1) for name, part in seen.items()}
+    if names := [name for name, rows_ in bad.items() if rows_.any()]:
+        found = [shard.indices[i] for i in np.flatnonzero(np.logical_or.reduce([bad[name] for name in names]))]
+        more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+        raise SampleError(
+            f"judge {judge} gave {', '.join(names)} that are not finite for images {', '.join(map(str, found[:NAMED]))}{more}, which were "
+            "not kept; look at these images, bring the judge's weights again or choose another --device, and run eval again"
+        )
 
 
 def _keep(folder: Path, shard: Shard, seen: dict[str, np.ndarray], count: int, facts: dict[str, Any]) -> None:
@@ -170,8 +246,7 @@ def _keep(folder: Path, shard: Shard, seen: dict[str, np.ndarray], count: int, f
 def _odd(batch: Batch) -> Iterator[str]:
     """What is odd about images: the mode of a file that is not RGB, and images of one colour."""
     yield from (mode for mode in batch.modes if mode != PLAIN)
-    flat = (batch.images == batch.images[:, :1, :1]).all(axis=(1, 2, 3))
-    yield from ("constant" for _ in range(int(flat.sum())))
+    yield from ("constant" for image in batch.images if (image == image[0, 0]).all())  # one by one: a batch at 2048 pixels is 600 MB
 
 
 def oddities(records: Sequence[dict[str, Any]], images: int) -> tuple[str, ...]:
@@ -182,3 +257,13 @@ def oddities(records: Sequence[dict[str, Any]], images: int) -> tuple[str, ...]:
     told = {**{mode: f"images: {{}} of {{}} are {words}" for mode, words in ODD.items()}, "constant": "images: {} of {} are of one colour"}
     notes = dict.fromkeys(note for record in records for note in record.get("notes", ()))  # each once, in order
     return (*(words.format(f"{odd[key]:,}", f"{images:,}") for key, words in told.items() if odd[key]), *notes)
+
+
+def clear(folder: Path, names: Sequence[str]) -> None:
+    """Removes what `observe` made there of these arrays, and the folder if it held nothing else."""
+    with disk(folder):
+        made = [folder / file for name in names for file in (f"{name}.npy", f".{name}.npy.lock")]
+        for path in [*made, folder / JUDGE, *folder.glob("[0-9][0-9][0-9][0-9][0-9].json")]:
+            path.unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()

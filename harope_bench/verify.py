@@ -232,7 +232,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _observations(folder: Path, fresh: Path, findings: Findings) -> None:
     """The shards that the run keeps against those of now; one that is gone is no fault, eval makes it again."""
-    pairs = [(folder / OBSERVATIONS / s.parent.name / s.name, s) for s in sorted(fresh.glob("*/*.json"))]
+    pairs = [(folder / OBSERVATIONS / s.parent.name / s.name, s) for s in sorted(fresh.glob("*/[0-9]*.json"))]
     kept = [(old, new) for old, new in pairs if old.is_file()]
     for old, new in kept:
         if names := others(old, new):

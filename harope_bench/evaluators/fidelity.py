@@ -365,7 +365,7 @@ def _check_rows(what: str, rows: np.ndarray, indices: np.ndarray) -> None:
         bad = ~(np.abs(rows[part]) <= LARGEST).all(axis=1)  # false for NaN too
         if bad.any():
             index = int(indices[part][bad.argmax()])
-            raise SampleError(f"{what} are not finite, first at index {index}; draw or judge that image again")
+            raise SampleError(f"{what} are not finite, first at index {index}; delete the observations of that judge and run eval again")
 
 
 def _check_gaussian(array: str, width: int, mean: np.ndarray, covariance: np.ndarray) -> None:
