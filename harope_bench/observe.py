@@ -10,8 +10,9 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,14 +20,15 @@ import numpy as np
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from harope_bench import registry, rows
+from harope_bench import kept_moments, registry, rows
 from harope_bench.errors import SampleError, ShapeError, WeightsError
 from harope_bench.evaluators.base import Observations
+from harope_bench.metrics.moments import Moments
 from harope_bench.records import JudgeRecord
 from harope_bench.samples import Batch, SampleSet
 from harope_bench.store import disk, write_text
 
-SHARD = 1000  # images between two records
+SHARD = 1000  # images between two records, a divisor of the block that moments are summed in
 JUDGE = "judge.json"
 NAMED = 5  # images that an error names
 ODD = {"L": "grey, read as three equal channels", "1": "black and white, read as three equal channels", "P": "of a palette, read as RGB"}
@@ -143,9 +145,16 @@ def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: 
         _look(samples, judge, stale, folder, device)
     arrays = {name: rows.view(folder / f"{name}.npy", len(samples.indices)) for name in names}
     labels = np.array([samples.labels[i] for i in samples.indices]) if samples.labels.keys() >= set(samples.indices) else None
-    seen = Observations(np.array(samples.indices, dtype=np.int64), labels, arrays, failed=len(samples.failed))
-    told = oddities([read_record(folder / shard_name(shard.number)) for shard in shards], len(samples.indices))
+    records = [read_record(folder / shard_name(shard.number)) for shard in shards]
+    seen = Observations(np.array(samples.indices, dtype=np.int64), labels, arrays, len(samples.failed), partial(_moments, folder, arrays, records))
+    told = oddities(records, len(samples.indices))
     return Seen(seen, who.record, fresh, (*who.warnings, *told))
+
+
+def _moments(folder: Path, arrays: Mapping[str, np.ndarray], records: Sequence[Mapping[str, Any]], name: str) -> Moments:
+    """Those of an array, kept with the hashes of its rows, which the shards' records tell."""
+    shards = kept_moments.Shards([record["sha256"][name] for record in records], SHARD)
+    return kept_moments.moments(folder / moments_name(name), arrays[name], shards)
 
 
 def _remember(folder: Path, who: Looker) -> None:
@@ -158,6 +167,11 @@ def _remember(folder: Path, who: Looker) -> None:
 def shard_name(number: int) -> str:
     """File name of a shard's record."""
     return f"{number:05d}.json"
+
+
+def moments_name(array: str) -> str:
+    """File name of the moments of an array."""
+    return f"{array}.moments.npz"
 
 
 def cut(samples: SampleSet, record: JudgeRecord) -> list[Shard]:
@@ -262,7 +276,7 @@ def oddities(records: Sequence[dict[str, Any]], images: int) -> tuple[str, ...]:
 def clear(folder: Path, names: Sequence[str]) -> None:
     """Removes what `observe` made there of these arrays, and the folder if it held nothing else."""
     with disk(folder):
-        made = [folder / file for name in names for file in (f"{name}.npy", f".{name}.npy.lock")]
+        made = [folder / file for name in names for file in (f"{name}.npy", f".{name}.npy.lock", moments_name(name))]
         for path in [*made, folder / JUDGE, *folder.glob("[0-9][0-9][0-9][0-9][0-9].json")]:
             path.unlink(missing_ok=True)
         if not any(folder.iterdir()):

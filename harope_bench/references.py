@@ -15,7 +15,7 @@ import numpy as np
 
 from harope_bench import adm, registry
 from harope_bench.errors import OptionError, StorageError
-from harope_bench.metrics.moments import Moments
+from harope_bench.evaluators.base import Observations
 from harope_bench.observe import Seen, clear, observe
 from harope_bench.records import JudgeRecord, printable
 from harope_bench.samples import SampleSet, reference_images
@@ -118,13 +118,13 @@ def _with_images(
     if "arr_0" not in adm.members(path):
         return found, (*warnings, "reference: statistics without images (arr_0), so no precision, recall or KID")
     n, *size = adm.shape_of(path, reference=True)
-    seen = seen_reference(path, sha256, judge, looking).observations.arrays
+    seen = seen_reference(path, sha256, judge, looking).observations
     if shape is not None and tuple(size) != shape:
         warnings += (f"reference: its images are {size[1]}x{size[0]}, the samples {shape[1]}x{shape[0]}",)
     if "mu" not in found:
         found |= statistics(seen)
         warnings += (f"reference: it carries no statistics, they are of its own {n:,} images",)
-    return {**found, "features": seen["features"]}, warnings
+    return {**found, "features": seen.arrays["features"]}, warnings
 
 
 def seen_reference(path: Path, sha256: str, judge: str, looking: Looking) -> Seen:
@@ -133,12 +133,12 @@ def seen_reference(path: Path, sha256: str, judge: str, looking: Looking) -> See
     return observe(reference_images(path), judge, folder, looking.device, looking.rescore, looking.looked)
 
 
-def statistics(seen: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def statistics(seen: Observations) -> dict[str, np.ndarray]:
     """Mean and unbiased covariance (float64) of the rows, under ADM's names."""
     found = {}
     for name, (mean, covariance) in STATISTICS.items():
-        if name in seen:
-            found[mean], found[covariance] = Moments.of(seen[name]).gaussian()
+        if name in seen.arrays:
+            found[mean], found[covariance] = seen.moments(name).gaussian()
     return found
 
 
@@ -154,7 +154,7 @@ def build(samples: SampleSet, target: Path, judge: str, device: str = "cpu", ima
     seen = observe(samples, judge, work, device, rescore=False)
     chosen = samples.chosen(images, seed) if images < len(samples.indices) else samples
     height, width, channels = samples.shape
-    found = statistics(seen.observations.arrays)
+    found = statistics(seen.observations)
     lines = [printable(line) for line in (*samples.warnings, *_of_images(seen.warnings), *_singular(found, len(samples.indices)))]
     note = {JUDGE: np.array(judge), JUDGE_SHA256: np.array(seen.judge.weights_sha256), COUNT: np.array(len(samples.indices))}
     batches = (batch.images for batch in chosen.batches(chosen.indices, 256))

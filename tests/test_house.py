@@ -31,7 +31,7 @@ LAYERS: list[set[str]] = [
     {"errors", "tomlfile"},
     {"records", "store", "device"},
     {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters"},
-    {"samples", "intervals", "catalogue", "contamination", "charts", "fetched"},
+    {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "kept_moments"},
     {"encodings", "pairing"},
     {"samplers", "suites", "judges", "evaluators"},
     {"backbones"},
@@ -59,6 +59,7 @@ NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip"
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",
     "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters", "fetched", "fetch",
+    "kept_moments",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",
