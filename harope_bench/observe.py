@@ -146,7 +146,8 @@ def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: 
     arrays = {name: rows.view(folder / f"{name}.npy", len(samples.indices)) for name in names}
     labels = np.array([samples.labels[i] for i in samples.indices]) if samples.labels.keys() >= set(samples.indices) else None
     records = [read_record(folder / shard_name(shard.number)) for shard in shards]
-    seen = Observations(np.array(samples.indices, dtype=np.int64), labels, arrays, len(samples.failed), partial(_moments, folder, arrays, records))
+    summed = partial(_moments, folder, arrays, records)
+    seen = Observations(np.array(samples.indices, dtype=np.int64), labels, arrays, len(samples.failed), summed)
     told = oddities(records, len(samples.indices))
     return Seen(seen, who.record, fresh, (*who.warnings, *told))
 
