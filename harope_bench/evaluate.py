@@ -207,7 +207,7 @@ def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[st
         measurements=score.measurements,
         warnings=(*samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings),
         per_sample=path.with_suffix(".npz").name,
-        provenance=provenance(started, asked.device),
+        provenance=provenance(started, asked.device, seen.flags),
     )
     write_text(path, result.to_json(indent=1) + "\n")
     return Scored(result, path, True)

@@ -24,7 +24,7 @@ from harope_bench import kept_moments, registry, rows
 from harope_bench.errors import SampleError, ShapeError, WeightsError
 from harope_bench.evaluators.base import Observations
 from harope_bench.metrics.moments import Moments
-from harope_bench.records import JudgeRecord
+from harope_bench.records import JudgeRecord, Option
 from harope_bench.samples import Batch, SampleSet
 from harope_bench.store import disk, write_text
 
@@ -33,15 +33,20 @@ JUDGE = "judge.json"
 NAMED = 5  # images that an error names
 ODD = {"L": "grey, read as three equal channels", "1": "black and white, read as three equal channels", "P": "of a palette, read as RGB"}
 PLAIN = "RGB"
+DIFFERENT = "judge: shards were looked at in different ways"
 
 
 class Seen(NamedTuple):
-    """Observations, who made them, how many images were judged just now, and what was odd about images or judge."""
+    """Observations, who made them, how many images were judged just now, and what was odd about images or judge.
+
+    flags: how the judge computed, for the provenance; several values where shards differ.
+    """
 
     observations: Observations
     judge: JudgeRecord
     fresh: int
     warnings: tuple[str, ...] = ()
+    flags: Mapping[str, Option] = {}
 
 
 class Looker(NamedTuple):
@@ -149,7 +154,7 @@ def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: 
     summed = partial(_moments, folder, arrays, records)
     seen = Observations(np.array(samples.indices, dtype=np.int64), labels, arrays, len(samples.failed), summed)
     told = oddities(records, len(samples.indices))
-    return Seen(seen, who.record, fresh, (*who.warnings, *told))
+    return Seen(seen, who.record, fresh, (*who.warnings, *told, *mixed(records)), flags(records))
 
 
 def _moments(folder: Path, arrays: Mapping[str, np.ndarray], records: Sequence[Mapping[str, Any]], name: str) -> Moments:
@@ -229,7 +234,12 @@ def _look(samples: SampleSet, judge: str, todo: Sequence[Shard], folder: Path, d
                 bar.update(len(batch.indices))
             seen = {name: np.concatenate([p[name] for p in parts]) for name in plugin.arrays}
             _finite(judge, shard, seen)
-            _keep(folder, shard, seen, len(samples.indices), {"odd": dict(odd), "notes": list(getattr(opened, "notes", ()))})
+            _keep(folder, shard, seen, len(samples.indices), _facts(opened, device, odd))
+
+
+def _facts(opened: Any, device: str, odd: Counter[str]) -> dict[str, Any]:
+    """What a shard's record tells beside its rows: oddities of the images, the judge's notes, and how it computed."""
+    return {"odd": dict(odd), "notes": list(getattr(opened, "notes", ())), "way": {"device": device, **getattr(opened, "way", {})}}
 
 
 def _finite(judge: str, shard: Shard, seen: dict[str, np.ndarray]) -> None:
@@ -272,6 +282,26 @@ def oddities(records: Sequence[dict[str, Any]], images: int) -> tuple[str, ...]:
     told = {**{mode: f"images: {{}} of {{}} are {words}" for mode, words in ODD.items()}, "constant": "images: {} of {} are of one colour"}
     notes = dict.fromkeys(note for record in records for note in record.get("notes", ()))  # each once, in order
     return (*(words.format(f"{odd[key]:,}", f"{images:,}") for key, words in told.items() if odd[key]), *notes)
+
+
+def mixed(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """A warning where shards were not all looked at in one way; shards that do not tell are left out."""
+    ways = Counter(f"{way.get('path', 'plain')} on {way.get('device')}" for record in records if (way := _way(record)))
+    told = ", ".join(f"{count:,} {way}" for way, count in sorted(ways.items()))
+    return (f"{DIFFERENT} ({told}), so their last bits may differ",) if len(ways) > 1 else ()
+
+
+def flags(records: Sequence[Mapping[str, Any]]) -> dict[str, Option]:
+    """How the judge computed: `judge_device`, `judge_path`, `judge_tf32`, as far as the records tell."""
+    found: dict[str, list[Option]] = {}
+    for key, value in (pair for record in records for pair in _way(record).items()):
+        found.setdefault(f"judge_{key}", []).append(value)
+    return {key: values[0] if len(set(values)) == 1 else ", ".join(sorted(map(str, set(values)))) for key, values in sorted(found.items())}
+
+
+def _way(record: Mapping[str, Any]) -> dict[str, Option]:
+    found = record.get("way")
+    return found if isinstance(found, dict) else {}
 
 
 def clear(folder: Path, names: Sequence[str]) -> None:

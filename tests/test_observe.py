@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 import tiny
 
+from harope_bench import observe
 from harope_bench.errors import SampleError, WeightsError
 from harope_bench.evaluate import Asked, Scored, evaluate, evaluate_each
 from harope_bench.generate import generate, make_plan
 from harope_bench.judges._inception import OWN
 from harope_bench.judges.digits_net import DigitsNetJudge, OpenedDigitsNet
-from harope_bench.observe import JUDGE
+from harope_bench.observe import JUDGE, shard_name
 from harope_bench.pixels import encode
 from harope_bench.references import build
 from harope_bench.samples import open_samples
+from harope_bench.verify import verify
 
 
 @pytest.fixture
@@ -127,3 +129,31 @@ def test_observations_without_a_record_of_the_judge_are_scored_with_the_one_here
         assert bytes_of(run) == before
     score(run)  # an ordinary call mends it
     assert json.loads(told.read_text())["judge"]["name"] == "digits-net"
+
+
+# ---------------------------------------------------------------------------- how they looked
+
+
+def test_shards_that_were_looked_at_in_different_ways_are_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observe, "SHARD", 20)
+    monkeypatch.setattr(OpenedDigitsNet, "way", {"path": "folded", "tf32": False}, raising=False)
+    first = score(run).result
+    assert not any("different ways" in line for line in first.warnings)
+    assert {k: v for k, v in first.provenance.flags.items() if k.startswith("judge_")} == {
+        "judge_device": "cpu",
+        "judge_path": "folded",
+        "judge_tf32": False,
+    }
+    path = run / "observations/digits-net" / shard_name(1)
+    for way, told in (
+        ({"device": "cuda", "path": "compiled", "tf32": False}, "(1 compiled on cuda, 2 folded on cpu)"),
+        ({"device": "cuda"}, "(2 folded on cpu, 1 plain on cuda)"),
+    ):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "way": way}))
+        again = score(run, rescore=True).result
+        assert again.measurements == first.measurements
+        assert f"judge: shards were looked at in different ways {told}, so their last bits may differ" in again.warnings
+        assert again.provenance.flags["judge_device"] == "cpu, cuda"
+    assert verify(run, 0).wrong == []  # the numbers stand; how they were come by is no fault
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "way"}))  # of an older version
+    assert not any("different ways" in line for line in score(run, rescore=True).result.warnings)
