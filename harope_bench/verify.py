@@ -18,7 +18,7 @@ from harope_bench.classify import Wanted, reads, recheck
 from harope_bench.errors import BenchError, OptionError, SampleError
 from harope_bench.evaluate import OBSERVATIONS, RESULTS, Asked, Way, protocol, read_result, set_digest, sized, way
 from harope_bench.generate import draw_one
-from harope_bench.observe import Seen, judge_record, observe, others
+from harope_bench.observe import DIFFERENT, Seen, judge_record, observe, others
 from harope_bench.pixels import encode
 from harope_bench.records import Checkpoint, Measurement, Plan, Result, SampleRecord
 from harope_bench.references import Opened, open_reference
@@ -190,7 +190,8 @@ def _wrong_scores(stored: Result, path: Path, chosen: Way, reference: Opened, gi
     yield from (f"{line} ({CAUSES})" for line in unequal(_by_name(stored.measurements), _by_name(score.measurements)))
     warnings = [*given.samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings]
     facts = {"warnings": warnings, "order": [m.name for m in score.measurements]}
-    yield from unequal({"warnings": list(stored.warnings), "order": [m.name for m in stored.measurements]}, facts)
+    said = [line for line in stored.warnings if not line.startswith(DIFFERENT)]  # of how it was looked at then, which is over
+    yield from unequal({"warnings": said, "order": [m.name for m in stored.measurements]}, facts)
     yield from _wrong_rows(path.with_suffix(".npz"), {**score.per_sample, "indices": seen.observations.indices})
 
 
@@ -232,7 +233,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _observations(folder: Path, fresh: Path, findings: Findings) -> None:
     """The shards that the run keeps against those of now; one that is gone is no fault, eval makes it again."""
-    pairs = [(folder / OBSERVATIONS / s.parent.name / s.name, s) for s in sorted(fresh.glob("*/*.json"))]
+    pairs = [(folder / OBSERVATIONS / s.parent.name / s.name, s) for s in sorted(fresh.glob("*/[0-9]*.json"))]
     kept = [(old, new) for old, new in pairs if old.is_file()]
     for old, new in kept:
         if names := others(old, new):

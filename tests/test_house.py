@@ -31,7 +31,7 @@ LAYERS: list[set[str]] = [
     {"errors", "tomlfile"},
     {"records", "store", "device"},
     {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
-    {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "rules", "scenes"},
+    {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "rules", "scenes", "kept_moments"},
     {"encodings", "pairing"},
     {"samplers", "suites", "judges", "evaluators"},
     {"backbones"},
@@ -59,7 +59,7 @@ NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip"
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",
     "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters", "fetched", "fetch",
-    "perceptions", "rules", "scenes", "layouts",
+    "perceptions", "rules", "scenes", "layouts", "kept_moments",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",

@@ -11,7 +11,11 @@ from harope_bench.perceptions import Answer, Ask
 
 
 class Opened(Protocol):
-    """A judge with its weights in place."""
+    """A judge with its weights in place.
+
+    It may also have `notes`, lines that a result must say of how it looked, and `way`, facts of how it computes that may move last bits:
+    `path` (plain, folded, compiled) and `tf32`; both are read after it has looked.
+    """
 
     weights_sha256: str
 
