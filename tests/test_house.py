@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
     {"records", "store", "device"},
     {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters"},
     {"samples", "intervals", "catalogue", "contamination", "charts", "fetched"},
-    {"encodings", "pairing"},
+    {"encodings", "pairing", "registering"},
     {"samplers", "suites", "judges", "evaluators"},
     {"backbones"},
     {"generate", "observe", "leaderboards", "training", "compare", "fetch"},
@@ -54,7 +54,7 @@ STRANGERS = {
     "backbones": {"suites", "judges", "evaluators"},
 }
 THINGS = {"encodings", "backbones", "samplers", "suites", "judges", "evaluators"}  # rooms whose things are called by name
-CONDUCTORS = {"generate", "observe", "references", "evaluate", "classify", "verify", "reproduce", "catalogue"}
+CONDUCTORS = {"generate", "observe", "references", "evaluate", "classify", "verify", "reproduce", "catalogue", "registering"}
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",

@@ -19,8 +19,9 @@ from harope_bench.testing import check_backbone
 tiny.needs_t2i()
 
 from harope_bench.backbones import folding, lora, pipelines, sd3  # noqa: E402
-from harope_bench.catalogue import checkpoint, register  # noqa: E402
+from harope_bench.catalogue import checkpoint  # noqa: E402
 from harope_bench.cli import main  # noqa: E402
+from harope_bench.registering import register  # noqa: E402
 
 BACKBONE = sd3.PLUGIN
 RED = [Request(index=0, prompt="a photo of a red cat")]

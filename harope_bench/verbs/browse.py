@@ -103,7 +103,7 @@ def register(name: str, weights: Path, options: Any, config: Any, drawing: Any, 
     harope-bench register dit-harope --weights 0400000.pt --drawing vae=/models/sd-vae-ft-mse
     """
     from harope_bench import registry
-    from harope_bench.catalogue import register
+    from harope_bench.registering import register
 
     for kind in ("sampler", "suite"):
         if said[kind] is not None:
@@ -121,6 +121,6 @@ def export(name: str, target: Path, folded: bool) -> None:
     \b
     harope-bench export digits-harope plain.safetensors --folded
     """
-    from harope_bench.catalogue import export
+    from harope_bench.registering import export
 
     click.echo(export(name, target, folded))
