@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,16 @@ from harope_bench.store import (
 from harope_bench.tomlfile import toml_text
 
 
-def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
+def register(name: str, weights: Path, said: Mapping[str, Any], encoding_weights: Path | None = None) -> Path:
     """Writes the checkpoint's TOML into the user's home and returns its path.
 
     Facts are taken from the note that `train` and `export` leave in the file, from the keys, from the arguments that a training
     file keeps, and from what is said (fields of Checkpoint; None is not said). The network is built and strictly loaded once, so that
     what is registered runs.
+
+    Args:
+        weights: a file of weights, an adapter folder, a pipeline's folder, or a LoRA without manifest (a file, or a folder that holds
+            one), whose manifest is then written beside a copy at home. encoding_weights: for such a LoRA alone.
 
     Raises:
         NameClash: the name is taken. WeightsError: keys do not fit, or contradict the training file's arguments. OptionError:
@@ -41,10 +47,45 @@ def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
     plain(name)
     if name in registry.entries("checkpoints"):
         raise NameClash(f"checkpoint {name!r} is registered already ({registry.find('checkpoints', name).origin}); choose another name")
-    if (bundle := adapters.bundle(weights)) is not None:
-        return _register_folder(name, bundle, {key: value for key, value in said.items() if value not in (None, {})})
+    said, bundle = _meant(said), adapters.bundle(weights)
+    bare = adapters.bare(weights, encoding_weights) if bundle is None else None
+    if encoding_weights is not None and bare is None:
+        raise OptionError(f"{weights} is no LoRA without manifest, and only such a one takes --encoding-weights; leave it out")
+    if bare is not None:
+        with _made(home() / "checkpoints" / name) as folder:
+            return _register_folder(name, _manifest_of_lora(folder, bare, said), said)
+    if bundle is not None and bundle.is_dir():
+        said["config"] = {"base": str(bundle.resolve()), **said.get("config", {})}
+        with _made(home() / "checkpoints" / name) as folder:
+            return _register_folder(name, _manifest_of_base(folder, bundle, said), said)
+    return _register_folder(name, bundle, said) if bundle is not None else _register_file(name, weights, said)
+
+
+def _meant(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said without what is not; the folder of a base in full."""
+    found = {key: value for key, value in said.items() if value not in (None, {})}
+    base = found.get("config", {}).get("base")
+    if isinstance(base, str) and Path(base).is_dir():
+        found["config"] = {**found["config"], "base": str(Path(base).absolute())}
+    return found
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[Path]:
+    """A new folder, gone again if what is put into it cannot be registered."""
+    if folder.exists() and any(folder.iterdir()):
+        raise NameClash(f"{folder} holds files of something else; remove it or choose another name")
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _register_file(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
+    """One file with the whole network."""
     state, note = load_weights(weights), noted(weights)
-    facts = agreed(note, {key: value for key, value in said.items() if value not in (None, {})}, weights)
+    facts = agreed(note, said, weights)
     facts["backbone"], clue = recognised(state, facts.get("backbone"))
     config = completed(clue.config, facts["backbone"], weights)
     told = {"config": config, "options": clue.options, **({"encoding": clue.encoding} if clue.encoding else {})}
@@ -55,10 +96,11 @@ def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
     backbone = registry.load("backbones", facts["backbone"])
     if not note:
         _unnoted(backbone, state, facts)
+    usual = getattr(backbone, "defaults", {})
     drawing = note.get("drawing", {}) if note else clue.defaults.get("drawing", {})
-    facts["drawing"] = drawable({**drawing, **(said.get("drawing") or {})})
+    facts["drawing"] = drawable({**usual.get("drawing", {}), **drawing, **said.get("drawing", {})})
     own = {"sampler": "flow", "steps": 50, "guidance": 1.0} if getattr(backbone, "task", "draw") == "draw" else {}
-    found = _record(name, weights, {**own, **getattr(backbone, "defaults", {}), **clue.defaults, **facts})
+    found = _record(name, weights, {**own, **usual, **clue.defaults, **facts})
     load_once(found, state)
     return _write(found)
 
@@ -72,10 +114,7 @@ def _unnoted(backbone: Any, state: Mapping[str, Any], facts: dict[str, Any]) -> 
 
 
 def _register_folder(name: str, bundle: Path, said: Mapping[str, Any]) -> Path:
-    """An adapter folder, or a whole pipeline as it is, for which a manifest without files is written at home."""
-    base = str(bundle.resolve()) if bundle.is_dir() else None
-    if base is not None:
-        bundle = _manifest_of_base(name, bundle, said)
+    """An adapter folder, by its manifest."""
     manifest = adapters.read(bundle)
     backbone = registry.load("backbones", manifest.backbone)
     known = {
@@ -85,32 +124,50 @@ def _register_folder(name: str, bundle: Path, said: Mapping[str, Any]) -> Path:
         "config": {"tokens": manifest.tokens},
     }
     facts = agreed(known, said, bundle)
-    facts["config"] = {"base": base or manifest.base.id, **facts["config"]}
+    facts["config"] = {"base": manifest.base.id, **facts["config"]}
+    facts["drawing"] = drawable({**backbone.defaults["drawing"], **said.get("drawing", {})})
     found = _record(name, bundle, {"sampler": "flow", **backbone.defaults, **facts})
     backbone.check_folder(found, bundle)
     return _write(found)
 
 
-def _manifest_of_base(name: str, folder: Path, said: Mapping[str, Any]) -> Path:
-    """Writes the manifest of a pipeline without adapter; its encoding is the base's own unless said, and may have no weights."""
+def _drawing_with(folder: Path) -> tuple[str, Any]:
+    """The backbone that draws with a pipeline of this kind."""
     kind = adapters.pipeline_class(folder)
     able = [b for b in registry.names("backbones") if getattr(registry.load("backbones", b), "pipeline", None) == kind]
     if not able:
         raise WeightsError(f"{folder} holds a {kind}, which no backbone draws with; known: {', '.join(registry.names('backbones'))}")
-    backbone = registry.load("backbones", able[0])
+    return able[0], registry.load("backbones", able[0])
+
+
+def _manifest_of_base(folder: Path, base: Path, said: Mapping[str, Any]) -> Path:
+    """Writes the manifest of a pipeline without adapter; its encoding is the base's own unless said, and may have no weights."""
+    name, backbone = _drawing_with(base)
     encoding, options = backbone.plain
     if said.get("encoding", encoding) != encoding:
         encoding, options = said["encoding"], {}
     manifest = adapters.Manifest(
-        backbone=able[0],
-        base=adapters.describe(folder, folder.resolve().name),
+        backbone=name,
+        base=adapters.describe(base, base.resolve().name),
         encoding=encoding,
         options={**options, **said.get("options", {})},
         tokens=said.get("config", {}).get("tokens", "all"),
     )
-    target = home() / "checkpoints" / name / adapters.MANIFEST
+    target = folder / adapters.MANIFEST
     write_text(target, manifest.to_json(indent=1) + "\n")
     return target
+
+
+def _manifest_of_lora(folder: Path, bare: adapters.Bare, said: Mapping[str, Any]) -> Path:
+    """Writes an adapter folder of a LoRA without manifest, which must be told its base."""
+    base = said.get("config", {}).get("base")
+    if base is None:
+        raise OptionError(f"{bare.lora} is a LoRA and does not say of what; add --config base=FOLDER, its pipeline's folder or hub id")
+    name, backbone = _drawing_with(adapters.base_folder(str(base)))
+    if said.get("backbone", name) != name:
+        raise OptionError(f"base {base} is a pipeline of {name}, not {said['backbone']}; leave --backbone out or give another base")
+    made: Path = backbone.adopt(folder, bare, str(base), said)
+    return made
 
 
 def _write(found: Checkpoint) -> Path:

@@ -17,17 +17,8 @@ from torch.nn import functional as F
 
 from harope_bench import adapters
 from harope_bench.backbones import folding, lora
-from harope_bench.backbones.pipelines import (
-    Config,
-    PipelineBackbone,
-    PipelineDrawer,
-    Positioned,
-    agree,
-    heads_of,
-    kept,
-    normed,
-    places,
-)
+from harope_bench.backbones.pipelines import Config, PipelineBackbone, PipelineDrawer
+from harope_bench.backbones.positioned import Positioned, agree, heads_of, kept, normed, places
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError
 from harope_bench.records import Checkpoint, Settings
