@@ -231,9 +231,7 @@ def without_a_layer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_lora_that_does_not_fit_is_refused(
-    bases: dict[str, Path], tmp_path: Path, kind: str, change: Callable[..., Any], said: str
-) -> None:
+def test_a_lora_that_does_not_fit_is_refused(bases: dict[str, Path], tmp_path: Path, kind: str, change: Any, said: str) -> None:
     folder = saved(kind, bases, tmp_path / "lora", note=False)
     save_file({key: value.contiguous() for key, value in change(load_file(folder / FILE)).items()}, folder / FILE)
     wrong("odd", folder, {"config": {"base": str(bases[kind])}}, BenchError, said)
