@@ -423,18 +423,6 @@ def test_the_matrices_of_an_adapter_folder_are_drawn(base: Path, tmp_path: Path)
     assert np.allclose(found.maps[2].shown, pair.q[0].detach(), atol=1e-5)
 
 
-def test_attention_distance_is_refused_before_anything_is_drawn(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harope_bench.errors import BenchError
-    from harope_bench.generate import make_plan
-    from harope_bench.looking import attention
-
-    tiny.register_prompts(monkeypatch)
-    register("not-watched", base, {})
-    monkeypatch.setattr(attention, "open_drawer", lambda *_: pytest.fail("the pipeline was opened"))
-    with pytest.raises(BenchError, match="not-watched is of flux; give a dit checkpoint"):
-        attention.measure(make_plan("not-watched", "four-prompts", {"steps": 1}), 1)
-
-
 def test_a_base_without_adapter_is_registered_as_it_is(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.register_prompts(monkeypatch)
     register("plain-flux", base, {})

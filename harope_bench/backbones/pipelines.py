@@ -130,6 +130,10 @@ class PipelineBackbone(ABC):
     def install(self, network: Positioned) -> None:
         """Puts our processors into the transformer."""
 
+    def reveal(self, network: Positioned) -> None:
+        """Puts our processors where the library's own are still at work, so that `watch` is called; outputs stay as they are."""
+        return
+
     @abstractmethod
     def prepare(self, network: Positioned) -> None:
         """Moves the learned matrix into weights, as far as that is exact."""
