@@ -17,10 +17,11 @@ from harope_bench.errors import OptionError, PlanMismatch, SampleError
 from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, claim, read_result, set_digest, standing
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.layouts import official
+from harope_bench.layouts.base import opened
 from harope_bench.perceive import Chosen, Terms, choose, perceive
 from harope_bench.provenance import now, provenance
 from harope_bench.records import CLASSES, JudgeRecord, Result
-from harope_bench.samples import PLAN, SampleSet, open_samples
+from harope_bench.samples import PLAN, SampleSet, first, open_samples
 from harope_bench.store import sha256_bytes, sha256_file, write_arrays, write_text
 from harope_bench.suites.base import Case
 
@@ -118,9 +119,8 @@ def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | No
 
 def open_any(target: Path, name: str, suite: Any, count: int | None) -> SampleSet:
     """A run, or a folder that one of the official layouts is recognised in; else plain images that count in the suite's order."""
-    if target.is_dir() and not (target / PLAN).exists() and (read := official.find(target)) is not None:
-        samples: SampleSet = read(target, suite)
-        return samples if count is None else samples.first(count)
+    if not (target / PLAN).exists() and (held := opened(target, name)) is not None:
+        return first(held, count)
     samples = open_samples(target, count)
     if samples.indices and samples.indices[-1] >= suite.count:
         raise SampleError(
@@ -208,10 +208,11 @@ def together(records: Mapping[str, JudgeRecord]) -> JudgeRecord:
 
 def substitutes(records: Mapping[str, JudgeRecord]) -> tuple[str, ...]:
     """A line for each judge that stands in for the official one."""
+    told = {role: record for role, record in sorted(records.items()) if record.judge_class == "substitute"}
     return tuple(
-        f"judge: {record.name}{f' with {record.model}' if record.model else ''} ({record.preprocessing}) stands in for the official {role}; not comparable with published numbers"
-        for role, record in sorted(records.items())
-        if record.judge_class == "substitute"
+        f"judge: {record.name}{f' with {record.model}' if record.model else ''} stands in for the official {role}; "
+        "not comparable with published numbers"
+        for role, record in told.items()
     )
 
 
@@ -221,10 +222,11 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     Its judges are the official ones by its own word: weights and versions are not in such files.
     """
     suite = registry.load("suites", asked.suite)
-    told = next(((name, score) for name in suite.judges if (score := official.results(path, name)) is not None), None)
-    if told is None:
+    started = now()
+    told = ((name, official.results(path, name, suite, asked.lenient, asked.rules)) for name in suite.judges)
+    name, score = next(((name, score) for name, score in told if score is not None), (None, None))
+    if name is None or score is None:
         return None
-    (name, score), started = told, now()
     evaluator = registry.load("evaluators", name)
     written = out / RESULTS / f"{name}.json"
     sha256 = sha256_file(path) if path.is_file() else sha256_bytes("".join(sorted(p.name for p in path.iterdir())).encode())
@@ -233,7 +235,7 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     write_arrays(written.with_suffix(".npz"), {k: np.asarray(v) for k, v in score.per_sample.items()})
     write_rows(written, score)
     result = Result(
-        evaluator=name, version=evaluator.version, profile=evaluator.profile, rules="official", parity=evaluator.parity, scale="paper",
+        evaluator=name, version=evaluator.version, profile=evaluator.profile, rules=asked.rules, parity=evaluator.parity, scale="paper",
         target=path.name, plan=None, plan_digest=None, samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
         reference_sha256=suite.source()[1], measurements=score.measurements, warnings=(FOREIGN.preprocessing, *score.warnings),
         per_sample=written.with_suffix(".npz").name, rows=rows_path(written).name, provenance=provenance(started, asked.terms.device),

@@ -22,6 +22,7 @@ from harope_bench.observe import DIFFERENT, Seen, judge_record, observe, others
 from harope_bench.pixels import encode
 from harope_bench.records import Checkpoint, Measurement, Plan, Result, SampleRecord
 from harope_bench.references import Opened, open_reference
+from harope_bench.remark import marked_here, remark
 from harope_bench.samples import PLAN, Run, SampleSet, open_samples
 from harope_bench.store import check_hash, load_arrays, sha256_bytes, sha256_file
 
@@ -105,10 +106,10 @@ def _results(given: Given, sound: bool, findings: Findings) -> None:
     with TemporaryDirectory(prefix="harope-bench-") as temporary:
         look = cache(lambda judge: observe(given.samples, judge, Path(temporary) / judge, "cpu", rescore=False))
         for path in paths:
-            wrong, judged = _wrong_in(path, given, look if sound else None)
+            wrong, judged, told = _marked(path, given, Path(temporary), sound) or (*_wrong_in(path, given, look if sound else None), "")
             findings.wrong += [f"{path}: {line}" for line in wrong]
             again = f"{judged:,} images judged again, measurements and arrays scored again" if judged else "images not judged again"
-            findings.checked.append(f"{path.name}: plan, judge, reference and versions compared; {again}; {len(wrong):,} wrong")
+            findings.checked.append(f"{path.name}: plan, judge, reference and versions compared; {again}{told}; {len(wrong):,} wrong")
         _observations(folder, Path(temporary), findings)
     if not paths:
         findings.checked.append("no results to check")
@@ -119,6 +120,21 @@ class Wrong(NamedTuple):
 
     lines: list[str]
     judged: int = 0
+
+
+def _marked(path: Path, given: Given, room: Path, sound: bool) -> tuple[list[str], int, str] | None:
+    """The same of a result of prompts, and whose answers had to be believed; None for any other result."""
+    stored = read_result(path)
+    if stored is None or not marked_here(stored):
+        return None
+    if not sound:
+        return ["not judged again, because images are wrong"], 0, ""
+    try:
+        found = remark(given.samples.path, path, stored, room / path.stem)
+    except BenchError as error:
+        return [str(error)], 0, ""
+    believed = f"; answers of {', '.join(found.believed)} believed, which run elsewhere" if found.believed else ""
+    return found.wrong, found.judged, believed
 
 
 def _wrong_in(path: Path, given: Given, look: Callable[[str], Seen] | None) -> Wrong:

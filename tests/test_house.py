@@ -55,7 +55,20 @@ STRANGERS = {
     "backbones": {"suites", "judges", "evaluators"},
 }
 THINGS = {"encodings", "backbones", "samplers", "suites", "judges", "evaluators"}  # rooms whose things are called by name
-CONDUCTORS = {"generate", "observe", "perceive", "references", "evaluate", "classify", "marking", "verify", "reproduce", "catalogue", "registering", "remark"}
+CONDUCTORS = {
+    "generate",
+    "observe",
+    "perceive",
+    "references",
+    "evaluate",
+    "classify",
+    "marking",
+    "verify",
+    "reproduce",
+    "catalogue",
+    "registering",
+    "remark",
+}
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",

@@ -33,7 +33,9 @@ def red_comes_first(tensor: Tensor) -> str | None:
     """Whether a red image (1, 3, H, W), as prepared, is brightest in its first plane and dark in the others."""
     top, left = tensor.shape[-2] // 2, tensor.shape[-1] // 2
     red, green, blue = tensor[0, :, top, left].tolist()
-    return None if red > 0 > max(green, blue) else f"a red image reaches the network as ({red:.2f}, {green:.2f}, {blue:.2f}), wanted red first"
+    return (
+        None if red > 0 > max(green, blue) else f"a red image reaches the network as ({red:.2f}, {green:.2f}, {blue:.2f}), wanted red first"
+    )
 
 
 def box_is_exclusive(instances: Callable[[Tensor, Tensor, Prepared], Sighting]) -> str | None:

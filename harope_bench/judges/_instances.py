@@ -108,7 +108,9 @@ def instances(classes: Tensor, masks: Tensor, seen: Prepared) -> Sighting:
     return surest(found, (width, height))
 
 
-def _of_mask(places: list[int], labels: list[int], scores: np.ndarray, mask: Callable[[], np.ndarray]) -> Iterator[tuple[float, int, Detection]]:
+def _of_mask(
+    places: list[int], labels: list[int], scores: np.ndarray, mask: Callable[[], np.ndarray]
+) -> Iterator[tuple[float, int, Detection]]:
     """Detections of one mask, each with its score and its place in the network's own order."""
     keep = [n for n, score in enumerate(scores) if score >= np.float32(KEPT)]
     if not keep:

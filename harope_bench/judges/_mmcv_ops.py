@@ -30,7 +30,9 @@ class StandIn(types.ModuleType):
             raise AttributeError(name)
 
         def absent(*_: Any, **__: Any) -> Any:
-            raise MissingExtra(f"mmcv's compiled {name} was called, mmcv-lite has none; install mmcv 2.1.0 with its operations in its place")
+            raise MissingExtra(
+                f"mmcv's compiled {name} was called, mmcv-lite has none; install mmcv 2.1.0 with its operations in its place"
+            )
 
         return absent
 
