@@ -372,7 +372,7 @@ def test_a_side_that_no_key_tells_must_be_said(tmp_path: Path, monkeypatch: pyte
     register("mine", path, {"encoding": encoding, "config": {"heads": 2, "size": 16}})
     assert checkpoint("mine").config["size"] == 16
     with pytest.raises(OptionError, match="deit config size"):
-        deit.configure({"hidden": 32, "depth": 1})
+        deit.configure({"hidden": 64, "depth": 1})
 
 
 def test_a_scaling_that_means_nothing_is_refused_before_a_picture_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
