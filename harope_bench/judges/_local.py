@@ -8,8 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harope_bench.errors import MissingExtra, NotHere, WeightsError
-from harope_bench.store import disk, sha256_file
+from safetensors import SafetensorError
+
+from harope_bench.errors import MissingExtra, NotHere, OptionError, WeightsError
+from harope_bench.store import disk, first_line, sha256_file
 
 # What decides an answer: weights, configuration, words, the chat's form. Readmes and pictures do not.
 COUNTED = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".jinja")
@@ -77,3 +79,21 @@ def weights_file(folder: Path) -> Path:
     if len(found) != 1:
         raise WeightsError(f"{folder} holds {len(found)} weights files, wanted one; save the model in one .safetensors file")
     return found[0]
+
+
+def strictly(auto: Any, folder: Path, kind: str, **options: Any) -> Any:
+    """The network that an Auto class of transformers makes of a folder, every weight of it filled from there.
+
+    Raises:
+        OptionError: the folder's model is of another kind. WeightsError: weights are missing, mis-shaped, unsafe or damaged.
+    """
+    try:
+        network, told = auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False, output_loading_info=True, **options)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"{folder}: its weights cannot be read ({first_line(error)}); bring the model again") from error
+    except ValueError as error:
+        raise OptionError(f"{folder} holds no {kind} that transformers knows ({first_line(error)[:120]}); give another model") from error
+    wrong = sorted({*told["missing_keys"], *(str(k[0]) for k in told["mismatched_keys"])})
+    if wrong:
+        raise WeightsError(f"{folder} fills {len(wrong)} weights not or wrongly ({', '.join(wrong[:3])}); bring the model again")
+    return network
