@@ -34,8 +34,8 @@ class Layout(Protocol):
     def recognise(self, folder: Path) -> bool:
         """Whether the folder has this form."""
 
-    def open_layout(self, folder: Path, suite: PromptSuite) -> SampleSet:
-        """Every image that the suite asks for, here or failed with a reason; what else lies there is told."""
+    def open_layout(self, folder: Path, suite: PromptSuite, side: int | None = None) -> SampleSet:
+        """Every image that the suite asks for, here or failed with a reason; what else lies there is told. side: of an image, in pixels."""
 
     def write(self, samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
         """The images in this form; an existing folder must be empty."""
@@ -55,21 +55,31 @@ def layout(name: str) -> Layout:
     return module
 
 
-def opened(folder: Path, suite_name: str | None = None, count: int | None = None) -> SampleSet | None:
-    """The images, or the first `count`, of a folder that has a known layout (of this suite, where one is named), or None."""
+def opened(folder: Path, suite_name: str | None = None, count: int | None = None, side: int | None = None) -> SampleSet | None:
+    """The images, or the first `count`, of a folder that has a known layout (of this suite, where one is named), or None.
+
+    side: of an image in pixels, where a layout joins several in a picture; half the picture's width if None.
+    """
     for name in names() if folder.is_dir() else ():
         found = layout(name)
         if suite_name in (None, found.SUITE) and found.recognise(folder):
-            return first(found.open_layout(folder, registry.load("suites", found.SUITE)), count)
+            return first(found.open_layout(folder, registry.load("suites", found.SUITE), side), count)
     return None
 
 
-def gathered(folder: Path, suite: PromptSuite, files: Mapping[int, Path], failed: dict[int, str], warnings: tuple[str, ...]) -> SampleSet:
+def gathered(
+    folder: Path,
+    suite: PromptSuite,
+    files: Mapping[int, Path],
+    failed: dict[int, str],
+    warnings: tuple[str, ...],
+    boxes: Mapping[int, tuple[int, int, int, int]] | None = None,
+) -> SampleSet:
     """The set of a folder; SampleError where it holds none of the suite's images."""
     if not files:
         raise SampleError(f"{folder} holds no image of {suite.title}; check the folder's form and the suite")
-    indices = sorted(files)
-    return SampleSet(folder.name, folder, None, len(files) + len(failed), failed, indices, dict(files), {}, {}, warnings)
+    asked = len(files) + len(failed)
+    return SampleSet(folder.name, folder, None, asked, failed, sorted(files), dict(files), {}, {}, warnings, boxes=boxes)
 
 
 def written(samples: SampleSet, name: str, folder: Path) -> Written:
