@@ -89,7 +89,12 @@ def verify(
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Choice(["adm", "png"]), required=True, help="adm: .npz with arr_0 (and labels arr_1); png: 000000.png ...")
+@click.option(
+    "--to",
+    type=click.Choice(["adm", "png", "compbench"]),
+    required=True,
+    help="adm: .npz with arr_0 (and labels arr_1); png: 000000.png ...; compbench: T2I-CompBench's folders.",
+)
 @click.option("--count", type=click.IntRange(1), help="Only the first COUNT samples.")
 def convert(source: Path, target: Path, to: str, count: int | None) -> None:
     """Convert samples between layouts: run folder, image folder or .npz to ADM .npz or PNG folder.
@@ -97,9 +102,10 @@ def convert(source: Path, target: Path, to: str, count: int | None) -> None:
     \b
     harope-bench convert runs/harope harope.npz --to adm
     """
+    from harope_bench.layouts.compbench import to_compbench
     from harope_bench.samples import open_samples, to_adm, to_png
 
     samples = open_samples(source, count)
-    (to_adm if to == "adm" else to_png)(samples, target)
+    {"adm": to_adm, "png": to_png, "compbench": to_compbench}[to](samples, target)
     left_out = f", {samples.left_out:,} failed samples left out" if samples.left_out else ""
     click.echo(f"{target}: {len(samples.indices):,} images{left_out}")
