@@ -211,13 +211,14 @@ CLASSES: tuple[JudgeClass, ...] = ("official", "equivalent", "micro", "substitut
 
 
 class JudgeRecord(Record):
-    """Which network looked at the images."""
+    """Which network looked at the images; `model` is the folder or hub id of one that the user named."""
 
     name: Name
     version: int
     judge_class: JudgeClass
     weights_sha256: str
     preprocessing: str
+    model: str | None = None
 
 
 class Result(Record):

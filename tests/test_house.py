@@ -31,15 +31,16 @@ LAYERS: list[set[str]] = [
     {"errors", "tomlfile"},
     {"records", "store", "device"},
     {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
-    {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "rules", "scenes"},
-    {"encodings", "pairing"},
+    {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "rules", "scenes", "kept_moments"},
+    {"encodings", "pairing", "registering"},
     {"samplers", "suites", "judges", "evaluators"},
     {"backbones"},
     {"generate", "observe", "perceive", "layouts", "leaderboards", "training", "compare", "fetch"},
     {"references", "reports", "gate", "costing", "looking"},
     {"evaluate"},
     {"classify", "marking", "selftest"},
-    {"verify", "reproduce", "doctor", "planning"},
+    {"reproduce", "doctor", "planning", "remark"},
+    {"verify"},
     {"contracts"},
     {"testing"},
     {"verbs"},
@@ -54,12 +55,25 @@ STRANGERS = {
     "backbones": {"suites", "judges", "evaluators"},
 }
 THINGS = {"encodings", "backbones", "samplers", "suites", "judges", "evaluators"}  # rooms whose things are called by name
-CONDUCTORS = {"generate", "observe", "perceive", "references", "evaluate", "classify", "marking", "verify", "reproduce", "catalogue"}
+CONDUCTORS = {
+    "generate",
+    "observe",
+    "perceive",
+    "references",
+    "evaluate",
+    "classify",
+    "marking",
+    "verify",
+    "reproduce",
+    "catalogue",
+    "registering",
+    "remark",
+}
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",
     "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters", "fetched", "fetch",
-    "perceptions", "rules", "scenes", "layouts",
+    "perceptions", "rules", "scenes", "layouts", "kept_moments",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",

@@ -15,18 +15,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench import registry
 from harope_bench.errors import OptionError, SampleError
 from harope_bench.folders import SUFFIXES
-from harope_bench.layouts.compbench_results import imported, is_result
+from harope_bench.layouts.base import Written, empty, few, gathered
 from harope_bench.pixels import encode
 from harope_bench.samples import SampleSet
 from harope_bench.store import disk, make_folder, write_bytes
 from harope_bench.suites._compbench import CATEGORIES, COPIES, FORM, PROMPTS, CompBench
-
-__all__ = ["imported", "is_result", "open_layout", "recognise", "to_compbench", "write"]
+from harope_bench.suites.base import PromptSuite
 
 SUITE = "t2i-compbench"
+SUITES = (SUITE, "t2i-compbench-table5")
 SAMPLES = "samples"
 FILE = re.compile(r"(?P<text>[^_]+)_(?P<number>[0-9]{1,9})")
 LONGEST = 240  # bytes of a file name, of the 255 that file systems take
@@ -40,26 +39,18 @@ class Named(NamedTuple):
     path: Path
 
 
-class Written(NamedTuple):
-    """How many images were written, and what a user must know of those that were not."""
-
-    images: int
-    warnings: tuple[str, ...]
-
-
 def recognise(folder: Path) -> bool:
     """Whether the folder is one category's or holds categories' folders."""
     return any(_named(place)[0] for _, place in _places(folder))
 
 
-def open_layout(folder: Path, suite: CompBench) -> SampleSet:
+def open_layout(folder: Path, suite: PromptSuite) -> SampleSet:
     """Every image of the categories that are here, or why it is not; categories without a folder are not asked for.
 
     Raises:
         OptionError: the suite is another benchmark's. SampleError: no image of the suite, or a category that cannot be told.
     """
-    if not isinstance(suite, CompBench):
-        raise OptionError(f"{folder} has T2I-CompBench's layout; give --suite {SUITE}")
+    suite = _own(suite, folder)
     files: dict[int, Path] = {}
     failed: dict[int, str] = {}
     warnings: list[str] = []
@@ -72,23 +63,19 @@ def open_layout(folder: Path, suite: CompBench) -> SampleSet:
             continue
         here.append(category)
         warnings += _take(category, found, left, suite, files, failed)
-    if not files:
-        raise SampleError(f"{folder} holds no image of {suite.title}; names are PROMPT_NUMBER.png with number = 10 x prompt + copy")
     if gone := [category for category in suite.categories if category not in here]:
         warnings.append(f"folders: no images of {', '.join(gone)}")
-    indices = sorted(files)
-    return SampleSet(folder.name, folder, None, len(files) + len(failed), failed, indices, files, {}, {}, tuple(warnings))
+    return gathered(folder, suite, files, failed, tuple(warnings))
 
 
-def write(samples: SampleSet, suite: CompBench, folder: Path) -> Written:
+def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
     """The images by category under their official names, as PNG; an existing folder must be empty. Failed samples are left out.
 
     Raises:
         SampleError: something lies there, or a prompt cannot stand in a file name.
     """
-    with disk(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise SampleError(f"{folder} is not an empty folder; choose another place")
+    empty(folder)
+    suite = _own(suite, folder)
     places = {index: _place(suite, index) for index in samples.indices}
     make_folder(folder)
     for batch in samples.batches(samples.indices, 1):
@@ -100,13 +87,10 @@ def write(samples: SampleSet, suite: CompBench, folder: Path) -> Written:
     return Written(len(samples.indices), told)
 
 
-def to_compbench(samples: SampleSet, folder: Path) -> Written:
-    """`write` for a run, whose plan names its suite; OptionError for images of no suite of T2I-CompBench."""
-    name = samples.plan.suite if samples.plan else None
-    suite = registry.load("suites", name) if name else None
+def _own(suite: PromptSuite, folder: Path) -> CompBench:
     if not isinstance(suite, CompBench):
-        raise OptionError(f"{samples.path} was drawn for {name or 'no suite'}; --to compbench takes runs of {SUITE} and its parts")
-    return write(samples, suite, folder)
+        raise OptionError(f"{folder} is for T2I-CompBench's layout, {suite.title} is another suite; give {' or '.join(SUITES)}")
+    return suite
 
 
 def file_name(text: str, number: int) -> str:
@@ -186,5 +170,4 @@ def _take(
             failed[index] = f"no image {number:06d} in {category}"
     if not others:
         return []
-    shown = ", ".join(name[:60] for name in others[:3])
-    return [f"images: {len(others):,} files of {category} not read, whose number is another prompt's or taken, or no image: {shown}"]
+    return [f"images: not read in {category}, not named as an image of its prompt or there twice: {few(others)}"]

@@ -20,8 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from harope_bench import registry
-from harope_bench.errors import StorageError
+from harope_bench.errors import OptionError, StorageError
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.evaluators.t2i_compbench import T2ICompBench
 from harope_bench.records import Record, fault
@@ -30,8 +29,8 @@ from harope_bench.rules.compbench_sums import PARTS as NEEDED
 from harope_bench.rules.compbench_sums import joined, three_in_one
 from harope_bench.store import disk
 from harope_bench.suites._compbench import CATEGORIES, COPIES, FORM, PROMPTS, CompBench
+from harope_bench.suites.base import PromptSuite
 
-SUITE = "t2i-compbench"
 RESULT = "vqa_result.json"
 IMAGES = PROMPTS * COPIES
 BLIP, CLIP, NUMBER, THREE = "annotation_blip", "annotation_clip", "annotation_num", "annotation_3_in_1"
@@ -70,14 +69,14 @@ class Told(NamedTuple):
     notes: tuple[str, ...]
 
 
-def is_result(path: Path) -> bool:
+def recognise(path: Path) -> bool:
     """Whether a file is one script's answers, or a folder holds such files and no images."""
     if path.is_file():
         return path.suffix == ".json" and _looks_like_answers(path) and _category(path) is not None
     return path.is_dir() and not any(path.glob("samples")) and not any(path.glob("*/samples")) and bool(_found(path))
 
 
-def imported(path: Path, suite: CompBench | None = None, lenient: bool = False, rules: Rules = "official") -> Score:
+def imported(path: Path, suite: PromptSuite, lenient: bool = False, rules: Rules = "official") -> Score:
     """The measurements of a finished run.
 
     Args:
@@ -87,16 +86,17 @@ def imported(path: Path, suite: CompBench | None = None, lenient: bool = False, 
     Raises:
         StorageError: no such file, or one that holds something else.
     """
-    known = suite or registry.load("suites", SUITE)
-    found = {category: told for category, told in _read(path, known, rules).items() if category in known.categories}
+    if not isinstance(suite, CompBench):
+        raise OptionError(f"{path} is of T2I-CompBench, {suite.title} is another suite; give its --suite")
+    found = _read(path, suite, rules)
     if not found:
-        raise StorageError(f"{path} holds no {RESULT} below a folder named {', '.join(known.categories)}; name the folders so")
+        raise StorageError(f"{path} holds no {RESULT} below a folder named {', '.join(suite.categories)}; name the folders so")
     sights: list[Sight] = []
     verdicts: dict[int, Verdict] = {}
     for category, told in found.items():
         for number in range(IMAGES):
-            index = known.index(category, number // COPIES, number % COPIES)
-            case, value = known.case(index), told.values.get(number)
+            index = suite.index(category, number // COPIES, number % COPIES)
+            case, value = suite.case(index), told.values.get(number)
             sights.append(Sight(index, case.prompt, case.copy, case.text, case.facts[FORM], {}, None if value is not None else told.fault))
             if value is not None:
                 verdicts[index] = Verdict(value, "as the official script says")
@@ -153,6 +153,8 @@ def _looks_like_answers(path: Path) -> bool:
 def _read(path: Path, suite: CompBench, rules: Rules) -> dict[str, Told]:
     found = {}
     for category, place in _found(path).items():
+        if category not in suite.categories:
+            continue
         file = place if place.is_file() else _first(place, FILES[category])
         if category == "complex" and place.is_dir() and all(_first(place, names) for names in PARTS.values()):
             found[category] = _three(place, suite, rules, file)
