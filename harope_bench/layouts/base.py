@@ -1,6 +1,7 @@
 """What a layout module offers, and which layout a folder has.
 
-A layout is how another program keeps the images of a suite of prompts in a folder. Its module has `SUITE`, the suite's name;
+A layout is how another program keeps the images of a suite of prompts in a folder. Its module has `SUITE`, the suite's name, and where
+it holds parts of it too `SUITES`, all their names;
 `recognise(folder)`, whether a folder has this form; `open_layout(folder, suite)`, the images as a set whose indices are the suite's,
 with a reason for each that is not there; `write(samples, suite, folder)`, the other way.
 
@@ -77,6 +78,11 @@ def layout(name: str) -> Layout:
     return module
 
 
+def suites(found: Layout) -> tuple[str, ...]:
+    """The suites whose images a layout holds."""
+    return tuple(getattr(found, "SUITES", (found.SUITE,)))
+
+
 def opened(folder: Path, suite_name: str | None = None, count: int | None = None, side: int | None = None) -> SampleSet | None:
     """The images, or the first `count`, of a folder that has a known layout (of this suite, where one is named), or None.
 
@@ -84,8 +90,8 @@ def opened(folder: Path, suite_name: str | None = None, count: int | None = None
     """
     for name in names() if folder.is_dir() else ():
         found = layout(name)
-        if suite_name in (None, found.SUITE) and found.recognise(folder):
-            return first(found.open_layout(folder, registry.load("suites", found.SUITE), side), count)
+        if (suite_name is None or suite_name in suites(found)) and found.recognise(folder):
+            return first(found.open_layout(folder, registry.load("suites", suite_name or found.SUITE), side), count)
     return None
 
 
@@ -107,11 +113,10 @@ def gathered(
 def written(samples: SampleSet, name: str, folder: Path) -> Written:
     """Writes a set in the layout of that name; OptionError where the set is of another suite."""
     into = layout(name)
-    if samples.plan is not None and samples.plan.suite != into.SUITE:
-        raise OptionError(
-            f"{samples.path} was drawn for suite {samples.plan.suite}, the layout {name} is of {into.SUITE}; choose another --to"
-        )
-    return into.write(samples, registry.load("suites", into.SUITE), folder)
+    suite_name = samples.plan.suite if samples.plan is not None else into.SUITE
+    if suite_name not in suites(into):
+        raise OptionError(f"{samples.path} was drawn for suite {suite_name}, the layout {name} is of {into.SUITE}; choose another --to")
+    return into.write(samples, registry.load("suites", suite_name), folder)
 
 
 def empty(folder: Path) -> None:
