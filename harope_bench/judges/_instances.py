@@ -56,11 +56,11 @@ def prepared(image: np.ndarray, scale: tuple[int, int] = SCALE) -> Prepared:
     Resized on uint8 with OpenCV's bilinear, no antialias; grey at the right and bottom up to a multiple of 32, before normalising. The
     original reads BGR and turns it to RGB while normalising; no step before mixes channels, so RGB throughout gives the same.
     """
-    height, width = fitted(*image.shape[:2], scale)
+    height, width = fitted(image.shape[0], image.shape[1], scale)
     small = _cv2().resize(np.ascontiguousarray(image), (width, height), interpolation=_cv2().INTER_LINEAR)
     padded = np.full((-(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE, 3), GREY, dtype=np.float32)
     padded[:height, :width] = small
-    planes = (padded - np.float32(MEAN)) / np.float32(STD)
+    planes = (padded - np.array(MEAN, dtype=np.float32)) / np.array(STD, dtype=np.float32)
     tensor = torch.from_numpy(np.ascontiguousarray(planes.transpose(2, 0, 1)))[None]  # (1, 3, H', W')
     return Prepared(tensor, (height, width), (image.shape[0], image.shape[1]))
 
@@ -108,7 +108,9 @@ def instances(classes: Tensor, masks: Tensor, seen: Prepared) -> Sighting:
     return surest(found, (width, height))
 
 
-def _of_mask(places: list[int], labels: list[int], scores: np.ndarray, mask: Callable[[], np.ndarray]) -> Iterator[tuple[float, int, Detection]]:
+def _of_mask(
+    places: list[int], labels: list[int], scores: np.ndarray, mask: Callable[[], np.ndarray]
+) -> Iterator[tuple[float, int, Detection]]:
     """Detections of one mask, each with its score and its place in the network's own order."""
     keep = [n for n, score in enumerate(scores) if score >= np.float32(KEPT)]
     if not keep:

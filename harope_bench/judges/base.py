@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -43,11 +44,21 @@ class OpenedWitness(Protocol):
         """The answer of that role for an image (H, W, 3) uint8; it depends on nothing else."""
 
 
+class Trial(NamedTuple):
+    """A case of a canary: what it shows in words, the question, and whether an answer is right."""
+
+    what: str
+    role: str
+    image: np.ndarray
+    ask: Ask
+    right: Callable[[Answer], bool]
+
+
 class Witness(Protocol):
     """A judge that is asked about one image at a time, in the roles of perceptions.py.
 
     Optional: `of(model)`, the same judge on a folder or hub id that the user names; `runner`, the path of a self-contained file that
-    another Python executes in place of `open`; `canary()`, cases that the opened judge must answer rightly before it is believed.
+    another Python executes in place of `open`; `canary()`, trials (Trial) that the opened judge must answer rightly before it is believed.
     """
 
     version: int
