@@ -14,7 +14,7 @@ from harope_bench import registry
 from harope_bench.adm import members, shape_of
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, TooManyImages
-from harope_bench.observe import observe
+from harope_bench.observe import looker, observe
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Result
 from harope_bench.references import Looking, Opened, open_reference
@@ -100,11 +100,17 @@ def evaluate_each(
         )
     told = (*protocol(samples, plugin, asked.suite), *sized(samples, plugin, asked.suite, asked.reference))
     jobs = [
-        Job(chosen, open_reference(plugin, chosen.judge, asked.reference, Looking(asked.device, asked.rescore), samples.shape))
+        Job(chosen, open_reference(plugin, chosen.judge, asked.reference, looking(out, chosen.judge, asked), samples.shape))
         for chosen in ways
     ]
     claim(out, samples)
     return [_score(samples, job, out, asked, told) for job in jobs]
+
+
+def looking(out: Path, judge: str, asked: Asked) -> Looking:
+    """How references are looked at; when rescoring by the judge that saw the samples, whose weights need not be here."""
+    looked = looker(judge, out / OBSERVATIONS / judge, rescore=True).record if asked.rescore else None
+    return Looking(asked.device, asked.rescore, looked)
 
 
 def _chosen(target: Path, asked: Asked, count: int | None) -> SampleSet:
@@ -201,7 +207,7 @@ def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[st
         measurements=score.measurements,
         warnings=(*samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings),
         per_sample=path.with_suffix(".npz").name,
-        provenance=provenance(started, asked.device),
+        provenance=provenance(started, asked.device, seen.flags),
     )
     write_text(path, result.to_json(indent=1) + "\n")
     return Scored(result, path, True)

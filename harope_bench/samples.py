@@ -270,12 +270,12 @@ def open_samples(path: Path, count: int | None = None) -> SampleSet:
     """
     if path.is_dir():
         run = Run(path)
-        return _run_set(run, run.plan, count) if (path / PLAN).exists() else _first(_folder_set(path), count)
+        return _run_set(run, run.plan, count) if (path / PLAN).exists() else first(_folder_set(path), count)
     if path.is_file() and path.suffix == ".npz":
         n = adm.shape_of(path)[0]
         found = adm.labels(path)
         labels = {} if found is None else {i: int(v) for i, v in enumerate(found)}
-        return _first(SampleSet(path.stem, path, None, n, {}, list(range(n)), None, {}, labels), count)
+        return first(SampleSet(path.stem, path, None, n, {}, list(range(n)), None, {}, labels), count)
     raise SampleError(f"{path} is no run folder, image folder or .npz; give one of these, or a checkpoint's name")
 
 
@@ -292,7 +292,8 @@ def cropped(samples: SampleSet, side: int) -> SampleSet:
     return replace(samples, crop=side, warnings=(*samples.warnings, f"images: centre-cropped to {side}x{side}"))
 
 
-def _first(samples: SampleSet, count: int | None) -> SampleSet:
+def first(samples: SampleSet, count: int | None) -> SampleSet:
+    """The set's first `count` images, all where None; TooFewImages where it has fewer."""
     if count is not None and count > len(samples.indices):
         raise TooFewImages(f"{samples.path} holds {len(samples.indices):,} images, --count asks for {count:,}; lower it")
     return samples if count is None else samples.first(count)

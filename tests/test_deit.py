@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harope_bench import catalogue, registry
+from harope_bench import catalogue, registering, registry
 from harope_bench.backbones import deit
-from harope_bench.catalogue import checkpoint, export, open_drawer, register
+from harope_bench.catalogue import checkpoint, open_drawer
 from harope_bench.classify import reading_plan
 from harope_bench.errors import OptionError, PlanMismatch, WeightsError
 from harope_bench.records import Checkpoint, Settings
+from harope_bench.registering import export, register
 from harope_bench.store import fit, load_weights, weights_bytes
 from harope_bench.training.recipe import Vit, read_recipe
 from harope_bench.training.run import run
@@ -140,7 +141,7 @@ def test_a_published_file_registers_and_runs(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
     save_file(published("rope-mixed"), tmp_path / "w.safetensors")
-    catalogue.register("mine", tmp_path / "w.safetensors", {"config": {"heads": 4}, "suite": "imagenet-val"})
+    registering.register("mine", tmp_path / "w.safetensors", {"config": {"heads": 4}, "suite": "imagenet-val"})
     found = catalogue.checkpoint("mine")
     assert (found.encoding, found.sampler, found.steps, found.config["size"]) == ("rope-mixed", None, None, 64)
     reader = catalogue.open_drawer(found, Settings(resolution=64, tile=2))
@@ -307,7 +308,7 @@ def test_a_training_leaves_a_checkpoint_that_registers_and_goes_on_after_a_stop(
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     with pytest.raises(PlanMismatch, match="encoding rope-mixed"):
         run(path, "rope-axial", {}, "other", tmp_path / "b", True)
-    catalogue.register("straight", tmp_path / "a/straight.safetensors", {})
+    registering.register("straight", tmp_path / "a/straight.safetensors", {})
     found = catalogue.checkpoint("straight")
     assert (found.backbone, found.encoding, found.suite, found.scale) == ("deit", "rope-mixed", "digits-held-out", "micro")
     assert (found.sampler, found.training_steps) == (None, 4)

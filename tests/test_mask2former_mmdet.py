@@ -66,6 +66,11 @@ def test_both_judges_see_the_same(pair: tuple[Any, Any], height: int, width: int
     same(ours.see("detector", image, Names()), theirs.see("detector", image, Names()))
 
 
+def test_mmdet_passes_its_self_check(pair: tuple[Any, Any]) -> None:
+    cases = mask2former_mmdet.PLUGIN.canary()
+    assert {case.name: case.check(pair[1]) for case in cases} == {"channels": None, "boxes": None}
+
+
 def test_mmdet_says_the_same_of_what_we_prepare(pair: tuple[Any, Any]) -> None:
     """An image that is resized, padded and brought back: mmdet's network and head on our tensor, with mmdet's own facts of it."""
     from mmdet.structures import DetDataSample

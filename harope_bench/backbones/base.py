@@ -56,7 +56,7 @@ class Drawer(Protocol):
 class Backbone(Protocol):
     """What a backbone module's PLUGIN offers.
 
-    Further methods, for backbones that need them; `catalogue` and `generate` ask whether they are there:
+    Further methods, for backbones that need them; `catalogue`, `registering` and `generate` ask whether they are there:
 
     - `load(checkpoint, state) -> nn.Module`: the network with these weights, where a file's names are not the network's own;
     - `recall(args) -> dict`: config that a training file's arguments state;

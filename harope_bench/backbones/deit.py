@@ -106,7 +106,9 @@ class Block(nn.Module):
 
 
 class DeiT(nn.Module):
-    """The network: normalised images to logits, read off the class token."""
+    """The network: normalised images to logits, read off the class token, the one of `extra` tokens before those of the patches."""
+
+    extra = 1
 
     def __init__(self, config: Config, encoding: encodings.Encoding):
         super().__init__()

@@ -13,18 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from harope_bench.backbones.pipelines import (
-    Config,
-    PipelineBackbone,
-    PipelineDrawer,
-    Positioned,
-    agree,
-    heads_of,
-    kept,
-    normed,
-    places,
-    put,
-)
+from harope_bench.backbones.pipelines import Config, PipelineBackbone, PipelineDrawer
+from harope_bench.backbones.positioned import Positioned, agree, heads_of, kept, normed, places, put
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError
 from harope_bench.records import Settings

@@ -17,17 +17,8 @@ from torch.nn import functional as F
 
 from harope_bench import adapters
 from harope_bench.backbones import folding, lora
-from harope_bench.backbones.pipelines import (
-    Config,
-    PipelineBackbone,
-    PipelineDrawer,
-    Positioned,
-    agree,
-    heads_of,
-    kept,
-    normed,
-    places,
-)
+from harope_bench.backbones.pipelines import Config, PipelineBackbone, PipelineDrawer
+from harope_bench.backbones.positioned import Positioned, agree, heads_of, kept, normed, places
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError
 from harope_bench.records import Checkpoint, Settings
@@ -114,11 +105,13 @@ class Sd3Backbone(PipelineBackbone):
         """Drops the table, and one processor a layer; nothing where the encoding is the table."""
         if has_table(network):
             return
-        names = network.transformer.attn_processors
-        layers = {name: int(name.split(".")[1]) for name in names}  # a block's second attention shares its layer
         network.transformer.pos_embed.pos_embed = None
-        network.transformer.set_attn_processor({name: Sd3Processor(network, layer) for name, layer in layers.items()})
-        network.transformer.register_forward_pre_hook(locate(network), with_kwargs=True)
+        process(network)
+
+    def reveal(self, network: Positioned) -> None:
+        """Our processors beside the table, which turns nothing."""
+        if has_table(network):
+            process(network)
 
     def prepare(self, network: Positioned) -> None:
         """Folds the matrix into the projections, exactly; beside the norm where a model has one. LoRA is merged first."""
@@ -171,6 +164,14 @@ class Sd3Backbone(PipelineBackbone):
 def has_table(network: Positioned) -> bool:
     """Whether positions come from the library's table."""
     return getattr(network.encoding.options, "form", None) == "sd3"
+
+
+def process(network: Positioned) -> None:
+    """One processor a layer, and the hook that tells where tokens are."""
+    names = network.transformer.attn_processors
+    layers = {name: int(name.split(".")[1]) for name in names}  # a block's second attention shares its layer
+    network.transformer.set_attn_processor({name: Sd3Processor(network, layer) for name, layer in layers.items()})
+    network.transformer.register_forward_pre_hook(locate(network), with_kwargs=True)
 
 
 def attentions(network: Positioned) -> list[Any]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from harope_bench.errors import WeightsError
 from harope_bench.judges._files import Source, Weights
+from harope_bench.judges._precision import full_float32
 from harope_bench.store import load_weights
 
 ASSET = "inception-2015"
@@ -136,14 +137,19 @@ class OpenedInception:
         self.weights_sha256, self.prepare, self.device, self.preview = found.sha256, prepare, device, preview
         self.plain = Trunk(network(*found)).to(device)
         self.look: Look | None = None  # chosen at the first batch
+        self.path = "plain"
         self.notes: list[str] = []
+
+    @property
+    def way(self) -> dict[str, str | bool]:
+        """Which of the networks looked, and that no product was rounded to TF32."""
+        return {"path": self.path, "tf32": False}
 
     @torch.inference_mode()
     def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """features (B, 2048), spatial (B, 2023) in NHWC order, logits (B, 1008) without bias; float32."""
         x = self.prepare(images).to(self.device, memory_format=torch.channels_last)
-        # TF32 would round every convolution on newer GPUs; it stays off whatever the process has set
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with full_float32():
             if self.look is None:
                 self.look, seen = self._chosen(x)
             else:
@@ -158,15 +164,17 @@ class OpenedInception:
         """The quick network if it says what the plain one says of the first batch, else the plain one; and what it said."""
         quick = Trunk(folded(self.plain.network))
         if self.preview:
-            half = self._half(quick)
+            half, self.path = self._half(quick), "folded, bfloat16"
             return half, half(x)
         wanted = self.plain(x[:COMPARED])
         if os.environ.get(COMPILE) == "1" and (found := self._compiled(quick, x)) is not None and not self._off(found[1], wanted):
+            self.path = "compiled"
             return found
         said = quick(x)
         if off := self._off(said, wanted):
             self.notes.append(f"inception: the folded network is {off:.1e} of a spread off the plain one, the plain one was used")
             return self.plain, self.plain(x)
+        self.path = "folded"
         return quick, said
 
     def _compiled(self, quick: nn.Module, x: Tensor) -> tuple[Look, Outputs] | None:

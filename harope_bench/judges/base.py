@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -11,7 +11,11 @@ from harope_bench.perceptions import Answer, Ask
 
 
 class Opened(Protocol):
-    """A judge with its weights in place."""
+    """A judge with its weights in place.
+
+    It may also have `notes`, lines that a result must say of how it looked, and `way`, facts of how it computes that may move last bits:
+    `path` (plain, folded, compiled) and `tf32`; both are read after it has looked.
+    """
 
     weights_sha256: str
 
@@ -35,6 +39,13 @@ class Judge(Protocol):
         """Loads the weights (hash checked first); WeightsError if they are missing or altered."""
 
 
+class Canary(NamedTuple):
+    """A case by name; `check` of the opened judge says in words what is wrong, or None."""
+
+    name: str
+    check: Callable[[Any], str | None]
+
+
 class OpenedWitness(Protocol):
     """A witness with its weights in place."""
 
@@ -44,21 +55,12 @@ class OpenedWitness(Protocol):
         """The answer of that role for an image (H, W, 3) uint8; it depends on nothing else."""
 
 
-class Trial(NamedTuple):
-    """A case of a canary: what it shows in words, the question, and whether an answer is right."""
-
-    what: str
-    role: str
-    image: np.ndarray
-    ask: Ask
-    right: Callable[[Answer], bool]
-
-
 class Witness(Protocol):
     """A judge that is asked about one image at a time, in the roles of perceptions.py.
 
-    Optional: `of(model)`, the same judge on a folder or hub id that the user names; `runner`, the path of a self-contained file that
-    another Python executes in place of `open`; `canary()`, trials (Trial) that the opened judge must answer rightly before it is believed.
+    Optional: `of(model)`, the same judge on a folder or hub id that the user names (`needs_model`: it has none of its own); `runner`, the
+    path of a self-contained file that another Python executes in place of `open`; `canary()`, Canary cases that the opened judge must
+    answer rightly before it is believed.
     """
 
     version: int

@@ -9,7 +9,7 @@ Source: djghosh13/geneval af4902f2:evaluation/evaluate_images.py; open-mmlab/mmd
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from harope_bench.errors import MissingExtra, WeightsError
 from harope_bench.judges import _mmdet_file, _mmdet_keys
-from harope_bench.judges._canary import believable, box_is_exclusive, own_boxes, red_comes_first, red_image
+from harope_bench.judges._canary import box_is_exclusive, own_boxes, red_comes_first, red_image
 from harope_bench.judges._files import Weights
 from harope_bench.judges._instances import CLASSES, SCALE, TOLD, Prepared, instances, prepared
-from harope_bench.judges._tower import full_float32
-from harope_bench.judges.base import Trial
+from harope_bench.judges._precision import full_float32
+from harope_bench.judges.base import Canary
 from harope_bench.perceptions import Ask, Sighting
 from harope_bench.store import compare
 
@@ -119,14 +119,6 @@ def uses_exact_gelu(opened: OpenedMask2Former) -> str | None:
     return None if off < 1e-5 else f"activations of the backbone are {off:.1e} off the exact GELU"
 
 
-def faults(opened: OpenedMask2Former) -> Iterator[str | None]:
-    """What is wrong with the stack, check by check."""
-    yield red_comes_first(prepared(red_image(), opened.scale).tensor)
-    yield box_is_exclusive(instances)
-    yield uses_exact_gelu(opened)
-    yield as_on_the_cpu(opened)
-
-
 class Mask2Former:
     """The plug-in; `scale` is mmdet's (longer, shorter) side, tests make it small."""
 
@@ -159,21 +151,24 @@ class Mask2Former:
         """What a result must say of the judge."""
         return _mmdet_file.warnings(self._file())
 
-    def canary(self) -> tuple[Trial, ...]:
-        """A trial that holds for any weights; what the published ones see in a known image could not be recorded here."""
-        return (own_boxes(),)
+    def canary(self) -> tuple[Canary, ...]:
+        """Checks of the stack that hold for any weights; what the published ones see in a known image could not be recorded here."""
+        return (
+            Canary("channels", lambda opened: red_comes_first(prepared(red_image(), opened.scale).tensor)),
+            Canary("boxes", lambda opened: box_is_exclusive(instances) or own_boxes(opened)),
+            Canary("activation", uses_exact_gelu),
+            Canary("device", as_on_the_cpu),
+        )
 
     def open(self, device: str = "cpu") -> OpenedMask2Former:
-        """Loads the weights strictly, hash checked first, and checks that channels, boxes, activation and device are as they should be.
+        """Loads the weights strictly, hash checked first.
 
         Raises:
-            WeightsError: not here, altered, unsafe, of another network, or the stack fails a check. MissingExtra: no transformers here.
+            WeightsError: not here, altered, unsafe, or of another network. MissingExtra: transformers is not installed.
         """
         file = self._file()
         network = filled(blank(), dict(_mmdet_file.state(file)), str(file.path))
-        opened = OpenedMask2Former(network, file.sha256, device, self.scale)
-        believable(faults(opened), str(file.path))
-        return opened
+        return OpenedMask2Former(network, file.sha256, device, self.scale)
 
 
 PLUGIN = Mask2Former()

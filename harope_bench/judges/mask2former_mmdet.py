@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from harope_bench.errors import MissingExtra, WeightsError
 from harope_bench.judges import _mmcv_ops, _mmdet_file, _mmdet_keys
-from harope_bench.judges._canary import believable, own_boxes, red_comes_first, red_image
+from harope_bench.judges._canary import own_boxes, red_comes_first, red_image
 from harope_bench.judges._files import Weights
 from harope_bench.judges._instances import SCALE, TOLD, told
-from harope_bench.judges._tower import full_float32
-from harope_bench.judges.base import Trial
+from harope_bench.judges._precision import full_float32
+from harope_bench.judges.base import Canary
 from harope_bench.perceptions import Ask, Sighting
 from harope_bench.store import compare
 
@@ -119,22 +119,20 @@ class Mmdet:
         """What a result must say of the judge."""
         return _mmdet_file.warnings(self._file())
 
-    def canary(self) -> tuple[Trial, ...]:
-        """A trial that holds for any weights; what the published ones see in a known image could not be recorded here."""
-        return (own_boxes(),)
+    def canary(self) -> tuple[Canary, ...]:
+        """Checks of the stack that hold for any weights; what the published ones see in a known image could not be recorded here."""
+        return (Canary("channels", lambda opened: red_comes_first(opened.prepared(red_image()))), Canary("boxes", own_boxes))
 
     def open(self, device: str = "cpu") -> OpenedMmdet:
         """Loads the weights strictly, hash checked first.
 
         Raises:
-            WeightsError: not here, altered, unsafe, of another network, or its channels are swapped. MissingExtra: mmdet is not installed.
+            WeightsError: not here, altered, unsafe, or of another network. MissingExtra: mmdet is not installed.
         """
         file = self._file()
         network, state = blank(), _mmdet_keys.renewed(_mmdet_file.state(file))
         _fit(network, state, str(file.path))
-        opened = OpenedMmdet(network, file.sha256, device, self.scale)
-        believable([red_comes_first(opened.prepared(red_image()))], str(file.path))
-        return opened
+        return OpenedMmdet(network, file.sha256, device, self.scale)
 
 
 def _fit(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
