@@ -18,6 +18,7 @@ class Distances(Record):
     """Mean attention distance of one checkpoint: pixels[layer][head]; `uniform` is that of attention spread evenly over all tokens.
 
     times: of the noise process out of 1,000 at which it was looked at, as close to those asked for as the sampler's steps come.
+    Empty for a classifier, which has neither sampler, steps nor guidance. left_out: tokens that are no part of the image.
     spread: standard deviation over the heads of a layer, in pixels.
     """
 
@@ -29,12 +30,13 @@ class Distances(Record):
     uniform: float
     token_pixels: float
     tokens: int
+    left_out: str = ""
     images: int
     times: tuple[float, ...]
     resolution: int
-    sampler: str
-    steps: int
-    guidance: float
+    sampler: str | None
+    steps: int | None
+    guidance: float | None
     seed: int
 
 
@@ -90,7 +92,39 @@ class Loss(Record):
     runs: tuple[Curve, ...] = Field(min_length=1)
 
 
-Chart = AttentionDistance | Matrices | Loss
+class SweepPoint(Record):
+    """One run's number at a place of the axis; low and high are its interval where it has one."""
+
+    place: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    images: int
+
+
+class SweepLine(Record):
+    """The runs of one checkpoint that differ in the axis alone, in the axis's order."""
+
+    label: str
+    points: tuple[SweepPoint, ...] = Field(min_length=1)
+
+
+class Sweep(Record):
+    """A metric along resolution, training resolution or position scaling. numeric: the places are numbers, drawn to a log scale."""
+
+    kind: Literal["sweep"] = "sweep"
+    suite: str
+    metric: str
+    title: str
+    direction: Literal["higher", "lower"]
+    decimals: int
+    axis: Literal["resolution", "training-resolution", "pos-scaling"]
+    numeric: bool
+    lines: tuple[SweepLine, ...] = Field(min_length=1)
+    left_out: tuple[str, ...] = ()
+
+
+Chart = AttentionDistance | Matrices | Loss | Sweep
 CHARTS: TypeAdapter[Chart] = TypeAdapter(Annotated[Chart, Field(discriminator="kind")])
 
 

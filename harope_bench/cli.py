@@ -12,7 +12,7 @@ import click
 
 from harope_bench import __version__
 from harope_bench.errors import BenchError
-from harope_bench.verbs import audit, browse, compare, draw, fetch, figure, leaderboard, paper, plan, score, tables, train
+from harope_bench.verbs import audit, browse, compare, draw, failures, fetch, figure, leaderboard, paper, plan, score, tables, train
 
 
 class Bench(click.Group):
@@ -82,6 +82,7 @@ for verb in (
     compare.gate,
     plan.plan,
     figure.figure,
+    failures.failures,
 ):
     main.add_command(verb)
 

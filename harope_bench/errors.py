@@ -48,6 +48,10 @@ class SampleError(BenchError):
     """Images that are missing, corrupt or not what they were recorded to be."""
 
 
+class JudgeError(BenchError):
+    """A judge that fails whatever it is shown, or an environment of its own that does not answer."""
+
+
 class TooFewImages(BenchError):
     """Fewer images than the metric or the request needs."""
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from harope_bench import registry
 from harope_bench.catalogue import checkpoint
 from harope_bench.classify import Wanted, classify, reading_plan, reads
 from harope_bench.errors import BenchError
-from harope_bench.evaluate import Asked, evaluate
+from harope_bench.evaluate import Asked, Scored, evaluate
 from harope_bench.generate import generate, make_plan
 from harope_bench.leaderboards import board
 from harope_bench.leaderboards.layout import Row, Table
+from harope_bench.marking import Marking, mark, of_prompts
+from harope_bench.perceive import Terms
 from harope_bench.records import Checkpoint, Plan
 from harope_bench.reports import tables
 from harope_bench.reports.html import write_report
@@ -44,16 +47,18 @@ def reproduce(names: Sequence[str], scale: Literal["micro", "paper"], count: int
     """
     chosen = [board.load_table(name) for name in names]
     counts = scale == "paper"
-    work = {name: suite for table in chosen if not (counts and of_network(table)) for name, suite in rows_of(table, scale)}
-    weighed = {name for table in chosen if not counts and of_network(table) for name, _ in rows_of(table, scale)}
-    plans = {name: _plan(name, suite, device, seed) for name, suite in work.items()}
+    work = dict.fromkeys(item for table in chosen if not (counts and of_network(table)) for item in work_of(table, scale))
+    weighed = {item for table in chosen if not counts and of_network(table) for item in work_of(table, scale)}
+    plans = {item: _plan(item, device, seed) for item in work}
     done = Done(rows=len(plans))
     if counts:
         _count_rows([table for table in chosen if of_network(table)], out, done)
-    for name, plan in plans.items():
-        _make(plan, out / name, count, done)
-        if name in weighed:
-            done.scored += _weigh(plan, out / name)
+    several = Counter(item.checkpoint for item in work)
+    for item, plan in plans.items():
+        folder = item.folder(out, several[item.checkpoint] > 1 or item.resolution is not None)
+        _make(plan, folder, count, done)
+        if item in weighed:
+            done.scored += _weigh(plan, folder)
     results = board.collect(out)
     for table in chosen:
         built = board.build(table, results, "both", scale)
@@ -88,11 +93,11 @@ def _count_rows(tables: Sequence[Table], out: Path, done: Done) -> None:
             done.scored += count(plan, out / plan.checkpoint.name).fresh
 
 
-def _plan(name: str, suite: str, device: str, seed: int) -> Plan:
+def _plan(item: Work, device: str, seed: int) -> Plan:
     """A classifier's run has no seed: it draws nothing."""
-    if reads(suite):
-        return reading_plan(name, suite, {"device": device})
-    return make_plan(name, suite, {"device": device, "seed": seed})
+    if reads(item.suite):
+        return reading_plan(item.checkpoint, item.suite, {"device": device})
+    return make_plan(item.checkpoint, item.suite, {"device": device, "seed": seed, "resolution": item.resolution})
 
 
 def _make(plan: Plan, folder: Path, count: int | None, done: Done) -> None:
@@ -102,35 +107,55 @@ def _make(plan: Plan, folder: Path, count: int | None, done: Done) -> None:
         return
     indices = range(count or registry.load("suites", plan.suite).count)
     done.drawn += generate(plan, indices, folder).drawn
-    asked = Asked(plan.suite, device=plan.settings.device)
-    done.scored += sum(s.fresh for s in evaluate(folder, folder, asked, count=len(indices)))
+    done.scored += sum(s.fresh for s in _scored(plan, folder, len(indices)))
 
 
-def rows_of(table: Table, scale: Literal["micro", "paper"]) -> list[tuple[str, str]]:
-    """(checkpoint, suite) of every row of a table at a scale."""
-    if scale == "micro" and (found := _micro_of(table)):
+def _scored(plan: Plan, folder: Path, count: int) -> list[Scored]:
+    """Everything that the suite measures of a run; of prompts, those tasks that the count leaves out are None with a reason."""
+    suite, device = registry.load("suites", plan.suite), plan.settings.device
+    marking = [name for name in suite.evaluators if of_prompts(plan.suite) and hasattr(registry.load("evaluators", name), "looks")]
+    others = [name for name in suite.evaluators if name not in marking]
+    found = mark(folder, folder, Marking(plan.suite, terms=Terms(device)), marking, count) if marking else []
+    return found + (evaluate(folder, folder, Asked(plan.suite, device=device), others, count) if others else [])
+
+
+class Work(NamedTuple):
+    """One run that a table needs. resolution: the table's own, where its rows have one."""
+
+    checkpoint: str
+    suite: str
+    resolution: int | None = None
+
+    def folder(self, out: Path, several: bool) -> Path:
+        """Where the run goes: the checkpoint's folder, with suite and side below it where a checkpoint has several."""
+        return out / self.checkpoint / f"{self.suite}-r{self.resolution}" if several else out / self.checkpoint
+
+
+def work_of(table: Table, scale: Literal["micro", "paper"]) -> list[Work]:
+    """Every run that a table's cells need at a scale, each once."""
+    if scale == "micro" and (found := _micro_work(table)):
         return found
-    scope = table.paper
-    suites = {row.suite or scope.suite for row in table.rows}
-    if scale == "micro" or None in suites:
+    if scale == "micro" or None in {table.suite_of(row, column) for row in table.rows for column in table.columns}:
         raise BenchError(
             f"table {table.number or table.id} has no {scale} runs in this version; `harope-bench table {table.number}` prints it"
         )
+    suites = sorted({str(table.suite_of(row, column)) for row in table.rows for column in table.columns})
     for suite in suites:
-        registry.find("suites", str(suite))
+        registry.find("suites", suite)
     known = [checkpoint(name) for name in registry.names("checkpoints")]
     serving = {row.id: [c.name for c in known if _serves(c, table, row)] for row in table.rows}
     if lacking := [row for row in table.rows if not serving[row.id]]:
         raise BenchError(_lacking(table, lacking))
-    return [(serving[row.id][0], str(row.suite or scope.suite)) for row in table.rows]
+    cells = [(row, str(table.suite_of(row, column))) for row in table.rows for column in table.columns]
+    return list(dict.fromkeys(Work(serving[row.id][0], suite, row.res) for row, suite in cells))
 
 
-def _micro_of(table: Table) -> list[tuple[str, str]]:
-    """(checkpoint, suite) of each row, or of each column where the columns are the variants; empty where there are none."""
-    named = [facts.micro for facts in (*table.rows, *table.columns) if facts.micro]
+def _micro_work(table: Table) -> list[Work]:
+    """The runs of the small world; empty where there are none."""
     if table.micro is None:
         return []
-    return [(name, str(table.micro.suite or checkpoint(name).suite)) for name in dict.fromkeys(named)]
+    named = [(table.micro_of(row, column), row.micro_res) for row in table.rows for column in table.columns]
+    return [Work(name, str(table.micro.suite or checkpoint(name).suite), side) for name, side in dict.fromkeys(named) if name is not None]
 
 
 def _serves(found: Checkpoint, table: Table, row: Row) -> bool:

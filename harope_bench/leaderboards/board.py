@@ -13,7 +13,7 @@ from harope_bench import statistics
 from harope_bench.leaderboards.comparisons import EVIDENCE, Comparison, comparisons, contrast
 from harope_bench.leaderboards.layout import PERCENT, Column, Flag, Row, Table, half_unit, load_table, value_of
 from harope_bench.leaderboards.matching import SCALES, Found, Picked, Picks, Scale, collect, footing, pick, unlike
-from harope_bench.leaderboards.terms import incomparable, named
+from harope_bench.leaderboards.terms import incomparable, named, of_rules
 from harope_bench.store import sha256_bytes
 
 __all__ = ["EVIDENCE", "Board", "Cell", "Comparison", "Found", "Note", "build", "collect", "comparisons", "load_table"]
@@ -276,6 +276,7 @@ def _remarks(table: Table, picks: Picks) -> dict[tuple[str, str], list[str]]:
     remarks: dict[tuple[str, str], list[str]] = {key: [] for key in picks}
     for key, picked in picks.items():
         m = picked.measurement
+        remarks[key] += of_rules(picked)
         if picked.others and table.column(key[1]).of == "images":
             remarks[key].append(
                 f"{picked.others + 1} results fit {table.row(key[0]).printed}; shown is the one over the most images ({m.n_scored:,})"

@@ -70,12 +70,17 @@ class Column(Facts):
 
 
 class Row(Facts):
-    """One printed row: its published strings by column, and the facts by which a run finds it."""
+    """One printed row: its published strings by column, and the facts by which a run finds it.
+
+    micro_res: the side in the place of `res` in the small world. micro_suffix: what a row adds to the checkpoint that its column names.
+    """
 
     id: Key
     printed: str
     model: str | None = None
     res: int | None = None
+    micro_res: int | None = None
+    micro_suffix: str = ""
     training_steps: int | None = None
     same_as: str | None = None
     published: dict[str, str] = {}
@@ -174,6 +179,15 @@ class Table(Record):
         first = self.columns[0]
         fitting = [self.row(name) for name in scope.baseline]
         return next((base for base in fitting if self.block_of(base, first) == self.block_of(row, first)), None)
+
+    def micro_of(self, row: Row, column: Column) -> str | None:
+        """The checkpoint of the small world that a cell is measured with; None where there is none."""
+        named = row.micro or column.micro
+        return f"{named}{row.micro_suffix}" if named else None
+
+    def suite_of(self, row: Row, column: Column) -> str | None:
+        """The suite that a cell is measured on at paper scale; None where the table does not say it."""
+        return next((facts.suite for facts in (row, column, self.paper) if facts.suite), None)
 
     def is_best(self, row: Row, column: Column) -> bool:
         """Whether a "bold the best of its block" rule marks this published cell."""

@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from harope_bench import pairing
 from harope_bench.leaderboards.layout import Column, Row, Table
 from harope_bench.pairing import Footing, Found, collect, read_result, unlike
-from harope_bench.records import Checkpoint, Measurement, Plan, Result
+from harope_bench.records import CLASSES, Checkpoint, Measurement, Plan, Result
 
-__all__ = ["SCALES", "Footing", "Found", "Picked", "Picks", "Scale", "collect", "fits", "footing", "pick", "read_result", "unlike"]
+__all__ = [
+    "SCALES",
+    "Footing",
+    "Found",
+    "Picked",
+    "Picks",
+    "Ruler",
+    "Scale",
+    "collect",
+    "fits",
+    "footing",
+    "pick",
+    "read_result",
+    "ruler",
+    "unlike",
+]
 
 Scale = Literal["micro", "paper"]
 SCALES: tuple[Scale, ...] = ("paper", "micro")
@@ -32,8 +47,8 @@ def _fits_micro(table: Table, row: Row, column: Column, plan: Plan) -> bool:
 
     A column of the network itself asks for no suite.
     """
-    named = row.micro or column.micro
-    if named is None or table.micro is None or plan.checkpoint.name != named:
+    named = table.micro_of(row, column)
+    if named is None or table.micro is None or plan.checkpoint.name != named or row.micro_res not in (None, plan.settings.resolution):
         return False
     return column.of == "network" or plan.suite == (table.micro.suite or plan.checkpoint.suite)
 
@@ -41,7 +56,7 @@ def _fits_micro(table: Table, row: Row, column: Column, plan: Plan) -> bool:
 def _fits_paper(table: Table, row: Row, column: Column, plan: Plan) -> bool:
     """A cell whose suite or encoding the paper's facts do not name takes no run: nobody could say that it is the same."""
     checkpoint, facts = plan.checkpoint, (row, column, table.paper)
-    suite = next((f.suite for f in facts if f.suite), None)
+    suite = table.suite_of(row, column)
     encoding = next((f.encoding for f in facts if f.encoding), None)
     backbone = next((f.backbone for f in facts if f.backbone), None)
     return (
@@ -76,32 +91,49 @@ class Picked:
 Picks = dict[tuple[str, str], Picked]
 
 
+class Ruler(NamedTuple):
+    """What all numbers of a column share: whose formulas, which rules, and how its judge stands to the paper's."""
+
+    profile: str
+    rules: str
+    judge: str
+
+
+def ruler(result: Result) -> Ruler:
+    """The ruler of a result."""
+    return Ruler(result.profile, result.rules, result.judge.judge_class)
+
+
 def pick(table: Table, found: Sequence[Found], scale: Scale) -> Picks:
     """For each (row, column) the fitting measurement over the most images; ties go to the lower seed, then path.
 
-    A column has numbers of one profile: of that which fills most of its rows, of equals the one that the paper has.
+    A column has numbers of one ruler: of that which fills most of its rows, of equals the one nearest to the paper's.
     """
     picks: Picks = {}
     of_scale = [item for item in found if item.result.scale == scale]
     for column in table.columns:
         fitting = {row.id: list(_candidates(table, row, column, of_scale)) for row in table.rows}
-        profile = _profile(fitting.values(), table.protocol.get("profile"))
+        chosen = _ruler(fitting.values(), table.protocol.get("profile"))
         for row_id, candidates in fitting.items():
-            if same := [c for c in candidates if c[0].result.profile == profile]:
+            if same := [c for c in candidates if ruler(c[0].result) == chosen]:
                 picks[row_id, column.key] = Picked(*min(same, key=_rank), others=len(candidates) - 1)
     return picks
 
 
-def _profile(rows: Iterable[Sequence[tuple[Found, Measurement]]], wanted: object) -> str | None:
-    """The profile that most rows have a number of; of equals the one that is `wanted`, else that of the candidate which ranks first."""
-    first: dict[str, tuple[bool, int, int, str]] = {}
-    filled: Counter[str] = Counter()
+def _ruler(rows: Iterable[Sequence[tuple[Found, Measurement]]], profile: object) -> Ruler | None:
+    """The ruler that most rows have a number of; of equals the paper's profile, official rules and the best class of judge, then rank."""
+    first: dict[Ruler, tuple[bool, int, int, str]] = {}
+    filled: Counter[Ruler] = Counter()
     for candidates in rows:
-        filled.update({item.result.profile for item, _ in candidates})
+        filled.update({ruler(item.result) for item, measurement in candidates if measurement.value is not None})
         for candidate in candidates:
-            name, rank = candidate[0].result.profile, _rank(candidate)
+            name, rank = ruler(candidate[0].result), _rank(candidate)
             first[name] = min(first.get(name, rank), rank)
-    return min(filled, key=lambda name: (-filled[name], name != wanted, first[name]), default=None)
+    return min(
+        first,
+        key=lambda r: (-filled[r], r.profile != profile, r.rules != "official", CLASSES.index(r.judge), first[r]),
+        default=None,
+    )
 
 
 def _candidates(table: Table, row: Row, column: Column, found: Sequence[Found]) -> Iterable[tuple[Found, Measurement]]:

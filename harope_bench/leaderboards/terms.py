@@ -5,8 +5,9 @@ from __future__ import annotations
 from harope_bench import fetched, registry
 from harope_bench.leaderboards.layout import Column, Table
 from harope_bench.leaderboards.matching import Picked, Picks
+from harope_bench.records import JudgeRecord, Result
 
-__all__ = ["incomparable", "named"]
+__all__ = ["incomparable", "named", "of_rules"]
 
 
 def incomparable(table: Table, column: Column, picked: Picked) -> str | None:
@@ -41,6 +42,19 @@ def _published_reference(suite: str) -> str | None:
     """The title of the reference that is published for a suite, None where there is none."""
     asset = f"{suite}-reference"
     return fetched.asset(asset).title if asset in registry.entries("assets") else None
+
+
+def of_rules(picked: Picked) -> list[str]:
+    """What a reader must know of a number of prompts: judges that stand in for others, and rules that give another value."""
+    result, metric = picked.found.result, picked.measurement.metric
+    told = [f"Judge {record.name} stands in for the official {role}." for role, record in _stand_ins(result)]
+    if result.rules != "official":
+        told.append(f"Rules {result.rules}, not those of the published scorer.")
+    return told + [f"{line.removeprefix('rules: ')}." for line in result.warnings if line.startswith(f"rules: {metric} is ")]
+
+
+def _stand_ins(result: Result) -> list[tuple[str, JudgeRecord]]:
+    return [(role, record) for role, record in sorted(result.judges.items()) if record.judge_class == "substitute"]
 
 
 def named(table: Table, picks: Picks) -> tuple[str, list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harope_bench.charts import AttentionDistance, Chart, Distances, HeadMatrix, Loss, Matrices
+from harope_bench.charts import AttentionDistance, Chart, Distances, HeadMatrix, Loss, Matrices, Sweep
 from harope_bench.reports.figures import INK, LINES, STYLE, TONES, _bare, _svg
 
 WARNING = (
@@ -21,6 +21,7 @@ HEADS = {
     "attention-distance": ("checkpoint", "layer", "head", "pixels", "layer_spread", "uniform"),
     "matrices": ("layer", "head", "offset", "from_identity", "condition", "smallest", "largest", "coupling", "moved"),
     "loss": ("run", "step", "loss", "smooth"),
+    "sweep": ("run", "place", "value", "low", "high", "images"),
 }
 
 
@@ -31,6 +32,8 @@ def draw(chart: Chart, name: str) -> str:
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         if isinstance(chart, AttentionDistance):
             return _svg(_distance(chart), name)
+        if isinstance(chart, Sweep):
+            return _svg(_sweep(chart), name)
         return _svg(_matrices(chart) if isinstance(chart, Matrices) else _loss(chart), name)
 
 
@@ -47,6 +50,10 @@ def caption(chart: Chart) -> str:
     if isinstance(chart, Matrices):
         offsets = ", ".join(f"({', '.join(f'{x:g}' for x in offset)})" for offset in chart.offsets)
         return f"{SHOWN[chart.show]} of {chart.checkpoint} by layer and head, one scale for all; offsets D: {offsets}. {WARNING}"
+    if isinstance(chart, Sweep):
+        left = f" Left out: {'; '.join(chart.left_out)}." if chart.left_out else ""
+        better = f"{chart.direction} is better"
+        return f"{chart.title} of suite {chart.suite} by {chart.axis.replace('-', ' ')} ({better}); bars are 95% intervals.{left}"
     return "Training loss" + (f", running average with weight {chart.ema:g} of the past" if chart.ema else "")
 
 
@@ -60,6 +67,9 @@ def rows(chart: Chart) -> Iterator[tuple[Any, ...]]:
         for one in chart.maps:
             numbers = (one.from_identity, one.condition, one.singular[-1], one.singular[0], one.coupling)
             yield (one.layer, "all" if one.head is None else one.head, _pair(one.offset), *numbers, _pair(one.moved))
+    elif isinstance(chart, Sweep):
+        for line in chart.lines:
+            yield from ((line.label, p.place, p.value, p.low, p.high, p.images) for p in line.points)
     else:
         for curve in chart.runs:
             smooth = curve.smooth or ("",) * len(curve.steps)
@@ -103,6 +113,7 @@ def _panel(axes: Any, run: Distances) -> None:
     axes.set_xlim(-0.6, len(layers) - 0.4)
     axes.set_xticks(layers[:: max(1, -(-len(layers) // 12))])
     said = f"spread over heads {np.mean(run.spread):.2f} px\ndashes: even attention {run.uniform:.1f} px"
+    said += f"\nwithout {run.left_out}" if run.left_out else ""
     axes.text(0.02, 0.02, said, transform=axes.transAxes, fontsize=6.5, in_layout=False)
     _bare(axes)
 
@@ -158,7 +169,7 @@ def _loss(chart: Loss) -> Any:
         if curve.smooth:
             axes.plot(curve.steps, curve.loss, color=tone, linewidth=0.6, alpha=0.25)
         marker = "o" if len(curve.steps) == 1 else None
-        axes.plot(curve.steps, drawn, color=tone, linestyle=line, linewidth=1.3, marker=marker, label=curve.label.replace("$", r"\$"))
+        axes.plot(curve.steps, drawn, color=tone, linestyle=line, linewidth=1.3, marker=marker, label=_plain(curve.label))
     axes.set_xlabel("training step")
     axes.set_ylabel("loss" if min(min(curve.loss) for curve in chart.runs) <= 0 else "loss (log scale)")
     if axes.get_ylabel() != "loss":
@@ -169,3 +180,33 @@ def _loss(chart: Loss) -> Any:
     axes.legend(frameon=False, fontsize=8, ncols=2)
     _bare(axes)
     return figure
+
+
+def _sweep(chart: Sweep) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    places = list(dict.fromkeys(point.place for line in chart.lines for point in line.points))
+    places = sorted(places, key=float) if chart.numeric else places
+    for i, line in enumerate(chart.lines):
+        tone, stroke = TONES[i % len(TONES)], LINES[i // len(TONES) % len(LINES)]
+        aside = (i - (len(chart.lines) - 1) / 2) * 0.06
+        x = [places.index(point.place) + aside for point in line.points]
+        axes.plot(
+            x, [p.value for p in line.points], stroke, color=tone, marker="o", markersize=3.4, linewidth=1.2, label=_plain(line.label)
+        )
+        for at, point in zip(x, line.points, strict=True):
+            if point.low is not None and point.high is not None:
+                axes.vlines(at, point.low, point.high, color=tone, linewidth=0.8)
+    axes.set_xticks(range(len(places)), [_plain(place) for place in places])
+    axes.set_xlabel(chart.axis.replace("-", " ") + (" (pixels)" if chart.numeric else ""))
+    axes.set_ylabel(_plain(chart.title))
+    axes.legend(frameon=False, fontsize=8, ncols=2)
+    _bare(axes)
+    return figure
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib does not read as mathematics."""
+    return text.replace("$", r"\$")

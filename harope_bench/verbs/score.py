@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harope_bench.verbs.options import Sides, as_json, drawing_options, dump, pictures_options, wanted_indices
+from harope_bench.verbs.options import KeyValue, Sides, as_json, drawing_options, dump, pictures_options, wanted_indices
 
 Drawing = dict[str, Any]  # fields of Settings as they were given
 
@@ -29,11 +29,14 @@ class Wish:
     images: Path | None
     truth: Path | None
     crop_ratio: float | None
+    lenient: bool
+    python: Path | None
+    runner: tuple[tuple[str, Any], ...]
 
 
 @click.command("eval")
 @click.argument("target")
-@click.option("--suite", help="Suite; the run's or the checkpoint's own if left out.")
+@click.option("--suite", "suites", help="Suite, several comma-separated for a checkpoint; the run's or the checkpoint's own if left out.")
 @click.option("--with", "evaluators", help="Evaluators, comma-separated; the suite's own if left out.")
 @click.option("--reference", type=click.Path(path_type=Path), help="An .npz with mu and sigma in place of the suite's own.")
 @click.option(
@@ -42,7 +45,14 @@ class Wish:
 @click.option(
     "--profile", "profiles", help="Whose formulas (adm, adm-exact, torch-fidelity, clean), comma-separated; the suite's own if left out."
 )
-@click.option("--judge", help="Judge in place of the suite's own; its results have files of their own.")
+@click.option(
+    "--judge", help="Judge in place of the suite's own, for prompts ROLE=NAME or ROLE=NAME:MODEL, comma-separated; results have own files."
+)
+@click.option("--allow-missing", "lenient", is_flag=True, help="Score prompts although images, answers or whole tasks are missing.")
+@click.option("--judge-python", "python", type=click.Path(path_type=Path), help="Python that runs a judge of another environment.")
+@click.option(
+    "--judge-option", "runner", type=KeyValue(), multiple=True, help="key=value for that judge's runner (weights=F, checkout=DIR)."
+)
 @click.option("--subset", type=click.IntRange(0), metavar="SEED", help="Score --count images chosen at random by SEED, not the first ones.")
 @click.option("--rescore", is_flag=True, help="Score the stored observations again; loads no network.")
 @drawing_options
@@ -65,7 +75,7 @@ def eval_(
     sides: tuple[tuple[int, ...], ...],
     out: Path | None,
     json_: bool,
-    suite: str | None,
+    suites: str | None,
     count: int | None,
     batch: int | None,
     rescore: bool,
@@ -77,6 +87,9 @@ def eval_(
     images: Path | None,
     truth: Path | None,
     crop_ratio: float | None,
+    lenient: bool,
+    python: Path | None,
+    runner: tuple[tuple[str, Any], ...],
     **drawing: Any,
 ) -> None:
     """Score TARGET: a run folder, an image folder, an ADM .npz, or a checkpoint (drawn from first; a classifier names real pictures).
@@ -84,14 +97,14 @@ def eval_(
     \b
     harope-bench eval digits-harope --suite digits --count 500 --out runs/harope
     harope-bench eval digits-harope --with cost --count 100   # 100 timed forwards, no image
+    harope-bench eval my-flux --suite geneval,dpg-bench --resolution 512,1024,2048 --out runs/my-flux
     """
-    wish = Wish(suite, count, batch, rescore, reference, rules, profiles, judge, subset, images, truth, crop_ratio)
+    wish = Wish(None, count, batch, rescore, reference, rules, profiles, judge, subset, images, truth, crop_ratio, lenient, python, runner)
     names = evaluators.split(",") if evaluators else None
     wanted = [side for group in sides for side in group]
     scored: list[Any] = []
-    for side in wanted or (None,):
-        below = (out or Path("runs") / Path(target).stem) / f"r{side}" if len(wanted) > 1 else out
-        scored += one_side(target, wish, names, below, {**drawing, "resolution": side})
+    for suite, side, below in places(target, suites, wanted, out):
+        scored += one_side(target, replace(wish, suite=suite), names, below, {**drawing, "resolution": side})
     if json_:
         click.echo(as_json({"results": [{"path": str(s.path), "fresh": s.fresh, "result": dump(s.result)} for s in scored]}))
         return
@@ -99,6 +112,17 @@ def eval_(
         click.echo(f"{s.path}: {measure(s.result)}{'' if s.fresh else ' (stood already, no work done)'}")
         for line in spoken(s.result):
             click.echo("  " + line)
+
+
+def places(target: str, suites: str | None, sides: list[int], out: Path | None) -> list[tuple[str | None, int | None, Path | None]]:
+    """Suite, side and folder of each run; the folder names what there are several of."""
+    chosen: list[str | None] = [*dict.fromkeys(name.strip() for name in suites.split(","))] if suites else [None]
+    found: list[tuple[str | None, int | None, Path | None]] = []
+    for suite in chosen:
+        for side in sides or (None,):
+            parts = [part for part, several in ((suite, len(chosen) > 1), (f"r{side}", len(sides) > 1)) if several and part]
+            found.append((suite, side, (out or Path("runs") / Path(target).stem).joinpath(*parts) if parts else out))
+    return found
 
 
 def one_side(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
@@ -112,7 +136,47 @@ def one_side(target: str, wish: Wish, names: list[str] | None, out: Path | None,
         refuse("names real pictures", target, reference=wish.reference, batch=wish.batch, labels=drawing["labels"])
         return scored + named(target, wish, rest, out, drawing)
     refuse("is no classifier", target, images=wish.images, truth=wish.truth, crop_ratio=wish.crop_ratio)
+    if (suite := prompts_of(target, wish.suite)) is not None:
+        return scored + marked(target, replace(wish, suite=suite), rest, out, drawing)
+    refuse("asks for no prompts", target, allow_missing=wish.lenient or None, judge_python=wish.python)
     return scored + seen(target, wish, rest, out, drawing)
+
+
+def prompts_of(target: str, suite: str | None) -> str | None:
+    """The suite of a target if its images are marked prompt by prompt, else None."""
+    from harope_bench import registry
+    from harope_bench.catalogue import checkpoint
+    from harope_bench.marking import of_prompts
+    from harope_bench.samples import Run
+
+    path = Path(target)
+    if suite is None and path.is_dir():
+        plan = Run(path).plan
+        suite = plan.suite if plan else None
+    elif suite is None and target in registry.entries("checkpoints"):
+        suite = checkpoint(target).suite
+    if suite is not None:
+        registry.find("suites", suite)
+    return suite if suite is not None and of_prompts(suite) else None
+
+
+def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
+    """Images of prompts asked about and marked, a finished official run read, and what else the suite measures of the same images."""
+    from harope_bench import registry
+    from harope_bench.marking import Marking, brought, mark, rules_of
+    from harope_bench.perceive import Terms
+
+    assert wish.suite is not None
+    terms = Terms(drawing["device"], wish.rescore, wish.python, {key: str(value) for key, value in wish.runner})
+    asked = Marking(wish.suite, wish.rules, wish.judge, wish.lenient, terms)
+    suite = registry.load("suites", wish.suite)
+    if Path(target).exists() and (found := brought(Path(target), out or Path("runs") / f"eval-{Path(target).stem}", asked)) is not None:
+        return [found]
+    rules = [rule.name for rule in rules_of(suite, asked, names)]  # what can fail cheaply comes before the first image is drawn
+    others = [name for name in names or suite.evaluators if name not in rules]
+    place, folder, _ = resolve(target, wish, out, drawing)
+    scored = list(mark(place, folder, asked, rules, wish.count)) if rules else []
+    return scored + (seen(str(place), replace(wish, judge=None), others, folder, {"device": drawing["device"]}) if others else [])
 
 
 def named(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
@@ -125,14 +189,18 @@ def named(target: str, wish: Wish, names: list[str] | None, out: Path | None, dr
 
 
 def seen(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
-    """Images judged and scored, once for each profile."""
-    from harope_bench.evaluate import Asked, evaluate_each
+    """Images judged and scored, once for each profile; those of a checkpoint are drawn when all that judges them is there."""
+    from harope_bench.evaluate import Asked, evaluate_each, ready
+    from harope_bench.generate import generate
 
     profiles = wanted_profiles(wish.profiles)
-    place, folder, known = resolve(target, wish, out, drawing)
+    place, folder, known, plan = resolve(target, wish, out, drawing)
     wanted = [
         Asked(known, wish.reference, wish.rules, wish.rescore, drawing["device"], profile, wish.judge, wish.subset) for profile in profiles
     ]
+    if plan is not None:
+        ready(folder, wanted, names, wish.count)
+        generate(plan, wanted_indices(plan.suite, wish.count, None), folder, wish.batch)
     return evaluate_each(place, folder, wanted, names, wish.count)
 
 
@@ -183,11 +251,11 @@ def naming_plan(target: str, suite: str | None, out: Path | None, drawing: Drawi
     return run.plan, out or run.folder, len(run.asked())
 
 
-def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tuple[Path, Path, str]:
-    """Images to judge, folder for what is found, and suite; a checkpoint's name is drawn from first."""
+def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tuple[Path, Path, str, Any]:
+    """Images to judge, folder for what is found, suite, and for a checkpoint's name the plan by which they are still to be drawn."""
     from harope_bench import registry
     from harope_bench.errors import OptionError, UnknownName
-    from harope_bench.generate import generate, make_plan
+    from harope_bench.generate import make_plan
     from harope_bench.samples import PLAN, Run
 
     path = Path(target)
@@ -196,8 +264,7 @@ def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tupl
             raise UnknownName("file, folder or checkpoint", target, registry.names("checkpoints"))
         plan = make_plan(target, wish.suite, drawing)
         folder = out or Path("runs") / target
-        generate(plan, wanted_indices(plan.suite, wish.count, None), folder, wish.batch)
-        return folder, folder, plan.suite
+        return folder, folder, plan.suite, plan
     if given := sorted(key for key, value in drawing.items() if key != "device" and value is not None):
         raise OptionError(f"{target} is drawn already, --{given[0].replace('_', '-')} would change nothing; leave it out")
     run = path.is_dir() and (path / PLAN).exists()
@@ -205,7 +272,7 @@ def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tupl
     known = wish.suite or (found.suite if found else None)
     if known is None:
         raise OptionError(f"{target} does not say its suite; add --suite, one of: {', '.join(registry.names('suites'))}")
-    return path, out or (path if run else Path("runs") / f"eval-{path.stem}"), known
+    return path, out or (path if run else Path("runs") / f"eval-{path.stem}"), known, None
 
 
 def of_network(evaluator: str) -> bool:

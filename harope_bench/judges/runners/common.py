@@ -1,0 +1,165 @@
+"""What every runner shares: a judge that answers from another environment, by files alone.
+
+A runner is executed by a Python that does not have harope-bench, so it needs the standard library and Pillow alone, version 3.8 or later.
+In its folder it finds `asks.jsonl`, one line of JSON a question: `key`, `index`, `role`, `image` (absolute, or beside the file), `sha256`
+of that image file, `ask`. It writes `judge.json` (who answers) and adds to `answers.jsonl` lines of `key`, `index` and `answer` or `error`.
+Questions that have an answer are not asked again, those that failed are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, Mapping, Sequence  # noqa: UP035 - read by Python 3.8
+
+ASKS, ANSWERS, JUDGE = "asks.jsonl", "answers.jsonl", "judge.json"
+CRASHES = 5  # failures from the start on, without an answer, after which the judge is at fault and not the image
+REPORT = 10.0  # seconds between two lines of progress
+PIECE = 1 << 20
+
+See = Callable[[str, Path, Dict[str, Any]], Dict[str, Any]]  # noqa: UP006
+
+
+def stop(message: str) -> None:
+    """Ends the runner with one line; its caller repeats it."""
+    sys.stderr.write(" ".join(message.split()) + "\n")
+    raise SystemExit(1)
+
+
+def arguments(extra: Mapping[str, str] | None = None, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a runner: --folder, --weights, --device, and those of `extra` (name to help), which are text or None."""
+    parser = argparse.ArgumentParser(description="Answers the questions of a folder.")
+    parser.add_argument("--folder", type=Path, required=True, help="holds asks.jsonl; answers are written beside it")
+    parser.add_argument("--weights", type=Path, help="file or folder of the network's weights")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or another that the network takes")
+    for name, text in (extra or {}).items():
+        parser.add_argument("--" + name, help=text)
+    here = os.path.dirname(os.path.abspath(__file__))  # a runner's name must not stand for the package that it runs
+    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != here]
+    return parser.parse_args(argv)
+
+
+def digest(path: Path, names: Sequence[str] = ()) -> str:
+    """Hex sha256 of a file, or of these files of a folder: of their names and hashes, in the order given."""
+    if names:
+        told = [f"{name} {digest(path / name)}" for name in names]
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        for piece in iter(lambda: file.read(PIECE), b""):
+            total.update(piece)
+    return total.hexdigest()
+
+
+def picture(path: Path) -> Any:
+    """The image as Pillow's RGB."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def versions(*packages: str) -> str:
+    """Python's and these packages' versions, for `preprocessing`: they are part of what a judge is."""
+    from importlib import metadata
+
+    found = ["python {}.{}.{}".format(*sys.version_info[:3])]
+    for package in packages:
+        try:
+            found.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            found.append(f"no {package}")
+    return ", ".join(found)
+
+
+def serve(args: argparse.Namespace, name: str, version: int, judge_class: str, preprocessing: str, weights_sha256: str, see: See) -> None:
+    """Answers every question of args.folder that has no answer yet.
+
+    Args:
+        see: role, image file and ask to the answer of that role, as JSON values; what it raises becomes the question's error.
+
+    Raises:
+        SystemExit: 1 with one line, where files cannot be read, another judge answered here, or the judge fails from the start on.
+    """
+    folder = args.folder
+    facts = {"name": name, "version": version, "judge_class": judge_class, "preprocessing": preprocessing, "weights_sha256": weights_sha256}
+    _claim(folder, facts)
+    asks, done = list(_lines(folder / ASKS)), _answered(folder / ANSWERS)
+    todo = [ask for ask in asks if ask["key"] not in done]
+    started, told, failed, good = time.monotonic(), time.monotonic(), 0, len(done)
+    with (folder / ANSWERS).open("ab") as out:
+        for number, ask in enumerate(todo, 1):
+            line = _line(ask, folder, see)
+            _add(out, line)
+            failed, good = failed + ("error" in line), good + ("answer" in line)
+            if failed == CRASHES and not good:
+                stop("{} failed on each of its first {} images ({}); mend that and run again".format(name, CRASHES, line["error"]))
+            if time.monotonic() - told > REPORT or number == len(todo):
+                told = time.monotonic()
+                sys.stderr.write(f"{name}: {number} of {len(todo)} images, {failed} failed, {(told - started) / number:.2f} s each\n")
+                sys.stderr.flush()
+
+
+def _line(ask: Mapping[str, Any], folder: Path, see: See) -> dict[str, Any]:
+    """The line that answers a question."""
+    line = {"key": ask["key"], "index": ask["index"]}
+    path = folder / ask["image"]  # an absolute path stays itself
+    try:
+        if digest(path) != ask["sha256"]:
+            return dict(line, error=f"{path} is not the image that was asked about; run eval again")
+        found = dict(line, answer=see(ask["role"], path, ask["ask"]))
+        json.dumps(found, allow_nan=False)
+        return found
+    except Exception as error:  # noqa: BLE001 - networks of others fail in any way; the line says how
+        return dict(line, error="{}: {}".format(type(error).__name__, (str(error).splitlines() or ["no message"])[0]))
+
+
+def _add(out: Any, line: Mapping[str, Any]) -> None:
+    out.write((json.dumps(line, sort_keys=True, allow_nan=False) + "\n").encode())
+    out.flush()
+    os.fsync(out.fileno())
+
+
+def _claim(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Says who answers; stops where someone else did."""
+    if not re.match(r"[0-9a-f]{64}$", facts["weights_sha256"]):
+        stop("weights_sha256 is {!r}, wanted 64 hex digits; mend the runner".format(facts["weights_sha256"]))
+    path, part = folder / JUDGE, folder / (JUDGE + ".part")
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        for field in sorted(facts):
+            if kept.get(field) != facts[field]:
+                told = (folder, field, str(kept.get(field))[:40], str(facts[field])[:40])
+                stop("{} has answers of another judge: {} {} there, {} now; delete it or use another folder".format(*told))
+        return
+    part.write_text(json.dumps(dict(facts), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(str(part), str(path))
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of lines; stops where it is not there or one is not JSON."""
+    if not path.is_file():
+        stop(f"{path} is not there; let `harope-bench eval` write it")
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if line.strip():
+            try:
+                yield json.loads(line.decode())
+            except ValueError:
+                stop(f"{path} line {number} is not JSON; delete the line and run again")
+
+
+def _answered(path: Path) -> set[str]:
+    """Keys that have an answer. A last line that a kill cut short is dropped first, so that the next does not grow onto it."""
+    if not path.is_file():
+        return set()
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        with path.open("rb+") as file:
+            file.truncate(data.rfind(b"\n") + 1)
+    return {line["key"] for line in _lines(path) if "answer" in line}

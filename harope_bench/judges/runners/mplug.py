@@ -1,0 +1,65 @@
+"""Runner of judge mplug, DPG-Bench's own network: answers questions in an environment that has modelscope.
+
+    PYTHON runners/mplug.py --folder OBSERVATIONS --weights MODEL-FOLDER [--device cuda]
+
+The model's folder is brought in that environment by `modelscope download --model damo/mplug_visual-question-answering_coco_large_en
+--local_dir MODEL-FOLDER`; nothing is downloaded here. modelscope's own pipeline does all of it, in float32: the published script asks for
+half precision where it has no effect. Not run with the published weights.
+
+Source: TencentQQGYLab/ELLA:dpg_bench/compute_dpg_bench.py; modelscope/modelscope,
+pipelines/multi_modal/visual_question_answering_pipeline.py.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import common  # type: ignore[import-not-found]  # beside this file, which is executed and not imported
+
+NAME, VERSION = "mplug", 1
+FILES = ("configuration.json", "config.yaml", "vocab.txt", "pytorch_model.bin")
+STEPS = "modelscope's pipeline: bicubic to the model's square, 25 question tokens, beam of 5, float32"
+
+
+def pipeline_of(folder: Path, device: str) -> Any:
+    """modelscope's pipeline on a local folder."""
+    try:
+        from modelscope.pipelines import pipeline  # type: ignore[import-not-found]
+    except ImportError as error:
+        common.stop(f"this Python cannot import modelscope ({error}); pip install modelscope there, or give --judge-python another")
+    return pipeline("visual-question-answering", model=str(folder), device=device.replace("cuda", "gpu"))
+
+
+def revision(folder: Path) -> str:
+    """What modelscope noted of the version it downloaded."""
+    note = folder / ".mv"
+    found = re.search(r"Revision:([\w.-]+)", note.read_text(encoding="utf-8", errors="replace")) if note.is_file() else None
+    return found[1] if found else "not recorded"
+
+
+def main() -> None:
+    """Answers the folder's questions."""
+    args = common.arguments()
+    folder = args.weights
+    if folder is None or not folder.is_dir():
+        common.stop("mplug needs its model's folder; add --judge-option weights=FOLDER")
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        common.stop(f"{folder} lacks {', '.join(missing)}; bring the model again with modelscope download")
+    asked = pipeline_of(folder, args.device)
+
+    def see(role: str, image: Path, ask: dict[str, Any]) -> dict[str, Any]:
+        if role != "vqa":
+            raise ValueError(f"mplug answers questions (vqa), not {role}")
+        picture = common.picture(image)
+        texts = [asked({"image": picture, "question": question})["text"] for question in ask["questions"]]
+        return {"answers": [{"text": str(text)} for text in texts]}
+
+    told = f"{STEPS}; revision {revision(folder)}; {common.versions('modelscope', 'transformers', 'torch', 'pillow')}"
+    common.serve(args, NAME, VERSION, "official", told, common.digest(folder, FILES), see)
+
+
+if __name__ == "__main__":
+    main()

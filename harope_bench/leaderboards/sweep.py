@@ -1,0 +1,108 @@
+"""Results along an axis: one metric of one suite at several resolutions, training resolutions or position scalings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from harope_bench import registry
+from harope_bench.charts import Sweep, SweepLine, SweepPoint
+from harope_bench.errors import OptionError
+from harope_bench.pairing import Found
+from harope_bench.records import Measurement, Metric, Plan, Result
+
+Axis = Literal["resolution", "training-resolution", "pos-scaling"]
+AXES: tuple[Axis, ...] = ("resolution", "training-resolution", "pos-scaling")
+
+
+class Run(NamedTuple):
+    """One result of the metric, with its place on every axis."""
+
+    result: Result
+    plan: Plan
+    measurement: Measurement
+    places: dict[Axis, str | None]
+
+
+def sweep(found: Sequence[Found], suite: str | None, metric: str, axis: Axis) -> Sweep:
+    """The metric along the axis; a line holds the runs of one encoding and ruler that agree in everything but the axis.
+
+    Of several runs at one place the one over the most images counts, of equals the lower seed.
+
+    Raises:
+        OptionError: no result of the metric, several suites and none named, or nothing with a place on the axis.
+    """
+    runs = [run for item in found if (run := _run(item.result, metric)) is not None and suite in (None, run.plan.suite)]
+    suites = sorted({run.plan.suite for run in runs})
+    if not runs:
+        raise OptionError(f"no result has a value of {metric}{f' on suite {suite}' if suite else ''}; known there: {_known(found)}")
+    if len(suites) > 1:
+        raise OptionError(f"{metric} was measured on suites {', '.join(suites)}; name one with --suite")
+    placed, left = [r for r in runs if r.places[axis]], [r for r in runs if not r.places[axis]]
+    if not placed:
+        raise OptionError(f"no run of {metric} says its {axis}; checkpoints need it in their config")
+    lines: dict[str, dict[str, Run]] = {}
+    for run in sorted(placed, key=_rank):
+        lines.setdefault(_label(run, placed, axis), {}).setdefault(str(run.places[axis]), run)
+    facts, numeric = _metric(placed[0].result, metric), axis != "pos-scaling"
+    return Sweep(
+        suite=suites[0],
+        metric=metric,
+        title=facts.title,
+        direction=facts.direction,
+        decimals=facts.decimals,
+        axis=axis,
+        numeric=numeric,
+        lines=tuple(SweepLine(label=label, points=_points(line, numeric)) for label, line in sorted(lines.items())),
+        left_out=tuple(f"{run.plan.checkpoint.name} does not say its {axis}" for run in left),
+    )
+
+
+def _run(result: Result, metric: str) -> Run | None:
+    measurement = result.measured(metric)
+    if result.plan is None or measurement is None or measurement.value is None:
+        return None
+    return Run(result, result.plan, measurement, {axis: _place(result.plan, axis) for axis in AXES})
+
+
+def _place(plan: Plan, axis: Axis) -> str | None:
+    """Where a run stands on an axis; None where its checkpoint does not say it."""
+    if axis == "resolution":
+        return str(plan.settings.resolution)
+    if axis == "pos-scaling":
+        return plan.settings.pos_scaling or "none"
+    size = plan.checkpoint.config.get("size")
+    return str(size) if isinstance(size, int) and not isinstance(size, bool) else None
+
+
+def _label(run: Run, runs: Sequence[Run], axis: Axis) -> str:
+    """Checkpoint (its encoding where training resolution is the axis) and what differs between the runs beside the axis."""
+    along = axis == "training-resolution"
+    parts = [run.plan.checkpoint.encoding if along else run.plan.checkpoint.name]
+    for other, words in (("resolution", "{} px"), ("pos-scaling", "scaling {}")):
+        if other != axis and len({r.places[other] for r in runs}) > 1:  # type: ignore[index]
+            parts.append(words.format(run.places[other]))  # type: ignore[index]
+    result = run.result
+    for of, told in ((lambda r: r.judge.name, result.judge.name), (lambda r: r.rules, result.rules), (lambda r: r.profile, result.profile)):
+        if len({of(r.result) for r in runs}) > 1:
+            parts.append(told)
+    return ", ".join(parts)
+
+
+def _rank(run: Run) -> tuple[int, int, str]:
+    return (-run.measurement.n_scored, run.plan.settings.seed, run.plan.checkpoint.name)
+
+
+def _points(line: dict[str, Run], numeric: bool) -> tuple[SweepPoint, ...]:
+    order = sorted(line, key=lambda place: (float(place), "") if numeric else (0.0, place))
+    found = [(place, line[place].measurement) for place in order]
+    return tuple(SweepPoint(place=p, value=m.value, low=m.low, high=m.high, images=m.n_scored) for p, m in found if m.value is not None)
+
+
+def _metric(result: Result, name: str) -> Metric:
+    plugin = registry.load("evaluators", result.evaluator)
+    return next(metric for metric in plugin.metrics if metric.name == name)
+
+
+def _known(found: Sequence[Found]) -> str:
+    return ", ".join(sorted({m.metric for item in found for m in item.result.measurements if m.value is not None})) or "none"

@@ -1,0 +1,245 @@
+"""Images of prompts to results: asks witnesses, calls the rules by name. Knows no benchmark and no network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from harope_bench import registry
+from harope_bench.device import require
+from harope_bench.errors import OptionError, PlanMismatch, SampleError
+from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, claim, read_result, set_digest, standing
+from harope_bench.evaluators.base import Score, Sight
+from harope_bench.layouts.base import opened, reader
+from harope_bench.perceive import Chosen, Terms, choose, perceive
+from harope_bench.provenance import now, provenance
+from harope_bench.records import CLASSES, JudgeRecord, Result
+from harope_bench.samples import PLAN, SampleSet, first, open_samples
+from harope_bench.store import sha256_bytes, sha256_file, write_arrays, write_text
+from harope_bench.suites.base import Case
+
+TASK = "prompts"
+LENIENT = "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"
+FOREIGN = JudgeRecord(
+    name="official-run",
+    version=1,
+    judge_class="official",
+    weights_sha256="0" * 64,
+    preprocessing="judges: as the official scorer ran elsewhere; its weights and versions are not in its file",
+)
+
+
+@dataclass(frozen=True)
+class Marking:
+    """How a sample set is to be marked. judge: `role=NAME` in place of the suite's own; lenient: score what could be judged."""
+
+    suite: str
+    rules: Literal["official", "corrected"] = "official"
+    judge: str | None = None
+    lenient: bool = False
+    terms: Terms = field(default_factory=Terms)
+
+
+class Rule(NamedTuple):
+    """An evaluator, its judges by role, and what its result's file is called beside the evaluator."""
+
+    name: str
+    evaluator: Any
+    judges: Mapping[str, Chosen]
+    suffix: str
+
+
+def of_prompts(suite: str) -> bool:
+    """Whether a suite's images are marked prompt by prompt."""
+    return suite in registry.entries("suites") and getattr(registry.load("suites", suite), "task", "draw") == TASK
+
+
+def rules_of(suite: Any, asked: Marking, evaluators: Sequence[str] | None) -> list[Rule]:
+    """The evaluators asked for (the suite's own if none) that mark prompts; OptionError for what suite or evaluator does not have."""
+    found = []
+    for name in evaluators or suite.evaluators:
+        registry.find("evaluators", name)
+        if name not in suite.judges:
+            raise OptionError(f"suite {asked.suite} has no judges for evaluator {name}; it has {', '.join(suite.judges) or 'none'}")
+        plugin: Any = registry.load("evaluators", name)
+        if not hasattr(plugin, "looks"):
+            continue
+        if asked.rules not in plugin.rules:
+            raise OptionError(f"evaluator {name} has {', '.join(plugin.rules)} rules, not {asked.rules}; leave --rules out")
+        usual = choose(None, suite.judges[name])
+        judges = choose(_for(asked.judge, suite.judges[name]), suite.judges[name])
+        other = "".join(f"_{role}-{judges[role].folder}" for role in sorted(judges) if judges[role] != usual[role])
+        rules = "" if asked.rules == "official" else f"_{asked.rules}"
+        found.append(Rule(name, plugin, judges, f"{other}{rules}{'_lenient' if asked.lenient else ''}"))
+    _every_role_used(asked, found)
+    return found
+
+
+def _for(text: str | None, usual: Mapping[str, str]) -> str | None:
+    """Of `role=NAME,...` the parts for roles that this evaluator has; others may be meant for another evaluator of the suite."""
+    parts = [part for part in (text or "").split(",") if part and ("=" not in part or part.partition("=")[0].strip() in usual)]
+    return ",".join(parts) or None
+
+
+def _every_role_used(asked: Marking, found: Sequence[Rule]) -> None:
+    known = {role for rule in found for role in rule.judges}
+    for part in (asked.judge or "").split(",") if asked.judge else ():
+        role, equals, _ = part.partition("=")
+        if equals and role.strip() not in known:
+            raise OptionError(f"--judge {part!r} names no role of these evaluators; they have {', '.join(sorted(known)) or 'none'}")
+
+
+def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | None = None, count: int | None = None) -> list[Scored]:
+    """Marks the images of a run, or of a folder in an official layout, with each evaluator; results and answers go below `out`.
+
+    Args:
+        count: only the first so many samples.
+
+    Raises:
+        SampleError: images missing or altered. UnknownName, OptionError: a name or judge that is not there.
+        PlanMismatch: `out` holds results of other images, or answers of another judge. JudgeError: a judge that fails on everything.
+    """
+    suite = registry.load("suites", asked.suite)
+    chosen = rules_of(suite, asked, evaluators)
+    require(asked.terms.device)
+    samples = open_any(target, asked.suite, suite, count)
+    if samples.plan is not None and samples.plan.suite != asked.suite:
+        raise OptionError(f"{target} was drawn for suite {samples.plan.suite}, asked for {asked.suite}; leave --suite out")
+    cases = {i: suite.case(i) for i in sorted({*samples.indices, *samples.failed})}
+    claim(out, samples)
+    return [_mark(samples, rule, out, asked, cases, suite.source()) for rule in chosen]
+
+
+def open_any(target: Path, name: str, suite: Any, count: int | None) -> SampleSet:
+    """A run, or a folder that one of the official layouts is recognised in; else plain images that count in the suite's order."""
+    if not (target / PLAN).exists() and (held := opened(target, name)) is not None:
+        return first(held, count)
+    samples = open_samples(target, count)
+    if samples.indices and samples.indices[-1] >= suite.count:
+        raise SampleError(
+            f"{target} holds {len(samples.indices):,} images, {name} asks for {suite.count:,}; give the suite they were drawn for"
+        )
+    return samples
+
+
+def _mark(samples: SampleSet, rule: Rule, out: Path, asked: Marking, cases: Mapping[int, Case], source: tuple[str, str]) -> Scored:
+    started, evaluator = now(), rule.evaluator
+    path = out / RESULTS / f"{rule.name}{rule.suffix}.json"
+    looks = evaluator.looks
+    sights, records = perceive(samples, cases, evaluator.form, looks, rule.judges, out / OBSERVATIONS, asked.terms)
+    if not sights:
+        raise SampleError(f"{samples.path} has no image that {rule.name} could mark; draw more of suite {asked.suite}")
+    facts = {
+        "evaluator": rule.name,
+        "version": evaluator.version,
+        "profile": evaluator.profile,
+        "rules": asked.rules,
+        "samples_sha256": set_digest(samples),
+        "answers_sha256": answers_digest(sights),
+        "reference_sha256": source[1],
+        "target": samples.name,
+        "judge": together(records),
+        "judges": records,
+    }
+    if not asked.terms.rescore and (kept := standing(path, facts)) is not None:
+        return Scored(kept, path, False)
+    score: Score = evaluator.assess(sights, asked.rules, asked.lenient)
+    write_arrays(path.with_suffix(".npz"), {k: np.asarray(v) for k, v in score.per_sample.items()})
+    write_rows(path, score)
+    result = Result(
+        **facts,
+        parity=evaluator.parity,
+        scale="micro" if facts["judge"].judge_class == "micro" else "paper",
+        plan=samples.plan,
+        plan_digest=samples.plan.digest if samples.plan else None,
+        reference=source[0],
+        measurements=score.measurements,
+        warnings=(*samples.warnings, *substitutes(records), *((LENIENT,) if asked.lenient else ()), *score.warnings),
+        per_sample=path.with_suffix(".npz").name,
+        rows=rows_path(path).name,
+        provenance=provenance(started, asked.terms.device),
+    )
+    write_text(path, result.to_json(indent=1) + "\n")
+    return Scored(result, path, True)
+
+
+def rows_path(result: Path) -> Path:
+    """Where the verdicts of single images lie beside a result."""
+    return result.with_suffix(".rows.jsonl")
+
+
+def write_rows(result: Path, score: Score) -> None:
+    """Verdict and reason of each image, a line each."""
+    write_text(rows_path(result), "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in score.rows))
+
+
+def answers_digest(sights: Sequence[Sight]) -> str:
+    """Hex sha256 of every answer and fault: a result stands only while these are the same."""
+    whole = hashlib.sha256()
+    for sight in sights:
+        told = {role: answer.to_json() for role, answer in sorted(sight.seen.items())}
+        whole.update(json.dumps([sight.index, sight.fault, told]).encode())
+    return whole.hexdigest()
+
+
+def together(records: Mapping[str, JudgeRecord]) -> JudgeRecord:
+    """One record for all judges of a result: their names, the sum of their versions, the weakest class, one hash of all hashes."""
+    parts = {record.name: record for _, record in sorted(records.items())}
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    if not parts:
+        return JudgeRecord(name="none", version=1, judge_class="official", weights_sha256="0" * 64, preprocessing="no image needed a judge")
+    hashes = "".join(f"{role}{record.weights_sha256}{record.version}" for role, record in sorted(records.items()))
+    return JudgeRecord(
+        name="-".join(parts)[:100],
+        version=max(record.version for record in parts.values()),
+        judge_class=max((record.judge_class for record in parts.values()), key=CLASSES.index),
+        weights_sha256=hashlib.sha256(hashes.encode()).hexdigest(),
+        preprocessing="; ".join(f"{role}: {record.preprocessing}" for role, record in sorted(records.items())),
+    )
+
+
+def substitutes(records: Mapping[str, JudgeRecord]) -> tuple[str, ...]:
+    """A line for each judge that stands in for the official one."""
+    told = {role: record for role, record in sorted(records.items()) if record.judge_class == "substitute"}
+    return tuple(
+        f"judge: {record.name}{f' with {record.model}' if record.model else ''} stands in for the official {role}; "
+        "not comparable with published numbers"
+        for role, record in told.items()
+    )
+
+
+def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
+    """The result of a finished official run that `path` holds in the form its own scorer wrote; None where it is no such file.
+
+    Its judges are the official ones by its own word: weights and versions are not in such files.
+    """
+    suite = registry.load("suites", asked.suite)
+    started, found = now(), reader(path)
+    if found is None:
+        return None
+    name = found.READS  # an official script's results are scored by the evaluator of its name
+    if name not in suite.judges:
+        raise OptionError(f"{path} is a finished run of {name}, asked for suite {asked.suite}; give --suite {name}")
+    score = found.imported(path, suite, asked.lenient, asked.rules)
+    evaluator = registry.load("evaluators", name)
+    written = out / RESULTS / f"{name}.json"
+    sha256 = sha256_file(path) if path.is_file() else sha256_bytes("".join(sorted(p.name for p in path.iterdir())).encode())
+    if (found := read_result(written)) is not None and found.samples_sha256 != sha256:
+        raise PlanMismatch(f"{written} is of other images ({found.target}), asked for {path.name}; choose another --out")
+    write_arrays(written.with_suffix(".npz"), {k: np.asarray(v) for k, v in score.per_sample.items()})
+    write_rows(written, score)
+    result = Result(
+        evaluator=name, version=evaluator.version, profile=evaluator.profile, rules=asked.rules, parity=evaluator.parity, scale="paper",
+        target=path.name, plan=None, plan_digest=None, samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
+        reference_sha256=suite.source()[1], measurements=score.measurements, warnings=(FOREIGN.preprocessing, *score.warnings),
+        per_sample=written.with_suffix(".npz").name, rows=rows_path(written).name, provenance=provenance(started, asked.terms.device),
+    )  # fmt: skip
+    write_text(written, result.to_json(indent=1) + "\n")
+    return Scored(result, written, True)

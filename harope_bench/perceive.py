@@ -1,0 +1,308 @@
+"""Sample set to answers: witnesses are asked about each image, one line of JSON an answer, and nothing is asked twice.
+
+A judge's folder holds judge.json (who answered), answers.jsonl (`key`, `index`, and `answer` or `error`) and, for a judge that runs in
+another Python, asks.jsonl. The key is the sha256 of role, image and ask, so answers survive a kill, a longer run and another evaluator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from harope_bench import outside, perceptions, registry
+from harope_bench.errors import BenchError, JudgeError, OptionError, PlanMismatch, SampleError
+from harope_bench.evaluators.base import Look, Sight
+from harope_bench.perceptions import Answer, Ask
+from harope_bench.pixels import encode
+from harope_bench.records import JudgeRecord, fault
+from harope_bench.samples import SampleSet
+from harope_bench.store import append_line, first_line, mend_lines, read_lines, sha256_bytes, write_bytes, write_text
+from harope_bench.suites.base import Case
+
+ANSWERS, ASKS, JUDGE = "answers.jsonl", "asks.jsonl", "judge.json"
+CRASHES = 5  # failures in a row from the start after which the judge, not the image, is at fault
+
+
+class Chosen(NamedTuple):
+    """A judge for a role: its registered name and, where the user names one, the model it runs."""
+
+    name: str
+    model: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """A plain name that tells two models of one judge apart."""
+        return self.name if self.model is None else f"{self.name}-{sha256_bytes(self.model.encode())[:8]}"
+
+    @property
+    def plugin(self) -> Any:
+        """The judge, bound to its model; OptionError where it takes none or needs one."""
+        found: Any = registry.load("judges", self.name)
+        if self.model is not None and not hasattr(found, "of"):
+            raise OptionError(f"judge {self.name} has its own weights, it takes no model ({self.model}); write {self.name}")
+        if self.model is None and getattr(found, "needs_model", False):
+            raise OptionError(f"judge {self.name} runs a model of yours; write {self.name}:FOLDER or {self.name}:HUB-ID")
+        return found if self.model is None else found.of(self.model)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How witnesses are asked: device, whether only stored answers count, and the Python that runs a judge of another environment."""
+
+    device: str = "cpu"
+    rescore: bool = False
+    python: Path | None = None
+    runner_options: Mapping[str, str] = field(default_factory=dict)
+
+
+class Question(NamedTuple):
+    """One ask about one image, by place in the sample set."""
+
+    place: int
+    sample: int
+    image: str
+    ask: Ask
+    key: str
+
+
+class Told(NamedTuple):
+    """An answer, or why there is none."""
+
+    answer: Answer | None
+    error: str | None
+
+
+def choose(text: str | None, usual: Mapping[str, str]) -> dict[str, Chosen]:
+    """The judge of each role: the suite's, or those of `role=NAME`, `role=NAME:MODEL`, comma-separated, or NAME alone for a single role.
+
+    Raises:
+        OptionError: a role that the evaluator has not, or a judge that does not take the role.
+    """
+    found = {role: Chosen(*_split(name)) for role, name in usual.items()}
+    for part in (text or "").split(",") if text else ():
+        role, equals, name = part.strip().partition("=")
+        if not equals:
+            role, name = (next(iter(usual)) if len(usual) == 1 else ""), role
+        if role not in usual or not name:
+            raise OptionError(f"--judge {part!r} names no role; write one of {', '.join(f'{r}=NAME' for r in usual)}")
+        found[role] = Chosen(*_split(name))
+    for role, chosen in found.items():
+        roles = getattr(registry.load("judges", chosen.name), "roles", ())
+        if role not in roles:
+            raise OptionError(f"judge {chosen.name} is no {role}; its roles are {', '.join(roles) or 'none, it gives features'}")
+    return found
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    name, colon, model = text.partition(":")
+    return name, model if colon else None
+
+
+def perceive(
+    samples: SampleSet, cases: Mapping[int, Case], form: str, looks: Sequence[Look], judges: Mapping[str, Chosen], out: Path, terms: Terms
+) -> tuple[list[Sight], dict[str, JudgeRecord]]:
+    """Every image of the set that has this form, with what was answered; and who answered, by role.
+
+    Args:
+        cases: by index, also of images that failed. out: folder of observations, one below it for each judge.
+
+    Raises:
+        SampleError: `rescore` is set and something was never answered. JudgeError: the judge fails on every image.
+        PlanMismatch: the folder holds another judge's answers.
+    """
+    wanted = [i for i in sorted({*samples.indices, *samples.failed}) if form in cases[i].facts]
+    faults: dict[int, str] = {i: reason for i, reason in samples.failed.items() if i in set(wanted)}
+    seen: dict[int, dict[str, Answer]] = {i: {} for i in wanted}
+    records: dict[str, JudgeRecord] = {}
+    images = {i: h for i, h in zip(samples.indices, samples.hashes, strict=True) if i in seen}
+    for look in looks:
+        asked = list(_questions(look, wanted, cases, form, seen, faults, images))
+        chosen, folder = judges[look.role], out / judges[look.role].folder
+        told, record = _ask(samples, chosen, look.role, asked, folder, terms)
+        if record is not None:
+            records[look.role] = record
+        for question in asked:
+            answer, error = told[question.key]
+            if answer is None:
+                faults[question.sample] = f"{chosen.name}: {error}"
+            else:
+                seen[question.sample][look.role] = answer
+    return [_sight(i, cases[i], form, seen[i], faults.get(i)) for i in wanted], records
+
+
+def _sight(index: int, case: Case, form: str, seen: dict[str, Answer], fault: str | None) -> Sight:
+    return Sight(index, case.prompt, case.copy, case.text, case.facts[form], seen, fault)
+
+
+def _questions(
+    look: Look,
+    wanted: Sequence[int],
+    cases: Mapping[int, Case],
+    form: str,
+    seen: Mapping[int, Mapping[str, Answer]],
+    faults: Mapping[int, str],
+    images: Mapping[int, str],
+) -> Iterator[Question]:
+    for place, i in enumerate(wanted):
+        if i in faults:
+            continue
+        ask = look.ask(cases[i].facts[form], seen[i])
+        if ask is not None:
+            yield Question(place, i, images[i], ask, key_of(look.role, images[i], ask))
+
+
+def key_of(role: str, image: str, ask: Ask) -> str:
+    """Hex sha256 of role, image hash and ask."""
+    return hashlib.sha256(f"{role}\n{image}\n{ask.to_json()}".encode()).hexdigest()
+
+
+def _ask(
+    samples: SampleSet, chosen: Chosen, role: str, asked: Sequence[Question], folder: Path, terms: Terms
+) -> tuple[dict[str, Told], JudgeRecord | None]:
+    """Answers by key: those of the folder, and of the judge where one is missing or failed."""
+    told = answers(folder, role, asked)
+    missing = [q for q in asked if q.key not in told or (told[q.key].answer is None and not terms.rescore)]
+    if terms.rescore and (never := [q for q in missing if q.key not in told]):
+        raise SampleError(f"{folder} lacks {chosen.name}'s answers on {len(never):,} images; run eval without --rescore once")
+    if missing and not terms.rescore:
+        plugin = chosen.plugin
+        if hasattr(plugin, "runner"):
+            _outside(samples, chosen, plugin, role, missing, folder, terms)
+        else:
+            claim(folder, record_of(chosen, plugin))
+            _look(samples, chosen, plugin, role, missing, folder, terms.device)
+        told = answers(folder, role, asked)
+    return told, kept_record(folder) if asked else None
+
+
+def record_of(chosen: Chosen, plugin: Any) -> JudgeRecord:
+    """Facts of a judge, without opening its weights."""
+    return JudgeRecord(
+        name=chosen.name,
+        version=plugin.version,
+        judge_class=plugin.judge_class,
+        weights_sha256=plugin.weights_sha256(),
+        preprocessing=plugin.preprocessing,
+        model=chosen.model,
+    )
+
+
+def kept_record(folder: Path) -> JudgeRecord | None:
+    """Who answered in this folder; None before anyone did. PlanMismatch if the record cannot be read."""
+    path = folder / JUDGE
+    if not path.is_file():
+        return None
+    try:
+        return JudgeRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise PlanMismatch(f"{path} is no judge's record ({fault(error)}); delete {folder} and judge again") from error
+
+
+def claim(folder: Path, record: JudgeRecord) -> None:
+    """Makes the folder this judge's; PlanMismatch names the field in which another judge's differs."""
+    kept = kept_record(folder)
+    if kept is None:
+        write_text(folder / JUDGE, record.to_json(indent=1) + "\n")
+    elif kept != record:
+        one, two = kept.model_dump(), record.model_dump()
+        name = next(name for name in one if one[name] != two[name])
+        raise PlanMismatch(
+            f"{folder} has answers of another judge: {name} {one[name]!s:.40} there, {two[name]!s:.40} now; "
+            "delete the folder or give another --out"
+        )
+    mend_lines(folder / ANSWERS)
+
+
+def answers(folder: Path, role: str, asked: Sequence[Question]) -> dict[str, Told]:
+    """What the folder holds on these questions; an answer that does not fit its question counts as an error."""
+    wanted = {q.key: q.ask for q in asked}
+    told: dict[str, Told] = {}
+    for line in read_lines(folder / ANSWERS):
+        key = line.get("key")
+        if key not in wanted:
+            continue
+        if "answer" in line:
+            told[key] = _read(role, wanted[key], line["answer"])
+        elif key not in told or told[key].answer is None:
+            told[key] = Told(None, str(line.get("error", "no answer")))
+    return told
+
+
+def _read(role: str, ask: Ask, answer: Any) -> Told:
+    try:
+        found = perceptions.ANSWERS[role].model_validate(answer)
+    except ValidationError as error:
+        return Told(None, f"its answer cannot be read ({fault(error)})")
+    return Told(found, None) if perceptions.fits(ask, found) else Told(None, "it answered another number of things than were asked")
+
+
+def opened(chosen: Chosen, plugin: Any, device: str) -> Any:
+    """The judge with its weights, once its self-check has found nothing; JudgeError says what it found."""
+    found = plugin.open(device)
+    for case in plugin.canary() if hasattr(plugin, "canary") else ():
+        if wrong := case.check(found):
+            raise JudgeError(f"{chosen.name} fails its self-check {case.name}: {wrong}; check its libraries with harope-bench doctor")
+    return found
+
+
+def _look(samples: SampleSet, chosen: Chosen, plugin: Any, role: str, missing: Sequence[Question], folder: Path, device: str) -> None:
+    """Asks the judge here; each answer is on disk before the next question."""
+    judge, crashes, good = opened(chosen, plugin, device), 0, False
+    for question in tqdm(missing, desc=f"ask {chosen.name}", unit="image", file=sys.stderr, disable=None):
+        line: dict[str, Any] = {"key": question.key, "index": question.sample}
+        try:
+            line["answer"] = judge.see(role, image_of(samples, question.sample), question.ask).model_dump(mode="json", exclude_none=True)
+            good = True
+        except (ArithmeticError, BenchError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+            line["error"] = f"{type(error).__name__}: {first_line(error)}"
+            crashes += 1
+        append_line(folder / ANSWERS, json.dumps(line, sort_keys=True, allow_nan=False))
+        if crashes == CRASHES and not good:
+            raise JudgeError(f"{chosen.name} failed on each of its first {CRASHES} images ({line['error']}); mend that and run again")
+
+
+def image_of(samples: SampleSet, index: int) -> np.ndarray:
+    """The image (H, W, 3) uint8 of an index."""
+    (batch,) = samples.batches([index], 1)
+    image: np.ndarray = batch.images[0]
+    return image
+
+
+def _outside(samples: SampleSet, chosen: Chosen, plugin: Any, role: str, missing: Sequence[Question], folder: Path, terms: Terms) -> None:
+    """Writes the questions down and has another Python answer them."""
+    lines = [_ask_line(samples, role, question, folder) for question in missing]
+    write_text(folder / ASKS, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+    if terms.python is None:
+        raise OptionError(
+            f"{chosen.name} runs in an environment of its own; {len(missing):,} questions stand in {folder / ASKS}: give --judge-python, "
+            f"or run PYTHON {plugin.runner} --folder {folder} and eval again"
+        )
+    mend_lines(folder / ANSWERS)
+    outside.run(terms.python, plugin.runner, folder, {"device": terms.device, **terms.runner_options})
+    if kept_record(folder) is None:
+        raise JudgeError(f"{plugin.runner.name} did not say who answers ({folder / JUDGE} is missing); use the runner of this package")
+
+
+def _ask_line(samples: SampleSet, role: str, question: Question, folder: Path) -> dict[str, Any]:
+    """A question as the runner reads it; an image that is no file of its own is written beside it."""
+    path = samples.files.get(question.sample) if samples.files is not None else None
+    if path is None:
+        path = folder / "images" / f"{question.sample:06d}.png"
+        write_bytes(path, encode(image_of(samples, question.sample)))
+    return {
+        "key": question.key,
+        "index": question.sample,
+        "role": role,
+        "image": str(path.resolve()),
+        "sha256": sha256_bytes(path.read_bytes()),
+        "ask": question.ask.model_dump(mode="json", exclude_none=True),
+    }

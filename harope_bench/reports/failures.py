@@ -1,0 +1,61 @@
+"""The images that a benchmark of prompts holds wrong, one row each, with the reason in words and what was seen."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harope_bench.errors import StorageError
+from harope_bench.store import read_lines
+
+ROWS = ".rows.jsonl"
+FIELDS = ("result", "index", "prompt", "copy", "task", "text", "verdict", "reason", "scores", "other_rules", "evidence")
+
+
+def failures(runs: Path, everything: bool = False) -> list[dict[str, Any]]:
+    """Rows of all results below a folder: images that failed or scored below 1 on any metric, or every image.
+
+    Raises:
+        StorageError: no result there holds rows of single images.
+    """
+    paths = sorted(runs.glob(f"**/results/*{ROWS}"))
+    if not paths:
+        raise StorageError(f"{runs} holds no verdicts on single images (results/*{ROWS}); eval a suite of prompts there first")
+    return [row for path in paths for row in _of(path, runs) if everything or _wrong(row)]
+
+
+def _of(path: Path, runs: Path) -> Iterator[dict[str, Any]]:
+    name = str(path.relative_to(runs)).removesuffix(ROWS)
+    for row in read_lines(path):
+        yield {"result": name, **row}
+
+
+def _wrong(row: Mapping[str, Any]) -> bool:
+    """Whether an image failed or is not fully right; scores are shares, or percent for metrics that count so."""
+    scores = row.get("scores")
+    if not scores:
+        return row.get("verdict") == "failed"
+    return any(value < (100 if value > 1 else 1) for value in scores.values())
+
+
+def as_jsonl(rows: list[dict[str, Any]]) -> str:
+    """A JSON object a line, keys sorted."""
+    return "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows)
+
+
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    """Columns as FIELDS; values that are no single word or number stand as JSON. A leading = + - @ is quoted against spreadsheets."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(FIELDS)
+    writer.writerows([_cell(row.get(name)) for name in FIELDS] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    told = "" if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return f"'{told}" if told[:1] in ("=", "+", "-", "@") else told

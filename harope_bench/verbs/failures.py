@@ -1,0 +1,23 @@
+"""The verb failures: which images of prompts were held wrong, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("runs", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True, help="Form of the rows.")
+@click.option("--all", "everything", is_flag=True, help="Images held right too.")
+def failures(runs: Path, kind: str, everything: bool) -> None:
+    """List the images below RUNS that scored less than all, with reason, boxes and answers.
+
+    \b
+    harope-bench failures runs/shapes-harope --format csv > wrong.csv
+    """
+    from harope_bench.reports import failures as found
+
+    rows = found.failures(runs, everything)
+    click.echo((found.as_csv if kind == "csv" else found.as_jsonl)(rows), nl=False)

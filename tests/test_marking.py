@@ -1,0 +1,162 @@
+"""From images of prompts to results: what is asked, what is kept, what is counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy_prompts import ToyEye, toy
+
+from harope_bench.errors import JudgeError, OptionError, PlanMismatch, SampleError
+from harope_bench.judges.base import Canary
+from harope_bench.marking import Marking, mark
+from harope_bench.pairing import Found, contrast
+from harope_bench.perceive import Terms, choose
+
+__all__ = ["toy"]
+
+RED, WHITE, BLACK, THIRTEEN = (255, 0, 0), (255, 255, 255), (0, 0, 0), (13, 13, 13)
+# by prompt: bright, bright, red, red; two copies
+SHOWN = [WHITE, BLACK, WHITE, RED, WHITE, WHITE, BLACK, WHITE]
+
+
+def images(folder: Path, colours: list[tuple[int, int, int]]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, colour in enumerate(colours):
+        image = np.full((8, 8, 3), colour, dtype=np.uint8)
+        image[0, 0, 2] = min(i, 13)  # no two images are the same file
+        Image.fromarray(image).save(folder / f"{i:06d}.png")
+    return folder
+
+
+def marked(folder: Path, out: Path, **asked: object) -> dict[str, float | None]:
+    (scored,) = mark(folder, out, Marking("toy", **asked))  # type: ignore[arg-type]
+    return {m.name: m.value for m in scored.result.measurements}
+
+
+def test_each_task_is_a_mean_over_images_and_overall_the_mean_of_tasks(tmp_path: Path, toy: ToyEye) -> None:
+    found = marked(images(tmp_path / "i", SHOWN), tmp_path / "o")
+    assert found == {"bright": 3 / 4, "red": 2 / 4, "overall": 5 / 8}  # plain red is dark in the mean: no light, so not right
+
+
+def test_the_other_rules_are_told_where_they_give_another_number(tmp_path: Path, toy: ToyEye) -> None:
+    (scored,) = mark(images(tmp_path / "i", SHOWN), tmp_path / "o", Marking("toy"))
+    assert "rules: red is 0.5000 official, 0.7500 corrected" in scored.result.warnings
+    assert not any(line.startswith("rules: bright") for line in scored.result.warnings)
+    assert marked(tmp_path / "i", tmp_path / "o", rules="corrected")["red"] == 3 / 4
+    assert {p.name for p in (tmp_path / "o" / "results").glob("*.json")} == {"toy-rule.json", "toy-rule_corrected.json"}
+
+
+def test_nothing_is_asked_twice_and_a_kill_loses_one_answer(tmp_path: Path, toy: ToyEye) -> None:
+    folder = images(tmp_path / "i", SHOWN)
+    toy.fail_after = 5
+    with pytest.raises(KeyboardInterrupt):
+        marked(folder, tmp_path / "o")
+    assert len(toy.asked) == 5
+    toy.fail_after = None
+    killed = marked(folder, tmp_path / "o")
+    assert len(toy.asked) == 8 + 4  # every image is looked at once, the four red ones asked once
+    straight = marked(folder, tmp_path / "p")
+    assert killed == straight
+    rows = [(tmp_path / x / "results" / "toy-rule.rows.jsonl").read_bytes() for x in "op"]
+    assert rows[0] == rows[1]
+    asked = len(toy.asked)
+    assert marked(folder, tmp_path / "o") == straight and len(toy.asked) == asked
+
+
+def test_rescoring_asks_nobody_and_wants_every_answer(tmp_path: Path, toy: ToyEye) -> None:
+    folder = images(tmp_path / "i", SHOWN)
+    with pytest.raises(SampleError, match="lacks toy-eye's answers on 8 images"):
+        marked(folder, tmp_path / "o", terms=Terms(rescore=True))
+    first = marked(folder, tmp_path / "o")
+    asked = len(toy.asked)
+    assert marked(folder, tmp_path / "o", terms=Terms(rescore=True)) == first and len(toy.asked) == asked
+
+
+def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(tmp_path: Path, toy: ToyEye) -> None:
+    folder = images(tmp_path / "i", [*SHOWN[:7], THIRTEEN])
+    (scored,) = mark(folder, tmp_path / "o", Marking("toy"))
+    red = scored.result.measured("red")
+    assert red is not None and red.value is None and (red.n_asked, red.n_scored, red.n_failed) == (4, 3, 1)
+    assert red.reason is not None and "1 of 4 images have no answer" in red.reason
+    overall = scored.result.measured("overall")
+    assert overall is not None and overall.value is None
+    bright = scored.result.measured("bright")
+    assert bright is not None and bright.value == 3 / 4
+    assert marked(folder, tmp_path / "o", lenient=True)["red"] == 1 / 3
+    rows = [json.loads(line) for line in (tmp_path / "o" / "results" / "toy-rule.rows.jsonl").read_text().splitlines()]
+    assert rows[7]["verdict"] == "failed" and "thirteen" in rows[7]["reason"]
+
+
+def test_an_answer_no_rule_can_read_is_counted(tmp_path: Path, toy: ToyEye) -> None:
+    toy.wordless = True
+    (scored,) = mark(images(tmp_path / "i", SHOWN), tmp_path / "o", Marking("toy"))
+    red = scored.result.measured("red")
+    assert red is not None and red.value is None and red.reason is not None and "4 answers cannot be read" in red.reason
+    assert marked(tmp_path / "i", tmp_path / "o", lenient=True)["red"] == 0
+
+
+def test_a_judge_that_always_fails_stops_early(tmp_path: Path, toy: ToyEye) -> None:
+    with pytest.raises(JudgeError, match="failed on each of its first 5 images"):
+        marked(images(tmp_path / "i", [THIRTEEN] * 8), tmp_path / "o")
+
+
+def test_missing_tasks_are_no_overall(tmp_path: Path, toy: ToyEye) -> None:
+    (scored,) = mark(images(tmp_path / "i", SHOWN[:2]), tmp_path / "o", Marking("toy"))
+    overall, red = scored.result.measured("overall"), scored.result.measured("red")
+    assert overall is not None and overall.value is None and overall.reason is not None and "no prompt of red" in overall.reason
+    assert red is not None and red.reason == "no prompt of this kind was asked for"
+
+
+def test_answers_of_another_judge_are_never_mixed_in(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = images(tmp_path / "i", SHOWN)
+    marked(folder, tmp_path / "o")
+    monkeypatch.setattr(ToyEye, "preprocessing", "median of pixels")
+    (tmp_path / "o" / "observations" / "toy-eye" / "answers.jsonl").write_text("")
+    with pytest.raises(PlanMismatch, match="preprocessing mean of pixels there, median of pixels now"):
+        marked(folder, tmp_path / "o")
+
+
+def test_two_runs_are_paired_by_sample_and_clustered_by_prompt(tmp_path: Path, toy: ToyEye) -> None:
+    found = []
+    for name, shown in (("a", SHOWN), ("b", [WHITE] * 8)):
+        (scored,) = mark(images(tmp_path / name, shown), tmp_path / f"o{name}", Marking("toy"))
+        found.append(Found(scored.result, scored.path))
+    assert contrast("overall", "higher", *found).why == "unpaired: a run has no plan"
+
+
+def test_more_images_than_prompts_are_refused(tmp_path: Path, toy: ToyEye) -> None:
+    with pytest.raises(SampleError, match="holds 9 images, toy asks for 8"):
+        marked(images(tmp_path / "i", [*SHOWN, WHITE]), tmp_path / "o")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("toy-eye", "names no role"),
+        ("depth=toy-eye", "names no role"),
+        ("vqa=digits-net", "digits-net is no vqa"),
+        ("vqa=", "names no role"),
+    ],
+)
+def test_a_judge_that_does_not_fit_its_role_is_refused(text: str, told: str, toy: ToyEye) -> None:
+    with pytest.raises(OptionError, match=told):
+        choose(text, {"detector": "toy-eye", "vqa": "toy-eye"})
+
+
+def test_a_model_is_named_after_a_colon_and_has_answers_of_its_own(toy: ToyEye) -> None:
+    chosen = choose("vqa=toy-eye:some/folder", {"detector": "toy-eye", "vqa": "toy-eye"})["vqa"]
+    assert chosen.model == "some/folder" and chosen.folder != "toy-eye"
+    with pytest.raises(OptionError, match="takes no model"):
+        chosen.plugin  # noqa: B018
+
+
+def test_a_judge_that_fails_its_self_check_is_not_asked(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = (Canary("red first", lambda opened: None), Canary("boxes", lambda opened: "a box is short by one"))
+    monkeypatch.setattr(ToyEye, "canary", lambda self: cases, raising=False)
+    with pytest.raises(JudgeError, match="toy-eye fails its self-check boxes: a box is short by one"):
+        marked(images(tmp_path / "i", SHOWN), tmp_path / "o")
+    assert not toy.asked

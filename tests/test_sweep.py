@@ -1,0 +1,79 @@
+"""A metric along an axis: which runs make a line, and what the picture and its table hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from fake_runs import checkpoint, measurement, plan, result, write_result
+
+from harope_bench.charts import read_chart
+from harope_bench.cli import main
+from harope_bench.errors import OptionError
+from harope_bench.leaderboards.sweep import sweep
+from harope_bench.pairing import collect
+
+
+def run(folder: Path, name: str, value: float, encoding: str = "ape", size: int | None = 28, n: int = 500, **settings: Any) -> None:
+    who = checkpoint(name, encoding, config={} if size is None else {"size": size})
+    write_result(folder / f"{name}-{len(list(folder.glob('*')))}", result(plan(who, **settings), [measurement("fid", value, n=n)]))
+
+
+def test_a_line_is_a_checkpoint_in_the_order_of_the_axis(tmp_path: Path) -> None:
+    for side, value in ((112, 90.0), (28, 20.0), (56, 50.0)):
+        run(tmp_path, "digits-ape", value, resolution=side)
+        run(tmp_path, "digits-harope", value / 2, "harope", resolution=side)
+    found = sweep(collect(tmp_path), None, "fid", "resolution")
+    assert [line.label for line in found.lines] == ["digits-ape", "digits-harope"]
+    assert [(p.place, p.value) for p in found.lines[0].points] == [("28", 20.0), ("56", 50.0), ("112", 90.0)]
+
+
+def test_what_else_differs_makes_lines_of_its_own(tmp_path: Path) -> None:
+    for scaling, value in (("none", 50.0), ("ntk", 30.0)):
+        for side in (28, 56):
+            run(tmp_path, "digits-harope", value + side, "harope", resolution=side, pos_scaling=scaling)
+    labels = [line.label for line in sweep(collect(tmp_path), None, "fid", "resolution").lines]
+    assert labels == ["digits-harope, scaling none", "digits-harope, scaling ntk"]
+    along = sweep(collect(tmp_path), None, "fid", "pos-scaling")
+    assert [line.label for line in along.lines] == ["digits-harope, 28 px", "digits-harope, 56 px"]
+    assert [p.place for p in along.lines[0].points] == ["none", "ntk"] and not along.numeric
+
+
+def test_training_resolutions_are_one_line_of_an_encoding_and_the_silent_are_named(tmp_path: Path) -> None:
+    for size in (16, 28, 40):
+        run(tmp_path, f"digits-{size}-ape", float(size), size=size)
+    run(tmp_path, "foreign", 1.0, size=None)
+    found = sweep(collect(tmp_path), None, "fid", "training-resolution")
+    assert [(line.label, [p.place for p in line.points]) for line in found.lines] == [("ape", ["16", "28", "40"])]
+    assert found.left_out == ("foreign does not say its training-resolution",)
+
+
+def test_of_two_runs_at_a_place_the_one_over_more_images_counts(tmp_path: Path) -> None:
+    run(tmp_path, "digits-ape", 20.0, n=500)
+    run(tmp_path, "digits-ape", 21.0, n=1000)
+    (line,) = sweep(collect(tmp_path), None, "fid", "resolution").lines
+    assert [(p.value, p.images) for p in line.points] == [(21.0, 1000)]
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    run(tmp_path, "digits-ape", 20.0)
+    with pytest.raises(OptionError, match="no result has a value of overall; known there: fid"):
+        sweep(collect(tmp_path), None, "overall", "resolution")
+    write_result(tmp_path / "x", result(plan(checkpoint(), "digits-16"), [measurement("fid", 1.0)]))
+    with pytest.raises(OptionError, match="on suites digits, digits-16; name one with --suite"):
+        sweep(collect(tmp_path), None, "fid", "resolution")
+
+
+def test_the_verb_prints_the_table_and_writes_picture_and_data(tmp_path: Path) -> None:
+    for side, value in ((28, 20.0), (56, 50.0)):
+        run(tmp_path, "digits-ape", value, resolution=side)
+    out = tmp_path / "figures" / "fid.svg"
+    said = CliRunner().invoke(main, ["figure", "sweep", str(tmp_path), "--metric", "fid", "--out", str(out)])
+    assert said.exit_code == 0, said.output
+    assert "digits-ape" in said.output and "50.00  49.80 to 50.20  (500 images)" in said.output
+    assert read_chart(out.with_suffix(".json")).kind == "sweep"
+    assert out.with_suffix(".csv").read_text().splitlines()[1] == "digits-ape,28,20.0,19.8,20.2,500"
+    report = CliRunner().invoke(main, ["report", "--runs", str(tmp_path), "--out", str(tmp_path / "r.html")])
+    assert report.exit_code == 0 and "by resolution (lower is better)" in (tmp_path / "r.html").read_text()

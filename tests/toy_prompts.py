@@ -1,0 +1,119 @@
+"""A toy benchmark of prompts: a suite of four prompts, a judge that reads pixels, and rules that ask it twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harope_bench import registry
+from harope_bench.evaluators._prompts import Prompts
+from harope_bench.evaluators.base import Facts, Look, Mark, Part, Seen
+from harope_bench.perceptions import Answer, Answered, Answers, Ask, Detection, Names, Questions, Sighting
+from harope_bench.records import Metric, Request, Settings
+from harope_bench.suites.base import Case
+
+PROMPTS = (("bright", "a bright square"), ("bright", "a bright room"), ("red", "a red square"), ("red", "a red room"))
+
+
+class ToySuite:
+    """Four prompts, two copies."""
+
+    task = "prompts"
+    version, title, count, copies, resolution = 1, "toy prompts", 8, 2, 8
+    judges: Mapping[str, Mapping[str, str]] = {"toy-rule": {"detector": "toy-eye", "vqa": "toy-eye"}}
+    evaluators = ("toy-rule",)
+
+    def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
+        return [Request(index=i, prompt=PROMPTS[i % 4][1]) for i in indices]
+
+    def case(self, index: int) -> Case:
+        kind, text = PROMPTS[index % 4]
+        return Case(index % 4, index // 4, text, {"toy": {"task": kind}})
+
+    def source(self) -> tuple[str, str]:
+        return "toy prompts", hashlib.sha256(repr(PROMPTS).encode()).hexdigest()
+
+
+class ToyEye:
+    """Finds one thing where an image is brighter than 100 in the mean; answers `yes` if its red is more than half."""
+
+    version, judge_class, preprocessing, roles = 1, "micro", "mean of pixels", ("detector", "vqa")
+    asked: list[str] = []
+    fail_after: int | None = None
+    wordless = False
+
+    def weights_sha256(self) -> str:
+        return "7" * 64
+
+    def open(self, device: str) -> OpenedEye:
+        return OpenedEye(self)
+
+    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+        if self.fail_after is not None and len(self.asked) >= self.fail_after:
+            raise KeyboardInterrupt
+        self.asked.append(role)
+        if image.max() == 13:
+            raise ValueError("an image of thirteen")
+        if isinstance(ask, Questions):
+            text = "perhaps" if self.wordless else "yes" if image[..., 0].mean() > 128 else "no"
+            return Answers(answers=tuple(Answered(text=text) for _ in ask.questions))
+        found = (Detection(label="light", score=0.9, box=(0, 0, 2, 2)),) if image.mean() > 100 else ()
+        return Sighting(size=(image.shape[1], image.shape[0]), found=found)
+
+
+class OpenedEye:
+    """The eye, looking."""
+
+    weights_sha256 = "7" * 64
+
+    def __init__(self, eye: ToyEye):
+        self.see = eye.see
+
+
+class ToyRule(Prompts):
+    """Bright prompts want a light; red ones a light and a yes. Corrected rules do not ask for the light."""
+
+    version, profile, parity, form = 1, "toy", "none", "toy"
+    metrics = tuple(Metric(name=n, title=n, direction="higher", unit="fraction", decimals=3) for n in ("bright", "red", "overall"))
+    macro = {"overall": ("bright", "red")}
+    looks = (
+        Look("detector", lambda facts, seen: Names()),
+        Look("vqa", lambda facts, seen: Questions(questions=("is it red?",)) if facts["task"] == "red" else None),
+    )
+
+    def task(self, facts: Facts) -> str:
+        return str(facts["task"])
+
+    def counts_for(self, facts: Facts) -> tuple[str, ...]:
+        return (self.task(facts),)
+
+    def mark(self, facts: Facts, seen: Seen, rules: str) -> Mark:
+        lit = bool(seen["detector"].found)  # type: ignore[union-attr]
+        if facts["task"] == "bright":
+            return Mark("bright", {"bright": Part(float(lit))}, "lit" if lit else "dark")
+        text = seen["vqa"].answers[0].text  # type: ignore[union-attr]
+        right = text == "yes" and (lit or rules == "corrected")
+        return Mark("red", {"red": Part(float(right))}, f"answered {text}", unknown=int(text not in ("yes", "no")))
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> ToyEye:
+    """Registers the toy things and returns the judge, whose calls can be counted and made to fail."""
+    eye = ToyEye()
+    eye.asked = []
+    things: dict[tuple[str, str], Any] = {
+        ("suites", "toy"): ToySuite(), ("judges", "toy-eye"): eye, ("evaluators", "toy-rule"): ToyRule(),
+    }  # fmt: skip
+    known, loaded = registry.entries, registry.load
+
+    def entries(kind: str) -> dict[str, registry.Entry]:
+        own = {name: registry.Entry(kind, name, "a test") for k, name in things if k == kind}
+        return {**known(kind), **own}
+
+    monkeypatch.setattr(registry, "entries", entries)
+    monkeypatch.setattr(registry, "load", lambda kind, name: things.get((kind, name)) or loaded(kind, name))
+    return eye
