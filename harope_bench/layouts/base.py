@@ -3,9 +3,6 @@
 A layout is how another program keeps the images of a suite of prompts in a folder. Its module has `SUITE`, the suite's name;
 `recognise(folder)`, whether a folder has this form; `open_layout(folder, suite)`, the images as a set whose indices are the suite's,
 with a reason for each that is not there; `write(samples, suite, folder)`, the other way.
-
-A reader of finished runs knows the results file of an official script. Its module has `READS`, the suite's name; `recognise(path)`;
-`imported(path, suite, lenient, rules)`, the score.
 """
 
 from __future__ import annotations
@@ -17,7 +14,6 @@ from typing import NamedTuple, Protocol
 
 from harope_bench import registry
 from harope_bench.errors import OptionError, SampleError, UnknownName
-from harope_bench.evaluators.base import Score
 from harope_bench.samples import SampleSet, first
 from harope_bench.store import disk
 from harope_bench.suites.base import PromptSuite
@@ -45,28 +41,10 @@ class Layout(Protocol):
         """The images in this form; an existing folder must be empty."""
 
 
-class Reader(Protocol):
-    """The module of a reader of finished runs."""
-
-    READS: str
-
-    def recognise(self, path: Path) -> bool:
-        """Whether the file is such a results file."""
-
-    def imported(self, path: Path, suite: PromptSuite, lenient: bool = False, rules: str = "official") -> Score:
-        """Its measurements; a metric with a missing image is None unless `lenient`."""
-
-
-def names(mark: str = "SUITE") -> list[str]:
-    """The layouts (or with `READS` the readers), by file name."""
-    found = [file for file in sorted(Path(__file__).parent.glob("*.py")) if f"\n{mark} = ".encode() in file.read_bytes()]
+def names() -> list[str]:
+    """The layouts, by file name."""
+    found = [file for file in sorted(Path(__file__).parent.glob("*.py")) if b"\nSUITE = " in file.read_bytes()]
     return [file.stem for file in found]
-
-
-def reader(path: Path) -> Reader | None:
-    """What reads this file as the results of an official script, or None."""
-    modules: list[Reader] = [importlib.import_module(f"harope_bench.layouts.{name}") for name in names("READS")]
-    return next((module for module in modules if module.recognise(path)), None)
 
 
 def layout(name: str) -> Layout:
@@ -85,7 +63,8 @@ def opened(folder: Path, suite_name: str | None = None, count: int | None = None
     for name in names() if folder.is_dir() else ():
         found = layout(name)
         if suite_name in (None, found.SUITE) and found.recognise(folder):
-            return first(found.open_layout(folder, registry.load("suites", found.SUITE), side), count)
+            suite = registry.load("suites", found.SUITE)
+            return first(found.open_layout(folder, suite) if side is None else found.open_layout(folder, suite, side), count)
     return None
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from harope_bench.evaluators.base import Score
-from harope_bench.layouts import geneval_results
+from harope_bench.layouts import dpg_results, geneval_results
 from harope_bench.suites.base import PromptSuite
 
-READERS = {"geneval": geneval_results}  # by evaluator
+READERS: Mapping[str, Any] = {"dpg-bench": dpg_results, "geneval": geneval_results}  # by evaluator
 
 
 def results(path: Path, evaluator: str, suite: PromptSuite, lenient: bool, rules: str) -> Score | None:
