@@ -17,8 +17,7 @@ from harope_bench.cli import main
 from harope_bench.errors import SampleError, StorageError
 from harope_bench.layouts import dpg as layout
 from harope_bench.layouts import dpg_results as results
-from harope_bench.layouts import official
-from harope_bench.layouts.base import names, opened
+from harope_bench.layouts.base import names, opened, reader
 from harope_bench.pixels import encode
 from harope_bench.rules.dpg import Item, scored
 from harope_bench.samples import to_png
@@ -184,10 +183,8 @@ def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(tmp_pa
         assert measured(score)[key] == pytest.approx(float(value), rel=1e-12)
     assert not any("summary" in w for w in score.warnings)
     assert results.imported(detail, suite).measurements == score.measurements
-    for file in (path, detail):
-        told = official.results(file, "dpg-bench", suite, False, "official")
-        assert told is not None and told.measurements == score.measurements
-    assert official.results(tmp_path, "dpg-bench", suite, False, "official") is None
+    found = reader(path)
+    assert found is not None and found.READS == "dpg-bench" and reader(detail) is found
 
 
 def test_corrected_rules_read_the_same_answers(finished: Path, suite: Tiny) -> None:

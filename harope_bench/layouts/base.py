@@ -1,8 +1,12 @@
 """What a layout module offers, and which layout a folder has.
 
-A layout is how another program keeps the images of a suite of prompts in a folder. Its module has `SUITE`, the suite's name;
+A layout is how another program keeps the images of a suite of prompts in a folder. Its module has `SUITE`, the suite's name, and where
+it holds parts of it too `SUITES`, all their names;
 `recognise(folder)`, whether a folder has this form; `open_layout(folder, suite)`, the images as a set whose indices are the suite's,
 with a reason for each that is not there; `write(samples, suite, folder)`, the other way.
+
+A reader of finished runs knows the results file of an official script. Its module has `READS`, the suite's name; `recognise(path)`;
+`imported(path, suite, lenient, rules)`, the score.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 from harope_bench import registry
 from harope_bench.errors import OptionError, SampleError, UnknownName
+from harope_bench.evaluators.base import Score
 from harope_bench.samples import SampleSet, first
 from harope_bench.store import disk
 from harope_bench.suites.base import PromptSuite
@@ -41,10 +46,28 @@ class Layout(Protocol):
         """The images in this form; an existing folder must be empty."""
 
 
-def names() -> list[str]:
-    """The layouts, by file name."""
-    found = [file for file in sorted(Path(__file__).parent.glob("*.py")) if b"\nSUITE = " in file.read_bytes()]
+class Reader(Protocol):
+    """The module of a reader of finished runs."""
+
+    READS: str
+
+    def recognise(self, path: Path) -> bool:
+        """Whether the file is such a results file."""
+
+    def imported(self, path: Path, suite: PromptSuite, lenient: bool = False, rules: str = "official") -> Score:
+        """Its measurements; a metric with a missing image is None unless `lenient`."""
+
+
+def names(mark: str = "SUITE") -> list[str]:
+    """The layouts (or with `READS` the readers), by file name."""
+    found = [file for file in sorted(Path(__file__).parent.glob("*.py")) if f"\n{mark} = ".encode() in file.read_bytes()]
     return [file.stem for file in found]
+
+
+def reader(path: Path) -> Reader | None:
+    """What reads this file as the results of an official script, or None."""
+    modules: list[Reader] = [importlib.import_module(f"harope_bench.layouts.{name}") for name in names("READS")]
+    return next((module for module in modules if module.recognise(path)), None)
 
 
 def layout(name: str) -> Layout:
@@ -55,6 +78,11 @@ def layout(name: str) -> Layout:
     return module
 
 
+def suites(found: Layout) -> tuple[str, ...]:
+    """The suites whose images a layout holds."""
+    return tuple(getattr(found, "SUITES", (found.SUITE,)))
+
+
 def opened(folder: Path, suite_name: str | None = None, count: int | None = None, side: int | None = None) -> SampleSet | None:
     """The images, or the first `count`, of a folder that has a known layout (of this suite, where one is named), or None.
 
@@ -62,9 +90,8 @@ def opened(folder: Path, suite_name: str | None = None, count: int | None = None
     """
     for name in names() if folder.is_dir() else ():
         found = layout(name)
-        if suite_name in (None, found.SUITE) and found.recognise(folder):
-            suite = registry.load("suites", found.SUITE)
-            return first(found.open_layout(folder, suite) if side is None else found.open_layout(folder, suite, side), count)
+        if (suite_name is None or suite_name in suites(found)) and found.recognise(folder):
+            return first(found.open_layout(folder, registry.load("suites", suite_name or found.SUITE), side), count)
     return None
 
 
@@ -86,11 +113,10 @@ def gathered(
 def written(samples: SampleSet, name: str, folder: Path) -> Written:
     """Writes a set in the layout of that name; OptionError where the set is of another suite."""
     into = layout(name)
-    if samples.plan is not None and samples.plan.suite != into.SUITE:
-        raise OptionError(
-            f"{samples.path} was drawn for suite {samples.plan.suite}, the layout {name} is of {into.SUITE}; choose another --to"
-        )
-    return into.write(samples, registry.load("suites", into.SUITE), folder)
+    suite_name = samples.plan.suite if samples.plan is not None else into.SUITE
+    if suite_name not in suites(into):
+        raise OptionError(f"{samples.path} was drawn for suite {suite_name}, the layout {name} is of {into.SUITE}; choose another --to")
+    return into.write(samples, registry.load("suites", suite_name), folder)
 
 
 def empty(folder: Path) -> None:

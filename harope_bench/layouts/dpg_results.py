@@ -24,6 +24,7 @@ from harope_bench.rules import dpg as rule
 from harope_bench.store import disk
 from harope_bench.suites.base import PromptSuite
 
+READS = "dpg-bench"
 DETAIL = "_detail.txt"
 NUMBER = r"[0-9][0-9.e+-]*"
 SCORED = re.compile(rf"(?P<path>.*?\.[A-Za-z]\w*), (?P<scores>{NUMBER}(?:, {NUMBER}){{0,3}}), (?P<mean>{NUMBER})")
