@@ -231,8 +231,8 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     evaluator = registry.load("evaluators", name)
     written = out / RESULTS / f"{name}.json"
     sha256 = sha256_file(path) if path.is_file() else sha256_bytes("".join(sorted(p.name for p in path.iterdir())).encode())
-    if (found := read_result(written)) is not None and found.samples_sha256 != sha256:
-        raise PlanMismatch(f"{written} is of other images ({found.target}), asked for {path.name}; choose another --out")
+    if written.is_file() and (stood := read_result(written)) is not None and stood.samples_sha256 != sha256:
+        raise PlanMismatch(f"{written} is of other images ({stood.target}), asked for {path.name}; choose another --out")
     write_arrays(written.with_suffix(".npz"), {k: np.asarray(v) for k, v in score.per_sample.items()})
     write_rows(written, score)
     result = Result(
