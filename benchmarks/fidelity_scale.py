@@ -1,6 +1,7 @@
 """Time and memory of the fidelity metrics as the number of images grows: features on disk, each stage in a process of its own.
 
     python benchmarks/fidelity_scale.py --folder /tmp/scale --write
+    python benchmarks/fidelity_scale.py --folder /tmp/scale --only kid kid-subsets --write   # the other rows of the table stay
 
 Features are made up (non-negative, with a decaying spectrum): time and memory of these metrics hardly depend on the values.
 """
@@ -23,7 +24,7 @@ REFERENCE = 10_000
 WIDTHS = {"features": 2048, "spatial": 2023, "logits": 1008}
 BLOCK = 1000
 LIMIT = 1536  # MB
-STAGES = ("moments", "fid", "sfid", "is", "precision-recall", "precision-recall-float16", "evaluator")
+STAGES = ("moments", "fid", "sfid", "is", "precision-recall", "precision-recall-float16", "kid", "kid-subsets", "evaluator")
 
 
 def make(path: Path, rows: int, width: int, seed: int, shift: float) -> None:
@@ -51,7 +52,7 @@ def prepare(folder: Path, sizes: tuple[int, ...]) -> None:
 
 def stage(name: str, folder: Path, rows: int) -> dict[str, Any]:
     """Run one stage in this process; its numbers."""
-    from harope_bench.metrics import frechet, half_neighbours, inception_score, moments, neighbours
+    from harope_bench.metrics import frechet, half_neighbours, inception_score, kernel_distance, moments, neighbours
 
     seen = {key: np.load(folder / f"{key}.npy", mmap_mode="r")[:rows] for key in WIDTHS}
 
@@ -59,8 +60,11 @@ def stage(name: str, folder: Path, rows: int) -> dict[str, Any]:
         with np.load(folder / f"moments-{key}.npz", allow_pickle=False) as real:
             return frechet.frechet(moments.Moments.of(seen[key]).gaussian(), moments.Gaussian(real["mean"], real["covariance"]))
 
+    def beside(rule: Any) -> Any:
+        return rule(seen["features"], np.load(folder / "reference-features.npy", mmap_mode="r"))
+
     def shares(rule: Any) -> list[float]:
-        found = rule(seen["features"], np.load(folder / "reference-features.npy", mmap_mode="r"))
+        found = beside(rule)
         return [float(found.drawn_inside.mean()), float(found.real_inside.mean())]
 
     runs = {
@@ -70,6 +74,8 @@ def stage(name: str, folder: Path, rows: int) -> dict[str, Any]:
         "is": lambda: inception_score.inception_score(seen["logits"]).value,
         "precision-recall": lambda: shares(neighbours.balls),
         "precision-recall-float16": lambda: shares(half_neighbours.half_balls),
+        "kid": lambda: beside(kernel_distance.kid).value,
+        "kid-subsets": lambda: beside(kernel_distance.kid_subsets).mean,
         "evaluator": lambda: _evaluated(seen, folder),
     }
     spent, answer = measure.timed(runs[name])
@@ -106,6 +112,15 @@ def report(found: dict[str, dict[int, dict[str, Any]]]) -> str:
     return measure.table(["stage", *(f"{n:,} images" for n in sorted(next(iter(found.values())))), "exponents (time, memory)"], rows)
 
 
+def merged(old: str, new: str) -> str:
+    """The new table with those rows of the old one that were not measured now, in the order of STAGES, if both are of the same sizes."""
+    (head, *before), (wanted, *now) = (text.strip().splitlines() or [""] for text in (old, new))
+    if head != wanted:
+        return new
+    rows = {line.split(" | ")[0]: line for line in [*before[1:], *now[1:]]}
+    return "\n".join([wanted, now[0], *(rows[f"| {name}"] for name in STAGES if f"| {name}" in rows)])
+
+
 def main() -> None:
     """Make features, run the stages, tell and delete."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -131,7 +146,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps({"machine": measure.machine(), "stages": found}, indent=1))
     if options.write:
-        measure.write_between("scale", text)
+        measure.write_between("scale", merged(measure.between("scale"), text))
     worst = max(run["anonymous"] for by_size in found.values() for run in by_size.values())
     print(f"largest memory {worst:,.0f} MB, target below {LIMIT:,} MB: {'held' if worst < LIMIT else 'MISSED'}")
 

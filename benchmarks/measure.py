@@ -109,6 +109,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def between(name: str, document: Path = DOCUMENT) -> str:
+    """What stands between the markers NAME and /NAME of the document; empty if nothing does."""
+    found = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", document.read_text(), re.DOTALL)
+    return found[1] if found else ""
+
+
 def write_between(name: str, text: str, document: Path = DOCUMENT) -> None:
     """Put text between the markers NAME and /NAME of the document."""
     old = document.read_text()

@@ -8,16 +8,20 @@ are one file; the tensors of a base in several files are not hashed one by one.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
 from harope_bench.errors import MissingExtra, WeightsError
 from harope_bench.records import Checkpoint, Name, Option, Record, fault
-from harope_bench.store import check_hash, sha256_file
+from harope_bench.store import check_hash, sha256_file, weights_header
 
 MANIFEST, PIPELINE = "manifest.json", "model_index.json"
+LORA_FILE, ENCODING_FILE = "lora.safetensors", "encoding.safetensors"  # as this package names them
+LIBRARY_LORA = "pytorch_lora_weights.safetensors"  # as diffusers does
+LOW_RANK = re.compile(r"lora\d*[._](A|B|down|up)\.")  # in the keys of every tool's LoRA
 LIBRARIES = {"diffusers", "transformers"}  # whose classes a base may name; anything else could run code of the folder
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
 SINGLE = "diffusion_pytorch_model.safetensors"
@@ -34,12 +38,19 @@ class Base(Record):
 
 
 class Lora(Record):
-    """What is needed to attach the low-rank weights."""
+    """What is needed to attach the low-rank weights.
+
+    targets: ends of the names of the layers, or their names in full where `exact`. ranks, alphas: of layers, by their names in full,
+    where they are others than the common ones.
+    """
 
     file: Name
     rank: int = Field(gt=0)
-    alpha: int = Field(gt=0)
+    alpha: int | float = Field(gt=0)
     targets: tuple[str, ...]
+    exact: bool = False
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
 
 
 class Manifest(Record):
@@ -87,6 +98,43 @@ def bundle(weights: Path) -> Path | None:
     if (weights / MANIFEST).is_file():
         return weights / MANIFEST
     return weights if (weights / PIPELINE).is_file() else None
+
+
+class Bare(NamedTuple):
+    """A LoRA file without manifest, and the file of its encoding's weights if there is one."""
+
+    lora: Path
+    encoding: Path | None
+
+
+def bare(weights: Path, encoding: Path | None = None) -> Bare | None:
+    """The LoRA that a file is, or that a folder holds under diffusers' name for it, else as its only one; None for another file.
+
+    Args:
+        encoding: its encoding's weights; if left out the encoding.safetensors beside it, where that is.
+
+    Raises:
+        WeightsError: a folder with no LoRA or with several.
+    """
+    if not weights.is_dir() and not low_rank(weights):
+        return None
+    lora, beside = _lora_of(weights) if weights.is_dir() else weights, (weights if weights.is_dir() else weights.parent) / ENCODING_FILE
+    return Bare(lora, encoding or (beside if beside.is_file() else None))
+
+
+def low_rank(path: Path) -> bool:
+    """Whether the keys of this .safetensors file are those of a LoRA."""
+    return any(LOW_RANK.search(key) for key in weights_header(path))
+
+
+def _lora_of(folder: Path) -> Path:
+    if (folder / LIBRARY_LORA).is_file():
+        return folder / LIBRARY_LORA
+    found = [path for path in sorted(folder.glob("*.safetensors")) if low_rank(path)]
+    if len(found) != 1:
+        number = ", ".join(path.name for path in found) or "no LoRA"
+        raise WeightsError(f"{folder} holds no {MANIFEST}, no {PIPELINE}, no {LIBRARY_LORA}, but {number}; give one file or such a folder")
+    return found[0]
 
 
 def base_folder(base: str) -> Path:

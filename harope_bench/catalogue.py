@@ -1,30 +1,16 @@
-"""Registered checkpoints: one TOML each, shipped in the package or in the user's home."""
+"""Registered checkpoints: one TOML each, shipped in the package or in the user's home; found and opened by name."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from harope_bench import adapters, registry
-from harope_bench.errors import BenchError, NameClash, OptionError, WeightsError
-from harope_bench.records import Checkpoint, Settings, fault, plain_name
-from harope_bench.store import (
-    check_hash,
-    fit,
-    home,
-    load_weights,
-    sha256_file,
-    training_arguments,
-    weights_bytes,
-    weights_note,
-    write_bytes,
-    write_text,
-)
-from harope_bench.tomlfile import toml_text
+from harope_bench.errors import BenchError, OptionError
+from harope_bench.records import Checkpoint, fault, plain_name
+from harope_bench.store import check_hash, load_weights
 
 
 def checkpoint(name: str) -> Checkpoint:
@@ -63,201 +49,9 @@ def open_drawer(found: Checkpoint, settings: Any) -> Any:
     return backbone.open(found, load_weights(path, found.sha256), settings)
 
 
-def register(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
-    """Writes the checkpoint's TOML into the user's home and returns its path.
-
-    Facts are taken from the note that `train` and `export` leave in the file, from the keys, from the arguments that a training
-    file keeps, and from what is said (fields of Checkpoint; None is not said). The network is built and strictly loaded once, so that
-    what is registered runs.
-
-    Raises:
-        NameClash: the name is taken. WeightsError: keys do not fit, or contradict the training file's arguments. OptionError:
-            something that nothing tells, or that is said in contradiction to the file.
-    """
-    plain(name)
-    if name in registry.entries("checkpoints"):
-        raise NameClash(f"checkpoint {name!r} is registered already ({registry.find('checkpoints', name).origin}); choose another name")
-    if (bundle := adapters.bundle(weights)) is not None:
-        return _register_folder(name, bundle, {key: value for key, value in said.items() if value not in (None, {})})
-    state, note = load_weights(weights), noted(weights)
-    facts = agreed(note, {key: value for key, value in said.items() if value not in (None, {})}, weights)
-    facts["backbone"], clue = recognised(state, facts.get("backbone"))
-    config = completed(clue.config, facts["backbone"], weights)
-    told = {"config": config, "options": clue.options, **({"encoding": clue.encoding} if clue.encoding else {})}
-    facts = agreed(told, facts, weights)
-    if "encoding" not in facts:
-        known = ", ".join(registry.names("encodings"))
-        raise OptionError(f"the keys of {weights} do not tell the encoding; add --encoding, one of: {known}")
-    backbone = registry.load("backbones", facts["backbone"])
-    if not note:
-        _unnoted(backbone, state, facts)
-    drawing = note.get("drawing", {}) if note else clue.defaults.get("drawing", {})
-    facts["drawing"] = drawable({**drawing, **(said.get("drawing") or {})})
-    own = {"sampler": "flow", "steps": 50, "guidance": 1.0} if getattr(backbone, "task", "draw") == "draw" else {}
-    found = _record(name, weights, {**own, **getattr(backbone, "defaults", {}), **clue.defaults, **facts})
-    load_once(found, state)
-    return _write(found)
-
-
-def _unnoted(backbone: Any, state: Mapping[str, Any], facts: dict[str, Any]) -> None:
-    """What only the network's publishers can tell of foreign weights: doubts about what is said, and options nobody said."""
-    if hasattr(backbone, "doubts"):
-        backbone.doubts(state, facts["encoding"], facts["config"])
-    if hasattr(backbone, "usual"):
-        facts["options"] = {**backbone.usual(facts["encoding"]), **facts.get("options", {})}
-
-
-def _register_folder(name: str, bundle: Path, said: Mapping[str, Any]) -> Path:
-    """An adapter folder, or a whole pipeline as it is, for which a manifest without files is written at home."""
-    base = str(bundle.resolve()) if bundle.is_dir() else None
-    if base is not None:
-        bundle = _manifest_of_base(name, bundle, said)
-    manifest = adapters.read(bundle)
-    backbone = registry.load("backbones", manifest.backbone)
-    known = {
-        "backbone": manifest.backbone,
-        "encoding": manifest.encoding,
-        "options": manifest.options,
-        "config": {"tokens": manifest.tokens},
-    }
-    facts = agreed(known, said, bundle)
-    facts["config"] = {"base": base or manifest.base.id, **facts["config"]}
-    found = _record(name, bundle, {"sampler": "flow", **backbone.defaults, **facts})
-    backbone.check_folder(found, bundle)
-    return _write(found)
-
-
-def _manifest_of_base(name: str, folder: Path, said: Mapping[str, Any]) -> Path:
-    """Writes the manifest of a pipeline without adapter; its encoding is the base's own unless said, and may have no weights."""
-    kind = adapters.pipeline_class(folder)
-    able = [b for b in registry.names("backbones") if getattr(registry.load("backbones", b), "pipeline", None) == kind]
-    if not able:
-        raise WeightsError(f"{folder} holds a {kind}, which no backbone draws with; known: {', '.join(registry.names('backbones'))}")
-    backbone = registry.load("backbones", able[0])
-    encoding, options = backbone.plain
-    if said.get("encoding", encoding) != encoding:
-        encoding, options = said["encoding"], {}
-    manifest = adapters.Manifest(
-        backbone=able[0],
-        base=adapters.describe(folder, folder.resolve().name),
-        encoding=encoding,
-        options={**options, **said.get("options", {})},
-        tokens=said.get("config", {}).get("tokens", "all"),
-    )
-    target = home() / "checkpoints" / name / adapters.MANIFEST
-    write_text(target, manifest.to_json(indent=1) + "\n")
-    return target
-
-
-def _write(found: Checkpoint) -> Path:
-    target = home() / "checkpoints" / f"{found.name}.toml"
-    write_text(target, toml_text(found.model_dump(mode="json", exclude_none=True)))
-    return target
-
-
-def load_once(found: Checkpoint, state: Mapping[str, Any]) -> None:
-    """Builds the checkpoint's network and loads it strictly; WeightsError where keys do not fit."""
-    backbone = registry.load("backbones", found.backbone)
-    if hasattr(backbone, "load"):
-        backbone.load(found, state)
-        return
-    fit(backbone.build(found.encoding, found.options, found.config), state, f"checkpoint {found.name}")
-
-
-def completed(config: Mapping[str, Any], backbone: str, weights: Path) -> dict[str, Any]:
-    """The sizes that the keys tell, and those that a training file's arguments add; WeightsError where these contradict the keys."""
-    plugin = registry.load("backbones", backbone)
-    args = plugin.recall(training_arguments(weights)) if hasattr(plugin, "recall") else {}
-    if other := [field for field in args if field in config and config[field] != args[field]]:
-        field = other[0]
-        raise WeightsError(f"{weights}: its args say {field} = {args[field]}, its keys {config[field]}; give the file as training left it")
-    return {**args, **config}
-
-
-def drawable(drawing: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults of further Settings, checked; a folder is kept in full.
-
-    Raises:
-        OptionError: a field or a value that Settings do not have.
-    """
-    try:
-        Settings.model_validate({"resolution": 1, "sampler": "none", "steps": 1, "guidance": 1, "tile": 1, **drawing})
-    except ValidationError as error:
-        raise OptionError(f"drawing default {fault(error)}; its fields: {', '.join(Settings.model_fields)}") from error
-    vae = drawing.get("vae")
-    return {**drawing, "vae": str(Path(vae).resolve())} if vae and Path(vae).is_dir() else dict(drawing)
-
-
-def export(name: str, target: Path, folded: bool) -> Path:
-    """Writes a registered checkpoint's weights as one .safetensors file that `register` reads back, and returns its path.
-
-    Args:
-        folded: the learned matrices moved into the projections; what is written is a checkpoint of the plain encoding.
-
-    Raises:
-        OptionError: its backbone or its encoding cannot do that, or the target is no .safetensors. WeightsError: weights altered, or
-            the folded network's outputs differ.
-    """
-    found = checkpoint(name)
-    if target.suffix != ".safetensors":
-        raise OptionError(f"{target} is no .safetensors; give the file that ending")
-    backbone = registry.load("backbones", found.backbone)
-    if not hasattr(backbone, "export"):
-        raise OptionError(f"backbone {found.backbone} has no export; use its weights file as it is")
-    state, changed = backbone.export(found, load_weights(weights_path(found), found.sha256), folded)
-    facts = found.model_dump(mode="json", exclude_none=True, exclude={"name", "weights", "sha256", "source"})
-    write_bytes(target, weights_bytes(state, {"checkpoint": json.dumps({**facts, **changed}, sort_keys=True)}))
-    return target
-
-
-def _record(name: str, weights: Path, facts: Mapping[str, Any]) -> Checkpoint:
-    source = f"harope-bench register {name} --weights {weights.name}"
-    try:
-        return Checkpoint.model_validate(
-            {**facts, "name": name, "weights": str(weights.resolve()), "sha256": sha256_file(weights), "source": source}
-        )
-    except ValidationError as error:
-        raise OptionError(f"checkpoint {name}: {fault(error)}; give another value") from error
-
-
-def noted(weights: Path) -> dict[str, Any]:
-    """What `train` or `export` wrote into the file of the checkpoint; empty for any other file."""
-    try:
-        facts = json.loads(weights_note(weights).get("checkpoint", "{}"))
-    except ValueError:
-        return {}
-    if not isinstance(facts, dict) or any(not isinstance(facts.get(key, {}), dict) for key in ("options", "config", "drawing")):
-        return {}
-    return {key: value for key, value in facts.items() if key in Checkpoint.model_fields}
-
-
-def agreed(known: Mapping[str, Any], said: Mapping[str, Any], weights: Path) -> dict[str, Any]:
-    """Both together; OptionError where what is said contradicts what the file tells of the network itself."""
-    facts = {**known, **said}
-    for key in ("backbone", "encoding"):
-        if known.get(key) not in (None, facts.get(key)):
-            raise OptionError(f"{weights} holds {known[key]} parameters, not {said[key]}; leave --{key} out or correct it")
-    for key in ("options", "config"):
-        told, asked = known.get(key, {}), said.get(key, {})
-        if other := [field for field in asked if field in told and told[field] != asked[field]]:
-            raise OptionError(f"{weights} was made with {other[0]} = {told[other[0]]}, not {asked[other[0]]}; leave it out or correct it")
-        facts[key] = {**told, **asked}
-    return facts
-
-
 def plain(name: str) -> str:
     """The name itself; OptionError unless it is one that can never choose a path."""
     try:
         return plain_name(name)
     except ValueError as error:
         raise OptionError(f"{error}; choose another name") from error
-
-
-def recognised(state: Mapping[str, Any], backbone: str | None) -> tuple[str, Any]:
-    """The backbone whose keys these are, with what else they tell."""
-    for name in [backbone] if backbone else registry.names("backbones"):
-        if clue := registry.load("backbones", name).recognise(state):
-            return name, clue
-    sample = ", ".join(sorted(state)[:3])
-    known = ", ".join(registry.names("backbones"))
-    raise WeightsError(f"the keys ({sample}, ...) are those of no backbone asked for ({backbone or known}); check the file")

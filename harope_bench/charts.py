@@ -18,6 +18,7 @@ class Distances(Record):
     """Mean attention distance of one checkpoint: pixels[layer][head]; `uniform` is that of attention spread evenly over all tokens.
 
     times: of the noise process out of 1,000 at which it was looked at, as close to those asked for as the sampler's steps come.
+    Empty for a classifier, which has neither sampler, steps nor guidance. left_out: tokens that are no part of the image.
     spread: standard deviation over the heads of a layer, in pixels.
     """
 
@@ -29,12 +30,13 @@ class Distances(Record):
     uniform: float
     token_pixels: float
     tokens: int
+    left_out: str = ""
     images: int
     times: tuple[float, ...]
     resolution: int
-    sampler: str
-    steps: int
-    guidance: float
+    sampler: str | None
+    steps: int | None
+    guidance: float | None
     seed: int
 
 

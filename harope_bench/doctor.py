@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harope_bench import adapters, registry, selftest
 from harope_bench.catalogue import checkpoint, weights_path
-from harope_bench.errors import BenchError, MissingExtra, NotHere
+from harope_bench.errors import BenchError, JudgeError, MissingExtra, NotHere
+from harope_bench.perceive import Chosen, opened
 from harope_bench.provenance import version
 from harope_bench.store import check_hash, home
 
@@ -117,14 +118,27 @@ def _checkpoints() -> list[Finding]:
 def _judges() -> list[Finding]:
     found = []
     for name in registry.names("judges"):
+        plugin = registry.load("judges", name)
+        if getattr(plugin, "needs_model", False):
+            found.append(Finding("judge", name, "ok", f"{plugin.judge_class}; runs a model of yours, --judge ROLE={name}:FOLDER", ""))
+            continue
         try:
-            opened = registry.load("judges", name).open("cpu")
-            found.append(Finding("judge", name, "ok", f"weights {opened.weights_sha256[:12]}", ""))
+            found.append(Finding("judge", name, "ok", *_opened(name, plugin)))
+        except JudgeError as error:
+            found.append(Finding("judge", name, "broken", str(error), "reinstall harope-bench and its extras"))
         except (NotHere, MissingExtra) as error:
             found.append(_absent("judge", name, error))
         except BenchError as error:
             found.append(Finding("judge", name, "broken", str(error), "reinstall harope-bench"))
     return found
+
+
+def _opened(name: str, plugin: Any) -> tuple[str, str]:
+    """What is said of a judge that opens and passes its self-check; its errors are the caller's."""
+    checks = [case.name for case in plugin.canary()] if hasattr(plugin, "canary") else []
+    judge = opened(Chosen(name), plugin, "cpu")
+    told = f", self-check: {', '.join(checks)}" if checks else ""
+    return f"{plugin.judge_class}, weights {judge.weights_sha256[:12]}{told}", ""
 
 
 def _absent(area: str, name: str, error: BenchError) -> Finding:
@@ -145,7 +159,13 @@ def _references() -> list[Finding]:
     found = []
     for name in registry.names("suites"):
         suite = registry.load("suites", name)
-        for judge in sorted({judge for key, judge in suite.judges.items() if "/" not in key}):  # of the suites' own profiles
+        if getattr(suite, "task", "draw") == "prompts":
+            found.append(_prompts(name, suite))
+        if not hasattr(suite, "reference"):
+            continue
+        for judge in sorted(
+            {judge for key, judge in suite.judges.items() if isinstance(judge, str) and "/" not in key}
+        ):  # of the suites' own profiles
             try:
                 reference = suite.reference(judge)
                 found.append(Finding("reference", name, "ok", f"{reference.name}, seen by {judge}", ""))
@@ -154,6 +174,16 @@ def _references() -> list[Finding]:
             except BenchError as error:
                 found.append(Finding("reference", name, "broken", str(error), f"harope-bench train {name}-reference"))
     return found
+
+
+def _prompts(name: str, suite: Any) -> Finding:
+    try:
+        source, sha256 = suite.source()
+        return Finding("prompts", name, "ok", f"{source}, {sha256[:12]}", "")
+    except NotHere as error:
+        return _absent("prompts", name, error)
+    except BenchError as error:
+        return Finding("prompts", name, "broken", str(error), f"harope-bench fetch {name}")
 
 
 def _home() -> list[Finding]:

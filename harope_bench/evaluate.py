@@ -14,7 +14,7 @@ from harope_bench import registry
 from harope_bench.adm import members, shape_of
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, TooManyImages
-from harope_bench.observe import observe
+from harope_bench.observe import looker, observe
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Result
 from harope_bench.references import Looking, Opened, open_reference
@@ -89,8 +89,7 @@ def evaluate_each(
         wanted: not empty; they differ in their profile alone.
     """
     asked, plugin = wanted[0], registry.load("suites", wanted[0].suite)
-    ways = [way(plugin, name, each) for each in wanted for name in evaluators or plugin.evaluators]
-    require(asked.device)
+    ways = _ways(plugin, wanted, evaluators)
     samples = _chosen(target, asked, count)
     if samples.plan is not None and samples.plan.suite != asked.suite:
         raise OptionError(f"{target} was drawn for suite {samples.plan.suite}, asked for {asked.suite}; leave --suite out")
@@ -100,11 +99,40 @@ def evaluate_each(
         )
     told = (*protocol(samples, plugin, asked.suite), *sized(samples, plugin, asked.suite, asked.reference))
     jobs = [
-        Job(chosen, open_reference(plugin, chosen.judge, asked.reference, Looking(asked.device, asked.rescore), samples.shape))
+        Job(chosen, open_reference(plugin, chosen.judge, asked.reference, looking(out, chosen.judge, asked), samples.shape))
         for chosen in ways
     ]
     claim(out, samples)
     return [_score(samples, job, out, asked, told) for job in jobs]
+
+
+def ready(out: Path, wanted: Sequence[Asked], evaluators: Sequence[str] | None = None, count: int | None = None) -> None:
+    """`evaluate_each` as far as it needs no sample: before images are drawn, all else that it will need is known, opened and fits.
+
+    Raises:
+        as `evaluate_each`; WeightsError: the judge's weights are not here, altered, or of another network.
+    """
+    asked, plugin = wanted[0], registry.load("suites", wanted[0].suite)
+    ways = _ways(plugin, wanted, evaluators)
+    if asked.subset is not None and count is None:
+        raise OptionError("--subset chooses --count images, and no --count is given; give one, or leave --subset out")
+    if count is not None and getattr(plugin, "exact", False) and count > plugin.count:
+        raise TooManyImages(f"{asked.suite} is scored on {plugin.count:,} images, --count asks for {count:,}; give --count {plugin.count}")
+    for judge in () if asked.rescore else dict.fromkeys(chosen.judge for chosen in ways):
+        registry.load("judges", judge).open(asked.device)
+    for judge in dict.fromkeys(chosen.judge for chosen in ways):
+        open_reference(plugin, judge, asked.reference, looking(out, judge, asked))
+
+
+def _ways(plugin: Any, wanted: Sequence[Asked], evaluators: Sequence[str] | None) -> list[Way]:
+    require(wanted[0].device)
+    return [way(plugin, name, each) for each in wanted for name in evaluators or plugin.evaluators]
+
+
+def looking(out: Path, judge: str, asked: Asked) -> Looking:
+    """How references are looked at; when rescoring by the judge that saw the samples, whose weights need not be here."""
+    looked = looker(judge, out / OBSERVATIONS / judge, rescore=True).record if asked.rescore else None
+    return Looking(asked.device, asked.rescore, looked)
 
 
 def _chosen(target: Path, asked: Asked, count: int | None) -> SampleSet:
@@ -201,7 +229,7 @@ def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[st
         measurements=score.measurements,
         warnings=(*samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings),
         per_sample=path.with_suffix(".npz").name,
-        provenance=provenance(started, asked.device),
+        provenance=provenance(started, asked.device, seen.flags),
     )
     write_text(path, result.to_json(indent=1) + "\n")
     return Scored(result, path, True)

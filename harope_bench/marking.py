@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,15 +16,16 @@ from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError
 from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, claim, read_result, set_digest, standing
 from harope_bench.evaluators.base import Score, Sight
-from harope_bench.layouts import official
+from harope_bench.layouts.base import opened, reader
 from harope_bench.perceive import Chosen, Terms, choose, perceive
 from harope_bench.provenance import now, provenance
-from harope_bench.records import JudgeRecord, Result
-from harope_bench.samples import PLAN, SampleSet, open_samples
+from harope_bench.records import CLASSES, JudgeRecord, Result
+from harope_bench.samples import PLAN, SampleSet, first, open_samples
 from harope_bench.store import sha256_bytes, sha256_file, write_arrays, write_text
 from harope_bench.suites.base import Case
 
 TASK = "prompts"
+LENIENT = "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"
 FOREIGN = JudgeRecord(
     name="official-run",
     version=1,
@@ -32,7 +33,6 @@ FOREIGN = JudgeRecord(
     weights_sha256="0" * 64,
     preprocessing="judges: as the official scorer ran elsewhere; its weights and versions are not in its file",
 )
-CLASSES = ("official", "equivalent", "micro", "substitute")  # several judges together are the last of these
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Marking:
     rules: Literal["official", "corrected"] = "official"
     judge: str | None = None
     lenient: bool = False
-    terms: Terms = Terms()
+    terms: Terms = field(default_factory=Terms)
 
 
 class Rule(NamedTuple):
@@ -61,7 +61,7 @@ def of_prompts(suite: str) -> bool:
 
 
 def rules_of(suite: Any, asked: Marking, evaluators: Sequence[str] | None) -> list[Rule]:
-    """The evaluators asked for (the suite's own if none) that mark prompts; OptionError where the suite or an evaluator has no such thing."""
+    """The evaluators asked for (the suite's own if none) that mark prompts; OptionError for what suite or evaluator does not have."""
     found = []
     for name in evaluators or suite.evaluators:
         registry.find("evaluators", name)
@@ -118,9 +118,8 @@ def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | No
 
 def open_any(target: Path, name: str, suite: Any, count: int | None) -> SampleSet:
     """A run, or a folder that one of the official layouts is recognised in; else plain images that count in the suite's order."""
-    if target.is_dir() and not (target / PLAN).exists() and (read := official.find(target)) is not None:
-        samples: SampleSet = read(target, suite)
-        return samples if count is None else samples.first(count)
+    if not (target / PLAN).exists() and (held := opened(target, name)) is not None:
+        return first(held, count)
     samples = open_samples(target, count)
     if samples.indices and samples.indices[-1] >= suite.count:
         raise SampleError(
@@ -161,7 +160,7 @@ def _mark(samples: SampleSet, rule: Rule, out: Path, asked: Marking, cases: Mapp
         plan_digest=samples.plan.digest if samples.plan else None,
         reference=source[0],
         measurements=score.measurements,
-        warnings=(*samples.warnings, *substitutes(records), *score.warnings),
+        warnings=(*samples.warnings, *substitutes(records), *((LENIENT,) if asked.lenient else ()), *score.warnings),
         per_sample=path.with_suffix(".npz").name,
         rows=rows_path(path).name,
         provenance=provenance(started, asked.terms.device),
@@ -208,10 +207,11 @@ def together(records: Mapping[str, JudgeRecord]) -> JudgeRecord:
 
 def substitutes(records: Mapping[str, JudgeRecord]) -> tuple[str, ...]:
     """A line for each judge that stands in for the official one."""
+    told = {role: record for role, record in sorted(records.items()) if record.judge_class == "substitute"}
     return tuple(
-        f"judge: {record.name} ({record.preprocessing}) stands in for the official {role}; not comparable with published numbers"
-        for role, record in sorted(records.items())
-        if record.judge_class == "substitute"
+        f"judge: {record.name}{f' with {record.model}' if record.model else ''} stands in for the official {role}; "
+        "not comparable with published numbers"
+        for role, record in told.items()
     )
 
 
@@ -221,10 +221,13 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     Its judges are the official ones by its own word: weights and versions are not in such files.
     """
     suite = registry.load("suites", asked.suite)
-    told = next(((name, score) for name in suite.judges if (score := official.results(path, name)) is not None), None)
-    if told is None:
+    started, found = now(), reader(path)
+    if found is None:
         return None
-    (name, score), started = told, now()
+    name = found.READS  # an official script's results are scored by the evaluator of its name
+    if name not in suite.judges:
+        raise OptionError(f"{path} is a finished run of {name}, asked for suite {asked.suite}; give --suite {name}")
+    score = found.imported(path, suite, asked.lenient, asked.rules)
     evaluator = registry.load("evaluators", name)
     written = out / RESULTS / f"{name}.json"
     sha256 = sha256_file(path) if path.is_file() else sha256_bytes("".join(sorted(p.name for p in path.iterdir())).encode())
@@ -233,7 +236,7 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     write_arrays(written.with_suffix(".npz"), {k: np.asarray(v) for k, v in score.per_sample.items()})
     write_rows(written, score)
     result = Result(
-        evaluator=name, version=evaluator.version, profile=evaluator.profile, rules="official", parity=evaluator.parity, scale="paper",
+        evaluator=name, version=evaluator.version, profile=evaluator.profile, rules=asked.rules, parity=evaluator.parity, scale="paper",
         target=path.name, plan=None, plan_digest=None, samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
         reference_sha256=suite.source()[1], measurements=score.measurements, warnings=(FOREIGN.preprocessing, *score.warnings),
         per_sample=written.with_suffix(".npz").name, rows=rows_path(written).name, provenance=provenance(started, asked.terms.device),

@@ -1,7 +1,7 @@
 """Sample set to observations: a judge looks at every image once; what it saw lies on disk, shard by shard, and is read as a map.
 
-A judge's folder holds one .npy of N rows for each of its arrays and, for each shard of images, a small record that is written
-after its rows: the key of judge and images, and the hash of the rows. A kill loses the shard at hand and nothing else.
+A judge's folder holds who looked (judge.json), one .npy of N rows for each of its arrays and, for each shard of images, a small record
+that is written after its rows: the key of judge and images, and the hash of the rows. A kill loses the shard at hand and nothing else.
 """
 
 from __future__ import annotations
@@ -10,32 +10,49 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 from tqdm import tqdm
 
-from harope_bench import registry, rows
-from harope_bench.errors import SampleError, ShapeError
+from harope_bench import kept_moments, registry, rows
+from harope_bench.errors import SampleError, ShapeError, WeightsError
 from harope_bench.evaluators.base import Observations
-from harope_bench.records import JudgeRecord
+from harope_bench.metrics.moments import Moments
+from harope_bench.records import JudgeRecord, Option
 from harope_bench.samples import Batch, SampleSet
 from harope_bench.store import disk, write_text
 
-SHARD = 1000  # images between two records
+SHARD = 1000  # images between two records, a divisor of the block that moments are summed in
+JUDGE = "judge.json"
+NAMED = 5  # images that an error names
 ODD = {"L": "grey, read as three equal channels", "1": "black and white, read as three equal channels", "P": "of a palette, read as RGB"}
 PLAIN = "RGB"
+DIFFERENT = "judge: shards were looked at in different ways"
 
 
 class Seen(NamedTuple):
-    """Observations, who made them, how many images were judged just now, and what was odd about images or judge."""
+    """Observations, who made them, how many images were judged just now, and what was odd about images or judge.
+
+    flags: how the judge computed, for the provenance; several values where shards differ.
+    """
 
     observations: Observations
     judge: JudgeRecord
     fresh: int
+    warnings: tuple[str, ...] = ()
+    flags: Mapping[str, Option] = {}
+
+
+class Looker(NamedTuple):
+    """A judge that looked or will look, and what a result must say of it."""
+
+    record: JudgeRecord
     warnings: tuple[str, ...] = ()
 
 
@@ -70,31 +87,97 @@ def judge_record(name: str) -> JudgeRecord:
     )
 
 
-def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: bool) -> Seen:
+def looker(judge: str, folder: Path, rescore: bool) -> Looker:
+    """The judge as it is here; when rescoring the one that looked, as the folder tells, and its weights may be gone.
+
+    Raises:
+        WeightsError: its weights are not here and it shall look. SampleError: the folder does not tell who looked, nor are they here.
+    """
+    if not rescore:
+        return _present(judge)
+    if (found := _recorded(folder)) is not None:
+        return found._replace(warnings=(*found.warnings, *_changed(found.record)))
+    try:
+        return _present(judge)
+    except WeightsError as error:
+        raise SampleError(
+            f"{folder} does not tell which weights {judge} looked with, and they are not here; run eval without --rescore once"
+        ) from error
+
+
+def _present(judge: str) -> Looker:
+    return Looker(judge_record(judge), tuple(getattr(registry.load("judges", judge), "warnings", tuple)()))
+
+
+def _recorded(folder: Path) -> Looker | None:
+    found = read_record(folder / JUDGE)
+    try:
+        return Looker(JudgeRecord.model_validate(found.get("judge")), tuple(str(line) for line in found.get("warnings", ())))
+    except ValidationError:
+        return None
+
+
+def _changed(record: JudgeRecord) -> tuple[str, ...]:
+    """A warning where the judge that is here is not the one that looked; none where it cannot be told because its weights are gone."""
+    try:
+        here = judge_record(record.name)
+    except WeightsError:
+        return ()
+    fields = [name for name in JudgeRecord.model_fields if getattr(here, name) != getattr(record, name)]
+    return (f"judge: {record.name} here is another one ({', '.join(fields)}); scored is what the recorded one saw",) if fields else ()
+
+
+def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: bool, looked: JudgeRecord | None = None) -> Seen:
     """What the judge saw of the set, from `folder` where that is of these images and this judge; arrays are read-only maps.
+
+    Args:
+        looked: when rescoring, the judge that these observations must be of; the one that `folder` tells of if left out.
 
     Raises:
         SampleError: an image is bad (named by index), or `rescore` is set and something was never judged.
+        WeightsError: the judge's weights are not here, and it is not a rescoring.
     """
-    record = judge_record(judge)
+    who = Looker(looked) if looked is not None else looker(judge, folder, rescore)
     names = registry.load("judges", judge).arrays
-    shards = cut(samples, record)
+    shards = cut(samples, who.record)
     stale = [shard for shard in shards if kept(folder, shard, names) is None]
     fresh = sum(len(shard.indices) for shard in stale)
     if stale and rescore:
         raise SampleError(f"{folder} lacks what {judge} saw of {fresh:,} images; run eval without --rescore once")
+    if not rescore:
+        _remember(folder, who)
     if stale:
         _look(samples, judge, stale, folder, device)
     arrays = {name: rows.view(folder / f"{name}.npy", len(samples.indices)) for name in names}
     labels = np.array([samples.labels[i] for i in samples.indices]) if samples.labels.keys() >= set(samples.indices) else None
-    seen = Observations(np.array(samples.indices, dtype=np.int64), labels, arrays, failed=len(samples.failed))
-    told = oddities([read_record(folder / shard_name(shard.number)) for shard in shards], len(samples.indices))
-    return Seen(seen, record, fresh, (*getattr(registry.load("judges", judge), "warnings", tuple)(), *told))
+    records = [read_record(folder / shard_name(shard.number)) for shard in shards]
+    summed = partial(_moments, folder, arrays, records)
+    seen = Observations(np.array(samples.indices, dtype=np.int64), labels, arrays, len(samples.failed), summed)
+    told = oddities(records, len(samples.indices))
+    return Seen(seen, who.record, fresh, (*who.warnings, *told, *mixed(records)), flags(records))
+
+
+def _moments(folder: Path, arrays: Mapping[str, np.ndarray], records: Sequence[Mapping[str, Any]], name: str) -> Moments:
+    """Those of an array, kept with the hashes of its rows, which the shards' records tell."""
+    shards = kept_moments.Shards([record["sha256"][name] for record in records], SHARD)
+    return kept_moments.moments(folder / moments_name(name), arrays[name], shards)
+
+
+def _remember(folder: Path, who: Looker) -> None:
+    """Who looks is written before the first shard, so that a rescoring needs no weights."""
+    if _recorded(folder) != who:
+        told = {"judge": who.record.model_dump(mode="json"), "warnings": who.warnings}
+        write_text(folder / JUDGE, json.dumps(told, sort_keys=True) + "\n")
 
 
 def shard_name(number: int) -> str:
     """File name of a shard's record."""
     return f"{number:05d}.json"
+
+
+def moments_name(array: str) -> str:
+    """File name of the moments of an array."""
+    return f"{array}.moments.npz"
 
 
 def cut(samples: SampleSet, record: JudgeRecord) -> list[Shard]:
@@ -150,7 +233,25 @@ def _look(samples: SampleSet, judge: str, todo: Sequence[Shard], folder: Path, d
                 odd.update(_odd(batch))
                 bar.update(len(batch.indices))
             seen = {name: np.concatenate([p[name] for p in parts]) for name in plugin.arrays}
-            _keep(folder, shard, seen, len(samples.indices), {"odd": dict(odd), "notes": list(getattr(opened, "notes", ()))})
+            _finite(judge, shard, seen)
+            _keep(folder, shard, seen, len(samples.indices), _facts(opened, device, odd))
+
+
+def _facts(opened: Any, device: str, odd: Counter[str]) -> dict[str, Any]:
+    """What a shard's record tells beside its rows: oddities of the images, the judge's notes, and how it computed."""
+    return {"odd": dict(odd), "notes": list(getattr(opened, "notes", ())), "way": {"device": device, **getattr(opened, "way", {})}}
+
+
+def _finite(judge: str, shard: Shard, seen: dict[str, np.ndarray]) -> None:
+    """SampleError for values that are not finite: kept, they would be scored again and again."""
+    bad = {name: ~np.isfinite(part).reshape(len(part), -1).all(axis=1) for name, part in seen.items()}
+    if names := [name for name, rows_ in bad.items() if rows_.any()]:
+        found = [shard.indices[i] for i in np.flatnonzero(np.logical_or.reduce([bad[name] for name in names]))]
+        more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+        raise SampleError(
+            f"judge {judge} gave {', '.join(names)} that are not finite for images {', '.join(map(str, found[:NAMED]))}{more}, which were "
+            "not kept; look at these images, bring the judge's weights again or choose another --device, and run eval again"
+        )
 
 
 def _keep(folder: Path, shard: Shard, seen: dict[str, np.ndarray], count: int, facts: dict[str, Any]) -> None:
@@ -170,8 +271,7 @@ def _keep(folder: Path, shard: Shard, seen: dict[str, np.ndarray], count: int, f
 def _odd(batch: Batch) -> Iterator[str]:
     """What is odd about images: the mode of a file that is not RGB, and images of one colour."""
     yield from (mode for mode in batch.modes if mode != PLAIN)
-    flat = (batch.images == batch.images[:, :1, :1]).all(axis=(1, 2, 3))
-    yield from ("constant" for _ in range(int(flat.sum())))
+    yield from ("constant" for image in batch.images if (image == image[0, 0]).all())  # one by one: a batch at 2048 pixels is 600 MB
 
 
 def oddities(records: Sequence[dict[str, Any]], images: int) -> tuple[str, ...]:
@@ -182,3 +282,33 @@ def oddities(records: Sequence[dict[str, Any]], images: int) -> tuple[str, ...]:
     told = {**{mode: f"images: {{}} of {{}} are {words}" for mode, words in ODD.items()}, "constant": "images: {} of {} are of one colour"}
     notes = dict.fromkeys(note for record in records for note in record.get("notes", ()))  # each once, in order
     return (*(words.format(f"{odd[key]:,}", f"{images:,}") for key, words in told.items() if odd[key]), *notes)
+
+
+def mixed(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """A warning where shards were not all looked at in one way; shards that do not tell are left out."""
+    ways = Counter(f"{way.get('path', 'plain')} on {way.get('device')}" for record in records if (way := _way(record)))
+    told = ", ".join(f"{count:,} {way}" for way, count in sorted(ways.items()))
+    return (f"{DIFFERENT} ({told}), so their last bits may differ",) if len(ways) > 1 else ()
+
+
+def flags(records: Sequence[Mapping[str, Any]]) -> dict[str, Option]:
+    """How the judge computed: `judge_device`, `judge_path`, `judge_tf32`, as far as the records tell."""
+    found: dict[str, list[Option]] = {}
+    for key, value in (pair for record in records for pair in _way(record).items()):
+        found.setdefault(f"judge_{key}", []).append(value)
+    return {key: values[0] if len(set(values)) == 1 else ", ".join(sorted(map(str, set(values)))) for key, values in sorted(found.items())}
+
+
+def _way(record: Mapping[str, Any]) -> dict[str, Option]:
+    found = record.get("way")
+    return found if isinstance(found, dict) else {}
+
+
+def clear(folder: Path, names: Sequence[str]) -> None:
+    """Removes what `observe` made there of these arrays, and the folder if it held nothing else."""
+    with disk(folder):
+        made = [folder / file for name in names for file in (f"{name}.npy", f".{name}.npy.lock", moments_name(name))]
+        for path in [*made, folder / JUDGE, *folder.glob("[0-9][0-9][0-9][0-9][0-9].json")]:
+            path.unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()

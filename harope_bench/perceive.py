@@ -68,7 +68,7 @@ class Question(NamedTuple):
     """One ask about one image, by place in the sample set."""
 
     place: int
-    index: int
+    sample: int
     image: str
     ask: Ask
     key: str
@@ -133,9 +133,9 @@ def perceive(
         for question in asked:
             answer, error = told[question.key]
             if answer is None:
-                faults[question.index] = f"{chosen.name}: {error}"
+                faults[question.sample] = f"{chosen.name}: {error}"
             else:
-                seen[question.index][look.role] = answer
+                seen[question.sample][look.role] = answer
     return [_sight(i, cases[i], form, seen[i], faults.get(i)) for i in wanted], records
 
 
@@ -185,14 +185,14 @@ def _ask(
 
 
 def record_of(chosen: Chosen, plugin: Any) -> JudgeRecord:
-    """Facts of a judge, without opening its weights; the model the user named is part of its preprocessing."""
-    named = plugin.preprocessing if chosen.model is None else f"{plugin.preprocessing}; model {chosen.model}"
+    """Facts of a judge, without opening its weights."""
     return JudgeRecord(
         name=chosen.name,
         version=plugin.version,
         judge_class=plugin.judge_class,
         weights_sha256=plugin.weights_sha256(),
-        preprocessing=named,
+        preprocessing=plugin.preprocessing,
+        model=chosen.model,
     )
 
 
@@ -245,13 +245,22 @@ def _read(role: str, ask: Ask, answer: Any) -> Told:
     return Told(found, None) if perceptions.fits(ask, found) else Told(None, "it answered another number of things than were asked")
 
 
+def opened(chosen: Chosen, plugin: Any, device: str) -> Any:
+    """The judge with its weights, once its self-check has found nothing; JudgeError says what it found."""
+    found = plugin.open(device)
+    for case in plugin.canary() if hasattr(plugin, "canary") else ():
+        if wrong := case.check(found):
+            raise JudgeError(f"{chosen.name} fails its self-check {case.name}: {wrong}; check its libraries with harope-bench doctor")
+    return found
+
+
 def _look(samples: SampleSet, chosen: Chosen, plugin: Any, role: str, missing: Sequence[Question], folder: Path, device: str) -> None:
     """Asks the judge here; each answer is on disk before the next question."""
-    opened, crashes, good = plugin.open(device), 0, False
+    judge, crashes, good = opened(chosen, plugin, device), 0, False
     for question in tqdm(missing, desc=f"ask {chosen.name}", unit="image", file=sys.stderr, disable=None):
-        line: dict[str, Any] = {"key": question.key, "index": question.index}
+        line: dict[str, Any] = {"key": question.key, "index": question.sample}
         try:
-            line["answer"] = opened.see(role, image_of(samples, question.index), question.ask).model_dump(mode="json", exclude_none=True)
+            line["answer"] = judge.see(role, image_of(samples, question.sample), question.ask).model_dump(mode="json", exclude_none=True)
             good = True
         except (ArithmeticError, BenchError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
             line["error"] = f"{type(error).__name__}: {first_line(error)}"
@@ -285,13 +294,13 @@ def _outside(samples: SampleSet, chosen: Chosen, plugin: Any, role: str, missing
 
 def _ask_line(samples: SampleSet, role: str, question: Question, folder: Path) -> dict[str, Any]:
     """A question as the runner reads it; an image that is no file of its own is written beside it."""
-    path = samples.files.get(question.index) if samples.files is not None else None
+    path = samples.files.get(question.sample) if samples.files is not None else None
     if path is None:
-        path = folder / "images" / f"{question.index:06d}.png"
-        write_bytes(path, encode(image_of(samples, question.index)))
+        path = folder / "images" / f"{question.sample:06d}.png"
+        write_bytes(path, encode(image_of(samples, question.sample)))
     return {
         "key": question.key,
-        "index": question.index,
+        "index": question.sample,
         "role": role,
         "image": str(path.resolve()),
         "sha256": sha256_bytes(path.read_bytes()),

@@ -2,12 +2,13 @@
 
 | role | asked | answered |
 |---|---|---|
-| `detector` | `Names`: what may be in the image | `Sighting`: what was found |
+| `detector`, `detector-2d` | `Names`: what may be in the image | `Sighting`: what was found |
 | `colours` | `Objects`: found things to be named a colour | `Colours`: of each, a share for each colour |
 | `vqa` | `Questions` | `Answers`: the text of each, and the share of yes where the judge has one |
 | `depth` | `Boxes` | `Depths`: mean nearness in each |
 | `similarity` | `Texts` | `Cosines` of image and text |
 
+A protocol that has two detectors of its own (T2I-CompBench's 2D score) calls the second `detector-2d`.
 Pixels count from 0 at the top left, x to the right; a box is (x0, y0, x1, y1) with x1 and y1 one past the last pixel.
 """
 
@@ -22,7 +23,7 @@ from pydantic import Field
 from harope_bench.errors import ShapeError
 from harope_bench.records import Record
 
-Role = Literal["detector", "colours", "vqa", "depth", "similarity"]
+Role = Literal["detector", "detector-2d", "colours", "vqa", "depth", "similarity"]
 Box = tuple[float, float, float, float]
 
 
@@ -128,8 +129,22 @@ class Cosines(Record):
 
 Ask = Names | Objects | Questions | Boxes | Texts
 Answer = Sighting | Colours | Answers | Depths | Cosines
-ASKS: dict[str, type[Ask]] = {"detector": Names, "colours": Objects, "vqa": Questions, "depth": Boxes, "similarity": Texts}
-ANSWERS: dict[str, type[Answer]] = {"detector": Sighting, "colours": Colours, "vqa": Answers, "depth": Depths, "similarity": Cosines}
+ASKS: dict[str, type[Ask]] = {
+    "detector": Names,
+    "detector-2d": Names,
+    "colours": Objects,
+    "vqa": Questions,
+    "depth": Boxes,
+    "similarity": Texts,
+}
+ANSWERS: dict[str, type[Answer]] = {
+    "detector": Sighting,
+    "detector-2d": Sighting,
+    "colours": Colours,
+    "vqa": Answers,
+    "depth": Depths,
+    "similarity": Cosines,
+}
 
 
 def fits(ask: Ask, answer: Answer) -> bool:

@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,8 +22,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def provenance(started: str, device: str) -> Provenance:
-    """Provenance of work that began at `started` (from `now`) and ends at this call."""
+def provenance(started: str, device: str, flags: Mapping[str, Option] | None = None) -> Provenance:
+    """Provenance of work that began at `started` (from `now`) and ends at this call; `flags` stand beside those of the process."""
     commit, dirty = _git()
     return Provenance(
         version=__version__,
@@ -32,7 +33,7 @@ def provenance(started: str, device: str) -> Provenance:
         platform=platform.platform(),
         device=device,
         packages={name: found for name in PACKAGES if (found := version(name))},
-        flags=_flags(),
+        flags={**_flags(), **(flags or {})},
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         started=started,
         finished=now(),

@@ -206,14 +206,19 @@ class Provenance(Record):
     finished: str
 
 
+JudgeClass = Literal["official", "equivalent", "micro", "substitute"]
+CLASSES: tuple[JudgeClass, ...] = ("official", "equivalent", "micro", "substitute")  # the paper's own first
+
+
 class JudgeRecord(Record):
-    """Which network looked at the images."""
+    """Which network looked at the images; `model` is the folder or hub id of one that the user named."""
 
     name: Name
     version: int
-    judge_class: Literal["official", "equivalent", "substitute", "micro"]
+    judge_class: JudgeClass
     weights_sha256: str
     preprocessing: str
+    model: str | None = None
 
 
 class Result(Record):

@@ -15,11 +15,11 @@ import numpy as np
 
 from harope_bench import adm, registry
 from harope_bench.errors import OptionError, StorageError
-from harope_bench.metrics.moments import Moments
-from harope_bench.observe import Seen, observe
-from harope_bench.records import printable
+from harope_bench.evaluators.base import Observations
+from harope_bench.observe import Seen, clear, observe
+from harope_bench.records import JudgeRecord, printable
 from harope_bench.samples import SampleSet, reference_images
-from harope_bench.store import disk, home, load_arrays, sha256_file
+from harope_bench.store import home, load_arrays, sha256_file
 
 IMAGES = 10_000  # in ADM's references
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -47,10 +47,18 @@ class Origin(NamedTuple):
 
 
 class Looking(NamedTuple):
-    """How a judge sees a reference's images where nobody has looked yet."""
+    """How a judge sees a reference's images where nobody has looked yet.
+
+    looked: when rescoring, the judge that saw the samples, whose weights may be gone.
+    """
 
     device: str = "cpu"
     rescore: bool = False
+    looked: JudgeRecord | None = None
+
+    def weights(self, judge: str) -> str:
+        """Hash of the weights that look, or that looked."""
+        return str(registry.load("judges", judge).weights_sha256()) if self.looked is None else self.looked.weights_sha256
 
 
 def open_reference(
@@ -68,10 +76,10 @@ def open_reference(
     if path is not None:
         return _given(path, judge, looking, shape)
     found = suite.reference(judge)
-    if found.judge_sha256 != registry.load("judges", judge).weights_sha256():
+    if found.judge_sha256 != looking.weights(judge):
         raise OptionError(f"reference {found.name} was made with other weights of {judge}; build one, `harope-bench reference --help`")
     arrays = load_arrays(found.path, SMALL)
-    _maker(found.path, arrays, judge)  # judges share weights, so their hash does not tell whose statistics these are
+    _maker(found.path, arrays, judge, looking)  # judges share weights, so their hash does not tell whose statistics these are
     return Opened(found.name, found.sha256, *_with_images(found.path, found.sha256, arrays, judge, looking, shape))
 
 
@@ -84,17 +92,17 @@ def _given(path: Path, judge: str, looking: Looking, shape: tuple[int, ...] | No
             f"reference {path} has {', '.join(sorted(adm.members(path))) or 'nothing'}, wanted mu and sigma or arr_0; "
             "make it with `harope-bench reference`"
         )
-    sha256, unsaid = sha256_file(path), _maker(path, arrays, judge)
+    sha256, unsaid = sha256_file(path), _maker(path, arrays, judge, looking)
     found, warnings = _with_images(path, sha256, arrays, judge, looking, shape)
     return Opened(path.name, sha256, found, (*unsaid, *warnings))
 
 
-def _maker(path: Path, arrays: Mapping[str, np.ndarray], judge: str) -> tuple[str, ...]:
+def _maker(path: Path, arrays: Mapping[str, np.ndarray], judge: str, looking: Looking) -> tuple[str, ...]:
     """OptionError where the file says that another judge made its statistics; a warning where it says nothing."""
     if JUDGE not in arrays:
         return (f"reference: the file does not say which judge made it, taken as {judge}",) if "mu" in arrays else ()
     said = (str(arrays[JUDGE]), str(arrays.get(JUDGE_SHA256, "")))
-    if said != (judge, registry.load("judges", judge).weights_sha256()):
+    if said != (judge, looking.weights(judge)):
         raise OptionError(f"reference {path} was made by {said[0]} ({said[1][:12]}...), not by {judge} with its weights; build it again")
     return ()
 
@@ -110,26 +118,27 @@ def _with_images(
     if "arr_0" not in adm.members(path):
         return found, (*warnings, "reference: statistics without images (arr_0), so no precision, recall or KID")
     n, *size = adm.shape_of(path, reference=True)
-    seen = seen_reference(path, sha256, judge, looking).observations.arrays
+    seen = seen_reference(path, sha256, judge, looking).observations
     if shape is not None and tuple(size) != shape:
         warnings += (f"reference: its images are {size[1]}x{size[0]}, the samples {shape[1]}x{shape[0]}",)
     if "mu" not in found:
         found |= statistics(seen)
         warnings += (f"reference: it carries no statistics, they are of its own {n:,} images",)
-    return {**found, "features": seen["features"]}, warnings
+    return {**found, "features": seen.arrays["features"]}, warnings
 
 
 def seen_reference(path: Path, sha256: str, judge: str, looking: Looking) -> Seen:
     """What the judge saw of a reference's images; looked at once, kept in the user's home, resumed after a kill."""
-    return observe(reference_images(path), judge, home() / "references" / sha256[:16] / judge, looking.device, looking.rescore)
+    folder = home() / "references" / sha256[:16] / judge
+    return observe(reference_images(path), judge, folder, looking.device, looking.rescore, looking.looked)
 
 
-def statistics(seen: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def statistics(seen: Observations) -> dict[str, np.ndarray]:
     """Mean and unbiased covariance (float64) of the rows, under ADM's names."""
     found = {}
     for name, (mean, covariance) in STATISTICS.items():
-        if name in seen:
-            found[mean], found[covariance] = Moments.of(seen[name]).gaussian()
+        if name in seen.arrays:
+            found[mean], found[covariance] = seen.moments(name).gaussian()
     return found
 
 
@@ -145,13 +154,13 @@ def build(samples: SampleSet, target: Path, judge: str, device: str = "cpu", ima
     seen = observe(samples, judge, work, device, rescore=False)
     chosen = samples.chosen(images, seed) if images < len(samples.indices) else samples
     height, width, channels = samples.shape
-    found = statistics(seen.observations.arrays)
+    found = statistics(seen.observations)
     lines = [printable(line) for line in (*samples.warnings, *_of_images(seen.warnings), *_singular(found, len(samples.indices)))]
     note = {JUDGE: np.array(judge), JUDGE_SHA256: np.array(seen.judge.weights_sha256), COUNT: np.array(len(samples.indices))}
     batches = (batch.images for batch in chosen.batches(chosen.indices, 256))
     more = {**found, **note, TOLD: np.array(lines, dtype=np.str_)}
     adm.write(target, batches, (len(chosen.indices), height, width, channels), more=more)
-    _clear(work, list(seen.observations.arrays))
+    clear(work, list(seen.observations.arrays))
     return target
 
 
@@ -178,13 +187,3 @@ def _singular(found: Mapping[str, np.ndarray], images: int) -> tuple[str, ...]:
         for mean, _ in STATISTICS.values()
         if mean in found and images <= len(found[mean])
     )
-
-
-def _clear(work: Path, names: list[str]) -> None:
-    """Removes what `observe` made there, and the folder if it held nothing else."""
-    with disk(work):
-        rows = [work / file for name in names for file in (f"{name}.npy", f".{name}.npy.lock")]
-        for path in [*rows, *work.glob("[0-9][0-9][0-9][0-9][0-9].json")]:
-            path.unlink(missing_ok=True)
-        if not any(work.iterdir()):
-            work.rmdir()

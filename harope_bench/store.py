@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import struct
 import tempfile
 import zipfile
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 
+NOTE = "__metadata__"  # of a .safetensors header
 NETWORKS = ("ema", "model")  # where a training file keeps the network, the running average first
 
 
@@ -86,6 +88,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def copy(source: Path, target: Path) -> None:
+    """Writes the bytes of a file at another place, whole or not at all."""
+    with disk(source), source.open("rb") as found, writing(target) as file:
+        shutil.copyfileobj(found, file)
+
+
 def write_text(path: Path, text: str) -> None:
     """Atomic write of UTF-8 text."""
     write_bytes(path, text.encode())
@@ -147,6 +155,15 @@ def sha256_file(path: Path) -> str:
     """Hex sha256 of a file, read in pieces."""
     with disk(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_blob(path: Path) -> str:
+    """Hex sha1 under which git keeps a file's bytes: of `blob`, the length and the bytes; read in pieces."""
+    with disk(path), path.open("rb") as file:
+        found = hashlib.sha1(f"blob {os.fstat(file.fileno()).st_size}\0".encode(), usedforsecurity=False)
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
 
 
 def check_hash(path: Path, wanted: str) -> None:
@@ -280,22 +297,32 @@ def weights_bytes(state: Mapping[str, torch.Tensor], note: Mapping[str, str]) ->
     data = save({name: tensor.contiguous() for name, tensor in state.items()})
     (size,) = struct.unpack("<Q", data[:8])
     # safetensors writes a note in the order of a hash table, another one every time; so the note is put in here, sorted
-    header = json.dumps({"__metadata__": dict(sorted(note.items())), **json.loads(data[8 : 8 + size])}, separators=(",", ":")).encode()
+    header = json.dumps({NOTE: dict(sorted(note.items())), **json.loads(data[8 : 8 + size])}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return struct.pack("<Q", len(header)) + header + data[8 + size :]
 
 
+def weights_header(path: Path) -> dict[str, Any]:
+    """What a .safetensors header says, by key and without its note; empty for any other file or a damaged one."""
+    return {key: facts for key, facts in _header(path).items() if key != NOTE}
+
+
 def weights_note(path: Path) -> dict[str, str]:
     """The metadata of a .safetensors header; empty for any other file or a damaged one."""
+    note = _header(path).get(NOTE)
+    return dict(note) if isinstance(note, dict) else {}
+
+
+def _header(path: Path) -> dict[str, Any]:
     if path.suffix != ".safetensors":
         return {}
     try:
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(min(size, 100_000_000)))
-        return dict(header.get("__metadata__", {}))
-    except (OSError, ValueError, struct.error, AttributeError, TypeError):
+    except (OSError, ValueError, struct.error):
         return {}
+    return header if isinstance(header, dict) else {}
 
 
 def compare(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str) -> None:

@@ -11,5 +11,14 @@ from harope_bench.contracts.encoding import check_encoding
 from harope_bench.contracts.evaluator import check_evaluator
 from harope_bench.contracts.judge import check_judge
 from harope_bench.contracts.table import check_table
+from harope_bench.contracts.witness import check_prompt_evaluator, check_witness
 
-__all__ = ["check_backbone", "check_encoding", "check_evaluator", "check_judge", "check_table"]
+__all__ = [
+    "check_backbone",
+    "check_encoding",
+    "check_evaluator",
+    "check_judge",
+    "check_prompt_evaluator",
+    "check_table",
+    "check_witness",
+]

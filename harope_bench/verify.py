@@ -18,10 +18,11 @@ from harope_bench.classify import Wanted, reads, recheck
 from harope_bench.errors import BenchError, OptionError, SampleError
 from harope_bench.evaluate import OBSERVATIONS, RESULTS, Asked, Way, protocol, read_result, set_digest, sized, way
 from harope_bench.generate import draw_one
-from harope_bench.observe import Seen, judge_record, observe, others
+from harope_bench.observe import DIFFERENT, Seen, judge_record, observe, others
 from harope_bench.pixels import encode
 from harope_bench.records import Checkpoint, Measurement, Plan, Result, SampleRecord
 from harope_bench.references import Opened, open_reference
+from harope_bench.remark import marked_here, remark
 from harope_bench.samples import PLAN, Run, SampleSet, open_samples
 from harope_bench.store import check_hash, load_arrays, sha256_bytes, sha256_file
 
@@ -105,10 +106,10 @@ def _results(given: Given, sound: bool, findings: Findings) -> None:
     with TemporaryDirectory(prefix="harope-bench-") as temporary:
         look = cache(lambda judge: observe(given.samples, judge, Path(temporary) / judge, "cpu", rescore=False))
         for path in paths:
-            wrong, judged = _wrong_in(path, given, look if sound else None)
+            wrong, judged, told = _marked(path, given, Path(temporary), sound) or (*_wrong_in(path, given, look if sound else None), "")
             findings.wrong += [f"{path}: {line}" for line in wrong]
             again = f"{judged:,} images judged again, measurements and arrays scored again" if judged else "images not judged again"
-            findings.checked.append(f"{path.name}: plan, judge, reference and versions compared; {again}; {len(wrong):,} wrong")
+            findings.checked.append(f"{path.name}: plan, judge, reference and versions compared; {again}{told}; {len(wrong):,} wrong")
         _observations(folder, Path(temporary), findings)
     if not paths:
         findings.checked.append("no results to check")
@@ -119,6 +120,21 @@ class Wrong(NamedTuple):
 
     lines: list[str]
     judged: int = 0
+
+
+def _marked(path: Path, given: Given, room: Path, sound: bool) -> tuple[list[str], int, str] | None:
+    """The same of a result of prompts, and whose answers had to be believed; None for any other result."""
+    stored = read_result(path)
+    if stored is None or not marked_here(stored):
+        return None
+    if not sound:
+        return ["not judged again, because images are wrong"], 0, ""
+    try:
+        found = remark(given.samples.path, path, stored, room / path.stem)
+    except BenchError as error:
+        return [str(error)], 0, ""
+    believed = f"; answers of {', '.join(found.believed)} believed, which run elsewhere" if found.believed else ""
+    return found.wrong, found.judged, believed
 
 
 def _wrong_in(path: Path, given: Given, look: Callable[[str], Seen] | None) -> Wrong:
@@ -190,7 +206,8 @@ def _wrong_scores(stored: Result, path: Path, chosen: Way, reference: Opened, gi
     yield from (f"{line} ({CAUSES})" for line in unequal(_by_name(stored.measurements), _by_name(score.measurements)))
     warnings = [*given.samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings]
     facts = {"warnings": warnings, "order": [m.name for m in score.measurements]}
-    yield from unequal({"warnings": list(stored.warnings), "order": [m.name for m in stored.measurements]}, facts)
+    said = [line for line in stored.warnings if not line.startswith(DIFFERENT)]  # of how it was looked at then, which is over
+    yield from unequal({"warnings": said, "order": [m.name for m in stored.measurements]}, facts)
     yield from _wrong_rows(path.with_suffix(".npz"), {**score.per_sample, "indices": seen.observations.indices})
 
 
@@ -232,7 +249,7 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _observations(folder: Path, fresh: Path, findings: Findings) -> None:
     """The shards that the run keeps against those of now; one that is gone is no fault, eval makes it again."""
-    pairs = [(folder / OBSERVATIONS / s.parent.name / s.name, s) for s in sorted(fresh.glob("*/*.json"))]
+    pairs = [(folder / OBSERVATIONS / s.parent.name / s.name, s) for s in sorted(fresh.glob("*/[0-9]*.json"))]
     kept = [(old, new) for old, new in pairs if old.is_file()]
     for old, new in kept:
         if names := others(old, new):

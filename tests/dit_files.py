@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harope_bench import registry
-from harope_bench.catalogue import register
+from harope_bench.registering import register
 
 SMALL = {"hidden": 48, "depth": 3, "heads": 3, "patch": 2, "size": 8, "channels": 4, "classes": 10, "learn_sigma": True, "latent": True}
 

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from harope_bench import registry
 from harope_bench.backbones import dit_keys
-from harope_bench.catalogue import checkpoint, register
+from harope_bench.catalogue import checkpoint
 from harope_bench.errors import OptionError, WeightsError
 from harope_bench.generate import make_plan
+from harope_bench.registering import register
 from harope_bench.store import load_weights
 
 pytest.importorskip("diffusers", reason="needs the extra t2i")

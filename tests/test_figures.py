@@ -23,7 +23,7 @@ from harope_bench.cli import main
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError, StorageError
 from harope_bench.generate import make_plan
-from harope_bench.looking import attention, matrices
+from harope_bench.looking import attention, matrices, watching
 from harope_bench.reports import charts_svg
 from harope_bench.reports.chart_files import write_figure
 from harope_bench.reports.html import write_report
@@ -100,12 +100,12 @@ def test_only_places_in_the_image_count() -> None:
 
 
 def test_the_nearest_times_are_taken_once() -> None:
-    assert attention.nearest([100, 300, 900], [1000.0, 750.0, 500.0, 250.0]) == [1000.0, 250.0]
+    assert watching.nearest([100, 300, 900], [1000.0, 750.0, 500.0, 250.0]) == [1000.0, 250.0]
 
 
 def test_the_samplers_own_times(make_checkpoint: Callable[..., Any]) -> None:
     make_checkpoint()
-    assert attention.times_of(make_plan("tiny", None, {"steps": 4})) == [1000.0, 750.0, 500.0, 250.0]
+    assert watching.times_of(make_plan("tiny", None, {"steps": 4})) == [1000.0, 750.0, 500.0, 250.0]
 
 
 @pytest.mark.parametrize("sampler", registry.names("samplers"))
@@ -113,9 +113,9 @@ def test_every_sampler_falls_from_noise_and_passes_the_default_times(make_checkp
     make_checkpoint()
     plan = make_plan("tiny", None, {})
     settings = plan.settings.model_copy(update={"sampler": sampler, "steps": 50})
-    called = attention.times_of(plan.model_copy(update={"settings": settings}))
+    called = watching.times_of(plan.model_copy(update={"settings": settings}))
     assert called == sorted(called, reverse=True)
-    taken = attention.nearest(attention.TIMES, called)
+    taken = watching.nearest(attention.TIMES, called)
     assert len(taken) == len(attention.TIMES)
     assert all(abs(time - wanted) <= 11 for time, wanted in zip(taken, sorted(attention.TIMES, reverse=True), strict=True))
 
@@ -161,17 +161,61 @@ def test_measuring_does_not_depend_on_the_tiles_other_rows(make_checkpoint: Call
     assert not np.allclose(last, first.pixels)
 
 
-def test_a_network_whose_way_is_not_watched_is_refused_in_one_line(tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["figure", "attention-distance", "digits-deit-harope", "--out", str(tmp_path / "d.svg")])
-    assert done.exit_code != 0
-    assert "digits-deit-harope is of deit; give a dit checkpoint" in done.output
-    assert len(done.output.strip().splitlines()) == 1
+def test_a_classifiers_distance_is_of_its_patches_alone(tmp_path: Path) -> None:
+    """Queries and keys made by hand of each block's input; the class token, which stands first, in neither."""
+    from harope_bench.backbones import deit
+    from harope_bench.catalogue import checkpoint, open_drawer
+    from harope_bench.classify import reading_plan
+
+    plan = reading_plan("digits-deit-harope", None, {})
+    found = attention.measure(plan, 3)
+    reader, inputs = open_drawer(plan.checkpoint, plan.settings), []
+    for block in reader.network.blocks:
+        block.attn.qkv.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
+    pictures = registry.load("suites", "digits-held-out").pictures(None, None)
+    chosen = [i * 1000 // 3 for i in range(3)]
+    assert len({pictures.labels[i] for i in chosen}) == 3  # not the first three, which are of one class
+    reader.classify(np.stack([pictures.look(i, pictures.data(i), 28, 1.0) for i in chosen]))
+    grid, heads = deit.grid_positions(7, 7), checkpoint("digits-deit-harope").config["heads"]
+    for layer, (block, kept) in enumerate(zip(reader.network.blocks, list(inputs), strict=True)):
+        with torch.inference_mode():
+            x = kept[:3]
+            q, k, _ = block.attn.qkv(x).unflatten(-1, (3, int(heads), -1)).permute(2, 0, 3, 1, 4)
+            q, k = reader.network.encoding.rotate(q, k, torch.cat((torch.zeros(1, 2), grid)), layer)
+        q, k = (part[:, :, 1:].double().numpy() for part in (q, k))
+        for head in range(int(heads)):
+            mean = np.mean([slow_distance(q[b, head], k[b, head], grid.numpy()) for b in range(3)])
+            assert found.pixels[layer][head] == pytest.approx(4 * mean, rel=1e-5)
+    assert (found.left_out, found.tokens, found.token_pixels, found.times, found.steps) == ("class token", 49, 4.0, (), None)
+    assert found.uniform == pytest.approx(4 * attention.uniform(grid))
+
+
+def test_pictures_that_are_not_there_are_refused_in_one_line(tmp_path: Path) -> None:
+    words = ("figure", "attention-distance", "digits-deit-harope", "--images", 1001, "--out", tmp_path / "d.svg")
+    assert "has 1,000 pictures here, --images asks for 1,001" in run(*words, exit_code=1).output
+
+
+def test_a_figure_says_what_it_leaves_out(make_checkpoint: Callable[..., Any], tmp_path: Path) -> None:
+    make_checkpoint()
+    words = ("figure", "attention-distance", "tiny", "digits-deit-ape", "--images", 2, "--times", "500", "--device", "cpu")
+    said = run(*words, "--out", tmp_path / "d.svg").output
+    assert "digits-deit-ape: spread over heads by layer" in said
+    assert said.strip().endswith("px; class token left out")
+    chart = read_chart(tmp_path / "d.json")
+    assert "classifiers on real pictures spread evenly over the suite, class token left out of queries and keys" in chart.settings
+    assert "without class token" in (tmp_path / "d.svg").read_text()
+
+
+def test_even_attention_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = attention.uniform(GRID)
+    monkeypatch.setattr(attention, "LARGEST", 16 * 3)
+    assert attention.uniform(GRID) == pytest.approx(whole, rel=1e-12)
 
 
 def test_the_encoding_is_left_as_it_was(make_checkpoint: Callable[..., Any]) -> None:
     shape = encodings.Shape(16, 2, 8, 1)
     encoding = encodings.build(registry.load("encodings", "rope-axial"), shape, {})
-    with attention.watched(encoding, lambda *_: None):
+    with watching.watched(encoding, lambda *_: None):
         assert "rotate" in vars(encoding)
     assert "rotate" not in vars(encoding)
 

@@ -22,9 +22,10 @@ from harope_bench.testing import check_backbone
 
 tiny.needs_t2i()
 
-from harope_bench.backbones import flux, lora, pipelines  # noqa: E402
-from harope_bench.catalogue import checkpoint, register  # noqa: E402
+from harope_bench.backbones import flux, lora, positioned  # noqa: E402
+from harope_bench.catalogue import checkpoint  # noqa: E402
 from harope_bench.cli import main  # noqa: E402
+from harope_bench.registering import register  # noqa: E402
 
 BACKBONE = flux.PLUGIN
 REDS = [Request(index=0, prompt="a photo of a red cat"), Request(index=1, prompt="a blue dog on the cat")]
@@ -48,7 +49,7 @@ def pipe(base: Path) -> Any:
     return BACKBONE.assembled(base, tiny.settings())
 
 
-def placed(base: Path, encoding: str = "harope", tokens: str = "all", **options: Any) -> pipelines.Positioned:
+def placed(base: Path, encoding: str = "harope", tokens: str = "all", **options: Any) -> positioned.Positioned:
     """The base's transformer with that encoding."""
     return BACKBONE.place(BACKBONE.assembled(base, tiny.settings()).transformer, encoding, options, tokens)
 
@@ -78,7 +79,7 @@ def test_rope_axial_draws_what_the_untouched_pipeline_draws(base: Path, pipe: An
 class SlowProcessor:
     """Norm, matrix, rotation and softmax written out, with the library's own rotation."""
 
-    def __init__(self, network: pipelines.Positioned, layer: int, text: int):
+    def __init__(self, network: positioned.Positioned, layer: int, text: int):
         self.pair, self.text, self.tokens = network.encoding.matrices(layer), text, network.tokens
 
     def __call__(
@@ -170,13 +171,13 @@ def test_folded_into_the_norm_it_says_the_same(base: Path, encoding: str, tokens
 
 def test_a_fold_that_moves_the_output_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny.trained(placed(base))
-    monkeypatch.setattr(pipelines, "with_weights", lambda matrix, norm, like: matrix.detach())  # forgets the norm's weights
+    monkeypatch.setattr(positioned, "with_weights", lambda matrix, norm, like: matrix.detach())  # forgets the norm's weights
     with pytest.raises(WeightsError, match="harope in layer 0, head 0, folded differs from itself unfolded"):
         BACKBONE.prepare(network)
 
 
 def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = pipelines.with_weights
+    right = positioned.with_weights
 
     def wrong(matrix: torch.Tensor, norm: Any, like: torch.Tensor) -> torch.Tensor:
         made = right(matrix, norm, like).clone()
@@ -187,7 +188,7 @@ def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(base: Path, monkey
     network.transformer.to(torch.bfloat16)
     BACKBONE.prepare(network)
     flux.unfold(network)
-    monkeypatch.setattr(pipelines, "with_weights", wrong)
+    monkeypatch.setattr(positioned, "with_weights", wrong)
     with pytest.raises(WeightsError, match="harope in layer 0, head 1, folded differs"):
         BACKBONE.prepare(network)
 
@@ -214,7 +215,7 @@ def test_flux_at_full_size_has_the_papers_parameters() -> None:
 # ------------------------------------------------------------------------------------- adapter folders
 
 
-def adapted(base: Path, folder: Path, encoding: str = "harope", tokens: str = "all") -> tuple[pipelines.Positioned, Path]:
+def adapted(base: Path, folder: Path, encoding: str = "harope", tokens: str = "all") -> tuple[positioned.Positioned, Path]:
     """A network with LoRA and encoding as after a training, and its adapter folder's manifest."""
     network = tiny.trained(placed(base, encoding, tokens))
     lora.add(network, BACKBONE.targets)
@@ -240,7 +241,8 @@ def test_an_adapter_folder_comes_back_as_it_was_saved(base: Path, tmp_path: Path
     assert tiny.apart(tiny.outputs(again, inputs), tiny.outputs(network, inputs)) <= 2e-6  # other kernels run on mapped files
     facts = json.loads(manifest.read_text())
     assert facts["encoding"] == "harope"
-    assert facts["lora"] == {"file": "lora.safetensors", "rank": 32, "alpha": 32, "targets": sorted(BACKBONE.targets)}
+    ends = {"targets": sorted(BACKBONE.targets), "exact": False, "ranks": {}, "alphas": {}}
+    assert facts["lora"] == {"file": "lora.safetensors", "rank": 32, "alpha": 32, **ends}
     assert facts["files"] == {name: sha256_file(tmp_path / "a" / name) for name in ("lora.safetensors", "encoding.safetensors")}
     assert facts["training"] == {"dataset": "none", "steps": 4000}
     assert str(tmp_path) not in manifest.read_text()
@@ -421,18 +423,6 @@ def test_the_matrices_of_an_adapter_folder_are_drawn(base: Path, tmp_path: Path)
     assert np.allclose(found.maps[2].shown, pair.q[0].detach(), atol=1e-5)
 
 
-def test_attention_distance_is_refused_before_anything_is_drawn(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harope_bench.errors import BenchError
-    from harope_bench.generate import make_plan
-    from harope_bench.looking import attention
-
-    tiny.register_prompts(monkeypatch)
-    register("not-watched", base, {})
-    monkeypatch.setattr(attention, "open_drawer", lambda *_: pytest.fail("the pipeline was opened"))
-    with pytest.raises(BenchError, match="not-watched is of flux; give a dit checkpoint"):
-        attention.measure(make_plan("not-watched", "four-prompts", {"steps": 1}), 1)
-
-
 def test_a_base_without_adapter_is_registered_as_it_is(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.register_prompts(monkeypatch)
     register("plain-flux", base, {})
@@ -560,4 +550,4 @@ def test_noise_is_packed_as_the_pipeline_packs_its_own(base: Path, pipe: Any) ->
 
 def test_flux_is_a_registered_backbone() -> None:
     assert {"flux", "sd3"} <= set(registry.names("backbones"))
-    assert not {"lora", "pipelines"} & set(registry.names("backbones"))
+    assert not {"lora", "lora_files", "pipelines", "positioned"} & set(registry.names("backbones"))

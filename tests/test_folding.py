@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from harope_bench import registry
 from harope_bench.backbones import dit, folding
-from harope_bench.catalogue import checkpoint, export, open_drawer, register
+from harope_bench.catalogue import checkpoint, open_drawer
 from harope_bench.encodings.base import Pair
 from harope_bench.errors import OptionError, WeightsError
 from harope_bench.generate import draw_one, make_plan
+from harope_bench.registering import export, register
 
 PLUGIN = registry.load("backbones", "dit")
 

@@ -31,15 +31,16 @@ LAYERS: list[set[str]] = [
     {"errors", "tomlfile"},
     {"records", "store", "device"},
     {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
-    {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "rules", "scenes"},
-    {"encodings", "pairing"},
+    {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "rules", "scenes", "kept_moments"},
+    {"encodings", "pairing", "registering"},
     {"samplers", "suites", "judges", "evaluators"},
     {"backbones"},
     {"generate", "observe", "perceive", "layouts", "leaderboards", "training", "compare", "fetch"},
     {"references", "reports", "gate", "costing", "looking"},
     {"evaluate"},
     {"classify", "marking", "selftest"},
-    {"verify", "reproduce", "doctor", "planning"},
+    {"reproduce", "doctor", "planning", "remark"},
+    {"verify"},
     {"contracts"},
     {"testing"},
     {"verbs"},
@@ -54,12 +55,25 @@ STRANGERS = {
     "backbones": {"suites", "judges", "evaluators"},
 }
 THINGS = {"encodings", "backbones", "samplers", "suites", "judges", "evaluators"}  # rooms whose things are called by name
-CONDUCTORS = {"generate", "observe", "perceive", "references", "evaluate", "classify", "marking", "verify", "reproduce", "catalogue"}
+CONDUCTORS = {
+    "generate",
+    "observe",
+    "perceive",
+    "references",
+    "evaluate",
+    "classify",
+    "marking",
+    "verify",
+    "reproduce",
+    "catalogue",
+    "registering",
+    "remark",
+}
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",
     "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters", "fetched", "fetch",
-    "perceptions", "rules", "scenes", "layouts",
+    "perceptions", "rules", "scenes", "layouts", "kept_moments",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",
@@ -345,7 +359,8 @@ def test_table_keeps_its_promises(name: str) -> None:
 
 def shipped_judges() -> list[str]:
     """Judges whose weights ship with the package; the others are tried where their weights are."""
-    return [name for name in registry.names("judges") if getattr(registry.load("judges", name), "judge_class", None) == "micro"]
+    judges = ((name, registry.load("judges", name)) for name in registry.names("judges"))
+    return [name for name, judge in judges if getattr(judge, "judge_class", None) == "micro" and hasattr(judge, "arrays")]
 
 
 @pytest.mark.parametrize("name", shipped_judges())

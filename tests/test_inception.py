@@ -87,6 +87,22 @@ def test_resize_is_tensorflow_1s(side: int) -> None:
     assert side == 299 or np.abs((centred - 128) / 128 - wanted).max() > 0.05  # the half-pixel rule would show
 
 
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (300, 299), (700, 500)])
+def test_slices_of_a_batch_have_the_bits_of_the_whole(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(2).integers(0, 256, (7, height, width, 3), dtype=np.uint8)
+    whole, resize, shown = _inception._like_tensorflow1(images), _inception._like_tensorflow1, list[int]()
+
+    def watched(part: np.ndarray) -> torch.Tensor:
+        shown.append(len(part))
+        return resize(part)
+
+    monkeypatch.setattr(_inception, "_like_tensorflow1", watched)
+    for pixels, slices in ((1, [1] * 7), (3 * height * width, [3, 3, 1]), (10 * height * width, [7])):
+        monkeypatch.setattr(_inception, "PIXELS", pixels)
+        shown.clear()
+        assert torch.equal(like_tensorflow1(images), whole) and shown == slices
+
+
 def test_the_clean_judge_resizes_as_clean_fid_and_differs(own: Path, images: np.ndarray) -> None:
     from PIL import Image
 
@@ -140,6 +156,7 @@ def test_a_fold_that_errs_is_seen_and_the_plain_network_used(own: Path, images: 
     opened = registry.load("judges", "inception-2015").open("cpu")
     seen = opened.observe(images)
     assert len(opened.notes) == 1 and "the plain one was used" in opened.notes[0]
+    assert opened.way == {"path": "plain", "tf32": False}
     assert all(spread(seen[name], right[name]) < 1e-4 for name in right)
 
 
@@ -152,7 +169,7 @@ def test_a_compiler_that_fails_is_said_and_nothing_is_lost(own: Path, images: np
     monkeypatch.setattr(torch, "compile", broken)
     opened = registry.load("judges", "inception-2015").open("cpu")
     assert np.array_equal(opened.observe(images)["features"], right["features"])
-    assert "torch.compile failed (RuntimeError)" in opened.notes[0]
+    assert "torch.compile failed (RuntimeError)" in opened.notes[0] and opened.way["path"] == "folded"
 
 
 def test_a_compiled_network_is_checked_too(own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +184,30 @@ def test_a_compiled_network_is_checked_too(own: Path, images: np.ndarray, monkey
     opened = registry.load("judges", "inception-2015").open("cpu")
     right = Trunk(opened.plain.network)(like_tensorflow1(images)).features.detach().numpy()
     assert spread(opened.observe(images)["features"], right) < 1e-4
-    assert asked and not isinstance(opened.look, type(compiles))
+    assert asked and not isinstance(opened.look, type(compiles)) and opened.way["path"] == "folded"
+    monkeypatch.setattr(torch, "compile", lambda module, dynamic: module)
+    _inception.opened.cache_clear()
+    sound = registry.load("judges", "inception-2015").open("cpu")
+    sound.observe(images)
+    assert sound.way["path"] == "compiled"
+
+
+def test_no_product_is_rounded_to_tf32_and_the_process_keeps_its_setting(own: Path, images: np.ndarray) -> None:
+    opened, seen = registry.load("judges", "inception-2015").open("cpu"), []
+
+    def look(x: torch.Tensor) -> Outputs:
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return opened.plain(x)
+
+    opened.look, before = look, torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        opened.observe(images[:1])
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+        _inception.opened.cache_clear()
+    assert seen == [("highest", False)]
 
 
 def test_without_weights_the_command_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

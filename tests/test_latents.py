@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from harope_bench import registry
 from harope_bench.backbones import dit_keys
-from harope_bench.catalogue import checkpoint, open_drawer, register
+from harope_bench.catalogue import checkpoint, open_drawer
 from harope_bench.encodings.ape import sincos
 from harope_bench.errors import MissingExtra, OptionError, PlanMismatch, WeightsError
 from harope_bench.generate import generate, make_plan
+from harope_bench.registering import register
 from harope_bench.testing import check_backbone
 
 pytest.importorskip("diffusers", reason="needs the extra t2i")

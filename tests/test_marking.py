@@ -11,6 +11,7 @@ from PIL import Image
 from toy_prompts import ToyEye, toy
 
 from harope_bench.errors import JudgeError, OptionError, PlanMismatch, SampleError
+from harope_bench.judges.base import Canary
 from harope_bench.marking import Marking, mark
 from harope_bench.pairing import Found, contrast
 from harope_bench.perceive import Terms, choose
@@ -151,3 +152,11 @@ def test_a_model_is_named_after_a_colon_and_has_answers_of_its_own(toy: ToyEye) 
     assert chosen.model == "some/folder" and chosen.folder != "toy-eye"
     with pytest.raises(OptionError, match="takes no model"):
         chosen.plugin  # noqa: B018
+
+
+def test_a_judge_that_fails_its_self_check_is_not_asked(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = (Canary("red first", lambda opened: None), Canary("boxes", lambda opened: "a box is short by one"))
+    monkeypatch.setattr(ToyEye, "canary", lambda self: cases, raising=False)
+    with pytest.raises(JudgeError, match="toy-eye fails its self-check boxes: a box is short by one"):
+        marked(images(tmp_path / "i", SHOWN), tmp_path / "o")
+    assert not toy.asked

@@ -8,12 +8,12 @@ import pytest
 from harope_bench.errors import ShapeError
 from harope_bench.evaluators.base import Observations
 from harope_bench.evaluators.fidelity import PLUGIN
-from harope_bench.metrics.neighbours import covered, squared_radii
+from harope_bench.metrics.neighbours import balls
 from harope_bench.metrics.removal import removal
 
 
 def hits(points: np.ndarray, drawn: np.ndarray) -> int:
-    return int(covered(points, drawn, squared_radii(drawn)).sum())
+    return int(balls(drawn, points).real_inside.sum())
 
 
 @pytest.mark.parametrize(("points", "drawn", "width"), [(300, 40, 2), (50, 60, 5), (1500, 25, 3), (20, 5, 2)])

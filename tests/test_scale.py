@@ -84,7 +84,8 @@ def killed_twice(tmp_path: Path, count: int, kills: tuple[int, int]) -> Cost:
     straight, killed = files(tmp_path / "straight"), files(tmp_path / "killed")
     assert straight.keys() == killed.keys()
     assert [name for name in straight if straight[name] != killed[name]] == []
-    assert any(name.endswith("features.npy") for name in straight) and "results/fidelity.npz" in straight
+    wanted = {f"observations/digits-net/{name}" for name in ("features.npy", "features.moments.npz", "judge.json")}
+    assert straight.keys() >= {"results/fidelity.npz", *wanted}
     return cost
 
 

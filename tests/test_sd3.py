@@ -18,9 +18,10 @@ from harope_bench.testing import check_backbone
 
 tiny.needs_t2i()
 
-from harope_bench.backbones import folding, lora, pipelines, sd3  # noqa: E402
-from harope_bench.catalogue import checkpoint, register  # noqa: E402
+from harope_bench.backbones import folding, lora, positioned, sd3  # noqa: E402
+from harope_bench.catalogue import checkpoint  # noqa: E402
 from harope_bench.cli import main  # noqa: E402
+from harope_bench.registering import register  # noqa: E402
 
 BACKBONE = sd3.PLUGIN
 RED = [Request(index=0, prompt="a photo of a red cat")]
@@ -37,12 +38,12 @@ def pipe(base: Path) -> Any:
     return BACKBONE.assembled(base, tiny.settings())
 
 
-def placed(base: Path, encoding: str = "harope", tokens: str = "all", **options: Any) -> pipelines.Positioned:
+def placed(base: Path, encoding: str = "harope", tokens: str = "all", **options: Any) -> positioned.Positioned:
     """The base's transformer with that encoding."""
     return BACKBONE.place(BACKBONE.assembled(base, tiny.settings()).transformer, encoding, options, tokens)
 
 
-def norms(base: Path, **options: Any) -> pipelines.Positioned:
+def norms(base: Path, **options: Any) -> positioned.Positioned:
     """A transformer with q/k norm and a second attention in its first block, as SD3.5 has, with HARoPE."""
     from diffusers import SD3Transformer2DModel
 
@@ -77,7 +78,7 @@ def test_our_ape_form_sd3_is_the_librarys_table(base: Path, pipe: Any) -> None:
 class SlowProcessor:
     """Joint attention written out, with the library's own rotation of the image tokens."""
 
-    def __init__(self, network: pipelines.Positioned, layer: int, side: int):
+    def __init__(self, network: positioned.Positioned, layer: int, side: int):
         self.pair, self.side, self.tokens = network.encoding.matrices(layer), side, network.tokens
 
     def __call__(self, attn: Any, hidden_states: Any, encoder_hidden_states: Any = None, *_: Any, **__: Any) -> Any:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 
-from harope_bench import catalogue, classify, registry
+from harope_bench import classify, registering, registry, store
 from harope_bench.classify import Wanted, reading_plan
 from harope_bench.cli import main
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, ShapeError
@@ -47,7 +47,7 @@ def registered(folder: Path, name: str, config: dict[str, Any] = MICRO, seed: in
         state = {k: v + 0.3 * torch.randn_like(v) for k, v in network.state_dict().items()}
     save_file(state, folder / f"{name}.safetensors")
     facts = {"encoding": encoding, "config": config, "suite": "digits-held-out", "scale": "micro", **said}
-    catalogue.register(name, folder / f"{name}.safetensors", facts)
+    registering.register(name, folder / f"{name}.safetensors", facts)
     return name
 
 
@@ -200,7 +200,7 @@ def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None
     """Against a loop without shards or tiles."""
     plan = reading_plan(registered(tmp_path, "tiny"), None, {})
     (scored,) = classify.classify(plan, tmp_path / "run", Wanted(count=300))
-    network = registry.load("backbones", "deit").load(plan.checkpoint, catalogue.load_weights(tmp_path / "tiny.safetensors")).eval()
+    network = registry.load("backbones", "deit").load(plan.checkpoint, store.load_weights(tmp_path / "tiny.safetensors")).eval()
     images, labels = registry.load("suites", "digits").images("held-out")
     x = torch.from_numpy(images[:300]).float()[:, None] / 127.5 - 1
     with torch.inference_mode():

@@ -49,8 +49,8 @@ class ToyEye:
     def weights_sha256(self) -> str:
         return "7" * 64
 
-    def open(self, device: str) -> ToyEye:
-        return self
+    def open(self, device: str) -> OpenedEye:
+        return OpenedEye(self)
 
     def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
         if self.fail_after is not None and len(self.asked) >= self.fail_after:
@@ -63,6 +63,15 @@ class ToyEye:
             return Answers(answers=tuple(Answered(text=text) for _ in ask.questions))
         found = (Detection(label="light", score=0.9, box=(0, 0, 2, 2)),) if image.mean() > 100 else ()
         return Sighting(size=(image.shape[1], image.shape[0]), found=found)
+
+
+class OpenedEye:
+    """The eye, looking."""
+
+    weights_sha256 = "7" * 64
+
+    def __init__(self, eye: ToyEye):
+        self.see = eye.see
 
 
 class ToyRule(Prompts):

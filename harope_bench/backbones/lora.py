@@ -6,6 +6,7 @@ beside it a pipeline draws something else than what was trained.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from typing import Any
 from torch import Tensor
 
 from harope_bench import adapters
+from harope_bench.adapters import ENCODING_FILE, LORA_FILE
 from harope_bench.errors import OptionError, WeightsError
 from harope_bench.store import compare, fit, load_weights, make_folder, sha256_file, weights_bytes, write_bytes, write_text
 
-LORA_FILE, ENCODING_FILE = "lora.safetensors", "encoding.safetensors"
 RANK = 32  # the paper's; it states neither alpha nor the targets
 PREFIX = "transformer."  # of every key in the library's files
 
@@ -27,16 +28,31 @@ def add(network: Any, targets: Sequence[str], rank: int = RANK, alpha: int | Non
     Raises:
         OptionError: no layer is named so, or there is LoRA already.
     """
+    _add(network, adapters.Lora(file=LORA_FILE, rank=rank, alpha=alpha or rank, targets=tuple(targets)))
+
+
+def _add(network: Any, made: adapters.Lora) -> None:
     from peft import LoraConfig
 
     if attached(network):
         raise OptionError("the network has LoRA already; merge it first")
+    config = LoraConfig(
+        r=made.rank,
+        lora_alpha=made.alpha,  # type: ignore[arg-type]  # a whole number by peft's annotation, any number in files
+        target_modules="|".join(map(re.escape, made.targets)) if made.exact else list(made.targets),
+        rank_pattern={_whole(layer): rank for layer, rank in made.ranks.items()},
+        alpha_pattern={_whole(layer): alpha for layer, alpha in made.alphas.items()},
+    )
     try:
-        network.transformer.add_adapter(LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=list(targets)))
+        network.transformer.add_adapter(config)
     except ValueError as error:
-        raise OptionError(
-            f"no LoRA on {', '.join(targets)}: {str(error).splitlines()[0]}; name linear layers of the transformer"
-        ) from error
+        named = ", ".join(made.targets[:3]) + (", ..." if len(made.targets) > 3 else "")
+        raise OptionError(f"no LoRA on {named}: none is a layer here; name linear layers of the transformer") from error
+
+
+def _whole(layer: str) -> str:
+    """A pattern of that layer alone; the library's patterns also match ends of names."""
+    return f"^{re.escape(layer)}"
 
 
 def attached(network: Any) -> bool:
@@ -77,7 +93,7 @@ def attach(network: Any, path: Path, manifest: adapters.Manifest) -> None:
         state = load_weights(adapters.listed(path, manifest, manifest.encoding_file))
         fit(network.encoding, state, what) if whole else compare(wanted, state, what)
     if manifest.lora is not None:
-        add(network, manifest.lora.targets, manifest.lora.rank, manifest.lora.alpha)
+        _add(network, manifest.lora)
         state = load_weights(adapters.listed(path, manifest, manifest.lora.file))
         compare(state_of(network), state, what)
         if whole:
@@ -107,13 +123,32 @@ def save(folder: Path, network: Any, pipeline: Any, manifest: adapters.Manifest)
     if attached(network):
         config = network.transformer.peft_config["default"]
         _write(folder, network, pipeline, config)
-        targets = tuple(sorted(config.target_modules))
-        update["lora"] = adapters.Lora(file=LORA_FILE, rank=config.r, alpha=config.lora_alpha, targets=targets)
+        update["lora"] = _made(config)
     files = [name for name in (ENCODING_FILE, LORA_FILE) if name in (update.get("encoding_file"), LORA_FILE if "lora" in update else None)]
     update["files"] = {name: sha256_file(folder / name) for name in files}
     target = folder / adapters.MANIFEST
     write_text(target, manifest.model_copy(update=update).to_json(indent=1) + "\n")
     return target
+
+
+def _made(config: Any) -> adapters.Lora:
+    """What `_add` would make such LoRA of again."""
+    exact = isinstance(config.target_modules, str)
+    named = config.target_modules.split("|") if exact else sorted(config.target_modules)
+    plain = {kind: {_layer(key): value for key, value in getattr(config, f"{kind}_pattern").items()} for kind in ("rank", "alpha")}
+    return adapters.Lora(
+        file=LORA_FILE,
+        rank=config.r,
+        alpha=config.lora_alpha,
+        targets=tuple(map(_layer, named)),
+        exact=exact,
+        ranks=plain["rank"],
+        alphas=plain["alpha"],
+    )
+
+
+def _layer(pattern: str) -> str:
+    return pattern.removeprefix("^").replace("\\", "")
 
 
 def _write(folder: Path, network: Any, pipeline: Any, config: Any) -> None:

@@ -5,31 +5,29 @@ Nothing is downloaded. An image is drawn alone, so its bits do not depend on wha
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from harope_bench import adapters, registry
-from harope_bench.backbones import folding, lora
-from harope_bench.backbones.base import Clue, Drawn
+from harope_bench.backbones import lora, lora_files
+from harope_bench.backbones.base import Clue, Drawn, Probe
 from harope_bench.backbones.dit import DTYPES
+from harope_bench.backbones.positioned import Positioned, Takes
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.errors import MissingExtra, OptionError, WeightsError
+from harope_bench.metrics import attention_cost
 from harope_bench.records import Checkpoint, Option, Request, Settings, fault
 from harope_bench.samplers.base import index_generator, unit_noise
-from harope_bench.store import fit
-
-SLACK = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # relative, of outputs that should be equal
+from harope_bench.store import fit, load_weights, weights_note
 
 
 class Config(BaseModel):
@@ -45,108 +43,6 @@ class Config(BaseModel):
     tokens: Literal["all", "image"] = "all"
     text_tokens: int = Field(default=512, gt=0, le=512)
     merge: bool = False
-
-
-class Places(NamedTuple):
-    """Coordinates (N, axes) of all tokens in the order of the joint sequence, which of them are the image's, and theirs alone."""
-
-    positions: Tensor
-    image: slice
-    of_image: Tensor
-
-
-def places(positions: Tensor, image: slice) -> Places:
-    """Where tokens are, made once a forward: encodings keep angles by the tensor that they are given."""
-    return Places(positions, image, positions[image])
-
-
-class Positioned(nn.Module):
-    """A transformer of diffusers with the encoding that its attention processors ask.
-
-    `places` is set at each forward, before the blocks run. `ready` says that queries and keys come with the matrix applied.
-    `watch`, if set, is called with the layer and the queries and keys (B, heads, N, head_dim) whose products are the scores.
-    """
-
-    transformer: Any
-    encoding: encodings.Encoding
-
-    def __init__(self, transformer: nn.Module, encoding: encodings.Encoding, tokens: str = "all"):
-        super().__init__()
-        self.transformer, self.encoding, self.tokens = transformer, encoding, tokens
-        self.places: Places | None = None
-        self.ready = False
-        self.watch: Callable[[int, Tensor, Tensor], None] | None = None
-
-    def forward(self, *inputs: Any, **named: Any) -> Any:
-        """The transformer's own forward."""
-        return self.transformer(*inputs, **named)
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int) -> Tensor:
-        """What the heads find (B, heads, N, head_dim) for normed queries, keys and values of that shape.
-
-        N is the joint sequence, or its image tokens alone where a layer has such an attention.
-        """
-        assert self.places is not None
-        whole = q.shape[2] == len(self.places.positions)
-        part = self.places.image if whole and self.tokens == "image" else slice(0, q.shape[2])
-        positions = self.places.positions if whole and self.tokens == "all" else self.places.of_image
-        act = self.encoding.turned if self.ready else self.encoding.rotate
-        q_seen, k_seen = act(q[:, :, part], k[:, :, part], positions, layer)
-        q, k = put(q, q_seen, part), put(k, k_seen, part)
-        if self.watch is not None:
-            self.watch(layer, q, k)
-        found = F.scaled_dot_product_attention(q, k, put(v, self.encoding.values(v[:, :, part], layer), part))
-        return put(found, self.encoding.outputs(found[:, :, part], layer), part)
-
-
-def put(x: Tensor, new: Tensor, part: slice) -> Tensor:
-    """x (B, heads, N, d) with tokens `part` replaced."""
-    if new.shape[2] == x.shape[2]:
-        return new
-    return torch.cat((x[:, :, : part.start], new, x[:, :, part.stop :]), 2)
-
-
-def heads_of(x: Tensor, size: int) -> Tensor:
-    """Tokens (B, N, heads * size) as (B, heads, N, size)."""
-    return x.unflatten(-1, (-1, size)).transpose(1, 2)
-
-
-def normed(x: Tensor, norm: Any, matrix: Tensor | None) -> Tensor:
-    """x (B, heads, N, d) under a norm that may be None; with `matrix`, which holds the norm's weights, without them."""
-    if matrix is None:
-        return x if norm is None else norm(x)
-    bare = x if norm is None else F.rms_norm(x, x.shape[-1:], None, norm.eps)
-    return bare @ matrix.mT
-
-
-def with_weights(matrix: Tensor, norm: Any, like: Tensor) -> Tensor:
-    """A diag(g) (heads or 1, d, d) in the dtype and on the device of `like`, of a matrix A and the weights g of the norm before it."""
-    weights = 1.0 if norm is None or norm.weight is None else norm.weight.detach().float()
-    return (matrix.detach().float() * weights).to(like)
-
-
-def kept(matrix: Tensor, norm: Any, like: Tensor, what: str) -> Tensor:
-    """`with_weights`, held to norm and matrix on four random tokens, head by head, in float32; WeightsError names what differs."""
-    made = with_weights(matrix, norm, like)
-    x = torch.randn((len(matrix), 4, matrix.shape[-1]), generator=torch.Generator().manual_seed(0)).to(like.device)
-    wide = None if norm is None else copy.deepcopy(norm).float()
-    wanted = normed(x, wide, None) @ matrix.detach().float().to(like.device).mT
-    folding.same_heads(wanted, normed(x, norm, made.float()), like.dtype, what)
-    return made
-
-
-def agree(network: nn.Module, change: Callable[[], None], trial: Callable[[], Mapping[str, Tensor]], what: str) -> None:
-    """Makes a change that must not move the output, and holds it to that on one random forward.
-
-    Raises:
-        WeightsError: it moves by more than the dtype's rounding explains.
-    """
-    inputs = trial()
-    with torch.inference_mode():
-        before = network(**inputs, return_dict=False)[0].float()
-        change()
-        after = network(**inputs, return_dict=False)[0].float()
-    folding.same_outputs(before, after, what, SLACK[next(network.parameters()).dtype])
 
 
 def library() -> Any:
@@ -206,7 +102,8 @@ class PipelineDrawer:
 class PipelineBackbone(ABC):
     """A diffusers pipeline. `name` is ours, `pipeline` and `transformer` are the library's classes.
 
-    `steps` and `guidance` are the library's defaults, `plain` the encoding of the base as it is published.
+    `steps` and `guidance` are the library's defaults, `plain` the encoding of the base as it is published. other_text: tokens of text
+    beside Config.text_tokens. projections: of the layer whose cost is told (metrics/attention_cost.py).
     """
 
     tile = 1
@@ -217,6 +114,8 @@ class PipelineBackbone(ABC):
     plain: ClassVar[tuple[str, dict[str, Option]]]
     defaults: ClassVar[dict[str, Any]]
     patch: ClassVar[int]
+    other_text: ClassVar[int] = 0
+    projections: ClassVar[int] = attention_cost.WHOLE
     drawer: ClassVar[type[PipelineDrawer]] = PipelineDrawer
     accepts: ClassVar[type[Config]] = Config
 
@@ -235,13 +134,33 @@ class PipelineBackbone(ABC):
     def install(self, network: Positioned) -> None:
         """Puts our processors into the transformer."""
 
+    def reveal(self, network: Positioned) -> None:
+        """Puts our processors where the library's own are still at work, so that `watch` is called; outputs stay as they are."""
+        return
+
     @abstractmethod
     def prepare(self, network: Positioned) -> None:
         """Moves the learned matrix into weights, as far as that is exact."""
 
     @abstractmethod
+    def inputs(self, network: Positioned, side: int, text: int, batch: int) -> dict[str, Tensor]:
+        """Random inputs of one denoising step: side x side image tokens and so many of text, on the network's device."""
+
     def trial(self, network: Positioned) -> dict[str, Tensor]:
-        """Random inputs of a small forward."""
+        """Random inputs of a small forward: 4 x 4 image tokens and 8 of text."""
+        return self.inputs(network, 4, 8, 1)
+
+    def probe(self, network: Positioned, resolution: int, batch: int) -> Probe:
+        """One denoising step of the transformer at that side in pixels, with random inputs; text and image tokens are counted."""
+        assert network.takes is not None
+        side, text = resolution // network.takes.unit, network.takes.text
+        shape = self.shape(network.transformer.config)
+        layer = attention_cost.Attention(shape.width, shape.heads, self.projections)
+        return Probe(self.inputs(network, side, text, batch), layer, side**2 + text)
+
+    def merge(self, network: Positioned) -> None:
+        """Adds LoRA into the base weights, as anyone does who draws more than once; nothing where there is none."""
+        lora.merge(network)
 
     def place(self, transformer: Any, encoding: str, options: Mapping[str, Any], tokens: str = "all") -> Positioned:
         """The transformer with a fresh encoding between its norms and its scores; errors name the option."""
@@ -258,8 +177,10 @@ class PipelineBackbone(ABC):
         """A freshly initialised network of the base's sizes; errors name the option or the field."""
         used = self.configure(config)
         registry.find("encodings", encoding)
-        sizes = adapters.transformer_config(adapters.base_folder(used.base))
-        return self.place(self.bare(sizes), encoding, options, used.tokens)
+        folder = adapters.base_folder(used.base)
+        network = self.place(self.bare(adapters.transformer_config(folder)), encoding, options, used.tokens)
+        network.takes = Takes(used.text_tokens + self.other_text, self.unit(folder))
+        return network
 
     def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
         """The encoding of a whole network's state dict, as saved from `build`."""
@@ -340,6 +261,47 @@ class PipelineBackbone(ABC):
             network = self.place(self.bare(adapters.transformer_config(folder)), checkpoint.encoding, checkpoint.options, config.tokens)
             lora.attach(network, path, manifest)
 
+    def adopt(self, folder: Path, bare: adapters.Bare, base: str, said: Mapping[str, Any]) -> Path:
+        """Makes an adapter folder of a LoRA without manifest, and returns the manifest's path.
+
+        The encoding is the one said, else the one that its file's note or keys tell, else the base's own.
+
+        Args:
+            base: folder or hub id. said: `encoding`, `options` and `config` as far as they are said.
+
+        Raises:
+            WeightsError: files that cannot be attached. OptionError: an encoding without its weights, or weights of nobody knows what.
+        """
+        found = adapters.base_folder(base)
+        self.owned(found)
+        state = load_weights(bare.encoding) if bare.encoding else {}
+        encoding, options = self.meant(bare, state, said)
+        with torch.device("meta"):
+            shape = self.shape(adapters.transformer_config(found))
+            needs = encodings.build(registry.load("encodings", encoding), shape, dict(options)).state_dict()
+        if needs and not state:
+            raise OptionError(f"encoding {encoding} has weights of its own, {bare.lora} has none of them; add --encoding-weights FILE")
+        manifest = adapters.Manifest(
+            backbone=self.name,
+            base=adapters.describe(found, Path(base).name if Path(base).is_dir() else base),
+            encoding=encoding,
+            options=dict(options),
+            tokens=said.get("config", {}).get("tokens", "all"),
+        )
+        return lora_files.keep(folder, bare, getattr(library(), self.pipeline), manifest)
+
+    def meant(self, bare: adapters.Bare, state: Mapping[str, Tensor], said: Mapping[str, Any]) -> tuple[str, dict[str, Option]]:
+        """The encoding of a LoRA without manifest, with the options that are said or that shapes show."""
+        told = clues.told({key: value.shape for key, value in state.items()})
+        noted = weights_note(bare.encoding).get("encoding") if bare.encoding else None
+        name = said.get("encoding") or noted or (told.encoding if told else None)
+        if name is None and bare.encoding:
+            raise OptionError(f"the keys of {bare.encoding} do not tell the encoding; add --encoding")
+        if name is None:
+            return self.plain[0], {**self.plain[1], **said.get("options", {})}
+        shown = told.options if told and told.encoding == name else self.plain[1] if name == self.plain[0] else {}
+        return name, {**shown, **said.get("options", {})}
+
     def owned(self, folder: Path) -> None:
         """WeightsError unless the folder is a pipeline of this kind with nothing foreign in it."""
         if (found := adapters.pipeline_class(folder)) != self.pipeline:
@@ -363,6 +325,7 @@ class PipelineBackbone(ABC):
         """Everything on its device, scaled for the resolution, merged and folded as configured."""
         pipe.to(settings.device)
         network.to(settings.device).eval()
+        network.takes = Takes(config.text_tokens + self.other_text, pipe.vae_scale_factor * self.patch)
         if config.merge:
             lora.merge(network)
         self.rescale(network, pipe, settings)

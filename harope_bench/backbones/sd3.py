@@ -17,17 +17,8 @@ from torch.nn import functional as F
 
 from harope_bench import adapters
 from harope_bench.backbones import folding, lora
-from harope_bench.backbones.pipelines import (
-    Config,
-    PipelineBackbone,
-    PipelineDrawer,
-    Positioned,
-    agree,
-    heads_of,
-    kept,
-    normed,
-    places,
-)
+from harope_bench.backbones.pipelines import Config, PipelineBackbone, PipelineDrawer
+from harope_bench.backbones.positioned import Positioned, agree, heads_of, kept, normed, places
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError
 from harope_bench.records import Checkpoint, Settings
@@ -91,6 +82,7 @@ class Sd3Backbone(PipelineBackbone):
     defaults = {"steps": 28, "guidance": 7.0, "drawing": {"vae_tiling": True}}
     drawer = PipelineDrawer
     accepts = Sd3Config
+    other_text = 77  # CLIP's
 
     def shape(self, config: Mapping[str, Any]) -> encodings.Shape:
         """Rows and columns, half of a head each."""
@@ -114,11 +106,13 @@ class Sd3Backbone(PipelineBackbone):
         """Drops the table, and one processor a layer; nothing where the encoding is the table."""
         if has_table(network):
             return
-        names = network.transformer.attn_processors
-        layers = {name: int(name.split(".")[1]) for name in names}  # a block's second attention shares its layer
         network.transformer.pos_embed.pos_embed = None
-        network.transformer.set_attn_processor({name: Sd3Processor(network, layer) for name, layer in layers.items()})
-        network.transformer.register_forward_pre_hook(locate(network), with_kwargs=True)
+        process(network)
+
+    def reveal(self, network: Positioned) -> None:
+        """Our processors beside the table, which turns nothing."""
+        if has_table(network):
+            process(network)
 
     def prepare(self, network: Positioned) -> None:
         """Folds the matrix into the projections, exactly; beside the norm where a model has one. LoRA is merged first."""
@@ -129,16 +123,17 @@ class Sd3Backbone(PipelineBackbone):
             lora.merge(network)
         agree(network, lambda: (fold if free else keep)(network), lambda: self.trial(network), network.encoding.named())
 
-    def trial(self, network: Positioned) -> dict[str, Tensor]:
-        """Random inputs: 4 x 4 image tokens and 8 of text."""
+    def inputs(self, network: Positioned, side: int, text: int, batch: int) -> dict[str, Tensor]:
+        """Random inputs of one denoising step."""
         config, like = network.transformer.config, next(network.parameters())
-        rng, side = torch.Generator().manual_seed(0), 4 * config["patch_size"]
-        wanted = {
-            "hidden_states": torch.randn(1, config["in_channels"], side, side, generator=rng),
-            "encoder_hidden_states": torch.randn(1, 8, config["joint_attention_dim"], generator=rng),
-            "pooled_projections": torch.randn(1, config["pooled_projection_dim"], generator=rng),
-            "timestep": torch.tensor([500.0]),
-        }
+        with torch.device("cpu"):
+            rng, pixels = torch.Generator().manual_seed(0), side * config["patch_size"]
+            wanted = {
+                "hidden_states": torch.randn(batch, config["in_channels"], pixels, pixels, generator=rng),
+                "encoder_hidden_states": torch.randn(batch, text, config["joint_attention_dim"], generator=rng),
+                "pooled_projections": torch.randn(batch, config["pooled_projection_dim"], generator=rng),
+                "timestep": torch.full((batch,), 500.0),
+            }
         return {key: value.to(like) for key, value in wanted.items()}
 
     def owns(self, keys: Any) -> bool:
@@ -171,6 +166,14 @@ class Sd3Backbone(PipelineBackbone):
 def has_table(network: Positioned) -> bool:
     """Whether positions come from the library's table."""
     return getattr(network.encoding.options, "form", None) == "sd3"
+
+
+def process(network: Positioned) -> None:
+    """One processor a layer, and the hook that tells where tokens are."""
+    names = network.transformer.attn_processors
+    layers = {name: int(name.split(".")[1]) for name in names}  # a block's second attention shares its layer
+    network.transformer.set_attn_processor({name: Sd3Processor(network, layer) for name, layer in layers.items()})
+    network.transformer.register_forward_pre_hook(locate(network), with_kwargs=True)
 
 
 def attentions(network: Positioned) -> list[Any]:

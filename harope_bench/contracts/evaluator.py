@@ -56,7 +56,8 @@ class _EvaluatorBench:
         """The first n rows alone."""
         seen = self.seen
         arrays = {name: array[:n] for name, array in seen.arrays.items()}
-        return seen._replace(indices=seen.indices[:n], labels=None if seen.labels is None else seen.labels[:n], arrays=arrays, failed=0)
+        labels = None if seen.labels is None else seen.labels[:n]
+        return seen._replace(indices=seen.indices[:n], labels=labels, arrays=arrays, failed=0, kept_moments=None)
 
     def declares_itself(self) -> None:
         """Version, profile, parity claim, and metrics with plain, unique names."""

@@ -84,7 +84,8 @@ class Prompts:
         return Score(tuple(measurements), arrays, tuple(warnings), told)
 
     def _marks(self, sights: Sequence[Sight], rules: str) -> Sequence[Mark | None]:
-        return self.settle(sights, [None if s.fault else self.mark(s.facts, s.seen, rules) for s in sights], rules)
+        settled = self.settle(sights, [None if s.fault else self.mark(s.facts, s.seen, rules) for s in sights], rules)
+        return [None if s.fault else mark for s, mark in zip(sights, settled, strict=True)]
 
     def _parts(self, metric: str, mark: Mark | None) -> Part | None:
         """What an image adds to a metric; of a macro metric, what it adds to its own task's."""
@@ -131,9 +132,8 @@ class Prompts:
         if found is None:
             return Measurement(metric=metric, name=metric, value=value, **counts)
         new = found.new_prompts
-        return Measurement(
-            metric=metric, name=metric, value=value, se=new.se, low=new.low, high=new.high, interval="prompts as clusters", **counts
-        )
+        low, high = min(new.low, value), max(new.high, value)  # prompts with fewer images pull the mean over prompts aside
+        return Measurement(metric=metric, name=metric, value=value, se=new.se, low=low, high=high, interval="prompts as clusters", **counts)
 
 
 def contributions(totals: np.ndarray, weights: np.ndarray) -> np.ndarray:

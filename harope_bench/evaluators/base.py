@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from harope_bench.metrics.moments import Moments
 from harope_bench.perceptions import Answer, Ask
 from harope_bench.records import Measurement, Metric
 
@@ -16,13 +17,19 @@ class Observations(NamedTuple):
     """What one judge saw of one sample set, in index order.
 
     indices (N,) int64; labels (N,) int64 or None; arrays of N rows each by name; failed counts asked
-    images that could not be judged, so that asked = N + failed.
+    images that could not be judged, so that asked = N + failed. kept_moments gives `moments` of an array by name where they are kept
+    beside it; a copy with other arrays must leave it out.
     """
 
     indices: np.ndarray
     labels: np.ndarray | None
     arrays: Mapping[str, np.ndarray]
     failed: int = 0
+    kept_moments: Callable[[str], Moments] | None = None
+
+    def moments(self, name: str) -> Moments:
+        """Count, mean and scatter of an array's rows, float64; the same bits whether they are kept somewhere or not."""
+        return Moments.of(self.arrays[name]) if self.kept_moments is None else self.kept_moments(name)
 
 
 class Score(NamedTuple):

@@ -17,7 +17,7 @@ from harope_bench.metrics.frechet import frechet, influence, matrix_root, rows_r
 from harope_bench.metrics.half_neighbours import half_balls
 from harope_bench.metrics.inception_score import BLOCK, SPLITS, InceptionScore, inception_score, shuffled_inception_score
 from harope_bench.metrics.kernel_distance import SUBSET_SIZE, SUBSETS, Discrepancy, cmmd, kid, kid_subsets
-from harope_bench.metrics.moments import Gaussian, Moments, row_blocks
+from harope_bench.metrics.moments import Gaussian, row_blocks
 from harope_bench.metrics.neighbours import NEIGHBOURS, Balls, balls
 from harope_bench.metrics.removal import LARGEST as LARGEST_LEFT_OUT
 from harope_bench.metrics.removal import removal
@@ -202,7 +202,7 @@ def _distance(metric: str, seen: Observations, reference: Mapping[str, np.ndarra
     if len(rows) < 2:
         return Finding(None, reason=f"{metric} needs at least 2 images, found {len(rows)}")
     real = Gaussian(reference[mean].astype(np.float64), reference[covariance].astype(np.float64))
-    return _scored_distance(metric, rows, Moments.of(rows).gaussian(), real)
+    return _scored_distance(metric, rows, seen.moments(array).gaussian(), real)
 
 
 def _scored_distance(metric: str, rows: np.ndarray, drawn: Gaussian, real: Gaussian) -> Finding:
@@ -365,7 +365,7 @@ def _check_rows(what: str, rows: np.ndarray, indices: np.ndarray) -> None:
         bad = ~(np.abs(rows[part]) <= LARGEST).all(axis=1)  # false for NaN too
         if bad.any():
             index = int(indices[part][bad.argmax()])
-            raise SampleError(f"{what} are not finite, first at index {index}; draw or judge that image again")
+            raise SampleError(f"{what} are not finite, first at index {index}; delete the observations of that judge and run eval again")
 
 
 def _check_gaussian(array: str, width: int, mean: np.ndarray, covariance: np.ndarray) -> None:

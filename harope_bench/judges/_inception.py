@@ -20,12 +20,14 @@ from torch import Tensor, nn
 
 from harope_bench.errors import WeightsError
 from harope_bench.judges._files import Source, Weights
+from harope_bench.judges._precision import full_float32
 from harope_bench.store import load_weights
 
 ASSET = "inception-2015"
 OWN = "HAROPE_BENCH_INCEPTION"  # a weights file of one's own
 COMPILE = "HAROPE_BENCH_COMPILE"  # 1: torch.compile, which takes a minute and pays from some thousand images on
 SIDE = 299
+PIXELS = 1 << 22  # of images held as floats at once while they are made smaller, 50 MB
 CHANNELS = 7  # of Mixed_6d.branch1x1, the first ones: 17 x 17 x 7 = 2023 numbers
 FEATURES = 2048
 TRUNK = (
@@ -70,8 +72,13 @@ class Trunk(nn.Module):
 def like_tensorflow1(images: np.ndarray) -> Tensor:
     """Images (B, H, W, 3) uint8 to (B, 3, 299, 299): TF1's bilinear without half pixel and antialias, then (x - 128) / 128.
 
-    torch-fidelity's form of it is bit-exact with TF1's on the CPU.
+    torch-fidelity's form of it is bit-exact with TF1's on the CPU. Each image is resized for itself, so slices move no bit.
     """
+    each = max(1, PIXELS // (images.shape[1] * images.shape[2]))
+    return torch.cat([_like_tensorflow1(images[start : start + each]) for start in range(0, len(images), each)])
+
+
+def _like_tensorflow1(images: np.ndarray) -> Tensor:
     from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
@@ -136,14 +143,19 @@ class OpenedInception:
         self.weights_sha256, self.prepare, self.device, self.preview = found.sha256, prepare, device, preview
         self.plain = Trunk(network(*found)).to(device)
         self.look: Look | None = None  # chosen at the first batch
+        self.path = "plain"
         self.notes: list[str] = []
+
+    @property
+    def way(self) -> dict[str, str | bool]:
+        """Which of the networks looked, and that no product was rounded to TF32."""
+        return {"path": self.path, "tf32": False}
 
     @torch.inference_mode()
     def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """features (B, 2048), spatial (B, 2023) in NHWC order, logits (B, 1008) without bias; float32."""
         x = self.prepare(images).to(self.device, memory_format=torch.channels_last)
-        # TF32 would round every convolution on newer GPUs; it stays off whatever the process has set
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with full_float32():
             if self.look is None:
                 self.look, seen = self._chosen(x)
             else:
@@ -158,15 +170,17 @@ class OpenedInception:
         """The quick network if it says what the plain one says of the first batch, else the plain one; and what it said."""
         quick = Trunk(folded(self.plain.network))
         if self.preview:
-            half = self._half(quick)
+            half, self.path = self._half(quick), "folded, bfloat16"
             return half, half(x)
         wanted = self.plain(x[:COMPARED])
         if os.environ.get(COMPILE) == "1" and (found := self._compiled(quick, x)) is not None and not self._off(found[1], wanted):
+            self.path = "compiled"
             return found
         said = quick(x)
         if off := self._off(said, wanted):
             self.notes.append(f"inception: the folded network is {off:.1e} of a spread off the plain one, the plain one was used")
             return self.plain, self.plain(x)
+        self.path = "folded"
         return quick, said
 
     def _compiled(self, quick: nn.Module, x: Tensor) -> tuple[Look, Outputs] | None:

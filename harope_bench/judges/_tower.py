@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -13,21 +12,10 @@ from torch import Tensor, nn
 
 from harope_bench.errors import WeightsError
 from harope_bench.judges._files import Source, Weights
+from harope_bench.judges._precision import full_float32
 from harope_bench.store import fit, load_weights
 
 TOLD = 200  # characters of a misfit: a network of another size differs in hundreds of keys
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """TF32 would round every product on newer GPUs; it stays off here, whatever the process has set."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def scaled(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -38,6 +26,8 @@ def scaled(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) 
 
 class OpenedTower:
     """The network with weights, ready to look."""
+
+    way: Mapping[str, str | bool] = {"path": "plain", "tf32": False}
 
     def __init__(self, network: nn.Module, weights_sha256: str, prepare: Callable[[np.ndarray], Tensor], device: str):
         self.network, self.weights_sha256, self.prepare, self.device = network.to(device).eval(), weights_sha256, prepare, device

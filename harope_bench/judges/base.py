@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -11,7 +11,11 @@ from harope_bench.perceptions import Answer, Ask
 
 
 class Opened(Protocol):
-    """A judge with its weights in place."""
+    """A judge with its weights in place.
+
+    It may also have `notes`, lines that a result must say of how it looked, and `way`, facts of how it computes that may move last bits:
+    `path` (plain, folded, compiled) and `tf32`; both are read after it has looked.
+    """
 
     weights_sha256: str
 
@@ -35,6 +39,13 @@ class Judge(Protocol):
         """Loads the weights (hash checked first); WeightsError if they are missing or altered."""
 
 
+class Canary(NamedTuple):
+    """A case by name; `check` of the opened judge says in words what is wrong, or None."""
+
+    name: str
+    check: Callable[[Any], str | None]
+
+
 class OpenedWitness(Protocol):
     """A witness with its weights in place."""
 
@@ -45,7 +56,7 @@ class OpenedWitness(Protocol):
 
 
 class Trial(NamedTuple):
-    """A case of a canary: what it shows in words, the question, and whether an answer is right."""
+    """A Canary that asks a question: what it shows in words, the question, and whether an answer is right."""
 
     what: str
     role: str
@@ -53,12 +64,23 @@ class Trial(NamedTuple):
     ask: Ask
     right: Callable[[Answer], bool]
 
+    @property
+    def name(self) -> str:
+        """What it shows."""
+        return self.what
+
+    def check(self, opened: OpenedWitness) -> str | None:
+        """The wrong answer in words, or None."""
+        answer = opened.see(self.role, self.image, self.ask)
+        return None if self.right(answer) else f"it answers {answer.to_json()[:200]}"
+
 
 class Witness(Protocol):
     """A judge that is asked about one image at a time, in the roles of perceptions.py.
 
-    Optional: `of(model)`, the same judge on a folder or hub id that the user names; `runner`, the path of a self-contained file that
-    another Python executes in place of `open`; `canary()`, trials (Trial) that the opened judge must answer rightly before it is believed.
+    Optional: `of(model)`, the same judge on a folder or hub id that the user names (`needs_model`: it has none of its own); `runner`, the
+    path of a self-contained file that another Python executes in place of `open`; `canary()`, cases (Canary or Trial) that the
+    opened judge must pass before it is believed.
     """
 
     version: int

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from harope_bench import pairing
 from harope_bench.leaderboards.layout import Column, Row, Table
 from harope_bench.pairing import Footing, Found, collect, read_result, unlike
-from harope_bench.records import Checkpoint, Measurement, Plan, Result
+from harope_bench.records import CLASSES, Checkpoint, Measurement, Plan, Result
 
 __all__ = [
     "SCALES",
@@ -89,7 +89,6 @@ class Picked:
 
 
 Picks = dict[tuple[str, str], Picked]
-CLASSES = ("official", "equivalent", "micro", "substitute")  # of judges, the paper's own first
 
 
 class Ruler(NamedTuple):

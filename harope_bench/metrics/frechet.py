@@ -3,8 +3,7 @@
 With F F^T = S1, the eigenvalues of S1 S2 are those of F^T S2 F, which is symmetric and at least 0; so
 tr sqrt(S1 S2) is the sum of their roots. F is Cholesky's factor where it exists, else (dead columns, no more images than
 dimensions) the scaled eigenvectors of the support of S1. A zero eigenvalue comes out as rounding noise whose root is not small
-(1e-16 becomes 1e-8), so where one shows, F is made of the covariance of lower rank, which leaves them out. Where both sets have fewer
-rows than dimensions and the rows are at hand, a nuclear norm needs no covariance at all.
+(1e-16 becomes 1e-8), so where one shows, F is made of the covariance of lower rank, which leaves them out.
 """
 
 from __future__ import annotations
@@ -44,24 +43,6 @@ def frechet(drawn: Gaussian, real: Gaussian, root: np.ndarray | None = None) -> 
         other = matrix_root(real.covariance)
         values = _product_eigenvalues(other, drawn.covariance) if other.shape[1] < root.shape[1] else values
     return float(shift @ shift + spread - 2.0 * np.sqrt(np.clip(values, 0.0, None)).sum())
-
-
-def frechet_of_rows(drawn: np.ndarray, real: np.ndarray) -> float:
-    """Squared Frechet distance of the Gaussians of two sets of rows, without their covariances: for fewer rows than dimensions.
-
-    The trace is the nuclear norm of X Y^T / sqrt((N - 1) (M - 1)) of the centred rows: singular values, none of which is rooted, so
-    ranks below D cost no digits. An (N, M) float64 matrix is held.
-
-    Args:
-        drawn, real: (N, D), (M, D) of any float type, N, M > 1.
-    """
-    if drawn.shape[1] != real.shape[1]:
-        raise ShapeError(f"Gaussians of widths {drawn.shape[1]} and {real.shape[1]} have no distance; the judge and the reference differ")
-    means = [np.asarray(np.mean(rows, axis=0, dtype=np.float64)) for rows in (drawn, real)]
-    x, y = ((rows - mean) / np.sqrt(len(rows) - 1) for rows, mean in zip((drawn, real), means, strict=True))
-    shift = means[0] - means[1]
-    trace = np.linalg.svd(x @ y.T, compute_uv=False).sum()
-    return float(shift @ shift + np.vdot(x, x) + np.vdot(y, y) - 2.0 * trace)
 
 
 def matrix_root(covariance: np.ndarray) -> np.ndarray:

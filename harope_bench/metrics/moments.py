@@ -11,7 +11,7 @@ import numpy as np
 
 from harope_bench.errors import ShapeError, TooFewImages
 
-BLOCK = 4096  # rows held in float64 at once: 64 MB at width 2048
+BLOCK = 4000  # rows held in float64 at once, 64 MB at width 2048; four of a judge's shards, so that moments can be kept with those
 
 
 class Gaussian(NamedTuple):
@@ -62,7 +62,7 @@ class Moments:
         return Moments(count, self.mean + step * (other.count / count), self.scatter + other.scatter + spread)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What a shard's file must hold: count (), mean (D,), scatter (D, D); 32 MB at width 2048."""
+        """What a file must hold: count (), mean (D,), scatter (D, D); 32 MB at width 2048."""
         return {"count": np.array(self.count, dtype=np.int64), "mean": self.mean, "scatter": self.scatter}
 
     @classmethod
@@ -71,7 +71,7 @@ class Moments:
         count, mean, scatter = (np.asarray(arrays[name]) for name in ("count", "mean", "scatter"))
         if count.shape != () or mean.ndim != 1 or scatter.shape != (*mean.shape, *mean.shape):
             found = f"count {count.shape}, mean {mean.shape}, scatter {scatter.shape}"
-            raise ShapeError(f"moments need a count, a mean (D,) and a scatter (D, D), found {found}; make the shard again")
+            raise ShapeError(f"moments need a count, a mean (D,) and a scatter (D, D), found {found}; make the file again")
         return cls(int(count), mean.astype(np.float64, copy=False), scatter.astype(np.float64, copy=False))
 
     def gaussian(self) -> Gaussian:

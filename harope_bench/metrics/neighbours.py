@@ -79,23 +79,6 @@ def squared_radii(rows: np.ndarray, k: int = NEIGHBOURS, block: int = BLOCK) -> 
     return radii
 
 
-def covered(points: np.ndarray, centres: np.ndarray, radii: np.ndarray, block: int = BLOCK) -> np.ndarray:
-    """Whether each point (P, D) lies in, or on the edge of, the ball of any centre (Q, D) with squared radius (Q,).
-
-    Returns:
-        (P,) bool. Points that are found inside are not compared again.
-    """
-    left, right = screens(points, centres)
-    inside = np.zeros(len(points), dtype=bool)
-    for rows in _numbered(len(points), block):
-        for columns in _numbered(len(centres), block):
-            waiting = rows[~inside[rows]]
-            if len(waiting):
-                sight = Sight(left, waiting, right, columns, left.distances(waiting, right, columns))
-                inside[waiting] = sight.rows_inside(radii, np.ones(len(waiting), dtype=bool))
-    return inside
-
-
 class Sight(NamedTuple):
     """Screened distances (n, m) between numbered rows (n,) of one screen and columns (m,), rows of another."""
 
@@ -210,10 +193,6 @@ def _settled(screen: Screen, chosen: np.ndarray, near: Nearest, k: int) -> tuple
     radii = np.sort(exact, axis=1)[:, k - 1]
     everyone = near.distances.shape[1] == len(screen.rows) - 1
     return radii, everyone | ~between[:, -1] | (radii == 0)  # nothing is nearer than 0
-
-
-def _numbered(rows: int, block: int) -> list[np.ndarray]:
-    return [np.arange(part.start, part.stop) for part in row_blocks(rows, block)]
 
 
 def _where(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

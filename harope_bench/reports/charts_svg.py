@@ -113,6 +113,7 @@ def _panel(axes: Any, run: Distances) -> None:
     axes.set_xlim(-0.6, len(layers) - 0.4)
     axes.set_xticks(layers[:: max(1, -(-len(layers) // 12))])
     said = f"spread over heads {np.mean(run.spread):.2f} px\ndashes: even attention {run.uniform:.1f} px"
+    said += f"\nwithout {run.left_out}" if run.left_out else ""
     axes.text(0.02, 0.02, said, transform=axes.transAxes, fontsize=6.5, in_layout=False)
     _bare(axes)
 

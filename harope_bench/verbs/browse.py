@@ -81,12 +81,18 @@ def doctor(golden: bool, folder: Path | None, device: str, json_: bool) -> None:
     "--weights",
     type=click.Path(path_type=Path),
     required=True,
-    help=".safetensors; a torch file (a state dict, or DiT's training file); an adapter folder; a pipeline folder.",
+    help=".safetensors; a torch file (a state dict, or DiT's training file); an adapter folder; a pipeline folder; a diffusers LoRA, "
+    "which needs --config base=FOLDER.",
+)
+@click.option(
+    "--encoding-weights",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Encoding of a LoRA without manifest; encoding.safetensors beside it if left out.",
 )
 @click.option("--backbone", help="Backbone; found from the keys if left out.")
 @click.option("--encoding", help="Encoding; found from the keys or the file's note where they tell.")
 @click.option("--option", "options", type=KeyValue(), multiple=True, help="Option of the encoding, key=value.")
-@click.option("--config", type=KeyValue(), multiple=True, help="Size of the backbone the keys do not tell (heads, size), key=value.")
+@click.option("--config", type=KeyValue(), multiple=True, help="Size that the keys do not tell (heads, size), or a base, key=value.")
 @click.option("--drawing", type=KeyValue(), multiple=True, help="Default of another setting (vae, fold, tile, ...), key=value.")
 @click.option("--suite", help="Suite it was trained for; eval and generate then need no --suite.")
 @click.option("--sampler", help="Sampler it was trained for; flow if neither this nor the file says, ddpm for a latent DiT.")
@@ -95,20 +101,22 @@ def doctor(golden: bool, folder: Path | None, device: str, json_: bool) -> None:
     "--guidance", type=click.FloatRange(0), help="Default guidance scale; 1 if neither this nor the file says, 1.5 for a latent DiT."
 )
 @click.option("--scale", type=click.Choice(["micro", "paper"]), help="What its numbers count as; paper if neither this nor the file says.")
-def register(name: str, weights: Path, options: Any, config: Any, drawing: Any, **said: Any) -> None:
+def register(name: str, weights: Path, encoding_weights: Path | None, options: Any, config: Any, drawing: Any, **said: Any) -> None:
     """Register weights under NAME, with their sha256, after loading them strictly once.
 
     \b
     harope-bench register my-pe --weights my.safetensors --encoding harope --config heads=4 --config size=28
     harope-bench register dit-harope --weights 0400000.pt --drawing vae=/models/sd-vae-ft-mse
+    harope-bench register my-flux --weights lora-folder --config base=/models/FLUX.1-dev
     """
     from harope_bench import registry
-    from harope_bench.catalogue import register
+    from harope_bench.registering import register
 
     for kind in ("sampler", "suite"):
         if said[kind] is not None:
             registry.find(f"{kind}s", said[kind])
-    click.echo(register(name, weights, {**said, "options": dict(options), "config": dict(config), "drawing": dict(drawing)}))
+    facts = {**said, "options": dict(options), "config": dict(config), "drawing": dict(drawing)}
+    click.echo(register(name, weights, facts, encoding_weights))
 
 
 @click.command()
@@ -121,6 +129,6 @@ def export(name: str, target: Path, folded: bool) -> None:
     \b
     harope-bench export digits-harope plain.safetensors --folded
     """
-    from harope_bench.catalogue import export
+    from harope_bench.registering import export
 
     click.echo(export(name, target, folded))

@@ -89,17 +89,27 @@ def verify(
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Choice(["adm", "png"]), required=True, help="adm: .npz with arr_0 (and labels arr_1); png: 000000.png ...")
+@click.option(
+    "--to",
+    type=click.Choice(["adm", "png", "geneval", "dpg", "compbench"]),
+    required=True,
+    help="adm: .npz with arr_0 (and labels arr_1); png: 000000.png ...; the others: the folders of the official benchmarks.",
+)
 @click.option("--count", type=click.IntRange(1), help="Only the first COUNT samples.")
 def convert(source: Path, target: Path, to: str, count: int | None) -> None:
-    """Convert samples between layouts: run folder, image folder or .npz to ADM .npz or PNG folder.
+    """Convert samples between layouts: run folder, image folder, .npz or a benchmark's folder to any of --to.
 
     \b
     harope-bench convert runs/harope harope.npz --to adm
     """
+    from harope_bench.layouts.base import Written, opened, written
     from harope_bench.samples import open_samples, to_adm, to_png
 
-    samples = open_samples(source, count)
-    (to_adm if to == "adm" else to_png)(samples, target)
+    samples = opened(source, count=count) or open_samples(source, count)
+    if to in ("adm", "png"):
+        (to_adm if to == "adm" else to_png)(samples, target)
+        done = Written(len(samples.indices), ())
+    else:
+        done = written(samples, to, target)
     left_out = f", {samples.left_out:,} failed samples left out" if samples.left_out else ""
-    click.echo(f"{target}: {len(samples.indices):,} images{left_out}")
+    click.echo("\n  ".join((f"{target}: {done.images:,} images{left_out}", *done.warnings)))

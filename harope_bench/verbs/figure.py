@@ -40,10 +40,11 @@ def figure() -> None:
 
 @figure.command("attention-distance")
 @click.argument("checkpoints", nargs=-1, required=True)
-@click.option("--images", type=click.IntRange(1), default=64, help="Requests 0 to IMAGES - 1 of the suite.")
+@click.option("--images", type=click.IntRange(1), default=64, help="Requests 0 to IMAGES - 1; or so many real pictures.")
 @click.option("--times", type=Numbers(), default="100,300,500,700,900", help="Of 1,000, from clean to noise; the nearest step is taken.")
 @click.option("--suite", help="Whose labels; the checkpoint's own if left out.")
 @click.option("--resolution", type=click.IntRange(1), help="Side in pixels; the suite's own if left out.")
+@click.option("--pictures", type=click.Path(path_type=Path), help="Folder of real pictures for a classifier whose suite ships none.")
 @drawing_options
 @out_option
 def attention_distance(
@@ -51,31 +52,33 @@ def attention_distance(
     images: int,
     times: tuple[float, ...],
     suite: str | None,
+    pictures: Path | None,
     out: Path,
     batch: int | None,
     **drawing: Any,
 ) -> None:
-    """How far each head looks, by layer (Figure 5): post-rotation queries and keys on the model's own way, labelled branch.
+    """How far each head looks, by layer (Figure 5): post-rotation queries and keys on the model's own way, labelled or prompted branch.
 
     \b
     harope-bench figure attention-distance digits-rope-axial digits-harope --out runs/figures/distance.svg
+
+    Text tokens (flux, sd3) and the class token (deit) are left out. A classifier looks at real pictures.
     """
+    from harope_bench.catalogue import checkpoint
     from harope_bench.charts import AttentionDistance
+    from harope_bench.classify import names_pictures, reading_plan
     from harope_bench.generate import make_plan
-    from harope_bench.looking.attention import able, measure
+    from harope_bench.looking.attention import described, measure
     from harope_bench.reports.chart_files import write_figure
 
-    for name in checkpoints:
-        able(name)
-    plans = [make_plan(name, suite, drawing) for name in checkpoints]
-    runs = tuple(measure(plan, images, times) for plan in plans)
-    asked = ", ".join(f"{time:g}" for time in times)
-    said = f"{images} images, mean over times {asked} of 1,000 (nearest steps), labelled branch; the paper states none of these."
-    for path in write_figure(AttentionDistance(settings=said, runs=runs), out):
+    plans = [(reading_plan if names_pictures(checkpoint(name)) else make_plan)(name, suite, drawing) for name in checkpoints]
+    runs = tuple(measure(plan, images, times, pictures) for plan in plans)
+    for path in write_figure(AttentionDistance(settings=described(runs, images, times), runs=runs), out):
         click.echo(path)
     for run in runs:
         spread = " ".join(f"{value:.2f}" for value in run.spread)
-        click.echo(f"{run.checkpoint}: spread over heads by layer {spread} px; even attention {run.uniform:.2f} px")
+        without = f"; {run.left_out} left out" if run.left_out else ""
+        click.echo(f"{run.checkpoint}: spread over heads by layer {spread} px; even attention {run.uniform:.2f} px{without}")
 
 
 @figure.command()

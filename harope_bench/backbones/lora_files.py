@@ -1,0 +1,136 @@
+"""LoRA files as other tools leave them: a transformer's low-rank weights under diffusers' names, with the facts that attach them.
+
+Names are translated by the library's own converters. What would be left out silently by a loader is refused here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from harope_bench.adapters import ENCODING_FILE, LORA_FILE, MANIFEST, Bare, Lora, Manifest
+from harope_bench.backbones.lora import PREFIX
+from harope_bench.errors import WeightsError
+from harope_bench.store import copy, first_line, load_weights, sha256_file, weights_bytes, weights_note, write_bytes, write_text
+
+PAIR = re.compile(rf"{re.escape(PREFIX)}(?P<layer>.+)\.lora_(A|B)\.weight")
+NOTE = "lora_adapter_metadata"  # in which diffusers keeps peft's configuration
+UNTRIED = ("use_dora", "use_rslora", "lora_bias", "modules_to_save", "use_qalora", "alora_invocation_tokens")  # of that configuration
+
+
+class Read(NamedTuple):
+    """Weights by diffusers' names, whether the file has just these names, and how they are attached."""
+
+    state: dict[str, Tensor]
+    as_they_are: bool
+    made: Lora
+
+
+def read(pipeline: Any, path: Path) -> Read:
+    """The LoRA of a file.
+
+    Args:
+        pipeline: the library's pipeline class, which knows the names of the tools for it.
+
+    Raises:
+        WeightsError: damaged, of another architecture, or with weights beside those of the transformer's linear layers.
+    """
+    given, config = load_weights(path), _config(path)
+    if odd := next((key for key in given if "dora_scale" in key or "magnitude" in key), None):
+        raise WeightsError(f"{path} holds {odd}: DoRA is not attached here; save it merged or as plain LoRA")
+    try:
+        state, *rest, _ = pipeline.lora_state_dict(dict(given), return_alphas=True, return_lora_metadata=True)
+    except (ValueError, KeyError, IndexError, AttributeError, NotImplementedError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(
+            f"{path} is no LoRA that {pipeline.__name__} reads: {first_line(error)}; save it by save_lora_weights"
+        ) from error
+    for key in state:
+        if not PAIR.fullmatch(key):
+            raise WeightsError(f"{path} holds {key}, and only low-rank weights of the transformer are attached here; save these alone")
+    alphas = {_layer(key): float(value) for key, value in ((rest[0] if rest else None) or {}).items()}
+    return Read(state, state.keys() == given.keys(), _made(path, state, config, alphas))
+
+
+def keep(folder: Path, bare: Bare, pipeline: Any, manifest: Manifest) -> Path:
+    """Puts a LoRA and its encoding's weights into an adapter folder with their manifest, and returns the manifest's path.
+
+    Files that have the library's names are copied byte by byte. Another tool's LoRA is written under these names, and the manifest
+    keeps the hash of the file that it was made of.
+    """
+    found, facts = read(pipeline, bare.lora), dict(manifest.training)
+    if found.as_they_are:
+        copy(bare.lora, folder / LORA_FILE)
+    else:
+        write_bytes(folder / LORA_FILE, weights_bytes(found.state, {}))
+        facts["lora_converted_from_sha256"] = sha256_file(bare.lora)
+    if bare.encoding:
+        copy(bare.encoding, folder / ENCODING_FILE)
+    names = [LORA_FILE, *([ENCODING_FILE] if bare.encoding else [])]
+    update = {
+        "lora": found.made,
+        "encoding_file": ENCODING_FILE if bare.encoding else None,
+        "files": {name: sha256_file(folder / name) for name in names},
+        "training": facts,
+    }
+    target = folder / MANIFEST
+    write_text(target, manifest.model_copy(update=update).to_json(indent=1) + "\n")
+    return target
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Peft's configuration of the transformer's LoRA, where the file has a note of it."""
+    try:
+        noted = json.loads(weights_note(path).get(NOTE, "{}"))
+    except ValueError as error:
+        raise WeightsError(f"{path} has a damaged note {NOTE}; save it again") from error
+    if not isinstance(noted, dict):
+        raise WeightsError(f"{path} has a damaged note {NOTE}; save it again")
+    config = {key.removeprefix(PREFIX): value for key, value in noted.items() if key.startswith(PREFIX)}
+    if odd := next((key for key in UNTRIED if config.get(key)), None):
+        raise WeightsError(f"{path} was made with {odd} = {config[odd]}, which is not attached here; save it merged or as plain LoRA")
+    return config
+
+
+def _made(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], alphas: Mapping[str, float]) -> Lora:
+    """Rank from the shapes; alpha from the note, else from alphas in the file, else the rank, as the library has it."""
+    ranks = {_layer(key): len(value) for key, value in state.items() if ".lora_A." in key}
+    if not ranks:
+        raise WeightsError(f"{path} holds no low-rank weights of the transformer; give the LoRA's own file")
+    if config:
+        patterns = config.get("alpha_pattern") or {}
+        scales = {layer: _matched(patterns, layer, config.get("lora_alpha", rank)) for layer, rank in ranks.items()}
+    elif alphas:
+        scales = {layer: alphas.get(layer, _common(alphas)) for layer in ranks}
+    else:
+        scales = dict(ranks)
+    rank, alpha = _common(ranks), _common(scales)
+    return Lora(
+        file=LORA_FILE,
+        rank=int(rank),
+        alpha=alpha,
+        targets=tuple(sorted(ranks)),
+        exact=True,
+        ranks={layer: value for layer, value in ranks.items() if value != rank},
+        alphas={layer: value for layer, value in scales.items() if value != alpha},
+    )
+
+
+def _matched(patterns: Mapping[str, float], layer: str, common: float) -> float:
+    """The value of the first pattern that is the layer's name or its end, as peft reads patterns."""
+    return next((value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer)), common)
+
+
+def _common(values: Mapping[str, float]) -> float:
+    return Counter(values.values()).most_common(1)[0][0]
+
+
+def _layer(key: str) -> str:
+    """The layer that a weight or an alpha belongs to."""
+    return re.sub(r"\.(lora_[AB]\..*|alpha)$", "", key.removeprefix(PREFIX))

@@ -1,0 +1,174 @@
+"""Evaluator geneval: share of images that show what the prompt asks for, by task, and the mean of the six tasks.
+
+The rule is rules/geneval.py; it reads a detector's things and, where a prompt names colours, what colour the surest of them have.
+Source: djghosh13/geneval af4902f2, evaluation/evaluate_images.py and summary_scores.py.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from harope_bench.errors import ShapeError
+from harope_bench.evaluators._prompts import Prompts
+from harope_bench.evaluators.base import Facts, Look, Mark, Part, Seen, Sight
+from harope_bench.perceptions import Ask, Colours, Detection, Names, Object, Objects, Sighting
+from harope_bench.records import Metric
+from harope_bench.rules import geneval as rule
+
+TITLES = {
+    "single_object": "Single object",
+    "two_object": "Two objects",
+    "counting": "Counting",
+    "colors": "Colors",
+    "position": "Position",
+    "color_attr": "Attribute binding",
+    "overall": "Overall (mean of the six tasks)",
+    "images_correct": "Correct images",
+    "prompts_correct": "Prompts with a correct image",
+}
+
+
+class Official(NamedTuple):
+    """What the official script said of an image, read from its results file."""
+
+    correct: bool
+    reason: str
+
+
+def ask_names(facts: Facts, seen: Seen) -> Ask | None:
+    """The classes that the prompt names."""
+    return Names(names=rule.Wanted.model_validate(facts).names)
+
+
+def ask_colours(facts: Facts, seen: Seen) -> Ask | None:
+    """The things whose colour counts; None where the prompt names no colour or too few things were found."""
+    found = _things(seen)
+    places = rule.coloured(rule.Wanted.model_validate(facts), found)
+    objects = tuple(Object(name=found[p].label, box=found[p].box, mask=found[p].mask) for p in places)
+    return Objects(objects=objects, candidates=rule.COLOURS) if objects else None
+
+
+def _things(seen: Seen) -> tuple[Detection, ...]:
+    sighting = seen.get("detector")
+    if not isinstance(sighting, Sighting):
+        raise ShapeError("no detector's answer to judge by; have the images judged again")
+    return sighting.found
+
+
+class GenEval(Prompts):
+    """Six tasks, their mean, and the two shares that the official summary prints.
+
+    verdicts: the official script's own, by index, in place of the rule's under the official rules (an imported results file).
+    """
+
+    version = 1
+    profile = "geneval"
+    parity = (
+        "the rule equals a slow one written from the script's description, on thousands of random scenes and on every edge case"
+        " (tests/test_geneval.py); finished runs of the script are read back to the digit; judges' parity is the judges' own"
+    )
+    metrics = tuple(Metric(name=name, title=title, direction="higher", unit="fraction", decimals=3) for name, title in TITLES.items())
+    form = "geneval"
+    looks = (Look("detector", ask_names), Look("colours", ask_colours))
+    macro = {"overall": rule.TASKS}
+
+    def __init__(self, verdicts: Mapping[int, Official] | None = None):
+        self.verdicts = verdicts or {}
+
+    def task(self, facts: Facts) -> str:
+        """The prompt's tag."""
+        return str(facts["tag"])
+
+    def counts_for(self, facts: Facts) -> tuple[str, ...]:
+        """Its task and the two shares."""
+        return (self.task(facts), "images_correct", "prompts_correct")
+
+    def mark(self, facts: Facts, seen: Seen, rules: str) -> Mark:
+        """Right or wrong, with the things and colours that decided it."""
+        wanted, found = rule.Wanted.model_validate(facts), _things(seen)
+        colours = _named(rule.coloured(wanted, found), seen)
+        verdict = rule.judged(wanted, found, colours, rules)
+        reason = "; ".join(verdict.reasons) or "as asked"
+        return Mark(wanted.tag, _parts(wanted.tag, verdict.correct), reason, evidence=_evidence(wanted, found, colours, verdict))
+
+    def settle(self, sights: Sequence[Sight], marks: Sequence[Mark | None], rules: str) -> Sequence[Mark | None]:
+        """Marks with the official script's verdicts where they were imported, and whether any image of the prompt is right."""
+        if rules == "official":
+            marks = [_told(mark, self.verdicts.get(sight.index)) for sight, mark in zip(sights, marks, strict=True)]
+        of_prompt: dict[int, list[float]] = defaultdict(list)
+        for sight, mark in zip(sights, marks, strict=True):
+            if mark is not None:
+                of_prompt[sight.prompt].append(mark.parts["images_correct"].total)
+        most = max(map(len, of_prompt.values()), default=1)
+        return [_with_prompt(mark, of_prompt[sight.prompt], most) for sight, mark in zip(sights, marks, strict=True)]
+
+    def notes(self, sights: Sequence[Sight], marks: Sequence[Mark | None], rules: str) -> tuple[str, ...]:
+        """Tasks that are none of the six, and how far the rule says what an imported file says."""
+        unknown = sorted({self.task(s.facts) for s in sights} - set(rule.TASKS))
+        told = (f"tasks: {', '.join(unknown)} are none of GenEval's six and stand in no score but the shares",) if unknown else ()
+        return told + self._agreement(sights)
+
+    def _agreement(self, sights: Sequence[Sight]) -> tuple[str, ...]:
+        held = [s for s in sights if s.index in self.verdicts and s.fault is None]
+        if not held:
+            return ()
+        other = [s.index for s in held if _correct(self.mark(s.facts, s.seen, "official")) != self.verdicts[s.index].correct]
+        where = f"; not on {', '.join(map(str, other[:5]))}{' ...' * (len(other) > 5)}" if other else ""
+        same = f"{len(held) - len(other):,} of {len(held):,}"
+        return (f"verdicts: the official script's; the rule read from its boxes and reasons agrees on {same}{where}",)
+
+
+def _parts(tag: str, correct: bool) -> dict[str, Part]:
+    return {tag: Part(float(correct)), "images_correct": Part(float(correct))}
+
+
+def _correct(mark: Mark) -> bool:
+    return mark.parts["images_correct"].total == 1
+
+
+def _told(mark: Mark | None, official: Official | None) -> Mark | None:
+    if mark is None or official is None:
+        return mark
+    evidence = {**mark.evidence, "rule": mark.reason}
+    return replace(mark, parts=_parts(mark.task, official.correct), reason=official.reason or "as asked", evidence=evidence)
+
+
+def _with_prompt(mark: Mark | None, correct: Sequence[float], most: int) -> Mark | None:
+    """The image's share in its prompt, so that every prompt weighs the same, however many of its images there are."""
+    if mark is None:
+        return None
+    weight = most / len(correct)
+    return replace(mark, parts={**mark.parts, "prompts_correct": Part(weight * max(correct), weight)})
+
+
+def _named(places: Sequence[int], seen: Seen) -> dict[int, str]:
+    """The colour of each thing that was asked about, by its place."""
+    answer = seen.get("colours")
+    shares = answer.shares if isinstance(answer, Colours) else ()
+    if len(shares) != len(places):
+        raise ShapeError(f"{len(places)} things were to be named a colour, the judge named {len(shares)}; have the images judged again")
+    return {place: rule.colour(share) for place, share in zip(places, shares, strict=True)}
+
+
+def _evidence(wanted: rule.Wanted, found: Sequence[Detection], colours: Mapping[int, str], verdict: rule.Verdict) -> dict[str, Any]:
+    """What each clause was asked of, as JSON: boxes, scores, colours, and the surest thing of the class where there were too few."""
+    clauses = []
+    for clause, held in zip(wanted.include, verdict.clauses, strict=True):
+        things = [_thing(found[place], colours.get(place)) for place in held.things]
+        row: dict[str, Any] = {"wanted": clause.model_dump(by_alias=True, exclude_none=True), "held": held.fault is None, "things": things}
+        below = [thing.score for thing in found if thing.label == clause.name]
+        if len(held.things) < clause.count and below:
+            row["surest_of_class"] = max(below)
+        clauses.append(row)
+    return {"threshold": rule.threshold(wanted.tag), "clauses": clauses}
+
+
+def _thing(thing: Detection, colour: str | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"score": thing.score, "box": list(thing.box)}
+    return row | ({"colour": colour} if colour else {})
+
+
+PLUGIN = GenEval()

@@ -1,0 +1,100 @@
+"""GenEval's detector as a file: either of the two that OpenMMLab publishes, or one's own; read without running anything in it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harope_bench import fetched
+from harope_bench.errors import WeightsError
+from harope_bench.judges._files import Source, Weights
+from harope_bench.store import check_hash, first_line, load_weights
+
+ASSETS = ("mask2former", "mask2former-mmdet")  # one training run under the names of mmdet 2.x and 3.x
+OWN = "HAROPE_BENCH_MASK2FORMER"
+
+
+class Inert:
+    """Stands for a Python object of a checkpoint's notes while it is unpickled; it keeps nothing and does nothing."""
+
+    def __new__(cls, *_: Any) -> Inert:
+        """Takes whatever the pickle gives."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        """Drops the state."""
+
+
+# What OpenMMLab's runners leave in `meta` and `message_hub`; never the real things
+NOTES: list[tuple[type[Inert], str]] = [
+    (Inert, name)
+    for name in (
+        "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.core.multiarray._reconstruct",
+        "numpy._core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype", "_codecs.encode",
+        "mmengine.logging.history_buffer.HistoryBuffer",
+    )
+]  # fmt: skip
+
+
+def found(first: str) -> Weights:
+    """The file in use: one's own, else the asset `first`, else the other one; NotHere with the command that brings the first."""
+    if os.environ.get(OWN):
+        return Source(first, OWN).found()
+    for name in (first, *ASSETS):
+        if held := fetched.held(name):
+            return Weights(held.path, held.sha256)
+    held = fetched.bring(first)
+    return Weights(held.path, held.sha256)
+
+
+def published(sha256: str) -> bool:
+    """Whether a hash begins as one of the published files' does."""
+    return any(sha256.startswith(file.sha256 or file.sha256_prefix or "-") for name in ASSETS for file in fetched.asset(name).files)
+
+
+def state(file: Weights) -> Mapping[str, Tensor]:
+    """The network's tensors under mmdet's names, hash checked first.
+
+    Raises:
+        WeightsError: altered, damaged, of unknown Python objects, or without a state dict.
+    """
+    if file.path.suffix == ".safetensors":
+        return load_weights(file.path, file.sha256)
+    check_hash(file.path, file.sha256)
+    whole = _read(file.path)
+    tensors = whole.get("state_dict", whole) if isinstance(whole, dict) else None
+    if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise WeightsError(f"{file.path} has no state dict of tensors; give mmdet's checkpoint (harope-bench fetch {ASSETS[0]})")
+    return dict(tensors)
+
+
+def _read(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(list(NOTES)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} holds Python objects beside tensors ({_culprit(error)}) and was not opened; where mmdet runs, save its state_dict "
+            f"as .safetensors and name that file by {OWN}"
+        ) from error
+    except Exception as error:  # the unpickler fails in a dozen ways on damaged bytes
+        raise WeightsError(f"{path} is not a readable torch file ({first_line(error)[:120]}); harope-bench fetch {ASSETS[0]}") from error
+
+
+def _culprit(error: Exception) -> str:
+    """The name that the safe unpickler refused, out of its long advice."""
+    told = str(error)
+    return told.split("GLOBAL ")[1].split()[0] if "GLOBAL " in told else "not told which"
+
+
+def warnings(file: Weights) -> tuple[str, ...]:
+    """What a result must say of the weights."""
+    if not published(file.sha256):
+        return ("judge: other weights than GenEval's detector, numbers compare with nothing published",)
+    return ()

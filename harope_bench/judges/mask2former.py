@@ -1,0 +1,174 @@
+"""Judge mask2former: GenEval's own detector weights in transformers' class, with mmdet 2.x's way in and out.
+
+With shared random weights, every tensor perturbed, mmdet 3.3 gives the same detections (tests/test_mask2former_mmdet.py), and so did mmdet
+2.28.2's whole inference from image files: labels and boxes equal, scores within 1.5e-4. The published weights were not at hand.
+
+Source: djghosh13/geneval af4902f2:evaluation/evaluate_images.py; open-mmlab/mmdetection v2.28.2.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harope_bench.errors import MissingExtra, WeightsError
+from harope_bench.judges import _mmdet_file, _mmdet_keys
+from harope_bench.judges._canary import box_is_exclusive, own_boxes, red_comes_first, red_image
+from harope_bench.judges._files import Weights
+from harope_bench.judges._instances import CLASSES, SCALE, TOLD, Prepared, instances, prepared
+from harope_bench.judges._precision import full_float32
+from harope_bench.judges.base import Canary
+from harope_bench.perceptions import Ask, Sighting
+from harope_bench.store import compare
+
+ASSET = "mask2former"
+SWIN: Mapping[str, Any] = {
+    "embed_dim": 96,
+    "depths": [2, 2, 18, 2],
+    "num_heads": [3, 6, 12, 24],
+    "window_size": 7,
+    "out_features": ["stage1", "stage2", "stage3", "stage4"],
+}
+SHOWN = 200  # characters of a misfit: another network differs in hundreds of keys
+DRIFT = 1e-2  # of the logits' spread: rounding of another device stays far below, a wrong kernel far above
+
+
+def blank() -> nn.Module:
+    """transformers' Mask2Former with Swin-S and 80 classes; its numbers do not matter. The process keeps its random numbers."""
+    try:
+        from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+    except ImportError as error:
+        raise MissingExtra(f"the detector runs in transformers, which does not load ({error}); pip install 'harope-bench[t2i]'") from error
+    sizes: dict[str, Any] = {"num_labels": len(CLASSES)}
+    config = Mask2FormerConfig(backbone_config=SwinConfig(**SWIN), **sizes)
+    with torch.random.fork_rng(devices=[]):
+        network: nn.Module = Mask2FormerForUniversalSegmentation(config)
+    return network.eval()
+
+
+def filled(network: nn.Module, state: dict[str, Tensor], what: str) -> nn.Module:
+    """The network with mmdet's tensors: every one is used, and every one of the network that is read is given.
+
+    Raises:
+        WeightsError: missing, unexpected or mis-shaped names, or windows that count their places another way.
+    """
+    own, given = network.state_dict(), _mmdet_keys.arranged(state)
+    buffers = dict(network.named_buffers())
+    for name in [name for name in given if name in buffers and name not in own]:  # the places of a window: numbers, not weights
+        if not torch.equal(given.pop(name).flatten(), buffers[name].flatten()):
+            raise WeightsError(f"{what} does not fit Mask2Former Swin-S: {name} counts places another way; harope-bench fetch {ASSET}")
+    unread = {name: tensor for name, tensor in own.items() if name.startswith(_mmdet_keys.UNFILLED)}
+    try:
+        compare({name: tensor for name, tensor in own.items() if name not in unread}, given, what)
+    except WeightsError as error:
+        told = str(error).partition(" does not fit: ")[2].partition("; check --")[0][:SHOWN]
+        raise WeightsError(f"{what} does not fit Mask2Former Swin-S: {told}; harope-bench fetch {ASSET}") from error
+    network.load_state_dict({**given, **unread}, strict=True)
+    return network
+
+
+class OpenedMask2Former:
+    """The detector with weights, ready to look."""
+
+    def __init__(self, network: nn.Module, weights_sha256: str, device: str, scale: tuple[int, int]):
+        self.network, self.weights_sha256 = network.to(device).eval(), weights_sha256
+        self.device, self.scale = device, scale
+
+    def see(self, role: str, image: np.ndarray, ask: Ask) -> Sighting:
+        """Everything found in an image (H, W, 3) uint8; what is asked changes nothing, the set of classes is closed."""
+        seen = prepared(image, self.scale)
+        with torch.inference_mode(), full_float32():
+            return instances(*self.logits(seen), seen)
+
+    def logits(self, seen: Prepared) -> tuple[Tensor, Tensor]:
+        """Class logits (100, 81) and mask logits (100, H' / 4, W' / 4)."""
+        with torch.inference_mode(), full_float32():
+            out: Any = self.network(pixel_values=seen.tensor.to(self.device))
+        return out.class_queries_logits[0], out.masks_queries_logits[0]
+
+
+def as_on_the_cpu(opened: OpenedMask2Former) -> str | None:
+    """Whether the device computes what the CPU does; a GPU's build once gave detections near zero (djghosh13/geneval issue 15)."""
+    if opened.device == "cpu":
+        return None
+    return drift(opened, OpenedMask2Former(copy.deepcopy(opened.network), opened.weights_sha256, "cpu", opened.scale))
+
+
+def drift(opened: OpenedMask2Former, wanted: OpenedMask2Former) -> str | None:
+    """Whether the logits of a small image differ by more than rounding."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    seen = prepared(image, (256, 256))
+    for here, there in zip(opened.logits(seen), wanted.logits(seen), strict=True):
+        off = float((here.cpu() - there).abs().mean() / there.std())
+        if not off <= DRIFT:
+            return f"logits on {opened.device} are {off:.1e} of their spread off the CPU's in the mean, at most {DRIFT:g} is rounding"
+    return None
+
+
+def uses_exact_gelu(opened: OpenedMask2Former) -> str | None:
+    """Swin was trained with the exact GELU; a stack that puts in its tanh form or QuickGELU shifts every score."""
+    acts = [m for n, m in opened.network.named_modules() if "swin" in n and n.endswith("activation_fn")]
+    x = torch.linspace(-3, 3, 61, device=opened.device)
+    wanted = x * 0.5 * (1 + torch.erf(x / 2**0.5))
+    off = max((float((act(x) - wanted).abs().max()) for act in acts), default=float("inf"))
+    return None if off < 1e-5 else f"activations of the backbone are {off:.1e} off the exact GELU"
+
+
+class Mask2Former:
+    """The plug-in; `scale` is mmdet's (longer, shorter) side, tests make it small."""
+
+    version = 1
+    roles = ("detector",)
+    preprocessing = (
+        "mmdet 2.x: OpenCV bilinear without antialias on uint8, ratio kept, into 1333 x 800; grey 128 to a multiple of 32, then ImageNet's "
+        f"mean and deviation; masks bilinear to the image's size; {TOLD}"
+    )
+
+    def __init__(self, scale: tuple[int, int] = SCALE):
+        self.scale = scale
+
+    @property
+    def judge_class(self) -> Literal["equivalent", "substitute"]:
+        """Equivalent with a published file of GenEval's detector; anything else is a substitute."""
+        try:
+            return "equivalent" if _mmdet_file.published(self._file().sha256) else "substitute"
+        except WeightsError:
+            return "substitute"
+
+    def _file(self) -> Weights:
+        return _mmdet_file.found(ASSET)
+
+    def weights_sha256(self) -> str:
+        """Hash of the file in use."""
+        return self._file().sha256
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a result must say of the judge."""
+        return _mmdet_file.warnings(self._file())
+
+    def canary(self) -> tuple[Canary, ...]:
+        """Checks of the stack that hold for any weights; what the published ones see in a known image could not be recorded here."""
+        return (
+            Canary("channels", lambda opened: red_comes_first(prepared(red_image(), opened.scale).tensor)),
+            Canary("boxes", lambda opened: box_is_exclusive(instances) or own_boxes(opened)),
+            Canary("activation", uses_exact_gelu),
+            Canary("device", as_on_the_cpu),
+        )
+
+    def open(self, device: str = "cpu") -> OpenedMask2Former:
+        """Loads the weights strictly, hash checked first.
+
+        Raises:
+            WeightsError: not here, altered, unsafe, or of another network. MissingExtra: transformers is not installed.
+        """
+        file = self._file()
+        network = filled(blank(), dict(_mmdet_file.state(file)), str(file.path))
+        return OpenedMask2Former(network, file.sha256, device, self.scale)
+
+
+PLUGIN = Mask2Former()

@@ -1,0 +1,147 @@
+"""Judge mask2former-mmdet: GenEval's detector in mmdet 3.3's own network, test pipeline and post-processing.
+
+GenEval ran mmdet 2.27, which resizes on uint8 and pads with grey before normalising; 3.3 resizes on float32 and pads with zeros after.
+On square images only the rounding differs. It runs without compiled operations (`_mmcv_ops.py`).
+
+Source: open-mmlab/mmdetection v3.3.0, configs/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py, mmdet/apis/inference.py.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harope_bench.errors import MissingExtra, WeightsError
+from harope_bench.judges import _mmcv_ops, _mmdet_file, _mmdet_keys
+from harope_bench.judges._canary import own_boxes, red_comes_first, red_image
+from harope_bench.judges._files import Weights
+from harope_bench.judges._instances import SCALE, TOLD, told
+from harope_bench.judges._precision import full_float32
+from harope_bench.judges.base import Canary
+from harope_bench.perceptions import Ask, Sighting
+from harope_bench.store import compare
+
+ASSET = "mask2former-mmdet"
+CONFIG = "configs/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"
+SHOWN = 200  # characters of a misfit
+
+
+def blank() -> nn.Module:
+    """mmdet's network of the published configuration; its numbers do not matter, and no weights of Swin are downloaded."""
+    place = Path(_mmcv_ops.mmdet().__file__).parent / ".mim" / CONFIG
+    if not place.is_file():
+        raise MissingExtra(f"mmdet has no {CONFIG}, wanted its release 3.3.0; {_mmcv_ops.INSTALL}")
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+
+    config = Config.fromfile(place)
+    config.model.backbone.init_cfg = None
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network: nn.Module = MODELS.build(config.model)
+    return network.eval()
+
+
+def pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[str, Any]]:
+    """mmdet 3.3's test pipeline for an image (H, W, 3) uint8 in BGR; the published one reads the same from a file, as float32."""
+    from mmcv.transforms import Compose
+
+    steps = Compose(
+        [
+            {"type": "mmdet.Resize", "scale": scale, "keep_ratio": True},
+            {"type": "mmdet.PackDetInputs", "meta_keys": ("ori_shape", "img_shape", "scale_factor")},
+        ]
+    )
+
+    def packed(image: np.ndarray) -> dict[str, Any]:
+        loaded = {"img": image.astype(np.float32), "img_shape": image.shape[:2], "ori_shape": image.shape[:2]}
+        ready = steps(loaded)
+        return {"inputs": [ready["inputs"]], "data_samples": [ready["data_samples"]]}
+
+    return packed
+
+
+class OpenedMmdet:
+    """The detector with weights, ready to look."""
+
+    def __init__(self, network: nn.Module, weights_sha256: str, device: str, scale: tuple[int, int]):
+        self.network: Any = network.to(device).eval()
+        self.weights_sha256, self.packed = weights_sha256, pipeline(scale)
+
+    def see(self, role: str, image: np.ndarray, ask: Ask) -> Sighting:
+        """Everything found in an image (H, W, 3) uint8; what is asked changes nothing, the set of classes is closed."""
+        with torch.inference_mode(), full_float32(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # meshgrid's and others that its torch did not have
+            seen = self.network.test_step(self.packed(np.ascontiguousarray(image[..., ::-1])))[0].pred_instances
+        return told(seen.labels, seen.scores, seen.bboxes, seen.masks, (image.shape[1], image.shape[0]))
+
+    def prepared(self, image: np.ndarray) -> Tensor:
+        """What the network sees of an image, (1, 3, H', W')."""
+        ready: Tensor = self.network.data_preprocessor(self.packed(np.ascontiguousarray(image[..., ::-1])), False)["inputs"]
+        return ready
+
+
+class Mmdet:
+    """The plug-in; `scale` is mmdet's (longer, shorter) side, tests make it small."""
+
+    version = 1
+    roles = ("detector",)
+    preprocessing = (
+        "mmdet 3.3.0: OpenCV bilinear without antialias on float32, ratio kept, into 1333 x 800; ImageNet's mean and deviation, then zeros "
+        f"to a multiple of 32; masks bilinear to the image's size; {TOLD}"
+    )
+
+    def __init__(self, scale: tuple[int, int] = SCALE):
+        self.scale = scale
+
+    @property
+    def judge_class(self) -> Literal["official", "substitute"]:
+        """Official with a published file of GenEval's detector; anything else is a substitute."""
+        try:
+            return "official" if _mmdet_file.published(self._file().sha256) else "substitute"
+        except WeightsError:
+            return "substitute"
+
+    def _file(self) -> Weights:
+        return _mmdet_file.found(ASSET)
+
+    def weights_sha256(self) -> str:
+        """Hash of the file in use."""
+        return self._file().sha256
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a result must say of the judge."""
+        return _mmdet_file.warnings(self._file())
+
+    def canary(self) -> tuple[Canary, ...]:
+        """Checks of the stack that hold for any weights; what the published ones see in a known image could not be recorded here."""
+        return (Canary("channels", lambda opened: red_comes_first(opened.prepared(red_image()))), Canary("boxes", own_boxes))
+
+    def open(self, device: str = "cpu") -> OpenedMmdet:
+        """Loads the weights strictly, hash checked first.
+
+        Raises:
+            WeightsError: not here, altered, unsafe, or of another network. MissingExtra: mmdet is not installed.
+        """
+        file = self._file()
+        network, state = blank(), _mmdet_keys.renewed(_mmdet_file.state(file))
+        _fit(network, state, str(file.path))
+        return OpenedMmdet(network, file.sha256, device, self.scale)
+
+
+def _fit(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    try:
+        compare(network.state_dict(), state, what)
+    except WeightsError as error:
+        misfit = str(error).partition(" does not fit: ")[2].partition("; check --")[0][:SHOWN]
+        raise WeightsError(f"{what} does not fit mmdet's Mask2Former: {misfit}; harope-bench fetch {ASSET}") from error
+    network.load_state_dict(dict(state), strict=True)
+
+
+PLUGIN = Mmdet()

@@ -1,0 +1,145 @@
+"""GenEval's folders: `00017/metadata.jsonl` and `00017/samples/00002.png`, one folder a prompt.
+
+The official scorer takes any folder whose name is all digits (its readme says four, its generator writes five), believes the
+metadata that lies in it, and takes every file whose name begins like `1.png`. Here the metadata decides too, and what is missing or
+left over is told.
+
+Source: djghosh13/geneval af4902f2, evaluation/evaluate_images.py `main`, generation/diffusers_generate.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harope_bench.errors import SampleError
+from harope_bench.folders import OURS
+from harope_bench.layouts.base import Written, empty, few, gathered
+from harope_bench.pixels import encode
+from harope_bench.samples import SampleSet
+from harope_bench.store import disk, write_bytes, write_text
+from harope_bench.suites.base import PromptSuite
+
+SUITE = "geneval"
+FORM = "geneval"
+METADATA, SAMPLES = "metadata.jsonl", "samples"
+IMAGE = re.compile(r"[0-9]+\.png")
+
+
+class Folders(NamedTuple):
+    """Folder of each prompt's number, and what is told of the others."""
+
+    of_prompt: dict[int, Path]
+    warnings: tuple[str, ...]
+
+
+def recognise(folder: Path) -> bool:
+    """Whether some folder of digits in it has metadata."""
+    return any((place / METADATA).is_file() for place in _numbered(folder))
+
+
+def open_layout(folder: Path, suite: PromptSuite, side: int | None = None) -> SampleSet:
+    """The images of every prompt and copy of the suite; a side in pixels is not needed here, images are files of their own.
+
+    Raises:
+        SampleError: no image of the suite, or two folders of one prompt.
+    """
+    folders = _folders(folder, suite)
+    files: dict[int, Path] = {}
+    failed: dict[int, str] = {}
+    left: list[str] = []
+    prompts = suite.count // suite.copies
+    for prompt in range(prompts):
+        place = folders.of_prompt.get(prompt)
+        images, others = _images(place, suite.copies) if place else ({}, [])
+        left += others
+        for copy in range(suite.copies):
+            if copy in images:
+                files[copy * prompts + prompt] = images[copy]
+            else:
+                failed[copy * prompts + prompt] = f"no image {copy} in {place.name}" if place else "no folder of this prompt"
+    told = (f"images: not read: {few(left)}",) if left else ()
+    return gathered(folder, suite, files, failed, (*folders.warnings, *told))
+
+
+def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
+    """Folders as the official generator names them, images as PNG; the official scorer does not notice the failed samples left out."""
+    empty(folder)
+    for batch in samples.batches(samples.indices, 1):
+        case = suite.case(batch.indices[0])
+        place = folder / f"{case.prompt:05d}"
+        if not (place / METADATA).exists():
+            write_text(place / METADATA, json.dumps(case.facts[FORM]) + "\n")
+        write_bytes(place / SAMPLES / f"{case.copy:05d}.png", encode(batch.images[0]))
+    absent = suite.count - len(samples.indices)
+    told = (f"{absent:,} of {suite.count:,} images are not there; the official scorer does not notice",) if absent else ()
+    return Written(len(samples.indices), told)
+
+
+def canonical(facts: Mapping[str, Any]) -> str:
+    """A metadata line in a form that does not depend on spaces or the order of keys."""
+    return json.dumps(facts, sort_keys=True)
+
+
+def prompts_of(suite: PromptSuite) -> dict[str, int]:
+    """Number of each prompt by its metadata."""
+    cases = (suite.case(prompt) for prompt in range(suite.count // suite.copies))
+    return {canonical(case.facts[FORM]): case.prompt for case in cases}
+
+
+def _numbered(folder: Path) -> list[Path]:
+    with disk(folder):
+        found = [path for path in folder.iterdir() if path.is_dir() and path.name.isascii() and path.name.isdigit()]
+    return sorted(found, key=lambda path: (int(path.name), path.name))
+
+
+def _folders(folder: Path, suite: PromptSuite) -> Folders:
+    known = prompts_of(suite)
+    of_prompt: dict[int, Path] = {}
+    foreign, moved = [], []
+    numbered = _numbered(folder)
+    for place in numbered:
+        prompt = known.get(_metadata(place))
+        if prompt is None:
+            foreign.append(place.name)
+            continue
+        if prompt in of_prompt:
+            raise SampleError(f"{folder} has {of_prompt[prompt].name} and {place.name} for one prompt; remove one of them")
+        of_prompt[prompt] = place
+        if int(place.name) != prompt:
+            moved.append(place.name)
+    others = sorted(p.name for p in folder.iterdir() if p not in numbered and p.name not in OURS and not p.name.startswith("."))
+    warnings = []
+    if foreign:
+        warnings.append(f"folders: no prompt of this suite in {few(foreign)}; not read")
+    if moved:
+        warnings.append(f"folders: the number is not the prompt's in {few(moved)}; {METADATA} decides, as officially")
+    if others:
+        warnings.append(f"folders: not read: {few(others)}")
+    return Folders(of_prompt, tuple(warnings))
+
+
+def _metadata(place: Path) -> str:
+    """The canonical metadata of a folder, empty where there is none that can be read."""
+    try:
+        found = json.loads((place / METADATA).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return canonical(found) if isinstance(found, dict) else ""
+
+
+def _images(place: Path, copies: int) -> tuple[dict[int, Path], list[str]]:
+    """Image of each copy, by its number where every number is a copy's, else by order; and names of files left over."""
+    folder = place / SAMPLES
+    if not folder.is_dir():
+        return {}, []
+    with disk(folder):
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    images = sorted((p for p in files if IMAGE.fullmatch(p.name)), key=lambda p: (int(p.stem), p.name))
+    numbers = [int(p.stem) for p in images]
+    by_number = len(set(numbers)) == len(numbers) and all(n < copies for n in numbers)
+    chosen = {n if by_number else k: p for k, (n, p) in enumerate(zip(numbers, images, strict=True)) if k < copies}
+    return chosen, [f"{place.name}/{SAMPLES}/{p.name}" for p in files if p not in chosen.values()]

@@ -1,0 +1,176 @@
+"""A results.jsonl of GenEval's official script, to the same numbers as its summary prints.
+
+A line holds the verdict, the reason, the prompt's metadata and the boxes that counted (`details`: by class, x0, y0, x1, y1, score, the
+surest first). With the colours that a reason names, that is all our rule reads; so beside the script's verdicts stands on how many
+images the rule says the same.
+
+Source: djghosh13/geneval af4902f2, evaluation/evaluate_images.py `evaluate_image`, evaluation/summary_scores.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+
+from harope_bench.errors import StorageError
+from harope_bench.evaluators.base import Score, Sight
+from harope_bench.evaluators.geneval import GenEval, Official
+from harope_bench.layouts.geneval import canonical, prompts_of
+from harope_bench.perceptions import Answer, Box, Colours, Detection, Sighting
+from harope_bench.records import Record, fault
+from harope_bench.rules import geneval as rule
+from harope_bench.store import read_lines
+from harope_bench.suites.base import PromptSuite
+
+READS = "geneval"
+Scored = tuple[float, float, float, float, Annotated[float, Field(ge=0)]]  # x0, y0, x1, y1, score
+BOXES = TypeAdapter(dict[str, list[Scored]])
+COLOURED = re.compile(r"expected (?P<colour>\w+) (?P<name>.+?)>=\d+, found \d+ (?P=colour); and (?P<seen>.+)")
+
+
+class Line(Record):
+    """A line of the file; `metadata` and `details` are JSON in JSON, as pandas wrote them."""
+
+    filename: str
+    tag: str
+    prompt: str
+    correct: bool
+    reason: str
+    metadata: str
+    details: str = Field(default="{}")
+
+
+class Row(NamedTuple):
+    """A line with its metadata and boxes read."""
+
+    line: Line
+    facts: dict[str, Any]
+    boxes: dict[str, list[Scored]]
+
+
+def recognise(path: Path) -> bool:
+    """Whether a file is such a results file, by its first line."""
+    if path.suffix != ".jsonl" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        first = file.readline(1 << 20)
+    return all(f'"{field}"'.encode() in first for field in ("filename", "correct", "metadata", "tag"))
+
+
+def imported(path: Path, suite: PromptSuite, lenient: bool = False, rules: str = "official") -> Score:
+    """The measurements of a finished run.
+
+    Args:
+        suite: geneval, which knows how many images each prompt should have. lenient: score what is there, as the summary does; else a
+            metric with a missing image is None.
+
+    Raises:
+        StorageError: not such a file, a prompt that the suite does not know, or more images of a prompt than it has copies.
+    """
+    found = rows(path)
+    places = placed(found, prompts_of(suite), suite, path)
+    sights, verdicts = [], {}
+    for index in range(suite.count):
+        case = suite.case(index)
+        held = places.get(index)
+        seen = _seen(held) if held else {}
+        missing = None if held else f"not in {path.name}"
+        sights.append(Sight(index, case.prompt, case.copy, case.text, case.facts["geneval"], seen, missing))
+        if held:
+            verdicts[index] = Official(held.line.correct, held.line.reason)
+    return GenEval(verdicts).assess(sights, rules, lenient)
+
+
+def rows(path: Path) -> list[Row]:
+    """Every line; StorageError names one that is none."""
+    found = []
+    for number, facts in enumerate(read_lines(path), 1):
+        try:
+            line = Line.model_validate(facts)
+            metadata = json.loads(line.metadata)
+            rule.Wanted.model_validate(metadata)
+            found.append(Row(line, metadata, BOXES.validate_json(line.details)))
+        except ValidationError as error:
+            raise StorageError(f"{path} line {number} is no GenEval result ({fault(error)}); give the script's own file") from error
+        except ValueError as error:
+            raise StorageError(f"{path} line {number} holds no metadata in JSON; give the script's own file") from error
+    if not found:
+        raise StorageError(f"{path} holds no results; give the file that evaluate_images.py wrote")
+    return found
+
+
+def placed(found: Sequence[Row], known: Mapping[str, int], suite: PromptSuite, path: Path) -> dict[int, Row]:
+    """Index of each line: its prompt by the metadata, its copy by the order of the file names of that prompt."""
+    of_prompt: dict[int, list[Row]] = {}
+    for row in found:
+        prompt = known.get(canonical(row.facts))
+        if prompt is None:
+            raise StorageError(f"{path}: {row.line.prompt!r} is no prompt of GenEval's as fetched; score a file of the official prompts")
+        of_prompt.setdefault(prompt, []).append(row)
+    prompts = suite.count // suite.copies
+    places: dict[int, Row] = {}
+    for prompt, group in of_prompt.items():
+        names = [row.line.filename for row in group]
+        if len(group) > suite.copies or len(set(names)) < len(names):
+            raise StorageError(f"{path} has {len(group)} images of {group[0].line.prompt!r}, wanted {suite.copies}; remove the others")
+        numbers = _copies(names, suite.copies)
+        places |= {copy * prompts + prompt: row for copy, row in zip(numbers, group, strict=True)}
+    return places
+
+
+def _copies(names: Sequence[str], copies: int) -> list[int]:
+    """The number in each file name where all are copies' numbers, else their order."""
+    stems = [Path(name.replace("\\", "/")).stem for name in names]
+    numbers = [int(stem) if stem.isascii() and stem.isdigit() else copies for stem in stems]
+    if len(set(numbers)) == len(numbers) and max(numbers) < copies:
+        return numbers
+    order = sorted(range(len(names)), key=lambda k: (numbers[k], names[k]))
+    return [order.index(k) for k in range(len(names))]
+
+
+def _seen(row: Row) -> dict[str, Answer]:
+    """What the judges must have answered, the boxes of a class in the script's order."""
+    found = [Detection(label=name, score=score, box=box) for name, boxes in row.boxes.items() for score, box in _falling(boxes)]
+    edges = [thing.box for thing in found]
+    size = (int(max((b[2] for b in edges), default=1)), int(max((b[3] for b in edges), default=1)))
+    seen: dict[str, Answer] = {"detector": Sighting(size=size, found=tuple(found))}
+    wanted = rule.Wanted.model_validate(row.facts)
+    if places := rule.coloured(wanted, found):
+        seen["colours"] = Colours(shares=_shares(wanted, found, places, row.line.reason))
+    return seen
+
+
+def _falling(boxes: Sequence[Scored]) -> Iterator[tuple[float, Box]]:
+    """Boxes with their scores, of equal ones the later a hair less sure: their order is the script's, the detector's is not known."""
+    last = np.float32(np.inf)
+    for x0, y0, x1, y1, score in boxes:
+        last = min(np.float32(score), np.nextafter(last, np.float32(0), dtype=np.float32))
+        yield min(float(last), 1.0), (x0, y0, x1, y1)
+
+
+def _shares(wanted: rule.Wanted, found: Sequence[Detection], places: Sequence[int], reason: str) -> tuple[tuple[float, ...], ...]:
+    """Colours as the reasons tell them: the wanted one where nothing is said, else those that were counted."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for line in reason.splitlines():
+        if match := COLOURED.fullmatch(line):
+            told[match["name"], match["colour"]] = _counted(match["seen"])
+    named: dict[int, str] = {}
+    things = rule.kept(found, wanted.tag)
+    for clause in wanted.include:
+        group = things.get(clause.name, [])[: clause.count]
+        if clause.color is not None and len(group) == clause.count:
+            colours = told.get((clause.name, clause.color), [clause.color] * clause.count)
+            named |= dict(zip(group, colours, strict=False))
+    return tuple(tuple(float(colour == named.get(place)) for colour in rule.COLOURS) for place in places)
+
+
+def _counted(seen: str) -> list[str]:
+    """["red", "blue", "blue"] of "1 red, 2 blue"."""
+    found = re.findall(r"(\d+) (\w+)", seen)
+    return [colour for number, colour in found for _ in range(int(number))]

@@ -1,0 +1,80 @@
+"""Results of prompts, marked again from the images: for `verify`. Judges that run elsewhere cannot be asked again here; that is said."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from harope_bench import registry
+from harope_bench.evaluate import OBSERVATIONS
+from harope_bench.marking import LENIENT, Marking, mark
+from harope_bench.perceive import Chosen, Terms
+from harope_bench.records import JudgeRecord, Result
+from harope_bench.store import load_arrays
+
+# of a result, what must come out the same; provenance aside
+HELD = (
+    "evaluator", "version", "profile", "rules", "parity", "scale", "plan", "plan_digest", "samples_sha256", "judge", "judges",
+    "answers_sha256", "reference", "reference_sha256", "warnings", "measurements",
+)  # fmt: skip
+
+
+class Remarked(NamedTuple):
+    """What is wrong in a result, how many images were judged again, and the judges whose stored answers had to be believed."""
+
+    wrong: list[str]
+    judged: int
+    believed: tuple[str, ...]
+
+
+def marked_here(stored: Result) -> bool:
+    """Whether a result is one of prompts."""
+    return hasattr(registry.load("evaluators", stored.evaluator), "looks")
+
+
+def remark(folder: Path, path: Path, stored: Result, room: Path) -> Remarked:
+    """Marks the run again into `room`, with the judges that the result names, and compares.
+
+    Raises:
+        BenchError: a judge that is not here, or images that are not the recorded ones.
+    """
+    assert stored.plan is not None
+    believed = tuple(sorted({record.name for record in stored.judges.values() if _elsewhere(record)}))
+    for name in believed:
+        shutil.copytree(folder / OBSERVATIONS / name, room / OBSERVATIONS / name, dirs_exist_ok=True)
+    judge = ",".join(f"{role}={_spoken(record)}" for role, record in sorted(stored.judges.items()))
+    asked = Marking(stored.plan.suite, stored.rules, judge or None, LENIENT in stored.warnings, Terms())
+    (again,) = mark(folder, room, asked, [stored.evaluator])
+    wrong = [
+        f"{name} is {_few(getattr(stored, name))}, should be {_few(getattr(again.result, name))}"
+        for name in HELD
+        if getattr(stored, name) != getattr(again.result, name)
+    ]
+    judged = again.result.measurements[0].n_asked if len(believed) < len(stored.judges) or not stored.judges else 0
+    return Remarked([*wrong, *_rows(path.with_suffix(".npz"), again.path.with_suffix(".npz"))], judged, believed)
+
+
+def _elsewhere(record: JudgeRecord) -> bool:
+    return hasattr(registry.load("judges", record.name), "runner")
+
+
+def _spoken(record: JudgeRecord) -> str:
+    """A judge as --judge takes it."""
+    return Chosen(record.name, record.model).name + (f":{record.model}" if record.model else "")
+
+
+def _few(value: object) -> str:
+    text = str(value)
+    return text if len(text) < 80 else f"{text[:77]}..."
+
+
+def _rows(stored: Path, again: Path) -> list[str]:
+    if not stored.is_file():
+        return [f"{stored.name} beside it is gone; run eval --rescore"]
+    one, two = load_arrays(stored), load_arrays(again)
+    if one.keys() != two.keys():
+        return [f"{stored.name} holds {sorted(one)}, should hold {sorted(two)}"]
+    return [f"{stored.name}: {name} differs" for name in one if not np.array_equal(one[name], two[name], equal_nan=True)]

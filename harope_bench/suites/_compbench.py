@@ -1,0 +1,153 @@
+"""What the suites of T2I-CompBench share: its prompts, and what its evaluator needs to know of each.
+
+Eight categories of 300 validation prompts, ten images each (Karine-Huang/T2I-CompBench at 1b709499). Categories stand one after another
+and copies outside: index = copy * number of prompts + prompt, so the first N indices of N prompts are one image of each. The official
+number in a file name counts 10 * place + copy through a category instead; `layouts/compbench.py` translates. The official images were
+drawn by Stable Diffusion 2 with seeds 42 to 51 for the ten copies; here a sample's seed is that of its index, as everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from harope_bench import fetched
+from harope_bench.errors import OptionError, StorageError
+from harope_bench.records import Request, Settings
+from harope_bench.rules.compbench_counts import TOKEN
+from harope_bench.rules.compbench_sums import kind
+from harope_bench.store import disk
+from harope_bench.suites import _parses
+from harope_bench.suites.base import Case
+
+ASSET = "t2i-compbench"
+FORM = "compbench"
+CATEGORIES = ("color", "shape", "texture", "spatial", "3d_spatial", "numeracy", "non_spatial", "complex")
+LISTS = {"spatial": "complex_val_spatial.txt", "action": "complex_val_action.txt", "both": "complex_val_spatialaction.txt"}
+OBJECTS = "new_objects.txt"
+COPIES = 10
+PROMPTS = 300  # of each category
+EVALUATOR = "t2i-compbench"
+JUDGES = {  # 2D is seen by UniDet RS200, numeracy and 3D by UniDet R50
+    "vqa": "blip-vqa",
+    "detector-2d": "unidet-rs200",
+    "detector": "unidet",
+    "depth": "dpt-depth",
+    "similarity": "clipscore",
+}
+
+
+class CompBench:
+    """Some categories of T2I-CompBench, under the readings of one version of spaCy's model."""
+
+    task = "prompts"
+    version = 1
+    copies = COPIES
+    resolution = 512
+    judges = {EVALUATOR: JUDGES}
+    evaluators = (EVALUATOR,)
+
+    def __init__(self, title: str, categories: Sequence[str] = CATEGORIES, model: str = _parses.BASE):
+        self.title, self.categories, self.model = title, tuple(categories), model
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts there are."""
+        return PROMPTS * len(self.categories)
+
+    @property
+    def count(self) -> int:
+        """How many images the protocol has."""
+        return self.prompts * self.copies
+
+    def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
+        """The prompt of each index; NotHere names the command that brings the prompts."""
+        return [Request(index=index, prompt=self.case(index).text) for index in indices]
+
+    def case(self, index: int) -> Case:
+        """What is asked at an index; OptionError beyond the last."""
+        if not 0 <= index < self.count:
+            raise OptionError(f"{self.title} has {self.count:,} images, there is no index {index}; ask for fewer")
+        copy, prompt = divmod(index, self.prompts)
+        category, place = self.categories[prompt // PROMPTS], prompt % PROMPTS
+        text, facts = self._held[category][place]
+        return Case(prompt, copy, text, {FORM: facts})
+
+    def index(self, category: str, place: int, copy: int) -> int:
+        """The index of an image by category, place of its prompt in there, and copy."""
+        return copy * self.prompts + self.categories.index(category) * PROMPTS + place
+
+    def texts(self, category: str) -> tuple[str, ...]:
+        """The prompts of a category in order."""
+        return tuple(text for text, _ in self._held[category])
+
+    def source(self) -> tuple[str, str]:
+        """Prompts and readings, by name and hash."""
+        files = [fetched.bring(ASSET, name) for name in self._files()]
+        told = [f"{held.path.name} {held.sha256}" for held in files] + [f"readings {self.model} {_parses.sha256()}"]
+        name = f"T2I-CompBench 1b709499: {', '.join(self.categories)}; read by {_parses.source(self.model)}"
+        return name, hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+    def _files(self) -> list[str]:
+        more = list(LISTS.values()) if "complex" in self.categories else []
+        return [f"{category}_val.txt" for category in self.categories] + more + ([OBJECTS] if "numeracy" in self.categories else [])
+
+    @property
+    def _held(self) -> Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]]:
+        """Prompts and facts by category, of the files as they lie in the user's home now."""
+        return _read(fetched.folder(ASSET), self._pinned, self.model)
+
+    @cached_property
+    def _pinned(self) -> tuple[tuple[str, str | None], ...]:
+        known = {file.name: file.sha256 for file in fetched.asset(ASSET).files}
+        return tuple((name, known[name]) for name in self._files())
+
+
+@lru_cache(maxsize=8)
+def _read(place: Path, files: tuple[tuple[str, str | None], ...], model: str) -> Mapping[str, Any]:
+    """Prompts and facts by category. place: where the files lie; each is hashed once."""
+    lines = {name: _lines(fetched.checked(ASSET, name).path) for name, _ in files}
+    lists = {key: frozenset(lines[name]) for key, name in LISTS.items() if name in lines}
+    known = [_forms(line) for line in lines.get(OBJECTS, ())]
+    found: dict[str, Any] = {}
+    for category in CATEGORIES:
+        texts = lines.get(f"{category}_val.txt")
+        if texts is not None:
+            rows = (_facts(category, place_, text, model, lists, known) for place_, text in enumerate(texts))
+            found[category] = tuple(zip(texts, rows, strict=True))
+    return found
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    with disk(path):
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+
+
+def _forms(line: str) -> tuple[str, str]:
+    one, dash, many = line.lower().partition(" - ")
+    if not dash:
+        raise StorageError(f"{OBJECTS} has the line {line!r}, wanted `singular - plural`; harope-bench fetch {ASSET}")
+    return one.strip(), many.strip()
+
+
+def _facts(
+    category: str, place: int, text: str, model: str, lists: Mapping[str, frozenset[str]], known: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """What the rules read of a prompt, as JSON values."""
+    facts: dict[str, Any] = {"category": category, "place": place, "text": text}
+    if category == "numeracy":
+        words = f" {' '.join(TOKEN.findall(text))} "
+        return facts | {"known": [list(forms) for forms in known if any(f" {form} " in words for form in forms)]}
+    if category == "non_spatial":
+        return facts
+    reading = _parses.parse(text, model)
+    if category in ("spatial", "3d_spatial"):
+        return facts | {"nouns": list(reading.nouns)}
+    facts["chunks"] = list(reading.chunks)
+    if category == "complex":
+        kinds = {rules: kind(text, lists, rules) for rules in ("official", "corrected")}
+        facts |= {"objects": list(reading.objects), "no_adj": reading.no_adj, "kinds": kinds}
+    return facts

@@ -1,0 +1,7 @@
+"""Suite t2i-compbench: all eight categories of T2I-CompBench's validation prompts."""
+
+from __future__ import annotations
+
+from harope_bench.suites._compbench import CompBench
+
+PLUGIN = CompBench("T2I-CompBench: 8 categories of 300 validation prompts, 10 images each")

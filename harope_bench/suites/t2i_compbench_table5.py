@@ -1,0 +1,10 @@
+"""Suite t2i-compbench-table5: the five categories of T2I-CompBench that Table 5 of the paper prints."""
+
+from __future__ import annotations
+
+from harope_bench.suites._compbench import CompBench
+
+PLUGIN = CompBench(
+    "T2I-CompBench as in Table 5: 5 categories of 300 validation prompts, 10 images each",
+    ("numeracy", "spatial", "3d_spatial", "complex", "non_spatial"),
+)

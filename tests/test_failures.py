@@ -1,0 +1,60 @@
+"""Which images of prompts are listed as wrong, and in which form."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from harope_bench.cli import main
+from harope_bench.errors import StorageError
+from harope_bench.reports.failures import FIELDS, as_csv, failures
+
+ROWS = [
+    {"index": 0, "prompt": 0, "copy": 0, "text": "a red dog", "task": "colors", "reason": "right", "scores": {"colors": 1.0}},
+    {
+        "index": 1,
+        "prompt": 1,
+        "copy": 0,
+        "text": "=cmd()",
+        "task": "colors",
+        "reason": "expected red, found blue",
+        "scores": {"colors": 0.0},
+    },
+    {"index": 2, "prompt": 2, "copy": 0, "text": "two dogs", "verdict": "failed", "reason": "eye: crashed"},
+    {"index": 3, "prompt": 3, "copy": 0, "text": "a dpg prompt", "task": "dpg", "reason": "all yes", "scores": {"dpg": 100.0}},
+    {"index": 4, "prompt": 4, "copy": 0, "text": "a dpg prompt", "task": "dpg", "reason": "one no", "scores": {"dpg": 75.0}},
+]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    path = tmp_path / "a" / "results" / "geneval.rows.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return tmp_path
+
+
+def test_wrong_and_failed_images_are_listed_and_right_ones_are_not(runs: Path) -> None:
+    assert [row["index"] for row in failures(runs)] == [1, 2, 4]
+    assert [row["index"] for row in failures(runs, everything=True)] == [0, 1, 2, 3, 4]
+    assert failures(runs)[0]["result"] == "a/results/geneval"
+
+
+def test_csv_holds_one_row_an_image_and_no_formula(runs: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(failures(runs)))))
+    assert tuple(rows[0]) == FIELDS and rows[0]["text"] == "'=cmd()" and json.loads(rows[0]["scores"]) == {"colors": 0.0}
+
+
+def test_the_verb_writes_json_lines(runs: Path) -> None:
+    said = CliRunner().invoke(main, ["failures", str(runs)])
+    assert said.exit_code == 0 and [json.loads(line)["index"] for line in said.output.splitlines()] == [1, 2, 4]
+
+
+def test_a_folder_without_verdicts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no verdicts on single images"):
+        failures(tmp_path)

@@ -1,0 +1,340 @@
+"""GenEval's folders and finished runs of its script: read by what they say, written as its generator writes, counted to the digit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from harope_bench.cli import main
+from harope_bench.errors import SampleError, StorageError, UnknownName
+from harope_bench.layouts import geneval as layout
+from harope_bench.layouts import geneval_results as results
+from harope_bench.layouts.base import layout as named_layout
+from harope_bench.layouts.base import names, opened, reader
+from harope_bench.perceptions import Colours, Detection, Sighting
+from harope_bench.rules.geneval import COLOURS, TASKS, Wanted, coloured, judged, kept
+from harope_bench.samples import open_samples
+from harope_bench.suites.geneval import ASSET, FILE, GenEval
+
+CLAUSES: dict[str, list[list[dict[str, Any]]]] = {  # two prompts of each task, written for this test
+    "single_object": [[{"class": "owl", "count": 1}], [{"class": "lamp", "count": 1}]],
+    "two_object": [[{"class": "owl", "count": 1}, {"class": name, "count": 1}] for name in ("lamp", "urn")],
+    "counting": [[{"class": "owl", "count": 2}], [{"class": "urn", "count": 3}]],
+    "colors": [[{"class": "owl", "count": 1, "color": "red"}], [{"class": "urn", "count": 1, "color": "pink"}]],
+    "position": [[{"class": "owl", "count": 1}, {"class": "urn", "count": 1, "position": [r, 0]}] for r in ("left of", "below")],
+    "color_attr": [[{"class": "owl", "count": 1, "color": "red"}, {"class": "urn", "count": 1, "color": c}] for c in ("blue", "white")],
+}  # fmt: skip
+
+
+def metadata() -> list[dict[str, Any]]:
+    found = []
+    for tag, prompts in CLAUSES.items():
+        for include in prompts:
+            exclude = {"exclude": [{"class": include[0]["class"], "count": include[0]["count"] + 1}]} if tag == "counting" else {}
+            found.append({"tag": tag, "include": include, **exclude, "prompt": f"a drawing, {tag} {len(found)}"})
+    return found
+
+
+class Tiny(GenEval):
+    """The suite on a metadata file of twelve prompts."""
+
+    count = 48
+
+
+@pytest.fixture
+def suite(bench_home: Path) -> Tiny:
+    place = bench_home / "assets" / ASSET
+    place.mkdir(parents=True)
+    (place / FILE).write_text("".join(json.dumps(facts) + "\n" for facts in metadata()))
+    (place / "receipt.json").write_text(json.dumps({FILE: "ab" * 32}))
+    return Tiny()
+
+
+def draw(path: Path, value: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((6, 5, 3), value, dtype=np.uint8)).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """As the official generator leaves it: five digits, metadata on one line, a grid beside the samples."""
+    for prompt, facts in enumerate(metadata()):
+        place = tmp_path / "images" / f"{prompt:05d}"
+        for copy in range(4):
+            draw(place / "samples" / f"{copy:05d}.png", 4 * prompt + copy)
+        (place / "metadata.jsonl").write_text(json.dumps(facts))
+        draw(place / "grid.png", 255)
+    return tmp_path / "images"
+
+
+def test_a_whole_folder_is_read_copy_by_copy(folder: Path, suite: Tiny) -> None:
+    assert layout.recognise(folder)
+    found = layout.open_layout(folder, suite)
+    assert (found.asked, found.failed, found.warnings, found.indices) == (48, {}, (), list(range(48)))
+    values = [int(batch.images[0, 0, 0, 0]) for batch in found.batches(found.indices, 1)]
+    assert values == [4 * (i % 12) + i // 12 for i in range(48)]
+
+
+def test_what_is_missing_has_a_reason_and_what_is_left_over_is_told(folder: Path, suite: Tiny) -> None:
+    (folder / "00003" / "samples" / "00002.png").unlink()
+    shutil.rmtree(folder / "00007")
+    for name in ("1.png.bak", "00004.png", "notes.txt"):
+        (folder / "00000" / "samples" / name).write_bytes((folder / "00000" / "samples" / "00000.png").read_bytes())
+    (folder / "readme.txt").write_text("x")
+    found = layout.open_layout(folder, suite)
+    assert found.asked == 48 and len(found.indices) == 43
+    assert found.failed[2 * 12 + 3] == "no image 2 in 00003" and found.failed[7] == "no folder of this prompt"
+    assert set(found.failed) == {27, 7, 19, 31, 43}
+    assert found.warnings == (
+        "folders: not read: readme.txt",
+        "images: not read: 00000/samples/00004.png, 00000/samples/1.png.bak, 00000/samples/notes.txt",
+    )
+
+
+def test_the_metadata_decides_which_prompt_a_folder_holds(folder: Path, suite: Tiny) -> None:
+    (folder / "00000").rename(folder / "x")
+    (folder / "00001").rename(folder / "0000")
+    (folder / "x").rename(folder / "17")
+    (folder / "00002" / "metadata.jsonl").write_text(json.dumps({"tag": "single_object", "include": [], "prompt": "another"}))
+    (folder / "00004" / "metadata.jsonl").unlink()
+    keys = metadata()[5]
+    (folder / "00005" / "metadata.jsonl").write_text(json.dumps(dict(reversed(keys.items())), indent=1))  # the same, written otherwise
+    found = layout.open_layout(folder, suite)
+    assert {int(b.images[0, 0, 0, 0]) for b in found.batches([0, 1], 1)} == {0, 4}
+    assert 5 in found.indices and {2, 4} <= set(found.failed)
+    assert "folders: no prompt of this suite in 00002, 00004; not read" in found.warnings
+    assert "folders: the number is not the prompt's in 0000, 17; metadata.jsonl decides, as officially" in found.warnings
+
+
+def test_two_folders_of_one_prompt_are_refused(folder: Path, suite: Tiny) -> None:
+    shutil.copytree(folder / "00003", folder / "99")
+    with pytest.raises(SampleError, match="00003 and 99 for one prompt"):
+        layout.open_layout(folder, suite)
+
+
+def test_images_numbered_from_elsewhere_count_in_order(folder: Path, suite: Tiny) -> None:
+    samples = folder / "00000" / "samples"
+    for copy in range(4):
+        (samples / f"{copy:05d}.png").rename(samples / f"{copy + 9}.png")
+    found = layout.open_layout(folder, suite)
+    assert found.files is not None and [found.files[12 * k].name for k in range(4)] == ["9.png", "10.png", "11.png", "12.png"]
+
+
+def test_other_folders_are_not_taken_for_this_layout(tmp_path: Path, suite: Tiny) -> None:
+    draw(tmp_path / "00000" / "samples" / "00000.png", 1)
+    draw(tmp_path / "flat" / "000000.png", 1)
+    assert not layout.recognise(tmp_path) and not layout.recognise(tmp_path / "flat")
+    with pytest.raises(SampleError, match="holds no image of GenEval"):
+        layout.open_layout(tmp_path, suite)
+
+
+def test_written_folders_read_back_and_are_the_official_form(folder: Path, suite: Tiny, tmp_path: Path) -> None:
+    first = layout.open_layout(folder, suite)
+    written = layout.write(first, suite, tmp_path / "copy")
+    assert written == (48, ())
+    assert sorted(p.name for p in (tmp_path / "copy").iterdir()) == [f"{k:05d}" for k in range(12)]
+    assert json.loads((tmp_path / "copy" / "00011" / "metadata.jsonl").read_text()) == metadata()[11]
+    again = layout.open_layout(tmp_path / "copy", suite)
+    assert [b.images.tobytes() for b in again.batches(again.indices, 1)] == [b.images.tobytes() for b in first.batches(first.indices, 1)]
+    with pytest.raises(SampleError, match="not an empty folder"):
+        layout.write(first, suite, tmp_path / "copy")
+
+
+def test_a_part_is_written_with_a_word_on_the_rest(folder: Path, suite: Tiny, tmp_path: Path) -> None:
+    part = layout.open_layout(folder, suite).first(13)
+    written = layout.write(part, suite, tmp_path / "part")
+    assert written.images == 13 and written.warnings == ("35 of 48 images are not there; the official scorer does not notice",)
+    assert [p.name for p in sorted((tmp_path / "part" / "00000" / "samples").iterdir())] == ["00000.png", "00001.png"]
+
+
+def test_layouts_are_found_by_name_and_by_look(folder: Path, suite: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "geneval" in names() and "base" not in names() and "geneval_results" not in names()
+    with pytest.raises(UnknownName, match="did you mean geneval"):
+        named_layout("genevals")
+    monkeypatch.setattr("harope_bench.suites.geneval.PLUGIN", suite)
+    found = opened(folder)
+    assert found is not None and len(found.indices) == 48
+    assert opened(folder, "another-suite") is None and opened(folder / "00000" / "samples") is None
+    assert opened(folder / "00000" / "metadata.jsonl") is None
+    with pytest.raises(SampleError):
+        open_samples(folder)  # a folder of folders is no flat image folder
+
+
+def test_convert_writes_and_reads_the_layout(folder: Path, suite: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harope_bench.suites.geneval.PLUGIN", suite)
+    flat, back = tmp_path / "flat", tmp_path / "back"
+    done = CliRunner().invoke(main, ["convert", str(folder), str(flat), "--to", "png"])
+    assert done.exit_code == 0, done.output
+    assert len(list(flat.iterdir())) == 48
+    done = CliRunner().invoke(main, ["convert", str(flat), str(back), "--to", "geneval", "--count", "47"])
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines() == [f"{back}: 47 images", "  1 of 48 images are not there; the official scorer does not notice"]
+    for copy in range(4):
+        name = f"00002/samples/{copy:05d}.png"
+        assert np.array_equal(np.asarray(Image.open(back / name)), np.asarray(Image.open(folder / name)))
+
+
+def test_a_run_of_another_suite_is_not_written_as_geneval(tiny_checkpoint: Any, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    drawn = CliRunner().invoke(main, ["generate", "tiny", "--suite", "digits", "--count", "2", "--resolution", "8", "--out", run])
+    assert drawn.exit_code == 0, drawn.output
+    done = CliRunner().invoke(main, ["convert", run, str(tmp_path / "out"), "--to", "geneval"])
+    assert done.exit_code == 1 and "was drawn for suite digits, the layout geneval is of geneval" in done.output
+
+
+# --------------------------------------------------------------------------- results of the official script
+
+
+def expected(wanted: Wanted, found: Sequence[Detection], colours: dict[int, str]) -> tuple[bool, str]:
+    """Verdict and reasons in the script's own form of words, which the reader must take apart."""
+    things, reasons, groups = kept(found, wanted.tag), [], []
+    for clause in wanted.include:
+        group = things.get(clause.name, [])[: clause.count]
+        mine = [colours.get(p, "") for p in group]
+        fault = ""
+        if len(group) < clause.count:
+            fault = f"expected {clause.name}>={clause.count}, found {len(group)}"
+        elif clause.color and mine.count(clause.color) < clause.count:
+            seen = ", ".join(f"{mine.count(c)} {c}" for c in COLOURS if c in mine)
+            fault = f"expected {clause.color} {clause.name}>={clause.count}, found {mine.count(clause.color)} {clause.color}; and {seen}"
+        elif clause.position and groups[clause.position[1]] is None:
+            fault = f"no target for {clause.name} to be {clause.position[0]}"
+        elif clause.position and not judged(wanted, found, colours).correct:
+            fault = f"expected {clause.name} {clause.position[0]} target, found  target"
+        groups.append(None if fault else group)
+        reasons += [fault] if fault else []
+    for clause in wanted.exclude:
+        if (n := len(things.get(clause.name, []))) >= clause.count:
+            reasons.append(f"expected {clause.name}<{clause.count}, found {n}")
+    return not reasons, "\n".join(reasons)
+
+
+def finished(path: Path, seed: int = 0, images: int = 4) -> list[dict[str, Any]]:
+    """A results file as pandas writes it, of random scenes, in no order."""
+    rng, rows = np.random.default_rng(seed), []
+    for prompt, facts in enumerate(metadata()):
+        wanted = Wanted.model_validate(facts)
+        for copy in range(images):
+            found = []
+            for clause in wanted.include:
+                for _ in range(int(rng.integers(clause.count - 1, clause.count + 2))):
+                    x, y = (int(v) for v in rng.integers(0, 400, 2))
+                    score = float(np.float32(rng.choice([0.31, 0.95, 0.95, 0.99])))
+                    found.append(Detection(label=clause.name, score=score, box=(x, y, x + 50, y + 40)))
+            likely = [c.color for c in wanted.include if c.color] * 3 or ["red"]
+            colours = {p: str(rng.choice([*likely, *COLOURS])) for p in coloured(wanted, found)}
+            correct, reason = expected(wanted, found, colours)
+            things = kept(found, wanted.tag)
+            details = {n: [[*found[p].box, found[p].score] for p in places] for n, places in things.items()}
+            rows.append({"filename": f"out/{prompt:05d}/samples/{copy:05d}.png", "tag": facts["tag"], "prompt": facts["prompt"],
+                         "correct": correct, "reason": reason, "metadata": json.dumps(facts), "details": json.dumps(details)})  # fmt: skip
+    order = rng.permutation(len(rows))
+    rows = [rows[k] for k in order]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """What summary_scores.py prints: shares by tag, their plain mean, images, prompts."""
+    by_tag: dict[str, list[bool]] = {}
+    by_prompt: dict[str, list[bool]] = {}
+    for row in rows:
+        by_tag.setdefault(row["tag"], []).append(row["correct"])
+        by_prompt.setdefault(row["metadata"], []).append(row["correct"])
+    means = {tag: float(np.mean(v)) for tag, v in by_tag.items()}
+    return means | {
+        "overall": float(np.mean(list(means.values()))),
+        "images_correct": float(np.mean([row["correct"] for row in rows])),
+        "prompts_correct": float(np.mean([any(v) for v in by_prompt.values()])),
+    }
+
+
+def same_digits(found: dict[str, float | None], wanted: dict[str, float]) -> bool:
+    return {k: f"{v:.5f}" for k, v in found.items() if v is not None} == {k: f"{v:.5f}" for k, v in wanted.items()}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_finished_run_has_the_summarys_digits_and_the_rule_says_the_same(tmp_path: Path, suite: Tiny, seed: int) -> None:
+    path = tmp_path / "results.jsonl"
+    rows = finished(path, seed)
+    found = reader(path)
+    assert found is not None and found.READS == "geneval" and reader(tmp_path) is None
+    score = results.imported(path, suite)
+    values = {m.metric: m.value for m in score.measurements}
+    assert same_digits(values, summary(rows)), (values, summary(rows))
+    assert 0.1 < summary(rows)["images_correct"] < 0.9 and set(TASKS) <= set(summary(rows))
+    assert any("agrees on 48 of 48" in w for w in score.warnings), score.warnings
+    assert all(m.n_asked == m.n_scored for m in score.measurements)
+
+
+def test_the_scripts_verdict_stands_where_the_rule_says_otherwise(tmp_path: Path, suite: Tiny) -> None:
+    rows = finished(tmp_path / "results.jsonl")
+    k = next(k for k, row in enumerate(rows) if row["tag"] == "counting" and not row["correct"])
+    rows[k] |= {"correct": True, "reason": ""}
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    score = results.imported(tmp_path / "results.jsonl", suite)
+    assert same_digits({m.metric: m.value for m in score.measurements}, summary(rows))
+    assert any("agrees on 47 of 48; not on " in w for w in score.warnings)
+    assert any(w.startswith("rules: counting is ") for w in score.warnings)  # the corrected rules judge by the boxes
+
+
+def test_a_run_that_is_not_whole_is_none_and_its_summary_on_demand(tmp_path: Path, suite: Tiny) -> None:
+    rows = [row for row in finished(tmp_path / "results.jsonl") if "00003/samples/00001" not in row["filename"] and row["tag"] != "colors"]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    strict = {m.metric: m for m in results.imported(tmp_path / "results.jsonl", suite).measurements}
+    assert strict["colors"].value is None and strict["overall"].value is None and strict["two_object"].n_failed == 1
+    assert strict["counting"].value is not None
+    lenient = {m.metric: m.value for m in results.imported(tmp_path / "results.jsonl", suite, lenient=True).measurements}
+    assert lenient["colors"] is None
+    assert same_digits(lenient, summary(rows))  # a task that is missing and images that are missing leave no trace, as officially
+
+
+def test_any_other_file_is_refused(tmp_path: Path, suite: Tiny) -> None:
+    path = tmp_path / "results.jsonl"
+    rows = finished(path)
+    (tmp_path / "other.jsonl").write_text('{"tag": "x"}\n')
+    assert not results.recognise(tmp_path / "other.jsonl") and not results.recognise(tmp_path)
+    for text, said in (
+        ("", "holds no results"),
+        ('{"tag": "x"}\n', "line 1 is no GenEval result"),
+        (json.dumps({**rows[0], "metadata": "no"}) + "\n", "line 1 holds no metadata"),
+        (json.dumps({**rows[0], "details": '{"owl": [1]}'}) + "\n", "line 1 is no GenEval result"),
+        (json.dumps({**rows[0], "details": '{"owl": [[1, 2]]}'}) + "\n", "line 1 is no GenEval result"),
+        (json.dumps({**rows[0], "metadata": json.dumps({**metadata()[0], "prompt": "p"})}) + "\n", "no prompt of GenEval's"),
+        ((json.dumps(rows[0]) + "\n") * 2, "has 2 images"),
+    ):
+        path.write_text(text)
+        with pytest.raises(StorageError, match=said):
+            results.imported(path, suite)
+
+
+def test_copies_are_told_by_file_name_whatever_the_order(tmp_path: Path, suite: Tiny) -> None:
+    rows = finished(tmp_path / "results.jsonl")
+    score = results.imported(tmp_path / "results.jsonl", suite)
+    by_name = {row["filename"]: row["correct"] for row in rows}
+    for row in score.rows:
+        name = f"out/{row['prompt']:05d}/samples/{row['copy']:05d}.png"
+        assert row["scores"]["images_correct"] == float(by_name[name])
+
+
+def test_colours_are_read_from_the_reasons(tmp_path: Path, suite: Tiny) -> None:
+    facts = metadata()[10]
+    reason = "expected red owl>=1, found 0 red; and 1 green\nexpected blue urn>=1, found 0 blue; and 1 white"
+    details = {"urn": [[0, 0, 9, 9, 0.9]], "owl": [[0, 0, 9, 9, 0.5], [1, 1, 2, 2, 0.5]]}
+    row = {"filename": "a/0/samples/0.png", "tag": "color_attr", "prompt": facts["prompt"], "correct": False, "reason": reason,
+           "metadata": json.dumps(facts), "details": json.dumps(details)}  # fmt: skip
+    (tmp_path / "r.jsonl").write_text(json.dumps(row) + "\n")
+    (found,) = results.rows(tmp_path / "r.jsonl")
+    seen = results._seen(found)
+    assert isinstance(seen["colours"], Colours) and isinstance(seen["detector"], Sighting)
+    assert [COLOURS[int(np.argmax(s))] for s in seen["colours"].shares] == ["green", "white"]
+    owls = [d for d in seen["detector"].found if d.label == "owl"]
+    assert owls[0].box == (0, 0, 9, 9) and owls[0].score == 0.5 > owls[1].score  # of equals, the script's first stays first

@@ -1,0 +1,156 @@
+"""Moments kept beside their rows: the bits of a straight sum, whatever was killed, grew, was altered or was damaged on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harope_bench import kept_moments, rows
+from harope_bench.kept_moments import EVERY, Shards
+from harope_bench.metrics import moments as summing
+from harope_bench.metrics.moments import BLOCK, Moments
+from harope_bench.observe import SHARD
+from harope_bench.store import load_arrays, write_arrays
+
+WIDTH, COUNT = 5, 5 * BLOCK + 1234  # 6 shards of sums, the last not whole
+
+
+@pytest.fixture(scope="module")
+def cloud() -> np.ndarray:
+    mix = np.random.default_rng(0).normal(size=(WIDTH, WIDTH))
+    return (np.random.default_rng(1).normal(size=(COUNT, WIDTH)) @ mix + 300.0).astype(np.float32)
+
+
+@pytest.fixture
+def file(cloud: np.ndarray, tmp_path: Path) -> Path:
+    return write(tmp_path / "features.npy", cloud)
+
+
+def write(path: Path, found: np.ndarray) -> Path:
+    rows.reserve(path, len(found), found[0])
+    rows.put(path, 0, found)
+    return path
+
+
+def shards(file: Path, count: int) -> Shards:
+    digests = [rows.digest(file, start, min(start + SHARD, count)) for start in range(0, count, SHARD)]
+    return Shards([str(one) for one in digests], SHARD)
+
+
+def gathered(file: Path, count: int = COUNT) -> Moments:
+    return kept_moments.moments(file.with_name("features.moments.npz"), rows.view(file, count), shards(file, count))
+
+
+def same(a: Moments, b: Moments) -> bool:
+    return a.count == b.count and all(x.tobytes() == y.tobytes() for x, y in ((a.mean, b.mean), (a.scatter, b.scatter)))
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Sizes of the blocks that are summed anew."""
+    found, honest = [], Moments._of_block.__func__  # type: ignore[attr-defined]
+
+    def of_block(cls: type[Moments], block: np.ndarray) -> Moments:
+        found.append(len(block))
+        return honest(cls, block)  # type: ignore[no-any-return]
+
+    with monkeypatch.context() as watched:
+        watched.setattr(summing.Moments, "_of_block", classmethod(of_block))
+        yield found
+
+
+def test_a_block_is_made_of_whole_shards() -> None:
+    assert BLOCK % SHARD == 0
+
+
+def test_kept_moments_have_the_bits_of_a_straight_sum_and_the_digits_of_two_passes(file: Path, cloud: np.ndarray) -> None:
+    for _ in range(2):  # summed, then read
+        found = gathered(file)
+        assert same(found, Moments.of(cloud))
+    exact = cloud.astype(np.float64)
+    centred = exact - exact.mean(axis=0)
+    covariance = centred.T @ centred / (COUNT - 1)
+    deviations = np.sqrt(np.diag(covariance))
+    assert np.abs(found.mean / exact.mean(axis=0) - 1).max() < 1e-12
+    assert np.abs((found.gaussian().covariance - covariance) / np.outer(deviations, deviations)).max() < 1e-12
+    single = cloud.T @ cloud / COUNT - np.outer(cloud.mean(axis=0), cloud.mean(axis=0))  # the sums of float32 that this would not survive
+    assert np.abs((single - covariance) / np.outer(deviations, deviations)).max() > 1e-4
+
+
+@pytest.mark.parametrize("before", [0, 999, BLOCK, 3 * BLOCK + 500, COUNT - 1])
+def test_more_images_add_only_what_is_missing(before: int, file: Path, cloud: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    if before:
+        gathered(file, before)
+    with counted(monkeypatch) as summed:
+        found = gathered(file)
+    assert summed == [BLOCK] * (5 - before // BLOCK) + [COUNT - 5 * BLOCK]
+    assert same(found, Moments.of(cloud))
+
+
+def test_fewer_images_are_summed_on_their_own(file: Path, cloud: np.ndarray) -> None:
+    gathered(file)
+    assert same(gathered(file, 2 * BLOCK + 7), Moments.of(cloud[: 2 * BLOCK + 7]))
+    assert same(gathered(file, 100), Moments.of(cloud[:100]))
+    assert same(gathered(file), Moments.of(cloud))
+
+
+@pytest.mark.parametrize("row", [0, 2 * BLOCK, 5 * BLOCK + 3])
+def test_one_altered_row_is_noticed(row: int, file: Path, cloud: np.ndarray) -> None:
+    gathered(file)
+    other = cloud.copy()
+    other[row, 2] += 1.0
+    found = gathered(write(file, other))
+    assert same(found, Moments.of(other)) and not same(found, Moments.of(cloud))
+
+
+def test_a_damaged_file_is_made_again(file: Path, cloud: np.ndarray) -> None:
+    gathered(file)
+    path = file.with_name("features.moments.npz")
+    whole = path.read_bytes()
+    arrays = load_arrays(path)
+    for damage in ("cut", "bit", "pickle", "lacks", "shape", "width"):
+        if damage == "cut":
+            path.write_bytes(whole[: len(whole) // 2])
+        elif damage == "bit":
+            place = whole.index(arrays["scatter"].tobytes()) + 11
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        elif damage == "pickle":
+            np.savez(path, **{**arrays, "mean": np.array([{}], dtype=object)})
+        else:
+            changed = {"lacks": {}, "shape": {"scatter": np.zeros((WIDTH, 3))}, "width": {"mean": np.zeros(2), "scatter": np.zeros((2, 2))}}
+            write_arrays(path, {k: v for k, v in {**arrays, **changed[damage]}.items() if damage != "lacks" or k != "rows_sha256"})
+        assert same(gathered(file), Moments.of(cloud)), damage
+        assert path.read_bytes() == whole, damage
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from harope_bench import kept_moments
+sys.path.insert(0, sys.argv[2])
+import test_kept_moments as here
+honest = kept_moments.write_arrays
+def write_arrays(path, arrays):
+    honest(path, arrays)
+    os.kill(os.getpid(), signal.SIGKILL)
+kept_moments.write_arrays = write_arrays
+here.gathered(Path(sys.argv[1]))
+"""
+
+
+def test_a_killed_process_loses_no_block_that_was_kept(file: Path, cloud: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = str(Path(__file__).parent)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(file), here], env={**os.environ}, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    with counted(monkeypatch) as summed:
+        found = gathered(file)
+    assert summed == [BLOCK] * (5 - EVERY) + [COUNT - 5 * BLOCK]
+    assert same(found, Moments.of(cloud))

@@ -1,0 +1,304 @@
+"""LoRA as other tools save it, registered without our manifest; against diffusers' own load_lora_weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_pipelines as tiny
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+
+from harope_bench import adapters, registry
+from harope_bench.errors import BenchError, NameClash, OptionError, WeightsError
+from harope_bench.records import Request
+from harope_bench.store import home, sha256_file, weights_bytes
+
+tiny.needs_t2i()
+
+from harope_bench.backbones import lora_files  # noqa: E402
+from harope_bench.catalogue import checkpoint, open_drawer  # noqa: E402
+from harope_bench.cli import main  # noqa: E402
+from harope_bench.registering import register  # noqa: E402
+
+KINDS = ("flux", "sd3")
+RED = Request(index=0, prompt="a photo of a red cat")
+FILE = adapters.LIBRARY_LORA
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of a tiny pipeline a kind."""
+    return {kind: tiny.saved(tmp_path_factory.mktemp(kind) / "base", kind) for kind in KINDS}
+
+
+def backbone(kind: str) -> Any:
+    return registry.load("backbones", kind)
+
+
+def opened(kind: str, bases: dict[str, Path]) -> Any:
+    """The library's pipeline, ours nowhere in it."""
+    return backbone(kind).assembled(bases[kind], tiny.settings())
+
+
+def saved(kind: str, bases: dict[str, Path], folder: Path, note: bool = True, **config: Any) -> Path:
+    """A folder with the LoRA file that diffusers writes for random low-rank weights of that peft configuration."""
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    pipe = opened(kind, bases)
+    made = LoraConfig(**{"r": 4, "lora_alpha": 4, "target_modules": ["attn.to_q", "attn.to_k", "attn.to_v"], **config})
+    pipe.transformer.add_adapter(made)
+    rng = torch.Generator().manual_seed(3)
+    for name, parameter in pipe.transformer.named_parameters():
+        if "lora_" in name:
+            parameter.data.copy_(0.3 * torch.randn(parameter.shape, generator=rng))
+    layers = get_peft_model_state_dict(pipe.transformer)
+    metadata = {"transformer_lora_adapter_metadata": made.to_dict()} if note else {}
+    pipe.save_lora_weights(folder, transformer_lora_layers=layers, **metadata)
+    return folder
+
+
+def library_image(kind: str, bases: dict[str, Path], folder: Path | None) -> np.ndarray:
+    """What diffusers itself draws, with that folder's LoRA or without."""
+    pipe, ours = opened(kind, bases), backbone(kind)
+    if folder is not None:
+        pipe.load_lora_weights(folder, weight_name=FILE, local_files_only=True)
+    latents = ours.drawer(pipe, None, ours.configure({"base": "x"})).noise(RED.index, tiny.settings())
+    length = ours.configure({"base": "x"}).text_tokens
+    drawn = pipe(
+        RED.prompt, height=64, width=64, num_inference_steps=2, guidance_scale=3.5, latents=latents, max_sequence_length=length,
+        output_type="np",
+    )  # fmt: skip
+    return (255 * drawn.images[0]).round().astype(int)
+
+
+def our_image(name: str, **settings: Any) -> np.ndarray:
+    used = tiny.settings(**settings)
+    return open_drawer(checkpoint(name), used).draw([RED], used).images[0].astype(int)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("note", "config"),
+    [
+        (False, {}),
+        (True, {"lora_alpha": 16}),
+        (True, {"rank_pattern": {"to_q": 2}, "alpha_pattern": {"to_v": 12}}),
+        (False, {"rank_pattern": {"to_q": 2}}),
+    ],
+)
+def test_a_bare_lora_draws_what_the_library_draws(
+    bases: dict[str, Path], tmp_path: Path, kind: str, note: bool, config: dict[str, Any]
+) -> None:
+    folder = saved(kind, bases, tmp_path / "lora", note, **config)
+    register("mine", folder, {"config": {"base": str(bases[kind])}})
+    wanted = library_image(kind, bases, folder)
+    assert np.abs(our_image("mine") - wanted).max() <= 1  # a rounding of pixels
+    assert np.abs(library_image(kind, bases, None) - wanted).max() > 8  # and it does something
+    found, manifest = checkpoint("mine"), adapters.read(home() / "checkpoints/mine/manifest.json")
+    assert (found.backbone, found.encoding, found.options) == (kind, *backbone(kind).plain)
+    assert manifest.files == {"lora.safetensors": sha256_file(folder / FILE)}  # the user's file, byte by byte
+    assert sha256_file(home() / "checkpoints/mine/lora.safetensors") == sha256_file(folder / FILE)
+
+
+def test_merged_it_draws_the_same(bases: dict[str, Path], tmp_path: Path) -> None:
+    folder = saved("flux", bases, tmp_path / "lora", lora_alpha=16)
+    register("merged", folder, {"config": {"base": str(bases["flux"]), "merge": True}})
+    assert np.abs(our_image("merged") - library_image("flux", bases, folder)).max() <= 1
+
+
+def kohya(folder: Path, target: Path) -> Path:
+    """FLUX weights of the double blocks' image projections by the names and with the alphas that kohya's scripts write."""
+    rng, state = torch.Generator().manual_seed(4), {}
+    for part, (wide, narrow) in {"img_attn_proj": (32, 32), "txt_attn_proj": (32, 32), "img_mlp_0": (128, 32)}.items():
+        name = f"lora_unet_double_blocks_0_{part}"
+        state[f"{name}.lora_down.weight"] = 0.3 * torch.randn(4, narrow, generator=rng)
+        state[f"{name}.lora_up.weight"] = 0.3 * torch.randn(wide, 4, generator=rng)
+        state[f"{name}.alpha"] = torch.tensor(8.0)
+    target.mkdir()
+    save_file(state, target / FILE)
+    return target
+
+
+def test_another_tools_names_are_translated_by_the_library(bases: dict[str, Path], tmp_path: Path) -> None:
+    folder = kohya(bases["flux"], tmp_path / "kohya")
+    register("kohya", folder / FILE, {"config": {"base": str(bases["flux"])}})
+    wanted = library_image("flux", bases, folder)
+    assert np.abs(our_image("kohya") - wanted).max() <= 1
+    assert np.abs(library_image("flux", bases, None) - wanted).max() > 8
+    manifest = adapters.read(home() / "checkpoints/kohya/manifest.json")
+    assert manifest.training == {"lora_converted_from_sha256": sha256_file(folder / FILE)}
+
+
+def test_alphas_in_the_file_are_kept(bases: dict[str, Path], tmp_path: Path) -> None:
+    folder = saved("flux", bases, tmp_path / "lora", note=False)
+    state = load_file(folder / FILE)
+    for number, layer in enumerate(sorted({key.rsplit(".lora_", 1)[0] for key in state})):
+        state[f"{layer}.alpha"] = torch.tensor(2.0 if number else 12.0)
+    save_file(state, folder / FILE)
+    register("alphas", folder, {"config": {"base": str(bases["flux"])}})
+    assert np.abs(our_image("alphas") - library_image("flux", bases, folder)).max() <= 1
+
+
+# ------------------------------------------------------------------------------------- with an encoding
+
+
+def encoding_file(kind: str, bases: dict[str, Path], path: Path, encoding: str = "harope", note: bool = False, **options: Any) -> Any:
+    """Writes the weights of an encoding that is no longer the identity, and returns the network that has them."""
+    network = tiny.trained(backbone(kind).place(opened(kind, bases).transformer, encoding, options))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(weights_bytes(network.encoding.state_dict(), {"encoding": encoding} if note else {}))
+    return network
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("beside", [True, False])
+def test_the_encodings_weights_travel_with_it(bases: dict[str, Path], tmp_path: Path, kind: str, beside: bool) -> None:
+    folder = saved(kind, bases, tmp_path / "lora")
+    path = folder / "encoding.safetensors" if beside else tmp_path / "mine.safetensors"
+    network = encoding_file(kind, bases, path, qk_mode="same")
+    said = {"config": {"base": str(bases[kind])}, "options": {"qk_mode": "same"}, "encoding": None if beside else "harope"}
+    register("both", folder, said, None if beside else path)
+    found = checkpoint("both")
+    assert (found.encoding, found.options) == ("harope", {"qk_mode": "same"})
+    network.transformer.load_lora_adapter(load_file(folder / FILE))
+    inputs = backbone(kind).trial(network)
+    used = open_drawer(found, tiny.settings(fold=False)).network
+    assert tiny.apart(tiny.outputs(used, inputs), tiny.outputs(network, inputs)) <= 2e-6  # other kernels run on mapped files
+
+
+def test_the_note_of_an_encodings_file_names_it(bases: dict[str, Path], tmp_path: Path) -> None:
+    folder = saved("flux", bases, tmp_path / "lora")
+    encoding_file("flux", bases, folder / "encoding.safetensors", "string", note=True)
+    register("noted", folder, {"config": {"base": str(bases["flux"])}})
+    assert checkpoint("noted").encoding == "string"
+
+
+# ------------------------------------------------------------------------------------- refusals
+
+
+def wrong(name: str, weights: Path, said: dict[str, Any], kind: type[BenchError], words: str, encoding: Path | None = None) -> None:
+    """Holds that registering fails with one line of these words and leaves nothing at home."""
+    with pytest.raises(kind, match=words) as caught:
+        register(name, weights, said, encoding)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (home() / "checkpoints" / name).exists()
+    assert name not in registry.entries("checkpoints")
+
+
+def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) -> None:
+    folder, said = saved("flux", bases, tmp_path / "lora"), {"config": {"base": str(bases["flux"])}}
+    wrong("a", folder, {}, OptionError, "does not say of what; add --config base=FOLDER")
+    wrong("a", folder, {"config": {"base": "/no/such/base"}}, WeightsError, "is no folder")
+    wrong("a", folder, {**said, "backbone": "sd3"}, OptionError, "is a pipeline of flux, not sd3")
+    wrong("a", folder, {**said, "encoding": "harope"}, OptionError, "has weights of its own, .* add --encoding-weights FILE")
+    odd = tmp_path / "odd.safetensors"
+    save_file({"surprise": torch.zeros(2)}, odd)
+    wrong("a", folder, said, OptionError, "do not tell the encoding; add --encoding", odd)
+    wrong("a", folder, {**said, "encoding": "harope"}, WeightsError, "missing A_u", odd)
+    wrong("a", bases["flux"], said, OptionError, "only such a one takes --encoding-weights", odd)
+    encoding_file("flux", bases, tmp_path / "e.safetensors", note=True)
+    wrong("a", folder, {**said, "encoding": "string"}, WeightsError, "unexpected A_u", tmp_path / "e.safetensors")
+    (tmp_path / "empty").mkdir()
+    wrong("a", tmp_path / "empty", said, WeightsError, "holds no manifest.json, .* but no LoRA")
+    for name in ("one", "two"):
+        shutil.copy(folder / FILE, tmp_path / "empty" / f"{name}.safetensors")
+    wrong("a", tmp_path / "empty", said, WeightsError, "one.safetensors, two.safetensors; give one file")
+
+
+def without_a_layer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in state.items() if not key.endswith("transformer_blocks.0.attn.to_q.lora_A.weight")}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: {k: v[:, :3] if k.endswith("A.weight") else v for k, v in s.items()}, "mis-shaped transformer."),
+        (lambda s: {k: v[:2] if k.endswith("B.weight") else v for k, v in s.items()}, "mis-shaped transformer."),
+        (without_a_layer, "does not fit"),
+        (lambda s: {k.replace("to_q", "to_x"): v for k, v in s.items()}, "unexpected transformer"),
+        (lambda s: {k.replace("attn", "nowhere"): v for k, v in s.items()}, "none is a layer here"),
+        (lambda s: {**s, "text_encoder.x.lora_A.weight": torch.zeros(1, 1)}, "only low-rank weights of the transformer"),
+        (lambda s: {**s, "transformer.norm_out.linear.weight": torch.zeros(1)}, "only low-rank weights of the transformer"),
+        (lambda s: {**s, "transformer.x.lora_magnitude_vector": torch.zeros(1)}, "DoRA is not attached"),
+        (lambda s: {k.removeprefix("transformer."): v for k, v in s.items()}, "only low-rank weights of the transformer"),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lora_that_does_not_fit_is_refused(bases: dict[str, Path], tmp_path: Path, kind: str, change: Any, said: str) -> None:
+    folder = saved(kind, bases, tmp_path / "lora", note=False)
+    save_file({key: value.contiguous() for key, value in change(load_file(folder / FILE)).items()}, folder / FILE)
+    wrong("odd", folder, {"config": {"base": str(bases[kind])}}, BenchError, said)
+
+
+@pytest.mark.parametrize("field", [{"use_dora": True}, {"use_rslora": True}])
+def test_what_a_note_says_and_nothing_here_does_is_refused(bases: dict[str, Path], tmp_path: Path, field: dict[str, Any]) -> None:
+    folder = saved("flux", bases, tmp_path / "lora", note=False)
+    note = json.dumps({f"transformer.{key}": value for key, value in field.items()})
+    save_file(load_file(folder / FILE), folder / FILE, metadata={lora_files.NOTE: note, "format": "pt"})
+    wrong("odd", folder, {"config": {"base": str(bases["flux"])}}, WeightsError, f"made with {next(iter(field))} = True")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_that_was_altered_or_a_base_of_other_sizes_is_refused_when_opened(bases: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    folder = saved(kind, bases, tmp_path / "lora")
+    base = Path(shutil.copytree(bases[kind], tmp_path / "base"))
+    register("kept", folder, {"config": {"base": str(base)}})
+    shutil.rmtree(folder)  # the copy at home is enough
+    our_image("kept")
+    shutil.rmtree(base)
+    tiny.saved(base, kind, num_layers=3)
+    with pytest.raises(WeightsError, match="num_layers"):
+        our_image("kept")
+    copy = home() / "checkpoints/kept/lora.safetensors"
+    shutil.rmtree(base)
+    shutil.copytree(bases[kind], base)
+    copy.write_bytes(copy.read_bytes()[:-1] + b"x")
+    with pytest.raises(WeightsError, match="has sha256"):
+        our_image("kept")
+
+
+def test_a_folder_of_something_else_at_home_is_left_alone(bases: dict[str, Path], tmp_path: Path) -> None:
+    folder = saved("flux", bases, tmp_path / "lora")
+    (home() / "checkpoints/taken").mkdir(parents=True)
+    (home() / "checkpoints/taken/mine.txt").write_text("mine")
+    with pytest.raises(NameClash, match="holds files of something else"):
+        register("taken", folder, {"config": {"base": str(bases["flux"])}})
+    assert (home() / "checkpoints/taken/mine.txt").read_text() == "mine"
+
+
+# ------------------------------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_register_and_generate(bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    tiny.register_prompts(monkeypatch)
+    folder = saved(kind, bases, tmp_path / "lora")
+    encoding_file(kind, bases, tmp_path / "e.safetensors")
+    monkeypatch.chdir(bases[kind].parent)  # a base beside the user is kept in full
+    words = ("register", "my-lora", "--weights", folder, "--backbone", kind, "--config", "base=base")
+    for more in (("--encoding-weights", tmp_path / "e.safetensors"), ("--drawing", "vae_tiling=false")):
+        words = (*words, *more)
+    done = CliRunner().invoke(main, list(map(str, words)))
+    assert done.exit_code == 0, done.output
+    found = checkpoint("my-lora")
+    assert found.config["base"] == str(bases[kind])
+    assert found.drawing == {**backbone(kind).defaults["drawing"], "vae_tiling": False}
+    monkeypatch.chdir(tmp_path)
+    drawn = ("generate", "my-lora", "--suite", "four-prompts", "--count", "1", "--steps", "1", "--out", str(tmp_path / "run"))
+    assert CliRunner().invoke(main, drawn).exit_code == 0
+    assert json.loads((tmp_path / "run/plan.json").read_text())["settings"]["fold"] is True
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_a_whole_network_keep_the_backbones_drawing(bases: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    network = backbone(kind).place(opened(kind, bases).transformer, "harope", {})
+    (tmp_path / "w.safetensors").write_bytes(weights_bytes(network.state_dict(), {}))
+    register("whole", tmp_path / "w.safetensors", {"config": {"base": str(bases[kind])}, "drawing": {"dtype": "bfloat16"}})
+    assert checkpoint("whole").drawing == {**backbone(kind).defaults["drawing"], "dtype": "bfloat16"}

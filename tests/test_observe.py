@@ -1,0 +1,159 @@
+"""What a judge saw is kept once, with who looked; what cannot be scored is not kept, and scoring again needs no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import inception
+import numpy as np
+import pytest
+import tiny
+
+from harope_bench import observe
+from harope_bench.errors import SampleError, WeightsError
+from harope_bench.evaluate import Asked, Scored, evaluate, evaluate_each
+from harope_bench.generate import generate, make_plan
+from harope_bench.judges._inception import OWN
+from harope_bench.judges.digits_net import DigitsNetJudge, OpenedDigitsNet
+from harope_bench.observe import JUDGE, shard_name
+from harope_bench.pixels import encode
+from harope_bench.references import build
+from harope_bench.samples import open_samples
+from harope_bench.verify import verify
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    plan = make_plan(tiny.registered(tmp_path / "weights"), None, {})
+    generate(plan, range(50), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def score(run: Path, **asked: Any) -> Scored:
+    (scored,) = evaluate(run, run, Asked("digits", **asked))
+    return scored
+
+
+def bytes_of(out: Path) -> dict[str, bytes]:
+    """Results without who made them and when, and their arrays."""
+    found = {path.name: path.read_bytes() for path in sorted((out / "results").iterdir())}
+    for name in [n for n in found if n.endswith(".json")]:
+        facts = json.loads(found[name])
+        del facts["provenance"]
+        found[name] = json.dumps(facts).encode()
+    return found
+
+
+def spoiled(at: dict[str, list[int]], value: float) -> Callable[[OpenedDigitsNet, np.ndarray], dict[str, np.ndarray]]:
+    """The judge with one value of these arrays and images altered."""
+    honest = OpenedDigitsNet.observe
+
+    def observe(self: OpenedDigitsNet, images: np.ndarray) -> dict[str, np.ndarray]:
+        seen = {name: array.copy() for name, array in honest(self, images).items()}
+        for name, indices in at.items():
+            seen[name][indices, 3] = value
+        return seen
+
+    return observe
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_not_kept(run: Path, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(OpenedDigitsNet, "observe", spoiled({"features": [7, 9], "logits": [9, 11, 12, 13, 14]}, value))
+        with pytest.raises(SampleError) as error:
+            score(run)
+    assert str(error.value) == (
+        "judge digits-net gave features, logits that are not finite for images 7, 9, 11, 12, 13 and 1 more, which were not kept; "
+        "look at these images, bring the judge's weights again or choose another --device, and run eval again"
+    )
+    assert sorted(p.name for p in (run / "observations/digits-net").iterdir()) == [JUDGE]
+    assert score(run).result.measurements[0].value is not None  # with a sound judge nothing need be deleted
+
+
+# ---------------------------------------------------------------------------- who looked
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = inception.write_weights(tmp_path / "random.pth")
+    monkeypatch.setenv(OWN, str(path))
+    return path
+
+
+def pictures(folder: Path, seed: int) -> Path:
+    folder.mkdir()
+    for i, image in enumerate(np.random.default_rng(seed).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)):
+        (folder / f"{i}.png").write_bytes(encode(image))
+    return folder
+
+
+def test_scored_again_without_weights_the_bytes_are_equal(weights: Path, tmp_path: Path) -> None:
+    """Samples and the reference's own images were both looked at; neither needs the network again."""
+    reference = build(open_samples(pictures(tmp_path / "real", 0)), tmp_path / "real.npz", "inception-2015")
+    drawn, out = pictures(tmp_path / "drawn", 1), tmp_path / "out"
+    wanted = [Asked("imagenet-128", reference, profile=profile) for profile in ("adm", "torch-fidelity")]
+    evaluate_each(drawn, out, wanted)
+    before = bytes_of(out)
+    assert len(before) == 4
+    weights.unlink()
+    with pytest.raises(WeightsError, match="not there"):
+        evaluate_each(drawn, tmp_path / "other", wanted)  # to look, they are needed
+    again = evaluate_each(drawn, out, [Asked("imagenet-128", reference, profile=one.profile, rescore=True) for one in wanted])
+    assert all(one.fresh for one in again) and bytes_of(out) == before
+    assert "judge: other weights than Inception of 2015's, numbers compare with nothing published" in again[0].result.warnings
+    (out / "observations/inception-2015" / JUDGE).unlink()
+    with pytest.raises(SampleError, match="does not tell which weights inception-2015 looked with, and they are not here; run eval"):
+        evaluate_each(drawn, out, [Asked("imagenet-128", reference, rescore=True)])
+
+
+def test_a_judge_that_changed_since_is_told_and_the_old_one_stands(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = score(run).result
+    monkeypatch.setattr(DigitsNetJudge, "weights_sha256", lambda self: "ab" * 32)
+    after = score(run, rescore=True).result
+    assert after.judge == before.judge and after.measurements == before.measurements
+    assert [line for line in after.warnings if line not in before.warnings] == [
+        "judge: digits-net here is another one (weights_sha256); scored is what the recorded one saw"
+    ]
+
+
+def test_observations_without_a_record_of_the_judge_are_scored_with_the_one_here(run: Path) -> None:
+    score(run)
+    before, told = bytes_of(run), run / "observations/digits-net" / JUDGE
+    for damage in (None, b"{", b'{"judge": {"name": "digits-net"}}'):
+        told.unlink() if damage is None else told.write_bytes(damage)
+        score(run, rescore=True)
+        assert bytes_of(run) == before
+    score(run)  # an ordinary call mends it
+    assert json.loads(told.read_text())["judge"]["name"] == "digits-net"
+
+
+# ---------------------------------------------------------------------------- how they looked
+
+
+def test_shards_that_were_looked_at_in_different_ways_are_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observe, "SHARD", 20)
+    monkeypatch.setattr(OpenedDigitsNet, "way", {"path": "folded", "tf32": False}, raising=False)
+    first = score(run).result
+    assert not any("different ways" in line for line in first.warnings)
+    assert {k: v for k, v in first.provenance.flags.items() if k.startswith("judge_")} == {
+        "judge_device": "cpu",
+        "judge_path": "folded",
+        "judge_tf32": False,
+    }
+    path = run / "observations/digits-net" / shard_name(1)
+    for way, told in (
+        ({"device": "cuda", "path": "compiled", "tf32": False}, "(1 compiled on cuda, 2 folded on cpu)"),
+        ({"device": "cuda"}, "(2 folded on cpu, 1 plain on cuda)"),
+    ):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "way": way}))
+        again = score(run, rescore=True).result
+        assert again.measurements == first.measurements
+        assert f"judge: shards were looked at in different ways {told}, so their last bits may differ" in again.warnings
+        assert again.provenance.flags["judge_device"] == "cpu, cuda"
+    assert verify(run, 0).wrong == []  # the numbers stand; how they were come by is no fault
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "way"}))  # of an older version
+    assert not any("different ways" in line for line in score(run, rescore=True).result.warnings)
