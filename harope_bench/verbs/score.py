@@ -163,6 +163,7 @@ def prompts_of(target: str, suite: str | None) -> str | None:
 def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
     """Images of prompts asked about and marked, a finished official run read, and what else the suite measures of the same images."""
     from harope_bench import registry
+    from harope_bench.generate import generate
     from harope_bench.marking import Marking, brought, mark, rules_of
     from harope_bench.perceive import Terms
 
@@ -174,7 +175,9 @@ def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, d
         return [found]
     rules = [rule.name for rule in rules_of(suite, asked, names)]  # what can fail cheaply comes before the first image is drawn
     others = [name for name in names or suite.evaluators if name not in rules]
-    place, folder, _ = resolve(target, wish, out, drawing)
+    place, folder, known, plan = resolve(target, wish, out, drawing)
+    if plan is not None:
+        generate(plan, wanted_indices(known, wish.count, None), folder, wish.batch)
     scored = list(mark(place, folder, asked, rules, wish.count)) if rules else []
     return scored + (seen(str(place), replace(wish, judge=None), others, folder, {"device": drawing["device"]}) if others else [])
 
