@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from harope_bench.perceptions import Box, Depth, Depths
+from harope_bench.judges.base import Trial
+from harope_bench.perceptions import Answer, Box, Boxes, Depth, Depths
 
 FRAME, LONGEST = 479, 480  # shorter and longer side of the detector's picture
 SLACK = 1e-4  # of a pixel: a corner that went to image pixels and back must not fall below the whole number it was
@@ -58,3 +59,23 @@ def _depth(frame: np.ndarray, box: Box, scale: tuple[float, float]) -> Depth:
 
 def _mean(patch: np.ndarray) -> float | None:
     return float(patch.mean(dtype=np.float64)) if patch.size else None
+
+
+def trial() -> Trial:
+    """The front of a tiled floor is nearer than its back."""
+
+    def right(answer: Answer) -> bool:
+        means = [d.mean or 0.0 for d in answer.depths] if isinstance(answer, Depths) else [0.0, 0.0]
+        return means[0] > means[1]
+
+    ask = Boxes(boxes=((96, 330, 288, 384), (96, 150, 288, 200)))
+    return Trial("the front of a floor is nearer than its back", "depth", floor(384), ask, right)
+
+
+def floor(side: int) -> np.ndarray:
+    """A picture (side, side, 3) uint8 of a tiled floor that runs to a horizon at a third of its height, under a pale sky."""
+    y, x = np.mgrid[:side, :side].astype(float)
+    far = 1 / np.maximum(y - side / 3, 1e-3)  # distance along the floor
+    tiles = (np.floor(320 * side / 384 * far) + np.floor((x - side / 2) * far * 4)) % 2
+    grey = np.where(y > side / 3, 90 + 110 * tiles, 225)
+    return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
