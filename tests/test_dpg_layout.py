@@ -21,6 +21,7 @@ from harope_bench.layouts.base import names, opened, reader
 from harope_bench.pixels import encode
 from harope_bench.rules.dpg import Item, scored
 from harope_bench.samples import to_png
+from harope_bench.store import sha256_file
 from harope_bench.suites.dpg_bench import DpgBench
 
 ITEMS = ["partiprompts97", "7", "whoops3"]
@@ -36,11 +37,11 @@ class Tiny(DpgBench):
 def suite(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     path = bench_home / "assets" / "dpg-bench" / "dpg_bench.csv"
     path.parent.mkdir(parents=True)
-    (path.parent / "receipt.json").write_text(json.dumps({path.name: "cd" * 32}))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(table_rows()[0]))
         writer.writeheader()
         writer.writerows(table_rows())
+    (path.parent / "receipt.json").write_text(json.dumps({path.name: sha256_file(path)}))
     monkeypatch.setattr("harope_bench.suites.dpg_bench.PLUGIN", found := Tiny())
     return found
 
