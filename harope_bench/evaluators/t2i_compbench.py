@@ -218,11 +218,9 @@ class T2ICompBench(Prompts):
 
     def notes(self, sights: Sequence[Sight], marks: Sequence[Mark | None], rules: Rules) -> tuple[str, ...]:
         """The rules' quirks by id, and ceilings and floors of this run's own prompts."""
-        kept = [name for name, quirk in QUIRKS.items() if quirk.where == "rule" and (rules == "official" or name not in CORRECTIONS)]
-        told = [
-            f"{rules} rules: kept quirks are {', '.join(kept)}" + (f"; corrected: {', '.join(CORRECTIONS)}" if rules != "official" else "")
-        ]
-        return (*told, *_ceiling(sights, rules), *_presence(marks), *_complex_floor(marks))
+        if self.verdicts is not None:
+            return self.told
+        return (_told(rules), *_ceiling(sights, rules), *_presence(marks), *_complex_floor(marks))
 
 
 def _told(rules: Rules) -> str:
