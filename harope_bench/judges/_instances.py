@@ -56,11 +56,11 @@ def prepared(image: np.ndarray, scale: tuple[int, int] = SCALE) -> Prepared:
     Resized on uint8 with OpenCV's bilinear, no antialias; grey at the right and bottom up to a multiple of 32, before normalising. The
     original reads BGR and turns it to RGB while normalising; no step before mixes channels, so RGB throughout gives the same.
     """
-    height, width = fitted(*image.shape[:2], scale)
+    height, width = fitted(image.shape[0], image.shape[1], scale)
     small = _cv2().resize(np.ascontiguousarray(image), (width, height), interpolation=_cv2().INTER_LINEAR)
     padded = np.full((-(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE, 3), GREY, dtype=np.float32)
     padded[:height, :width] = small
-    planes = (padded - np.float32(MEAN)) / np.float32(STD)
+    planes = (padded - np.array(MEAN, dtype=np.float32)) / np.array(STD, dtype=np.float32)
     tensor = torch.from_numpy(np.ascontiguousarray(planes.transpose(2, 0, 1)))[None]  # (1, 3, H', W')
     return Prepared(tensor, (height, width), (image.shape[0], image.shape[1]))
 

@@ -53,7 +53,8 @@ def mmdet() -> Any:
     except (ImportError, AssertionError) as error:  # mmdet asserts which mmcv it takes
         raise MissingExtra(f"judge mask2former-mmdet needs mmdet 3.3 ({error}); {INSTALL}") from error
     if isinstance(sys.modules.get(EXTENSION), StandIn):
-        import_module("mmcv.ops.multi_scale_deform_attn").IS_CUDA_AVAILABLE = False
+        attention: Any = import_module("mmcv.ops.multi_scale_deform_attn")
+        attention.IS_CUDA_AVAILABLE = False
     return found
 
 

@@ -10,7 +10,7 @@ Source: open-mmlab/mmdetection v2.28.2 and v3.3.0, mmdet/models; huggingface/tra
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ OLD = [  # mmdet 2.x to 3.x: attention layers by number, in the order in which a
 _LAYER, _BLOCK, _MERGE = r"layers\.(\d+)\.", r"backbone\.stages\.(\d+)\.blocks\.(\d+)\.", r"backbone\.stages\.(\d+)\.downsample\."
 _PIXEL, _QUERY, _HEAD = r"panoptic_head\.pixel_decoder\.", r"panoptic_head\.transformer_decoder\.", r"panoptic_head\."
 _B, _E, _T = SWIN + r"encoder.layers.\1.blocks.\2.", DECODER + r"encoder.layers.\1.", TRANSFORMER + r"decoder.layers.\1."
-NAMES = [
+NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"backbone\.patch_embed\.projection\.", SWIN + "embeddings.patch_embeddings.projection."),
     (r"backbone\.patch_embed\.norm\.", SWIN + "embeddings.norm."),
     (r"backbone\.norm(\d)\.", lambda m: f"{ENCODER}hidden_states_norms.stage{int(m[1]) + 1}."),
@@ -76,8 +76,13 @@ NAMES = [
 
 
 def renewed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of mmdet 2.x or 3.x under 3.x names."""
-    return {_renewed(name): tensor for name, tensor in state.items()}
+    """A state dict of mmdet 2.x or 3.x under 3.x names; WeightsError where two of its names mean one tensor."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if (new := _renewed(name)) in found:
+            raise WeightsError(f"{name} does not fit: two tensors for {new}; give one checkpoint's file")
+        found[new] = tensor
+    return found
 
 
 def _renewed(name: str) -> str:
@@ -93,22 +98,19 @@ def arranged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     not made up.
 
     Raises:
-        WeightsError: two names of the file mean one tensor, or a tensor cannot be split or merged.
+        WeightsError: two of its names mean one tensor, or a tensor cannot be split or merged.
     """
     found: dict[str, Tensor] = {}
     for name, tensor in renewed(state).items():
         target = _target(name)
-        for new, part in _parts(name, target, tensor).items():
-            if new in found:
-                raise WeightsError(f"{name} does not fit: a second tensor for {new}; give one checkpoint's file")
-            found[new] = part
+        found |= _parts(name, target, tensor)
     return found
 
 
 def _target(name: str) -> str:
     for pattern, new in NAMES:
         if (match := re.match(pattern, name)) is not None:
-            start: str = new(match) if callable(new) else match.expand(new)
+            start = match.expand(new) if isinstance(new, str) else new(match)
             return start + name[match.end() :]
     return name
 

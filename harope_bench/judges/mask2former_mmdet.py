@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from harope_bench.errors import MissingExtra, WeightsError
 from harope_bench.judges import _mmcv_ops, _mmdet_file, _mmdet_keys
-from harope_bench.judges._canary import Case, red_comes_first, red_image
+from harope_bench.judges._canary import own_boxes, red_comes_first, red_image
 from harope_bench.judges._files import Weights
 from harope_bench.judges._instances import SCALE, TOLD, told
-from harope_bench.judges._tower import full_float32
+from harope_bench.judges._precision import full_float32
+from harope_bench.judges.base import Canary
 from harope_bench.perceptions import Ask, Sighting
 from harope_bench.store import compare
 
@@ -118,9 +119,9 @@ class Mmdet:
         """What a result must say of the judge."""
         return _mmdet_file.warnings(self._file())
 
-    def canary(self) -> tuple[Case, ...]:
-        """A check of the stack that holds for any weights; what the published ones see in a known image could not be recorded here."""
-        return (Case("channels", lambda opened: red_comes_first(opened.prepared(red_image()))),)
+    def canary(self) -> tuple[Canary, ...]:
+        """Checks of the stack that hold for any weights; what the published ones see in a known image could not be recorded here."""
+        return (Canary("channels", lambda opened: red_comes_first(opened.prepared(red_image()))), Canary("boxes", own_boxes))
 
     def open(self, device: str = "cpu") -> OpenedMmdet:
         """Loads the weights strictly, hash checked first.

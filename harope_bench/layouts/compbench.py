@@ -44,7 +44,7 @@ def recognise(folder: Path) -> bool:
     return any(one for name, place in _places(folder) for one in _named(place)[0] if name or " " in one.text)
 
 
-def open_layout(folder: Path, suite: PromptSuite) -> SampleSet:
+def open_layout(folder: Path, suite: PromptSuite, side: int | None = None) -> SampleSet:
     """Every image of the categories that are here, or why it is not; categories without a folder are not asked for.
 
     Raises:

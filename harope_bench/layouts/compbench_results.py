@@ -31,6 +31,7 @@ from harope_bench.store import disk
 from harope_bench.suites._compbench import CATEGORIES, COPIES, FORM, PROMPTS, CompBench
 from harope_bench.suites.base import PromptSuite
 
+READS = "t2i-compbench"
 RESULT = "vqa_result.json"
 IMAGES = PROMPTS * COPIES
 BLIP, CLIP, NUMBER, THREE = "annotation_blip", "annotation_clip", "annotation_num", "annotation_3_in_1"

@@ -1,0 +1,292 @@
+"""GenEval's detector in transformers: names, the way in, the way out, files, and the judge as a whole with random weights of full size."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import mmdet_weights
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from harope_bench import fetched, registry
+from harope_bench.errors import NotHere, WeightsError
+from harope_bench.judges import _canary, _instances, _mmdet_file, _mmdet_keys, mask2former
+from harope_bench.judges._instances import Prepared, fitted, instances
+from harope_bench.perceptions import Names, Sighting, decode_mask
+
+NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+OWN = "HAROPE_BENCH_MASK2FORMER"
+OBJECTS = Path("/work/shared/data/geneval/object_names.txt")
+
+
+# ------------------------------------------------------------------------------------------------ names
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    pytest.importorskip("transformers")
+    return mask2former.blank()
+
+
+def test_old_names_become_new_ones() -> None:
+    old, new = mmdet_weights.scrambled("old"), mmdet_weights.scrambled("new")
+    renewed = _mmdet_keys.renewed(old)
+    assert renewed.keys() == new.keys() and old.keys() != new.keys()
+    assert all(torch.equal(renewed[name], new[name]) for name in new)
+
+
+@pytest.mark.parametrize("style", ["old", "new"])
+def test_every_tensor_of_mmdet_lands_in_the_network(network: nn.Module, style: str) -> None:
+    """68.7 million numbers: all of transformers' but a norm that nothing reads and the loss."""
+    filled = mask2former.filled(network, mmdet_weights.scrambled(style), "a test")
+    given = sum(t.numel() for t in mmdet_weights.scrambled(style).values() if t.is_floating_point())
+    read = sum(p.numel() for n, p in filled.named_parameters() if not n.startswith(_mmdet_keys.UNFILLED))
+    assert given == read == 68_739_547
+
+
+def test_query_key_and_value_are_thirds_and_patches_are_merged_in_another_order() -> None:
+    packed = torch.arange(6.0)[:, None].repeat(1, 2)
+    name = "backbone.stages.2.blocks.17.attn.w_msa.qkv.weight"
+    found = _mmdet_keys.arranged({name: packed})
+    assert [key.split(".")[-2] for key in found] == ["q_proj", "k_proj", "v_proj"]
+    assert torch.equal(torch.cat(list(found.values())), packed)
+    # a patch of 2 x 2 places and 3 channels: mmdet counts channel * 4 + row * 2 + column, Swin (column * 2 + row) * 3 + channel
+    place = {(c, r, k): c * 4 + r * 2 + k for c in range(3) for r in range(2) for k in range(2)}
+    (merged,) = _mmdet_keys.arranged({"backbone.stages.0.downsample.norm.weight": torch.arange(12.0)}).values()
+    assert merged.tolist() == [place[c, r, k] for k in range(2) for r in range(2) for c in range(3)]
+
+
+def test_files_of_other_networks_are_named(network: nn.Module) -> None:
+    state = mmdet_weights.scrambled("old")
+    for change, said in (
+        ({"panoptic_head.extra": torch.zeros(1)}, "unexpected panoptic_head.extra"),
+        ({"panoptic_head.cls_embed.weight": torch.zeros(134, 256)}, r"mis-shaped class_predictor.weight \(134, 256\) for \(81, 256\)"),
+        ({"panoptic_head.transformer_decoder.post_norm.weight": None}, "missing model.transformer_module.decoder.layernorm.weight"),
+        ({"backbone.stages.0.blocks.0.attn.w_msa.qkv.bias": torch.zeros(5)}, "does not split into query, key and value"),
+        ({"backbone.stages.0.blocks.0.attn.w_msa.relative_position_index": mmdet_weights.window().T}, "counts places another way"),
+    ):
+        changed: dict[str, Any] = {k: v for k, v in {**state, **change}.items() if v is not None}
+        with pytest.raises(WeightsError, match=said):
+            mask2former.filled(network, changed, "a file")
+
+
+def test_both_styles_in_one_file_are_one_too_many() -> None:
+    name = "panoptic_head.transformer_decoder.layers.0."
+    both = {name + "ffns.0.layers.1.bias": torch.zeros(2), name + "ffn.layers.1.bias": torch.ones(2)}
+    with pytest.raises(WeightsError, match="two tensors for"):
+        _mmdet_keys.renewed(both)
+
+
+# ------------------------------------------------------------------------------------------------ way in
+
+
+def test_classes_are_cocos_eighty_with_genevals_three_names() -> None:
+    assert len(set(_instances.CLASSES)) == 80
+    assert {"computer mouse", "tv remote", "computer keyboard"} <= set(_instances.CLASSES)
+    if OBJECTS.is_file():
+        assert list(_instances.CLASSES) == OBJECTS.read_text().split("\n")[:80]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "wanted"),
+    [(512, 512, (800, 800)), (2048, 2048, (800, 800)), (512, 768, (800, 1200)), (768, 512, (1200, 800)), (300, 600, (667, 1333))],
+)
+def test_images_are_fitted_into_1333_by_800(height: int, width: int, wanted: tuple[int, int]) -> None:
+    assert fitted(height, width) == wanted
+
+
+def test_grey_is_padded_before_normalising() -> None:
+    pytest.importorskip("cv2")
+    image = np.full((512, 768, 3), (255, 0, 128), dtype=np.uint8)
+    seen = _instances.prepared(image)
+    assert seen.tensor.shape == (1, 3, 800, 1216) and seen.resized == (800, 1200) and seen.original == (512, 768)
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    inside, padding = seen.tensor[0, :, 5, 5], seen.tensor[0, :, 5, 1210]
+    assert torch.allclose(inside, torch.tensor([(v - m) / s for v, m, s in zip((255, 0, 128), mean, std, strict=True)]), atol=1e-6)
+    assert torch.allclose(padding, torch.tensor([(128 - m) / s for m, s in zip(mean, std, strict=True)]), atol=1e-6)
+
+
+def test_the_resize_has_no_antialias() -> None:
+    """Reducing 1600 to 800 with OpenCV's bilinear takes the mean of the middle two by two; antialias would take more."""
+    pytest.importorskip("cv2")
+    image = np.zeros((1600, 1600, 3), dtype=np.uint8)
+    image[800:802, 800:802] = 255
+    seen = _instances.prepared(image).tensor[0, 0]
+    assert (seen > seen.min() + 0.01).sum() == 1
+
+
+# ------------------------------------------------------------------------------------------------ way out
+
+
+def slow(classes: Tensor, masks: Tensor, seen: Prepared) -> list[tuple[str, float, tuple[float, ...]]]:
+    """mmdet's post-processing pair by pair."""
+    shares = classes.double().softmax(-1)[:, :-1]
+    pairs = sorted(((float(shares[q, c]), q, c) for q in range(len(classes)) for c in range(shares.shape[1])), reverse=True)[:100]
+    whole = interpolate(masks[None], size=seen.tensor.shape[-2:], mode="bilinear", align_corners=False)
+    whole = interpolate(whole[..., : seen.resized[0], : seen.resized[1]], size=seen.original, mode="bilinear", align_corners=False)[0]
+    found = []
+    for share, q, c in pairs:
+        logits = whole[q].double().numpy()
+        mask = logits > 0
+        score = share * (1 / (1 + np.exp(-logits[mask]))).sum() / (mask.sum() + 1e-6)
+        y, x = np.nonzero(mask)
+        if score >= 0.05:
+            found.append((_instances.CLASSES[c], score, (x.min(), y.min(), x.max() + 1, y.max() + 1)))
+    return sorted(found, key=lambda f: -f[1])
+
+
+def logits(seed: int = 0) -> tuple[Tensor, Tensor, Prepared]:
+    rng = torch.Generator().manual_seed(seed)
+    classes, masks = 4 * torch.randn(30, 81, generator=rng), torch.randn(30, 5, 6, generator=rng)
+    masks[7] = -1  # an empty mask
+    return classes, 5 * masks, Prepared(torch.zeros(1, 3, 32, 64), (28, 50), (45, 80))
+
+
+def test_instances_are_those_of_a_slow_reference() -> None:
+    found, wanted = instances(*logits()).found, slow(*logits())
+    assert [d.label for d in found] == [w[0] for w in wanted]
+    assert [d.box for d in found] == [w[2] for w in wanted]
+    np.testing.assert_allclose([d.score for d in found], [w[1] for w in wanted], rtol=1e-5)
+    assert len(found) > 20 and found[0].score > 0.5
+
+
+def test_weak_detections_are_left_out_and_only_surer_ones_have_masks() -> None:
+    found = instances(*logits()).found
+    assert min(d.score for d in found) >= np.float32(0.05)
+    assert all((d.mask is not None) == (d.score > np.float32(0.3)) for d in found)
+    assert {d.mask is None for d in found} == {True, False}
+    assert all(_instances.box_of(decode_mask(d.mask)) == d.box for d in found if d.mask)
+
+
+def test_how_many_masks_are_in_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = instances(*logits())
+    monkeypatch.setattr(_instances, "AT_ONCE", 1)
+    few = instances(*logits())
+    assert [(d.label, d.box, d.mask) for d in few.found] == [(d.label, d.box, d.mask) for d in whole.found]
+    np.testing.assert_allclose([d.score for d in few.found], [d.score for d in whole.found], rtol=1e-6)  # sums in another order
+
+
+def test_one_query_can_be_two_things() -> None:
+    classes, masks, seen = logits()
+    classes[0] = -9.0
+    classes[0, 2] = classes[0, 5] = 9.0
+    pairs = {d.box for d in instances(classes, masks, seen).found if d.label in ("car", "bus") and 0.4 < d.score < 0.5}
+    assert len(pairs) == 1
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def test_notes_in_a_checkpoint_are_never_made_real(tmp_path: Path) -> None:
+    for number, note in enumerate((np.float64(0.3), np.arange(3), {"best": np.int64(4)})):
+        path = mmdet_weights.write(tmp_path / f"{number}.pth", "new", hook_msgs=note) if number == 0 else tmp_path / f"{number}.pth"
+        if number:
+            torch.save({"meta": {"note": note}, "state_dict": {"a": torch.ones(2)}}, path, _use_new_zipfile_serialization=bool(number % 2))
+        assert _mmdet_file.state(_files_weights(path))
+
+
+def _files_weights(path: Path) -> Any:
+    from harope_bench.judges._files import Weights
+    from harope_bench.store import sha256_file
+
+    return Weights(path, sha256_file(path))
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("/tmp/harope-bench-bomb"),))
+
+
+def test_files_that_run_code_are_refused_with_what_they_ask_for(tmp_path: Path) -> None:
+    path = tmp_path / "bad.pth"
+    torch.save({"meta": {"x": Bomb()}, "state_dict": {"a": torch.ones(2)}}, path)
+    with pytest.raises(WeightsError, match=rf"\(pathlib\.Path\.touch\) and was not opened|was not opened.*save its state_dict.*{OWN}"):
+        _mmdet_file.state(_files_weights(path))
+    assert not Path("/tmp/harope-bench-bomb").exists()
+    path.write_bytes(pickle.dumps([1])[:3])
+    with pytest.raises(WeightsError):
+        _mmdet_file.state(_files_weights(path))
+    torch.save({"state_dict": {"a": 3}}, path)
+    with pytest.raises(WeightsError, match="has no state dict"):
+        _mmdet_file.state(_files_weights(path))
+
+
+@pytest.mark.parametrize("name", ["mask2former", "mask2former-mmdet"])
+def test_either_published_file_serves_both_judges(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = registry.load("judges", name)
+    with pytest.raises(NotHere, match=f"harope-bench fetch {name} "):
+        plugin.weights_sha256()
+    assert plugin.judge_class == "substitute"
+    best = {"mask2former": "equivalent", "mask2former-mmdet": "official"}[name]
+    for asset, prefix in (("mask2former-mmdet", "c9d0c4f2"), ("mask2former", "743b7d99")):
+        held = fetched.Held(Path("weights.pth"), prefix + "0" * 56)
+        monkeypatch.setattr(fetched, "held", lambda wanted, asset=asset, held=held: held if wanted == asset else None)
+        assert plugin.weights_sha256() == held.sha256 and plugin.judge_class == best and plugin.warnings() == ()
+    monkeypatch.setattr(fetched, "held", lambda wanted: fetched.Held(Path("weights.pth"), "0" * 64))
+    assert plugin.judge_class == "substitute" and "other weights" in plugin.warnings()[0]
+
+
+# ------------------------------------------------------------------------------------------------ whole
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> mask2former.OpenedMask2Former:
+    pytest.importorskip("cv2")
+    pytest.importorskip("transformers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(OWN, str(mmdet_weights.write(tmp_path_factory.mktemp("weights") / "old.pth", "old")))
+        before = torch.random.get_rng_state()
+        found = mask2former.Mask2Former((128, 96)).open()
+        assert torch.equal(torch.random.get_rng_state(), before)
+    return found
+
+
+def test_an_image_is_seen_alike_every_time_and_stays_as_it_was(opened: mask2former.OpenedMask2Former) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (12, 18, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    before = image.copy()
+    one = opened.see("detector", image, Names(names=("cat",)))
+    assert one.size == (144, 96) and one.found and np.array_equal(image, before)
+    assert opened.see("detector", image, Names()) == one
+    assert Sighting.model_validate_json(one.to_json()) == one
+    swapped = opened.see("detector", np.ascontiguousarray(image[..., ::-1]), Names())
+    assert swapped != one, "red and blue are not the same to it"
+
+
+def test_boxes_that_are_one_short_are_caught(opened: mask2former.OpenedMask2Former) -> None:
+    answer = opened.see("detector", NOISE, Names())
+    assert _canary.consistent(answer) and any(d.mask for d in answer.found)
+    assert not _canary.consistent(_one_short(answer))
+    assert not _canary.consistent(answer.model_copy(update={"found": answer.found[::-1]}))
+
+
+def test_a_wrong_stack_fails_the_self_check(opened: mask2former.OpenedMask2Former) -> None:
+    checks = {case.name: case.check for case in mask2former.PLUGIN.canary()}
+    assert {name: check(opened) for name, check in checks.items()} == dict.fromkeys(("channels", "boxes", "activation", "device"))
+    other = mask2former.OpenedMask2Former(copy.deepcopy(opened.network), "", "cpu", opened.scale)
+    other.network.model.pixel_level_module.encoder.swin.encoder.layers[0].blocks[0].mlp.activation_fn = nn.GELU(approximate="tanh")
+    assert "off the exact GELU" in str(checks["activation"](other))
+    blue = torch.zeros(1, 3, 4, 4)
+    blue[:, 2] = 1
+    assert "wanted red first" in str(_canary.red_comes_first(blue))
+    assert "a rectangle is told as" in str(_canary.box_is_exclusive(lambda *given: _one_short(instances(*given))))
+
+
+def _one_short(seen: Sighting) -> Sighting:
+    return seen.model_copy(
+        update={"found": tuple(d.model_copy(update={"box": (*d.box[:2], d.box[2] - 1, d.box[3] - 1)}) for d in seen.found)}
+    )
+
+
+def test_a_device_that_computes_something_else_is_not_believed(opened: mask2former.OpenedMask2Former) -> None:
+    """As if a GPU had a decoder of its own: its logits are held to the CPU's."""
+    other = mask2former.OpenedMask2Former(copy.deepcopy(opened.network), "", "cpu", opened.scale)
+    assert mask2former.as_on_the_cpu(opened) is None and mask2former.drift(other, opened) is None
+    with torch.no_grad():
+        other.network.model.pixel_level_module.decoder.encoder.layers[3].self_attn.sampling_offsets.weight.zero_()
+    assert "off the CPU's" in str(mask2former.drift(other, opened))
