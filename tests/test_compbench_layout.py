@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_compbench import Toy
+from click.testing import CliRunner
+from toy_compbench import Toy, good
 
+from harope_bench import registry
+from harope_bench.cli import main
 from harope_bench.errors import OptionError, SampleError, StorageError
 from harope_bench.evaluators.base import Score
-from harope_bench.layouts import base, compbench, official
+from harope_bench.layouts import base, compbench
 from harope_bench.layouts import compbench_results as results
+from harope_bench.marking import Marking, mark
+from harope_bench.perceptions import Depth, Depths
 from harope_bench.pixels import encode
 from harope_bench.records import Measurement
 from harope_bench.samples import SampleSet
@@ -216,7 +221,7 @@ def test_a_finished_category_is_read_to_the_digit(tmp_path: Path, category: str,
         assert any(f"the script's mean of 3,000 answers is {wanted!r}" in line for line in score.warnings)
         assert all(other.value is None and other.n_asked == 0 for other in score.measurements if other.metric != metric)
         assert len(score.rows) == 3000 and score.rows[0]["scores"] == {metric: pytest.approx(found[0])}
-    assert official.results(path, "t2i-compbench", Toy(), False, "official") is not None
+    assert base.reader(path) is results
 
 
 def test_each_answer_goes_to_its_own_image(tmp_path: Path) -> None:
@@ -337,3 +342,91 @@ def test_what_is_no_result(tmp_path: Path) -> None:
     assert results.recognise(tmp_path / "color" / "annotation_blip" / "vqa_result.json")
     (tmp_path / "color" / "config.json").write_text("{}")
     assert not results.recognise(tmp_path / "color" / "config.json")
+
+
+# -------------------------------------------------------------------------------------------- end to end
+
+
+class Eye:
+    """A judge of every role that answers as a perfect image would make it, but for an image of thirteen."""
+
+    version, judge_class, preprocessing = 1, "micro", "none"
+    roles = ("vqa", "detector-2d", "detector", "depth", "similarity")
+    weights_sha256_ = "7" * 64
+
+    def weights_sha256(self) -> str:
+        return self.weights_sha256_
+
+    def open(self, device: str) -> Any:
+        return type("Opened", (), {"weights_sha256": self.weights_sha256_, "see": staticmethod(see)})()
+
+
+def see(role: str, image: np.ndarray, ask: Any) -> Any:
+    if image[0, 0, 0] == 13:
+        raise ValueError("an image of thirteen")
+    if role == "depth":
+        return Depths(depths=tuple(Depth(mean=9 - k, transposed=9 - k) for k, _ in enumerate(ask.boxes)))
+    found = good({"detector-2d": "spatial", "detector": "3d_spatial", "similarity": "non_spatial", "vqa": "color"}[role])
+    return found[role]
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """The suite with prompts of our own under the official name, and one judge for every role."""
+    suite, known = Toy(), registry.load
+    judges = set(suite.judges["t2i-compbench"].values())
+
+    def load(kind: str, name: str) -> Any:
+        if (kind, name) == ("suites", "t2i-compbench"):
+            return suite
+        return Eye() if kind == "judges" and name in judges else known(kind, name)
+
+    monkeypatch.setattr(registry, "load", load)
+    return suite
+
+
+def test_a_folder_of_images_becomes_a_result(tmp_path: Path, toy: Toy) -> None:
+    for category in ("color", "spatial", "3d_spatial", "non_spatial", "complex"):
+        put(tmp_path / "them" / category, category, [0, 1, 10, 11, 20, 21, 30], toy)
+    asked = Marking("t2i-compbench", lenient=True)
+    (scored,) = mark(tmp_path / "them", tmp_path / "out", asked)
+    found = {m.metric: m for m in scored.result.measurements}
+    for metric, wanted in (("color", 0.72), ("spatial_2d", 0.925), ("spatial_3d", 0.425 + 1 / 3), ("non_spatial", 0.3)):
+        assert found[metric].value == pytest.approx(wanted), metric
+        assert (found[metric].n_asked, found[metric].n_scored, found[metric].n_failed) == (3000, 7, 2993)
+    assert found["complex"].value == pytest.approx((3 * 0.8225 + 2 * 0.51 + 2 * (0.72 + 0.925 + 0.3) / 3) / 7)
+    assert found["numeracy"].reason == "no prompt of this kind was asked for"
+    strict = mark(tmp_path / "them", tmp_path / "strict", Marking("t2i-compbench"))[0].result
+    assert all(m.value is None and m.reason for m in strict.measurements)
+    assert {record.name for record in scored.result.judges.values()} == set(toy.judges["t2i-compbench"].values())
+
+
+def test_an_image_that_a_judge_cannot_see_is_failed_and_shifts_no_other(tmp_path: Path, toy: Toy) -> None:
+    put(tmp_path / "complex", "complex", list(range(30)), toy)
+    (scored,) = mark(tmp_path / "complex", tmp_path / "out", Marking("t2i-compbench", lenient=True))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results" / str(scored.result.rows)).read_text().splitlines()]
+    said = {toy.case(row["index"]).facts["compbench"]["place"] * 10 + row["copy"]: row for row in rows}
+    assert "an image of thirteen" in said[13]["reason"] and said[13]["verdict"] == "failed"
+    assert [round(said[n]["scores"]["complex"], 4) for n in range(30) if n != 13] == [0.8225] * 10 + [0.51] * 9 + [0.6483] * 10
+
+
+def test_convert_reads_and_writes_the_layout(tmp_path: Path, toy: Toy) -> None:
+    put(tmp_path / "complex", "complex", [0, 1, 10], toy)
+    run = CliRunner()
+    done = run.invoke(main, ["convert", str(tmp_path / "complex"), str(tmp_path / "again"), "--to", "compbench"])
+    assert done.exit_code == 0, done.output
+    again = sorted(path.name for path in (tmp_path / "again" / "complex" / "samples").iterdir())
+    assert again == sorted(path.name for path in (tmp_path / "complex" / "samples").iterdir())
+    assert "2,997 of 3,000 images are not there" in done.output
+    done = run.invoke(main, ["convert", str(tmp_path / "complex"), str(tmp_path / "plain"), "--to", "png"])
+    assert done.exit_code == 0 and len(list((tmp_path / "plain").glob("*.png"))) == 3
+
+
+def test_eval_reads_a_finished_run(tmp_path: Path, toy: Toy) -> None:
+    answers(tmp_path / "run" / "numeracy" / "annotation_num" / "vqa_result.json", [0.25, 0.75] * 1500)
+    done = CliRunner().invoke(main, ["eval", str(tmp_path / "run"), "--suite", "t2i-compbench", "--out", str(tmp_path / "out"), "--json"])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)["results"][0]["result"]
+    assert result["judge"]["judge_class"] == "official"
+    (m,) = [m for m in result["measurements"] if m["metric"] == "numeracy"]
+    assert (m["value"], m["n_scored"]) == (0.5, 3000)
