@@ -385,4 +385,4 @@ def test_every_shipped_asset_is_well_formed(name: str) -> None:
     known = fetched.asset(name)
     assert all(url.startswith("http") for file in known.files for url in file.urls)
     assert known.licence and known.source
-    assert all(file.sha256 or file.git_blob or "No" in known.note for file in known.files), "a file without a hash says so"
+    assert all(file.pinned or "No" in known.note for file in known.files), "a file without a hash says so"
