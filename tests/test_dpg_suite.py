@@ -14,7 +14,7 @@ from harope_bench import fetched, registry
 from harope_bench.errors import FetchError, NotHere, OptionError, StorageError
 from harope_bench.fetch import fetch
 from harope_bench.rules.dpg import Item
-from harope_bench.suites.dpg_bench import official_hashes, prompts
+from harope_bench.suites.dpg_bench import DpgBench, official_hashes, prompts
 
 OFFICIAL = Path("/work/shared/data/dpg_bench")
 WHOLE, COLOUR = "entity - whole (owl)", "attribute - color (owl, red)"
@@ -48,13 +48,16 @@ def test_the_table_is_read_by_item_in_its_order(table: Path) -> None:
 
 
 def test_cases_go_copy_by_copy_and_end(table: Path) -> None:
-    suite = registry.load("suites", "dpg-bench")
+    suite = type("Two", (DpgBench,), {"count": 8})()
     assert [(c.prompt, c.copy, c.facts["dpg"]["item"]) for c in map(suite.case, (0, 1, 2, 7))] == [
         (0, 0, "partiprompts97"), (1, 0, "7"), (0, 1, "partiprompts97"), (1, 3, "7")
     ]  # fmt: skip
     with pytest.raises(OptionError, match="has 8 images"):
         suite.case(8)
-    assert (suite.task, suite.count, suite.copies) == ("prompts", 4260, 4)
+    whole = registry.load("suites", "dpg-bench")
+    assert (whole.task, whole.count, whole.copies) == ("prompts", 4260, 4)
+    with pytest.raises(StorageError, match="has 2 items, wanted 1,065"):
+        whole.case(0)
 
 
 def test_integer_dependencies_are_no_trouble(table: Path) -> None:
