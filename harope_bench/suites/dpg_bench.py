@@ -91,7 +91,7 @@ class DpgBench:
     evaluators = ("dpg-bench",)
 
     def case(self, index: int) -> Case:
-        """The prompt and copy at an index, copy by copy; OptionError beyond the last, NotHere before the table came, StorageError for another."""
+        """The prompt and copy at an index; OptionError beyond the last, NotHere before the table came, StorageError for another table."""
         path = fetched.bring(ASSET, FILE).path
         known = prompts(path)
         if len(known) * self.copies != self.count:
