@@ -81,6 +81,23 @@ def rules_of(suite: Any, asked: Marking, evaluators: Sequence[str] | None) -> li
     return found
 
 
+def ready(asked: Marking, evaluators: Sequence[str] | None) -> list[str]:
+    """Names of the evaluators that mark, once prompts and judges are known to be here; a judge of another Python is not looked for.
+
+    Raises:
+        NotHere, MissingExtra: what is missing, with the command that brings it. OptionError: a name that does not fit.
+    """
+    suite = registry.load("suites", asked.suite)
+    rules = rules_of(suite, asked, evaluators)
+    if rules:
+        suite.source()
+    for chosen in {chosen for rule in rules for chosen in rule.judges.values()} if not asked.terms.rescore else ():
+        plugin = chosen.plugin
+        if not hasattr(plugin, "runner"):
+            plugin.weights_sha256()
+    return [rule.name for rule in rules]
+
+
 def _for(text: str | None, usual: Mapping[str, str]) -> str | None:
     """Of `role=NAME,...` the parts for roles that this evaluator has; others may be meant for another evaluator of the suite."""
     parts = [part for part in (text or "").split(",") if part and ("=" not in part or part.partition("=")[0].strip() in usual)]

@@ -18,7 +18,7 @@ from harope_bench.records import Checkpoint, Option
 from harope_bench.scenes.grammar import TASKS
 from harope_bench.scenes.pool import pool
 from harope_bench.store import fit, load_weights
-from harope_bench.training.loop import Keep, Loss, Trainer, Watch
+from harope_bench.training.loop import Loss, Trainer, Watch
 from harope_bench.training.recipe import Painter
 from harope_bench.training.written import command, write_checkpoint
 
@@ -64,7 +64,9 @@ def train(
 
     def write(title: str, step: int, average: dict[str, Tensor]) -> Checkpoint:
         facts = {**_facts(recipe, recipe_sha256, encoding, options), "training_steps": step}
-        return write_checkpoint(folder, title, average, facts, command(recipe.name, encoding, options) + (f" --from {base}" if base else ""))
+        return write_checkpoint(
+            folder, title, average, facts, command(recipe.name, encoding, options) + (f" --from {base}" if base else "")
+        )
 
     def keep(step: int, average: dict[str, Tensor]) -> None:
         if step in recipe.keep:
