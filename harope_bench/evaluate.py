@@ -89,8 +89,7 @@ def evaluate_each(
         wanted: not empty; they differ in their profile alone.
     """
     asked, plugin = wanted[0], registry.load("suites", wanted[0].suite)
-    ways = [way(plugin, name, each) for each in wanted for name in evaluators or plugin.evaluators]
-    require(asked.device)
+    ways = _ways(plugin, wanted, evaluators)
     samples = _chosen(target, asked, count)
     if samples.plan is not None and samples.plan.suite != asked.suite:
         raise OptionError(f"{target} was drawn for suite {samples.plan.suite}, asked for {asked.suite}; leave --suite out")
@@ -105,6 +104,29 @@ def evaluate_each(
     ]
     claim(out, samples)
     return [_score(samples, job, out, asked, told) for job in jobs]
+
+
+def ready(out: Path, wanted: Sequence[Asked], evaluators: Sequence[str] | None = None, count: int | None = None) -> None:
+    """`evaluate_each` as far as it needs no sample: before images are drawn, all else that it will need is known, opened and fits.
+
+    Raises:
+        as `evaluate_each`; WeightsError: the judge's weights are not here, altered, or of another network.
+    """
+    asked, plugin = wanted[0], registry.load("suites", wanted[0].suite)
+    ways = _ways(plugin, wanted, evaluators)
+    if asked.subset is not None and count is None:
+        raise OptionError("--subset chooses --count images, and no --count is given; give one, or leave --subset out")
+    if count is not None and getattr(plugin, "exact", False) and count > plugin.count:
+        raise TooManyImages(f"{asked.suite} is scored on {plugin.count:,} images, --count asks for {count:,}; give --count {plugin.count}")
+    for judge in () if asked.rescore else dict.fromkeys(chosen.judge for chosen in ways):
+        registry.load("judges", judge).open(asked.device)
+    for judge in dict.fromkeys(chosen.judge for chosen in ways):
+        open_reference(plugin, judge, asked.reference, looking(out, judge, asked))
+
+
+def _ways(plugin: Any, wanted: Sequence[Asked], evaluators: Sequence[str] | None) -> list[Way]:
+    require(wanted[0].device)
+    return [way(plugin, name, each) for each in wanted for name in evaluators or plugin.evaluators]
 
 
 def looking(out: Path, judge: str, asked: Asked) -> Looking:

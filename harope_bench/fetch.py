@@ -80,16 +80,15 @@ def fetch(name: str, source: Path | None = None) -> list[Brought]:
 
 def _one(name: str, file: AssetFile, source: Path | None) -> Brought:
     path, recorded = fetched.folder(name) / file.name, fetched.receipts(name).get(file.name)
-    known = file.sha256 is not None or file.sha256_prefix is not None
-    if path.is_file() and (there := sha256_file(path)) == recorded and file.refuses(there, path.stat().st_size) is None:
-        return Brought(path, there, True, known)
+    if path.is_file() and (there := sha256_file(path)) == recorded and file.refuses(path, there) is None:
+        return Brought(path, there, True, file.pinned)
     part = path.with_name(f".{file.name}.part")
     if source is None:
         _download(name, file, part)
     else:
         _copy(source / file.name if source.is_dir() else source, part)
-    sha256, size = sha256_file(part), part.stat().st_size
-    if why := file.refuses(sha256, size) or _changed(recorded, sha256):
+    sha256 = sha256_file(part)
+    if why := file.refuses(part, sha256) or _changed(recorded, sha256):
         _drop(part)
         told = f"{source} is not {file.name}: it" if source else f"{file.name} came whole but"
         raise FetchError(f"{told} {why}; nothing was kept, {'give another file' if source else 'run fetch again or use --from'}")
@@ -97,7 +96,7 @@ def _one(name: str, file: AssetFile, source: Path | None) -> Brought:
     with disk(path):
         part.replace(path)
     _drop(part)
-    return Brought(path, sha256, False, known)
+    return Brought(path, sha256, False, file.pinned)
 
 
 def _changed(recorded: str | None, sha256: str) -> str | None:
@@ -200,7 +199,7 @@ def _ask(url: str, file: AssetFile, part: Path, have: int) -> Span:
         HTTPException: another part, or a part of another version, came; what was there is then dropped.
     """
     held = _tagged(part, url) if have else None
-    if held is None and not (file.sha256 or file.sha256_prefix):
+    if held is None and not file.pinned:
         have = 0
     headers = {"User-Agent": "harope-bench", "Accept-Encoding": "identity"}
     if have:

@@ -11,27 +11,39 @@ from pydantic import Field, StringConstraints, ValidationError
 from harope_bench import registry
 from harope_bench.errors import BenchError, NotHere, WeightsError
 from harope_bench.records import Name, Record, fault
-from harope_bench.store import disk, home, sha256_file
+from harope_bench.store import disk, git_blob, home, sha256_file
 
 RECEIPT = "receipt.json"
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class AssetFile(Record):
-    """One file: where it can be had, and what is known of it. Without a hash the first fetch records one."""
+    """One file: where it can be had, and what is known of it. Without a hash the first fetch records one.
+
+    git_blob: the id under which git keeps the file, where that alone is published.
+    """
 
     name: Name
     urls: tuple[str, ...] = ()
     sha256: Hex | None = None
     sha256_prefix: str | None = Field(default=None, pattern=r"^[0-9a-f]{6,63}$")
+    git_blob: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     bytes: int | None = Field(default=None, gt=0)
 
-    def refuses(self, sha256: str, size: int) -> str | None:
-        """Why a file of this hash and size is not this one, or None."""
+    @property
+    def pinned(self) -> bool:
+        """Whether a hash of it is known before it comes."""
+        return any((self.sha256, self.sha256_prefix, self.git_blob))
+
+    def refuses(self, path: Path, sha256: str) -> str | None:
+        """Why the file at `path`, of this hash, is not this one, or None."""
+        size = path.stat().st_size
         if self.bytes is not None and size != self.bytes:
             return f"has {size:,} bytes, wanted {self.bytes:,}"
         if not sha256.startswith(wanted := self.sha256 or self.sha256_prefix or ""):
             return f"has sha256 {sha256[:12]}..., wanted {wanted[:12]}..."
+        if self.git_blob is not None and (blob := git_blob(path)) != self.git_blob:
+            return f"has git blob id {blob[:12]}..., wanted {self.git_blob[:12]}..."
         return None
 
 

@@ -16,8 +16,7 @@ from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError
 from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, claim, read_result, set_digest, standing
 from harope_bench.evaluators.base import Score, Sight
-from harope_bench.layouts import official
-from harope_bench.layouts.base import opened
+from harope_bench.layouts.base import opened, reader
 from harope_bench.perceive import Chosen, Terms, choose, perceive
 from harope_bench.provenance import now, provenance
 from harope_bench.records import CLASSES, JudgeRecord, Result
@@ -80,6 +79,23 @@ def rules_of(suite: Any, asked: Marking, evaluators: Sequence[str] | None) -> li
         found.append(Rule(name, plugin, judges, f"{other}{rules}{'_lenient' if asked.lenient else ''}"))
     _every_role_used(asked, found)
     return found
+
+
+def ready(asked: Marking, evaluators: Sequence[str] | None) -> list[str]:
+    """Names of the evaluators that mark, once prompts and judges are known to be here; a judge of another Python is not looked for.
+
+    Raises:
+        NotHere, MissingExtra: what is missing, with the command that brings it. OptionError: a name that does not fit.
+    """
+    suite = registry.load("suites", asked.suite)
+    rules = rules_of(suite, asked, evaluators)
+    if rules:
+        suite.source()
+    for chosen in {chosen for rule in rules for chosen in rule.judges.values()} if not asked.terms.rescore else ():
+        plugin = chosen.plugin
+        if not hasattr(plugin, "runner"):
+            plugin.weights_sha256()
+    return [rule.name for rule in rules]
 
 
 def _for(text: str | None, usual: Mapping[str, str]) -> str | None:
@@ -222,16 +238,18 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     Its judges are the official ones by its own word: weights and versions are not in such files.
     """
     suite = registry.load("suites", asked.suite)
-    started = now()
-    told = ((name, official.results(path, name, suite, asked.lenient, asked.rules)) for name in suite.judges)
-    name, score = next(((name, score) for name, score in told if score is not None), (None, None))
-    if name is None or score is None:
+    started, found = now(), reader(path)
+    if found is None:
         return None
+    name = found.READS  # an official script's results are scored by the evaluator of its name
+    if name not in suite.judges:
+        raise OptionError(f"{path} is a finished run of {name}, asked for suite {asked.suite}; give --suite {name}")
+    score = found.imported(path, suite, asked.lenient, asked.rules)
     evaluator = registry.load("evaluators", name)
     written = out / RESULTS / f"{name}.json"
     sha256 = sha256_file(path) if path.is_file() else sha256_bytes("".join(sorted(p.name for p in path.iterdir())).encode())
-    if (found := read_result(written)) is not None and found.samples_sha256 != sha256:
-        raise PlanMismatch(f"{written} is of other images ({found.target}), asked for {path.name}; choose another --out")
+    if written.is_file() and (stood := read_result(written)) is not None and stood.samples_sha256 != sha256:
+        raise PlanMismatch(f"{written} is of other images ({stood.target}), asked for {path.name}; choose another --out")
     write_arrays(written.with_suffix(".npz"), {k: np.asarray(v) for k, v in score.per_sample.items()})
     write_rows(written, score)
     result = Result(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -151,6 +151,7 @@ class SampleSet:
     """Images to be judged. `files` maps index to image file; None for an npz, whose rows are the indices.
 
     reference: an npz of real images may carry statistics beside them. crop: files are centre-cropped to this side as they are read.
+    boxes: (x0, y0, x1, y1) of each index whose image is a part of its file; such an image is known by the file's bytes and its box.
     """
 
     name: str
@@ -165,6 +166,7 @@ class SampleSet:
     warnings: tuple[str, ...] = ()
     reference: bool = False
     crop: int | None = None
+    boxes: Mapping[int, tuple[int, int, int, int]] | None = None
 
     def first(self, count: int) -> SampleSet:
         """The same set, cut after its first `count` images."""
@@ -216,7 +218,21 @@ class SampleSet:
             return [self.recorded[i] for i in self.indices]
         if self.files is None:
             return [digest for batch in self.batches(self.indices, 256) for digest in batch.hashes]
-        return [sha256_bytes(self._bytes(i, self.files[i])) for i in self.indices]
+        return [self._digest(i, self._bytes(i, self.files[i])) for i in self.indices]
+
+    def _digest(self, index: int, data: bytes) -> str:
+        box = self.boxes.get(index) if self.boxes else None
+        return sha256_bytes(data if box is None else f"{sha256_bytes(data)} {box}".encode())
+
+    def _part(self, index: int, path: Path, whole: Decoded) -> Decoded:
+        box = self.boxes.get(index) if self.boxes else None
+        if box is None:
+            return whole
+        x0, y0, x1, y1 = box
+        height, width = whole.image.shape[:2]
+        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            raise SampleError(f"image {index} is {box} of {path}, which is {width}x{height}; it changed, open the folder again")
+        return whole._replace(image=whole.image[y0:y1, x0:x1])
 
     def _bytes(self, index: int, path: Path) -> bytes:
         try:
@@ -226,10 +242,10 @@ class SampleSet:
 
     def _read(self, index: int, path: Path) -> Read:
         data = self._bytes(index, path)
-        digest = sha256_bytes(data)
+        digest = self._digest(index, data)
         if self.recorded.get(index, digest) != digest:
             raise SampleError(f"image {index} ({path}) is not the one that was drawn; delete it and run generate again")
-        found = decode(data, f"image {index} ({path})")
+        found = self._part(index, path, decode(data, f"image {index} ({path})"))
         return Read(digest, found if self.crop is None else found._replace(image=centre_crop(found.image, self.crop)))
 
     def _stack(self, indices: list[int], images: list[np.ndarray]) -> np.ndarray:

@@ -157,6 +157,15 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def git_blob(path: Path) -> str:
+    """Hex sha1 under which git keeps a file's bytes: of `blob`, the length and the bytes; read in pieces."""
+    with disk(path), path.open("rb") as file:
+        found = hashlib.sha1(f"blob {os.fstat(file.fileno()).st_size}\0".encode(), usedforsecurity=False)
+        while piece := file.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
+
+
 def check_hash(path: Path, wanted: str) -> None:
     """Raises WeightsError unless the file is there and has this sha256."""
     if not path.is_file():

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+# What does not come with the project: beside the checkout, or where HAROPE_BENCH_SHARED says.
+SHARED = Path(os.environ.get("HAROPE_BENCH_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 TINY = {"hidden": 16, "depth": 1, "heads": 2, "patch": 4, "size": 8, "channels": 1, "classes": 10}
 
 RECIPE = """
@@ -53,6 +55,18 @@ def bench_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(home))
     return home
+
+
+@pytest.fixture
+def shared() -> Callable[[str], Path]:
+    """A function that finds a file or folder which users do not have; it skips the test where that is not here."""
+
+    def find(path: str) -> Path:
+        if not (found := SHARED / path).exists():
+            pytest.skip(f"{found} is not here; users do not have it")
+        return found
+
+    return find
 
 
 @pytest.fixture

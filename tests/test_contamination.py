@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from harope_bench.cli import main
 from harope_bench.contamination import Match, Matcher, Prompt, audit, plurals, read_captions, read_prompts, words
 from harope_bench.errors import BenchError, OptionError, StorageError
 
-OFFICIAL = Path("/work/shared/data")
 PROMPTS = [  # written for this test, in GenEval's forms
     Prompt("a photo of a lamp", "single_object"),
     Prompt("a photo of an owl", "single_object"),
@@ -240,19 +240,18 @@ def test_the_audit_brings_no_torch(tmp_path: Path, prompts: Path) -> None:
 # ------------------------------------------------------------------------------------- the official prompts, where they are
 
 
-@pytest.mark.skipif(not (OFFICIAL / "geneval").is_dir(), reason="the official prompts are not here")
-def test_geneval_prompts_are_all_read_by_the_templates() -> None:
-    facts = read_prompts(OFFICIAL / "geneval/evaluation_metadata.jsonl", "geneval")
-    plain = read_prompts(OFFICIAL / "geneval/generation_prompts.txt", "geneval")
+def test_geneval_prompts_are_all_read_by_the_templates(shared: Callable[[str], Path]) -> None:
+    folder = shared("data/geneval")
+    facts = read_prompts(folder / "evaluation_metadata.jsonl", "geneval")
+    plain = read_prompts(folder / "generation_prompts.txt", "geneval")
     assert len(facts) == len(plain) == 553
     matcher = Matcher(facts, templates=True)
     assert matcher.templates is not None
     assert [p.text for p in facts if matcher.templates.task(words(p.text)) != p.task] == []
-    objects = {" ".join(words(line)) for line in (OFFICIAL / "geneval/object_names.txt").read_text().splitlines() if line}
+    objects = {" ".join(words(line)) for line in (folder / "object_names.txt").read_text().splitlines() if line}
     assert matcher.templates.objects == objects
     assert {matcher.match(p.text).kind for p in plain} == {"exact"}  # type: ignore[union-attr]
 
 
-@pytest.mark.skipif(not (OFFICIAL / "t2i_compbench").is_dir(), reason="the official prompts are not here")
-def test_compbench_prompts_are_read() -> None:
-    assert len(read_prompts(OFFICIAL / "t2i_compbench/color_val.txt", "t2i-compbench")) == 300
+def test_compbench_prompts_are_read(shared: Callable[[str], Path]) -> None:
+    assert len(read_prompts(shared("data/t2i_compbench/color_val.txt"), "t2i-compbench")) == 300

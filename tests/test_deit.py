@@ -31,8 +31,8 @@ CHOICES: dict[str, dict[str, Any]] = {
     "string": COLUMN_FIRST,
     "harope": COLUMN_FIRST,
 }
-BASE = {"hidden": 768, "depth": 12, "heads": 12}
-LARGE = {"hidden": 1024, "depth": 24, "heads": 16}
+BASE = {"hidden": 768, "depth": 12, "heads": 12, "size": 224}
+LARGE = {"hidden": 1024, "depth": 24, "heads": 16, "size": 224}
 
 
 def build(encoding: str, config: dict[str, Any] = SMALL, options: dict[str, Any] | None = None) -> deit.DeiT:
@@ -252,16 +252,16 @@ def test_sizes_that_do_not_fit_are_refused_in_one_line(config: dict[str, Any], t
 
 
 def test_heads_are_of_64_channels_unless_said() -> None:
-    assert deit.configure({"hidden": 1024, "depth": 24}).heads == 16
-    assert deit.configure({"hidden": 128, "depth": 1, "heads": 4}).heads == 4
+    assert deit.configure({"hidden": 1024, "depth": 24, "size": 224}).heads == 16
+    assert deit.configure({"hidden": 128, "depth": 1, "heads": 4, "size": 224}).heads == 4
 
 
 def test_pixels_are_normalised_by_the_networks_numbers() -> None:
     white = np.full((1, 2, 2, 3), 255, dtype=np.uint8)
-    rgb = deit.normalise(white, deit.configure({"hidden": 64, "depth": 1}))
+    rgb = deit.normalise(white, deit.configure({"hidden": 64, "depth": 1, "size": 224}))
     for channel, (mean, deviation) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
         assert math.isclose(float(rgb[0, channel, 0, 0]), (1 - mean) / deviation, rel_tol=1e-6)
-    grey = deit.normalise(white, deit.configure({"hidden": 64, "depth": 1, "channels": 1, "normalised": "half"}))
+    grey = deit.normalise(white, deit.configure({"hidden": 64, "depth": 1, "size": 224, "channels": 1, "normalised": "half"}))
     assert grey.shape == (1, 1, 2, 2) and torch.equal(grey, torch.ones(1, 1, 2, 2))
 
 
@@ -358,6 +358,21 @@ def test_a_foreign_deit_has_rope_vits_base_and_order_where_nothing_says_them(tmp
     register("other", path, {**said, "options": {"base": 10000.0}})
     assert checkpoint("usual").options == {"base": 100.0, "axis_order": "column-first"}
     assert checkpoint("other").options == {"base": 10000.0, "axis_order": "column-first"}
+
+
+@pytest.mark.parametrize("encoding", ["rope-axial", "harope"])
+def test_a_side_that_no_key_tells_must_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
+    config = {"hidden": 32, "depth": 1, "heads": 2, "patch": 4, "size": 16, "classes": 10}
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(weights_bytes(build(encoding, config).state_dict(), {}))
+    with pytest.raises(OptionError, match=f"deit weights of {encoding} do not tell the side .* add --config size=224 or another") as caught:
+        register("mine", path, {"encoding": encoding, "config": {"heads": 2}})
+    assert len(str(caught.value).splitlines()) == 1
+    register("mine", path, {"encoding": encoding, "config": {"heads": 2, "size": 16}})
+    assert checkpoint("mine").config["size"] == 16
+    with pytest.raises(OptionError, match="deit config size"):
+        deit.configure({"hidden": 64, "depth": 1})
 
 
 def test_a_scaling_that_means_nothing_is_refused_before_a_picture_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

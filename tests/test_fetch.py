@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import shutil
 import socket
 import struct
+import subprocess
 import threading
 import time
 import urllib.request
@@ -23,6 +25,7 @@ from harope_bench import fetched, registry
 from harope_bench.cli import main
 from harope_bench.errors import BenchError, FetchError, NotHere, StorageError, UnknownName, WeightsError
 from harope_bench.fetch import fetch
+from harope_bench.store import git_blob
 from harope_bench.tomlfile import toml_text
 
 BODY = bytes(range(256)) * 9000  # 2.3 MB
@@ -110,6 +113,28 @@ def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def one_file(site: Site, **facts: Any) -> dict[str, Any]:
     return {"name": "thing.bin", "urls": [site.url], "sha256": SHA256, **facts}
+
+
+def test_a_file_can_be_known_by_its_git_blob_id_alone(site: Site, register: Any) -> None:
+    blob = hashlib.sha1(b"blob " + str(len(BODY)).encode() + b"\0" + BODY).hexdigest()
+    facts = {"name": "thing.bin", "urls": [site.url]}
+    register({**facts, "git_blob": "0" * 40})
+    with pytest.raises(FetchError, match=f"has git blob id {blob[:12]}..., wanted 000000000000"):
+        fetch("thing")
+    register({**facts, "git_blob": blob})
+    (brought,) = fetch("thing")
+    assert brought.known and brought.path.read_bytes() == BODY
+    (again,) = fetch("thing")
+    assert again.kept and again.known
+
+
+def test_git_itself_gives_that_id(tmp_path: Path) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is not here")
+    for body in (b"", b"one\n", BODY):
+        (tmp_path / "f").write_bytes(body)
+        told = subprocess.run(["git", "hash-object", str(tmp_path / "f")], capture_output=True, text=True, check=True).stdout.strip()
+        assert git_blob(tmp_path / "f") == told
 
 
 def test_a_file_comes_once_and_whole(site: Site, register: Any) -> None:
@@ -360,4 +385,4 @@ def test_every_shipped_asset_is_well_formed(name: str) -> None:
     known = fetched.asset(name)
     assert all(url.startswith("http") for file in known.files for url in file.urls)
     assert known.licence and known.source
-    assert all(file.sha256 or "No" in known.note for file in known.files), "a file without a hash says so"
+    assert all(file.sha256 or file.git_blob or "No" in known.note for file in known.files), "a file without a hash says so"

@@ -18,7 +18,7 @@ from harope_bench.errors import SampleError, StorageError, UnknownName
 from harope_bench.layouts import geneval as layout
 from harope_bench.layouts import geneval_results as results
 from harope_bench.layouts.base import layout as named_layout
-from harope_bench.layouts.base import names, opened
+from harope_bench.layouts.base import names, opened, reader
 from harope_bench.perceptions import Colours, Detection, Sighting
 from harope_bench.rules.geneval import COLOURS, TASKS, Wanted, coloured, judged, kept
 from harope_bench.samples import open_samples
@@ -265,7 +265,8 @@ def same_digits(found: dict[str, float | None], wanted: dict[str, float]) -> boo
 def test_a_finished_run_has_the_summarys_digits_and_the_rule_says_the_same(tmp_path: Path, suite: Tiny, seed: int) -> None:
     path = tmp_path / "results.jsonl"
     rows = finished(path, seed)
-    assert results.recognise(path)
+    found = reader(path)
+    assert found is not None and found.READS == "geneval" and reader(tmp_path) is None
     score = results.imported(path, suite)
     values = {m.metric: m.value for m in score.measurements}
     assert same_digits(values, summary(rows)), (values, summary(rows))

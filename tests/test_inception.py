@@ -87,6 +87,22 @@ def test_resize_is_tensorflow_1s(side: int) -> None:
     assert side == 299 or np.abs((centred - 128) / 128 - wanted).max() > 0.05  # the half-pixel rule would show
 
 
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (300, 299), (700, 500)])
+def test_slices_of_a_batch_have_the_bits_of_the_whole(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(2).integers(0, 256, (7, height, width, 3), dtype=np.uint8)
+    whole, resize, shown = _inception._like_tensorflow1(images), _inception._like_tensorflow1, list[int]()
+
+    def watched(part: np.ndarray) -> torch.Tensor:
+        shown.append(len(part))
+        return resize(part)
+
+    monkeypatch.setattr(_inception, "_like_tensorflow1", watched)
+    for pixels, slices in ((1, [1] * 7), (3 * height * width, [3, 3, 1]), (10 * height * width, [7])):
+        monkeypatch.setattr(_inception, "PIXELS", pixels)
+        shown.clear()
+        assert torch.equal(like_tensorflow1(images), whole) and shown == slices
+
+
 def test_the_clean_judge_resizes_as_clean_fid_and_differs(own: Path, images: np.ndarray) -> None:
     from PIL import Image
 

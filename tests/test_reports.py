@@ -46,6 +46,42 @@ def test_report_is_one_offline_page(page: str) -> None:
     assert {tag for tag, name, _ in document.attributes if name.startswith("on")} == set()
 
 
+def test_rows_printed_alike_are_told_apart() -> None:
+    """Table 8 prints each encoding at three resolutions, Table 1 for two models, Table 9 for both at once, Table 2 once."""
+    from harope_bench.reports.html import _label
+
+    said = {}
+    for number in ("1", "2", "8", "9"):
+        board = build(load_table(number), [], "both", "paper")
+        said[number] = [_label(board, row.id) for row in board.table.rows]
+        assert len(set(said[number])) == len(said[number])
+    assert said["8"][:3] == ["128 Absolution Embedding", "128 RoPE", "128 HARoPE"]
+    assert "FLUX (512) RoPE" in said["9"]
+    assert all(name.split()[0] in ("DeiT-Base", "DeiT-Large") for name in said["1"])
+    assert "HARoPE" in said["2"]
+
+
+def test_the_summary_of_table_8_names_the_resolution(page: str) -> None:
+    start = page.index('aria-label="Answer in short, Table 8')
+    answer = page[start : page.index("</section>", start)]
+    assert "against 256 RoPE, 8 of 8 differences" in answer
+    assert re.findall(r"<span>([^<]*HARoPE) \(", answer) == ["256 HARoPE"] * 2
+    assert "256 Absolution Embedding (" in answer
+
+
+def test_every_baseline_of_a_table_is_named(tmp_path: Path) -> None:
+    """Table 8 at two resolutions: each difference is from the RoPE of its own."""
+    for suite in ("digits", "digits-16"):
+        for encoding in ("rope-axial", "harope"):
+            folder = fake.micro_run(tmp_path / suite / encoding, encoding)
+            for path in (folder / "plan.json", folder / "results/fidelity.json"):
+                path.write_text(path.read_text().replace('"digits"', f'"{suite}"').replace(f"digits-{encoding}", f"{suite}-{encoding}"))
+    shown = write_report(tmp_path, tmp_path / "r.html").read_text()
+    start = shown.index('aria-label="Answer in short, Table 8')
+    assert "against 128 RoPE, 256 RoPE, 8 of 8 differences" in shown[start : shown.index("</section>", start)]
+    assert "Each row minus its baseline, 128 RoPE, 256 RoPE." in shown
+
+
 def test_report_is_small(page: str) -> None:
     assert len(page.encode()) < 5_000_000
     tables = 4  # six runs of Table 2 fill rows of Tables 6, 8 and 9 too

@@ -61,7 +61,8 @@ class Backbone(Protocol):
     - `load(checkpoint, state) -> nn.Module`: the network with these weights, where a file's names are not the network's own;
     - `recall(args) -> dict`: config that a training file's arguments state;
     - `settled(checkpoint, settings) -> Settings`: checked settings with what only the disk tells (the hash of an autoencoder);
-    - `export(checkpoint, state, folded) -> Exported`.
+    - `export(checkpoint, state, folded) -> Exported`;
+    - `merge(network)`: what is done once before a network is timed.
 
     `tile` is the padded batch shape; a family that wants another puts it into its Clue's `defaults["drawing"]`.
     """

@@ -55,7 +55,7 @@ class Config(BaseModel):
     depth: int = Field(gt=0)
     heads: int = Field(gt=0)
     patch: int = Field(default=16, gt=0)
-    size: int = Field(default=224, gt=0)
+    size: int = Field(gt=0)
     channels: Literal[1, 3] = 3
     classes: int = Field(default=1000, gt=0)
     layer_scale: float = 1e-4
@@ -234,13 +234,21 @@ class DeitBackbone:
             return Clue(None, config)
         if told.heads or told.head_dim:
             config["heads"] = told.heads or hidden // told.head_dim
-        folds = "heads" in config and self._encoding(told.encoding, told.options, config).facts.foldable
+        sized = {"size": patch, **config}  # any side: whether it folds does not depend on it
+        folds = "heads" in config and self._encoding(told.encoding, told.options, sized).facts.foldable
         return Clue(told.encoding, config, told.options, {"drawing": {"fold": True}} if folds else {})
 
     def usual(self, encoding: str) -> dict[str, Option]:
         """Options that a published DeiT of this encoding has where nothing says them."""
         rotary = issubclass(registry.load("encodings", encoding).Options, encodings.Rotary)
         return dict(ROPE_VIT) if rotary else {}
+
+    def doubts(self, state: Mapping[str, Tensor], encoding: str, config: Mapping[str, Any]) -> None:
+        """Asks for the side at training where a file without a table or saved coordinates leaves it open: 192 and 224 are published."""
+        if "size" not in config:
+            raise OptionError(
+                f"deit weights of {encoding} do not tell the side of their training pictures; add --config size=224 or another"
+            )
 
     def _encoding(self, encoding: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> encodings.Encoding:
         """The encoding of such a network, without memory for it."""

@@ -17,6 +17,7 @@ from harope_bench.backbones.pipelines import Config, PipelineBackbone, PipelineD
 from harope_bench.backbones.positioned import Positioned, agree, heads_of, kept, normed, places, put
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError
+from harope_bench.metrics import attention_cost
 from harope_bench.records import Settings
 
 
@@ -113,6 +114,7 @@ class FluxBackbone(PipelineBackbone):
     plain = ("rope-axial", {})
     defaults = {"steps": 28, "guidance": 3.5, "drawing": {"mu_policy": "extrapolate", "vae_tiling": True}}
     drawer = FluxDrawer
+    projections = attention_cost.QKV
 
     def shape(self, config: Mapping[str, Any]) -> encodings.Shape:
         """Three axes: one that no image moves along, rows, columns."""
@@ -147,21 +149,21 @@ class FluxBackbone(PipelineBackbone):
             return
         agree(network, lambda: fold(network), lambda: self.trial(network), network.encoding.named())
 
-    def trial(self, network: Positioned) -> dict[str, Tensor]:
-        """Random inputs: 4 x 4 image tokens and 8 of text."""
+    def inputs(self, network: Positioned, side: int, text: int, batch: int) -> dict[str, Tensor]:
+        """Random inputs; ids stay on the CPU for a network on the meta device, since positions are read off them."""
         config, like = network.transformer.config, next(network.parameters())
-        rng = torch.Generator().manual_seed(0)
-        ids = torch.cat((torch.zeros(16, 1), torch.cartesian_prod(torch.arange(4.0), torch.arange(4.0))), 1)
-        wanted: dict[str, Tensor] = {
-            "hidden_states": torch.randn(1, 16, config["in_channels"], generator=rng),
-            "encoder_hidden_states": torch.randn(1, 8, config["joint_attention_dim"], generator=rng),
-            "pooled_projections": torch.randn(1, config["pooled_projection_dim"], generator=rng),
-            "timestep": torch.tensor([0.5]),
-            "img_ids": ids,
-            "txt_ids": torch.zeros(8, 3),
-            **({"guidance": torch.tensor([3.5])} if config["guidance_embeds"] else {}),
-        }
-        return {key: value.to(like) for key, value in wanted.items()}
+        with torch.device("cpu"):
+            rng, grid = torch.Generator().manual_seed(0), torch.arange(float(side))
+            ids = {"img_ids": torch.cat((torch.zeros(side**2, 1), torch.cartesian_prod(grid, grid)), 1), "txt_ids": torch.zeros(text, 3)}
+            wanted: dict[str, Tensor] = {
+                "hidden_states": torch.randn(batch, side**2, config["in_channels"], generator=rng),
+                "encoder_hidden_states": torch.randn(batch, text, config["joint_attention_dim"], generator=rng),
+                "pooled_projections": torch.randn(batch, config["pooled_projection_dim"], generator=rng),
+                "timestep": torch.full((batch,), 0.5),
+                **({"guidance": torch.full((batch,), 3.5)} if config["guidance_embeds"] else {}),
+            }
+        placed = ids if like.is_meta else {key: value.to(like) for key, value in ids.items()}
+        return {**{key: value.to(like) for key, value in wanted.items()}, **placed}
 
     def owns(self, keys: Any) -> bool:
         """Single blocks are FLUX's alone."""

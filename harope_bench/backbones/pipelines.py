@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from harope_bench import adapters, registry
 from harope_bench.backbones import lora, lora_files
-from harope_bench.backbones.base import Clue, Drawn
+from harope_bench.backbones.base import Clue, Drawn, Probe
 from harope_bench.backbones.dit import DTYPES
-from harope_bench.backbones.positioned import Positioned
+from harope_bench.backbones.positioned import Positioned, Takes
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.errors import MissingExtra, OptionError, WeightsError
+from harope_bench.metrics import attention_cost
 from harope_bench.records import Checkpoint, Option, Request, Settings, fault
 from harope_bench.samplers.base import index_generator, unit_noise
 from harope_bench.store import fit, load_weights, weights_note
@@ -101,7 +102,8 @@ class PipelineDrawer:
 class PipelineBackbone(ABC):
     """A diffusers pipeline. `name` is ours, `pipeline` and `transformer` are the library's classes.
 
-    `steps` and `guidance` are the library's defaults, `plain` the encoding of the base as it is published.
+    `steps` and `guidance` are the library's defaults, `plain` the encoding of the base as it is published. other_text: tokens of text
+    beside Config.text_tokens. projections: of the layer whose cost is told (metrics/attention_cost.py).
     """
 
     tile = 1
@@ -112,6 +114,8 @@ class PipelineBackbone(ABC):
     plain: ClassVar[tuple[str, dict[str, Option]]]
     defaults: ClassVar[dict[str, Any]]
     patch: ClassVar[int]
+    other_text: ClassVar[int] = 0
+    projections: ClassVar[int] = attention_cost.WHOLE
     drawer: ClassVar[type[PipelineDrawer]] = PipelineDrawer
     accepts: ClassVar[type[Config]] = Config
 
@@ -139,8 +143,24 @@ class PipelineBackbone(ABC):
         """Moves the learned matrix into weights, as far as that is exact."""
 
     @abstractmethod
+    def inputs(self, network: Positioned, side: int, text: int, batch: int) -> dict[str, Tensor]:
+        """Random inputs of one denoising step: side x side image tokens and so many of text, on the network's device."""
+
     def trial(self, network: Positioned) -> dict[str, Tensor]:
-        """Random inputs of a small forward."""
+        """Random inputs of a small forward: 4 x 4 image tokens and 8 of text."""
+        return self.inputs(network, 4, 8, 1)
+
+    def probe(self, network: Positioned, resolution: int, batch: int) -> Probe:
+        """One denoising step of the transformer at that side in pixels, with random inputs; text and image tokens are counted."""
+        assert network.takes is not None
+        side, text = resolution // network.takes.unit, network.takes.text
+        shape = self.shape(network.transformer.config)
+        layer = attention_cost.Attention(shape.width, shape.heads, self.projections)
+        return Probe(self.inputs(network, side, text, batch), layer, side**2 + text)
+
+    def merge(self, network: Positioned) -> None:
+        """Adds LoRA into the base weights, as anyone does who draws more than once; nothing where there is none."""
+        lora.merge(network)
 
     def place(self, transformer: Any, encoding: str, options: Mapping[str, Any], tokens: str = "all") -> Positioned:
         """The transformer with a fresh encoding between its norms and its scores; errors name the option."""
@@ -157,8 +177,10 @@ class PipelineBackbone(ABC):
         """A freshly initialised network of the base's sizes; errors name the option or the field."""
         used = self.configure(config)
         registry.find("encodings", encoding)
-        sizes = adapters.transformer_config(adapters.base_folder(used.base))
-        return self.place(self.bare(sizes), encoding, options, used.tokens)
+        folder = adapters.base_folder(used.base)
+        network = self.place(self.bare(adapters.transformer_config(folder)), encoding, options, used.tokens)
+        network.takes = Takes(used.text_tokens + self.other_text, self.unit(folder))
+        return network
 
     def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
         """The encoding of a whole network's state dict, as saved from `build`."""
@@ -303,6 +325,7 @@ class PipelineBackbone(ABC):
         """Everything on its device, scaled for the resolution, merged and folded as configured."""
         pipe.to(settings.device)
         network.to(settings.device).eval()
+        network.takes = Takes(config.text_tokens + self.other_text, pipe.vae_scale_factor * self.patch)
         if config.merge:
             lora.merge(network)
         self.rescale(network, pipe, settings)

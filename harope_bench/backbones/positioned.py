@@ -29,11 +29,19 @@ def places(positions: Tensor, image: slice) -> Places:
     return Places(positions, image, positions[image])
 
 
+class Takes(NamedTuple):
+    """What a forward takes when the pipeline draws: all text tokens of the joint sequence, and pixels of an image token's side."""
+
+    text: int
+    unit: int
+
+
 class Positioned(nn.Module):
     """A transformer of diffusers with the encoding that its attention processors ask.
 
-    `places` is set at each forward, before the blocks run. `ready` says that queries and keys come with the matrix applied.
-    `watch`, if set, is called with the layer and the queries and keys (B, heads, N, head_dim) whose products are the scores.
+    `places` is set at each forward, before the blocks run; `takes` where the whole pipeline is known. `ready` says that queries and
+    keys come with the matrix applied. `watch`, if set, is called with the layer and the queries and keys (B, heads, N, head_dim)
+    whose products are the scores.
     """
 
     transformer: Any
@@ -43,6 +51,7 @@ class Positioned(nn.Module):
         super().__init__()
         self.transformer, self.encoding, self.tokens = transformer, encoding, tokens
         self.places: Places | None = None
+        self.takes: Takes | None = None
         self.ready = False
         self.watch: Callable[[int, Tensor, Tensor], None] | None = None
 

@@ -82,6 +82,7 @@ class Sd3Backbone(PipelineBackbone):
     defaults = {"steps": 28, "guidance": 7.0, "drawing": {"vae_tiling": True}}
     drawer = PipelineDrawer
     accepts = Sd3Config
+    other_text = 77  # CLIP's
 
     def shape(self, config: Mapping[str, Any]) -> encodings.Shape:
         """Rows and columns, half of a head each."""
@@ -122,16 +123,17 @@ class Sd3Backbone(PipelineBackbone):
             lora.merge(network)
         agree(network, lambda: (fold if free else keep)(network), lambda: self.trial(network), network.encoding.named())
 
-    def trial(self, network: Positioned) -> dict[str, Tensor]:
-        """Random inputs: 4 x 4 image tokens and 8 of text."""
+    def inputs(self, network: Positioned, side: int, text: int, batch: int) -> dict[str, Tensor]:
+        """Random inputs of one denoising step."""
         config, like = network.transformer.config, next(network.parameters())
-        rng, side = torch.Generator().manual_seed(0), 4 * config["patch_size"]
-        wanted = {
-            "hidden_states": torch.randn(1, config["in_channels"], side, side, generator=rng),
-            "encoder_hidden_states": torch.randn(1, 8, config["joint_attention_dim"], generator=rng),
-            "pooled_projections": torch.randn(1, config["pooled_projection_dim"], generator=rng),
-            "timestep": torch.tensor([500.0]),
-        }
+        with torch.device("cpu"):
+            rng, pixels = torch.Generator().manual_seed(0), side * config["patch_size"]
+            wanted = {
+                "hidden_states": torch.randn(batch, config["in_channels"], pixels, pixels, generator=rng),
+                "encoder_hidden_states": torch.randn(batch, text, config["joint_attention_dim"], generator=rng),
+                "pooled_projections": torch.randn(batch, config["pooled_projection_dim"], generator=rng),
+                "timestep": torch.full((batch,), 500.0),
+            }
         return {key: value.to(like) for key, value in wanted.items()}
 
     def owns(self, keys: Any) -> bool:

@@ -25,6 +25,7 @@ def usual_asks() -> dict[str, Ask]:
     whole = (0.0, 0.0, 20.0, 20.0)
     return {
         "detector": p.Names(names=("circle", "square")),
+        "detector-2d": p.Names(names=("circle", "square")),
         "colours": p.Objects(objects=(p.Object(name="circle", box=whole),), candidates=("red", "green")),
         "vqa": p.Questions(questions=("is there a circle?", "is the square red?")),
         "depth": p.Boxes(boxes=(whole, (4.0, 4.0, 12.0, 9.0))),

@@ -1,4 +1,4 @@
-"""The text-to-image transformers as their authors publish them, built by diffusers on the meta device, where no backbone here does.
+"""The text-to-image transformers as their authors publish them, built by diffusers on the meta device for rows without weights.
 
 Counts are those of the published network plus what an encoding adds to its layers. Sizes: FLUX.1-dev are the class's own defaults; SD3
 medium are its published config's, which diffusers does not hold and which was not checked here against a downloaded one.

@@ -38,16 +38,15 @@ class Weighed(NamedTuple):
 def weigh(plan: Plan, out: Path, count: int | None = None, batch: int | None = None, rescore: bool = False) -> Weighed:
     """Counts a checkpoint's network and times `count` forwards of `batch` images on the plan's device; goes to `out`/cost.
 
-    The counts are those of the network as trained; what runs is what draws, which may have its matrices folded. What stands for the
-    same plan, device and software is kept.
+    The counts are those of the network as trained, without LoRA; what runs is what draws, which may have its matrices folded and has
+    LoRA merged into its weights. What stands for the same plan, device and software is kept.
 
     Raises:
         SampleError: `rescore` is set and nothing was observed. WeightsError: weights missing, altered or not fitting.
     """
-    size = batch or 1
-    return _kept_or_made(
-        plan, out, instrument(plan.settings, size, count or FORWARDS), rescore, lambda: _run(plan, count or FORWARDS, size)
-    )
+    size, forwards = batch or 1, count or FORWARDS
+    merged = ", LoRA merged" if hasattr(registry.load("backbones", plan.checkpoint.backbone), "merge") else ""
+    return _kept_or_made(plan, out, instrument(plan.settings, size, forwards) + merged, rescore, lambda: _run(plan, forwards, size))
 
 
 def count(plan: Plan, out: Path) -> Weighed:
@@ -153,11 +152,15 @@ def _count(plan: Plan) -> dict[str, np.ndarray]:
 
 
 def _seen(plan: Plan, batch: int) -> Seen:
-    """The counts of a plan's network: by its backbone, else by the published class, else of the counted layer alone."""
+    """The counts of a plan's network: by its backbone, else by the published class, else of the counted layer alone.
+
+    A plan without weights names no base, so its sizes are those that are published.
+    """
     found = plan.checkpoint
     known = registry.names("backbones")
     backbone = registry.load("backbones", found.backbone) if found.backbone in known else None
-    if backbone is not None and hasattr(backbone, "probe"):
+    sized = found.backbone not in published.PUBLISHED or "base" in found.config
+    if backbone is not None and hasattr(backbone, "probe") and sized:
         with torch.device("meta"):
             network = backbone.build(found.encoding, found.options, found.config)
             probe = backbone.probe(network, plan.settings.resolution, batch)
@@ -179,6 +182,8 @@ def _run(plan: Plan, count: int, batch: int) -> dict[str, np.ndarray]:
     backbone = registry.load("backbones", plan.checkpoint.backbone)
     if network is None or not hasattr(backbone, "probe"):
         raise BenchError(f"backbone {plan.checkpoint.backbone} gives no network to time; evaluate another checkpoint")
+    if hasattr(backbone, "merge"):
+        backbone.merge(network)
     inputs = backbone.probe(network, plan.settings.resolution, batch).inputs
 
     def forward() -> None:

@@ -151,7 +151,11 @@ PART_READERS = {"attribute": read_attribute, "spatial": read_2d, "action": read_
 
 
 class T2ICompBench(Prompts):
-    """See the module."""
+    """See the module.
+
+    verdicts: what a finished official run says of each index, in place of the rules (layouts/compbench_results.py); told: what must be
+    said of that run.
+    """
 
     version = 1
     profile = "t2i-compbench"
@@ -178,6 +182,9 @@ class T2ICompBench(Prompts):
         Look("similarity", ask_similarity),
     )
 
+    def __init__(self, verdicts: Mapping[int, Verdict] | None = None, told: tuple[str, ...] = ()):
+        self.verdicts, self.told = verdicts, told
+
     def task(self, facts: Facts) -> str:
         """The category."""
         return str(facts["category"])
@@ -202,6 +209,12 @@ class T2ICompBench(Prompts):
             return _mark("complex", Verdict(None, f"{unanswered[0]}: {found[unanswered[0]].reason}"), told | {"kind": which})
         verdict = three_in_one(which, {name: part.value for name, part in found.items()})
         return _mark("complex", verdict, told | {"kind": which, "floor": _floor(which, found)})
+
+    def settle(self, sights: Sequence[Sight], marks: Sequence[Mark | None], rules: Rules) -> Sequence[Mark | None]:
+        """The marks; of a finished official run, its own."""
+        if self.verdicts is None:
+            return marks
+        return [_mark(s.facts["category"], self.verdicts[s.index]) if s.index in self.verdicts else None for s in sights]
 
     def notes(self, sights: Sequence[Sight], marks: Sequence[Mark | None], rules: Rules) -> tuple[str, ...]:
         """The rules' quirks by id, and ceilings and floors of this run's own prompts."""

@@ -27,6 +27,7 @@ ASSET = "inception-2015"
 OWN = "HAROPE_BENCH_INCEPTION"  # a weights file of one's own
 COMPILE = "HAROPE_BENCH_COMPILE"  # 1: torch.compile, which takes a minute and pays from some thousand images on
 SIDE = 299
+PIXELS = 1 << 22  # of images held as floats at once while they are made smaller, 50 MB
 CHANNELS = 7  # of Mixed_6d.branch1x1, the first ones: 17 x 17 x 7 = 2023 numbers
 FEATURES = 2048
 TRUNK = (
@@ -71,8 +72,13 @@ class Trunk(nn.Module):
 def like_tensorflow1(images: np.ndarray) -> Tensor:
     """Images (B, H, W, 3) uint8 to (B, 3, 299, 299): TF1's bilinear without half pixel and antialias, then (x - 128) / 128.
 
-    torch-fidelity's form of it is bit-exact with TF1's on the CPU.
+    torch-fidelity's form of it is bit-exact with TF1's on the CPU. Each image is resized for itself, so slices move no bit.
     """
+    each = max(1, PIXELS // (images.shape[1] * images.shape[2]))
+    return torch.cat([_like_tensorflow1(images[start : start + each]) for start in range(0, len(images), each)])
+
+
+def _like_tensorflow1(images: np.ndarray) -> Tensor:
     from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float()

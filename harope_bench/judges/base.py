@@ -55,12 +55,32 @@ class OpenedWitness(Protocol):
         """The answer of that role for an image (H, W, 3) uint8; it depends on nothing else."""
 
 
+class Trial(NamedTuple):
+    """A Canary that asks a question: what it shows in words, the question, and whether an answer is right."""
+
+    what: str
+    role: str
+    image: np.ndarray
+    ask: Ask
+    right: Callable[[Answer], bool]
+
+    @property
+    def name(self) -> str:
+        """What it shows."""
+        return self.what
+
+    def check(self, opened: OpenedWitness) -> str | None:
+        """The wrong answer in words, or None."""
+        answer = opened.see(self.role, self.image, self.ask)
+        return None if self.right(answer) else f"it answers {answer.to_json()[:200]}"
+
+
 class Witness(Protocol):
     """A judge that is asked about one image at a time, in the roles of perceptions.py.
 
     Optional: `of(model)`, the same judge on a folder or hub id that the user names (`needs_model`: it has none of its own); `runner`, the
-    path of a self-contained file that another Python executes in place of `open`; `canary()`, Canary cases that the opened judge must
-    answer rightly before it is believed.
+    path of a self-contained file that another Python executes in place of `open`; `canary()`, cases (Canary or Trial) that the
+    opened judge must pass before it is believed.
     """
 
     version: int

@@ -8,20 +8,17 @@ Source: google-research/google-research:cmmd/embedding.py, cmmd/io_util.py; saya
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from harope_bench.judges._clip import MEAN, STD, torchscript_state
 from harope_bench.judges._files import Source, Weights
 from harope_bench.judges._tower import Tower, scaled
-from harope_bench.store import check_hash
 
 SIDE = 336
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training images
 SIZES = {"patch_size": 14, "width": 1024, "layers": 24, "heads": 16, "output_dim": 768}
 TEXT = (  # what a CLIP file holds beside its image tower, `visual`
     "transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "logit_scale",
@@ -36,14 +33,6 @@ def squared(image: np.ndarray) -> np.ndarray:
     top, left = (height - side) // 2, (width - side) // 2
     square = Image.fromarray(image).crop((left, top, left + side, top + side))
     return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-
-
-def torchscript_state(found: Weights) -> Mapping[str, Tensor]:
-    """The tensors of OpenAI's file, which is a TorchScript archive and cannot be read with weights_only; so its hash is checked first."""
-    check_hash(found.path, found.sha256)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch wants archives exported anew; these bytes are as published
-        return dict(torch.jit.load(str(found.path), map_location="cpu").state_dict())
 
 
 class Normalised(nn.Module):

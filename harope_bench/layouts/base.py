@@ -1,8 +1,12 @@
 """What a layout module offers, and which layout a folder has.
 
-A layout is how another program keeps the images of a suite of prompts in a folder. Its module has `SUITE`, the suite's name;
+A layout is how another program keeps the images of a suite of prompts in a folder. Its module has `SUITE`, the suite's name, and where
+it holds parts of it too `SUITES`, all their names;
 `recognise(folder)`, whether a folder has this form; `open_layout(folder, suite)`, the images as a set whose indices are the suite's,
 with a reason for each that is not there; `write(samples, suite, folder)`, the other way.
+
+A reader of finished runs knows the results file of an official script. Its module has `READS`, the suite's name; `recognise(path)`;
+`imported(path, suite, lenient, rules)`, the score.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 from harope_bench import registry
 from harope_bench.errors import OptionError, SampleError, UnknownName
+from harope_bench.evaluators.base import Score
 from harope_bench.samples import SampleSet, first
 from harope_bench.store import disk
 from harope_bench.suites.base import PromptSuite
@@ -34,17 +39,35 @@ class Layout(Protocol):
     def recognise(self, folder: Path) -> bool:
         """Whether the folder has this form."""
 
-    def open_layout(self, folder: Path, suite: PromptSuite) -> SampleSet:
-        """Every image that the suite asks for, here or failed with a reason; what else lies there is told."""
+    def open_layout(self, folder: Path, suite: PromptSuite, side: int | None = None) -> SampleSet:
+        """Every image that the suite asks for, here or failed with a reason; what else lies there is told. side: of an image, in pixels."""
 
     def write(self, samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
         """The images in this form; an existing folder must be empty."""
 
 
-def names() -> list[str]:
-    """The layouts, by file name."""
-    found = [file for file in sorted(Path(__file__).parent.glob("*.py")) if b"\nSUITE = " in file.read_bytes()]
+class Reader(Protocol):
+    """The module of a reader of finished runs."""
+
+    READS: str
+
+    def recognise(self, path: Path) -> bool:
+        """Whether the file is such a results file."""
+
+    def imported(self, path: Path, suite: PromptSuite, lenient: bool = False, rules: str = "official") -> Score:
+        """Its measurements; a metric with a missing image is None unless `lenient`."""
+
+
+def names(mark: str = "SUITE") -> list[str]:
+    """The layouts (or with `READS` the readers), by file name."""
+    found = [file for file in sorted(Path(__file__).parent.glob("*.py")) if f"\n{mark} = ".encode() in file.read_bytes()]
     return [file.stem for file in found]
+
+
+def reader(path: Path) -> Reader | None:
+    """What reads this file as the results of an official script, or None."""
+    modules: list[Reader] = [importlib.import_module(f"harope_bench.layouts.{name}") for name in names("READS")]
+    return next((module for module in modules if module.recognise(path)), None)
 
 
 def layout(name: str) -> Layout:
@@ -55,31 +78,45 @@ def layout(name: str) -> Layout:
     return module
 
 
-def opened(folder: Path, suite_name: str | None = None, count: int | None = None) -> SampleSet | None:
-    """The images, or the first `count`, of a folder that has a known layout (of this suite, where one is named), or None."""
+def suites(found: Layout) -> tuple[str, ...]:
+    """The suites whose images a layout holds."""
+    return tuple(getattr(found, "SUITES", (found.SUITE,)))
+
+
+def opened(folder: Path, suite_name: str | None = None, count: int | None = None, side: int | None = None) -> SampleSet | None:
+    """The images, or the first `count`, of a folder that has a known layout (of this suite, where one is named), or None.
+
+    side: of an image in pixels, where a layout joins several in a picture; half the picture's width if None.
+    """
     for name in names() if folder.is_dir() else ():
         found = layout(name)
-        if suite_name in (None, found.SUITE) and found.recognise(folder):
-            return first(found.open_layout(folder, registry.load("suites", found.SUITE)), count)
+        if (suite_name is None or suite_name in suites(found)) and found.recognise(folder):
+            return first(found.open_layout(folder, registry.load("suites", suite_name or found.SUITE), side), count)
     return None
 
 
-def gathered(folder: Path, suite: PromptSuite, files: Mapping[int, Path], failed: dict[int, str], warnings: tuple[str, ...]) -> SampleSet:
+def gathered(
+    folder: Path,
+    suite: PromptSuite,
+    files: Mapping[int, Path],
+    failed: dict[int, str],
+    warnings: tuple[str, ...],
+    boxes: Mapping[int, tuple[int, int, int, int]] | None = None,
+) -> SampleSet:
     """The set of a folder; SampleError where it holds none of the suite's images."""
     if not files:
         raise SampleError(f"{folder} holds no image of {suite.title}; check the folder's form and the suite")
-    indices = sorted(files)
-    return SampleSet(folder.name, folder, None, len(files) + len(failed), failed, indices, dict(files), {}, {}, warnings)
+    asked = len(files) + len(failed)
+    return SampleSet(folder.name, folder, None, asked, failed, sorted(files), dict(files), {}, {}, warnings, boxes=boxes)
 
 
 def written(samples: SampleSet, name: str, folder: Path) -> Written:
     """Writes a set in the layout of that name; OptionError where the set is of another suite."""
     into = layout(name)
-    if samples.plan is not None and samples.plan.suite != into.SUITE:
-        raise OptionError(
-            f"{samples.path} was drawn for suite {samples.plan.suite}, the layout {name} is of {into.SUITE}; choose another --to"
-        )
-    return into.write(samples, registry.load("suites", into.SUITE), folder)
+    suite_name = samples.plan.suite if samples.plan is not None else into.SUITE
+    if suite_name not in suites(into):
+        raise OptionError(f"{samples.path} was drawn for suite {suite_name}, the layout {name} is of {into.SUITE}; choose another --to")
+    return into.write(samples, registry.load("suites", suite_name), folder)
 
 
 def empty(folder: Path) -> None:

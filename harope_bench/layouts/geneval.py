@@ -41,8 +41,8 @@ def recognise(folder: Path) -> bool:
     return any((place / METADATA).is_file() for place in _numbered(folder))
 
 
-def open_layout(folder: Path, suite: PromptSuite) -> SampleSet:
-    """The images of every prompt and copy of the suite.
+def open_layout(folder: Path, suite: PromptSuite, side: int | None = None) -> SampleSet:
+    """The images of every prompt and copy of the suite; a side in pixels is not needed here, images are files of their own.
 
     Raises:
         SampleError: no image of the suite, or two folders of one prompt.

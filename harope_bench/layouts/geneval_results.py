@@ -28,6 +28,7 @@ from harope_bench.rules import geneval as rule
 from harope_bench.store import read_lines
 from harope_bench.suites.base import PromptSuite
 
+READS = "geneval"
 Scored = tuple[float, float, float, float, Annotated[float, Field(ge=0)]]  # x0, y0, x1, y1, score
 BOXES = TypeAdapter(dict[str, list[Scored]])
 COLOURED = re.compile(r"expected (?P<colour>\w+) (?P<name>.+?)>=\d+, found \d+ (?P=colour); and (?P<seen>.+)")

@@ -13,7 +13,7 @@ from harope_bench import __version__, registry
 from harope_bench.errors import StorageError
 from harope_bench.leaderboards.board import EVIDENCE, Board, build
 from harope_bench.leaderboards.comparisons import Comparison
-from harope_bench.leaderboards.layout import DASH, Column, load_tables
+from harope_bench.leaderboards.layout import DASH, Column, Row, load_tables
 from harope_bench.leaderboards.matching import SCALES, Found, pick
 from harope_bench.reports import charts_svg, figures, gallery
 from harope_bench.reports.card import Card, Check, cards, checks, span
@@ -94,6 +94,11 @@ class Section:
     lines: tuple[Line, ...]
     pairing: str
     counted: str | None
+
+    @property
+    def against(self) -> str:
+        """The rows that differences are taken from."""
+        return ", ".join(dict.fromkeys(line.baseline for line in self.lines))
 
 
 @dataclass(frozen=True)
@@ -225,9 +230,7 @@ def _summaries(board: Board) -> list[Summary]:
         having = [item for item in board.compared if item.verdict == word]
         if having:
             rows = dict.fromkeys(item.row for item in having)
-            parts = [
-                f"{board.table.row(row).printed} ({', '.join(_head(board, item) for item in having if item.row == row)})" for row in rows
-            ]
+            parts = [f"{_label(board, row)} ({', '.join(_head(board, item) for item in having if item.row == row)})" for row in rows]
             lines.append(Summary(word, GLYPHS[word], len(having), len(board.compared), "; ".join(parts)))
     return lines
 
@@ -239,16 +242,26 @@ def _head(board: Board, item: Comparison) -> str:
 def _forests(board: Board) -> list[Forest]:
     made = []
     for column in board.table.columns:
-        rows = [(_label(board, item), item) for item in board.compared if item.column == column.key and item.difference.delta is not None]
+        rows = [
+            (_label(board, item.row), item) for item in board.compared if item.column == column.key and item.difference.delta is not None
+        ]
         if rows:
             heading = board.measured_heads[column.key]
             made.append(Forest(heading, figures.forest(f"{anchor(board)}-{column.key}", heading, column.direction, rows)))
     return made
 
 
-def _label(board: Board, item: Comparison) -> str:
-    row = board.table.row(item.row)
-    return f"{row.res} {row.printed}" if board.table.block == "res" else row.printed
+def _label(board: Board, name: str) -> str:
+    """A row as it is printed, after the model or the resolution or both where these tell it from others printed alike."""
+    row = board.table.row(name)
+    alike = [other for other in board.table.rows if other.printed == row.printed]
+    choices = [(), ("model",), ("res",), ("model", "res")]
+    telling = next((c for c in choices if len({_facts(other, c) for other in alike}) == len(alike)), choices[-1])
+    return " ".join((*_facts(row, telling), row.printed))
+
+
+def _facts(row: Row, fields: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(value) for field in fields if (value := getattr(row, field)) is not None)
 
 
 def _line(board: Board, item: Comparison) -> Line:
@@ -257,8 +270,8 @@ def _line(board: Board, item: Comparison) -> Line:
     interval = DASH if found.low is None or found.high is None else f"{signed(found.low, digits)} to {signed(found.high, digits)}"
     raw = (found.delta, found.se, found.p, item.p_adjusted, item.detectable)
     return Line(
-        _label(board, item),
-        board.table.row(item.baseline).printed,
+        _label(board, item.row),
+        _label(board, item.baseline),
         _head(board, item),
         item.verdict,
         GLYPHS[item.verdict],

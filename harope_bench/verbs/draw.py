@@ -91,7 +91,7 @@ def verify(
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option(
     "--to",
-    type=click.Choice(["adm", "png", "geneval", "dpg"]),
+    type=click.Choice(["adm", "png", "geneval", "dpg", "compbench"]),
     required=True,
     help="adm: .npz with arr_0 (and labels arr_1); png: 000000.png ...; the others: the folders of the official benchmarks.",
 )

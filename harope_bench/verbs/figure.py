@@ -40,9 +40,7 @@ def figure() -> None:
 
 @figure.command("attention-distance")
 @click.argument("checkpoints", nargs=-1, required=True)
-@click.option(
-    "--images", type=click.IntRange(1), default=64, help="Requests 0 to IMAGES - 1 of the suite; for a classifier so many pictures."
-)
+@click.option("--images", type=click.IntRange(1), default=64, help="Requests 0 to IMAGES - 1; or so many real pictures.")
 @click.option("--times", type=Numbers(), default="100,300,500,700,900", help="Of 1,000, from clean to noise; the nearest step is taken.")
 @click.option("--suite", help="Whose labels; the checkpoint's own if left out.")
 @click.option("--resolution", type=click.IntRange(1), help="Side in pixels; the suite's own if left out.")

@@ -163,7 +163,8 @@ def prompts_of(target: str, suite: str | None) -> str | None:
 def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
     """Images of prompts asked about and marked, a finished official run read, and what else the suite measures of the same images."""
     from harope_bench import registry
-    from harope_bench.marking import Marking, brought, mark, rules_of
+    from harope_bench.generate import generate
+    from harope_bench.marking import Marking, brought, mark, ready
     from harope_bench.perceive import Terms
 
     assert wish.suite is not None
@@ -172,9 +173,11 @@ def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, d
     suite = registry.load("suites", wish.suite)
     if Path(target).exists() and (found := brought(Path(target), out or Path("runs") / f"eval-{Path(target).stem}", asked)) is not None:
         return [found]
-    rules = [rule.name for rule in rules_of(suite, asked, names)]  # what can fail cheaply comes before the first image is drawn
+    place, folder, _, plan = resolve(target, wish, out, drawing)
+    rules = ready(asked, names)  # what can fail cheaply comes before the first image is drawn
     others = [name for name in names or suite.evaluators if name not in rules]
-    place, folder, _ = resolve(target, wish, out, drawing)
+    if plan is not None:
+        generate(plan, wanted_indices(plan.suite, wish.count, None), folder, wish.batch)
     scored = list(mark(place, folder, asked, rules, wish.count)) if rules else []
     return scored + (seen(str(place), replace(wish, judge=None), others, folder, {"device": drawing["device"]}) if others else [])
 
@@ -189,14 +192,18 @@ def named(target: str, wish: Wish, names: list[str] | None, out: Path | None, dr
 
 
 def seen(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
-    """Images judged and scored, once for each profile."""
-    from harope_bench.evaluate import Asked, evaluate_each
+    """Images judged and scored, once for each profile; those of a checkpoint are drawn when all that judges them is there."""
+    from harope_bench.evaluate import Asked, evaluate_each, ready
+    from harope_bench.generate import generate
 
     profiles = wanted_profiles(wish.profiles)
-    place, folder, known = resolve(target, wish, out, drawing)
+    place, folder, known, plan = resolve(target, wish, out, drawing)
     wanted = [
         Asked(known, wish.reference, wish.rules, wish.rescore, drawing["device"], profile, wish.judge, wish.subset) for profile in profiles
     ]
+    if plan is not None:
+        ready(folder, wanted, names, wish.count)
+        generate(plan, wanted_indices(plan.suite, wish.count, None), folder, wish.batch)
     return evaluate_each(place, folder, wanted, names, wish.count)
 
 
@@ -247,11 +254,11 @@ def naming_plan(target: str, suite: str | None, out: Path | None, drawing: Drawi
     return run.plan, out or run.folder, len(run.asked())
 
 
-def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tuple[Path, Path, str]:
-    """Images to judge, folder for what is found, and suite; a checkpoint's name is drawn from first."""
+def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tuple[Path, Path, str, Any]:
+    """Images to judge, folder for what is found, suite, and for a checkpoint's name the plan by which they are still to be drawn."""
     from harope_bench import registry
     from harope_bench.errors import OptionError, UnknownName
-    from harope_bench.generate import generate, make_plan
+    from harope_bench.generate import make_plan
     from harope_bench.samples import PLAN, Run
 
     path = Path(target)
@@ -260,8 +267,7 @@ def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tupl
             raise UnknownName("file, folder or checkpoint", target, registry.names("checkpoints"))
         plan = make_plan(target, wish.suite, drawing)
         folder = out or Path("runs") / target
-        generate(plan, wanted_indices(plan.suite, wish.count, None), folder, wish.batch)
-        return folder, folder, plan.suite
+        return folder, folder, plan.suite, plan
     if given := sorted(key for key, value in drawing.items() if key != "device" and value is not None):
         raise OptionError(f"{target} is drawn already, --{given[0].replace('_', '-')} would change nothing; leave it out")
     run = path.is_dir() and (path / PLAN).exists()
@@ -269,7 +275,7 @@ def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tupl
     known = wish.suite or (found.suite if found else None)
     if known is None:
         raise OptionError(f"{target} does not say its suite; add --suite, one of: {', '.join(registry.names('suites'))}")
-    return path, out or (path if run else Path("runs") / f"eval-{path.stem}"), known
+    return path, out or (path if run else Path("runs") / f"eval-{path.stem}"), known, None
 
 
 def of_network(evaluator: str) -> bool:

@@ -1,0 +1,66 @@
+"""A witness whose published weights `fetch` brings: which file is in use, and whether it is the published one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor, nn
+
+from harope_bench import fetched
+from harope_bench.errors import WeightsError
+from harope_bench.judges._files import Source, Weights
+from harope_bench.store import fit
+
+TOLD = 200  # characters of a misfit: a network of another size differs in hundreds of keys
+
+
+class Published:
+    """What such plug-ins share: `title` of the network, `source` of its weights, and what follows from the file in use."""
+
+    version = 1
+    title: str
+    source: Source
+
+    def genuine(self, found: Weights) -> bool:
+        """Whether a file is the published one: by its known hash or the part of it that is known, else because `fetch` brought it."""
+        known = fetched.asset(self.source.asset).files[0]
+        if part := known.sha256 or known.sha256_prefix:
+            return found.sha256.startswith(part)
+        brought = fetched.held(self.source.asset, known.name)
+        return brought is not None and brought.sha256 == found.sha256
+
+    @property
+    def judge_class(self) -> Literal["equivalent", "substitute"]:
+        """Equivalent with the published weights; anything else is a substitute."""
+        try:
+            return "equivalent" if self.genuine(self.source.found()) else "substitute"
+        except WeightsError:
+            return "substitute"
+
+    def weights_sha256(self) -> str:
+        """Hash of the file in use; NotHere with the command that brings it."""
+        return self.source.found().sha256
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a result must say of the judge."""
+        if not self.genuine(self.source.found()):
+            return (f"judge: other weights than {self.title}'s, numbers compare with nothing published",)
+        known = fetched.asset(self.source.asset).files[0]
+        if known.sha256 or known.sha256_prefix:
+            return ()
+        return (f"judge: {self.title}'s publisher states no hash; that these are its weights rests on the address they were fetched from",)
+
+
+def fitted(network: nn.Module, state: Mapping[str, Tensor], found: Weights, title: str, asset: str) -> nn.Module:
+    """The network with these weights, every key used.
+
+    Raises:
+        WeightsError: they are of another network; one line with the first keys.
+    """
+    try:
+        fit(network, state, str(found.path))
+    except WeightsError as error:
+        told = str(error).partition(" does not fit: ")[2].partition("; check --")[0][:TOLD]
+        raise WeightsError(f"{found.path} does not fit {title}: {told}; harope-bench fetch {asset}") from error
+    return network

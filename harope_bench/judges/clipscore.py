@@ -1,0 +1,58 @@
+"""Judge clipscore: the cosine of image and text by OpenAI's CLIP ViT-B/32, unscaled, as T2I-CompBench takes it.
+
+The published script runs the network in float16 on a GPU and in float32 without one; here it is float32 everywhere. Run here with random
+weights only: what the real ones answer was not seen.
+
+Source: Karine-Huang/T2I-CompBench:CLIPScore_eval/CLIP_similarity.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from harope_bench.errors import OptionError
+from harope_bench.judges._clip import ClipWitness, Towers
+from harope_bench.judges._files import Source
+from harope_bench.judges.base import Trial
+from harope_bench.perceptions import Answer, Ask, Cosines, Texts
+
+
+class OpenedScore:
+    """The network with weights."""
+
+    def __init__(self, towers: Towers):
+        self.towers, self.weights_sha256 = towers, towers.weights_sha256
+
+    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+        """The cosine of the image with each text."""
+        if role != "similarity" or not isinstance(ask, Texts):
+            raise OptionError(f"clipscore compares an image with texts, it is no {role}; ask another judge")
+        cosines = self.towers.images([Image.fromarray(image)]) @ self.towers.texts(ask.texts).T  # (1, N)
+        return Cosines(cosines=tuple(cosines[0].double().tolist()))
+
+
+class ClipScore(ClipWitness):
+    """The plug-in."""
+
+    title, model = "OpenAI's CLIP ViT-B/32", "ViT-B-32-quickgelu"
+    preprocessing = "shorter side to 224, PIL bicubic with antialias, middle square; CLIP's mean and deviation; QuickGELU; float32"
+    roles = ("similarity",)
+    source = Source("clipscore", "HAROPE_BENCH_CLIP_B32")
+
+    def open(self, device: str = "cpu") -> OpenedScore:
+        """Loads the weights strictly, hash checked first; WeightsError where they are missing, altered, or the activation is another."""
+        return OpenedScore(self.towers(device, half=False))
+
+    def canary(self) -> tuple[Trial, ...]:
+        """A red picture is nearer to its own name than to another's; right only with the real weights, and not yet seen with them."""
+        image = np.zeros((224, 224, 3), dtype=np.uint8)
+        image[..., 0] = 220
+
+        def right(answer: Answer) -> bool:
+            return isinstance(answer, Cosines) and answer.cosines[0] > answer.cosines[1]
+
+        return (Trial("red is nearer to red than to blue", "similarity", image, Texts(texts=("a red picture", "a blue picture")), right),)
+
+
+PLUGIN = ClipScore()

@@ -1,0 +1,101 @@
+"""Judge depth: any depth network of transformers on a folder or hub id of the user's, `depth:MODEL`; always a substitute.
+
+The network's own image steps come from its folder. What it tells is brought to "larger is nearer" by what is known of its kind.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from harope_bench.errors import NotHere, OptionError
+from harope_bench.judges import _depth
+from harope_bench.judges._local import Local, local, strictly, transformers
+from harope_bench.judges._tower import full_float32
+from harope_bench.judges.base import Trial
+from harope_bench.perceptions import Answer, Ask, Boxes
+
+NEARNESS = {"dpt", "depth_anything"}  # inverse depth up to scale and shift: larger is nearer
+METRES = {"zoedepth", "depth_pro", "glpn", "prompt_depth_anything"}  # distance: larger is farther
+
+
+def nearness(depth: Tensor, config: Any) -> Tensor:
+    """A network's map as larger is nearer; OptionError where its kind does not tell which way it runs."""
+    if config.model_type in METRES or getattr(config, "depth_estimation_type", None) == "metric":
+        return 1 / depth.clamp_min(1e-6)
+    if config.model_type in NEARNESS:
+        return depth
+    raise OptionError(f"it is not known whether larger is nearer in networks of kind {config.model_type}; take one of {_kinds()}")
+
+
+def _kinds() -> str:
+    return ", ".join(sorted(NEARNESS | METRES))
+
+
+class OpenedDepth:
+    """A network with its weights and its own image steps."""
+
+    def __init__(self, network: Any, prepare: Any, weights_sha256: str, device: str):
+        self.network, self.prepare, self.weights_sha256, self.device = network.to(device).eval(), prepare, weights_sha256, device
+
+    @torch.inference_mode()
+    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+        """Of each box its mean nearness."""
+        if role != "depth" or not isinstance(ask, Boxes):
+            raise OptionError(f"judge depth tells depth, it is no {role}; ask another judge")
+        inputs = self.prepare(images=Image.fromarray(image), return_tensors="pt")["pixel_values"].to(self.device)
+        with full_float32():
+            found = self.network(pixel_values=inputs).predicted_depth[0].float()  # (h, w)
+        return _depth.depths(nearness(found, self.network.config), image.shape[:2], ask.boxes)
+
+
+class DepthModel:
+    """The plug-in; bound to a model by `of`."""
+
+    version = 1
+    judge_class: Literal["substitute"] = "substitute"
+    preprocessing = f"the model's own image steps; float32; {_depth.STEPS}"
+    roles = ("depth",)
+    needs_model = True
+
+    def __init__(self, model: str | None = None):
+        self.model = model
+
+    def of(self, model: str) -> DepthModel:
+        """The judge on a folder, or on a hub id that the local cache holds."""
+        return DepthModel(model)
+
+    def found(self) -> Local:
+        """Where the model lies; NotHere where none is named or none is there."""
+        return local(self.model) if self.model else _unnamed()
+
+    def weights_sha256(self) -> str:
+        """Hash of the model's folder."""
+        return self.found().sha256
+
+    def open(self, device: str = "cpu") -> OpenedDepth:
+        """Loads network and image steps.
+
+        Raises:
+            WeightsError: not here, or weights that do not fill the network. OptionError: no depth network, or of an unknown kind.
+        """
+        found, library = self.found(), transformers()
+        network = strictly(library.AutoModelForDepthEstimation, found.path, "depth network")
+        nearness(torch.ones(1), network.config)
+        prepare = library.AutoImageProcessor.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
+        return OpenedDepth(network, prepare, found.sha256, device)
+
+    def canary(self) -> tuple[Trial, ...]:
+        """A floor: a model whose map runs the other way fails."""
+        return (_depth.trial(),)
+
+
+def _unnamed() -> NoReturn:
+    raise NotHere("judge depth runs a model of yours; harope-bench eval RUN --judge depth=depth:FOLDER-OR-HUB-ID")
+
+
+PLUGIN = DepthModel()

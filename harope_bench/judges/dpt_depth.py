@@ -1,0 +1,79 @@
+"""Judge dpt-depth: how near what a box holds is, by DPT-Hybrid (MiDaS), T2I-CompBench's 3D judge.
+
+Run here with random weights only: what the real ones answer was not seen.
+
+Source: Karine-Huang/T2I-CompBench:UniDet_eval/3D_spatial_eval.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from harope_bench.errors import OptionError
+from harope_bench.judges import _depth, _dpt
+from harope_bench.judges._files import Source
+from harope_bench.judges._published import Published, fitted
+from harope_bench.judges._tower import full_float32, scaled
+from harope_bench.judges.base import Trial
+from harope_bench.perceptions import Answer, Ask, Boxes
+from harope_bench.store import load_weights
+
+HALF = (0.5, 0.5, 0.5)
+
+
+def pixels(image: np.ndarray) -> Tensor:
+    """An image (H, W, 3) uint8 as (1, 3, 480, 480) float32 from -1 to 1, stretched where not square."""
+    square = Image.fromarray(image).resize((_dpt.SIDE, _dpt.SIDE), Image.Resampling.BILINEAR)
+    return scaled(np.array(square)[None], HALF, HALF)
+
+
+class OpenedDpt:
+    """The network with weights."""
+
+    def __init__(self, network: Any, weights_sha256: str, device: str):
+        self.network, self.weights_sha256, self.device = network.to(device), weights_sha256, device
+
+    @torch.inference_mode()
+    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+        """Of each box its mean nearness."""
+        if role != "depth" or not isinstance(ask, Boxes):
+            raise OptionError(f"dpt-depth tells depth, it is no {role}; ask another judge")
+        with full_float32(), torch.autocast("cuda", dtype=torch.float16, enabled=self.device == "cuda"):
+            nearness = self.network(pixels(image).to(self.device)).predicted_depth[0]  # (480, 480)
+        return _depth.depths(nearness.float(), image.shape[:2], ask.boxes)
+
+
+class Dpt(Published):
+    """The plug-in; `sizes` replaces those of the network, so that tests make it small."""
+
+    title = "DPT-Hybrid (MiDaS)"
+    preprocessing = f"480 x 480, PIL bilinear with antialias, -1 to 1; float32, on cuda float16 autocast; {_depth.STEPS}"
+    roles = ("depth",)
+    source = Source("dpt-depth", "HAROPE_BENCH_DPT")
+
+    def __init__(self, sizes: Mapping[str, Any] = _dpt.SIZES):
+        self.sizes = sizes
+
+    def open(self, device: str = "cpu") -> OpenedDpt:
+        """Loads the weights strictly, hash checked first.
+
+        Raises:
+            WeightsError: not here, altered, unsafe, or of another network. MissingExtra: no transformers.
+        """
+        found = self.source.found()
+        state = load_weights(found.path, found.sha256)
+        network = fitted(_dpt.built(self.sizes), _dpt.arranged(state), found, self.title, self.source.asset)
+        return OpenedDpt(network, found.sha256, device)
+
+    def canary(self) -> tuple[Trial, ...]:
+        """A floor; right only with the real weights, and not yet seen with them."""
+        return (_depth.trial(),)
+
+
+PLUGIN = Dpt()

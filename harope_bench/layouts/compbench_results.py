@@ -1,0 +1,257 @@
+"""What T2I-CompBench's official scripts wrote of a finished run: `vqa_result.json` of each category, and the three of 3-in-1.
+
+A file is a list of `{"question_id", "answer"}`. The detectors' ids are the numbers of file names, 10 x prompt + copy; BLIP's and CLIP's
+count the files that were there, so with a file missing nobody can tell whose answer is whose, and the category has no score here.
+Beside each value stands the mean as the script prints it, to the last digit, and whether the script's own summary says the same.
+
+Source: Karine-Huang/T2I-CompBench 1b709499, the scripts named in FILES.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from harope_bench.errors import OptionError, StorageError
+from harope_bench.evaluators.base import Score, Sight
+from harope_bench.evaluators.t2i_compbench import T2ICompBench
+from harope_bench.records import Record, fault
+from harope_bench.rules.compbench_quirks import Rules, Verdict
+from harope_bench.rules.compbench_sums import PARTS as NEEDED
+from harope_bench.rules.compbench_sums import joined, three_in_one
+from harope_bench.store import disk
+from harope_bench.suites._compbench import CATEGORIES, COPIES, FORM, PROMPTS, CompBench
+from harope_bench.suites.base import PromptSuite
+
+READS = "t2i-compbench"
+RESULT = "vqa_result.json"
+IMAGES = PROMPTS * COPIES
+BLIP, CLIP, NUMBER, THREE = "annotation_blip", "annotation_clip", "annotation_num", "annotation_3_in_1"
+PLANE = ("labels/annotation_obj_detection_2d", "annotation_obj_detection_2d", "annotation_obj_detection", "labels/annotation_obj_detection")
+SOLID = ("labels/annotation_obj_detection_3d", "annotation_obj_detection_3d")
+FILES: Mapping[str, Sequence[str]] = {  # folders in which each category's script leaves its file
+    "color": (BLIP,),  # BLIPvqa_eval/BLIP_vqa.py
+    "shape": (BLIP,),
+    "texture": (BLIP,),
+    "spatial": PLANE,  # UniDet_eval/2D_spatial_eval.py
+    "3d_spatial": SOLID,  # UniDet_eval/3D_spatial_eval.py
+    "numeracy": (NUMBER,),  # UniDet_eval/numeracy_eval.py
+    "non_spatial": (CLIP,),  # CLIPScore_eval/CLIP_similarity.py
+    "complex": (THREE,),  # 3_in_1_eval/3_in_1.py
+}
+PARTS: Mapping[str, Sequence[str]] = {"attribute": (BLIP,), "spatial": PLANE, "action": (CLIP,)}  # that 3-in-1 joins
+BY_NUMBER = ("spatial", "3d_spatial", "numeracy")  # whose ids are the numbers of file names
+SUMMARIES = ("blip_vqa_score.txt", "avg_score.txt", "avg_result.txt", "score.txt", "score_avg.txt", "vqa_score.txt")
+
+
+class Line(Record):
+    """One answer; BLIP's are text of 4 decimals."""
+
+    question_id: int
+    answer: float
+
+
+LINES = TypeAdapter(list[Line])
+
+
+class Told(NamedTuple):
+    """Answers of a category by number, why there are none for the others, and what must be said of them."""
+
+    values: dict[int, float]
+    fault: str
+    notes: tuple[str, ...]
+
+
+def recognise(path: Path) -> bool:
+    """Whether a file is one script's answers, or a folder holds such files and no images."""
+    if path.is_file():
+        return path.suffix == ".json" and _looks_like_answers(path) and _category(path) is not None
+    return path.is_dir() and not any(path.glob("samples")) and not any(path.glob("*/samples")) and bool(_found(path))
+
+
+def imported(path: Path, suite: PromptSuite, lenient: bool = False, rules: Rules = "official") -> Score:
+    """The measurements of a finished run.
+
+    Args:
+        path: a `vqa_result.json` below a folder named as its category, such a folder, or a folder of them.
+        rules: corrected joins 3-in-1 by number in place of by position; the other files are as they are.
+
+    Raises:
+        StorageError: no such file, or one that holds something else.
+    """
+    if not isinstance(suite, CompBench):
+        raise OptionError(f"{path} is of T2I-CompBench, {suite.title} is another suite; give its --suite")
+    found = _read(path, suite, rules)
+    if not found:
+        raise StorageError(f"{path} holds no {RESULT} below a folder named {', '.join(suite.categories)}; name the folders so")
+    sights: list[Sight] = []
+    verdicts: dict[int, Verdict] = {}
+    for category, told in found.items():
+        for number in range(IMAGES):
+            index = suite.index(category, number // COPIES, number % COPIES)
+            case, value = suite.case(index), told.values.get(number)
+            sights.append(Sight(index, case.prompt, case.copy, case.text, case.facts[FORM], {}, None if value is not None else told.fault))
+            if value is not None:
+                verdicts[index] = Verdict(value, "as the official script says")
+    notes = tuple(note for told in found.values() for note in told.notes)
+    return T2ICompBench(verdicts, notes).assess(sorted(sights, key=lambda sight: sight.index), rules, lenient)
+
+
+def summary(category: str, answers: Sequence[float]) -> float:
+    """The mean as that category's script computes it, to the last bit: 3D by numpy, the others by adding one after another.
+
+    Python's own `sum` is more exact from 3.12 on, and so another number.
+    """
+    if category == "3d_spatial":
+        return float(np.mean(answers))
+    return reduce(operator.add, answers, 0.0) / len(answers)
+
+
+def _found(path: Path) -> dict[str, Path]:
+    """The folder of each category that has answers, or the file itself."""
+    if path.is_file():
+        category = _category(path)
+        return {} if category is None else {category: path}
+    places = [path, *(path / name for category in CATEGORIES for name in (category, f"{category}_val"))]
+    told = {(_told(place.resolve().name) or ""): place for place in places if place.is_dir()}
+    return {category: place for category, place in told.items() if category and _answers_below(category, place)}
+
+
+def _answers_below(category: str, place: Path) -> bool:
+    own = _first(place, FILES[category]) is not None
+    return own or (category == "complex" and all(_first(place, names) for names in PARTS.values()))
+
+
+def _first(place: Path, names: Sequence[str]) -> Path | None:
+    return next((file for name in names if (file := place / name / RESULT).is_file()), None)
+
+
+def _category(file: Path) -> str | None:
+    """The category that the nearest folder above the file is named after; the file's own name may be it too."""
+    names = [file.stem, *(parent.name for parent in file.resolve().parents)]
+    return next((told for name in names if (told := _told(name))), None)
+
+
+def _told(name: str) -> str | None:
+    category = name.removesuffix("_val")
+    return category if category in CATEGORIES else None
+
+
+def _looks_like_answers(path: Path) -> bool:
+    with disk(path), path.open("rb") as file:
+        start = file.read(200)
+    return start.lstrip().startswith(b"[") and b'"question_id"' in start and b'"answer"' in start
+
+
+def _read(path: Path, suite: CompBench, rules: Rules) -> dict[str, Told]:
+    found = {}
+    for category, place in _found(path).items():
+        if category not in suite.categories:
+            continue
+        file = place if place.is_file() else _first(place, FILES[category])
+        if category == "complex" and place.is_dir() and all(_first(place, names) for names in PARTS.values()):
+            found[category] = _three(place, suite, rules, file)
+        elif file is not None:
+            found[category] = _one(category, file)
+    return found
+
+
+def _one(category: str, file: Path) -> Told:
+    lines = _lines(file)
+    answers = [line.answer for line in lines]
+    notes = (
+        f"{category}: the script's mean of {len(lines):,} answers is {summary(category, answers)!r}",
+        *_agrees(category, file, answers),
+    )
+    if category in BY_NUMBER:
+        return Told({line.question_id: line.answer for line in lines}, "no answer in the script's file", notes)
+    values, why = _counted(lines, file)
+    return Told(values, why, notes)
+
+
+def _counted(lines: Sequence[Line], file: Path) -> tuple[dict[int, float], str]:
+    """Answers by number where ids count files: all of them or none."""
+    if len(lines) == IMAGES:
+        return {line.question_id: line.answer for line in lines}, ""
+    return (
+        {},
+        f"{file.parent.name} has {len(lines):,} answers for {IMAGES:,} images and its ids count files, so whose they are is not known",
+    )
+
+
+def _agrees(category: str, file: Path, answers: Sequence[float]) -> tuple[str, ...]:
+    """Whether the summary beside the file is the mean of its answers."""
+    beside = next((file.with_name(name) for name in SUMMARIES if file.with_name(name).is_file()), None)
+    if beside is None:
+        return ()
+    with disk(beside):
+        numbers = re.findall(r"[0-9.]+(?:e-?[0-9]+)?", beside.read_text(encoding="utf-8", errors="replace"))
+    same = bool(numbers) and numbers[-1] == repr(summary(category, answers))
+    return () if same else (f"{category}: {beside.name} says {numbers[-1] if numbers else 'no number'}, which is not the mean of {RESULT}",)
+
+
+def _three(place: Path, suite: CompBench, rules: Rules, written: Path | None) -> Told:
+    """3-in-1 of its three files: by position as the script does it, or by number."""
+    lines = {name: _lines(file) for name, names in PARTS.items() if (file := _first(place, names))}
+    kinds = [suite.case(suite.index("complex", k, 0)).facts[FORM]["kinds"][rules] for k in range(PROMPTS)]
+    told = _by_position(lines, kinds) if rules == "official" else _by_number(lines, kinds, place)
+    if written is None or not told.values:
+        return told
+    theirs = {line.question_id: line.answer for line in _lines(written)}
+    same = sum(theirs.get(number) == value for number, value in told.values.items())
+    return told._replace(notes=(*told.notes, f"complex: {THREE} says the same on {same:,} of {len(told.values):,} images"))
+
+
+def _by_position(lines: Mapping[str, Sequence[Line]], kinds: Sequence[str]) -> Told:
+    try:
+        values = joined(kinds, {name: [line.answer for line in part] for name, part in lines.items()})
+    except ValueError as error:
+        counts = ", ".join(f"{name} {len(part):,}" for name, part in lines.items())
+        return Told({}, f"the official 3-in-1 stops ({error}); answers: {counts}, wanted {IMAGES:,} of each", ())
+    notes = [f"complex: the script's mean of {len(values):,} answers is {summary('complex', values)!r}"]
+    if short := [name for name, part in lines.items() if len(part) != IMAGES]:
+        notes.append(
+            f"complex: {', '.join(short)} lacks answers, so the script joins other images' answers from there on; see --rules corrected"
+        )
+    return Told(dict(enumerate(values)), "", tuple(notes))
+
+
+def _by_number(lines: Mapping[str, Sequence[Line]], kinds: Sequence[str | None], place: Path) -> Told:
+    parts: dict[str, dict[int, float]] = {"spatial": {line.question_id: line.answer for line in lines["spatial"]}}
+    faults = []
+    for name in ("attribute", "action"):
+        parts[name], why = _counted(lines[name], place / PARTS[name][0] / RESULT)
+        faults += [why] if why else []
+    values = {}
+    for number in range(IMAGES):
+        which = kinds[number // COPIES]
+        own = {name: found.get(number) for name, found in parts.items()}
+        verdict = three_in_one(which, own)
+        if verdict.value is not None and not any(own[name] is None for name in NEEDED[which or "both"]):
+            values[number] = verdict.value
+    return Told(values, "; ".join(faults) or "a part of 3-in-1 has no answer", ())
+
+
+def _lines(path: Path) -> list[Line]:
+    """The answers of a file in its order; StorageError where it holds something else, an id twice or one that is no image's."""
+    try:
+        with disk(path):
+            found = LINES.validate_python(json.loads(path.read_bytes()))
+    except ValidationError as error:
+        raise StorageError(f"{path} is no list of question_id and answer ({fault(error)}); give the script's own file") from error
+    except ValueError as error:
+        raise StorageError(f"{path} is not JSON; give the script's own file") from error
+    ids = [line.question_id for line in found]
+    if not ids or len(set(ids)) < len(ids) or min(ids) < 0 or max(ids) >= IMAGES:
+        raise StorageError(
+            f"{path} has {len(ids):,} answers with ids that repeat or are not 0 to {IMAGES - 1:,}; give the script's own file"
+        )
+    return found

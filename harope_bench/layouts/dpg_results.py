@@ -1,0 +1,154 @@
+"""Results of DPG-Bench's official script, to the same number as it prints.
+
+It writes two files: `X.txt` with a line an item (path, score of each tile, mean) and a summary, `X_detail.txt` with a line a question
+(path, box of the tile, question, answer). The score is read from the first alone. With the second, which holds every answer, our rule
+scores again: categories, the corrected rules, and whether both say the same of each image.
+
+Source: TencentQQGYLab/ELLA 3c228f1d, dpg_bench/compute_dpg_bench.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from harope_bench.errors import StorageError
+from harope_bench.evaluators.base import Score, Sight
+from harope_bench.evaluators.dpg_bench import DpgBench
+from harope_bench.layouts.dpg import FORM, item_of
+from harope_bench.perceptions import Answered, Answers
+from harope_bench.rules import dpg as rule
+from harope_bench.store import disk
+from harope_bench.suites.base import PromptSuite
+
+READS = "dpg-bench"
+DETAIL = "_detail.txt"
+NUMBER = r"[0-9][0-9.e+-]*"
+SCORED = re.compile(rf"(?P<path>.*?\.[A-Za-z]\w*), (?P<scores>{NUMBER}(?:, {NUMBER}){{0,3}}), (?P<mean>{NUMBER})")
+ASKED = re.compile(r"(?P<path>.*?), \((?P<x>\d+), (?P<y>\d+), \d+, \d+\), (?P<told>.*)")
+PRINTED = re.compile(rf"DPG-Bench score: (?P<score>{NUMBER})")
+DIGITS = 1e-9  # of 100: sums of the same terms in another order
+
+
+class Results(NamedTuple):
+    """Scores of each item's tiles, in order, and the score that the summary prints, if it does."""
+
+    tiles: dict[str, list[float]]
+    printed: float | None
+
+
+def recognise(path: Path) -> bool:
+    """Whether a file is one of the script's two, by its first line."""
+    if path.suffix != ".txt" or not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline(1 << 16).rstrip("\n")
+    return bool((ASKED if path.name.endswith(DETAIL) else SCORED).fullmatch(first))
+
+
+def imported(path: Path, suite: PromptSuite, lenient: bool = False, rules: str = "official") -> Score:
+    """The measurements of a finished run.
+
+    Args:
+        path: either of the two files; the other is read where it lies beside it. suite: dpg-bench, which knows the items. lenient: score
+            what is there, as the script does; else a metric with a missing image is None.
+
+    Raises:
+        StorageError: not such a file, no results beside the answers, an item that the suite does not know or that stands twice.
+    """
+    stem = path.with_name(path.name.removesuffix(DETAIL)) if path.name.endswith(DETAIL) else path.with_suffix("")
+    scores_path, detail_path = stem.with_name(stem.name + ".txt"), stem.with_name(stem.name + DETAIL)
+    found = results(scores_path)
+    answers = _answers(detail_path) if detail_path.is_file() else {}
+    prompts = suite.count // suite.copies
+    items = [rule.Item.model_validate(suite.case(prompt).facts[FORM]) for prompt in range(prompts)]
+    if foreign := sorted(found.tiles.keys() - {item.item for item in items}):
+        raise StorageError(f"{scores_path}: {foreign[0]} is no item of DPG-Bench's; score a file of the official prompts")
+    sights = [_sight(index, suite, items[index % prompts], found, answers) for index in range(suite.count)]
+    score = DpgBench(_scores(items, found, prompts)).assess(sights, rules, lenient)
+    return score._replace(warnings=(*score.warnings, *_against(found)))
+
+
+def results(path: Path) -> Results:
+    """Scores and summary; StorageError where the file is not there, holds no score, or an item twice."""
+    if not path.is_file():
+        raise StorageError(f"{path} is not there; give the script's results file, beside which its {DETAIL} may lie")
+    tiles: dict[str, list[float]] = {}
+    printed = None
+    for line in _lines(path):
+        if match := SCORED.fullmatch(line):
+            item = item_of(match["path"])
+            if item in tiles:
+                raise StorageError(f"{path} scores {item} twice; remove the lines of one of the runs")
+            tiles[item] = _numbers(match["scores"], path, line)
+        elif match := PRINTED.fullmatch(line):
+            (printed,) = _numbers(match["score"], path, line)
+    if not tiles:
+        raise StorageError(f"{path} holds no score of DPG-Bench's script; give its results file")
+    return Results(tiles, printed)
+
+
+def _numbers(text: str, path: Path, line: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(", ")]
+    except ValueError as error:
+        raise StorageError(f"{path}: {line[:80]!r} holds no numbers; give the script's own file") from error
+
+
+def _lines(path: Path) -> list[str]:
+    with disk(path):
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _answers(path: Path) -> dict[tuple[str, int], list[str]]:
+    """By item and tile, what follows the box in each line: question, comma, answer."""
+    found: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for line in _lines(path):
+        if match := ASKED.fullmatch(line):
+            tile = 2 * (match["y"] != "0") + (match["x"] != "0")
+            found[item_of(match["path"]), tile].append(match["told"])
+    return found
+
+
+def _sight(index: int, suite: PromptSuite, item: rule.Item, found: Results, answers: Mapping[tuple[str, int], Sequence[str]]) -> Sight:
+    case = suite.case(index)
+    held = found.tiles.get(item.item)
+    if held is None and not rule.may_raise(item):
+        return Sight(index, case.prompt, case.copy, case.text, case.facts[FORM], {}, f"{item.item} is not in the results")
+    if held is not None and case.copy >= len(held):
+        fault = f"the results have {len(held)} of {suite.copies} tiles"
+        return Sight(index, case.prompt, case.copy, case.text, case.facts[FORM], {}, fault)
+    told = answers.get((item.item, case.copy), ()) if held is not None else ()
+    texts = _matched([question.question for question in item.questions], told)
+    seen = {"vqa": Answers(answers=tuple(Answered(text=text) for text in texts))}
+    return Sight(index, case.prompt, case.copy, case.text, case.facts[FORM], seen)
+
+
+def _matched(questions: Sequence[str], told: Sequence[str]) -> list[str]:
+    """The answer to each question, empty where the script did not ask it; a question may itself hold commas."""
+    known = dict.fromkeys(questions, "")
+    for line in told:
+        fitting = [question for question in known if line.startswith(f"{question}, ")]
+        if fitting:
+            longest = max(fitting, key=len)
+            known[longest] = line[len(longest) + 2 :]
+    return [known[question] for question in questions]
+
+
+def _scores(items: Sequence[rule.Item], found: Results, prompts: int) -> dict[int, float]:
+    tiles = {prompt: found.tiles.get(item.item, []) for prompt, item in enumerate(items)}
+    return {copy * prompts + prompt: score for prompt, scores in tiles.items() for copy, score in enumerate(scores)}
+
+
+def _against(found: Results) -> tuple[str, ...]:
+    """Whether the summary's score is that of the lines above it."""
+    if found.printed is None:
+        return ("summary: the file has none, so the run may not be finished",)
+    means = [sum(scores) / len(scores) for scores in found.tiles.values()]
+    mean = 100 * sum(means) / len(means)
+    if abs(mean - found.printed) <= DIGITS * 100:
+        return ()
+    return (f"summary: it prints {found.printed:.4f}, its {len(means):,} lines have a mean of {mean:.4f}",)

@@ -1,0 +1,111 @@
+"""Suite dpg-bench: 1,065 long prompts, each with questions that depend on each other, four images each.
+
+Prompts are in the order in which the table of questions names them first. The table holds the prompts' texts too, and generation is
+officially from one file a prompt; the hash of each such file ships here, and a case says whether its text is that file's.
+
+Source: TencentQQGYLab/ELLA 3c228f1d, dpg_bench/dpg_bench.csv and dpg_bench/prompts/ (git tree ac3ba27b).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from harope_bench import fetched
+from harope_bench.errors import OptionError, StorageError
+from harope_bench.records import Request, Settings, fault, plain_name
+from harope_bench.rules.dpg import Item
+from harope_bench.store import disk, first_line, sha256_bytes
+from harope_bench.suites.base import Case
+
+ASSET, FILE = "dpg-bench", "dpg_bench.csv"
+HASHES = Path(__file__).parent / "dpg-bench-prompts.txt"  # item, and the first 16 digits of its stripped prompt's sha256
+PROMPTS, COPIES = 1065, 4
+
+
+class Prompt(NamedTuple):
+    """A prompt's text and its facts, as `rules.dpg.Item` reads them."""
+
+    text: str
+    facts: dict[str, Any]
+
+
+@cache
+def official_hashes() -> dict[str, str]:
+    """By item, the beginning of the sha256 of its official prompt, blanks around it stripped."""
+    return dict(line.split() for line in HASHES.read_text(encoding="ascii").splitlines())
+
+
+@lru_cache(maxsize=2)
+def prompts(path: Path) -> tuple[Prompt, ...]:
+    """The table's items in the order of their first rows; StorageError names a row that is none."""
+    found: dict[str, Prompt] = {}
+    try:
+        with disk(path), path.open(encoding="utf-8-sig", newline="") as file:
+            for number, row in enumerate(csv.DictReader(file)):
+                _add(found, number, row)
+    except (ValidationError, ValueError, KeyError, AttributeError, csv.Error) as error:
+        told = fault(error) if isinstance(error, ValidationError) else first_line(error)
+        at = sum(len(p.facts["questions"]) for p in found.values())
+        raise StorageError(f"{path}: row {at} is none of DPG-Bench's ({told}); harope-bench fetch {ASSET}") from error
+    return tuple(found.values())
+
+
+def _add(found: dict[str, Prompt], number: int, row: Mapping[str, str]) -> None:
+    item, text = plain_name(row["item_id"].strip()), row["text"].strip()
+    if item not in found:
+        found[item] = Prompt(text, {"item": item, "questions": [], "official_text": _is_official(item, text)})
+    question = {
+        "row": number,
+        "id": int(row["proposition_id"]),
+        "question": row["question_natural_language"],
+        "parents": [int(parent) for parent in row["dependency"].split(",")],
+        "broad": row["category_broad"],
+        "detailed": row["category_detailed"],
+        "tuple": row["tuple"],
+    }
+    Item.model_validate({"item": item, "questions": [question]})
+    found[item].facts["questions"].append(question)
+
+
+def _is_official(item: str, text: str) -> bool | None:
+    wanted = official_hashes().get(item)
+    return None if wanted is None else sha256_bytes(text.encode()).startswith(wanted)
+
+
+class DpgBench:
+    """A case is an item and a copy; copies are the tiles of the official 2 x 2 grid, row by row."""
+
+    task = "prompts"
+    version = 1
+    title = "DPG-Bench: 1,065 long prompts, four images each"
+    count = PROMPTS * COPIES
+    copies = COPIES
+    resolution = 512
+    judges: Mapping[str, Mapping[str, str]] = {"dpg-bench": {"vqa": "mplug"}}
+    evaluators = ("dpg-bench",)
+
+    def case(self, index: int) -> Case:
+        """The prompt and copy at an index, copy by copy; OptionError beyond the last, NotHere before the table came."""
+        known = prompts(fetched.bring(ASSET, FILE).path)
+        copy, prompt = divmod(index, len(known))
+        if not 0 <= copy < self.copies:
+            raise OptionError(f"dpg-bench has {len(known) * self.copies:,} images, sample {index} is none; ask for fewer")
+        return Case(prompt, copy, known[prompt].text, {"dpg": known[prompt].facts})
+
+    def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
+        """The prompt of each index; the table is hashed first."""
+        fetched.checked(ASSET, FILE)
+        return [Request(index=i, prompt=self.case(i).text) for i in indices]
+
+    def source(self) -> tuple[str, str]:
+        """Name and sha256 of the table."""
+        return FILE, fetched.checked(ASSET, FILE).sha256
+
+
+PLUGIN = DpgBench()

@@ -1,0 +1,350 @@
+"""Judge blip-vqa: transformers' network under BLIP's conditions, held to a slow one with the published names, on random weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from harope_bench import fetched, registry
+from harope_bench.errors import NotHere, OptionError, WeightsError
+from harope_bench.judges import _blip
+from harope_bench.perceptions import ANSWERS, Boxes, Questions, fits
+from harope_bench.store import sha256_file
+
+pytest.importorskip("transformers")
+
+VISION = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 3}
+TEXT = {"hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4}
+SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, "yes": 2748, "no": 2053, "?": 1029}
+MORE = {"a": 1037, "red": 2417, "car": 2482, "the": 1996, "blue": 2630, "bench": 6847, "##es": 2229, ",": 1010}
+
+
+def vocabulary() -> str:
+    """A file of BERT's size with its special words, yes and no at their places."""
+    words = [f"[w{i}]" for i in range(30522)]
+    for word, number in {**SPECIAL, **MORE}.items():
+        words[number] = word
+    return "\n".join(words) + "\n"
+
+
+def published_shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the published file at these sizes, by BLIP's modules."""
+    d, m, f = 24, 32, 20
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def layer(name: str, out: int, *rest: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (out, *rest), (out,)
+
+    shapes["visual_encoder.cls_token"], shapes["visual_encoder.pos_embed"] = (1, 1, d), (1, 901, d)
+    layer("visual_encoder.patch_embed.proj", d, 3, 16, 16)
+    layer("visual_encoder.norm", d)
+    for i in range(2):
+        at = f"visual_encoder.blocks.{i}"
+        for name, *size in (("norm1", d), ("norm2", d), ("attn.qkv", 3 * d, d), ("attn.proj", d, d), ("mlp.fc1", m, d), ("mlp.fc2", d, m)):
+            layer(f"{at}.{name}", *size)
+    for tower in ("text_encoder", "text_decoder.bert"):
+        shapes[f"{tower}.embeddings.position_ids"] = (1, 512)
+        shapes[f"{tower}.embeddings.word_embeddings.weight"] = (30524, d)
+        shapes[f"{tower}.embeddings.position_embeddings.weight"] = (512, d)
+        layer(f"{tower}.embeddings.LayerNorm", d)
+        for i in range(2):
+            at = f"{tower}.encoder.layer.{i}"
+            for part in ("attention", "crossattention"):
+                for name in ("self.query", "self.key", "self.value", "output.dense"):
+                    layer(f"{at}.{part}.{name}", d, d)
+                layer(f"{at}.{part}.output.LayerNorm", d)
+            layer(f"{at}.intermediate.dense", f, d)
+            layer(f"{at}.output.dense", d, f)
+            layer(f"{at}.output.LayerNorm", d)
+    head = "text_decoder.cls.predictions"
+    layer(f"{head}.transform.dense", d, d)
+    layer(f"{head}.transform.LayerNorm", d)
+    layer(f"{head}.decoder", 30524, d)
+    shapes[f"{head}.bias"] = (30524,)
+    return shapes
+
+
+def published() -> dict[str, Tensor]:
+    """Random weights in the published file's form; its head is the word embedding and holds its bias twice."""
+    rng = torch.Generator().manual_seed(0)
+    state = {name: 0.3 * torch.randn(size, generator=rng) for name, size in published_shapes().items()}
+    for name in state:
+        if name.endswith(("norm1.weight", "norm2.weight", "norm.weight", "LayerNorm.weight")):
+            state[name] += 1
+        if name.endswith("position_ids"):
+            state[name] = torch.arange(512)[None]
+    state["text_decoder.cls.predictions.decoder.weight"] = state["text_decoder.bert.embeddings.word_embeddings.weight"]
+    state["text_decoder.cls.predictions.decoder.bias"] = state["text_decoder.cls.predictions.bias"]
+    return state
+
+
+class Slow:
+    """BLIP's question answering written out in float64 on the published names; `first`, `eps` and `heads` can be set wrong."""
+
+    def __init__(self, state: dict[str, Tensor], first: int = 30523, eps: float = 1e-6, heads: int = 4):
+        self.w = {name: tensor.double() for name, tensor in state.items()}
+        self.first, self.eps, self.heads = first, eps, heads
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        return x @ self.w[f"{name}.weight"].T + self.w[f"{name}.bias"]
+
+    def norm(self, x: Tensor, name: str, eps: float) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        return centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * self.w[f"{name}.weight"] + self.w[f"{name}.bias"]
+
+    @staticmethod
+    def gelu(x: Tensor) -> Tensor:
+        return x * (1 + torch.erf(x / math.sqrt(2))) / 2
+
+    @staticmethod
+    def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        """(N, D), (M, D), (M, D) to (N, D)."""
+        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(0, 1) for x in (q, k, v))
+        shares = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
+        return (shares @ v).transpose(0, 1).flatten(1)
+
+    def image(self, image: np.ndarray) -> Tensor:
+        """(901, D)."""
+        square = np.asarray(Image.fromarray(image).resize((480, 480), Image.Resampling.BICUBIC)) / 255
+        mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+        tiles = ((square - mean) / std).reshape(30, 16, 30, 16, 3).transpose(0, 2, 4, 1, 3).reshape(900, 768)
+        patches = torch.from_numpy(tiles) @ self.w["visual_encoder.patch_embed.proj.weight"].flatten(1).T
+        x = torch.cat([self.w["visual_encoder.cls_token"][0], patches + self.w["visual_encoder.patch_embed.proj.bias"]])
+        x = x + self.w["visual_encoder.pos_embed"][0]
+        for i in range(2):
+            at = f"visual_encoder.blocks.{i}"
+            q, k, v = self.linear(self.norm(x, f"{at}.norm1", self.eps), f"{at}.attn.qkv").chunk(3, -1)
+            x = x + self.linear(self.attend(q, k, v, 3), f"{at}.attn.proj")
+            x = x + self.linear(self.gelu(self.linear(self.norm(x, f"{at}.norm2", self.eps), f"{at}.mlp.fc1")), f"{at}.mlp.fc2")
+        return self.norm(x, "visual_encoder.norm", self.eps)
+
+    def text(self, ids: list[int], tower: str, seen: Tensor) -> Tensor:
+        """A text tower that looks at `seen`: (N, D)."""
+        x = self.w[f"{tower}.embeddings.word_embeddings.weight"][ids] + self.w[f"{tower}.embeddings.position_embeddings.weight"][: len(ids)]
+        x = self.norm(x, f"{tower}.embeddings.LayerNorm", 1e-12)
+        for i in range(2):
+            at = f"{tower}.encoder.layer.{i}"
+            for part, keys in (("attention", None), ("crossattention", seen)):
+                base = f"{at}.{part}.self"
+                keys = x if keys is None else keys
+                mixed = self.attend(
+                    self.linear(x, f"{base}.query"), self.linear(keys, f"{base}.key"), self.linear(keys, f"{base}.value"), self.heads
+                )
+                x = self.norm(x + self.linear(mixed, f"{at}.{part}.output.dense"), f"{at}.{part}.output.LayerNorm", 1e-12)
+            inner = self.linear(self.gelu(self.linear(x, f"{at}.intermediate.dense")), f"{at}.output.dense")
+            x = self.norm(x + inner, f"{at}.output.LayerNorm", 1e-12)
+        return x
+
+    def share(self, image: np.ndarray, words: list[int]) -> float:
+        """The share of yes; `words` without first and last token."""
+        question = self.text([self.first, *words, 102], "text_encoder", self.image(image))
+        answer = self.text([30522], "text_decoder.bert", question)
+        head = "text_decoder.cls.predictions"
+        x = self.norm(self.gelu(self.linear(answer, f"{head}.transform.dense")), f"{head}.transform.LayerNorm", 1e-12)
+        logits = (x @ self.w["text_decoder.bert.embeddings.word_embeddings.weight"].T + self.w[f"{head}.bias"])[0]
+        return float(logits[[2748, 2053]].softmax(-1)[0])
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The judge made small, with weights in the published form and a vocabulary beside them."""
+    plugin, path = registry.load("judges", "blip-vqa"), tmp_path / "blip.pth"
+    torch.save({"model": published()}, path)
+    (tmp_path / "vocab.txt").write_text(vocabulary())
+    monkeypatch.setattr(plugin, "vision", VISION)
+    monkeypatch.setattr(plugin, "text", TEXT)
+    monkeypatch.setenv(plugin.source.own, str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+
+
+def asked(image: np.ndarray, *questions: str) -> list[float]:
+    answer = registry.load("judges", "blip-vqa").open("cpu").see("vqa", image, Questions(questions=questions))
+    return [a.yes for a in answer.answers]
+
+
+QUESTIONS = {"a red car?": [1037, 2417, 2482, 1029], "the blue benches?": [1996, 2630, 6847, 2229, 1029], "car?": [2482, 1029]}
+
+
+def test_shares_are_blips(small: Path, image: np.ndarray) -> None:
+    """All at once: names, image size, norms, heads, [ENC], first step. Each constant of transformers' defaults would show."""
+    found = asked(image, *QUESTIONS)
+    state = published()
+    slow = Slow(state)
+    wanted = [slow.share(image, words) for words in QUESTIONS.values()]
+    assert np.abs(np.array(found) - wanted).max() < 2e-5  # float32 through six layers against float64
+    assert np.ptp(wanted) > 1e-2
+    for changed in ({"first": 101}, {"heads": 2}):
+        other = [Slow(state, **changed).share(image, words) for words in QUESTIONS.values()]
+        assert np.abs(np.array(other) - wanted).max() > 1e-3, changed
+
+
+def test_norms_of_the_image_tower_have_blips_epsilon() -> None:
+    network = _blip.built(VISION, TEXT)
+    eps = {name: module.eps for name, module in network.named_modules() if isinstance(module, torch.nn.LayerNorm)}
+    assert {value for name, value in eps.items() if name.startswith("vision")} == {1e-6}
+    assert {value for name, value in eps.items() if name.startswith("text")} == {1e-12}
+    assert network.config.text_config.num_attention_heads == 4 and network.config.vision_config.image_size == 480
+
+
+def test_a_flat_picture_shows_the_epsilon(small: Path) -> None:
+    """Small activations make 1e-6 and 1e-5 differ."""
+    state = {k: v * (0.01 if k.startswith("visual_encoder.p") or "cls_token" in k else 1) for k, v in published().items()}
+    torch.save({"model": state}, small)
+    flat = np.full((8, 8, 3), 120, dtype=np.uint8)
+    found = asked(flat, "a red car?")[0]
+    wanted, other = (Slow(state, eps=eps).share(flat, QUESTIONS["a red car?"]) for eps in (1e-6, 1e-5))
+    assert abs(found - wanted) < 2e-5 < 1e-4 < abs(other - wanted)
+
+
+def test_questions_do_not_depend_on_their_neighbours(small: Path, image: np.ndarray) -> None:
+    """Lengths differ, so padding would show."""
+    together = asked(image, *QUESTIONS, "car?", "the car?")
+    alone = [asked(image, q)[0] for q in (*QUESTIONS, "car?", "the car?")]
+    assert together == pytest.approx(alone, abs=1e-6)
+    assert together[2] == together[3] and asked(image) == []
+
+
+def test_every_key_of_the_file_is_used(small: Path) -> None:
+    state = published()
+    renamed = _blip.arranged(state)
+    assert set(renamed) == set(_blip.built(VISION, TEXT).state_dict())
+    assert len(renamed) == len(state) - 2  # the two lists of places
+    for extra in ("visual_encoder.blocks.0.extra", "text_encoder.pooler.dense.weight", "visual_encoder_m.norm.weight"):
+        torch.save({"model": {**state, extra: torch.zeros(1)}}, small)
+        with pytest.raises(WeightsError, match="does not fit BLIP VQA base: unexpected .*; harope-bench fetch blip-vqa"):
+            registry.load("judges", "blip-vqa").open("cpu")
+    del state["visual_encoder.norm.bias"]
+    torch.save({"model": state}, small)
+    with pytest.raises(WeightsError, match=r"missing vision_model\.post_layernorm\.bias"):
+        registry.load("judges", "blip-vqa").open("cpu")
+
+
+def test_answers_are_typed_and_say_the_likelier_word(small: Path, image: np.ndarray) -> None:
+    opened = registry.load("judges", "blip-vqa").open("cpu")
+    ask = Questions(questions=tuple(QUESTIONS))
+    answer = opened.see("vqa", image, ask)
+    assert fits(ask, answer) and ANSWERS["vqa"].model_validate(answer.model_dump()) == answer
+    assert all(a.text == ("yes" if a.yes > 0.5 else "no") for a in answer.answers)
+    with pytest.raises(OptionError, match="it is no depth"):
+        opened.see("depth", image, Boxes(boxes=()))
+
+
+def test_questions_are_put_as_blip_puts_them(tmp_path: Path) -> None:
+    assert _blip.plain('A "Red" Car!; (the #1): *blue*~ bench.  ') == "a red car the 1 blue bench"
+    assert _blip.plain("what?") == "what?"
+    assert len(_blip.plain("car " * 80).split(" ")) == 50
+    (tmp_path / "vocab.txt").write_text(vocabulary())
+    words = _blip.Words(tmp_path / "vocab.txt")
+    assert words.tokens("A red car?") == [30523, 1037, 2417, 2482, 1029, 102]
+    assert words.tokens("Benches, strange?") == [30523, 6847, 2229, 1010, 100, 1029, 102]
+    long = words.tokens("car " * 49 + "blue?")
+    assert len(long) == 35 and long[0] == 30523 and long[-1] == 102 and set(long[1:-1]) == {2482}
+
+
+def test_another_vocabulary_is_refused(small: Path, tmp_path: Path) -> None:
+    for text in ("yes\nno\n", vocabulary().replace("\nyes\n", "\nyess\n")):
+        (tmp_path / "vocab.txt").write_text(text)
+        with pytest.raises(WeightsError, match="is not bert-base-uncased's vocabulary"):
+            registry.load("judges", "blip-vqa").open("cpu")
+    (tmp_path / "vocab.txt").unlink()
+    with pytest.raises(NotHere, match="harope-bench fetch blip-vqa"):
+        registry.load("judges", "blip-vqa").open("cpu")
+
+
+def test_what_fetch_brought_is_believed_with_a_word_of_doubt(small: Path, bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = registry.load("judges", "blip-vqa")
+    assert plugin.judge_class == "substitute" and "other weights" in plugin.warnings()[0]
+    assert plugin.weights_sha256() == sha256_file(small)
+    monkeypatch.delenv(plugin.source.own)
+    with pytest.raises(NotHere, match="harope-bench fetch blip-vqa"):
+        plugin.weights_sha256()
+    place = fetched.folder("blip-vqa")
+    place.mkdir(parents=True)
+    names = ("model_base_vqa_capfilt_large.pth", "vocab.txt")
+    for name, source in zip(names, (small, small.with_name("vocab.txt")), strict=True):
+        (place / name).write_bytes(source.read_bytes())
+    receipt = {name: sha256_file(place / name) for name in names}
+    (place / fetched.RECEIPT).write_text(str(receipt).replace("'", '"'))
+    assert plugin.judge_class == "equivalent"
+    assert "publisher states no hash" in plugin.warnings()[0]
+    assert plugin.open("cpu").weights_sha256 == receipt[names[0]]
+
+
+def test_a_conversion_gives_the_same_answers(small: Path, image: np.ndarray, tmp_path: Path) -> None:
+    """transformers saves one of two equal tensors; the judge finds the other."""
+    wanted = asked(image, *QUESTIONS)
+    network = _blip.built(VISION, TEXT)
+    network.load_state_dict(_blip.arranged(published()))
+    network.save_pretrained(tmp_path / "hub")
+    (tmp_path / "hub" / "vocab.txt").write_text(vocabulary())
+    bound = registry.load("judges", "blip-vqa").of(str(tmp_path / "hub"))
+    found = bound.open("cpu").see("vqa", image, Questions(questions=tuple(QUESTIONS)))
+    assert [a.yes for a in found.answers] == pytest.approx(wanted, abs=1e-6)
+    assert bound.judge_class == "substitute" and "conversion" in bound.warnings()[0] and len(bound.weights_sha256()) == 64
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "hub" / "model.safetensors"
+    state = load_file(path)
+    for name in _blip.TIED:
+        state.pop(name)
+    save_file(state, path)
+    found = bound.open("cpu").see("vqa", image, Questions(questions=tuple(QUESTIONS)))
+    assert [a.yes for a in found.answers] == pytest.approx(wanted, abs=1e-6)
+
+
+def cubic(x: float) -> float:
+    """Keys' kernel with a = -3/4."""
+    x = abs(x)
+    return 1.25 * x**3 - 2.25 * x**2 + 1 if x <= 1 else -0.75 * x**3 + 3.75 * x**2 - 6 * x + 3
+
+
+def test_positions_of_a_conversion_are_stretched_as_blips_loader_does() -> None:
+    name = "vision_model.embeddings.position_embedding"
+    ramp = torch.arange(24.0)[:, None].expand(24, 24).reshape(1, 576, 1)  # grows by one a row
+    found = _blip.stretched({name: torch.cat([torch.full((1, 1, 1), -5.0), ramp], 1)})[name]
+    assert found.shape == (1, 901, 1) and found[0, 0, 0] == -5
+    grid = found[0, 1:, 0].reshape(30, 30)
+    for row in range(3, 27):  # away from the edges
+        at = (row + 0.5) * 24 / 30 - 0.5
+        near = range(math.floor(at) - 1, math.floor(at) + 3)
+        assert grid[row].tolist() == pytest.approx([sum(j * cubic(at - j) for j in near)] * 30, abs=1e-4)
+    whole: Any = {name: torch.zeros(1, 901, 1)}
+    assert _blip.stretched(whole) is whole
+    with pytest.raises(WeightsError, match="wanted"):
+        _blip.stretched({name: torch.zeros(1, 12, 1)})
+
+
+def test_the_network_of_full_size() -> None:
+    """361 million parameters without the head's second copy of the words: 12 + 12 + 12 layers, as in BLIP."""
+    with torch.device("meta"):
+        network = _blip.built(_blip.VISION, _blip.TEXT)
+    d, f = 768, 3072
+    linear = lambda i, o: i * o + o  # noqa: E731
+    block = 4 * linear(d, d) + linear(d, f) + linear(f, d) + 4 * d
+    vision = 12 * block + 901 * d + d + linear(768, d) + 2 * d
+    text = 12 * (block + 4 * linear(d, d) + 2 * d) + 30524 * d + 512 * d + 2 * d
+    head = linear(d, d) + 2 * d + linear(d, 30524) + 30524
+    assert sum(p.numel() for p in network.parameters()) == vision + 2 * text + head
+    assert network.config.text_config.num_attention_heads == network.config.vision_config.num_attention_heads == 12
+
+
+def test_the_canary_compares_two_colours(small: Path) -> None:
+    """With random weights it means nothing; the answers' order decides."""
+    plugin = registry.load("judges", "blip-vqa")
+    (trial,) = plugin.canary()
+    form = ANSWERS["vqa"]
+    for first, second, right in ((0.9, 0.1, True), (0.1, 0.9, False)):
+        assert trial.right(form(answers=({"text": "yes", "yes": first}, {"text": "no", "yes": second}))) is right
+    assert fits(trial.ask, plugin.open("cpu").see(trial.role, trial.image, trial.ask))

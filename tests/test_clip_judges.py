@@ -1,0 +1,279 @@
+"""Judges with both towers of CLIP: the network, GenEval's colours and T2I-CompBench's cosine, on small networks with random weights."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from harope_bench import fetched, registry
+from harope_bench.errors import NotHere, OptionError, ShapeError, WeightsError
+from harope_bench.judges import _clip, _files, clip_vit_l_14
+from harope_bench.perceptions import ANSWERS, Boxes, Object, Objects, Texts, encode_mask, fits
+from harope_bench.store import sha256_file
+
+COLOURS, SCORE = "clip-vit-l-14", "clipscore"
+SIZES: dict[str, Any] = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 224, "layers": 2, "width": 32, "head_width": 16, "patch_size": 32},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+}
+
+
+def network(quick_gelu: bool = True) -> torch.nn.Module:
+    """open_clip's whole model, built in its own way."""
+    from open_clip.model import CLIP
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return CLIP(16, SIZES["vision_cfg"], SIZES["text_cfg"], quick_gelu=quick_gelu).eval()
+
+
+def random_state() -> dict[str, Tensor]:
+    rng = torch.Generator().manual_seed(1)
+    state = {k: v + 0.3 * torch.randn(v.shape, generator=rng) for k, v in network().state_dict().items()}
+    return {**state, "input_resolution": torch.tensor(224), "context_length": torch.tensor(77), "vocab_size": torch.tensor(49408)}
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Both judges made small, with one weights file."""
+    path = tmp_path / "clip.pt"
+    torch.save(random_state(), path)
+    for name in (COLOURS, SCORE):
+        plugin = registry.load("judges", name)
+        monkeypatch.setattr(plugin, "sizes", SIZES)
+        monkeypatch.setenv(plugin.source.own, str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    """70 x 53 with large and small structure."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (10, 8, 3)).repeat(7, 0).repeat(7, 1)[:, :53]
+    return np.clip(coarse + rng.integers(-40, 41, (70, 53, 3)), 0, 255).astype(np.uint8)
+
+
+def reference(quick_gelu: bool = True) -> torch.nn.Module:
+    found = network(quick_gelu)
+    found.load_state_dict({k: v for k, v in random_state().items() if k not in _clip.BESIDE})
+    return found
+
+
+def pixels(picture: Image.Image) -> Tensor:
+    """OpenAI's steps in the open: shorter side to 224 by pillow's bicubic filter, the middle 224, / 255, mean, deviation."""
+    width, height = picture.size
+    short = min(width, height)
+    size = (224, int(224 * height / short)) if width == short else (int(224 * width / short), 224)
+    grown = picture.resize(size, Image.Resampling.BICUBIC)
+    left, top = round((size[0] - 224) / 2), round((size[1] - 224) / 2)
+    x = np.asarray(grown.crop((left, top, left + 224, top + 224)), dtype=np.float64) / 255
+    x = (x - np.array(_clip.MEAN)) / np.array(_clip.STD)
+    return torch.from_numpy(x).permute(2, 0, 1)[None].float()
+
+
+def unit(x: Tensor) -> Tensor:
+    return x / x.square().sum(-1, keepdim=True).sqrt()
+
+
+def slow_shares(model: Any, picture: Image.Image, name: str, colours: tuple[str, ...]) -> list[float]:
+    """GenEval's colour step written out."""
+    import open_clip
+
+    with torch.inference_mode():
+        seen = unit(model.encode_image(pixels(picture)))[0].double()
+        logits = []
+        for c in colours:
+            texts = [f"a photo of a {c} {name}", f"a photo of a {c}-colored {name}", f"a photo of a {c} object"]
+            rows = unit(model.encode_text(open_clip.tokenize(texts))).double()
+            mean = rows.sum(0) / 3
+            logits.append(100 * float(seen @ (mean / mean.square().sum().sqrt())))
+    top = max(logits)
+    shares = [math.exp(logit - top) for logit in logits]
+    return [share / sum(shares) for share in shares]
+
+
+# ------------------------------------------------------------------------------------------- the network
+
+
+def test_the_network_is_open_clips_with_quick_gelu(small: Path, image: np.ndarray) -> None:
+    """Image and text, against open_clip's model with the same weights; plain GELU would differ by far more."""
+    opened = registry.load("judges", SCORE).open("cpu")
+    texts = ("a red car", "two dogs")
+    found = np.array(opened.see("similarity", image, Texts(texts=texts)).cosines)
+    wanted = {}
+    import open_clip
+
+    for quick in (True, False):
+        model: Any = reference(quick)
+        with torch.inference_mode():
+            picture, words = (
+                unit(model.encode_image(pixels(Image.fromarray(image)))),
+                unit(model.encode_text(open_clip.tokenize(list(texts)))),
+            )
+        wanted[quick] = (picture @ words.T)[0].numpy()
+    assert np.abs(found - wanted[True]).max() < 1e-5
+    assert np.abs(wanted[False] - wanted[True]).max() > 1e-3
+
+
+def test_plain_gelu_is_noticed(monkeypatch: pytest.MonkeyPatch, small: Path) -> None:
+    _clip.require_quick_gelu(network(True))
+    with pytest.raises(WeightsError, match="open_clip built GELU where CLIP has QuickGELU"):
+        _clip.require_quick_gelu(network(False))
+    with pytest.raises(WeightsError, match="built no activation"):
+        _clip.require_quick_gelu(torch.nn.Linear(2, 2))
+    monkeypatch.setattr("open_clip.model.QuickGELU", torch.nn.GELU)  # as another release of open_clip might
+    with pytest.raises(WeightsError, match="open_clip built GELU"):
+        registry.load("judges", COLOURS).open("cpu")
+
+
+def test_full_sizes_are_open_clips() -> None:
+    import open_clip
+
+    for name, parameters in ((COLOURS, 427_616_513), (SCORE, 151_277_313)):
+        plugin = registry.load("judges", name)
+        config = open_clip.get_model_config(plugin.model)
+        assert config["quick_gelu"]
+        with torch.device("meta"):
+            whole = open_clip.model.CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"], quick_gelu=True)
+        assert sum(p.numel() for p in whole.parameters()) == parameters
+        assert [n for n, _ in whole.named_buffers()] == ["attn_mask"], "a number that no weights file fills"
+
+
+@pytest.mark.parametrize("name", [COLOURS, SCORE])
+def test_the_address_of_openais_file_carries_its_hash(name: str) -> None:
+    (file,) = fetched.asset(name).files
+    assert file.urls[0].split("/")[-2:] == [file.sha256, file.name]
+
+
+@pytest.mark.parametrize("name", [COLOURS, SCORE])
+def test_only_the_published_file_makes_an_equivalent_judge(
+    name: str, small: Path, monkeypatch: pytest.MonkeyPatch, bench_home: Path
+) -> None:
+    plugin = registry.load("judges", name)
+    assert plugin.judge_class == "substitute" and "other weights than OpenAI's" in plugin.warnings()[0]
+    assert plugin.weights_sha256() == plugin.open("cpu").weights_sha256 == sha256_file(small)
+    monkeypatch.delenv(plugin.source.own)
+    with pytest.raises(NotHere, match=f"harope-bench fetch {name}"):
+        plugin.weights_sha256()
+    assert plugin.judge_class == "substitute"
+    genuine = _files.Weights(small, plugin.source.known_sha256())
+    monkeypatch.setattr(_files.Source, "found", lambda self: genuine)
+    assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
+    with pytest.raises(WeightsError, match="recorded"):  # its bytes are hashed again before TorchScript sees them
+        plugin.open("cpu")
+
+
+def test_another_networks_weights_are_refused(small: Path) -> None:
+    state = random_state()
+    torch.save({**state, "visual.extra": torch.zeros(1)}, small)
+    with pytest.raises(WeightsError, match=r"does not fit OpenAI's CLIP ViT-B/32: unexpected visual\.extra; harope-bench fetch clipscore"):
+        registry.load("judges", SCORE).open("cpu")
+    del state["ln_final.bias"]
+    torch.save(state, small)
+    with pytest.raises(WeightsError, match=r"missing ln_final\.bias"):
+        registry.load("judges", COLOURS).open("cpu")
+
+
+# --------------------------------------------------------------------------------------------- colours
+
+
+def things(image: np.ndarray) -> tuple[Object, ...]:
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+    disc = (y - 30) ** 2 + (x - 20) ** 2 < 300
+    return (
+        Object(name="computer mouse", box=(2.5, 12.5, 38.5, 47.5), mask=encode_mask(disc)),  # corners halve: 2, 12, 38, 48
+        Object(name="bus", box=(0, 0, 53, 30)),
+        Object(name="cat", box=(-3.2, 40, 60, 75), mask=encode_mask(~disc)),
+    )
+
+
+def test_shares_are_genevals(small: Path, image: np.ndarray) -> None:
+    model, ask = reference(), Objects(objects=things(image), candidates=clip_vit_l_14.COLOURS)
+    answer = registry.load("judges", COLOURS).open("cpu").see("colours", image, ask)
+    assert ANSWERS["colours"].model_validate(answer.model_dump()) == answer and fits(ask, answer)
+    picture, ground = Image.fromarray(image), Image.new("RGB", (53, 70), "#999")
+    boxes = [(2, 12, 38, 48), (0, 0, 53, 30), (-3, 40, 60, 75)]
+    for thing, box, found in zip(ask.objects, boxes, answer.shares, strict=True):
+        y, x = np.mgrid[:70, :53]
+        disc = (y - 30) ** 2 + (x - 20) ** 2 < 300
+        mask = {"computer mouse": disc, "bus": None, "cat": ~disc}[thing.name]
+        shown = picture if mask is None else Image.fromarray(np.where(mask[..., None], image, np.asarray(ground)))
+        wanted = slow_shares(model, shown.crop(box), thing.name, ask.candidates)
+        assert np.abs(np.array(found) - wanted).max() < 1e-4, thing.name  # 100 cosines carry float32's 1e-6 to 1e-4
+        assert int(np.argmax(found)) == int(np.argmax(wanted))
+        assert sum(found) == pytest.approx(1, abs=1e-9)
+    assert len({tuple(shares) for shares in answer.shares}) == 3
+
+
+def test_candidates_and_names_matter_and_nothing_else(small: Path, image: np.ndarray) -> None:
+    opened = registry.load("judges", COLOURS).open("cpu")
+    bus = things(image)[1]
+    ask = Objects(objects=(bus, bus), candidates=("red", "white"))
+    one, two = opened.see("colours", image, ask).shares
+    assert one == two
+    assert opened.see("colours", image, Objects(objects=(bus,), candidates=("white", "red"))).shares[0][::-1] == pytest.approx(
+        one, abs=1e-6
+    )
+    cat = bus.model_copy(update={"name": "cat"})
+    assert opened.see("colours", image, Objects(objects=(cat,), candidates=("red", "white"))).shares[0] != one
+    opened.see("colours", image, Objects(objects=things(image), candidates=clip_vit_l_14.COLOURS))
+    assert opened.see("colours", image, ask).shares[0] == one
+
+
+def test_cut_outs_of_nothing_are_refused(image: np.ndarray) -> None:
+    with pytest.raises(ShapeError, match="holds no pixel"):
+        clip_vit_l_14.cut_out(image, Object(name="cat", box=(10.4, 3, 10.5, 9)))  # 10.5 goes to 10
+    with pytest.raises(ShapeError, match=r"a mask of \(4, 4\) for an image of \(70, 53\)"):
+        clip_vit_l_14.cut_out(image, Object(name="cat", box=(0, 0, 9, 9), mask=encode_mask(np.ones((4, 4), bool))))
+
+
+def test_roles_are_kept(small: Path, image: np.ndarray) -> None:
+    for name, role in ((COLOURS, "similarity"), (SCORE, "colours")):
+        opened = registry.load("judges", name).open("cpu")
+        with pytest.raises(OptionError, match="ask another judge"):
+            opened.see(role, image, Boxes(boxes=()))
+
+
+# ---------------------------------------------------------------------------------------------- cosines
+
+
+def test_cosines_are_unscaled_and_stand_alone(small: Path, image: np.ndarray) -> None:
+    opened = registry.load("judges", SCORE).open("cpu")
+    ask = Texts(texts=("a red car", "a Red  CAR ", "a photograph of two dogs"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answer = opened.see("similarity", image, ask)
+    assert fits(ask, answer) and all(-1 <= c <= 1 for c in answer.cosines)
+    assert answer.cosines[0] == pytest.approx(answer.cosines[1], abs=1e-6), "capitals and blanks do not count"
+    assert abs(answer.cosines[0] - answer.cosines[2]) > 1e-3
+    alone = opened.see("similarity", image, Texts(texts=ask.texts[2:]))
+    assert alone.cosines[0] == pytest.approx(answer.cosines[2], abs=1e-6)
+    with pytest.raises(ShapeError, match=r"a text of 79 tokens .*CLIP reads 77"):
+        opened.see("similarity", image, Texts(texts=("dog " * 77,)))
+
+
+@pytest.mark.parametrize("name", [COLOURS, SCORE])
+def test_canaries_ask_in_the_judges_role_and_can_be_wrong(name: str, small: Path) -> None:
+    """With random weights they mean nothing; their answers only have to be of the right form."""
+    plugin = registry.load("judges", name)
+    opened = plugin.open("cpu")
+    for trial in plugin.canary():
+        assert trial.role in plugin.roles and trial.image.dtype == np.uint8 and trial.what
+        answer = opened.see(trial.role, trial.image, trial.ask)
+        assert fits(trial.ask, answer) and trial.right(answer) in (True, False)
+    if name == COLOURS:
+        hues = [trial.image[112, 112].argmax() for trial in plugin.canary()]
+        assert hues == [0, 1, 2]
+        shares = np.zeros((3, 10))
+        shares[[0, 1, 2], [0, 3, 4]] = 1  # red, green, blue of GenEval's ten
+        rights = [[t.right(ANSWERS["colours"](shares=(tuple(row),))) for row in shares] for t in plugin.canary()]
+        assert np.array_equal(rights, np.eye(3, dtype=bool))

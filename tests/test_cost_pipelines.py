@@ -1,0 +1,124 @@
+"""Cost of FLUX and SD3: counted as published and as registered, and one denoising step timed with inputs of the pipeline's own shapes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny_pipelines as tiny
+import torch
+from click.testing import CliRunner
+
+from harope_bench import registry
+from harope_bench.generate import make_plan
+
+tiny.needs_t2i()
+
+from harope_bench.backbones import lora  # noqa: E402
+from harope_bench.backbones.positioned import Takes  # noqa: E402
+from harope_bench.catalogue import checkpoint, open_drawer  # noqa: E402
+from harope_bench.cli import main  # noqa: E402
+from harope_bench.costing import clock, published, weigh  # noqa: E402
+from harope_bench.costing.count import counts  # noqa: E402
+from harope_bench.registering import register  # noqa: E402
+
+KINDS = ("flux", "sd3")
+TEXT = {"flux": 512, "sd3": 77 + 256}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of a tiny pipeline a kind."""
+    return {kind: tiny.saved(tmp_path_factory.mktemp(kind) / "base", kind) for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("encoding", ["rope-axial", "harope"])
+def test_a_full_size_network_is_counted_as_the_published_one(kind: str, encoding: str) -> None:
+    """Our network with the encoding in it, operator by operator, against the library's own plus the encoding's arithmetic.
+
+    The operator counter sees U diag(s) V^T built and its inverse's product, and matrix times token; nothing else is added.
+    """
+    backbone = registry.load("backbones", kind)
+    with torch.device("meta"):
+        network = backbone.place(published.PUBLISHED[kind].build(), encoding, {})
+        network.takes = Takes(TEXT[kind], 16)
+        probe = backbone.probe(network, 512, 1)
+    found = counts(network, probe.inputs)
+    layer = published.layer(kind, encoding, {}, 512)
+    wanted = published.count(kind, layer, 512)
+    assert (found.parameters, found.macs) == (wanted.parameters, wanted.macs)
+    assert (probe.layer, probe.tokens) == (layer.layer, layer.tokens)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_probe_has_the_shapes_that_the_pipeline_gives(bases: dict[str, Path], kind: str) -> None:
+    register("plain", bases[kind], {})
+    drawer, caught = open_drawer(checkpoint("plain"), tiny.settings()), []
+    hook = drawer.network.transformer.register_forward_pre_hook(lambda _, __, named: caught.append(named), with_kwargs=True)
+    drawer.draw(tiny.PLUGIN.requests([0]), tiny.settings())
+    hook.remove()
+    branches = {"flux": 1, "sd3": 2}[kind]  # SD3 draws the prompt and no prompt at once
+    probe = registry.load("backbones", kind).probe(drawer.network, 64, branches)
+    shapes = {key: tuple(value.shape) for key, value in caught[0].items() if isinstance(value, torch.Tensor)}
+    assert {key: tuple(value.shape) for key, value in probe.inputs.items()} == shapes
+    assert probe.tokens == 16 + TEXT[kind]
+    with torch.inference_mode():
+        assert drawer.network(**probe.inputs)[0].isfinite().all()
+
+
+def adapted(kind: str, base: Path, folder: Path) -> Path:
+    """An adapter folder with LoRA and a learned encoding."""
+    backbone = registry.load("backbones", kind)
+    network = tiny.trained(backbone.place(backbone.assembled(base, tiny.settings()).transformer, "harope", {}))
+    lora.add(network, backbone.targets, rank=4)
+    folded: Path = backbone.save(folder, network, str(base))
+    return folded
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_eval_with_cost_times_a_step(bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """LoRA is in the weights before anything is timed and in no count; the sizes are the base's own."""
+    tiny.register_prompts(monkeypatch)
+    register("mine", adapted(kind, bases[kind], tmp_path / "a"), {"config": {"base": str(bases[kind])}})
+    timed: list[bool] = []
+    kept = clock.peak_bytes
+    monkeypatch.setattr(
+        clock, "peak_bytes", lambda run, network, device: timed.append(lora.attached(network)) or kept(run, network, device)
+    )
+    words = ("eval", "mine", "--with", "cost", "--suite", "four-prompts", "--count", "10", "--out", str(tmp_path / "run"), "--json")
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)["results"][0]["result"]
+    found = {m["metric"]: m["value"] for m in result["measurements"]}
+    assert timed == [False]
+    assert result["judge"]["preprocessing"].endswith("LoRA merged")
+    assert 0 < found["latency_ms_p10"] <= found["latency_ms_median"] <= found["latency_ms_p90"]
+    network = registry.load("backbones", kind).build("harope", {}, {"base": str(bases[kind])})
+    assert found["params_model"] * 1e6 == pytest.approx(sum(p.numel() for p in network.parameters()))
+    assert found["peak_memory_mb"] > 4 * found["params_model"]
+    d, heads = (16, 2) if kind == "flux" else (8, 4)
+    width, added = d * heads, heads * (2 * d * d + d)
+    assert found["params_m"] * 1e6 == pytest.approx({"flux": 3, "sd3": 4}[kind] * (width**2 + width) + added)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bases_without_adapter_are_timed_too(bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """SD3 with its own table and with rotation, FLUX as published; two images, at another side."""
+    tiny.register_prompts(monkeypatch)
+    for name, said in (("plain", {}), ("turned", {"encoding": "rope-axial"})):
+        register(name, bases[kind], said)
+        plan = make_plan(name, "four-prompts", {"resolution": 128})
+        made = weigh.weigh(plan, tmp_path / name, 2, 2).result
+        median = made.measured("latency_ms_median")
+        assert median is not None
+        assert median.value is not None
+        assert median.value > 0
+
+
+def test_rows_without_weights_are_counted_as_published(tmp_path: Path) -> None:
+    made = weigh.count(weigh.weightless("flux", "rope-axial", {}, {}, 512, "none"), tmp_path).result
+    whole = made.measured("params_model")
+    assert whole is not None
+    assert whole.value == pytest.approx(11_901.408320)

@@ -1,0 +1,386 @@
+"""Judges of depth: DPT-Hybrid held to timm's network under the published head, the benchmark's steps to slow ones, on random weights."""
+
+from __future__ import annotations
+
+import math
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from harope_bench import fetched, registry
+from harope_bench.errors import NotHere, OptionError, WeightsError
+from harope_bench.judges import _depth, _dpt, _files, depth
+from harope_bench.perceptions import ANSWERS, Boxes, Depths, Texts, fits
+from harope_bench.store import sha256_file
+
+transformers = pytest.importorskip("transformers")
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "neck_hidden_sizes": [128, 256, 32, 32], "fusion_hidden_size": 16,
+    "backbone_featmap_shape": [1, 512, 24, 24],
+    "backbone_config": {
+        "model_type": "bit", "depths": [1, 2, 1], "hidden_sizes": [128, 256, 512, 1024], "embedding_size": 64, "global_padding": "same",
+        "layer_type": "bottleneck", "out_features": ["stage1", "stage2", "stage3"], "embedding_dynamic_padding": True,
+    },
+}  # fmt: skip
+
+
+@cache
+def body() -> Any:
+    """timm's hybrid of these sizes, as the published network's `pretrained.model`."""
+    from timm.layers import StdConv2dSame
+    from timm.models.resnetv2 import ResNetV2
+    from timm.models.vision_transformer import VisionTransformer
+    from timm.models.vision_transformer_hybrid import HybridEmbed
+
+    conv = partial(StdConv2dSame, eps=1e-8)
+    with torch.random.fork_rng(devices=[]):
+        stages = ResNetV2(
+            (1, 2, 1), channels=(128, 256, 512), num_classes=0, global_pool="", preact=False, stem_type="same", conv_layer=conv
+        )
+        embed = partial(HybridEmbed, backbone=stages)
+        return VisionTransformer(384, 1, num_classes=7, embed_dim=32, depth=12, num_heads=2, mlp_ratio=1.5, embed_layer=embed).eval()
+
+
+@cache
+def published() -> dict[str, Tensor]:
+    """Random weights under the published file's names, with the classifier of its pretraining."""
+    rng = torch.Generator().manual_seed(0)
+    shapes: dict[str, tuple[int, ...]] = {f"pretrained.model.{k}": tuple(v.shape) for k, v in body().state_dict().items()}
+    for n in (3, 4):
+        post = f"pretrained.act_postprocess{n}"
+        shapes |= {f"{post}.0.project.0.weight": (32, 64), f"{post}.0.project.0.bias": (32,)}
+        shapes |= {f"{post}.3.weight": (32, 32, 1, 1), f"{post}.3.bias": (32,)}
+    shapes |= {"pretrained.act_postprocess4.4.weight": (32, 32, 3, 3), "pretrained.act_postprocess4.4.bias": (32,)}
+    for n, width in enumerate((128, 256, 32, 32), 1):
+        shapes[f"scratch.layer{n}_rn.weight"] = (16, width, 3, 3)
+        net = f"scratch.refinenet{n}"
+        shapes |= {f"{net}.out_conv.weight": (16, 16, 1, 1), f"{net}.out_conv.bias": (16,)}
+        for unit in (f"{net}.resConfUnit{u}.conv{c}" for u in (1, 2) for c in (1, 2)):
+            shapes |= {f"{unit}.weight": (16, 16, 3, 3), f"{unit}.bias": (16,)}
+    for n, size in ((0, (8, 16, 3, 3)), (2, (32, 8, 3, 3)), (4, (1, 32, 1, 1))):
+        shapes |= {f"scratch.output_conv.{n}.weight": size, f"scratch.output_conv.{n}.bias": size[:1]}
+    state = {name: torch.randn(size, generator=rng) / math.sqrt(max(math.prod(size[1:]), 25)) for name, size in shapes.items()}
+    for name in state:
+        if "norm" in name and name.endswith("weight"):
+            state[name] += 1
+    state["scratch.output_conv.4.bias"] += 9  # the last ReLU must not hide the map
+    return state
+
+
+def slow(image: np.ndarray, eps: float = 1e-6) -> np.ndarray:
+    """The published network's inverse depth (480, 480), from timm's body and the head written out, in float64."""
+    w = {name: tensor.double() for name, tensor in published().items()}
+    model = body().double()
+    model.load_state_dict({k.removeprefix("pretrained.model."): v for k, v in w.items() if k.startswith("pretrained.model.")})
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = eps
+
+    def conv(x: Tensor, name: str, **how: int) -> Tensor:
+        return F.conv2d(x, w[f"{name}.weight"], w.get(f"{name}.bias"), **how)
+
+    def unit(x: Tensor, name: str) -> Tensor:
+        return x + conv(conv(x.relu(), f"{name}.conv1", padding=1).relu(), f"{name}.conv2", padding=1)
+
+    def larger(x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+
+    def post(tokens: Tensor, n: int) -> Tensor:
+        both = torch.cat([tokens[:, 1:], tokens[:, :1].expand(-1, 900, -1)], -1)
+        name = f"pretrained.act_postprocess{n}"
+        mixed = F.gelu(both @ w[f"{name}.0.project.0.weight"].T + w[f"{name}.0.project.0.bias"])
+        return conv(mixed.transpose(1, 2).unflatten(2, (30, 30)), f"{name}.3")
+
+    square = np.array(Image.fromarray(image).resize((480, 480), Image.Resampling.BILINEAR))
+    x = torch.from_numpy((square / 255 - 0.5) / 0.5).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        stem = model.patch_embed.backbone
+        one = stem.stages[0](stem.stem(x))
+        two = stem.stages[1](one)
+        tokens = model.patch_embed.proj(stem.stages[2](two)).flatten(2).transpose(1, 2)
+        grid = model.pos_embed[:, 1:].reshape(1, 24, 24, 32).permute(0, 3, 1, 2)
+        places = F.interpolate(grid, size=(30, 30), mode="bilinear").flatten(2).transpose(1, 2)
+        tokens = torch.cat([model.cls_token, tokens], 1) + torch.cat([model.pos_embed[:, :1], places], 1)
+        seen = []
+        for block in model.blocks:
+            tokens = block(tokens)
+            seen.append(tokens)
+        four = conv(post(seen[11], 4), "pretrained.act_postprocess4.4", stride=2, padding=1)
+        rows = [conv(f, f"scratch.layer{n}_rn", padding=1) for n, f in enumerate((one, two, post(seen[8], 3), four), 1)]
+        path: Any = None
+        for n in (4, 3, 2, 1):
+            path = rows[n - 1] if path is None else path + unit(rows[n - 1], f"scratch.refinenet{n}.resConfUnit1")
+            path = conv(larger(unit(path, f"scratch.refinenet{n}.resConfUnit2")), f"scratch.refinenet{n}.out_conv")
+        out = larger(conv(path, "scratch.output_conv.0", padding=1))
+        out = conv(conv(out, "scratch.output_conv.2", padding=1).relu(), "scratch.output_conv.4").relu()
+    return out[0, 0].numpy()
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    plugin, path = registry.load("judges", "dpt-depth"), tmp_path / "dpt.pt"
+    torch.save(published(), path)
+    monkeypatch.setattr(plugin, "sizes", SIZES)
+    monkeypatch.setenv(plugin.source.own, str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    """60 x 90 with large and small structure."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (6, 9, 3)).repeat(10, 0).repeat(10, 1)
+    return np.clip(coarse + rng.integers(-30, 31, (60, 90, 3)), 0, 255).astype(np.uint8)
+
+
+# -------------------------------------------------------------------------------------------- network
+
+
+def test_the_network_is_the_published_one(small: Path, image: np.ndarray) -> None:
+    """Names, sizes, positions and head at once, in float64; the norms' epsilon hardly shows here and is looked up."""
+    from harope_bench.judges.dpt_depth import pixels
+
+    opened = registry.load("judges", "dpt-depth").open("cpu")
+    with torch.inference_mode():
+        found = opened.network(pixels(image)).predicted_depth[0].numpy()
+    wanted = slow(image)
+    spread = wanted.std()
+    assert found.shape == wanted.shape == (480, 480) and spread > 0.01 and (wanted > 0).mean() > 0.9
+    assert np.abs(found - wanted).max() < 1e-3 * spread
+    norms = {m.eps for name, m in opened.network.named_modules() if isinstance(m, torch.nn.LayerNorm)}
+    assert norms == {1e-6}
+
+
+def test_every_key_of_the_file_is_used(small: Path) -> None:
+    state = dict(published())
+    names = set(_dpt.arranged(state))
+    assert names == set(_dpt.built(SIZES).state_dict())
+    assert len(names) == len(state) - 2 + 2 * 24  # without the classifier; three for one in twelve blocks, weight and bias
+    torch.save({**state, "scratch.refinenet1.more": torch.zeros(1)}, small)
+    with pytest.raises(WeightsError, match=r"does not fit DPT-Hybrid \(MiDaS\): unexpected scratch\.refinenet1\.more"):
+        registry.load("judges", "dpt-depth").open("cpu")
+    del state["scratch.layer2_rn.weight"]
+    torch.save(state, small)
+    with pytest.raises(WeightsError, match=r"missing neck\.convs\.1\.weight; harope-bench fetch dpt-depth"):
+        registry.load("judges", "dpt-depth").open("cpu")
+
+
+def test_the_network_of_full_size_has_the_published_names() -> None:
+    """timm's full network under the names of DPT, against transformers' of full size; without memory."""
+    import timm
+
+    with torch.device("meta"):
+        whole = timm.create_model("vit_base_r50_s16_384", pretrained=False)
+        network = _dpt.built(_dpt.SIZES)
+    wanted = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    ours = _dpt.arranged({f"pretrained.model.{k}": v for k, v in whole.state_dict().items()})
+    assert {k: tuple(v.shape) for k, v in ours.items()} == {k: v for k, v in wanted.items() if k.startswith("dpt.")}
+    assert sum(math.prod(v) for v in wanted.values()) == sum(p.numel() for p in network.parameters())
+    assert network.config.backbone_config.depths == [3, 4, 9]
+
+
+def test_the_beginning_of_the_hash_makes_the_judge(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = registry.load("judges", "dpt-depth")
+    assert plugin.judge_class == "substitute" and "other weights than DPT-Hybrid" in plugin.warnings()[0]
+    (file,) = fetched.asset("dpt-depth").files
+    assert file.sha256_prefix and f"-{file.sha256_prefix}.pt" in file.name and all(url.endswith(file.name) for url in file.urls)
+    monkeypatch.setattr(_files.Source, "found", lambda self: _files.Weights(small, file.sha256_prefix + "0" * 56))
+    assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
+    monkeypatch.undo()
+    with pytest.raises(NotHere, match="harope-bench fetch dpt-depth"):
+        plugin.weights_sha256()
+
+
+# ---------------------------------------------------------------------------------------------- steps
+
+
+def test_the_stored_picture_has_pillows_8_bits() -> None:
+    rng = np.random.default_rng(1)
+    near = torch.from_numpy(rng.random((7, 9), dtype=np.float32) * 4 + 1)
+    found = np.asarray(_depth.kept(near, 31, 45))
+    low, high = float(near.min()), float(near.max())
+    shares = ((near.double() - low) / (high - low)).numpy()
+    wanted = np.zeros((31, 45))
+    for y in range(31):
+        for x in range(45):  # corners of both grids lie on each other
+            v, u = y * 6 / 30, x * 8 / 44
+            i, j = min(int(v), 5), min(int(u), 7)
+            b, a = v - i, u - j
+            cell = shares[i : i + 2, j : j + 2]
+            wanted[y, x] = 255 * float(np.array([1 - b, b]) @ cell @ np.array([1 - a, a]))
+    whole = np.asarray(Image.fromarray(wanted.astype(np.float32)).convert("L"))
+    assert found.shape == (31, 45) and found.min() == 0 and found.max() == 255
+    assert np.abs(found.astype(int) - whole).max() <= 1 and (found == whole).mean() > 0.99  # a value on a whole number may fall either way
+    assert (np.round(wanted) != found).mean() > 0.3  # rounding to the nearest would show
+    assert not np.asarray(_depth.kept(torch.ones(4, 4), 8, 8)).any()
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"), [((512, 512), (479, 479)), ((1024, 512), (480, 240)), ((512, 514), (479, 480)), ((300, 200), (480, 320))]
+)
+def test_the_frame_is_the_detectors(size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    assert _depth.framed(Image.new("L", size)).shape == wanted[::-1]
+
+
+def test_means_stand_in_the_frame_and_exchanged() -> None:
+    """A map that grows to the right: x decides the mean, in the exchanged box y does."""
+    near = torch.arange(480.0).expand(480, 480)
+    boxes = ((0, 0, 512, 512), (256, 0, 512, 128), (0, 256, 64, 512), (-8, -8, 40, 40), (100, 100, 100.2, 300), (480, 0, 512, 32))
+    answer = _depth.depths(near, (512, 512), boxes)
+    frame = _depth.framed(_depth.kept(near, 512, 512)).astype(float)
+    for box, found in zip(boxes, answer.depths, strict=True):
+        x0, y0, x1, y1 = (max(math.floor(c * 479 / 512), 0) for c in box)
+        patch, turned = frame[y0:y1, x0:x1], frame[x0:x1, y0:y1]
+        assert found.mean == (pytest.approx(patch.mean()) if patch.size else None)
+        assert found.transposed == (pytest.approx(turned.mean()) if turned.size else None)
+    whole, right, left = answer.depths[:3]
+    assert whole.mean == whole.transposed
+    assert right.mean > 180 and right.transposed < 40 and left.mean < 20 and left.transposed > 180
+    assert answer.depths[4].mean is None and answer.depths[4].transposed is None
+
+
+def test_a_tall_image_can_lose_the_exchanged_box() -> None:
+    near = torch.rand(480, 480, generator=torch.Generator().manual_seed(0))
+    (found,) = _depth.depths(near, (1024, 512), ((0, 600, 200, 1000),)).depths  # frame 240 x 480: y from 281 is no column
+    assert found.mean is not None and found.transposed is None
+
+
+def test_corners_survive_the_way_to_image_pixels_and_back() -> None:
+    """A detector's whole corner of the frame, told in image pixels, is the same corner again."""
+    near = torch.arange(480.0).expand(480, 480)
+    frame = _depth.framed(_depth.kept(near, 2048, 2048)).astype(float)
+    for corner in range(0, 478):
+        box = (corner * 2048 / 479, 0.0, (corner + 1) * 2048 / 479, 2048.0)
+        (found,) = _depth.depths(near, (2048, 2048), (box,)).depths if corner % 37 == 0 else (None,)
+        assert found is None or found.mean == pytest.approx(frame[:, corner].mean())
+
+
+def test_a_map_that_is_not_finite_is_no_answer() -> None:
+    with pytest.raises(ArithmeticError):
+        _depth.depths(torch.full((4, 4), torch.nan), (8, 8), ((0, 0, 4, 4),))
+
+
+def test_answers_are_typed_and_stand_alone(small: Path, image: np.ndarray) -> None:
+    opened = registry.load("judges", "dpt-depth").open("cpu")
+    ask = Boxes(boxes=((0, 0, 45, 60), (45, 0, 90, 60), (10, 10, 10, 10)))
+    answer = opened.see("depth", image, ask)
+    assert fits(ask, answer) and ANSWERS["depth"].model_validate(answer.model_dump()) == answer
+    assert [d.mean is None for d in answer.depths] == [False, False, True]
+    alone = opened.see("depth", image, Boxes(boxes=ask.boxes[1:2]))
+    assert alone.depths[0] == answer.depths[1] != answer.depths[0]
+    with pytest.raises(OptionError, match="it is no similarity"):
+        opened.see("similarity", image, Texts(texts=()))
+
+
+def test_the_canary_compares_front_and_back(small: Path) -> None:
+    """With random weights it means nothing; the answers' order decides."""
+    plugin = registry.load("judges", "dpt-depth")
+    (trial,) = plugin.canary()
+    assert trial.image.shape == (384, 384, 3) and len(np.unique(trial.image)) == 3
+    assert fits(trial.ask, plugin.open("cpu").see(trial.role, trial.image, trial.ask))
+    for front, back in ((200.0, 80.0), (80.0, 200.0)):
+        told = Depths.model_validate({"depths": [{"mean": front, "transposed": None}, {"mean": back, "transposed": None}]})
+        assert trial.right(told) is (front > back)
+
+
+# ------------------------------------------------------------------------------------ a model of the user's
+
+
+def saved(folder: Path, **changes: Any) -> Path:
+    """A small Depth Anything with random weights and its image steps, as save_pretrained writes them."""
+    config = transformers.DepthAnythingConfig(
+        backbone_config=transformers.Dinov2Config(
+            hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=28, patch_size=14, mlp_ratio=2,
+            out_features=["stage1", "stage2", "stage3", "stage4"], reshape_hidden_states=False, apply_layernorm=True,
+        ),
+        reassemble_hidden_size=16, neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, head_hidden_size=8, patch_size=14, **changes,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network = transformers.DepthAnythingForDepthEstimation(config)
+    for parameter in network.head.parameters():
+        parameter.data = parameter.data.abs() + 0.01  # the last ReLU must not hide the map
+    network.save_pretrained(folder)
+    steps = {"height": 42, "width": 42}
+    transformers.DPTImageProcessor(size=steps, do_resize=True, ensure_multiple_of=14).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> None:
+    plugin = registry.load("judges", "depth").of(str(saved(tmp_path / "model")))
+    opened = plugin.open("cpu")
+    ask = Boxes(boxes=((0, 0, 45, 60), (45, 0, 90, 60)))
+    answer = opened.see("depth", image, ask)
+    assert fits(ask, answer) and plugin.judge_class == "substitute" and plugin.weights_sha256() == opened.weights_sha256
+    with torch.inference_mode():
+        inputs = opened.prepare(images=Image.fromarray(image), return_tensors="pt")
+        raw = opened.network(**inputs).predicted_depth[0]
+    assert raw.std() > 0 and _depth.depths(raw, (60, 90), ask.boxes) == answer
+    metric = registry.load("judges", "depth").of(str(saved(tmp_path / "metric", depth_estimation_type="metric"))).open("cpu")
+    with torch.inference_mode():
+        metres = metric.network(**inputs).predicted_depth[0]
+    assert metric.see("depth", image, ask) == _depth.depths(1 / metres.clamp_min(1e-6), (60, 90), ask.boxes)
+    assert plugin.weights_sha256() != registry.load("judges", "depth").of(str(tmp_path / "metric")).weights_sha256()
+
+
+def test_which_way_a_map_runs_is_known_or_refused() -> None:
+    far = torch.tensor([1.0, 4.0])
+    config = transformers.DepthAnythingConfig()
+    assert torch.equal(depth.nearness(far, config), far)
+    config.depth_estimation_type = "metric"
+    assert torch.equal(depth.nearness(far, config), torch.tensor([1.0, 0.25]))
+    with pytest.raises(OptionError, match="not known whether larger is nearer in networks of kind bert"):
+        depth.nearness(far, transformers.BertConfig())
+
+
+def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
+    plugin = registry.load("judges", "depth")
+    assert plugin.needs_model
+    for wrong in (plugin.weights_sha256, lambda: plugin.open("cpu")):
+        with pytest.raises(NotHere, match="depth=depth:FOLDER-OR-HUB-ID"):
+            wrong()
+    with pytest.raises(NotHere, match="hf download nobody/nothing"):
+        plugin.of("nobody/nothing").open("cpu")
+    with pytest.raises(NotHere, match="no folder and no hub id"):
+        plugin.of("../else/where").open("cpu")
+    with pytest.raises(NotHere, match=r"holds no config\.json"):
+        plugin.of(str(tmp_path)).open("cpu")
+    folder = saved(tmp_path / "model")
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("head.conv1.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=r"fills 1 weights not or wrongly \(head\.conv1\.weight\)"):
+        plugin.of(str(folder)).open("cpu")
+    (folder / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(WeightsError, match="its weights cannot be read") as caught:
+        plugin.of(str(folder)).open("cpu")
+    assert "\n" not in str(caught.value)
+    with torch.random.fork_rng(devices=[]):
+        transformers.BertModel(
+            transformers.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
+        ).save_pretrained(tmp_path / "bert")
+    with pytest.raises(OptionError, match="holds no depth network that transformers knows"):
+        plugin.of(str(tmp_path / "bert")).open("cpu")
+
+
+def test_the_hash_is_that_of_the_files(tmp_path: Path) -> None:
+    from harope_bench.judges._local import local
+
+    folder = saved(tmp_path / "model")
+    first = local(str(folder))
+    assert first.path == folder and len(first.sha256) == 64
+    (folder / "README.md").write_text("words about it")
+    assert local(str(folder)) == first
+    (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+    assert local(str(folder)).sha256 != first.sha256
+    assert sha256_file(folder / "model.safetensors")

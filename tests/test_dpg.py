@@ -1,0 +1,416 @@
+"""DPG-Bench: the table is read as it is, the rule is the script's on every edge in both modes, scores are what it prints."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dpg_script import FIELDS
+
+from harope_bench import fetched, registry
+from harope_bench.errors import FetchError, NotHere, OptionError, ShapeError, StorageError
+from harope_bench.evaluators.base import Score, Sight
+from harope_bench.evaluators.dpg_bench import METRICS
+from harope_bench.fetch import fetch
+from harope_bench.perceptions import Answered, Answers, Questions
+from harope_bench.rules import dpg as rule
+from harope_bench.rules.dpg import CORRECTIONS, NOT_KEPT, QUIRKS, Item, by_category, categories, may_raise, places, scored
+from harope_bench.suites.dpg_bench import official_hashes, prompts
+
+OFFICIAL = Path("/work/shared/data/dpg_bench")
+BOTH = ("official", "corrected")
+DPG = registry.load("evaluators", "dpg-bench")
+WHOLE, COLOUR = "entity - whole (owl)", "attribute - color (owl, red)"
+
+
+def question(number: int, parents: Sequence[int] = (0,), row: int | None = None, phrase: str = WHOLE) -> dict[str, Any]:
+    return {"row": 10 + number if row is None else row, "id": number, "question": f"Is it {number}?", "parents": list(parents),
+            "broad": "entity", "detailed": "whole", "tuple": phrase}  # fmt: skip
+
+
+def facts(*questions: dict[str, Any], item: str = "a1") -> dict[str, Any]:
+    return {"item": item, "questions": list(questions), "official_text": True}
+
+
+def tile(given: dict[str, Any], answers: Sequence[str], rules: str = "official") -> rule.Tile:
+    return scored(Item.model_validate(given), answers, rules)
+
+
+def both(given: dict[str, Any], answers: Sequence[str]) -> tuple[float | None, float | None]:
+    """Scores of one image, official and corrected; None where the official script would have dropped the item."""
+    found = [tile(given, answers, rules) for rules in BOTH]
+    return tuple(None if t.lost else t.score for t in found)  # type: ignore[return-value]
+
+
+# ---------------------------------------------------------------------------------------------------- quirks
+
+
+def test_first_row_is_skipped_officially_and_read_when_corrected() -> None:
+    given = facts(question(1, row=0), question(2, row=1))
+    assert both(given, ["no", "yes"]) == (1.0, 0.5)
+    assert list(places(Item.model_validate(given), "official")) == [2]
+    later = facts(question(1, row=1), question(2, row=2))
+    assert both(later, ["no", "yes"]) == (0.5, 0.5)
+    assert both(facts(question(1, row=0)), ["yes"]) == (None, 1.0)  # the item has no question left
+
+
+def test_lost_parent_drops_the_item_unless_an_earlier_parent_is_zero() -> None:
+    given = facts(question(1, row=0), question(2, row=1), question(3, (1,), row=2))
+    assert both(given, ["yes", "yes", "yes"]) == (None, 1.0) and both(given, ["no", "yes", "yes"]) == (None, 1 / 3)
+    assert "question 3 depends on question 1" in str(tile(given, ["yes"] * 3).lost)
+    shielded = facts(question(1, row=0), question(2, row=1), question(3, (2, 1), row=2))
+    assert both(shielded, ["yes", "no", "yes"]) == (0.0, 1 / 3)  # the loop stops at parent 2
+    assert both(shielded, ["yes", "yes", "yes"]) == (None, 1.0)
+    unknown = facts(question(1), question(2, (9,)))
+    assert both(unknown, ["yes", "yes"]) == (None, 1.0)
+    assert [may_raise(Item.model_validate(g)) for g in (given, shielded, unknown, facts(question(1), question(2, (1,))))] == [True] * 3 + [
+        False
+    ]
+
+
+def test_exact_yes_is_the_only_answer_worth_anything() -> None:
+    given = facts(*(question(n) for n in range(1, 6)))
+    assert both(given, ["yes", "Yes", "yes.", " yes ", "no"]) == (0.2, 0.8)
+    assert both(given, ["yes indeed", "true", "y", "", "yess"]) == (0.0, 0.0)
+
+
+def test_table_order_decides_how_far_a_zero_is_passed_on() -> None:
+    ordered = facts(question(1), question(2, (1,)), question(3, (2,)))
+    assert both(ordered, ["no", "yes", "yes"]) == (0.0, 0.0)
+    turned = facts(question(3, (2,), row=11), question(2, (1,), row=12), question(1, row=13))
+    assert both(turned, ["yes", "yes", "no"]) == (1 / 3, 0.0)  # 3 was settled before 2 fell
+    assert tile(turned, ["yes", "yes", "no"], "corrected").zeroed == {2: 1, 3: 2}
+    assert both(ordered, ["yes", "no", "yes"]) == (1 / 3, 1 / 3)
+    assert both(facts(question(1), question(2), question(3, (0, 1, 2))), ["yes", "no", "yes"]) == (1 / 3, 1 / 3)  # any parent
+
+
+def test_questions_in_a_ring_end() -> None:
+    ring = facts(question(1, (2,)), question(2, (1,)), question(3, (3,)))
+    assert both(ring, ["yes", "yes", "yes"]) == (1.0, 1.0)
+    assert both(ring, ["yes", "no", "yes"]) == (1 / 3, 1 / 3)
+    assert tile(ring, ["no", "no", "no"], "corrected").score == 0
+
+
+def test_repeated_block_replaces_the_first_officially() -> None:
+    given = facts(question(1, row=5), question(2, row=6), question(1, row=9), question(3, row=10))
+    assert list(places(Item.model_validate(given), "official").items()) == [(1, 2), (3, 3)]
+    assert list(places(Item.model_validate(given), "corrected").items()) == [(1, 2), (2, 1), (3, 3)]
+    assert both(given, ["no", "no", "yes", "yes"]) == (1.0, 2 / 3)
+    twice = facts(question(1, row=5), question(1, row=6))  # in one block the later row counts, at the first's place
+    assert both(twice, ["no", "yes"]) == (1.0, 1.0)
+
+
+def test_first_row_does_not_split_a_block() -> None:
+    given = facts(question(1, row=0), question(2, row=1), question(3, row=2))
+    assert list(places(Item.model_validate(given), "official")) == [2, 3]
+
+
+def test_raw_categories_ignore_what_questions_depend_on() -> None:
+    given = facts(question(1), question(2, (1,), phrase=COLOUR), question(3, phrase="entity - part (owl, beak)"))
+    item = Item.model_validate(given)
+    told = {rules: by_category(item, scored(item, ["no", "yes", "yes"], rules), rules) for rules in BOTH}
+    assert told["official"] == {
+        "entity": (1, 2),
+        "entity-whole": (0, 1),
+        "attribute": (1, 1),
+        "attribute-color": (1, 1),
+        "entity-part": (1, 1),
+    }
+    assert told["corrected"]["attribute-color"] == (0, 1) and told["corrected"]["entity"] == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "names"),
+    [
+        ("entity - whole (owl)", ("entity", "entity-whole")),
+        ("relation - non-spatial (owl, lamp, lights)", ("relation", "relation-non-spatial")),
+        ("global - (photo)", ("global",)),
+        ("other - count (owl, ==2)", ("other", "other-count")),
+        ("attribute - color(red)", ("attribute", "attribute-color")),
+        ("(nothing)", ()),
+    ],
+)
+def test_categories_are_read_from_the_tuple(phrase: str, names: tuple[str, ...]) -> None:
+    assert categories(phrase) == names
+
+
+def test_every_quirk_has_a_test_and_each_is_kept_or_said_not_to_be() -> None:
+    assert set(CORRECTIONS).isdisjoint(NOT_KEPT) and set(CORRECTIONS) | set(NOT_KEPT) == set(QUIRKS)
+    here = Path(__file__).read_text() + (Path(__file__).parent / "test_dpg_layout.py").read_text()
+    assert not [quirk for quirk in QUIRKS if f"def test_{quirk.replace('-', '_')}" not in here]
+
+
+# ---------------------------------------------------------------------------- a slow script from the description
+
+
+def script(table: Sequence[dict[str, Any]], said: dict[str, list[dict[str, str]]]) -> tuple[float, dict[str, float]]:
+    """Score and L2 values of one process, from rows of (item, id, parents, tuple, question) and answers by item, tile and question."""
+    known: dict[str, dict[int, dict[str, Any]]] = {}
+    before = ""
+    for number, row in enumerate(table):
+        if number == 0:
+            continue
+        if row["item"] != before:
+            known[row["item"]] = {}
+        known[row["item"]][row["id"]] = row
+        before = row["item"]
+    scores, pooled = [], {}
+    for item, tiles in said.items():
+        try:
+            mine = known[item]
+            per_tile = []
+            for answers in tiles:
+                value = {n: 1.0 if answers[row["question"]] == "yes" else 0.0 for n, row in mine.items()}
+                given = dict(value)
+                for n, row in mine.items():
+                    for parent in row["parents"]:
+                        if parent != 0 and value[parent] == 0:
+                            value[n] = 0
+                            break
+                per_tile.append(sum(value.values()) / len(value))
+        except KeyError:
+            continue
+        scores.append(sum(per_tile) / len(per_tile))
+        for n, row in mine.items():
+            pooled.setdefault(row["tuple"].split("(")[0].strip(), []).append(given[n])
+    return 100 * float(np.mean(scores)), {name: 100 * float(np.mean(v)) for name, v in pooled.items()}
+
+
+def random_table(rng: np.random.Generator, items: int = 12) -> list[dict[str, Any]]:
+    phrases = [WHOLE, COLOUR, "relation - spatial (a, b)", "global - (photo)", "other - text (x)"]
+    table: list[dict[str, Any]] = []
+    for k in range(items):
+        count = int(rng.integers(2, 8))
+        for n in range(1, count + 1):
+            parents = [int(p) for p in rng.choice(np.arange(1, count + 1), int(rng.integers(0, 3)), replace=False) if p != n] or [0]
+            table.append({"item": f"i{k}", "id": n, "parents": parents, "tuple": str(rng.choice(phrases)), "question": f"Is {n} in {k}?"})
+    return table
+
+
+def sights_of(table: Sequence[dict[str, Any]], said: dict[str, list[dict[str, str]]]) -> list[Sight]:
+    by_item: dict[str, list[dict[str, Any]]] = {}
+    for row, one in enumerate(table):
+        asked = {
+            "row": row,
+            "id": one["id"],
+            "question": one["question"],
+            "parents": one["parents"],
+            "broad": "",
+            "detailed": "",
+            "tuple": one["tuple"],
+        }
+        by_item.setdefault(one["item"], []).append(asked)
+    sights = []
+    for copy in range(4):
+        for prompt, (item, questions) in enumerate(by_item.items()):
+            answers = [said[item][copy][q["question"]] for q in questions]
+            sights.append(sight(len(sights), prompt, copy, facts(*questions, item=item), answers))
+    return sights
+
+
+def sight(index: int, prompt: int, copy: int, given: dict[str, Any], answers: Sequence[str] | None) -> Sight:
+    if answers is None:
+        return Sight(index, prompt, copy, "t", given, {}, fault="the image cannot be read")
+    return Sight(index, prompt, copy, "t", given, {"vqa": Answers(answers=tuple(Answered(text=text) for text in answers))})
+
+
+def values(score: Score) -> dict[str, float | None]:
+    return {m.metric: m.value for m in score.measurements}
+
+
+def test_scores_and_categories_are_the_scripts_on_random_tables() -> None:
+    dropped = moved = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        table = random_table(rng)
+        said = {item: [{r["question"]: str(rng.choice(["yes", "yes", "no", "red"])) for r in table} for _ in range(4)]
+                for item in dict.fromkeys(r["item"] for r in table)}  # fmt: skip
+        score, pooled = script(table, said)
+        official = DPG.assess(sights_of(table, said), "official", False)
+        found = values(official)
+        assert found["dpg"] == pytest.approx(score, rel=1e-13)
+        for phrase, value in pooled.items():
+            assert found[categories(phrase)[-1]] == pytest.approx(value, rel=1e-12)
+        dropped += official.measurements[0].n_abstained
+        moved += values(DPG.assess(sights_of(table, said), "corrected", False))["dpg"] != found["dpg"]
+    assert dropped > 0 and moved == 12, "tables that lose an item, and on which the corrections matter, must be among them"
+
+
+# -------------------------------------------------------------------------------------------------- evaluator
+
+
+def four(prompt: int, given: dict[str, Any], *answers: Sequence[str] | None) -> list[Sight]:
+    return [sight(10 * copy + prompt, prompt, copy, given, said) for copy, said in enumerate(answers)]
+
+
+PAIR = facts(question(1), question(2, (1,), phrase=COLOUR))
+YES, NO, HALF = ("yes", "yes"), ("no", "yes"), ("yes", "no")
+
+
+def test_an_image_is_the_mean_of_its_questions_an_item_of_its_images() -> None:
+    score = DPG.assess([*four(0, PAIR, YES, HALF, NO, YES), *four(1, PAIR, NO, NO, NO, NO)], "official", False)
+    assert values(score)["dpg"] == pytest.approx(100 * (2.5 / 4 + 0) / 2)
+    assert score.measurements[0].n_scored == 8 and score.measurements[0].interval == "prompts as clusters"
+
+
+def test_last_tile_alone_speaks_for_the_categories_officially() -> None:
+    sights = [*four(0, PAIR, YES, YES, YES, NO), *four(1, PAIR, NO, NO, NO, YES)]
+    official, corrected = (values(DPG.assess(sights, rules, False)) for rules in BOTH)
+    assert (official["entity"], official["attribute-color"]) == (50.0, 100.0)  # raw answers of the last image: no yes, yes yes
+    assert (corrected["entity"], corrected["attribute-color"]) == (50.0, 50.0)
+    score = DPG.assess(sights, "official", False)
+    counts = {m.metric: (m.n_asked, m.n_scored, m.n_abstained) for m in score.measurements}
+    assert counts["entity"] == (8, 2, 6) and counts["dpg"] == (8, 8, 0)
+    assert any("last image of each item alone" in w for w in score.warnings)
+    assert "rules: attribute-color is 100.000 official, 50.000 corrected" in score.warnings
+
+
+def test_whole_item_goes_with_one_lost_tile_and_stays_when_corrected() -> None:
+    given = facts(question(1, row=0), question(2, row=1), question(3, (2, 1), row=2), item="partiprompts97")
+    sights = [*four(0, given, ("yes", "no", "yes"), ("yes", "yes", "yes"), ("no",) * 3, ("no",) * 3), *four(1, PAIR, YES, YES, YES, YES)]
+    official, corrected = (DPG.assess(sights, rules, False) for rules in BOTH)
+    assert values(official)["dpg"] == 100.0  # the second tile raises, so the first leaves too
+    assert values(corrected)["dpg"] == pytest.approx(100 * ((1 / 3 + 1) / 4 + 1) / 2)
+    assert official.measurements[0].n_abstained == 4
+    assert "items: 1 with 4 images left out under the official rules: partiprompts97" in official.warnings
+    assert official.rows[0]["verdict"] == "left out"
+
+
+def test_a_failed_image_gives_no_score_unless_asked() -> None:
+    sights = [*four(0, PAIR, YES, None, NO, NO), *four(1, PAIR, YES, YES, YES, YES)]
+    strict = DPG.assess(sights, "official", False)
+    assert values(strict)["dpg"] is None and strict.measurements[0].n_failed == 1
+    assert values(DPG.assess(sights, "official", True))["dpg"] == 100.0  # officially a broken grid costs nothing visible
+    assert values(DPG.assess(sights, "corrected", True))["dpg"] == pytest.approx(100 * (1 / 3 + 1) / 2)  # items weigh the same
+
+
+def test_an_empty_answer_is_unread_and_other_words_are_told() -> None:
+    score = DPG.assess([*four(0, PAIR, YES, ("yes", ""), YES, YES), *four(1, PAIR, YES, YES, YES, YES)], "official", False)
+    assert values(score)["dpg"] is None and "answers: 1 that no rule can read" in score.warnings
+    score = DPG.assess([*four(0, PAIR, ("yes", "red"), ("red", "Yes"), YES, YES), *four(1, PAIR, YES, YES, YES, YES)], "official", False)
+    assert "answers: 2 of 16 are neither yes nor no and count as no, most often 'red'" in score.warnings
+
+
+def test_texts_that_are_not_the_official_ones_and_odd_categories_are_told() -> None:
+    odd = facts(question(1, phrase="mood - sad (owl)"))
+    odd["official_text"] = None
+    score = DPG.assess([*four(0, odd, ["yes"], ["yes"], ["yes"], ["no"]), *four(1, PAIR, YES, YES, YES, YES)], "official", False)
+    assert "prompts: 1 of 2 texts of the table are not those of the official prompt files" in score.warnings
+    assert "categories: mood, mood-sad are none of DPG-Bench's; they count in the score alone" in score.warnings
+    assert values(score)["dpg"] == pytest.approx(87.5)
+
+
+def test_rows_show_what_was_zeroed_and_by_what() -> None:
+    (row, *_) = DPG.assess(four(0, PAIR, NO, YES, YES, YES), "official", True).rows
+    assert row["reason"] == "1 of 2 answered yes, 1 of them 0 by what they depend on"
+    first, second = row["evidence"]["zero"]
+    assert first == {"id": 1, "question": "Is it 1?", "answer": "no", "category": "entity-whole"}
+    assert second == {"id": 2, "question": "Is it 2?", "answer": "yes", "category": "attribute-color", "parents": [1], "by": 1}
+    json.dumps(row, allow_nan=False)
+
+
+def test_every_row_is_asked_and_answers_must_fit() -> None:
+    (look,) = DPG.looks
+    given = facts(question(1, row=0), question(2, row=1))
+    assert look.role == "vqa" and look.ask(given, {}) == Questions(questions=("Is it 1?", "Is it 2?"))
+    with pytest.raises(ShapeError, match="item a1 has 2 questions, the judge gave 1 answers"):
+        DPG.mark(given, {"vqa": Answers(answers=(Answered(text="yes"),))}, "official")
+
+
+def test_metrics_are_the_score_five_broad_and_twelve_detailed_categories() -> None:
+    assert len(METRICS) == 1 + 5 + 12 and [m.name for m in DPG.metrics] == list(METRICS)
+    columns = {c["key"] for c in registry.load("tables", "table4")["columns"] if c.get("evaluator") == "dpg-bench"}
+    assert columns == {"dpg"} <= set(METRICS)
+
+
+# ------------------------------------------------------------------------------------------------------ suite
+
+
+@pytest.fixture
+def table(bench_home: Path) -> Path:
+    """A table in place of the official one, with commas, quotes and an accent in it."""
+    path = bench_home / "assets" / "dpg-bench" / "dpg_bench.csv"
+    path.parent.mkdir(parents=True)
+    (path.parent / "receipt.json").write_text(json.dumps({path.name: "cd" * 32}))
+    rows = [("partiprompts97", "Some text, with commas.\n", 1, "0", WHOLE, "Is there an owl?"),
+            ("partiprompts97", "Some text, with commas.\n", 2, "1, 0", COLOUR, 'Is the owl "red", or pink?'),
+            ("7", "Ein schöner Satz", 1, "0", "global - (photo)", "Is it a photo?"),
+            ("partiprompts97", "Some text, with commas.\n", 3, "1,2", COLOUR, "Is it late?")]  # fmt: skip
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(FIELDS)
+        for item, text, number, parents, phrase, asked in rows:
+            writer.writerow([item, text, "", number, parents, "b", "d", phrase, asked])
+    return path
+
+
+def test_the_table_is_read_by_item_in_its_order(table: Path) -> None:
+    found = prompts(table)
+    assert [p.facts["item"] for p in found] == ["partiprompts97", "7"]
+    assert [p.text for p in found] == ["Some text, with commas.", "Ein schöner Satz"]
+    assert [(q["row"], q["id"], q["parents"]) for q in found[0].facts["questions"]] == [(0, 1, [0]), (1, 2, [1, 0]), (3, 3, [1, 2])]
+    assert found[0].facts["questions"][1]["question"] == 'Is the owl "red", or pink?'
+    assert found[0].facts["official_text"] is False and all(Item.model_validate(p.facts) for p in found)
+
+
+def test_cases_go_copy_by_copy_and_end(table: Path) -> None:
+    suite = registry.load("suites", "dpg-bench")
+    assert [(c.prompt, c.copy, c.facts["dpg"]["item"]) for c in map(suite.case, (0, 1, 2, 7))] == [
+        (0, 0, "partiprompts97"), (1, 0, "7"), (0, 1, "partiprompts97"), (1, 3, "7")
+    ]  # fmt: skip
+    with pytest.raises(OptionError, match="has 8 images"):
+        suite.case(8)
+    assert (suite.task, suite.count, suite.copies) == ("prompts", 4260, 4)
+
+
+def test_integer_dependencies_are_no_trouble(table: Path) -> None:
+    text = table.read_text().replace('"1, 0"', "1").replace('"1,2"', "2")
+    table.write_text(text)
+    assert [q["parents"] for q in prompts(table)[0].facts["questions"]] == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (",2,", ",two,", "row 1 is none of DPG-Bench's"),
+        ('"1,2"', '"1;2"', "row 3 is none"),
+        ("proposition_id", "number", "row 0 is none of DPG-Bench's"),
+        ("\n7,", "\n../7,", "row 2 is none of DPG-Bench's .*not a plain name"),
+    ],
+)
+def test_a_row_that_is_none_is_named(table: Path, old: str, new: str, said: str) -> None:
+    table.write_text(table.read_text().replace(old, new))
+    with pytest.raises(StorageError, match=said):
+        prompts(table)
+
+
+def test_without_the_table_the_command_is_named_and_another_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotHere, match="harope-bench fetch dpg-bench"):
+        registry.load("suites", "dpg-bench").requests([0])
+    (tmp_path / "dpg_bench.csv").write_text(",".join(FIELDS) + "\n")
+    with pytest.raises(FetchError, match="has git blob id .*, wanted 98457fc99019"):
+        fetch("dpg-bench", tmp_path)
+    assert fetched.held("dpg-bench") is None
+
+
+def test_hashes_of_the_official_prompts_ship() -> None:
+    known = official_hashes()
+    assert len(known) == 1065 == len(set(known.values())) and all(len(h) == 16 for h in known.values())
+    assert registry.load("suites", "dpg-bench").count == 4 * len(known)
+
+
+@pytest.mark.skipif(not OFFICIAL.exists(), reason="the official prompt files are not here")
+def test_the_shipped_hashes_are_those_of_the_official_files(tmp_path: Path) -> None:
+    import tarfile
+
+    with tarfile.open(OFFICIAL / "prompts.tar") as archive:
+        files = {Path(m.name).stem: archive.extractfile(m).read() for m in archive.getmembers() if m.isfile()}  # type: ignore[union-attr]
+    assert {item: hashlib.sha256(text.strip()).hexdigest()[:16] for item, text in files.items()} == official_hashes()
+    wanted = {line.split()[1].rpartition("/")[2]: line.split()[0] for line in (OFFICIAL / "prompts.sha256").read_text().splitlines()}
+    assert {f"{item}.txt": hashlib.sha256(text).hexdigest() for item, text in files.items()} == wanted

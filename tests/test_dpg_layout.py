@@ -1,0 +1,268 @@
+"""DPG-Bench's grids and finished runs of its script: tiles in order, nothing judged as black, scores to the digit."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from dpg_script import run_script, table_rows
+from PIL import Image
+
+from harope_bench.cli import main
+from harope_bench.errors import SampleError, StorageError
+from harope_bench.layouts import dpg as layout
+from harope_bench.layouts import dpg_results as results
+from harope_bench.layouts.base import names, opened, reader
+from harope_bench.pixels import encode
+from harope_bench.rules.dpg import Item, scored
+from harope_bench.samples import to_png
+from harope_bench.suites.dpg_bench import DpgBench
+
+ITEMS = ["partiprompts97", "7", "whoops3"]
+
+
+class Tiny(DpgBench):
+    """The suite on a table of three items."""
+
+    count = 12
+
+
+@pytest.fixture
+def suite(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    path = bench_home / "assets" / "dpg-bench" / "dpg_bench.csv"
+    path.parent.mkdir(parents=True)
+    (path.parent / "receipt.json").write_text(json.dumps({path.name: "cd" * 32}))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(table_rows()[0]))
+        writer.writeheader()
+        writer.writerows(table_rows())
+    monkeypatch.setattr("harope_bench.suites.dpg_bench.PLUGIN", found := Tiny())
+    return found
+
+
+def grid(path: Path, first: int, side: int = 6, across: int = 2, down: int = 2) -> None:
+    """Tiles of one value each, counting from `first` row by row."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.arange(first, first + across * down, dtype=np.uint8).reshape(down, across)
+    Image.fromarray(np.repeat(values.repeat(side, 0).repeat(side, 1)[..., None], 3, axis=2)).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for k, item in enumerate(ITEMS):
+        grid(tmp_path / "grids" / f"{item}.png", 10 * k)
+    return tmp_path / "grids"
+
+
+def values(found: Any) -> list[int]:
+    return [int(batch.images[0, 0, 0, 0]) for batch in found.batches(found.indices, 1)]
+
+
+def test_tiles_are_the_copies_row_by_row(folder: Path, suite: Tiny) -> None:
+    assert layout.recognise(folder) and "dpg" in names()
+    found = layout.open_layout(folder, suite)
+    assert (found.asked, found.failed, found.warnings, found.shape) == (12, {}, (), (6, 6, 3))
+    assert values(found) == [10 * (i % 3) + i // 3 for i in range(12)]
+    assert all(len(np.unique(batch.images)) == 1 for batch in found.batches(found.indices, 1))
+
+
+def test_an_image_is_known_by_its_file_and_its_box(folder: Path, suite: Tiny) -> None:
+    first = layout.open_layout(folder, suite)
+    assert len(set(first.hashes)) == 12
+    assert [h for batch in first.batches(first.indices, 5) for h in batch.hashes] == first.hashes
+    grid(folder / "7.png", 99)
+    again = layout.open_layout(folder, suite)
+    assert [a == b for a, b in zip(first.hashes, again.hashes, strict=True)] == [i % 3 != 1 for i in range(12)]
+    part = layout.open_layout(folder, suite).first(4)
+    assert values(part) == [0, 99, 20, 1]
+
+
+def test_black_tiles_are_refused(folder: Path, suite: Tiny) -> None:
+    with pytest.raises(SampleError, match="12x12, wanted 2x2 tiles of 8 pixels .*judges black"):
+        layout.open_layout(folder, suite, side=8)
+    with Image.open(folder / "7.png") as picture:
+        black = np.asarray(picture.crop((8, 0, 16, 8)))[:, 4:]
+    assert not black.any(), "what the official script would have judged"
+    for size in ((12, 11), (13, 13), (18, 12), (12, 6 * 4)):
+        Image.new("RGB", size).save(folder / "7.png")
+        with pytest.raises(SampleError, match=f"{size[0]}x{size[1]}, wanted 2x2 tiles"):
+            layout.open_layout(folder, suite)
+
+
+@pytest.mark.parametrize(("across", "down"), [(1, 1), (2, 1)])
+def test_grids_of_fewer_pictures_need_the_side_and_leave_the_rest_failed(tmp_path: Path, suite: Tiny, across: int, down: int) -> None:
+    for k, item in enumerate(ITEMS):
+        grid(tmp_path / f"{item}.jpg" if k else tmp_path / f"{item}.png", 10 * k, 8, across, down)
+    found = layout.open_layout(tmp_path, suite, side=8)
+    assert len(found.indices) == 3 * across * down and found.shape == (8, 8, 3)
+    assert found.failed[3 * 3] == f"partiprompts97.png has {across * down} of 4 tiles"
+
+
+def test_what_is_missing_unreadable_or_left_over_is_told(folder: Path, suite: Tiny) -> None:
+    (folder / "7.png").unlink()
+    (folder / "whoops3.png").write_bytes(b"no picture")
+    grid(folder / "whoops4.png", 1)
+    (folder / "dpg-bench_x_results.txt").write_text("")
+    found = layout.open_layout(folder, suite)
+    assert found.indices == [0, 3, 6, 9] and found.asked == 12
+    assert found.failed[1] == "no picture of 7" and found.failed[2] == "whoops3.png is not a readable picture"
+    assert found.warnings == ("images: not read: dpg-bench_x_results.txt, whoops4.png",)
+    grid(folder / "partiprompts97.old.png", 1)  # up to the first dot it is the same item
+    with pytest.raises(SampleError, match=r"partiprompts97.old.png and partiprompts97.png for one item"):
+        layout.open_layout(folder, suite)
+
+
+def test_a_picture_that_changed_its_size_is_refused(folder: Path, suite: Tiny) -> None:
+    found = layout.open_layout(folder, suite)
+    grid(folder / "partiprompts97.png", 0, side=5)
+    with pytest.raises(SampleError, match="which is 10x10; it changed"):
+        found.check(9)
+
+
+def test_plain_numbers_are_not_taken_for_grids(tmp_path: Path, suite: Tiny) -> None:
+    for k in range(3):
+        grid(tmp_path / f"{k}.png", k)
+    assert not layout.recognise(tmp_path) and opened(tmp_path) is None
+
+
+def test_grids_are_written_and_read_back(folder: Path, suite: Tiny, tmp_path: Path) -> None:
+    first = layout.open_layout(folder, suite)
+    assert layout.write(first, suite, tmp_path / "copy") == (12, ())
+    assert {p.name for p in (tmp_path / "copy").iterdir()} == {f"{item}.png" for item in ITEMS}
+    for item in ITEMS:
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "copy" / f"{item}.png")), np.asarray(Image.open(folder / f"{item}.png")))
+    part = layout.write(first.first(10), suite, tmp_path / "part")
+    assert part == (4, ("2 items without all their 4 images were left out: 7, whoops3",))
+
+
+def test_convert_goes_from_images_to_grids_and_back(folder: Path, suite: Tiny, tmp_path: Path) -> None:
+    to_png(layout.open_layout(folder, suite), tmp_path / "flat")
+    done = CliRunner().invoke(main, ["convert", str(tmp_path / "flat"), str(tmp_path / "grids2"), "--to", "dpg"])
+    assert done.exit_code == 0 and done.output == f"{tmp_path / 'grids2'}: 12 images\n"
+    assert (tmp_path / "grids2" / "whoops3.png").read_bytes() == encode(np.asarray(Image.open(folder / "whoops3.png")))
+    done = CliRunner().invoke(main, ["convert", str(tmp_path / "grids2"), str(tmp_path / "flat2"), "--to", "png"])
+    assert done.exit_code == 0, done.output
+    assert [p.read_bytes() for p in sorted((tmp_path / "flat2").iterdir())] == [
+        p.read_bytes() for p in sorted((tmp_path / "flat").iterdir())
+    ]
+
+
+# --------------------------------------------------------------------------- results of the official script
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    return run_script(tmp_path / "images", seed=0)
+
+
+def measured(score: Any) -> dict[str, float | None]:
+    return {m.metric: m.value for m in score.measurements}
+
+
+def printed(path: Path) -> float:
+    return float(path.read_text().rpartition("DPG-Bench score: ")[2])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(tmp_path: Path, suite: Tiny, seed: int) -> None:
+    path = run_script(tmp_path / "images", seed=seed)
+    detail = path.with_name(path.stem + "_detail.txt")
+    assert results.recognise(path) and results.recognise(detail)
+    score = results.imported(path, suite)
+    assert f"{measured(score)['dpg']:.10f}" == f"{printed(path):.10f}"
+    assert "scores: the official script's; the rule on its answers agrees on 8 of 8" in score.warnings
+    assert "items: 1 with 4 images left out under the official rules: partiprompts97" in score.warnings
+    categories = dict(line.strip().split(": ") for line in path.read_text().splitlines() if line.startswith("\t"))
+    for name, value in categories.items():
+        key = "-".join(part.strip() for part in name.split("-") if part.strip())
+        assert measured(score)[key] == pytest.approx(float(value), rel=1e-12)
+    assert not any("summary" in w for w in score.warnings)
+    assert results.imported(detail, suite).measurements == score.measurements
+    found = reader(path)
+    assert found is not None and found.READS == "dpg-bench" and reader(detail) is found
+
+
+def test_corrected_rules_read_the_same_answers(finished: Path, suite: Tiny) -> None:
+    score = results.imported(finished, suite, rules="corrected")
+    assert score.measurements[0].n_abstained == 4  # the item that the script lost has no answers to correct with
+    assert "items: 1 with 4 images left out under the corrected rules: partiprompts97" in score.warnings
+    item = Item.model_validate(suite.case(1).facts["dpg"])
+    row = next(r for r in score.rows if r["index"] == 1)
+    answers = results._answers(finished.with_name(finished.stem + "_detail.txt"))
+    told = results._matched([q.question for q in item.questions], answers["7", 0])
+    assert row["scores"]["dpg"] == pytest.approx(100 * scored(item, told, "corrected").score)
+
+
+def test_without_the_answers_there_is_the_score_alone(finished: Path, suite: Tiny) -> None:
+    finished.with_name(finished.stem + "_detail.txt").unlink()
+    score = results.imported(finished, suite)
+    assert f"{measured(score)['dpg']:.10f}" == f"{printed(finished):.10f}"
+    assert measured(score)["entity"] is None
+    assert "scores: the official script's; its answers are not here, so the rule could not be held against them" in score.warnings
+    assert measured(results.imported(finished, suite, rules="corrected"))["dpg"] is None
+
+
+def test_an_item_that_failed_in_silence_is_found(finished: Path, suite: Tiny) -> None:
+    text = finished.read_text()
+    finished.write_text("".join(line for line in text.splitlines(keepends=True) if "whoops3.png" not in line))
+    score = results.imported(finished, suite)
+    assert measured(score)["dpg"] is None and score.measurements[0].n_failed == 4
+    lenient = results.imported(finished, suite, lenient=True)
+    assert measured(lenient)["dpg"] is not None
+    assert any(w.startswith("summary: it prints ") for w in lenient.warnings)
+
+
+def test_scrambled_categories_do_not_touch_what_is_read(finished: Path, suite: Tiny) -> None:
+    """Of a run in several processes the printed categories are pooled at random; ours come from the answers."""
+    wanted = results.imported(finished, suite).measurements
+    lines = finished.read_text().splitlines(keepends=True)
+    finished.write_text("".join(line if not line.startswith("\tentity") else "\tentity: 1.0\n" for line in lines))
+    assert results.imported(finished, suite).measurements == wanted
+
+
+def test_lines_of_several_processes_come_in_any_order(finished: Path, suite: Tiny) -> None:
+    wanted = results.imported(finished, suite).measurements
+    detail = finished.with_name(finished.stem + "_detail.txt")
+    lines = detail.read_text().splitlines(keepends=True)
+    detail.write_text("".join(np.random.default_rng(1).permutation(lines)))
+    assert results.imported(finished, suite).measurements == wanted
+
+
+def test_fewer_pictures_leave_the_other_images_failed(tmp_path: Path, suite: Tiny) -> None:
+    path = run_script(tmp_path / "images", seed=3, pictures=2)
+    assert measured(results.imported(path, suite))["dpg"] is None
+    assert f"{measured(results.imported(path, suite, lenient=True))['dpg']:.10f}" == f"{printed(path):.10f}"
+
+
+def test_a_changed_score_is_kept_and_told(finished: Path, suite: Tiny) -> None:
+    lines = finished.read_text().splitlines(keepends=True)
+    k = next(k for k, line in enumerate(lines) if "7.png" in line)
+    path = lines[k].split(", ")[0]
+    lines[k] = f"{path}, 0.123, 0.5, 0.5, 0.5, 0.40575\n"
+    finished.write_text("".join(lines))
+    warnings = results.imported(finished, suite).warnings
+    assert any("agrees on " in w and "not on 1" in w for w in warnings) and any(w.startswith("summary: it prints") for w in warnings)
+
+
+def test_any_other_file_is_refused(finished: Path, suite: Tiny, tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("hello\n")
+    assert not results.recognise(other) and not results.recognise(tmp_path)
+    line = next(line for line in finished.read_text().splitlines() if "7.png" in line)
+    cases = {
+        "hello\n": "holds no score",
+        f"{line}\n{line}\n": "scores 7 twice",
+        line.replace("7.png", "nobody.png"): "nobody is no item",
+        line.replace("0.", "0.e.", 1): "no numbers|no score",
+    }
+    for text, said in cases.items():
+        other.write_text(text)
+        with pytest.raises(StorageError, match=said):
+            results.imported(other, suite)
+    with pytest.raises(StorageError, match=r"x.txt is not there"):
+        results.imported(tmp_path / "x_detail.txt", suite)
