@@ -47,21 +47,13 @@ class CompBench:
     version = 1
     copies = COPIES
     resolution = 512
-    judges = {EVALUATOR: JUDGES}
-    evaluators = (EVALUATOR,)
+    judges: Mapping[str, Mapping[str, str]] = {EVALUATOR: JUDGES}
+    evaluators: tuple[str, ...] = (EVALUATOR,)
 
     def __init__(self, title: str, categories: Sequence[str] = CATEGORIES, model: str = _parses.BASE):
         self.title, self.categories, self.model = title, tuple(categories), model
-
-    @property
-    def prompts(self) -> int:
-        """How many prompts there are."""
-        return PROMPTS * len(self.categories)
-
-    @property
-    def count(self) -> int:
-        """How many images the protocol has."""
-        return self.prompts * self.copies
+        self.prompts = PROMPTS * len(self.categories)
+        self.count = self.prompts * COPIES
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
         """The prompt of each index; NotHere names the command that brings the prompts."""

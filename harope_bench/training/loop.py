@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -20,6 +21,15 @@ from harope_bench.training.recipe import Schedule
 LOG_EVERY = 10  # steps averaged into one line of the loss log
 
 Loss = Callable[[nn.Module, Generator], Tensor]
+Keep = Callable[[int, dict[str, Tensor]], None]  # told the step and the averaged weights
+
+
+class Watch(NamedTuple):
+    """Further columns of the loss log: what they are called, their values for the network as it stands, steps from line to line."""
+
+    columns: tuple[str, ...]
+    measure: Callable[[nn.Module], tuple[float, ...]]
+    every: int = 50
 
 
 def step_generator(seed: int, step: int) -> Generator:
@@ -29,9 +39,11 @@ def step_generator(seed: int, step: int) -> Generator:
 
 
 def rate(schedule: Schedule, step: int) -> float:
-    """Learning rate of a step: linear warm-up, then half a cosine to zero."""
+    """Learning rate of a step: linear warm-up, then half a cosine to zero, or no change."""
     if step < schedule.warmup:
         return schedule.lr * (step + 1) / schedule.warmup
+    if schedule.decay == "none":
+        return schedule.lr
     done = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * done))
 
@@ -39,13 +51,15 @@ def rate(schedule: Schedule, step: int) -> float:
 class Trainer:
     """One training in one folder. Snapshots are whole files; the log belongs to the snapshot."""
 
-    def __init__(self, network: nn.Module, schedule: Schedule, ema: float, folder: Path, identity: str):
+    def __init__(self, network: nn.Module, schedule: Schedule, ema: float, folder: Path, identity: str, watch: Watch | None = None):
         self.network, self.schedule, self.ema = network, schedule, ema
         self.snapshot, self.identity = make_folder(folder) / "snapshot.pt", identity
         self.log_file = folder / "log.csv"
         self.optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.lr, weight_decay=0.0)
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
-        self.step, self.log = 0, ""
+        self.step, self.log, self.watch = 0, "", watch
+        self.every = watch.every if watch else LOG_EVERY
+        self.head = ",".join(("step", "loss", *(watch.columns if watch else ()))) + "\n"
 
     def resume(self) -> int:
         """Takes up the snapshot of the folder if there is one; returns the step it stands at.
@@ -65,7 +79,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.step, self.log = state["average"], state["step"], state["log"]
-        write_text(self.log_file, "step,loss\n" + self.log)  # a kill may fall between the two files
+        write_text(self.log_file, self.head + self.log)  # a kill may fall between the two files
         return self.step
 
     def save(self) -> None:
@@ -81,24 +95,31 @@ class Trainer:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_bytes(self.snapshot, buffer.getvalue())
-        write_text(self.log_file, "step,loss\n" + self.log)
+        write_text(self.log_file, self.head + self.log)
 
-    def run(self, loss: Loss, title: str) -> dict[str, Tensor]:
-        """Trains to the end and returns the averaged weights."""
+    def run(self, loss: Loss, title: str, keep: Keep | None = None) -> dict[str, Tensor]:
+        """Trains to the end and returns the averaged weights; `keep` is told them at every snapshot."""
         total, seen = 0.0, 0
         bar = tqdm(total=self.schedule.steps, initial=self.step, desc=title, unit="step", file=sys.stderr, disable=None)
         while self.step < self.schedule.steps:
             total, seen = total + self._one(loss), seen + 1
             bar.update()
             due = self.step % self.schedule.snapshot == 0 or self.step == self.schedule.steps
-            if due or self.step % LOG_EVERY == 0:  # a snapshot holds no half-filled line
-                self.log += f"{self.step},{total / seen:.6f}\n"
+            if due or self.step % self.every == 0:  # a snapshot holds no half-filled line
+                self.log += self._line(total / seen)
                 bar.set_postfix(loss=f"{total / seen:.4f}")
                 total, seen = 0.0, 0
             if due:
                 self.save()
+                if keep is not None:
+                    keep(self.step, self.average)
         bar.close()
         return self.average
+
+    def _line(self, loss: float) -> str:
+        """One line of the log: the step, its mean loss and what is watched."""
+        watched = self.watch.measure(self.network) if self.watch else ()
+        return ",".join([str(self.step), *(f"{value:.6f}" for value in (loss, *watched))]) + "\n"
 
     def _one(self, loss: Loss) -> float:
         for group in self.optimiser.param_groups:

@@ -14,7 +14,7 @@ from harope_bench.store import sha256_bytes
 
 
 class Schedule(Record):
-    """Optimisation: AdamW without weight decay, warm-up, cosine to zero, clipped gradients."""
+    """Optimisation: AdamW without weight decay, warm-up, then half a cosine to zero or the same rate to the end, clipped gradients."""
 
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)
@@ -23,6 +23,7 @@ class Schedule(Record):
     clip: float = Field(gt=0)
     seed: int = Field(ge=0)
     snapshot: int = Field(gt=0)
+    decay: Literal["cosine", "none"] = "cosine"
 
 
 class Denoiser(Record):
@@ -39,6 +40,30 @@ class Denoiser(Record):
     guidance: float = Field(ge=0)
     label_drop: float = Field(ge=0, le=1)
     ema: float = Field(ge=0, lt=1)
+
+
+class Painter(Record):
+    """A flow model of captions, of one encoding.
+
+    alone: steps at the start that see scenes of one thing only. keep: steps whose running average is kept as a checkpoint of its own.
+    scenes: how many are rendered. precision: of the matrix products in training.
+    """
+
+    kind: Literal["painter"]
+    name: Name
+    suite: Name
+    backbone: Name
+    config: dict[str, Option]
+    schedule: Schedule
+    sampler: Name
+    draw_steps: int = Field(gt=0)
+    guidance: float = Field(ge=0)
+    text_drop: float = Field(ge=0, le=1)
+    ema: float = Field(ge=0, lt=1)
+    scenes: int = Field(gt=0)
+    alone: int = Field(default=0, ge=0)
+    keep: tuple[int, ...] = ()
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class Vit(Record):
@@ -76,7 +101,7 @@ class Moments(Record):
     split: str
 
 
-AnyRecipe = Denoiser | Vit | Classifier | Moments
+AnyRecipe = Denoiser | Painter | Vit | Classifier | Moments
 Recipe = Annotated[AnyRecipe, Field(discriminator="kind")]
 
 

@@ -1,0 +1,163 @@
+"""Trains a small text-to-image network of one encoding on drawn scenes, from nothing or from other weights.
+
+Whether the words are used shows in the log: the loss of held-back scenes with their own captions (`true`) and with those of
+other scenes of the same task (`shuffled`), at times where the picture is not yet settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from harope_bench import registry
+from harope_bench.records import Checkpoint, Option
+from harope_bench.scenes.grammar import TASKS
+from harope_bench.scenes.pool import pool
+from harope_bench.store import fit, load_weights, sha256_file
+from harope_bench.training.loop import Keep, Loss, Trainer, Watch
+from harope_bench.training.recipe import Painter
+from harope_bench.training.written import command, write_checkpoint
+
+WATCHED = 96  # scenes of the gauge, a multiple of the tasks
+HIGH = (0.6, 0.95)  # times of the gauge
+SINGLE = ("single_object", "colors")
+
+
+class Scenes(NamedTuple):
+    """Pictures (N, 3, side, side) in [-1, 1] as uint8 levels, words (N, places), and which show one thing alone."""
+
+    images: Tensor
+    words: Tensor
+    alone: Tensor
+
+
+def train(
+    recipe: Painter,
+    recipe_sha256: str,
+    encoding: str,
+    options: dict[str, Option],
+    name: str,
+    folder: Path,
+    resume: bool,
+    base: Path | None = None,
+) -> Checkpoint:
+    """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder, and NAME-at-STEP of kept steps.
+
+    base: weights of the same network to start from; parameters of the encoding that it lacks keep their own start.
+    """
+    backbone = registry.load("backbones", recipe.backbone)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.schedule.seed)
+        network = backbone.build(encoding, options, recipe.config)
+    if base is not None:
+        start(network, base)
+    scenes = render(recipe, range(recipe.scenes))
+    said = "" if base is None else f", from {sha256_file(base)[:12]}"
+    identity = f"recipe {recipe.name} {recipe_sha256[:12]}, encoding {encoding} {sorted(options.items())}{said}"
+    trainer = Trainer(network, recipe.schedule, recipe.ema, folder, identity, gauge(recipe))
+    if resume:
+        trainer.resume()
+
+    source = command(recipe.name, encoding, options) + (f" --from {base.name}" if base else "")
+
+    def write(title: str, step: int, average: dict[str, Tensor]) -> Checkpoint:
+        return write_checkpoint(folder, title, average, {**_facts(recipe, recipe_sha256, encoding, options), "training_steps": step}, source)
+
+    def keep(step: int, average: dict[str, Tensor]) -> None:
+        if step in recipe.keep:
+            write(f"{name}-at-{step}", step, average)
+
+    average = trainer.run(painting_loss(recipe, scenes, trainer), name, keep)
+    return write(name, recipe.schedule.steps, average)
+
+
+def _facts(recipe: Painter, recipe_sha256: str, encoding: str, options: dict[str, Option]) -> dict[str, Any]:
+    return {
+        "backbone": recipe.backbone,
+        "encoding": encoding,
+        "options": options,
+        "config": recipe.config,
+        "scale": "micro",
+        "suite": recipe.suite,
+        "sampler": recipe.sampler,
+        "steps": recipe.draw_steps,
+        "guidance": recipe.guidance,
+        "recipe": recipe.name,
+        "recipe_sha256": recipe_sha256,
+        "training_seed": recipe.schedule.seed,
+    }
+
+
+def start(network: nn.Module, base: Path) -> None:
+    """Weights of `base` in the network's place; only parameters of the encoding may be missing there."""
+    state = {key: value.float() for key, value in load_weights(base).items()}
+    own = {key: value for key, value in network.state_dict().items() if key.startswith("encoding.")}
+    fit(network, {**own, **state}, str(base))
+
+
+def render(recipe: Painter, indices: Sequence[int]) -> Scenes:
+    """Scenes of the training split with their captions as words."""
+    drawn = pool("train", indices, int(recipe.config["size"]))
+    known = {word: i + 1 for i, word in enumerate(str(recipe.config["words"]).split())}
+    words = torch.zeros(len(drawn.cases), int(recipe.config["places"]), dtype=torch.long)
+    for row, case in enumerate(drawn.cases):
+        for place, word in enumerate(case.prompt.split()):
+            words[row, place] = known[word]
+    alone = torch.tensor([case.task in SINGLE for case in drawn.cases])
+    return Scenes(torch.from_numpy(drawn.images).permute(0, 3, 1, 2), words, alone)
+
+
+def scaled(images: Tensor) -> Tensor:
+    """Levels 0 to 255 to [-1, 1], float32."""
+    return images.float().div(127.5).sub(1)
+
+
+def painting_loss(recipe: Painter, scenes: Scenes, trainer: Trainer) -> Loss:
+    """Mean squared error of the sampler's target; captions are dropped at the recipe's rate."""
+    sampler = registry.load("samplers", recipe.sampler)
+    single, everything = scenes.alone.nonzero()[:, 0], torch.arange(len(scenes.words))
+
+    def loss(network: nn.Module, rng: Generator) -> Tensor:
+        size = recipe.schedule.batch
+        among = single if trainer.step < recipe.alone else everything
+        chosen = among[torch.randint(len(among), (size,), generator=rng)]
+        clean = scaled(scenes.images[chosen])
+        noise, uniform = torch.randn(clean.shape, generator=rng), torch.rand(size, generator=rng)
+        drop = torch.rand(size, generator=rng) < recipe.text_drop
+        pair = sampler.pair(clean, noise, uniform)
+        predicted = predict(network, recipe, pair.noised, pair.time, scenes.words[chosen].masked_fill(drop[:, None], 0))
+        return (predicted - pair.target).square().mean()
+
+    return loss
+
+
+def predict(network: nn.Module, recipe: Painter, x: Tensor, time: Tensor, words: Tensor) -> Tensor:
+    """The network's answer in float32, its products at the recipe's precision."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        predicted: Tensor = network(x, time, words)
+    return predicted.float()
+
+
+def gauge(recipe: Painter) -> Watch:
+    """Losses with true and with shuffled captions of scenes beyond those trained on; always the same noise and times."""
+    held = render(recipe, range(recipe.scenes, recipe.scenes + WATCHED))
+    rng = torch.Generator().manual_seed(0)
+    clean = scaled(held.images)
+    noise, time = torch.randn(clean.shape, generator=rng), torch.linspace(*HIGH, WATCHED)
+    t = time[:, None, None, None]
+    noised, target = (1 - t) * clean + t * noise, noise - clean
+
+    @torch.no_grad()
+    def measure(network: nn.Module) -> tuple[float, ...]:
+        """Both losses; captions move on by one scene of the same task."""
+        losses = []
+        for words in (held.words, held.words.roll(len(TASKS), 0)):
+            predicted = predict(network, recipe, noised, time * 1000, words)
+            losses.append(float((predicted - target).square().mean()))
+        return tuple(losses)
+
+    return Watch(("true", "shuffled"), measure)
