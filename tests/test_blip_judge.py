@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harope_bench import fetched, registry
+from harope_bench import fetched, registry, testing
 from harope_bench.errors import NotHere, OptionError, WeightsError
 from harope_bench.judges import _blip
 from harope_bench.perceptions import ANSWERS, Boxes, Questions, fits
@@ -229,6 +229,10 @@ def test_every_key_of_the_file_is_used(small: Path) -> None:
     torch.save({"model": state}, small)
     with pytest.raises(WeightsError, match=r"missing vision_model\.post_layernorm\.bias"):
         registry.load("judges", "blip-vqa").open("cpu")
+
+
+def test_the_judge_keeps_its_promises(small: Path) -> None:
+    testing.check_witness("blip-vqa")
 
 
 def test_answers_are_typed_and_say_the_likelier_word(small: Path, image: np.ndarray) -> None:

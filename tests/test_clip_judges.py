@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harope_bench import fetched, registry
+from harope_bench import fetched, registry, testing
 from harope_bench.errors import NotHere, OptionError, ShapeError, WeightsError
 from harope_bench.judges import _clip, _files, clip_vit_l_14
 from harope_bench.perceptions import ANSWERS, Boxes, Object, Objects, Texts, encode_mask, fits
@@ -170,6 +170,11 @@ def test_only_the_published_file_makes_an_equivalent_judge(
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     with pytest.raises(WeightsError, match="recorded"):  # its bytes are hashed again before TorchScript sees them
         plugin.open("cpu")
+
+
+@pytest.mark.parametrize("name", [COLOURS, SCORE])
+def test_judges_keep_their_promises(name: str, small: Path) -> None:
+    testing.check_witness(name)
 
 
 def test_another_networks_weights_are_refused(small: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from harope_bench import fetched, registry
+from harope_bench import fetched, registry, testing
 from harope_bench.errors import NotHere, OptionError, WeightsError
 from harope_bench.judges import _depth, _dpt, _files, depth
 from harope_bench.perceptions import ANSWERS, Boxes, Texts, fits
@@ -268,6 +268,10 @@ def test_a_map_that_is_not_finite_is_no_answer() -> None:
         _depth.depths(torch.full((4, 4), torch.nan), (8, 8), ((0, 0, 4, 4),))
 
 
+def test_the_judge_keeps_its_promises(small: Path) -> None:
+    testing.check_witness("dpt-depth")
+
+
 def test_answers_are_typed_and_stand_alone(small: Path, image: np.ndarray) -> None:
     opened = registry.load("judges", "dpt-depth").open("cpu")
     ask = Boxes(boxes=((0, 0, 45, 60), (45, 0, 90, 60), (10, 10, 10, 10)))
@@ -315,6 +319,7 @@ def saved(folder: Path, **changes: Any) -> Path:
 
 def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> None:
     plugin = registry.load("judges", "depth").of(str(saved(tmp_path / "model")))
+    testing.check_witness(plugin)
     opened = plugin.open("cpu")
     ask = Boxes(boxes=((0, 0, 45, 60), (45, 0, 90, 60)))
     answer = opened.see("depth", image, ask)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from harope_bench import registry
+from harope_bench import registry, testing
 from harope_bench.errors import NotHere, OptionError, WeightsError
 from harope_bench.judges import vlm
 from harope_bench.perceptions import ANSWERS, Boxes, Questions, fits
@@ -130,6 +130,10 @@ def test_answers_are_greedy_and_shares_those_of_the_first_token(model: Path, ima
         assert found.yes == pytest.approx(float(shares[[5, 6]].sum() / shares[[5, 6, 7, 8]].sum()), abs=1e-5)
     assert answer.answers[0].yes != answer.answers[1].yes
     assert plugin.weights_sha256() == opened.weights_sha256 and plugin.judge_class == "substitute"
+
+
+def test_the_judge_keeps_its_promises(model: Path) -> None:
+    testing.check_witness(registry.load("judges", "vlm").of(str(model)))
 
 
 def test_answers_stand_alone_and_come_again(model: Path, image: np.ndarray) -> None:
