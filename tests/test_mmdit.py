@@ -117,7 +117,7 @@ def test_unknown_words_and_long_prompts_are_refused(prompt: str, named: str) -> 
 def drawn(resolution: int, **changes: Any) -> np.ndarray:
     state = network().state_dict()
     checkpoint = Checkpoint(
-        name="small", backbone="mmdit-micro", encoding="rope-axial", config=SMALL, weights="small.safetensors", sha256="0" * 64, source="test",
+        name="small", backbone="mmdit-micro", encoding="rope-axial", config=SMALL, weights="w.safetensors", sha256="0" * 64, source="test",
     )  # fmt: skip
     settings = Settings(**{"resolution": resolution, "sampler": "flow", "steps": 2, "guidance": 2.0, "tile": 4, **changes})
     backbone = registry.load("backbones", "mmdit-micro")

@@ -116,7 +116,12 @@ def test_a_scene_shows_what_its_caption_asks(index: int) -> None:
         if clause.position is not None:
             target = next(t for t in drawn.things if t.shape == clause.shape)
             other = next(t for t in drawn.things if t.shape == case.include[0].shape)
-            ahead = {"left of": other.x - target.x, "right of": target.x - other.x, "above": other.y - target.y, "below": target.y - other.y}
+            ahead = {
+                "left of": other.x - target.x,
+                "right of": target.x - other.x,
+                "above": other.y - target.y,
+                "below": target.y - other.y,
+            }
             assert ahead[clause.position[0]] > 0.4
 
 
@@ -202,7 +207,9 @@ def test_things_of_one_colour_that_touch_are_read_apart() -> None:
 def test_true_questions_are_answered_yes_and_false_ones_no() -> None:
     case = Case("color_attr", "", (Wanted("circle", colour="red"), Wanted("square", colour="blue")))
     found = parse(draw(compose(case, generator("answers", 0), Style()), 64))
-    said = {text: answer.share(text, found) for text in ("Is there a circle?", "is the circle red?", "a blue square?", "Are there circles?")}
+    said = {
+        text: answer.share(text, found) for text in ("Is there a circle?", "is the circle red?", "a blue square?", "Are there circles?")
+    }
     assert all(value is not None and value > 0.9 for value in said.values()), said
     for text in ("Is there a ring?", "Is the circle blue?", "a red square?", "Are there two circles?"):
         assert answer.share(text, found) == 0

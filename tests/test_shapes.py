@@ -12,7 +12,9 @@ from harope_bench.errors import OptionError
 from harope_bench.evaluators.base import Sight
 from harope_bench.judges.shapes_vision import PLUGIN as JUDGE
 from harope_bench.perceptions import Names, Questions
-from harope_bench.scenes.draw import draw
+from harope_bench.scenes.contents import CONTENTS, MARKS, label
+from harope_bench.scenes.draw import Ground, Scene, Thing, draw
+from harope_bench.scenes.grammar import COLOURS
 from harope_bench.scenes.layout import compose, generator
 from harope_bench.suites.shapes import PLUGIN as SUITE
 from harope_bench.suites.shapes import cases
@@ -82,9 +84,17 @@ def test_scenes_of_other_captions_score_low() -> None:
     assert (values("dpg-bench", sights("dpg-bench", other), "official")["dpg"] or 0) < 60
 
 
-def test_images_for_a_judge_are_labelled_by_task() -> None:
+def test_images_for_a_judge_hold_every_content() -> None:
     images, labels = SUITE.images("held-out")
-    assert images.shape == (1200, 32, 32, 3) and images.dtype == np.uint8
-    assert np.bincount(labels).tolist() == [200] * 6
+    assert images.shape == (4800, 32, 32, 3) and images.dtype == np.uint8
+    known = set(SUITE.images("train")[1] // MARKS)
+    assert known == set(range(len(CONTENTS))) >= set(labels // MARKS)
     with pytest.raises(OptionError, match="splits"):
         SUITE.images("middle")
+
+
+def test_a_label_says_shapes_counts_and_colours() -> None:
+    paint = (0.0, 0.0, 0.0)
+    told = label(Scene(Ground(), (Thing("ring", "red", 0.3, 0.5, 0.2, paint), Thing("circle", "white", 0.7, 0.5, 0.2, paint))))
+    assert CONTENTS[told // MARKS] == (("circle", 1), ("ring", 1))
+    assert [colour for i, colour in enumerate(COLOURS) if told % MARKS >> i & 1] == ["red", "white"]

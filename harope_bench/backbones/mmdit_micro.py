@@ -118,7 +118,7 @@ class MMDiT(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, words: Tensor) -> Tensor:
         """Prediction (B, C, H, W) for x (B, C, H, W), times (B,) and words (B, places); patch divides H and W."""
-        patch, text = self.config.patch, self.config.places
+        patch = self.config.patch
         rows, columns = x.shape[2] // patch, x.shape[3] // patch
         everywhere, grid = self.positions(rows, columns)
         image = self.encoding.embed(self.x_embedder(x), grid)  # (B, N, hidden)
@@ -196,7 +196,7 @@ class MicroBackbone:
 
     def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
         """Sizes off the keys; the words and the training size leave no trace there."""
-        if not NEEDED <= state.keys():
+        if not state.keys() >= NEEDED:
             return None
         hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
         blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
@@ -213,9 +213,7 @@ class MicroBackbone:
         config = configure(checkpoint.config)
         if settings.resolution % config.patch:
             near = max(config.patch, round(settings.resolution / config.patch) * config.patch)
-            raise OptionError(
-                f"resolution {settings.resolution} does not divide into patches of {config.patch}; --resolution {near} does"
-            )
+            raise OptionError(f"resolution {settings.resolution} does not divide into patches of {config.patch}; --resolution {near} does")
         if settings.fold:
             raise OptionError("mmdit-micro norms queries and keys before the matrix, which therefore does not fold; leave --fold out")
         for field in ("guidance_channels", "mu_policy", "vae", "vae_tiling"):

@@ -3,6 +3,7 @@
 One thing stands near the middle. Two named things stand side by side or one above the other: as the relation says, and in reading
 order where the caption names none. Things that are counted fill cells of a 2 x 2 grid.
 """
+
 from __future__ import annotations
 
 import hashlib

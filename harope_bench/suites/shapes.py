@@ -10,20 +10,30 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from harope_bench.errors import OptionError, WeightsError
 from harope_bench.records import Request, Settings
+from harope_bench.registry import read_toml
 from harope_bench.scenes import grammar
-from harope_bench.scenes.grammar import TASKS
-from harope_bench.scenes.pool import pool
+from harope_bench.scenes.contents import label
+from harope_bench.scenes.draw import draw
+from harope_bench.scenes.grammar import Split
+from harope_bench.scenes.pool import scene
 from harope_bench.scenes.questions import compbench, item
+from harope_bench.store import check_hash
 from harope_bench.suites.base import Case, Reference
 
 SIDE = 32
 COPIES = 4
-RENDERED = {"train": 6000, "held-out": 1200}  # scenes of `images`; held-out ones show test captions
+RENDERED: Mapping[str, tuple[tuple[Split, range], ...]] = {  # scenes of `images`; a judge has to know every combination
+    "train": (("train", range(6000)), ("test", range(4800, 10800))),
+    "held-out": (("test", range(4800)),),
+}
+FACTS = Path(__file__).parent / "shapes.toml"
 
 
 @cache
@@ -50,12 +60,13 @@ class Shapes:
     title = "drawn scenes of shapes: 109 captions of six tasks, four images each, 32 x 32"
     copies = COPIES
     resolution = SIDE
-    judges: Mapping[str, Mapping[str, str]] = {
+    judges: Mapping[str, Any] = {
+        "fidelity": "shapes-net",
         "geneval": {"detector": "shapes-vision", "colours": "shapes-vision"},
         "dpg-bench": {"vqa": "shapes-vision"},
         "t2i-compbench": {"detector": "shapes-vision", "detector-2d": "shapes-vision", "vqa": "shapes-vision"},
     }
-    evaluators = ("geneval", "dpg-bench", "t2i-compbench")
+    evaluators = ("geneval", "dpg-bench", "t2i-compbench", "fidelity")
 
     @property
     def count(self) -> int:
@@ -79,20 +90,28 @@ class Shapes:
         return "scenes/grammar.py, test captions", hashlib.sha256(told.encode()).hexdigest()
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Rendered scenes (N, 32, 32, 3) uint8 of split train or held-out, and the number of each one's task (N,) int64."""
+        """Scenes for a judge: (N, 32, 32, 3) uint8 of split train or held-out, and what each holds (N,) int64, as scenes/contents.py says.
+
+        Held-out scenes are of test captions, training ones of both kinds.
+        """
         if split not in RENDERED:
             raise OptionError(f"shapes has splits {' and '.join(RENDERED)}, not {split!r}")
         return _rendered(split)
 
     def reference(self, judge: str) -> Reference:
-        """None is made for this suite; its judge reads scenes exactly."""
-        raise WeightsError(f"suite shapes has no reference statistics for {judge}; score it with {', '.join(self.evaluators)}")
+        """The held-out scenes, which show test captions, as the judge saw them; rebuilt by `harope-bench train shapes-reference`."""
+        facts = read_toml(FACTS)
+        if facts["judge"] != judge:
+            raise WeightsError(f"suite shapes has reference statistics for {facts['judge']}, not for {judge}; use that judge")
+        path = FACTS.parent / facts["file"]
+        check_hash(path, facts["sha256"])
+        return Reference(facts["name"], path, facts["sha256"], facts["judge_sha256"])
 
 
 @lru_cache(maxsize=2)
 def _rendered(split: str) -> tuple[np.ndarray, np.ndarray]:
-    drawn = pool("train" if split == "train" else "test", range(RENDERED[split]), SIDE)
-    return drawn.images, np.array([TASKS.index(case.task) for case in drawn.cases], dtype=np.int64)
+    drawn = [scene(part, index)[1] for part, indices in RENDERED[split] for index in indices]
+    return np.stack([draw(one, SIDE) for one in drawn]), np.array([label(one) for one in drawn], dtype=np.int64)
 
 
 PLUGIN = Shapes()

@@ -18,7 +18,7 @@ from harope_bench.records import Checkpoint, Option
 from harope_bench.scenes.grammar import TASKS
 from harope_bench.scenes.pool import pool
 from harope_bench.store import fit, load_weights, sha256_file
-from harope_bench.training.loop import Keep, Loss, Trainer, Watch
+from harope_bench.training.loop import Loss, Trainer, Watch
 from harope_bench.training.recipe import Painter
 from harope_bench.training.written import command, write_checkpoint
 
@@ -65,7 +65,9 @@ def train(
     source = command(recipe.name, encoding, options) + (f" --from {base.name}" if base else "")
 
     def write(title: str, step: int, average: dict[str, Tensor]) -> Checkpoint:
-        return write_checkpoint(folder, title, average, {**_facts(recipe, recipe_sha256, encoding, options), "training_steps": step}, source)
+        return write_checkpoint(
+            folder, title, average, {**_facts(recipe, recipe_sha256, encoding, options), "training_steps": step}, source
+        )
 
     def keep(step: int, average: dict[str, Tensor]) -> None:
         if step in recipe.keep:

@@ -8,7 +8,7 @@ from typing import Any
 from harope_bench.catalogue import plain
 from harope_bench.errors import OptionError
 from harope_bench.records import Checkpoint
-from harope_bench.training.recipe import Classifier, Denoiser, Painter, Vit, read_recipe
+from harope_bench.training.recipe import Classifier, Denoiser, Painter, SceneReader, Vit, read_recipe
 
 
 def run(
@@ -44,6 +44,10 @@ def run(
         from harope_bench.training import classifier
 
         return folder, f"judge {recipe.judge}, {classifier.train(recipe, digest, folder, resume):.2%} of the held-out images read"
+    if isinstance(recipe, SceneReader):
+        from harope_bench.training import scene_reader
+
+        return folder, f"judge {recipe.judge}, {scene_reader.train(recipe, digest, folder, resume):.2%} of the held-out scenes read"
     from harope_bench.training import reference
 
     return folder, f"reference {reference.build(recipe, folder)}"
