@@ -6,6 +6,7 @@ encoding. The pooled caption and the time modulate all blocks. Source: Esser et 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
