@@ -81,6 +81,23 @@ def rules_of(suite: Any, asked: Marking, evaluators: Sequence[str] | None) -> li
     return found
 
 
+def ready(asked: Marking, evaluators: Sequence[str] | None) -> list[str]:
+    """Names of the evaluators that mark, once prompts and judges are known to be here; a judge of another Python is not looked for.
+
+    Raises:
+        NotHere, MissingExtra: what is missing, with the command that brings it. OptionError: a name that does not fit.
+    """
+    suite = registry.load("suites", asked.suite)
+    rules = rules_of(suite, asked, evaluators)
+    if rules:
+        suite.source()
+    for chosen in {chosen for rule in rules for chosen in rule.judges.values()} if not asked.terms.rescore else ():
+        plugin = chosen.plugin
+        if not hasattr(plugin, "runner"):
+            plugin.weights_sha256()
+    return [rule.name for rule in rules]
+
+
 def _for(text: str | None, usual: Mapping[str, str]) -> str | None:
     """Of `role=NAME,...` the parts for roles that this evaluator has; others may be meant for another evaluator of the suite."""
     parts = [part for part in (text or "").split(",") if part and ("=" not in part or part.partition("=")[0].strip() in usual)]
@@ -230,9 +247,9 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     score = found.imported(path, suite, asked.lenient, asked.rules)
     evaluator = registry.load("evaluators", name)
     written = out / RESULTS / f"{name}.json"
-    sha256 = sha256_file(path) if path.is_file() else sha256_bytes("".join(sorted(p.name for p in path.iterdir())).encode())
-    if (found := read_result(written)) is not None and found.samples_sha256 != sha256:
-        raise PlanMismatch(f"{written} is of other images ({found.target}), asked for {path.name}; choose another --out")
+    sha256 = sha256_file(path) if path.is_file() else _of_files(path)
+    if written.is_file() and (stood := read_result(written)) is not None and stood.samples_sha256 != sha256:
+        raise PlanMismatch(f"{written} is of other images ({stood.target}), asked for {path.name}; choose another --out")
     write_arrays(written.with_suffix(".npz"), {k: np.asarray(v) for k, v in score.per_sample.items()})
     write_rows(written, score)
     result = Result(
@@ -243,3 +260,9 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     )  # fmt: skip
     write_text(written, result.to_json(indent=1) + "\n")
     return Scored(result, written, True)
+
+
+def _of_files(folder: Path) -> str:
+    """Hex sha256 of the names and contents of a folder's files."""
+    told = [f"{path.relative_to(folder)} {sha256_file(path)}" for path in sorted(folder.rglob("*")) if path.is_file()]
+    return sha256_bytes("\n".join(told).encode())

@@ -32,7 +32,7 @@ class Remarked(NamedTuple):
 
 def marked_here(stored: Result) -> bool:
     """Whether a result is one of prompts."""
-    return hasattr(registry.load("evaluators", stored.evaluator), "looks")
+    return stored.evaluator in registry.entries("evaluators") and hasattr(registry.load("evaluators", stored.evaluator), "looks")
 
 
 def remark(folder: Path, path: Path, stored: Result, room: Path) -> Remarked:

@@ -33,6 +33,7 @@ VERBS = [
     "report",
     "verify",
     "convert",
+    "failures",
     "train",
     "paper",
     "audit",

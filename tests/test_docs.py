@@ -11,7 +11,7 @@ import pytest
 from harope_bench.cli import main
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/fidelity.md", "docs/gate.md", "docs/performance.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/fidelity.md", "docs/gate.md", "docs/performance.md", "docs/prompts.md"]
 pytestmark = pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="the documents are not beside the tests")
 
 

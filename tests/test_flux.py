@@ -165,7 +165,7 @@ def test_folded_into_the_norm_it_says_the_same(base: Path, encoding: str, tokens
     BACKBONE.prepare(network)
     assert network.ready
     assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
-    flux.unfold(network)
+    positioned.unkeep(network)
     assert torch.equal(tiny.outputs(network, inputs), wanted)
 
 
@@ -187,7 +187,7 @@ def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(base: Path, monkey
     network = tiny.trained(placed(base))
     network.transformer.to(torch.bfloat16)
     BACKBONE.prepare(network)
-    flux.unfold(network)
+    positioned.unkeep(network)
     monkeypatch.setattr(positioned, "with_weights", wrong)
     with pytest.raises(WeightsError, match="harope in layer 0, head 1, folded differs"):
         BACKBONE.prepare(network)

@@ -22,6 +22,7 @@ from harope_bench.layouts.base import names, opened, reader
 from harope_bench.perceptions import Colours, Detection, Sighting
 from harope_bench.rules.geneval import COLOURS, TASKS, Wanted, coloured, judged, kept
 from harope_bench.samples import open_samples
+from harope_bench.store import sha256_file
 from harope_bench.suites.geneval import ASSET, FILE, GenEval
 
 CLAUSES: dict[str, list[list[dict[str, Any]]]] = {  # two prompts of each task, written for this test
@@ -54,7 +55,7 @@ def suite(bench_home: Path) -> Tiny:
     place = bench_home / "assets" / ASSET
     place.mkdir(parents=True)
     (place / FILE).write_text("".join(json.dumps(facts) + "\n" for facts in metadata()))
-    (place / "receipt.json").write_text(json.dumps({FILE: "ab" * 32}))
+    (place / "receipt.json").write_text(json.dumps({FILE: sha256_file(place / FILE)}))
     return Tiny()
 
 

@@ -54,6 +54,31 @@ def cells_of(findings: Sequence[Finding], severity: str) -> set[str]:
 # ---------------------------------------------------------------------------------------------------------- check
 
 
+def test_both_counts_of_table_9_are_named_alike_and_their_numbers_are_computed(tables: list[Table], findings: list[Finding]) -> None:
+    """A flag, the reading under the table and `paper check` say which count gives which cells; every number is one of the two counts."""
+    from harope_bench.metrics.attention_cost import LAYERS, Learned, flux_tokens
+
+    flux, dit = LAYERS["flux"], LAYERS["dit"]
+    by_parameters = {side: flux_tokens(side) * (flux.weights + flux.added) / 1e9 for side in (512, 1024, 2048)}
+    by_operators = {side: flux.flops(flux_tokens(side), flux.harope) / 1e9 for side in (512, 1024, 2048)}
+    printed = {512: 44.80, 1024: 134.1, 2048: 491.7}
+    fits = lambda value, side: abs(value - printed[side]) <= (0.005 if side == 512 else 0.05)  # noqa: E731
+    assert [fits(by_parameters[side], side) for side in printed] == [False, True, True]
+    assert [fits(by_operators[side], side) for side in printed] == [True, False, True]
+    plain, matrix = dit.flops(256, Learned()) / 1e9, dit.flops(256, dit.harope) / 1e9
+    assert f"{plain:.2f} {matrix:.2f} {plain + 256 * dit.added / 1e9:.2f}" == "0.71 0.74 0.73"  # operators, operators, parameters
+    flags = {flag.id: flag.beside for flag in published_flags() if flag.beside}
+    assert set(flags) == {"F11", "F13", "F14"}
+    assert f"{by_operators[512]:.2f} comes out at 512 and {by_operators[1024]:.2f} at 1024" in flags["F11"]
+    assert f"{plain:.4f}, which rounds to 0.71" in flags["F14"]
+    assert f"{matrix:.4f} with the matrix, printed 0.74, is +{100 * (matrix / plain - 1):.1f}%" in flags["F14"]
+    reading = next(text for table in tables if table.id == "T9" for text in table.readings if "operators" in text)
+    cost = next(finding for finding in findings if finding.flag == "F11")
+    for text in (flags["F11"], flags["F13"], reading, cost.arithmetic):
+        assert "by added parameters x tokens" in text.replace("By", "by")
+        assert "by operators" in text.replace("By", "by")
+
+
 def test_the_conflicts_found_are_exactly_the_arithmetic_ones_recorded(findings: list[Finding]) -> None:
     conflicts = [finding for finding in findings if finding.severity == "conflict"]
     assert {finding.flag for finding in conflicts} == ARITHMETIC

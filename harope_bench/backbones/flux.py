@@ -8,34 +8,21 @@ pipelines/flux/pipeline_flux.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from harope_bench.backbones.pipelines import Config, PipelineBackbone, PipelineDrawer
-from harope_bench.backbones.positioned import Positioned, agree, heads_of, kept, normed, places, put
+from harope_bench.backbones.positioned import Positioned, Processor, agree, heads_of, keep, normed, places, put
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError
 from harope_bench.metrics import attention_cost
 from harope_bench.records import Settings
 
 
-class Folded(NamedTuple):
-    """A diag(g) of a layer for queries and keys of the image, and of the text where it has its own norm."""
-
-    q: Tensor
-    k: Tensor
-    text_q: Tensor | None = None
-    text_k: Tensor | None = None
-
-
-class FluxProcessor:
+class FluxProcessor(Processor):
     """Attention of a double or a single block: norm, matrix, rotation, scores."""
-
-    def __init__(self, network: Positioned, layer: int):
-        self.network, self.layer = network, layer
-        self.folded: Folded | None = None
 
     def __call__(
         self,
@@ -52,30 +39,21 @@ class FluxProcessor:
             q, k = self._single(attn, q, k)
         else:
             text = encoder_hidden_states.shape[1]
-            added = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
-            q_text, k_text, v_text = (heads_of(to(encoder_hidden_states), attn.head_dim) for to in added)
-            q_text, k_text = self._text(attn, q_text, k_text)
-            q, k = normed(q, attn.norm_q, self._ready("q")), normed(k, attn.norm_k, self._ready("k"))
+            q_text, k_text, v_text = self.text_of(attn, encoder_hidden_states, attn.head_dim)
+            q, k = normed(q, attn.norm_q, self.folded.get("q")), normed(k, attn.norm_k, self.folded.get("k"))
             q, k, v = torch.cat((q_text, q), 2), torch.cat((k_text, k), 2), torch.cat((v_text, v), 2)
         found = self.network.attend(q, k, v, self.layer).transpose(1, 2).flatten(2).to(q.dtype)  # (B, N, width)
         if encoder_hidden_states is None:
             return found
         return attn.to_out[1](attn.to_out[0](found[:, text:].contiguous())), attn.to_add_out(found[:, :text].contiguous())
 
-    def _ready(self, name: str) -> Tensor | None:
-        return getattr(self.folded, name) if self.folded is not None else None
-
-    def _text(self, attn: Any, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Text of a double block: normed, and its matrix where it is folded and meant for text too."""
-        return normed(q, attn.norm_added_q, self._ready("text_q")), normed(k, attn.norm_added_k, self._ready("text_k"))
-
     def _single(self, attn: Any, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Text and image together under one norm; only the part that is acted on has the folded matrix."""
-        if self.folded is None or self.network.tokens == "all":
-            return normed(q, attn.norm_q, self._ready("q")), normed(k, attn.norm_k, self._ready("k"))
+        if not self.folded or self.network.tokens == "all":
+            return normed(q, attn.norm_q, self.folded.get("q")), normed(k, attn.norm_k, self.folded.get("k"))
         assert self.network.places is not None
         part = self.network.places.image
-        on_q, on_k = normed(q[:, :, part], attn.norm_q, self.folded.q), normed(k[:, :, part], attn.norm_k, self.folded.k)
+        on_q, on_k = normed(q[:, :, part], attn.norm_q, self.folded["q"]), normed(k[:, :, part], attn.norm_k, self.folded["k"])
         return put(attn.norm_q(q), on_q, part), put(attn.norm_k(k), on_k, part)
 
 
@@ -108,9 +86,6 @@ class FluxBackbone(PipelineBackbone):
     """FLUX.1-dev and whatever has its classes."""
 
     name, pipeline, transformer, patch = "flux", "FluxPipeline", "FluxTransformer2DModel", 2
-    targets = tuple(
-        f"attn.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-    )
     plain = ("rope-axial", {})
     defaults = {"steps": 28, "guidance": 3.5, "drawing": {"mu_policy": "extrapolate", "vae_tiling": True}}
     drawer = FluxDrawer
@@ -147,7 +122,7 @@ class FluxBackbone(PipelineBackbone):
         """Multiplies each matrix into the weights of the norm before it; a norm keeps it from going further."""
         if network.encoding.matrices(0) is None:
             return
-        agree(network, lambda: fold(network), lambda: self.trial(network), network.encoding.named())
+        agree(network, lambda: keep(network), lambda: self.trial(network), network.encoding.named())
 
     def inputs(self, network: Positioned, side: int, text: int, batch: int) -> dict[str, Tensor]:
         """Random inputs; ids stay on the CPU for a network on the meta device, since positions are read off them."""
@@ -168,31 +143,6 @@ class FluxBackbone(PipelineBackbone):
     def owns(self, keys: Any) -> bool:
         """Single blocks are FLUX's alone."""
         return any(key.startswith("transformer.single_transformer_blocks.") for key in keys)
-
-
-def processors(network: Positioned) -> list[Any]:
-    """Attention modules with their processors, in the order of the layers."""
-    return [module for module in network.transformer.modules() if isinstance(getattr(module, "processor", None), FluxProcessor)]
-
-
-@torch.no_grad()
-def fold(network: Positioned) -> None:
-    """Gives every processor A diag(g); built in float32, kept in the network's dtype."""
-    for attn in processors(network):
-        pair = network.encoding.matrices(attn.processor.layer)
-        assert pair is not None
-        like, text, what = attn.to_q.weight, None, f"{network.encoding.named()} in layer {attn.processor.layer}"
-        if attn.added_kv_proj_dim is not None and network.tokens == "all":
-            text = (kept(pair.q, attn.norm_added_q, like, what), kept(pair.k, attn.norm_added_k, like, what))
-        attn.processor.folded = Folded(kept(pair.q, attn.norm_q, like, what), kept(pair.k, attn.norm_k, like, what), *(text or ()))
-    network.ready = True
-
-
-def unfold(network: Positioned) -> None:
-    """Back to norm, then matrix, in every forward."""
-    for attn in processors(network):
-        attn.processor.folded = None
-    network.ready = False
 
 
 PLUGIN = FluxBackbone()

@@ -29,6 +29,9 @@ from harope_bench.records import Checkpoint, Option, Request, Settings, fault
 from harope_bench.samplers.base import index_generator, unit_noise
 from harope_bench.store import fit, load_weights, weights_note
 
+# The projections of an attention; the paper does not state what its LoRA is on.
+TARGETS = tuple(f"attn.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
+
 
 class Config(BaseModel):
     """How a base is used.
@@ -110,7 +113,7 @@ class PipelineBackbone(ABC):
     name: ClassVar[str]
     pipeline: ClassVar[str]
     transformer: ClassVar[str]
-    targets: ClassVar[tuple[str, ...]]
+    targets: ClassVar[tuple[str, ...]] = TARGETS
     plain: ClassVar[tuple[str, dict[str, Option]]]
     defaults: ClassVar[dict[str, Any]]
     patch: ClassVar[int]

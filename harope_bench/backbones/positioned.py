@@ -77,6 +77,48 @@ class Positioned(nn.Module):
         return put(found, self.encoding.outputs(found[:, :, part], layer), part)
 
 
+class Processor:
+    """Our attention processor of a layer; a kind of transformer says how it is called.
+
+    `folded` holds A diag(g) by name, once matrices are kept: `q`, `k` of the image, `text_q`, `text_k` of text with its own norm.
+    """
+
+    def __init__(self, network: Positioned, layer: int):
+        self.network, self.layer = network, layer
+        self.folded: dict[str, Tensor] = {}
+
+    def text_of(self, attn: Any, states: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, heads, N, size) of text that has its own projections."""
+        q, k, v = (heads_of(to(states), size) for to in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
+        return normed(q, attn.norm_added_q, self.folded.get("text_q")), normed(k, attn.norm_added_k, self.folded.get("text_k")), v
+
+
+def attentions(network: Positioned) -> list[Any]:
+    """Attention modules with our processors, in the order of the layers."""
+    return [module for module in network.transformer.modules() if isinstance(getattr(module, "processor", None), Processor)]
+
+
+@torch.no_grad()
+def keep(network: Positioned) -> None:
+    """Gives every processor A diag(g), g the weights of the norm before it; built in float32, kept in the network's dtype."""
+    for attn in attentions(network):
+        layer = attn.processor.layer
+        pair, like, what = network.encoding.matrices(layer), attn.to_q.weight, f"{network.encoding.named()} in layer {layer}"
+        assert pair is not None
+        chosen = {"q": (pair.q, attn.norm_q), "k": (pair.k, attn.norm_k)}
+        if network.tokens == "all" and attn.added_kv_proj_dim is not None:
+            chosen |= {"text_q": (pair.q, attn.norm_added_q), "text_k": (pair.k, attn.norm_added_k)}
+        attn.processor.folded = {name: kept(matrix, norm, like, what) for name, (matrix, norm) in chosen.items()}
+    network.ready = True
+
+
+def unkeep(network: Positioned) -> None:
+    """Back to norm, then matrix, in every forward."""
+    for attn in attentions(network):
+        attn.processor.folded = {}
+    network.ready = False
+
+
 def put(x: Tensor, new: Tensor, part: slice) -> Tensor:
     """x (B, heads, N, d) with tokens `part` replaced."""
     if new.shape[2] == x.shape[2]:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from harope_bench import adapters
 from harope_bench.backbones import folding, lora
 from harope_bench.backbones.pipelines import Config, PipelineBackbone, PipelineDrawer
-from harope_bench.backbones.positioned import Positioned, agree, heads_of, kept, normed, places
+from harope_bench.backbones.positioned import Positioned, Processor, agree, attentions, heads_of, keep, normed, places
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError
 from harope_bench.records import Checkpoint, Settings
@@ -26,12 +26,8 @@ from harope_bench.records import Checkpoint, Settings
 TABLE = "transformer.pos_embed.pos_embed"
 
 
-class Sd3Processor:
+class Sd3Processor(Processor):
     """Joint attention, image first, then text; or attention of the image alone (SD3.5's second one)."""
-
-    def __init__(self, network: Positioned, layer: int):
-        self.network, self.layer = network, layer
-        self.folded: dict[str, Tensor] = {}
 
     def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *_: Any, **__: Any) -> Any:
         """Image tokens, and text tokens (B, N, width) where they are given, after attention."""
@@ -39,10 +35,7 @@ class Sd3Processor:
         q, k, v = (heads_of(to(hidden_states), size) for to in (attn.to_q, attn.to_k, attn.to_v))
         q, k = normed(q, attn.norm_q, self.folded.get("q")), normed(k, attn.norm_k, self.folded.get("k"))
         if encoder_hidden_states is not None:
-            added = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
-            q_text, k_text, v_text = (heads_of(to(encoder_hidden_states), size) for to in added)
-            q_text = normed(q_text, attn.norm_added_q, self.folded.get("text_q"))
-            k_text = normed(k_text, attn.norm_added_k, self.folded.get("text_k"))
+            q_text, k_text, v_text = self.text_of(attn, encoder_hidden_states, size)
             q, k, v = torch.cat((q, q_text), 2), torch.cat((k, k_text), 2), torch.cat((v, v_text), 2)
         found = self.network.attend(q, k, v, self.layer).transpose(1, 2).flatten(2).to(q.dtype)  # (B, N, width)
         out = attn.to_out[1](attn.to_out[0](found[:, :image]))
@@ -75,9 +68,6 @@ class Sd3Backbone(PipelineBackbone):
     """SD3-medium; SD3.5 draws too, its matrices are kept beside the norm and not folded further."""
 
     name, pipeline, transformer, patch = "sd3", "StableDiffusion3Pipeline", "SD3Transformer2DModel", 2
-    targets = tuple(
-        f"attn.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-    )
     plain = ("ape", {"form": "sd3"})
     defaults = {"steps": 28, "guidance": 7.0, "drawing": {"vae_tiling": True}}
     drawer = PipelineDrawer
@@ -176,11 +166,6 @@ def process(network: Positioned) -> None:
     network.transformer.register_forward_pre_hook(locate(network), with_kwargs=True)
 
 
-def attentions(network: Positioned) -> list[Any]:
-    """Attention modules with our processors."""
-    return [module for module in network.transformer.modules() if isinstance(getattr(module, "processor", None), Sd3Processor)]
-
-
 def fold(network: Positioned) -> None:
     """Moves each layer's matrix into its projections, of the image and, where it acts on them, of the text; then RoPE is left."""
     pairs = folding.precise(network.encoding)
@@ -206,23 +191,6 @@ def fold_one(projection: Any, matrix: Tensor, what: str) -> None:
     wanted = heads() @ matrix.double().cpu().mT
     folding.fold_linear(projection, matrix)
     folding.same_heads(wanted, heads(), projection.weight.dtype, what)
-
-
-@torch.no_grad()
-def keep(network: Positioned) -> None:
-    """Gives every processor A diag(g), g the weights of its norm."""
-    for attn in attentions(network):
-        pair = network.encoding.matrices(attn.processor.layer)
-        assert pair is not None
-        like = attn.to_q.weight
-        chosen = {"q": (pair.q, attn.norm_q), "k": (pair.k, attn.norm_k)}
-        if network.tokens == "all":
-            chosen |= {"text_q": (pair.q, attn.norm_added_q), "text_k": (pair.k, attn.norm_added_k)}
-        attn.processor.folded = {
-            name: kept(matrix, norm, like, f"{network.encoding.named()} in layer {attn.processor.layer}")
-            for name, (matrix, norm) in chosen.items()
-        }
-    network.ready = True
 
 
 PLUGIN = Sd3Backbone()

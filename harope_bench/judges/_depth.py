@@ -6,12 +6,14 @@ Source: Karine-Huang/T2I-CompBench:UniDet_eval/3D_spatial_eval.py, experts/model
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from harope_bench.judges.base import Canary
 from harope_bench.perceptions import Box, Depth, Depths
 
 FRAME, LONGEST = 479, 480  # shorter and longer side of the detector's picture
@@ -58,3 +60,14 @@ def _depth(frame: np.ndarray, box: Box, scale: tuple[float, float]) -> Depth:
 
 def _mean(patch: np.ndarray) -> float | None:
     return float(patch.mean(dtype=np.float64)) if patch.size else None
+
+
+def grows_to_the_right(opened: Any) -> str | None:
+    """Whether a map that is nearer on the right says so of a box there, and not of that box with its axes exchanged."""
+    right, top = depths(torch.arange(480.0).expand(480, 480), (64, 64), ((32, 0, 64, 32), (0, 0, 64, 8))).depths
+    told = [right.mean, right.transposed, top.mean, top.transposed]
+    near, turned, whole, left = (value or 0.0 for value in told)
+    return None if near > 160 and turned < 96 and abs(whole - 127.5) < 2 and left < 20 else f"a map that grows to the right gives {told}"
+
+
+STACK = (Canary("a map that grows to the right is nearer there", grows_to_the_right),)

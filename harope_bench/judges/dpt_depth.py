@@ -17,11 +17,13 @@ from torch import Tensor
 
 from harope_bench.errors import OptionError
 from harope_bench.judges import _depth, _dpt
+from harope_bench.judges._canary import red_comes_first, red_image
 from harope_bench.judges._files import Source
+from harope_bench.judges._precision import full_float32
 from harope_bench.judges._published import Published, fitted
-from harope_bench.judges._tower import full_float32, scaled
-from harope_bench.judges.base import Trial
-from harope_bench.perceptions import Answer, Ask, Boxes, Depths
+from harope_bench.judges._tower import scaled
+from harope_bench.judges.base import Canary
+from harope_bench.perceptions import Answer, Ask, Boxes
 from harope_bench.store import load_weights
 
 HALF = (0.5, 0.5, 0.5)
@@ -71,24 +73,9 @@ class Dpt(Published):
         network = fitted(_dpt.built(self.sizes), _dpt.arranged(state), found, self.title, self.source.asset)
         return OpenedDpt(network, found.sha256, device)
 
-    def canary(self) -> tuple[Trial, ...]:
-        """The front of a tiled floor is nearer than its back; right only with the real weights, and not yet seen with them."""
-
-        def right(answer: Answer) -> bool:
-            means = [d.mean or 0.0 for d in answer.depths] if isinstance(answer, Depths) else [0.0, 0.0]
-            return means[0] > means[1]
-
-        ask = Boxes(boxes=((96, 330, 288, 384), (96, 150, 288, 200)))
-        return (Trial("the front of a floor is nearer than its back", "depth", floor(384), ask, right),)
-
-
-def floor(side: int) -> np.ndarray:
-    """A picture (side, side, 3) uint8 of a tiled floor that runs to a horizon at a third of its height, under a pale sky."""
-    y, x = np.mgrid[:side, :side].astype(float)
-    far = 1 / np.maximum(y - side / 3, 1e-3)  # distance along the floor
-    tiles = (np.floor(40 * side / 384 * far * 8) + np.floor((x - side / 2) * far * 4)) % 2
-    grey = np.where(y > side / 3, 90 + 110 * tiles, 225)
-    return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+    def canary(self) -> tuple[Canary, ...]:
+        """The stack, whatever the weights; what the published ones see in a picture was not seen here and is not asked."""
+        return (Canary("red reaches the network first", lambda opened: red_comes_first(pixels(red_image()))), *_depth.STACK)
 
 
 PLUGIN = Dpt()

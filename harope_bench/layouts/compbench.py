@@ -40,8 +40,8 @@ class Named(NamedTuple):
 
 
 def recognise(folder: Path) -> bool:
-    """Whether the folder is one category's or holds categories' folders."""
-    return any(_named(place)[0] for _, place in _places(folder))
+    """Whether the folder is one category's or holds categories' folders; where no name tells, a file must begin with several words."""
+    return any(one for name, place in _places(folder) for one in _named(place)[0] if name or " " in one.text)
 
 
 def open_layout(folder: Path, suite: PromptSuite, side: int | None = None) -> SampleSet:
@@ -50,20 +50,20 @@ def open_layout(folder: Path, suite: PromptSuite, side: int | None = None) -> Sa
     Raises:
         OptionError: the suite is another benchmark's. SampleError: no image of the suite, or a category that cannot be told.
     """
-    suite = _own(suite, folder)
+    own = _own(suite, folder)
     files: dict[int, Path] = {}
     failed: dict[int, str] = {}
     warnings: list[str] = []
     here: list[str] = []
     for name, place in _places(folder):
         found, left = _named(place)
-        category = name or _category(found, suite, place)
-        if category not in suite.categories or category in here:
+        category = name or _category(found, own, place)
+        if category not in own.categories or category in here:
             warnings.append(f"folders: {place.parent.name} is no category of this suite, or is here twice; not read")
             continue
         here.append(category)
-        warnings += _take(category, found, left, suite, files, failed)
-    if gone := [category for category in suite.categories if category not in here]:
+        warnings += _take(category, found, left, own, files, failed)
+    if gone := [category for category in own.categories if category not in here]:
         warnings.append(f"folders: no images of {', '.join(gone)}")
     return gathered(folder, suite, files, failed, tuple(warnings))
 
@@ -75,8 +75,8 @@ def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
         SampleError: something lies there, or a prompt cannot stand in a file name.
     """
     empty(folder)
-    suite = _own(suite, folder)
-    places = {index: _place(suite, index) for index in samples.indices}
+    own = _own(suite, folder)
+    places = {index: _place(own, index) for index in samples.indices}
     make_folder(folder)
     for batch in samples.batches(samples.indices, 1):
         category, name = places[batch.indices[0]]

@@ -240,7 +240,8 @@ def _flops(cell: Printed) -> Cost:
     added = layer.added if cell.row.encoding in WITH_MATRIX else 0
     total = tokens * (layer.weights + added)
     weights = f"({layer.projections} x {layer.hidden}^2{f' + {layer.added:,}' if added else ''})"
-    words = f"{tokens:,} tokens ({tokens - TEXT_TOKENS:,} image + {TEXT_TOKENS} text) x {weights} = {total / 1e9:.4f} G"
+    by = "by added parameters x tokens: " if added else ""
+    words = f"{by}{tokens:,} tokens ({tokens - TEXT_TOKENS:,} image + {TEXT_TOKENS} text) x {weights} = {total / 1e9:.4f} G"
     return Cost(Fraction(total, 10**9), Fraction(tokens * layer.weights, 10**9), words)
 
 
@@ -257,13 +258,13 @@ def cost_rule(tables: Sequence[Table]) -> Iterator[Finding]:
 
 
 def _other_count(cell: Printed) -> str:
-    """The reading in which building the matrices counts too, for a FLOPs cell of a row with the matrix."""
+    """The count by operators, which is the cost columns' own, for a FLOPs cell of a row with the matrix."""
     if cell.column.key != "flops_g" or cell.row.encoding not in WITH_MATRIX:
         return ""
     layer, sides = LAYERS["flux"], sorted({row.res for row in cell.table.rows if row.backbone == "flux" and row.res})
     totals = ", ".join(f"{shown(Fraction(_with_construction(side), 10**9), 2)} at {side}" for side in sides)
     per_token = f"2 x {layer.heads} x {layer.width}^2 a token (q and k) and 2 x {layer.heads} x {layer.width}^3 for building the matrices"
-    return f"; another count, {per_token}, gives {totals}"
+    return f"; by operators, as the cost columns are computed here, {per_token}: {totals}"
 
 
 def _with_construction(side: int) -> int:

@@ -151,7 +151,7 @@ class _Notes:
 
     def __post_init__(self) -> None:
         for flag in self.flags:
-            self.all.append(Note(len(self.all) + 1, flag.id, flag.severity, flag.text))
+            self.all.append(Note(len(self.all) + 1, flag.id, flag.severity, f"{flag.text} {flag.beside}".strip()))
 
     def of_cell(self, table: Table, row: Row, column: Column) -> list[Flag]:
         """The flags that name this cell."""

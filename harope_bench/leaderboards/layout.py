@@ -106,13 +106,14 @@ class Claim(Record):
 
 
 class Flag(Record):
-    """A note that a reader of the printed numbers needs; cells are table/row/column."""
+    """A note that a reader of the printed numbers needs; cells are table/row/column. beside: what is added to it of our own counts."""
 
     id: Key
     severity: Literal["info", "warn", "conflict"]
     tables: tuple[str, ...] = ()
     cells: tuple[str, ...] = ()
     text: str
+    beside: str = ""
 
 
 class Table(Record):

@@ -37,13 +37,16 @@ def _scaled(box: Box, factors: Box) -> Box:
 
 
 def scales(size: tuple[int, int]) -> tuple[float, float]:
-    """Frame pixels for each image pixel, across and down, of an image of that (width, height); sides are rounded to whole pixels.
+    """Frame pixels for each image pixel, across and down, of an image of that (width, height); sides are cut to whole pixels.
 
-    Source: UniDet_eval/experts/obj_detection/generate_dataset.py and its transform (resize of the shortest edge).
+    Source: UniDet_eval/experts/model_bank.py, torchvision's Resize with a longest side.
     """
-    width, height = size
-    scale = min(SHORT / min(size), LONG / max(size))
-    return int(width * scale + 0.5) / width, int(height * scale + 0.5) / height
+    short, long = min(size), max(size)
+    frame = (SHORT, int(SHORT * long / short))
+    if frame[1] > LONG:
+        frame = (int(LONG * SHORT / frame[1]), LONG)
+    width, height = frame if size[0] <= size[1] else frame[::-1]
+    return width / size[0], height / size[1]
 
 
 def overlap(one: Box, other: Box) -> float | None:

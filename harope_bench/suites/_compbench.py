@@ -25,6 +25,7 @@ from harope_bench.suites.base import Case
 
 ASSET = "t2i-compbench"
 FORM = "compbench"
+WHOLE = "t2i-compbench"  # the suite of all categories
 CATEGORIES = ("color", "shape", "texture", "spatial", "3d_spatial", "numeracy", "non_spatial", "complex")
 LISTS = {"spatial": "complex_val_spatial.txt", "action": "complex_val_action.txt", "both": "complex_val_spatialaction.txt"}
 OBJECTS = "new_objects.txt"
@@ -47,21 +48,14 @@ class CompBench:
     version = 1
     copies = COPIES
     resolution = 512
-    judges = {EVALUATOR: JUDGES}
-    evaluators = (EVALUATOR,)
+    judges: Mapping[str, Mapping[str, str]] = {EVALUATOR: JUDGES}
+    evaluators: tuple[str, ...] = (EVALUATOR,)
 
     def __init__(self, title: str, categories: Sequence[str] = CATEGORIES, model: str = _parses.BASE):
         self.title, self.categories, self.model = title, tuple(categories), model
-
-    @property
-    def prompts(self) -> int:
-        """How many prompts there are."""
-        return PROMPTS * len(self.categories)
-
-    @property
-    def count(self) -> int:
-        """How many images the protocol has."""
-        return self.prompts * self.copies
+        self.part_of = WHOLE if self.categories != CATEGORIES else None
+        self.prompts = PROMPTS * len(self.categories)
+        self.count = self.prompts * COPIES
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
         """The prompt of each index; NotHere names the command that brings the prompts."""

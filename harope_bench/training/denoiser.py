@@ -9,7 +9,8 @@ from torch import Generator, Tensor, nn
 
 from harope_bench import registry
 from harope_bench.records import Checkpoint, Option
-from harope_bench.training.loop import Loss, Trainer
+from harope_bench.training import model
+from harope_bench.training.loop import Loss
 from harope_bench.training.recipe import Denoiser
 from harope_bench.training.written import command, write_checkpoint
 
@@ -18,30 +19,9 @@ def train(
     recipe: Denoiser, recipe_sha256: str, encoding: str, options: dict[str, Option], name: str, folder: Path, resume: bool
 ) -> Checkpoint:
     """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder. Weights are the running average."""
-    backbone = registry.load("backbones", recipe.backbone)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.schedule.seed)
-        network = backbone.build(encoding, options, recipe.config)
-    identity = f"recipe {recipe.name} {recipe_sha256[:12]}, encoding {encoding} {sorted(options.items())}"
-    trainer = Trainer(network, recipe.schedule, recipe.ema, folder, identity)
-    if resume:
-        trainer.resume()
-    average = trainer.run(denoising_loss(recipe), name)
-    facts = {
-        "backbone": recipe.backbone,
-        "encoding": encoding,
-        "options": options,
-        "config": recipe.config,
-        "scale": "micro",
-        "suite": recipe.suite,
-        "sampler": recipe.sampler,
-        "steps": recipe.draw_steps,
-        "guidance": recipe.guidance,
-        "recipe": recipe.name,
-        "recipe_sha256": recipe_sha256,
-        "training_seed": recipe.schedule.seed,
-        "training_steps": recipe.schedule.steps,
-    }
+    average = model.trainer(recipe, recipe_sha256, encoding, options, folder, resume).run(denoising_loss(recipe), name)
+    drawn = {"suite": recipe.suite, "sampler": recipe.sampler, "steps": recipe.draw_steps, "guidance": recipe.guidance}
+    facts = {**model.facts(recipe, recipe_sha256, encoding, options), **drawn}
     return write_checkpoint(folder, name, average, facts, command(recipe.name, encoding, options))
 
 

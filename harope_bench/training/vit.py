@@ -12,35 +12,17 @@ from torch.nn import functional as F
 from harope_bench import registry
 from harope_bench.backbones.deit import configure, normalise
 from harope_bench.records import Checkpoint, Option
+from harope_bench.training import model
 from harope_bench.training.classifier import jitter
-from harope_bench.training.loop import Loss, Trainer
+from harope_bench.training.loop import Loss
 from harope_bench.training.recipe import Vit
 from harope_bench.training.written import command, write_checkpoint
 
 
 def train(recipe: Vit, recipe_sha256: str, encoding: str, options: dict[str, Option], name: str, folder: Path, resume: bool) -> Checkpoint:
     """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder. Weights are the running average."""
-    backbone = registry.load("backbones", recipe.backbone)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.schedule.seed)
-        network = backbone.build(encoding, options, recipe.config)
-    identity = f"recipe {recipe.name} {recipe_sha256[:12]}, encoding {encoding} {sorted(options.items())}"
-    trainer = Trainer(network, recipe.schedule, recipe.ema, folder, identity)
-    if resume:
-        trainer.resume()
-    average = trainer.run(naming_loss(recipe), name)
-    facts = {
-        "backbone": recipe.backbone,
-        "encoding": encoding,
-        "options": options,
-        "config": recipe.config,
-        "scale": "micro",
-        "suite": recipe.tested_on,
-        "recipe": recipe.name,
-        "recipe_sha256": recipe_sha256,
-        "training_seed": recipe.schedule.seed,
-        "training_steps": recipe.schedule.steps,
-    }
+    average = model.trainer(recipe, recipe_sha256, encoding, options, folder, resume).run(naming_loss(recipe), name)
+    facts = {**model.facts(recipe, recipe_sha256, encoding, options), "suite": recipe.tested_on}
     return write_checkpoint(folder, name, average, facts, command(recipe.name, encoding, options))
 
 

@@ -163,7 +163,8 @@ def prompts_of(target: str, suite: str | None) -> str | None:
 def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
     """Images of prompts asked about and marked, a finished official run read, and what else the suite measures of the same images."""
     from harope_bench import registry
-    from harope_bench.marking import Marking, brought, mark, rules_of
+    from harope_bench.generate import generate
+    from harope_bench.marking import Marking, brought, mark, ready
     from harope_bench.perceive import Terms
 
     assert wish.suite is not None
@@ -172,9 +173,11 @@ def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, d
     suite = registry.load("suites", wish.suite)
     if Path(target).exists() and (found := brought(Path(target), out or Path("runs") / f"eval-{Path(target).stem}", asked)) is not None:
         return [found]
-    rules = [rule.name for rule in rules_of(suite, asked, names)]  # what can fail cheaply comes before the first image is drawn
+    place, folder, _, plan = resolve(target, wish, out, drawing)
+    rules = ready(asked, names)  # what can fail cheaply comes before the first image is drawn
     others = [name for name in names or suite.evaluators if name not in rules]
-    place, folder, _ = resolve(target, wish, out, drawing)
+    if plan is not None:
+        generate(plan, wanted_indices(plan.suite, wish.count, None), folder, wish.batch)
     scored = list(mark(place, folder, asked, rules, wish.count)) if rules else []
     return scored + (seen(str(place), replace(wish, judge=None), others, folder, {"device": drawing["device"]}) if others else [])
 

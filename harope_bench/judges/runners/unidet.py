@@ -1,0 +1,162 @@
+"""Runner of judges unidet and unidet-rs200, T2I-CompBench's own detectors, in an environment that has detectron2 and the benchmark's code.
+
+    PYTHON runners/unidet.py --folder OBSERVATIONS --checkout T2I-CompBench [--weights FILE-OR-FOLDER] [--device cuda] [--sha256 HEX]
+
+The checkout is the user's own: its network and label list are used where they lie (UniDet_eval), nothing of it is part of harope-bench.
+Role detector-2d is seen by ResNeSt-200, role detector by ResNet-50, as the published scripts have it. Not run with the published weights.
+
+Source: Karine-Huang/T2I-CompBench 1b709499:UniDet_eval/2D_spatial_eval.py, numeracy_eval.py, experts/model_bank.py,
+experts/obj_detection/generate_dataset.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import common  # type: ignore[import-not-found,unused-ignore]  # beside this file, which is executed and not imported
+
+VERSION = 1
+NAMES = {"detector": ("unidet", "R50"), "detector-2d": ("unidet-rs200", "RS200")}  # by role
+SURE, SHORT, LONG = 0.5, 479, 480
+STEPS = "antialiased by PIL to a shorter side of 479, the longer at most 480; BGR to the network whatever its config says; scores from 0.5"
+ABOUT = {
+    "checkout": "folder of Karine-Huang/T2I-CompBench; --weights then is UniDet_eval/experts/expert_weights if not given",
+    "sha256": "hash of the weights file that you trust; needed only where torch cannot read it as tensors alone",
+}
+
+
+def detectors(folder: Path) -> tuple[str, str, str]:
+    """Role, judge and backbone that the folder's questions ask for."""
+    path = folder / common.ASKS
+    if not path.is_file():
+        common.stop(f"{path} is not there; let `harope-bench eval` write it")
+    roles = sorted({json.loads(line)["role"] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()})
+    if len(roles) != 1 or roles[0] not in NAMES:
+        common.stop(
+            "{} asks for {}, wanted one of {}; use a folder for each".format(path, " and ".join(roles) or "nothing", ", ".join(NAMES))
+        )
+    return (roles[0], *NAMES[roles[0]])
+
+
+def evaluation(checkout: str | None) -> Path:
+    """The benchmark's UniDet_eval."""
+    if checkout is None:
+        common.stop("unidet needs the benchmark's code; add --judge-option checkout=FOLDER of Karine-Huang/T2I-CompBench")
+    place = Path(checkout or "").expanduser().resolve()
+    place = place if place.name == "UniDet_eval" else place / "UniDet_eval"
+    if not (place / "experts" / "obj_detection").is_dir():
+        common.stop(f"{place} has no experts/obj_detection; give the checkout of Karine-Huang/T2I-CompBench")
+    return place
+
+
+def weights_of(given: Path | None, place: Path, backbone: str) -> Path:
+    """The weights file: the one given, or in the folder given or the checkout's own the one of this backbone."""
+    given = place / "experts" / "expert_weights" if given is None else given.expanduser().resolve()
+    if given.is_file():
+        if {"R50", "RS200"} - {backbone} & {part for part in ("R50", "RS200") if part in given.name}:
+            common.stop(f"{given} is of another backbone, this role is seen by {backbone}; give the folder that holds both files")
+        return given
+    for name in (f"Unified_learned_OCIM_{backbone}_6x+2x.pth", f"Unified_learned_OCIM_{backbone}_6x-2x.pth"):
+        if (given / name).is_file():
+            return given / name
+    common.stop(f"{given} holds no Unified_learned_OCIM_{backbone}_6x+2x.pth; add --judge-option weights=FOLDER")
+    raise SystemExit(1)
+
+
+def trusted(path: Path, told: str | None) -> str:
+    """The file's hash, once it is known to be tensors alone or the one that the user trusts: detectron2 unpickles what it is given."""
+    found = str(common.digest(path))
+    if told is not None:
+        if told.lower() != found:
+            common.stop(f"{path} has sha256 {found}, trusted is {told}; bring the file again")
+        return found
+    import torch
+
+    try:
+        torch.load(str(path), map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - an old torch does not know the word, a new one refuses in many ways
+        why = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        common.stop(f"{path} cannot be read as tensors alone ({why}); if you trust it, add --judge-option sha256={found}")
+    return found
+
+
+def network(place: Path, weights: Path, backbone: str, device: str) -> tuple[Any, list[str], str]:
+    """The benchmark's network with weights, its labels, and the names of both in words."""
+    import argparse
+
+    import torch
+
+    os.chdir(place)  # its configs name files relative to this folder
+    sys.path.insert(0, str(place))
+    sys.argv = sys.argv[:1]  # its modules parse the command line
+    config = Path("experts/obj_detection/configs") / f"Unified_learned_OCIM_{backbone}_6x+2x.yaml"
+    if not config.is_file():
+        common.stop(f"{place / config} is not there; update the checkout to 1b709499 or later")
+    try:
+        from detectron2.engine.defaults import DefaultPredictor  # type: ignore[import-not-found,unused-ignore]
+        from experts.obj_detection.utils import setup_cfg  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        common.stop(
+            f"this Python cannot import the benchmark's detector ({error}); install detectron2 there, or give --judge-python another"
+        )
+    options = ["MODEL.WEIGHTS", str(weights), "MODEL.DEVICE", device]
+    built = DefaultPredictor(setup_cfg(argparse.Namespace(config_file=str(config), opts=options, confidence_threshold=SURE))).model
+    labels = torch.load("dataset/detection_features.pt", map_location="cpu", weights_only=True)["labels"]
+    return built.eval(), [str(label) for label in labels], config.name
+
+
+def seer(model: Any, labels: list[str], device: str, wanted: str) -> Any:
+    """A function that sees an image: everything found, boxes in the image's own pixels."""
+    import numpy as np
+    import torch
+    from torchvision.transforms import Resize  # type: ignore[import-untyped,unused-ignore]
+
+    resize = Resize(size=SHORT, max_size=LONG)
+
+    def see(role: str, image: Path, ask: dict[str, Any]) -> dict[str, Any]:
+        if role != wanted:
+            raise ValueError(f"this runner was started for {wanted}, not {role}")
+        whole = common.picture(image)
+        small = resize(whole)
+        planes = np.asarray(small, dtype=np.float32)[:, :, ::-1].transpose(2, 0, 1).copy()  # blue, green, red
+        shown = {"image": torch.from_numpy(planes), "height": small.height, "width": small.width}
+        half = torch.autocast("cuda", dtype=torch.float16) if device.startswith("cuda") else contextlib.nullcontext()
+        with torch.no_grad(), half:
+            found = model([shown])[0]["instances"].to("cpu").get_fields()
+        return sighting(found, labels, whole.size, small.size)
+
+    return see
+
+
+def sighting(found: Any, labels: list[str], size: tuple[int, int], seen: tuple[int, int]) -> dict[str, Any]:
+    """detectron2's fields as an answer, the surest first."""
+    across, down = size[0] / seen[0], size[1] / seen[1]
+    rows = zip(found["pred_boxes"].tensor.float().tolist(), found["scores"].float().tolist(), found["pred_classes"].tolist())  # noqa: B905 - Python 3.8
+    told = [
+        {"label": labels[kind], "score": score, "box": [box[0] * across, box[1] * down, box[2] * across, box[3] * down]}
+        for box, score, kind in rows
+    ]
+    return {"size": list(size), "found": sorted(told, key=lambda one: -one["score"])}
+
+
+def main() -> None:
+    """Answers the folder's questions."""
+    args = common.arguments(ABOUT)
+    args.folder = args.folder.resolve()
+    role, name, backbone = detectors(args.folder)
+    place = evaluation(args.checkout)
+    weights = weights_of(args.weights, place, backbone)
+    sha256 = trusted(weights, args.sha256)
+    model, labels, config = network(place, weights, backbone, args.device)
+    half = "float16 autocast" if args.device.startswith("cuda") else "float32, the scripts have float16 autocast on CUDA"
+    told = f"{STEPS}; {config}; {half}; {common.versions('torch', 'torchvision', 'detectron2', 'pillow')}"
+    common.serve(args, name, VERSION, "official", told, sha256, seer(model, labels, args.device, role))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Judge vlm: any vision-language model of transformers on a folder or hub id of the user's, `vlm:MODEL`; always a substitute.
+
+The model is asked in its own chat form and answers greedily. Where its vocabulary has whole tokens for yes and no, their shares of the
+first token give a share of yes, so that a rule can take either.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from harope_bench.errors import NotHere, OptionError
+from harope_bench.judges._local import Local, local, strictly, transformers
+from harope_bench.judges._precision import full_float32
+from harope_bench.judges.base import Canary
+from harope_bench.perceptions import Answer, Answered, Answers, Ask, Questions
+
+INSTRUCTION = "Answer with yes or no."
+LONGEST = 8  # tokens of an answer
+ALIKE = 1e-3  # of a share: half precision on a GPU may move last bits
+FORMS = {word: [form for plain in (word, word.capitalize(), word.upper()) for form in (plain, f" {plain}")] for word in ("yes", "no")}
+
+
+def forms(tokenizer: Any, word: str) -> list[int]:
+    """The tokens that are a word by themselves, in any of its forms."""
+    found = {tuple(tokenizer.encode(form, add_special_tokens=False)) for form in FORMS[word]}
+    unknown = tokenizer.unk_token_id
+    return sorted({ids[0] for ids in found if len(ids) == 1 and ids[0] != unknown})
+
+
+def share(logits: Tensor, yes: list[int], no: list[int]) -> float | None:
+    """P(yes) / (P(yes) + P(no)) over all forms, of logits (words,); None where either word has no token."""
+    if not yes or not no:
+        return None
+    sums = torch.stack([logits[yes].double().logsumexp(0), logits[no].double().logsumexp(0)])
+    return float(sums.softmax(0)[0])
+
+
+def tidy(text: str) -> str:
+    """An answer in lower case, without blanks and full stop around it: rules compare it with yes."""
+    return text.strip().rstrip(".!").strip().lower()
+
+
+def greedy(own: Any, tokenizer: Any) -> Any:
+    """Greedy decoding; of a model's own settings only where an answer ends."""
+    ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
+    pad = own.pad_token_id if own.pad_token_id is not None else tokenizer.pad_token_id
+    return transformers().GenerationConfig(
+        do_sample=False, max_new_tokens=LONGEST, eos_token_id=ends, pad_token_id=pad, output_logits=True, return_dict_in_generate=True
+    )
+
+
+class OpenedVlm:
+    """A model with its weights, its words and its image steps."""
+
+    def __init__(self, network: Any, processor: Any, weights_sha256: str, device: str):
+        self.network, self.processor, self.weights_sha256, self.device = network.to(device).eval(), processor, weights_sha256, device
+        self.yes, self.no = forms(processor.tokenizer, "yes"), forms(processor.tokenizer, "no")
+        # in place of the model's own, since generate fills what it is not given, a repetition penalty say, from there
+        network.generation_config = greedy(network.generation_config, processor.tokenizer)
+
+    @torch.inference_mode()
+    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+        """Of each question the greedy answer and the share of yes; one question at a time, so that none is padded."""
+        if role != "vqa" or not isinstance(ask, Questions):
+            raise OptionError(f"judge vlm answers questions, it is no {role}; ask another judge")
+        picture = Image.fromarray(image)
+        with full_float32():
+            return Answers(answers=tuple(self._answer(picture, question) for question in ask.questions))
+
+    def _answer(self, picture: Image.Image, question: str) -> Answered:
+        content = [{"type": "image", "image": picture}, {"type": "text", "text": f"{question} {INSTRUCTION}"}]
+        inputs = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        ).to(self.device, dtype=self.network.dtype)
+        found = self.network.generate(**inputs)
+        fresh = found.sequences[0, inputs["input_ids"].shape[1] :]
+        text = tidy(self.processor.tokenizer.decode(fresh, skip_special_tokens=True))
+        return Answered(text=text, yes=share(found.logits[0][0].float(), self.yes, self.no))
+
+
+class Vlm:
+    """The plug-in; bound to a model by `of`."""
+
+    version = 1
+    judge_class: Literal["substitute"] = "substitute"
+    preprocessing = (
+        f"the model's own image steps and chat form, question and {INSTRUCTION!r}, greedy, {LONGEST} tokens; share of yes: its tokens' "
+        "part of the first; float32, on cuda the model's own precision"
+    )
+    roles = ("vqa",)
+    needs_model = True
+
+    def __init__(self, model: str | None = None):
+        self.model = model
+
+    def of(self, model: str) -> Vlm:
+        """The judge on a folder, or on a hub id that the local cache holds."""
+        return Vlm(model)
+
+    def found(self) -> Local:
+        """Where the model lies; NotHere where none is named or none is there."""
+        return local(self.model) if self.model else _unnamed()
+
+    def weights_sha256(self) -> str:
+        """Hash of the model's folder."""
+        return self.found().sha256
+
+    def open(self, device: str = "cpu") -> OpenedVlm:
+        """Loads model, words and image steps.
+
+        Raises:
+            WeightsError: not here, or weights that do not fill the model. OptionError: no such model, or one without a chat form.
+        """
+        found, library = self.found(), transformers()
+        precision = "auto" if device == "cuda" else torch.float32
+        network = strictly(library.AutoModelForImageTextToText, found.path, "vision-language model", dtype=precision)
+        processor = library.AutoProcessor.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
+        if not hasattr(processor, "tokenizer") or not getattr(processor, "chat_template", None):
+            raise OptionError(f"{found.path} has no chat form (chat_template) to ask in; take an instruction-tuned model")
+        return OpenedVlm(network, processor, found.sha256, device)
+
+    def canary(self) -> tuple[Canary, ...]:
+        """What holds for any model: what it sees in a picture is its own affair."""
+        return (Canary("a question's neighbours do not count", neighbours_do_not_count),)
+
+
+def neighbours_do_not_count(opened: OpenedVlm) -> str | None:
+    """Whether a question is answered alike alone and after another."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    last = "Is it red?"
+    both, alone = (opened.see("vqa", image, Questions(questions=q)) for q in (("Is there a long green car in the picture?", last), (last,)))
+    told = [a.answers[-1] for a in (both, alone) if isinstance(a, Answers)]
+    shares = [a.yes or 0.0 for a in told]
+    alike = told[0].text == told[1].text and abs(shares[0] - shares[1]) < ALIKE
+    return None if alike else f"after another question it answers {told[0].to_json()}, alone {told[1].to_json()}"
+
+
+def _unnamed() -> NoReturn:
+    raise NotHere("judge vlm runs a model of yours; harope-bench eval RUN --judge vqa=vlm:FOLDER-OR-HUB-ID")
+
+
+PLUGIN = Vlm()

@@ -1,0 +1,361 @@
+"""T2I-CompBench as suite and evaluator: every category, under both sets of rules, and the counts of the official prompts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_compbench import facts, good, sighting, sights
+
+from harope_bench import registry, testing
+from harope_bench.errors import NotHere, OptionError, StorageError
+from harope_bench.evaluators import t2i_compbench as evaluator
+from harope_bench.evaluators.base import Score, Sight
+from harope_bench.fetch import fetch
+from harope_bench.layouts.compbench import file_name
+from harope_bench.perceptions import ANSWERS, ASKS, Answered, Answers, Boxes, Cosines, Names, Questions, Sighting, Texts
+from harope_bench.records import Measurement
+from harope_bench.rules.compbench_space import SIDES, UNLABELLED, depth_relation, persons, relation
+from harope_bench.suites import _parses
+from harope_bench.suites._compbench import CATEGORIES, COPIES, FORM, CompBench
+
+OFFICIAL = Path("/work/shared/data/t2i_compbench")
+official = pytest.mark.skipif(not OFFICIAL.exists(), reason="the official prompts are not here")
+PLUGIN = evaluator.PLUGIN
+BOTH = ("official", "corrected")
+
+
+def measured(score: Score, metric: str) -> Measurement:
+    return next(m for m in score.measurements if m.metric == metric)
+
+
+def value(found: list[Sight], metric: str, rules: str = "official", lenient: bool = False) -> float | None:
+    return measured(PLUGIN.assess(found, rules, lenient), metric).value
+
+
+# --------------------------------------------------------------------------------------------- evaluator
+
+
+def test_the_evaluator_keeps_its_promises() -> None:
+    testing.check_prompt_evaluator("t2i-compbench", sights())
+
+
+@pytest.mark.parametrize("rules", BOTH)
+@pytest.mark.parametrize(
+    ("category", "wanted"),
+    [
+        ("color", 0.72),
+        ("shape", 0.72),
+        ("texture", 0.72),
+        ("spatial", 0.25 * 1.7 + 0.5),
+        ("3d_spatial", 0.25 * 1.7 + 0.5 * (20 * 40 / (2 * 40 * 40 - 20 * 40) / 0.5)),
+        ("numeracy", 0.5),  # one cup of two
+        ("non_spatial", 0.3),
+        # of four prompts two are spatial, one action, one both; near wants 150 px
+        ("complex", (2 * (0.925 + 0.72) / 2 + (0.3 + 0.72) / 2 + (0.72 + 0.925 + 0.3) / 3) / 4),
+    ],
+)
+def test_the_value_of_each_category(category: str, wanted: float, rules: str) -> None:
+    found = PLUGIN.assess(sights(category), rules, False)
+    assert measured(found, evaluator.METRICS[category]).value == pytest.approx(wanted)
+    for m in found.measurements:
+        if m.metric != evaluator.METRICS[category]:
+            assert (m.value, m.n_asked, m.reason) == (None, 0, "no prompt of this kind was asked for")
+
+
+def test_metrics_are_the_columns_of_table_5() -> None:
+    columns = {column["key"]: column["unit"] for column in registry.load("tables", "table5")["columns"]}
+    assert columns.items() <= {metric.name: metric.unit for metric in PLUGIN.metrics}.items()
+    assert set(registry.load("suites", "t2i-compbench-table5").categories) == {
+        category for category, metric in evaluator.METRICS.items() if metric in columns
+    }
+
+
+def test_each_category_asks_its_own_judges() -> None:
+    asked: dict[str, list[str]] = {}
+    for category in CATEGORIES:
+        for place in range(3):
+            for look in PLUGIN.looks:
+                if (ask := look.ask(facts(category, place), good(category))) is not None:
+                    assert isinstance(ask, ASKS[look.role])
+                    asked.setdefault(category, []).append(look.role)
+    assert {category: sorted(set(roles)) for category, roles in asked.items()} == {
+        "color": ["vqa"], "shape": ["vqa"], "texture": ["vqa"], "spatial": ["detector-2d"], "3d_spatial": ["depth", "detector"],
+        "numeracy": ["detector"], "non_spatial": ["similarity"], "complex": ["detector-2d", "similarity", "vqa"],
+    }  # fmt: skip
+    assert asked["complex"].count("detector-2d") == 2, "a prompt with an action alone needs no detector"
+    assert set(registry.load("suites", "t2i-compbench").judges["t2i-compbench"]) == {look.role for look in PLUGIN.looks} <= set(ANSWERS)
+
+
+def test_what_is_asked() -> None:
+    two = sighting(("cup", 0.9, 100, 200), ("cat", 0.8, 120, 200), ("dog", 0.7, 300, 200))
+    assert evaluator.ask_vqa(facts("color", 0), {}) == Questions(questions=("a cup?", "a dog?"))
+    assert evaluator.ask_2d({**facts("spatial", 0), "nouns": ["girl", "side", "boy"]}, {}) == Names(names=("person",))
+    assert evaluator.ask_objects(facts("numeracy", 0), {}) == Names(names=("cup",))
+    assert evaluator.ask_objects({**facts("numeracy", 0), "known": []}, {}) is None
+    assert evaluator.ask_depth(facts("3d_spatial", 0), {"detector": two}) == Boxes(boxes=((80, 180, 120, 220), (280, 180, 320, 220)))
+    assert evaluator.ask_depth(facts("3d_spatial", 0), {"detector": sighting(("cup", 0.9, 100, 200))}) is None
+    assert evaluator.ask_similarity({**facts("complex", 1), "no_adj": "The cup"}, {}) == Texts(texts=("The cup",))
+    assert evaluator.ask_similarity(facts("complex", 0), {}) is None
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_an_image_without_an_answer_is_unread_and_never_a_zero(category: str) -> None:
+    found = sights(category)
+    first = replace(found[0], seen={})
+    metric = evaluator.METRICS[category]
+    for rules in BOTH:
+        strict = measured(PLUGIN.assess([first, *found[1:]], rules, False), metric)
+        assert (strict.value, strict.n_abstained) == (None, 1) and "cannot be read" in str(strict.reason)
+        lenient = measured(PLUGIN.assess([first, *found[1:]], rules, True), metric)
+        assert lenient.value == pytest.approx(value(found[1:], metric, rules)) and lenient.n_scored == len(found) - 1
+
+
+def test_where_the_official_script_stops_there_is_no_score() -> None:
+    found = sights("numeracy")
+    stopping = replace(found[0], facts={**found[0].facts, "text": "two cup"})
+    score = PLUGIN.assess([stopping, *found[1:]], "official", False)
+    assert measured(score, "numeracy").value is None
+    assert "ValueError" in score.rows[0]["reason"] and score.rows[0]["other_rules"]["scores"] == {"numeracy": 0.5}
+    assert value([stopping, *found[1:]], "numeracy", "corrected") == pytest.approx(0.5)
+
+
+def test_a_judge_without_shares_of_yes_is_not_guessed() -> None:
+    wordy = Answers(answers=(Answered(text="yes"), Answered(text="no")))
+    assert value(sights("color", color={"vqa": wordy}), "color") is None
+
+
+def test_complex_without_two_objects() -> None:
+    found = [replace(s, facts={**s.facts, "objects": ["cup"]}) for s in sights("complex", prompts=1)]
+    assert value(found, "complex", "official") == pytest.approx(0.72 / 2)
+    assert value(found, "complex", "corrected") == pytest.approx(0.72)
+
+
+def test_failed_images_do_not_move_the_others() -> None:
+    found = sights("complex")
+    failed = [replace(found[0], seen={}, fault="lost"), *found[1:]]
+    whole, rest = PLUGIN.assess(found, "official", True), PLUGIN.assess(failed, "official", True)
+    for one, other in zip(whole.rows[1:], rest.rows[1:], strict=True):
+        assert one["scores"] == other["scores"]
+    m = measured(rest, "complex")
+    assert (m.n_asked, m.n_scored, m.n_failed) == (8, 7, 1)
+
+
+def notes(found: list[Sight], rules: str = "official") -> str:
+    return "\n".join(PLUGIN.assess(found, rules, True).warnings)
+
+
+def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
+    wallets = [replace(s, facts={**s.facts, "nouns": ["cup", "wallet"]}) if s.facts["place"] == 0 else s for s in sights("spatial")]
+    assert "spatial_2d: at most 0.750, since 1 of 4 prompts" in notes(wallets)
+    assert "at most" not in notes(wallets, "corrected")
+    other = sighting(("wallet", 0.9, 100, 200))
+    assert "at most" not in notes([replace(s, seen={"detector-2d": other}) for s in wallets]), (
+        "a detector with a wallet has no such ceiling"
+    )
+    assert "spatial_3d: 0.425 of 0.758 is earned by being found" in notes(sights("3d_spatial"))
+    # action counts half for one prompt and a third for one, of four
+    assert f"complex: {0.3 * (1 / 2 + 1 / 3) / 4:.3f} of it is CLIP's cosine alone" in notes(sights("complex"))
+    assert "rules: official keep four-decimals" in notes(sights("color"))
+    assert "corrected are four-decimals" in notes(sights("color"), "corrected")
+
+
+def test_both_rules_are_told_where_they_differ() -> None:
+    listed = sighting(("cup, mug", 0.9, 100, 200), ("dog", 0.8, 300, 200))
+    told = notes(sights("spatial", spatial={"detector-2d": listed}))
+    assert "rules: spatial_2d is 0.00000 official, 0.92500 corrected" in told
+
+
+# ------------------------------------------------------------------------------------------------- suite
+
+
+@pytest.fixture
+def fetched() -> None:
+    fetch("t2i-compbench", OFFICIAL)
+
+
+def whole(model: str = _parses.BASE) -> CompBench:
+    return CompBench("whole", model=model)
+
+
+def rows(suite: CompBench, category: str) -> list[dict[str, Any]]:
+    first = suite.index(category, 0, 0)
+    return [dict(suite.case(first + k).facts[FORM]) for k in range(300)]
+
+
+def test_without_the_prompts_the_suite_says_how_to_get_them() -> None:
+    with pytest.raises(NotHere, match="harope-bench fetch t2i-compbench"):
+        whole().requests([0])
+
+
+def test_a_model_nobody_read_with_is_named() -> None:
+    with pytest.raises(OptionError, match=r"no reading by en_core_web_sm 3.5.0 ships; there are 3.6.0, 3.8.0"):
+        _parses.parse("a dog", "3.5.0")
+    with pytest.raises(StorageError, match="no reading of 'a dog'"):
+        _parses.parse("a dog", "3.6.0")
+
+
+def test_readings_hold_no_word() -> None:
+    lines = [line for line in _parses.PATH.read_text().splitlines() if line and not line.startswith(("#", "[", '"'))]
+    assert len(lines) > 1800
+    for line in lines:
+        key, row = line.split(" = ")
+        assert len(key) == 12 and set(key) <= set("0123456789abcdef") and set(row) <= set('"0123456789- |')
+
+
+def test_a_reading_survives_its_row() -> None:
+    prompt = "The dog's well-worn hat was on top of the hat rack."
+    read = _parses.Parse(
+        ("dog", "hat", "hat", "rack"), ("The dog's well-worn hat", "the hat rack"), ("hat", "hat"), "The dog 's - hat was on the hat rack ."
+    )
+    assert _parses.decode(prompt, _parses.encode(prompt, read)) == read
+    with pytest.raises(ValueError, match="'cat' does not stand"):
+        _parses.encode(prompt, read._replace(nouns=("cat",)))
+
+
+@official
+@pytest.mark.usefixtures("fetched")
+def test_indices_run_through_all_prompts_before_the_next_copy() -> None:
+    suite = registry.load("suites", "t2i-compbench")
+    assert (suite.count, suite.prompts, suite.copies, suite.resolution) == (24_000, 2400, 10, 512)
+    assert [r.prompt for r in suite.requests([0, 2400, 900])] == ["a green bench and a blue bowl"] * 2 + ["a giraffe next to a lamp"]
+    for index in (0, 299, 300, 2399, 2400, 23_999):
+        case = suite.case(index)
+        assert suite.index(case.facts[FORM]["category"], case.facts[FORM]["place"], case.copy) == index
+        assert case.facts[FORM]["text"] == case.text
+        json.dumps(case.facts)
+    with pytest.raises(OptionError, match="there is no index 24000"):
+        suite.case(24_000)
+    part = registry.load("suites", "t2i-compbench-table5")
+    assert (part.count, part.case(300).text, part.case(14_999).copy) == (15_000, "a giraffe next to a lamp", 9)
+    assert part.source() != suite.source()
+    assert "en_core_web_sm 3.6.0" in suite.source()[0]
+
+
+@official
+@pytest.mark.usefixtures("fetched")
+def test_every_prompt_is_the_official_line() -> None:
+    suite = whole()
+    for category in CATEGORIES:
+        lines = (OFFICIAL / f"{category}_val.txt").read_bytes().decode().replace("\r\n", "\n").split("\n")
+        assert list(suite.texts(category)) == [line for line in lines if line] and len(suite.texts(category)) == 300
+    assert len({text for category in CATEGORIES for text in suite.texts(category)}) == 2400
+
+
+@official
+@pytest.mark.usefixtures("fetched")
+@pytest.mark.parametrize("version", _parses.versions())
+def test_readings_are_the_taggers(version: str) -> None:
+    found = json.loads((OFFICIAL / "derived" / f"parse_en_core_web_sm_{version}.json").read_text())["categories"]
+    for category in CATEGORIES:
+        for own, theirs in zip(rows(whole(version), category), found[f"{category}_val"], strict=True):
+            wanted = {key: theirs[key] for key in ("nouns", "chunks", "objects", "no_adj") if key in own}
+            assert {key: own[key] for key in wanted} == wanted
+            assert wanted or category in ("numeracy", "non_spatial")
+
+
+@official
+@pytest.mark.usefixtures("fetched")
+def test_how_far_two_taggers_differ() -> None:
+    one, two = whole("3.6.0"), whole("3.8.0")
+
+    def differing(category: str, key: str) -> int:
+        return sum(a[key] != b[key] for a, b in zip(rows(one, category), rows(two, category), strict=True))
+
+    assert [differing(c, "chunks") for c in ("color", "shape", "texture", "complex")] == [13, 16, 23, 31]
+    assert differing("complex", "no_adj") == 68
+    assert [differing(c, "nouns") for c in ("spatial", "3d_spatial")] == [3, 3]
+
+
+@official
+@pytest.mark.usefixtures("fetched")
+@pytest.mark.parametrize(("version", "labelled"), [("3.6.0", 198), ("3.8.0", 200)])
+def test_the_ceiling_of_2d(version: str, labelled: int) -> None:
+    """198 and 200 were counted with UniDet's own list of labels."""
+    found = rows(whole(version), "spatial")
+    left = [row for row in found if not set(persons(evaluator.ends(row))) & UNLABELLED]
+    assert len(left) == labelled
+    perfect = [Sight(k, k, 0, row["text"], row, {"detector-2d": right(row)}) for k, row in enumerate(found)]
+    assert value(perfect, "spatial_2d") == pytest.approx(labelled / 300)
+    assert f"spatial_2d: at most {labelled / 300:.3f}" in notes(perfect)
+
+
+def right(row: dict[str, Any]) -> Sighting:
+    """What a detector with those labels would see in a perfect image: two sure things in the right places."""
+    words = relation(row["text"], "official")
+    axis, sign = SIDES.get(words or "", (0, 1))
+    apart = [0.0, 0.0]
+    apart[axis] = 120.0 * sign
+    first, second = persons(evaluator.ends(row))
+    found = [(first, 1.0, 200.0, 200.0), (second, 1.0, 200 + apart[0], 200 + apart[1])]
+    if first == second:
+        found.pop()
+    return sighting(*((label, *where) for label, *where in found if label not in UNLABELLED))
+
+
+@official
+@pytest.mark.usefixtures("fetched")
+def test_false_is_true_would_zero_top_and_bottom() -> None:
+    """`--complex False` reads objects around phrases that these prompts do not have."""
+    left = [row for row in rows(whole("3.8.0"), "spatial") if not set(persons(evaluator.ends(row))) & UNLABELLED]
+    assert len([row for row in left if relation(row["text"], "official") not in ("on the top of", "on the bottom of")]) == 128
+
+
+@official
+@pytest.mark.usefixtures("fetched")
+def test_kinds_of_complex_prompts_and_the_floor_of_3_in_1() -> None:
+    found = rows(whole(), "complex")
+    assert Counter(row["kinds"]["official"] for row in found) == {"spatial": 58, "action": 212, "both": 30}
+    assert all(row["kinds"]["official"] == row["kinds"]["corrected"] for row in found)
+    nothing = {
+        "vqa": Answers(answers=(Answered(text="no", yes=0.0),)),
+        "detector-2d": Sighting(size=(9, 9), found=()),
+        "similarity": Cosines(cosines=(1.0,)),
+    }
+    blind = [Sight(k, k, 0, row["text"], row, dict(nothing)) for k, row in enumerate(found)]
+    assert value(blind, "complex") == pytest.approx(evaluator.FLOOR, abs=5e-4)
+
+
+@official
+@pytest.mark.usefixtures("fetched")
+def test_every_prompt_can_be_scored_by_its_official_rule() -> None:
+    """No official prompt makes its script stop, whatever is seen; each names its relation and its objects."""
+    suite = whole()
+    for row in rows(suite, "numeracy"):
+        for rules in BOTH:
+            asked = evaluator.wanted(row["text"], row["known"], rules)
+            assert asked.fault is None and len(asked.names) == len(asked.numbers) > 0
+    assert all(len(row["nouns"]) > 1 and relation(row["text"], "official") for row in rows(suite, "spatial"))
+    assert all(row["nouns"] and depth_relation(row["text"]) for row in rows(suite, "3d_spatial"))
+    alone = [sum(len(row["nouns"]) == 1 for row in rows(whole(version), "3d_spatial")) for version in ("3.6.0", "3.8.0")]
+    assert alone == [2, 0], "`hidden by a key`: one version takes key for no noun, and the lamp is then both objects"
+    for category in ("color", "shape", "texture", "complex"):
+        assert all(0 < len(row["chunks"]) <= 8 for row in rows(suite, category))
+
+
+@official
+@pytest.mark.usefixtures("fetched")
+def test_of_complex_places_most_have_a_relation_without_a_rule() -> None:
+    placed = [row for row in rows(whole(), "complex") if row["kinds"]["official"] != "action"]
+    official_, corrected = (Counter(relation(row["text"], rules) in SIDES for row in placed) for rules in BOTH)
+    assert sum(relation(row["text"], "official") == "on top of" for row in placed) == 33
+    assert corrected[True] - official_[True] == 33
+    assert sum(len(row["objects"]) != 2 for row in placed) == 3
+
+
+def test_the_suite_is_one_of_prompts_with_ten_copies() -> None:
+    for name in ("t2i-compbench", "t2i-compbench-table5"):
+        suite = registry.load("suites", name)
+        assert (suite.task, suite.copies) == ("prompts", COPIES)
+
+
+@official
+@pytest.mark.usefixtures("fetched")
+def test_every_official_prompt_is_a_file_name_of_its_own() -> None:
+    suite = whole()
+    names = {file_name(text, 10 * place) for category in CATEGORIES for place, text in enumerate(suite.texts(category))}
+    assert len(names) == 2400 and not any("/" in name for name in names)

@@ -1,0 +1,432 @@
+"""T2I-CompBench's folders and result files: both ways, to the digit, and nothing a prompt or a file name says chooses a path."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from toy_compbench import Toy, good
+
+from harope_bench import registry
+from harope_bench.cli import main
+from harope_bench.errors import OptionError, SampleError, StorageError
+from harope_bench.evaluators.base import Score
+from harope_bench.layouts import base, compbench
+from harope_bench.layouts import compbench_results as results
+from harope_bench.marking import Marking, mark
+from harope_bench.perceptions import Depth, Depths
+from harope_bench.pixels import encode
+from harope_bench.records import Measurement
+from harope_bench.samples import SampleSet
+
+SUITE = Toy("spatial", "complex")
+
+
+def image(number: int) -> np.ndarray:
+    return np.full((4, 4, 3), number % 256, dtype=np.uint8)
+
+
+def put(folder: Path, category: str, numbers: list[int], suite: Toy = SUITE) -> None:
+    place = folder / "samples"
+    place.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        (place / f"{suite.texts(category)[number // 10]}_{number:06d}.png").write_bytes(encode(image(number)))
+
+
+# -------------------------------------------------------------------------------------------------- read
+
+
+def test_numbers_become_our_indices(tmp_path: Path) -> None:
+    put(tmp_path / "complex", "complex", [0, 9, 10, 2999])
+    assert compbench.recognise(tmp_path)
+    found = compbench.open_layout(tmp_path, SUITE)
+    # prompts of complex are 300 to 599 of 600: prompt 0 copy 0 and 9, prompt 1 copy 0, prompt 299 copy 9
+    assert found.indices == [300, 301, 9 * 600 + 300, 9 * 600 + 599]
+    assert [batch.images[0, 0, 0, 0] for batch in found.batches(found.indices, 1)] == [0, 10, 9, 2999 % 256]
+    assert (found.asked, len(found.failed)) == (3000, 2996)
+    assert found.failed[9 * 600 + 301] == "no image 000019 in complex"
+    assert "folders: no images of spatial" in found.warnings
+
+
+def test_one_category_alone_is_known_by_its_name_or_its_prompts(tmp_path: Path) -> None:
+    for name in ("complex", "complex_val", "whatever"):
+        put(tmp_path / name, "complex", [0, 25])
+        assert compbench.recognise(tmp_path / name)
+        assert compbench.open_layout(tmp_path / name, SUITE).indices == [300, 5 * 600 + 302]
+
+
+def test_what_is_no_image_of_its_prompt_is_told_and_not_scored(tmp_path: Path) -> None:
+    put(tmp_path / "complex", "complex", [0, 1, 2])
+    place = tmp_path / "complex" / "samples"
+    text = SUITE.texts("complex")[0]
+    (place / f"{text}_000010.png").write_bytes(b"x")  # number of another prompt
+    (place / f"{text}_000001.jpg").write_bytes(b"x")  # number that is taken
+    (place / f"{text}_003000.png").write_bytes(b"x")
+    (place / "notes.txt").write_text("x")
+    found = compbench.open_layout(tmp_path, SUITE)
+    assert len(found.indices) == 3
+    (told,) = (w for w in found.warnings if w.startswith("images"))
+    assert "notes.txt" in told and "1 more" in told
+
+
+def test_folders_that_are_no_such_layout(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    assert not compbench.recognise(tmp_path)
+    (tmp_path / "samples" / "img_0001.png").write_bytes(encode(image(1)))
+    assert not compbench.recognise(tmp_path)
+    (tmp_path / "00000" / "samples").mkdir(parents=True)
+    (tmp_path / "00000" / "samples" / "00000.png").write_bytes(encode(image(1)))
+    assert not compbench.recognise(tmp_path / "00000")
+    assert not compbench.recognise(tmp_path / "nowhere")
+
+
+def test_prompts_of_nobody_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x" / "samples").mkdir(parents=True)
+    (tmp_path / "x" / "samples" / "a foreign prompt_000000.png").write_bytes(encode(image(1)))
+    with pytest.raises(SampleError, match="prompts of no category at their numbers; name its folder spatial, complex"):
+        compbench.open_layout(tmp_path / "x", SUITE)
+    (tmp_path / "x").rename(tmp_path / "spatial")
+    with pytest.raises(SampleError, match="holds no image of toy"):
+        compbench.open_layout(tmp_path / "spatial", SUITE)
+
+
+def test_another_benchmarks_suite_is_refused(tmp_path: Path) -> None:
+    put(tmp_path / "complex", "complex", [0])
+    other: Any = type("Other", (), {"title": "another"})()
+    for use in (lambda: compbench.open_layout(tmp_path, other), lambda: results.imported(tmp_path, other)):
+        with pytest.raises(OptionError, match="another is another suite"):
+            use()
+
+
+# ------------------------------------------------------------------------------------------------- write
+
+
+def drawn(tmp_path: Path, indices: list[int]) -> SampleSet:
+    (tmp_path / "run").mkdir()
+    files = {index: tmp_path / "run" / f"{index:06d}.png" for index in indices}
+    for index, path in files.items():
+        path.write_bytes(encode(image(index)))
+    return SampleSet("run", tmp_path / "run", None, len(indices), {}, sorted(indices), files, {}, {})
+
+
+def test_writing_and_reading_give_the_same_images(tmp_path: Path) -> None:
+    indices = [0, 1, 299, 300, 600, 5999]
+    written = compbench.write(drawn(tmp_path, indices), SUITE, tmp_path / "out")
+    assert written.images == 6 and "5,994 of 6,000 images are not there" in written.warnings[0]
+    names = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
+    assert f"spatial/samples/{SUITE.texts('spatial')[0]}_000001.png" in names, "index 600 is the second copy of the first prompt"
+    found = compbench.open_layout(tmp_path / "out", SUITE)
+    assert found.indices == indices
+    assert [int(b.images[0, 0, 0, 0]) for b in found.batches(indices, 1)] == [i % 256 for i in indices]
+
+
+def test_an_occupied_folder_is_not_written_into(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x")
+    with pytest.raises(SampleError, match="not an empty folder"):
+        compbench.write(drawn(tmp_path, [0]), SUITE, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "a/b",
+        "a\\b",
+        "..",
+        ".hidden",
+        "a_b",
+        "a\nb",
+        "a\0b",
+        "a\x1b[2Jb",
+        "",
+        " a",
+        "a ",
+        "x" * 300,
+        "\u202eb",
+    ],
+)
+def test_no_prompt_chooses_a_path(prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SampleError, match="cannot stand in a file name"):
+        compbench.file_name(prompt, 0)
+    rows = Toy("spatial")._held
+    monkeypatch.setattr(Toy, "_held", {"spatial": ((prompt, {**rows["spatial"][0][1], "text": prompt}), *rows["spatial"][1:])})
+    with pytest.raises(SampleError, match="cannot stand in a file name"):
+        compbench.write(drawn(tmp_path, [1, 0]), Toy("spatial"), tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "what fails is known before the first image is written"
+
+
+def test_official_prompts_fit_in_file_names() -> None:
+    assert compbench.file_name("a dog's bed, well-worn: red.", 7) == "a dog's bed, well-worn: red._000007.png"
+
+
+def test_the_layout_is_known_by_name() -> None:
+    assert "compbench" in base.names() and "compbench_results" not in base.names()
+    assert base.suites(base.layout("compbench")) == ("t2i-compbench", "t2i-compbench-table5")
+
+
+# ----------------------------------------------------------------------------------------------- results
+
+THREE = Toy("complex")
+
+
+def answers(path: Path, values: list[Any], ids: list[int] | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([{"question_id": i, "answer": v} for i, v in zip(ids or range(len(values)), values, strict=True)]))
+
+
+def value(score: Score, metric: str) -> Measurement:
+    return next(m for m in score.measurements if m.metric == metric)
+
+
+def chance(seed: int, count: int = 3000) -> list[float]:
+    return [float(x) for x in np.random.default_rng(seed).random(count)]
+
+
+def script_mean(found: list[float]) -> float:
+    total = 0.0
+    for one in found:
+        total += one
+    return total / len(found)
+
+
+@pytest.mark.parametrize(
+    ("category", "file", "metric"),
+    [
+        ("color", "annotation_blip", "color"),
+        ("spatial", "labels/annotation_obj_detection_2d", "spatial_2d"),
+        ("3d_spatial", "labels/annotation_obj_detection_3d", "spatial_3d"),
+        ("numeracy", "annotation_num", "numeracy"),
+        ("non_spatial", "annotation_clip", "non_spatial"),
+        ("complex", "annotation_3_in_1", "complex"),
+    ],
+)
+def test_a_finished_category_is_read_to_the_digit(tmp_path: Path, category: str, file: str, metric: str) -> None:
+    found = chance(len(category))
+    path = tmp_path / category / file / "vqa_result.json"
+    answers(path, [f"{x:.4f}" for x in found] if category == "color" else found)
+    if category == "color":
+        found = [float(f"{x:.4f}") for x in found]
+    for place in (path, tmp_path / category, tmp_path):
+        assert results.recognise(place)
+        score = results.imported(place, Toy())
+        m = value(score, metric)
+        assert m.value == pytest.approx(script_mean(found), rel=1e-12) and (m.n_asked, m.n_scored) == (3000, 3000)
+        wanted = float(np.mean(found)) if category == "3d_spatial" else script_mean(found)
+        assert any(f"the script's mean of 3,000 answers is {wanted!r}" in line for line in score.warnings)
+        assert all(other.value is None and other.n_asked == 0 for other in score.measurements if other.metric != metric)
+        assert len(score.rows) == 3000 and score.rows[0]["scores"] == {metric: pytest.approx(found[0])}
+    assert base.reader(path) is results
+
+
+def test_each_answer_goes_to_its_own_image(tmp_path: Path) -> None:
+    numbers = list(reversed(range(3000)))
+    answers(tmp_path / "numeracy" / "annotation_num" / "vqa_result.json", [n / 3000 for n in numbers], numbers)
+    score = results.imported(tmp_path, Toy("numeracy"))
+    rows = {row["index"]: row for row in score.rows}
+    assert rows[0]["scores"]["numeracy"] == 0 and rows[300]["scores"]["numeracy"] == pytest.approx(1 / 3000)
+    assert rows[1]["scores"]["numeracy"] == pytest.approx(10 / 3000), "the second prompt's first image is number 10"
+
+
+def test_a_summary_that_is_not_the_files_mean_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "numeracy" / "annotation_num" / "vqa_result.json"
+    found = chance(1)
+    answers(path, found)
+    total = 3000 * script_mean(found)
+    path.with_name("score.txt").write_text(f"total:{total} num:3000 avg:{script_mean(found)!r}")
+    assert not any("which is not the mean" in line for line in results.imported(path, Toy("numeracy")).warnings)
+    path.with_name("score.txt").write_text("total:1 num:3000 avg:0.5")
+    assert any("score.txt says 0.5, which is not the mean" in line for line in results.imported(path, Toy("numeracy")).warnings)
+
+
+def test_lost_answers_of_a_detector_are_failed_images(tmp_path: Path) -> None:
+    answers(tmp_path / "numeracy" / "annotation_num" / "vqa_result.json", chance(2, 2999), list(range(1, 3000)))
+    strict, lenient = (value(results.imported(tmp_path, Toy("numeracy"), lenient), "numeracy") for lenient in (False, True))
+    assert (strict.value, strict.n_failed) == (None, 1) and (lenient.n_scored, lenient.n_failed) == (2999, 1)
+    assert lenient.value == pytest.approx(np.mean(chance(2, 2999)))
+
+
+def test_lost_answers_of_blip_cannot_be_placed(tmp_path: Path) -> None:
+    answers(tmp_path / "color" / "annotation_blip" / "vqa_result.json", chance(2, 2999))
+    score = results.imported(tmp_path, Toy("color"), lenient=True)
+    assert (value(score, "color").value, value(score, "color").n_failed) == (None, 3000)
+    assert "its ids count files" in score.rows[0]["reason"] and any("the script's mean of 2,999" in line for line in score.warnings)
+
+
+def three(folder: Path, attribute: list[float], spatial: list[float], action: list[float], ids: list[int] | None = None) -> None:
+    answers(folder / "annotation_blip" / "vqa_result.json", [f"{x:.4f}" for x in attribute])
+    answers(folder / "annotation_obj_detection" / "vqa_result.json", spatial, ids)
+    answers(folder / "annotation_clip" / "vqa_result.json", action)
+
+
+def slow_three(attribute: list[float], spatial: list[float], action: list[float]) -> list[float]:
+    """3-in-1 image by image; the toy's kinds repeat spatial, action, both."""
+    found = []
+    for number in range(3000):
+        a, s, c = float(f"{attribute[number]:.4f}"), spatial[number], action[number]
+        found.append(((s + a) * 0.5, (c + a) * 0.5, (a + s + c) / 3)[number // 10 % 3])
+    return found
+
+
+@pytest.mark.parametrize("rules", ["official", "corrected"])
+def test_3_in_1_of_its_three_files_to_the_digit(tmp_path: Path, rules: str) -> None:
+    parts = [chance(seed) for seed in (1, 2, 3)]
+    three(tmp_path / "complex", *parts)
+    wanted = slow_three(*parts)
+    answers(tmp_path / "complex" / "annotation_3_in_1" / "vqa_result.json", wanted)
+    score = results.imported(tmp_path, THREE, rules=rules)
+    rows = {row["index"]: row["scores"]["complex"] for row in score.rows}
+    assert [rows[THREE.index("complex", n // 10, n % 10)] for n in range(3000)] == wanted
+    assert value(score, "complex").value == pytest.approx(script_mean(wanted), rel=1e-12)
+    assert "complex: annotation_3_in_1 says the same on 3,000 of 3,000 images" in score.warnings
+    if rules == "official":
+        assert f"complex: the script's mean of 3,000 answers is {script_mean(wanted)!r}" in score.warnings
+
+
+def test_a_lost_detection_shifts_the_official_join_and_not_the_corrected(tmp_path: Path) -> None:
+    parts = [chance(seed) for seed in (1, 2, 3)]
+    lost = [number for number in range(3000) if number != 15]  # of an action prompt, which needs no detector
+    three(tmp_path / "complex", parts[0], [parts[1][n] for n in lost], parts[2], lost)
+    whole = slow_three(*parts)
+    corrected = {r["index"]: r for r in results.imported(tmp_path, THREE, lenient=True, rules="corrected").rows}
+    assert [corrected[THREE.index("complex", n // 10, n % 10)]["scores"]["complex"] for n in range(3000)] == whole
+    # the last prompt is `both`: its ten images meet nine detections, and the script stops
+    official_ = results.imported(tmp_path, THREE)
+    assert value(official_, "complex").value is None and "the official 3-in-1 stops" in official_.rows[0]["reason"]
+
+
+def test_a_join_that_shifts_silently_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = {**THREE._held["complex"][299][1], "kinds": {"official": "action", "corrected": "action"}}
+    changed = (*THREE._held["complex"][:299], (last["text"], last))
+    monkeypatch.setattr(Toy, "_held", {"complex": changed})
+    lost = [number for number in range(3000) if number != 15]
+    three(tmp_path / "complex", [0.0] * 3000, [n / 3000 for n in lost], [0.0] * 3000, lost)
+    score = results.imported(tmp_path, THREE)
+    rows = {row["index"]: row["scores"]["complex"] for row in score.rows}
+    assert rows[THREE.index("complex", 3, 0)] == pytest.approx(31 / 3000 / 2), "image 30 is given image 31's detection"
+    assert any("spatial lacks answers, so the script joins other images' answers" in line for line in score.warnings)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is not JSON"),
+        ('[{"question_id": 0, "answer": "cat"}]', "no list of question_id and answer"),
+        ('[{"question_id": 0, "answer": NaN}]', "no list of question_id and answer"),
+        ('[{"question_id": 0, "answer": 1}, {"question_id": 0, "answer": 1}]', "ids that repeat"),
+        ('[{"question_id": 3000, "answer": 1}]', "not 0 to 2,999"),
+        ("[]", "0 answers"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "numeracy" / "annotation_num" / "vqa_result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(StorageError, match=said):
+        results.imported(path, Toy("numeracy"))
+
+
+def test_what_is_no_result(tmp_path: Path) -> None:
+    answers(tmp_path / "run" / "vqa_result.json", [0.5])
+    assert not results.recognise(tmp_path / "run" / "vqa_result.json"), "no folder tells its category"
+    with pytest.raises(StorageError, match="below a folder named"):
+        results.imported(tmp_path, Toy())
+    put(tmp_path / "color", "color", [0], Toy("color"))
+    answers(tmp_path / "color" / "annotation_blip" / "vqa_result.json", chance(1))
+    assert not results.recognise(tmp_path), "a folder with images is judged, unless its file is named"
+    assert results.recognise(tmp_path / "color" / "annotation_blip" / "vqa_result.json")
+    (tmp_path / "color" / "config.json").write_text("{}")
+    assert not results.recognise(tmp_path / "color" / "config.json")
+
+
+# -------------------------------------------------------------------------------------------- end to end
+
+
+class Eye:
+    """A judge of every role that answers as a perfect image would make it, but for an image of thirteen."""
+
+    version, judge_class, preprocessing = 1, "micro", "none"
+    roles = ("vqa", "detector-2d", "detector", "depth", "similarity")
+    weights_sha256_ = "7" * 64
+
+    def weights_sha256(self) -> str:
+        return self.weights_sha256_
+
+    def open(self, device: str) -> Any:
+        return type("Opened", (), {"weights_sha256": self.weights_sha256_, "see": staticmethod(see)})()
+
+
+def see(role: str, image: np.ndarray, ask: Any) -> Any:
+    if image[0, 0, 0] == 13:
+        raise ValueError("an image of thirteen")
+    if role == "depth":
+        return Depths(depths=tuple(Depth(mean=9 - k, transposed=9 - k) for k, _ in enumerate(ask.boxes)))
+    found = good({"detector-2d": "spatial", "detector": "3d_spatial", "similarity": "non_spatial", "vqa": "color"}[role])
+    return found[role]
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """The suite with prompts of our own under the official name, and one judge for every role."""
+    suite, known = Toy(), registry.load
+    judges = set(suite.judges["t2i-compbench"].values())
+
+    def load(kind: str, name: str) -> Any:
+        if (kind, name) == ("suites", "t2i-compbench"):
+            return suite
+        return Eye() if kind == "judges" and name in judges else known(kind, name)
+
+    monkeypatch.setattr(registry, "load", load)
+    return suite
+
+
+def test_a_folder_of_images_becomes_a_result(tmp_path: Path, toy: Toy) -> None:
+    for category in ("color", "spatial", "3d_spatial", "non_spatial", "complex"):
+        put(tmp_path / "them" / category, category, [0, 1, 10, 11, 20, 21, 30], toy)
+    asked = Marking("t2i-compbench", lenient=True)
+    (scored,) = mark(tmp_path / "them", tmp_path / "out", asked)
+    found = {m.metric: m for m in scored.result.measurements}
+    for metric, wanted in (("color", 0.72), ("spatial_2d", 0.925), ("spatial_3d", 0.425 + 1 / 3), ("non_spatial", 0.3)):
+        assert found[metric].value == pytest.approx(wanted), metric
+        assert (found[metric].n_asked, found[metric].n_scored, found[metric].n_failed) == (3000, 7, 2993)
+    assert found["complex"].value == pytest.approx((3 * 0.8225 + 2 * 0.51 + 2 * (0.72 + 0.925 + 0.3) / 3) / 7)
+    assert found["numeracy"].reason == "no prompt of this kind was asked for"
+    strict = mark(tmp_path / "them", tmp_path / "strict", Marking("t2i-compbench"))[0].result
+    assert all(m.value is None and m.reason for m in strict.measurements)
+    assert {record.name for record in scored.result.judges.values()} == set(toy.judges["t2i-compbench"].values())
+
+
+def test_an_image_that_a_judge_cannot_see_is_failed_and_shifts_no_other(tmp_path: Path, toy: Toy) -> None:
+    put(tmp_path / "complex", "complex", list(range(30)), toy)
+    (scored,) = mark(tmp_path / "complex", tmp_path / "out", Marking("t2i-compbench", lenient=True))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results" / str(scored.result.rows)).read_text().splitlines()]
+    said = {toy.case(row["index"]).facts["compbench"]["place"] * 10 + row["copy"]: row for row in rows}
+    assert "an image of thirteen" in said[13]["reason"] and said[13]["verdict"] == "failed"
+    assert [round(said[n]["scores"]["complex"], 4) for n in range(30) if n != 13] == [0.8225] * 10 + [0.51] * 9 + [0.6483] * 10
+
+
+def test_convert_reads_and_writes_the_layout(tmp_path: Path, toy: Toy) -> None:
+    put(tmp_path / "complex", "complex", [0, 1, 10], toy)
+    run = CliRunner()
+    done = run.invoke(main, ["convert", str(tmp_path / "complex"), str(tmp_path / "again"), "--to", "compbench"])
+    assert done.exit_code == 0, done.output
+    again = sorted(path.name for path in (tmp_path / "again" / "complex" / "samples").iterdir())
+    assert again == sorted(path.name for path in (tmp_path / "complex" / "samples").iterdir())
+    assert "2,997 of 3,000 images are not there" in done.output
+    done = run.invoke(main, ["convert", str(tmp_path / "complex"), str(tmp_path / "plain"), "--to", "png"])
+    assert done.exit_code == 0 and len(list((tmp_path / "plain").glob("*.png"))) == 3
+
+
+def test_eval_reads_a_finished_run(tmp_path: Path, toy: Toy) -> None:
+    answers(tmp_path / "run" / "numeracy" / "annotation_num" / "vqa_result.json", [0.25, 0.75] * 1500)
+    done = CliRunner().invoke(main, ["eval", str(tmp_path / "run"), "--suite", "t2i-compbench", "--out", str(tmp_path / "out"), "--json"])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)["results"][0]["result"]
+    assert result["judge"]["judge_class"] == "official"
+    (m,) = [m for m in result["measurements"] if m["metric"] == "numeracy"]
+    assert (m["value"], m["n_scored"]) == (0.5, 3000)

@@ -1,0 +1,176 @@
+"""Folders of GenEval and DPG-Bench through `eval`: layout, judges, stored answers and rule say what a finished official run says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from dpg_script import run_script
+from PIL import Image
+from test_dpg_layout import ITEMS, grid
+from test_dpg_layout import Tiny as TinyDpg
+from test_dpg_layout import suite as dpg_suite
+from test_geneval_layout import Tiny as TinyGenEval
+from test_geneval_layout import finished, metadata
+from test_geneval_layout import suite as geneval_suite
+
+from harope_bench import registry
+from harope_bench.cli import main
+from harope_bench.layouts import dpg_results, geneval_results
+from harope_bench.perceptions import Answer, Answered, Answers, Ask, Colours, Objects, Questions
+from harope_bench.store import read_lines
+
+__all__ = ["dpg_suite", "geneval_suite"]
+
+
+class Recorded:
+    """A judge that says of the image whose first pixel is k what stands in its k-th entry."""
+
+    version, judge_class, preprocessing = 1, "equivalent", "the first pixel"
+    roles = ("detector", "colours", "vqa")
+    weights = "5" * 64
+
+    def __init__(self, told: Mapping[int, Any]):
+        self.told, self.asked = told, 0
+
+    def weights_sha256(self) -> str:
+        return self.weights
+
+    def open(self, device: str) -> Any:
+        return type("Opened", (), {"weights_sha256": self.weights, "see": lambda _, *given: self.see(*given)})()
+
+    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+        self.asked += 1
+        told = self.told[int(image[0, 0, 0])]
+        if isinstance(ask, Questions):
+            return Answers(answers=tuple(Answered(text=told[question]) for question in ask.questions))
+        if not isinstance(ask, Objects):
+            return told["detector"]
+        boxes = {tuple(o.box): share for o, share in zip(told["objects"], told["colours"].shares, strict=True)}
+        return Colours(shares=tuple(boxes[o.box] for o in ask.objects))
+
+
+def standing_in(monkeypatch: pytest.MonkeyPatch, things: Mapping[tuple[str, str], Any]) -> None:
+    known, loaded = registry.entries, registry.load
+    monkeypatch.setattr(
+        registry, "entries", lambda kind: {**known(kind), **{n: registry.Entry(kind, n, "a test") for k, n in things if k == kind}}
+    )
+    monkeypatch.setattr(registry, "load", lambda kind, name: things.get((kind, name)) or loaded(kind, name))
+
+
+def evaluated(*words: str) -> dict[str, Any]:
+    done = CliRunner().invoke(main, ["eval", *words, "--json"])
+    assert done.exit_code == 0, (done.output, done.exception)
+    (result,) = json.loads(done.stdout)["results"]
+    return dict(result["result"])
+
+
+def numbers(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {m["metric"]: (m["value"], m["se"], m["n_scored"]) for m in result["measurements"]}
+
+
+# ----------------------------------------------------------------------------------------------------- GenEval
+
+
+@pytest.fixture
+def geneval(tmp_path: Path, geneval_suite: TinyGenEval, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    """A folder of images, a finished run of them, and a judge that saw what the official ones saw."""
+    places = geneval_results.placed(
+        [geneval_results.Row(*row) for row in geneval_results.rows(_finished(tmp_path))],
+        {json.dumps(facts, sort_keys=True): k for k, facts in enumerate(metadata())},
+        geneval_suite,
+        tmp_path,
+    )
+    told: dict[int, Any] = {}
+    for index, row in places.items():
+        prompt, copy = index % 12, index // 12
+        place = tmp_path / "images" / f"{prompt:05d}"
+        (place / "samples").mkdir(parents=True, exist_ok=True)
+        (place / "metadata.jsonl").write_text(json.dumps(metadata()[prompt]))
+        Image.fromarray(np.full((7, 7, 3), index, dtype=np.uint8)).save(place / "samples" / f"{copy:05d}.png")
+        seen = geneval_results._seen(row)
+        told[index] = {**seen, "objects": _objects(geneval_suite, index, seen)}
+    judge = Recorded(told)
+    standing_in(monkeypatch, {("judges", "mask2former"): judge, ("judges", "clip-vit-l-14"): judge, ("suites", "geneval"): geneval_suite})
+    return judge
+
+
+def _finished(folder: Path) -> Path:
+    finished(folder / "results.jsonl", seed=3)
+    return folder / "results.jsonl"
+
+
+def _objects(suite: TinyGenEval, index: int, seen: Mapping[str, Answer]) -> Sequence[Any]:
+    ask = registry.load("evaluators", "geneval").looks[1].ask(suite.case(index).facts["geneval"], {"detector": seen["detector"]})
+    return ask.objects if ask else ()
+
+
+def test_a_folder_of_geneval_scores_as_the_finished_run_of_it(tmp_path: Path, geneval: Recorded) -> None:
+    ours = evaluated(str(tmp_path / "images"), "--suite", "geneval", "--out", str(tmp_path / "ours"))
+    theirs = evaluated(str(tmp_path / "results.jsonl"), "--suite", "geneval", "--out", str(tmp_path / "theirs"))
+    assert numbers(ours) == numbers(theirs) and ours["rules"] == "official" and theirs["judge"]["judge_class"] == "official"
+    assert 0 < numbers(ours)["overall"][0] < 1
+    verdicts = []
+    for place in ("ours", "theirs"):
+        rows = read_lines(tmp_path / place / "results" / "geneval.rows.jsonl")
+        verdicts.append({row["index"]: row["scores"]["images_correct"] for row in rows})
+    assert verdicts[0] == verdicts[1] and len(verdicts[0]) == 48
+
+
+def test_rescoring_asks_no_judge(tmp_path: Path, geneval: Recorded) -> None:
+    words = (str(tmp_path / "images"), "--suite", "geneval", "--out", str(tmp_path / "ours"))
+    first = evaluated(*words)
+    asked = geneval.asked
+    assert asked > 48  # a detector's answer of each image, colours of some
+    assert numbers(evaluated(*words, "--rescore", "--rules", "corrected"))["position"] == numbers(first)["position"]
+    assert geneval.asked == asked
+
+
+def test_a_missing_image_gives_no_score_but_on_demand(tmp_path: Path, geneval: Recorded) -> None:
+    (tmp_path / "images" / "00000" / "samples" / "00001.png").unlink()
+    words = (str(tmp_path / "images"), "--suite", "geneval", "--out", str(tmp_path / "ours"))
+    strict = numbers(evaluated(*words))
+    assert strict["single_object"][0] is None and strict["overall"][0] is None and strict["colors"][0] is not None
+    lenient = numbers(evaluated(*words, "--allow-missing"))
+    assert lenient["single_object"][0] is not None and lenient["single_object"][2] == 7
+
+
+# --------------------------------------------------------------------------------------------------- DPG-Bench
+
+
+@pytest.fixture
+def dpg(tmp_path: Path, dpg_suite: TinyDpg, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Grids, a finished run of them, and a judge that answers as the official one did; what was lost there it denies."""
+    path = run_script(tmp_path / "grids", seed=2)
+    answers = dpg_results._answers(path.with_name(path.stem + "_detail.txt"))
+    told = {}
+    for prompt, item in enumerate(ITEMS):
+        grid(tmp_path / "grids" / f"{item}.png", 10 * prompt)
+        questions = [q["question"] for q in dpg_suite.case(prompt).facts["dpg"]["questions"]]
+        for copy in range(4):
+            found = dpg_results._matched(questions, answers.get((item, copy), ()))
+            told[10 * prompt + copy] = dict(zip(questions, (text or "no" for text in found), strict=True))
+    standing_in(monkeypatch, {("judges", "mplug"): Recorded(told), ("suites", "dpg-bench"): dpg_suite})
+    return path
+
+
+def test_grids_score_as_the_finished_run_of_them(tmp_path: Path, dpg: Path) -> None:
+    ours = evaluated(str(tmp_path / "grids"), "--suite", "dpg-bench", "--out", str(tmp_path / "ours"))
+    theirs = evaluated(str(dpg), "--suite", "dpg-bench", "--out", str(tmp_path / "theirs"))
+    assert numbers(ours) == numbers(theirs)
+    assert re.search(r"DPG-Bench score: (.*)", dpg.read_text()).group(1)[:10] == f"{numbers(ours)['dpg'][0]:.12f}"[:10]  # type: ignore[union-attr]
+    assert any("1 with 4 images left out under the official rules: partiprompts97" in w for w in ours["warnings"])
+
+
+def test_corrected_rules_take_the_lost_item_in(tmp_path: Path, dpg: Path) -> None:
+    words = (str(tmp_path / "grids"), "--suite", "dpg-bench", "--out", str(tmp_path / "ours"))
+    official, corrected = evaluated(*words), evaluated(*words, "--rules", "corrected")
+    assert (numbers(official)["dpg"][2], numbers(corrected)["dpg"][2]) == (8, 12)
+    assert numbers(official)["dpg"][0] != numbers(corrected)["dpg"][0]
+    assert any(line.startswith("rules: dpg is ") for line in official["warnings"])

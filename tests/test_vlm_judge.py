@@ -1,0 +1,217 @@
+"""Judge vlm: a model of the user's is asked in its own form; shown on a small LLaVA with random weights and words made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harope_bench import registry, testing
+from harope_bench.errors import NotHere, OptionError, WeightsError
+from harope_bench.judges import vlm
+from harope_bench.perceptions import ANSWERS, Boxes, Questions, fits
+
+transformers = pytest.importorskip("transformers")
+
+WORDS = [
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<image>",
+    "yes",
+    "Yes",
+    "no",
+    "No",
+    "user",
+    "assistant",
+    ":",
+    "?",
+    ".",
+    "is",
+    "it",
+    "red",
+    "blue",
+]
+WORDS += ["a", "car", "Answer", "with", "or", "perhaps"]
+CHAT = (
+    "{% for m in messages %}{{ m['role'] }} : {% for c in m['content'] %}{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} "
+    "{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
+)
+
+
+def words(without: tuple[str, ...] = ()) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    known = {word: i for i, word in enumerate(w if w not in without else f"[{w}]" for w in WORDS)}
+    plain = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("?", "isolated")])
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    found = transformers.PreTrainedTokenizerFast(tokenizer_object=plain, model_max_length=512, **special)
+    found.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    return found
+
+
+def saved(folder: Path, chat: str | None = CHAT, without: tuple[str, ...] = (), seed: int = 6) -> Path:
+    """A small LLaVA as save_pretrained writes it; its own settings sample and punish repetition, which the judge must not do."""
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+        ),
+        text_config=transformers.LlamaConfig(
+            vocab_size=len(WORDS), hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+            pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        ),
+        image_token_index=WORDS.index("<image>"), vision_feature_layer=-1,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = transformers.LlavaForConditionalGeneration(config)
+        for parameter in network.parameters():
+            parameter.data += 0.3 * torch.randn(parameter.shape)
+    network.generation_config = transformers.GenerationConfig(
+        do_sample=True, temperature=5.0, repetition_penalty=3.0, eos_token_id=2, pad_token_id=0
+    )
+    network.save_pretrained(folder)
+    steps = transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    processor = transformers.LlavaProcessor(
+        steps, words(without), patch_size=14, vision_feature_select_strategy="default", chat_template=chat, num_additional_image_tokens=1
+    )
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("llava"))
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+
+
+ASK = Questions(questions=("is it red ?", "is it a blue car ?"))
+
+
+def slow(opened: Any, image: np.ndarray, question: str) -> tuple[list[int], torch.Tensor]:
+    """Greedy decoding by whole forward passes, from the prompt written out: its words and the first logits (words,)."""
+    prompt = f"user : <image> {question} Answer with yes or no. assistant :"
+    inputs = opened.processor(images=Image.fromarray(image), text=prompt, return_tensors="pt")
+    ids, first, fresh = inputs["input_ids"], None, []
+    with torch.inference_mode():
+        for _ in range(vlm.LONGEST):
+            logits = opened.network(input_ids=ids, pixel_values=inputs["pixel_values"], attention_mask=torch.ones_like(ids)).logits[0, -1]
+            first = logits if first is None else first
+            fresh.append(int(logits.argmax()))
+            if fresh[-1] == 2:
+                break
+            ids = torch.cat([ids, torch.tensor([[fresh[-1]]])], 1)
+    assert first is not None
+    return fresh, first
+
+
+def test_answers_are_greedy_and_shares_those_of_the_first_token(model: Path, image: np.ndarray) -> None:
+    plugin = registry.load("judges", "vlm").of(str(model))
+    opened = plugin.open("cpu")
+    answer = opened.see("vqa", image, ASK)
+    assert fits(ASK, answer) and ANSWERS["vqa"].model_validate(answer.model_dump()) == answer
+    assert (opened.yes, opened.no) == ([5, 6], [7, 8])
+    for question, found in zip(ASK.questions, answer.answers, strict=True):
+        ids, logits = slow(opened, image, question)
+        assert len(ids) == vlm.LONGEST and len(set(ids)) < len(ids), "a penalty for repetition would show"
+        said = [WORDS[i] for i in ids if WORDS[i] not in ("<pad>", "<s>", "</s>", "<unk>", "<image>")]
+        assert found.text == vlm.tidy(" ".join(said))
+        shares = logits.double().softmax(0)
+        assert found.yes == pytest.approx(float(shares[[5, 6]].sum() / shares[[5, 6, 7, 8]].sum()), abs=1e-5)
+    assert answer.answers[0].yes != answer.answers[1].yes
+    assert plugin.weights_sha256() == opened.weights_sha256 and plugin.judge_class == "substitute"
+
+
+def test_the_judge_keeps_its_promises(model: Path) -> None:
+    testing.check_witness(registry.load("judges", "vlm").of(str(model)))
+
+
+def test_answers_stand_alone_and_come_again(model: Path, image: np.ndarray) -> None:
+    opened = registry.load("judges", "vlm").of(str(model)).open("cpu")
+    state = torch.random.get_rng_state()
+    both = opened.see("vqa", image, ASK)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert opened.see("vqa", image, Questions(questions=ASK.questions[1:])).answers[0] == both.answers[1]
+    other = opened.see("vqa", 255 - image, ASK)
+    assert other.answers[0].yes != both.answers[0].yes, "it looks at the picture"
+    with pytest.raises(OptionError, match="it is no depth"):
+        opened.see("depth", image, Boxes(boxes=()))
+
+
+def test_without_tokens_for_yes_there_is_no_share(tmp_path: Path, image: np.ndarray) -> None:
+    opened = registry.load("judges", "vlm").of(str(saved(tmp_path, without=("yes", "Yes")))).open("cpu")
+    assert opened.yes == [] and opened.no == [7, 8]
+    assert [a.yes for a in opened.see("vqa", image, ASK).answers] == [None, None]
+
+
+def test_words_are_counted_in_all_their_forms() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0, -1.0]).log_softmax(0)
+    p = logits.double().exp()
+    assert vlm.share(logits, [0, 2], [1]) == pytest.approx(float((p[0] + p[2]) / (p[0] + p[1] + p[2])))
+    assert vlm.share(logits, [], [1]) is None and vlm.share(logits, [1], []) is None
+    assert [vlm.tidy(text) for text in (" Yes.", "yes", "No!", "It is red. ", "")] == ["yes", "yes", "no", "it is red", ""]
+
+
+def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path, model: Path) -> None:
+    plugin = registry.load("judges", "vlm")
+    assert plugin.needs_model and plugin.roles == ("vqa",)
+    for wrong in (plugin.weights_sha256, lambda: plugin.open("cpu")):
+        with pytest.raises(NotHere, match="vqa=vlm:FOLDER-OR-HUB-ID"):
+            wrong()
+    with pytest.raises(NotHere, match="hf download Qwen/Qwen-of-nobody"):
+        plugin.of("Qwen/Qwen-of-nobody").weights_sha256()
+    with pytest.raises(OptionError, match="has no chat form"):
+        plugin.of(str(saved(tmp_path / "mute", chat=None))).open("cpu")
+    broken = saved(tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:5000])
+    with pytest.raises(WeightsError, match="its weights cannot be read") as caught:
+        plugin.of(str(broken)).open("cpu")
+    assert "\n" not in str(caught.value)
+    text = transformers.LlamaConfig(
+        vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1
+    )
+    with torch.random.fork_rng(devices=[]):
+        transformers.LlamaForCausalLM(text).save_pretrained(tmp_path / "blind")
+    with pytest.raises(OptionError, match="holds no vision-language model"):
+        plugin.of(str(tmp_path / "blind")).open("cpu")
+
+
+def test_code_of_a_model_is_not_run(tmp_path: Path, model: Path) -> None:
+    """A folder that names its own classes is refused; its file would leave a trace."""
+    import json
+    import shutil
+
+    folder, trace = tmp_path / "hostile", tmp_path / "trace"
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own-kind", "auto_map": {"AutoConfig": "own.Own", "AutoModelForImageTextToText": "own.Own"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(f"open({str(trace)!r}, 'w').write('ran')\nclass Own: pass\n")
+    with pytest.raises(OptionError, match="holds no vision-language model"):
+        registry.load("judges", "vlm").of(str(folder)).open("cpu")
+    assert not trace.exists()
+
+
+def test_the_self_check_passes_on_any_weights_and_finds_neighbours(model: Path) -> None:
+    plugin = registry.load("judges", "vlm").of(str(model))
+    (case,) = plugin.canary()
+    opened = plugin.open("cpu")
+    assert case.check(opened) is None
+    see = opened.see
+
+    def remembering(role: str, image: np.ndarray, ask: Any) -> Any:
+        found = see(role, image, ask)
+        return found.model_copy(update={"answers": tuple(a.model_copy(update={"text": str(len(ask.questions))}) for a in found.answers)})
+
+    opened.see = remembering
+    assert "after another question it answers" in case.check(opened)

@@ -1,0 +1,93 @@
+"""T2I-CompBench's form with prompts of our own: 300 of each category, and judges' answers made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harope_bench.evaluators.base import Sight
+from harope_bench.perceptions import Answer, Answered, Answers, Cosines, Depth, Depths, Detection, Sighting
+from harope_bench.suites._compbench import CATEGORIES, FORM, CompBench
+
+LETTERS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
+
+
+def words(k: int) -> str:
+    return " ".join(LETTERS[int(digit)] for digit in f"{k:03d}")
+
+
+def facts(category: str, place: int) -> dict[str, Any]:
+    """A prompt that no other category has, and what the rules need to know of it."""
+    text = {
+        "color": f"a red cup and a blue dog {words(place)}",
+        "shape": f"a round cup and a square dog {words(place)}",
+        "texture": f"a woollen cup and a plastic dog {words(place)}",
+        "spatial": f"a cup on the left of a dog {words(place)}",
+        "3d_spatial": f"a cup in front of a dog {words(place)}",
+        "numeracy": f"two cups {words(place)}",
+        "non_spatial": f"A dog drinks from a cup {words(place)}.",
+        "complex": f"The red cup is near the blue dog {words(place)}.",
+    }[category]
+    known: dict[str, Any] = {"category": category, "place": place, "text": text}
+    if category in ("color", "shape", "texture", "complex"):
+        known["chunks"] = ["a cup", "a dog"]
+    if category in ("spatial", "3d_spatial"):
+        known["nouns"] = ["cup", "dog"]
+    if category == "numeracy":
+        known["known"] = [["cup", "cups"], ["dog", "dogs"]]
+    if category == "complex":
+        kind = ("spatial", "action", "both")[place % 3]
+        known |= {"objects": ["cup", "dog"], "no_adj": text, "kinds": {"official": kind, "corrected": kind}}
+    return known
+
+
+class Toy(CompBench):
+    """The suite with these prompts."""
+
+    def __init__(self, *categories: str):
+        super().__init__("toy T2I-CompBench", categories or CATEGORIES)
+        rows = {category: [facts(category, place) for place in range(300)] for category in self.categories}
+        self.rows = {category: tuple((row["text"], row) for row in found) for category, found in rows.items()}
+
+    @property
+    def _held(self) -> Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]]:
+        return self.rows
+
+    def source(self) -> tuple[str, str]:
+        return "toy", "0" * 64
+
+
+def sighting(*found: tuple[str, float, float, float], side: float = 40) -> Sighting:
+    """Things by label, score and centre, in an image of the frame's own size."""
+    boxes = ((label, score, (x - side / 2, y - side / 2, x + side / 2, y + side / 2)) for label, score, x, y in found)
+    return Sighting(size=(479, 479), found=tuple(Detection(label=name, score=score, box=box) for name, score, box in boxes))
+
+
+def good(category: str) -> dict[str, Answer]:
+    """What judges say of an image that is right."""
+    answers: dict[str, Answer] = {
+        "vqa": Answers(answers=(Answered(text="yes", yes=0.9), Answered(text="yes", yes=0.8))),
+        "detector-2d": sighting(("cup", 0.9, 100, 200), ("dog", 0.8, 300, 200)),
+        "detector": sighting(("cup", 0.9, 100, 200), ("dog", 0.8, 120, 200)),
+        "depth": Depths(depths=(Depth(mean=9, transposed=9), Depth(mean=5, transposed=5))),
+        "similarity": Cosines(cosines=(0.3,)),
+    }
+    roles = {"spatial": ("detector-2d",), "3d_spatial": ("detector", "depth"), "numeracy": ("detector",), "non_spatial": ("similarity",)}
+    wanted = roles.get(category, ("vqa",) if category != "complex" else ("vqa", "detector-2d", "similarity"))
+    return {role: answers[role] for role in wanted}
+
+
+def sights(*categories: str, prompts: int = 4, copies: int = 2, **changes: Mapping[str, Answer]) -> list[Sight]:
+    """Images of the first prompts of each category, answered as `good` says but for the changes."""
+    found = []
+    for category in categories or CATEGORIES:
+        for place in range(prompts):
+            for copy in range(copies):
+                known = facts(category, place)
+                number = CATEGORIES.index(category) * 300 + place
+                seen = {**good(category), **changes.get(category, {})}
+                found.append(Sight(copy * 2400 + number, number, copy, known["text"], known, seen))
+    return found
+
+
+__all__ = ["FORM", "Toy", "facts", "good", "sighting", "sights", "words"]
