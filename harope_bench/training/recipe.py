@@ -45,8 +45,9 @@ class Denoiser(Record):
 class Painter(Record):
     """A flow model of captions, of one encoding.
 
-    alone: steps at the start that see scenes of one thing only; spare: share of these scenes that is used after them. keep: steps whose running average is kept as a checkpoint of its own.
-    scenes: how many are rendered. precision: of the matrix products in training.
+    alone: steps at the start that see scenes of one thing only; spare: share of these scenes that is used after them.
+    keep: steps whose running average is kept as a checkpoint of its own. scenes: how many are rendered.
+    precision: of the matrix products in training.
     """
 
     kind: Literal["painter"]
