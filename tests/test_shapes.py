@@ -10,8 +10,10 @@ import pytest
 from harope_bench import registry
 from harope_bench.errors import OptionError
 from harope_bench.evaluators.base import Sight
+from harope_bench.judges import shapes_vision
 from harope_bench.judges.shapes_vision import PLUGIN as JUDGE
 from harope_bench.perceptions import Names, Questions
+from harope_bench.scenes import parse
 from harope_bench.scenes.contents import CONTENTS, MARKS, label
 from harope_bench.scenes.draw import Ground, Scene, Thing, draw
 from harope_bench.scenes.grammar import COLOURS
@@ -58,6 +60,15 @@ def test_indices_run_copy_by_copy() -> None:
 
 def test_judge_keeps_its_promises() -> None:
     check_witness("shapes-vision", [truth(0), truth(30)])
+
+
+def test_judge_is_not_believed_when_it_misreads_known_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    (case,) = JUDGE.canary()
+    assert case.check(JUDGE.open("cpu")) is None
+    monkeypatch.setattr("harope_bench.scenes.measured.parse", lambda image: parse.parse(image)[1:])
+    shapes_vision.reads_the_truth.cache_clear()
+    assert "not read as drawn" in (case.check(object()) or "")
+    shapes_vision.reads_the_truth.cache_clear()
 
 
 def test_judge_does_not_guess_at_questions_it_cannot_read() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from harope_bench import scenes
 from harope_bench.errors import ShapeError
+from harope_bench.judges.base import Canary
 from harope_bench.perceptions import (
     Answer,
     Answered,
@@ -30,7 +31,9 @@ from harope_bench.perceptions import (
     encode_mask,
 )
 from harope_bench.scenes import answer, parse
+from harope_bench.scenes.measured import measured
 
+SCENES = 12  # of the self-check, at three sizes and three spoilings each
 FILES = ("answer.py", "draw.py", "grammar.py", "parse.py")
 
 
@@ -41,6 +44,10 @@ class ShapesVision:
     judge_class: Literal["official", "equivalent", "substitute", "micro"] = "micro"
     preprocessing = "pixels as they are"
     roles = ("detector", "detector-2d", "colours", "vqa")
+
+    def canary(self) -> tuple[Canary, ...]:
+        """Scenes whose truth is known, sharp, blurred and noisy."""
+        return (Canary("truth", reads_the_truth),)
 
     def weights_sha256(self) -> str:
         """Hash of the parser's files."""
@@ -67,6 +74,15 @@ class OpenedShapesVision:
         if isinstance(ask, Questions):
             return Answers(answers=tuple(_answered(answer.share(question, found)) for question in ask.questions))
         raise ShapeError(f"shapes-vision has no role {role}; ask it for {', '.join(ShapesVision.roles)}")
+
+
+@cache
+def reads_the_truth(opened: object = None) -> str | None:
+    """What the parser gets wrong in a few rendered scenes, None where nothing is."""
+    for (side, spoiling), errors in measured(SCENES).items():
+        if max(errors) > 0:
+            return f"{errors.scenes:.0%} of {SCENES} {spoiling} scenes of {side} pixels are not read as drawn"
+    return None
 
 
 @cache
