@@ -91,5 +91,7 @@ def test_digits_split_is_by_class_and_disjoint() -> None:
 
 
 def test_package_data_stays_small() -> None:
-    size = sum(p.stat().st_size for p in PACKAGE.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc"))
-    assert size < 25_000_000
+    data = [p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
+    sizes = {world: sum(p.stat().st_size for p in data if p.name.startswith("shapes") == world) for world in (True, False)}
+    assert sizes[True] < 22_000_000, "the text-to-image world"
+    assert sizes[False] < 25_000_000
