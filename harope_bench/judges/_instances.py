@@ -6,7 +6,7 @@ mmdet/core/mask/utils.py, mmdet/datasets/pipelines/transforms.py; mmcv 1.7.2, mm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,7 +87,7 @@ def enlarged(masks: Tensor, seen: Prepared) -> Tensor:
     return interpolate(image, size=seen.original, mode="bilinear", align_corners=False)[0]
 
 
-def instances(classes: Tensor, masks: Tensor, seen: Prepared) -> Sighting:
+def instances(classes: Tensor, masks: Tensor, seen: Prepared, names: Sequence[str] = CLASSES) -> Sighting:
     """What an image shows, from class logits (Q, C + 1) and mask logits (Q, h, w).
 
     A mask is where its logit is above 0; a score is the class's share times the mean sigmoid inside the mask; a box is the mask's own,
@@ -104,12 +104,12 @@ def instances(classes: Tensor, masks: Tensor, seen: Prepared) -> Sighting:
         for query, mask, share in zip(some, inside, sure, strict=True):
             pairs = (queries == query).nonzero()[:, 0]
             total = (scores[pairs] * share).cpu().numpy()
-            found += _of_mask(pairs.tolist(), labels[pairs].tolist(), total, mask.cpu().numpy)
+            found += _of_mask(pairs.tolist(), [names[n] for n in labels[pairs].tolist()], total, mask.cpu().numpy)
     return surest(found, (width, height))
 
 
 def _of_mask(
-    places: list[int], labels: list[int], scores: np.ndarray, mask: Callable[[], np.ndarray]
+    places: list[int], labels: list[str], scores: np.ndarray, mask: Callable[[], np.ndarray]
 ) -> Iterator[tuple[float, int, Detection]]:
     """Detections of one mask, each with its score and its place in the network's own order."""
     keep = [n for n, score in enumerate(scores) if score >= np.float32(KEPT)]
@@ -121,9 +121,9 @@ def _of_mask(
         yield float(scores[n]), places[n], detection(labels[n], scores[n], box, runs)
 
 
-def detection(label: int, score: np.floating, box: tuple[float, float, float, float], runs: Mask | None) -> Detection:
+def detection(label: str, score: np.floating, box: tuple[float, float, float, float], runs: Mask | None) -> Detection:
     """One detection; the mask is left out where the score is not above `MASKED`."""
-    return Detection(label=CLASSES[label], score=float(score), box=box, mask=runs if score > np.float32(MASKED) else None)
+    return Detection(label=label, score=float(score), box=box, mask=runs if score > np.float32(MASKED) else None)
 
 
 def told(labels: Tensor, scores: Tensor, boxes: Tensor, masks: Tensor, size: tuple[int, int]) -> Sighting:
@@ -133,7 +133,7 @@ def told(labels: Tensor, scores: Tensor, boxes: Tensor, masks: Tensor, size: tup
     for n in np.flatnonzero(weights >= np.float32(KEPT)):
         runs = encode_mask(masks[n].cpu().numpy()) if weights[n] > np.float32(MASKED) else None
         x0, y0, x1, y1 = (float(c) for c in corners[n])
-        found.append((float(weights[n]), int(n), detection(kinds[n], weights[n], (x0, y0, x1, y1), runs)))
+        found.append((float(weights[n]), int(n), detection(CLASSES[kinds[n]], weights[n], (x0, y0, x1, y1), runs)))
     return surest(found, size)
 
 

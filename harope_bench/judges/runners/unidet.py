@@ -70,13 +70,13 @@ def weights_of(given: Path | None, place: Path, backbone: str) -> Path:
 
 def trusted(path: Path, told: str | None) -> str:
     """The file's hash, once it is known to be tensors alone or the one that the user trusts: detectron2 unpickles what it is given."""
-    import torch
-
     found = str(common.digest(path))
     if told is not None:
         if told.lower() != found:
             common.stop(f"{path} has sha256 {found}, trusted is {told}; bring the file again")
         return found
+    import torch
+
     try:
         torch.load(str(path), map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - an old torch does not know the word, a new one refuses in many ways

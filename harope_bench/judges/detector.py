@@ -1,0 +1,180 @@
+"""Judge detector: any object detector of transformers that lies in a folder or in the hub's local cache, as a substitute.
+
+Three kinds: a closed set of classes (DETR and its kin), instance segmentation by Mask2Former, and detectors that are told what to look
+for (Grounding DINO, OWLv2 and their kin), which are asked each name alone. Another detector is another metric: its numbers compare with
+nothing that was published with GenEval's or T2I-CompBench's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harope_bench.errors import OptionError, ShapeError
+from harope_bench.judges._instances import KEPT, MASKED, TOP, Prepared, instances
+from harope_bench.judges._local import Local, local, strictly, transformers
+from harope_bench.judges._precision import full_float32
+from harope_bench.judges.base import Canary
+from harope_bench.perceptions import Ask, Box, Detection, Names, Sighting
+
+KINDS = {  # transformers' Auto class of each kind, and how its mapping of configurations is called
+    "told": ("AutoModelForZeroShotObjectDetection", "MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING"),
+    "closed": ("AutoModelForObjectDetection", "MODEL_FOR_OBJECT_DETECTION_MAPPING"),
+    "masks": ("AutoModelForUniversalSegmentation", "MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING"),
+}
+STEPS = (
+    f"the model's own processor; labels as its configuration has them, in lower case, or the names asked, each alone; the {TOP} surest "
+    f"from {KEPT} on, of a segmenting model with masks above {MASKED}"
+)
+
+
+class Opened:
+    """A detector with weights and its own processor, ready to look."""
+
+    def __init__(self, found: Local, kind: str, device: str):
+        library = transformers()
+        self.weights_sha256, self.kind, self.device = found.sha256, kind, device
+        loader = library.AutoProcessor if kind == "told" else library.AutoImageProcessor
+        self.processor: Any = _loaded(loader, found)
+        self.network: Any = strictly(getattr(library, KINDS[kind][0]), found.path, "object detector").to(device).eval()
+
+    def see(self, role: str, image: np.ndarray, ask: Ask) -> Sighting:
+        """Everything found in an image (H, W, 3) uint8; a detector that is told what to look for finds the names asked alone."""
+        looks = {"told": self._told, "closed": self._closed, "masks": self._masks}
+        with torch.inference_mode(), full_float32():
+            return looks[self.kind](image, ask.names if isinstance(ask, Names) else ())
+
+    def _told(self, image: np.ndarray, names: Sequence[str]) -> Sighting:
+        if not names:
+            raise ShapeError("this detector is told what to look for and was asked no name; give a detector of a closed set")
+        size = [image.shape[:2]]
+        found: list[Detection] = []
+        for name in dict.fromkeys(names):
+            given = self.processor(images=image, text=[[name]], return_tensors="pt").to(self.device)
+            seen = self.processor.post_process_grounded_object_detection(self.network(**given), threshold=KEPT, target_sizes=size)[0]
+            found += detections([name] * len(seen["scores"]), seen["scores"], seen["boxes"], image)
+        return sighting(found, image)
+
+    def _closed(self, image: np.ndarray, names: Sequence[str]) -> Sighting:
+        given = self.processor(images=image, return_tensors="pt").to(self.device)
+        seen = self.processor.post_process_object_detection(self.network(**given), threshold=KEPT, target_sizes=[image.shape[:2]])[0]
+        labels = [self._label(n) for n in seen["labels"].tolist()]
+        return sighting(detections(labels, seen["scores"], seen["boxes"], image), image)
+
+    def _masks(self, image: np.ndarray, names: Sequence[str]) -> Sighting:
+        given = self.processor(images=image, return_tensors="pt").to(self.device)
+        out = self.network(**given)
+        shown = given["pixel_mask"][0]  # (H', W'), 1 where the image is
+        resized = (int(shown.any(1).sum()), int(shown.any(0).sum()))
+        seen = Prepared(given["pixel_values"], resized, (image.shape[0], image.shape[1]))
+        labels = [self._label(n) for n in range(out.class_queries_logits.shape[-1] - 1)]
+        return instances(out.class_queries_logits[0], out.masks_queries_logits[0], seen, labels)
+
+    def _label(self, number: int) -> str:
+        return str(self.network.config.id2label.get(number, number)).lower()
+
+
+def detections(labels: Iterable[str], scores: Tensor, boxes: Tensor, image: np.ndarray) -> list[Detection]:
+    """Detections from labels, scores (N,) and boxes (N, 4) in the image's pixels, cut at its edges."""
+    width, height = image.shape[1], image.shape[0]
+    found = []
+    for label, score, corners in zip(labels, scores.float().tolist(), boxes.float().tolist(), strict=True):
+        x0, x1 = (min(max(x, 0.0), width) for x in (corners[0], corners[2]))
+        y0, y1 = (min(max(y, 0.0), height) for y in (corners[1], corners[3]))
+        box: Box = (x0, y0, max(x0, x1), max(y0, y1))
+        found.append(Detection(label=label, score=min(max(score, 0.0), 1.0), box=box))
+    return found
+
+
+def sighting(found: list[Detection], image: np.ndarray) -> Sighting:
+    """The surest first; equal ones in the network's own order."""
+    return Sighting(size=(image.shape[1], image.shape[0]), found=tuple(sorted(found, key=lambda d: -d.score)[:TOP]))
+
+
+def kind_of(found: Local) -> str:
+    """Which kind of detector a folder holds; OptionError where it is none of them."""
+    library = transformers()
+    config = _loaded(library.AutoConfig, found)
+    for kind, (_, mapping) in KINDS.items():
+        if type(config) in getattr(library, mapping) and (kind != "masks" or config.model_type == "mask2former"):
+            return kind
+    raise OptionError(f"{found.path} holds a {config.model_type}, no object detector that this judge knows; give DETR, OWLv2 or their like")
+
+
+def _loaded(auto: Any, found: Local) -> Any:
+    try:
+        return auto.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise OptionError(f"{found.path} has no {auto.__name__} that transformers reads ({why}); give a whole detector's folder") from error
+
+
+def keeps_inside(opened: Opened) -> str | None:
+    """Whether boxes in an image of noise lie inside it, the surest first."""
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    found = opened.see("detector", image, Names(names=("person",))).found
+    inside = all(0 <= d.box[0] <= d.box[2] <= 64 and 0 <= d.box[1] <= d.box[3] <= 48 for d in found)
+    ordered = [d.score for d in found] == sorted((d.score for d in found), reverse=True)
+    return None if inside and ordered else "boxes in an image of noise lie outside it or are not in order"
+
+
+class Detector:
+    """The plug-in, of no model yet; `of` binds it to the user's."""
+
+    version = 1
+    judge_class = "substitute"
+    preprocessing = STEPS
+    roles = ("detector", "detector-2d")
+    needs_model = True
+
+    def of(self, model: str) -> Bound:
+        """The judge on a folder or a hub id that the local cache holds."""
+        return Bound(model)
+
+    def weights_sha256(self) -> str:
+        """OptionError: no model was named."""
+        self._unnamed()
+
+    def open(self, device: str = "cpu") -> Opened:
+        """OptionError: no model was named."""
+        self._unnamed()
+
+    def _unnamed(self) -> NoReturn:
+        raise OptionError("judge detector runs a model of yours; write --judge detector=detector:FOLDER or detector:HUB-ID")
+
+
+class Bound(Detector):
+    """The judge on one model."""
+
+    needs_model = False
+
+    def __init__(self, model: str):
+        self.model = model
+
+    def weights_sha256(self) -> str:
+        """Hash over the files of the model's folder; NotHere with the command that brings it."""
+        return local(self.model).sha256
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a result must say of the judge."""
+        return (f"judge: {self.model} is a substitute, numbers compare with nothing published",)
+
+    def canary(self) -> tuple[Canary, ...]:
+        """A check that holds for any detector; what this one sees in a known image nobody recorded."""
+        return (Canary("boxes", keeps_inside),)
+
+    def open(self, device: str = "cpu") -> Opened:
+        """Loads the model, every weight filled from its folder.
+
+        Raises:
+            NotHere: no such folder, nothing in the cache. OptionError: no object detector. WeightsError: weights missing or damaged.
+        """
+        found = local(self.model)
+        return Opened(found, kind_of(found), device)
+
+
+PLUGIN = Detector()
