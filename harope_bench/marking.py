@@ -98,6 +98,25 @@ def ready(asked: Marking, evaluators: Sequence[str] | None) -> list[str]:
     return [rule.name for rule in rules]
 
 
+def shared(judge: str, suites: Sequence[str]) -> dict[str, str | None]:
+    """Of `role=NAME,...` the parts whose role each suite has, of several suites; a NAME without role is for each of them.
+
+    Raises:
+        UnknownName: no such suite. OptionError: a role that none of them has.
+    """
+    roles = {
+        name: {role for own in registry.load("suites", name).judges.values() if not isinstance(own, str) for role in own} for name in suites
+    }
+    known = sorted(set().union(*roles.values()))
+    parts = [part.strip() for part in judge.split(",") if part.strip()]
+    for part in parts:
+        role, equals, _ = part.partition("=")
+        if equals and role.strip() not in known:
+            raise OptionError(f"--judge {part!r} names no role of these suites; they have {', '.join(known) or 'none'}")
+    fitting = {name: [p for p in parts if "=" not in p or p.partition("=")[0].strip() in own] for name, own in roles.items()}
+    return {name: ",".join(own) or None for name, own in fitting.items()}
+
+
 def _for(text: str | None, usual: Mapping[str, str]) -> str | None:
     """Of `role=NAME,...` the parts for roles that this evaluator has; others may be meant for another evaluator of the suite."""
     parts = [part for part in (text or "").split(",") if part and ("=" not in part or part.partition("=")[0].strip() in usual)]
