@@ -173,12 +173,12 @@ def command(options: argparse.Namespace) -> Part:
     fidelity += ["--feature-extractor-weights-path", str(weights), "--input1", str(paths["drawn"]), "--input2", str(paths["real"])]
     clean = [sys.executable, __file__, "--folder", str(options.folder), "--contender", "clean-fid", "--batch", str(options.batch)]
 
-    def whole(line: list[str], environment: dict[str, str]) -> Callable[[], Spent]:
+    def whole(name: str, line: list[str], environment: dict[str, str]) -> Callable[[], Spent]:
         def run() -> Spent:
             for stale in ("out", "home"):
                 shutil.rmtree(options.folder / stale, ignore_errors=True)
             done = measure.in_process(line, {"HAROPE_BENCH_HOME": str(options.folder / "home"), **environment})
-            answers[Path(line[1]).name] = done.answer
+            answers[name] = done.answer
             return done.spent
 
         return run
@@ -187,9 +187,9 @@ def command(options: argparse.Namespace) -> Part:
     mine = [sys.executable, "-m", "harope_bench.cli", "eval", str(paths["drawn"]), "--suite", "imagenet-256", "--with", "fidelity"]
     mine += ["--reference", str(paths["reference"]), "--profile", "adm-exact", "--out", str(options.folder / "out")]
     runs = {
-        "harope-bench": whole(mine, ours),
-        "torch-fidelity": whole(fidelity, {}),
-        "clean-fid (FID only)": whole(clean, {}),
+        "harope-bench": whole("harope-bench", mine, ours),
+        "torch-fidelity": whole("torch-fidelity", fidelity, {}),
+        "clean-fid (FID only)": whole("clean-fid", clean, {}),
     }
     notes = [f"{options.images} images of 256 x 256 and as many reference images; ours also gives sFID and errors, clean-fid only FID"]
     times = measure.interleaved(runs, options.repetitions)

@@ -266,7 +266,7 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     score = found.imported(path, suite, asked.lenient, asked.rules)
     evaluator = registry.load("evaluators", name)
     written = out / RESULTS / f"{name}.json"
-    sha256 = sha256_file(path) if path.is_file() else sha256_bytes("".join(sorted(p.name for p in path.iterdir())).encode())
+    sha256 = sha256_file(path) if path.is_file() else _of_files(path)
     if written.is_file() and (stood := read_result(written)) is not None and stood.samples_sha256 != sha256:
         raise PlanMismatch(f"{written} is of other images ({stood.target}), asked for {path.name}; choose another --out")
     write_arrays(written.with_suffix(".npz"), {k: np.asarray(v) for k, v in score.per_sample.items()})
@@ -279,3 +279,9 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     )  # fmt: skip
     write_text(written, result.to_json(indent=1) + "\n")
     return Scored(result, written, True)
+
+
+def _of_files(folder: Path) -> str:
+    """Hex sha256 of the names and contents of a folder's files."""
+    told = [f"{path.relative_to(folder)} {sha256_file(path)}" for path in sorted(folder.rglob("*")) if path.is_file()]
+    return sha256_bytes("\n".join(told).encode())

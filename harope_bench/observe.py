@@ -95,7 +95,7 @@ def looker(judge: str, folder: Path, rescore: bool) -> Looker:
     """
     if not rescore:
         return _present(judge)
-    if (found := _recorded(folder)) is not None:
+    if (found := _recorded(folder)) is not None and found.record.name == judge:
         return found._replace(warnings=(*found.warnings, *_changed(found.record)))
     try:
         return _present(judge)
@@ -111,8 +111,9 @@ def _present(judge: str) -> Looker:
 
 def _recorded(folder: Path) -> Looker | None:
     found = read_record(folder / JUDGE)
+    warnings = found.get("warnings")
     try:
-        return Looker(JudgeRecord.model_validate(found.get("judge")), tuple(str(line) for line in found.get("warnings", ())))
+        return Looker(JudgeRecord.model_validate(found.get("judge")), tuple(map(str, warnings)) if isinstance(warnings, list) else ())
     except ValidationError:
         return None
 

@@ -39,6 +39,17 @@ def decode(data: bytes, what: str) -> Decoded:
         raise SampleError(f"{what} is not a readable image ({error}); draw or copy it again") from error
 
 
+def cut(whole: Decoded, box: tuple[int, int, int, int] | None, what: str) -> Decoded:
+    """The part (x0, y0, x1, y1) of an image, all of it where None; SampleError names `what` if it does not reach so far."""
+    if box is None:
+        return whole
+    x0, y0, x1, y1 = box
+    height, width = whole.image.shape[:2]
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise SampleError(f"{what} is part {box} of a picture, which is {width}x{height}; it changed, open the folder again")
+    return whole._replace(image=whole.image[y0:y1, x0:x1])
+
+
 def _deep(data: bytes) -> bool:
     """Whether a PNG has 16 bits a channel (the bit depth of its IHDR), which pillow would cut to 8 in silence."""
     return data.startswith(b"\x89PNG") and data[24:25] == b"\x10"

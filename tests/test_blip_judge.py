@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harope_bench import fetched, registry
+from harope_bench import fetched, registry, testing
 from harope_bench.errors import NotHere, OptionError, WeightsError
 from harope_bench.judges import _blip
 from harope_bench.perceptions import ANSWERS, Boxes, Questions, fits
@@ -231,6 +231,10 @@ def test_every_key_of_the_file_is_used(small: Path) -> None:
         registry.load("judges", "blip-vqa").open("cpu")
 
 
+def test_the_judge_keeps_its_promises(small: Path) -> None:
+    testing.check_witness("blip-vqa")
+
+
 def test_answers_are_typed_and_say_the_likelier_word(small: Path, image: np.ndarray) -> None:
     opened = registry.load("judges", "blip-vqa").open("cpu")
     ask = Questions(questions=tuple(QUESTIONS))
@@ -340,10 +344,30 @@ def test_the_network_of_full_size() -> None:
     assert network.config.text_config.num_attention_heads == network.config.vision_config.num_attention_heads == 12
 
 
-def test_the_canary_compares_two_colours(small: Path) -> None:
-    """With random weights it means nothing; the answers' order decides."""
+def test_the_self_check_passes_on_any_weights_and_finds_padding(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = registry.load("judges", "blip-vqa")
-    (trial,) = plugin.canary()
+    opened = plugin.open("cpu")
+    first, second, third = plugin.canary()
+    assert [case.check(opened) for case in (first, second, third)] == [None] * 3
+    whole = opened.words.tokens
+    with monkeypatch.context() as patch:
+        patch.setattr(opened.words, "tokens", lambda question: [101, *whole(question)[1:]])
+        assert "wanted 30523" in second.check(opened)
+    shares = _blip.yes_shares
+
+    def padded(network: Any, pixels: Tensor, questions: list[list[int]]) -> list[float]:
+        longest = max(map(len, questions))
+        return shares(network, pixels, [q + [0] * (longest - len(q)) for q in questions])
+
+    monkeypatch.setattr(_blip, "yes_shares", padded)
+    assert "beside a longer question yes has" in third.check(opened)
+
+
+def test_only_the_published_weights_owe_an_answer_about_a_picture(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That they give it was not seen here; the answers' order decides."""
+    plugin = registry.load("judges", "blip-vqa")
+    monkeypatch.setattr(type(plugin), "judge_class", "equivalent")
+    *_, trial = plugin.canary()
     form = ANSWERS["vqa"]
     for first, second, right in ((0.9, 0.1, True), (0.1, 0.9, False)):
         assert trial.right(form(answers=({"text": "yes", "yes": first}, {"text": "no", "yes": second}))) is right

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harope_bench import fetched, registry
+from harope_bench import fetched, registry, testing
 from harope_bench.errors import NotHere, OptionError, ShapeError, WeightsError
 from harope_bench.judges import _clip, _files, clip_vit_l_14
 from harope_bench.perceptions import ANSWERS, Boxes, Object, Objects, Texts, encode_mask, fits
@@ -172,6 +172,11 @@ def test_only_the_published_file_makes_an_equivalent_judge(
         plugin.open("cpu")
 
 
+@pytest.mark.parametrize("name", [COLOURS, SCORE])
+def test_judges_keep_their_promises(name: str, small: Path) -> None:
+    testing.check_witness(name)
+
+
 def test_another_networks_weights_are_refused(small: Path) -> None:
     state = random_state()
     torch.save({**state, "visual.extra": torch.zeros(1)}, small)
@@ -262,18 +267,37 @@ def test_cosines_are_unscaled_and_stand_alone(small: Path, image: np.ndarray) ->
 
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
-def test_canaries_ask_in_the_judges_role_and_can_be_wrong(name: str, small: Path) -> None:
-    """With random weights they mean nothing; their answers only have to be of the right form."""
+def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(name: str, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = registry.load("judges", name)
     opened = plugin.open("cpu")
-    for trial in plugin.canary():
-        assert trial.role in plugin.roles and trial.image.dtype == np.uint8 and trial.what
-        answer = opened.see(trial.role, trial.image, trial.ask)
-        assert fits(trial.ask, answer) and trial.right(answer) in (True, False)
+    checks = {case.name: case for case in plugin.canary()}
+    assert all(case.check(opened) is None for case in checks.values())
+    prepare = opened.towers.prepare
+    opened.towers.prepare = lambda picture: prepare(picture).flip(0)  # BGR
+    assert "wanted red first" in checks["red reaches the network first"].check(opened)
+    opened.towers.words = lambda texts: torch.zeros(1, 77, dtype=torch.long)
+    assert "wanted [49406, 320" in checks["a sentence becomes CLIP's tokens"].check(opened)
     if name == COLOURS:
-        hues = [trial.image[112, 112].argmax() for trial in plugin.canary()]
-        assert hues == [0, 1, 2]
+        monkeypatch.setattr(clip_vit_l_14, "cut_out", lambda image, thing: Image.new("RGB", (4, 4)))
+        assert "is cut to (4, 4, 3)" in checks["a thing is cut out over grey"].check(opened)
+
+
+@pytest.mark.parametrize("name", [COLOURS, SCORE])
+def test_only_the_published_weights_owe_an_answer_about_a_picture(name: str, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That they give it was not seen here."""
+    plugin = registry.load("judges", name)
+    plain = len(plugin.canary())
+    monkeypatch.setattr(type(plugin), "judge_class", "equivalent")
+    opened, trials = plugin.open("cpu"), plugin.canary()[plain:]
+    for trial in trials:
+        assert trial.role in plugin.roles and trial.image.dtype == np.uint8
+        answer = opened.see(trial.role, trial.image, trial.ask)
+        assert fits(trial.ask, answer) and (trial.check(opened) is None) == trial.right(answer)
+    if name == COLOURS:
+        assert [trial.image[112, 112].argmax() for trial in trials] == [0, 1, 2]
         shares = np.zeros((3, 10))
         shares[[0, 1, 2], [0, 3, 4]] = 1  # red, green, blue of GenEval's ten
-        rights = [[t.right(ANSWERS["colours"](shares=(tuple(row),))) for row in shares] for t in plugin.canary()]
+        rights = [[t.right(ANSWERS["colours"](shares=(tuple(row),))) for row in shares] for t in trials]
         assert np.array_equal(rights, np.eye(3, dtype=bool))
+    else:
+        assert [trials[0].right(ANSWERS["similarity"](cosines=pair)) for pair in ((0.3, 0.2), (0.2, 0.3))] == [True, False]

@@ -16,6 +16,7 @@ from harope_bench.errors import NotHere, OptionError, StorageError
 from harope_bench.evaluators import t2i_compbench as evaluator
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.fetch import fetch
+from harope_bench.layouts.compbench import file_name
 from harope_bench.perceptions import ANSWERS, ASKS, Answered, Answers, Boxes, Cosines, Names, Questions, Sighting, Texts
 from harope_bench.records import Measurement
 from harope_bench.rules.compbench_space import SIDES, UNLABELLED, depth_relation, persons, relation
@@ -350,3 +351,11 @@ def test_the_suite_is_one_of_prompts_with_ten_copies() -> None:
     for name in ("t2i-compbench", "t2i-compbench-table5"):
         suite = registry.load("suites", name)
         assert (suite.task, suite.copies) == ("prompts", COPIES)
+
+
+@official
+@pytest.mark.usefixtures("fetched")
+def test_every_official_prompt_is_a_file_name_of_its_own() -> None:
+    suite = whole()
+    names = {file_name(text, 10 * place) for category in CATEGORIES for place, text in enumerate(suite.texts(category))}
+    assert len(names) == 2400 and not any("/" in name for name in names)

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from harope_bench import fetched, registry
+from harope_bench import fetched, registry, testing
 from harope_bench.errors import NotHere, OptionError, WeightsError
 from harope_bench.judges import _depth, _dpt, _files, depth
-from harope_bench.perceptions import ANSWERS, Boxes, Depths, Texts, fits
+from harope_bench.perceptions import ANSWERS, Boxes, Texts, fits
 from harope_bench.store import sha256_file
 
 transformers = pytest.importorskip("transformers")
@@ -268,6 +268,10 @@ def test_a_map_that_is_not_finite_is_no_answer() -> None:
         _depth.depths(torch.full((4, 4), torch.nan), (8, 8), ((0, 0, 4, 4),))
 
 
+def test_the_judge_keeps_its_promises(small: Path) -> None:
+    testing.check_witness("dpt-depth")
+
+
 def test_answers_are_typed_and_stand_alone(small: Path, image: np.ndarray) -> None:
     opened = registry.load("judges", "dpt-depth").open("cpu")
     ask = Boxes(boxes=((0, 0, 45, 60), (45, 0, 90, 60), (10, 10, 10, 10)))
@@ -280,15 +284,14 @@ def test_answers_are_typed_and_stand_alone(small: Path, image: np.ndarray) -> No
         opened.see("similarity", image, Texts(texts=()))
 
 
-def test_the_canary_compares_front_and_back(small: Path) -> None:
-    """With random weights it means nothing; the answers' order decides."""
+def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = registry.load("judges", "dpt-depth")
-    (trial,) = plugin.canary()
-    assert trial.image.shape == (384, 384, 3) and len(np.unique(trial.image)) == 3
-    assert fits(trial.ask, plugin.open("cpu").see(trial.role, trial.image, trial.ask))
-    for front, back in ((200.0, 80.0), (80.0, 200.0)):
-        told = Depths.model_validate({"depths": [{"mean": front, "transposed": None}, {"mean": back, "transposed": None}]})
-        assert trial.right(told) is (front > back)
+    opened = plugin.open("cpu")
+    assert [case.check(opened) for case in plugin.canary()] == [None, None]
+    *_, steps = registry.load("judges", "depth").canary()
+    framed = _depth.framed
+    monkeypatch.setattr(_depth, "framed", lambda picture: framed(picture).T)  # the benchmark's own slip
+    assert "a map that grows to the right gives" in steps.check(opened)
 
 
 # ------------------------------------------------------------------------------------ a model of the user's
@@ -316,6 +319,7 @@ def saved(folder: Path, **changes: Any) -> Path:
 
 def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> None:
     plugin = registry.load("judges", "depth").of(str(saved(tmp_path / "model")))
+    testing.check_witness(plugin)
     opened = plugin.open("cpu")
     ask = Boxes(boxes=((0, 0, 45, 60), (45, 0, 90, 60)))
     answer = opened.see("depth", image, ask)

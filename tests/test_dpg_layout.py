@@ -67,7 +67,9 @@ def values(found: Any) -> list[int]:
 def test_tiles_are_the_copies_row_by_row(folder: Path, suite: Tiny) -> None:
     assert layout.recognise(folder) and "dpg" in names()
     found = layout.open_layout(folder, suite)
-    assert (found.asked, found.failed, found.warnings, found.shape) == (12, {}, (), (6, 6, 3))
+    assert (found.asked, found.failed, found.shape) == (12, {}, (6, 6, 3))
+    assert found.warnings == ("grids: each picture was cut into 2x2 images of 6 pixels, half its width",)
+    assert layout.open_layout(folder, suite, side=6).warnings == ()
     assert values(found) == [10 * (i % 3) + i // 3 for i in range(12)]
     assert all(len(np.unique(batch.images)) == 1 for batch in found.batches(found.indices, 1))
 
@@ -112,7 +114,7 @@ def test_what_is_missing_unreadable_or_left_over_is_told(folder: Path, suite: Ti
     found = layout.open_layout(folder, suite)
     assert found.indices == [0, 3, 6, 9] and found.asked == 12
     assert found.failed[1] == "no picture of 7" and found.failed[2] == "whoops3.png is not a readable picture"
-    assert found.warnings == ("images: not read: dpg-bench_x_results.txt, whoops4.png",)
+    assert found.warnings[0] == "images: not read: dpg-bench_x_results.txt, whoops4.png"
     grid(folder / "partiprompts97.old.png", 1)  # up to the first dot it is the same item
     with pytest.raises(SampleError, match=r"partiprompts97.old.png and partiprompts97.png for one item"):
         layout.open_layout(folder, suite)

@@ -19,6 +19,7 @@ import pytest
 
 from harope_bench import fetched, registry
 from harope_bench.errors import BenchError, StorageError, UnknownName
+from harope_bench.leaderboards import matching
 from harope_bench.leaderboards.board import build, collect, comparisons, load_table
 from harope_bench.leaderboards.layout import check_table, decimals_of, half_unit, published_flags, value_of
 
@@ -442,3 +443,12 @@ def test_published_cells_are_those_that_were_compared_with_the_paper(number: int
     gold = json.loads((Path(__file__).parent / "gold/published.json").read_text())[f"table{number}"]
     cells = [[row.id, key, text] for row in load_table(str(number)).rows for key, text in sorted(row.published.items())]
     assert (len(cells), hashlib.sha256(json.dumps(cells).encode()).hexdigest()) == (gold["cells"], gold["sha256"])
+
+
+def test_a_suite_of_whole_categories_fills_the_whole_suites_columns(tmp_path: Path) -> None:
+    table = load_table("5")
+    row, column = table.row("r1024-harope"), table.column("numeracy")
+    who = fake.checkpoint("mine", "harope", backbone="flux", scale="paper", config={}, suite=None)
+    for suite, fits in (("t2i-compbench", True), ("t2i-compbench-table5", True), ("geneval", False)):
+        made = fake.result(fake.plan(who, suite, resolution=1024), [fake.measurement("numeracy", 0.6)], evaluator="t2i-compbench")
+        assert matching.fits(table, row, column, made) is fits

@@ -157,3 +157,14 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(run: Path, monkey
     assert verify(run, 0).wrong == []  # the numbers stand; how they were come by is no fault
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "way"}))  # of an older version
     assert not any("different ways" in line for line in score(run, rescore=True).result.warnings)
+
+
+def test_a_reference_seen_by_another_judge_since_is_not_scored_against(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples and reference must be seen by the same weights, also when neither is looked at again."""
+    np.savez(tmp_path / "images.npz", arr_0=np.random.default_rng(0).integers(0, 256, (90, 28, 28, 3), dtype=np.uint8))
+    score(run, reference=tmp_path / "images.npz")
+    with monkeypatch.context() as other:
+        other.setattr(DigitsNetJudge, "weights_sha256", lambda self: "ab" * 32)
+        evaluate(run, tmp_path / "out", Asked("digits", tmp_path / "images.npz"))
+    with pytest.raises(SampleError, match="lacks what digits-net saw of 90 images; run eval without --rescore once"):
+        score(run, reference=tmp_path / "images.npz", rescore=True)

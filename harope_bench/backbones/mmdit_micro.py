@@ -6,6 +6,7 @@ encoding. The pooled caption and the time modulate all blocks. Source: Esser et 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +15,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from harope_bench import registry
+from harope_bench.backbones.base import Clue, Drawn, Probe
+from harope_bench.backbones.dit import DTYPES, to_uint8
 from harope_bench.backbones.dit_blocks import FinalLayer, PatchEmbed, TimestepEmbedder
 from harope_bench.backbones.mmdit_blocks import Block, WordEmbedder
 from harope_bench.encodings import base as encodings
+from harope_bench.encodings import clues
+from harope_bench.encodings.scaling import Scaling
 from harope_bench.errors import OptionError
-from harope_bench.records import fault
+from harope_bench.metrics import attention_cost
+from harope_bench.records import Checkpoint, Option, Request, Settings, fault
+from harope_bench.samplers.base import index_generator, unit_noise
+from harope_bench.store import fit
+
+NEEDED = {"x_embedder.proj.weight", "words.word.weight", "words.place.weight", "blocks.0.streams.0.norm_q.weight"}
 
 
 class Config(BaseModel):
@@ -109,7 +119,7 @@ class MMDiT(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, words: Tensor) -> Tensor:
         """Prediction (B, C, H, W) for x (B, C, H, W), times (B,) and words (B, places); patch divides H and W."""
-        patch, text = self.config.patch, self.config.places
+        patch = self.config.patch
         rows, columns = x.shape[2] // patch, x.shape[3] // patch
         everywhere, grid = self.positions(rows, columns)
         image = self.encoding.embed(self.x_embedder(x), grid)  # (B, N, hidden)
@@ -125,8 +135,58 @@ class MMDiT(nn.Module):
         return patches.permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
 
 
+class MicroDrawer:
+    """Draws images from captions, in pixel space."""
+
+    def __init__(self, network: MMDiT, device: torch.device, dtype: torch.dtype):
+        self.network = network.to(device=device, dtype=dtype).eval()
+        self.device, self.dtype = device, dtype
+
+    @torch.inference_mode()
+    def draw(self, requests: Sequence[Request], settings: Settings) -> Drawn:
+        """A tile of images; a row that is not finite is a fault. A request without a prompt is drawn without text."""
+        assert settings.sampler is not None and settings.steps is not None and settings.guidance is not None  # make_plan refuses
+        config = self.network.config
+        generators = [index_generator(settings.seed, r.index) for r in requests]
+        words = torch.stack([worded(r.prompt or "", config) for r in requests]).to(self.device)
+        noise = unit_noise((config.channels, settings.resolution, settings.resolution), generators).to(self.device)
+        sampler = registry.load("samplers", settings.sampler)
+        images = sampler.sample(self._guided(words, settings.guidance), noise, settings.steps, generators)
+        finite = images.flatten(1).isfinite().all(1).tolist()
+        faults = {row: "the network's output is not finite" for row, good in enumerate(finite) if not good}
+        return Drawn(to_uint8(images.nan_to_num()), faults)
+
+    def _guided(self, words: Tensor, guidance: float) -> Any:
+        """The network with captions bound; classifier-free guidance towards them from no text unless it is exactly 1."""
+
+        def predict(x: Tensor, time: Tensor) -> Tensor:
+            if guidance == 1:
+                return self.network(x.to(self.dtype), time, words).float()
+            twice = torch.cat((x, x)).to(self.dtype)
+            both = self.network(twice, torch.cat((time, time)), torch.cat((words, torch.zeros_like(words)))).float()
+            told, untold = both.chunk(2)
+            return untold + guidance * (told - untold)
+
+        return predict
+
+
+def worded(prompt: str, config: Config) -> Tensor:
+    """A prompt as numbers of words (places,) int64, 0 after its end.
+
+    Raises:
+        OptionError: a word that the network never learned, or more words than it has places for.
+    """
+    known = {word: number for number, word in enumerate(config.vocabulary, 1)}
+    words = prompt.lower().split()
+    if strange := [word for word in words if word not in known]:
+        raise OptionError(f"mmdit-micro never learned the word {strange[0]!r} of {prompt!r}; it knows {', '.join(known)}")
+    if len(words) > config.places:
+        raise OptionError(f"mmdit-micro reads {config.places} words, {prompt!r} has {len(words)}; shorten it")
+    return torch.tensor([known[word] for word in words] + [0] * (config.places - len(words)))
+
+
 class MicroBackbone:
-    """Draws micro scenes from captions."""
+    """Draws small pictures from captions of a fixed vocabulary. No folding: the norms stand between projection and matrix."""
 
     tile = 24
 
@@ -134,6 +194,65 @@ class MicroBackbone:
         """A freshly initialised network; errors name the option or the field."""
         size = configure(config)
         return MMDiT(size, encode(encoding, options, size))
+
+    def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
+        """Sizes off the keys; the words and the training size leave no trace there."""
+        if not state.keys() >= NEEDED:
+            return None
+        hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
+        blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
+        double = {key.split(".")[1] for key in state if key.startswith("blocks.") and ".streams.1." in key}
+        told = clues.told({k.removeprefix("encoding."): tuple(v.shape) for k, v in state.items() if k.startswith("encoding.")})
+        config: dict[str, Option] = {
+            "hidden": hidden, "channels": channels, "patch": patch, "double": len(double), "single": len(blocks) - len(double),
+            "heads": hidden // len(state["blocks.0.streams.0.norm_q.weight"]), "places": len(state["words.place.weight"]),
+        }  # fmt: skip
+        return Clue(told and told.encoding, config, told.options if told else {})
+
+    def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        """Refuses a resolution that the patches do not tile and settings without a meaning here."""
+        config = configure(checkpoint.config)
+        if settings.resolution % config.patch:
+            near = max(config.patch, round(settings.resolution / config.patch) * config.patch)
+            raise OptionError(f"resolution {settings.resolution} does not divide into patches of {config.patch}; --resolution {near} does")
+        if settings.fold:
+            raise OptionError("mmdit-micro norms queries and keys before the matrix, which therefore does not fold; leave --fold out")
+        for field in ("guidance_channels", "mu_policy", "vae", "vae_tiling"):
+            if getattr(settings, field) is not None:
+                raise OptionError(f"{field} means nothing to mmdit-micro, which draws pixels; leave it out")
+        with torch.random.fork_rng(devices=[]):
+            encoding = encode(checkpoint.encoding, checkpoint.options, config)
+        rescale(encoding, config, settings)
+        one, place = torch.zeros(1, config.heads, 1, config.hidden // config.heads), torch.zeros(1, 2)
+        encoding.embed(torch.zeros(1, 1, config.hidden), place)
+        encoding.rotate(one, one, place, 0)
+
+    def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> MicroDrawer:
+        """The network with these weights, strictly loaded, ready to draw."""
+        with torch.random.fork_rng(devices=[]):
+            network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
+        fit(network, state, f"checkpoint {checkpoint.name}")
+        rescale(network.encoding, network.config, settings)
+        return MicroDrawer(network, torch.device(settings.device), DTYPES[settings.dtype])
+
+    def probe(self, network: MMDiT, resolution: int, batch: int) -> Probe:
+        """A ramp of pixels, the middle of the process, the vocabulary's first words; the counted layer is a block of one stream."""
+        config, one = network.config, next(network.parameters())
+        shape = (batch, config.channels, resolution, resolution)
+        inputs = {
+            "x": torch.linspace(-1, 1, math.prod(shape), device=one.device, dtype=one.dtype).view(shape),
+            "time": torch.full((batch,), 500.0, device=one.device),
+            "words": (torch.arange(config.places, device=one.device) % len(config.vocabulary) + 1).repeat(batch, 1),
+        }
+        tokens = config.places + (resolution // config.patch) ** 2
+        return Probe(inputs, attention_cost.Attention(config.hidden, config.heads, attention_cost.WHOLE), tokens)
+
+
+def rescale(encoding: encodings.Encoding, config: Config, settings: Settings) -> None:
+    """Tells the encoding how to meet the grid of these settings; OptionError for a kind that means nothing to it."""
+    if settings.pos_scaling is not None:
+        side = settings.resolution // config.patch
+        encoding.rescale(Scaling(settings.pos_scaling, config.grid, (side, side)))
 
 
 PLUGIN = MicroBackbone()

@@ -164,7 +164,7 @@ def _why_not(metric: str, asked: int, failed: int, unread: int, missing: Sequenc
         return f"no prompt of {', '.join(missing)} was asked for; --allow-missing averages the rest"
     if failed:
         return f"{failed:,} of {asked:,} images have no answer; judge them again, or --allow-missing scores the rest"
-    return f"{unread:,} answers cannot be read; --allow-missing counts them as the rules do" if unread else None
+    return f"{unread:,} answers cannot be read; --allow-missing leaves it to the rules what they count as" if unread else None
 
 
 def _differing(metric: Metric, rows: np.ndarray, others: np.ndarray, rules: str, tasks: np.ndarray | None) -> list[str]:

@@ -18,13 +18,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from harope_bench.errors import ShapeError, WeightsError
+from harope_bench.judges._canary import red_comes_first, red_image
 from harope_bench.judges._files import Source, Weights
+from harope_bench.judges._precision import full_float32
 from harope_bench.judges._published import Published, fitted
-from harope_bench.judges._tower import full_float32
+from harope_bench.judges.base import Canary
 from harope_bench.store import check_hash, load_weights
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training images
 SIDE = 224
+SENTENCE = [49406, 320, 1125, 539, 320, 736, 1615, 49407, 0]  # start, a, photo, of, a, red, car, end
 BESIDE = ("input_resolution", "context_length", "vocab_size")  # what OpenAI's archive holds beside tensors of the network
 
 
@@ -96,6 +99,20 @@ class Towers:
                 raise ShapeError(f"a text of {tokens} tokens ({text[:40]!r}...), CLIP reads {length}; ask a shorter one")
         with full_float32(), self.cast():
             return nn.functional.normalize(self.network.encode_text(self.words(list(texts)).to(self.device)), dim=-1)
+
+
+def red_first(opened: Any) -> str | None:
+    """Whether red pictures reach CLIP red first."""
+    return red_comes_first(opened.towers.prepare(Image.fromarray(red_image()))[None])
+
+
+def words_known(opened: Any) -> str | None:
+    """Whether a sentence becomes the tokens that CLIP was trained with."""
+    found = opened.towers.words(["A photo of a  red car"])[0].tolist()
+    return None if found[:9] == SENTENCE and not any(found[9:]) else f"a sentence becomes {found[:9]}, wanted {SENTENCE}"
+
+
+STACK = (Canary("red reaches the network first", red_first), Canary("a sentence becomes CLIP's tokens", words_known))
 
 
 class ClipWitness(Published):

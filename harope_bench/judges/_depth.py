@@ -6,14 +6,15 @@ Source: Karine-Huang/T2I-CompBench:UniDet_eval/3D_spatial_eval.py, experts/model
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from harope_bench.judges.base import Trial
-from harope_bench.perceptions import Answer, Box, Boxes, Depth, Depths
+from harope_bench.judges.base import Canary
+from harope_bench.perceptions import Box, Depth, Depths
 
 FRAME, LONGEST = 479, 480  # shorter and longer side of the detector's picture
 SLACK = 1e-4  # of a pixel: a corner that went to image pixels and back must not fall below the whole number it was
@@ -61,21 +62,12 @@ def _mean(patch: np.ndarray) -> float | None:
     return float(patch.mean(dtype=np.float64)) if patch.size else None
 
 
-def trial() -> Trial:
-    """The front of a tiled floor is nearer than its back."""
-
-    def right(answer: Answer) -> bool:
-        means = [d.mean or 0.0 for d in answer.depths] if isinstance(answer, Depths) else [0.0, 0.0]
-        return means[0] > means[1]
-
-    ask = Boxes(boxes=((96, 330, 288, 384), (96, 150, 288, 200)))
-    return Trial("the front of a floor is nearer than its back", "depth", floor(384), ask, right)
+def grows_to_the_right(opened: Any) -> str | None:
+    """Whether a map that is nearer on the right says so of a box there, and not of that box with its axes exchanged."""
+    right, top = depths(torch.arange(480.0).expand(480, 480), (64, 64), ((32, 0, 64, 32), (0, 0, 64, 8))).depths
+    told = [right.mean, right.transposed, top.mean, top.transposed]
+    near, turned, whole, left = (value or 0.0 for value in told)
+    return None if near > 160 and turned < 96 and abs(whole - 127.5) < 2 and left < 20 else f"a map that grows to the right gives {told}"
 
 
-def floor(side: int) -> np.ndarray:
-    """A picture (side, side, 3) uint8 of a tiled floor that runs to a horizon at a third of its height, under a pale sky."""
-    y, x = np.mgrid[:side, :side].astype(float)
-    far = 1 / np.maximum(y - side / 3, 1e-3)  # distance along the floor
-    tiles = (np.floor(320 * side / 384 * far) + np.floor((x - side / 2) * far * 4)) % 2
-    grey = np.where(y > side / 3, 90 + 110 * tiles, 225)
-    return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+STACK = (Canary("a map that grows to the right is nearer there", grows_to_the_right),)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from harope_bench import fetched
 from harope_bench.errors import WeightsError
 from harope_bench.judges._files import Source, Weights
+from harope_bench.judges.base import Trial
 from harope_bench.store import fit
 
 TOLD = 200  # characters of a misfit: a network of another size differs in hundreds of keys
@@ -37,6 +38,10 @@ class Published:
             return "equivalent" if self.genuine(self.source.found()) else "substitute"
         except WeightsError:
             return "substitute"
+
+    def seen(self, *trials: Trial) -> tuple[Trial, ...]:
+        """Trials whose right answers are the published weights'; none with others, which owe nobody such an answer."""
+        return trials if self.judge_class == "equivalent" else ()
 
     def weights_sha256(self) -> str:
         """Hash of the file in use; NotHere with the command that brings it."""

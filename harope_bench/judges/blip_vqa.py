@@ -20,16 +20,19 @@ from torch import Tensor
 from harope_bench import fetched
 from harope_bench.errors import NotHere, OptionError
 from harope_bench.judges import _blip
+from harope_bench.judges._canary import red_comes_first, red_image
 from harope_bench.judges._clip import MEAN, STD
 from harope_bench.judges._files import Source, Weights
 from harope_bench.judges._local import Local, local, weights_file
+from harope_bench.judges._precision import full_float32
 from harope_bench.judges._published import Published, fitted
-from harope_bench.judges._tower import full_float32, scaled
-from harope_bench.judges.base import Trial
+from harope_bench.judges._tower import scaled
+from harope_bench.judges.base import Canary, Trial
 from harope_bench.perceptions import Answer, Answered, Answers, Ask, Questions
 from harope_bench.store import load_weights
 
 VOCABULARY = "vocab.txt"
+ALIKE = 1e-4  # shares are compared at four decimals
 STEPS = (
     "480 x 480, PIL bicubic with antialias; CLIP's mean and deviation; question in lower case without marks, [ENC] first, 35 tokens, no "
     "padding; yes / (yes + no) of the first word; float32"
@@ -56,6 +59,28 @@ class OpenedBlip:
         with full_float32():
             shares = _blip.yes_shares(self.network, pixels(image).to(self.device), [self.words.tokens(q) for q in ask.questions])
         return Answers(answers=tuple(Answered(text="yes" if share > 0.5 else "no", yes=share) for share in shares))
+
+
+def neighbours_do_not_count(opened: OpenedBlip) -> str | None:
+    """Whether a question is answered alike alone and beside a longer one: padding would show."""
+    short, long = "red?", "is it a long red car with a green door?"
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    both, alone = (opened.see("vqa", image, Questions(questions=asked)) for asked in ((short, long), (short,)))
+    shares = [a.answers[0].yes or 0.0 for a in (both, alone) if isinstance(a, Answers)]
+    return None if abs(shares[0] - shares[1]) < ALIKE else f"beside a longer question yes has {shares[0]:.5f}, alone {shares[1]:.5f}"
+
+
+def begins_rightly(opened: OpenedBlip) -> str | None:
+    """Whether a question begins with [ENC]."""
+    found = opened.words.tokens("red?")
+    return None if found[0] == _blip.ENCODE and found[-1] == 102 else f"a question becomes {found}, wanted {_blip.ENCODE} ... 102"
+
+
+STACK = (
+    Canary("red reaches the network first", lambda opened: red_comes_first(pixels(red_image()))),
+    Canary("a question begins with [ENC]", begins_rightly),
+    Canary("a question's neighbours do not count", neighbours_do_not_count),
+)
 
 
 class Blip(Published):
@@ -91,8 +116,8 @@ class Blip(Published):
         fitted(network, _blip.arranged(state), found, self.title, self.source.asset)
         return OpenedBlip(network, words, found.sha256, device)
 
-    def canary(self) -> tuple[Trial, ...]:
-        """A red disc is rather red than blue; right only with the real weights, and not yet seen with them."""
+    def canary(self) -> tuple[Canary | Trial, ...]:
+        """The stack, whatever the weights; with the published ones also a red disc's colour, which was not yet seen with them."""
         y, x = np.mgrid[:256, :256]
         image = np.where(((y - 128) ** 2 + (x - 128) ** 2 < 90**2)[..., None], (220, 20, 20), 255).astype(np.uint8)
 
@@ -100,9 +125,8 @@ class Blip(Published):
             shares = [a.yes or 0.0 for a in answer.answers] if isinstance(answer, Answers) else [0.0, 0.0]
             return shares[0] > shares[1]
 
-        return (
-            Trial("a red circle is red rather than blue", "vqa", image, Questions(questions=("a red circle?", "a blue circle?")), right),
-        )
+        ask = Questions(questions=("a red circle?", "a blue circle?"))
+        return (*STACK, *self.seen(Trial("a red circle is red rather than blue", "vqa", image, ask, right)))
 
 
 class Converted:
@@ -134,6 +158,10 @@ class Converted:
         path = weights_file(folder)
         state = _blip.stretched(_blip.arranged(load_weights(path)))
         return self.plugin.opened(Weights(path, sha256), state, _blip.Words(self._vocabulary(folder)), device)
+
+    def canary(self) -> tuple[Canary, ...]:
+        """The stack, whatever the weights."""
+        return STACK
 
     def _vocabulary(self, folder: Path) -> Path:
         if (folder / VOCABULARY).is_file():

@@ -16,11 +16,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from harope_bench.errors import OptionError, ShapeError
-from harope_bench.judges._clip import ClipWitness, Towers
+from harope_bench.judges._canary import red_image
+from harope_bench.judges._clip import STACK, ClipWitness, Towers
 from harope_bench.judges._files import Source
-from harope_bench.judges._tower import full_float32
-from harope_bench.judges.base import Trial
-from harope_bench.perceptions import Answer, Ask, Colours, Object, Objects, decode_mask
+from harope_bench.judges._precision import full_float32
+from harope_bench.judges.base import Canary, Trial
+from harope_bench.perceptions import Answer, Ask, Colours, Object, Objects, decode_mask, encode_mask
 
 TEMPLATES = ("a photo of a {colour} {name}", "a photo of a {colour}-colored {name}", "a photo of a {colour} object")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")  # of two equal ones the first wins
@@ -90,12 +91,25 @@ class ClipColours(ClipWitness):
         """Loads the weights strictly, hash checked first; WeightsError where they are missing, altered, or the activation is another."""
         return OpenedColours(self.towers(device, half=True))
 
-    def canary(self) -> tuple[Trial, ...]:
-        """Balls of plain colours; right only with the real weights, and not yet seen with them."""
-        return tuple(_trial(colour, rgb) for colour, rgb in {"red": (220, 20, 20), "green": (20, 160, 40), "blue": (20, 40, 220)}.items())
+    def canary(self) -> tuple[Canary | Trial, ...]:
+        """The stack, whatever the weights; with the published ones also balls of plain colours, which were not yet seen with them."""
+        balls = {"red": (220, 20, 20), "green": (20, 160, 40), "blue": (20, 40, 220)}
+        return (*STACK, Canary("a thing is cut out over grey", grey_around), *self.seen(*(_trial(*ball) for ball in balls.items())))
 
 
-def _trial(colour: str, rgb: tuple[int, int, int]) -> Trial:
+def grey_around(opened: OpenedColours) -> str | None:
+    """Whether a thing keeps its pixels, its surroundings become #999, and halves are rounded to even."""
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[3:5, 3:5] = True
+    found = np.asarray(cut_out(red_image()[:8, :8], Object(name="ball", box=(2.5, 2.5, 5.5, 5.5), mask=encode_mask(mask))))
+    wanted = np.full((4, 4, 3), GROUND[0], dtype=np.uint8)
+    wanted[1:3, 1:3] = (255, 0, 0)
+    return (
+        None if np.array_equal(found, wanted) else f"a red thing on grey is cut to {found.shape} with {found[0, 0].tolist()} in the corner"
+    )
+
+
+def _trial(colour: str, rgb: tuple[int, ...]) -> Trial:
     y, x = np.mgrid[:224, :224]
     image = np.where(((y - 112) ** 2 + (x - 112) ** 2 < 90**2)[..., None], rgb, GROUND).astype(np.uint8)
     ask = Objects(objects=(Object(name="sports ball", box=(0, 0, 224, 224)),), candidates=COLOURS)

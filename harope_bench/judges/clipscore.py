@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from harope_bench.errors import OptionError
-from harope_bench.judges._clip import ClipWitness, Towers
+from harope_bench.judges._clip import STACK, ClipWitness, Towers
 from harope_bench.judges._files import Source
-from harope_bench.judges.base import Trial
+from harope_bench.judges.base import Canary, Trial
 from harope_bench.perceptions import Answer, Ask, Cosines, Texts
 
 
@@ -44,15 +44,16 @@ class ClipScore(ClipWitness):
         """Loads the weights strictly, hash checked first; WeightsError where they are missing, altered, or the activation is another."""
         return OpenedScore(self.towers(device, half=False))
 
-    def canary(self) -> tuple[Trial, ...]:
-        """A red picture is nearer to its own name than to another's; right only with the real weights, and not yet seen with them."""
+    def canary(self) -> tuple[Canary | Trial, ...]:
+        """The stack, whatever the weights; with the published ones also a red picture's name, which was not yet seen with them."""
         image = np.zeros((224, 224, 3), dtype=np.uint8)
         image[..., 0] = 220
 
         def right(answer: Answer) -> bool:
             return isinstance(answer, Cosines) and answer.cosines[0] > answer.cosines[1]
 
-        return (Trial("red is nearer to red than to blue", "similarity", image, Texts(texts=("a red picture", "a blue picture")), right),)
+        ask = Texts(texts=("a red picture", "a blue picture"))
+        return (*STACK, *self.seen(Trial("red is nearer to red than to blue", "similarity", image, ask, right)))
 
 
 PLUGIN = ClipScore()

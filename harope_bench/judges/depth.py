@@ -15,8 +15,8 @@ from torch import Tensor
 from harope_bench.errors import NotHere, OptionError
 from harope_bench.judges import _depth
 from harope_bench.judges._local import Local, local, strictly, transformers
-from harope_bench.judges._tower import full_float32
-from harope_bench.judges.base import Trial
+from harope_bench.judges._precision import full_float32
+from harope_bench.judges.base import Canary
 from harope_bench.perceptions import Answer, Ask, Boxes
 
 NEARNESS = {"dpt", "depth_anything"}  # inverse depth up to scale and shift: larger is nearer
@@ -89,9 +89,9 @@ class DepthModel:
         prepare = library.AutoImageProcessor.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
         return OpenedDepth(network, prepare, found.sha256, device)
 
-    def canary(self) -> tuple[Trial, ...]:
-        """A floor: a model whose map runs the other way fails."""
-        return (_depth.trial(),)
+    def canary(self) -> tuple[Canary, ...]:
+        """The steps behind the network, whatever the model."""
+        return _depth.STACK
 
 
 def _unnamed() -> NoReturn:

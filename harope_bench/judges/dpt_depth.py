@@ -17,10 +17,12 @@ from torch import Tensor
 
 from harope_bench.errors import OptionError
 from harope_bench.judges import _depth, _dpt
+from harope_bench.judges._canary import red_comes_first, red_image
 from harope_bench.judges._files import Source
+from harope_bench.judges._precision import full_float32
 from harope_bench.judges._published import Published, fitted
-from harope_bench.judges._tower import full_float32, scaled
-from harope_bench.judges.base import Trial
+from harope_bench.judges._tower import scaled
+from harope_bench.judges.base import Canary
 from harope_bench.perceptions import Answer, Ask, Boxes
 from harope_bench.store import load_weights
 
@@ -71,9 +73,9 @@ class Dpt(Published):
         network = fitted(_dpt.built(self.sizes), _dpt.arranged(state), found, self.title, self.source.asset)
         return OpenedDpt(network, found.sha256, device)
 
-    def canary(self) -> tuple[Trial, ...]:
-        """A floor; right only with the real weights, and not yet seen with them."""
-        return (_depth.trial(),)
+    def canary(self) -> tuple[Canary, ...]:
+        """The stack, whatever the weights; what the published ones see in a picture was not seen here and is not asked."""
+        return (Canary("red reaches the network first", lambda opened: red_comes_first(pixels(red_image()))), *_depth.STACK)
 
 
 PLUGIN = Dpt()

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from harope_bench.errors import NotHere, OptionError
 from harope_bench.judges._local import Local, local, strictly, transformers
-from harope_bench.judges._tower import full_float32
-from harope_bench.judges.base import Trial
+from harope_bench.judges._precision import full_float32
+from harope_bench.judges.base import Canary
 from harope_bench.perceptions import Answer, Answered, Answers, Ask, Questions
 
 INSTRUCTION = "Answer with yes or no."
 LONGEST = 8  # tokens of an answer
+ALIKE = 1e-3  # of a share: half precision on a GPU may move last bits
 FORMS = {word: [form for plain in (word, word.capitalize(), word.upper()) for form in (plain, f" {plain}")] for word in ("yes", "no")}
 
 
@@ -123,18 +124,20 @@ class Vlm:
             raise OptionError(f"{found.path} has no chat form (chat_template) to ask in; take an instruction-tuned model")
         return OpenedVlm(network, processor, found.sha256, device)
 
-    def canary(self) -> tuple[Trial, ...]:
-        """A red disc is rather red than blue."""
-        y, x = np.mgrid[:256, :256]
-        image = np.where(((y - 128) ** 2 + (x - 128) ** 2 < 90**2)[..., None], (220, 20, 20), 255).astype(np.uint8)
+    def canary(self) -> tuple[Canary, ...]:
+        """What holds for any model: what it sees in a picture is its own affair."""
+        return (Canary("a question's neighbours do not count", neighbours_do_not_count),)
 
-        def right(answer: Answer) -> bool:
-            told = answer.answers if isinstance(answer, Answers) else ()
-            shares = [float(a.text == "yes") if a.yes is None else a.yes for a in told]
-            return len(shares) == 2 and shares[0] > shares[1]
 
-        ask = Questions(questions=("Is there a red circle?", "Is there a blue circle?"))
-        return (Trial("a red circle is red rather than blue", "vqa", image, ask, right),)
+def neighbours_do_not_count(opened: OpenedVlm) -> str | None:
+    """Whether a question is answered alike alone and after another."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    last = "Is it red?"
+    both, alone = (opened.see("vqa", image, Questions(questions=q)) for q in (("Is there a long green car in the picture?", last), (last,)))
+    told = [a.answers[-1] for a in (both, alone) if isinstance(a, Answers)]
+    shares = [a.yes or 0.0 for a in told]
+    alike = told[0].text == told[1].text and abs(shares[0] - shares[1]) < ALIKE
+    return None if alike else f"after another question it answers {told[0].to_json()}, alone {told[1].to_json()}"
 
 
 def _unnamed() -> NoReturn:

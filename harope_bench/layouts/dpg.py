@@ -74,8 +74,11 @@ def open_layout(folder: Path, suite: PromptSuite, side: int | None = None) -> Sa
                 files[index], boxes[index] = path, cuts[copy]
             else:
                 failed[index] = _why(path, cuts, suite.copies) if path else f"no picture of {item}"
-    told = (f"images: not read: {few(grids.left)}",) if grids.left else ()
-    return gathered(folder, suite, files, failed, told, boxes)
+    told = [f"images: not read: {few(grids.left)}"] if grids.left else []
+    if side is None and boxes:
+        halves = sorted({box[2] - box[0] for box in boxes.values()})
+        told.append(f"grids: each picture was cut into 2x2 images of {few([str(half) for half in halves])} pixels, half its width")
+    return gathered(folder, suite, files, failed, tuple(told), boxes)
 
 
 def _why(path: Path, cuts: list[Cut], copies: int) -> str:

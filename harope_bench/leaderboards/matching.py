@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from harope_bench import pairing
+from harope_bench import pairing, registry
 from harope_bench.leaderboards.layout import Column, Row, Table
 from harope_bench.pairing import Footing, Found, collect, read_result, unlike
 from harope_bench.records import CLASSES, Checkpoint, Measurement, Plan, Result
@@ -60,13 +60,19 @@ def _fits_paper(table: Table, row: Row, column: Column, plan: Plan) -> bool:
     encoding = next((f.encoding for f in facts if f.encoding), None)
     backbone = next((f.backbone for f in facts if f.backbone), None)
     return (
-        (column.of == "network" or suite == plan.suite)
+        (column.of == "network" or suite in (plan.suite, _whole(plan.suite)))
         and encoding == checkpoint.encoding
         and backbone in (None, checkpoint.backbone)
         and row.res in (None, plan.settings.resolution)
         and row.training_steps in (None, checkpoint.training_steps)
         and all(_holds(checkpoint, f.config, f.options) for f in facts)
     )
+
+
+def _whole(suite: str) -> str | None:
+    """The suite that this one is a part of, all of whose images of a category it has; None where it is none."""
+    found: str | None = getattr(registry.load("suites", suite), "part_of", None) if suite in registry.entries("suites") else None
+    return found
 
 
 def _holds(checkpoint: Checkpoint, config: Mapping[str, object], options: Mapping[str, object]) -> bool:

@@ -78,9 +78,19 @@ class Screen:
         block *= block.dtype.type(self.scale)
         return block.astype(self.dtype, copy=False)
 
-    def distances(self, part: slice | np.ndarray, right: Screen, other: slice | np.ndarray, held: np.ndarray | None = None) -> np.ndarray:
-        """(n, m) in `dtype`, off by at most `slack(self, right)`; may be below 0. `held` is `read(part)` where it was read before."""
-        found: np.ndarray = (self.read(part) if held is None else held) @ right.read(other).T
+    def distances(
+        self,
+        part: slice | np.ndarray,
+        right: Screen,
+        other: slice | np.ndarray,
+        held: np.ndarray | None = None,
+        theirs: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """(n, m) in `dtype`, off by at most `slack(self, right)`; may be below 0. `held` and `theirs` are the rows where they were read."""
+        mine = self.read(part) if held is None else held
+        if theirs is None:  # of one array with itself numpy computes half
+            theirs = mine if right is self and other is part else right.read(other)
+        found: np.ndarray = mine @ theirs.T
         found *= -2.0  # exact
         found += self.norms[part, None].astype(self.dtype)
         found += right.norms[other].astype(self.dtype)

@@ -30,7 +30,9 @@ class Balls(NamedTuple):
 
 
 def balls(drawn: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS, block: int = BLOCK) -> Balls:
-    """What precision (mean of drawn_inside) and recall (mean of real_inside) are made of; distances between the sets are computed once.
+    """What precision (mean of drawn_inside) and recall (mean of real_inside) are made of.
+
+    Distances between the sets are computed once, and those between two rows that are both known to be inside not at all.
 
     Args:
         drawn, real: (N, D), (M, D) of any float type, memory-mapped or not; N, M > k.
@@ -40,17 +42,48 @@ def balls(drawn: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS, block: int =
 
     Source: Kynkaanniemi et al. 2019; openai/guided-diffusion:evaluations/evaluator.py, `compute_prec_recall`, without its float16.
     """
-    drawn_radii, real_radii = squared_radii(drawn, k, block), squared_radii(real, k, block)
     left, right = screens(drawn, real)
+    across = Across(left, right, squared_radii(drawn, k, block), squared_radii(real, k, block))
     drawn_inside, real_inside = np.zeros(len(drawn), dtype=bool), np.zeros(len(real), dtype=bool)
     for part in row_blocks(len(drawn), block):
-        held, rows = left.read(part), np.arange(part.start, part.stop)
+        rows, held = np.arange(part.start, part.stop), across.left.read(part)
         for other in row_blocks(len(real), block):
-            columns = np.arange(other.start, other.stop)
-            sight = Sight(left, rows, right, columns, left.distances(part, right, other, held))
-            drawn_inside[rows] |= sight.rows_inside(real_radii, ~drawn_inside[rows])
-            real_inside[columns] |= sight.turned().rows_inside(drawn_radii, ~real_inside[columns])
-    return Balls(drawn_inside, real_inside, drawn_radii, real_radii)
+            columns, theirs = np.arange(other.start, other.stop), across.right.read(other)
+            waiting = ~drawn_inside[part]
+            inside, reached = across.both(rows[waiting], held[waiting], columns, theirs, ~real_inside[other])
+            drawn_inside[rows[waiting]] = inside
+            real_inside[other] |= reached
+            rest = ~real_inside[other]  # rows that are inside already matter to these columns alone
+            real_inside[columns[rest]] = across.columns(rows[~waiting], held[~waiting], columns[rest], theirs[rest])
+    return Balls(drawn_inside, real_inside, across.left_radii, across.right_radii)
+
+
+class Across(NamedTuple):
+    """Two sets of rows and their squared radii, (N,) and (M,)."""
+
+    left: Screen
+    right: Screen
+    left_radii: np.ndarray
+    right_radii: np.ndarray
+
+    def sight(self, rows: np.ndarray, held: np.ndarray, columns: np.ndarray, theirs: np.ndarray) -> Sight:
+        """Distances between numbered rows and columns, read as `held` and `theirs`."""
+        return Sight(self.left, rows, self.right, columns, self.left.distances(rows, self.right, columns, held, theirs))
+
+    def both(
+        self, rows: np.ndarray, held: np.ndarray, columns: np.ndarray, theirs: np.ndarray, waiting: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows lie in a ball around a column, and which of the columns that wait in one around a row."""
+        if not len(rows):
+            return np.zeros(0, dtype=bool), np.zeros(len(columns), dtype=bool)
+        sight = self.sight(rows, held, columns, theirs)
+        return sight.rows_inside(self.right_radii, np.ones(len(rows), dtype=bool)), sight.turned().rows_inside(self.left_radii, waiting)
+
+    def columns(self, rows: np.ndarray, held: np.ndarray, columns: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+        """Which columns lie in a ball around a row."""
+        if not len(rows) or not len(columns):
+            return np.zeros(len(columns), dtype=bool)
+        return self.sight(rows, held, columns, theirs).turned().rows_inside(self.left_radii, np.ones(len(columns), dtype=bool))
 
 
 def squared_radii(rows: np.ndarray, k: int = NEIGHBOURS, block: int = BLOCK) -> np.ndarray:

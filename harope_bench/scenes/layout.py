@@ -1,4 +1,8 @@
-"""From a caption's clauses to a scene that fulfils them; what the caption leaves open is drawn by a generator."""
+"""From a caption's clauses to a scene that fulfils them; what the caption leaves open is drawn by a generator.
+
+One thing stands near the middle. Two named things stand side by side or one above the other: as the relation says, and in reading
+order where the caption names none. Things that are counted fill cells of a 2 x 2 grid.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,9 @@ from harope_bench.scenes.grammar import COLOURS, Case, Wanted
 CELLS = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))  # centres (x, y) of a 2 x 2 grid
 JITTER = 0.03
 SMALL = (0.17, 0.21)  # radii in a scene of several things
-LARGE = (0.22, 0.30)  # of one thing alone
+LARGE = (0.24, 0.30)  # of one thing alone
 SHADE = 10.0  # largest change of a channel of a colour
+READING = ((1, 0), (0, 1))  # the second thing to the right of the first, or below it
 STEPS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 
 
@@ -45,16 +50,12 @@ def compose(case: Case, rng: np.random.Generator, style: Style | None = None) ->
 def _places(include: tuple[Wanted, ...], count: int, rng: np.random.Generator) -> list[tuple[float, float]]:
     """Centres, one for each thing in the order of the clauses."""
     if count == 1:
-        return [(float(rng.uniform(0.38, 0.62)), float(rng.uniform(0.38, 0.62)))]
+        return [_near((0.5, 0.5), rng)]
+    if len(include) == 1:
+        return [_near(CELLS[i], rng) for i in rng.permutation(len(CELLS))[:count]]
     relation = next((clause.position[0] for clause in include if clause.position), None)
-    if relation is None:
-        chosen = rng.permutation(len(CELLS))[:count]
-        return [_near(CELLS[i], rng) for i in chosen]
-    right, down = STEPS[relation]
-    along = rng.uniform(0.3, 0.7)  # where the row or the column of the two lies
-    target, reference = 0.5 + 0.25 * (right or down), 0.5 - 0.25 * (right or down)
-    pair = [(reference, along), (target, along)] if right else [(along, reference), (along, target)]
-    return [_near(place, rng) for place in pair]
+    right, down = STEPS[relation] if relation else READING[int(rng.integers(len(READING)))]
+    return [_near((0.5 + side * 0.25 * right, 0.5 + side * 0.25 * down), rng) for side in (-1, 1)]
 
 
 def _near(place: tuple[float, float], rng: np.random.Generator) -> tuple[float, float]:

@@ -26,6 +26,7 @@ from harope_bench.suites.base import Case
 
 ASSET = "t2i-compbench"
 FORM = "compbench"
+WHOLE = "t2i-compbench"  # the suite of all categories
 CATEGORIES = ("color", "shape", "texture", "spatial", "3d_spatial", "numeracy", "non_spatial", "complex")
 LISTS = {"spatial": "complex_val_spatial.txt", "action": "complex_val_action.txt", "both": "complex_val_spatialaction.txt"}
 OBJECTS = "new_objects.txt"
@@ -53,6 +54,7 @@ class CompBench:
 
     def __init__(self, title: str, categories: Sequence[str] = CATEGORIES, model: str = _parses.BASE):
         self.title, self.categories, self.model = title, tuple(categories), model
+        self.part_of = WHOLE if self.categories != CATEGORIES else None
 
     @property
     def sizes(self) -> Mapping[str, int]:

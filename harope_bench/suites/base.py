@@ -60,7 +60,8 @@ class PromptSuite(Protocol):
     """What a suite of prompts offers (`task` is "prompts"): `copies` images each, index = copy * number of prompts + prompt.
 
     So the first N indices of N prompts are one image of each. `judges` maps an evaluator to the judge of each role. `source` is the
-    name and sha256 of the prompts' file or files; NotHere names the command that brings them.
+    name and sha256 of the prompts' file or files; NotHere names the command that brings them. Optional: `part_of`, the suite of which
+    this one has whole categories, so that its numbers stand in that suite's columns.
     """
 
     task: str

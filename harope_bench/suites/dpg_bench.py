@@ -62,7 +62,7 @@ def _add(found: dict[str, Prompt], number: int, row: Mapping[str, str]) -> None:
         found[item] = Prompt(text, {"item": item, "questions": [], "official_text": _is_official(item, text)})
     question = {
         "row": number,
-        "id": int(row["proposition_id"]),
+        "id": int(float(row["proposition_id"])),  # as pandas reads it
         "question": row["question_natural_language"],
         "parents": [int(parent) for parent in row["dependency"].split(",")],
         "broad": row["category_broad"],
@@ -96,8 +96,11 @@ class DpgBench:
         return self.copies * (PROMPTS if found is None else len(prompts(found.path)))
 
     def case(self, index: int) -> Case:
-        """The prompt and copy at an index, copy by copy; OptionError beyond the last, NotHere before the table came."""
-        known = prompts(fetched.bring(ASSET, FILE).path)
+        """The prompt and copy at an index; OptionError beyond the last, NotHere before the table came, StorageError for another table."""
+        path = fetched.bring(ASSET, FILE).path
+        known = prompts(path)
+        if len(known) * self.copies != self.count:
+            raise StorageError(f"{path} has {len(known):,} items, wanted {self.count // self.copies:,}; harope-bench fetch {ASSET}")
         copy, prompt = divmod(index, len(known))
         if not 0 <= copy < self.copies:
             raise OptionError(f"dpg-bench has {len(known) * self.copies:,} images, sample {index} is none; ask for fewer")

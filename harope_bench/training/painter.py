@@ -17,7 +17,7 @@ from harope_bench import registry
 from harope_bench.records import Checkpoint, Option
 from harope_bench.scenes.grammar import TASKS
 from harope_bench.scenes.pool import pool
-from harope_bench.store import fit, load_weights
+from harope_bench.store import fit, load_weights, sha256_file
 from harope_bench.training.loop import Loss, Trainer, Watch
 from harope_bench.training.recipe import Painter
 from harope_bench.training.written import command, write_checkpoint
@@ -56,16 +56,17 @@ def train(
     if base is not None:
         start(network, base)
     scenes = render(recipe, range(recipe.scenes))
-    said = "" if base is None else f", from {base.stem}"
+    said = "" if base is None else f", from {sha256_file(base)[:12]}"
     identity = f"recipe {recipe.name} {recipe_sha256[:12]}, encoding {encoding} {sorted(options.items())}{said}"
     trainer = Trainer(network, recipe.schedule, recipe.ema, folder, identity, gauge(recipe))
     if resume:
         trainer.resume()
 
+    source = command(recipe.name, encoding, options) + (f" --from {base.name}" if base else "")
+
     def write(title: str, step: int, average: dict[str, Tensor]) -> Checkpoint:
-        facts = {**_facts(recipe, recipe_sha256, encoding, options), "training_steps": step}
         return write_checkpoint(
-            folder, title, average, facts, command(recipe.name, encoding, options) + (f" --from {base}" if base else "")
+            folder, title, average, {**_facts(recipe, recipe_sha256, encoding, options), "training_steps": step}, source
         )
 
     def keep(step: int, average: dict[str, Tensor]) -> None:
@@ -95,7 +96,7 @@ def _facts(recipe: Painter, recipe_sha256: str, encoding: str, options: dict[str
 
 def start(network: nn.Module, base: Path) -> None:
     """Weights of `base` in the network's place; only parameters of the encoding may be missing there."""
-    state = load_weights(base)
+    state = {key: value.float() for key, value in load_weights(base).items()}
     own = {key: value for key, value in network.state_dict().items() if key.startswith("encoding.")}
     fit(network, {**own, **state}, str(base))
 

@@ -91,6 +91,17 @@ class Classifier(Record):
     least_accuracy: float = Field(ge=0, le=1)
 
 
+class SceneReader(Record):
+    """The network of a judge of drawn scenes, trained on the training split and measured on scenes of test captions."""
+
+    kind: Literal["scene-reader"]
+    name: Name
+    suite: Name
+    judge: Name
+    schedule: Schedule
+    least_accuracy: float = Field(ge=0, le=1)
+
+
 class Moments(Record):
     """Reference statistics of a suite's real images as a judge sees them."""
 
@@ -101,7 +112,7 @@ class Moments(Record):
     split: str
 
 
-AnyRecipe = Denoiser | Painter | Vit | Classifier | Moments
+AnyRecipe = Denoiser | Painter | Vit | Classifier | SceneReader | Moments
 Recipe = Annotated[AnyRecipe, Field(discriminator="kind")]
 
 

@@ -8,22 +8,34 @@ from typing import Any
 from harope_bench.catalogue import plain
 from harope_bench.errors import OptionError
 from harope_bench.records import Checkpoint
-from harope_bench.training.recipe import Classifier, Denoiser, Vit, read_recipe
+from harope_bench.training.recipe import Classifier, Denoiser, Painter, SceneReader, Vit, read_recipe
 
 
-def run(name: str, encoding: str | None, options: dict[str, Any], called: str | None, out: Path | None, resume: bool) -> tuple[Path, str]:
+def run(
+    name: str,
+    encoding: str | None,
+    options: dict[str, Any],
+    called: str | None,
+    out: Path | None,
+    resume: bool,
+    base: Path | None = None,
+) -> tuple[Path, str]:
     """Carries out a recipe; returns its folder and one line that says what came out.
 
+    base: weights that a painter starts from.
+
     Raises:
-        OptionError: --encoding missing for a model of one encoding, or given for something else.
+        OptionError: --encoding missing for a model of one encoding, or given for something else; --from likewise.
     """
     recipe, digest = read_recipe(name)
-    if isinstance(recipe, Denoiser | Vit):
+    if base is not None and not isinstance(recipe, Painter):
+        raise OptionError(f"recipe {recipe.name} starts from nothing; leave --from out")
+    if isinstance(recipe, Denoiser | Painter | Vit):
         if encoding is None:
             raise OptionError(f"recipe {recipe.name} trains one encoding, none was named; add --encoding rope-axial, for example")
         title = plain(called or f"{recipe.suite if isinstance(recipe, Denoiser) else recipe.name}-{encoding}")
         folder = out or Path("runs/train") / title
-        checkpoint = _model(recipe, digest, encoding, options, title, folder, resume)
+        checkpoint = _model(recipe, digest, encoding, options, title, folder, resume, base)
         return folder, f"checkpoint {checkpoint.name}, {checkpoint.training_steps:,} steps"
     if encoding is not None or options or called:
         raise OptionError(f"recipe {recipe.name} has no encoding; leave --encoding, --option and --name out")
@@ -32,18 +44,33 @@ def run(name: str, encoding: str | None, options: dict[str, Any], called: str | 
         from harope_bench.training import classifier
 
         return folder, f"judge {recipe.judge}, {classifier.train(recipe, digest, folder, resume):.2%} of the held-out images read"
+    if isinstance(recipe, SceneReader):
+        from harope_bench.training import scene_reader
+
+        return folder, f"judge {recipe.judge}, {scene_reader.train(recipe, digest, folder, resume):.2%} of the held-out scenes read"
     from harope_bench.training import reference
 
     return folder, f"reference {reference.build(recipe, folder)}"
 
 
 def _model(
-    recipe: Denoiser | Vit, digest: str, encoding: str, options: dict[str, Any], title: str, folder: Path, resume: bool
+    recipe: Denoiser | Painter | Vit,
+    digest: str,
+    encoding: str,
+    options: dict[str, Any],
+    title: str,
+    folder: Path,
+    resume: bool,
+    base: Path | None,
 ) -> Checkpoint:
     if isinstance(recipe, Denoiser):
         from harope_bench.training import denoiser
 
         return denoiser.train(recipe, digest, encoding, options, title, folder, resume)
+    if isinstance(recipe, Painter):
+        from harope_bench.training import painter
+
+        return painter.train(recipe, digest, encoding, options, title, folder, resume, base)
     from harope_bench.training import vit
 
     return vit.train(recipe, digest, encoding, options, title, folder, resume)

@@ -1,0 +1,117 @@
+"""Suite shapes: the test captions of drawn scenes, four images each, 32 x 32; its cases hold what three benchmarks' rules read.
+
+The captions are those of scenes/grammar.py that no training sees. The official scores drop the first row of DPG-Bench's table; here
+questions are numbered from row 1, so the official rules read them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harope_bench.errors import OptionError, WeightsError
+from harope_bench.records import Request, Settings
+from harope_bench.registry import read_toml
+from harope_bench.scenes import grammar
+from harope_bench.scenes.contents import label
+from harope_bench.scenes.draw import draw
+from harope_bench.scenes.grammar import Split
+from harope_bench.scenes.pool import scene
+from harope_bench.scenes.questions import compbench, item
+from harope_bench.store import check_hash
+from harope_bench.suites.base import Case, Reference
+
+SIDE = 32
+COPIES = 4
+RENDERED: Mapping[str, tuple[tuple[Split, range], ...]] = {  # scenes of `images`; a judge has to know every combination
+    "train": (("train", range(6000)), ("test", range(4800, 10800))),
+    "held-out": (("test", range(4800)),),
+}
+FACTS = Path(__file__).parent / "shapes.toml"
+
+
+@cache
+def cases() -> tuple[grammar.Case, ...]:
+    """The suite's captions in order."""
+    return grammar.cases("test")
+
+
+@cache
+def facts(prompt: int) -> Mapping[str, Mapping[str, object]]:
+    """What the evaluators read of a caption, by form."""
+    case = cases()[prompt]
+    first = 1 + sum(len(facts(earlier)["dpg"]["questions"]) for earlier in range(prompt))  # type: ignore[misc, arg-type]
+    told = {"geneval": case.metadata(), "dpg": item(case, f"shapes{prompt:03d}", first)}
+    bench = compbench(case, prompt)
+    return told if bench is None else {**told, "compbench": bench}
+
+
+class Shapes:
+    """Index = copy * captions + caption."""
+
+    task = "prompts"
+    version = 1
+    title = "drawn scenes of shapes: 109 captions of six tasks, four images each, 32 x 32"
+    copies = COPIES
+    resolution = SIDE
+    judges: Mapping[str, Any] = {
+        "fidelity": "shapes-net",
+        "geneval": {"detector": "shapes-vision", "colours": "shapes-vision"},
+        "dpg-bench": {"vqa": "shapes-vision"},
+        "t2i-compbench": {"detector": "shapes-vision", "detector-2d": "shapes-vision", "vqa": "shapes-vision"},
+    }
+    evaluators = ("geneval", "dpg-bench", "t2i-compbench", "fidelity")
+
+    @property
+    def count(self) -> int:
+        """Captions times copies."""
+        return len(cases()) * COPIES
+
+    def case(self, index: int) -> Case:
+        """The caption and copy at an index, copy by copy; OptionError beyond the last."""
+        copy, prompt = divmod(index, len(cases()))
+        if not 0 <= copy < COPIES:
+            raise OptionError(f"shapes has {self.count:,} images, sample {index} is none; ask for fewer")
+        return Case(prompt, copy, cases()[prompt].prompt, facts(prompt))
+
+    def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
+        """The caption of each index."""
+        return [Request(index=i, prompt=self.case(i).text) for i in indices]
+
+    def source(self) -> tuple[str, str]:
+        """The captions with their facts, and their sha256."""
+        told = json.dumps([facts(prompt) for prompt in range(len(cases()))], sort_keys=True)
+        return "scenes/grammar.py, test captions", hashlib.sha256(told.encode()).hexdigest()
+
+    def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Scenes for a judge: (N, 32, 32, 3) uint8 of split train or held-out, and what each holds (N,) int64, as scenes/contents.py says.
+
+        Held-out scenes are of test captions, training ones of both kinds.
+        """
+        if split not in RENDERED:
+            raise OptionError(f"shapes has splits {' and '.join(RENDERED)}, not {split!r}")
+        return _rendered(split)
+
+    def reference(self, judge: str) -> Reference:
+        """The held-out scenes, which show test captions, as the judge saw them; rebuilt by `harope-bench train shapes-reference`."""
+        facts = read_toml(FACTS)
+        if facts["judge"] != judge:
+            raise WeightsError(f"suite shapes has reference statistics for {facts['judge']}, not for {judge}; use that judge")
+        path = FACTS.parent / facts["file"]
+        check_hash(path, facts["sha256"])
+        return Reference(facts["name"], path, facts["sha256"], facts["judge_sha256"])
+
+
+@lru_cache(maxsize=2)
+def _rendered(split: str) -> tuple[np.ndarray, np.ndarray]:
+    drawn = [scene(part, index)[1] for part, indices in RENDERED[split] for index in indices]
+    return np.stack([draw(one, SIDE) for one in drawn]), np.array([label(one) for one in drawn], dtype=np.int64)
+
+
+PLUGIN = Shapes()

@@ -1,0 +1,107 @@
+"""DPG-Bench's suite: the table as it is, the official prompts by their hashes, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from dpg_script import FIELDS
+
+from harope_bench import fetched, registry
+from harope_bench.errors import FetchError, NotHere, OptionError, StorageError
+from harope_bench.fetch import fetch
+from harope_bench.rules.dpg import Item
+from harope_bench.suites.dpg_bench import DpgBench, official_hashes, prompts
+
+OFFICIAL = Path("/work/shared/data/dpg_bench")
+WHOLE, COLOUR = "entity - whole (owl)", "attribute - color (owl, red)"
+
+
+@pytest.fixture
+def table(bench_home: Path) -> Path:
+    """A table in place of the official one, with commas, quotes and an accent in it."""
+    path = bench_home / "assets" / "dpg-bench" / "dpg_bench.csv"
+    path.parent.mkdir(parents=True)
+    (path.parent / "receipt.json").write_text(json.dumps({path.name: "cd" * 32}))
+    rows = [("partiprompts97", "Some text, with commas.\n", 1, "0", WHOLE, "Is there an owl?"),
+            ("partiprompts97", "Some text, with commas.\n", 2, "1, 0", COLOUR, 'Is the owl "red", or pink?'),
+            ("7", "Ein schöner Satz", 1, "0", "global - (photo)", "Is it a photo?"),
+            ("partiprompts97", "Some text, with commas.\n", 3, "1,2", COLOUR, "Is it late?")]  # fmt: skip
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(FIELDS)
+        for item, text, number, parents, phrase, asked in rows:
+            writer.writerow([item, text, "", number, parents, "b", "d", phrase, asked])
+    return path
+
+
+def test_the_table_is_read_by_item_in_its_order(table: Path) -> None:
+    found = prompts(table)
+    assert [p.facts["item"] for p in found] == ["partiprompts97", "7"]
+    assert [p.text for p in found] == ["Some text, with commas.", "Ein schöner Satz"]
+    assert [(q["row"], q["id"], q["parents"]) for q in found[0].facts["questions"]] == [(0, 1, [0]), (1, 2, [1, 0]), (3, 3, [1, 2])]
+    assert found[0].facts["questions"][1]["question"] == 'Is the owl "red", or pink?'
+    assert found[0].facts["official_text"] is False and all(Item.model_validate(p.facts) for p in found)
+
+
+def test_cases_go_copy_by_copy_and_end(table: Path) -> None:
+    suite = type("Two", (DpgBench,), {"count": 8})()
+    assert [(c.prompt, c.copy, c.facts["dpg"]["item"]) for c in map(suite.case, (0, 1, 2, 7))] == [
+        (0, 0, "partiprompts97"), (1, 0, "7"), (0, 1, "partiprompts97"), (1, 3, "7")
+    ]  # fmt: skip
+    with pytest.raises(OptionError, match="has 8 images"):
+        suite.case(8)
+    whole = registry.load("suites", "dpg-bench")
+    assert (whole.task, whole.count, whole.copies) == ("prompts", 4260, 4)
+    with pytest.raises(StorageError, match="has 2 items, wanted 1,065"):
+        whole.case(0)
+
+
+def test_integer_dependencies_are_no_trouble(table: Path) -> None:
+    text = table.read_text().replace('"1, 0"', "1").replace('"1,2"', "2")
+    table.write_text(text)
+    assert [q["parents"] for q in prompts(table)[0].facts["questions"]] == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (",2,", ",two,", "row 1 is none of DPG-Bench's"),
+        ('"1,2"', '"1;2"', "row 3 is none"),
+        ("proposition_id", "number", "row 0 is none of DPG-Bench's"),
+        ("\n7,", "\n../7,", "row 2 is none of DPG-Bench's .*not a plain name"),
+    ],
+)
+def test_a_row_that_is_none_is_named(table: Path, old: str, new: str, said: str) -> None:
+    table.write_text(table.read_text().replace(old, new))
+    with pytest.raises(StorageError, match=said):
+        prompts(table)
+
+
+def test_without_the_table_the_command_is_named_and_another_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotHere, match="harope-bench fetch dpg-bench"):
+        registry.load("suites", "dpg-bench").requests([0])
+    (tmp_path / "dpg_bench.csv").write_text(",".join(FIELDS) + "\n")
+    with pytest.raises(FetchError, match="has git blob id .*, wanted 98457fc99019"):
+        fetch("dpg-bench", tmp_path)
+    assert fetched.held("dpg-bench") is None
+
+
+def test_hashes_of_the_official_prompts_ship() -> None:
+    known = official_hashes()
+    assert len(known) == 1065 == len(set(known.values())) and all(len(h) == 16 for h in known.values())
+    assert registry.load("suites", "dpg-bench").count == 4 * len(known)
+
+
+@pytest.mark.skipif(not OFFICIAL.exists(), reason="the official prompt files are not here")
+def test_the_shipped_hashes_are_those_of_the_official_files(tmp_path: Path) -> None:
+    import tarfile
+
+    with tarfile.open(OFFICIAL / "prompts.tar") as archive:
+        files = {Path(m.name).stem: archive.extractfile(m).read() for m in archive.getmembers() if m.isfile()}  # type: ignore[union-attr]
+    assert {item: hashlib.sha256(text.strip()).hexdigest()[:16] for item, text in files.items()} == official_hashes()
+    wanted = {line.split()[1].rpartition("/")[2]: line.split()[0] for line in (OFFICIAL / "prompts.sha256").read_text().splitlines()}
+    assert {f"{item}.txt": hashlib.sha256(text).hexdigest() for item, text in files.items()} == wanted

@@ -1,0 +1,150 @@
+"""The small text-image transformer: the contract, text at the origin, words, larger images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from harope_bench import registry
+from harope_bench.backbones import mmdit_micro
+from harope_bench.errors import OptionError
+from harope_bench.records import Checkpoint, Request, Settings
+from harope_bench.testing import check_backbone
+
+SMALL: dict[str, Any] = {
+    "hidden": 16, "double": 1, "single": 1, "heads": 2, "patch": 4, "size": 16, "channels": 3, "places": 4, "words": "a red blue ring",
+}  # fmt: skip
+PROMPTS = ("a red ring", "a blue ring", "red a", "ring")
+
+
+def request(index: int) -> Request:
+    return Request(index=index, prompt=PROMPTS[index % len(PROMPTS)])
+
+
+def network(encoding: str = "rope-axial", spread: float = 0.1, **options: Any) -> mmdit_micro.MMDiT:
+    """With noise on all weights: a fresh network predicts zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        built: mmdit_micro.MMDiT = registry.load("backbones", "mmdit-micro").build(encoding, options, SMALL)
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(spread * torch.randn(parameter.shape, generator=rng))
+    return built.eval()
+
+
+def inputs(*prompts: str, side: int = 16) -> tuple[Tensor, Tensor, Tensor]:
+    x = torch.randn((len(prompts), 3, side, side), generator=torch.Generator().manual_seed(1))
+    words = torch.stack([mmdit_micro.worded(prompt, mmdit_micro.configure(SMALL)) for prompt in prompts])
+    return x, torch.full((len(prompts),), 500.0), words
+
+
+@pytest.mark.parametrize("encoding", registry.names("encodings"))
+def test_backbone_keeps_its_promises(encoding: str) -> None:
+    check_backbone("mmdit-micro", SMALL, encoding=encoding, request=request)
+
+
+@pytest.mark.parametrize("resolution", [16, 32])
+def test_larger_images_than_those_of_the_training_are_drawn(resolution: int) -> None:
+    check_backbone("mmdit-micro", SMALL, resolution=resolution, request=request)
+
+
+@torch.no_grad()
+def test_words_and_their_order_decide_the_prediction() -> None:
+    x, time, words = inputs("a red ring", "red a ring", "a blue ring", "")
+    same = network()(x[:1].expand(4, -1, -1, -1), time, words)
+    for i in range(4):
+        for j in range(i):
+            assert (same[i] - same[j]).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_text_stands_at_the_origin_and_image_tokens_at_row_and_column() -> None:
+    everywhere, grid = network().positions(2, 3)
+    assert everywhere[:4].tolist() == [[0.0, 0.0]] * 4
+    assert everywhere[4:].tolist() == grid.tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+
+
+@torch.no_grad()
+def test_a_matrix_at_its_start_changes_nothing() -> None:
+    plain, with_matrix = network("rope-axial", spread=0.0), network("harope", spread=0.0)
+    rng = torch.Generator().manual_seed(3)
+    state = {key: 0.1 * torch.randn(value.shape, generator=rng) for key, value in plain.state_dict().items()}
+    plain.load_state_dict(state)
+    own = {key: value for key, value in with_matrix.state_dict().items() if key.startswith("encoding.")}
+    assert own
+    with_matrix.load_state_dict({**state, **own})
+    torch.testing.assert_close(with_matrix(*inputs("a red ring")), plain(*inputs("a red ring")), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_encoding_acts_on_text_and_image_queries_behind_the_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    built, seen = network(), []
+
+    def rotate(q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        seen.append((q, k, positions, layer))
+        return q, k
+
+    monkeypatch.setattr(built.encoding, "rotate", rotate)
+    built(*inputs("a red ring"))
+    assert [layer for *_, layer in seen] == [0, 1]
+    for q, k, positions, layer in seen:
+        assert q.shape == k.shape == (1, 2, 4 + 16, 8) and positions.shape == (20, 2)
+        for x, norms in ((q, [s.norm_q for s in built.blocks[layer].streams]), (k, [s.norm_k for s in built.blocks[layer].streams])):
+            weight = torch.cat([n.weight.expand(1, 1, c, -1) for n, c in zip(norms, (4, 16) if len(norms) == 2 else (20,), strict=True)], 2)
+            torch.testing.assert_close((x / weight).square().mean(-1), torch.ones(1, 2, 20), rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_image_tokens_alone_are_given_the_table() -> None:
+    built, seen = network("ape"), []
+    whole = built.encoding.embed
+    built.encoding.embed = lambda tokens, positions: seen.append(tokens.shape) or whole(tokens, positions)  # type: ignore[method-assign, func-returns-value]
+    built(*inputs("a red ring"))
+    assert seen == [(1, 16, 16)]
+
+
+@pytest.mark.parametrize(("prompt", "named"), [("a green ring", "green"), ("a a a a a", "4 words")])
+def test_unknown_words_and_long_prompts_are_refused(prompt: str, named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        mmdit_micro.worded(prompt, mmdit_micro.configure(SMALL))
+
+
+def drawn(resolution: int, **changes: Any) -> np.ndarray:
+    state = network().state_dict()
+    checkpoint = Checkpoint(
+        name="small", backbone="mmdit-micro", encoding="rope-axial", config=SMALL, weights="w.safetensors", sha256="0" * 64, source="test",
+    )  # fmt: skip
+    settings = Settings(**{"resolution": resolution, "sampler": "flow", "steps": 2, "guidance": 2.0, "tile": 4, **changes})
+    backbone = registry.load("backbones", "mmdit-micro")
+    backbone.check(checkpoint, settings)
+    images: np.ndarray = backbone.open(checkpoint, state, settings).draw([request(i) for i in range(4)], settings).images
+    return images
+
+
+def test_position_scaling_changes_larger_images_only() -> None:
+    assert np.array_equal(drawn(16), drawn(16, pos_scaling="linear"))
+    assert not np.array_equal(drawn(32), drawn(32, pos_scaling="linear"))
+
+
+def test_guidance_changes_the_images() -> None:
+    assert not np.array_equal(drawn(16), drawn(16, guidance=1.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"resolution": 18}, "patches of 4"), ({"fold": True}, "fold"), ({"mu_policy": "clamp"}, "mu_policy")]
+)
+def test_settings_without_a_meaning_are_refused(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        drawn(**{"resolution": 16, **changes})
+
+
+def test_a_network_can_be_counted() -> None:
+    built = network()
+    probe = registry.load("backbones", "mmdit-micro").probe(built, 32, 2)
+    assert built(**probe.inputs).shape == (2, 3, 32, 32)
+    assert probe.tokens == 4 + 64

@@ -1,0 +1,196 @@
+"""Training from captions: the gauge of the words, kept steps, weights to start from, resuming."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from harope_bench import registry
+from harope_bench.errors import OptionError, WeightsError
+from harope_bench.records import Checkpoint
+from harope_bench.store import load_weights
+from harope_bench.training import loop, painter, run
+from harope_bench.training.recipe import Painter, Schedule, read_recipe
+
+RECIPE = """
+kind = "painter"
+name = "tiny"
+suite = "shapes"
+backbone = "mmdit-micro"
+sampler = "flow"
+draw_steps = 2
+guidance = 2.0
+text_drop = 0.5
+ema = 0.5
+scenes = 60
+keep = [4]
+
+[config]
+hidden = 16
+double = 1
+single = 1
+heads = 2
+patch = 8
+size = 32
+channels = 3
+words = "{words}"
+places = 10
+
+[schedule]
+steps = 8
+batch = 6
+lr = 0.001
+warmup = 2
+decay = "none"
+clip = 1.0
+seed = 3
+snapshot = 4
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    words = read_recipe("shapes-base")[0].config["words"]  # type: ignore[union-attr]
+    path = tmp_path / "tiny.toml"
+    path.write_text(RECIPE.replace("{words}", str(words)))
+    return path
+
+
+def train(recipe: Path, folder: Path, encoding: str = "rope-axial", base: Path | None = None) -> Checkpoint:
+    read, digest = read_recipe(str(recipe))
+    assert isinstance(read, Painter)
+    return painter.train(read, digest, encoding, {}, f"tiny-{encoding}", folder, True, base)
+
+
+def small(recipe: Path) -> Painter:
+    read = read_recipe(str(recipe))[0]
+    assert isinstance(read, Painter)
+    return read
+
+
+class Told(nn.Module):
+    """Predicts from the words alone, and remembers what it was told."""
+
+    def __init__(self, right: Tensor):
+        super().__init__()
+        self.right, self.seen = right, list[Tensor]()
+
+    def forward(self, x: Tensor, time: Tensor, words: Tensor) -> Tensor:
+        self.seen.append(words)
+        return x * 0 + (words == self.right).all(1)[:, None, None, None]
+
+
+def test_two_runs_are_equal_and_an_interrupted_one_is_too(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = train(recipe, tmp_path / "straight")
+    assert train(recipe, tmp_path / "again").sha256 == straight.sha256
+    one = loop.Trainer._one
+
+    def failing(self: loop.Trainer, loss: loop.Loss) -> float:
+        if self.step == 6:
+            raise KeyboardInterrupt
+        return one(self, loss)
+
+    monkeypatch.setattr(loop.Trainer, "_one", failing)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "broken")
+    monkeypatch.setattr(loop.Trainer, "_one", one)
+    assert train(recipe, tmp_path / "broken").sha256 == straight.sha256
+    assert (tmp_path / "broken/log.csv").read_text() == (tmp_path / "straight/log.csv").read_text()
+
+
+def test_kept_steps_are_checkpoints_of_their_own(recipe: Path, tmp_path: Path) -> None:
+    train(recipe, tmp_path)
+    early, late = (load_weights(tmp_path / f"tiny-rope-axial{tail}.safetensors") for tail in ("-at-4", ""))
+    assert early.keys() == late.keys() and any(not torch.equal(early[key], late[key]) for key in early)
+    assert "training_steps = 4" in (tmp_path / "tiny-rope-axial-at-4.toml").read_text()
+
+
+def test_the_log_says_what_true_and_shuffled_captions_cost(recipe: Path, tmp_path: Path) -> None:
+    train(recipe, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
+    assert [list(row) for row in rows] == [["step", "loss", "true", "shuffled"]] * 2
+    assert [int(row["step"]) for row in rows] == [4, 8]
+
+
+def test_the_gauge_opens_for_a_network_that_uses_the_words(recipe: Path) -> None:
+    """Captions move on within their task, so that words which say the task alone would not open it."""
+    read = small(recipe)
+    held = painter.render(read, range(read.scenes, read.scenes + painter.WATCHED))
+    told = Told(held.words)
+    true, shuffled = painter.gauge(read).measure(told)
+    assert true != shuffled
+    moved = told.seen[1]
+    assert torch.equal(told.seen[0], held.words) and not torch.equal(moved, held.words)
+    assert torch.equal(moved[6:], held.words[:-6])
+
+
+def test_captions_are_dropped_at_the_recipes_rate(recipe: Path, tmp_path: Path) -> None:
+    read = small(recipe).model_copy(update={"schedule": small(recipe).schedule.model_copy(update={"batch": 400})})
+    scenes = painter.render(read, range(60))
+    network = Told(torch.zeros(400, 10, dtype=torch.long))
+    trainer = loop.Trainer(nn.Linear(1, 1), read.schedule, read.ema, tmp_path, "test")
+    painter.painting_loss(read, scenes, trainer)(network, Generator().manual_seed(0))
+    dropped = (network.seen[0] == 0).all(1).float().mean()
+    assert 0.42 < dropped < 0.58
+
+
+def test_scenes_of_one_thing_come_first_where_the_recipe_says_so(recipe: Path, tmp_path: Path) -> None:
+    read = small(recipe).model_copy(update={"alone": 5, "text_drop": 0.0})
+    scenes = painter.render(read, range(60))
+    alone = {tuple(row) for row in scenes.words[scenes.alone].tolist()}
+    trainer = loop.Trainer(nn.Linear(1, 1), read.schedule, read.ema, tmp_path, "test")
+    loss, network = painter.painting_loss(read, scenes, trainer), Told(torch.zeros(6, 10, dtype=torch.long))
+    for step in range(10):
+        trainer.step = step
+        loss(network, Generator().manual_seed(step))
+    shown = [{tuple(row) for row in words.tolist()} <= alone for words in network.seen]
+    assert all(shown[:5]) and not all(shown[5:])
+
+
+def test_a_training_starts_from_the_weights_it_is_given(recipe: Path, tmp_path: Path) -> None:
+    train(recipe, tmp_path / "base")
+    base = tmp_path / "base/tiny-rope-axial.safetensors"
+    network = registry.load("backbones", "mmdit-micro").build("harope", {}, small(recipe).config)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    painter.start(network, base)
+    state, given = network.state_dict(), load_weights(base)
+    for key, value in state.items():
+        assert torch.equal(value, before[key] if key.startswith("encoding.") else given[key].float()), key
+    checkpoint = train(recipe, tmp_path / "on", "harope", base)
+    assert checkpoint.source.endswith("--encoding harope --from tiny-rope-axial.safetensors")
+
+
+def test_a_base_that_lacks_more_than_the_encoding_is_refused(recipe: Path, tmp_path: Path) -> None:
+    train(recipe, tmp_path / "base")
+    network = registry.load("backbones", "mmdit-micro").build("harope", {}, {**small(recipe).config, "single": 2})
+    with pytest.raises(WeightsError, match="blocks.2"):
+        painter.start(network, tmp_path / "base/tiny-rope-axial.safetensors")
+
+
+def test_the_rate_stays_where_it_is_not_to_decay() -> None:
+    schedule = Schedule(steps=100, batch=1, lr=0.5, warmup=10, clip=1, seed=0, snapshot=1, decay="none")
+    assert [loop.rate(schedule, step) for step in (0, 9, 10, 50, 99)] == pytest.approx([0.05, 0.5, 0.5, 0.5, 0.5])
+
+
+def test_recipes_without_a_base_refuse_one(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--from"):
+        run.run("digits-dit", "harope", {}, None, tmp_path, True, tmp_path)
+
+
+def test_bfloat16_products_are_trained_with_where_the_recipe_says_so(recipe: Path) -> None:
+    read, seen = small(recipe), []
+
+    class Product(nn.Module):
+        def forward(self, x: Tensor, time: Tensor, words: Tensor) -> Tensor:
+            seen.append((x.flatten(1) @ x.flatten(1).mT).dtype)
+            return x
+
+    one = torch.zeros(1, 3, 32, 32)
+    for precision in ("float32", "bfloat16"):
+        changed = read.model_copy(update={"precision": precision})
+        assert painter.predict(Product(), changed, one, torch.zeros(1), torch.zeros(1, 10, dtype=torch.long)).dtype == torch.float32
+    assert seen == [torch.float32, torch.bfloat16]

@@ -1,0 +1,225 @@
+"""Drawn scenes: what is held out, what is drawn, what the parser reads of it, and what it says of garbage."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from harope_bench.rules.dpg import Item
+from harope_bench.rules.geneval import TASKS as OFFICIAL_TASKS
+from harope_bench.rules.geneval import Wanted as OfficialWanted
+from harope_bench.scenes import answer, grammar
+from harope_bench.scenes.draw import PATTERNS, Ground, Scene, Thing, draw, grey
+from harope_bench.scenes.grammar import HELD_COLOURS, HELD_NUMBERS, HELD_PAIRS, Case, Wanted, cases, held_pair, held_relation
+from harope_bench.scenes.layout import Style, compose, generator
+from harope_bench.scenes.measured import measured
+from harope_bench.scenes.parse import parse
+from harope_bench.scenes.pool import pool, scene
+from harope_bench.scenes.questions import compbench, item, questions
+
+
+def shown(scene: Scene) -> Counter[tuple[str, str]]:
+    return Counter((thing.shape, thing.colour) for thing in scene.things)
+
+
+def read(image: np.ndarray) -> Counter[tuple[str, str]]:
+    return Counter((one.label, one.colour) for one in parse(image, least=0.5))
+
+
+# ------------------------------------------------------------------------------------- captions and splits
+
+
+def test_tasks_are_those_of_geneval() -> None:
+    assert grammar.TASKS == OFFICIAL_TASKS
+    assert {case.task for case in cases("train")} == {case.task for case in cases("test")} == set(grammar.TASKS)
+
+
+def test_no_caption_is_in_both_splits_and_every_word_is_trained() -> None:
+    train, test = ({case.prompt for case in cases(split)} for split in ("train", "test"))
+    assert not train & test
+    assert len(train) == len(cases("train")) and len(test) == len(cases("test"))
+    assert {w for prompt in test for w in prompt.split()} <= {w for prompt in train for w in prompt.split()} == set(grammar.vocabulary())
+
+
+def test_held_combinations_are_in_no_training_caption() -> None:
+    for case in cases("train"):
+        assert len(case.include) < 2 or not held_pair(case.include[0].shape, case.include[1].shape)
+        for clause in case.include:
+            assert HELD_COLOURS[clause.shape] != clause.colour
+            assert clause.count == 1 or HELD_NUMBERS[clause.shape] != clause.count
+            if clause.position is not None:
+                assert held_relation(clause.shape, case.include[0].shape) != clause.position[0]
+
+
+def test_every_test_caption_needs_a_held_combination() -> None:
+    for case in cases("test"):
+        one, other = case.include[0], case.include[-1]
+        pair = len(case.include) == 2 and held_pair(one.shape, other.shape)
+        bound = any(HELD_COLOURS[c.shape] == c.colour for c in case.include)
+        counted = any(HELD_NUMBERS[c.shape] == c.count for c in case.include)
+        placed = any(c.position and held_relation(c.shape, one.shape) == c.position[0] for c in case.include)
+        carried = case.task == "single_object" and case.prompt.startswith(grammar.HELD_CARRIERS[one.shape])
+        assert pair or bound or counted or placed or carried, case.prompt
+
+
+def test_each_shape_of_a_held_pair_is_trained_beside_others() -> None:
+    beside = {frozenset(c.shape for c in case.include) for case in cases("train") if len(case.include) == 2}
+    for pair in HELD_PAIRS:
+        assert all(sum(shape in other for other in beside) >= 2 for shape in pair)
+
+
+def test_facts_are_lines_of_genevals_metadata() -> None:
+    for case in cases("test"):
+        wanted = OfficialWanted.model_validate(case.metadata())
+        assert wanted.tag == case.task and wanted.prompt == case.prompt
+        assert bool(wanted.exclude) == (case.task == "counting")
+    last = next(case for case in cases("train") if case.prompt == "a photo of a circle above a square")
+    assert last.metadata()["include"] == [{"class": "square", "count": 1}, {"class": "circle", "count": 1, "position": ["above", 0]}]
+
+
+def test_questions_depend_on_what_must_be_there_first() -> None:
+    case = next(case for case in cases("train") if case.prompt == "a photo of a circle above a square")
+    asked = questions(case)
+    assert [q.text for q in asked] == ["Is there a square?", "Is there a circle?", "Is the circle above the square?"]
+    assert [q.parents for q in asked] == [(0,), (0,), (1, 2)]
+    assert (asked[2].broad, asked[2].detailed) == ("relation", "spatial")
+    for number, one in enumerate(cases("test")):
+        parsed = Item.model_validate(item(one, f"case{number}", 1))
+        assert all(parent < q.id for q in parsed.questions for parent in q.parents)
+
+
+def test_cases_of_compbench_name_what_its_rules_read() -> None:
+    said = {case.task: compbench(case, 0) for case in cases("test")}
+    assert said["single_object"] is None
+    assert [said[task]["category"] for task in ("counting", "position", "color_attr")] == ["numeracy", "spatial", "color"]  # type: ignore[index]
+
+
+# ------------------------------------------------------------------------------------- drawing
+
+
+def test_a_scene_is_a_function_of_split_and_index() -> None:
+    assert scene("train", 7) == scene("train", 7) != scene("test", 7)
+    both, late = pool("train", [3, 9], 32), pool("train", [9], 32)
+    assert np.array_equal(both.images[1], late.images[0]) and both.cases[1] == late.cases[0]
+
+
+@pytest.mark.parametrize("index", range(60))
+def test_a_scene_shows_what_its_caption_asks(index: int) -> None:
+    case, drawn = scene("train", index)
+    wanted = Counter({clause.shape: clause.count for clause in case.include})
+    assert Counter(thing.shape for thing in drawn.things) == wanted
+    for clause in case.include:
+        assert clause.colour is None or any((t.shape, t.colour) == (clause.shape, clause.colour) for t in drawn.things)
+        if clause.position is not None:
+            target = next(t for t in drawn.things if t.shape == clause.shape)
+            other = next(t for t in drawn.things if t.shape == case.include[0].shape)
+            ahead = {
+                "left of": other.x - target.x,
+                "right of": target.x - other.x,
+                "above": other.y - target.y,
+                "below": target.y - other.y,
+            }
+            assert ahead[clause.position[0]] > 0.4
+
+
+def test_a_scene_keeps_its_layout_at_any_size() -> None:
+    _, drawn = scene("train", 5)
+    small, large = draw(drawn, 32), draw(drawn, 128)
+    shrunk = large.reshape(32, 4, 32, 4, 3).mean((1, 3))
+    assert small.shape == (32, 32, 3) and small.dtype == np.uint8
+    assert np.abs(small - shrunk).mean() < 2
+
+
+def test_edges_are_mixtures_of_ground_and_paint() -> None:
+    circle = Thing("circle", "red", 0.5, 0.5, 0.3, (200.0, 40.0, 40.0))
+    levels = np.unique(draw(Scene(Ground(dark=40.0, light=40.0), (circle,)), 32)[..., 0])
+    assert {levels.min(), levels.max()} == {40, 200} and len(levels) > 4
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_grounds_stay_between_their_greys(pattern: str) -> None:
+    levels = grey(Ground(pattern, 30.0, 55.0, 0.3, True, 1), 64)  # type: ignore[arg-type]
+    assert levels.min() >= 30 and levels.max() <= 55
+    assert (levels.std() == 0) == (pattern == "plain")
+
+
+# ------------------------------------------------------------------------------------- parser
+
+
+def test_parser_reads_rendered_scenes_without_error() -> None:
+    found = measured(60)
+    assert set(found) == {(side, spoiling) for side in (32, 64, 128) for spoiling in ("sharp", "blurred", "noisy")}
+    for (_, spoiling), errors in found.items():
+        most = 0.0 if spoiling == "sharp" else 0.02
+        assert max(errors) <= most, (spoiling, errors)
+
+
+def test_measured_sees_a_parser_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harope_bench.scenes.measured.parse", lambda image: parse(image)[1:])
+    errors = measured(12, (32,))[32, "sharp"]
+    assert errors.scenes == 1 and errors.missed > 0.3 and errors.answers > 0.1
+
+
+def test_boxes_and_masks_are_where_things_are() -> None:
+    square = Thing("square", "blue", 0.5, 0.25, 0.2, (45.0, 95.0, 225.0))
+    (found,) = parse(draw(Scene(Ground(), (square,)), 100))
+    assert found.box == (32, 7, 68, 43)
+    assert found.mask[7:43, 32:68].all() and found.mask.sum() == 36 * 36
+    assert found.score > 0.95
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_garbage_holds_no_sure_things(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for image in (
+        rng.integers(0, 256, (32, 32, 3), dtype=np.uint8),
+        np.full((32, 32, 3), 40 * seed, dtype=np.uint8),
+        np.clip(rng.normal(128, 60, (8, 8, 3)), 0, 255).astype(np.uint8).repeat(4, 0).repeat(4, 1),
+    ):
+        assert sum(one.score > 0.9 for one in parse(image)) <= 1
+
+
+def test_ragged_blobs_score_lower_than_shapes() -> None:
+    across, down = np.meshgrid(np.arange(32) - 15.5, np.arange(32) - 15.5)
+    scores = []
+    for seed in range(20):
+        noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(32, 32)), 1.5)
+        image = np.full((32, 32, 3), 40, dtype=np.uint8)
+        image[(across**2 + down**2 < 144) & (noise > -0.05)] = (215, 45, 40)
+        scores.append(max((one.score for one in parse(image)), default=0.0))
+    assert np.mean(np.array(scores) > 0.9) < 0.3, sorted(scores)
+
+
+def test_things_of_one_colour_that_touch_are_read_apart() -> None:
+    paint = (215.0, 45.0, 40.0)
+    for one, other in (("square", "square"), ("circle", "ring"), ("cross", "triangle"), ("square", "triangle")):
+        pair = (Thing(one, "red", 0.29, 0.5, 0.21, paint), Thing(other, "red", 0.71, 0.5, 0.21, paint))
+        for side in (32, 64):
+            assert read(draw(Scene(Ground(), pair), side)) == shown(Scene(Ground(), pair)), (one, other, side)
+
+
+# ------------------------------------------------------------------------------------- answers
+
+
+def test_true_questions_are_answered_yes_and_false_ones_no() -> None:
+    case = Case("color_attr", "", (Wanted("circle", colour="red"), Wanted("square", colour="blue")))
+    found = parse(draw(compose(case, generator("answers", 0), Style()), 64))
+    said = {
+        text: answer.share(text, found) for text in ("Is there a circle?", "is the circle red?", "a blue square?", "Are there circles?")
+    }
+    assert all(value is not None and value > 0.9 for value in said.values()), said
+    for text in ("Is there a ring?", "Is the circle blue?", "a red square?", "Are there two circles?"):
+        assert answer.share(text, found) == 0
+    assert answer.share("How are you?", found) is None
+
+
+@pytest.mark.parametrize(("relation", "opposite"), [("left of", "right of"), ("above", "below")])
+def test_relations_are_answered_by_side(relation: str, opposite: str) -> None:
+    case = Case("position", "", (Wanted("ring"), Wanted("cross", position=(relation, 0))))
+    found = parse(draw(compose(case, generator("relations", 1), Style()), 64))
+    assert (answer.share(f"Is the cross {relation} the ring?", found) or 0) > 0.9
+    assert answer.share(f"Is the cross {opposite} the ring?", found) == 0
+    assert (answer.share(f"Is the ring {opposite} the cross?", found) or 0) > 0.9

@@ -1,0 +1,100 @@
+"""Suite shapes and its judge: three benchmarks' rules on rendered truth, without a network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harope_bench import registry
+from harope_bench.errors import OptionError
+from harope_bench.evaluators.base import Sight
+from harope_bench.judges.shapes_vision import PLUGIN as JUDGE
+from harope_bench.perceptions import Names, Questions
+from harope_bench.scenes.contents import CONTENTS, MARKS, label
+from harope_bench.scenes.draw import Ground, Scene, Thing, draw
+from harope_bench.scenes.grammar import COLOURS
+from harope_bench.scenes.layout import compose, generator
+from harope_bench.suites.shapes import PLUGIN as SUITE
+from harope_bench.suites.shapes import cases
+from harope_bench.testing import check_witness
+
+
+def truth(prompt: int, side: int = 32) -> np.ndarray:
+    """A scene that fulfils a caption."""
+    return draw(compose(cases()[prompt], generator("truth", prompt)), side)
+
+
+def sights(evaluator: str, image_of: dict[int, int] | None = None) -> list[Sight]:
+    """Every first copy as the judge sees the scene of its own caption, or of another one."""
+    rule, opened, found = registry.load("evaluators", evaluator), JUDGE.open("cpu"), []
+    for index in range(len(cases())):
+        case = SUITE.case(index)
+        if rule.form not in case.facts:
+            continue
+        image, seen = truth((image_of or {}).get(index, index)), dict[str, Any]()
+        for look in rule.looks:
+            ask = look.ask(case.facts[rule.form], seen)
+            if ask is not None:
+                seen[look.role] = opened.see(look.role, image, ask)
+        found.append(Sight(index=index, prompt=case.prompt, copy=0, text=case.text, facts=case.facts[rule.form], seen=seen))
+    return found
+
+
+def values(evaluator: str, shown: list[Sight], rules: str) -> dict[str, float | None]:
+    score = registry.load("evaluators", evaluator).assess(shown, rules, False)
+    return {m.name: m.value for m in score.measurements}
+
+
+def test_indices_run_copy_by_copy() -> None:
+    count = len(cases())
+    assert SUITE.count == 4 * count
+    assert (SUITE.case(count + 3).prompt, SUITE.case(count + 3).copy) == (3, 1)
+    assert [r.prompt for r in SUITE.requests([0, count])] == [cases()[0].prompt] * 2
+    with pytest.raises(OptionError, match="ask for fewer"):
+        SUITE.case(SUITE.count)
+
+
+def test_judge_keeps_its_promises() -> None:
+    check_witness("shapes-vision", [truth(0), truth(30)])
+
+
+def test_judge_does_not_guess_at_questions_it_cannot_read() -> None:
+    said = JUDGE.open("cpu").see("vqa", truth(0), Questions(questions=("What is the mood?",)))
+    assert said.answers[0].text == "" and said.answers[0].yes is None  # type: ignore[union-attr]
+
+
+def test_judge_finds_nothing_in_an_empty_scene() -> None:
+    assert JUDGE.open("cpu").see("detector", np.full((32, 32, 3), 40, dtype=np.uint8), Names()).found == ()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("rules", ["official", "corrected"])
+@pytest.mark.parametrize(("evaluator", "most"), [("geneval", 1.0), ("dpg-bench", 100.0), ("t2i-compbench", 1.0)])
+def test_rendered_truth_has_the_best_score(evaluator: str, most: float, rules: str) -> None:
+    found = {name: value for name, value in values(evaluator, sights(evaluator), rules).items() if value is not None}
+    assert len(found) >= 3
+    assert all(value == pytest.approx(most, abs=0.03 * most) for value in found.values()), found
+
+
+def test_scenes_of_other_captions_score_low() -> None:
+    count = len(cases())
+    other = {index: (index + 37) % count for index in range(count)}
+    assert (values("geneval", sights("geneval", other), "official")["overall"] or 0) < 0.2
+    assert (values("dpg-bench", sights("dpg-bench", other), "official")["dpg"] or 0) < 60
+
+
+def test_images_for_a_judge_hold_every_content() -> None:
+    images, labels = SUITE.images("held-out")
+    assert images.shape == (4800, 32, 32, 3) and images.dtype == np.uint8
+    known = set(SUITE.images("train")[1] // MARKS)
+    assert known == set(range(len(CONTENTS))) >= set(labels // MARKS)
+    with pytest.raises(OptionError, match="splits"):
+        SUITE.images("middle")
+
+
+def test_a_label_says_shapes_counts_and_colours() -> None:
+    paint = (0.0, 0.0, 0.0)
+    told = label(Scene(Ground(), (Thing("ring", "red", 0.3, 0.5, 0.2, paint), Thing("circle", "white", 0.7, 0.5, 0.2, paint))))
+    assert CONTENTS[told // MARKS] == (("circle", 1), ("ring", 1))
+    assert [colour for i, colour in enumerate(COLOURS) if told % MARKS >> i & 1] == ["red", "white"]
