@@ -45,7 +45,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
     if chosen is None:
         raise OptionError(f"checkpoint {name} has no suite of its own; add --suite, one of: {', '.join(registry.names('suites'))}")
     plugin = registry.load("suites", chosen)
-    if getattr(plugin, "task", "draw") != "draw":
+    if getattr(plugin, "task", "draw") == "classify":
         raise OptionError(f"suite {chosen} has pictures to be named, {name} ({found.backbone}) draws; give another --suite or a classifier")
     backbone = registry.load("backbones", found.backbone)
     chosen_preset = overrides.get("preset")

@@ -126,6 +126,8 @@ def perceive(
     images = {i: h for i, h in zip(samples.indices, samples.hashes, strict=True) if i in seen}
     for look in looks:
         asked = list(_questions(look, wanted, cases, form, seen, faults, images))
+        if not asked and look.role not in judges:
+            continue  # a suite needs no judge for what none of its prompts asks
         chosen, folder = judges[look.role], out / judges[look.role].folder
         told, record = _ask(samples, chosen, look.role, asked, folder, terms)
         if record is not None:

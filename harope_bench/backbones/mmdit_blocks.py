@@ -8,6 +8,7 @@ one attention over both; a single block has one stream for all tokens. Source: E
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -59,16 +60,18 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, streams: int):
         super().__init__()
         self.streams = nn.ModuleList(Stream(width, heads) for _ in range(streams))
+        self.joined = streams == 1
 
     def forward(self, parts: Sequence[Tensor], c: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int) -> list[Tensor]:
         """Tokens of each stream (B, N_i, width) to tokens; `positions` (sum of N_i, axes) and c (B, 6, width) are those of all."""
-        told: list[tuple[Tensor, ...]] = [stream.modulation(c) for stream in self.streams]
-        triples = [stream.heads_of(x, m[0], m[1]) for stream, x, m in zip(self.streams, parts, told, strict=True)]
+        streams = [cast(Stream, stream) for stream in self.streams]
+        told = [stream.modulation(c) for stream in streams]
+        triples = [stream.heads_of(x, m[0], m[1]) for stream, x, m in zip(streams, parts, told, strict=True)]
         q, k, v = (torch.cat(same, 2) for same in zip(*triples, strict=True))
         q, k = encoding.rotate(q, k, positions, layer)
         found = encoding.outputs(attend(q, k, encoding.values(v, layer)), layer)
         split = found.transpose(1, 2).flatten(2).split([x.shape[1] for x in parts], dim=1)
-        return [stream.rest(x, near, *m[2:]) for stream, x, near, m in zip(self.streams, parts, split, told, strict=True)]
+        return [stream.rest(x, near, *m[2:]) for stream, x, near, m in zip(streams, parts, split, told, strict=True)]
 
 
 class WordEmbedder(nn.Module):

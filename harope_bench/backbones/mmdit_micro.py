@@ -7,8 +7,8 @@ encoding. The pooled caption and the time modulate all blocks. Source: Esser et 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -106,9 +106,9 @@ class MMDiT(nn.Module):
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.view(self.config.hidden, -1))
         for embedding in (self.words.word, self.words.place):
             nn.init.normal_(embedding.weight, std=0.5)
-        for linear in (self.modulation[1], self.final_layer.linear, self.final_layer.adaLN_modulation[1]):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        for name, parameter in self.named_parameters():
+            if name.startswith(("modulation.", "final_layer.linear.", "final_layer.adaLN_modulation.")):
+                nn.init.zeros_(parameter)
 
     def positions(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Positions of all tokens (places + rows * columns, 2), text at the origin, and of the image's alone; always the same tensors."""
@@ -128,7 +128,7 @@ class MMDiT(nn.Module):
         shared = self.modulation(c).unflatten(-1, (6, -1))
         parts = [tokens, image]
         for layer, block in enumerate(self.blocks):
-            if len(block.streams) < len(parts):
+            if cast(Block, block).joined and len(parts) > 1:
                 parts = [torch.cat(parts, 1)]
             parts = block(parts, shared, self.encoding, everywhere, layer)
         patches = self.final_layer(parts[-1][:, -len(grid) :], c).unflatten(1, (rows, columns)).unflatten(-1, (patch, patch, -1))

@@ -75,8 +75,8 @@ def _read(fine: np.ndarray, colour: str, times: int) -> Detection:
     label, overlap = _best(fine)
     height, width = (side // times for side in fine.shape)
     blocks = fine.reshape(height, times, width, times)
-    half = blocks.mean((1, 3)) >= 0.5
-    mask = half if half.any() else blocks.any((1, 3))
+    half = np.asarray(blocks.mean((1, 3)) >= 0.5)
+    mask = half if half.any() else np.asarray(blocks.any((1, 3)))
     return Detection(label, colour, float(1 / (1 + np.exp(-STEEP * (overlap - HALF)))), _box(mask), mask)
 
 

@@ -22,6 +22,7 @@ from harope_bench.scenes import grammar
 from harope_bench.scenes.contents import label
 from harope_bench.scenes.draw import draw
 from harope_bench.scenes.grammar import Split
+from harope_bench.scenes.layout import compose, generator
 from harope_bench.scenes.pool import scene
 from harope_bench.scenes.questions import compbench, item
 from harope_bench.store import check_hash
@@ -33,6 +34,7 @@ RENDERED: Mapping[str, tuple[tuple[Split, range], ...]] = {  # scenes of `images
     "train": (("train", range(6000)), ("test", range(4800, 10800))),
     "held-out": (("test", range(4800)),),
 }
+CAPTIONS, EACH = "captions", 40
 FACTS = Path(__file__).parent / "shapes.toml"
 
 
@@ -90,16 +92,17 @@ class Shapes:
         return "scenes/grammar.py, test captions", hashlib.sha256(told.encode()).hexdigest()
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Scenes for a judge: (N, 32, 32, 3) uint8 of split train or held-out, and what each holds (N,) int64, as scenes/contents.py says.
+        """Scenes for a judge: (N, 32, 32, 3) uint8 of a split, and what each holds (N,) int64, as scenes/contents.py says.
 
-        Held-out scenes are of test captions, training ones of both kinds.
+        Held-out scenes are of test captions, training ones of both kinds, with as many of each task; `captions` are 40 of each test
+        caption, the proportions that samples are drawn in.
         """
-        if split not in RENDERED:
-            raise OptionError(f"shapes has splits {' and '.join(RENDERED)}, not {split!r}")
+        if split not in (*RENDERED, CAPTIONS):
+            raise OptionError(f"shapes has splits {', '.join((*RENDERED, CAPTIONS))}, not {split!r}")
         return _rendered(split)
 
     def reference(self, judge: str) -> Reference:
-        """The held-out scenes, which show test captions, as the judge saw them; rebuilt by `harope-bench train shapes-reference`."""
+        """The split `captions` as the judge saw it; rebuilt by `harope-bench train shapes-reference`."""
         facts = read_toml(FACTS)
         if facts["judge"] != judge:
             raise WeightsError(f"suite shapes has reference statistics for {facts['judge']}, not for {judge}; use that judge")
@@ -110,7 +113,11 @@ class Shapes:
 
 @lru_cache(maxsize=2)
 def _rendered(split: str) -> tuple[np.ndarray, np.ndarray]:
-    drawn = [scene(part, index)[1] for part, indices in RENDERED[split] for index in indices]
+    if split == CAPTIONS:
+        each = range(EACH * len(cases()))
+        drawn = [compose(cases()[i % len(cases())], generator(CAPTIONS, i)) for i in each]
+    else:
+        drawn = [scene(part, index)[1] for part, indices in RENDERED[split] for index in indices]
     return np.stack([draw(one, SIDE) for one in drawn]), np.array([label(one) for one in drawn], dtype=np.int64)
 
 
