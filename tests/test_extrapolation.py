@@ -166,10 +166,13 @@ def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("number", ["4", "5"])
 def test_the_tables_fill_and_say_whose_eyes_saw(runs: Path, small_tables: None, number: str) -> None:
     found = json.loads(said("table", number, "--runs", runs, "--format", "json"))
-    assert found["measured"] == len(found["rows"]) * len(found["columns"]) if "measured" in found else found
-    text = said("table", number, "--runs", runs)
-    assert "stands in for the official" in text
-    assert text.count("(run)") > 0
+    cells = [cell for row in found["rows"] for cell in row["cells"].values()]
+    assert {cell["status"] for cell in cells} == {"measured"}, [cell["note"] for cell in cells if cell["status"] != "measured"]
+    assert {cell["source"]["judge_class"] for cell in cells} == {"substitute"}
+    assert {cell["verdict"] for cell in cells if cell["published"]} == {"not comparable (substitute judge)"}
+    assert all("stands in for the official" in cell["note"] for cell in cells)
+    assert any(item["difference"]["why"] == "paired by sample, clustered by prompt" for item in found["comparisons"])
+    assert "stands in for the official" in said("table", number, "--runs", runs)
 
 
 def test_a_sweep_has_a_line_a_checkpoint_over_the_sides(runs: Path, tmp_path: Path) -> None:
@@ -188,9 +191,9 @@ def test_failures_lists_the_wrong_images_of_all_suites(runs: Path) -> None:
 def test_two_checkpoints_are_compared_by_sample_and_by_prompt(runs: Path) -> None:
     for suite in SUITES:
         found = json.loads(said("compare", runs / "plain" / suite / "r48", runs / "turned" / suite / "r48", "--json"))
-        told = [line["difference"] for line in found["lines"] if line["difference"]["delta"] is not None]
-        assert told and {one["why"] for one in told} == {"paired by sample, clustered by prompt"}, told
-        assert all(one["paired"] for one in told)
+        told = [line for line in found["lines"] if line["delta"] is not None]
+        assert told and {line["why"] for line in told} == {"paired by sample, clustered by prompt"}
+        assert all(line["paired"] for line in told)
 
 
 def test_verify_passes_and_finds_what_was_altered(runs: Path, tmp_path: Path) -> None:

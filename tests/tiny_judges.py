@@ -84,7 +84,9 @@ def _placed(place: Path, files: dict[str, str]) -> None:
     place.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (place / name).write_text(text, encoding="utf-8", newline="")
-    (place / "receipt.json").write_text(json.dumps({path.name: sha256_file(path) for path in place.iterdir() if path.name != "receipt.json"}))
+    (place / "receipt.json").write_text(
+        json.dumps({path.name: sha256_file(path) for path in place.iterdir() if path.name != "receipt.json"})
+    )
 
 
 def readings() -> dict[str, str]:
