@@ -107,7 +107,7 @@ def ready(asked: Marking, evaluators: Sequence[str] | None) -> list[str]:
     return [rule.name for rule in rules]
 
 
-def shared(judge: str, suites: Sequence[str]) -> dict[str, str | None]:
+def shared(judge: str, suites: Sequence[str]) -> dict[str | None, str | None]:
     """Of `role=NAME,...` the parts whose role each suite has, of several suites; a NAME without role is for each of them.
 
     Raises:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import tiny_judges
 import tiny_pipelines as tiny
+import tiny_prompts
 from click.testing import CliRunner
 
 tiny.needs_t2i()
@@ -56,7 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Prompts, judges and two checkpoints: rope-axial as it is, and harope with LoRA."""
     found = Place(tmp_path_factory.mktemp("extrapolation"))
     with pytest.MonkeyPatch.context() as patch:
-        tiny_judges.prompts(found.home)
+        tiny_prompts.prompts(found.home)
         found.judge = tiny_judges.models(found.folder)
         tiny_judges.stand_in(patch, found.folder, found.home)
         base = tiny.saved(found.folder / "base", "flux")

@@ -63,7 +63,7 @@ def cut_by_side(folder: Path, suite: str) -> bool:
     from harope_bench.layouts.base import recognised
     from harope_bench.samples import PLAN
 
-    return folder.is_dir() and not (folder / PLAN).exists() and getattr(recognised(folder, suite), "TILED", False)
+    return folder.is_dir() and not (folder / PLAN).exists() and bool(getattr(recognised(folder, suite), "TILED", False))
 
 
 def marking(wish: Wish, drawing: Drawing) -> Any:
@@ -99,4 +99,4 @@ def portions(judge: str | None, suites: list[str | None]) -> dict[str | None, st
     named = [suite for suite in dict.fromkeys(suites) if suite is not None]
     if judge is None or len(named) < 2:
         return dict.fromkeys(suites, judge)
-    return {**shared(judge, named)}
+    return shared(judge, named)
