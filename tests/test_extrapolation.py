@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from harope_bench import registry  # noqa: E402
 from harope_bench.backbones import flux, lora  # noqa: E402
 from harope_bench.cli import main  # noqa: E402
 from harope_bench.judges import vlm  # noqa: E402
+from harope_bench.marking import shared  # noqa: E402
 from harope_bench.registering import register  # noqa: E402
 from harope_bench.samples import Run  # noqa: E402
 from harope_bench.store import read_lines  # noqa: E402
@@ -40,10 +41,11 @@ class Place:
         self.folder, self.home, self.runs = folder, folder / "home", folder / "runs"
         self.judge = ""
 
-    def words(self, checkpoint: str, out: Path, *more: str) -> tuple[str, ...]:
-        """An eval of all suites at all sides."""
-        given = ("--suite", ",".join(SUITES), "--resolution", ",".join(map(str, SIDES)), *more)
-        return ("eval", checkpoint, *given, "--count", str(IMAGES), "--steps", "2", "--judge", self.judge, "--out", str(out))
+    def words(self, checkpoint: str, out: Path, suites: Sequence[str] = SUITES, sides: Sequence[int] = SIDES) -> tuple[str, ...]:
+        """An eval of these suites at these sides."""
+        judge = self.judge if len(suites) > 1 else str(shared(self.judge, SUITES)[suites[0]])
+        given = ("--suite", ",".join(suites), "--resolution", ",".join(map(str, sides)), "--judge", judge)
+        return ("eval", checkpoint, *given, "--count", str(IMAGES), "--steps", "2", "--out", str(out))
 
 
 def said(*words: str | Path, code: int = 0) -> str:
@@ -113,9 +115,9 @@ def runs(place: Place) -> Path:
 
 
 def contents(run: Path) -> Mapping[str, Any]:
-    """Every file of a run by its hash; of a result all but its provenance, of a plan and its kin the whole."""
+    """Every file of a run by its hash; of a result all but its provenance."""
     found: dict[str, Any] = {}
-    for path in sorted(p for p in run.rglob("*") if p.is_file() and p.suffix != ".lock"):
+    for path in sorted(p for p in run.rglob("*") if p.is_file() and not p.name.startswith(".") and p.suffix != ".lock"):
         name = str(path.relative_to(run))
         if path.parent.name == "results" and path.suffix == ".json":
             found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k != "provenance"}
@@ -126,8 +128,9 @@ def contents(run: Path) -> Mapping[str, Any]:
 
 def test_a_killed_command_ends_with_the_bytes_of_a_straight_one(place: Place, runs: Path, tmp_path: Path) -> None:
     for suite, side in (("geneval", 48), ("dpg-bench", 32)):
-        said(*place.words("plain", tmp_path / suite, "--suite", suite, "--resolution", str(side)))
-        straight, whole = contents(tmp_path / suite), contents(runs / "plain" / suite / f"r{side}")
+        folder = tmp_path / suite / f"r{side}"
+        said(*place.words("plain", folder, (suite,), (side,)))
+        straight, whole = contents(folder), contents(runs / "plain" / suite / f"r{side}")
         assert straight == whole and any(name.endswith(".png") for name in whole)
 
 
@@ -186,7 +189,7 @@ def test_a_sweep_has_a_line_a_checkpoint_over_the_sides(runs: Path, tmp_path: Pa
 def test_failures_lists_the_wrong_images_of_all_suites(runs: Path) -> None:
     rows = [json.loads(line) for line in said("failures", runs).splitlines()]
     assert {row["result"].split("/")[1] for row in rows} == set(SUITES)
-    assert all(row["reason"] and row["text"] for row in rows)
+    assert all(row["text"] and "reason" in row for row in rows)
 
 
 def test_two_checkpoints_are_compared_by_sample_and_by_prompt(runs: Path) -> None:
