@@ -46,7 +46,7 @@ def refused(*words: str | Path) -> str:
         (("--suite", "dpg-bench", "--judge", "vqa=vlm:no/such/folder"), "is no folder and no hub id"),
         (("--suite", "dpg-bench", "--judge", "vqa=mplug:model"), "it takes no model"),
         (("--suite", "dpg-bench", "--judge-python", "/no/such/python"), "--judge-python /no/such/python is no program"),
-        (("--suite", "dpg-bench", "--judge-python", "/etc/hostname"), "--judge-python /etc/hostname is no program"),
+        (("--suite", "dpg-bench", "--judge-python", "/etc/hostname"), "give an environment's bin/python"),
         (("--suite", "geneval"), "harope-bench fetch"),
         (("--suite", "dpg-bench", "--with", "geneval"), "has no judges for evaluator geneval"),
         (("--suite", "geneval", "--resolution", "64"), "is drawn already, --resolution would change nothing"),
