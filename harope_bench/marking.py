@@ -36,13 +36,17 @@ FOREIGN = JudgeRecord(
 
 @dataclass(frozen=True)
 class Marking:
-    """How a sample set is to be marked. judge: `role=NAME` in place of the suite's own; lenient: score what could be judged."""
+    """How a sample set is to be marked.
+
+    judge: `role=NAME` in place of the suite's own; lenient: score what could be judged; side: of the images in a picture of several.
+    """
 
     suite: str
     rules: Literal["official", "corrected"] = "official"
     judge: str | None = None
     lenient: bool = False
     terms: Terms = field(default_factory=Terms)
+    side: int | None = None
 
 
 class Rule(NamedTuple):
@@ -103,7 +107,7 @@ def ready(asked: Marking, evaluators: Sequence[str] | None) -> list[str]:
     return [rule.name for rule in rules]
 
 
-def shared(judge: str, suites: Sequence[str]) -> dict[str, str | None]:
+def shared(judge: str, suites: Sequence[str]) -> dict[str | None, str | None]:
     """Of `role=NAME,...` the parts whose role each suite has, of several suites; a NAME without role is for each of them.
 
     Raises:
@@ -149,7 +153,7 @@ def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | No
     suite = registry.load("suites", asked.suite)
     chosen = rules_of(suite, asked, evaluators)
     require(asked.terms.device)
-    samples = open_any(target, asked.suite, suite, count)
+    samples = open_any(target, asked.suite, suite, count, asked.side)
     if samples.plan is not None and samples.plan.suite != asked.suite:
         raise OptionError(f"{target} was drawn for suite {samples.plan.suite}, asked for {asked.suite}; leave --suite out")
     cases = {i: suite.case(i) for i in sorted({*samples.indices, *samples.failed})}
@@ -157,9 +161,9 @@ def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | No
     return [_mark(samples, rule, out, asked, cases, suite.source()) for rule in chosen]
 
 
-def open_any(target: Path, name: str, suite: Any, count: int | None) -> SampleSet:
+def open_any(target: Path, name: str, suite: Any, count: int | None, side: int | None = None) -> SampleSet:
     """A run, or a folder that one of the official layouts is recognised in; else plain images that count in the suite's order."""
-    if not (target / PLAN).exists() and (held := opened(target, name)) is not None:
+    if not (target / PLAN).exists() and (held := opened(target, name, side=side)) is not None:
         return first(held, count)
     samples = open_samples(target, count)
     if samples.indices and samples.indices[-1] >= suite.count:
@@ -284,7 +288,8 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     result = Result(
         evaluator=name, version=evaluator.version, profile=evaluator.profile, rules=asked.rules, parity=evaluator.parity, scale="paper",
         target=path.name, plan=None, plan_digest=None, samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
-        reference_sha256=suite.source()[1], measurements=score.measurements, warnings=(FOREIGN.preprocessing, *lenient(asked), *score.warnings),
+        reference_sha256=suite.source()[1], measurements=score.measurements,
+        warnings=(FOREIGN.preprocessing, *lenient(asked), *score.warnings),
         per_sample=written.with_suffix(".npz").name, rows=rows_path(written).name, provenance=provenance(started, asked.terms.device),
     )  # fmt: skip
     write_text(written, result.to_json(indent=1) + "\n")

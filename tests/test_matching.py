@@ -45,14 +45,14 @@ def test_a_column_has_the_judge_class_of_most_rows() -> None:
     found = [scored("rope-axial", 512, "substitute", colors=0.5), scored("harope", 512, "substitute", colors=0.6)]
     found += [scored("rope-axial", 1024, "official", colors=0.8)]
     assert shown(found, "colors") == {"r512-rope": "substitute", "r512-harope": "substitute"}
-    assert any("not shown" in text and "r1024-rope Color (judge official against substitute)" in text for text in notes(found))
+    assert any("Measured but not shown" in text and "r1024-rope Color (judge official against substitute)" in text for text in notes(found))
     assert "Judge detector stands in for the official detector." in notes(found)
 
 
 def test_of_equally_many_rows_the_judge_nearest_to_the_papers_is_shown() -> None:
     found = [scored("rope-axial", 512, kind, colors=0.5) for kind in ("substitute", "equivalent", "official")]
     assert shown(found, "colors") == {"r512-rope": "official"}
-    assert not any("not shown" in text for text in notes(found)), "the row has a number, no other row lost one"
+    assert not any("Measured but not shown" in text for text in notes(found)), "the row has a number, no other row lost one"
 
 
 def test_columns_choose_for_themselves_and_each_says_whose_eyes_it_has() -> None:

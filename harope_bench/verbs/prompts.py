@@ -48,12 +48,22 @@ def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, d
     foreign = out or Path("runs") / f"eval-{Path(target).stem}"
     if Path(target).exists() and (found := brought(Path(target), foreign, asked)) is not None:
         return Marked([found], foreign, foreign, [])
+    if cut_by_side(Path(target), wish.suite):
+        asked, drawing = replace(asked, side=drawing["resolution"]), {**drawing, "resolution": None}
     place, folder, _, plan = resolve(target, wish, out, drawing)
     rules = ready(asked, names)  # what can fail cheaply comes before the first image is drawn
     others = [name for name in names or registry.load("suites", wish.suite).evaluators if name not in rules]
     if plan is not None:
         generate(plan, wanted_indices(plan.suite, wish.count, None), folder, wish.batch)
     return Marked(mark(place, folder, asked, rules, wish.count) if rules else [], place, folder, others)
+
+
+def cut_by_side(folder: Path, suite: str) -> bool:
+    """Whether a folder holds pictures of several images, whose side --resolution tells."""
+    from harope_bench.layouts.base import recognised
+    from harope_bench.samples import PLAN
+
+    return folder.is_dir() and not (folder / PLAN).exists() and bool(getattr(recognised(folder, suite), "TILED", False))
 
 
 def marking(wish: Wish, drawing: Drawing) -> Any:
@@ -89,4 +99,4 @@ def portions(judge: str | None, suites: list[str | None]) -> dict[str | None, st
     named = [suite for suite in dict.fromkeys(suites) if suite is not None]
     if judge is None or len(named) < 2:
         return dict.fromkeys(suites, judge)
-    return {**shared(judge, named)}
+    return shared(judge, named)
