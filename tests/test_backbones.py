@@ -22,7 +22,7 @@ B2 = {"hidden": 768, "depth": 12, "heads": 12, "patch": 2, "size": 32, "channels
 CONFIGS = {"dit": {"hidden": 16, "depth": 2, "heads": 2, "patch": 2, "size": 8, "channels": 1, "classes": 10}}
 CONFIGS["deit"] = {**CONFIGS["dit"], "normalised": "half"}
 
-ELSEWHERE = {"flux", "sd3"}  # held to the contract in their own files, which make the base that they need
+ELSEWHERE = {"flux", "sd3", "mmdit-micro"}  # held to the contract in their own files, which make the base or the prompts that they need
 
 
 def build(config: dict[str, int], encoding: str = "rope-axial", **options: Any) -> dit.DiT:

@@ -151,6 +151,21 @@ def test_scenes_of_one_thing_come_first_where_the_recipe_says_so(recipe: Path, t
     assert all(shown[:5]) and not all(shown[5:])
 
 
+@pytest.mark.parametrize(("spare", "most"), [(1.0, 20), (0.5, 10), (0.0, 0)])
+def test_scenes_of_one_thing_are_spared(recipe: Path, tmp_path: Path, spare: float, most: int) -> None:
+    """Of 60 scenes 20 show one thing; all that is drawn from in 600 examples are as many different ones as are left."""
+    schedule = small(recipe).schedule.model_copy(update={"batch": 600})
+    read = small(recipe).model_copy(update={"spare": spare, "text_drop": 0.0, "schedule": schedule})
+    scenes = painter.render(read, range(60))
+    trainer = loop.Trainer(nn.Linear(1, 1), schedule, read.ema, tmp_path, "test")
+    numbered = painter.Scenes(scenes.images, torch.arange(1, 61)[:, None].expand(60, 10), scenes.alone)
+    network = Told(torch.zeros(600, 10, dtype=torch.long))
+    painter.painting_loss(read, numbered, trainer)(network, Generator().manual_seed(0))
+    seen = [row for row in range(60) if (network.seen[0][:, 0] == row + 1).any()]
+    assert sum(bool(scenes.alone[row]) for row in seen) == most
+    assert len(seen) == 40 + most
+
+
 def test_a_training_starts_from_the_weights_it_is_given(recipe: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path / "base")
     base = tmp_path / "base/tiny-rope-axial.safetensors"

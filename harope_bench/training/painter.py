@@ -121,7 +121,9 @@ def scaled(images: Tensor) -> Tensor:
 def painting_loss(recipe: Painter, scenes: Scenes, trainer: Trainer) -> Loss:
     """Mean squared error of the sampler's target; captions are dropped at the recipe's rate."""
     sampler = registry.load("samplers", recipe.sampler)
-    single, everything = scenes.alone.nonzero()[:, 0], torch.arange(len(scenes.words))
+    single = scenes.alone.nonzero()[:, 0]
+    first = scenes.alone.cumsum(0) <= round(recipe.spare * len(single))
+    everything = (first | ~scenes.alone).nonzero()[:, 0]
 
     def loss(network: nn.Module, rng: Generator) -> Tensor:
         size = recipe.schedule.batch

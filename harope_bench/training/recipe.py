@@ -45,8 +45,9 @@ class Denoiser(Record):
 class Painter(Record):
     """A flow model of captions, of one encoding.
 
-    alone: steps at the start that see scenes of one thing only. keep: steps whose running average is kept as a checkpoint of its own.
-    scenes: how many are rendered. precision: of the matrix products in training.
+    alone: steps at the start that see scenes of one thing only; spare: share of these scenes that is used after them.
+    keep: steps whose running average is kept as a checkpoint of its own. scenes: how many are rendered.
+    precision: of the matrix products in training.
     """
 
     kind: Literal["painter"]
@@ -62,6 +63,7 @@ class Painter(Record):
     ema: float = Field(ge=0, lt=1)
     scenes: int = Field(gt=0)
     alone: int = Field(default=0, ge=0)
+    spare: float = Field(default=1.0, ge=0, le=1)
     keep: tuple[int, ...] = ()
     precision: Literal["float32", "bfloat16"] = "float32"
 

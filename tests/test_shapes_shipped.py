@@ -1,0 +1,81 @@
+"""The shipped text-to-image checkpoints: whole, of the shipped recipe, and drawing what their captions say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harope_bench import catalogue, registry
+from harope_bench.generate import generate, make_plan
+from harope_bench.samples import open_samples
+from harope_bench.scenes.answer import share
+from harope_bench.scenes.parse import parse
+from harope_bench.scenes.questions import questions
+from harope_bench.store import fit, load_weights, sha256_file
+from harope_bench.suites.shapes import cases
+from harope_bench.training.recipe import Painter, read_recipe
+
+FINAL = {
+    "shapes-ape": ("ape", {}),
+    "shapes-rope-axial": ("rope-axial", {}),
+    "shapes-harope": ("harope", {}),
+    "shapes-rope-matrix-svd": ("rope-matrix", {"matrix": "svd", "per_head": False}),
+}
+EARLIER = [f"{name}-at-{step}" for name in ("shapes-harope", "shapes-rope-matrix-svd") for step in (300, 600, 1200)]
+
+
+def recipe() -> tuple[Painter, str]:
+    found, digest = read_recipe("shapes-mmdit")
+    assert isinstance(found, Painter)
+    return found, digest
+
+
+def final(name: str) -> str:
+    return name.split("-at-")[0]
+
+
+@pytest.mark.parametrize("name", [*FINAL, *EARLIER])
+def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(name: str) -> None:
+    found, (known, digest) = catalogue.checkpoint(name), recipe()
+    weights = catalogue.weights_path(found)
+    assert weights.stat().st_size < 2_000_000
+    assert sha256_file(weights) == found.sha256
+    assert (found.encoding, found.options) == FINAL[final(name)]
+    assert (found.scale, found.suite, found.recipe_sha256) == ("micro", "shapes", digest), "the recipe was edited after training"
+    assert found.config == known.config
+    assert found.training_steps == (int(name.split("-at-")[1]) if "-at-" in name else known.schedule.steps)
+    assert "/" not in found.source
+
+
+@pytest.mark.parametrize("name", [*FINAL, *EARLIER])
+def test_checkpoint_loads_strictly_and_is_recognised(name: str) -> None:
+    found = catalogue.checkpoint(name)
+    state = load_weights(catalogue.weights_path(found), found.sha256)
+    backbone = registry.load("backbones", found.backbone)
+    fit(backbone.build(found.encoding, found.options, found.config), state, name)
+    clue = backbone.recognise(state)
+    assert clue.encoding in (None, found.encoding)
+    assert all(found.config[key] == value for key, value in clue.config.items())
+
+
+@pytest.mark.parametrize("name", FINAL)
+def test_log_shows_that_the_words_are_used(name: str) -> None:
+    """The loss with another caption of the same task is well above that with the scene's own."""
+    path = catalogue.weights_path(catalogue.checkpoint(name)).with_suffix(".log.csv")
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    assert lines[0] == ["step", "loss", "true", "shuffled"]
+    assert int(lines[-1][0]) == recipe()[0].schedule.steps
+    true, shuffled = (np.mean([float(line[column]) for line in lines[-5:]]) for column in (2, 3))
+    assert shuffled > 1.5 * true
+
+
+def test_a_colour_and_a_shape_are_drawn_as_asked(tmp_path: Path) -> None:
+    """Twenty captions of unseen colour bindings: chance is one in thirty, the full setting is above 0.9."""
+    wanted = [i for i, case in enumerate(cases()) if case.task == "colors"]
+    generate(make_plan("shapes-harope", None, {"steps": 12}), wanted, tmp_path)
+    samples = open_samples(tmp_path)
+    images = next(samples.batches(samples.indices, len(wanted))).images
+    asked = [(image, question) for image, index in zip(images, wanted, strict=True) for question in questions(cases()[index])]
+    assert np.mean([(share(question.text, parse(image)) or 0) > 0.5 for image, question in asked]) > 0.7
