@@ -23,6 +23,7 @@ from harope_bench.reports import tables
 from harope_bench.reports.html import write_report
 from harope_bench.store import write_text
 
+ALL = "all"  # in place of names: every registered table
 FORMATS = ("md", "csv", "tex", "html", "json")
 
 
@@ -52,13 +53,15 @@ def reproduce(
     counted without weights; a table that has them needs no registered checkpoint, and its other cells then say that they were not run.
 
     Args:
+        names: tables, or `all` alone. count: samples of each run, of prompts at most the suite's own number.
         judge: `role=NAME` in place of the suites' own judges of prompts. terms: how these are asked; on the device, here, if None.
 
     Raises:
         BenchError: a table has no such scale, a row no registered checkpoint, or a suite of prompts no prompts or judges; said before
             anything is drawn.
     """
-    chosen = [board.load_table(name) for name in names]
+    wanted = registry.names("tables") if list(names) == [ALL] else names
+    chosen = [board.load_table(name) for name in wanted]
     counts = scale == "paper"
     work = dict.fromkeys(item for table in chosen if not (counts and of_network(table)) for item in work_of(table, scale))
     weighed = {item for table in chosen if not counts and of_network(table) for item in work_of(table, scale)}
@@ -129,7 +132,8 @@ def _make(plan: Plan, folder: Path, count: int | None, done: Done, marking: Mark
     if reads(plan.suite):
         done.scored += sum(s.fresh for s in classify(plan, folder, Wanted(count=count)))
         return
-    indices = range(count or registry.load("suites", plan.suite).count)
+    own = registry.load("suites", plan.suite).count
+    indices = range(min(count or own, own) if of_prompts(plan.suite) else count or own)
     done.drawn += generate(plan, indices, folder).drawn
     done.scored += sum(s.fresh for s in _scored(plan, folder, len(indices), marking))
 

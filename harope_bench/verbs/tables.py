@@ -58,7 +58,7 @@ def reproduce(
     python: Path | None,
     runner: tuple[tuple[str, Any], ...],
 ) -> None:
-    """Every row of the named tables: draw, score, tabulate, report. A second call does what is missing.
+    """Every row of the named tables, or of `all`: draw, score, tabulate, report. A second call does what is missing.
 
     \b
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2
