@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from harope_bench import registry
+from harope_bench import outside, registry
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError
 from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, claim, read_result, set_digest, standing
@@ -19,13 +19,12 @@ from harope_bench.evaluators.base import Score, Sight
 from harope_bench.layouts.base import opened, reader
 from harope_bench.perceive import Chosen, Terms, choose, perceive
 from harope_bench.provenance import now, provenance
-from harope_bench.records import CLASSES, JudgeRecord, Result
+from harope_bench.records import CLASSES, LENIENT, JudgeRecord, Result
 from harope_bench.samples import PLAN, SampleSet, first, open_samples
 from harope_bench.store import sha256_bytes, sha256_file, write_arrays, write_text
 from harope_bench.suites.base import Case
 
 TASK = "prompts"
-LENIENT = "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"
 FOREIGN = JudgeRecord(
     name="official-run",
     version=1,
@@ -37,13 +36,17 @@ FOREIGN = JudgeRecord(
 
 @dataclass(frozen=True)
 class Marking:
-    """How a sample set is to be marked. judge: `role=NAME` in place of the suite's own; lenient: score what could be judged."""
+    """How a sample set is to be marked.
+
+    judge: `role=NAME` in place of the suite's own; lenient: score what could be judged; side: of the images in a picture of several.
+    """
 
     suite: str
     rules: Literal["official", "corrected"] = "official"
     judge: str | None = None
     lenient: bool = False
     terms: Terms = field(default_factory=Terms)
+    side: int | None = None
 
 
 class Rule(NamedTuple):
@@ -75,10 +78,14 @@ def rules_of(suite: Any, asked: Marking, evaluators: Sequence[str] | None) -> li
         usual = choose(None, suite.judges[name])
         judges = choose(_for(asked.judge, suite.judges[name]), suite.judges[name])
         other = "".join(f"_{role}-{judges[role].folder}" for role in sorted(judges) if judges[role] != usual[role])
-        rules = "" if asked.rules == "official" else f"_{asked.rules}"
-        found.append(Rule(name, plugin, judges, f"{other}{rules}{'_lenient' if asked.lenient else ''}"))
+        found.append(Rule(name, plugin, judges, f"{other}{variant(asked)}"))
     _every_role_used(asked, found)
     return found
+
+
+def variant(asked: Marking) -> str:
+    """What a result's file name carries beside evaluator and judges: rules and leniency where they are not the usual ones."""
+    return f"{'' if asked.rules == 'official' else f'_{asked.rules}'}{'_lenient' if asked.lenient else ''}"
 
 
 def ready(asked: Marking, evaluators: Sequence[str] | None) -> list[str]:
@@ -95,7 +102,28 @@ def ready(asked: Marking, evaluators: Sequence[str] | None) -> list[str]:
         plugin = chosen.plugin
         if not hasattr(plugin, "runner"):
             plugin.weights_sha256()
+        elif asked.terms.python is not None:
+            outside.program(asked.terms.python)
     return [rule.name for rule in rules]
+
+
+def shared(judge: str, suites: Sequence[str]) -> dict[str | None, str | None]:
+    """Of `role=NAME,...` the parts whose role each suite has, of several suites; a NAME without role is for each of them.
+
+    Raises:
+        UnknownName: no such suite. OptionError: a role that none of them has.
+    """
+    roles = {
+        name: {role for own in registry.load("suites", name).judges.values() if not isinstance(own, str) for role in own} for name in suites
+    }
+    known = sorted(set().union(*roles.values()))
+    parts = [part.strip() for part in judge.split(",") if part.strip()]
+    for part in parts:
+        role, equals, _ = part.partition("=")
+        if equals and role.strip() not in known:
+            raise OptionError(f"--judge {part!r} names no role of these suites; they have {', '.join(known) or 'none'}")
+    fitting = {name: [p for p in parts if "=" not in p or p.partition("=")[0].strip() in own] for name, own in roles.items()}
+    return {name: ",".join(own) or None for name, own in fitting.items()}
 
 
 def _for(text: str | None, usual: Mapping[str, str]) -> str | None:
@@ -125,7 +153,7 @@ def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | No
     suite = registry.load("suites", asked.suite)
     chosen = rules_of(suite, asked, evaluators)
     require(asked.terms.device)
-    samples = open_any(target, asked.suite, suite, count)
+    samples = open_any(target, asked.suite, suite, count, asked.side)
     if samples.plan is not None and samples.plan.suite != asked.suite:
         raise OptionError(f"{target} was drawn for suite {samples.plan.suite}, asked for {asked.suite}; leave --suite out")
     cases = {i: suite.case(i) for i in sorted({*samples.indices, *samples.failed})}
@@ -133,9 +161,9 @@ def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | No
     return [_mark(samples, rule, out, asked, cases, suite.source()) for rule in chosen]
 
 
-def open_any(target: Path, name: str, suite: Any, count: int | None) -> SampleSet:
+def open_any(target: Path, name: str, suite: Any, count: int | None, side: int | None = None) -> SampleSet:
     """A run, or a folder that one of the official layouts is recognised in; else plain images that count in the suite's order."""
-    if not (target / PLAN).exists() and (held := opened(target, name)) is not None:
+    if not (target / PLAN).exists() and (held := opened(target, name, side=side)) is not None:
         return first(held, count)
     samples = open_samples(target, count)
     if samples.indices and samples.indices[-1] >= suite.count:
@@ -177,7 +205,7 @@ def _mark(samples: SampleSet, rule: Rule, out: Path, asked: Marking, cases: Mapp
         plan_digest=samples.plan.digest if samples.plan else None,
         reference=source[0],
         measurements=score.measurements,
-        warnings=(*samples.warnings, *substitutes(records), *((LENIENT,) if asked.lenient else ()), *score.warnings),
+        warnings=(*samples.warnings, *substitutes(records), *lenient(asked), *score.warnings),
         per_sample=path.with_suffix(".npz").name,
         rows=rows_path(path).name,
         provenance=provenance(started, asked.terms.device),
@@ -207,16 +235,16 @@ def answers_digest(sights: Sequence[Sight]) -> str:
 
 def together(records: Mapping[str, JudgeRecord]) -> JudgeRecord:
     """One record for all judges of a result: their names, the sum of their versions, the weakest class, one hash of all hashes."""
-    parts = {record.name: record for _, record in sorted(records.items())}
+    parts = list(dict.fromkeys(record for _, record in sorted(records.items())))
     if len(parts) == 1:
-        return next(iter(parts.values()))
+        return parts[0]
     if not parts:
         return JudgeRecord(name="none", version=1, judge_class="official", weights_sha256="0" * 64, preprocessing="no image needed a judge")
     hashes = "".join(f"{role}{record.weights_sha256}{record.version}" for role, record in sorted(records.items()))
     return JudgeRecord(
-        name="-".join(parts)[:100],
-        version=max(record.version for record in parts.values()),
-        judge_class=max((record.judge_class for record in parts.values()), key=CLASSES.index),
+        name="-".join(dict.fromkeys(record.name for record in parts))[:100],
+        version=max(record.version for record in parts),
+        judge_class=max((record.judge_class for record in parts), key=CLASSES.index),
         weights_sha256=hashlib.sha256(hashes.encode()).hexdigest(),
         preprocessing="; ".join(f"{role}: {record.preprocessing}" for role, record in sorted(records.items())),
     )
@@ -230,6 +258,11 @@ def substitutes(records: Mapping[str, JudgeRecord]) -> tuple[str, ...]:
         "not comparable with published numbers"
         for role, record in told.items()
     )
+
+
+def lenient(asked: Marking) -> tuple[str, ...]:
+    """What a result must say that was scored although something may be missing."""
+    return (LENIENT,) if asked.lenient else ()
 
 
 def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
@@ -246,7 +279,7 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
         raise OptionError(f"{path} is a finished run of {name}, asked for suite {asked.suite}; give --suite {name}")
     score = found.imported(path, suite, asked.lenient, asked.rules)
     evaluator = registry.load("evaluators", name)
-    written = out / RESULTS / f"{name}.json"
+    written = out / RESULTS / f"{name}{variant(asked)}.json"
     sha256 = sha256_file(path) if path.is_file() else _of_files(path)
     if written.is_file() and (stood := read_result(written)) is not None and stood.samples_sha256 != sha256:
         raise PlanMismatch(f"{written} is of other images ({stood.target}), asked for {path.name}; choose another --out")
@@ -255,7 +288,8 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     result = Result(
         evaluator=name, version=evaluator.version, profile=evaluator.profile, rules=asked.rules, parity=evaluator.parity, scale="paper",
         target=path.name, plan=None, plan_digest=None, samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
-        reference_sha256=suite.source()[1], measurements=score.measurements, warnings=(FOREIGN.preprocessing, *score.warnings),
+        reference_sha256=suite.source()[1], measurements=score.measurements,
+        warnings=(FOREIGN.preprocessing, *lenient(asked), *score.warnings),
         per_sample=written.with_suffix(".npz").name, rows=rows_path(written).name, provenance=provenance(started, asked.terms.device),
     )  # fmt: skip
     write_text(written, result.to_json(indent=1) + "\n")

@@ -38,16 +38,20 @@ def run(python: Path, runner: Path, folder: Path, extra: Mapping[str, str]) -> H
     Raises:
         OptionError: no such interpreter. JudgeError: it failed, with its last line, or a question is without answer and error.
     """
-    if not python.is_file() or not os.access(python, os.X_OK):
-        raise OptionError(f"--judge-python {python} is no program; give an environment's bin/python")
-    # absolute, but with its links: a virtual environment is known by the place of the link
-    words = [str(Path(os.path.abspath(python))), str(runner.resolve()), "--folder", str(folder.resolve())]
+    words = [program(python), str(runner.resolve()), "--folder", str(folder.resolve())]
     words += [word for name, value in extra.items() for word in (f"--{name}", value)]
     code, last = _stream(words)
     if code:
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
         raise JudgeError(f"{runner.name} in {python} {how}: {last or 'it said nothing'}; the answers so far are kept, run eval again")
     return heard(folder, runner)
+
+
+def program(python: Path) -> str:
+    """Where an interpreter lies; OptionError where there is none."""
+    if not python.is_file() or not os.access(python, os.X_OK):
+        raise OptionError(f"--judge-python {python} is no program; give an environment's bin/python")
+    return os.path.abspath(python)  # with its links: a virtual environment is known by the place of the link
 
 
 def _stream(words: list[str]) -> tuple[int, str]:

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from harope_bench import statistics
-from harope_bench.errors import StorageError
+from harope_bench.errors import StorageError, TooFewImages
 from harope_bench.intervals.clusters import PERMUTATIONS, ClusterScore, SignFlip, cluster_score, prompt_means, sign_flip
 from harope_bench.intervals.shares import is_share, mcnemar
 from harope_bench.records import Measurement, Result, fault
@@ -142,7 +142,11 @@ def _by_prompt(direction: Literal["higher", "lower"], before: Measurement, after
     if before.value is None or after.value is None or rows.old is None or rows.new is None or rows.prompts is None:
         return statistics.silent("a value is missing")
     means = prompt_means(rows.new - rows.old, rows.prompts, rows.tasks)
-    return _clustered(direction, after.value - before.value, cluster_score(means), sign_flip(means))
+    try:
+        score = cluster_score(means)
+    except TooFewImages as error:
+        return statistics.silent(str(error))
+    return _clustered(direction, after.value - before.value, score, sign_flip(means))
 
 
 def _clustered(direction: Literal["higher", "lower"], delta: float, score: ClusterScore, flips: SignFlip) -> Difference:

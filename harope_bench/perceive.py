@@ -181,7 +181,7 @@ def _ask(
             _outside(samples, chosen, plugin, role, missing, folder, terms)
         else:
             claim(folder, record_of(chosen, plugin))
-            _look(samples, chosen, plugin, role, missing, folder, terms.device)
+            _look(samples, chosen, plugin, role, missing, folder, terms.device, any(one.answer for one in told.values()))
         told = answers(folder, role, asked)
     return told, kept_record(folder) if asked else None
 
@@ -256,9 +256,11 @@ def opened(chosen: Chosen, plugin: Any, device: str) -> Any:
     return found
 
 
-def _look(samples: SampleSet, chosen: Chosen, plugin: Any, role: str, missing: Sequence[Question], folder: Path, device: str) -> None:
-    """Asks the judge here; each answer is on disk before the next question."""
-    judge, crashes, good = opened(chosen, plugin, device), 0, False
+def _look(
+    samples: SampleSet, chosen: Chosen, plugin: Any, role: str, missing: Sequence[Question], folder: Path, device: str, good: bool
+) -> None:
+    """Asks the judge here; each answer is on disk before the next question. good: it has answered here before."""
+    judge, crashes = opened(chosen, plugin, device), 0
     for question in tqdm(missing, desc=f"ask {chosen.name}", unit="image", file=sys.stderr, disable=None):
         line: dict[str, Any] = {"key": question.key, "index": question.sample}
         try:

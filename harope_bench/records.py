@@ -207,6 +207,7 @@ class Provenance(Record):
 
 
 JudgeClass = Literal["official", "equivalent", "micro", "substitute"]
+LENIENT = "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"  # a result's warning
 CLASSES: tuple[JudgeClass, ...] = ("official", "equivalent", "micro", "substitute")  # the paper's own first
 
 
@@ -247,6 +248,11 @@ class Result(Record):
     per_sample: str | None = None
     rows: str | None = None
     provenance: Provenance
+
+    @property
+    def lenient(self) -> bool:
+        """Whether it was scored although something may be missing."""
+        return LENIENT in self.warnings
 
     def measured(self, metric: str) -> Measurement | None:
         """The measurement of that metric, whatever number of images its name carries."""

@@ -10,10 +10,10 @@ import numpy as np
 
 from harope_bench import registry
 from harope_bench.evaluate import OBSERVATIONS
-from harope_bench.marking import LENIENT, Marking, mark
-from harope_bench.perceive import Chosen, Terms
+from harope_bench.marking import Marking, mark, rows_path
+from harope_bench.perceive import ANSWERS, Chosen, Terms
 from harope_bench.records import JudgeRecord, Result
-from harope_bench.store import load_arrays
+from harope_bench.store import load_arrays, read_lines
 
 # of a result, what must come out the same; provenance aside
 HELD = (
@@ -46,7 +46,7 @@ def remark(folder: Path, path: Path, stored: Result, room: Path) -> Remarked:
     for name in believed:
         shutil.copytree(folder / OBSERVATIONS / name, room / OBSERVATIONS / name, dirs_exist_ok=True)
     judge = ",".join(f"{role}={_spoken(record)}" for role, record in sorted(stored.judges.items()))
-    asked = Marking(stored.plan.suite, stored.rules, judge or None, LENIENT in stored.warnings, Terms())
+    asked = Marking(stored.plan.suite, stored.rules, judge or None, stored.lenient, Terms())
     (again,) = mark(folder, room, asked, [stored.evaluator])
     wrong = [
         f"{name} is {_few(getattr(stored, name))}, should be {_few(getattr(again.result, name))}"
@@ -54,7 +54,10 @@ def remark(folder: Path, path: Path, stored: Result, room: Path) -> Remarked:
         if getattr(stored, name) != getattr(again.result, name)
     ]
     judged = again.result.measurements[0].n_asked if len(believed) < len(stored.judges) or not stored.judges else 0
-    return Remarked([*wrong, *_rows(path.with_suffix(".npz"), again.path.with_suffix(".npz"))], judged, believed)
+    wrong += _rows(path.with_suffix(".npz"), again.path.with_suffix(".npz"))
+    wrong += _verdicts(rows_path(path), rows_path(again.path))
+    wrong += _answers(folder / OBSERVATIONS, room / OBSERVATIONS)
+    return Remarked(wrong, judged, believed)
 
 
 def _elsewhere(record: JudgeRecord) -> bool:
@@ -78,3 +81,22 @@ def _rows(stored: Path, again: Path) -> list[str]:
     if one.keys() != two.keys():
         return [f"{stored.name} holds {sorted(one)}, should hold {sorted(two)}"]
     return [f"{stored.name}: {name} differs" for name in one if not np.array_equal(one[name], two[name], equal_nan=True)]
+
+
+def _verdicts(stored: Path, again: Path) -> list[str]:
+    """Images whose row of verdict and reason is another one now."""
+    if not stored.is_file():
+        return [f"{stored.name} beside it is gone; run eval --rescore"]
+    one, two = ({row.get("index"): row for row in read_lines(path)} for path in (stored, again))
+    other = sorted(index for index in {*one, *two} if isinstance(index, int) and one.get(index) != two.get(index))
+    return [f"{stored.name}: verdicts on {len(other):,} images differ, first on image {other[0]}"] if other else []
+
+
+def _answers(stored: Path, again: Path) -> list[str]:
+    """Judges whose kept answers are not what they say now; one that is gone is no fault, eval asks again."""
+    wrong = []
+    for path in sorted(again.glob(f"*/{ANSWERS}")):
+        kept, now = ({line.get("key"): line for line in read_lines(place / path.parent.name / ANSWERS)} for place in (stored, again))
+        other = [now[key].get("index") for key in now if key in kept and kept[key] != now[key]]
+        wrong += [f"{stored.name}/{path.parent.name}/{ANSWERS}: {len(other):,} answers differ, first on image {other[0]}"] if other else []
+    return wrong

@@ -16,13 +16,14 @@ from harope_bench.evaluate import Asked, Scored, evaluate
 from harope_bench.generate import generate, make_plan
 from harope_bench.leaderboards import board
 from harope_bench.leaderboards.layout import Row, Table
-from harope_bench.marking import Marking, mark, of_prompts
+from harope_bench.marking import Marking, mark, of_prompts, ready, shared
 from harope_bench.perceive import Terms
 from harope_bench.records import Checkpoint, Plan
 from harope_bench.reports import tables
 from harope_bench.reports.html import write_report
 from harope_bench.store import write_text
 
+ALL = "all"  # in place of names: every registered table
 FORMATS = ("md", "csv", "tex", "html", "json")
 
 
@@ -36,27 +37,43 @@ class Done:
     written: list[Path] = field(default_factory=list)
 
 
-def reproduce(names: Sequence[str], scale: Literal["micro", "paper"], count: int | None, out: Path, device: str, seed: int) -> Done:
+def reproduce(
+    names: Sequence[str],
+    scale: Literal["micro", "paper"],
+    count: int | None,
+    out: Path,
+    device: str,
+    seed: int,
+    judge: str | None = None,
+    terms: Terms | None = None,
+) -> Done:
     """Makes every row of the tables, then the tables in all formats and one report, below `out`.
 
     Rows that tables share are drawn once. What stands already is kept. At paper scale the columns that are of the network itself are
     counted without weights; a table that has them needs no registered checkpoint, and its other cells then say that they were not run.
 
+    Args:
+        names: tables, or `all` alone. count: samples of each run, of prompts at most the suite's own number.
+        judge: `role=NAME` in place of the suites' own judges of prompts. terms: how these are asked; on the device, here, if None.
+
     Raises:
-        BenchError: a table has no such scale, or a row no registered checkpoint; said before anything is drawn.
+        BenchError: a table has no such scale, a row no registered checkpoint, or a suite of prompts no prompts or judges; said before
+            anything is drawn.
     """
-    chosen = [board.load_table(name) for name in names]
+    wanted = registry.names("tables") if list(names) == [ALL] else names
+    chosen = [board.load_table(name) for name in wanted]
     counts = scale == "paper"
     work = dict.fromkeys(item for table in chosen if not (counts and of_network(table)) for item in work_of(table, scale))
     weighed = {item for table in chosen if not counts and of_network(table) for item in work_of(table, scale)}
     plans = {item: _plan(item, device, seed) for item in work}
+    markings = _markings(list(dict.fromkeys(plan.suite for plan in plans.values())), judge, terms or Terms(device))
     done = Done(rows=len(plans))
     if counts:
         _count_rows([table for table in chosen if of_network(table)], out, done)
     several = Counter(item.checkpoint for item in work)
     for item, plan in plans.items():
         folder = item.folder(out, several[item.checkpoint] > 1 or item.resolution is not None)
-        _make(plan, folder, count, done)
+        _make(plan, folder, count, done, markings.get(plan.suite))
         if item in weighed:
             done.scored += _weigh(plan, folder)
     results = board.collect(out)
@@ -100,22 +117,33 @@ def _plan(item: Work, device: str, seed: int) -> Plan:
     return make_plan(item.checkpoint, item.suite, {"device": device, "seed": seed, "resolution": item.resolution})
 
 
-def _make(plan: Plan, folder: Path, count: int | None, done: Done) -> None:
+def _markings(suites: Sequence[str], judge: str | None, terms: Terms) -> dict[str, Marking]:
+    """How the images of each suite of prompts are marked, once its prompts and judges are known to be here."""
+    asked = [suite for suite in suites if of_prompts(suite)]
+    judges = shared(judge, asked) if judge else {}
+    found = {suite: Marking(suite, judge=judges.get(suite), terms=terms) for suite in asked}
+    for marking in found.values():
+        ready(marking, None)
+    return found
+
+
+def _make(plan: Plan, folder: Path, count: int | None, done: Done, marking: Marking | None) -> None:
     """One row drawn and scored, or its pictures named and scored."""
     if reads(plan.suite):
         done.scored += sum(s.fresh for s in classify(plan, folder, Wanted(count=count)))
         return
-    indices = range(count or registry.load("suites", plan.suite).count)
+    own = registry.load("suites", plan.suite).count
+    indices = range(min(count or own, own) if of_prompts(plan.suite) else count or own)
     done.drawn += generate(plan, indices, folder).drawn
-    done.scored += sum(s.fresh for s in _scored(plan, folder, len(indices)))
+    done.scored += sum(s.fresh for s in _scored(plan, folder, len(indices), marking))
 
 
-def _scored(plan: Plan, folder: Path, count: int) -> list[Scored]:
+def _scored(plan: Plan, folder: Path, count: int, marking: Marking | None) -> list[Scored]:
     """Everything that the suite measures of a run; of prompts, those tasks that the count leaves out are None with a reason."""
     suite, device = registry.load("suites", plan.suite), plan.settings.device
-    marking = [name for name in suite.evaluators if of_prompts(plan.suite) and hasattr(registry.load("evaluators", name), "looks")]
-    others = [name for name in suite.evaluators if name not in marking]
-    found = mark(folder, folder, Marking(plan.suite, terms=Terms(device)), marking, count) if marking else []
+    rules = [name for name in suite.evaluators if marking is not None and hasattr(registry.load("evaluators", name), "looks")]
+    others = [name for name in suite.evaluators if name not in rules]
+    found = mark(folder, folder, marking, rules, count) if marking is not None and rules else []
     return found + (evaluate(folder, folder, Asked(plan.suite, device=device), others, count) if others else [])
 
 
@@ -170,7 +198,7 @@ def _serves(found: Checkpoint, table: Table, row: Row) -> bool:
 
 
 def _lacking(table: Table, rows: Sequence[Row]) -> str:
-    encodings = ", ".join(str(row.encoding) for row in rows)
+    encodings = ", ".join(dict.fromkeys(str(row.encoding) for row in rows))
     return (
         f"table {table.number} at paper scale needs checkpoints of {encodings}, none is registered; "
         f"harope-bench register NAME --weights FILE --encoding {rows[0].encoding}"

@@ -174,3 +174,10 @@ def test_corrected_rules_take_the_lost_item_in(tmp_path: Path, dpg: Path) -> Non
     assert (numbers(official)["dpg"][2], numbers(corrected)["dpg"][2]) == (8, 12)
     assert numbers(official)["dpg"][0] != numbers(corrected)["dpg"][0]
     assert any(line.startswith("rules: dpg is ") for line in official["warnings"])
+
+
+def test_the_side_of_a_tile_may_be_told(tmp_path: Path, dpg: Path) -> None:
+    words = (str(tmp_path / "grids"), "--suite", "dpg-bench", "--out", str(tmp_path / "ours"))
+    assert numbers(evaluated(*words, "--resolution", "6")) == numbers(evaluated(*words))
+    done = CliRunner().invoke(main, ["eval", *words, "--resolution", "8"])
+    assert done.exit_code == 1 and "12x12, wanted 2x2 tiles of 8 pixels" in done.output

@@ -62,7 +62,9 @@ class Backbone(Protocol):
     - `recall(args) -> dict`: config that a training file's arguments state;
     - `settled(checkpoint, settings) -> Settings`: checked settings with what only the disk tells (the hash of an autoencoder);
     - `export(checkpoint, state, folded) -> Exported`;
-    - `merge(network)`: what is done once before a network is timed.
+    - `merge(network)`: what is done once before a network is timed;
+    - `reveal(network)`: makes a network with `watch` (backbones/positioned.py) show its queries and keys;
+    - `adopt(folder, bare, base, said) -> Path`: makes an adapter folder of a LoRA without manifest.
 
     `tile` is the padded batch shape; a family that wants another puts it into its Clue's `defaults["drawing"]`.
     """

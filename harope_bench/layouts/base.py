@@ -1,7 +1,7 @@
 """What a layout module offers, and which layout a folder has.
 
 A layout is how another program keeps the images of a suite of prompts in a folder. Its module has `SUITE`, the suite's name, and where
-it holds parts of it too `SUITES`, all their names;
+it holds parts of it too `SUITES`, all their names; where a picture is cut into several images `TILED`, true;
 `recognise(folder)`, whether a folder has this form; `open_layout(folder, suite)`, the images as a set whose indices are the suite's,
 with a reason for each that is not there; `write(samples, suite, folder)`, the other way.
 
@@ -88,11 +88,16 @@ def opened(folder: Path, suite_name: str | None = None, count: int | None = None
 
     side: of an image in pixels, where a layout joins several in a picture; half the picture's width if None.
     """
-    for name in names() if folder.is_dir() else ():
-        found = layout(name)
-        if (suite_name is None or suite_name in suites(found)) and found.recognise(folder):
-            return first(found.open_layout(folder, registry.load("suites", suite_name or found.SUITE), side), count)
-    return None
+    found = recognised(folder, suite_name)
+    if found is None:
+        return None
+    return first(found.open_layout(folder, registry.load("suites", suite_name or found.SUITE), side), count)
+
+
+def recognised(folder: Path, suite_name: str | None = None) -> Layout | None:
+    """The layout that a folder has (of this suite, where one is named), or None."""
+    known = (layout(name) for name in names()) if folder.is_dir() else ()
+    return next((one for one in known if (suite_name is None or suite_name in suites(one)) and one.recognise(folder)), None)
 
 
 def gathered(

@@ -21,7 +21,7 @@ from harope_bench.layouts.base import Written, empty, few, gathered
 from harope_bench.pixels import encode
 from harope_bench.samples import SampleSet
 from harope_bench.store import disk, make_folder, write_bytes
-from harope_bench.suites._compbench import CATEGORIES, COPIES, FORM, PROMPTS, CompBench
+from harope_bench.suites._compbench import CATEGORIES, COPIES, FORM, CompBench
 from harope_bench.suites.base import PromptSuite
 
 SUITE = "t2i-compbench"
@@ -81,7 +81,7 @@ def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
     for batch in samples.batches(samples.indices, 1):
         category, name = places[batch.indices[0]]
         write_bytes(folder / category / SAMPLES / name, encode(batch.images[0]))
-    wanted = PROMPTS * COPIES * len({category for category, _ in places.values()})
+    wanted = COPIES * sum(len(own.texts(category)) for category in {category for category, _ in places.values()})
     short = wanted - len(samples.indices)
     told = (f"{short:,} of {wanted:,} images are not there; the official 3-in-1 needs ten of each prompt",) if short else ()
     return Written(len(samples.indices), told)
@@ -144,7 +144,7 @@ def _category(found: Iterable[Named], suite: CompBench, place: Path) -> str:
     right: Counter[str] = Counter()
     for one in found:
         spot = one.number // COPIES
-        right.update(category for category in suite.categories if spot < PROMPTS and suite.texts(category)[spot] == one.text)
+        right.update(category for category in suite.categories if suite.texts(category)[spot : spot + 1] == (one.text,))
     if not right:
         raise SampleError(f"{place} holds prompts of no category at their numbers; name its folder {', '.join(suite.categories)}")
     return right.most_common(1)[0][0]
@@ -158,11 +158,11 @@ def _take(
     others = list(left)
     for one in found:
         spot = one.number // COPIES
-        if spot < PROMPTS and texts[spot] == one.text and one.number not in taken:
+        if texts[spot : spot + 1] == (one.text,) and one.number not in taken:
             taken[one.number] = one.path
         else:
             others.append(one.path.name)
-    for number in range(PROMPTS * COPIES):
+    for number in range(len(texts) * COPIES):
         index = suite.index(category, number // COPIES, number % COPIES)
         if number in taken:
             files[index] = taken[number]

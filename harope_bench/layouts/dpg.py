@@ -24,6 +24,7 @@ from harope_bench.store import disk, write_bytes
 from harope_bench.suites.base import PromptSuite
 from harope_bench.suites.dpg_bench import official_hashes
 
+TILED = True
 SUITE = "dpg-bench"
 FORM = "dpg"
 SHAPES = ((1, 1), (2, 1), (2, 2))  # tiles across and down

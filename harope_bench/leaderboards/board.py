@@ -12,7 +12,7 @@ from typing import Literal
 from harope_bench import statistics
 from harope_bench.leaderboards.comparisons import EVIDENCE, Comparison, comparisons, contrast
 from harope_bench.leaderboards.layout import PERCENT, Column, Flag, Row, Table, half_unit, load_table, value_of
-from harope_bench.leaderboards.matching import SCALES, Found, Picked, Picks, Scale, collect, footing, pick, unlike
+from harope_bench.leaderboards.matching import SCALES, Found, Picked, Picks, Scale, aside, collect, footing, pick, unlike
 from harope_bench.leaderboards.terms import incomparable, named, of_rules
 from harope_bench.store import sha256_bytes
 
@@ -355,10 +355,16 @@ def _general(table: Table, found: Sequence[Found], scale: Scale | None) -> list[
             "the matrices' products on queries and keys and their building; flags that name other numbers count added parameters times "
             "tokens."
         )
+    texts += [_left_out(table, differs, cells) for differs, cells in aside(table, found, scale).items()]
     if references := named(table, pick(table, found, scale))[1]:
         texts.append(f"Measured against {', '.join(references)}.")
     texts.append("Bold among measured numbers: the best of its block, and every number not shown to be worse than it (5%, Holm).")
     return texts
+
+
+def _left_out(table: Table, differs: str, cells: list[tuple[str, str]]) -> str:
+    few = ", ".join(f"{row} {table.column(key).printed}" for row, key in cells[:3]) + (" ..." if len(cells) > 3 else "")
+    return f"Measured but not shown, since a column has one kind of judge, rules and profile: {few} ({differs})."
 
 
 def _measured_title(table: Table, picks: Picks, scale: Scale | None) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "Picks",
     "Ruler",
     "Scale",
+    "aside",
     "collect",
     "fits",
     "footing",
@@ -98,16 +99,17 @@ Picks = dict[tuple[str, str], Picked]
 
 
 class Ruler(NamedTuple):
-    """What all numbers of a column share: whose formulas, which rules, and how its judge stands to the paper's."""
+    """What all numbers of a column share: whose formulas, which rules, how its judge stands to the paper's, whether all was scored."""
 
     profile: str
     rules: str
     judge: str
+    lenient: bool
 
 
 def ruler(result: Result) -> Ruler:
     """The ruler of a result."""
-    return Ruler(result.profile, result.rules, result.judge.judge_class)
+    return Ruler(result.profile, result.rules, result.judge.judge_class, result.lenient)
 
 
 def pick(table: Table, found: Sequence[Found], scale: Scale) -> Picks:
@@ -116,18 +118,48 @@ def pick(table: Table, found: Sequence[Found], scale: Scale) -> Picks:
     A column has numbers of one ruler: of that which fills most of its rows, of equals the one nearest to the paper's.
     """
     picks: Picks = {}
-    of_scale = [item for item in found if item.result.scale == scale]
-    for column in table.columns:
-        fitting = {row.id: list(_candidates(table, row, column, of_scale)) for row in table.rows}
-        chosen = _ruler(fitting.values(), table.protocol.get("profile"))
+    for column, chosen, fitting in _columns(table, found, scale):
         for row_id, candidates in fitting.items():
             if same := [c for c in candidates if ruler(c[0].result) == chosen]:
                 picks[row_id, column.key] = Picked(*min(same, key=_rank), others=len(candidates) - 1)
     return picks
 
 
+def aside(table: Table, found: Sequence[Found], scale: Scale) -> dict[str, list[tuple[str, str]]]:
+    """The cells (row, column) that stay empty because their numbers have another ruler than their column, by what differs."""
+    told: dict[str, list[tuple[str, str]]] = {}
+    for column, chosen, fitting in _columns(table, found, scale):
+        for row_id, candidates in fitting.items():
+            others = [ruler(item.result) for item, measurement in candidates if measurement.value is not None]
+            if chosen is not None and others and chosen not in others:
+                told.setdefault(_differs(others[0], chosen), []).append((row_id, column.key))
+    return told
+
+
+def _differs(one: Ruler, chosen: Ruler) -> str:
+    """How a ruler is unlike a column's, in words."""
+    words = {
+        "profile": f"profile {one.profile} against {chosen.profile}",
+        "rules": f"rules {one.rules} against {chosen.rules}",
+        "judge": f"judge {one.judge} against {chosen.judge}",
+        "lenient": f"scored {'with' if one.lenient else 'without'} --allow-missing",
+    }
+    return ", ".join(words[name] for name in Ruler._fields if getattr(one, name) != getattr(chosen, name))
+
+
+Candidates = dict[str, list[tuple[Found, Measurement]]]
+
+
+def _columns(table: Table, found: Sequence[Found], scale: Scale) -> Iterable[tuple[Column, Ruler | None, Candidates]]:
+    """Every column with its ruler and, by row, the measurements that fit."""
+    of_scale = [item for item in found if item.result.scale == scale]
+    for column in table.columns:
+        fitting = {row.id: list(_candidates(table, row, column, of_scale)) for row in table.rows}
+        yield column, _ruler(fitting.values(), table.protocol.get("profile")), fitting
+
+
 def _ruler(rows: Iterable[Sequence[tuple[Found, Measurement]]], profile: object) -> Ruler | None:
-    """The ruler that most rows have a number of; of equals the paper's profile, official rules and the best class of judge, then rank."""
+    """The ruler that most rows have a number of; of equals a strict one, the paper's profile, rules and judge, then rank."""
     first: dict[Ruler, tuple[bool, int, int, str]] = {}
     filled: Counter[Ruler] = Counter()
     for candidates in rows:
@@ -137,7 +169,7 @@ def _ruler(rows: Iterable[Sequence[tuple[Found, Measurement]]], profile: object)
             first[name] = min(first.get(name, rank), rank)
     return min(
         first,
-        key=lambda r: (-filled[r], r.profile != profile, r.rules != "official", CLASSES.index(r.judge), first[r]),
+        key=lambda r: (-filled[r], r.lenient, r.profile != profile, r.rules != "official", CLASSES.index(r.judge), first[r]),
         default=None,
     )
 

@@ -82,11 +82,20 @@ def _label(run: Run, runs: Sequence[Run], axis: Axis) -> str:
     for other, words in (("resolution", "{} px"), ("pos-scaling", "scaling {}")):
         if other != axis and len({r.places[other] for r in runs}) > 1:  # type: ignore[index]
             parts.append(words.format(run.places[other]))  # type: ignore[index]
-    result = run.result
-    for of, told in ((lambda r: r.judge.name, result.judge.name), (lambda r: r.rules, result.rules), (lambda r: r.profile, result.profile)):
-        if len({of(r.result) for r in runs}) > 1:
-            parts.append(told)
+    parts += [of(run.result) for of in (_judge, _rules, _profile) if len({of(r.result) for r in runs}) > 1]
     return ", ".join(parts)
+
+
+def _judge(result: Result) -> str:
+    return f"{result.judge.name} {result.judge.weights_sha256[:8]}"
+
+
+def _rules(result: Result) -> str:
+    return result.rules + (" with --allow-missing" if result.lenient else "")
+
+
+def _profile(result: Result) -> str:
+    return result.profile
 
 
 def _rank(run: Run) -> tuple[int, int, str]:

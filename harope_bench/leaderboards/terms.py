@@ -50,6 +50,8 @@ def of_rules(picked: Picked) -> list[str]:
     told = [f"Judge {record.name} stands in for the official {role}." for role, record in _stand_ins(result)]
     if result.rules != "official":
         told.append(f"Rules {result.rules}, not those of the published scorer.")
+    if result.lenient:
+        told.append("Scored with --allow-missing: images, answers or whole tasks may be missing.")
     return told + [f"{line.removeprefix('rules: ')}." for line in result.warnings if line.startswith(f"rules: {metric} is ")]
 
 

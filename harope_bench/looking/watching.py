@@ -111,7 +111,7 @@ def way_of(opened: Any, plan: Plan, place: Path | None) -> Way:
         raise BenchError(f"backbone {plan.checkpoint.backbone} shows no queries and keys; look at a checkpoint of dit, deit, flux or sd3")
     if hasattr(opened, "classify"):
         return Named(place)
-    return Prompted() if hasattr(opened, "pipe") else Labelled()
+    return Prompted() if hasattr(opened.network, "watch") else Labelled()
 
 
 class Labelled:
@@ -182,8 +182,8 @@ class Named:
         self.place = place
 
     def run(self, opened: Any, plan: Plan, images: int, watch: Watch) -> None:
-        """Pictures spread evenly over the suite; the network's `extra` tokens stand before those of the patches."""
-        suite, tile, skip = registry.load("suites", plan.suite), plan.settings.tile, opened.network.extra
+        """Pictures spread evenly over the suite; the network's `extra` tokens, if it has some, stand before those of the patches."""
+        suite, tile, skip = registry.load("suites", plan.suite), plan.settings.tile, getattr(opened.network, "extra", 0)
         pictures = suite.pictures(self.place, None)
         if (held := len(pictures.names)) < images:
             raise OptionError(f"suite {plan.suite} has {held:,} pictures here, --images asks for {images:,}; lower it")

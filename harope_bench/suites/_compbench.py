@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ CATEGORIES = ("color", "shape", "texture", "spatial", "3d_spatial", "numeracy", 
 LISTS = {"spatial": "complex_val_spatial.txt", "action": "complex_val_action.txt", "both": "complex_val_spatialaction.txt"}
 OBJECTS = "new_objects.txt"
 COPIES = 10
-PROMPTS = 300  # of each category
+PROMPTS = 300  # of each official category
 EVALUATOR = "t2i-compbench"
 JUDGES = {  # 2D is seen by UniDet RS200, numeracy and 3D by UniDet R50
     "vqa": "blip-vqa",
@@ -54,8 +55,22 @@ class CompBench:
     def __init__(self, title: str, categories: Sequence[str] = CATEGORIES, model: str = _parses.BASE):
         self.title, self.categories, self.model = title, tuple(categories), model
         self.part_of = WHOLE if self.categories != CATEGORIES else None
-        self.prompts = PROMPTS * len(self.categories)
-        self.count = self.prompts * COPIES
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How many prompts each category's file holds; the official number before the files came."""
+        files = {category: fetched.held(ASSET, f"{category}_val.txt") for category in self.categories}
+        return {category: PROMPTS if found is None else len(_lines(found.path)) for category, found in files.items()}
+
+    @property
+    def prompts(self) -> int:
+        """Prompts of all categories."""
+        return sum(self.sizes.values())
+
+    @property
+    def count(self) -> int:
+        """Images of all prompts."""
+        return self.prompts * COPIES
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
         """The prompt of each index; NotHere names the command that brings the prompts."""
@@ -63,16 +78,18 @@ class CompBench:
 
     def case(self, index: int) -> Case:
         """What is asked at an index; OptionError beyond the last."""
-        if not 0 <= index < self.count:
-            raise OptionError(f"{self.title} has {self.count:,} images, there is no index {index}; ask for fewer")
-        copy, prompt = divmod(index, self.prompts)
-        category, place = self.categories[prompt // PROMPTS], prompt % PROMPTS
-        text, facts = self._held[category][place]
+        found = self._held
+        rows = list(chain.from_iterable(found[category] for category in self.categories))
+        if not 0 <= index < len(rows) * COPIES:
+            raise OptionError(f"{self.title} has {len(rows) * COPIES:,} images, there is no index {index}; ask for fewer")
+        copy, prompt = divmod(index, len(rows))
+        text, facts = rows[prompt]
         return Case(prompt, copy, text, {FORM: facts})
 
     def index(self, category: str, place: int, copy: int) -> int:
         """The index of an image by category, place of its prompt in there, and copy."""
-        return copy * self.prompts + self.categories.index(category) * PROMPTS + place
+        sizes = [len(self.texts(name)) for name in self.categories]
+        return copy * sum(sizes) + sum(sizes[: self.categories.index(category)]) + place
 
     def texts(self, category: str) -> tuple[str, ...]:
         """The prompts of a category in order."""
@@ -116,6 +133,7 @@ def _read(place: Path, files: tuple[tuple[str, str | None], ...], model: str) ->
 
 
 def _lines(path: Path) -> tuple[str, ...]:
+    """The lines of a file that hold something, without blanks around."""
     with disk(path):
         return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
 

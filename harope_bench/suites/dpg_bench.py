@@ -84,11 +84,16 @@ class DpgBench:
     task = "prompts"
     version = 1
     title = "DPG-Bench: 1,065 long prompts, four images each"
-    count = PROMPTS * COPIES
     copies = COPIES
     resolution = 512
     judges: Mapping[str, Mapping[str, str]] = {"dpg-bench": {"vqa": "mplug"}}
     evaluators = ("dpg-bench",)
+
+    @property
+    def count(self) -> int:
+        """Images of all prompts of the table, of the official ones before it came."""
+        found = fetched.held(ASSET, FILE)
+        return self.copies * (PROMPTS if found is None else len(prompts(found.path)))
 
     def case(self, index: int) -> Case:
         """The prompt and copy at an index; OptionError beyond the last, NotHere before the table came, StorageError for another table."""

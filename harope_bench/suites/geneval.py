@@ -51,11 +51,16 @@ class GenEval:
     task = "prompts"
     version = 1
     title = "GenEval: 553 prompts of six tasks, four images each"
-    count = PROMPTS * COPIES
     copies = COPIES
     resolution = 512
     judges: Mapping[str, Mapping[str, str]] = {"geneval": {"detector": "mask2former", "colours": "clip-vit-l-14"}}
     evaluators = ("geneval",)
+
+    @property
+    def count(self) -> int:
+        """Images of all prompts of the file, of the official ones before it came."""
+        found = fetched.held(ASSET, FILE)
+        return self.copies * (PROMPTS if found is None else len(lines(found.path)))
 
     def case(self, index: int) -> Case:
         """The prompt and copy at an index, copy by copy; OptionError beyond the last, NotHere before the prompts came."""

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from harope_bench.verbs.options import KeyValue, Sides, as_json, drawing_options, dump, pictures_options, wanted_indices
-
-Drawing = dict[str, Any]  # fields of Settings as they were given
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What was asked for beside the target, the evaluators and how to draw."""
-
-    suite: str | None
-    count: int | None
-    batch: int | None
-    rescore: bool
-    reference: Path | None
-    rules: Any
-    profiles: str | None
-    judge: str | None
-    subset: int | None
-    images: Path | None
-    truth: Path | None
-    crop_ratio: float | None
-    lenient: bool
-    python: Path | None
-    runner: tuple[tuple[str, Any], ...]
+from harope_bench.verbs.prompts import marked, portions, prepared, prompts_of
+from harope_bench.verbs.targets import Drawing, Wish, names_pictures, naming_plan, of_network, places, refuse, resolve
 
 
 @click.command("eval")
@@ -102,9 +81,14 @@ def eval_(
     wish = Wish(None, count, batch, rescore, reference, rules, profiles, judge, subset, images, truth, crop_ratio, lenient, python, runner)
     names = evaluators.split(",") if evaluators else None
     wanted = [side for group in sides for side in group]
+    runs = places(target, suites, wanted, out)
+    judges = portions(judge, [run.suite for run in runs])
+    if len(runs) > 1:  # what is missing for the last run is said before the first one is drawn
+        prepared(target, [replace(wish, suite=run.suite, judge=judges[run.suite]) for run in runs], names, runs, drawing)
     scored: list[Any] = []
-    for suite, side, below in places(target, suites, wanted, out):
-        scored += one_side(target, replace(wish, suite=suite), names, below, {**drawing, "resolution": side})
+    for run in runs:
+        mine = replace(wish, suite=run.suite, judge=judges[run.suite])
+        scored += one_side(target, mine, names, run.folder, {**drawing, "resolution": run.side})
     if json_:
         click.echo(as_json({"results": [{"path": str(s.path), "fresh": s.fresh, "result": dump(s.result)} for s in scored]}))
         return
@@ -112,17 +96,6 @@ def eval_(
         click.echo(f"{s.path}: {measure(s.result)}{'' if s.fresh else ' (stood already, no work done)'}")
         for line in spoken(s.result):
             click.echo("  " + line)
-
-
-def places(target: str, suites: str | None, sides: list[int], out: Path | None) -> list[tuple[str | None, int | None, Path | None]]:
-    """Suite, side and folder of each run; the folder names what there are several of."""
-    chosen: list[str | None] = [*dict.fromkeys(name.strip() for name in suites.split(","))] if suites else [None]
-    found: list[tuple[str | None, int | None, Path | None]] = []
-    for suite in chosen:
-        for side in sides or (None,):
-            parts = [part for part, several in ((suite, len(chosen) > 1), (f"r{side}", len(sides) > 1)) if several and part]
-            found.append((suite, side, (out or Path("runs") / Path(target).stem).joinpath(*parts) if parts else out))
-    return found
 
 
 def one_side(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
@@ -137,49 +110,12 @@ def one_side(target: str, wish: Wish, names: list[str] | None, out: Path | None,
         return scored + named(target, wish, rest, out, drawing)
     refuse("is no classifier", target, images=wish.images, truth=wish.truth, crop_ratio=wish.crop_ratio)
     if (suite := prompts_of(target, wish.suite)) is not None:
-        return scored + marked(target, replace(wish, suite=suite), rest, out, drawing)
+        found = marked(target, replace(wish, suite=suite), rest, out, drawing)
+        plain, of_images = replace(wish, suite=suite, judge=None), {"device": drawing["device"]}
+        more = seen(str(found.place), plain, found.others, found.folder, of_images) if found.others else []
+        return scored + found.scored + more
     refuse("asks for no prompts", target, allow_missing=wish.lenient or None, judge_python=wish.python)
     return scored + seen(target, wish, rest, out, drawing)
-
-
-def prompts_of(target: str, suite: str | None) -> str | None:
-    """The suite of a target if its images are marked prompt by prompt, else None."""
-    from harope_bench import registry
-    from harope_bench.catalogue import checkpoint
-    from harope_bench.marking import of_prompts
-    from harope_bench.samples import Run
-
-    path = Path(target)
-    if suite is None and path.is_dir():
-        plan = Run(path).plan
-        suite = plan.suite if plan else None
-    elif suite is None and target in registry.entries("checkpoints"):
-        suite = checkpoint(target).suite
-    if suite is not None:
-        registry.find("suites", suite)
-    return suite if suite is not None and of_prompts(suite) else None
-
-
-def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
-    """Images of prompts asked about and marked, a finished official run read, and what else the suite measures of the same images."""
-    from harope_bench import registry
-    from harope_bench.generate import generate
-    from harope_bench.marking import Marking, brought, mark, ready
-    from harope_bench.perceive import Terms
-
-    assert wish.suite is not None
-    terms = Terms(drawing["device"], wish.rescore, wish.python, {key: str(value) for key, value in wish.runner})
-    asked = Marking(wish.suite, wish.rules, wish.judge, wish.lenient, terms)
-    suite = registry.load("suites", wish.suite)
-    if Path(target).exists() and (found := brought(Path(target), out or Path("runs") / f"eval-{Path(target).stem}", asked)) is not None:
-        return [found]
-    place, folder, _, plan = resolve(target, wish, out, drawing)
-    rules = ready(asked, names)  # what can fail cheaply comes before the first image is drawn
-    others = [name for name in names or suite.evaluators if name not in rules]
-    if plan is not None:
-        generate(plan, wanted_indices(plan.suite, wish.count, None), folder, wish.batch)
-    scored = list(mark(place, folder, asked, rules, wish.count)) if rules else []
-    return scored + (seen(str(place), replace(wish, judge=None), others, folder, {"device": drawing["device"]}) if others else [])
 
 
 def named(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
@@ -217,72 +153,6 @@ def wanted_profiles(text: str | None) -> list[str | None]:
     if not all(names):
         raise OptionError(f"--profile {text!r} has an empty name; write one or more, as adm,clean")
     return [*names]
-
-
-def names_pictures(target: str) -> bool:
-    """Whether the target is a classifier's checkpoint or a run of one."""
-    from harope_bench import registry
-    from harope_bench.catalogue import checkpoint
-    from harope_bench.classify import names_pictures, reads
-    from harope_bench.samples import Run
-
-    if Path(target).exists():
-        plan = Run(Path(target)).plan if Path(target).is_dir() else None
-        return plan is not None and reads(plan.suite)
-    return target in registry.entries("checkpoints") and names_pictures(checkpoint(target))
-
-
-def refuse(what: str, target: str, **options: Any) -> None:
-    """OptionError for an option that means nothing to this kind of target."""
-    from harope_bench.errors import OptionError
-
-    if given := [key for key, value in options.items() if value is not None]:
-        raise OptionError(f"{target} {what}, --{given[0].replace('_', '-')} means nothing to it; leave it out")
-
-
-def naming_plan(target: str, suite: str | None, out: Path | None, drawing: Drawing) -> tuple[Any, Path, int | None]:
-    """Plan, folder and number of pictures (None: all) of a classifier's run; those of a run that is there already."""
-    from harope_bench.classify import reading_plan
-    from harope_bench.errors import OptionError
-    from harope_bench.samples import Run
-
-    if not Path(target).exists():
-        return reading_plan(target, suite, drawing), out or Path("runs") / target, None
-    if given := sorted(key for key, value in drawing.items() if key != "device" and value is not None):
-        raise OptionError(f"{target} has its plan already, --{given[0].replace('_', '-')} would change nothing; leave it out")
-    run = Run(Path(target))
-    return run.plan, out or run.folder, len(run.asked())
-
-
-def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tuple[Path, Path, str, Any]:
-    """Images to judge, folder for what is found, suite, and for a checkpoint's name the plan by which they are still to be drawn."""
-    from harope_bench import registry
-    from harope_bench.errors import OptionError, UnknownName
-    from harope_bench.generate import make_plan
-    from harope_bench.samples import PLAN, Run
-
-    path = Path(target)
-    if not path.exists():
-        if target not in registry.entries("checkpoints"):
-            raise UnknownName("file, folder or checkpoint", target, registry.names("checkpoints"))
-        plan = make_plan(target, wish.suite, drawing)
-        folder = out or Path("runs") / target
-        return folder, folder, plan.suite, plan
-    if given := sorted(key for key, value in drawing.items() if key != "device" and value is not None):
-        raise OptionError(f"{target} is drawn already, --{given[0].replace('_', '-')} would change nothing; leave it out")
-    run = path.is_dir() and (path / PLAN).exists()
-    found = Run(path).plan if run else None
-    known = wish.suite or (found.suite if found else None)
-    if known is None:
-        raise OptionError(f"{target} does not say its suite; add --suite, one of: {', '.join(registry.names('suites'))}")
-    return path, out or (path if run else Path("runs") / f"eval-{path.stem}"), known, None
-
-
-def of_network(evaluator: str) -> bool:
-    """Whether an evaluator looks at the network itself, not at images."""
-    from harope_bench import registry
-
-    return getattr(registry.load("evaluators", evaluator), "looks_at", "images") == "network"
 
 
 def weighed(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> Any:

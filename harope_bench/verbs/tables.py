@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from harope_bench.verbs.options import KeyValue
+
 
 @click.command()
 @click.argument("names", nargs=-1, required=True)
@@ -40,15 +42,32 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any) ->
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of all runs, tables and the report.")
 @click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the networks run.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Base seed.")
-def reproduce(names: tuple[str, ...], scale: Any, count: int | None, out: Path, device: str, seed: int) -> None:
-    """Every row of the named tables: draw, score, tabulate, report. A second call does what is missing.
+@click.option("--judge", help="For prompts ROLE=NAME or ROLE=NAME:MODEL, comma-separated, in place of the suites' own judges.")
+@click.option("--judge-python", "python", type=click.Path(path_type=Path), help="Python that runs a judge of another environment.")
+@click.option(
+    "--judge-option", "runner", type=KeyValue(), multiple=True, help="key=value for that judge's runner (weights=F, checkout=DIR)."
+)
+def reproduce(
+    names: tuple[str, ...],
+    scale: Any,
+    count: int | None,
+    out: Path,
+    device: str,
+    seed: int,
+    judge: str | None,
+    python: Path | None,
+    runner: tuple[tuple[str, Any], ...],
+) -> None:
+    """Every row of the named tables, or of `all`: draw, score, tabulate, report. A second call does what is missing.
 
     \b
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2
     """
+    from harope_bench.perceive import Terms
     from harope_bench.reproduce import reproduce
 
-    done = reproduce(names, scale, count, out, device, seed)
+    terms = Terms(device, python=python, runner_options={key: str(value) for key, value in runner})
+    done = reproduce(names, scale, count, out, device, seed, judge, terms)
     for path in done.written:
         click.echo(path)
     click.echo(

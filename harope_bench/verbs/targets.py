@@ -1,0 +1,115 @@
+"""What the verb eval is given: its wishes, and what its target is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Drawing = dict[str, Any]  # fields of Settings as they were given
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for beside the target, the evaluators and how to draw."""
+
+    suite: str | None
+    count: int | None
+    batch: int | None
+    rescore: bool
+    reference: Path | None
+    rules: Any
+    profiles: str | None
+    judge: str | None
+    subset: int | None
+    images: Path | None
+    truth: Path | None
+    crop_ratio: float | None
+    lenient: bool
+    python: Path | None
+    runner: tuple[tuple[str, Any], ...]
+
+
+class Place(NamedTuple):
+    """Suite, side and folder of a run; None where the target or the suite decides."""
+
+    suite: str | None
+    side: int | None
+    folder: Path | None
+
+
+def places(target: str, suites: str | None, sides: list[int], out: Path | None) -> list[Place]:
+    """Every run that is asked for; the folder names what there are several of."""
+    chosen: list[str | None] = [*dict.fromkeys(name.strip() for name in suites.split(","))] if suites else [None]
+    found: list[Place] = []
+    for suite in chosen:
+        for side in sides or (None,):
+            parts = [part for part, several in ((suite, len(chosen) > 1), (f"r{side}", len(sides) > 1)) if several and part]
+            found.append(Place(suite, side, (out or Path("runs") / Path(target).stem).joinpath(*parts) if parts else out))
+    return found
+
+
+def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tuple[Path, Path, str, Any]:
+    """Images to judge, folder for what is found, suite, and for a checkpoint's name the plan by which they are still to be drawn."""
+    from harope_bench import registry
+    from harope_bench.errors import OptionError, UnknownName
+    from harope_bench.generate import make_plan
+    from harope_bench.samples import PLAN, Run
+
+    path = Path(target)
+    if not path.exists():
+        if target not in registry.entries("checkpoints"):
+            raise UnknownName("file, folder or checkpoint", target, registry.names("checkpoints"))
+        plan = make_plan(target, wish.suite, drawing)
+        folder = out or Path("runs") / target
+        return folder, folder, plan.suite, plan
+    if given := sorted(key for key, value in drawing.items() if key != "device" and value is not None):
+        raise OptionError(f"{target} is drawn already, --{given[0].replace('_', '-')} would change nothing; leave it out")
+    run = path.is_dir() and (path / PLAN).exists()
+    found = Run(path).plan if run else None
+    known = wish.suite or (found.suite if found else None)
+    if known is None:
+        raise OptionError(f"{target} does not say its suite; add --suite, one of: {', '.join(registry.names('suites'))}")
+    return path, out or (path if run else Path("runs") / f"eval-{path.stem}"), known, None
+
+
+def names_pictures(target: str) -> bool:
+    """Whether the target is a classifier's checkpoint or a run of one."""
+    from harope_bench import registry
+    from harope_bench.catalogue import checkpoint
+    from harope_bench.classify import names_pictures, reads
+    from harope_bench.samples import Run
+
+    if Path(target).exists():
+        plan = Run(Path(target)).plan if Path(target).is_dir() else None
+        return plan is not None and reads(plan.suite)
+    return target in registry.entries("checkpoints") and names_pictures(checkpoint(target))
+
+
+def naming_plan(target: str, suite: str | None, out: Path | None, drawing: Drawing) -> tuple[Any, Path, int | None]:
+    """Plan, folder and number of pictures (None: all) of a classifier's run; those of a run that is there already."""
+    from harope_bench.classify import reading_plan
+    from harope_bench.errors import OptionError
+    from harope_bench.samples import Run
+
+    if not Path(target).exists():
+        return reading_plan(target, suite, drawing), out or Path("runs") / target, None
+    if given := sorted(key for key, value in drawing.items() if key != "device" and value is not None):
+        raise OptionError(f"{target} has its plan already, --{given[0].replace('_', '-')} would change nothing; leave it out")
+    run = Run(Path(target))
+    return run.plan, out or run.folder, len(run.asked())
+
+
+def refuse(what: str, target: str, **options: Any) -> None:
+    """OptionError for an option that means nothing to this kind of target."""
+    from harope_bench.errors import OptionError
+
+    if given := [key for key, value in options.items() if value is not None]:
+        raise OptionError(f"{target} {what}, --{given[0].replace('_', '-')} means nothing to it; leave it out")
+
+
+def of_network(evaluator: str) -> bool:
+    """Whether an evaluator looks at the network itself, not at images."""
+    from harope_bench import registry
+
+    return getattr(registry.load("evaluators", evaluator), "looks_at", "images") == "network"

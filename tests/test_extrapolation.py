@@ -1,0 +1,236 @@
+"""The benchmarks of prompts from a checkpoint to tables and charts: a tiny FLUX, tiny judges of the real classes, three resolutions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_judges
+import tiny_pipelines as tiny
+import tiny_prompts
+from click.testing import CliRunner
+
+tiny.needs_t2i()
+
+from harope_bench import registry  # noqa: E402
+from harope_bench.backbones import flux, lora  # noqa: E402
+from harope_bench.cli import main  # noqa: E402
+from harope_bench.judges import vlm  # noqa: E402
+from harope_bench.marking import shared  # noqa: E402
+from harope_bench.registering import register  # noqa: E402
+from harope_bench.samples import Run  # noqa: E402
+from harope_bench.store import read_lines  # noqa: E402
+
+SUITES = ("geneval", "dpg-bench", "t2i-compbench")
+SIDES = (32, 48, 64)
+IMAGES = 16  # of GenEval one of each prompt and four more, of DPG-Bench all copies, of T2I-CompBench one of each prompt
+PAPER = {512: 32, 1024: 48, 2048: 64}
+
+
+class Place:
+    """Home, models and runs of this file's tests."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.home, self.runs = folder, folder / "home", folder / "runs"
+        self.judge = ""
+
+    def words(self, checkpoint: str, out: Path, suites: Sequence[str] = SUITES, sides: Sequence[int] = SIDES) -> tuple[str, ...]:
+        """An eval of these suites at these sides."""
+        judge = self.judge if len(suites) > 1 else str(shared(self.judge, SUITES)[suites[0]])
+        given = ("--suite", ",".join(suites), "--resolution", ",".join(map(str, sides)), "--judge", judge)
+        return ("eval", checkpoint, *given, "--count", str(IMAGES), "--steps", "2", "--out", str(out))
+
+
+def said(*words: str | Path, code: int = 0) -> str:
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    assert done.exit_code == code, (done.output, done.exception)
+    return done.stdout if code == 0 else done.output
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Prompts, judges and two checkpoints: rope-axial as it is, and harope with LoRA."""
+    found = Place(tmp_path_factory.mktemp("extrapolation"))
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_prompts.prompts(found.home)
+        found.judge = tiny_judges.models(found.folder)
+        tiny_judges.stand_in(patch, found.folder, found.home)
+        base = tiny.saved(found.folder / "base", "flux")
+        register("plain", base, {})
+        network = flux.PLUGIN.place(flux.PLUGIN.assembled(base, tiny.settings()).transformer, "harope", {}, "all")
+        lora.add(tiny.trained(network), flux.PLUGIN.targets)
+        flux.PLUGIN.save(found.folder / "adapter", network, str(base), {"dataset": "none", "steps": 1})
+        register("turned", found.folder / "adapter", {"config": {"base": str(base)}})
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def bench_home(place: Place) -> Path:
+    """In place of the empty home of other tests: one for this file."""
+    return place.home
+
+
+def killed(words: tuple[str, ...], owner: type, method: str, after: int) -> None:
+    """Runs a command in a process of its own, which SIGKILL ends at that method's call number `after`, before it has done anything."""
+    own: Callable[..., Any] = getattr(owner, method)
+    calls = iter(range(1, after + 1))
+
+    def deadly(*given: Any) -> Any:
+        if next(calls) == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return own(*given)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # libraries keep threads; the child uses none of them
+        child = os.fork()
+    if child == 0:
+        try:
+            setattr(owner, method, deadly)
+            CliRunner().invoke(main, words)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def runs(place: Place) -> Path:
+    """All runs of both checkpoints: the first one's command was killed in drawing and in judging before it came to its end."""
+    words = place.words("plain", place.runs / "plain")
+    killed(words, Run, "add", IMAGES + 6)
+    assert len(read_lines(place.runs / "plain/geneval/r48/samples.jsonl")) == 5
+    assert not (place.runs / "plain/geneval/r64").exists()
+    killed(words, vlm.OpenedVlm, "see", 5)
+    answers = read_lines(next((place.runs / "plain/dpg-bench/r32/observations").glob("*/answers.jsonl")))
+    assert len(answers) == 4 and not (place.runs / "plain/dpg-bench/r32/results").exists()
+    said(*words)
+    said(*place.words("turned", place.runs / "turned"))
+    return place.runs
+
+
+def contents(run: Path) -> Mapping[str, Any]:
+    """Every file of a run by its hash; of a result all but its provenance."""
+    found: dict[str, Any] = {}
+    for path in sorted(p for p in run.rglob("*") if p.is_file() and not p.name.startswith(".") and p.suffix != ".lock"):
+        name = str(path.relative_to(run))
+        if path.parent.name == "results" and path.suffix == ".json":
+            found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k != "provenance"}
+        else:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def test_a_killed_command_ends_with_the_bytes_of_a_straight_one(place: Place, runs: Path, tmp_path: Path) -> None:
+    for suite, side in (("geneval", 48), ("dpg-bench", 32)):
+        folder = tmp_path / suite / f"r{side}"
+        said(*place.words("plain", folder, (suite,), (side,)))
+        straight, whole = contents(folder), contents(runs / "plain" / suite / f"r{side}")
+        assert straight == whole and any(name.endswith(".png") for name in whole)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_nothing_is_drawn_or_asked_twice(runs: Path, suite: str) -> None:
+    for side in SIDES:
+        for name in ("plain", "turned"):
+            run = runs / name / suite / f"r{side}"
+            drawn = [line["index"] for line in read_lines(run / "samples.jsonl")]
+            assert sorted(drawn) == list(range(IMAGES))
+            for path in run.glob("observations/*/answers.jsonl"):
+                keys = [line["key"] for line in read_lines(path)]
+                assert len(keys) == len(set(keys)) > 0
+                assert all("answer" in line for line in read_lines(path))
+
+
+def test_the_same_command_again_does_no_work(place: Place, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Run, "add", lambda *_: pytest.fail("an image was drawn again"))
+    monkeypatch.setattr(vlm.OpenedVlm, "see", lambda *_: pytest.fail("a judge was asked again"))
+    assert said(*place.words("plain", runs / "plain")).count("(stood already, no work done)") == 9
+
+
+@pytest.fixture
+def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables 4 and 5 with sides of 32, 48 and 64 in place of 512, 1024 and 2048."""
+    load = registry.load
+
+    def loaded(kind: str, name: str) -> Any:
+        found: Any = load(kind, name)
+        if kind != "tables" or name not in ("table4", "table5"):
+            return found
+        return {**found, "rows": [{**row, "res": PAPER[row["res"]]} for row in found["rows"]]}
+
+    monkeypatch.setattr(registry, "load", loaded)
+
+
+@pytest.mark.parametrize("number", ["4", "5"])
+def test_the_tables_fill_and_say_whose_eyes_saw(runs: Path, small_tables: None, number: str) -> None:
+    found = json.loads(said("table", number, "--runs", runs, "--format", "json"))
+    cells = [cell for row in found["rows"] for cell in row["cells"].values()]
+    assert {cell["status"] for cell in cells} == {"measured"}, [cell["note"] for cell in cells if cell["status"] != "measured"]
+    assert {cell["source"]["judge_class"] for cell in cells} == {"substitute"}
+    assert {cell["verdict"] for cell in cells if cell["published"]} == {"not comparable (substitute judge)"}
+    assert all("stands in for the official" in cell["note"] for cell in cells)
+    assert any(item["difference"]["why"] == "paired by sample, clustered by prompt" for item in found["comparisons"])
+    assert "stands in for the official" in said("table", number, "--runs", runs)
+
+
+def test_a_sweep_has_a_line_a_checkpoint_over_the_sides(runs: Path, tmp_path: Path) -> None:
+    text = said("figure", "sweep", runs, "--suite", "dpg-bench", "--metric", "dpg", "--out", tmp_path / "dpg.svg")
+    rows = (tmp_path / "dpg.csv").read_text().splitlines()
+    assert [tuple(row.split(",")[:2]) for row in rows[1:]] == [(name, str(side)) for name in ("plain", "turned") for side in SIDES]
+    assert "<svg" in (tmp_path / "dpg.svg").read_text() and text.count("(16 images)") == 6
+
+
+def test_failures_lists_the_wrong_images_of_all_suites(runs: Path) -> None:
+    rows = [json.loads(line) for line in said("failures", runs).splitlines()]
+    assert {row["result"].split("/")[1] for row in rows} == set(SUITES)
+    assert all(row["text"] and "reason" in row for row in rows)
+
+
+def test_two_checkpoints_are_compared_by_sample_and_by_prompt(runs: Path) -> None:
+    for suite in SUITES:
+        found = json.loads(said("compare", runs / "plain" / suite / "r48", runs / "turned" / suite / "r48", "--json"))
+        told = [line for line in found["lines"] if line["delta"] is not None]
+        assert told and {line["why"] for line in told} == {"paired by sample, clustered by prompt"}
+        assert all(line["paired"] for line in told)
+
+
+def test_verify_passes_and_finds_what_was_altered(runs: Path, tmp_path: Path) -> None:
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(runs / "turned/geneval/r32", run)
+    assert "0 wrong" in said("verify", run, "--redraw", "2")
+    rows = run / "results" / next(p.name for p in (run / "results").glob("*.rows.jsonl"))
+    kept = rows.read_text()
+    rows.write_text(kept.replace('"images_correct": 0.0', '"images_correct": 1.0', 1))
+    assert rows.read_text() != kept and rows.name in said("verify", run, "--redraw", "0", code=3)
+    rows.write_text(kept)
+    answers = next(p for p in run.glob("observations/detector-*/answers.jsonl"))
+    lines = answers.read_text().splitlines()
+    first = json.loads(lines[0])
+    first["answer"]["found"] = []
+    answers.write_text("\n".join([json.dumps(first, sort_keys=True), *lines[1:]]) + "\n")
+    assert "answers.jsonl" in said("verify", run, "--redraw", "0", code=3)
+
+
+@pytest.mark.parametrize(("suite", "judge"), [("geneval", "clip-vit-l-14"), ("dpg-bench", "vlm")])
+def test_a_judge_that_fails_its_self_check_is_not_believed(
+    place: Place, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str, judge: str
+) -> None:
+    """With random weights a check of colours is passed by chance, so it is asked the other way round too."""
+    plugin = registry.load("judges", judge)
+
+    def both(self: Any) -> Any:
+        trials = tiny_judges.CANARIES[judge](self)
+        return (*trials, *(trial._replace(right=lambda answer, own=trial.right: not own(answer)) for trial in trials))
+
+    monkeypatch.setattr(type(plugin), "canary", both)
+    roles = [part for part in place.judge.split(",") if part.partition("=")[0] in ("detector" if suite == "geneval" else "vqa",)]
+    text = said("eval", runs / "plain" / suite / "r32", "--judge", ",".join(roles), "--out", tmp_path / "again", code=1)
+    assert f"{judge} fails its self-check" in text and len(text.strip().splitlines()) == 1

@@ -1,0 +1,59 @@
+"""Judges of prompts as their real classes, small and with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import test_clip_judges as clip
+import test_depth_judges as depth
+import test_vlm_judge as vlm
+import torch
+from tiny_prompts import readings
+
+from harope_bench import registry
+from harope_bench.suites import _parses
+
+
+def models(place: Path) -> str:
+    """Saves the judges' networks and returns what --judge is told."""
+    detector(place / "detr")
+    vlm.saved(place / "llava")
+    depth.saved(place / "depth")
+    torch.save(clip.random_state(), place / "clip.pt")
+    roles = {"detector": "detector:detr", "detector-2d": "detector:detr", "vqa": "vlm:llava", "depth": "depth:depth"}
+    return ",".join(f"{role}={text.replace(':', f':{place}/')}" for role, text in roles.items())
+
+
+def detector(folder: Path) -> None:
+    """A small DETR of two classes, its answers spread and sure."""
+    from test_detector import SMALL, spread
+
+    transformers = pytest.importorskip("transformers")
+    resnet = {"embedding_size": 8, "hidden_sizes": [8] * 4, "depths": [1] * 4, "layer_type": "basic", "out_features": ["stage4"]}
+    names = {0: "Cat", 1: "Dog"}
+    config = transformers.DetrConfig(
+        backbone_config=transformers.ResNetConfig(**resnet), use_timm_backbone=False, backbone=None, num_queries=6, d_model=16,
+        id2label=names, label2id={v: k for k, v in names.items()}, **SMALL,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = spread(transformers.DetrForObjectDetection(config), "query_position_embeddings", 40)
+        spread(network, "class_labels_classifier.weight", 20).save_pretrained(folder)
+    transformers.DetrImageProcessor(size={"shortest_edge": 48, "longest_edge": 64}).save_pretrained(folder)
+
+
+CANARIES = {name: type(registry.load("judges", name)).canary for name in ("clip-vit-l-14", "clipscore", "vlm", "depth")}
+
+
+def stand_in(patch: pytest.MonkeyPatch, place: Path, home: Path) -> None:
+    """Makes the home, the small CLIP and the readings the ones in use. Random weights cannot pass a self-check, so none is asked for."""
+    own = readings()
+    patch.setenv("HAROPE_BENCH_HOME", str(home))
+    patch.setattr(_parses, "_rows", lambda version: own)
+    for name in ("clip-vit-l-14", "clipscore"):
+        plugin = registry.load("judges", name)
+        patch.setattr(plugin, "sizes", clip.SIZES)
+        patch.setenv(plugin.source.own, str(place / "clip.pt"))
+    for name in CANARIES:
+        patch.setattr(type(registry.load("judges", name)), "canary", lambda self: ())
