@@ -156,15 +156,15 @@ def test_the_same_command_again_does_no_work(place: Place, runs: Path, monkeypat
 @pytest.fixture
 def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables 4 and 5 with sides of 32, 48 and 64 in place of 512, 1024 and 2048."""
-    load = registry.load
+    read = registry.read_toml
 
-    def loaded(kind: str, name: str) -> Any:
-        found: Any = load(kind, name)
-        if kind != "tables" or name not in ("table4", "table5"):
+    def small(path: Path) -> dict[str, Any]:
+        found = read(path)
+        if path.name not in ("table4.toml", "table5.toml"):
             return found
         return {**found, "rows": [{**row, "res": PAPER[row["res"]]} for row in found["rows"]]}
 
-    monkeypatch.setattr(registry, "load", loaded)
+    monkeypatch.setattr(registry, "read_toml", small)
 
 
 @pytest.mark.parametrize("number", ["4", "5"])
