@@ -200,7 +200,7 @@ def _neither(sights: Sequence[Sight], marks: Sequence[Mark | None]) -> list[str]
 
 def _texts_told(sights: Sequence[Sight]) -> list[str]:
     by_prompt = {s.prompt: s.facts.get("official_text") for s in sights}
-    other = sum(known is not True for known in by_prompt.values())
+    other = sum(known is False for known in by_prompt.values())  # None: a suite without official texts
     return [f"prompts: {other:,} of {len(by_prompt):,} texts of the table are not those of the official prompt files"] if other else []
 
 
