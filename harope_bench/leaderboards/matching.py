@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from harope_bench import pairing, registry
@@ -70,6 +71,7 @@ def _fits_paper(table: Table, row: Row, column: Column, plan: Plan) -> bool:
     )
 
 
+@lru_cache(maxsize=64)  # asked for every cell and result; looking through the installed packages takes 10 ms
 def _whole(suite: str) -> str | None:
     """The suite that this one is a part of, all of whose images of a category it has; None where it is none."""
     found: str | None = getattr(registry.load("suites", suite), "part_of", None) if suite in registry.entries("suites") else None
