@@ -52,6 +52,10 @@ class JudgeError(BenchError):
     """A judge that fails whatever it is shown, or an environment of its own that does not answer."""
 
 
+class Waiting(JudgeError):
+    """Questions that a judge of another environment has still to answer; other work may go on."""
+
+
 class TooFewImages(BenchError):
     """Fewer images than the metric or the request needs."""
 

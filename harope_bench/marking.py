@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,14 +13,14 @@ import numpy as np
 
 from harope_bench import outside, registry
 from harope_bench.device import require
-from harope_bench.errors import OptionError, PlanMismatch, SampleError
+from harope_bench.errors import OptionError, PlanMismatch, SampleError, WeightsError
 from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, claim, read_result, set_digest, standing
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.layouts.base import opened, reader
 from harope_bench.perceive import Chosen, Terms, choose, perceive
 from harope_bench.provenance import now, provenance
 from harope_bench.records import CLASSES, LENIENT, JudgeRecord, Result
-from harope_bench.samples import PLAN, SampleSet, first, open_samples
+from harope_bench.samples import PLAN, Run, SampleSet, first, open_samples
 from harope_bench.store import sha256_bytes, sha256_file, write_arrays, write_text
 from harope_bench.suites.base import Case
 
@@ -153,6 +153,8 @@ def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | No
     suite = registry.load("suites", asked.suite)
     chosen = rules_of(suite, asked, evaluators)
     require(asked.terms.device)
+    if count is not None and out == target and (more := len(Run(out).asked())) > count:
+        raise OptionError(f"{out} was asked for {more:,} samples, --count {count:,} would mark a part; leave it out or give another --out")
     samples = open_any(target, asked.suite, suite, count, asked.side)
     if samples.plan is not None and samples.plan.suite != asked.suite:
         raise OptionError(f"{target} was drawn for suite {samples.plan.suite}, asked for {asked.suite}; leave --suite out")
@@ -170,7 +172,21 @@ def open_any(target: Path, name: str, suite: Any, count: int | None, side: int |
         raise SampleError(
             f"{target} holds {len(samples.indices):,} images, {name} asks for {suite.count:,}; give the suite they were drawn for"
         )
-    return samples
+    return samples if samples.plan is not None or samples.files is None else numbered(samples, suite.count)
+
+
+def numbered(samples: SampleSet, most: int) -> SampleSet:
+    """A plain folder's images at the numbers that are their names, so that a lost one shifts no other; else by order, and said."""
+    assert samples.files is not None
+    stems = [samples.files[i].stem for i in samples.indices]
+    if not all(stem.isascii() and stem.isdigit() for stem in stems) or max(map(int, stems)) >= most:
+        told = f"images: {len(stems):,} of {most:,}, taken in the order of their names, which are no indices"
+        return replace(samples, warnings=(*samples.warnings, told))
+    files = {int(samples.files[i].stem): samples.files[i] for i in samples.indices}
+    if len(files) != len(stems):
+        raise SampleError(f"{samples.path} has two images of one number; keep one of each")
+    gaps = {i: f"{i:06d}.png is not there" for i in range(max(files)) if i not in files}
+    return replace(samples, indices=sorted(files), files=files, failed=gaps, asked=max(files) + 1)
 
 
 def _mark(samples: SampleSet, rule: Rule, out: Path, asked: Marking, cases: Mapping[int, Case], source: tuple[str, str]) -> Scored:
@@ -205,7 +221,7 @@ def _mark(samples: SampleSet, rule: Rule, out: Path, asked: Marking, cases: Mapp
         plan_digest=samples.plan.digest if samples.plan else None,
         reference=source[0],
         measurements=score.measurements,
-        warnings=(*samples.warnings, *substitutes(records), *lenient(asked), *score.warnings),
+        warnings=(*samples.warnings, *substitutes(records), *doubts(rule.judges.values(), records), *lenient(asked), *score.warnings),
         per_sample=path.with_suffix(".npz").name,
         rows=rows_path(path).name,
         provenance=provenance(started, asked.terms.device),
@@ -248,6 +264,18 @@ def together(records: Mapping[str, JudgeRecord]) -> JudgeRecord:
         weights_sha256=hashlib.sha256(hashes.encode()).hexdigest(),
         preprocessing="; ".join(f"{role}: {record.preprocessing}" for role, record in sorted(records.items())),
     )
+
+
+def doubts(judges: Iterable[Chosen], records: Mapping[str, JudgeRecord]) -> tuple[str, ...]:
+    """What the judges that answered say of their own weights; nothing where these are not here any more."""
+    found: dict[str, None] = {}
+    used = {record.name for record in records.values()}
+    for plugin in (chosen.plugin for chosen in judges if chosen.name in used):
+        try:
+            found.update(dict.fromkeys(plugin.warnings() if hasattr(plugin, "warnings") else ()))
+        except WeightsError:
+            continue
+    return tuple(found)
 
 
 def substitutes(records: Mapping[str, JudgeRecord]) -> tuple[str, ...]:

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from pydantic import ValidationError
 from tqdm import tqdm
 
 from harope_bench import outside, perceptions, registry
-from harope_bench.errors import BenchError, JudgeError, OptionError, PlanMismatch, SampleError
+from harope_bench.errors import BenchError, JudgeError, NotHere, OptionError, PlanMismatch, SampleError, Waiting
 from harope_bench.evaluators.base import Look, Sight
 from harope_bench.perceptions import Answer, Ask
 from harope_bench.pixels import encode
 from harope_bench.records import JudgeRecord, fault
 from harope_bench.samples import SampleSet
-from harope_bench.store import append_line, first_line, mend_lines, read_lines, sha256_bytes, write_bytes, write_text
+from harope_bench.store import append_line, first_line, make_folder, mend_lines, read_lines, sha256_bytes, write_bytes, write_text
 from harope_bench.suites.base import Case
 
 ANSWERS, ASKS, JUDGE = "answers.jsonl", "asks.jsonl", "judge.json"
@@ -183,7 +183,24 @@ def _ask(
             claim(folder, record_of(chosen, plugin))
             _look(samples, chosen, plugin, role, missing, folder, terms.device, any(one.answer for one in told.values()))
         told = answers(folder, role, asked)
-    return told, kept_record(folder) if asked else None
+    elif asked and not terms.rescore:
+        _still(chosen, folder)
+    record = kept_record(folder) if asked else None
+    if record is not None and record.name != chosen.name:
+        raise PlanMismatch(f"{folder / JUDGE} is of {record.name}, asked for {chosen.name}; bring the answers of {chosen.name}")
+    return told, record
+
+
+def _still(chosen: Chosen, folder: Path) -> None:
+    """PlanMismatch if the judge is another one now than the one that answered; weights that are not here say nothing."""
+    plugin = chosen.plugin
+    if hasattr(plugin, "runner"):
+        return
+    try:
+        record = record_of(chosen, plugin)
+    except NotHere:
+        return
+    claim(folder, record)
 
 
 def record_of(chosen: Chosen, plugin: Any) -> JudgeRecord:
@@ -264,7 +281,7 @@ def _look(
     for question in tqdm(missing, desc=f"ask {chosen.name}", unit="image", file=sys.stderr, disable=None):
         line: dict[str, Any] = {"key": question.key, "index": question.sample}
         try:
-            line["answer"] = judge.see(role, image_of(samples, question.sample), question.ask).model_dump(mode="json", exclude_none=True)
+            line["answer"] = judge.see(role, samples.image(question.sample), question.ask).model_dump(mode="json", exclude_none=True)
             good = True
         except (ArithmeticError, BenchError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
             line["error"] = f"{type(error).__name__}: {first_line(error)}"
@@ -274,39 +291,41 @@ def _look(
             raise JudgeError(f"{chosen.name} failed on each of its first {CRASHES} images ({line['error']}); mend that and run again")
 
 
-def image_of(samples: SampleSet, index: int) -> np.ndarray:
-    """The image (H, W, 3) uint8 of an index."""
-    (batch,) = samples.batches([index], 1)
-    image: np.ndarray = batch.images[0]
-    return image
-
-
 def _outside(samples: SampleSet, chosen: Chosen, plugin: Any, role: str, missing: Sequence[Question], folder: Path, terms: Terms) -> None:
-    """Writes the questions down and has another Python answer them."""
-    lines = [_ask_line(samples, role, question, folder) for question in missing]
+    """Writes the questions down and has another Python answer them; an image that cannot be read is an error and no question."""
+    mend_lines(folder / ANSWERS)
+    lines = []
+    for question in missing:
+        try:
+            lines.append(_ask_line(samples, role, question, folder))
+        except SampleError as error:
+            told = {"key": question.key, "index": question.sample, "error": first_line(error)}
+            append_line(make_folder(folder) / ANSWERS, json.dumps(told, sort_keys=True))
     write_text(folder / ASKS, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+    if not lines:
+        return
     if terms.python is None:
-        raise OptionError(
-            f"{chosen.name} runs in an environment of its own; {len(missing):,} questions stand in {folder / ASKS}: give --judge-python, "
+        raise Waiting(
+            f"{chosen.name} runs in an environment of its own; {len(lines):,} questions stand in {folder / ASKS}: give --judge-python, "
             f"or run PYTHON {plugin.runner} --folder {folder} and eval again"
         )
-    mend_lines(folder / ANSWERS)
     outside.run(terms.python, plugin.runner, folder, {"device": terms.device, **terms.runner_options})
     if kept_record(folder) is None:
         raise JudgeError(f"{plugin.runner.name} did not say who answers ({folder / JUDGE} is missing); use the runner of this package")
 
 
 def _ask_line(samples: SampleSet, role: str, question: Question, folder: Path) -> dict[str, Any]:
-    """A question as the runner reads it; an image that is no file of its own is written beside it."""
+    """A question as the runner reads it, its image by the way from the folder; one that is no whole file is written beside it."""
+    samples.check(question.sample)
     path = samples.files.get(question.sample) if samples.files is not None else None
-    if path is None:
+    if path is None or samples.crop is not None or question.sample in (samples.boxes or {}):
         path = folder / "images" / f"{question.sample:06d}.png"
-        write_bytes(path, encode(image_of(samples, question.sample)))
+        write_bytes(path, encode(samples.image(question.sample)))
     return {
         "key": question.key,
         "index": question.sample,
         "role": role,
-        "image": str(path.resolve()),
+        "image": os.path.relpath(path.resolve(), folder.resolve()),
         "sha256": sha256_bytes(path.read_bytes()),
         "ask": question.ask.model_dump(mode="json", exclude_none=True),
     }

@@ -169,8 +169,10 @@ class SampleSet:
     boxes: Mapping[int, tuple[int, int, int, int]] | None = None
 
     def first(self, count: int) -> SampleSet:
-        """The same set, cut after its first `count` images."""
-        return self._of(self.indices[:count])
+        """The same set, cut after its first `count` samples; one of these that has no image stays failed."""
+        cut = sorted({*self.indices, *self.failed})[:count]
+        held = self._of([i for i in cut if i not in self.failed])
+        return replace(held, asked=len(cut), failed={i: self.failed[i] for i in cut if i in self.failed})
 
     def chosen(self, count: int, seed: int) -> SampleSet:
         """`count` images of the set, chosen by the seed alone, in their order; its warnings say so."""
@@ -199,6 +201,14 @@ class SampleSet:
         """SampleError unless the image of a file can be read and is the recorded one; an npz is checked by reading it."""
         if self.files is not None:
             self._read(index, self.files[index])
+
+    def image(self, index: int) -> np.ndarray:
+        """The image (H, W, 3) uint8 of an index, whatever size the others have; SampleError where it cannot be read."""
+        if self.files is not None:
+            return self._read(index, self.files[index]).decoded.image
+        (batch,) = self.batches([index], 1)
+        alone: np.ndarray = batch.images[0]
+        return alone
 
     def batches(self, indices: Sequence[int], size: int) -> Iterator[Batch]:
         """The images of these (ascending) indices; SampleError names the index of a bad one, or of one with a size of its own."""
@@ -302,7 +312,7 @@ def cropped(samples: SampleSet, side: int) -> SampleSet:
 
 def first(samples: SampleSet, count: int | None) -> SampleSet:
     """The set's first `count` images, all where None; TooFewImages where it has fewer."""
-    if count is not None and count > len(samples.indices):
+    if count is not None and count > len(samples.indices) + len(samples.failed):
         raise TooFewImages(f"{samples.path} holds {len(samples.indices):,} images, --count asks for {count:,}; lower it")
     return samples if count is None else samples.first(count)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from toy_prompts import ToyEye, toy
+from toy_prompts import ToyEye, ToyRule, ToySuite, toy
 
-from harope_bench.errors import JudgeError, OptionError, PlanMismatch, SampleError
+from harope_bench.errors import JudgeError, OptionError, PlanMismatch, SampleError, Waiting
 from harope_bench.judges.base import Canary
-from harope_bench.marking import Marking, mark
+from harope_bench.marking import Marking, mark, numbered
 from harope_bench.pairing import Found, contrast
-from harope_bench.perceive import Terms, choose
+from harope_bench.perceive import Terms, choose, perceive
+from harope_bench.samples import first, open_samples
 
 __all__ = ["toy"]
 
@@ -160,3 +163,126 @@ def test_a_judge_that_fails_its_self_check_is_not_asked(tmp_path: Path, toy: Toy
     with pytest.raises(JudgeError, match="toy-eye fails its self-check boxes: a box is short by one"):
         marked(images(tmp_path / "i", SHOWN), tmp_path / "o")
     assert not toy.asked
+
+
+def test_one_bad_image_fails_alone_even_if_it_is_the_first(tmp_path: Path, toy: ToyEye) -> None:
+    folder = images(tmp_path / "i", SHOWN)
+    (folder / "000000.png").write_bytes(b"junk")
+    (scored,) = mark(folder, tmp_path / "o", Marking("toy"))
+    bright = scored.result.measured("bright")
+    assert bright is not None and (bright.value, bright.n_scored, bright.n_failed) == (None, 3, 1)
+    assert marked(folder, tmp_path / "o", lenient=True)["bright"] == 2 / 3
+
+
+def test_images_may_have_sizes_of_their_own(tmp_path: Path, toy: ToyEye) -> None:
+    folder = images(tmp_path / "i", SHOWN)
+    Image.fromarray(np.full((16, 12, 3), 255, dtype=np.uint8)).save(folder / "000000.png")
+    assert marked(folder, tmp_path / "o")["bright"] == 3 / 4
+
+
+def test_a_lost_image_shifts_no_other(tmp_path: Path, toy: ToyEye) -> None:
+    folder = images(tmp_path / "i", SHOWN)
+    (folder / "000002.png").unlink()
+    (scored,) = mark(folder, tmp_path / "o", Marking("toy"))
+    red, bright = scored.result.measured("red"), scored.result.measured("bright")
+    assert red is not None and (red.value, red.n_asked, red.n_failed) == (None, 4, 1)
+    assert bright is not None and bright.value == 3 / 4
+    rows = [json.loads(line) for line in (tmp_path / "o" / "results" / "toy-rule.rows.jsonl").read_text().splitlines()]
+    assert rows[2]["reason"] == "000002.png is not there" and [row["index"] for row in rows] == list(range(8))
+
+
+def test_a_count_keeps_the_missing_in_the_count(tmp_path: Path, toy: ToyEye) -> None:
+    folder = images(tmp_path / "i", SHOWN)
+    samples = numbered(open_samples(folder), 8)
+    (folder / "000002.png").unlink()
+    cut = first(numbered(open_samples(folder), 8), 7)
+    assert (cut.asked, list(cut.failed), cut.indices) == (7, [2], [0, 1, 3, 4, 5, 6]) and samples.failed == {}
+
+
+def test_names_that_are_no_numbers_are_taken_in_order_and_said(tmp_path: Path, toy: ToyEye) -> None:
+    folder = images(tmp_path / "i", SHOWN)
+    (folder / "000003.png").rename(folder / "scene3.png")
+    (scored,) = mark(folder, tmp_path / "o", Marking("toy"))
+    assert "images: 8 of 8, taken in the order of their names, which are no indices" in scored.result.warnings
+
+
+def test_another_judge_is_noticed_when_every_answer_is_there(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = images(tmp_path / "i", SHOWN)
+    marked(folder, tmp_path / "o")
+    monkeypatch.setattr(ToyEye, "weights_sha256", lambda self: "8" * 64)
+    with pytest.raises(PlanMismatch, match="weights_sha256 7777.* there, 8888.* now"):
+        marked(folder, tmp_path / "o")
+    assert marked(folder, tmp_path / "o", terms=Terms(rescore=True))["bright"] == 3 / 4
+
+
+def test_what_a_judge_says_of_its_weights_stands_in_the_result(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ToyEye, "warnings", lambda self: ("judge: not the published eye",), raising=False)
+    (scored,) = mark(images(tmp_path / "i", SHOWN), tmp_path / "o", Marking("toy"))
+    assert "judge: not the published eye" in scored.result.warnings
+
+
+RUNNER = """
+import json, sys
+sys.path.insert(0, {common!r})
+import common
+from PIL import Image
+
+args = common.arguments()
+
+def see(role, path, ask):
+    red = Image.open(path).convert("RGB").resize((1, 1)).getpixel((0, 0))
+    if role == "vqa":
+        return {{"answers": [{{"text": "yes" if red[0] > 128 else "no"}} for _ in ask["questions"]]}}
+    return {{"size": [8, 8], "found": [{{"label": "light", "score": 0.9, "box": [0, 0, 2, 2]}}] * (sum(red) > 300)}}
+
+common.serve(args, "toy-eye", 1, "official", "one pixel", "6" * 64, see)
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> Terms:
+    """The toy's eye in another Python: it sees the picture that it is given as a file, and no more."""
+    import harope_bench.judges.runners as runners
+
+    path = tmp_path / "runner.py"
+    path.write_text(RUNNER.format(common=str(Path(next(iter(runners.__path__))))))
+    monkeypatch.setattr(ToyEye, "runner", path, raising=False)
+    return Terms(python=Path(sys.executable))
+
+
+def test_a_judge_elsewhere_sees_the_part_of_a_picture_that_is_the_image(tmp_path: Path, elsewhere: Terms) -> None:
+    grid = Image.new("RGB", (16, 8), (0, 0, 0))
+    grid.paste((255, 255, 255), (8, 0, 16, 8))
+    grid.save(tmp_path / "grid.png")
+    boxes = {i: (8 * (i % 2), 0, 8 * (i % 2) + 8, 8) for i in range(2)}
+    files = dict.fromkeys(range(2), tmp_path / "grid.png")
+    samples = replace(open_samples(images(tmp_path / "i", SHOWN[:2])), files=files, boxes=boxes)
+    cases = {i: ToySuite().case(i) for i in range(2)}
+    judges = choose(None, ToySuite.judges["toy-rule"])
+    sights, _ = perceive(samples, cases, "toy", ToyRule.looks, judges, tmp_path / "o", elsewhere)
+    assert [len(s.seen["detector"].found) for s in sights] == [0, 1]  # type: ignore[union-attr]
+    asks = [json.loads(line) for line in (tmp_path / "o/toy-eye/asks.jsonl").read_text().splitlines()]
+    assert [ask["image"] for ask in asks] == ["images/000000.png", "images/000001.png"]  # by the way from the folder
+
+
+def test_a_judge_elsewhere_is_not_asked_about_an_altered_image(tmp_path: Path, elsewhere: Terms) -> None:
+    samples = open_samples(images(tmp_path / "i", SHOWN))
+    samples = replace(samples, recorded=dict(zip(samples.indices, samples.hashes, strict=True)))
+    images(tmp_path / "i", [BLACK])
+    cases = {i: ToySuite().case(i) for i in range(8)}
+    judges = choose(None, ToySuite.judges["toy-rule"])
+    sights, _ = perceive(samples, cases, "toy", ToyRule.looks, judges, tmp_path / "o", elsewhere)
+    assert "is not the one that was drawn" in str(sights[0].fault) and [s.fault for s in sights[1:]] == [None] * 7
+
+
+def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judge_refused(tmp_path: Path, elsewhere: Terms) -> None:
+    folder = images(tmp_path / "i", SHOWN)
+    with pytest.raises(Waiting, match="8 questions stand in"):
+        marked(folder, tmp_path / "o")
+    record = {"name": "other", "version": 1, "judge_class": "official", "preprocessing": "x", "weights_sha256": "5" * 64}
+    (tmp_path / "o/observations/toy-eye/judge.json").write_text(json.dumps(record))
+    lines = (tmp_path / "o/observations/toy-eye/asks.jsonl").read_text().splitlines()
+    told = [{"key": json.loads(line)["key"], "index": 0, "answer": {"size": [8, 8], "found": []}} for line in lines]
+    (tmp_path / "o/observations/toy-eye/answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
+    with pytest.raises(PlanMismatch, match="is of other, asked for toy-eye"):
+        marked(folder, tmp_path / "o")

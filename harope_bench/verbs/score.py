@@ -78,6 +78,8 @@ def eval_(
     harope-bench eval digits-harope --with cost --count 100   # 100 timed forwards, no image
     harope-bench eval my-flux --suite geneval,dpg-bench --resolution 512,1024,2048 --out runs/my-flux
     """
+    from harope_bench.errors import Waiting
+
     wish = Wish(None, count, batch, rescore, reference, rules, profiles, judge, subset, images, truth, crop_ratio, lenient, python, runner)
     names = evaluators.split(",") if evaluators else None
     wanted = [side for group in sides for side in group]
@@ -86,16 +88,23 @@ def eval_(
     if len(runs) > 1:  # what is missing for the last run is said before the first one is drawn
         prepared(target, [replace(wish, suite=run.suite, judge=judges[run.suite]) for run in runs], names, runs, drawing)
     scored: list[Any] = []
+    waiting: list[Waiting] = []
     for run in runs:
         mine = replace(wish, suite=run.suite, judge=judges[run.suite])
-        scored += one_side(target, mine, names, run.folder, {**drawing, "resolution": run.side})
-    if json_:
+        try:
+            scored += one_side(target, mine, names, run.folder, {**drawing, "resolution": run.side})
+        except Waiting as error:  # of several runs the others go on
+            waiting.append(error)
+    if json_ and not waiting:
         click.echo(as_json({"results": [{"path": str(s.path), "fresh": s.fresh, "result": dump(s.result)} for s in scored]}))
         return
     for s in scored:
         click.echo(f"{s.path}: {measure(s.result)}{'' if s.fresh else ' (stood already, no work done)'}")
         for line in spoken(s.result):
             click.echo("  " + line)
+    if waiting:
+        more = f" (and {len(waiting) - 1} more runs wait)" if len(waiting) > 1 else ""
+        raise Waiting(f"{waiting[0]}{more}")
 
 
 def one_side(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
