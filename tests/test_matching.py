@@ -58,13 +58,19 @@ def test_of_equally_many_rows_the_judge_nearest_to_the_papers_is_shown() -> None
 
 
 def test_two_substitutes_never_share_a_column_and_the_model_is_named() -> None:
-    found = [scored("rope-axial", 512, "substitute", model="/m/a", colors=0.5), scored("harope", 512, "substitute", model="/m/a", colors=0.6)]
+    found = [
+        scored("rope-axial", 512, "substitute", model="/m/a", colors=0.5),
+        scored("harope", 512, "substitute", model="/m/a", colors=0.6),
+    ]
     found += [scored("rope-axial", 1024, "substitute", model="/m/b", colors=0.9)]
     assert shown(found, "colors") == {"r512-rope": "substitute", "r512-harope": "substitute"}
     left = "r1024-rope Color (substitute detector detector bbbbbbbbbbbb against detector detector aaaaaaaaaaaa)"
     assert any("Measured but not shown" in text and left in text for text in notes(found))
     assert "Judge detector with /m/a (weights aaaaaaaaaaaa) stands in for the official detector." in notes(found)
-    moved = [scored("rope-axial", 512, "substitute", model="/m/a", colors=0.5), scored("harope", 512, "substitute", model="/n/a", colors=0.6)]
+    moved = [
+        scored("rope-axial", 512, "substitute", model="/m/a", colors=0.5),
+        scored("harope", 512, "substitute", model="/n/a", colors=0.6),
+    ]
     assert len(shown(moved, "colors")) == 2, "the same weights in another folder are the same judge"
 
 
