@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from harope_bench import fetched
 from harope_bench.errors import FetchError
-from harope_bench.fetched import AssetFile
+from harope_bench.fetched import AssetFile, Receipt
 from harope_bench.store import disk, make_folder, sha256_file, write_text
 
 TRIES = 3  # connections before the transfer is given up
@@ -26,12 +26,13 @@ PIECE = 1 << 20
 
 
 class Brought(NamedTuple):
-    """One file that is here now; `kept` if it was before, `known` if its hash was known beforehand."""
+    """One file that is here now; `kept` if it was before, `known` if its hash was known beforehand, `addressed` as its receipt."""
 
     path: Path
     sha256: str
     kept: bool
     known: bool
+    addressed: bool
 
 
 class Version(NamedTuple):
@@ -80,28 +81,33 @@ def fetch(name: str, source: Path | None = None) -> list[Brought]:
 
 def _one(name: str, file: AssetFile, source: Path | None) -> Brought:
     path, recorded = fetched.folder(name) / file.name, fetched.receipts(name).get(file.name)
-    if path.is_file() and (there := sha256_file(path)) == recorded and file.refuses(path, there) is None:
-        return Brought(path, there, True, file.pinned)
+    enough = recorded is not None and (file.pinned or recorded.addressed or source is not None or not file.urls)
+    if recorded and enough and path.is_file() and sha256_file(path) == recorded.sha256 and file.refuses(path, recorded.sha256) is None:
+        return Brought(path, recorded.sha256, True, file.pinned, recorded.addressed)
     part = path.with_name(f".{file.name}.part")
     if source is None:
         _download(name, file, part)
     else:
         _copy(source / file.name if source.is_dir() else source, part)
     sha256 = sha256_file(part)
-    if why := file.refuses(part, sha256) or _changed(recorded, sha256):
+    if why := file.refuses(part, sha256) or (_changed(recorded, sha256) if enough else None):
         _drop(part)
         told = f"{source} is not {file.name}: it" if source else f"{file.name} came whole but"
         raise FetchError(f"{told} {why}; nothing was kept, {'give another file' if source else 'run fetch again or use --from'}")
-    write_text(path.with_name(fetched.RECEIPT), json.dumps({**fetched.receipts(name), file.name: sha256}, indent=1, sort_keys=True) + "\n")
+    noted = {**fetched.receipts(name), file.name: Receipt(sha256=sha256, addressed=source is None)}
+    shown = {key: receipt.model_dump() for key, receipt in noted.items()}
+    write_text(path.with_name(fetched.RECEIPT), json.dumps(shown, indent=1, sort_keys=True) + "\n")
     with disk(path):
         part.replace(path)
     _drop(part)
-    return Brought(path, sha256, False, file.pinned)
+    return Brought(path, sha256, False, file.pinned, source is None)
 
 
-def _changed(recorded: str | None, sha256: str) -> str | None:
-    """Where nothing is published of a file's hash, the first fetch's is binding."""
-    return None if recorded in (None, sha256) else f"has sha256 {sha256[:12]}..., the first fetch brought {(recorded or '')[:12]}..."
+def _changed(recorded: Receipt | None, sha256: str) -> str | None:
+    """Where nothing is published of a file's hash, the first fetch's is binding; against an address, a file of --from is not."""
+    if recorded is None or recorded.sha256 == sha256:
+        return None
+    return f"has sha256 {sha256[:12]}..., the first fetch brought {recorded.sha256[:12]}..."
 
 
 def _copy(source: Path, part: Path) -> None:

@@ -57,11 +57,19 @@ class Asset(Record):
     files: tuple[AssetFile, ...] = Field(min_length=1)
 
 
+class Receipt(Record):
+    """What was noted when a file came. addressed: it came from one of its addresses, not from the user's disk."""
+
+    sha256: Hex
+    addressed: bool = False
+
+
 class Held(NamedTuple):
-    """A file that is here, and the hash it had when it came."""
+    """A file that is here, the hash it had when it came, and whether its address or a known hash vouches that it is the published one."""
 
     path: Path
     sha256: str
+    vouched: bool = False
 
 
 def asset(name: str) -> Asset:
@@ -78,8 +86,11 @@ def folder(name: str) -> Path:
     return home() / "assets" / name
 
 
-def receipts(name: str) -> dict[str, str]:
-    """sha256 by file name as recorded when the files came; empty where nothing came or the record is damaged."""
+def receipts(name: str) -> dict[str, Receipt]:
+    """By file name what was noted when the files came; empty where nothing came or the record is damaged.
+
+    Of a hash alone nobody knows how its file came.
+    """
     path = folder(name) / RECEIPT
     if not path.is_file():
         return {}
@@ -88,7 +99,10 @@ def receipts(name: str) -> dict[str, str]:
             found = json.loads(path.read_bytes())
     except ValueError:
         return {}
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    try:
+        return {str(k): Receipt.model_validate({"sha256": v} if isinstance(v, str) else v) for k, v in dict(found).items()}
+    except (TypeError, ValueError):  # pydantic's ValidationError is a ValueError
+        return {}
 
 
 def held(name: str, file: str | None = None) -> Held | None:
@@ -97,8 +111,8 @@ def held(name: str, file: str | None = None) -> Held | None:
     wanted = next((f for f in known.files if file in (None, f.name)), None)
     if wanted is None:
         raise BenchError(f"asset {name} has no file {file}; it has {', '.join(f.name for f in known.files)}")
-    path, sha256 = folder(name) / wanted.name, receipts(name).get(wanted.name)
-    return Held(path, sha256) if sha256 and path.is_file() else None
+    path, receipt = folder(name) / wanted.name, receipts(name).get(wanted.name)
+    return Held(path, receipt.sha256, wanted.pinned or receipt.addressed) if receipt and path.is_file() else None
 
 
 def bring(name: str, file: str | None = None) -> Held:

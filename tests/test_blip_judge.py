@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -279,11 +280,14 @@ def test_what_fetch_brought_is_believed_with_a_word_of_doubt(small: Path, bench_
     names = ("model_base_vqa_capfilt_large.pth", "vocab.txt")
     for name, source in zip(names, (small, small.with_name("vocab.txt")), strict=True):
         (place / name).write_bytes(source.read_bytes())
-    receipt = {name: sha256_file(place / name) for name in names}
-    (place / fetched.RECEIPT).write_text(str(receipt).replace("'", '"'))
+    receipt = {name: {"sha256": sha256_file(place / name), "addressed": True} for name in names}
+    (place / fetched.RECEIPT).write_text(json.dumps(receipt))
     assert plugin.judge_class == "equivalent"
-    assert "publisher states no hash" in plugin.warnings()[0]
-    assert plugin.open("cpu").weights_sha256 == receipt[names[0]]
+    assert "publisher states no hash" in plugin.warnings()[0] and "rests on the address" in plugin.warnings()[0]
+    assert plugin.open("cpu").weights_sha256 == receipt[names[0]]["sha256"]
+    for unknown in ({**receipt[names[0]], "addressed": False}, receipt[names[0]]["sha256"]):
+        (place / fetched.RECEIPT).write_text(json.dumps({**receipt, names[0]: unknown}))
+        assert plugin.judge_class == "substitute" and "came by --from" in plugin.warnings()[0]
 
 
 def test_a_conversion_gives_the_same_answers(small: Path, image: np.ndarray, tmp_path: Path) -> None:

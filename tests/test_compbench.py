@@ -121,6 +121,7 @@ def test_where_the_official_script_stops_there_is_no_score() -> None:
     score = PLUGIN.assess([stopping, *found[1:]], "official", False)
     assert measured(score, "numeracy").value is None
     assert "ValueError" in score.rows[0]["reason"] and score.rows[0]["other_rules"]["scores"] == {"numeracy": 0.5}
+    assert score.rows[0]["verdict"] == "unread", "listed among the failures"
     assert value([stopping, *found[1:]], "numeracy", "corrected") == pytest.approx(0.5)
 
 
@@ -151,7 +152,8 @@ def notes(found: list[Sight], rules: str = "official") -> str:
 
 def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
     wallets = [replace(s, facts={**s.facts, "nouns": ["cup", "wallet"]}) if s.facts["place"] == 0 else s for s in sights("spatial")]
-    assert "spatial_2d: at most 0.750, since 1 of 4 prompts" in notes(wallets)
+    assert "spatial_2d: UniDet's labels allow at most 0.750, since none equals what 1 of 4 prompts name" in notes(wallets)
+    assert "another detector may allow more or less" in notes(wallets)
     assert "at most" not in notes(wallets, "corrected")
     other = sighting(("wallet", 0.9, 100, 200))
     assert "at most" not in notes([replace(s, seen={"detector-2d": other}) for s in wallets]), (
@@ -281,7 +283,7 @@ def test_the_ceiling_of_2d(version: str, labelled: int) -> None:
     assert len(left) == labelled
     perfect = [Sight(k, k, 0, row["text"], row, {"detector-2d": right(row)}) for k, row in enumerate(found)]
     assert value(perfect, "spatial_2d") == pytest.approx(labelled / 300)
-    assert f"spatial_2d: at most {labelled / 300:.3f}" in notes(perfect)
+    assert f"spatial_2d: UniDet's labels allow at most {labelled / 300:.3f}" in notes(perfect)
 
 
 def right(row: dict[str, Any]) -> Sighting:

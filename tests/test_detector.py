@@ -13,7 +13,8 @@ from PIL import Image
 
 from harope_bench import registry
 from harope_bench.errors import NotHere, OptionError, ShapeError, WeightsError
-from harope_bench.judges._instances import box_of
+from harope_bench.judges._instances import CLASSES, box_of
+from harope_bench.judges.detector import LONGER
 from harope_bench.perceptions import Names, Sighting, decode_mask
 
 transformers = pytest.importorskip("transformers")
@@ -126,6 +127,21 @@ def test_a_closed_set_is_seen_as_transformers_own_pipeline_sees_it(folders: dict
     np.testing.assert_allclose([d.score for d in found], [w["score"] for w in wanted], atol=1e-6)
     boxes = [[w["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")] for w in wanted]
     np.testing.assert_allclose([d.box for d in found], np.clip(boxes, 0, (64, 48, 64, 48)), atol=1)  # the pipeline cuts to whole pixels
+
+
+@pytest.mark.parametrize("name", ["detr", "mask2former"])
+def test_cocos_short_names_are_genevals_where_it_asks_for_them(folders: dict[str, Path], name: str) -> None:
+    opened = PLUGIN.of(str(folders[name])).open()
+
+    def labels(*names: str) -> set[str]:
+        return {d.label for d in opened.see("detector", IMAGE, Names(names=names)).found}
+
+    for short, longer in LONGER.items():
+        assert longer in CLASSES and short not in CLASSES
+        opened.network.config.id2label = dict.fromkeys(range(3), short.title())
+        assert short in labels("cat") and short in labels("cat", short) and short in labels(short, longer)
+        assert longer in labels("cat", longer) and short not in labels("cat", longer)
+    assert "computer mouse" in PLUGIN.preprocessing
 
 
 @pytest.mark.parametrize("name", ["owl", "dino"])

@@ -254,6 +254,15 @@ def test_an_image_is_the_mean_of_its_questions_an_item_of_its_images() -> None:
     assert score.measurements[0].n_scored == 8 and score.measurements[0].interval == "prompts as clusters"
 
 
+@pytest.mark.parametrize("rules", BOTH)
+def test_an_item_weighs_the_same_however_many_tiles_it_has(rules: str) -> None:
+    """The script averages an item's tiles and then items."""
+    sights = [*four(0, PAIR, YES, YES, YES), *four(1, PAIR, NO)]
+    assert values(DPG.assess(sights, rules, False))["dpg"] == pytest.approx(50.0, abs=1e-9)
+    failed = values(DPG.assess([*four(0, PAIR, YES, NO, None), *four(1, PAIR, YES)], rules, True))
+    assert failed["dpg"] == pytest.approx({"official": 100.0, "corrected": 75.0}[rules], abs=1e-9), "officially an item goes with a tile"
+
+
 def test_last_tile_alone_speaks_for_the_categories_officially() -> None:
     sights = [*four(0, PAIR, YES, YES, YES, NO), *four(1, PAIR, NO, NO, NO, YES)]
     official, corrected = (values(DPG.assess(sights, rules, False)) for rules in BOTH)
@@ -294,7 +303,7 @@ def test_an_empty_answer_is_unread_and_other_words_are_told() -> None:
 
 def test_texts_that_are_not_the_official_ones_and_odd_categories_are_told() -> None:
     odd = facts(question(1, phrase="mood - sad (owl)"))
-    odd["official_text"] = None
+    odd["official_text"] = False  # None is said by suites that have no official texts
     score = DPG.assess([*four(0, odd, ["yes"], ["yes"], ["yes"], ["no"]), *four(1, PAIR, YES, YES, YES, YES)], "official", False)
     assert "prompts: 1 of 2 texts of the table are not those of the official prompt files" in score.warnings
     assert "categories: mood, mood-sad are none of DPG-Bench's; they count in the score alone" in score.warnings

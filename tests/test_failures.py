@@ -27,6 +27,8 @@ ROWS = [
     },
     {"index": 2, "prompt": 2, "copy": 0, "text": "two dogs", "verdict": "failed", "reason": "eye: crashed"},
     {"index": 3, "prompt": 3, "copy": 0, "text": "a dpg prompt", "task": "dpg", "reason": "all yes", "scores": {"dpg": 100.0}},
+    {"index": 5, "prompt": 5, "copy": 0, "text": "a", "task": "numeracy", "verdict": "unread", "reason": "no number", "scores": {}},
+    {"index": 6, "prompt": 6, "copy": 0, "text": "b", "verdict": "left out", "reason": "the rules leave it out"},
     {"index": 4, "prompt": 4, "copy": 0, "text": "a dpg prompt", "task": "dpg", "reason": "one no", "scores": {"dpg": 75.0}},
 ]
 
@@ -40,8 +42,8 @@ def runs(tmp_path: Path) -> Path:
 
 
 def test_wrong_and_failed_images_are_listed_and_right_ones_are_not(runs: Path) -> None:
-    assert [row["index"] for row in failures(runs)] == [1, 2, 4]
-    assert [row["index"] for row in failures(runs, everything=True)] == [0, 1, 2, 3, 4]
+    assert [row["index"] for row in failures(runs)] == [1, 2, 5, 4]
+    assert [row["index"] for row in failures(runs, everything=True)] == [0, 1, 2, 3, 5, 6, 4]
     assert failures(runs)[0]["result"] == "a/results/geneval"
 
 
@@ -52,7 +54,7 @@ def test_csv_holds_one_row_an_image_and_no_formula(runs: Path) -> None:
 
 def test_the_verb_writes_json_lines(runs: Path) -> None:
     said = CliRunner().invoke(main, ["failures", str(runs)])
-    assert said.exit_code == 0 and [json.loads(line)["index"] for line in said.output.splitlines()] == [1, 2, 4]
+    assert said.exit_code == 0 and [json.loads(line)["index"] for line in said.output.splitlines()] == [1, 2, 5, 4]
 
 
 def test_a_folder_without_verdicts_is_refused(tmp_path: Path) -> None:

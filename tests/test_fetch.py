@@ -290,7 +290,7 @@ def test_another_file_than_the_one_wanted_is_not_kept(site: Site, register: Any,
 def test_a_prefix_is_checked_and_the_whole_hash_recorded(site: Site, register: Any) -> None:
     register({"name": "thing.bin", "urls": [site.url], "sha256_prefix": SHA256[:8]})
     assert fetch("thing")[0].known
-    assert fetched.receipts("thing") == {"thing.bin": SHA256}
+    assert fetched.receipts("thing") == {"thing.bin": fetched.Receipt(sha256=SHA256, addressed=True)}
 
 
 def test_where_no_hash_is_published_the_first_one_binds(site: Site, register: Any) -> None:
@@ -303,6 +303,22 @@ def test_where_no_hash_is_published_the_first_one_binds(site: Site, register: An
         fetch("thing")
     site.body = BODY
     assert fetch("thing")[0].sha256 == SHA256
+
+
+def test_a_file_of_ones_own_is_vouched_for_by_a_hash_alone(site: Site, register: Any, tmp_path: Path) -> None:
+    (own := tmp_path / "own.bin").write_bytes(b"junk")
+    register({"name": "thing.bin", "urls": [site.url]})
+    (brought,) = fetch("thing", own)
+    assert not brought.addressed and fetched.bring("thing").vouched is False
+    done = CliRunner().invoke(main, ["fetch", "thing", "--from", str(own)])
+    assert "came by --from, so nothing shows that it is the published file" in done.output and "binding" not in done.output
+    (genuine,) = fetch("thing")  # the address outranks it
+    assert (genuine.sha256, genuine.addressed, fetched.bring("thing").vouched) == (SHA256, True, True)
+    with pytest.raises(FetchError, match="the first fetch brought"):
+        fetch("thing", own)
+    register({"name": "other.bin", "urls": [site.url], "sha256": SHA256})
+    own.write_bytes(BODY)
+    assert fetch("thing", own)[0].known and fetched.bring("thing").vouched, "a known hash says enough"
 
 
 def test_an_altered_file_is_refused_and_brought_again(site: Site, register: Any) -> None:

@@ -17,19 +17,21 @@ KIND = {"official": "mask2former-mmdet", "equivalent": "mask2former", "substitut
 
 
 def judged(kind: str, **facts: Any) -> JudgeRecord:
-    return JudgeRecord(name=KIND[kind], version=1, judge_class=kind, weights_sha256="1" * 64, preprocessing="none", **facts)
+    return JudgeRecord(name=KIND[kind], version=1, judge_class=kind, preprocessing="none", **{"weights_sha256": "1" * 64, **facts})
 
 
-def scored(encoding: str, side: int, kind: str, evaluator: str = "geneval", n: int = 16, lenient: bool = False, **values: float) -> Found:
+def scored(
+    encoding: str, side: int, kind: str, evaluator: str = "geneval", n: int = 16, lenient: bool = False, model: str = "", **values: float
+) -> Found:
     """A result of FLUX with that encoding at that side, looked at by that kind of judge."""
     who = fake.checkpoint(f"flux-{encoding}", encoding, backbone="flux", config={}, scale="paper", suite=evaluator)
     plan = fake.plan(who, evaluator, resolution=side, sampler="flow", steps=28)
-    judge = judged(kind)
+    judge = judged(kind, model=model or None, weights_sha256=(model[-1:] or "1") * 64)
     made = fake.result(
         plan, [fake.measurement(name, value, 0.01, n) for name, value in values.items()], evaluator=evaluator, profile=evaluator,
         judge=judge, judges={"detector": judge}, scale="paper", warnings=(LENIENT,) if lenient else (),
     )  # fmt: skip
-    return Found(made, Path(f"{encoding}-{side}-{kind}-{lenient}/results/{evaluator}.json"))
+    return Found(made, Path(f"{encoding}-{side}-{kind}-{lenient}{model}/results/{evaluator}.json"))
 
 
 def shown(found: list[Found], column: str) -> dict[str, str]:
@@ -53,6 +55,23 @@ def test_of_equally_many_rows_the_judge_nearest_to_the_papers_is_shown() -> None
     found = [scored("rope-axial", 512, kind, colors=0.5) for kind in ("substitute", "equivalent", "official")]
     assert shown(found, "colors") == {"r512-rope": "official"}
     assert not any("Measured but not shown" in text for text in notes(found)), "the row has a number, no other row lost one"
+
+
+def test_two_substitutes_never_share_a_column_and_the_model_is_named() -> None:
+    found = [
+        scored("rope-axial", 512, "substitute", model="/m/a", colors=0.5),
+        scored("harope", 512, "substitute", model="/m/a", colors=0.6),
+    ]
+    found += [scored("rope-axial", 1024, "substitute", model="/m/b", colors=0.9)]
+    assert shown(found, "colors") == {"r512-rope": "substitute", "r512-harope": "substitute"}
+    left = "r1024-rope Color (substitute detector detector bbbbbbbbbbbb against detector detector aaaaaaaaaaaa)"
+    assert any("Measured but not shown" in text and left in text for text in notes(found))
+    assert "Judge detector with /m/a (weights aaaaaaaaaaaa) stands in for the official detector." in notes(found)
+    moved = [
+        scored("rope-axial", 512, "substitute", model="/m/a", colors=0.5),
+        scored("harope", 512, "substitute", model="/n/a", colors=0.6),
+    ]
+    assert len(shown(moved, "colors")) == 2, "the same weights in another folder are the same judge"
 
 
 def test_columns_choose_for_themselves_and_each_says_whose_eyes_it_has() -> None:

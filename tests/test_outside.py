@@ -271,7 +271,24 @@ def test_mplug_answers_in_the_pipelines_words(python: Path, ask: Callable[..., P
         (site / "imitation.pth").unlink()
     assert answered(folder) == {0: "yes Is the man wise?", 1: "yes Is it red?"}
     record = JudgeRecord.model_validate_json((folder / "judge.json").read_bytes())
-    assert (record.name, record.judge_class) == ("mplug", "official") and "revision v1.0.1; python 3." in record.preprocessing
+    assert (record.name, record.judge_class) == ("mplug", "substitute") and "revision v1.0.1; python 3." in record.preprocessing
+    assert "a substitute: no --judge-option sha256=HEX" in record.preprocessing
+
+
+def test_mplug_is_official_by_a_hash_alone(python: Path, ask: Callable[..., Path], model: Path, tmp_path: Path) -> None:
+    plugin = registry.load("judges", "mplug")
+    (site,) = (python.parent.parent / "lib").glob("python3*/site-packages")
+    (site / "imitation.pth").write_text(str(imitation(tmp_path)) + "\n")
+    try:
+        folder, options = ask("Is it red?"), {"device": "cpu", "weights": str(model)}
+        with pytest.raises(JudgeError, match="wanted is 00"):
+            outside.run(python, plugin.runner, folder, {**options, "sha256": "0" * 64})
+        known = sha256_file(model / "pytorch_model.bin")
+        assert outside.run(python, plugin.runner, folder, {**options, "sha256": known}) == outside.Heard(1, 0)
+    finally:
+        (site / "imitation.pth").unlink()
+    record = JudgeRecord.model_validate_json((folder / "judge.json").read_bytes())
+    assert record.judge_class == "official" and "the user names as the published one" in record.preprocessing
 
 
 def test_mplug_says_what_it_lacks(python: Path, ask: Callable[..., Path], model: Path) -> None:

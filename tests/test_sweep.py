@@ -41,6 +41,34 @@ def test_what_else_differs_makes_lines_of_its_own(tmp_path: Path) -> None:
     assert [p.place for p in along.lines[0].points] == ["none", "ntk"] and not along.numeric
 
 
+def test_other_steps_guidance_or_sampler_make_other_lines(tmp_path: Path) -> None:
+    for side, steps, guidance in ((28, 32, 1.5), (56, 32, 1.5), (56, 8, 1.5), (112, 32, 4.0)):
+        run(tmp_path, "digits-ape", float(side + steps), resolution=side, steps=steps, guidance=guidance)
+    found = {line.label: [p.place for p in line.points] for line in sweep(collect(tmp_path), None, "fid", "resolution").lines}
+    assert found == {
+        "digits-ape, 32 steps, guidance 1.5": ["28", "56"],
+        "digits-ape, 8 steps, guidance 1.5": ["56"],
+        "digits-ape, 32 steps, guidance 4.0": ["112"],
+    }
+    run(tmp_path, "digits-ape", 3.0, resolution=224, sampler="euler")
+    labels = [line.label for line in sweep(collect(tmp_path), None, "fid", "resolution").lines]
+    assert "digits-ape, euler, 32 steps, guidance 1.5" in labels and len(labels) == 4
+
+
+def test_seed_tile_and_device_make_no_line(tmp_path: Path) -> None:
+    run(tmp_path, "digits-ape", 20.0, resolution=28, tile=50)
+    run(tmp_path, "digits-ape", 30.0, resolution=56, tile=10, device="cuda", seed=1)
+    assert [line.label for line in sweep(collect(tmp_path), None, "fid", "resolution").lines] == ["digits-ape"]
+
+
+def test_another_training_makes_a_line_along_training_resolutions(tmp_path: Path) -> None:
+    for size, trained in ((16, 100), (28, 100), (40, 900)):
+        who = checkpoint(f"digits-{size}-ape", "ape", config={"size": size}, training_steps=trained)
+        write_result(tmp_path / str(size), result(plan(who), [measurement("fid", float(size))]))
+    labels = [line.label for line in sweep(collect(tmp_path), None, "fid", "training-resolution").lines]
+    assert labels == ["ape, trained 100 steps", "ape, trained 900 steps"]
+
+
 def test_training_resolutions_are_one_line_of_an_encoding_and_the_silent_are_named(tmp_path: Path) -> None:
     for size in (16, 28, 40):
         run(tmp_path, f"digits-{size}-ape", float(size), size=size)

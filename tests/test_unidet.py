@@ -113,7 +113,8 @@ def test_both_networks_see_blue_first_and_answer_in_the_images_own_pixels(
     assert red.found[0].box == pytest.approx((0, 0, 1024, 768)) and red.found[1].box == pytest.approx((0, 0, 512, 384))
     record = JudgeRecord.model_validate_json((folder / "judge.json").read_bytes())
     weights = checkout / "UniDet_eval" / "experts" / "expert_weights" / f"Unified_learned_OCIM_{backbone}_6x+2x.pth"
-    assert record.weights_sha256 == sha256_file(weights) and record.judge_class == "official"
+    assert record.weights_sha256 == sha256_file(weights) and record.judge_class == "substitute"
+    assert "a substitute: no --judge-option sha256=HEX" in record.preprocessing
     assert f"Unified_learned_OCIM_{backbone}_6x+2x.yaml" in record.preprocessing and "no detectron2" in record.preprocessing
 
 
@@ -141,7 +142,10 @@ def test_weights_that_are_more_than_tensors_need_the_users_word(checkout: Path, 
         outside.run(PYTHON, UNIDET.runner, ask(), options)
     with pytest.raises(JudgeError, match="trusted is 00"):
         outside.run(PYTHON, UNIDET.runner, ask(), options | {"sha256": "0" * 64})
-    assert outside.run(PYTHON, UNIDET.runner, ask(), options | {"sha256": sha256_file(path)}).answered == 2
+    folder = ask()
+    assert outside.run(PYTHON, UNIDET.runner, folder, options | {"sha256": sha256_file(path)}).answered == 2
+    record = JudgeRecord.model_validate_json((folder / "judge.json").read_bytes())
+    assert record.judge_class == "official" and "the user names as the published one" in record.preprocessing
 
 
 def test_what_is_missing_is_named(checkout: Path, ask: Callable[..., Path], tmp_path: Path) -> None:

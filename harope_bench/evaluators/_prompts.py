@@ -188,6 +188,8 @@ def _told(sight: Sight, mark: Mark | None, other: Mark | None, rules: str) -> di
     if mark is None:
         return row | {"verdict": "failed" if sight.fault else "left out", "reason": sight.fault or "the rules leave it out"}
     row |= {"task": mark.task, "reason": mark.reason, "scores": {name: _share(part) for name, part in mark.parts.items()}}
+    if not mark.parts:
+        row["verdict"] = "unread"
     if mark.evidence:
         row["evidence"] = dict(mark.evidence)
     if other is not None and other.parts != mark.parts:

@@ -88,7 +88,7 @@ class DpgBench(Prompts):
             return _weighed(sights, _last_tile(sights, imported))
         gone = {s.prompt for s, m in zip(sights, marks, strict=True) if m is None or "lost" in m.evidence}
         kept = [None if sight.prompt in gone else mark for sight, mark in zip(sights, marks, strict=True)]
-        return _last_tile(sights, kept)
+        return _weighed(sights, _last_tile(sights, kept))
 
     def notes(self, sights: Sequence[Sight], marks: Sequence[Mark | None], rules: str) -> tuple[str, ...]:
         """What the rules lose, answers that are neither yes nor no, texts that are not the official ones, what categories rest on."""

@@ -250,7 +250,10 @@ def _floor(which: str | None, found: Mapping[str, Verdict]) -> float:
 
 
 def _ceiling(sights: Sequence[Sight], rules: Rules) -> list[str]:
-    """The most that 2D can reach with UniDet's labels; nothing is said of a detector that has found what UniDet cannot name."""
+    """The most that 2D can reach with UniDet's labels; nothing is said of a detector that has found what UniDet cannot name.
+
+    Which detector looked is not known here, so the line says whose labels it counts.
+    """
     own = [sight for sight in sights if sight.facts["category"] == "spatial"]
     found = {d.label for s in own for d in getattr(s.seen.get("detector-2d"), "found", ())}
     if not own or rules != "official" or found & UNLABELLED:
@@ -258,7 +261,10 @@ def _ceiling(sights: Sequence[Sight], rules: Rules) -> list[str]:
     lost = {sight.prompt for sight in own if set(persons(ends(sight.facts))) & UNLABELLED}
     prompts = {sight.prompt for sight in own}
     share = 1 - len(lost) / len(prompts)
-    return [f"spatial_2d: at most {share:.3f}, since {len(lost)} of {len(prompts)} prompts name what no label of UniDet's equals"]
+    return [
+        f"spatial_2d: UniDet's labels allow at most {share:.3f}, since none equals what {len(lost)} of {len(prompts)} prompts name; "
+        "another detector may allow more or less"
+    ]
 
 
 def _presence(marks: Sequence[Mark | None]) -> list[str]:

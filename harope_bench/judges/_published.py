@@ -24,12 +24,12 @@ class Published:
     source: Source
 
     def genuine(self, found: Weights) -> bool:
-        """Whether a file is the published one: by its known hash or the part of it that is known, else because `fetch` brought it."""
+        """Whether a file is the published one: by its known hash or the part of it that is known, else by the address it came from."""
         known = fetched.asset(self.source.asset).files[0]
         if part := known.sha256 or known.sha256_prefix:
             return found.sha256.startswith(part)
         brought = fetched.held(self.source.asset, known.name)
-        return brought is not None and brought.sha256 == found.sha256
+        return brought is not None and brought.vouched and brought.sha256 == found.sha256
 
     @property
     def judge_class(self) -> Literal["equivalent", "substitute"]:
@@ -49,12 +49,21 @@ class Published:
 
     def warnings(self) -> tuple[str, ...]:
         """What a result must say of the judge."""
-        if not self.genuine(self.source.found()):
-            return (f"judge: other weights than {self.title}'s, numbers compare with nothing published",)
-        known = fetched.asset(self.source.asset).files[0]
+        known, found = fetched.asset(self.source.asset).files[0], self.source.found()
+        if not self.genuine(found):
+            return (self._doubt(found, known.pinned),)
         if known.sha256 or known.sha256_prefix:
             return ()
         return (f"judge: {self.title}'s publisher states no hash; that these are its weights rests on the address they were fetched from",)
+
+    def _doubt(self, found: Weights, pinned: bool) -> str:
+        brought = None if pinned else fetched.held(self.source.asset)
+        if brought is None or brought.path != found.path:
+            return f"judge: other weights than {self.title}'s, numbers compare with nothing published"
+        return (
+            f"judge: {self.title}'s publisher states no hash and the file's receipt names no address (it came by --from), so nothing shows that these are its weights: "
+            f"a substitute, numbers compare with nothing published; harope-bench fetch {self.source.asset} brings them from their address"
+        )
 
 
 def fitted(network: nn.Module, state: Mapping[str, Tensor], found: Weights, title: str, asset: str) -> nn.Module:

@@ -101,17 +101,24 @@ Picks = dict[tuple[str, str], Picked]
 
 
 class Ruler(NamedTuple):
-    """What all numbers of a column share: whose formulas, which rules, how its judge stands to the paper's, whether all was scored."""
+    """What all numbers of a column share: whose formulas, which rules, how its judge stands to the paper's, whether all was scored.
+
+    substitutes: which network stood in for each role, by name and hash of its weights, since two substitutes are two metrics; wherever
+    a model's folder lies, its hash says which one it is.
+    """
 
     profile: str
     rules: str
     judge: str
     lenient: bool
+    substitutes: tuple[str, ...]
 
 
 def ruler(result: Result) -> Ruler:
     """The ruler of a result."""
-    return Ruler(result.profile, result.rules, result.judge.judge_class, result.lenient)
+    records = result.judges or {"judge": result.judge}
+    eyes = [f"{role} {r.name} {r.weights_sha256[:12]}" for role, r in sorted(records.items()) if r.judge_class == "substitute"]
+    return Ruler(result.profile, result.rules, result.judge.judge_class, result.lenient, tuple(eyes))
 
 
 def pick(table: Table, found: Sequence[Found], scale: Scale) -> Picks:
@@ -145,8 +152,10 @@ def _differs(one: Ruler, chosen: Ruler) -> str:
         "rules": f"rules {one.rules} against {chosen.rules}",
         "judge": f"judge {one.judge} against {chosen.judge}",
         "lenient": f"scored {'with' if one.lenient else 'without'} --allow-missing",
+        "substitutes": f"substitute {' and '.join(one.substitutes)} against {' and '.join(chosen.substitutes)}",
     }
-    return ", ".join(words[name] for name in Ruler._fields if getattr(one, name) != getattr(chosen, name))
+    names = [name for name in Ruler._fields if getattr(one, name) != getattr(chosen, name)]
+    return ", ".join(words[name] for name in names if name != "substitutes" or "judge" not in names)  # another class says it already
 
 
 Candidates = dict[str, list[tuple[Found, Measurement]]]

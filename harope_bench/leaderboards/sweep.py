@@ -9,10 +9,21 @@ from harope_bench import registry
 from harope_bench.charts import Sweep, SweepLine, SweepPoint
 from harope_bench.errors import OptionError
 from harope_bench.pairing import Found
-from harope_bench.records import Measurement, Metric, Plan, Result
+from harope_bench.records import Checkpoint, Measurement, Metric, Plan, Result
 
 Axis = Literal["resolution", "training-resolution", "pos-scaling"]
 AXES: tuple[Axis, ...] = ("resolution", "training-resolution", "pos-scaling")
+DRAWN = {  # settings that must agree along a line, in words; seed, tile and device stay out: they choose noise and last bits
+    "sampler": "{}",
+    "steps": "{} steps",
+    "guidance": "guidance {}",
+    "dtype": "{}",
+    "guidance_channels": "guided channels {}",
+    "mu_policy": "time shift {}",
+    "vae_sha256": "autoencoder {:.8}",
+    "vae_tiling": "autoencoder tiling {}",
+    "fold": "folded {}",
+}
 
 
 class Run(NamedTuple):
@@ -25,7 +36,7 @@ class Run(NamedTuple):
 
 
 def sweep(found: Sequence[Found], suite: str | None, metric: str, axis: Axis) -> Sweep:
-    """The metric along the axis; a line holds the runs of one encoding and ruler that agree in everything but the axis.
+    """The metric along the axis; a line holds the runs of one encoding and ruler that agree in all that is drawn but the axis.
 
     Of several runs at one place the one over the most images counts, of equals the lower seed.
 
@@ -76,14 +87,31 @@ def _place(plan: Plan, axis: Axis) -> str | None:
 
 
 def _label(run: Run, runs: Sequence[Run], axis: Axis) -> str:
-    """Checkpoint (its encoding where training resolution is the axis) and what differs between the runs beside the axis."""
+    """Checkpoint (its encoding where training resolution is the axis) and what differs between the runs beside the axis.
+
+    Runs of one label make a line, so whatever a line must agree in stands here.
+    """
     along = axis == "training-resolution"
     parts = [run.plan.checkpoint.encoding if along else run.plan.checkpoint.name]
+    if along:
+        parts += [of(run.plan.checkpoint) for of in (_network, _training) if len({of(r.plan.checkpoint) for r in runs}) > 1]
     for other, words in (("resolution", "{} px"), ("pos-scaling", "scaling {}")):
         if other != axis and len({r.places[other] for r in runs}) > 1:  # type: ignore[index]
             parts.append(words.format(run.places[other]))  # type: ignore[index]
+    for setting, words in DRAWN.items():
+        if len({getattr(r.plan.settings, setting) for r in runs}) > 1:
+            parts.append(words.format(str(getattr(run.plan.settings, setting))))
     parts += [of(run.result) for of in (_judge, _rules, _profile) if len({of(r.result) for r in runs}) > 1]
     return ", ".join(parts)
+
+
+def _network(checkpoint: Checkpoint) -> str:
+    """Backbone, and the encoding's options where there are any."""
+    return " ".join([checkpoint.backbone, *(f"{key}={value}" for key, value in sorted(checkpoint.options.items()))])
+
+
+def _training(checkpoint: Checkpoint) -> str:
+    return "training steps not told" if checkpoint.training_steps is None else f"trained {checkpoint.training_steps:,} steps"
 
 
 def _judge(result: Result) -> str:

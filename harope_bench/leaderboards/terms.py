@@ -47,12 +47,16 @@ def _published_reference(suite: str) -> str | None:
 def of_rules(picked: Picked) -> list[str]:
     """What a reader must know of a number of prompts: judges that stand in for others, and rules that give another value."""
     result, metric = picked.found.result, picked.measurement.metric
-    told = [f"Judge {record.name} stands in for the official {role}." for role, record in _stand_ins(result)]
+    told = [f"Judge {_eyes(record)} stands in for the official {role}." for role, record in _stand_ins(result)]
     if result.rules != "official":
         told.append(f"Rules {result.rules}, not those of the published scorer.")
     if result.lenient:
         told.append("Scored with --allow-missing: images, answers or whole tasks may be missing.")
     return told + [f"{line.removeprefix('rules: ')}." for line in result.warnings if line.startswith(f"rules: {metric} is ")]
+
+
+def _eyes(record: JudgeRecord) -> str:
+    return f"{record.name} with {record.model} (weights {record.weights_sha256[:12]})" if record.model else record.name
 
 
 def _stand_ins(result: Result) -> list[tuple[str, JudgeRecord]]:

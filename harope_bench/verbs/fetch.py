@@ -33,7 +33,11 @@ def fetch(thing: str, source: Path | None, json_: bool) -> None:
         return
     for b in brought:
         told = "was here, whole" if b.kept else "here now"
-        hash_ = "hash checked" if b.known else "no hash is published, this one is recorded and binding from now on"
+        unvouched = (
+            "no hash is published and it came by --from, so nothing shows that it is the published file: a judge on it is a substitute"
+        )
+        recorded = "no hash is published, this one is recorded and binding from now on" if b.addressed else unvouched
+        hash_ = "hash checked" if b.known else recorded
         click.echo(f"{b.path}: {told}, sha256 {b.sha256} ({hash_})")
     known = asset(thing)
     click.echo(f"{known.title}. Licence: {known.licence}.{f' {known.note}' if known.note else ''}")

@@ -57,6 +57,19 @@ def digest(path: Path, names: Sequence[str] = ()) -> str:
     return total.hexdigest()
 
 
+def standing(found: str, told: str | None) -> tuple[str, str]:
+    """Judge class and the reason in words: official for weights of the published hash, which the user names; else a substitute.
+
+    Raises:
+        SystemExit: 1 with one line, where the weights have another hash than the user named.
+    """
+    if told is None:
+        return "substitute", "a substitute: no --judge-option sha256=HEX says that these weights are the published ones"
+    if told.lower() != found:
+        stop(f"the weights have sha256 {found}, wanted is {told}; bring the file again")
+    return "official", "weights of the sha256 that the user names as the published one"
+
+
 def picture(path: Path) -> Any:
     """The image as Pillow's RGB."""
     from PIL import Image

@@ -1,11 +1,12 @@
 """Runner of judge mplug, DPG-Bench's own network: answers questions in an environment that has modelscope.
 
-    PYTHON runners/mplug.py --folder OBSERVATIONS --weights MODEL-FOLDER [--device cuda]
+    PYTHON runners/mplug.py --folder OBSERVATIONS --weights MODEL-FOLDER [--device cuda] [--sha256 HEX]
 
 The model's folder is brought in that environment by `modelscope download --model damo/mplug_visual-question-answering_coco_large_en
 --local_dir MODEL-FOLDER`; nothing is downloaded here. modelscope's own pipeline does all of it, in float32: the published script asks for
-half precision where it has no effect. That loader unpickles the weights, so take them from their publisher alone. Not run with the
-published weights.
+half precision where it has no effect. That loader unpickles the weights, so take them from their publisher alone. Their hash is not
+known here: give the one that the publisher's page states of pytorch_model.bin as --sha256, else the answers are a substitute's. Not run with
+the published weights.
 
 Source: TencentQQGYLab/ELLA:dpg_bench/compute_dpg_bench.py; modelscope/modelscope,
 pipelines/multi_modal/visual_question_answering_pipeline.py.
@@ -21,6 +22,7 @@ import common  # type: ignore[import-not-found]  # beside this file, which is ex
 
 NAME, VERSION = "mplug", 1
 FILES = ("configuration.json", "config.yaml", "vocab.txt", "pytorch_model.bin")
+ABOUT = {"sha256": "published hash of pytorch_model.bin; without it the answers are a substitute's"}
 STEPS = "modelscope's pipeline: bicubic to the model's square, 25 question tokens, beam of 5, float32"
 
 
@@ -42,13 +44,14 @@ def revision(folder: Path) -> str:
 
 def main() -> None:
     """Answers the folder's questions."""
-    args = common.arguments()
+    args = common.arguments(ABOUT)
     folder = args.weights
     if folder is None or not folder.is_dir():
         common.stop("mplug needs its model's folder; add --judge-option weights=FOLDER")
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         common.stop(f"{folder} lacks {', '.join(missing)}; bring the model again with modelscope download")
+    judge_class, why = common.standing(common.digest(folder / FILES[-1]), args.sha256)
     asked = pipeline_of(folder, args.device)
 
     def see(role: str, image: Path, ask: dict[str, Any]) -> dict[str, Any]:
@@ -58,8 +61,8 @@ def main() -> None:
         texts = [asked({"image": picture, "question": question})["text"] for question in ask["questions"]]
         return {"answers": [{"text": str(text)} for text in texts]}
 
-    told = f"{STEPS}; revision {revision(folder)}; {common.versions('modelscope', 'transformers', 'torch', 'pillow')}"
-    common.serve(args, NAME, VERSION, "official", told, common.digest(folder, FILES), see)
+    told = f"{STEPS}; {why}; revision {revision(folder)}; {common.versions('modelscope', 'transformers', 'torch', 'pillow')}"
+    common.serve(args, NAME, VERSION, judge_class, told, common.digest(folder, FILES), see)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     PYTHON runners/unidet.py --folder OBSERVATIONS --checkout T2I-CompBench [--weights FILE-OR-FOLDER] [--device cuda] [--sha256 HEX]
 
 The checkout is the user's own: its network and label list are used where they lie (UniDet_eval), nothing of it is part of harope-bench.
-Role detector-2d is seen by ResNeSt-200, role detector by ResNet-50, as the published scripts have it. Not run with the published weights.
+Role detector-2d is seen by ResNeSt-200, role detector by ResNet-50, as the published scripts have it. Not run with the published weights,
+whose hash is not known here: the answers are a substitute's unless --sha256 names it.
 
 Source: Karine-Huang/T2I-CompBench 1b709499:UniDet_eval/2D_spatial_eval.py, numeracy_eval.py, experts/model_bank.py,
 experts/obj_detection/generate_dataset.py.
@@ -26,7 +27,7 @@ SURE, SHORT, LONG = 0.5, 479, 480
 STEPS = "antialiased by PIL to a shorter side of 479, the longer at most 480; BGR to the network whatever its config says; scores from 0.5"
 ABOUT = {
     "checkout": "folder of Karine-Huang/T2I-CompBench; --weights then is UniDet_eval/experts/expert_weights if not given",
-    "sha256": "hash of the weights file that you trust; needed only where torch cannot read it as tensors alone",
+    "sha256": "published hash of the weights file, which you trust; without it the answers are a substitute's",
 }
 
 
@@ -152,10 +153,11 @@ def main() -> None:
     place = evaluation(args.checkout)
     weights = weights_of(args.weights, place, backbone)
     sha256 = trusted(weights, args.sha256)
+    judge_class, why = common.standing(sha256, args.sha256)
     model, labels, config = network(place, weights, backbone, args.device)
     half = "float16 autocast" if args.device.startswith("cuda") else "float32, the scripts have float16 autocast on CUDA"
-    told = f"{STEPS}; {config}; {half}; {common.versions('torch', 'torchvision', 'detectron2', 'pillow')}"
-    common.serve(args, name, VERSION, "official", told, sha256, seer(model, labels, args.device, role))
+    told = f"{STEPS}; {why}; {config}; {half}; {common.versions('torch', 'torchvision', 'detectron2', 'pillow')}"
+    common.serve(args, name, VERSION, judge_class, told, sha256, seer(model, labels, args.device, role))
 
 
 if __name__ == "__main__":
