@@ -61,7 +61,8 @@ class Published:
         if brought is None or brought.path != found.path:
             return f"judge: other weights than {self.title}'s, numbers compare with nothing published"
         return (
-            f"judge: {self.title}'s publisher states no hash and the file's receipt names no address (it came by --from), so nothing shows that these are its weights: "
+            f"judge: {self.title}'s publisher states no hash and the file's receipt names no address (it came by --from), "
+            "so nothing shows that these are its weights: "
             f"a substitute, numbers compare with nothing published; harope-bench fetch {self.source.asset} brings them from their address"
         )
 

@@ -17,7 +17,7 @@ FIELDS = ("result", "index", "prompt", "copy", "task", "text", "verdict", "reaso
 
 
 def failures(runs: Path, everything: bool = False) -> list[dict[str, Any]]:
-    """Rows of all results below a folder: images that failed, that no rule could score or that scored below 1 on any metric, or every image.
+    """Rows of all results below a folder: images that failed, are unread or scored below 1, or every image.
 
     Raises:
         StorageError: no result there holds rows of single images.
@@ -35,7 +35,10 @@ def _of(path: Path, runs: Path) -> Iterator[dict[str, Any]]:
 
 
 def _wrong(row: Mapping[str, Any]) -> bool:
-    """Whether an image failed, has no score by the rules (unread) or is not fully right; scores are shares, or percent for metrics that count so."""
+    """Whether an image failed, has no score by the rules (unread) or is not fully right.
+
+    Scores are shares, or percent for metrics that count so.
+    """
     scores = row.get("scores")
     if not scores:
         return row.get("verdict") in ("failed", "unread")

@@ -5,8 +5,8 @@
 The model's folder is brought in that environment by `modelscope download --model damo/mplug_visual-question-answering_coco_large_en
 --local_dir MODEL-FOLDER`; nothing is downloaded here. modelscope's own pipeline does all of it, in float32: the published script asks for
 half precision where it has no effect. That loader unpickles the weights, so take them from their publisher alone. Their hash is not
-known here: give the one that the publisher's page states of pytorch_model.bin as --sha256, else the answers are a substitute's. Not run with
-the published weights.
+known here: give the one that the publisher's page states of pytorch_model.bin as --sha256, else the answers are a substitute's. Not
+run with the published weights.
 
 Source: TencentQQGYLab/ELLA:dpg_bench/compute_dpg_bench.py; modelscope/modelscope,
 pipelines/multi_modal/visual_question_answering_pipeline.py.
