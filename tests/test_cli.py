@@ -330,8 +330,17 @@ def test_every_published_table_prints_in_every_format(number: int, kind: str) ->
 def test_paper_scale_says_what_it_lacks(tmp_path: Path) -> None:
     told = run("reproduce", "table2", "--scale", "paper", "--out", tmp_path / "t", exit_code=1).stderr
     assert "table 2 at paper scale needs checkpoints of ape," in told
-    assert "no micro runs" in run("reproduce", "table4", "--scale", "micro", "--out", tmp_path / "t", exit_code=1).stderr
     assert not (tmp_path / "t").exists()
+
+
+def test_a_table_without_a_small_world_says_so() -> None:
+    from harope_bench.errors import BenchError
+    from harope_bench.leaderboards.layout import load_table
+    from harope_bench.reproduce import work_of
+
+    assert work_of(load_table("4"), "micro")
+    with pytest.raises(BenchError, match="table 4 has no micro runs"):
+        work_of(load_table("4").model_copy(update={"micro": None}), "micro")
 
 
 @pytest.mark.parametrize(
