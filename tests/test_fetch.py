@@ -144,7 +144,7 @@ def test_a_file_comes_once_and_whole(site: Site, register: Any) -> None:
         fetched.bring("thing")
     (brought,) = fetch("thing")
     assert brought.path.read_bytes() == BODY and (brought.kept, brought.known) == (False, True)
-    assert fetched.checked("thing") == (brought.path, SHA256)
+    assert fetched.checked("thing") == (brought.path, SHA256, True)
     assert sorted(p.name for p in brought.path.parent.iterdir() if not p.name.startswith(".")) == ["receipt.json", "thing.bin"]
     (again,) = fetch("thing")
     assert again.kept and len(site.asked) == 1
@@ -314,6 +314,8 @@ def test_a_file_of_ones_own_is_vouched_for_by_a_hash_alone(site: Site, register:
     assert "came by --from, so nothing shows that it is the published file" in done.output and "binding" not in done.output
     (genuine,) = fetch("thing")  # the address outranks it
     assert (genuine.sha256, genuine.addressed, fetched.bring("thing").vouched) == (SHA256, True, True)
+    assert fetch("thing", own)[0].kept
+    genuine.path.unlink()
     with pytest.raises(FetchError, match="the first fetch brought"):
         fetch("thing", own)
     register({"name": "other.bin", "urls": [site.url], "sha256": SHA256})
