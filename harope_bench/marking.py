@@ -98,7 +98,10 @@ def ready(asked: Marking, evaluators: Sequence[str] | None) -> list[str]:
     rules = rules_of(suite, asked, evaluators)
     if rules:
         suite.source()
-    for chosen in {chosen for rule in rules for chosen in rule.judges.values()} if not asked.terms.rescore else ():
+    wanted = dict.fromkeys(
+        chosen for rule in rules for chosen in rule.judges.values()
+    )  # in one order, so that an error is the same each time
+    for chosen in wanted if not asked.terms.rescore else ():
         plugin = chosen.plugin
         if not hasattr(plugin, "runner"):
             plugin.weights_sha256()

@@ -205,7 +205,7 @@ class SampleSet:
     def image(self, index: int) -> np.ndarray:
         """The image (H, W, 3) uint8 of an index, whatever size the others have; SampleError where it cannot be read."""
         if self.files is not None:
-            return self._read(index, self.files[index]).decoded.image
+            return np.array(self._read(index, self.files[index]).decoded.image)  # torch wants an array that it may write
         (batch,) = self.batches([index], 1)
         alone: np.ndarray = batch.images[0]
         return alone
