@@ -92,17 +92,23 @@ def _label(run: Run, runs: Sequence[Run], axis: Axis) -> str:
     Runs of one label make a line, so whatever a line must agree in stands here.
     """
     along = axis == "training-resolution"
-    parts = [run.plan.checkpoint.encoding if along else run.plan.checkpoint.name]
+    parts = [_name(run, along)]
+    alike = [r for r in runs if _name(r, along) == parts[0]]  # two encodings may be drawn unlike without a word in each label
     if along:
         parts += [of(run.plan.checkpoint) for of in (_network, _training) if len({of(r.plan.checkpoint) for r in runs}) > 1]
     for other, words in (("resolution", "{} px"), ("pos-scaling", "scaling {}")):
         if other != axis and len({r.places[other] for r in runs}) > 1:  # type: ignore[index]
             parts.append(words.format(run.places[other]))  # type: ignore[index]
     for setting, words in DRAWN.items():
-        if len({getattr(r.plan.settings, setting) for r in runs}) > 1:
+        if len({getattr(r.plan.settings, setting) for r in alike}) > 1:
             parts.append(words.format(str(getattr(run.plan.settings, setting))))
     parts += [of(run.result) for of in (_judge, _rules, _profile) if len({of(r.result) for r in runs}) > 1]
     return ", ".join(parts)
+
+
+def _name(run: Run, along: bool) -> str:
+    """What a line is called first: its encoding along training resolutions, else its checkpoint."""
+    return run.plan.checkpoint.encoding if along else run.plan.checkpoint.name
 
 
 def _network(checkpoint: Checkpoint) -> str:
