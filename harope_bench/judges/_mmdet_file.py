@@ -14,6 +14,8 @@ from torch import Tensor
 from harope_bench import fetched
 from harope_bench.errors import WeightsError
 from harope_bench.judges._files import Source, Weights
+from harope_bench.judges._instances import SCALE
+from harope_bench.records import JudgeClass
 from harope_bench.store import check_hash, first_line, load_weights
 
 ASSETS = ("mask2former", "mask2former-mmdet")  # one training run under the names of mmdet 2.x and 3.x
@@ -98,3 +100,34 @@ def warnings(file: Weights) -> tuple[str, ...]:
     if not published(file.sha256):
         return ("judge: other weights than GenEval's detector, numbers compare with nothing published",)
     return ()
+
+
+class Detector:
+    """What GenEval's two detectors share: their file, and what they may be called with it. `scale` is mmdet's (longer, shorter) side."""
+
+    asset: str
+    standing: JudgeClass  # with a published file
+    roles = ("detector",)
+
+    def __init__(self, scale: tuple[int, int] = SCALE):
+        self.scale = scale
+
+    @property
+    def judge_class(self) -> JudgeClass:
+        """`standing` with a published file of GenEval's detector; anything else is a substitute."""
+        try:
+            return self.standing if published(self.file().sha256) else "substitute"
+        except WeightsError:
+            return "substitute"
+
+    def file(self) -> Weights:
+        """The file in use; NotHere with the command that brings it."""
+        return found(self.asset)
+
+    def weights_sha256(self) -> str:
+        """Hash of the file in use."""
+        return self.file().sha256
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a result must say of the judge."""
+        return warnings(self.file())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from harope_bench.errors import MissingExtra, WeightsError
 from harope_bench.judges import _mmdet_file, _mmdet_keys
 from harope_bench.judges._canary import box_is_exclusive, own_boxes, red_comes_first, red_image
-from harope_bench.judges._files import Weights
-from harope_bench.judges._instances import CLASSES, SCALE, TOLD, Prepared, instances, prepared
+from harope_bench.judges._instances import CLASSES, TOLD, Prepared, instances, prepared
 from harope_bench.judges._precision import full_float32
 from harope_bench.judges.base import Canary
 from harope_bench.perceptions import Ask, Sighting
+from harope_bench.records import JudgeClass
 from harope_bench.store import compare
 
 ASSET = "mask2former"
@@ -119,37 +119,16 @@ def uses_exact_gelu(opened: OpenedMask2Former) -> str | None:
     return None if off < 1e-5 else f"activations of the backbone are {off:.1e} off the exact GELU"
 
 
-class Mask2Former:
-    """The plug-in; `scale` is mmdet's (longer, shorter) side, tests make it small."""
+class Mask2Former(_mmdet_file.Detector):
+    """The plug-in; tests make its scale small."""
 
     version = 1
-    roles = ("detector",)
+    asset = ASSET
+    standing: JudgeClass = "equivalent"
     preprocessing = (
         "mmdet 2.x: OpenCV bilinear without antialias on uint8, ratio kept, into 1333 x 800; grey 128 to a multiple of 32, then ImageNet's "
         f"mean and deviation; masks bilinear to the image's size; {TOLD}"
     )
-
-    def __init__(self, scale: tuple[int, int] = SCALE):
-        self.scale = scale
-
-    @property
-    def judge_class(self) -> Literal["equivalent", "substitute"]:
-        """Equivalent with a published file of GenEval's detector; anything else is a substitute."""
-        try:
-            return "equivalent" if _mmdet_file.published(self._file().sha256) else "substitute"
-        except WeightsError:
-            return "substitute"
-
-    def _file(self) -> Weights:
-        return _mmdet_file.found(ASSET)
-
-    def weights_sha256(self) -> str:
-        """Hash of the file in use."""
-        return self._file().sha256
-
-    def warnings(self) -> tuple[str, ...]:
-        """What a result must say of the judge."""
-        return _mmdet_file.warnings(self._file())
 
     def canary(self) -> tuple[Canary, ...]:
         """Checks of the stack that hold for any weights; what the published ones see in a known image could not be recorded here."""
@@ -166,7 +145,7 @@ class Mask2Former:
         Raises:
             WeightsError: not here, altered, unsafe, or of another network. MissingExtra: transformers is not installed.
         """
-        file = self._file()
+        file = self.file()
         network = filled(blank(), dict(_mmdet_file.state(file)), str(file.path))
         return OpenedMask2Former(network, file.sha256, device, self.scale)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from harope_bench.errors import MissingExtra, WeightsError
 from harope_bench.judges import _mmcv_ops, _mmdet_file, _mmdet_keys
 from harope_bench.judges._canary import own_boxes, red_comes_first, red_image
-from harope_bench.judges._files import Weights
-from harope_bench.judges._instances import SCALE, TOLD, told
+from harope_bench.judges._instances import TOLD, told
 from harope_bench.judges._precision import full_float32
 from harope_bench.judges.base import Canary
 from harope_bench.perceptions import Ask, Sighting
+from harope_bench.records import JudgeClass
 from harope_bench.store import compare
 
 ASSET = "mask2former-mmdet"
@@ -87,37 +87,16 @@ class OpenedMmdet:
         return ready
 
 
-class Mmdet:
-    """The plug-in; `scale` is mmdet's (longer, shorter) side, tests make it small."""
+class Mmdet(_mmdet_file.Detector):
+    """The plug-in; tests make its scale small."""
 
     version = 1
-    roles = ("detector",)
+    asset = ASSET
+    standing: JudgeClass = "official"
     preprocessing = (
         "mmdet 3.3.0: OpenCV bilinear without antialias on float32, ratio kept, into 1333 x 800; ImageNet's mean and deviation, then zeros "
         f"to a multiple of 32; masks bilinear to the image's size; {TOLD}"
     )
-
-    def __init__(self, scale: tuple[int, int] = SCALE):
-        self.scale = scale
-
-    @property
-    def judge_class(self) -> Literal["official", "substitute"]:
-        """Official with a published file of GenEval's detector; anything else is a substitute."""
-        try:
-            return "official" if _mmdet_file.published(self._file().sha256) else "substitute"
-        except WeightsError:
-            return "substitute"
-
-    def _file(self) -> Weights:
-        return _mmdet_file.found(ASSET)
-
-    def weights_sha256(self) -> str:
-        """Hash of the file in use."""
-        return self._file().sha256
-
-    def warnings(self) -> tuple[str, ...]:
-        """What a result must say of the judge."""
-        return _mmdet_file.warnings(self._file())
 
     def canary(self) -> tuple[Canary, ...]:
         """Checks of the stack that hold for any weights; what the published ones see in a known image could not be recorded here."""
@@ -129,7 +108,7 @@ class Mmdet:
         Raises:
             WeightsError: not here, altered, unsafe, or of another network. MissingExtra: mmdet is not installed.
         """
-        file = self._file()
+        file = self.file()
         network, state = blank(), _mmdet_keys.renewed(_mmdet_file.state(file))
         _fit(network, state, str(file.path))
         return OpenedMmdet(network, file.sha256, device, self.scale)

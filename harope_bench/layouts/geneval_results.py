@@ -166,7 +166,11 @@ def _shares(wanted: rule.Wanted, found: Sequence[Detection], places: Sequence[in
         group = things.get(clause.name, [])[: clause.count]
         if clause.color is not None and len(group) == clause.count:
             colours = told.get((clause.name, clause.color), [clause.color] * clause.count)
-            named |= dict(zip(group, colours, strict=False))
+            if len(colours) != len(group):
+                raise StorageError(
+                    f"a reason names {len(colours)} colours of {len(group)} {clause.name}; score a file that the script wrote"
+                )
+            named |= dict(zip(group, colours, strict=True))
     return tuple(tuple(float(colour == named.get(place)) for colour in rule.COLOURS) for place in places)
 
 

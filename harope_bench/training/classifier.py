@@ -10,18 +10,14 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from harope_bench import registry
-from harope_bench.errors import BenchError
 from harope_bench.judges.digits_net import DigitsNet, prepare
-from harope_bench.store import sha256_bytes, weights_bytes, write_bytes, write_text
-from harope_bench.tomlfile import toml_text
-from harope_bench.training.loop import Loss, Trainer
+from harope_bench.training import judge
+from harope_bench.training.loop import Loss
 from harope_bench.training.recipe import Classifier
 
 SHIFT = 0.15  # of half the image side: about two pixels
 TURN = 12.0  # degrees
 STRETCH = 0.1
-EMA = 0.99
 
 
 def train(recipe: Classifier, recipe_sha256: str, folder: Path, resume: bool) -> float:
@@ -30,34 +26,7 @@ def train(recipe: Classifier, recipe_sha256: str, folder: Path, resume: bool) ->
     Raises:
         BenchError: the accuracy is below what the recipe asks for; nothing is written then.
     """
-    suite = registry.load("suites", recipe.suite)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.schedule.seed)
-        network = DigitsNet()
-    trainer = Trainer(network, recipe.schedule, EMA, folder, f"recipe {recipe.name} {recipe_sha256[:12]}")
-    if resume:
-        trainer.resume()
-    images, labels = suite.images("train")
-    average = trainer.run(reading_loss(images, labels, recipe.schedule.batch), recipe.name)
-    network.load_state_dict(average)
-    accuracy = held_out(network, *suite.images("held-out"))
-    if accuracy < recipe.least_accuracy:
-        raise BenchError(f"{recipe.name} reads {accuracy:.1%} of the held-out images, wanted {recipe.least_accuracy:.1%}; train longer")
-    data = weights_bytes(average, {"judge": recipe.judge, "recipe_sha256": recipe_sha256})
-    stem = recipe.judge.replace("-", "_")
-    facts = {
-        "weights": f"{stem}.safetensors",
-        "sha256": sha256_bytes(data),
-        "held_out_accuracy": accuracy,
-        "held_out_images": len(suite.images("held-out")[1]),
-        "recipe": recipe.name,
-        "recipe_sha256": recipe_sha256,
-        "training_seed": recipe.schedule.seed,
-        "source": f"harope-bench train {recipe.name}",
-    }
-    write_bytes(folder / f"{stem}.safetensors", data)
-    write_text(folder / f"{stem}.toml", toml_text(facts))
-    return accuracy
+    return judge.train(recipe, recipe_sha256, folder, resume, judge.Pupil(DigitsNet, reading_loss, held_out, "images"))
 
 
 def reading_loss(images: np.ndarray, labels: np.ndarray, size: int) -> Loss:

@@ -9,17 +9,13 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from harope_bench import registry
-from harope_bench.errors import BenchError
 from harope_bench.judges.shapes_net import ShapesNet, prepare
 from harope_bench.scenes.contents import MARKS
 from harope_bench.scenes.grammar import COLOURS
-from harope_bench.store import sha256_bytes, weights_bytes, write_bytes, write_text
-from harope_bench.tomlfile import toml_text
-from harope_bench.training.loop import Loss, Trainer
+from harope_bench.training import judge
+from harope_bench.training.loop import Loss
 from harope_bench.training.recipe import SceneReader
 
-EMA = 0.99
 NOISE = 0.1  # largest spread of the noise on an image of [-1, 1]
 MOVE = 3  # pixels
 SMALL = 0.01  # weight of the features' squares, which keeps distances between them near those of other judges
@@ -31,35 +27,7 @@ def train(recipe: SceneReader, recipe_sha256: str, folder: Path, resume: bool) -
     Raises:
         BenchError: the accuracy is below what the recipe asks for; nothing is written then.
     """
-    suite = registry.load("suites", recipe.suite)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.schedule.seed)
-        network = ShapesNet()
-    trainer = Trainer(network, recipe.schedule, EMA, folder, f"recipe {recipe.name} {recipe_sha256[:12]}")
-    if resume:
-        trainer.resume()
-    images, labels = suite.images("train")
-    average = trainer.run(reading_loss(images, labels, recipe.schedule.batch), recipe.name)
-    network.load_state_dict(average)
-    images, labels = suite.images("held-out")
-    accuracy = held_out(network, images, labels)
-    if accuracy < recipe.least_accuracy:
-        raise BenchError(f"{recipe.name} reads {accuracy:.1%} of the held-out scenes, wanted {recipe.least_accuracy:.1%}; train longer")
-    data = weights_bytes(average, {"judge": recipe.judge, "recipe_sha256": recipe_sha256})
-    stem = recipe.judge.replace("-", "_")
-    facts = {
-        "weights": f"{stem}.safetensors",
-        "sha256": sha256_bytes(data),
-        "held_out_accuracy": accuracy,
-        "held_out_images": len(labels),
-        "recipe": recipe.name,
-        "recipe_sha256": recipe_sha256,
-        "training_seed": recipe.schedule.seed,
-        "source": f"harope-bench train {recipe.name}",
-    }
-    write_bytes(folder / f"{stem}.safetensors", data)
-    write_text(folder / f"{stem}.toml", toml_text(facts))
-    return accuracy
+    return judge.train(recipe, recipe_sha256, folder, resume, judge.Pupil(ShapesNet, reading_loss, held_out, "scenes"))
 
 
 def reading_loss(images: np.ndarray, labels: np.ndarray, size: int) -> Loss:

@@ -1,0 +1,68 @@
+"""Training a micro judge: a network, its loss and its examination; what the shipped judges' trainings share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from harope_bench import registry
+from harope_bench.errors import BenchError
+from harope_bench.store import sha256_bytes, weights_bytes, write_bytes, write_text
+from harope_bench.tomlfile import toml_text
+from harope_bench.training.loop import Loss, Trainer
+from harope_bench.training.recipe import Classifier, SceneReader
+
+EMA = 0.99
+
+
+class Pupil(NamedTuple):
+    """What one judge brings: its class, its loss on images and labels at a batch size, its accuracy on held-out ones, and what it reads."""
+
+    network: Callable[[], nn.Module]
+    loss: Callable[[np.ndarray, np.ndarray, int], Loss]
+    accuracy: Callable[..., float]
+    reads: str
+
+
+def train(recipe: Classifier | SceneReader, recipe_sha256: str, folder: Path, resume: bool, pupil: Pupil) -> float:
+    """Trains the judge; leaves its .safetensors and .toml in the folder and returns held-out accuracy.
+
+    Raises:
+        BenchError: the accuracy is below what the recipe asks for; nothing is written then.
+    """
+    suite = registry.load("suites", recipe.suite)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.schedule.seed)
+        network = pupil.network()
+    trainer = Trainer(network, recipe.schedule, EMA, folder, f"recipe {recipe.name} {recipe_sha256[:12]}")
+    if resume:
+        trainer.resume()
+    images, labels = suite.images("train")
+    average = trainer.run(pupil.loss(images, labels, recipe.schedule.batch), recipe.name)
+    network.load_state_dict(average)
+    images, labels = suite.images("held-out")
+    accuracy = pupil.accuracy(network, images, labels)
+    if accuracy < recipe.least_accuracy:
+        raise BenchError(
+            f"{recipe.name} reads {accuracy:.1%} of the held-out {pupil.reads}, wanted {recipe.least_accuracy:.1%}; train longer"
+        )
+    data = weights_bytes(average, {"judge": recipe.judge, "recipe_sha256": recipe_sha256})
+    stem = recipe.judge.replace("-", "_")
+    facts = {
+        "weights": f"{stem}.safetensors",
+        "sha256": sha256_bytes(data),
+        "held_out_accuracy": accuracy,
+        "held_out_images": len(labels),
+        "recipe": recipe.name,
+        "recipe_sha256": recipe_sha256,
+        "training_seed": recipe.schedule.seed,
+        "source": f"harope-bench train {recipe.name}",
+    }
+    write_bytes(folder / f"{stem}.safetensors", data)
+    write_text(folder / f"{stem}.toml", toml_text(facts))
+    return accuracy
