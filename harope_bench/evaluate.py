@@ -14,7 +14,7 @@ from harope_bench import registry
 from harope_bench.adm import members, shape_of
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, TooManyImages
-from harope_bench.observe import looker, observe
+from harope_bench.observe import known_errors, looker, observe
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Result
 from harope_bench.references import Looking, Opened, open_reference
@@ -225,6 +225,7 @@ def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[st
         scale="micro" if seen.judge.judge_class == "micro" else "paper",
         plan=samples.plan,
         plan_digest=samples.plan.digest if samples.plan else None,
+        judge_errors=known_errors([seen.judge]),
         reference=reference.name,
         measurements=score.measurements,
         warnings=(*samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings),

@@ -17,6 +17,7 @@ from harope_bench.errors import OptionError, PlanMismatch, SampleError, WeightsE
 from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, claim, read_result, set_digest, standing
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.layouts.base import opened, reader
+from harope_bench.observe import known_errors
 from harope_bench.perceive import Chosen, Terms, choose, perceive
 from harope_bench.provenance import now, provenance
 from harope_bench.records import CLASSES, LENIENT, JudgeRecord, Result
@@ -222,6 +223,7 @@ def _mark(samples: SampleSet, rule: Rule, out: Path, asked: Marking, cases: Mapp
         scale="micro" if facts["judge"].judge_class == "micro" else "paper",
         plan=samples.plan,
         plan_digest=samples.plan.digest if samples.plan else None,
+        judge_errors=known_errors(records.values()),
         reference=source[0],
         measurements=score.measurements,
         warnings=(*samples.warnings, *substitutes(records), *doubts(rule.judges.values(), records), *lenient(asked), *score.warnings),

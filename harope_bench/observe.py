@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from harope_bench import kept_moments, registry, rows
 from harope_bench.errors import SampleError, ShapeError, WeightsError
 from harope_bench.evaluators.base import Observations
 from harope_bench.metrics.moments import Moments
-from harope_bench.records import JudgeRecord, Option
+from harope_bench.records import ErrorRate, JudgeRecord, Option
 from harope_bench.samples import Batch, SampleSet
 from harope_bench.store import disk, write_text
 
@@ -85,6 +85,16 @@ def judge_record(name: str) -> JudgeRecord:
         weights_sha256=plugin.weights_sha256(),
         preprocessing=plugin.preprocessing,
     )
+
+
+def known_errors(records: Iterable[JudgeRecord]) -> dict[str, tuple[ErrorRate, ...]]:
+    """How often these judges were wrong where the truth is known, by name; without those of whom nothing is known here."""
+    found = {}
+    for record in records:
+        plugin: Any = registry.load("judges", record.name) if record.name in registry.entries("judges") else None
+        if hasattr(plugin, "errors") and (plugin.version, plugin.weights_sha256()) == (record.version, record.weights_sha256):
+            found[record.name] = plugin.errors()
+    return {name: rates for name, rates in found.items() if rates}
 
 
 def looker(judge: str, folder: Path, rescore: bool) -> Looker:

@@ -222,8 +222,28 @@ class JudgeRecord(Record):
     model: str | None = None
 
 
+class ErrorRate(Record):
+    """How often a judge was wrong where the truth is known: `wrong` of `of` cases of a kind."""
+
+    cases: str
+    wrong: int = Field(ge=0)
+    of: int = Field(gt=0)
+
+    @property
+    def share(self) -> float:
+        """Of one."""
+        return self.wrong / self.of
+
+    @property
+    def words(self) -> str:
+        """Count and kind."""
+        return f"{self.wrong:,} of {self.of:,} {self.cases}"
+
+
 class Result(Record):
     """What one evaluator said of one sample set. judges: by role, where several looked; `judge` then stands for them together.
+
+    judge_errors: how often each judge was wrong, by name, where that was measured on known cases.
 
     rows: name of the file beside the result that holds verdict and reason of each image.
     """
@@ -240,6 +260,7 @@ class Result(Record):
     samples_sha256: str
     judge: JudgeRecord
     judges: dict[str, JudgeRecord] = {}
+    judge_errors: dict[str, tuple[ErrorRate, ...]] = {}
     answers_sha256: str | None = None
     reference: str
     reference_sha256: str

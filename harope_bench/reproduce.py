@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from harope_bench import registry
 from harope_bench.catalogue import checkpoint
 from harope_bench.classify import Wanted, classify, reading_plan, reads
-from harope_bench.errors import BenchError
+from harope_bench.errors import BenchError, OptionError
 from harope_bench.evaluate import Asked, Scored, evaluate
 from harope_bench.generate import generate, make_plan
 from harope_bench.leaderboards import board
@@ -46,6 +46,7 @@ def reproduce(
     seed: int,
     judge: str | None = None,
     terms: Terms | None = None,
+    scaling: str | None = None,
 ) -> Done:
     """Makes every row of the tables, then the tables in all formats and one report, below `out`.
 
@@ -55,17 +56,20 @@ def reproduce(
     Args:
         names: tables, or `all` alone. count: samples of each run, of prompts at most the suite's own number.
         judge: `role=NAME` in place of the suites' own judges of prompts. terms: how these are asked; on the device, here, if None.
+        scaling: how rows with a side of their own meet positions beyond the training grid; the other rows stay as trained.
 
     Raises:
-        BenchError: a table has no such scale, a row no registered checkpoint, or a suite of prompts no prompts or judges; said before
-            anything is drawn.
+        BenchError: a table has no such scale, a row no registered checkpoint, a suite of prompts no prompts or judges, or the scaling
+            nothing to act on; said before anything is drawn.
     """
     wanted = registry.names("tables") if list(names) == [ALL] else names
     chosen = [board.load_table(name) for name in wanted]
     counts = scale == "paper"
     work = dict.fromkeys(item for table in chosen if not (counts and of_network(table)) for item in work_of(table, scale))
     weighed = {item for table in chosen if not counts and of_network(table) for item in work_of(table, scale)}
-    plans = {item: _plan(item, device, seed) for item in work}
+    if scaling is not None and not any(item.resolution for item in work):
+        raise OptionError(f"no row of {', '.join(wanted)} has a side of its own that --pos-scaling could be for; leave it out")
+    plans = {item: _plan(item, device, seed, scaling) for item in work}
     markings = _markings(list(dict.fromkeys(plan.suite for plan in plans.values())), judge, terms or Terms(device))
     done = Done(rows=len(plans))
     if counts:
@@ -110,11 +114,12 @@ def _count_rows(tables: Sequence[Table], out: Path, done: Done) -> None:
             done.scored += count(plan, out / plan.checkpoint.name).fresh
 
 
-def _plan(item: Work, device: str, seed: int) -> Plan:
+def _plan(item: Work, device: str, seed: int, scaling: str | None) -> Plan:
     """A classifier's run has no seed: it draws nothing."""
     if reads(item.suite):
         return reading_plan(item.checkpoint, item.suite, {"device": device})
-    return make_plan(item.checkpoint, item.suite, {"device": device, "seed": seed, "resolution": item.resolution})
+    said = {"device": device, "seed": seed, "resolution": item.resolution}
+    return make_plan(item.checkpoint, item.suite, {**said, "pos_scaling": scaling if item.resolution else None})
 
 
 def _markings(suites: Sequence[str], judge: str | None, terms: Terms) -> dict[str, Marking]:

@@ -14,6 +14,7 @@ from harope_bench.errors import OptionError, WeightsError
 from harope_bench.records import Checkpoint
 from harope_bench.store import load_weights
 from harope_bench.training import loop, painter, run
+from harope_bench.training.model import Model, start
 from harope_bench.training.recipe import Painter, Schedule, read_recipe
 
 RECIPE = """
@@ -63,7 +64,7 @@ def recipe(tmp_path: Path) -> Path:
 def train(recipe: Path, folder: Path, encoding: str = "rope-axial", base: Path | None = None) -> Checkpoint:
     read, digest = read_recipe(str(recipe))
     assert isinstance(read, Painter)
-    return painter.train(read, digest, encoding, {}, f"tiny-{encoding}", folder, True, base)
+    return painter.train(read, Model(read, digest, encoding, {}, base), f"tiny-{encoding}", folder, True)
 
 
 def small(recipe: Path) -> Painter:
@@ -171,7 +172,7 @@ def test_a_training_starts_from_the_weights_it_is_given(recipe: Path, tmp_path: 
     base = tmp_path / "base/tiny-rope-axial.safetensors"
     network = registry.load("backbones", "mmdit-micro").build("harope", {}, small(recipe).config)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    painter.start(network, base)
+    start(network, base)
     state, given = network.state_dict(), load_weights(base)
     for key, value in state.items():
         assert torch.equal(value, before[key] if key.startswith("encoding.") else given[key].float()), key
@@ -183,7 +184,7 @@ def test_a_base_that_lacks_more_than_the_encoding_is_refused(recipe: Path, tmp_p
     train(recipe, tmp_path / "base")
     network = registry.load("backbones", "mmdit-micro").build("harope", {}, {**small(recipe).config, "single": 2})
     with pytest.raises(WeightsError, match="blocks.2"):
-        painter.start(network, tmp_path / "base/tiny-rope-axial.safetensors")
+        start(network, tmp_path / "base/tiny-rope-axial.safetensors")
 
 
 def test_the_rate_stays_where_it_is_not_to_decay() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,18 @@ import pytest
 from harope_bench import registry
 from harope_bench.errors import OptionError
 from harope_bench.evaluators.base import Sight
+from harope_bench.generate import generate, make_plan
 from harope_bench.judges import shapes_vision
 from harope_bench.judges.shapes_vision import PLUGIN as JUDGE
+from harope_bench.marking import Marking, mark
 from harope_bench.perceptions import Names, Questions
+from harope_bench.reports.card import checks
+from harope_bench.reports.runs import read_runs
 from harope_bench.scenes import parse
 from harope_bench.scenes.contents import CONTENTS, MARKS, label
 from harope_bench.scenes.draw import Ground, Scene, Thing, draw
-from harope_bench.scenes.grammar import COLOURS
 from harope_bench.scenes.layout import compose, generator
+from harope_bench.scenes.words import COLOURS
 from harope_bench.suites.shapes import PLUGIN as SUITE
 from harope_bench.suites.shapes import cases
 from harope_bench.testing import check_witness
@@ -69,6 +74,23 @@ def test_judge_is_not_believed_when_it_misreads_known_scenes(monkeypatch: pytest
     shapes_vision.reads_the_truth.cache_clear()
     assert "not read as drawn" in (case.check(object()) or "")
     shapes_vision.reads_the_truth.cache_clear()
+
+
+def test_errors_on_known_scenes_are_of_this_parser_and_in_every_result(tmp_path: Path) -> None:
+    rates = JUDGE.errors()
+    assert {rate.cases for rate in rates} >= {"sharp scenes of 32 px misread", "questions on noisy scenes of 64 px answered wrongly"}
+    assert all(rate.of >= 600 for rate in rates)
+    path = generate(make_plan("shapes-rope-axial", None, {"steps": 2}), [0, 1], tmp_path).folder
+    found = mark(path, path, Marking("shapes"), ["geneval"], None)[0].result
+    assert found.judge_errors == {"shapes-vision": rates}
+    said = [check.text for check in checks(read_runs(tmp_path)[0])]
+    assert any(text.startswith("judge shapes-vision on cases whose truth is known: at worst ") for text in said)
+
+
+def test_errors_of_another_parser_are_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes_vision, "_hash", lambda: "0" * 64)
+    assert JUDGE.errors() == ()
+    assert JUDGE.examine(2)["parser_sha256"] == "0" * 64
 
 
 def test_judge_does_not_guess_at_questions_it_cannot_read() -> None:

@@ -23,6 +23,7 @@ from harope_bench.records import Checkpoint
 from harope_bench.store import sha256_file
 from harope_bench.tomlfile import toml_text
 from harope_bench.training import denoiser, loop
+from harope_bench.training.model import Model
 from harope_bench.training.recipe import Denoiser, Schedule, read_recipe
 
 KEPT = ("digits-harope.safetensors", "digits-harope.toml", "log.csv")
@@ -32,6 +33,7 @@ SLOWLY = """
 import sys, time
 from pathlib import Path
 from harope_bench.training import denoiser, loop
+from harope_bench.training.model import Model
 from harope_bench.training.recipe import read_recipe
 
 one, save = loop.Trainer._one, loop.Trainer.save
@@ -42,12 +44,15 @@ def telling(self):
     save(self)
     print(self.step, flush=True)
 loop.Trainer._one, loop.Trainer.save = slow, telling
-denoiser.train(*read_recipe(sys.argv[1]), "harope", {}, "digits-harope", Path(sys.argv[2]), True)
+recipe, digest = read_recipe(sys.argv[1])
+denoiser.train(recipe, Model(recipe, digest, "harope", {}), "digits-harope", Path(sys.argv[2]), True)
 """
 
 
 def train(recipe: Path, folder: Path, encoding: str = "harope", resume: bool = True, **options: Any) -> Checkpoint:
-    return denoiser.train(*read_recipe(str(recipe)), encoding, options, f"digits-{encoding}", folder, resume)
+    read, digest = read_recipe(str(recipe))
+    assert isinstance(read, Denoiser)
+    return denoiser.train(read, Model(read, digest, encoding, options), f"digits-{encoding}", folder, resume)
 
 
 def left(folder: Path) -> dict[str, bytes]:

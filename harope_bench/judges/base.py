@@ -24,7 +24,10 @@ class Opened(Protocol):
 
 
 class Judge(Protocol):
-    """What a judge module's PLUGIN offers. `arrays` names what `observe` returns."""
+    """What a judge module's PLUGIN offers. `arrays` names what `observe` returns.
+
+    Optional: `errors()`, tuple[ErrorRate, ...], how often it was wrong where the truth is known; without opening its weights.
+    """
 
     version: int
     judge_class: Literal["official", "equivalent", "substitute", "micro"]
@@ -80,7 +83,7 @@ class Witness(Protocol):
 
     Optional: `of(model)`, the same judge on a folder or hub id that the user names (`needs_model`: it has none of its own); `runner`, the
     path of a self-contained file that another Python executes in place of `open`; `canary()`, cases (Canary or Trial) that the
-    opened judge must pass before it is believed.
+    opened judge must pass before it is believed; `errors()` as above.
     """
 
     version: int

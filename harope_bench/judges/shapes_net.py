@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harope_bench.records import ErrorRate
 from harope_bench.registry import read_toml
 from harope_bench.scenes.contents import CONTENTS
-from harope_bench.scenes.grammar import COLOURS
+from harope_bench.scenes.words import COLOURS
 from harope_bench.store import fit, load_weights
 
 SIDE = 32
@@ -84,6 +85,12 @@ class ShapesNetJudge:
     def weights_sha256(self) -> str:
         """Recorded hash of the shipped weights."""
         return str(read_toml(FACTS)["sha256"])
+
+    def errors(self) -> tuple[ErrorRate, ...]:
+        """How it did on images that it was not trained on."""
+        facts = read_toml(FACTS)
+        of = facts["held_out_images"]
+        return (ErrorRate(cases="held-out scenes misread", wrong=of - round(facts["held_out_accuracy"] * of), of=of),)
 
     def open(self, device: str = "cpu") -> OpenedShapesNet:
         """Loads the shipped weights."""

@@ -277,6 +277,8 @@ def _remarks(table: Table, picks: Picks) -> dict[tuple[str, str], list[str]]:
     for key, picked in picks.items():
         m = picked.measurement
         remarks[key] += of_rules(picked)
+        if (scaling := picked.plan.settings.pos_scaling) not in (None, "none"):
+            remarks[key].append(f"drawn with position scaling {scaling}, which the paper does not name")
         if picked.others and table.column(key[1]).of == "images":
             remarks[key].append(
                 f"{picked.others + 1} results fit {table.row(key[0]).printed}; shown is the one over the most images ({m.n_scored:,})"

@@ -71,6 +71,7 @@ def _result_facts(item: Found) -> dict[str, Any]:
     """The result without its plan (stated once) and with its measurements as counts."""
     facts = item.result.model_dump(mode="json", exclude={"plan", "measurements", "plan_digest"})
     facts["judge"]["class"] = facts["judge"].pop("judge_class")
+    facts["judge_errors"] = {name: [rate.words for rate in rates] for name, rates in item.result.judge_errors.items()}
     facts["counts"] = {
         m.name: f"{m.n_asked:,} asked, {m.n_scored:,} scored, {m.n_failed:,} failed, {m.n_abstained:,} abstained"
         for m in item.result.measurements
@@ -114,6 +115,9 @@ def _parity(found: Sequence[Found]) -> Iterator[Check]:
     for name, version, kind in sorted(judges):
         own = "; its numbers compare only with its own" if kind in ("micro", "substitute") else ""
         yield Check("claim", f"judge {name}@{version} is of class {kind}{own}")
+    known = {(name, rates) for f in found for name, rates in f.result.judge_errors.items()}
+    for name, rates in sorted(known, key=lambda one: one[0]):
+        yield Check("claim", f"judge {name} on cases whose truth is known: at worst {max(rates, key=lambda rate: rate.share).words}")
 
 
 def _agreement(found: Sequence[Found]) -> Iterator[Check]:

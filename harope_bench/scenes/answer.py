@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from harope_bench.scenes.grammar import COLOURS, NUMBERS, PLURALS, RELATIONS, SHAPES
 from harope_bench.scenes.parse import Detection
+from harope_bench.scenes.words import COLOURS, NUMBERS, PLURALS, RELATIONS, SHAPES
 
 SURE = 0.5  # score above which a thing is there
 SHAPE, MANY = "|".join(SHAPES), "|".join(PLURALS.values())

@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import combinations
 
 from harope_bench.scenes.draw import Scene
-from harope_bench.scenes.grammar import COLOURS, NUMBERS, SHAPES
+from harope_bench.scenes.words import COLOURS, NUMBERS, SHAPES
 
 Content = tuple[tuple[str, int], ...]  # (shape, count) in the order of SHAPES
 

@@ -1,30 +1,30 @@
 """Captions of scenes and what they ask for: the six GenEval tasks over five shapes and six colours.
 
-A caption is a carrier ("a photo of", three words long) and one of six forms. Combinations are held out of the training captions, and the
-test captions are exactly those that need one:
+A caption is a carrier ("a photo of", three words long) and one of six forms. Combinations are held out of the training captions, and
+every test caption needs one:
 
 - a carrier with a shape (single_object), a number with a shape (counting), a colour with a shape (colors);
 - two pairs of shapes: no training caption of any task names both (two_object, position, color_attr);
 - beyond these pairs, one relation of an ordered pair of shapes (position), and a colour binding beside another object (color_attr).
 
-So every word stands in training captions, and no test caption does. Sentence form and facts follow djghosh13/geneval:prompts/.
+So every word stands in training captions, and no test caption does. Test captions of position and color_attr are 24 combinations each; of
+two_object four under each carrier, of counting and colors five; of single_object five, under the carrier held out.
+Sentence form and facts follow djghosh13/geneval:prompts/.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
 from typing import Any, Literal
 
+from harope_bench.scenes.words import COLOURS, NUMBERS, PLURALS, RELATIONS, SHAPES
+
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-SHAPES = ("circle", "square", "triangle", "cross", "ring")
-COLOURS = ("red", "yellow", "green", "blue", "purple", "white")
-RELATIONS = ("left of", "right of", "above", "below")
-NUMBERS = {2: "two", 3: "three", 4: "four"}
 CARRIERS = ("a photo of", "a picture of", "a drawing of", "a painting of")
-PLURALS = {shape: "crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES}
 
 HELD_PAIRS = (frozenset({"circle", "cross"}), frozenset({"square", "ring"}))
 HELD_COLOURS = {"circle": "green", "square": "purple", "triangle": "blue", "cross": "yellow", "ring": "red"}
@@ -93,11 +93,23 @@ MOST = 24  # test captions of a task
 
 
 def _chosen(held: list[Case]) -> Iterator[Case]:
-    """At most MOST held captions a task, evenly spaced in their order."""
+    """All held captions of a task; of more than MOST, that many combinations drawn by lot, each under the next carrier."""
     for task in TASKS:
         of_task = [case for case in held if case.task == task]
-        few = min(MOST, len(of_task))
-        yield from (of_task[i * len(of_task) // few] for i in range(few))
+        if len(of_task) <= MOST:
+            yield from of_task
+            continue
+        combinations: dict[tuple[Wanted, ...], list[Case]] = {}
+        for case in of_task:
+            combinations.setdefault(case.include, []).append(case)
+        drawn = set(sorted(combinations, key=_lot)[:MOST])
+        for i, combination in enumerate(one for one in combinations if one in drawn):
+            yield combinations[combination][i % len(CARRIERS)]
+
+
+def _lot(combination: tuple[Wanted, ...]) -> str:
+    """A draw that is the same everywhere: the order of the captions would favour some words."""
+    return hashlib.sha256(repr([wanted.facts() for wanted in combination]).encode()).hexdigest()
 
 
 def _all() -> Iterator[tuple[Case, bool]]:

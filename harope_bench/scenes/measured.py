@@ -17,21 +17,29 @@ from harope_bench.scenes.parse import parse
 from harope_bench.scenes.pool import scene
 from harope_bench.scenes.questions import questions
 
-SIDES = (32, 64, 128)
+SIDES = (32, 48, 64, 128)
 TEXTURED = Style(textured=0.5)
 
 
 class Measured(NamedTuple):
-    """Errors of the parser at one size under one spoiling, each a share.
+    """Errors of the parser at one size under one spoiling, and of how many.
 
-    scenes: scenes in which shapes and colours were not all read. missed, invented: things per drawn thing. answers: questions wrongly
-    answered, half of them of another scene.
+    misread: scenes in which shapes and colours were not all read. missed, invented: things, of those drawn. lies: questions wrongly
+    answered, about half of them of another scene.
     """
 
-    scenes: float
-    missed: float
-    invented: float
-    answers: float
+    misread: int
+    scenes: int
+    missed: int
+    invented: int
+    things: int
+    lies: int
+    questions: int
+
+    @property
+    def wrong(self) -> int:
+        """Errors of every kind."""
+        return self.misread + self.missed + self.invented + self.lies
 
 
 def sharp(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -73,7 +81,7 @@ def _one(count: int, side: int, spoiling: str) -> Measured:
         for about, true in ((case, True), (truths[(index + 1) % count][0], None)):
             bad, of = _asked(about, case, found, true)
             lies, asked = lies + bad, asked + of
-    return Measured(wrong / count, missed / things, invented / things, lies / max(1, asked))
+    return Measured(wrong, count, missed, invented, things, lies, asked)
 
 
 def _asked(about: Case, case: Case, found: Sequence[object], true: bool | None) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from harope_bench.scenes.draw import PAINT, inside
-from harope_bench.scenes.grammar import COLOURS, SHAPES
+from harope_bench.scenes.words import COLOURS, SHAPES
 
 OFF = 54.0  # RGB distance from the line between ground and paint within which a pixel is a mixture of the two
 FINE = 64  # smaller pictures are read enlarged to this side at least

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harope_bench.scenes.grammar import NUMBERS, PLURALS, Case, Wanted
+from harope_bench.scenes.grammar import Case, Wanted
+from harope_bench.scenes.words import NUMBERS, PLURALS
 
 NONE = 0  # the parent of a question that depends on no other
 SIDES = {"left of": "on the left of", "right of": "on the right of", "above": "on the top of", "below": "on the bottom of"}

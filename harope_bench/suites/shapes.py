@@ -1,7 +1,6 @@
 """Suite shapes: the test captions of drawn scenes, four images each, 32 x 32; its cases hold what three benchmarks' rules read.
 
-The captions are those of scenes/grammar.py that no training sees; the 24 of position and the 24 of color_attr are six combinations
-under four carriers each, so fewer independent ones than their number says. The official scores drop the first row of DPG-Bench's
+The captions are those of scenes/grammar.py that no training sees. The official scores drop the first row of DPG-Bench's
 table; here questions are numbered from row 1, so the official rules read them all.
 """
 
@@ -59,7 +58,7 @@ class Shapes:
     """Index = copy * captions + caption."""
 
     task = "prompts"
-    version = 1
+    version = 2
     title = "drawn scenes of shapes: 109 captions of six tasks, four images each, 32 x 32"
     copies = COPIES
     resolution = SIDE

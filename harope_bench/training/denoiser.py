@@ -8,21 +8,17 @@ import torch
 from torch import Generator, Tensor, nn
 
 from harope_bench import registry
-from harope_bench.records import Checkpoint, Option
-from harope_bench.training import model
+from harope_bench.records import Checkpoint
 from harope_bench.training.loop import Loss
+from harope_bench.training.model import Model, command, drawing, facts, trainer
 from harope_bench.training.recipe import Denoiser
-from harope_bench.training.written import command, write_checkpoint
+from harope_bench.training.written import write_checkpoint
 
 
-def train(
-    recipe: Denoiser, recipe_sha256: str, encoding: str, options: dict[str, Option], name: str, folder: Path, resume: bool
-) -> Checkpoint:
+def train(recipe: Denoiser, model: Model, name: str, folder: Path, resume: bool) -> Checkpoint:
     """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder. Weights are the running average."""
-    average = model.trainer(recipe, recipe_sha256, encoding, options, folder, resume).run(denoising_loss(recipe), name)
-    drawn = {"suite": recipe.suite, "sampler": recipe.sampler, "steps": recipe.draw_steps, "guidance": recipe.guidance}
-    facts = {**model.facts(recipe, recipe_sha256, encoding, options), **drawn}
-    return write_checkpoint(folder, name, average, facts, command(recipe.name, encoding, options))
+    average = trainer(model, folder, resume).run(denoising_loss(recipe), name)
+    return write_checkpoint(folder, name, average, {**facts(model), **drawing(recipe)}, command(model))
 
 
 def denoising_loss(recipe: Denoiser) -> Loss:

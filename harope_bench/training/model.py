@@ -3,38 +3,79 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from harope_bench import registry
 from harope_bench.records import Option
-from harope_bench.training.loop import Trainer
-from harope_bench.training.recipe import Denoiser, Vit
+from harope_bench.store import fit, load_weights, sha256_file
+from harope_bench.training.loop import Trainer, Watch
+from harope_bench.training.recipe import Denoiser, Painter, Vit
 
 
-def trainer(recipe: Denoiser | Vit, recipe_sha256: str, encoding: str, options: dict[str, Option], folder: Path, resume: bool) -> Trainer:
-    """The training of a network that starts from the recipe's seed, or where the folder's snapshot stands."""
+class Model(NamedTuple):
+    """Which model: its recipe and the hash of its file, the encoding with its options, and the weights it starts from, if any."""
+
+    recipe: Denoiser | Painter | Vit
+    recipe_sha256: str
+    encoding: str
+    options: dict[str, Option]
+    base: Path | None = None
+
+
+def trainer(model: Model, folder: Path, resume: bool, watch: Watch | None = None) -> Trainer:
+    """The training of a network that starts from the recipe's seed or its base, or where the folder's snapshot stands."""
+    recipe = model.recipe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.schedule.seed)
-        network = registry.load("backbones", recipe.backbone).build(encoding, options, recipe.config)
-    identity = f"recipe {recipe.name} {recipe_sha256[:12]}, encoding {encoding} {sorted(options.items())}"
-    made = Trainer(network, recipe.schedule, recipe.ema, folder, identity)
+        network = registry.load("backbones", recipe.backbone).build(model.encoding, model.options, recipe.config)
+    if model.base is not None:
+        start(network, model.base)
+    made = Trainer(network, recipe.schedule, recipe.ema, folder, _identity(model), watch)
     if resume:
         made.resume()
     return made
 
 
-def facts(recipe: Denoiser | Vit, recipe_sha256: str, encoding: str, options: dict[str, Option]) -> dict[str, Any]:
+def _identity(model: Model) -> str:
+    """What a snapshot must be of to be taken up."""
+    said = "" if model.base is None else f", from {sha256_file(model.base)[:12]}"
+    options = sorted(model.options.items())
+    return f"recipe {model.recipe.name} {model.recipe_sha256[:12]}, encoding {model.encoding} {options}{said}"
+
+
+def start(network: nn.Module, base: Path) -> None:
+    """Weights of `base` in the network's place; only parameters of the encoding may be missing there."""
+    state = {key: value.float() for key, value in load_weights(base).items()}
+    own = {key: value for key, value in network.state_dict().items() if key.startswith("encoding.")}
+    fit(network, {**own, **state}, str(base))
+
+
+def facts(model: Model) -> dict[str, Any]:
     """Fields of the checkpoint that every recipe of a model has."""
+    recipe = model.recipe
     return {
         "backbone": recipe.backbone,
-        "encoding": encoding,
-        "options": options,
+        "encoding": model.encoding,
+        "options": model.options,
         "config": recipe.config,
         "scale": "micro",
         "recipe": recipe.name,
-        "recipe_sha256": recipe_sha256,
+        "recipe_sha256": model.recipe_sha256,
         "training_seed": recipe.schedule.seed,
         "training_steps": recipe.schedule.steps,
     }
+
+
+def drawing(recipe: Denoiser | Painter) -> dict[str, Any]:
+    """Fields of a checkpoint that draws."""
+    return {"suite": recipe.suite, "sampler": recipe.sampler, "steps": recipe.draw_steps, "guidance": recipe.guidance}
+
+
+def command(model: Model) -> str:
+    """What makes the checkpoint again."""
+    options = [f"--option {key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in sorted(model.options.items())]
+    base = [] if model.base is None else [f"--from {model.base.name}"]
+    return " ".join([f"harope-bench train {model.recipe.name} --encoding {model.encoding}", *options, *base])

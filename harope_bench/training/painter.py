@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
 from harope_bench import registry
-from harope_bench.records import Checkpoint, Option
+from harope_bench.records import Checkpoint
 from harope_bench.scenes.grammar import TASKS
 from harope_bench.scenes.pool import pool
-from harope_bench.store import fit, load_weights, sha256_file
 from harope_bench.training.loop import Loss, Trainer, Watch
+from harope_bench.training.model import Model, command, drawing, facts, trainer
 from harope_bench.training.recipe import Painter
-from harope_bench.training.written import command, write_checkpoint
+from harope_bench.training.written import write_checkpoint
 
 WATCHED = 96  # scenes of the gauge, a multiple of the tasks
 HIGH = (0.6, 0.95)  # times of the gauge
@@ -35,70 +35,21 @@ class Scenes(NamedTuple):
     alone: Tensor
 
 
-def train(
-    recipe: Painter,
-    recipe_sha256: str,
-    encoding: str,
-    options: dict[str, Option],
-    name: str,
-    folder: Path,
-    resume: bool,
-    base: Path | None = None,
-) -> Checkpoint:
-    """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder, and NAME-at-STEP of kept steps.
-
-    base: weights of the same network to start from; parameters of the encoding that it lacks keep their own start.
-    """
-    backbone = registry.load("backbones", recipe.backbone)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.schedule.seed)
-        network = backbone.build(encoding, options, recipe.config)
-    if base is not None:
-        start(network, base)
+def train(recipe: Painter, model: Model, name: str, folder: Path, resume: bool) -> Checkpoint:
+    """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder, and NAME-at-STEP of kept steps."""
     scenes = render(recipe, range(recipe.scenes))
-    said = "" if base is None else f", from {sha256_file(base)[:12]}"
-    identity = f"recipe {recipe.name} {recipe_sha256[:12]}, encoding {encoding} {sorted(options.items())}{said}"
-    trainer = Trainer(network, recipe.schedule, recipe.ema, folder, identity, gauge(recipe))
-    if resume:
-        trainer.resume()
-
-    source = command(recipe.name, encoding, options) + (f" --from {base.name}" if base else "")
+    training = trainer(model, folder, resume, gauge(recipe))
 
     def write(title: str, step: int, average: dict[str, Tensor]) -> Checkpoint:
-        return write_checkpoint(
-            folder, title, average, {**_facts(recipe, recipe_sha256, encoding, options), "training_steps": step}, source
-        )
+        told = {**facts(model), **drawing(recipe), "training_steps": step}
+        return write_checkpoint(folder, title, average, told, command(model))
 
     def keep(step: int, average: dict[str, Tensor]) -> None:
         if step in recipe.keep:
             write(f"{name}-at-{step}", step, average)
 
-    average = trainer.run(painting_loss(recipe, scenes, trainer), name, keep)
+    average = training.run(painting_loss(recipe, scenes, training), name, keep)
     return write(name, recipe.schedule.steps, average)
-
-
-def _facts(recipe: Painter, recipe_sha256: str, encoding: str, options: dict[str, Option]) -> dict[str, Any]:
-    return {
-        "backbone": recipe.backbone,
-        "encoding": encoding,
-        "options": options,
-        "config": recipe.config,
-        "scale": "micro",
-        "suite": recipe.suite,
-        "sampler": recipe.sampler,
-        "steps": recipe.draw_steps,
-        "guidance": recipe.guidance,
-        "recipe": recipe.name,
-        "recipe_sha256": recipe_sha256,
-        "training_seed": recipe.schedule.seed,
-    }
-
-
-def start(network: nn.Module, base: Path) -> None:
-    """Weights of `base` in the network's place; only parameters of the encoding may be missing there."""
-    state = {key: value.float() for key, value in load_weights(base).items()}
-    own = {key: value for key, value in network.state_dict().items() if key.startswith("encoding.")}
-    fit(network, {**own, **state}, str(base))
 
 
 def render(recipe: Painter, indices: Sequence[int]) -> Scenes:

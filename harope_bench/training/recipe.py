@@ -114,7 +114,16 @@ class Moments(Record):
     split: str
 
 
-AnyRecipe = Denoiser | Painter | Vit | Classifier | SceneReader | Moments
+class Exam(Record):
+    """How often a judge without weights errs in that many scenes of known truth."""
+
+    kind: Literal["exam"]
+    name: Name
+    judge: Name
+    scenes: int = Field(gt=0)
+
+
+AnyRecipe = Denoiser | Painter | Vit | Classifier | SceneReader | Moments | Exam
 Recipe = Annotated[AnyRecipe, Field(discriminator="kind")]
 
 

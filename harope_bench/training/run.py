@@ -8,7 +8,8 @@ from typing import Any
 from harope_bench.catalogue import plain
 from harope_bench.errors import OptionError
 from harope_bench.records import Checkpoint
-from harope_bench.training.recipe import Classifier, Denoiser, Painter, SceneReader, Vit, read_recipe
+from harope_bench.training.model import Model
+from harope_bench.training.recipe import Classifier, Denoiser, Exam, Painter, SceneReader, Vit, read_recipe
 
 
 def run(
@@ -35,7 +36,7 @@ def run(
             raise OptionError(f"recipe {recipe.name} trains one encoding, none was named; add --encoding rope-axial, for example")
         title = plain(called or f"{recipe.suite if isinstance(recipe, Denoiser) else recipe.name}-{encoding}")
         folder = out or Path("runs/train") / title
-        checkpoint = _model(recipe, digest, encoding, options, title, folder, resume, base)
+        checkpoint = _trained(recipe, Model(recipe, digest, encoding, options, base), title, folder, resume)
         return folder, f"checkpoint {checkpoint.name}, {checkpoint.training_steps:,} steps"
     if encoding is not None or options or called:
         raise OptionError(f"recipe {recipe.name} has no encoding; leave --encoding, --option and --name out")
@@ -48,29 +49,24 @@ def run(
         from harope_bench.training import scene_reader
 
         return folder, f"judge {recipe.judge}, {scene_reader.train(recipe, digest, folder, resume):.2%} of the held-out scenes read"
+    if isinstance(recipe, Exam):
+        from harope_bench.training import exam
+
+        return folder, f"errors of judge {recipe.judge} in {exam.examine(recipe, folder)}"
     from harope_bench.training import reference
 
     return folder, f"reference {reference.build(recipe, folder)}"
 
 
-def _model(
-    recipe: Denoiser | Painter | Vit,
-    digest: str,
-    encoding: str,
-    options: dict[str, Any],
-    title: str,
-    folder: Path,
-    resume: bool,
-    base: Path | None,
-) -> Checkpoint:
+def _trained(recipe: Denoiser | Painter | Vit, model: Model, title: str, folder: Path, resume: bool) -> Checkpoint:
     if isinstance(recipe, Denoiser):
         from harope_bench.training import denoiser
 
-        return denoiser.train(recipe, digest, encoding, options, title, folder, resume)
+        return denoiser.train(recipe, model, title, folder, resume)
     if isinstance(recipe, Painter):
         from harope_bench.training import painter
 
-        return painter.train(recipe, digest, encoding, options, title, folder, resume, base)
+        return painter.train(recipe, model, title, folder, resume)
     from harope_bench.training import vit
 
-    return vit.train(recipe, digest, encoding, options, title, folder, resume)
+    return vit.train(recipe, model, title, folder, resume)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from harope_bench.judges.shapes_net import ShapesNet, prepare
 from harope_bench.scenes.contents import MARKS
-from harope_bench.scenes.grammar import COLOURS
+from harope_bench.scenes.words import COLOURS
 from harope_bench.training import judge
 from harope_bench.training.loop import Loss
 from harope_bench.training.recipe import SceneReader

@@ -11,19 +11,18 @@ from torch.nn import functional as F
 
 from harope_bench import registry
 from harope_bench.backbones.deit import configure, normalise
-from harope_bench.records import Checkpoint, Option
-from harope_bench.training import model
+from harope_bench.records import Checkpoint
 from harope_bench.training.classifier import jitter
 from harope_bench.training.loop import Loss
+from harope_bench.training.model import Model, command, facts, trainer
 from harope_bench.training.recipe import Vit
-from harope_bench.training.written import command, write_checkpoint
+from harope_bench.training.written import write_checkpoint
 
 
-def train(recipe: Vit, recipe_sha256: str, encoding: str, options: dict[str, Option], name: str, folder: Path, resume: bool) -> Checkpoint:
+def train(recipe: Vit, model: Model, name: str, folder: Path, resume: bool) -> Checkpoint:
     """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder. Weights are the running average."""
-    average = model.trainer(recipe, recipe_sha256, encoding, options, folder, resume).run(naming_loss(recipe), name)
-    facts = {**model.facts(recipe, recipe_sha256, encoding, options), "suite": recipe.tested_on}
-    return write_checkpoint(folder, name, average, facts, command(recipe.name, encoding, options))
+    average = trainer(model, folder, resume).run(naming_loss(recipe), name)
+    return write_checkpoint(folder, name, average, {**facts(model), "suite": recipe.tested_on}, command(model))
 
 
 def naming_loss(recipe: Vit) -> Loss:

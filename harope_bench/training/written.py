@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from harope_bench.records import Checkpoint, Option
+from harope_bench.records import Checkpoint
 from harope_bench.store import sha256_bytes, weights_bytes, write_bytes, write_text
 from harope_bench.tomlfile import toml_text
 
@@ -25,9 +25,3 @@ def write_checkpoint(folder: Path, name: str, average: Mapping[str, Tensor], fac
     write_bytes(folder / checkpoint.weights, data)
     write_text(folder / f"{name}.toml", toml_text(checkpoint.model_dump(mode="json", exclude_none=True)))
     return checkpoint
-
-
-def command(recipe: str, encoding: str, options: dict[str, Option]) -> str:
-    """What makes the checkpoint again."""
-    said = [f"--option {key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in sorted(options.items())]
-    return " ".join([f"harope-bench train {recipe} --encoding {encoding}", *said])

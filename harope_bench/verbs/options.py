@@ -69,6 +69,14 @@ class KeyValue(click.ParamType):
         return key, parsed if isinstance(parsed, (bool, int, float)) else text
 
 
+SCALINGS = ("none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate")
+
+
+def scaling_option(told: str) -> Any:
+    """The option that names a position scaling."""
+    return click.option("--pos-scaling", type=click.Choice(SCALINGS), help=told)
+
+
 def drawing_options(verb: Any) -> Any:
     """The options that say how samples are drawn."""
     options = [
@@ -82,11 +90,7 @@ def drawing_options(verb: Any) -> Any:
         click.option(
             "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Precision of the drawing network, float32 if left out."
         ),
-        click.option(
-            "--pos-scaling",
-            type=click.Choice(["none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate"]),
-            help="How positions beyond the training grid are met; none if left out.",
-        ),
+        scaling_option("How positions beyond the training grid are met; none if left out."),
         click.option(
             "--guidance-channels", type=click.Choice(["3", "all"]), help="Latent channels that guidance acts on; DiT's own code guides 3."
         ),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harope_bench.verbs.options import KeyValue
+from harope_bench.verbs.options import KeyValue, scaling_option
 
 
 @click.command()
@@ -42,6 +42,7 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any) ->
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of all runs, tables and the report.")
 @click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the networks run.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Base seed.")
+@scaling_option("How rows of their own side meet positions beyond the training grid; none if left out.")
 @click.option("--judge", help="For prompts ROLE=NAME or ROLE=NAME:MODEL, comma-separated, in place of the suites' own judges.")
 @click.option("--judge-python", "python", type=click.Path(path_type=Path), help="Python that runs a judge of another environment.")
 @click.option(
@@ -54,6 +55,7 @@ def reproduce(
     out: Path,
     device: str,
     seed: int,
+    pos_scaling: str | None,
     judge: str | None,
     python: Path | None,
     runner: tuple[tuple[str, Any], ...],
@@ -67,7 +69,7 @@ def reproduce(
     from harope_bench.reproduce import reproduce
 
     terms = Terms(device, python=python, runner_options={key: str(value) for key, value in runner})
-    done = reproduce(names, scale, count, out, device, seed, judge, terms)
+    done = reproduce(names, scale, count, out, device, seed, judge, terms, pos_scaling)
     for path in done.written:
         click.echo(path)
     click.echo(

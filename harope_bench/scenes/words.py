@@ -1,0 +1,7 @@
+"""The words of captions and questions about drawn scenes; a judge that reads or answers them depends on no split of captions."""
+
+SHAPES = ("circle", "square", "triangle", "cross", "ring")
+COLOURS = ("red", "yellow", "green", "blue", "purple", "white")
+RELATIONS = ("left of", "right of", "above", "below")
+NUMBERS = {2: "two", 3: "three", 4: "four"}
+PLURALS = {shape: "crosses" if shape == "cross" else f"{shape}s" for shape in SHAPES}

@@ -1,0 +1,18 @@
+"""Measures a judge on cases whose truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harope_bench import registry
+from harope_bench.store import write_text
+from harope_bench.tomlfile import toml_text
+from harope_bench.training.recipe import Exam
+
+
+def examine(recipe: Exam, folder: Path) -> Path:
+    """Leaves JUDGE.toml with the judge's errors in the folder."""
+    facts = registry.load("judges", recipe.judge).examine(recipe.scenes)
+    path = folder / f"{recipe.judge.replace('-', '_')}.toml"
+    write_text(path, toml_text({"source": f"harope-bench train {recipe.name}", **facts}))
+    return path

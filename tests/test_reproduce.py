@@ -1,0 +1,60 @@
+"""Reproducing tables of the text-to-image world: every row, resumed, with another position scaling, and all ten tables at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harope_bench import registry, reproduce
+from harope_bench.errors import OptionError
+from harope_bench.samples import Run
+
+
+def cells(out: Path, number: int) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row["cells"] for row in json.loads((out / f"table{number}.json").read_text())["rows"]}
+
+
+def test_table_7_is_reproduced_and_then_stands(tmp_path: Path) -> None:
+    done = reproduce.reproduce(["7"], "micro", 6, tmp_path, "cpu", 0)
+    assert (done.rows, done.drawn) == (8, 48)
+    for row in cells(tmp_path, 7).values():
+        for cell in row.values():
+            assert cell["n"] == 6 and 0 <= cell["measured"] <= 1
+            assert cell["published"] is not None
+    again = reproduce.reproduce(["7"], "micro", 6, tmp_path, "cpu", 0)
+    assert (again.drawn, again.scored) == (0, 0)
+
+
+def test_scaling_reaches_the_rows_of_table_4_and_their_notes(tmp_path: Path) -> None:
+    reproduce.reproduce(["4"], "micro", 1, tmp_path, "cpu", 0, scaling="ntk")
+    plans = [plan for folder in tmp_path.glob("shapes-*/shapes-r*") if (plan := Run(folder).plan()) is not None]
+    assert {plan.settings.resolution for plan in plans} == {32, 48, 64}
+    assert {plan.settings.pos_scaling for plan in plans} == {"ntk"}
+    assert "position scaling ntk" in (tmp_path / "table4.md").read_text()
+
+
+def test_scaling_without_a_row_to_act_on_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="no row of 2 has a side of its own"):
+        reproduce.reproduce(["2"], "micro", 2, tmp_path, "cpu", 0, scaling="ntk")
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_is_every_table_with_each_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, str, int | None]] = []
+
+    def make(plan: Any, folder: Path, *_: Any) -> None:
+        made.append((plan.checkpoint.name, plan.suite, plan.settings.resolution))
+
+    monkeypatch.setattr(reproduce, "_make", make)
+    monkeypatch.setattr(reproduce, "_weigh", lambda plan, folder: False)
+    done = reproduce.reproduce([reproduce.ALL], "micro", 2, tmp_path, "cpu", 0)
+    assert len(made) == len(set(made)) == done.rows
+    assert {suite for _, suite, _ in made} >= {"digits", "digits-test", "shapes"}
+    assert len(registry.names("tables")) == 10
+    assert {path.name for path in done.written} == {
+        "report.html",
+        *(f"table{n}.{kind}" for n in range(1, 11) for kind in reproduce.FORMATS),
+    }
