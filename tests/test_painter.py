@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,9 @@ from torch import Generator, Tensor, nn
 from harope_bench import registry
 from harope_bench.errors import OptionError, WeightsError
 from harope_bench.records import Checkpoint
-from harope_bench.store import load_weights
+from harope_bench.store import load_weights, sha256_file, weights_bytes
 from harope_bench.training import loop, painter, run
-from harope_bench.training.model import Model, start
+from harope_bench.training.model import Model, base_of, start
 from harope_bench.training.recipe import Painter, Schedule, read_recipe
 
 RECIPE = """
@@ -129,42 +130,33 @@ def test_the_gauge_opens_for_a_network_that_uses_the_words(recipe: Path) -> None
     assert torch.equal(moved[6:], held.words[:-6])
 
 
-def test_captions_are_dropped_at_the_recipes_rate(recipe: Path, tmp_path: Path) -> None:
+def test_captions_are_dropped_at_the_recipes_rate(recipe: Path) -> None:
     read = small(recipe).model_copy(update={"schedule": small(recipe).schedule.model_copy(update={"batch": 400})})
     scenes = painter.render(read, range(60))
     network = Told(torch.zeros(400, 10, dtype=torch.long))
-    trainer = loop.Trainer(nn.Linear(1, 1), read.schedule, read.ema, tmp_path, "test")
-    painter.painting_loss(read, scenes, trainer)(network, Generator().manual_seed(0))
+    painter.painting_loss(read, scenes)(network, Generator().manual_seed(0))
     dropped = (network.seen[0] == 0).all(1).float().mean()
     assert 0.42 < dropped < 0.58
 
 
-def test_scenes_of_one_thing_come_first_where_the_recipe_says_so(recipe: Path, tmp_path: Path) -> None:
-    read = small(recipe).model_copy(update={"alone": 5, "text_drop": 0.0})
-    scenes = painter.render(read, range(60))
-    alone = {tuple(row) for row in scenes.words[scenes.alone].tolist()}
-    trainer = loop.Trainer(nn.Linear(1, 1), read.schedule, read.ema, tmp_path, "test")
-    loss, network = painter.painting_loss(read, scenes, trainer), Told(torch.zeros(6, 10, dtype=torch.long))
-    for step in range(10):
-        trainer.step = step
-        loss(network, Generator().manual_seed(step))
-    shown = [{tuple(row) for row in words.tolist()} <= alone for words in network.seen]
-    assert all(shown[:5]) and not all(shown[5:])
-
-
 @pytest.mark.parametrize(("spare", "most"), [(1.0, 20), (0.5, 10), (0.0, 0)])
-def test_scenes_of_one_thing_are_spared(recipe: Path, tmp_path: Path, spare: float, most: int) -> None:
+def test_scenes_of_one_thing_are_spared(recipe: Path, spare: float, most: int) -> None:
     """Of 60 scenes 20 show one thing; all that is drawn from in 600 examples are as many different ones as are left."""
     schedule = small(recipe).schedule.model_copy(update={"batch": 600})
     read = small(recipe).model_copy(update={"spare": spare, "text_drop": 0.0, "schedule": schedule})
     scenes = painter.render(read, range(60))
-    trainer = loop.Trainer(nn.Linear(1, 1), schedule, read.ema, tmp_path, "test")
     numbered = painter.Scenes(scenes.images, torch.arange(1, 61)[:, None].expand(60, 10), scenes.alone)
     network = Told(torch.zeros(600, 10, dtype=torch.long))
-    painter.painting_loss(read, numbered, trainer)(network, Generator().manual_seed(0))
+    painter.painting_loss(read, numbered)(network, Generator().manual_seed(0))
     seen = [row for row in range(60) if (network.seen[0][:, 0] == row + 1).any()]
     assert sum(bool(scenes.alone[row]) for row in seen) == most
     assert len(seen) == 40 + most
+
+
+def model(recipe: Path, encoding: str, **config: Any) -> Model:
+    read, digest = read_recipe(str(recipe))
+    assert isinstance(read, Painter)
+    return Model(read.model_copy(update={"config": {**read.config, **config}}), digest, encoding, {})
 
 
 def test_a_training_starts_from_the_weights_it_is_given(recipe: Path, tmp_path: Path) -> None:
@@ -172,19 +164,82 @@ def test_a_training_starts_from_the_weights_it_is_given(recipe: Path, tmp_path: 
     base = tmp_path / "base/tiny-rope-axial.safetensors"
     network = registry.load("backbones", "mmdit-micro").build("harope", {}, small(recipe).config)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    start(network, base)
+    start(network, model(recipe, "harope"), base)
     state, given = network.state_dict(), load_weights(base)
     for key, value in state.items():
         assert torch.equal(value, before[key] if key.startswith("encoding.") else given[key].float()), key
     checkpoint = train(recipe, tmp_path / "on", "harope", base)
-    assert checkpoint.source.endswith("--encoding harope --from tiny-rope-axial.safetensors")
+    assert checkpoint.source.endswith(f"--encoding harope --from tiny-rope-axial.safetensors ({sha256_file(base)[:12]})")
+
+
+def test_a_base_of_another_network_is_refused(recipe: Path, tmp_path: Path) -> None:
+    train(recipe, tmp_path / "base")
+    base, network = tmp_path / "base/tiny-rope-axial.safetensors", nn.Linear(1, 1)
+    with pytest.raises(OptionError, match="another config than recipe tiny"):
+        start(network, model(recipe, "harope", words="green a circle"), base)
+    with pytest.raises(OptionError, match="trained with rope-axial, ape meets positions otherwise"):
+        start(network, model(recipe, "ape"), base)
 
 
 def test_a_base_that_lacks_more_than_the_encoding_is_refused(recipe: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path / "base")
-    network = registry.load("backbones", "mmdit-micro").build("harope", {}, {**small(recipe).config, "single": 2})
-    with pytest.raises(WeightsError, match="blocks.2"):
-        start(network, tmp_path / "base/tiny-rope-axial.safetensors")
+    state = load_weights(tmp_path / "base/tiny-rope-axial.safetensors")
+    bare = tmp_path / "bare.safetensors"  # without a note: whoever wrote it
+    bare.write_bytes(weights_bytes({key: value for key, value in state.items() if not key.startswith("blocks.1")}, {}))
+    network = registry.load("backbones", "mmdit-micro").build("harope", {}, small(recipe).config)
+    with pytest.raises(WeightsError, match="blocks.1"):
+        start(network, model(recipe, "harope"), bare)
+
+
+def test_a_recipe_names_what_its_encodings_go_on_from(monkeypatch: pytest.MonkeyPatch, recipe: Path, tmp_path: Path) -> None:
+    shipped = read_recipe("shapes-mmdit")[0]
+    assert isinstance(shipped, Painter)
+    for encoding, name in (("ape", "shapes-base-ape"), ("harope", "shapes-base-rope-axial"), ("my-pe", "shapes-base-rope-axial")):
+        path = base_of(shipped, encoding)
+        assert path is not None and path.stem == name
+    assert base_of(small(recipe), "harope") is None
+    path = base_of(shipped, "harope")
+    monkeypatch.setattr("harope_bench.training.model.weights_path", lambda found: recipe)
+    with pytest.raises(WeightsError):
+        base_of(shipped, "harope")
+
+
+def test_a_kill_between_keeping_and_saving_loses_nothing(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(recipe, tmp_path / "straight")
+    save = loop.Trainer.save
+
+    def failing(self: loop.Trainer) -> None:
+        if self.step == 4:
+            raise KeyboardInterrupt
+        save(self)
+
+    monkeypatch.setattr(loop.Trainer, "save", failing)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "broken")
+    monkeypatch.setattr(loop.Trainer, "save", save)
+    train(recipe, tmp_path / "broken")
+    for name in ("tiny-rope-axial-at-4.safetensors", "tiny-rope-axial.safetensors", "log.csv"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+@pytest.mark.parametrize("keep", [3, 8, 12])
+def test_a_step_that_could_not_be_kept_is_refused(recipe: Path, keep: int) -> None:
+    recipe.write_text(recipe.read_text().replace("keep = [4]", f"keep = [4, {keep}]"))
+    with pytest.raises(OptionError, match=rf"keep \[{keep}\]"):
+        read_recipe(str(recipe))
+
+
+def test_threads_are_the_recipes_while_it_trains_and_then_as_before(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe.write_text(recipe.read_text() + "threads = 3\n")
+    before, seen, one = torch.get_num_threads(), set[int](), loop.Trainer._one
+
+    def counting(self: loop.Trainer, loss: loop.Loss) -> float:
+        seen.add(torch.get_num_threads())
+        return one(self, loss)
+
+    monkeypatch.setattr(loop.Trainer, "_one", counting)
+    train(recipe, tmp_path)
+    assert seen == {3} and torch.get_num_threads() == before
 
 
 def test_the_rate_stays_where_it_is_not_to_decay() -> None:

@@ -7,9 +7,8 @@ every test caption needs one:
 - two pairs of shapes: no training caption of any task names both (two_object, position, color_attr);
 - beyond these pairs, one relation of an ordered pair of shapes (position), and a colour binding beside another object (color_attr).
 
-So every word stands in training captions, and no test caption does. Test captions of position and color_attr are 24 combinations each; of
-two_object four under each carrier, of counting and colors five; of single_object five, under the carrier held out.
-Sentence form and facts follow djghosh13/geneval:prompts/.
+So every word stands in training captions, and no test caption does. No two test captions ask for the same: 5 of single_object, 4 of
+two_object, 5 of counting, 5 of colors, 24 of position, 24 of color_attr. Sentence form and facts follow djghosh13/geneval:prompts/.
 """
 
 from __future__ import annotations
@@ -93,18 +92,18 @@ MOST = 24  # test captions of a task
 
 
 def _chosen(held: list[Case]) -> Iterator[Case]:
-    """All held captions of a task; of more than MOST, that many combinations drawn by lot, each under the next carrier."""
+    """Each held combination of a task once, under the next of its carriers; of more than MOST, that many drawn by lot.
+
+    The same thing asked under another carrier is no second prompt: networks draw it alike, and an error over prompts would be too small.
+    """
     for task in TASKS:
-        of_task = [case for case in held if case.task == task]
-        if len(of_task) <= MOST:
-            yield from of_task
-            continue
-        combinations: dict[tuple[Wanted, ...], list[Case]] = {}
-        for case in of_task:
-            combinations.setdefault(case.include, []).append(case)
-        drawn = set(sorted(combinations, key=_lot)[:MOST])
-        for i, combination in enumerate(one for one in combinations if one in drawn):
-            yield combinations[combination][i % len(CARRIERS)]
+        worded: dict[tuple[Wanted, ...], list[Case]] = {}
+        for case in held:
+            if case.task == task:
+                worded.setdefault(case.include, []).append(case)
+        drawn = set(sorted(worded, key=_lot)[:MOST])
+        for i, captions in enumerate(captions for combination, captions in worded.items() if combination in drawn):
+            yield captions[i % len(captions)]
 
 
 def _lot(combination: tuple[Wanted, ...]) -> str:

@@ -7,7 +7,7 @@ order where the caption names none. Things that are counted fill cells of a 2 x 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,11 +26,12 @@ STEPS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 
 
 @dataclass(frozen=True)
 class Style:
-    """How varied scenes are: the share of textured grounds, and the darkest and lightest grey of a plain one."""
+    """How varied scenes are: the share of textured grounds, the darkest and lightest grey of a plain one, one colour for counted things."""
 
     textured: float = 0.0
     dark: float = 30.0
     light: float = 60.0
+    alike: bool = False
 
 
 def generator(split: str, index: int) -> np.random.Generator:
@@ -44,8 +45,11 @@ def compose(case: Case, rng: np.random.Generator, style: Style | None = None) ->
     wanted = [clause for clause in case.include for _ in range(clause.count)]
     places = _places(case.include, len(wanted), rng)
     radii = LARGE if len(wanted) == 1 else SMALL
+    style = style or Style()
+    if style.alike and case.task == "counting":
+        wanted = [replace(wanted[0], colour=COLOURS[int(rng.integers(len(COLOURS)))])] * len(wanted)
     things = tuple(_thing(clause, place, radii, rng) for clause, place in zip(wanted, places, strict=True))
-    return Scene(_ground(rng, style or Style()), things)
+    return Scene(_ground(rng, style), things)
 
 
 def _places(include: tuple[Wanted, ...], count: int, rng: np.random.Generator) -> list[tuple[float, float]]:

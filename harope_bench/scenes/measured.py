@@ -11,14 +11,14 @@ from scipy import ndimage
 
 from harope_bench.scenes.answer import SURE, share
 from harope_bench.scenes.draw import draw
-from harope_bench.scenes.grammar import Case
+from harope_bench.scenes.grammar import TASKS, Case
 from harope_bench.scenes.layout import Style
 from harope_bench.scenes.parse import parse
 from harope_bench.scenes.pool import scene
 from harope_bench.scenes.questions import questions
 
 SIDES = (32, 48, 64, 128)
-TEXTURED = Style(textured=0.5)
+STYLES = (Style(textured=0.5), Style(textured=0.5, alike=True))  # by turns, a round of the tasks each
 
 
 class Measured(NamedTuple):
@@ -62,12 +62,13 @@ SPOILINGS: Mapping[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]]
 
 
 def measured(count: int = 120, sides: Sequence[int] = SIDES) -> dict[tuple[int, str], Measured]:
-    """Errors by side and spoiling over `count` scenes of the test split, half of them on textured grounds."""
+    """Errors by side and spoiling over `count` scenes of the test split, half of them on textured grounds, half of the counted
+    things of one colour."""
     return {(side, spoiling): _one(count, side, spoiling) for side in sides for spoiling in SPOILINGS}
 
 
 def _one(count: int, side: int, spoiling: str) -> Measured:
-    truths = [scene("test", index, TEXTURED) for index in range(count)]
+    truths = [scene("test", index, STYLES[index // len(TASKS) % 2]) for index in range(count)]
     wrong = missed = invented = things = asked = lies = 0
     for index, (case, drawn) in enumerate(truths):
         rng = np.random.default_rng(index)

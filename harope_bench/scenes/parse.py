@@ -19,6 +19,8 @@ from harope_bench.scenes.words import COLOURS, SHAPES
 
 OFF = 54.0  # RGB distance from the line between ground and paint within which a pixel is a mixture of the two
 FINE = 64  # smaller pictures are read enlarged to this side at least
+GREY = 60.0  # largest difference between channels of ground, noise included
+DARK = 150.0  # ground is darker than this, white paint brighter
 HALF = 0.6  # overlap at which a detection scores 0.5
 STEEP = 18.0
 SLIM = 1.2  # a box this much longer than wide is still a square's
@@ -48,7 +50,7 @@ def parse(image: np.ndarray, least: float = 0.0) -> list[Detection]:
 
 def _groups(pixels: np.ndarray) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Masks of connected pixels of each colour, those large enough."""
-    ground = np.median(pixels.reshape(-1, 3), axis=0)
+    ground = _ground(pixels)
     paints = np.array([PAINT[colour] for colour in COLOURS], dtype=np.float64)
     share = _mixed(pixels, ground, paints)  # (colours, H, W)
     best = share.argmax(0)
@@ -59,12 +61,19 @@ def _groups(pixels: np.ndarray) -> Iterator[tuple[str, list[np.ndarray]]]:
         yield colour, [mask for mask in masks if mask.sum() >= LEAST * mask.size]
 
 
+def _ground(pixels: np.ndarray) -> np.ndarray:
+    """Median colour of the grey and dark pixels, since things may cover more than half; of all where there are hardly any such."""
+    flat = pixels.reshape(-1, 3)
+    grey = flat[(np.ptp(flat, axis=1) <= GREY) & (flat.max(1) <= DARK)]
+    return np.asarray(np.median(grey if len(grey) >= LEAST * len(flat) else flat, axis=0))
+
+
 def _mixed(pixels: np.ndarray, ground: np.ndarray, paints: np.ndarray) -> np.ndarray:
     """How much of each paint a pixel holds, as a mixture of it and the ground; 0 where it is no such mixture. (colours, H, W)"""
     shares = []
     for paint in paints:
         way = paint - ground
-        along = ((pixels - ground) @ way) / (way @ way)
+        along = ((pixels - ground) @ way) / max(way @ way, 1.0)  # a picture may be all of one paint
         off = np.linalg.norm(pixels - ground - along[..., None] * way, axis=-1)
         shares.append(np.where(off <= OFF, along - 0.3 * off / OFF, 0.0))  # of two paints on one line the nearer one
     return np.stack(shares)

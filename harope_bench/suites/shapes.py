@@ -1,4 +1,4 @@
-"""Suite shapes: the test captions of drawn scenes, four images each, 32 x 32; its cases hold what three benchmarks' rules read.
+"""Suite shapes: the test captions of drawn scenes, six images each, 32 x 32; its cases hold what three benchmarks' rules read.
 
 The captions are those of scenes/grammar.py that no training sees. The official scores drop the first row of DPG-Bench's
 table; here questions are numbered from row 1, so the official rules read them all.
@@ -29,12 +29,12 @@ from harope_bench.store import check_hash
 from harope_bench.suites.base import Case, Reference
 
 SIDE = 32
-COPIES = 4
+COPIES = 6
 RENDERED: Mapping[str, tuple[tuple[Split, range], ...]] = {  # scenes of `images`; a judge has to know every combination
     "train": (("train", range(6000)), ("test", range(4800, 10800))),
     "held-out": (("test", range(4800)),),
 }
-CAPTIONS, EACH = "captions", 40
+CAPTIONS, EACH = "captions", 65
 FACTS = Path(__file__).parent / "shapes.toml"
 
 
@@ -59,7 +59,7 @@ class Shapes:
 
     task = "prompts"
     version = 2
-    title = "drawn scenes of shapes: 109 captions of six tasks, four images each, 32 x 32"
+    title = "drawn scenes of shapes: 67 captions of six tasks, six images each, 32 x 32"
     copies = COPIES
     resolution = SIDE
     judges: Mapping[str, Any] = {
@@ -94,7 +94,7 @@ class Shapes:
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Scenes for a judge: (N, 32, 32, 3) uint8 of a split, and what each holds (N,) int64, as scenes/contents.py says.
 
-        Held-out scenes are of test captions, training ones of both kinds, with as many of each task; `captions` are 40 of each test
+        Held-out scenes are of test captions, training ones of both kinds, with as many of each task; `captions` are 65 of each test
         caption, the proportions that samples are drawn in.
         """
         if split not in (*RENDERED, CAPTIONS):

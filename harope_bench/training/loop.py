@@ -6,7 +6,8 @@ import hashlib
 import io
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +47,17 @@ def rate(schedule: Schedule, step: int) -> float:
         return schedule.lr
     done = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Sums over that many threads, as the machine has it for None; afterwards as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Trainer:
@@ -98,7 +110,14 @@ class Trainer:
         write_text(self.log_file, self.head + self.log)
 
     def run(self, loss: Loss, title: str, keep: Keep | None = None) -> dict[str, Tensor]:
-        """Trains to the end and returns the averaged weights; `keep` is told them at every snapshot."""
+        """Trains to the end and returns the averaged weights; `keep` is told them at every snapshot.
+
+        It is told before the snapshot is written: whoever is killed between the two is told once more, never not at all.
+        """
+        with threads(self.schedule.threads):
+            return self._run(loss, title, keep)
+
+    def _run(self, loss: Loss, title: str, keep: Keep | None) -> dict[str, Tensor]:
         total, seen = 0.0, 0
         bar = tqdm(total=self.schedule.steps, initial=self.step, desc=title, unit="step", file=sys.stderr, disable=None)
         while self.step < self.schedule.steps:
@@ -110,9 +129,9 @@ class Trainer:
                 bar.set_postfix(loss=f"{total / seen:.4f}")
                 total, seen = 0.0, 0
             if due:
-                self.save()
                 if keep is not None:
                     keep(self.step, self.average)
+                self.save()
         bar.close()
         return self.average
 

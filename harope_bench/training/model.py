@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,10 +10,14 @@ import torch
 from torch import nn
 
 from harope_bench import registry
+from harope_bench.catalogue import checkpoint, weights_path
+from harope_bench.errors import OptionError
 from harope_bench.records import Option
-from harope_bench.store import fit, load_weights, sha256_file
+from harope_bench.store import check_hash, fit, load_weights, sha256_file, weights_note
 from harope_bench.training.loop import Trainer, Watch
 from harope_bench.training.recipe import Denoiser, Painter, Vit
+
+ADDED = "ape"  # adds its positions to the tokens, where all others rotate queries and keys
 
 
 class Model(NamedTuple):
@@ -32,7 +37,7 @@ def trainer(model: Model, folder: Path, resume: bool, watch: Watch | None = None
         torch.manual_seed(recipe.schedule.seed)
         network = registry.load("backbones", recipe.backbone).build(model.encoding, model.options, recipe.config)
     if model.base is not None:
-        start(network, model.base)
+        start(network, model, model.base)
     made = Trainer(network, recipe.schedule, recipe.ema, folder, _identity(model), watch)
     if resume:
         made.resume()
@@ -46,11 +51,33 @@ def _identity(model: Model) -> str:
     return f"recipe {model.recipe.name} {model.recipe_sha256[:12]}, encoding {model.encoding} {options}{said}"
 
 
-def start(network: nn.Module, base: Path) -> None:
-    """Weights of `base` in the network's place; only parameters of the encoding may be missing there."""
+def start(network: nn.Module, model: Model, base: Path) -> None:
+    """Weights of `base` in the network's place; only parameters of the encoding may be missing there.
+
+    Raises:
+        OptionError: the note in the file tells of another network, or of positions that are added where these are rotated.
+        WeightsError: other weights are missing.
+    """
+    note = json.loads(weights_note(base).get("checkpoint", "{}"))
+    wanted = {"backbone": model.recipe.backbone, "config": model.recipe.config}
+    if other := [key for key, value in wanted.items() if note.get(key, value) != value]:
+        raise OptionError(f"{base} has another {other[0]} than recipe {model.recipe.name}; start from weights of the same one")
+    before = note.get("encoding", model.encoding)
+    if (before == ADDED) != (model.encoding == ADDED):
+        raise OptionError(f"{base} was trained with {before}, {model.encoding} meets positions otherwise; start from another base")
     state = {key: value.float() for key, value in load_weights(base).items()}
     own = {key: value for key, value in network.state_dict().items() if key.startswith("encoding.")}
     fit(network, {**own, **state}, str(base))
+
+
+def base_of(recipe: Painter, encoding: str) -> Path | None:
+    """The shipped weights that a recipe lets an encoding go on from, their hash checked; None where it starts from nothing."""
+    name = recipe.base.get(encoding, recipe.base.get("default"))
+    if name is None:
+        return None
+    found = checkpoint(name)
+    check_hash(weights_path(found), found.sha256)
+    return weights_path(found)
 
 
 def facts(model: Model) -> dict[str, Any]:
@@ -77,5 +104,5 @@ def drawing(recipe: Denoiser | Painter) -> dict[str, Any]:
 def command(model: Model) -> str:
     """What makes the checkpoint again."""
     options = [f"--option {key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in sorted(model.options.items())]
-    base = [] if model.base is None else [f"--from {model.base.name}"]
-    return " ".join([f"harope-bench train {model.recipe.name} --encoding {model.encoding}", *options, *base])
+    said = " ".join([f"harope-bench train {model.recipe.name} --encoding {model.encoding}", *options])
+    return said if model.base is None else f"{said} --from {model.base.name} ({sha256_file(model.base)[:12]})"

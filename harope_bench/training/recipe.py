@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from harope_bench import registry
 from harope_bench.errors import OptionError
@@ -14,7 +14,10 @@ from harope_bench.store import sha256_bytes
 
 
 class Schedule(Record):
-    """Optimisation: AdamW without weight decay, warm-up, then half a cosine to zero or the same rate to the end, clipped gradients."""
+    """Optimisation: AdamW without weight decay, warm-up, then half a cosine to zero or the same rate to the end, clipped gradients.
+
+    threads: of the sums, whose last bits depend on them; as the machine has it where left out.
+    """
 
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)
@@ -24,6 +27,7 @@ class Schedule(Record):
     seed: int = Field(ge=0)
     snapshot: int = Field(gt=0)
     decay: Literal["cosine", "none"] = "cosine"
+    threads: int | None = Field(default=None, gt=0)
 
 
 class Denoiser(Record):
@@ -45,9 +49,9 @@ class Denoiser(Record):
 class Painter(Record):
     """A flow model of captions, of one encoding.
 
-    alone: steps at the start that see scenes of one thing only; spare: share of these scenes that is used after them.
-    keep: steps whose running average is kept as a checkpoint of its own. scenes: how many are rendered.
-    precision: of the matrix products in training.
+    scenes: how many are rendered; spare: share of those of one thing that is used. precision: of the matrix products in training.
+    keep: steps whose running average is kept as a checkpoint of its own, each one of a snapshot.
+    base: the checkpoint that an encoding goes on from, by encoding; `default` for any that is not named.
     """
 
     kind: Literal["painter"]
@@ -62,10 +66,17 @@ class Painter(Record):
     text_drop: float = Field(ge=0, le=1)
     ema: float = Field(ge=0, lt=1)
     scenes: int = Field(gt=0)
-    alone: int = Field(default=0, ge=0)
     spare: float = Field(default=1.0, ge=0, le=1)
     keep: tuple[int, ...] = ()
     precision: Literal["float32", "bfloat16"] = "float32"
+    base: dict[str, Name] = {}
+
+    @model_validator(mode="after")
+    def _kept_at_snapshots(self) -> Painter:
+        plan = self.schedule
+        if lost := [step for step in self.keep if step % plan.snapshot or not 0 < step < plan.steps]:
+            raise ValueError(f"keep {lost}: wanted multiples of snapshot {plan.snapshot} below {plan.steps}")
+        return self
 
 
 class Vit(Record):

@@ -8,7 +8,7 @@ from typing import Any
 from harope_bench.catalogue import plain
 from harope_bench.errors import OptionError
 from harope_bench.records import Checkpoint
-from harope_bench.training.model import Model
+from harope_bench.training.model import Model, base_of
 from harope_bench.training.recipe import Classifier, Denoiser, Exam, Painter, SceneReader, Vit, read_recipe
 
 
@@ -36,6 +36,8 @@ def run(
             raise OptionError(f"recipe {recipe.name} trains one encoding, none was named; add --encoding rope-axial, for example")
         title = plain(called or f"{recipe.suite if isinstance(recipe, Denoiser) else recipe.name}-{encoding}")
         folder = out or Path("runs/train") / title
+        if isinstance(recipe, Painter):
+            base = base or base_of(recipe, encoding)
         checkpoint = _trained(recipe, Model(recipe, digest, encoding, options, base), title, folder, resume)
         return folder, f"checkpoint {checkpoint.name}, {checkpoint.training_steps:,} steps"
     if encoding is not None or options or called:
