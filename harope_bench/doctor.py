@@ -138,6 +138,8 @@ def _opened(name: str, plugin: Any) -> tuple[str, str]:
     checks = [case.name for case in plugin.canary()] if hasattr(plugin, "canary") else []
     judge = opened(Chosen(name), plugin, "cpu")
     told = f", self-check: {', '.join(checks)}" if checks else ""
+    if hasattr(plugin, "errors") and (rates := plugin.errors()):
+        told += f"; on known cases at worst {max(rates, key=lambda rate: rate.share).words}"
     return f"{plugin.judge_class}, weights {judge.weights_sha256[:12]}{told}", ""
 
 

@@ -73,6 +73,7 @@ class Footing(NamedTuple):
     sampler: str | None
     steps: int | None
     guidance: float | None
+    pos_scaling: str | None
 
 
 RULER = Footing._fields[:8]  # how it was measured: unlike rulers are never compared
@@ -96,6 +97,7 @@ def footing(result: Result, measurement: Measurement) -> Footing:
         settings.sampler if settings else None,
         settings.steps if settings else None,
         settings.guidance if settings else None,
+        (settings.pos_scaling or "none") if settings else None,
     )
 
 

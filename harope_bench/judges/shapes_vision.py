@@ -7,8 +7,8 @@ noisy, stands in shapes_vision.toml and in every result; `harope-bench train sha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from harope_bench import scenes
 from harope_bench.errors import ShapeError
-from harope_bench.judges.base import Canary
+from harope_bench.judges.base import Canary, OpenedWitness
 from harope_bench.perceptions import (
     Answer,
     Answered,
@@ -35,7 +35,8 @@ from harope_bench.perceptions import (
 from harope_bench.records import ErrorRate
 from harope_bench.registry import read_toml
 from harope_bench.scenes import answer, parse
-from harope_bench.scenes.measured import measured
+from harope_bench.scenes.measured import Seen, measured
+from harope_bench.scenes.words import COLOURS
 
 SCENES = 12  # of the self-check, at three sizes and three spoilings each
 FACTS = Path(__file__).parent / "shapes_vision.toml"
@@ -60,7 +61,8 @@ class ShapesVision:
 
     def examine(self, count: int) -> dict[str, Any]:
         """The parser's errors in that many scenes of known truth, by spoiling and side, and the hash of the parser that made them."""
-        found = {f"{spoiling}_{side}": errors._asdict() for (side, spoiling), errors in measured(count).items()}
+        errors = measured(count, look=partial(_asked, self.open("cpu")))
+        found = {f"{spoiling}_{side}": told._asdict() for (side, spoiling), told in errors.items()}
         return {"parser_sha256": _hash(), **found}
 
     def errors(self) -> tuple[ErrorRate, ...]:
@@ -76,14 +78,15 @@ class ShapesVision:
 
 
 class OpenedShapesVision:
-    """Looks at one image at a time."""
+    """Looks at one image at a time; the last one is remembered, since it is asked about in several roles."""
 
     def __init__(self, weights_sha256: str):
         self.weights_sha256 = weights_sha256
+        self._last: tuple[np.ndarray, list[parse.Detection]] | None = None
 
     def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
         """The answer of a role for an image (H, W, 3) uint8."""
-        found = parse.parse(image)
+        found = self._parse(image)
         if isinstance(ask, Names):
             return Sighting(size=(image.shape[1], image.shape[0]), found=tuple(map(_told, found)))
         if isinstance(ask, Objects):
@@ -92,6 +95,11 @@ class OpenedShapesVision:
             return Answers(answers=tuple(_answered(answer.share(question, found)) for question in ask.questions))
         raise ShapeError(f"shapes-vision has no role {role}; ask it for {', '.join(ShapesVision.roles)}")
 
+    def _parse(self, image: np.ndarray) -> list[parse.Detection]:
+        if self._last is None or not np.array_equal(self._last[0], image):
+            self._last = (image.copy(), parse.parse(image))
+        return self._last[1]
+
 
 def _rates(kind: str, told: dict[str, int]) -> Iterator[ErrorRate]:
     spoiling, side = kind.split("_")
@@ -99,13 +107,24 @@ def _rates(kind: str, told: dict[str, int]) -> Iterator[ErrorRate]:
     yield ErrorRate(cases=f"questions on {spoiling} scenes of {side} px answered wrongly", wrong=told["lies"], of=told["questions"])
 
 
-@cache
-def reads_the_truth(opened: object = None) -> str | None:
-    """What the parser gets wrong in a few rendered scenes, None where nothing is."""
-    for (side, spoiling), errors in measured(SCENES).items():
+def reads_the_truth(opened: OpenedWitness) -> str | None:
+    """What the judge gets wrong in a few rendered scenes in all its roles, None where nothing is."""
+    for (side, spoiling), errors in measured(SCENES, look=partial(_asked, opened)).items():
         if errors.wrong:
             return f"{errors.misread} of {SCENES} {spoiling} scenes of {side} pixels are not read as drawn, {errors.lies} answers are wrong"
     return None
+
+
+def _asked(opened: OpenedWitness, image: np.ndarray, questions: Sequence[str]) -> Seen:
+    """A scene as the judge tells of it: detector, then the colours of what it found, then answers."""
+    sighting = opened.see("detector", image, Names())
+    assert isinstance(sighting, Sighting)
+    sure = tuple(Object(name=one.label, box=one.box, mask=one.mask) for one in sighting.found if one.score > answer.SURE)
+    named = opened.see("colours", image, Objects(objects=sure, candidates=COLOURS))
+    told = opened.see("vqa", image, Questions(questions=tuple(questions)))
+    assert isinstance(named, Colours) and isinstance(told, Answers)
+    painted = [COLOURS[int(np.argmax(shares))] for shares in named.shares]
+    return Seen([(one.name, colour) for one, colour in zip(sure, painted, strict=True)], [one.yes for one in told.answers])
 
 
 @cache

@@ -42,6 +42,13 @@ class Measured(NamedTuple):
         return self.misread + self.missed + self.invented + self.lies
 
 
+class Seen(NamedTuple):
+    """Shape and colour of each thing that was surely found, and how far each question was answered yes; None is no answer."""
+
+    things: Sequence[tuple[str, str]]
+    answers: Sequence[float | None]
+
+
 def sharp(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """As it is."""
     return image
@@ -61,38 +68,40 @@ def noisy(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 SPOILINGS: Mapping[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {"sharp": sharp, "blurred": blurred, "noisy": noisy}
 
 
-def measured(count: int = 120, sides: Sequence[int] = SIDES) -> dict[tuple[int, str], Measured]:
+Look = Callable[[np.ndarray, Sequence[str]], Seen]  # of an image (H, W, 3) uint8 and questions
+
+
+def parsed(image: np.ndarray, asked: Sequence[str]) -> Seen:
+    """What the parser alone makes of an image."""
+    found = parse(image)
+    return Seen([(one.label, one.colour) for one in found if one.score > SURE], [share(question, found) for question in asked])
+
+
+def measured(count: int = 120, sides: Sequence[int] = SIDES, look: Look = parsed) -> dict[tuple[int, str], Measured]:
     """Errors by side and spoiling over `count` scenes of the test split, half of them on textured grounds, half of the counted
     things of one colour."""
-    return {(side, spoiling): _one(count, side, spoiling) for side in sides for spoiling in SPOILINGS}
+    return {(side, spoiling): _one(count, side, spoiling, look) for side in sides for spoiling in SPOILINGS}
 
 
-def _one(count: int, side: int, spoiling: str) -> Measured:
+def _one(count: int, side: int, spoiling: str, look: Look) -> Measured:
     truths = [scene("test", index, STYLES[index // len(TASKS) % 2]) for index in range(count)]
     wrong = missed = invented = things = asked = lies = 0
     for index, (case, drawn) in enumerate(truths):
-        rng = np.random.default_rng(index)
-        found = [one for one in parse(SPOILINGS[spoiling](draw(drawn, side), rng)) if one.score > SURE]
-        there = Counter((thing.shape, thing.colour) for thing in drawn.things)
-        seen = Counter((one.label, one.colour) for one in found)
+        right = _questions(case, truths[(index + 1) % count][0])
+        image = SPOILINGS[spoiling](draw(drawn, side), np.random.default_rng(index))
+        seen = look(image, list(right))
+        there, found = Counter((thing.shape, thing.colour) for thing in drawn.things), Counter(seen.things)
         things += len(drawn.things)
-        missed += (there - seen).total()
-        invented += (seen - there).total()
-        wrong += there != seen
-        for about, true in ((case, True), (truths[(index + 1) % count][0], None)):
-            bad, of = _asked(about, case, found, true)
-            lies, asked = lies + bad, asked + of
+        missed += (there - found).total()
+        invented += (found - there).total()
+        wrong += there != found
+        asked += len(right)
+        lies += sum(said is None or (said > SURE) != true for said, true in zip(seen.answers, right.values(), strict=True))
     return Measured(wrong, count, missed, invented, things, lies, asked)
 
 
-def _asked(about: Case, case: Case, found: Sequence[object], true: bool | None) -> tuple[int, int]:
-    """Wrong answers and answers to the questions of `about`; of another case only those that its words make false."""
+def _questions(case: Case, other: Case) -> dict[str, bool]:
+    """Questions of a case with the answer yes, and those of another one that its words make false."""
     shapes = {clause.shape for clause in case.include}
-    bad = of = 0
-    for question in questions(about):
-        if true is None and any(shape in question.text for shape in shapes):
-            continue
-        said = share(question.text, found)  # type: ignore[arg-type]
-        assert said is not None
-        bad, of = bad + ((said > SURE) != bool(true)), of + 1
-    return bad, of
+    false = [question.text for question in questions(other) if not any(shape in question.text for shape in shapes)]
+    return {**dict.fromkeys(false, False), **{question.text: True for question in questions(case)}}
