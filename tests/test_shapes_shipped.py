@@ -23,11 +23,12 @@ FINAL = {
     "shapes-harope": ("harope", {}),
     "shapes-rope-matrix-svd": ("rope-matrix", {"matrix": "svd", "per_head": False}),
 }
+BASES = {"shapes-base-ape": ("ape", {}), "shapes-base-rope-axial": ("rope-axial", {})}
 EARLIER = [f"{name}-at-{step}" for name in ("shapes-harope", "shapes-rope-matrix-svd") for step in (300, 600, 1200)]
 
 
-def recipe() -> tuple[Painter, str]:
-    found, digest = read_recipe("shapes-mmdit")
+def recipe(name: str = "shapes-mmdit") -> tuple[Painter, str]:
+    found, digest = read_recipe("shapes-base" if name in BASES else "shapes-mmdit")
     assert isinstance(found, Painter)
     return found, digest
 
@@ -36,13 +37,13 @@ def final(name: str) -> str:
     return name.split("-at-")[0]
 
 
-@pytest.mark.parametrize("name", [*FINAL, *EARLIER])
+@pytest.mark.parametrize("name", [*BASES, *FINAL, *EARLIER])
 def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(name: str) -> None:
-    found, (known, digest) = catalogue.checkpoint(name), recipe()
+    found, (known, digest) = catalogue.checkpoint(name), recipe(name)
     weights = catalogue.weights_path(found)
-    assert weights.stat().st_size < 2_000_000
+    assert weights.stat().st_size < 5_000_000
     assert sha256_file(weights) == found.sha256
-    assert (found.encoding, found.options) == FINAL[final(name)]
+    assert (found.encoding, found.options) == {**BASES, **FINAL}[final(name)]
     assert (found.scale, found.suite, found.recipe_sha256) == ("micro", "shapes", digest), "the recipe was edited after training"
     assert found.config == known.config
     assert found.training_steps == (int(name.split("-at-")[1]) if "-at-" in name else known.schedule.steps)
@@ -50,6 +51,13 @@ def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*FINAL, *EARLIER])
+def test_checkpoint_tells_the_weights_it_went_on_from(name: str) -> None:
+    found = catalogue.checkpoint(name)
+    base = catalogue.checkpoint(recipe()[0].base.get(found.encoding, recipe()[0].base["default"]))
+    assert found.source.endswith(f"--from {base.weights} ({base.sha256[:12]})")
+
+
+@pytest.mark.parametrize("name", [*BASES, *FINAL, *EARLIER])
 def test_checkpoint_loads_strictly_and_is_recognised(name: str) -> None:
     found = catalogue.checkpoint(name)
     state = load_weights(catalogue.weights_path(found), found.sha256)
@@ -60,13 +68,13 @@ def test_checkpoint_loads_strictly_and_is_recognised(name: str) -> None:
     assert all(found.config[key] == value for key, value in clue.config.items())
 
 
-@pytest.mark.parametrize("name", FINAL)
+@pytest.mark.parametrize("name", [*BASES, *FINAL])
 def test_log_shows_that_the_words_are_used(name: str) -> None:
     """The loss with another caption of the same task is well above that with the scene's own."""
     path = catalogue.weights_path(catalogue.checkpoint(name)).with_suffix(".log.csv")
     lines = [line.split(",") for line in path.read_text().splitlines()]
     assert lines[0] == ["step", "loss", "true", "shuffled"]
-    assert int(lines[-1][0]) == recipe()[0].schedule.steps
+    assert int(lines[-1][0]) == recipe(name)[0].schedule.steps
     true, shuffled = (np.mean([float(line[column]) for line in lines[-5:]]) for column in (2, 3))
     assert shuffled > 1.5 * true
 

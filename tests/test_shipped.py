@@ -93,5 +93,5 @@ def test_digits_split_is_by_class_and_disjoint() -> None:
 def test_package_data_stays_small() -> None:
     data = [p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
     sizes = {world: sum(p.stat().st_size for p in data if p.name.startswith("shapes") == world) for world in (True, False)}
-    assert sizes[True] < 22_000_000, "the text-to-image world"
+    assert sizes[True] < 32_000_000, "the text-to-image world"
     assert sizes[False] < 25_000_000
