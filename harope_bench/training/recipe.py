@@ -116,13 +116,14 @@ class SceneReader(Record):
 
 
 class Moments(Record):
-    """Reference statistics of a suite's real images as a judge sees them."""
+    """Reference statistics of a suite's images of a split as a judge sees them; `made` says in a word where these come from."""
 
     kind: Literal["reference"]
     name: Name
     suite: Name
     judge: Name
     split: str
+    made: str = "real"
 
 
 class Exam(Record):

@@ -29,7 +29,7 @@ def build(recipe: Moments, folder: Path) -> Path:
     path = folder / f"{recipe.suite}-reference.npz"
     write_arrays(path, arrays, compress=True)
     facts = {
-        "name": f"{len(rgb):,} real {recipe.suite}, split {recipe.split}",
+        "name": f"{len(rgb):,} {recipe.made} {recipe.suite}, split {recipe.split}",
         "file": path.name,
         "sha256": sha256_file(path),
         "judge": recipe.judge,
