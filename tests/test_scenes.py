@@ -19,6 +19,7 @@ from harope_bench.scenes.measured import measured
 from harope_bench.scenes.parse import parse
 from harope_bench.scenes.pool import pool, scene
 from harope_bench.scenes.questions import compbench, item, questions
+from harope_bench.training.recipe import Painter, read_recipe
 
 
 def shown(scene: Scene) -> Counter[tuple[str, str]]:
@@ -41,7 +42,11 @@ def test_no_caption_is_in_both_splits_and_every_word_is_trained() -> None:
     train, test = ({case.prompt for case in cases(split)} for split in ("train", "test"))
     assert not train & test
     assert len(train) == len(cases("train")) and len(test) == len(cases("test"))
-    assert {w for prompt in test for w in prompt.split()} <= {w for prompt in train for w in prompt.split()} == set(grammar.vocabulary())
+    trained = {word for prompt in train for word in prompt.split()}
+    assert {word for prompt in test for word in prompt.split()} <= trained
+    recipe = read_recipe("shapes-base")[0]
+    assert isinstance(recipe, Painter)
+    assert str(recipe.config["words"]).split() == sorted(trained)
 
 
 def test_held_combinations_are_in_no_training_caption() -> None:

@@ -75,11 +75,6 @@ class Case:
         return said | {"prompt": self.prompt}
 
 
-def vocabulary() -> tuple[str, ...]:
-    """Every word a caption can hold, in alphabetical order."""
-    return tuple(sorted({word for split in ("train", "test") for case in cases(split) for word in case.prompt.split()}))
-
-
 @lru_cache(maxsize=2)
 def cases(split: Split) -> tuple[Case, ...]:
     """All captions of a split, task by task in the order of TASKS, always in the same order."""
