@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from itertools import pairwise
 from pathlib import Path
 
 import fake_runs as fake
@@ -19,11 +22,11 @@ from harope_bench.store import append_line, write_text
 COLOURS = ("red", "lime", "blue", "white")
 
 
-def drawn(folder: Path, indices: range, suite: str = "shapes", side: int = 8, prompt: str = "{index} things in {colour}", **facts: int) -> Path:
+def drawn(folder: Path, indices: range, suite: str = "shapes", side: int = 8, prompt: str = "{index} things in {colour}") -> Path:
     """A run whose image of an index has the colour that its prompt names, or its label where there is no prompt."""
     (folder / "images").mkdir(parents=True)
     who = fake.checkpoint(folder.name, "harope", suite=suite)
-    write_text(folder / "plan.json", fake.plan(who, suite, resolution=side, **facts).to_json())
+    write_text(folder / "plan.json", fake.plan(who, suite, resolution=side).to_json())
     for index in indices:
         file, colour = f"images/{index:06d}.png", COLOURS[index % len(COLOURS)]
         Image.new("RGB", (side, side), colour).save(folder / file)
@@ -38,9 +41,6 @@ def shown(runs: Path) -> list[Panel]:
 
 def places(panel: Panel, number: int) -> list[tuple[int, ...]]:
     """The colour in the middle of each column of one picture."""
-    import base64
-    import io
-
     uri = panel.sheets[number].uri
     picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
     middles = range(panel.step // 2 - 1, picture.width, panel.step)
@@ -121,4 +121,4 @@ def test_even_steps_reach_both_ends_and_repeat_nothing(count: int) -> None:
     for length in range(1, 60):
         found = evenly(range(length), count)
         assert (found[0], found[-1], len(set(found))) == (0, length - 1, min(count, length))
-        assert len({b - a for a, b in zip(found, found[1:], strict=False)}) <= 2
+        assert len({b - a for a, b in pairwise(found)}) <= 2

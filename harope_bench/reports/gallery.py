@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from textwrap import shorten
 from typing import TYPE_CHECKING, NamedTuple
 
+from harope_bench.indices import spans
 from harope_bench.records import SampleRecord
 from harope_bench.reports.runs import Run
-from harope_bench.samples import spans
 
 if TYPE_CHECKING:
     from PIL.Image import Image
