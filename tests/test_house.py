@@ -71,9 +71,9 @@ CONDUCTORS = {
 }
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
-    "errors", "tomlfile", "indices", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",
+    "errors", "tomlfile", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",
     "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters", "fetched", "fetch",
-    "perceptions", "rules", "scenes", "layouts", "kept_moments",
+    "perceptions", "rules", "scenes", "layouts", "kept_moments", "indices",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",
