@@ -113,21 +113,30 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
     run, indices = Run(out), sorted(set(indices))
     check_hash(weights_path(plan.checkpoint), plan.checkpoint.sha256)
     run.claim(plan)
+    requests = missing(plan, indices, run)  # before the folder notes what was asked: it could never hold what the suite does not have
     run.ask(indices)
-    missing = run.missing(indices)
-    if missing:
-        _draw(run, plan, missing, batch or plan.settings.tile)
+    if requests:
+        _draw(run, plan, requests, batch or plan.settings.tile)
         run.settle()
     records = run.records()
-    return Drawn(out, plan, len(indices), len(missing), sum(records[i].status == "failed" for i in indices))
+    return Drawn(out, plan, len(indices), len(requests), sum(records[i].status == "failed" for i in indices))
 
 
-def _draw(run: Run, plan: Plan, missing: Sequence[int], batch: int) -> None:
+def missing(plan: Plan, indices: Sequence[int], run: Run) -> dict[int, Request]:
+    """What is still to be drawn of `indices`, by index.
+
+    Raises:
+        OptionError: the suite has no such sample. NotHere: its prompts are not fetched.
+    """
+    wanted = run.missing(sorted(set(indices)))
+    return {r.index: r for r in registry.load("suites", plan.suite).requests(wanted, plan.settings)} if wanted else {}
+
+
+def _draw(run: Run, plan: Plan, requests: Mapping[int, Request], batch: int) -> None:
     drawer = open_drawer(plan.checkpoint, plan.settings)
-    requests = {r.index: r for r in registry.load("suites", plan.suite).requests(missing, plan.settings)}
     waiting: list[Made] = []
-    with tqdm(total=len(missing), desc=f"draw {plan.checkpoint.name}", unit="image", file=sys.stderr, disable=None) as bar:
-        for tile in tiles(missing, plan.settings.tile):
+    with tqdm(total=len(requests), desc=f"draw {plan.checkpoint.name}", unit="image", file=sys.stderr, disable=None) as bar:
+        for tile in tiles([*requests], plan.settings.tile):
             waiting += _tile(drawer, [requests[i] for i in tile], plan.settings)
             if len(waiting) >= batch:
                 _keep(run, waiting, bar)

@@ -17,12 +17,12 @@ from pydantic import ValidationError
 from harope_bench import adm
 from harope_bench.errors import PlanMismatch, SampleError, TooFewImages
 from harope_bench.folders import SUFFIXES, listing
+from harope_bench.indices import parse_indices, spans
 from harope_bench.pixels import Decoded, centre_crop, cut, decode, encode
 from harope_bench.records import Plan, Request, SampleRecord, fault
 from harope_bench.store import append_line, disk, make_folder, mend_lines, read_lines, sha256_bytes, write_bytes, write_text, writing
 
 PLAN, RECORDS, REQUESTS, IMAGES, LOCK = "plan.json", "samples.jsonl", "requests.jsonl", "images", ".lock"
-MOST = 100_000_000  # indices one request may name
 STALE = 3600  # seconds after which a half-written image is one that a kill left
 
 
@@ -359,34 +359,6 @@ def _folder_set(folder: Path) -> SampleSet:
     if not found:
         raise SampleError(f"{folder} holds no images ({', '.join(SUFFIXES)}) and no {PLAN}; give a run or image folder")
     return SampleSet(folder.name, folder, None, len(found), {}, list(range(len(found))), dict(enumerate(found)), {}, {}, warnings)
-
-
-def spans(indices: Iterable[int]) -> list[tuple[int, int]]:
-    """Runs of consecutive indices as (first, last), ascending."""
-    found: list[tuple[int, int]] = []
-    for i in sorted(set(indices)):
-        if found and found[-1][1] == i - 1:
-            found[-1] = (found[-1][0], i)
-        else:
-            found.append((i, i))
-    return found
-
-
-def parse_indices(text: str) -> list[int]:
-    """Indices of `0-499`, `7` or `0-9,20-29`, both ends included.
-
-    Raises:
-        ValueError: anything else, or a range that runs backwards.
-    """
-    found: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise ValueError(f"{part!r} is no index range; write 0-499, 7 or 0-9,20-29")
-        if int(last or first) - int(first) >= MOST:
-            raise ValueError(f"{part!r} names more than {MOST:,} samples; ask for fewer at a time")
-        found.update(range(int(first), int(last or first) + 1))
-    return sorted(found)
 
 
 def to_adm(samples: SampleSet, path: Path) -> None:

@@ -167,6 +167,21 @@ def test_dry_run_says_what_is_missing_and_writes_nothing(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
+def test_more_images_than_the_suite_has_are_refused_dry_or_not(tmp_path: Path) -> None:
+    """109 captions, four images each; what was refused does not stand in the folder as asked for."""
+    for dry in (["--dry-run"], []):
+        done = run("generate", "shapes-ape", "--suite", "shapes", "--count", 500, "--out", tmp_path / "run", *dry, exit_code=1)
+        assert "shapes has 436 images, sample 436 is none; ask for fewer" in done.stderr
+    facts = json.loads(run("generate", "shapes-ape", "--count", 436, "--out", tmp_path / "run", "--dry-run").stdout)
+    assert (facts["asked"], facts["missing"]) == (436, 436)
+    assert not (tmp_path / "run/requests.jsonl").exists()
+
+
+def test_train_from_a_folder_is_wrong_usage(tmp_path: Path) -> None:
+    done = run("train", "shapes-mmdit", "--encoding", "harope", "--from", tmp_path, "--out", tmp_path / "out", exit_code=2)
+    assert "'--from'" in done.stderr and "is a directory" in done.stderr
+
+
 def test_verify_answers_no_with_three(drawn: Path) -> None:
     (drawn / "images/000002.png").write_bytes((drawn / "images/000003.png").read_bytes())
     assert "WRONG image 2" in run("verify", drawn, exit_code=3).stdout

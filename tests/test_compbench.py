@@ -155,6 +155,7 @@ def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
     assert "spatial_2d: UniDet's labels allow at most 0.750, since none equals what 1 of 4 prompts name" in notes(wallets)
     assert "another detector may allow more or less" in notes(wallets)
     assert "at most" not in notes(wallets, "corrected")
+    assert "at most" not in notes(sights("spatial")), "no prompt is lost, so there is no ceiling"
     other = sighting(("wallet", 0.9, 100, 200))
     assert "at most" not in notes([replace(s, seen={"detector-2d": other}) for s in wallets]), (
         "a detector with a wallet has no such ceiling"

@@ -28,7 +28,7 @@ PACKAGE = "harope_bench"
 
 # Imports run downwards: a room may import those of lower layers, and itself.
 LAYERS: list[set[str]] = [
-    {"errors", "tomlfile"},
+    {"errors", "tomlfile", "indices"},
     {"records", "store", "device"},
     {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
     {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "rules", "scenes", "kept_moments"},
@@ -73,7 +73,7 @@ NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip"
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",
     "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters", "fetched", "fetch",
-    "perceptions", "rules", "scenes", "layouts", "kept_moments",
+    "perceptions", "rules", "scenes", "layouts", "kept_moments", "indices",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",

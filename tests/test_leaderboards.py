@@ -274,6 +274,20 @@ def test_paper_runs_find_rows_by_resolution_steps_and_column_facts(tmp_path: Pat
     assert four.cells["r1024-harope", "overall"].measured == 0.0
 
 
+def test_readings_of_the_papers_networks_are_no_notes_of_a_micro_board(tmp_path: Path) -> None:
+    """A micro run has no LoRA, no SD3 table and no 2,048 pixels; at paper scale every reading of the table is said."""
+    fake.micro_table(tmp_path / "micro")
+    fake.write_result(tmp_path / "paper", paper_result("harope", 9.0))
+    table = load_table("2")
+    assert table.readings
+
+    def said(scale: Any) -> set[str]:
+        return {note.text for note in build(table, collect(tmp_path), "both", scale).notes if "does not say; our runs" in note.text}
+
+    assert said("micro") == set()
+    assert said("paper") == {f"The paper does not say; our runs: {reading}" for reading in table.readings}
+
+
 def test_the_result_over_most_images_is_shown_and_said(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "small", "harope", n=300)
     fake.micro_run(tmp_path / "large", "harope", n=500, seed=1)

@@ -169,9 +169,9 @@ def test_run_card_states_every_fact_of_the_plan(micro: Path, page: str) -> None:
 
 
 def test_samples_stand_at_the_same_place_in_every_sheet(micro: Path) -> None:
-    sheets = read_page(micro).sheets
-    assert [sheet.title for sheet in sheets[:6]] == [f"digits-{e}" for e in fake.ENCODINGS]  # in the order of the table
-    assert {(sheet.width, sheet.height) for sheet in sheets[:6]} == {(10 * 58 - 2, 4 * 58 - 2)}
+    sheets = read_page(micro).panels[0].sheets
+    assert [sheet.title for sheet in sheets] == [f"digits-{e}" for e in fake.ENCODINGS]  # in the order of the table
+    assert {(sheet.width, sheet.height) for sheet in sheets} == {(10 * 58 - 2, 4 * 58 - 2)}
     assert "columns by class 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in sheets[0].alt
 
 
@@ -182,7 +182,7 @@ def test_missing_and_broken_images_are_said_not_hidden(tmp_path: Path) -> None:
     Image.new("RGB", (28, 28)).save(tmp_path / "secret.png")
     append_line(run / "samples.jsonl", json.dumps({"index": 3, "file": "../secret.png"}))
     append_line(run / "samples.jsonl", json.dumps({"index": 4, "status": "failed", "reason": "out of memory"}))
-    (sheet,) = read_page(tmp_path).sheets
+    ((sheet,),) = [panel.sheets for panel in read_page(tmp_path).panels]
     assert sheet.missing == (
         "sample 1: not there",
         "sample 2: not a readable PNG",

@@ -16,9 +16,10 @@ from PIL import Image
 
 from harope_bench import adm
 from harope_bench.errors import SampleError
+from harope_bench.indices import parse_indices, spans
 from harope_bench.pixels import decode, encode
 from harope_bench.records import Checkpoint, Plan, Request, Settings
-from harope_bench.samples import Run, SampleSet, inside, open_samples, parse_indices, spans, to_adm, to_png
+from harope_bench.samples import Run, SampleSet, inside, open_samples, to_adm, to_png
 
 
 @pytest.fixture

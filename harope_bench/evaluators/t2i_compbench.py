@@ -259,6 +259,8 @@ def _ceiling(sights: Sequence[Sight], rules: Rules) -> list[str]:
     if not own or rules != "official" or found & UNLABELLED:
         return []
     lost = {sight.prompt for sight in own if set(persons(ends(sight.facts))) & UNLABELLED}
+    if not lost:
+        return []
     prompts = {sight.prompt for sight in own}
     share = 1 - len(lost) / len(prompts)
     return [

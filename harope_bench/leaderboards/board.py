@@ -123,7 +123,8 @@ def build(table: Table, found: Sequence[Found], show: Show = "both", scale: Scal
             cells[key] = _cell(table, row, column, picks.get(key), against, notes, remarks.get(key, []), key in best)
     if wanted:
         notes.general(_general(table, found, used))
-        notes.general(f"The paper does not say; our runs: {reading}" for reading in table.readings if picks)
+        if used == "paper":  # readings are of the paper's networks; a micro run has no LoRA, no SD3 table, no 2,048 pixels
+            notes.general(f"The paper does not say; our runs: {reading}" for reading in table.readings if picks)
     compared = [item for item in comparisons(table, found) if item.scale == used] if wanted else []
     return Board(
         table,

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal, NamedTuple
 
-from harope_bench.leaderboards.audit import Printed, parts_of
+from harope_bench.leaderboards.audit_counts import parts_of
 from harope_bench.leaderboards.layout import Table, half_unit, value_of
+from harope_bench.leaderboards.printed import Printed
 from harope_bench.statistics import ALPHA, holm, two_sided
 
 EVIDENCE = (

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harope_bench.leaderboards.audit import Finding
 from harope_bench.leaderboards.noise import Assumed, Line, Noise
+from harope_bench.leaderboards.printed import Finding
 
 NAMES = {"conflict": "conflict", "warn": "note", "info": "info"}
 WIDTH = 132

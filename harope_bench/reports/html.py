@@ -131,7 +131,7 @@ class Page:
     sections: tuple[Section, ...]
     unlisted: tuple[Measure, ...]
     measures: tuple[Measure, ...]
-    sheets: tuple[gallery.Sheet, ...]
+    panels: tuple[gallery.Panel, ...]
     left_out: int
     figures: tuple[Figure, ...]
     losses: str | None
@@ -170,7 +170,7 @@ def read_page(runs: Path) -> Page:
         sections=sections,
         unlisted=tuple(m for run in folders for item in run.found if not _listed(item, sections) for m in _measures(run, item)),
         measures=tuple(m for run in folders for item in run.found for m in _measures(run, item)),
-        sheets=tuple(gallery.sheets(folders)),
+        panels=tuple(gallery.panels(folders)),
         left_out=gallery.left_out(folders),
         figures=tuple(_figures(runs)),
         losses=figures.losses("losses", curves) if curves else None,

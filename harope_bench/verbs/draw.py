@@ -35,14 +35,14 @@ def generate(
     \b
     harope-bench generate digits-harope --suite digits --count 500 --out runs/harope
     """
-    from harope_bench.generate import generate, make_plan
+    from harope_bench.generate import generate, make_plan, missing
     from harope_bench.samples import Run
 
     plan = make_plan(checkpoint, suite, drawing)
     wanted = wanted_indices(plan.suite, count, indices)
     if dry_run:
-        missing = Run(out).missing(wanted)
-        click.echo(as_json({"plan": dump(plan), "digest": plan.digest, "asked": len(wanted), "missing": len(missing)}))
+        lacking = missing(plan, wanted, Run(out))
+        click.echo(as_json({"plan": dump(plan), "digest": plan.digest, "asked": len(wanted), "missing": len(lacking)}))
         return
     drawn = generate(plan, wanted, out, batch)
     click.echo(f"{drawn.folder}: {drawn.asked:,} asked, {drawn.drawn:,} drawn now, {drawn.failed:,} failed")

@@ -20,7 +20,7 @@ class Indices(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A sorted list of indices; a usage error otherwise."""
-        from harope_bench.samples import parse_indices
+        from harope_bench.indices import parse_indices
 
         try:
             return parse_indices(value)

@@ -95,16 +95,21 @@ def eval_(
             scored += one_side(target, mine, names, run.folder, {**drawing, "resolution": run.side})
         except Waiting as error:  # of several runs the others go on
             waiting.append(error)
-    if json_ and not waiting:
+    tell(scored, json_ and not waiting)
+    if waiting:
+        more = f" (and {len(waiting) - 1} more runs wait)" if len(waiting) > 1 else ""
+        raise Waiting(f"{waiting[0]}{more}")
+
+
+def tell(scored: list[Any], as_object: bool) -> None:
+    """Prints results: one JSON object, or each in words."""
+    if as_object:
         click.echo(as_json({"results": [{"path": str(s.path), "fresh": s.fresh, "result": dump(s.result)} for s in scored]}))
         return
     for s in scored:
         click.echo(f"{s.path}: {measure(s.result)}{'' if s.fresh else ' (stood already, no work done)'}")
         for line in spoken(s.result):
             click.echo("  " + line)
-    if waiting:
-        more = f" (and {len(waiting) - 1} more runs wait)" if len(waiting) > 1 else ""
-        raise Waiting(f"{waiting[0]}{more}")
 
 
 def one_side(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:

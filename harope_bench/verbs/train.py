@@ -16,7 +16,12 @@ from harope_bench.verbs.options import KeyValue
 @click.option("--option", "options", type=KeyValue(), multiple=True, help="Option of the encoding, key=value.")
 @click.option("--name", "called", help="Of the checkpoint; SUITE-ENCODING if left out.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; runs/train/NAME if left out.")
-@click.option("--from", "base", type=click.Path(path_type=Path, exists=True), help="Weights to start from, for recipes of a painter.")
+@click.option(
+    "--from",
+    "base",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Weights file to start from, for recipes of a painter.",
+)
 @click.option("--resume/--no-resume", default=True, help="Go on from the folder's snapshot.")
 def train(recipe: str, encoding: str | None, options: Any, called: str | None, out: Path | None, base: Path | None, resume: bool) -> None:
     """Carry out a RECIPE (name or .toml): a micro checkpoint, a judge, or reference statistics.
