@@ -56,7 +56,7 @@ def values(evaluator: str, shown: list[Sight], rules: str) -> dict[str, float | 
 
 def test_indices_run_copy_by_copy() -> None:
     count = len(cases())
-    assert SUITE.count == 4 * count
+    assert SUITE.count == 6 * count
     assert (SUITE.case(count + 3).prompt, SUITE.case(count + 3).copy) == (3, 1)
     assert [r.prompt for r in SUITE.requests([0, count])] == [cases()[0].prompt] * 2
     with pytest.raises(OptionError, match="ask for fewer"):
@@ -82,7 +82,7 @@ def test_errors_on_known_scenes_are_of_this_parser_and_in_every_result(tmp_path:
     path = generate(make_plan("shapes-rope-axial", None, {"steps": 2}), [0, 1], tmp_path).folder
     found = mark(path, path, Marking("shapes"), ["geneval"], None)[0].result
     assert found.judge_errors == {"shapes-vision": rates}
-    said = [check.text for check in checks(read_runs(tmp_path)[0])]
+    said = [check.text for check in checks(read_runs(tmp_path))]
     assert any(text.startswith("judge shapes-vision on cases whose truth is known: at worst ") for text in said)
 
 
@@ -110,10 +110,13 @@ def test_rendered_truth_has_the_best_score(evaluator: str, most: float, rules: s
 
 
 def test_scenes_of_other_captions_score_low() -> None:
-    count = len(cases())
-    other = {index: (index + 37) % count for index in range(count)}
-    assert (values("geneval", sights("geneval", other), "official")["overall"] or 0) < 0.2
-    assert (values("dpg-bench", sights("dpg-bench", other), "official")["dpg"] or 0) < 60
+    """Some fulfil the other caption by chance, single things above all."""
+    count, found = len(cases()), []
+    for shift in (11, 37, 53):
+        other = {index: (index + shift) % count for index in range(count)}
+        found.append(values("geneval", sights("geneval", other), "official")["overall"] or 0)
+        assert (values("dpg-bench", sights("dpg-bench", other), "official")["dpg"] or 0) < 60
+    assert sum(found) / len(found) < 0.2
 
 
 def test_images_for_a_judge_hold_every_content() -> None:

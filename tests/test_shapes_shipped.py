@@ -80,12 +80,14 @@ def test_log_shows_that_the_words_are_used(name: str) -> None:
 
 
 def test_a_colour_and_a_shape_are_drawn_as_asked(tmp_path: Path) -> None:
-    """Twenty captions of unseen colour bindings, asked for one of five shapes in one of six colours: chance is one in thirty."""
-    wanted = [i for i, case in enumerate(cases()) if case.task == "colors"]
+    """Four images each of five unseen colour bindings, asked for one of five shapes in one of six colours: chance is one in thirty."""
+    wanted = [i + copy * len(cases()) for copy in range(4) for i, case in enumerate(cases()) if case.task == "colors"]
     generate(make_plan("shapes-harope", None, {"steps": 12}), wanted, tmp_path)
     samples = open_samples(tmp_path)
     images = next(samples.batches(samples.indices, len(wanted))).images
     pairs = zip(images, wanted, strict=True)
-    asked = [(image, question) for image, index in pairs for question in questions(cases()[index]) if question.detailed == "color"]
+    asked = [
+        (image, question) for image, index in pairs for question in questions(cases()[index % len(cases())]) if question.detailed == "color"
+    ]
     assert len(asked) == len(wanted) == 20
     assert np.mean([(share(question.text, parse(image)) or 0) > 0.5 for image, question in asked]) > 0.7
