@@ -103,9 +103,9 @@ def interval(line: Line, confidence: float, alike: bool) -> Interval | None:
         around = _of_shares(line, quantile(confidence))
     elif around.se <= SLACK * _span(line):
         around = _unmoved(line, quantile(confidence))
-    ends = (around.low, around.high, found.delta)
+    ends = [around.low, around.high, found.delta]
     if found.p >= 1 - confidence:  # the exact test does not tell them apart: the interval holds 0
-        ends = (*ends, 0.0)
+        ends.append(0.0)
     return Interval(around.se, min(ends), max(ends))
 
 
