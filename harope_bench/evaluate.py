@@ -97,7 +97,7 @@ def evaluate_each(
         raise OptionError(
             f"{out} was asked for {more:,} samples, --count {count:,} would score a part; leave --count out or give another --out"
         )
-    told = (*protocol(samples, plugin, asked.suite), *sized(samples, plugin, asked.suite, asked.reference))
+    told = notes(samples, plugin, asked.suite, asked.reference)
     jobs = [
         Job(chosen, open_reference(plugin, chosen.judge, asked.reference, looking(out, chosen.judge, asked), samples.shape))
         for chosen in ways
@@ -143,6 +143,20 @@ def _chosen(target: Path, asked: Asked, count: int | None) -> SampleSet:
     if count is None or count > len(samples.indices):
         raise OptionError(f"--subset chooses --count images of {target}, which holds {len(samples.indices):,}; give a --count up to that")
     return samples.chosen(count, asked.subset)
+
+
+def notes(samples: SampleSet, suite: Any, name: str, reference: Path | None = None) -> tuple[str, ...]:
+    """What a result must say of the images themselves; errors as `protocol` and `sized`."""
+    return (*protocol(samples, suite, name), *sized(samples, suite, name, reference), *repeated(samples, suite))
+
+
+def repeated(samples: SampleSet, suite: Any) -> tuple[str, ...]:
+    """What a result must say whose errors count images, where several of these were drawn from one prompt."""
+    if getattr(suite, "task", "draw") != "prompts":
+        return ()
+    found, prompts = len(samples.indices), len({i % (suite.count // suite.copies) for i in samples.indices})
+    told = f"prompts: {found:,} images of {prompts:,} prompts count as independent draws; those of one are alike, so errors are too small"
+    return (told,) if prompts < found else ()
 
 
 def protocol(samples: SampleSet, suite: Any, name: str) -> tuple[str, ...]:

@@ -137,7 +137,8 @@ def _by_share(direction: Literal["higher", "lower"], found: Difference, old: np.
     pairs = mcnemar(old, new)
     won, lost = (pairs.wins, pairs.losses) if direction == "higher" else (pairs.losses, pairs.wins)
     word = statistics.verdict(direction, found.delta, pairs.p)
-    return found._replace(p=pairs.p, verdict=word, test="McNemar, exact", wins=won, losses=lost, ties=pairs.ties)
+    hit = float(max(old.max(), new.max(), 1.0))
+    return found._replace(p=pairs.p, verdict=word, test="McNemar, exact", wins=won, losses=lost, ties=pairs.ties, hit=hit)
 
 
 def _by_prompt(direction: Literal["higher", "lower"], before: Measurement, after: Measurement, rows: Rows) -> Difference:
@@ -154,11 +155,12 @@ def _by_prompt(direction: Literal["higher", "lower"], before: Measurement, after
 def _clustered(direction: Literal["higher", "lower"], delta: float, score: ClusterScore, flips: SignFlip) -> Difference:
     won, lost = (flips.wins, flips.losses) if direction == "higher" else (flips.losses, flips.wins)
     new, again = score.new_prompts, score.new_seeds
-    half = new.se * statistics.Z
+    ends = statistics.student(delta, new.se, score.df)
     test = f"sign flips of prompts, {'every one' if flips.exact else f'{PERMUTATIONS:,} random'}"
     word = statistics.verdict(direction, delta, flips.p)
-    found = Difference(delta, new.se, delta - half, delta + half, flips.p, True, word, "paired by sample, clustered by prompt", test)
-    rerun = None if again is None else statistics.normal(delta, again.se)
+    found = Difference(delta, *ends, flips.p, True, word, "paired by sample, clustered by prompt", test, score.df)
+    half = 0.0 if again is None else (again.high - again.low) / 2
+    rerun = None if again is None else Interval(again.se, delta - half, delta + half)
     return found._replace(again=rerun, wins=won, losses=lost, ties=flips.ties)
 
 

@@ -156,6 +156,16 @@ class SampleRecord(Record):
             raise ValueError(f"sample {self.index}: failed without a reason")
 
 
+BOUNDS = {
+    "fraction": (0.0, 1.0),
+    "share": (0.0, 1.0),
+    "score0-1": (0.0, 1.0),
+    "clip-cosine": (-1.0, 1.0),
+    "percent": (0.0, 100.0),
+    "score0-100": (0.0, 100.0),
+}  # by unit: no value of it lies outside
+
+
 class Metric(Record):
     """What a measurement's name means."""
 
@@ -164,6 +174,11 @@ class Metric(Record):
     direction: Literal["higher", "lower"]
     unit: str
     decimals: int
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The least and the most that a value can be, by its unit; None where the unit has no such bounds."""
+        return BOUNDS.get(self.unit)
 
 
 class Measurement(Record):

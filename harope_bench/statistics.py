@@ -32,7 +32,7 @@ class Difference(NamedTuple):
 
     test names where p comes from; df are Student's degrees of freedom (None: normal). again is the second interval of a prompt
     benchmark, same prompts and new seeds, where low and high are for new prompts. wins, losses, ties count samples (0/1 rows)
-    or prompts, from the new one's side.
+    or prompts, from the new one's side. hit is what a sample that is right counts, 1 or 100, None where wins are not of samples.
     """
 
     delta: float | None
@@ -49,11 +49,18 @@ class Difference(NamedTuple):
     wins: int | None = None
     losses: int | None = None
     ties: int | None = None
+    hit: float | None = None
 
 
 def normal(value: float, se: float) -> Interval:
     """Normal interval around a value."""
     return Interval(se, value - Z * se, value + Z * se)
+
+
+def student(value: float, se: float, df: float | None) -> Interval:
+    """Student's t interval around a value; normal where df is None."""
+    half = quantile(LEVEL, df) * se
+    return Interval(se, value - half, value + half)
 
 
 def mean_error(rows: np.ndarray) -> float:
@@ -76,7 +83,7 @@ def wilson(hits: int, n: int) -> Interval:
     half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
     # at 0 and 1 the binomial error is 0, which no finite sample shows
     se = math.sqrt(p * (1 - p) / n) if 0 < hits < n else half / Z
-    return Interval(se, max(0.0, centre - half), min(1.0, centre + half))
+    return Interval(se, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))  # at 0 and 1 a bound is p, up to rounding
 
 
 def two_sided(z: float) -> float:
@@ -93,7 +100,7 @@ def one_sided(share: float, df: float | None = None) -> float:
     """The quantile below which that share of the normal, or of Student's t with df, lies."""
     if df is None:
         return NormalDist().inv_cdf(share)
-    from scipy.special import stdtrit  # a second to import, and only a few training seeds ask for it
+    from scipy.special import stdtrit  # a second to import, and only training seeds and prompts ask for it
 
     return float(stdtrit(df, share))
 

@@ -16,7 +16,7 @@ from harope_bench import registry
 from harope_bench.catalogue import checkpoint, open_drawer, weights_path
 from harope_bench.classify import Wanted, reads, recheck
 from harope_bench.errors import BenchError, OptionError, SampleError
-from harope_bench.evaluate import OBSERVATIONS, RESULTS, Asked, Way, protocol, read_result, set_digest, sized, way
+from harope_bench.evaluate import OBSERVATIONS, RESULTS, Asked, Way, notes, read_result, set_digest, way
 from harope_bench.generate import draw_one
 from harope_bench.observe import DIFFERENT, Seen, judge_record, observe, others
 from harope_bench.pixels import encode
@@ -202,7 +202,7 @@ def _wrong_scores(stored: Result, path: Path, chosen: Way, reference: Opened, gi
     score = chosen.evaluator.score(seen.observations, reference.arrays)
     suite = registry.load("suites", given.plan.suite)
     name = given.plan.suite
-    told = (*protocol(given.samples, suite, name), *sized(given.samples, suite, name, given.reference))
+    told = notes(given.samples, suite, name, given.reference)
     yield from (f"{line} ({CAUSES})" for line in unequal(_by_name(stored.measurements), _by_name(score.measurements)))
     warnings = [*given.samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings]
     facts = {"warnings": warnings, "order": [m.name for m in score.measurements]}

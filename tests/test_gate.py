@@ -14,9 +14,13 @@ from click.testing import CliRunner, Result
 
 import harope_bench
 from harope_bench.cli import main
+from harope_bench.compare import Line
 from harope_bench.errors import BenchError, OptionError
 from harope_bench.gate import baseline, decide, policy, render
+from harope_bench.intervals.shares import bonett_price
 from harope_bench.pairing import read_result
+from harope_bench.records import Metric
+from harope_bench.statistics import Difference
 from harope_bench.store import write_arrays, write_text
 
 OURS = Path(harope_bench.__file__).parent / "leaderboards/baselines"
@@ -77,6 +81,125 @@ def test_false_alarms_and_misses_are_as_rare_as_the_confidence_says() -> None:
     assert np.mean([decide.outcome_of(*e, margin) == "regression" for e in ends]) < 0.03
     ends = [(w, w - 1.96 * se, w + 1.96 * se) for w in rng.normal(margin, se, 4000)]
     assert np.mean([decide.outcome_of(*e, margin) == "pass" for e in ends]) == pytest.approx(0.025, abs=0.01)
+
+
+def scored(folder: Path, evaluator: str, metric: str, rows: np.ndarray, images: str, **arrays: np.ndarray) -> Path:
+    """A run with one score of another evaluator; `images` tells which images it has."""
+    path = fake_runs.micro_run(folder, "harope", n=len(rows))
+    plan = read_result(path / "results/fidelity.json").plan
+    value = (
+        float(rows.mean())
+        if "tasks" not in arrays
+        else float(np.mean([rows[arrays["tasks"] == t].mean() for t in np.unique(arrays["tasks"])]))
+    )
+    made = fake_runs.result(plan, [fake_runs.measurement(metric, value, 1.0, len(rows))], evaluator=evaluator, samples_sha256=images * 32)
+    (path / "results/fidelity.json").unlink()
+    fake_runs.write_result(path, made, {metric: rows, "indices": np.arange(len(rows)), **arrays}, evaluator)
+    return path
+
+
+def prompted(folder: Path, worse: float, prompts: int = 40, own: float = 8.0, metric: str = "dpg") -> decide.Decision:
+    """The gate's decision about two DPG-Bench scores around 70 whose prompts differ by sd 20 and whose changes by sd `own`."""
+    rng, of = np.random.default_rng(prompts), np.repeat(np.arange(prompts), 4)
+    old = np.clip(rng.normal(70, 20, prompts)[of] + rng.normal(0, own, 4 * prompts), 0, 100)
+    new = old - worse - own * rng.normal(size=4 * prompts)
+    runs = [scored(folder / side, "dpg-bench", metric, rows, side, prompts=of) for side, rows in (("aa", old), ("bb", new))]
+    rule = policy.Policy(metric={metric: policy.Rule(margin=8.0)})
+    (decision,) = decide.gate(*map(baseline.open_side, runs), rule).decisions
+    return decision
+
+
+def test_a_score_of_prompts_that_fell_is_a_regression(tmp_path: Path) -> None:
+    """In points of the score: counted as prompts won and lost, the wrong way, the interval ends at 1 and no margin is ever reached."""
+    found = prompted(tmp_path, 17.8)
+    assert found.low is not None and found.worsening is not None and found.high is not None and found.outcome == "regression"
+    assert found.low < found.worsening < found.high and found.worsening == pytest.approx(17.8, abs=3 * 8 / np.sqrt(160))
+    assert found.high - found.low == pytest.approx(2 * 2.02 * 8 / np.sqrt(160), rel=0.25)  # t of 39 degrees of freedom
+    counts = found.line.difference
+    wrong = bonett_price(counts.wins or 0, counts.losses or 0, counts.ties or 0, 1.96)
+    assert decide.outcome_of(found.worsening or 0, -wrong.high, -wrong.low, 8.0) == "pass"
+    (tmp_path / "gate.toml").write_text("[metric.dpg]\nmargin = 8.0\n")
+    told = run("gate", tmp_path / "aa", tmp_path / "bb", "--config", tmp_path / "gate.toml", exit_code=3).stdout
+    assert "clustered by prompt, the interval is for new prompts" in told and told.endswith("gate: regression\n")
+
+
+@pytest.mark.parametrize(("worse", "outcome"), [(0.0, "pass"), (-20.0, "pass"), (5.0, "pass"), (8.3, "cannot tell")])
+def test_scores_of_prompts_are_held_against_the_margin(tmp_path: Path, worse: float, outcome: str) -> None:
+    assert prompted(tmp_path, worse).outcome == outcome
+
+
+def test_five_prompts_are_never_a_regression_and_wide(tmp_path: Path) -> None:
+    few = prompted(tmp_path / "few", 30.0, prompts=5)
+    assert few.outcome == "cannot tell" and (few.low or 0) <= 0
+    assert prompted(tmp_path / "more", 30.0, prompts=8).outcome == "regression"
+
+
+def test_prompts_that_did_not_move_keep_a_width_unless_the_images_are_the_same(tmp_path: Path) -> None:
+    of, rows = np.arange(20), np.full(20, 50.0)
+    runs = [scored(tmp_path / side, "dpg-bench", "dpg", rows, side, prompts=of) for side in ("aa", "bb")]
+    rule = policy.Policy(metric={"dpg": policy.Rule(margin=8.0)})
+    first, second = map(baseline.open_side, runs)
+    (other,), (same,) = decide.gate(first, second, rule).decisions, decide.gate(first, first, rule).decisions
+    assert other.outcome == "cannot tell" and other.high == pytest.approx(1.96 * 100 * np.sqrt(2) / 22, rel=1e-3)
+    assert (same.low, same.high, same.outcome) == (0.0, 0.0, "pass")
+
+
+def test_the_overall_of_tasks_is_no_share_of_prompts(tmp_path: Path) -> None:
+    """Six tasks, 4 images of each of 54 prompts: 0.1 worse in the mean of tasks."""
+    rng, of = np.random.default_rng(0), np.repeat(np.arange(54), 4)
+    draws = rng.random((54, 4))
+    rows = [(draws < level).astype(float).ravel() for level in (0.75, 0.65)]
+    runs = [
+        scored(tmp_path / side, "geneval", "overall", row, side, prompts=of, tasks=of % 6)
+        for side, row in zip(("aa", "bb"), rows, strict=True)
+    ]
+    (found,) = decide.gate(*map(baseline.open_side, runs), policy.Policy(metric={"overall": policy.Rule(margin=0.01)})).decisions
+    counts = found.line.difference
+    assert found.low is not None and found.high is not None and found.worsening is not None
+    assert found.outcome == "regression" and found.low < found.worsening < found.high < 0.2
+    share = ((counts.losses or 0) - (counts.wins or 0)) / 54  # of prompts, which is far from the score's worsening
+    assert share > found.high
+
+
+@pytest.mark.parametrize(("hit", "metric", "evaluator"), [(1, "precision", "fidelity"), (100, "top1", "top1")])
+def test_shares_of_samples_have_the_unit_of_their_rows(tmp_path: Path, hit: int, metric: str, evaluator: str) -> None:
+    rng = np.random.default_rng(3)
+    old = rng.random(400) < 0.8
+    new = old & (rng.random(400) < 0.95)
+    runs = [scored(tmp_path / side, evaluator, metric, hit * rows.astype(float), side) for side, rows in (("aa", old), ("bb", new))]
+    (found,) = decide.gate(*map(baseline.open_side, runs), policy.Policy(metric={metric: policy.Rule(margin=0.01 * hit)})).decisions
+    lost = int((old & ~new).sum())
+    wanted = bonett_price(0, lost, 400 - lost, 1.959964)
+    assert (found.low, found.high) == pytest.approx((-hit * wanted.high, -hit * wanted.low), rel=1e-5)
+    assert found.worsening == pytest.approx(hit * lost / 400) and found.outcome == "regression"
+
+
+def line(metric: Metric, difference: Difference) -> Line:
+    return Line(metric, metric.name, 10, 50.0, 50.0, difference, None, None, difference.verdict)
+
+
+TOP1 = Metric(name="top1", title="Top-1", direction="higher", unit="percent", decimals=2)
+
+
+def test_where_nobody_is_right_the_unit_is_the_metrics() -> None:
+    silent = Difference(0.0, 0.0, 0.0, 0.0, 1.0, True, "not resolved", "", wins=0, losses=0, ties=98, hit=1.0)
+    found = decide.interval(line(TOP1, silent), 0.95, False)
+    assert found is not None and found.high == pytest.approx(100 * bonett_price(0, 0, 98, 1.959964).high)
+
+
+@pytest.mark.parametrize("direction", ["higher", "lower"])
+@pytest.mark.parametrize(("wins", "losses", "ties"), [(0, 9, 1), (9, 0, 1), (50, 50, 0), (0, 1, 0), (300, 0, 0), (3, 7, 990)])
+def test_every_interval_holds_its_own_difference(direction: Any, wins: int, losses: int, ties: int) -> None:
+    n = wins + losses + ties
+    delta = 100 * (wins - losses) / n * (1 if direction == "higher" else -1)
+    metric = TOP1.model_copy(update={"direction": direction})
+    for p in (0.001, 0.5):
+        found = Difference(delta, 1.0, delta - 2, delta + 2, p, True, "worse", "", wins=wins, losses=losses, ties=ties, hit=100.0)
+        for confidence in (0.6, 0.95, 0.9999):
+            decision = decide.decide(line(metric, found), policy.Rule(margin=1.0, confidence=confidence))
+            assert decision.low is not None and decision.worsening is not None and decision.high is not None
+            assert decision.low <= decision.worsening <= decision.high
+            assert decision.worsening == pytest.approx(100 * (losses - wins) / n)
 
 
 def test_what_to_do_when_nobody_can_tell(tmp_path: Path) -> None:

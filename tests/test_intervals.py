@@ -11,7 +11,7 @@ import scipy.stats
 
 from harope_bench.errors import ShapeError, TooFewImages
 from harope_bench.intervals.blocks import block_distance, cubic, gaussian, squared_mmd
-from harope_bench.intervals.clusters import cluster_score, prompt_means, sign_flip
+from harope_bench.intervals.clusters import cluster_score, prompt_means, saturated, sign_flip
 from harope_bench.intervals.power import (
     Noise,
     assumed_fid,
@@ -23,7 +23,7 @@ from harope_bench.intervals.power import (
 )
 from harope_bench.intervals.shares import bonett_price, is_share, mcnemar
 from harope_bench.intervals.training import hierarchical, shared_variance, student_p
-from harope_bench.statistics import detectable, mean_error, one_sided, quantile
+from harope_bench.statistics import detectable, mean_error, one_sided, quantile, wilson
 
 # --------------------------------------------------------------------------------------------- clusters
 
@@ -55,6 +55,56 @@ def test_one_prompt_in_a_task_is_refused() -> None:
         prompt_means(np.arange(4.0), np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
     with pytest.raises(ShapeError, match="do not fit"):
         prompt_means(np.arange(4.0), np.arange(3))
+
+
+def test_degrees_of_freedom_by_hand() -> None:
+    """Two tasks of 3 and 5 prompts; of the seeds, each prompt has two images."""
+    values = np.array([1.0, 4, 2, 7, 3, 8, 1, 1])
+    tasks = np.array([0] * 3 + [1] * 5)
+    score = cluster_score(prompt_means(values, np.arange(8), tasks))
+    a, b = np.var(values[:3], ddof=1) / 3, np.var(values[3:], ddof=1) / 5
+    assert score.df == pytest.approx((a + b) ** 2 / (a**2 / 2 + b**2 / 4))
+    half = scipy.stats.t.ppf(0.975, score.df) * score.new_prompts.se
+    assert (score.new_prompts.low, score.new_prompts.high) == pytest.approx((score.value - half, score.value + half))
+    one = cluster_score(prompt_means(np.array([0.0, 2, 1, 1, 0, 3, 5, 5]), np.arange(8) // 2))
+    assert one.df == pytest.approx(3) and one.new_seeds is not None  # a single task: its prompts less one
+    reach = (one.new_seeds.high - one.value) / one.new_seeds.se
+    assert reach == pytest.approx(scipy.stats.t.ppf(0.975, (2 + 4.5) ** 2 / (2**2 + 4.5**2)))  # two prompts show a spread
+    many = cluster_score(prompt_means(np.random.default_rng(0).random(500), np.arange(500)))
+    assert (many.new_prompts.high - many.value) / many.new_prompts.se == pytest.approx(1.965, abs=0.001)
+
+
+def test_five_prompts_are_covered_by_t_and_not_by_the_normal() -> None:
+    """A prompt's own level and its images' spread are normal with sd 1; 4 images each."""
+    rng, prompts, t, normal, seeds = np.random.default_rng(0), np.repeat(np.arange(5), 4), [], [], []
+    for _ in range(1500):
+        level = rng.normal(0, 1, 5)
+        score = cluster_score(prompt_means(level[prompts] + rng.normal(0, 1, 20), prompts))
+        t.append(score.new_prompts.low <= 0 <= score.new_prompts.high)
+        normal.append(abs(score.value) <= 1.96 * score.new_prompts.se)
+        assert score.new_seeds is not None
+        seeds.append(score.new_seeds.low <= level.mean() <= score.new_seeds.high)
+    assert 0.935 <= np.mean(t) <= 0.965 and 0.935 <= np.mean(seeds) <= 0.975
+    assert np.mean(normal) < 0.9
+
+
+def test_images_that_repeat_their_prompts_value_say_nothing_of_seeds() -> None:
+    """As the share of prompts with a right image does: each image carries its prompt's value, here up to rounding."""
+    score = cluster_score(prompt_means(np.repeat([0.1, 0.7, 1 / 3, 0.9], 3), np.repeat(np.arange(4), 3)))
+    assert score.new_seeds is None and score.new_prompts.se > 0.1
+
+
+def test_prompts_that_are_all_right_have_wilsons_interval() -> None:
+    one = saturated(prompt_means(np.ones(20), np.arange(20)), (0.0, 1.0))
+    assert one is not None and one == wilson(20, 20) and one.low == pytest.approx(0.8389, abs=1e-4)
+    percent = saturated(prompt_means(np.full(20, 100.0), np.arange(20)), (0.0, 100.0))
+    assert percent is not None and percent == pytest.approx([100 * number for number in one])
+    none = saturated(prompt_means(np.zeros(20), np.arange(20)), (0.0, 1.0))
+    assert none is not None and (none.low, none.high) == pytest.approx((0.0, 1 - one.low))
+    two = saturated(prompt_means(np.repeat([1.0, 0.0], 10), np.arange(20), np.repeat([0, 1], 10)), (0.0, 1.0))
+    gap = 1 - wilson(10, 10).low
+    assert two is not None and (two.low, two.high) == pytest.approx((0.5 - gap / 2, 0.5 + gap / 2))
+    assert saturated(prompt_means(np.full(20, 0.5), np.arange(20)), (0.0, 1.0)) is None
 
 
 def test_few_clusters_try_every_sign() -> None:

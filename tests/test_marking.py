@@ -18,6 +18,7 @@ from harope_bench.marking import Marking, mark, numbered
 from harope_bench.pairing import Found, contrast
 from harope_bench.perceive import Terms, choose, perceive
 from harope_bench.samples import first, open_samples
+from harope_bench.statistics import wilson
 
 __all__ = ["toy"]
 
@@ -43,6 +44,26 @@ def marked(folder: Path, out: Path, **asked: object) -> dict[str, float | None]:
 def test_each_task_is_a_mean_over_images_and_overall_the_mean_of_tasks(tmp_path: Path, toy: ToyEye) -> None:
     found = marked(images(tmp_path / "i", SHOWN), tmp_path / "o")
     assert found == {"bright": 3 / 4, "red": 2 / 4, "overall": 5 / 8}  # plain red is dark in the mean: no light, so not right
+
+
+def test_intervals_stay_in_the_scores_range_and_never_claim_no_error(tmp_path: Path, toy: ToyEye) -> None:
+    """Of `bright` both prompts are right, of `red` one is: neither the normal interval's 0 width nor ends beyond 1."""
+    shown = [WHITE, WHITE, WHITE, RED, WHITE, WHITE, WHITE, RED]
+    (scored,) = mark(images(tmp_path / "i", shown), tmp_path / "o", Marking("toy"))
+    found = {m.name: m for m in scored.result.measurements}
+    assert found["bright"].interval == "Wilson over prompts" and found["bright"].low == pytest.approx(wilson(2, 2).low)
+    assert found["bright"].high == 1.0 and (found["bright"].se or 0) > 0.1
+    assert (found["red"].low, found["red"].high, found["red"].se) == (0.0, 1.0, pytest.approx(0.5))  # two prompts tell next to nothing
+    assert found["overall"].low == 0.0 and found["overall"].high == 1.0
+
+
+def test_prompts_that_are_all_half_right_have_no_known_error(tmp_path: Path, toy: ToyEye) -> None:
+    shown = [WHITE, WHITE, WHITE, WHITE, BLACK, BLACK, WHITE, RED]
+    (scored,) = mark(images(tmp_path / "i", shown), tmp_path / "o", Marking("toy"))
+    found = {m.name: m for m in scored.result.measurements}
+    assert found["bright"].value == 0.5 and (found["bright"].se, found["bright"].low, found["bright"].interval) == (None, None, None)
+    assert any(line.startswith("bright: its error is not known") for line in scored.result.warnings)
+    assert found["red"].se is not None
 
 
 def test_the_other_rules_are_told_where_they_give_another_number(tmp_path: Path, toy: ToyEye) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from harope_bench import fetched, registry
 from harope_bench.errors import NotHere, OptionError, StorageError, TooManyImages
-from harope_bench.evaluate import Asked, protocol, way
+from harope_bench.evaluate import Asked, protocol, repeated, way
 from harope_bench.fetch import fetch
 from harope_bench.generate import make_plan
 from harope_bench.records import Checkpoint, Plan, Settings
@@ -135,6 +135,14 @@ def test_imagenet_is_scored_by_adm_on_exactly_fifty_thousand(name: str) -> None:
 
 def images(count: int) -> SampleSet:
     return SampleSet("x", Path("x"), None, count, {}, list(range(count)), {}, {}, {})
+
+
+def test_images_that_share_prompts_are_no_independent_draws_and_it_is_said() -> None:
+    shapes = registry.load("suites", "shapes")
+    prompts = shapes.count // shapes.copies
+    (told,) = repeated(images(prompts + 7), shapes)
+    assert told.startswith(f"prompts: {prompts + 7:,} images of {prompts:,} prompts") and "errors are too small" in told
+    assert repeated(images(prompts), shapes) == () and repeated(images(500), registry.load("suites", "digits")) == ()
 
 
 def test_the_releases_50176_images_are_not_scored_unasked() -> None:

@@ -82,6 +82,7 @@ class _EvaluatorBench:
         import numpy as np
 
         declared, found = [m.name for m in self.plugin.metrics], [m.metric for m in score.measurements]
+        bounds = {m.name: m.bounds for m in self.plugin.metrics}
         self.expect(sorted(declared) == sorted(found), f"{when} it measures {found}, declares {declared}")
         for m in score.measurements:
             self.expect(PLAIN.fullmatch(m.name), f"{when} measurement name {m.name!r} is not plain")
@@ -94,6 +95,10 @@ class _EvaluatorBench:
             if m.low is not None and m.high is not None and m.value is not None:
                 self.expect(m.low <= m.value <= m.high, f"{when} {m.name}: {m.value} is outside its interval {m.low} to {m.high}")
                 self.expect(m.interval, f"{when} {m.name} has an interval without a name")
+                low, high = bounds.get(m.metric) or (-math.inf, math.inf)
+                self.expect(
+                    low <= m.low and m.high <= high, f"{when} {m.name}: {m.low} to {m.high} leaves {low} to {high}, its unit's range"
+                )
         lengths = {rows, *(len(array) for array in self.reference.values() if array.ndim)}  # recall has a row a reference image
         for metric, contributions in score.per_sample.items():
             known = {*declared, *(f"{name}_drawn" for name in declared), "indices", "prompts", "tasks"}

@@ -10,11 +10,12 @@ import numpy as np
 
 from harope_bench.errors import TooFewImages
 from harope_bench.evaluators.base import Facts, Look, Mark, Part, Score, Seen, Sight
-from harope_bench.intervals.clusters import ClusterScore, cluster_score, prompt_means
+from harope_bench.intervals.clusters import SLACK, cluster_score, prompt_means, saturated
 from harope_bench.records import Measurement, Metric
+from harope_bench.statistics import Interval
 
 OTHER = {"official": "corrected", "corrected": "official"}
-ALONE = "an interval over prompts needs two of each task"
+ALONE = "its error is not known; an interval over prompts needs two of each task that do not all score alike"
 
 
 class Counted(NamedTuple):
@@ -75,7 +76,8 @@ class Prompts:
         for metric in self.metrics:
             rows = self._rows(metric.name, sights, marks)
             arrays[metric.name] = rows
-            measurements.append(self._measured(metric.name, sights, marks, rows, arrays, lenient))
+            measurements.append(self._measured(metric, sights, marks, rows, arrays, lenient))
+            warnings += _without_error(measurements[-1])
             warnings += _differing(metric, rows, self._rows(metric.name, sights, others), rules, self._macro_tasks(metric.name, tasks))
         unread = sum(m.unknown for m in marks if m)
         if unread:
@@ -106,34 +108,33 @@ class Prompts:
 
     def _measured(
         self,
-        metric: str,
+        metric: Metric,
         sights: Sequence[Sight],
         marks: Sequence[Mark | None],
         rows: np.ndarray,
         arrays: Mapping[str, np.ndarray],
         lenient: bool,
     ) -> Measurement:
-        wanted = self.macro.get(metric, (metric,))
+        name, wanted = metric.name, self.macro.get(metric.name, (metric.name,))
         own = [set(wanted) & set(self.counts_for(s.facts)) for s in sights]
         asked = sum(bool(o) for o in own)
         failed = sum(bool(o) and s.fault is not None for o, s in zip(own, sights, strict=True))
         scored = int(np.isfinite(rows).sum())
         unread = sum(m.unknown for o, m in zip(own, marks, strict=True) if o and m)
-        missing = [name for name in wanted if not any(name in o for o in own)]
+        missing = [part for part in wanted if not any(part in o for o in own)]
         counts = {"n_asked": asked, "n_scored": scored, "n_failed": failed, "n_abstained": asked - scored - failed}
-        reason = _why_not(metric, asked, failed, unread, missing if len(wanted) > 1 else [], lenient)
+        reason = _why_not(name, asked, failed, unread, missing if len(wanted) > 1 else [], lenient)
         if reason is None and not scored:
             reason = "no image counts for it"
         if reason is not None:
-            return Measurement(metric=metric, name=metric, value=None, reason=reason, **counts)
+            return Measurement(metric=name, name=name, value=None, reason=reason, **counts)
         keep = np.isfinite(rows)
-        tasks = arrays["tasks"][keep] if metric in self.macro else None
-        value, found = clustered(rows[keep], arrays["prompts"][keep], tasks)
+        tasks = arrays["tasks"][keep] if name in self.macro else None
+        value, found, kind = clustered(rows[keep], arrays["prompts"][keep], tasks, metric.bounds)
         if found is None:
-            return Measurement(metric=metric, name=metric, value=value, **counts)
-        new = found.new_prompts
-        low, high = min(new.low, value), max(new.high, value)  # prompts with fewer images pull the mean over prompts aside
-        return Measurement(metric=metric, name=metric, value=value, se=new.se, low=low, high=high, interval="prompts as clusters", **counts)
+            return Measurement(metric=name, name=name, value=value, **counts)
+        low, high = min(found.low, value), max(found.high, value)  # prompts with fewer images pull the mean over prompts aside
+        return Measurement(metric=name, name=name, value=value, se=found.se, low=low, high=high, interval=kind, **counts)
 
 
 def contributions(totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -146,13 +147,34 @@ def contributions(totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.asarray(ratio + (totals - ratio * weights) / np.nanmean(weights))
 
 
-def clustered(rows: np.ndarray, prompts: np.ndarray, tasks: np.ndarray | None) -> tuple[float, ClusterScore | None]:
-    """Value over images (mean of task means where tasks are given) and its errors over prompts, None where a task has one prompt."""
-    value = float(rows.mean()) if tasks is None else float(np.mean([rows[tasks == t].mean() for t in np.unique(tasks)]))
+def average(rows: np.ndarray, tasks: np.ndarray | None) -> float:
+    """The mean over images, or of the tasks' means where tasks are given."""
+    return float(rows.mean()) if tasks is None else float(np.mean([rows[tasks == t].mean() for t in np.unique(tasks)]))
+
+
+def clustered(
+    rows: np.ndarray, prompts: np.ndarray, tasks: np.ndarray | None, bounds: tuple[float, float] | None
+) -> tuple[float, Interval | None, str | None]:
+    """Value over images, its interval for new prompts within the metric's bounds, and what that interval is called.
+
+    No interval where a task has one prompt, nor where all prompts score alike between the bounds: their spread of 0 is no error.
+    """
+    value, means = average(rows, tasks), prompt_means(rows, prompts, tasks)
     try:
-        return value, cluster_score(prompt_means(rows, prompts, tasks))
+        found = cluster_score(means).new_prompts
     except TooFewImages:
-        return value, None
+        return value, None, None
+    low, high = bounds or (-math.inf, math.inf)
+    if found.se > SLACK * np.abs(means.means).max():
+        return value, Interval(found.se, max(found.low, low), min(found.high, high)), "prompts as clusters"
+    return value, saturated(means, bounds) if bounds else None, "Wilson over prompts"
+
+
+def _without_error(found: Measurement) -> list[str]:
+    """A line where a value stands without error."""
+    if found.value is None or found.se is not None:
+        return []
+    return [f"{found.name}: {ALONE}"]
 
 
 def _why_not(metric: str, asked: int, failed: int, unread: int, missing: Sequence[str], lenient: bool) -> str | None:
@@ -172,7 +194,7 @@ def _differing(metric: Metric, rows: np.ndarray, others: np.ndarray, rules: str,
 
     def value(found: np.ndarray) -> float | None:
         keep = np.isfinite(found)
-        return clustered(found[keep], np.arange(keep.sum()), None if tasks is None else tasks[keep])[0] if keep.any() else None
+        return average(found[keep], None if tasks is None else tasks[keep]) if keep.any() else None
 
     one, two = value(rows), value(others)
     if one == two or (one is not None and two is not None and math.isclose(one, two, rel_tol=1e-12, abs_tol=1e-12)):

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 
 from harope_bench.compare import Comparison, Line, Side, compare
 from harope_bench.gate.policy import Policy, Rule
+from harope_bench.intervals.clusters import SLACK
 from harope_bench.intervals.shares import bonett_price
 from harope_bench.pairing import spread
 from harope_bench.statistics import Difference, Interval, quantile
@@ -42,11 +43,12 @@ class Decision(NamedTuple):
     @property
     def why(self) -> str:
         """What the outcome rests on, in words."""
+        why = self.line.difference.why
         if self.found == "not comparable":
-            return self.line.difference.why
-        if self.outcome != self.found:
-            return f"{self.line.difference.why}; cannot tell, on_inconclusive = {self.rule.on_inconclusive}"
-        return self.line.difference.why
+            return why
+        if _of_prompts(self.line.difference):
+            why = f"{why}, the interval is for new prompts"
+        return why if self.outcome == self.found else f"{why}; cannot tell, on_inconclusive = {self.rule.on_inconclusive}"
 
 
 class Verdict(NamedTuple):
@@ -77,7 +79,7 @@ def gate(baseline: Side, new: Side, policy: Policy) -> Verdict:
 
 def decide(line: Line, rule: Rule, alike: bool = False) -> Decision:
     """One metric by the rule above; alike: both sides are the very same images, of which nothing has to be inferred."""
-    difference, around = line.difference, interval(line.difference, rule.confidence, alike)
+    difference, around = line.difference, interval(line, rule.confidence, alike)
     if around is None or line.baseline is None or difference.delta is None:
         return Decision(line, rule, None, None, None, None, "not comparable", "not comparable")
     margin = rule.margin_of(line.baseline)
@@ -87,14 +89,51 @@ def decide(line: Line, rule: Rule, alike: bool = False) -> Decision:
     return Decision(line, rule, margin, worsening, *ends, found, _counted(found, rule))
 
 
-def interval(found: Difference, confidence: float, alike: bool) -> Interval | None:
-    """The two-sided interval that is held against the margin; for 0/1 rows one that few differing samples do not shrink to nothing."""
-    if found.wins is None or found.losses is None or found.ties is None or alike:
-        return spread(found, confidence)
-    around = bonett_price(found.wins, found.losses, found.ties, quantile(confidence))
-    if found.p is not None and found.p >= 1 - confidence:  # the exact test does not tell them apart: the interval holds 0
-        return Interval(around.se, min(around.low, 0.0), max(around.high, 0.0))
-    return around
+def interval(line: Line, confidence: float, alike: bool) -> Interval | None:
+    """The two-sided interval of the difference, in the metric's unit, that is held against the margin; it holds the difference.
+
+    Scores of prompts: the interval for new prompts. Shares of samples: Bonett and Price's, which few differing samples do not shrink to
+    nothing; nor does an unmoved score of prompts, which is granted a prompt each way. Neither holds where all images are the same.
+    """
+    found = line.difference
+    around = spread(found, confidence)
+    if around is None or found.delta is None or found.p is None or found.wins is None or alike:
+        return around
+    if not _of_prompts(found):
+        around = _of_shares(line, quantile(confidence))
+    elif around.se <= SLACK * _span(line):
+        around = _unmoved(line, quantile(confidence))
+    ends = [around.low, around.high, found.delta]
+    if found.p >= 1 - confidence:  # the exact test does not tell them apart: the interval holds 0
+        ends.append(0.0)
+    return Interval(around.se, min(ends), max(ends))
+
+
+def _of_prompts(found: Difference) -> bool:
+    """Whether wins, losses and ties count prompts."""
+    return found.wins is not None and found.hit is None
+
+
+def _of_shares(line: Line, reach: float) -> Interval:
+    """Bonett and Price's interval in the unit of the rows, new minus baseline."""
+    found = line.difference
+    gained, lost = (found.wins, found.losses) if line.metric.direction == "higher" else (found.losses, found.wins)
+    around = bonett_price(gained or 0, lost or 0, found.ties or 0, reach)
+    unit = max(found.hit or 0.0, _span(line))  # where nobody is right the rows do not show their unit
+    return Interval(*(unit * number for number in around))
+
+
+def _unmoved(line: Line, reach: float) -> Interval:
+    """As wide as Bonett and Price's where no prompt moved: as if one prompt had gone the whole way up and one down."""
+    found = line.difference
+    none = bonett_price(0, 0, (found.wins or 0) + (found.losses or 0) + (found.ties or 0), reach)
+    half = _span(line) * none.high
+    return Interval(_span(line) * none.se, (found.delta or 0.0) - half, (found.delta or 0.0) + half)
+
+
+def _span(line: Line) -> float:
+    low, high = line.metric.bounds or (0.0, 0.0)
+    return high - low
 
 
 def outcome_of(worsening: float, low: float, high: float, margin: float) -> Outcome:

@@ -361,7 +361,10 @@ def _general(table: Table, found: Sequence[Found], scale: Scale | None) -> list[
     texts += [_left_out(table, differs, cells) for differs, cells in aside(table, found, scale).items()]
     if references := named(table, pick(table, found, scale))[1]:
         texts.append(f"Measured against {', '.join(references)}.")
-    texts.append("Bold among measured numbers: the best of its block, and every number not shown to be worse than it (5%, Holm).")
+    texts.append(
+        "Bold among measured numbers: the best of its block, and every number not shown to be worse than it (5%, Holm over the block). "
+        "Differences from the baseline are another family (Holm over the table): a number that is not bold may be not resolved there."
+    )
     return texts
 
 

@@ -52,7 +52,7 @@ def _raw(table: Table, picks: Picks, scale: Scale) -> list[Comparison]:
 
 def _compare(scale: Scale, row: Row, base: Row, column: Column, old: Picked, new: Picked) -> Comparison:
     found = contrast(column, old, new)
-    detectable = statistics.detectable(found.se)
+    detectable = statistics.detectable(found.se, found.df)
     measured = new.measurement
     return Comparison(scale, row.id, base.id, column.key, measured.name, measured.n_scored, found, None, detectable, found.verdict)
 
