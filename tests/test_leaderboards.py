@@ -379,6 +379,8 @@ def test_only_a_resolved_best_stands_alone(tmp_path: Path) -> None:
     assert best["fid"] == ["harope"]  # 2.3 better with a paired error of 0.3
     assert {"axial", "string", "harope"} <= set(best["precision"])  # 0.01 apart with an error of 0.007
     assert "ape" not in best["precision"]
+    (told,) = [note.text for note in board.notes if note.text.startswith("Bold among measured numbers")]
+    assert "Holm over the block" in told and "another family (Holm over the table)" in told
 
 
 def test_numbers_of_unequal_footing_are_not_ranked(tmp_path: Path) -> None:
