@@ -144,10 +144,15 @@ def _make(plan: Plan, folder: Path, count: int | None, done: Done, marking: Mark
 
 
 def _scored(plan: Plan, folder: Path, count: int, marking: Marking | None) -> list[Scored]:
-    """Everything that the suite measures of a run; of prompts, those tasks that the count leaves out are None with a reason."""
+    """Everything that the suite measures of a run.
+
+    Of prompts, those tasks that the count leaves out are None with a reason, and an evaluator none of whose prompts was drawn is left out.
+    """
     suite, device = registry.load("suites", plan.suite), plan.settings.device
-    rules = [name for name in suite.evaluators if marking is not None and hasattr(registry.load("evaluators", name), "looks")]
-    others = [name for name in suite.evaluators if name not in rules]
+    forms = {name: getattr(registry.load("evaluators", name), "form", None) for name in suite.evaluators}
+    others = [name for name in suite.evaluators if marking is None or forms[name] is None]
+    asked = {form for index in range(count) for form in suite.case(index).facts} if marking is not None else set()
+    rules = [name for name in suite.evaluators if name not in others and forms[name] in asked]
     found = mark(folder, folder, marking, rules, count) if marking is not None and rules else []
     return found + (evaluate(folder, folder, Asked(plan.suite, device=device), others, count) if others else [])
 

@@ -168,11 +168,11 @@ def test_dry_run_says_what_is_missing_and_writes_nothing(tmp_path: Path) -> None
 
 
 def test_more_images_than_the_suite_has_are_refused_dry_or_not(tmp_path: Path) -> None:
-    """109 captions, four images each; what was refused does not stand in the folder as asked for."""
+    """67 captions, six images each; what was refused does not stand in the folder as asked for."""
     for dry in (["--dry-run"], []):
         done = run("generate", "shapes-ape", "--suite", "shapes", "--count", 500, "--out", tmp_path / "run", *dry, exit_code=1)
-        assert "shapes has 436 images, sample 436 is none; ask for fewer" in done.stderr
-    facts = json.loads(run("generate", "shapes-ape", "--count", 436, "--out", tmp_path / "run", "--dry-run").stdout)
+        assert "shapes has 402 images, sample 402 is none; ask for fewer" in done.stderr
+    facts = json.loads(run("generate", "shapes-ape", "--count", 402, "--out", tmp_path / "run", "--dry-run").stdout)
     assert (facts["asked"], facts["missing"]) == (436, 436)
     assert not (tmp_path / "run/requests.jsonl").exists()
 

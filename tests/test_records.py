@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from harope_bench import records
-from harope_bench.records import Checkpoint, JudgeRecord, Measurement, Metric, Plan, Provenance, Request, Result, SampleRecord, Settings
+from harope_bench.records import (
+    Checkpoint,
+    ErrorRate,
+    JudgeRecord,
+    Measurement,
+    Metric,
+    Plan,
+    Provenance,
+    Request,
+    Result,
+    SampleRecord,
+    Settings,
+)
 
 
 def checkpoint(**changes: Any) -> Checkpoint:
@@ -50,7 +62,7 @@ def result() -> Result:
 
 EVERY = [
     checkpoint(), settings(), plan(), measurement(), result(), result().judge, result().provenance,
-    Request(index=0), SampleRecord(index=0, file="0.png"),
+    ErrorRate(cases="scenes misread", wrong=1, of=600), Request(index=0), SampleRecord(index=0, file="0.png"),
     Metric(name="fid", title="FID", direction="lower", unit="none", decimals=2),
 ]  # fmt: skip
 

@@ -72,7 +72,8 @@ def test_judge_is_not_believed_when_it_misreads_known_scenes(monkeypatch: pytest
     assert case.check(JUDGE.open("cpu")) is None
     whole = parse.parse
     monkeypatch.setattr(parse, "parse", lambda image: whole(image)[1:])
-    assert "not read as drawn" in (case.check(JUDGE.open("cpu")) or "")
+    spoiled = shapes_vision.OpenedShapesVision(JUDGE.weights_sha256())
+    assert "not read as drawn" in (case.check(spoiled) or "")
 
 
 def test_errors_on_known_scenes_are_of_this_parser_and_in_every_result(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from harope_bench.store import sha256_file
 from harope_bench.tomlfile import toml_text
 from harope_bench.training import denoiser, loop
 from harope_bench.training.model import Model
-from harope_bench.training.recipe import Denoiser, Schedule, read_recipe
+from harope_bench.training.recipe import Denoiser, Exam, Schedule, read_recipe
 
 KEPT = ("digits-harope.safetensors", "digits-harope.toml", "log.csv")
 
@@ -273,6 +273,9 @@ def test_every_shipped_recipe_is_read_and_named_by_its_file(name: str) -> None:
     path = registry.find("recipes", name).path
     assert path is not None
     assert digest == sha256_file(path)
+    if isinstance(recipe, Exam):
+        registry.find("judges", recipe.judge)
+        return
     registry.find("suites", recipe.suite)
     if isinstance(recipe, Denoiser):
         for encoding in registry.names("encodings"):

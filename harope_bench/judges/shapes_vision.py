@@ -73,8 +73,8 @@ class ShapesVision:
         return tuple(rate for kind, told in facts.items() if isinstance(told, dict) for rate in _rates(kind, told))
 
     def open(self, device: str) -> OpenedShapesVision:
-        """Ready to look; the device does not matter."""
-        return OpenedShapesVision(_hash())
+        """Ready to look, one for all; the device does not matter."""
+        return _opened()
 
 
 class OpenedShapesVision:
@@ -107,6 +107,12 @@ def _rates(kind: str, told: dict[str, int]) -> Iterator[ErrorRate]:
     yield ErrorRate(cases=f"questions on {spoiling} scenes of {side} px answered wrongly", wrong=told["lies"], of=told["questions"])
 
 
+@cache
+def _opened() -> OpenedShapesVision:
+    return OpenedShapesVision(_hash())
+
+
+@cache
 def reads_the_truth(opened: OpenedWitness) -> str | None:
     """What the judge gets wrong in a few rendered scenes in all its roles, None where nothing is."""
     for (side, spoiling), errors in measured(SCENES, look=partial(_asked, opened)).items():
