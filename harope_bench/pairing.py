@@ -194,18 +194,19 @@ def paired_rows(metric: str, old: Found, new: Found) -> Rows:
     one, two = (np.asarray(a[name], dtype=np.float64) for a in arrays)
     if one.shape != two.shape:
         return Rows(None, None, f"{len(one):,} against {len(two):,} per-sample values")
-    return _with_prompts(one, two, *arrays)
+    return _with_prompts(metric, one, two, *arrays)
 
 
-def _with_prompts(one: np.ndarray, two: np.ndarray, old: dict[str, np.ndarray], new: dict[str, np.ndarray]) -> Rows:
+def _with_prompts(metric: str, one: np.ndarray, two: np.ndarray, old: dict[str, np.ndarray], new: dict[str, np.ndarray]) -> Rows:
     if "prompts" not in old or "prompts" not in new:
         return Rows(one, two, "")
-    if any(not np.array_equal(old.get(key, ()), new.get(key, ())) for key in ("prompts", "tasks")):
+    strata = f"{metric}_tasks"  # of a mean of task means alone
+    if any(not np.array_equal(old.get(key, ()), new.get(key, ())) for key in ("prompts", strata)):
         return Rows(None, None, "other prompts")
     counts = ~np.isnan(one)
     if not np.array_equal(counts, ~np.isnan(two)):
         return Rows(None, None, "other samples were left out")
-    tasks = old["tasks"][counts] if "tasks" in old else None
+    tasks = old[strata][counts] if strata in old else None
     return Rows(one[counts], two[counts], "", old["prompts"][counts], tasks)
 
 

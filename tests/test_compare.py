@@ -149,7 +149,7 @@ def prompted(folder: Path, encoding: str, chance: float, tasks: bool = True) -> 
     hits = (rng.random(120) < chance).astype(float)
     hits[:4] = np.nan  # the first prompt does not count
     arrays = {"indices": np.arange(120), "prompts": prompts, "precision": hits}
-    np.savez(run / "results/fidelity.npz", **arrays, **({"tasks": prompts // 10} if tasks else {}))
+    np.savez(run / "results/fidelity.npz", **arrays, **({"precision_tasks": prompts // 10} if tasks else {}))
     made = read_result(run / "results/fidelity.json")
     value = float(np.mean([np.nanmean(hits[prompts // 10 == t]) for t in range(3)]))
     measured = tuple(m.model_copy(update={"value": value}) if m.metric == "precision" else m for m in made.measurements)
@@ -174,6 +174,16 @@ def test_prompts_are_clusters_and_have_two_intervals(tmp_path: Path) -> None:
 def test_other_prompts_are_no_pairs(tmp_path: Path) -> None:
     a, b = prompted(tmp_path / "a", "rope-axial", 0.3), prompted(tmp_path / "b", "harope", 0.8, tasks=False)
     assert paired_rows("precision", a, b).why == "other prompts"
+
+
+def test_tasks_of_one_metric_are_not_those_of_another(tmp_path: Path) -> None:
+    """A mean over images is not compared as the mean of its tasks' means: the interval belongs to the number beside it."""
+    runs = [prompted(tmp_path / name, name, chance) for name, chance in (("rope-axial", 0.3), ("harope", 0.8))]
+    for found in runs:
+        arrays = dict(np.load(found.path.with_suffix(".npz")))
+        np.savez(found.path.with_suffix(".npz"), **arrays, recall=arrays["precision"])
+    assert paired_rows("precision", *runs).tasks is not None
+    assert paired_rows("recall", *runs).tasks is None
 
 
 def test_images_without_a_plan_are_compared_unpaired(tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def scored(folder: Path, evaluator: str, metric: str, rows: np.ndarray, images: 
     plan = read_result(path / "results/fidelity.json").plan
     value = (
         float(rows.mean())
-        if "tasks" not in arrays
-        else float(np.mean([rows[arrays["tasks"] == t].mean() for t in np.unique(arrays["tasks"])]))
+        if f"{metric}_tasks" not in arrays
+        else float(np.mean([rows[arrays[f"{metric}_tasks"] == t].mean() for t in np.unique(arrays[f"{metric}_tasks"])]))
     )
     made = fake_runs.result(plan, [fake_runs.measurement(metric, value, 1.0, len(rows))], evaluator=evaluator, samples_sha256=images * 32)
     (path / "results/fidelity.json").unlink()
@@ -150,7 +150,7 @@ def test_the_overall_of_tasks_is_no_share_of_prompts(tmp_path: Path) -> None:
     draws = rng.random((54, 4))
     rows = [(draws < level).astype(float).ravel() for level in (0.75, 0.65)]
     runs = [
-        scored(tmp_path / side, "geneval", "overall", row, side, prompts=of, tasks=of % 6)
+        scored(tmp_path / side, "geneval", "overall", row, side, prompts=of, overall_tasks=of % 6)
         for side, row in zip(("aa", "bb"), rows, strict=True)
     ]
     (found,) = decide.gate(*map(baseline.open_side, runs), policy.Policy(metric={"overall": policy.Rule(margin=0.01)})).decisions

@@ -69,6 +69,7 @@ def test_tasks_their_mean_and_the_two_shares_are_what_the_summary_prints() -> No
     assert {tag: values[tag] for tag in TASKS} == means
     assert values["overall"] == pytest.approx(sum(means.values()) / 6)
     assert values["images_correct"] == pytest.approx(sum(map(sum, hit.values())) / 24)
+    assert [name for name in score.per_sample if name.endswith("_tasks")] == ["overall_tasks"]  # the shares count images and prompts alike
     assert values["prompts_correct"] == pytest.approx((2 + 1 + 0 + 2 + 1 + 2) / 12)
     assert all(m.n_failed == 0 for m in score.measurements)
     assert [m.name for m in score.measurements if m.se is None] == ["color_attr"]  # both its prompts are half right: no error to be seen

@@ -34,6 +34,7 @@ def test_table_7_is_reproduced_and_then_stands(tmp_path: Path) -> None:
         for cell in row.values():
             assert cell["n"] == each and 0 <= cell["low"] <= cell["measured"] <= cell["high"] <= 1
             assert cell["published"] is not None
+    assert "500, 1,000, 2,000, 4,000 training steps stand for 300, 600, 1,200, 2,400 here." in (tmp_path / "table7.md").read_text()
     again = reproduce.reproduce(["7"], "micro", each, tmp_path, "cpu", 0)
     assert (again.drawn, again.scored) == (0, 0)
 
@@ -46,7 +47,9 @@ def test_scaling_reaches_the_rows_of_table_4_and_their_notes(tmp_path: Path) -> 
     plans = [plan for folder in tmp_path.glob("shapes-*/shapes-r*") if (plan := Run(folder).plan) is not None]
     assert {plan.settings.resolution for plan in plans} == {32, 48, 64}
     assert {plan.settings.pos_scaling for plan in plans} == {"ntk"}
-    assert "position scaling ntk" in (tmp_path / "table4.md").read_text()
+    text = (tmp_path / "table4.md").read_text()
+    assert "position scaling ntk" in text
+    assert "Sides of 512, 1,024, 2,048 stand for 32, 48, 64 pixels here." in text
 
 
 def test_scaling_without_a_row_to_act_on_is_refused(tmp_path: Path) -> None:

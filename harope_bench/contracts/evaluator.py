@@ -101,7 +101,7 @@ class _EvaluatorBench:
                 )
         lengths = {rows, *(len(array) for array in self.reference.values() if array.ndim)}  # recall has a row a reference image
         for metric, contributions in score.per_sample.items():
-            known = {*declared, *(f"{name}_drawn" for name in declared), "indices", "prompts", "tasks"}
+            known = {*declared, *(f"{name}_{what}" for name in declared for what in ("drawn", "tasks")), "indices", "prompts"}
             self.expect(metric in known, f"{when} per_sample has {metric!r}, which is no declared metric")
             self.expect(len(contributions) in lengths, f"{when} per_sample of {metric} has {len(contributions)} rows for {rows} samples")
             left_out = np.isnan(contributions) if "prompts" in score.per_sample else np.zeros(len(contributions), dtype=bool)

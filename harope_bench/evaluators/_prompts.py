@@ -63,15 +63,16 @@ class Prompts:
     def assess(self, sights: Sequence[Sight], rules: str, lenient: bool) -> Score:
         """Every metric, its rows, and a warning for each metric that the other rules give another value.
 
-        per_sample: indices, prompts, tasks (N,), and each metric (N,) with NaN where an image does not count.
+        per_sample: indices, prompts (N,), METRIC_tasks (N,) of macro metrics, and each metric (N,) with NaN where an image does not count.
         """
         marks, others = self._marks(sights, rules), self._marks(sights, OTHER[rules])
         tasks = np.array([self.task(s.facts) for s in sights])
         arrays: dict[str, np.ndarray] = {
             "indices": np.array([s.index for s in sights], dtype=np.int64),
             "prompts": np.array([s.prompt for s in sights], dtype=np.int64),
-            "tasks": np.unique(tasks, return_inverse=True)[1].astype(np.int64),
         }
+        numbers = np.unique(tasks, return_inverse=True)[1].astype(np.int64)
+        arrays |= {f"{name}_tasks": numbers for name in self.macro}
         measurements, warnings = [], list(self.notes(sights, marks, rules))
         for metric in self.metrics:
             rows = self._rows(metric.name, sights, marks)
@@ -129,7 +130,7 @@ class Prompts:
         if reason is not None:
             return Measurement(metric=name, name=name, value=None, reason=reason, **counts)
         keep = np.isfinite(rows)
-        tasks = arrays["tasks"][keep] if name in self.macro else None
+        tasks = arrays[f"{name}_tasks"][keep] if name in self.macro else None
         value, found, kind = clustered(rows[keep], arrays["prompts"][keep], tasks, metric.bounds)
         if found is None:
             return Measurement(metric=name, name=name, value=value, **counts)

@@ -36,7 +36,8 @@ class Score(NamedTuple):
     """Measurements, first-order contributions by metric (for paired tests), and named warnings.
 
     per_sample may also hold `METRIC_drawn` (N,) where a metric's own rows are not the samples', and, for scores of prompts,
-    `prompts` and `tasks` (N,) integers: prompts are then clusters, and a row of NaN is a sample that does not count for that metric.
+    `prompts` (N,) integers: prompts are then clusters, and a row of NaN is a sample that does not count for that metric. `METRIC_tasks`
+    (N,) integers stand with a metric that is the mean of its tasks' means.
     rows: of each image, as JSON values, the verdict and the reason in words.
     """
 

@@ -12,8 +12,8 @@ from typing import Literal
 from harope_bench import statistics
 from harope_bench.leaderboards.comparisons import EVIDENCE, Comparison, comparisons, contrast
 from harope_bench.leaderboards.layout import PERCENT, Column, Flag, Row, Table, half_unit, load_table, value_of
-from harope_bench.leaderboards.matching import SCALES, Found, Picked, Picks, Scale, aside, collect, footing, pick, unlike
-from harope_bench.leaderboards.terms import incomparable, named, of_rules
+from harope_bench.leaderboards.matching import SCALES, Found, Picked, Picks, Scale, collect, footing, pick, unlike
+from harope_bench.leaderboards.terms import general, incomparable, named, of_rules
 from harope_bench.store import sha256_bytes
 
 __all__ = ["EVIDENCE", "Board", "Cell", "Comparison", "Found", "Note", "build", "collect", "comparisons", "load_table"]
@@ -122,7 +122,7 @@ def build(table: Table, found: Sequence[Found], show: Show = "both", scale: Scal
             against = picks.get((base.id, column.key)) if base else None
             cells[key] = _cell(table, row, column, picks.get(key), against, notes, remarks.get(key, []), key in best)
     if wanted:
-        notes.general(_general(table, found, used))
+        notes.general(general(table, found, used, picks))
         if used == "paper":  # readings are of the paper's networks; a micro run has no LoRA, no SD3 table, no 2,048 pixels
             notes.general(f"The paper does not say; our runs: {reading}" for reading in table.readings if picks)
     compared = [item for item in comparisons(table, found) if item.scale == used] if wanted else []
@@ -341,36 +341,6 @@ def _top(table: Table, picks: Picks, keys: list[tuple[str, str]]) -> set[tuple[s
         if d.delta is None or statistics.verdict(column.direction, d.delta, p) != "worse"
     }
     return {leader} | level
-
-
-def _general(table: Table, found: Sequence[Found], scale: Scale | None) -> list[str]:
-    if scale is None:
-        return ["No run that was found belongs to this table."]
-    texts = []
-    if scale == "micro":
-        texts.append("Micro: small networks, small pictures, a micro judge. Differences from the paper's numbers compare unlike things.")
-    if any(pick(table, found, other) for other in SCALES if other != scale):
-        texts.append(f"Results at {'paper' if scale == 'micro' else 'micro'} scale were found too; they are not shown beside these.")
-    if counted := sorted({table.column(key).printed for _, key in pick(table, found, scale) if table.column(key).of == "network"}):
-        texts.append(
-            f"{' and '.join(counted)}: counted from the shapes of one layer, as the paper counts; percentages are against the block's "
-            "baseline, cut after one decimal. A number that rounds to the printed digits is as printed (=), any other differs. Counted are "
-            "the matrices' products on queries and keys and their building; flags that name other numbers count added parameters times "
-            "tokens."
-        )
-    texts += [_left_out(table, differs, cells) for differs, cells in aside(table, found, scale).items()]
-    if references := named(table, pick(table, found, scale))[1]:
-        texts.append(f"Measured against {', '.join(references)}.")
-    texts.append(
-        "Bold among measured numbers: the best of its block, and every number not shown to be worse than it (5%, Holm over the block). "
-        "Differences from the baseline are another family (Holm over the table): a number that is not bold may be not resolved there."
-    )
-    return texts
-
-
-def _left_out(table: Table, differs: str, cells: list[tuple[str, str]]) -> str:
-    few = ", ".join(f"{row} {table.column(key).printed}" for row, key in cells[:3]) + (" ..." if len(cells) > 3 else "")
-    return f"Measured but not shown, since a column has one kind of judge, rules and profile: {few} ({differs})."
 
 
 def _measured_title(table: Table, picks: Picks, scale: Scale | None) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from harope_bench import fetched, registry
 from harope_bench.leaderboards.layout import Column, Table
-from harope_bench.leaderboards.matching import Picked, Picks
+from harope_bench.leaderboards.matching import SCALES, Found, Picked, Picks, Scale, aside, pick
 from harope_bench.records import JudgeRecord, Result
 
-__all__ = ["incomparable", "named", "of_rules"]
+__all__ = ["general", "incomparable", "named", "of_rules"]
 
 
 def incomparable(table: Table, column: Column, picked: Picked) -> str | None:
@@ -69,3 +71,52 @@ def named(table: Table, picks: Picks) -> tuple[str, list[str]]:
     profiles = sorted({result.profile for result in drawn})
     references = sorted({f"{result.reference} ({result.reference_sha256[:12]})" for result in drawn})
     return f"profile {' and '.join(profiles)}", references
+
+
+def general(table: Table, found: Sequence[Found], scale: Scale | None, picks: Picks) -> list[str]:
+    """Notes on the measured numbers of a table as a whole."""
+    if scale is None:
+        return ["No run that was found belongs to this table."]
+    texts = []
+    if scale == "micro":
+        texts.append("Micro: small networks, small pictures, a micro judge. Differences from the paper's numbers compare unlike things.")
+        texts += stand_ins(table, picks)
+    if any(pick(table, found, other) for other in SCALES if other != scale):
+        texts.append(f"Results at {'paper' if scale == 'micro' else 'micro'} scale were found too; they are not shown beside these.")
+    if counted := sorted({table.column(key).printed for _, key in picks if table.column(key).of == "network"}):
+        texts.append(
+            f"{' and '.join(counted)}: counted from the shapes of one layer, as the paper counts; percentages are against the block's "
+            "baseline, cut after one decimal. A number that rounds to the printed digits is as printed (=), any other differs. Counted are "
+            "the matrices' products on queries and keys and their building; flags that name other numbers count added parameters times "
+            "tokens."
+        )
+    texts += [_left_out(table, differs, cells) for differs, cells in aside(table, found, scale).items()]
+    if references := named(table, picks)[1]:
+        texts.append(f"Measured against {', '.join(references)}.")
+    texts.append(
+        "Bold among measured numbers: the best of its block, and every number not shown to be worse than it (5%, Holm over the block). "
+        "Differences from the baseline are another family (Holm over the table): a number that is not bold may be not resolved there."
+    )
+    return texts
+
+
+def _left_out(table: Table, differs: str, cells: list[tuple[str, str]]) -> str:
+    few = ", ".join(f"{row} {table.column(key).printed}" for row, key in cells[:3]) + (" ..." if len(cells) > 3 else "")
+    return f"Measured but not shown, since a column has one kind of judge, rules and profile: {few} ({differs})."
+
+
+def stand_ins(table: Table, picks: Picks) -> list[str]:
+    """Which sides and training steps of the small world stand where the paper prints its own."""
+    rows = [(table.row(row), picked.plan) for (row, key), picked in picks.items() if table.column(key).of == "images"]
+    sides = {row.res: plan.settings.resolution for row, plan in rows if row.res}
+    steps = {row.training_steps: plan.checkpoint.training_steps for row, plan in rows if row.training_steps}
+    told = []
+    if sides:
+        told.append(f"Sides of {_listed(sides)} stand for {_listed(sides.values())} pixels here.")
+    if steps:
+        told.append(f"{_listed(steps)} training steps stand for {_listed(steps.values())} here.")
+    return told
+
+
+def _listed(numbers: Iterable[int | None]) -> str:
+    return ", ".join(f"{number:,}" for number in numbers if number is not None)

@@ -199,9 +199,9 @@ def _caption(run: Run) -> str:
     if run.plan is None:
         return "images without a plan: how they were drawn is not known"
     settings = run.plan.settings
-    return (
-        f"{run.plan.checkpoint.encoding}; seed {settings.seed}, {settings.sampler} {settings.steps} steps, guidance {settings.guidance:g}"
-    )
+    scaled = f", scaling {settings.pos_scaling}" if settings.pos_scaling not in (None, "none") else ""
+    drawn = f"{settings.sampler} {settings.steps} steps, guidance {settings.guidance:g}"
+    return f"{run.plan.checkpoint.encoding}, {settings.resolution} px{scaled}; seed {settings.seed}, {drawn}"
 
 
 def _alt(run: Run, records: Sequence[SampleRecord], missing: int) -> str:

@@ -161,7 +161,7 @@ def read_page(runs: Path) -> Page:
     folders = _in_table_order(folders, sections)
     curves = _curves(folders)
     return Page(
-        question=next((s.board.table.question for s in sections if s.board.table.question), None) or "What was measured in these runs?",
+        question=_question([s.board for s in sections if s.board.table.question]),
         version=__version__,
         evidence=EVIDENCE,
         runs=tuple(folders),
@@ -178,6 +178,15 @@ def read_page(runs: Path) -> Page:
         cards=tuple(cards(folders)),
         checks=tuple(checks(folders)),
     )
+
+
+def _question(boards: Sequence[Board]) -> str:
+    """The page's heading: the question of the table that these runs fill, or one for several; runs of one table stand in others too."""
+    filled = [board for board in boards if board.measured == len(board.cells)] or boards[:1]
+    asked = {board.table.question for board in filled}
+    if len(asked) > 1:
+        return "What does the positional encoding change?"
+    return next(iter(asked), None) or "What was measured in these runs?"
 
 
 def boards(found: Sequence[Found]) -> list[Board]:
