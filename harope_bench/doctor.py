@@ -13,6 +13,7 @@ from harope_bench.catalogue import checkpoint, weights_path
 from harope_bench.errors import BenchError, JudgeError, MissingExtra, NotHere
 from harope_bench.perceive import Chosen, opened
 from harope_bench.provenance import version
+from harope_bench.records import worst
 from harope_bench.store import check_hash, home
 
 NEEDED = (
@@ -139,7 +140,7 @@ def _opened(name: str, plugin: Any) -> tuple[str, str]:
     judge = opened(Chosen(name), plugin, "cpu")
     told = f", self-check: {', '.join(checks)}" if checks else ""
     if hasattr(plugin, "errors") and (rates := plugin.errors()):
-        told += f"; on known cases at worst {max(rates, key=lambda rate: rate.share).words}"
+        told += f"; on known cases {worst(rates)}"
     return f"{plugin.judge_class}, weights {judge.weights_sha256[:12]}{told}", ""
 
 

@@ -49,6 +49,8 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
         raise OptionError(f"suite {chosen} has pictures to be named, {name} ({found.backbone}) draws; give another --suite or a classifier")
     backbone = registry.load("backbones", found.backbone)
     chosen_preset = overrides.get("preset")
+    if overrides.get("pos_scaling") == "none" and "pos_scaling" not in found.drawing:
+        overrides = {**overrides, "pos_scaling": None}  # to say so is to leave it out
     said = {**preset(chosen, plugin, chosen_preset), **{k: v for k, v in overrides.items() if v is not None and k != "preset"}}
     defaults = {
         "resolution": plugin.resolution,
@@ -112,8 +114,9 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
     """
     run, indices = Run(out), sorted(set(indices))
     check_hash(weights_path(plan.checkpoint), plan.checkpoint.sha256)
+    missing(plan, indices, run)  # what the suite does not have is refused before anything is noted
     run.claim(plan)
-    requests = missing(plan, indices, run)  # before the folder notes what was asked: it could never hold what the suite does not have
+    requests = missing(plan, indices, run)
     run.ask(indices)
     if requests:
         _draw(run, plan, requests, batch or plan.settings.tile)

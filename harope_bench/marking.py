@@ -145,7 +145,9 @@ def _every_role_used(asked: Marking, found: Sequence[Rule]) -> None:
 
 
 def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | None = None, count: int | None = None) -> list[Scored]:
-    """Marks the images of a run, or of a folder in an official layout, with each evaluator; results and answers go below `out`.
+    """Marks the images of a run, or of a folder in an official layout, with each evaluator that has a prompt among them.
+
+    Results and answers go below `out`.
 
     Args:
         count: only the first so many samples.
@@ -164,7 +166,8 @@ def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | No
         raise OptionError(f"{target} was drawn for suite {samples.plan.suite}, asked for {asked.suite}; leave --suite out")
     cases = {i: suite.case(i) for i in sorted({*samples.indices, *samples.failed})}
     claim(out, samples)
-    return [_mark(samples, rule, out, asked, cases, suite.source()) for rule in chosen]
+    with_prompts = [rule for rule in chosen if any(rule.evaluator.form in case.facts for case in cases.values())]
+    return [_mark(samples, rule, out, asked, cases, suite.source()) for rule in with_prompts or chosen]
 
 
 def open_any(target: Path, name: str, suite: Any, count: int | None, side: int | None = None) -> SampleSet:

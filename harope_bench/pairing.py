@@ -158,7 +158,10 @@ def _clustered(direction: Literal["higher", "lower"], delta: float, score: Clust
     ends = statistics.student(delta, new.se, score.df)
     test = f"sign flips of prompts, {'every one' if flips.exact else f'{PERMUTATIONS:,} random'}"
     word = statistics.verdict(direction, delta, flips.p)
-    found = Difference(delta, *ends, flips.p, True, word, "paired by sample, clustered by prompt", test, score.df)
+    why = "paired by sample, clustered by prompt"
+    if score.df is None:
+        why += "; all prompts moved alike or not at all, so the error of 0 is none"
+    found = Difference(delta, *ends, flips.p, True, word, why, test, score.df)
     half = 0.0 if again is None else (again.high - again.low) / 2
     rerun = None if again is None else Interval(again.se, delta - half, delta + half)
     return found._replace(again=rerun, wins=won, losses=lost, ties=flips.ties)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -253,6 +254,12 @@ class ErrorRate(Record):
     def words(self) -> str:
         """Count and kind."""
         return f"{self.wrong:,} of {self.of:,} {self.cases}"
+
+
+def worst(rates: Sequence[ErrorRate]) -> str:
+    """The most frequent error in words, or that there was none in any case."""
+    most = max(rates, key=lambda rate: rate.share)
+    return f"at worst {most.words}" if most.wrong else f"no error in {sum(rate.of for rate in rates):,} cases of {len(rates)} kinds"
 
 
 class Result(Record):

@@ -56,7 +56,7 @@ def reproduce(
     Args:
         names: tables, or `all` alone. count: samples of each run, of prompts at most the suite's own number.
         judge: `role=NAME` in place of the suites' own judges of prompts. terms: how these are asked; on the device, here, if None.
-        scaling: how rows with a side of their own meet positions beyond the training grid; the other rows stay as trained.
+        scaling: how rows that are larger than their training meet positions beyond its grid; the other rows stay as trained.
 
     Raises:
         BenchError: a table has no such scale, a row no registered checkpoint, a suite of prompts no prompts or judges, or the scaling
@@ -67,8 +67,8 @@ def reproduce(
     counts = scale == "paper"
     work = dict.fromkeys(item for table in chosen if not (counts and of_network(table)) for item in work_of(table, scale))
     weighed = {item for table in chosen if not counts and of_network(table) for item in work_of(table, scale)}
-    if scaling is not None and not any(item.resolution for item in work):
-        raise OptionError(f"no row of {', '.join(wanted)} has a side of its own that --pos-scaling could be for; leave it out")
+    if scaling is not None and not any(map(_grows, work)):
+        raise OptionError(f"no row of {', '.join(wanted)} is larger than its training, so --pos-scaling has nothing to do; leave it out")
     plans = {item: _plan(item, device, seed, scaling) for item in work}
     markings = _markings(list(dict.fromkeys(plan.suite for plan in plans.values())), judge, terms or Terms(device))
     done = Done(rows=len(plans))
@@ -80,14 +80,18 @@ def reproduce(
         _make(plan, folder, count, done, markings.get(plan.suite))
         if item in weighed:
             done.scored += _weigh(plan, folder)
-    results = board.collect(out)
+    done.written += _rendered(chosen, scale, out)
+    return done
+
+
+def _rendered(chosen: Sequence[Table], scale: Literal["micro", "paper"], out: Path) -> list[Path]:
+    """The tables in all formats and the report, of everything below `out`."""
+    results, written = board.collect(out), []
     for table in chosen:
         built = board.build(table, results, "both", scale)
-        for kind in FORMATS:
-            done.written.append(_write(out / f"table{table.number or table.id}.{kind}", tables.render(built, kind)))
+        written += [_write(out / f"table{table.number or table.id}.{kind}", tables.render(built, kind)) for kind in FORMATS]
     write_report(out, out / "report.html")
-    done.written.append(out / "report.html")
-    return done
+    return [*written, out / "report.html"]
 
 
 def of_network(table: Table) -> bool:
@@ -119,7 +123,12 @@ def _plan(item: Work, device: str, seed: int, scaling: str | None) -> Plan:
     if reads(item.suite):
         return reading_plan(item.checkpoint, item.suite, {"device": device})
     said = {"device": device, "seed": seed, "resolution": item.resolution}
-    return make_plan(item.checkpoint, item.suite, {**said, "pos_scaling": scaling if item.resolution else None})
+    return make_plan(item.checkpoint, item.suite, {**said, "pos_scaling": scaling if _grows(item) else None})
+
+
+def _grows(item: Work) -> bool:
+    """Whether a run is drawn at a larger side than its network was trained at, as far as the checkpoint tells."""
+    return item.resolution is not None and item.resolution > int(checkpoint(item.checkpoint).config.get("size", 0))
 
 
 def _markings(suites: Sequence[str], judge: str | None, terms: Terms) -> dict[str, Marking]:
@@ -144,15 +153,10 @@ def _make(plan: Plan, folder: Path, count: int | None, done: Done, marking: Mark
 
 
 def _scored(plan: Plan, folder: Path, count: int, marking: Marking | None) -> list[Scored]:
-    """Everything that the suite measures of a run.
-
-    Of prompts, those tasks that the count leaves out are None with a reason, and an evaluator none of whose prompts was drawn is left out.
-    """
+    """Everything that the suite measures of a run; of prompts, those tasks that the count leaves out are None with a reason."""
     suite, device = registry.load("suites", plan.suite), plan.settings.device
-    forms = {name: getattr(registry.load("evaluators", name), "form", None) for name in suite.evaluators}
-    others = [name for name in suite.evaluators if marking is None or forms[name] is None]
-    asked = {form for index in range(count) for form in suite.case(index).facts} if marking is not None else set()
-    rules = [name for name in suite.evaluators if name not in others and forms[name] in asked]
+    rules = [name for name in suite.evaluators if marking is not None and hasattr(registry.load("evaluators", name), "looks")]
+    others = [name for name in suite.evaluators if name not in rules]
     found = mark(folder, folder, marking, rules, count) if marking is not None and rules else []
     return found + (evaluate(folder, folder, Asked(plan.suite, device=device), others, count) if others else [])
 

@@ -174,7 +174,7 @@ def test_more_images_than_the_suite_has_are_refused_dry_or_not(tmp_path: Path) -
         assert "shapes has 402 images, sample 402 is none; ask for fewer" in done.stderr
     facts = json.loads(run("generate", "shapes-ape", "--count", 402, "--out", tmp_path / "run", "--dry-run").stdout)
     assert (facts["asked"], facts["missing"]) == (402, 402)
-    assert not (tmp_path / "run/requests.jsonl").exists()
+    assert not (tmp_path / "run/plan.json").exists()
 
 
 def test_train_from_a_folder_is_wrong_usage(tmp_path: Path) -> None:

@@ -338,3 +338,18 @@ def test_rules_that_are_no_rules_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "gate.toml").write_text(f"[default]\n{text}\n")
     with pytest.raises(OptionError):
         policy.read(tmp_path / "gate.toml")
+
+
+def test_one_prompt_that_moved_a_little_does_not_narrow_the_interval(tmp_path: Path) -> None:
+    """What nothing moved tells is not less than what one hair's breadth tells."""
+    rows, of = np.full(96, 0.5), np.repeat(np.arange(24), 4)
+    moved = rows.copy()
+    moved[:4] += 0.01
+    scored(tmp_path / "aa", "geneval", "overall", rows, "aa", prompts=of)
+    widths = []
+    for side, other in (("bb", rows), ("cc", moved)):
+        run = scored(tmp_path / side, "geneval", "overall", other, side, prompts=of)
+        rule = policy.Policy(metric={"overall": policy.Rule(margin=0.05)})
+        (decision,) = decide.gate(baseline.open_side(tmp_path / "aa"), baseline.open_side(run), rule).decisions
+        widths.append((decision.high or 0) - (decision.low or 0))
+    assert widths[0] == pytest.approx(widths[1], rel=0.05) and min(widths) > 0.1

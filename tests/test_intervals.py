@@ -10,8 +10,9 @@ import pytest
 import scipy.stats
 
 from harope_bench.errors import ShapeError, TooFewImages
+from harope_bench.evaluators._prompts import clustered
 from harope_bench.intervals.blocks import block_distance, cubic, gaussian, squared_mmd
-from harope_bench.intervals.clusters import cluster_score, prompt_means, saturated, sign_flip
+from harope_bench.intervals.clusters import cluster_score, prompt_means, saturated, sign_flip, stuck
 from harope_bench.intervals.power import (
     Noise,
     assumed_fid,
@@ -105,6 +106,19 @@ def test_prompts_that_are_all_right_have_wilsons_interval() -> None:
     gap = 1 - wilson(10, 10).low
     assert two is not None and (two.low, two.high) == pytest.approx((0.5 - gap / 2, 0.5 + gap / 2))
     assert saturated(prompt_means(np.full(20, 0.5), np.arange(20)), (0.0, 1.0)) is None
+
+
+def test_a_task_at_its_bound_adds_its_wilson_error_to_the_average() -> None:
+    """Five right, five wrong, five in between: two of three tasks show no spread and are not known without error for that."""
+    values = np.array([1.0] * 5 + [0.0] * 5 + [0.2, 0.4, 0.6, 0.8, 1.0])
+    means = prompt_means(values, np.arange(15), np.repeat([0, 1, 2], 5))
+    assert stuck(means, (0.0, 1.0)) == pytest.approx(math.hypot(wilson(5, 5).se, wilson(0, 5).se) / 3)
+    assert stuck(prompt_means(values[10:], np.arange(5)), (0.0, 1.0)) == 0
+    value, found, _ = clustered(values, np.arange(15), np.repeat([0, 1, 2], 5), (0.0, 1.0))
+    alone = cluster_score(means).new_prompts
+    assert found is not None and value == pytest.approx(1.6 / 3)
+    assert found.se == pytest.approx(math.hypot(alone.se, stuck(means, (0.0, 1.0))))
+    assert (found.high - value) / found.se == pytest.approx((alone.high - value) / alone.se)
 
 
 def test_few_clusters_try_every_sign() -> None:

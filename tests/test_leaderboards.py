@@ -293,7 +293,7 @@ def test_the_result_over_most_images_is_shown_and_said(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "large", "harope", n=500, seed=1)
     cell = build(load_table("2"), collect(tmp_path)).cells["harope", "fid"]
     assert cell.n == 500
-    assert cell.note == "2 results fit HARoPE; shown is the one over the most images (500)"
+    assert cell.note == "2 results fit HARoPE; shown is, of those as trained if there are any, the one over the most images (500)"
 
 
 def test_a_missing_value_keeps_its_reason(tmp_path: Path) -> None:

@@ -181,6 +181,14 @@ def test_a_base_of_another_network_is_refused(recipe: Path, tmp_path: Path) -> N
         start(network, model(recipe, "ape"), base)
 
 
+@pytest.mark.parametrize("note", ["hello", "[1]", '{"config": 3}'])
+def test_a_note_of_another_program_is_no_note(recipe: Path, tmp_path: Path, note: str) -> None:
+    train(recipe, tmp_path / "base")
+    base = tmp_path / "noted.safetensors"
+    base.write_bytes(weights_bytes(load_weights(tmp_path / "base/tiny-rope-axial.safetensors"), {"checkpoint": note}))
+    start(registry.load("backbones", "mmdit-micro").build("harope", {}, small(recipe).config), model(recipe, "harope"), base)
+
+
 def test_a_base_that_lacks_more_than_the_encoding_is_refused(recipe: Path, tmp_path: Path) -> None:
     train(recipe, tmp_path / "base")
     state = load_weights(tmp_path / "base/tiny-rope-axial.safetensors")

@@ -10,7 +10,10 @@ import pytest
 
 from harope_bench import registry, reproduce
 from harope_bench.errors import OptionError
-from harope_bench.generate import make_plan
+from harope_bench.generate import generate, make_plan
+from harope_bench.leaderboards.board import build, collect, load_table
+from harope_bench.marking import Marking, mark
+from harope_bench.reports.tables import render
 from harope_bench.samples import Run
 from harope_bench.scenes.grammar import cases as captions
 
@@ -45,16 +48,25 @@ def test_scaling_reaches_the_rows_of_table_4_and_their_notes(tmp_path: Path) -> 
     reproduce.reproduce(["4"], "micro", 5, tmp_path, "cpu", 0, scaling="ntk")
     assert {cell["status"] for row in cells(tmp_path, 4).values() for cell in row.values()} == {"measured", "no value"}
     plans = [plan for folder in tmp_path.glob("shapes-*/shapes-r*") if (plan := Run(folder).plan) is not None]
-    assert {plan.settings.resolution for plan in plans} == {32, 48, 64}
-    assert {plan.settings.pos_scaling for plan in plans} == {"ntk"}
+    assert {(plan.settings.resolution, plan.settings.pos_scaling) for plan in plans} == {(32, None), (48, "ntk"), (64, "ntk")}
     text = (tmp_path / "table4.md").read_text()
     assert "position scaling ntk" in text
     assert "Sides of 512, 1,024, 2,048 stand for 32, 48, 64 pixels here." in text
 
 
-def test_scaling_without_a_row_to_act_on_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="no row of 2 has a side of its own"):
-        reproduce.reproduce(["2"], "micro", 2, tmp_path, "cpu", 0, scaling="ntk")
+@pytest.mark.usefixtures("hasty")
+def test_a_run_as_trained_stands_before_one_with_scaling(tmp_path: Path) -> None:
+    for name, scaling in (("a", "ntk"), ("b", None)):
+        plan = make_plan("shapes-harope", "shapes", {"resolution": 48, "pos_scaling": scaling, "steps": 2})
+        mark(generate(plan, range(8), tmp_path / name).folder, tmp_path / name, Marking("shapes"))
+    text = render(build(load_table("4"), collect(tmp_path), "measured"), "md")
+    assert "2 results fit" in text and "position scaling" not in text
+
+
+@pytest.mark.parametrize("table", ["2", "3", "7"])
+def test_scaling_without_a_row_to_act_on_is_refused(tmp_path: Path, table: str) -> None:
+    with pytest.raises(OptionError, match=f"no row of {table} is larger than its training"):
+        reproduce.reproduce([table], "micro", 2, tmp_path, "cpu", 0, scaling="ntk")
     assert not list(tmp_path.iterdir())
 
 

@@ -78,6 +78,25 @@ def test_no_two_test_captions_ask_for_the_same() -> None:
     assert {" ".join(case.prompt.split()[:3]) for case in cases("test")} == set(grammar.CARRIERS)
 
 
+OTHER_WAY = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+
+def mirrored(case: Case) -> tuple[Wanted, ...]:
+    """The same scene named from its other thing."""
+    one, other = case.include
+    if other.position is None:
+        return (other, one)
+    return (Wanted(other.shape), Wanted(one.shape, position=(OTHER_WAY[other.position[0]], 0)))
+
+
+def test_mirrored_captions_are_as_few_as_is_said() -> None:
+    test = {case.include: case for case in cases("test")}
+    pairs = [case for case in test.values() if len(case.include) == 2]
+    assert sum(mirrored(case) in test for case in pairs) == 2 * 12
+    trained = {case.include for case in cases("train")}
+    assert [case.task for case in pairs if mirrored(case) in trained] == ["position"] * 7
+
+
 def test_each_shape_of_a_held_pair_is_trained_beside_others() -> None:
     beside = {frozenset(c.shape for c in case.include) for case in cases("train") if len(case.include) == 2}
     for pair in HELD_PAIRS:

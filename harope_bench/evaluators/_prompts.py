@@ -10,7 +10,7 @@ import numpy as np
 
 from harope_bench.errors import TooFewImages
 from harope_bench.evaluators.base import Facts, Look, Mark, Part, Score, Seen, Sight
-from harope_bench.intervals.clusters import SLACK, cluster_score, prompt_means, saturated
+from harope_bench.intervals.clusters import SLACK, cluster_score, prompt_means, saturated, stuck
 from harope_bench.records import Measurement, Metric
 from harope_bench.statistics import Interval
 
@@ -167,7 +167,10 @@ def clustered(
         return value, None, None
     low, high = bounds or (-math.inf, math.inf)
     if found.se > SLACK * np.abs(means.means).max():
-        return value, Interval(found.se, max(found.low, low), min(found.high, high)), "prompts as clusters"
+        settled = stuck(means, bounds) if bounds else 0.0  # tasks at a bound: their spread of 0 is no error of 0
+        wider = math.hypot(found.se, settled) / found.se
+        below, above = (value - found.low) * wider, (found.high - value) * wider
+        return value, Interval(found.se * wider, max(value - below, low), min(value + above, high)), "prompts as clusters"
     return value, saturated(means, bounds) if bounds else None, "Wilson over prompts"
 
 

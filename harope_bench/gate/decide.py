@@ -93,16 +93,14 @@ def interval(line: Line, confidence: float, alike: bool) -> Interval | None:
     """The two-sided interval of the difference, in the metric's unit, that is held against the margin; it holds the difference.
 
     Scores of prompts: the interval for new prompts. Shares of samples: Bonett and Price's, which few differing samples do not shrink to
-    nothing; nor does an unmoved score of prompts, which is granted a prompt each way. Neither holds where all images are the same.
+    nothing; a score of prompts that did not move is granted a prompt each way. Neither holds where all images are the same.
     """
     found = line.difference
     around = spread(found, confidence)
     if around is None or found.delta is None or found.p is None or found.wins is None or alike:
         return around
-    if not _of_prompts(found):
-        around = _of_shares(line, quantile(confidence))
-    elif around.se <= SLACK * _span(line):
-        around = _unmoved(line, quantile(confidence))
+    reach = quantile(confidence)
+    around = _at_least(around, line, reach) if _of_prompts(found) else _of_shares(line, reach)
     ends = [around.low, around.high, found.delta]
     if found.p >= 1 - confidence:  # the exact test does not tell them apart: the interval holds 0
         ends.append(0.0)
@@ -123,12 +121,17 @@ def _of_shares(line: Line, reach: float) -> Interval:
     return Interval(*(unit * number for number in around))
 
 
-def _unmoved(line: Line, reach: float) -> Interval:
-    """As wide as Bonett and Price's where no prompt moved: as if one prompt had gone the whole way up and one down."""
+def _at_least(around: Interval, line: Line, reach: float) -> Interval:
+    """Not narrower than what prompts that did not move leave open; in full where none moved, or all alike.
+
+    Those count as in Bonett and Price's interval, as if one prompt had gone the whole way up and one down, by the share of them.
+    """
     found = line.difference
-    none = bonett_price(0, 0, (found.wins or 0) + (found.losses or 0) + (found.ties or 0), reach)
-    half = _span(line) * none.high
-    return Interval(_span(line) * none.se, (found.delta or 0.0) - half, (found.delta or 0.0) + half)
+    still, prompts = found.ties or 0, (found.wins or 0) + (found.losses or 0) + (found.ties or 0)
+    share = 1.0 if around.se <= SLACK * _span(line) else still / prompts
+    none, delta = bonett_price(0, 0, prompts, reach), found.delta or 0.0
+    half = share * _span(line) * none.high
+    return Interval(max(around.se, share * _span(line) * none.se), min(around.low, delta - half), max(around.high, delta + half))
 
 
 def _span(line: Line) -> float:

@@ -135,6 +135,17 @@ def saturated(found: PromptMeans, bounds: tuple[float, float]) -> Interval | Non
     return Interval(se, max(bounds[0], value - below), min(bounds[1], value + above))
 
 
+def stuck(found: PromptMeans, bounds: tuple[float, float]) -> float:
+    """What tasks add to the error of the macro average all of whose prompts are at one bound of the metric: Wilson's error of each."""
+    counts = np.bincount(found.tasks)
+    errors = [
+        wilson(int(n), int(n)).se
+        for task, n in enumerate(counts)
+        if any(np.allclose(found.means[found.tasks == task], bound, rtol=0, atol=SLACK * (bounds[1] - bounds[0])) for bound in bounds)
+    ]
+    return (bounds[1] - bounds[0]) * math.hypot(*errors) / len(counts)
+
+
 def sign_flip(differences: PromptMeans, permutations: int = PERMUTATIONS) -> SignFlip:
     """Paired permutation test over prompts: without an effect each prompt's difference is as likely to have the other sign.
 

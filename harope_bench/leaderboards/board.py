@@ -282,7 +282,8 @@ def _remarks(table: Table, picks: Picks) -> dict[tuple[str, str], list[str]]:
             remarks[key].append(f"drawn with position scaling {scaling}, which the paper does not name")
         if picked.others and table.column(key[1]).of == "images":
             remarks[key].append(
-                f"{picked.others + 1} results fit {table.row(key[0]).printed}; shown is the one over the most images ({m.n_scored:,})"
+                f"{picked.others + 1} results fit {table.row(key[0]).printed}; shown is, of those as trained if there are any, "
+                f"the one over the most images ({m.n_scored:,})"
             )
         if m.n_scored != m.n_asked and table.column(key[1]).of == "images":
             remarks[key].append(f"{m.n_scored:,} of {m.n_asked:,} images scored, {m.n_failed} failed, {m.n_abstained} abstained")

@@ -171,7 +171,7 @@ def _columns(table: Table, found: Sequence[Found], scale: Scale) -> Iterable[tup
 
 def _ruler(rows: Iterable[Sequence[tuple[Found, Measurement]]], profile: object) -> Ruler | None:
     """The ruler that most rows have a number of; of equals a strict one, the paper's profile, rules and judge, then rank."""
-    first: dict[Ruler, tuple[bool, int, int, str]] = {}
+    first: dict[Ruler, tuple[bool, bool, int, int, str]] = {}
     filled: Counter[Ruler] = Counter()
     for candidates in rows:
         filled.update({ruler(item.result) for item, measurement in candidates if measurement.value is not None})
@@ -192,10 +192,12 @@ def _candidates(table: Table, row: Row, column: Column, found: Sequence[Found]) 
             yield item, measurement
 
 
-def _rank(candidate: tuple[Found, Measurement]) -> tuple[bool, int, int, str]:
+def _rank(candidate: tuple[Found, Measurement]) -> tuple[bool, bool, int, int, str]:
+    """A value first, then positions as trained, then the most images, the lowest seed."""
     item, measurement = candidate
-    seed = item.result.plan.settings.seed if item.result.plan else 0
-    return (measurement.value is None, -measurement.n_scored, seed, str(item.path))
+    settings = item.result.plan.settings if item.result.plan else None
+    scaled = settings is not None and settings.pos_scaling not in (None, "none")
+    return (measurement.value is None, scaled, -measurement.n_scored, settings.seed if settings else 0, str(item.path))
 
 
 def footing(picked: Picked) -> Footing:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harope_bench.leaderboards.matching import Found
+from harope_bench.records import worst
 from harope_bench.reports.runs import Run
 
 Facts = dict[str, str]
@@ -117,7 +118,7 @@ def _parity(found: Sequence[Found]) -> Iterator[Check]:
         yield Check("claim", f"judge {name}@{version} is of class {kind}{own}")
     known = {(name, rates) for f in found for name, rates in f.result.judge_errors.items()}
     for name, rates in sorted(known, key=lambda one: one[0]):
-        yield Check("claim", f"judge {name} on cases whose truth is known: at worst {max(rates, key=lambda rate: rate.share).words}")
+        yield Check("claim", f"judge {name} on cases whose truth is known: {worst(rates)}")
 
 
 def _agreement(found: Sequence[Found]) -> Iterator[Check]:

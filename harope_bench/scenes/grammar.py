@@ -7,8 +7,10 @@ every test caption needs one:
 - two pairs of shapes: no training caption of any task names both (two_object, position, color_attr);
 - beyond these pairs, one relation of an ordered pair of shapes (position), and a colour binding beside another object (color_attr).
 
-So every word stands in training captions, and no test caption does. No two test captions ask for the same: 5 of single_object, 4 of
-two_object, 5 of counting, 5 of colors, 24 of position, 24 of color_attr. Sentence form and facts follow djghosh13/geneval:prompts/.
+So every word stands in training captions, and no test caption does. No two test captions say the same: 5 of single_object, 4 of
+two_object, 5 of counting, 5 of colors, 24 of position, 24 of color_attr. The order in which things are named counts: 12 pairs mirror each
+other ("a circle left of a cross", "a cross right of a circle"), and 7 captions of position mirror one of the training.
+Sentence form and facts follow djghosh13/geneval:prompts/.
 """
 
 from __future__ import annotations

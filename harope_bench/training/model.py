@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,8 @@ from harope_bench import registry
 from harope_bench.catalogue import checkpoint, weights_path
 from harope_bench.errors import OptionError
 from harope_bench.records import Option
-from harope_bench.store import check_hash, fit, load_weights, sha256_file, weights_note
+from harope_bench.registering import noted
+from harope_bench.store import check_hash, fit, load_weights, sha256_file
 from harope_bench.training.loop import Trainer, Watch
 from harope_bench.training.recipe import Denoiser, Painter, Vit
 
@@ -58,7 +58,7 @@ def start(network: nn.Module, model: Model, base: Path) -> None:
         OptionError: the note in the file tells of another network, or of positions that are added where these are rotated.
         WeightsError: other weights are missing.
     """
-    note = json.loads(weights_note(base).get("checkpoint", "{}"))
+    note = noted(base)
     wanted = {"backbone": model.recipe.backbone, "config": model.recipe.config}
     if other := [key for key, value in wanted.items() if note.get(key, value) != value]:
         raise OptionError(f"{base} has another {other[0]} than recipe {model.recipe.name}; start from weights of the same one")

@@ -42,7 +42,7 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any) ->
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of all runs, tables and the report.")
 @click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the networks run.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Base seed.")
-@scaling_option("How rows of their own side meet positions beyond the training grid; none if left out.")
+@scaling_option("How rows larger than their training meet positions beyond its grid; none if left out.")
 @click.option("--judge", help="For prompts ROLE=NAME or ROLE=NAME:MODEL, comma-separated, in place of the suites' own judges.")
 @click.option("--judge-python", "python", type=click.Path(path_type=Path), help="Python that runs a judge of another environment.")
 @click.option(
