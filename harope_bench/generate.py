@@ -114,7 +114,7 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
     """
     run, indices = Run(out), sorted(set(indices))
     check_hash(weights_path(plan.checkpoint), plan.checkpoint.sha256)
-    missing(plan, indices, run)  # what the suite does not have is refused before anything is noted
+    missing(plan, indices, run)  # what the suite does not have is refused before anything is noted; a claimed folder is asked again
     run.claim(plan)
     requests = missing(plan, indices, run)
     run.ask(indices)

@@ -175,6 +175,6 @@ def decode_mask(mask: Mask) -> np.ndarray:
         raise ShapeError(f"a mask of {height}x{width} has runs of {sum(mask.counts)} pixels; ask the detector again")
     flat = np.zeros(height * width, dtype=bool)
     ends = list(accumulate(mask.counts))
-    for start, stop in zip(ends[0::2], ends[1::2], strict=False):
+    for start, stop in zip(ends[0::2], ends[1::2], strict=False):  # a last run of background has no partner
         flat[start:stop] = True
     return flat.reshape((height, width), order="F")
