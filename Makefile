@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 COUNT ?= 500
+WORKERS ?= 2
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test numeric lint types check clean
 
 demo: $(VENV)/.base
 	$(BIN)/harope-bench reproduce table2 --scale micro --count $(COUNT) --out runs/table2
@@ -12,7 +13,11 @@ demo: $(VENV)/.base
 	@echo "Open runs/table2/report.html in a browser."
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n $(WORKERS) -q
+
+# What computes, again; .ci/run sets other code paths of the libraries.
+numeric: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) -q -m 'numeric and not slow and not simulation and not scale'
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

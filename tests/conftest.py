@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 
 # Before torch is imported, here and in every process a test starts: sums split over threads differ in the last bit.
-os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+# A pass that asks for another number of threads (.ci/run) has it.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+os.environ["MKL_NUM_THREADS"] = os.environ.get("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from isolation import pytest_runtest_makereport
+
+__all__ = ["pytest_runtest_makereport"]
 
 # What does not come with the project: beside the checkout, or where HAROPE_BENCH_SHARED says.
 SHARED = Path(os.environ.get("HAROPE_BENCH_SHARED") or Path(__file__).resolve().parents[2] / "shared")
@@ -47,6 +52,16 @@ clip = 1.0
 seed = {seed}
 snapshot = {snapshot}
 """
+
+
+NUMERIC = {"np", "numpy", "scipy", "torch"}  # a module that names one of these computes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of a module that computes as `numeric`: its answer may not depend on the processor."""
+    for item in items:
+        if NUMERIC & vars(getattr(item, "module", None) or object).keys():
+            item.add_marker(pytest.mark.numeric)
 
 
 @pytest.fixture(autouse=True)

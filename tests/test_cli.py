@@ -10,7 +10,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny
 import torch
@@ -18,6 +17,7 @@ from click.testing import CliRunner, Result
 
 import harope_bench
 from harope_bench.cli import main
+from harope_bench.store import load_arrays
 
 VERBS = [
     "list",
@@ -140,7 +140,7 @@ def test_generate_eval_verify_convert_from_the_command_line(drawn: Path, tmp_pat
     assert facts["results"][0]["result"]["measurements"][0]["metric"] == "fid"
     assert "WRONG" not in run("verify", drawn, "--redraw", 3).stdout
     run("convert", drawn, tmp_path / "x.npz", "--to", "adm")
-    assert np.load(tmp_path / "x.npz")["arr_0"].shape == (30, 28, 28, 3)
+    assert load_arrays(tmp_path / "x.npz")["arr_0"].shape == (30, 28, 28, 3)
     run("convert", tmp_path / "x.npz", tmp_path / "pngs", "--to", "png", "--count", 5)
     assert len(list((tmp_path / "pngs").iterdir())) == 5
 

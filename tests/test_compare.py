@@ -17,7 +17,7 @@ from harope_bench.errors import OptionError, StorageError, UnknownName
 from harope_bench.pairing import RULER, Found, contrast, footing, paired_rows, read_result, unlike
 from harope_bench.records import JudgeRecord, Result
 from harope_bench.statistics import mean_error, quantile
-from harope_bench.store import write_text
+from harope_bench.store import load_arrays, write_text
 
 
 def changed(run: Path, **facts: Any) -> None:
@@ -45,7 +45,7 @@ def test_two_encodings_on_the_same_requests_are_pairs(tmp_path: Path) -> None:
     found = compare(open_side(a), open_side(b))
     fid = found.lines[0]
     assert found.level == "L1" and (fid.verdict, fid.difference.paired) == ("better", True)
-    rows = [np.load(run / "results/fidelity.npz")["fid"] for run in (a, b)]
+    rows = [load_arrays(run / "results/fidelity.npz")["fid"] for run in (a, b)]
     assert fid.difference.se == pytest.approx(mean_error(rows[1] - rows[0]))
     assert fid.detectable == pytest.approx(2.8016 * (fid.difference.se or 0), rel=1e-4)
     assert all(
@@ -119,7 +119,7 @@ def test_several_training_seeds_are_a_method(tmp_path: Path) -> None:
     line = found.lines[0]
     assert found.level == "L2" and line.difference.test.startswith("Student") and (line.difference.df or 0) >= 4
     assert line.difference.why == "3 against 3 training seeds, same requests drawn by all"
-    rows = [np.load(x / "s0/results/fidelity.npz")["fid"] for x in (a, b)]
+    rows = [load_arrays(x / "s0/results/fidelity.npz")["fid"] for x in (a, b)]
     assert line.difference.se == pytest.approx(np.sqrt(2 * 0.01 / 3 + mean_error(rows[1] - rows[0]) ** 2))
     assert "this method against that method" in "\n".join(words(found))
 
@@ -180,7 +180,7 @@ def test_tasks_of_one_metric_are_not_those_of_another(tmp_path: Path) -> None:
     """A mean over images is not compared as the mean of its tasks' means: the interval belongs to the number beside it."""
     runs = [prompted(tmp_path / name, name, chance) for name, chance in (("rope-axial", 0.3), ("harope", 0.8))]
     for found in runs:
-        arrays = dict(np.load(found.path.with_suffix(".npz")))
+        arrays = dict(load_arrays(found.path.with_suffix(".npz")))
         np.savez(found.path.with_suffix(".npz"), **arrays, recall=arrays["precision"])
     assert paired_rows("precision", *runs).tasks is not None
     assert paired_rows("recall", *runs).tasks is None

@@ -27,6 +27,7 @@ from harope_bench.leaderboards import board
 from harope_bench.leaderboards.layout import half_unit, load_table, value_of
 from harope_bench.metrics.attention_cost import LAYERS, Attention, Learned, flux_tokens
 from harope_bench.records import Result
+from harope_bench.store import load_arrays
 
 B2 = {"hidden": 768, "depth": 12, "heads": 12, "patch": 2, "size": 32, "channels": 4, "classes": 1000, "learn_sigma": True, "latent": True}
 EVALUATOR = registry.load("evaluators", "cost")
@@ -108,7 +109,7 @@ def test_the_shapes_of_the_audit_are_those_of_the_rows(reproduced: Path) -> None
     """The tables' audit reads LAYERS, the count reads the network that is built; they are one fact."""
     for row in load_table("9").rows:
         if row.encoding == "rope-axial" and row.backbone:
-            arrays = np.load(reproduced / f"counted-{row.backbone}-{row.res}-rope-axial/cost/observations/forwards.npz")
+            arrays = load_arrays(reproduced / f"counted-{row.backbone}-{row.res}-rope-axial/cost/observations/forwards.npz")
             layer = LAYERS[row.backbone]
             assert [arrays[name][0] for name in LAYER[:3]] == [layer.hidden, layer.heads, layer.projections]
 

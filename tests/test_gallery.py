@@ -42,7 +42,8 @@ def shown(runs: Path) -> list[Panel]:
 def places(panel: Panel, number: int) -> list[tuple[int, ...]]:
     """The colour in the middle of each column of one picture."""
     uri = panel.sheets[number].uri
-    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as file:
+        picture = file.convert("RGB")
     middles = range(panel.step // 2 - 1, picture.width, panel.step)
     return [tuple(np.asarray(picture)[picture.height // 2, x]) for x in middles]
 

@@ -169,7 +169,8 @@ def test_tiling_is_part_of_the_plan_and_of_the_pixels(tmp_path: Path) -> None:
     pictures = []
     for folder, plan in (("whole", whole), ("tiled", tiled)):
         generate(plan, [0], tmp_path / folder)
-        pictures.append(np.asarray(Image.open(tmp_path / folder / "images/000000.png")))
+        with Image.open(tmp_path / folder / "images/000000.png") as picture:
+            pictures.append(np.asarray(picture))
     assert not np.array_equal(*pictures)
 
 
@@ -218,6 +219,6 @@ def test_a_full_size_release_file_is_registered_and_sampled(tmp_path: Path) -> N
     assert plan.settings.fold
     assert (plan.settings.sampler, plan.settings.guidance) == ("ddpm", 1.5)
     generate(plan, [3], tmp_path / "run")
-    picture = Image.open(tmp_path / "run/images/000003.png")
-    assert picture.size == (256, 256)
-    assert np.asarray(picture).std() > 1
+    with Image.open(tmp_path / "run/images/000003.png") as picture:
+        assert picture.size == (256, 256)
+        assert np.asarray(picture).std() > 1

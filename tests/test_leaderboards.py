@@ -22,6 +22,7 @@ from harope_bench.errors import BenchError, StorageError, UnknownName
 from harope_bench.leaderboards import matching
 from harope_bench.leaderboards.board import build, collect, comparisons, load_table
 from harope_bench.leaderboards.layout import check_table, decimals_of, half_unit, published_flags, value_of
+from harope_bench.store import load_arrays
 
 NUMBERS = [str(n) for n in range(1, 11)]
 READ_AS: dict[str, tuple[str, dict[str, Any]]] = {  # the transcription's names that are encodings with options here
@@ -399,7 +400,7 @@ def test_numbers_of_unequal_footing_are_not_ranked(tmp_path: Path) -> None:
 def test_pairing_by_sample_removes_the_noise_that_both_share(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
     item = next(i for i in comparisons(load_table("2"), collect(tmp_path)) if (i.row, i.column) == ("harope", "fid"))
-    rows = [np.load(tmp_path / f"digits-{e}/results/fidelity.npz")["fid"] for e in ("rope-axial", "harope")]
+    rows = [load_arrays(tmp_path / f"digits-{e}/results/fidelity.npz")["fid"] for e in ("rope-axial", "harope")]
     assert item.baseline == "axial"
     assert item.difference.paired
     assert item.difference.se == pytest.approx(np.std(rows[1] - rows[0], ddof=1) / np.sqrt(500))

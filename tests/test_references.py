@@ -66,7 +66,7 @@ def value(scored: Scored, metric: str) -> float | None:
 
 def test_a_built_reference_is_adms_format_and_scores(real: Path, drawn: Path, tmp_path: Path) -> None:
     path = build(open_samples(real), tmp_path / "real.npz", JUDGE, images=50)
-    held = np.load(path, allow_pickle=False)
+    held = load_arrays(path)
     seen = registry.load("judges", JUDGE).open("cpu").observe(digits("train", 120))
     assert held["arr_0"].shape == (50, 28, 28, 3) and held["arr_0"].dtype == np.uint8
     assert np.allclose(held["mu"], seen["features"].mean(0), rtol=1e-6)
@@ -165,7 +165,7 @@ def test_equal_images_give_equal_references(real: Path, tmp_path: Path) -> None:
     one, two = (build(open_samples(real), tmp_path / f"{n}.npz", JUDGE, images=50, seed=n // 2) for n in (0, 1))
     assert one.read_bytes() == two.read_bytes()
     other = build(open_samples(real), tmp_path / "2.npz", JUDGE, images=50, seed=1)
-    assert not np.array_equal(np.load(other)["arr_0"], np.load(one)["arr_0"])
+    assert not np.array_equal(load_arrays(other)["arr_0"], load_arrays(one)["arr_0"])
 
 
 def test_images_of_a_reference_are_seen_once_and_kept(real: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +277,7 @@ def test_a_folder_of_many_sizes_is_cropped_to_one(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="one size a set"):
         build(open_samples(folder), tmp_path / "no.npz", JUDGE)
     path = build(cropped(open_samples(folder), 28), tmp_path / "yes.npz", JUDGE)
-    assert np.load(path)["arr_0"].shape == (4, 28, 28, 3)
+    assert load_arrays(path)["arr_0"].shape == (4, 28, 28, 3)
     with pytest.raises(SampleError, match="--crop is for folders"):
         cropped(open_samples(_bare(tmp_path)), 28)
 

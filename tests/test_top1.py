@@ -25,6 +25,7 @@ from harope_bench.leaderboards.board import build, collect, load_table
 from harope_bench.pairing import contrast
 from harope_bench.records import Measurement
 from harope_bench.reproduce import reproduce
+from harope_bench.store import load_arrays
 from harope_bench.suites._pictures import fitted
 from harope_bench.testing import check_evaluator
 from harope_bench.verify import verify
@@ -206,7 +207,7 @@ def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None
     with torch.inference_mode():
         predicted = network(x).argmax(1).numpy()
     hits = predicted == labels[:300]
-    rows = np.load(tmp_path / "run/results/top1.npz")
+    rows = load_arrays(tmp_path / "run/results/top1.npz")
     assert rows["top1"].tolist() == (100 * hits).tolist()
     top1 = scored.result.measured("top1")
     assert top1 is not None and top1.value == pytest.approx(100 * hits.mean(), abs=1e-12) and 0 < hits.sum() < 300
@@ -285,7 +286,7 @@ def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
             facts["reference_sha256"] = "0" * 64
         result.write_text(json.dumps(facts))
     else:
-        arrays = dict(np.load(target))
+        arrays = load_arrays(target)
         name = "ranked" if what == "prediction" else "top1"
         arrays[name] = arrays[name][::-1].copy()
         np.savez(target, **arrays)
@@ -300,7 +301,7 @@ def test_two_classifiers_are_compared_picture_by_picture(tmp_path: Path) -> None
         classify.classify(reading_plan(registered(tmp_path, name, seed=seed), None, {}), tmp_path / "runs" / name, Wanted())
     old, new = collect(tmp_path / "runs")
     found = contrast("top1", "higher", old, new)
-    rows = [np.load(item.path.with_suffix(".npz"))["top1"] > 0 for item in (old, new)]
+    rows = [load_arrays(item.path.with_suffix(".npz"))["top1"] > 0 for item in (old, new)]
     assert (found.paired, found.test) == (True, "McNemar, exact")
     assert (found.wins, found.losses) == (int((rows[1] & ~rows[0]).sum()), int((rows[0] & ~rows[1]).sum()))
     assert found.delta == pytest.approx(100 * (rows[1].mean() - rows[0].mean()))
