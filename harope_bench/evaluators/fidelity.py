@@ -11,21 +11,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import OptionError, SampleError, ShapeError
+from harope_bench.errors import InvalidMomentsError, OptionError, SampleError, ShapeError
 from harope_bench.evaluators.base import Observations, Score
 from harope_bench.metrics.frechet import frechet, influence, matrix_root, rows_root
 from harope_bench.metrics.half_neighbours import half_balls
 from harope_bench.metrics.inception_score import BLOCK, SPLITS, InceptionScore, inception_score, shuffled_inception_score
 from harope_bench.metrics.kernel_distance import SUBSET_SIZE, SUBSETS, Discrepancy, cmmd, kid, kid_subsets
-from harope_bench.metrics.moments import Gaussian, row_blocks
+from harope_bench.metrics.moment_checks import moments_complaint
+from harope_bench.metrics.moments import Gaussian
 from harope_bench.metrics.neighbours import NEIGHBOURS, Balls, balls
 from harope_bench.metrics.removal import LARGEST as LARGEST_LEFT_OUT
 from harope_bench.metrics.removal import removal
+from harope_bench.metrics.row_checks import first_bad_row, rows_complaint
 from harope_bench.records import Measurement, Metric
 from harope_bench.statistics import Interval, mean_error, normal, wilson
 
 FIFTY = 50_000
-LARGEST = float(np.finfo(np.float32).max)
 ORDER_LOSS = 0.05  # nats, about 5% of IS; a random order of 1,000 classes stays below 0.02
 SPREAD_BLOCKS = 10  # from so many blocks on, their spread is the error of their mean
 FEWEST_PAIRS = 3  # images in both sets that a kernel distance with an error needs
@@ -144,6 +145,7 @@ class Fidelity:
 
         Raises:
             ShapeError: arrays do not fit together. SampleError: a value that is not finite, with the index of its image.
+            InvalidMomentsError: the reference holds no mean and covariance.
         """
         _check(seen, reference)
         findings = self._findings(seen, reference)
@@ -210,6 +212,9 @@ def _scored_distance(metric: str, rows: np.ndarray, drawn: Gaussian, real: Gauss
     few = len(rows) <= live.sum()
     root, warnings = rows_root(rows) if few else matrix_root(drawn.covariance), _dead_columns(metric, live, real)
     value = frechet(drawn, real, root)
+    if value < 0:
+        warnings += (f"{metric}: rounding made {value:.2g} of a distance of 0, which is reported",)
+        value = 0.0
     if few:
         # The rows do not span the space they were drawn from: the distance has no derivative there, so no first-order error.
         told = f"{metric}: N <= D ({len(rows):,} images, {live.sum():,} live dimensions); the value leans on N, no error is given"
@@ -361,19 +366,19 @@ def _check(seen: Observations, reference: Mapping[str, np.ndarray]) -> None:
 def _check_rows(what: str, rows: np.ndarray, indices: np.ndarray) -> None:
     if rows.ndim != 2 or len(rows) != len(indices):
         raise ShapeError(f"{what} have shape {rows.shape}, wanted ({len(indices)}, width); judge the images again")
-    for part in row_blocks(len(rows)):
-        bad = ~(np.abs(rows[part]) <= LARGEST).all(axis=1)  # false for NaN too
-        if bad.any():
-            index = int(indices[part][bad.argmax()])
-            raise SampleError(f"{what} are not finite, first at index {index}; delete the observations of that judge and run eval again")
+    if complaint := rows_complaint(rows):
+        raise SampleError(f"{what} {complaint}; judge the images again")
+    if (bad := first_bad_row(rows)) is not None:
+        index = int(indices[bad])
+        raise SampleError(f"{what} are not finite, first at index {index}; delete the observations of that judge and run eval again")
 
 
 def _check_gaussian(array: str, width: int, mean: np.ndarray, covariance: np.ndarray) -> None:
     if mean.shape != (width,) or covariance.shape != (width, width):
         found = f"the reference's moments {mean.shape} and {covariance.shape}"
         raise ShapeError(f"{array} have width {width}, {found}; use the reference of the same judge")
-    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise SampleError(f"the reference's moments of {array} are not finite; build the reference again")
+    if complaint := moments_complaint(mean, covariance):
+        raise InvalidMomentsError(f"the reference's moments of {array} {complaint}; build the reference again")
 
 
 PLUGIN = Fidelity()

@@ -218,6 +218,7 @@ class Inception:
 
     version = 1
     arrays = ("features", "spatial", "logits")
+    widths = {"features": FEATURES, "spatial": 17 * 17 * CHANNELS}
     batch = 50
 
     def __init__(self, preprocessing: str, prepare: Callable[[np.ndarray], Tensor], preview: bool = False):

@@ -45,6 +45,7 @@ class Tower(ABC):
 
     version = 1
     arrays = ("features",)
+    width: tuple[str, int]  # of the features: the size that sets it, and the published network's
     title: str
     preprocessing: str
     batch: int
@@ -52,6 +53,12 @@ class Tower(ABC):
 
     def __init__(self, sizes: Mapping[str, Any] | None = None):
         self.sizes: Mapping[str, Any] = sizes or {}
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """How many numbers a row of features has."""
+        size, published = self.width
+        return {"features": int(self.sizes.get(size, published))}
 
     @abstractmethod
     def blank(self) -> nn.Module:
