@@ -241,7 +241,7 @@ class Inception:
         other = (
             ()
             if weights().sha256 == known_sha256()
-            else ("judge: other weights than Inception of 2015's, numbers compare with nothing published",)
+            else ("judge: other weights than Inception of 2015's, or a copy of another hash; numbers compare with nothing published",)
         )
         return (*other, "judge: preview in bfloat16, not for a reported number") if self.preview else other
 

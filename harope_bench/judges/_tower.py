@@ -92,7 +92,7 @@ class Tower(ABC):
         """What a result must say of the judge."""
         if self.weights_sha256() == self.source.known_sha256():
             return ()
-        return (f"judge: other weights than {self.title}'s, numbers compare with nothing published",)
+        return (f"judge: other weights than {self.title}'s, or a copy of another hash; numbers compare with nothing published",)
 
     def open(self, device: str = "cpu") -> OpenedTower:
         """Loads the weights strictly, hash checked first.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from harope_bench.metrics.moments import row_blocks
@@ -28,3 +30,11 @@ def first_bad_row(rows: np.ndarray) -> int | None:
         if bad.any():
             return part.start + int(bad.argmax())
     return None
+
+
+def repeat_counts(rows: np.ndarray) -> np.ndarray:
+    """Return for each of the rows (N, D) how many rows have its very values, itself included, (N,) int64."""
+    # Adding 0 makes -0 of the same bytes as 0, which it is equal to.
+    keys = [hash((row + 0).tobytes()) for row in rows]
+    counts = Counter(keys)
+    return np.array([counts[key] for key in keys], dtype=np.int64)
