@@ -26,7 +26,6 @@ NEEDED = (
     "matplotlib",
     "safetensors",
     "pydantic",
-    "mlxtend",
     "torch-fidelity",
     "clean-fid",
     "open-clip-torch",
