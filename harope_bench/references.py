@@ -213,8 +213,9 @@ def origin(path: Path) -> Origin:
 def _origin(arrays: Mapping[str, np.ndarray]) -> Origin:
     count, told = arrays.get(COUNT), arrays.get(TOLD)
     lines = () if told is None or told.dtype.kind != "U" else tuple(printable(str(line))[:LONGEST] for line in told.ravel()[:MOST])
-    known = count is not None and count.dtype.kind in "iu" and count.size == 1 and count > 0
-    return Origin(int(count) if known else None, lines)
+    if count is None or count.dtype.kind not in "iu" or count.size != 1 or count < 1:
+        return Origin(None, lines)
+    return Origin(int(count), lines)
 
 
 def _of_images(warnings: Iterable[str]) -> list[str]:
