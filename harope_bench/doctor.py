@@ -20,18 +20,19 @@ NEEDED = (
     "torch",
     "torchvision",
     "numpy",
-    "pandas",
     "jinja2",
     "click",
     "matplotlib",
     "safetensors",
     "pydantic",
-    "mlxtend",
+    "scipy",
+    "pillow",
     "torch-fidelity",
-    "clean-fid",
     "open-clip-torch",
+    "timm",
+    "huggingface-hub",
 )
-EXTRAS = {"t2i": ("transformers", "diffusers", "peft"), "mmdet": ("mmdet", "mmcv"), "ray": ("ray",)}
+EXTRAS = {"t2i": ("transformers", "diffusers", "peft"), "mmdet": ("mmdet", "mmcv")}
 
 
 class Finding(NamedTuple):

@@ -48,6 +48,10 @@ class SampleError(BenchError):
     """Images that are missing, corrupt or not what they were recorded to be."""
 
 
+class InvalidMomentsError(SampleError):
+    """Arrays that are no mean and covariance: of another kind or shape, not finite, asymmetric, or with negative eigenvalues."""
+
+
 class JudgeError(BenchError):
     """A judge that fails whatever it is shown, or an environment of its own that does not answer."""
 

@@ -155,7 +155,10 @@ def repeated(samples: SampleSet, suite: Any) -> tuple[str, ...]:
     if getattr(suite, "task", "draw") != "prompts":
         return ()
     found, prompts = len(samples.indices), len({i % (suite.count // suite.copies) for i in samples.indices})
-    told = f"prompts: {found:,} images of {prompts:,} prompts count as independent draws; those of one are alike, so errors are too small"
+    told = (
+        f"prompts: {found:,} images of {prompts:,} prompts count as independent draws; errors are too small where images of one prompt "
+        "are alike"
+    )
     return (told,) if prompts < found else ()
 
 

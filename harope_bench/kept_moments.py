@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import ShapeError, StorageError
+from harope_bench.errors import InvalidMomentsError, ShapeError, StorageError
 from harope_bench.metrics.moments import BLOCK, Moments
 from harope_bench.store import load_arrays, write_arrays
 
@@ -54,7 +54,7 @@ def _kept(path: Path, width: int, shards: Shards, whole: int) -> tuple[int, Mome
     try:
         arrays = load_arrays(path)
         found, of = Moments.from_arrays(arrays), arrays[OF].tolist()
-    except (StorageError, ShapeError, KeyError):
+    except (StorageError, ShapeError, InvalidMomentsError, KeyError):
         return nothing
     done = found.count // BLOCK
     return (done, found) if found.mean.shape == (width,) and 0 < done <= whole and of == shards.before(done) else nothing

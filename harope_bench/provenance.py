@@ -14,7 +14,7 @@ from pathlib import Path
 from harope_bench import __version__
 from harope_bench.records import Option, Provenance
 
-PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "scipy", "pydantic", "mlxtend")
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "scipy", "pydantic")
 
 
 def now() -> str:

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harope_bench import adm, registry
-from harope_bench.errors import OptionError, StorageError
+from harope_bench.errors import InvalidMomentsError, OptionError, SampleError, ShapeError, StorageError
 from harope_bench.evaluators.base import Observations
+from harope_bench.metrics.moment_checks import moments_complaint
+from harope_bench.metrics.row_checks import first_bad_row, rows_complaint
 from harope_bench.observe import Seen, clear, observe
 from harope_bench.records import JudgeRecord, printable
 from harope_bench.samples import SampleSet, reference_images
@@ -27,6 +29,7 @@ JUDGE, JUDGE_SHA256 = "judge", "judge_sha256"  # members that name who looked
 COUNT, TOLD = "images", "warnings"  # members: how many images the statistics are of, and what was odd about them
 NOTES = (JUDGE, JUDGE_SHA256, COUNT, TOLD)
 SMALL = ("mu", "sigma", "mu_s", "sigma_s", "features", *NOTES)
+AGAIN = "make it with `harope-bench reference`"
 MOST, LONGEST = 20, 300  # warnings that are read from a file, and characters of each
 
 
@@ -71,6 +74,8 @@ def open_reference(
 
     Raises:
         StorageError: the file is not an npz with statistics or images. OptionError: it was made with another judge or other weights.
+        InvalidMomentsError: its statistics are no mean and covariance. SampleError: its features are no finite rows.
+        ShapeError: its statistics or features are of another width than the judge's.
     """
     looking = looking or Looking()
     if path is not None:
@@ -89,8 +94,7 @@ def _given(path: Path, judge: str, looking: Looking, shape: tuple[int, ...] | No
     arrays = load_arrays(path, SMALL)
     if not {"mu", "sigma"} <= arrays.keys() and "arr_0" not in adm.members(path):
         raise StorageError(
-            f"reference {path} has {', '.join(sorted(adm.members(path))) or 'nothing'}, wanted mu and sigma or arr_0; "
-            "make it with `harope-bench reference`"
+            f"reference {path} has {', '.join(sorted(adm.members(path))) or 'nothing'}, wanted mu and sigma or arr_0; {AGAIN}"
         )
     sha256, unsaid = sha256_file(path), _maker(path, arrays, judge, looking)
     found, warnings = _with_images(path, sha256, arrays, judge, looking, shape)
@@ -112,6 +116,7 @@ def _with_images(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The arrays, with the features of the images in the file and, where it has no statistics, those of these images."""
     found = {name: array for name, array in arrays.items() if name not in NOTES}
+    _check_arrays(path, found, judge)
     warnings = tuple(f"reference: {line.removeprefix('images: ')}" for line in _origin(arrays).warnings)
     if "features" in found:
         return found, warnings
@@ -119,12 +124,48 @@ def _with_images(
         return found, (*warnings, "reference: statistics without images (arr_0), so no precision, recall or KID")
     n, *size = adm.shape_of(path, reference=True)
     seen = seen_reference(path, sha256, judge, looking).observations
+    if "mu" in found:
+        _check_width(path, "mu", len(found["mu"]), judge, seen.arrays["features"].shape[1])
     if shape is not None and tuple(size) != shape:
         warnings += (f"reference: its images are {size[1]}x{size[0]}, the samples {shape[1]}x{shape[0]}",)
     if "mu" not in found:
         found |= statistics(seen)
         warnings += (f"reference: it carries no statistics, they are of its own {n:,} images",)
     return {**found, "features": seen.arrays["features"]}, warnings
+
+
+def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray], judge: str) -> None:
+    """Raise unless statistics and features of a file are what they are called, and as wide as the judge's arrays."""
+    widths: Mapping[str, int] = getattr(registry.load("judges", judge), "widths", {})
+    for array, names in STATISTICS.items():
+        if any(name in arrays for name in names):
+            _check_statistics(path, arrays, *names)
+            _check_width(path, names[0], len(arrays[names[0]]), judge, widths.get(array))
+    if "features" in arrays:
+        _check_features(path, arrays["features"])
+        width = widths.get("features", len(arrays["mu"]) if "mu" in arrays else None)
+        _check_width(path, "features", arrays["features"].shape[1], judge, width)
+
+
+def _check_statistics(path: Path, arrays: Mapping[str, np.ndarray], mean: str, covariance: str) -> None:
+    if missing := [name for name in (mean, covariance) if name not in arrays]:
+        raise InvalidMomentsError(f"reference {path} lacks {missing[0]}, wanted {mean} and {covariance}; {AGAIN}")
+    if complaint := moments_complaint(arrays[mean], arrays[covariance]):
+        raise InvalidMomentsError(f"{mean} and {covariance} of reference {path} {complaint}; {AGAIN}")
+
+
+def _check_features(path: Path, rows: np.ndarray) -> None:
+    if complaint := rows_complaint(rows):
+        raise SampleError(f"features of reference {path} {complaint}; {AGAIN}")
+    if not len(rows):
+        raise SampleError(f"features of reference {path} are of no image, wanted at least one row; {AGAIN}")
+    if (bad := first_bad_row(rows)) is not None:
+        raise SampleError(f"features of reference {path} are not finite, first in row {bad}; {AGAIN}")
+
+
+def _check_width(path: Path, name: str, found: int, judge: str, width: int | None) -> None:
+    if width is not None and found != width:
+        raise ShapeError(f"{name} of reference {path} has width {found}, judge {judge} gives {width}; use the reference of the same judge")
 
 
 def seen_reference(path: Path, sha256: str, judge: str, looking: Looking) -> Seen:
@@ -172,7 +213,9 @@ def origin(path: Path) -> Origin:
 def _origin(arrays: Mapping[str, np.ndarray]) -> Origin:
     count, told = arrays.get(COUNT), arrays.get(TOLD)
     lines = () if told is None or told.dtype.kind != "U" else tuple(printable(str(line))[:LONGEST] for line in told.ravel()[:MOST])
-    return Origin(int(count) if count is not None and count.dtype.kind in "iu" and count.size == 1 else None, lines)
+    if count is None or count.dtype.kind not in "iu" or count.size != 1 or count < 1:
+        return Origin(None, lines)
+    return Origin(int(count), lines)
 
 
 def _of_images(warnings: Iterable[str]) -> list[str]:

@@ -342,7 +342,7 @@ def _run_set(run: Run, plan: Plan | None, count: int | None) -> SampleSet:
         files={i: inside(run.folder, str(r.file), i) for i, r in good.items()},
         recorded={i: str(r.sha256) for i, r in good.items()},
         labels={i: r.label for i, r in good.items() if r.label is not None},
-        warnings=(f"{REQUESTS} is gone: what was asked is taken from the records",) if gone else (),
+        warnings=(f"{REQUESTS} is missing: what was asked is taken from the records",) if gone else (),
     )
 
 

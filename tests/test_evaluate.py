@@ -237,7 +237,7 @@ def test_when_everything_failed_the_reason_is_said(tmp_path: Path, run: Path) ->
 def test_a_lost_list_of_requests_is_a_warning_not_a_loss(run: Path) -> None:
     (run / "requests.jsonl").unlink()
     (scored,) = score(run, run)
-    assert "requests.jsonl is gone" in scored.result.warnings[0]
+    assert "requests.jsonl is missing" in scored.result.warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_arrays_that_do_not_fit_are_named() -> None:
 def test_constant_images_and_dead_columns_are_warned_of() -> None:
     reference = reference_of(cloud(64, 200, 6))
     constant = PLUGIN.score(observed(np.full((50, 6), 0.1, dtype=np.float32)), reference)
-    assert "fid: constant images, every sample has the same features" in constant.warnings
+    assert "fid: constant features, those of every sample are the same" in constant.warnings
     assert value_of(constant, "precision") in (0.0, 1.0)
     dead = PLUGIN.score(observed(with_dead_columns(cloud(65, 50, 6))), reference)
     assert "fid: zero variance in 2 of 6 columns that vary in the reference" in dead.warnings

@@ -15,7 +15,7 @@ from torch import nn
 from harope_bench import registry, testing
 from harope_bench.errors import WeightsError
 from harope_bench.judges import _inception
-from harope_bench.judges._inception import OWN, OpenedInception, Outputs, Trunk, folded, like_cleanfid, like_tensorflow1
+from harope_bench.judges._inception import OWN, OpenedInception, Outputs, Trunk, clean_resize, folded, like_cleanfid, like_tensorflow1
 from harope_bench.store import sha256_file
 
 JUDGES = ["inception-2015", "inception-2015-clean", "inception-2015-preview"]
@@ -101,6 +101,16 @@ def test_slices_of_a_batch_have_the_bits_of_the_whole(height: int, width: int, m
         monkeypatch.setattr(_inception, "PIXELS", pixels)
         shown.clear()
         assert torch.equal(like_tensorflow1(images), whole) and shown == slices
+
+
+@pytest.mark.parametrize("shape", [(299, 299), (28, 28), (64, 512), (700, 333), (1, 5)])
+def test_the_clean_resize_is_clean_fids_to_the_bit(shape: tuple[int, int]) -> None:
+    resize = pytest.importorskip("cleanfid.resize", reason="needs the extra parity").build_resizer("clean")
+    rng = np.random.default_rng(0)
+    noise, edges = rng.integers(0, 256, (*shape, 3), dtype=np.uint8), 255 * rng.integers(0, 2, (*shape, 3), dtype=np.uint8)
+    for image in (noise, edges):  # edges overshoot, so that the cut to [0, 255] matters
+        found, wanted = clean_resize(image), resize(image)
+        assert found.dtype == wanted.dtype == np.float32 and np.array_equal(found, wanted)
 
 
 def test_the_clean_judge_resizes_as_clean_fid_and_differs(own: Path, images: np.ndarray) -> None:

@@ -73,7 +73,7 @@ def test_copied_images_are_warned_of_with_their_number() -> None:
     base, real = cloud(41, 60, 6), cloud(42, 200, 6)
     score = PLUGIN.score(observed(np.concatenate([base[:10]] * 4 + [base[10:]])), reference_of(real))
     assert "recall: zero radius around 40 of 90 samples, each repeated 3 times or more" in score.warnings
-    assert "fidelity: duplicates, 30 of 90 samples repeat another one exactly" in score.warnings
+    assert "fidelity: duplicates in features, 30 of 90 samples repeat those of another one exactly" in score.warnings
     score = PLUGIN.score(observed(base), reference_of(np.concatenate([real] * 4)))
     assert any(w.startswith("precision: zero radius around 800 of 800 reference images") for w in score.warnings)
     assert value_of(score, "precision") == 0.0

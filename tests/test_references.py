@@ -302,7 +302,7 @@ def test_lossy_files_and_copies_are_told(drawn: Path, tmp_path: Path) -> None:
     (drawn / "00004.png").write_bytes((drawn / "00005.png").read_bytes())
     told = " | ".join(score(drawn, tmp_path / "out").result.warnings)
     assert "1 of 61 images are of a lossy format" in told
-    assert "duplicates, 1 of 61 samples repeat another one exactly" in told
+    assert "duplicates in features, 1 of 61 samples repeat those of another one exactly" in told
 
 
 def test_a_random_choice_is_seeded_and_told(drawn: Path, tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ class _JudgeBench:
             self.expect(array.dtype == np.float32, f"{name} is {array.dtype}, wanted float32")
             self.expect(len(array) == len(self.images), f"{name} has {len(array)} rows for {len(self.images)} images")
             self.expect(np.isfinite(array).all(), f"{name} is not finite")
+            width = getattr(self.plugin, "widths", {}).get(name, array.shape[1])
+            self.expect(array.shape[1] == width, f"{name} has rows of {array.shape[1]} numbers, declares {width}")
             self.expect(len(array) < 2 or not np.array_equal(array[0], array[1]), f"{name} is the same for different images")
         again = self.opened.observe(self.images)
         self.expect(all(np.array_equal(seen[k], again[k]) for k in seen), "sees something else at the second look")

@@ -5,28 +5,37 @@ A profile says which published program's formulas are followed. Profiles share w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import OptionError, SampleError, ShapeError
+from harope_bench.errors import InvalidMomentsError, OptionError, SampleError, ShapeError
 from harope_bench.evaluators.base import Observations, Score
 from harope_bench.metrics.frechet import frechet, influence, matrix_root, rows_root
 from harope_bench.metrics.half_neighbours import half_balls
-from harope_bench.metrics.inception_score import BLOCK, SPLITS, InceptionScore, inception_score, shuffled_inception_score
+from harope_bench.metrics.inception_score import (
+    BLOCK,
+    SHUFFLES,
+    SPLITS,
+    InceptionScore,
+    OrderEffect,
+    inception_score,
+    order_effect,
+    shuffled_inception_score,
+)
 from harope_bench.metrics.kernel_distance import SUBSET_SIZE, SUBSETS, Discrepancy, cmmd, kid, kid_subsets
-from harope_bench.metrics.moments import Gaussian, row_blocks
+from harope_bench.metrics.moment_checks import moments_complaint
+from harope_bench.metrics.moments import Gaussian
 from harope_bench.metrics.neighbours import NEIGHBOURS, Balls, balls
 from harope_bench.metrics.removal import LARGEST as LARGEST_LEFT_OUT
 from harope_bench.metrics.removal import removal
+from harope_bench.metrics.row_checks import first_bad_row, repeat_counts, rows_complaint
 from harope_bench.records import Measurement, Metric
 from harope_bench.statistics import Interval, mean_error, normal, wilson
 
 FIFTY = 50_000
-LARGEST = float(np.finfo(np.float32).max)
-ORDER_LOSS = 0.05  # nats, about 5% of IS; a random order of 1,000 classes stays below 0.02
+ORDER_LOSS = 0.01  # of IS: a smaller loss is named only where labels show that images are sorted
 SPREAD_BLOCKS = 10  # from so many blocks on, their spread is the error of their mean
 FEWEST_PAIRS = 3  # images in both sets that a kernel distance with an error needs
 FRECHET_KEYS = {
@@ -57,6 +66,7 @@ class Profile(NamedTuple):
     metrics: tuple[str, ...]
     parity: str
     balls: Callable[[np.ndarray, np.ndarray], Balls] = balls
+    precision: str = "float64"  # in which distances between rows are computed
     shuffled: bool = False  # IS over ten shuffled splits in place of consecutive blocks of 5,000
 
 
@@ -71,6 +81,7 @@ PROFILES = {
         f"formulas of openai/guided-diffusion:evaluations/evaluator.py, which the tests do not run; {HELD}, but for the distances, which "
         "are ADM's float16 blocks imitated (tests/test_metrics_half.py); TensorFlow may round a row's norm one step otherwise",
         half_balls,
+        "float16 (float32 where that overflows)",
     ),
     "adm-exact": Profile(
         ADM,
@@ -144,6 +155,7 @@ class Fidelity:
 
         Raises:
             ShapeError: arrays do not fit together. SampleError: a value that is not finite, with the index of its image.
+            InvalidMomentsError: the reference holds no mean and covariance.
         """
         _check(seen, reference)
         findings = self._findings(seen, reference)
@@ -161,7 +173,7 @@ class Fidelity:
             elif name == "is":
                 findings[name] = _shuffled_inception(seen) if self.way.shuffled else _inception(seen)
             elif name == "precision":  # one sweep gives both
-                findings |= _neighbourhoods(seen, reference, self.way.balls)
+                findings |= _neighbourhoods(seen, reference, self.way)
             elif name != "recall":
                 findings[name] = _kernel(name, seen, reference)
         return findings
@@ -210,6 +222,9 @@ def _scored_distance(metric: str, rows: np.ndarray, drawn: Gaussian, real: Gauss
     few = len(rows) <= live.sum()
     root, warnings = rows_root(rows) if few else matrix_root(drawn.covariance), _dead_columns(metric, live, real)
     value = frechet(drawn, real, root)
+    if value < 0:
+        warnings += (f"{metric}: rounding made {value:.2g} of a distance of 0, which is reported",)
+        value = 0.0
     if few:
         # The rows do not span the space they were drawn from: the distance has no derivative there, so no first-order error.
         told = f"{metric}: N <= D ({len(rows):,} images, {live.sum():,} live dimensions); the value leans on N, no error is given"
@@ -223,7 +238,7 @@ def _dead_columns(metric: str, live: np.ndarray, real: Gaussian) -> tuple[str, .
     """Columns that never change over the samples although they do over the reference."""
     dead = int((~live & (np.diag(real.covariance) > 0)).sum())
     if not live.any():
-        return (f"{metric}: constant images, every sample has the same {FRECHET_KEYS[metric][0]}",)
+        return (f"{metric}: constant {FRECHET_KEYS[metric][0]}, those of every sample are the same",)
     return (f"{metric}: zero variance in {dead:,} of {len(live):,} columns that vary in the reference",) if dead else ()
 
 
@@ -238,14 +253,27 @@ def _inception(seen: Observations) -> Finding:
         error, interval = normal(score.value, mean_error(score.blocks)), f"spread of {len(score.blocks)} blocks"
     else:
         error, interval = normal(score.value, mean_error(score.contributions)), "influence function, first order"
-    return Finding(score.value, error, interval, score.contributions, warnings=_order_warnings(score))
+    warnings = (*_order_warnings(score.value, order_effect(score, logits, seen.labels)), *_block_warnings(score))
+    return Finding(score.value, error, interval, score.contributions, warnings=warnings)
 
 
-def _order_warnings(score: InceptionScore) -> tuple[str, ...]:
+def _order_warnings(value: float, effect: OrderEffect | None) -> tuple[str, ...]:
+    """A warning where the order of the images lowers the score, with the score of random orders."""
+    least = 0.0 if effect is not None and effect.by_label else ORDER_LOSS
+    if effect is None or not value < (1 - least) * effect.lowest:
+        return ()
+    lost = 1 - value / effect.shuffled
+    what = "labels" if effect.by_label else "predicted classes"
+    order = "class-sorted order" if effect.by_label or effect.in_runs else "uneven order"
+    share = f"{lost:.0%}" if lost >= 0.1 else f"{lost:.1%}"
+    return (
+        f"is: {order}, blocks of {BLOCK:,} hold different {what}; {SHUFFLES} random orders give {effect.shuffled:.4g} on average, "
+        f"about {share} of the score is lost",
+    )
+
+
+def _block_warnings(score: InceptionScore) -> tuple[str, ...]:
     warnings: tuple[str, ...] = ()
-    if score.order_loss > ORDER_LOSS:
-        lost = 1 - math.exp(-score.order_loss)
-        warnings += (f"is: class-sorted order, blocks of {BLOCK:,} hold different classes; about {lost:.0%} of the score is lost",)
     last = len(score.contributions) % BLOCK
     if len(score.blocks) > 1 and 0 < last < BLOCK / 2:
         warnings += (f"is: short last block, {last:,} images count as much as {BLOCK:,}",)
@@ -279,16 +307,16 @@ def _kernel(metric: str, seen: Observations, reference: Mapping[str, np.ndarray]
     return Finding(whole.value, normal(whole.value, whole.se_drawn), "jackknife over samples, reference fixed", whole.drawn)
 
 
-def _neighbourhoods(
-    seen: Observations, reference: Mapping[str, np.ndarray], sweep: Callable[[np.ndarray, np.ndarray], Balls]
-) -> dict[str, Finding]:
+def _neighbourhoods(seen: Observations, reference: Mapping[str, np.ndarray], profile: Profile) -> dict[str, Finding]:
     """Precision, the share of samples in the ball of any reference image, and recall, the share of these in the ball of any sample."""
     if (reason := _no_images("", seen, reference, NEIGHBOURS + 1)) is not None:
         return {name: Finding(None, reason=reason) for name in ("precision", "recall")}
-    found = sweep(seen.arrays["features"], reference["features"])
-    recall = _share("recall", found.real_inside, found.drawn_radii, "samples")
+    drawn, real = seen.arrays["features"], reference["features"]
+    found = profile.balls(drawn, real)
+    precision, recall = _share(found.drawn_inside), _share(found.real_inside)
+    recall = recall._replace(warnings=_radius_warnings("recall", found.drawn_radii, drawn, "samples", profile))
     return {
-        "precision": _share("precision", found.drawn_inside, found.real_radii, "reference images"),
+        "precision": precision._replace(warnings=_radius_warnings("precision", found.real_radii, real, "reference images", profile)),
         "recall": _over_draws(recall, seen, reference),
     }
 
@@ -323,11 +351,25 @@ def _no_images(metric: str, seen: Observations, reference: Mapping[str, np.ndarr
     return None
 
 
-def _share(metric: str, inside: np.ndarray, radii: np.ndarray, whose: str) -> Finding:
-    hits, empty = int(inside.sum()), int((radii == 0).sum())
-    told = f"{metric}: zero radius around {empty:,} of {len(radii):,} {whose}, each repeated {NEIGHBOURS} times or more"
-    warnings = (told,) if empty else ()
-    return Finding(hits / len(inside), wilson(hits, len(inside)), "Wilson, radii fixed", inside.astype(np.int8), warnings=warnings)
+def _share(inside: np.ndarray) -> Finding:
+    hits = int(inside.sum())
+    return Finding(hits / len(inside), wilson(hits, len(inside)), "Wilson, radii fixed", inside.astype(np.int8))
+
+
+def _radius_warnings(metric: str, radii: np.ndarray, rows: np.ndarray, whose: str, profile: Profile) -> tuple[str, ...]:
+    """Warnings of balls (N,) of radius 0, apart by cause: rows that are repeated, and different rows whose distance rounds to 0."""
+    empty = radii == 0
+    if not empty.any():
+        return ()
+    repeated = int((repeat_counts(rows)[empty] > NEIGHBOURS).sum())
+    rounded = int(empty.sum()) - repeated
+    around = f"{metric}: zero radius around {{:,}} of {len(radii):,} {whose}"
+    warnings: tuple[str, ...] = ()
+    if repeated:
+        warnings += (f"{around.format(repeated)}, each repeated {NEIGHBOURS} times or more",)
+    if rounded:
+        warnings += (f"{around.format(rounded)}, whose features differ: {profile.precision} rounds their distances to 0",)
+    return warnings
 
 
 def _warnings(seen: Observations) -> tuple[str, ...]:
@@ -336,9 +378,9 @@ def _warnings(seen: Observations) -> tuple[str, ...]:
     if seen.failed:
         warnings += (f"fidelity: {seen.failed:,} of {scored + seen.failed:,} images failed; every number is over the other {scored:,}",)
     if "features" in seen.arrays:
-        copies = scored - len({hash(row.tobytes()) for row in seen.arrays["features"]})
+        copies = scored - round(float((1 / repeat_counts(seen.arrays["features"])).sum()))
         if copies:
-            warnings += (f"fidelity: duplicates, {copies:,} of {scored:,} samples repeat another one exactly",)
+            warnings += (f"fidelity: duplicates in features, {copies:,} of {scored:,} samples repeat those of another one exactly",)
     return warnings
 
 
@@ -361,19 +403,19 @@ def _check(seen: Observations, reference: Mapping[str, np.ndarray]) -> None:
 def _check_rows(what: str, rows: np.ndarray, indices: np.ndarray) -> None:
     if rows.ndim != 2 or len(rows) != len(indices):
         raise ShapeError(f"{what} have shape {rows.shape}, wanted ({len(indices)}, width); judge the images again")
-    for part in row_blocks(len(rows)):
-        bad = ~(np.abs(rows[part]) <= LARGEST).all(axis=1)  # false for NaN too
-        if bad.any():
-            index = int(indices[part][bad.argmax()])
-            raise SampleError(f"{what} are not finite, first at index {index}; delete the observations of that judge and run eval again")
+    if complaint := rows_complaint(rows):
+        raise SampleError(f"{what} {complaint}; judge the images again")
+    if (bad := first_bad_row(rows)) is not None:
+        index = int(indices[bad])
+        raise SampleError(f"{what} are not finite, first at index {index}; delete the observations of that judge and run eval again")
 
 
 def _check_gaussian(array: str, width: int, mean: np.ndarray, covariance: np.ndarray) -> None:
     if mean.shape != (width,) or covariance.shape != (width, width):
         found = f"the reference's moments {mean.shape} and {covariance.shape}"
         raise ShapeError(f"{array} have width {width}, {found}; use the reference of the same judge")
-    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise SampleError(f"the reference's moments of {array} are not finite; build the reference again")
+    if complaint := moments_complaint(mean, covariance):
+        raise InvalidMomentsError(f"the reference's moments of {array} {complaint}; build the reference again")
 
 
 PLUGIN = Fidelity()

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from harope_bench.errors import WeightsError
@@ -86,12 +87,19 @@ def _like_tensorflow1(images: np.ndarray) -> Tensor:
 
 
 def like_cleanfid(images: np.ndarray) -> Tensor:
-    """Images (B, H, W, 3) uint8 to (B, 3, 299, 299): PIL's antialiased bicubic, channels as floats, cut to [0, 255]; (x - 128) / 128."""
-    from cleanfid.resize import build_resizer
-
-    resize = build_resizer("clean")
-    x = torch.from_numpy(np.stack([resize(image) for image in images])).permute(0, 3, 1, 2)
+    """Return images (B, H, W, 3) uint8 as (B, 3, 299, 299) float32: `clean_resize`, then (x - 128) / 128."""
+    x = torch.from_numpy(np.stack([clean_resize(image) for image in images])).permute(0, 3, 1, 2)  # (B, 3, 299, 299)
     return (x - 128) / 128
+
+
+def clean_resize(image: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, 3) uint8 as (299, 299, 3) float32 in [0, 255]: PIL's antialiased bicubic on channels of floats.
+
+    Source: GaParmar/clean-fid:cleanfid/resize.py, `build_resizer("clean")`; tests/test_inception.py compares them.
+    """
+    channels = [Image.fromarray(image[..., c].astype(np.float32)) for c in range(3)]  # of PIL's mode F, no rounding to uint8
+    resized = [np.asarray(channel.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for channel in channels]
+    return np.stack(resized, axis=-1).clip(0, 255)
 
 
 def weights() -> Weights:
@@ -218,6 +226,7 @@ class Inception:
 
     version = 1
     arrays = ("features", "spatial", "logits")
+    widths = {"features": FEATURES, "spatial": 17 * 17 * CHANNELS}
     batch = 50
 
     def __init__(self, preprocessing: str, prepare: Callable[[np.ndarray], Tensor], preview: bool = False):
@@ -240,7 +249,7 @@ class Inception:
         other = (
             ()
             if weights().sha256 == known_sha256()
-            else ("judge: other weights than Inception of 2015's, numbers compare with nothing published",)
+            else ("judge: other weights than Inception of 2015's, or a copy of another hash; numbers compare with nothing published",)
         )
         return (*other, "judge: preview in bfloat16, not for a reported number") if self.preview else other
 

@@ -98,7 +98,7 @@ def _culprit(error: Exception) -> str:
 def warnings(file: Weights) -> tuple[str, ...]:
     """What a result must say of the weights."""
     if not published(file.sha256):
-        return ("judge: other weights than GenEval's detector, numbers compare with nothing published",)
+        return ("judge: other weights than GenEval's detector, or a copy of another hash; numbers compare with nothing published",)
     return ()
 
 

@@ -59,7 +59,7 @@ class Published:
     def _doubt(self, found: Weights, pinned: bool) -> str:
         brought = None if pinned else fetched.held(self.source.asset)
         if brought is None or brought.path != found.path:
-            return f"judge: other weights than {self.title}'s, numbers compare with nothing published"
+            return f"judge: other weights than {self.title}'s, or a copy of another hash; numbers compare with nothing published"
         return (
             f"judge: {self.title}'s publisher states no hash and the file's receipt names no address (it came by --from), "
             "so nothing shows that these are its weights: "

@@ -45,6 +45,7 @@ class Tower(ABC):
 
     version = 1
     arrays = ("features",)
+    width: tuple[str, int]  # of the features: the size that sets it, and the published network's
     title: str
     preprocessing: str
     batch: int
@@ -52,6 +53,12 @@ class Tower(ABC):
 
     def __init__(self, sizes: Mapping[str, Any] | None = None):
         self.sizes: Mapping[str, Any] = sizes or {}
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """How many numbers a row of features has."""
+        size, published = self.width
+        return {"features": int(self.sizes.get(size, published))}
 
     @abstractmethod
     def blank(self) -> nn.Module:
@@ -85,7 +92,7 @@ class Tower(ABC):
         """What a result must say of the judge."""
         if self.weights_sha256() == self.source.known_sha256():
             return ()
-        return (f"judge: other weights than {self.title}'s, numbers compare with nothing published",)
+        return (f"judge: other weights than {self.title}'s, or a copy of another hash; numbers compare with nothing published",)
 
     def open(self, device: str = "cpu") -> OpenedTower:
         """Loads the weights strictly, hash checked first.

@@ -26,7 +26,8 @@ class Opened(Protocol):
 class Judge(Protocol):
     """What a judge module's PLUGIN offers. `arrays` names what `observe` returns.
 
-    Optional: `errors()`, tuple[ErrorRate, ...], how often it was wrong where the truth is known; without opening its weights.
+    Optional: `errors()`, tuple[ErrorRate, ...], how often it was wrong where the truth is known; without opening its weights. `widths`,
+    by name of an array, how many numbers a row has; a reference of another width is rejected before anything is written.
     """
 
     version: int

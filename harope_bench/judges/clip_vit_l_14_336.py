@@ -53,6 +53,7 @@ class Clip(Tower):
     title = "CLIP ViT-L/14 at 336 pixels"
     preprocessing = "middle square, PIL bicubic with antialias to 336 x 336 on uint8; x / 255, CLIP's mean and deviation"
     batch = 25
+    width = ("output_dim", SIZES["output_dim"])
     source = Source("clip-vit-l-14-336", "HAROPE_BENCH_CLIP_336")
 
     def blank(self) -> nn.Module:

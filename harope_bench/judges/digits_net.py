@@ -77,6 +77,7 @@ class DigitsNetJudge:
     judge_class = "micro"
     preprocessing = "mean of channels; antialiased bilinear to 28 x 28 where needed; x / 127.5 - 1"
     arrays = ("features", "spatial", "logits")
+    widths = {"features": FEATURES, "spatial": SPATIAL * 7 * 7}
     batch = 250
 
     def weights_sha256(self) -> str:

@@ -46,6 +46,7 @@ class DinoV2(Tower):
     title = "DINOv2 ViT-L/14"
     preprocessing = "PIL bicubic with antialias to 224 x 224 on uint8, stretched where not square; x / 255, ImageNet's mean and deviation"
     batch = 50
+    width = ("embed_dim", 1024)
     source = Source("dinov2-vit-l-14", "HAROPE_BENCH_DINOV2")
 
     def blank(self) -> nn.Module:

@@ -80,6 +80,7 @@ class ShapesNetJudge:
     judge_class: Literal["official", "equivalent", "substitute", "micro"] = "micro"
     preprocessing = "antialiased bilinear to 32 x 32 where needed; x / 127.5 - 1"
     arrays = ("features", "spatial", "logits")
+    widths = {"features": FEATURES, "spatial": SPATIAL * 8 * 8}
     batch = 250
 
     def weights_sha256(self) -> str:

@@ -58,8 +58,11 @@ def open_layout(folder: Path, suite: PromptSuite, side: int | None = None) -> Sa
     for name, place in _places(folder):
         found, left = _named(place)
         category = name or _category(found, own, place)
-        if category not in own.categories or category in here:
-            warnings.append(f"folders: {place.parent.name} is no category of this suite, or is here twice; not read")
+        if category not in own.categories:
+            warnings.append(f"folders: {place.parent.name} is no category of this suite; not read")
+            continue
+        if category in here:
+            warnings.append(f"folders: {place.parent.name} is a second folder of {category}; not read")
             continue
         here.append(category)
         warnings += _take(category, found, left, own, files, failed)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from harope_bench.errors import ShapeError
+from harope_bench.errors import InvalidMomentsError, ShapeError
+from harope_bench.metrics.moment_checks import ROUNDING, symmetry_complaint
 from harope_bench.metrics.moments import Gaussian, row_blocks
 
 EPS = float(np.finfo(np.float64).eps)
@@ -30,19 +31,43 @@ def frechet(drawn: Gaussian, real: Gaussian, root: np.ndarray | None = None) -> 
 
     Raises:
         ShapeError: the widths differ.
+        InvalidMomentsError: no mean and covariance, or a distance that is negative beyond rounding.
 
     Source: Heusel et al. 2017, equation 6; openai/guided-diffusion:evaluations/evaluator.py, with another trace.
     """
     if drawn.mean.shape != real.mean.shape or drawn.covariance.shape != real.covariance.shape:
         raise ShapeError(f"Gaussians of widths {len(drawn.mean)} and {len(real.mean)} have no distance; the judge and the reference differ")
+    for owner, gaussian in (("samples", drawn), ("reference", real)):
+        if complaint := symmetry_complaint(*gaussian):
+            raise InvalidMomentsError(f"mean and covariance of the {owner} {complaint}; build the statistics again")
     root = matrix_root(drawn.covariance) if root is None else root
     shift = drawn.mean - real.mean
     spread = np.trace(drawn.covariance) + np.trace(real.covariance)
     values = _product_eigenvalues(root, real.covariance)
+    _check_signs(values, float(np.linalg.norm(drawn.covariance)) * float(np.linalg.norm(real.covariance)))
     if values[:1].sum() <= _floor(values):
         other = matrix_root(real.covariance)
         values = _product_eigenvalues(other, drawn.covariance) if other.shape[1] < root.shape[1] else values
-    return float(shift @ shift + spread - 2.0 * np.sqrt(np.clip(values, 0.0, None)).sum())
+    return _checked_distance(float(shift @ shift), float(spread), float(np.sqrt(np.clip(values, 0.0, None)).sum()))
+
+
+def _checked_distance(shift: float, spread: float, trace: float) -> float:
+    """Return |m - m_r|^2 + tr S + tr S_r - 2 tr sqrt(S S_r); raise InvalidMomentsError where that is below 0 by more than rounding."""
+    distance = shift + spread - 2.0 * trace
+    if distance < -ROUNDING * (shift + spread):
+        raise InvalidMomentsError(
+            f"the Frechet distance comes out as {distance:.4g}, wanted at least 0, so one of the covariances is none; "
+            "build the statistics again"
+        )
+    return distance
+
+
+def _check_signs(values: np.ndarray, scale: float) -> None:
+    """Raise InvalidMomentsError unless ascending eigenvalues are at least 0, up to rounding of what has the norm `scale`."""
+    if values[:1].sum() < -ROUNDING * scale:
+        raise InvalidMomentsError(
+            f"a covariance has an eigenvalue of {values[0] / scale:.2g} of its norm, wanted none below 0; build the statistics again"
+        )
 
 
 def matrix_root(covariance: np.ndarray) -> np.ndarray:
@@ -131,6 +156,7 @@ def _cholesky(covariance: np.ndarray) -> np.ndarray | None:
 
 def _support(covariance: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
+    _check_signs(values, float(np.abs(values).max()))
     kept = values > _floor(values)
     root: np.ndarray = vectors[:, kept] * np.sqrt(values[kept])  # (D, rank)
     return root

@@ -1,7 +1,8 @@
-"""Inception Score over consecutive blocks, and the order trap that comes with them."""
+"""Inception Score over consecutive blocks, and what the order of the images does to it."""
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -12,18 +13,22 @@ from harope_bench.metrics.moments import row_blocks
 
 BLOCK = 5000  # ADM's split_size: a number of images, not a number of splits
 SPLITS, SPLIT_SEED = 10, 2020  # torch-fidelity's
+SHUFFLES, SHUFFLE_SEED = 3, 0  # random orders that an order is compared with
+SURPRISE = 10.0  # nats: a random order exceeds a bound once in e^10 = 22,000 sets
 
 
 class InceptionScore(NamedTuple):
     """Unweighted mean over the blocks, each block's score (B,), and centred first-order contributions (N,).
 
-    order_loss: nats of log IS that the order takes away, beyond chance; see `order_loss`.
+    order_loss: nats of log IS that the order takes away, beyond chance; see `order_loss`. order_chance: nats that a random order
+    stays below; see `order_chance`.
     """
 
     value: float
     blocks: np.ndarray
     contributions: np.ndarray
     order_loss: float
+    order_chance: float
 
 
 def inception_score(logits: np.ndarray, block: int = BLOCK) -> InceptionScore:
@@ -51,7 +56,8 @@ def inception_score(logits: np.ndarray, block: int = BLOCK) -> InceptionScore:
         weight = len(logits) / (len(parts) * len(p))  # rows of a short block count for more
         contributions[part] = weight * scores[b] * (divergence - divergence.mean())
     sizes = np.array([part.stop - part.start for part in parts])
-    return InceptionScore(float(scores.mean()), scores, contributions, order_loss(marginals, squares, sizes))
+    order = order_loss(marginals, squares, sizes), order_chance(marginals, squares, sizes)
+    return InceptionScore(float(scores.mean()), scores, contributions, *order)
 
 
 class Splits(NamedTuple):
@@ -102,6 +108,68 @@ def divergences(p: np.ndarray, logp: np.ndarray, marginal: np.ndarray) -> np.nda
     return divergence
 
 
+class OrderEffect(NamedTuple):
+    """What a random order would give in place of the order that images have.
+
+    shuffled, lowest: mean and lowest of the scores of SHUFFLES random orders in the same blocks. by_label: blocks hold different labels.
+    in_runs: most images are predicted to be of the class of the image before.
+    """
+
+    shuffled: float
+    lowest: float
+    by_label: bool
+    in_runs: bool
+
+
+def order_effect(score: InceptionScore, logits: np.ndarray, labels: np.ndarray | None, block: int = BLOCK) -> OrderEffect | None:
+    """Return what random orders give where blocks hold different labels or predicted classes; None where chance explains it.
+
+    Args:
+        score: `inception_score` of the same logits and block. labels: (N,) integers that the images were asked to show, or None.
+    """
+    by_label = labels is not None and _differ_in_labels(labels, block)
+    if len(score.blocks) < 2 or not (by_label or score.order_loss > score.order_chance):
+        return None
+    rng = np.random.default_rng(SHUFFLE_SEED)
+    values = [inception_score(logits[rng.permutation(len(logits))], block).value for _ in range(SHUFFLES)]
+    return OrderEffect(float(np.mean(values)), min(values), by_label, _in_runs(logits))
+
+
+def _differ_in_labels(labels: np.ndarray, block: int) -> bool:
+    """Return whether consecutive blocks hold labels (N,) that differ by more than those of random orders do."""
+    rng, (_, codes) = np.random.default_rng(SHUFFLE_SEED), np.unique(labels, return_inverse=True)
+    usual = max(_label_information(codes[rng.permutation(len(codes))], block) for _ in range(SHUFFLES))
+    degrees = (math.ceil(len(codes) / block) - 1) * int(codes.max())
+    return _label_information(codes, block) > usual + _bound(degrees, len(codes))
+
+
+def _label_information(codes: np.ndarray, block: int) -> float:
+    """Return the nats that an image's block tells of its label: mutual information of blocks and labels (N,) from 0."""
+    counts = np.array([np.bincount(codes[part], minlength=codes.max() + 1) for part in row_blocks(len(codes), block)])
+    share, whole = counts.sum(axis=1) / counts.sum(), counts.sum(axis=0) / counts.sum()
+    marginals = counts / counts.sum(axis=1, keepdims=True)
+    return float(share @ divergences(marginals, np.log(np.where(marginals > 0, marginals, 1.0)), whole))
+
+
+def _in_runs(logits: np.ndarray) -> bool:
+    predicted = np.concatenate([logits[part].argmax(axis=1) for part in row_blocks(len(logits))])
+    chance = float(np.square(np.bincount(predicted) / len(predicted)).sum())
+    return float((predicted[1:] == predicted[:-1]).mean()) > (1 + chance) / 2
+
+
+def order_chance(marginals: np.ndarray, squares: np.ndarray, sizes: np.ndarray) -> float:
+    """Return the nats of `order_loss` that a random order stays below in all but one of 22,000 sets; arguments as there.
+
+    2 N times the loss is a sum of squared normal numbers whose weights are at most 1 and add up to B - 1 times the noise.
+    """
+    return _bound((len(sizes) - 1) * _noise(marginals, squares, sizes), int(sizes.sum()))
+
+
+def _bound(weights: float, images: int) -> float:
+    """Return the nats above its mean that a weighted chi-square stays below (Laurent and Massart 2000, lemma 1)."""
+    return (math.sqrt(max(weights, 0.0) * SURPRISE) + SURPRISE) / images
+
+
 def order_loss(marginals: np.ndarray, squares: np.ndarray, sizes: np.ndarray) -> float:
     """Nats of log IS lost because the blocks hold different classes: near 0 for shuffled or interleaved images.
 
@@ -114,6 +182,12 @@ def order_loss(marginals: np.ndarray, squares: np.ndarray, sizes: np.ndarray) ->
     share = sizes / sizes.sum()
     whole = share @ marginals
     told = share @ divergences(marginals, np.log(np.where(marginals > 0, marginals, 1.0)), whole)
+    return float(told - (len(sizes) - 1) * _noise(marginals, squares, sizes) / (2 * sizes.sum()))
+
+
+def _noise(marginals: np.ndarray, squares: np.ndarray, sizes: np.ndarray) -> float:
+    """Return the sum over classes of variance / mean of p."""
+    share = sizes / sizes.sum()
+    whole = share @ marginals
     used = whole > 0
-    noise = ((share @ squares)[used] / whole[used] - whole[used]).sum()
-    return float(told - (len(sizes) - 1) * noise / (2 * sizes.sum()))
+    return float(((share @ squares)[used] / whole[used] - whole[used]).sum())

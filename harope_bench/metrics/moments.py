@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import ShapeError, TooFewImages
+from harope_bench.errors import InvalidMomentsError, ShapeError, TooFewImages
+from harope_bench.metrics.moment_checks import moments_complaint
 
 BLOCK = 4000  # rows held in float64 at once, 64 MB at width 2048; four of a judge's shards, so that moments can be kept with those
 
@@ -67,11 +68,19 @@ class Moments:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Moments:
-        """The inverse of `arrays`, bit by bit; ShapeError if they do not fit together."""
+        """Return the moments that `arrays` gave, bit by bit.
+
+        Raises:
+            ShapeError: the arrays do not fit together. InvalidMomentsError: they are no count, mean and scatter.
+        """
         count, mean, scatter = (np.asarray(arrays[name]) for name in ("count", "mean", "scatter"))
         if count.shape != () or mean.ndim != 1 or scatter.shape != (*mean.shape, *mean.shape):
             found = f"count {count.shape}, mean {mean.shape}, scatter {scatter.shape}"
             raise ShapeError(f"moments need a count, a mean (D,) and a scatter (D, D), found {found}; make the file again")
+        if count.dtype.kind not in "iu" or count < 0:
+            raise InvalidMomentsError(f"moments need a count of images, found {count.dtype} {count}; make the file again")
+        if complaint := moments_complaint(mean, scatter):
+            raise InvalidMomentsError(f"mean and scatter {complaint}; make the file again")
         return cls(int(count), mean.astype(np.float64, copy=False), scatter.astype(np.float64, copy=False))
 
     def gaussian(self) -> Gaussian:

