@@ -335,7 +335,8 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     write_rows(written, score)
     result = Result(
         evaluator=name, version=evaluator.version, profile=evaluator.profile, rules=asked.rules, parity=evaluator.parity, scale="paper",
-        target=path.name, suite=asked.suite, resolution=asked.side, plan=None, plan_digest=None, samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
+        target=path.name, suite=asked.suite, resolution=asked.side, plan=None, plan_digest=None,
+        samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
         reference_sha256=suite.source()[1], measurements=score.measurements,
         warnings=(FOREIGN.preprocessing, *lenient(asked), *score.warnings),
         per_sample=written.with_suffix(".npz").name, rows=rows_path(written).name, provenance=provenance(started, asked.terms.device),

@@ -160,7 +160,7 @@ def _substituted(table: Table, row: Row, entry: Substitution, items: Sequence[Fo
 
 def _added(table: Table, addition: Addition, items: Sequence[Found], scale: Scale) -> list[EntryRow]:
     """Return a row for each block of the table that these results belong to; one apart where they are of no block's network or side."""
-    label = addition.label or _label_of(items) or shorten(addition.name)
+    label = addition.label or _label_of(items) or shorten(addition.name) or "run"
     rows = []
     for peers in _blocks(table, scale):
         candidates = [_beside(table, peer, items, scale, addition.name, label) for peer in peers]
