@@ -45,6 +45,8 @@ def check_label(text: str) -> str:
         return plain_label(text)
     except ValueError as error:
         raise OptionError(f"label {shorten(text, 40)!r}: {error}; give another text") from error
+
+
 Option = str | bool | int | float
 DECISIVE = ("name", "backbone", "encoding", "options", "config", "sha256")  # of a checkpoint, for the pixels of a plan
 

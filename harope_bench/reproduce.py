@@ -128,9 +128,7 @@ class _Drawing(NamedTuple):
     terms: Terms
 
 
-def _ready_plans(
-    work: Sequence[Work], drawing: _Drawing, lacking: Sequence[Requirement], suites: Sequence[str]
-) -> dict[Work, Plan]:
+def _ready_plans(work: Sequence[Work], drawing: _Drawing, lacking: Sequence[Requirement], suites: Sequence[str]) -> dict[Work, Plan]:
     """Return the plan of each run.
 
     Args:

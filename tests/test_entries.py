@@ -216,9 +216,7 @@ def test_a_result_fits_columns_of_its_suite_alone(tmp_path: Path) -> None:
         assert "has no result that fits a column of Table 4" in told and suite in told
 
 
-def test_a_scored_folder_is_a_row_of_table_2_and_is_labelled_without_scoring_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_scored_folder_is_a_row_of_table_2_and_is_labelled_without_scoring_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, runs = tmp_path / "pictures", fake.micro_table(tmp_path / "runs")
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -391,9 +389,9 @@ def test_a_hostile_target_is_a_short_printable_row_and_note(micro: Path, target:
     assert note.isprintable() and len(note) < 200
     label = board(micro, "2", target).table.rows[-1].printed
     assert label.isprintable() and 0 < len(label) <= LABEL_LENGTH
+    found, entries = collect(micro), Entries(parse_entries([target + "!"], []).additions, (), micro)
     with pytest.raises(UnknownName) as error:
-        parse = Entries(parse_entries([target + "!"], []).additions, (), micro)
-        build(load_table("2"), collect(micro), entries=parse)
+        build(load_table("2"), found, entries=entries)
     assert str(error.value).isprintable() and len(str(error.value)) < 1000
 
 

@@ -149,9 +149,13 @@ def test_rows_without_a_checkpoint_are_listed_and_the_others_run(tmp_path: Path,
 
 def test_several_checkpoints_of_a_row_are_an_error_until_somebody_decides(tmp_path: Path, paper_runs: Any) -> None:
     made = paper_runs(("flux-rope", "rope-axial", "aa"), ("flux-a", "harope", "bb"), ("flux-b", "harope", "cc"))
-    with pytest.raises(OptionError, match="2 registered checkpoints fit HARoPE of Table 4: flux-a, flux-b; --row r512-harope=NAME") as error:
+    with pytest.raises(
+        OptionError, match="2 registered checkpoints fit HARoPE of Table 4: flux-a, flux-b; --row r512-harope=NAME"
+    ) as error:
         again(tmp_path / "out")
-    assert "r2048-harope" in str(error.value) and not made and not (tmp_path / "out").exists()
+    assert (
+        all(f"--row r{side}-harope=NAME" in str(error.value) for side in (512, 1024, 2048)) and not made and not (tmp_path / "out").exists()
+    )
     again(tmp_path / "rows", row=tuple(f"r{side}-harope=flux-b" for side in (512, 1024, 2048)))
     assert {name for name, *_ in made} == {"flux-rope", "flux-b"}
     made.clear()
@@ -175,15 +179,18 @@ def test_an_own_checkpoint_is_generated_for_the_suites_and_sides_of_the_table(tm
 
 
 @pytest.mark.usefixtures("hasty")
-def test_an_own_micro_checkpoint_gets_its_runs_and_its_row(tmp_path: Path) -> None:
-    """Table 4's rows are drawn at three sides; the own checkpoint too, and its row stands behind each block's."""
-    done = reproduce.reproduce(["4"], "micro", 3, tmp_path, "cpu", 0, entries=parse_entries(["shapes-ape=Mine | <b>"], []))
-    assert done.rows == 9
-    assert [row for row in cells(tmp_path, 4) if "ape" in row] == ["r512-shapes-ape", "r1024-shapes-ape", "r2048-shapes-ape"]
-    assert r"Mine \| \<b>" in (tmp_path / "table4.md").read_text()
+def test_an_own_micro_checkpoint_gets_its_run_and_its_row(tmp_path: Path) -> None:
+    """Table 3's rows are drawn at one side; the own checkpoint too, and its row stands last in the table and the report."""
+    own = parse_entries(["shapes-base-rope-axial=Mine | <b>"], [])
+    done = reproduce.reproduce(["3"], "micro", 3, tmp_path, "cpu", 0, entries=own)
+    assert (done.rows, done.drawn) == (4, 12)
+    assert [*cells(tmp_path, 3)][-1] == "shapes-base-rope-axial"
+    assert r"Mine \| \<b>" in (tmp_path / "table3.md").read_text()
     assert "Mine | &lt;b&gt;" in (tmp_path / "report.html").read_text()
-    again = reproduce.reproduce(["4"], "micro", 3, tmp_path, "cpu", 0, entries=parse_entries(["shapes-ape"], []))
-    assert (again.drawn, again.scored) == (0, 0)
+    (plan,) = [plan for folder in tmp_path.glob("shapes-base-*/*") if (plan := Run(folder).plan) is not None]
+    assert (plan.suite, plan.settings.resolution) == ("shapes", 32)
+    repeated = reproduce.reproduce(["3"], "micro", 3, tmp_path, "cpu", 0, entries=own)
+    assert (repeated.drawn, repeated.scored) == (0, 0)
 
 
 def test_a_checkpoint_of_another_world_is_refused_before_work(tmp_path: Path) -> None:

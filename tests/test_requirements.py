@@ -89,7 +89,7 @@ def test_the_judges_that_are_asked_for_count_and_stored_answers_need_none(tmp_pa
 def test_features_need_their_network_and_their_reference(tmp_path: Path) -> None:
     assert keys(missing_of_suites(["imagenet-256"])) == {("judge", "inception-2015"), ("reference", "imagenet-256")}
     assert keys(missing_of_suites(["imagenet-256"], Scoring(reference=tmp_path / "r.npz"))) == {("judge", "inception-2015")}
-    profiles = missing_of_suites(["imagenet-256"], Scoring(profiles=("adm", "clean")))
+    profiles = missing_of_suites(["imagenet-256"], Scoring(profiles=("adm-exact", "clean")))
     assert {("judge", "inception-2015"), ("judge", "inception-2015-clean")} <= keys(profiles)
     assert keys(missing_of_suites(["coco-fid"])) >= {("judge", "inception-2015-clean"), ("reference", "coco-fid")}
 
@@ -122,7 +122,9 @@ def test_one_thing_is_told_as_it_tells_itself_and_several_with_their_count() -> 
         raise_missing([prompts, prompts])
     with pytest.raises(MissingRequirementsError) as error:
         raise_missing([prompts, judge])
-    assert str(error.value) == "2 things are missing: prompts are not here, harope-bench fetch x; weights, of two parts, harope-bench fetch y"
+    assert (
+        str(error.value) == "2 things are missing: prompts are not here, harope-bench fetch x; weights, of two parts, harope-bench fetch y"
+    )
     raise_missing([later])
     with pytest.raises(MissingRequirementsError, match="2 things are missing"):
         raise_missing([prompts, later])
@@ -147,7 +149,10 @@ def test_reproduce_names_checkpoints_prompts_and_judges_together(tmp_path: Path)
 
 def test_doctor_says_of_each_thing_what_a_run_is_told(no_extras: set[str]) -> None:
     told = {(f.area, f.name): (f.state, f.detail, f.fix) for f in (*doctor._extras(), *doctor._references())}
-    for item in (*missing_of_suites(["geneval", "imagenet-256"]), *requirements.package_requirements(("transformers", "diffusers", "peft"))):
+    for item in (
+        *missing_of_suites(["geneval", "imagenet-256"]),
+        *requirements.package_requirements(("transformers", "diffusers", "peft")),
+    ):
         if item.area in ("prompts", "reference"):
             assert told[item.area, item.name] == (item.state, item.detail, item.command)
     assert told["extra", "t2i"][:2] == ("missing", "transformers, diffusers, peft are not installed")

@@ -111,7 +111,7 @@ def runs_named(name: str, found: Sequence[Found], root: Path | None) -> list[Fou
     """
     if "/" in name:
         path = Path(name).as_posix()
-        chosen = [item for item in found if path in {f for f in _folders(run_path(item, root))}]
+        chosen = [item for item in found if path in _folders(run_path(item, root))]
     else:
         chosen = [item for item in found if name in names_of(item, root)]
     if not chosen:
@@ -205,9 +205,7 @@ def _beside(table: Table, peer: Row, items: Sequence[Found], scale: Scale, name:
     return _entry_row(table, peer, items, scale, name, {**facts, "label_head": None if shows_label else table.heads[0].text})
 
 
-def _entry_row(
-    table: Table, peer: Row, items: Sequence[Found], scale: Scale, name: str, facts: Mapping[str, object]
-) -> EntryRow:
+def _entry_row(table: Table, peer: Row, items: Sequence[Found], scale: Scale, name: str, facts: Mapping[str, object]) -> EntryRow:
     suite = _micro_suite(table, peer) if scale == "micro" else None
     return EntryRow.model_validate(
         {**facts, "scale": scale, "name": name, "results": tuple(str(i.path) for i in items), "micro_suite": suite}

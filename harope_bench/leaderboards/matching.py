@@ -102,8 +102,16 @@ def stands_beside(table: Table, row: EntryRow, column: Column, result: Result) -
         return False
     if column.of != "network" and not _has_suite(table, row, column, result):
         return False
-    side = row.micro_res if row.scale == "micro" else row.res
+    side = _side_of(table, row)
     return (side is None or result.side in (None, side)) and _has_encoding(column, result.plan)
+
+
+def _side_of(table: Table, row: EntryRow) -> int | None:
+    """Return the side of a row's images in pixels; where every column is of another network, the one of the table's protocol."""
+    if row.scale == "micro":
+        return row.micro_res
+    side = table.protocol.get("resolution") if table.block == "row" else None
+    return side if row.res is None and isinstance(side, int) else row.res
 
 
 def _has_suite(table: Table, row: EntryRow, column: Column, result: Result) -> bool:
