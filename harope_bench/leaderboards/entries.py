@@ -43,7 +43,7 @@ class Entries:
     @property
     def names(self) -> list[str]:
         """Return every name that runs are asked for by."""
-        return [entry.name for entry in (*self.additions, *self.substitutions)]
+        return [*(addition.name for addition in self.additions), *(substitution.name for substitution in self.substitutions)]
 
 
 NO_ENTRIES = Entries()
@@ -285,9 +285,9 @@ def check_entries(tables: Sequence[Table], found: Sequence[Found], entries: Entr
             raise UnknownName(f"row of {_called(tables)}", shorten(substitution.row, 60), row_ids)
     entered = [enter(table, found, scale, entries) for table in tables for scale in scales]
     rows = [row for table in entered for row in table.rows if isinstance(row, EntryRow)]
-    for entry in entries.additions:
-        if not any(row.is_added and row.name == entry.name for row in rows):
-            raise OptionError(_misfit(tables, runs_named(entry.name, found, entries.root), entry.name, "a column"))
+    for addition in entries.additions:
+        if not any(row.is_added and row.name == addition.name for row in rows):
+            raise OptionError(_misfit(tables, runs_named(addition.name, found, entries.root), addition.name, "a column"))
     for entry in entries.substitutions:
         if not any(not row.is_added and (row.id, row.name) == entry for row in rows):
             raise OptionError(_misfit(tables, runs_named(entry.name, found, entries.root), entry.name, f"row {entry.row}"))
