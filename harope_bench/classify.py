@@ -21,12 +21,12 @@ from harope_bench import registry
 from harope_bench.catalogue import checkpoint, open_drawer, weights_path
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, StorageError
-from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, read_result, standing
+from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, read_result, standing, write_result
 from harope_bench.evaluators.base import Observations
 from harope_bench.provenance import now, provenance
 from harope_bench.records import JudgeRecord, Plan, Result, Settings, fault
 from harope_bench.samples import Run
-from harope_bench.store import check_hash, load_arrays, sha256_bytes, write_arrays, write_text
+from harope_bench.store import check_hash, load_arrays, sha256_bytes, write_arrays
 from harope_bench.suites.base import Pictures
 
 SHARD = 250  # pictures a file of predictions: what a kill may cost
@@ -296,6 +296,8 @@ def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, o
         **facts,
         parity=registry.load("evaluators", name).parity,
         scale=plan.checkpoint.scale,
+        suite=plan.suite,
+        resolution=plan.settings.resolution,
         plan=plan,
         plan_digest=plan.digest,
         reference=f"labels of {sum(len(s.rows) for s in shards):,} pictures of {plan.suite}",
@@ -304,8 +306,7 @@ def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, o
         per_sample=path.with_suffix(".npz").name,
         provenance=provenance(started, plan.settings.device),
     )
-    write_text(path, result.to_json(indent=1) + "\n")
-    return Scored(result, path, True)
+    return Scored(write_result(path, result), path, True)
 
 
 def _first_reasons(shards: Sequence[Shard]) -> tuple[str, ...]:

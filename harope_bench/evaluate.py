@@ -16,7 +16,7 @@ from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, TooManyImages
 from harope_bench.observe import known_errors, looker, observe
 from harope_bench.provenance import now, provenance
-from harope_bench.records import Result
+from harope_bench.records import Result, check_label
 from harope_bench.references import Looking, Opened, open_reference
 from harope_bench.samples import Run, SampleSet, open_samples
 from harope_bench.store import sha256_bytes, write_arrays, write_text
@@ -231,13 +231,15 @@ def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[st
     }
     seen = observe(samples, way.judge, out / OBSERVATIONS / way.judge, asked.device, asked.rescore)
     facts["judge"] = seen.judge
-    if not asked.rescore and (kept := standing(path, facts)) is not None:
+    described = description(samples, asked.suite)
+    if not asked.rescore and (kept := standing(path, {**facts, **foreign(described, samples)})) is not None:
         return Scored(kept, path, False)
     score = evaluator.score(seen.observations, reference.arrays)
     rows = {**score.per_sample, "indices": seen.observations.indices}
     write_arrays(path.with_suffix(".npz"), {k: np.asarray(v) for k, v in rows.items()})
     result = Result(
         **facts,
+        **described,
         parity=evaluator.parity,
         scale="micro" if seen.judge.judge_class == "micro" else "paper",
         plan=samples.plan,
@@ -249,8 +251,44 @@ def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[st
         per_sample=path.with_suffix(".npz").name,
         provenance=provenance(started, asked.device, seen.flags),
     )
+    return Scored(write_result(path, result), path, True)
+
+
+def description(samples: SampleSet, suite: str) -> dict[str, Any]:
+    """Return the suite and the side in pixels (None: not square, or not readable) that a result records of its images."""
+    if samples.plan is not None:
+        return {"suite": suite, "resolution": samples.plan.settings.resolution}
+    try:
+        height, width, _ = samples.shape
+    except (SampleError, IndexError):  # the first image is damaged, or there is none
+        return {"suite": suite, "resolution": None}
+    return {"suite": suite, "resolution": height if height == width else None}
+
+
+def foreign(described: dict[str, Any], samples: SampleSet) -> dict[str, Any]:
+    """Return the description where it decides whether a result stands: images without a plan have no other record of it."""
+    return described if samples.plan is None else {}
+
+
+def write_result(path: Path, result: Result) -> Result:
+    """Write a result and return it; the label of the result that it replaces stays unless it has one."""
+    previous = read_result(path) if result.label is None and path.is_file() else None
+    if previous is not None and previous.label is not None:
+        result = result.model_copy(update={"label": previous.label})
     write_text(path, result.to_json(indent=1) + "\n")
-    return Scored(result, path, True)
+    return result
+
+
+def relabel(path: Path, result: Result, label: str) -> Result:
+    """Return the result with this label, written to its file if it had another; nothing is scored again.
+
+    Raises:
+        OptionError: the text is no label.
+    """
+    labelled = result.model_copy(update={"label": check_label(label)})
+    if labelled != result:
+        write_text(path, labelled.to_json(indent=1) + "\n")
+    return labelled
 
 
 def variant(asked: Asked, reference_sha256: str) -> str:

@@ -14,7 +14,18 @@ import numpy as np
 from harope_bench import outside, registry
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, WeightsError
-from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, claim, read_result, set_digest, standing
+from harope_bench.evaluate import (
+    OBSERVATIONS,
+    RESULTS,
+    Scored,
+    claim,
+    description,
+    foreign,
+    read_result,
+    set_digest,
+    standing,
+    write_result,
+)
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.layouts.base import opened, reader
 from harope_bench.observe import known_errors
@@ -215,13 +226,15 @@ def _mark(samples: SampleSet, rule: Rule, out: Path, asked: Marking, cases: Mapp
         "judge": together(records),
         "judges": records,
     }
-    if not asked.terms.rescore and (kept := standing(path, facts)) is not None:
+    described = description(samples, asked.suite)
+    if not asked.terms.rescore and (kept := standing(path, {**facts, **foreign(described, samples)})) is not None:
         return Scored(kept, path, False)
     score: Score = evaluator.assess(sights, asked.rules, asked.lenient)
     write_arrays(path.with_suffix(".npz"), {k: np.asarray(v) for k, v in score.per_sample.items()})
     write_rows(path, score)
     result = Result(
         **facts,
+        **described,
         parity=evaluator.parity,
         scale="micro" if facts["judge"].judge_class == "micro" else "paper",
         plan=samples.plan,
@@ -234,8 +247,7 @@ def _mark(samples: SampleSet, rule: Rule, out: Path, asked: Marking, cases: Mapp
         rows=rows_path(path).name,
         provenance=provenance(started, asked.terms.device),
     )
-    write_text(path, result.to_json(indent=1) + "\n")
-    return Scored(result, path, True)
+    return Scored(write_result(path, result), path, True)
 
 
 def rows_path(result: Path) -> Path:
@@ -323,13 +335,13 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     write_rows(written, score)
     result = Result(
         evaluator=name, version=evaluator.version, profile=evaluator.profile, rules=asked.rules, parity=evaluator.parity, scale="paper",
-        target=path.name, plan=None, plan_digest=None, samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
+        target=path.name, suite=asked.suite, resolution=asked.side, plan=None, plan_digest=None,
+        samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
         reference_sha256=suite.source()[1], measurements=score.measurements,
         warnings=(FOREIGN.preprocessing, *lenient(asked), *score.warnings),
         per_sample=written.with_suffix(".npz").name, rows=rows_path(written).name, provenance=provenance(started, asked.terms.device),
     )  # fmt: skip
-    write_text(written, result.to_json(indent=1) + "\n")
-    return Scored(result, written, True)
+    return Scored(write_result(written, result), written, True)
 
 
 def _of_files(folder: Path) -> str:

@@ -69,8 +69,9 @@ def run_facts(run: Run) -> Facts:
 
 
 def _result_facts(item: Found) -> dict[str, Any]:
-    """The result without its plan (stated once) and with its measurements as counts."""
-    facts = item.result.model_dump(mode="json", exclude={"plan", "measurements", "plan_digest"})
+    """The result without its plan (stated once, with suite and side) and with its measurements as counts; a label is no fact."""
+    stated = {"suite", "resolution"} if item.result.plan else set()
+    facts = item.result.model_dump(mode="json", exclude={"plan", "measurements", "plan_digest", "label", *stated})
     facts["judge"]["class"] = facts["judge"].pop("judge_class")
     facts["judge_errors"] = {name: [rate.words for rate in rates] for name, rates in item.result.judge_errors.items()}
     facts["counts"] = {
