@@ -146,15 +146,16 @@ def contrast(
     one, other = _vouched(footing(old.result, before), footing(new.result, after), rows)
     if differs := unlike(one, other, fields):
         return statistics.silent(differs)
+    span = _span(old.result, metric)
     if rows.prompts is not None:
-        return _by_prompt(direction, before, after, rows.prompts, _span(old.result, metric))
+        return _by_prompt(direction, before, after, rows.prompts, span)
     if rows.why or rows.old is None or rows.new is None:
         unpaired = statistics.difference(direction, before, after)
         said = "" if unpaired.delta is not None else f"{unpaired.why}; "
         return unpaired._replace(why=f"{said}unpaired: {rows.why}{_without_error(unpaired)}")
     paired = statistics.difference(direction, before, after, rows.old, rows.new)
     paired = paired._replace(why=rows.how + _without_error(paired))
-    return _by_share(direction, paired, rows.old, rows.new) if is_share(rows.old) and is_share(rows.new) else paired
+    return _by_share(direction, paired, rows.old, rows.new, span) if is_share(rows.old) and is_share(rows.new) else paired
 
 
 def _vouched(one: Footing, other: Footing, rows: Rows) -> tuple[Footing, Footing]:
@@ -188,7 +189,7 @@ def _without_error(difference: Difference) -> str:
     return "" if known else "; all samples moved alike or not at all, so the error is not known"
 
 
-def _by_share(direction: Literal["higher", "lower"], found: Difference, old: np.ndarray, new: np.ndarray) -> Difference:
+def _by_share(direction: Literal["higher", "lower"], found: Difference, old: np.ndarray, new: np.ndarray, span: float | None) -> Difference:
     """Shares: p is exact, because discordant pairs may be few, and the interval keeps a width where none is."""
     if found.delta is None:
         return found
@@ -197,8 +198,9 @@ def _by_share(direction: Literal["higher", "lower"], found: Difference, old: np.
     word = statistics.verdict(direction, found.delta, pairs.p)
     hit = float(max(old.max(), new.max(), 1.0))
     around = bonett_price(pairs.wins, pairs.losses, pairs.ties, statistics.Z)
-    ends = min(hit * around.low, found.delta), max(hit * around.high, found.delta)
-    found = found._replace(se=hit * around.se, low=ends[0], high=ends[1], p=pairs.p, verdict=word, test="McNemar, exact")
+    unit = max(hit, span or 0.0)  # where nobody is right the rows do not show their unit
+    low, high = min(unit * around.low, found.delta), max(unit * around.high, found.delta)
+    found = found._replace(se=unit * around.se, low=low, high=high, p=pairs.p, verdict=word, test="McNemar, exact")
     return found._replace(why=found.why.partition(";")[0], wins=won, losses=lost, ties=pairs.ties, hit=hit)
 
 
