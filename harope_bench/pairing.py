@@ -241,7 +241,7 @@ def _how_prompts(ratio: PairedRatio, pairs: PromptPairs) -> str:
     if ratio.unmoved_tasks == ratio.tasks:
         return f"{how}; all prompts moved alike or not at all, the interval grants one prompt each way"
     if ratio.unmoved_tasks:
-        return f"{how}; {ratio.unmoved_tasks} of {ratio.tasks} tasks did not move, the interval grants one prompt each way in them"
+        return f"{how}; {ratio.unmoved_tasks} of {ratio.tasks} tasks did not move, the interval grants one prompt each way of theirs"
     return how
 
 

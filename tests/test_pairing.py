@@ -20,6 +20,7 @@ from harope_bench.evaluators.base import Sight
 from harope_bench.gate import baseline, decide, policy
 from harope_bench.intervals.clusters import cluster_score, prompt_means, sign_flip
 from harope_bench.intervals.paired_ratios import PromptSamples, paired_ratio, prompt_contributions
+from harope_bench.intervals.shares import bonett_price
 from harope_bench.leaderboards.site import sections
 from harope_bench.marking import FOREIGN
 from harope_bench.pairing import RULER, Found, contrast, footing, read_result, unlikes, unrecorded
@@ -299,7 +300,10 @@ def test_a_task_in_which_no_prompt_moved_still_has_an_error() -> None:
     old = of_prompts(np.r_[np.ones(20), np.tile([0.0, 1.0], 10)], np.ones(40), tasks)
     new = of_prompts(np.r_[np.ones(20), np.tile([1.0, 0.0, 1.0, 1.0], 5)], np.ones(40), tasks)
     wide, narrow = paired_ratio(old, new, True, 1.0), paired_ratio(old, new, True)
-    assert wide.se is not None and narrow.se is not None and wide.se > narrow.se and (wide.unmoved_tasks, wide.tasks) == (1, 2)
+    assert wide.se is not None and narrow.se is not None and (wide.unmoved_tasks, wide.tasks) == (1, 2)
+    assert wide.se == pytest.approx(np.hypot(narrow.se, bonett_price(0, 0, 20, 1.0).se / 2))
+    still = paired_ratio(old, old, True, 1.0)
+    assert still.se == pytest.approx(bonett_price(0, 0, 40, 1.0).se) and still.df is None and paired_ratio(old, old, True).se is None
 
 
 def test_ratios_of_other_prompts_or_of_one_are_refused() -> None:

@@ -92,15 +92,17 @@ def paired_ratio(
         raise ShapeError("two runs hold a prompt in other tasks; compare them unpaired")
 
     delta = float((new_sums.ratios() - old_sums.ratios()).mean())
-    variances, is_granted = _task_variances(old_sums, new_sums, span)
+    variances, is_unmoved = _task_variances(old_sums, new_sums)
+    counts = np.bincount(old_sums.tasks)
     tasks = len(variances)
-    total = float(variances.sum())
-    se = math.sqrt(total) / tasks if total > 0 else None
+    granted = _granted(counts, is_unmoved, span)
+    parts = np.append(variances / tasks**2, granted**2)
+    se = math.sqrt(parts.sum()) if parts.any() else None
     # what is granted was not estimated, so it costs no degrees of freedom
-    df = satterthwaite(variances, np.where(is_granted, np.inf, np.bincount(old_sums.tasks) - 1))
+    df = satterthwaite(parts, np.append(counts - 1.0, np.inf))
     new_seeds = _same_prompts(old, new, delta, same_samples)
     tested = _exchanged(old_sums, new_sums, permutations)
-    return PairedRatio(delta, se, df, new_seeds, tasks, int(is_granted.sum()), *tested)
+    return PairedRatio(delta, se, df, new_seeds, tasks, int(is_unmoved.sum()), *tested)
 
 
 def prompt_sums(samples: PromptSamples) -> PromptSums:
@@ -124,11 +126,10 @@ def prompt_sums(samples: PromptSamples) -> PromptSums:
     return PromptSums(totals, weights, tasks)
 
 
-def _task_variances(old: PromptSums, new: PromptSums, span: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the variance of each task's difference, and whether it is granted because the task shows no spread, (T,) each.
+def _task_variances(old: PromptSums, new: PromptSums) -> tuple[np.ndarray, np.ndarray]:
+    """Return the variance of each task's difference, and whether the task shows no spread at all, (T,) each.
 
-    Delete-one-prompt jackknife: for weights of 1 it is the variance of the mean of the prompts' differences. A task whose prompts all
-    moved alike shows no spread, which is no error of 0: it is granted what Bonett and Price grant to pairs that do not differ.
+    Delete-one-prompt jackknife: for weights of 1 it is the variance of the mean of the prompts' differences.
     """
     counts = np.bincount(old.tasks)
     if (counts < 2).any():
@@ -138,9 +139,18 @@ def _task_variances(old: PromptSums, new: PromptSums, span: float | None) -> tup
     variances = np.bincount(old.tasks, centred**2) * (counts - 1) / counts
 
     size = max(float(np.abs(new.ratios()).max()), float(np.abs(old.ratios()).max()))
-    unmoved = variances <= (SLACK * size) ** 2
-    granted = [0.0 if span is None else (span * bonett_price(0, 0, int(n), 1.0).se) ** 2 for n in counts]
-    return np.where(unmoved, granted, variances), unmoved
+    is_unmoved = variances <= (SLACK * size) ** 2  # 0 up to rounding
+    return np.where(is_unmoved, 0.0, variances), is_unmoved
+
+
+def _granted(counts: np.ndarray, is_unmoved: np.ndarray, span: float | None) -> float:
+    """Return the error of the score for the tasks that show no spread, which is no error of 0; 0 for a metric without bounds.
+
+    It is what Bonett and Price grant to pairs of which none differs, over the prompts of these tasks: one prompt each way.
+    """
+    if span is None or not is_unmoved.any():
+        return 0.0
+    return span * float(is_unmoved.mean()) * bonett_price(0, 0, int(counts[is_unmoved].sum()), 1.0).se
 
 
 def _without_each(sums: PromptSums) -> np.ndarray:
