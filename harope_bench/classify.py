@@ -22,7 +22,7 @@ from harope_bench.catalogue import checkpoint, open_drawer, weights_path
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, StorageError
 from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, read_result, standing, write_result
-from harope_bench.evaluators.base import Observations
+from harope_bench.evaluators.base import Observations, Score
 from harope_bench.provenance import now, provenance
 from harope_bench.records import JudgeRecord, Plan, Result, Settings, fault
 from harope_bench.samples import Run
@@ -32,6 +32,7 @@ from harope_bench.suites.base import Pictures
 SHARD = 250  # pictures a file of predictions: what a kill may cost
 ANSWERS = 5  # classes kept of each picture, the most likely first
 TASK = "classify"
+PICTURES = "pictures"  # per-sample array of the pictures' hashes
 
 
 @dataclass(frozen=True)
@@ -291,7 +292,7 @@ def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, o
     if (standing_one := standing(path, facts)) is not None:
         return Scored(standing_one, path, False)
     score = registry.load("evaluators", name).score(seen, {})
-    write_arrays(path.with_suffix(".npz"), {k: np.asarray(v) for k, v in {**score.per_sample, "indices": seen.indices}.items()})
+    write_arrays(path.with_suffix(".npz"), _per_sample(score, seen, shards))
     result = Result(
         **facts,
         parity=registry.load("evaluators", name).parity,
@@ -307,6 +308,15 @@ def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, o
         provenance=provenance(started, plan.settings.device),
     )
     return Scored(write_result(path, result), path, True)
+
+
+def _per_sample(score: Score, seen: Observations, shards: Sequence[Shard]) -> dict[str, np.ndarray]:
+    """Return the scores with what each picture is: its hash as `pictures` (N, 32) uint8, and its label, so that equal pictures pair."""
+    rows = [row for shard in shards for row in shard.rows]
+    hashes = b"".join(bytes.fromhex(rows[i][2]) for i in seen.indices.tolist())
+    arrays = {k: np.asarray(v) for k, v in score.per_sample.items()}
+    pictures = np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 32)
+    return arrays | {"indices": seen.indices, "labels": np.asarray(seen.labels, dtype=np.int64), PICTURES: pictures}
 
 
 def _first_reasons(shards: Sequence[Shard]) -> tuple[str, ...]:
@@ -374,7 +384,9 @@ def _wrong_result(path: Path, plan: Plan, shards: Sequence[Shard], judge: JudgeR
     if stored.measurements != score.measurements:
         wrong.append("measurements are not what the predictions give")
     held = load_arrays(path.with_suffix(".npz")) if path.with_suffix(".npz").is_file() else {}
-    fresh = {k: np.asarray(v) for k, v in {**score.per_sample, "indices": seen.indices}.items()}
+    fresh = _per_sample(score, seen, shards)
+    if PICTURES not in held:  # results written before pictures had their hashes there
+        fresh = {name: array for name, array in fresh.items() if name not in (PICTURES, "labels")}
     if held.keys() != fresh.keys() or any(not np.array_equal(held[k], fresh[k]) for k in fresh):
         wrong.append("per-sample arrays are not what the predictions give")
     return wrong

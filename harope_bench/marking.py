@@ -31,7 +31,7 @@ from harope_bench.layouts.base import opened, reader
 from harope_bench.observe import known_errors
 from harope_bench.perceive import Chosen, Terms, choose, perceive
 from harope_bench.provenance import now, provenance
-from harope_bench.records import CLASSES, LENIENT, JudgeRecord, Result
+from harope_bench.records import CLASSES, LENIENT, NO_JUDGE, UNRECORDED, JudgeRecord, Result
 from harope_bench.samples import PLAN, Run, SampleSet, first, open_samples
 from harope_bench.store import sha256_bytes, sha256_file, write_arrays, write_text
 from harope_bench.suites.base import Case
@@ -41,7 +41,7 @@ FOREIGN = JudgeRecord(
     name="official-run",
     version=1,
     judge_class="official",
-    weights_sha256="0" * 64,
+    weights_sha256=UNRECORDED,
     preprocessing="judges: as the official scorer ran elsewhere; its weights and versions are not in its file",
 )
 
@@ -275,7 +275,9 @@ def together(records: Mapping[str, JudgeRecord]) -> JudgeRecord:
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        return JudgeRecord(name="none", version=1, judge_class="official", weights_sha256="0" * 64, preprocessing="no image needed a judge")
+        return JudgeRecord(
+            name=NO_JUDGE, version=1, judge_class="official", weights_sha256=UNRECORDED, preprocessing="no image needed a judge"
+        )
     hashes = "".join(f"{role}{record.weights_sha256}{record.version}" for role, record in sorted(records.items()))
     return JudgeRecord(
         name="-".join(dict.fromkeys(record.name for record in parts))[:100],

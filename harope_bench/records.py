@@ -251,6 +251,8 @@ class Provenance(Record):
     finished: str
 
 
+UNRECORDED = "0" * 64  # hash of a judge's weights that a file of results does not tell
+NO_JUDGE = "none"  # name of the record of images that no judge had to look at
 JudgeClass = Literal["official", "equivalent", "micro", "substitute"]
 LENIENT = "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"  # a result's warning
 CLASSES: tuple[JudgeClass, ...] = ("official", "equivalent", "micro", "substitute")  # the paper's own first
@@ -265,6 +267,11 @@ class JudgeRecord(Record):
     weights_sha256: str
     preprocessing: str
     model: str | None = None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the network is known: its weights have a hash, or no image needed one."""
+        return self.weights_sha256 != UNRECORDED or self.name == NO_JUDGE
 
 
 class ErrorRate(Record):

@@ -12,10 +12,12 @@ from harope_bench import registry
 from harope_bench.evaluate import OBSERVATIONS
 from harope_bench.marking import Marking, mark, rows_path
 from harope_bench.perceive import ANSWERS, Chosen, Terms
+from harope_bench.prompt_pairs import SUMS
 from harope_bench.records import JudgeRecord, Result
 from harope_bench.store import load_arrays, read_lines
 
 # of a result, what must come out the same; provenance aside
+SUM_ENDS = tuple(f"_{end}" for end in SUMS)
 HELD = (
     "evaluator", "version", "profile", "rules", "parity", "scale", "plan", "plan_digest", "samples_sha256", "judge", "judges",
     "answers_sha256", "reference", "reference_sha256", "warnings", "measurements",
@@ -78,6 +80,8 @@ def _rows(stored: Path, again: Path) -> list[str]:
     if not stored.is_file():
         return [f"{stored.name} beside it is gone; run eval --rescore"]
     one, two = load_arrays(stored), load_arrays(again)
+    if not any(name.endswith(SUM_ENDS) for name in one):  # results written before ratio metrics kept their sums
+        two = {name: array for name, array in two.items() if not name.endswith(SUM_ENDS)}
     if one.keys() != two.keys():
         return [f"{stored.name} holds {sorted(one)}, should hold {sorted(two)}"]
     return [f"{stored.name}: {name} differs" for name in one if not np.array_equal(one[name], two[name], equal_nan=True)]

@@ -32,7 +32,8 @@ LAYERS: list[set[str]] = [
     {"records", "store", "device"},
     {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
     {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "rules", "scenes", "kept_moments"},
-    {"encodings", "pairing", "registering"},
+    {"encodings", "prompt_pairs", "registering"},
+    {"pairing"},
     {"samplers", "suites", "judges", "evaluators"},
     {"backbones"},
     {"generate", "observe", "perceive", "layouts", "leaderboards", "training", "compare", "fetch"},
@@ -75,7 +76,7 @@ NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip"
 NEVER_TORCH = {
     "errors", "tomlfile", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",
     "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters", "fetched", "fetch",
-    "perceptions", "rules", "scenes", "layouts", "kept_moments", "indices",
+    "perceptions", "prompt_pairs", "rules", "scenes", "layouts", "kept_moments", "indices",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",

@@ -144,12 +144,13 @@ def test_answers_of_another_judge_are_never_mixed_in(tmp_path: Path, toy: ToyEye
         marked(folder, tmp_path / "o")
 
 
-def test_two_runs_are_paired_by_sample_and_clustered_by_prompt(tmp_path: Path, toy: ToyEye) -> None:
+def test_two_folders_of_the_same_prompts_are_paired_by_prompt(tmp_path: Path, toy: ToyEye) -> None:
     found = []
     for name, shown in (("a", SHOWN), ("b", [WHITE] * 8)):
         (scored,) = mark(images(tmp_path / name, shown), tmp_path / f"o{name}", Marking("toy"))
         found.append(Found(scored.result, scored.path))
-    assert contrast("overall", "higher", *found).why == "unpaired: a run has no plan"
+    difference = contrast("overall", "higher", *found)
+    assert difference.paired and difference.prompts == 4 and difference.why.startswith("paired by prompt: a run has no plan")
 
 
 def test_more_images_than_prompts_are_refused(tmp_path: Path, toy: ToyEye) -> None:

@@ -63,7 +63,8 @@ class Prompts:
     def assess(self, sights: Sequence[Sight], rules: str, lenient: bool) -> Score:
         """Every metric, its rows, and a warning for each metric that the other rules give another value.
 
-        per_sample: indices, prompts (N,), METRIC_tasks (N,) of macro metrics, and each metric (N,) with NaN where an image does not count.
+        per_sample: indices, prompts (N,), METRIC_tasks (N,) of macro metrics, and each metric (N,) with NaN where an image does not count;
+        METRIC_total and METRIC_weight (N,) where images weigh differently.
         """
         marks, others = self._marks(sights, rules), self._marks(sights, OTHER[rules])
         tasks = np.array([self.task(s.facts) for s in sights])
@@ -77,6 +78,7 @@ class Prompts:
         for metric in self.metrics:
             rows = self._rows(metric.name, sights, marks)
             arrays[metric.name] = rows
+            arrays |= self._sums(metric.name, marks)
             measurements.append(self._measured(metric, sights, marks, rows, arrays, lenient))
             warnings += _without_error(measurements[-1])
             warnings += _differing(metric, rows, self._rows(metric.name, sights, others), rules, self._macro_tasks(metric.name, tasks))
@@ -99,10 +101,21 @@ class Prompts:
 
     def _rows(self, metric: str, sights: Sequence[Sight], marks: Sequence[Mark | None]) -> np.ndarray:
         """First-order contributions (N,) whose mean, for a macro metric the mean of whose task means, is the value."""
+        return contributions(*self._totals_and_weights(metric, marks))
+
+    def _totals_and_weights(self, metric: str, marks: Sequence[Mark | None]) -> tuple[np.ndarray, np.ndarray]:
+        """Return what each image adds to a metric, (N,) each; NaN where it does not count."""
         parts = [self._parts(metric, mark) for mark in marks]
         totals = np.array([math.nan if p is None else p.total for p in parts])
         weights = np.array([math.nan if p is None else p.weight for p in parts])
-        return contributions(totals, weights)
+        return totals, weights
+
+    def _sums(self, metric: str, marks: Sequence[Mark | None]) -> dict[str, np.ndarray]:
+        """Return totals and weights of a metric whose images weigh differently; the others' contributions are their totals."""
+        totals, weights = self._totals_and_weights(metric, marks)
+        if (weights[np.isfinite(weights)] == 1).all():
+            return {}
+        return {f"{metric}_total": totals, f"{metric}_weight": weights}
 
     def _macro_tasks(self, metric: str, tasks: np.ndarray) -> np.ndarray | None:
         return tasks if metric in self.macro else None

@@ -37,7 +37,8 @@ class Score(NamedTuple):
 
     per_sample may also hold `METRIC_drawn` (N,) where a metric's own rows are not the samples', and, for scores of prompts,
     `prompts` (N,) integers: prompts are then clusters, and a row of NaN is a sample that does not count for that metric. `METRIC_tasks`
-    (N,) integers stand with a metric that is the mean of its tasks' means.
+    (N,) integers stand with a metric that is the mean of its tasks' means, METRIC_total and METRIC_weight (N,) with one that is a ratio of
+    sums whose weights differ.
     rows: of each image, as JSON values, the verdict and the reason in words.
     """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -158,13 +158,37 @@ def sign_flip(differences: PromptMeans, permutations: int = PERMUTATIONS) -> Sig
     counts = np.bincount(differences.tasks)
     parts = differences.means / counts[differences.tasks] / len(counts)  # (P,), their sum is the difference of the scores
     parts = parts[parts != 0]
-    observed, scale = abs(parts.sum()), np.abs(parts).sum()
-    exact = 2 ** len(parts) <= permutations
-    signs = _every_sign(len(parts)) if exact else _random_signs(len(parts), permutations)
-    beyond = sum(int((np.abs(chunk @ parts) >= observed - SLACK * scale).sum()) for chunk in signs)
-    p = beyond / 2 ** len(parts) if exact else (beyond + 1) / (permutations + 1)
+    tested = exchange_p(lambda signs: signs @ parts, len(parts), float(np.abs(parts).sum()), permutations)
     wins, losses = int((parts > 0).sum()), int((parts < 0).sum())
-    return SignFlip(p, exact, wins, losses, len(differences.means) - wins - losses)
+    return SignFlip(tested.p, tested.exact, wins, losses, len(differences.means) - wins - losses)
+
+
+class ExchangeTest(NamedTuple):
+    """Two-sided p of a test that exchanges prompts between two runs, and whether it tried every exchange."""
+
+    p: float
+    exact: bool
+
+
+def exchange_p(
+    difference: Callable[[np.ndarray], np.ndarray],
+    width: int,
+    scale: float,
+    permutations: int = PERMUTATIONS,
+) -> ExchangeTest:
+    """Return the share of exchanges whose difference is at least as large as the observed one.
+
+    Args:
+        difference: signs (K, width) to differences (K,); +1 leaves a prompt in its run, -1 exchanges it.
+        width: prompts that differ between the runs; the others do not move.
+        scale: size of the terms that are summed; differences equal up to its rounding are ties.
+        permutations: every exchange is tried where there are no more, else that many random ones.
+    """
+    observed = float(abs(difference(np.ones((1, width)))[0]))
+    exact = 2**width <= permutations
+    chunks = _every_sign(width) if exact else _random_signs(width, permutations)
+    beyond = sum(int((np.abs(difference(chunk)) >= observed - SLACK * scale).sum()) for chunk in chunks)
+    return ExchangeTest(beyond / 2**width if exact else (beyond + 1) / (permutations + 1), exact)
 
 
 def _every_sign(width: int) -> Iterator[np.ndarray]:

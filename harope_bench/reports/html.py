@@ -251,7 +251,7 @@ def _section(board: Board, found: Sequence[Found]) -> Section:
         tuple(_summaries(board)),
         tuple(_forests(board)),
         lines,
-        f"{paired} of {len(lines)} differences are paired by sample",
+        f"{paired} of {len(lines)} differences are paired",
         counted(board),
     )
 
