@@ -101,9 +101,10 @@ class _EvaluatorBench:
                 )
         lengths = {rows, *(len(array) for array in self.reference.values() if array.ndim)}  # recall has a row a reference image
         for metric, contributions in score.per_sample.items():
-            known = {*declared, *(f"{name}_{what}" for name in declared for what in ("drawn", "tasks")), "indices", "prompts"}
+            known = {*declared, *(f"{name}_{what}" for name in declared for what in ("halves", "tasks")), "indices", "prompts"}
             self.expect(metric in known, f"{when} per_sample has {metric!r}, which is no declared metric")
-            self.expect(len(contributions) in lengths, f"{when} per_sample of {metric} has {len(contributions)} rows for {rows} samples")
+            fits = metric.endswith("_halves") or len(contributions) in lengths
+            self.expect(fits, f"{when} per_sample of {metric} has {len(contributions)} rows for {rows} samples")
             left_out = np.isnan(contributions) if "prompts" in score.per_sample else np.zeros(len(contributions), dtype=bool)
             self.expect(np.isfinite(contributions[~left_out]).all(), f"{when} per_sample of {metric} is not finite")
 
