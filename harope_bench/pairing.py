@@ -249,13 +249,17 @@ BY_SAMPLE, BY_PROMPT, BY_PICTURE = "paired by sample", "paired by prompt", "pair
 
 
 class Rows(NamedTuple):
-    """Per-sample contributions of two runs in one order, or the prompts that both score; or why they are no pairs."""
+    """Per-sample contributions of two runs in one order, or the prompts that both score; or why they are no pairs.
+
+    is_of_samples: a row is a sample's; False for recall, whose rows are halves of the samples or reference images.
+    """
 
     old: np.ndarray | None
     new: np.ndarray | None
     why: str
     prompts: PromptPairs | None = None
     how: str = BY_SAMPLE
+    is_of_samples: bool = True
 
 
 def paired_rows(metric: str, old: Found, new: Found) -> Rows:
@@ -286,8 +290,8 @@ def paired_rows(metric: str, old: Found, new: Found) -> Rows:
     if one.shape != two.shape:
         return Rows(None, None, f"{len(one):,} against {len(two):,} per-sample values")
     if has_halves:
-        return Rows(one * len(one) ** 0.5, two * len(two) ** 0.5, "")
-    return Rows(one, two, "")
+        return Rows(one * len(one) ** 0.5, two * len(two) ** 0.5, "", is_of_samples=False)
+    return Rows(one, two, "", is_of_samples=len(one) == len(arrays[0]["indices"]))
 
 
 def _same_pictures(metric: str, old: dict[str, np.ndarray], new: dict[str, np.ndarray]) -> Rows:

@@ -94,6 +94,7 @@ class _EvaluatorBench:
             self.expect(m.value is not None or (m.reason or "").strip(), f"{when} {m.name} is None without a reason")
             if m.low is not None and m.high is not None and m.value is not None:
                 self.expect(m.low <= m.value <= m.high, f"{when} {m.name}: {m.value} is outside its interval {m.low} to {m.high}")
+                self.expect(m.low < m.high, f"{when} {m.name}: an interval of width 0 claims to be certain; give none, and a warning")
                 self.expect(m.interval, f"{when} {m.name} has an interval without a name")
                 low, high = bounds.get(m.metric) or (-math.inf, math.inf)
                 self.expect(

@@ -12,8 +12,8 @@ import numpy as np
 
 from harope_bench.errors import InvalidMomentsError, OptionError, SampleError, ShapeError
 from harope_bench.evaluators.base import Observations, Score
-from harope_bench.metrics.frechet import frechet, influence, matrix_root, rows_root
 from harope_bench.intervals.heavy_tails import HEAVY, kurtosis, skewed_interval
+from harope_bench.metrics.frechet import frechet, influence, matrix_root, rows_root
 from harope_bench.metrics.half_neighbours import half_balls
 from harope_bench.metrics.inception_score import (
     BLOCK,
