@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import fake_runs
 import numpy as np
 import pytest
 
@@ -11,6 +14,7 @@ from harope_bench.evaluators.fidelity import PLUGIN, RANDOM_HALVES
 from harope_bench.metrics import random_halves
 from harope_bench.metrics.neighbours import balls
 from harope_bench.metrics.random_halves import half_recalls, random_sides
+from harope_bench.pairing import Found, contrast, paired_rows, read_result
 from harope_bench.records import Measurement
 
 
@@ -76,3 +80,27 @@ def test_where_halves_are_alike_the_references_error_stands() -> None:
     rng = np.random.default_rng(5)
     found, rows = recall(rng.normal(size=(60, 2)), 100 + rng.normal(size=(50, 2)))
     assert found.interval == "Wilson, radii fixed" and "recall_halves" not in rows and (found.se or 0) > 0
+
+
+def scored_run(folder: Path, encoding: str, drawn: np.ndarray, real: np.ndarray) -> Found:
+    """Return a result of recall and precision with its rows beside it, as `evaluate` leaves it."""
+    score = PLUGIN.score(Observations(np.arange(len(drawn)), None, {"features": drawn}), {"features": real})
+    plan = fake_runs.plan(fake_runs.checkpoint(f"digits-{encoding}", encoding))
+    measurements = [m for m in score.measurements if m.metric in ("recall", "precision")]
+    path = fake_runs.write_result(folder, fake_runs.result(plan, measurements), dict(score.per_sample))
+    return Found(read_result(path), path)
+
+
+def test_recalls_of_two_models_are_paired_by_halves(tmp_path: Path) -> None:
+    """Shared latents: the difference is surer than that of strangers, and a model differs from itself by nothing."""
+    rng = np.random.default_rng(6)
+    real, latents = rng.normal(size=(400, 4)), rng.normal(size=(120, 4))
+    one, two = (scored_run(tmp_path / name, name, scale * latents, real) for name, scale in (("ape", 0.8), ("harope", 0.84)))
+    found = contrast("recall", "higher", one, two)
+    halves = half_recalls(0.84 * latents, real) - half_recalls(0.8 * latents, real)
+    errors = [item.result.measured("recall").se for item in (one, two)]  # type: ignore[union-attr]
+    assert found.paired and found.wins is None and found.se == pytest.approx(halves.std(ddof=1))
+    assert found.se < 0.6 * np.hypot(*errors)
+    assert contrast("recall", "higher", one, one)[:2] == (0.0, 0.0)
+    rows = paired_rows("recall", one, two)
+    assert not rows.is_of_samples and paired_rows("precision", one, two).is_of_samples
