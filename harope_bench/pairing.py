@@ -249,26 +249,32 @@ BY_SAMPLE, BY_PROMPT, BY_PICTURE = "paired by sample", "paired by prompt", "pair
 
 
 class Rows(NamedTuple):
-    """Per-sample contributions of two runs in one order, or the prompts that both score; or why they are no pairs."""
+    """Per-sample contributions of two runs in one order, or the prompts that both score; or why they are no pairs.
+
+    is_of_samples: a row is a sample's; False for recall, whose rows are halves of the samples or reference images.
+    """
 
     old: np.ndarray | None
     new: np.ndarray | None
     why: str
     prompts: PromptPairs | None = None
     how: str = BY_SAMPLE
+    is_of_samples: bool = True
 
 
 def paired_rows(metric: str, old: Found, new: Found) -> Rows:
     """Return the rows of the same samples, pictures or prompts of two runs.
 
-    The key of a sample is seed, suite, resolution, sample indices, labels and prompts; the references must be equal too. `METRIC_drawn`
-    goes before `METRIC`: recall's own rows are the reference images, but it is the samples that another draw changes.
+    The key of a sample is seed, suite, resolution, sample indices, labels and prompts; the references must be equal too. `METRIC_halves`
+    goes before `METRIC`: recall's own rows are the reference images, but it is the samples that another draw changes. The halves are
+    the same samples in both runs and come times sqrt(H), so that sd / sqrt(H) of their difference is its error.
     """
     for item in (old, new):
         if item.result.per_sample is None or not beside(item).is_file():
             return Rows(None, None, "per-sample values were not kept")
     arrays = [arrays_of(item) for item in (old, new)]
-    name = f"{metric}_drawn" if all(f"{metric}_drawn" in a for a in arrays) else metric
+    has_halves = all(f"{metric}_halves" in a for a in arrays)
+    name = f"{metric}_halves" if has_halves else metric
     if any(name not in a or "indices" not in a for a in arrays):
         return Rows(None, None, f"no per-sample values of {metric}")
     if all("pictures" in a for a in arrays):
@@ -283,7 +289,9 @@ def paired_rows(metric: str, old: Found, new: Found) -> Rows:
     one, two = (np.asarray(a[name], dtype=np.float64) for a in arrays)
     if one.shape != two.shape:
         return Rows(None, None, f"{len(one):,} against {len(two):,} per-sample values")
-    return Rows(one, two, "")
+    if has_halves:
+        return Rows(one * len(one) ** 0.5, two * len(two) ** 0.5, "", is_of_samples=False)
+    return Rows(one, two, "", is_of_samples=len(one) == len(arrays[0]["indices"]))
 
 
 def _same_pictures(metric: str, old: dict[str, np.ndarray], new: dict[str, np.ndarray]) -> Rows:

@@ -13,6 +13,7 @@ from PIL import Image
 from toy_prompts import ToyEye, ToyRule, ToySuite, toy
 
 from harope_bench.errors import JudgeError, OptionError, PlanMismatch, SampleError, Waiting
+from harope_bench.evaluators._prompts import SCORE_INTERVAL
 from harope_bench.judges.base import Canary
 from harope_bench.marking import Marking, mark, numbered
 from harope_bench.pairing import Found, contrast
@@ -51,10 +52,11 @@ def test_intervals_stay_in_the_scores_range_and_never_claim_no_error(tmp_path: P
     shown = [WHITE, WHITE, WHITE, RED, WHITE, WHITE, WHITE, RED]
     (scored,) = mark(images(tmp_path / "i", shown), tmp_path / "o", Marking("toy"))
     found = {m.name: m for m in scored.result.measurements}
-    assert found["bright"].interval == "Wilson over prompts" and found["bright"].low == pytest.approx(wilson(2, 2).low)
+    assert found["bright"].interval == SCORE_INTERVAL and found["bright"].low == pytest.approx(wilson(2, 2).low)
     assert found["bright"].high == 1.0 and (found["bright"].se or 0) > 0.1
-    assert (found["red"].low, found["red"].high, found["red"].se) == (0.0, 1.0, pytest.approx(0.5))  # two prompts tell next to nothing
-    assert found["overall"].low == 0.0 and found["overall"].high == 1.0
+    for name, value in (("red", 0.5), ("overall", 0.75)):  # two prompts a task tell next to nothing
+        low, high = found[name].low, found[name].high
+        assert low is not None and high is not None and 0 <= low < 0.1 and 0.9 < high <= 1 and (found[name].se or 0) > 0.2, value
 
 
 def test_prompts_that_are_all_half_right_have_no_known_error(tmp_path: Path, toy: ToyEye) -> None:

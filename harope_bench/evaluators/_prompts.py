@@ -10,11 +10,13 @@ import numpy as np
 
 from harope_bench.errors import TooFewImages
 from harope_bench.evaluators.base import Facts, Look, Mark, Part, Score, Seen, Sight
-from harope_bench.intervals.clusters import SLACK, cluster_score, prompt_means, saturated, stuck
+from harope_bench.intervals.clusters import SLACK, cluster_score, prompt_means, score_interval
 from harope_bench.records import Measurement, Metric
 from harope_bench.statistics import Interval
 
 OTHER = {"official": "corrected", "corrected": "official"}
+SCORE_INTERVAL = "Wilson score, prompts as clusters"
+T_INTERVAL = "Student's t, prompts as clusters"
 ALONE = "its error is not known; an interval over prompts needs two of each task that do not all score alike"
 
 
@@ -169,22 +171,20 @@ def average(rows: np.ndarray, tasks: np.ndarray | None) -> float:
 def clustered(
     rows: np.ndarray, prompts: np.ndarray, tasks: np.ndarray | None, bounds: tuple[float, float] | None
 ) -> tuple[float, Interval | None, str | None]:
-    """Value over images, its interval for new prompts within the metric's bounds, and what that interval is called.
+    """Return the value over images, its interval for new prompts, and what that interval is called.
 
-    No interval where a task has one prompt, nor where all prompts score alike between the bounds: their spread of 0 is no error.
+    A metric with bounds has the score interval, another one Student's t. There is no interval where a
+    task has one prompt, nor where all prompts score alike between the bounds: no spread was seen.
     """
     value, means = average(rows, tasks), prompt_means(rows, prompts, tasks)
     try:
-        found = cluster_score(means).new_prompts
+        if bounds is not None:
+            return value, score_interval(means, bounds), SCORE_INTERVAL
+        interval = cluster_score(means).new_prompts
     except TooFewImages:
         return value, None, None
-    low, high = bounds or (-math.inf, math.inf)
-    if found.se > SLACK * np.abs(means.means).max():
-        settled = stuck(means, bounds) if bounds else 0.0  # tasks at a bound: their spread of 0 is no error of 0
-        wider = math.hypot(found.se, settled) / found.se
-        below, above = (value - found.low) * wider, (found.high - value) * wider
-        return value, Interval(found.se * wider, max(value - below, low), min(value + above, high)), "prompts as clusters"
-    return value, saturated(means, bounds) if bounds else None, "Wilson over prompts"
+    has_spread = interval.se > SLACK * np.abs(means.means).max()
+    return value, interval if has_spread else None, T_INTERVAL
 
 
 def _without_error(found: Measurement) -> list[str]:
