@@ -320,8 +320,8 @@ def _paper_work(table: Table, entries: Entries) -> TableWork:
     if any(suite is None for _, _, suite in cells):
         return TableWork(has_no_runs=True)
     suites = tuple(sorted({str(suite) for *_, suite in cells}))
-    for suite in suites:
-        registry.find("suites", suite)
+    for name in suites:
+        registry.find("suites", name)
     known = [checkpoint(name) for name in registry.names("checkpoints")]
     added = {addition.name for addition in entries.additions}
     decided = {entry.row: entry.name for entry in entries.substitutions}
