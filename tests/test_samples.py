@@ -313,7 +313,10 @@ def test_lossy_folder_is_warned_of(tmp_path: Path) -> None:
     ("names", "first"),
     [
         (["0", "1", "2", "9", "10", "11"], ["0", "1", "2", "9"]),
-        (["a0", "a1", "a10", "a9"], ["a0", "a1", "a10", "a9"]),  # not all numbers: by name
+        (["a0", "a1", "a9", "a10"], ["a0", "a1", "a9", "a10"]),
+        (["img (2)", "img (3)", "img (10)"], ["img (2)", "img (3)", "img (10)"]),
+        (["1b2", "1b10", "2b1", "10b1"], ["1b2", "1b10", "2b1"]),
+        (["sample_2", "sample_2x", "sample_10", "sample_100"], ["sample_2", "sample_2x", "sample_10"]),
         (["007", "7", "10"], ["007", "7", "10"]),
     ],
 )

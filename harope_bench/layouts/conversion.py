@@ -88,7 +88,8 @@ def _write_rows(samples: SampleSet, target: Path) -> Written:
 
 def _write_plain(samples: SampleSet, target: Path, to: str) -> Written:
     if to not in FORMS:
-        raise OptionError(f"{samples.path} holds images of no prompts, the layout {to} is of {layout(to).SUITE}; choose another --to")
+        what = f"was drawn for suite {samples.plan.suite}" if samples.plan else "holds images of no prompts"
+        raise OptionError(f"{samples.path} {what}, the layout {to} is of {layout(to).SUITE}; choose another --to")
     (to_adm if to == "adm" else to_png)(samples, target)
     return Written(len(samples.indices), ())
 
