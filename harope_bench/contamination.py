@@ -367,6 +367,7 @@ def _opened(path: Path) -> IO[str]:
         start = b""  # reading on raises again, with the line
     encoding = encoding_of(start)
     if encoding == "utf-8" and b"\0" in start:
+        file.close()
         raise StorageError(f"{path} holds NUL bytes, as UTF-16 without a byte order mark does; save it as UTF-8")
     file.seek(0)
     return io.TextIOWrapper(file, encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline=None)

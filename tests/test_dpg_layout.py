@@ -122,9 +122,7 @@ def test_forms_that_only_one_number_of_tiles_has_need_no_word(tmp_path: Path, su
             Image.new("RGB", size).save(tmp_path / name / f"{item}.png")
         assert layout.open_layout(tmp_path / name, suite).indices == list(range(indices))
     Image.new("RGB", (16, 8)).save(tmp_path / "odd" / "7.png")
-    with pytest.raises(
-        SampleError, match=r"different numbers of tiles \(partiprompts97.png has 1, 7.png has 2\)|whoops3.png has 1, 7.png has 2"
-    ):
+    with pytest.raises(SampleError, match=r"different numbers of tiles \(whoops3.png has 1, 7.png has 2\)"):
         layout.open_layout(tmp_path / "odd", suite)
     with pytest.raises(OptionError, match="is 9x4, no grid of square images; give --tiles 1 if it is one image"):
         layout.cut_picture(saved(tmp_path / "a.png", (9, 4)))

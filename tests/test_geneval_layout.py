@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from harope_bench import registry
 from harope_bench.cli import main
 from harope_bench.errors import SampleError, StorageError, UnknownName
 from harope_bench.layouts import geneval as layout
@@ -98,6 +99,28 @@ def test_what_is_missing_has_a_reason_and_what_is_left_over_is_told(folder: Path
         "folders: not read: readme.txt",
         "images: not read: 00000/samples/00004.png, 00000/samples/1.png.bak, 00000/samples/notes.txt",
     )
+
+
+@pytest.mark.parametrize("copies", [1, 2, 3])
+def test_folders_of_fewer_images_are_as_many_copies_and_none_is_failed(folder: Path, suite: Tiny, copies: int) -> None:
+    for place in folder.iterdir():
+        for copy in range(copies, 4):
+            (place / "samples" / f"{copy:05d}.png").unlink()
+    found = layout.open_layout(folder, suite)
+    assert (found.asked, found.failed, found.indices) == (12 * copies, {}, list(range(12 * copies)))
+    assert found.warnings == (f"images: {copies} of 4 of each prompt, as many as there are",)
+
+
+def test_metadata_saved_with_a_byte_order_mark_is_the_prompts(folder: Path, suite: Tiny) -> None:
+    for path in folder.glob("*/metadata.jsonl"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\r\n")
+    assert layout.open_layout(folder, suite).indices == list(range(48))
+
+
+def test_colours_are_no_matter_where_no_prompt_names_one() -> None:
+    needs = {look.role: look.needs for look in registry.load("evaluators", "geneval").looks}
+    asked = {row["tag"]: needs["colours"](row) for row in metadata()}
+    assert asked == {tag: tag in ("colors", "color_attr") for tag in CLAUSES} and all(needs["detector"](row) for row in metadata())
 
 
 def test_the_metadata_decides_which_prompt_a_folder_holds(folder: Path, suite: Tiny) -> None:

@@ -338,6 +338,18 @@ def test_what_is_not_read_of_a_folder_is_told(folder: Path) -> None:
     assert open_samples(folder).warnings == ("images: 3 other files (.gif, .tiff) and 1 folder beside the images not read",)
 
 
+def test_the_order_is_told_where_names_are_no_plain_numbers(tmp_path: Path) -> None:
+    told = "images: read in natural order of their names, which are no plain numbers"
+    for place, names, differs in (("a", ["img_2", "img_10"], True), ("b", ["img_02", "img_10"], False), ("c", ["7b", "12"], True)):
+        for name in names:
+            (tmp_path / place).mkdir(exist_ok=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / place / f"{name}.png")
+        (line,) = open_samples(tmp_path / place).warnings
+        assert line.startswith(told) and ("10 comes after 9" in line) == differs, place
+    (tmp_path / "c" / "7b.png").rename(tmp_path / "c" / "7.png")
+    assert open_samples(tmp_path / "c").warnings == ()
+
+
 def test_moving_pictures_are_refused() -> None:
     frames = [Image.new("RGB", (4, 4), (k, 0, 0)) for k in range(3)]
     with pytest.raises(SampleError, match="x.png has 3 frames, wanted one picture"):

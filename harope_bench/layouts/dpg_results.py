@@ -47,7 +47,7 @@ def recognise(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         start = file.read(1 << 16)
-    first = start.decode(encoding_of(start), errors="replace").partition("\n")[0].rstrip("\r")
+    first = start.decode(encoding_of(start), errors="replace").partition("\n")[0].rstrip()
     return bool((ASKED if path.name.endswith(DETAIL) else SCORED).fullmatch(first))
 
 
@@ -102,7 +102,7 @@ def _numbers(text: str, path: Path, line: str) -> list[float]:
 
 
 def _lines(path: Path) -> list[str]:
-    return read_text(path).splitlines()
+    return [line.rstrip() for line in read_text(path).split("\n")]
 
 
 def _answers(path: Path) -> dict[tuple[str, int], list[str]]:

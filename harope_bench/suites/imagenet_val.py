@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +111,8 @@ class ImageNetVal:
         pairs = [(folder / name, label) for name, label in (self._line(path, n, line) for n, line in enumerate(lines, 1) if line.strip())]
         if not pairs:
             raise OptionError(f"{path} holds no line; wanted lines 'name index'")
+        if repeated := [name for name, times in Counter(p.name for p, _ in pairs).items() if times > 1]:
+            raise OptionError(f"{path} lists {repeated[0]} more than once; keep one line a picture")
         if not any(p.is_file() for p, _ in pairs):
             raise OptionError(f"{folder} holds none of the {len(pairs):,} pictures that {path.name} lists; check --images")
         return pairs
