@@ -114,16 +114,20 @@ def ready(asked: Marking, evaluators: Sequence[str] | None, target: Path | None 
     rules = rules_of(suite, asked, evaluators)
     if rules:
         suite.source()
-    cases = [] if target is None or not rules else _cases(target, asked, suite, count)
-    wanted = dict.fromkeys(
-        rule.judges[role] for rule in rules for role in rule.judges if target is None or _is_needed(rule.evaluator, role, cases)
-    )  # in one order, so that an error is the same each time
-    for chosen in wanted if not asked.terms.rescore else ():
-        plugin = chosen.plugin
-        if not hasattr(plugin, "runner"):
+    if asked.terms.rescore or not rules:
+        return [rule.name for rule in rules]
+
+    # Dictionaries keep one order, so that an error is the same each time.
+    judges = dict.fromkeys(chosen for rule in rules for chosen in rule.judges.values())
+    plugins = {chosen: chosen.plugin for chosen in judges}
+    if asked.terms.python is not None and any(hasattr(plugin, "runner") for plugin in plugins.values()):
+        outside.program(asked.terms.python)
+
+    cases = None if target is None else _cases(target, asked, suite, count)
+    needed = {rule.judges[role] for rule in rules for role in rule.judges if cases is None or _is_needed(rule.evaluator, role, cases)}
+    for chosen, plugin in plugins.items():
+        if chosen in needed and not hasattr(plugin, "runner"):
             plugin.weights_sha256()
-        elif asked.terms.python is not None:
-            outside.program(asked.terms.python)
     return [rule.name for rule in rules]
 
 

@@ -80,6 +80,8 @@ def test_names_without_a_copy_for_every_prompt_are_read_by_their_prompt(tmp_path
         "through the category": lambda place: f"_{place:06d}",
         "official numbers": lambda place: f"_{10 * place:06d}",
         "no number": lambda place: "",
+        "from 1 for each": lambda place: f"_{1:06d}",
+        "from 1 through the category": lambda place: f"_{place + 1:06d}",
         "a number of elsewhere": lambda place: f"_{5000 + 7 * place:06d}",
     }
     for name, form in forms.items():

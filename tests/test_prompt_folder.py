@@ -111,11 +111,15 @@ def test_a_last_image_that_is_lost_is_not_taken_for_another_number_of_copies(tmp
 def test_numbers_that_begin_at_1_are_rejected_under_every_form(tmp_path: Path) -> None:
     put(tmp_path / "flat", {f"{k}.png": k for k in range(1, 8)})
     put(tmp_path / "parts", {f"{k}_0.png": k for k in range(1, 4)})
+    put(tmp_path / "copies", {f"{k}_1.png": k for k in range(4)})
+    put(tmp_path / "texts", {f"{text}_1.png": k for k, text in TEXT.items()})
     cases = (
         ("flat", {"order": "copy-major"}),
         ("flat", {"order": "prompt-major"}),
         ("flat", {"pattern": "{index}.png"}),
         ("parts", {"pattern": "{prompt_index}_{copy}.png"}),
+        ("copies", {"pattern": "{prompt_index}_{copy}.png"}),
+        ("texts", {"pattern": "{prompt}_{copy}.png"}),
     )
     for name, form in cases:
         with pytest.raises(OptionError, match="count from 0.*--file-list"):

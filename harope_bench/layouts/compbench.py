@@ -66,7 +66,16 @@ def _anew(place: int, number: int) -> int | None:
     return number if number < COPIES else None
 
 
-NUMBERINGS = (_through(COPIES), Numbering("anew for each prompt", _anew), *map(_through, range(1, COPIES)))
+def _anew_from_1(place: int, number: int) -> int | None:
+    return number - 1 if 1 <= number <= COPIES else None
+
+
+NUMBERINGS = (
+    _through(COPIES),
+    Numbering("anew for each prompt", _anew),
+    Numbering("anew for each prompt, from 1", _anew_from_1),
+    *map(_through, range(1, COPIES)),
+)
 
 
 def recognise(folder: Path) -> bool:

@@ -195,17 +195,20 @@ def _copy_hint(expression: re.Pattern[str]) -> str:
 
 
 def _check_from_zero(expression: re.Pattern[str], files: dict[int, Path], keys: ImageKeys) -> None:
-    """Raise OptionError where numbers of prompts begin at 1: every image would count for its neighbour's prompt."""
-    if not {"index", "prompt_index"} & expression.groupindex.keys():
-        return
-    if set(TEXTS) & expression.groupindex.keys():
-        return  # the text tells the prompt and agrees with the number
-    lowest = min(files) if "index" in expression.groupindex else min(index % keys.prompts for index in files)
-    if lowest == 1:
-        raise OptionError(
-            "the lowest number in the file names is 1, indices count from 0; if the names count from 1 rename them, "
-            "if image 0 is lost give --file-list"
-        )
+    """Raise OptionError where numbers begin at 1: every image would count for its neighbour's prompt or copy."""
+    stated = set(expression.groupindex)
+    lowest = {
+        "index": min(files),
+        "prompt_index": min(index % keys.prompts for index in files),
+        "copy": min(index // keys.prompts for index in files),
+    }
+    told_by_text = bool(set(TEXTS) & stated)  # a text agrees with the number of its prompt
+    for name in ("copy",) if told_by_text else ("copy", "index", "prompt_index"):
+        if name in stated and lowest[name] == 1:
+            raise OptionError(
+                f"the lowest {name} in the file names is 1, numbers count from 0; if the names count from 1 rename them, "
+                f"if {name} 0 is lost give --file-list"
+            )
 
 
 def _completed(folder: Path, keys: ImageKeys, placed: Placement, how: str) -> SampleSet:
