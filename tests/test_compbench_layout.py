@@ -88,7 +88,7 @@ def test_names_without_a_copy_for_every_prompt_are_read_by_their_prompt(tmp_path
         place = tmp_path / name / "complex" / "samples"
         place.mkdir(parents=True)
         for k, text in enumerate(SUITE.texts("complex")):
-            (place / f"{text}{form(k)}.png").write_bytes(encode(image(k)))
+            (place / f"{text}{form(k)}.png").write_bytes(encode(image(k)) if k in (0, 1, 299) else b"not opened here")
         assert compbench.recognise(tmp_path / name), name
         found = compbench.open_layout(tmp_path / name, SUITE)
         assert (found.indices, found.failed, found.asked) == (list(range(300, 600)), {}, 300), name
