@@ -54,7 +54,9 @@ def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, d
         refuse("is no folder of images", target, **wish.placing)
     elif reader(Path(target)) is not None:
         refuse("is a finished run of an official script", target, **wish.placing)
-        of_side = replace(asked, form=replace(asked.form, side=drawing["resolution"] or wish.side))  # such a run does not say its images' size
+        of_side = replace(
+            asked, form=replace(asked.form, side=drawing["resolution"] or wish.side)
+        )  # such a run does not say its images' size
         return Marked([brought(Path(target), foreign, of_side)], foreign, foreign, [])
     place, folder, _, plan = resolve(target, wish, out, drawing)
     # What can fail cheaply comes before the first image is drawn.
