@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from harope_bench.errors import MissingExtra, WeightsError
+from harope_bench.errors import MissingExtra, StorageError, WeightsError
 from harope_bench.records import Checkpoint, Name, Option, Record, fault
 from harope_bench.store import check_hash, sha256_file, weights_header
+from harope_bench.textfile import read_text
 
 MANIFEST, PIPELINE = "manifest.json", "model_index.json"
 LORA_FILE, ENCODING_FILE = "lora.safetensors", "encoding.safetensors"  # as this package names them
@@ -220,8 +221,8 @@ def pipeline_class(folder: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(read_text(path))
+    except (StorageError, ValueError) as error:
         raise WeightsError(f"{path} is not readable JSON ({error}); give the folder of a whole pipeline") from error
     if not isinstance(found, dict):
         raise WeightsError(f"{path} is no JSON object; give the folder of a whole pipeline")

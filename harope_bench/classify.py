@@ -24,7 +24,7 @@ from harope_bench.errors import OptionError, PlanMismatch, SampleError, StorageE
 from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, read_result, standing, write_result
 from harope_bench.evaluators.base import Observations, Score
 from harope_bench.provenance import now, provenance
-from harope_bench.records import JudgeRecord, Plan, Result, Settings, fault
+from harope_bench.records import LENIENT, JudgeRecord, Measurement, Plan, Result, Settings, fault
 from harope_bench.samples import Run
 from harope_bench.store import check_hash, load_arrays, sha256_bytes, write_arrays
 from harope_bench.suites.base import Pictures
@@ -37,13 +37,17 @@ PICTURES = "pictures"  # per-sample array of the pictures' hashes
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which pictures are named, and how they are cut: a folder and a list where the suite ships none; `count` takes the first."""
+    """Which pictures are named, and how they are cut: a folder and a list where the suite ships none; `count` takes the first.
+
+    lenient: Score although listed pictures are missing.
+    """
 
     place: Path | None = None
     labels: Path | None = None
     count: int | None = None
     crop_ratio: float | None = None
     rescore: bool = False
+    lenient: bool = False
 
 
 class Shard(NamedTuple):
@@ -124,7 +128,17 @@ def classify(plan: Plan, out: Path, wanted: Wanted, evaluators: Sequence[str] | 
     for name in names:
         _unclaimed(out / RESULTS / f"{name}.json", judge)
     shards = _predict(plan, pictures, count, judge, out / OBSERVATIONS / plan.checkpoint.name, wanted)
-    return [_score(plan, shards, name, judge, out) for name in names]
+    missing = pictures.missing(count)
+    return [_score(plan, shards, name, judge, out, missing, wanted.lenient) for name in names]
+
+
+def without_values(measurements: Sequence[Measurement], missing: int, lenient: bool) -> tuple[Measurement, ...]:
+    """Return the measurements, without values where listed pictures are missing and nobody said to score the rest."""
+    if not missing or lenient:
+        return tuple(measurements)
+    reason = f"{missing:,} listed pictures are not there; complete the folder or the list, or --allow-missing scores the rest"
+    absent = {"value": None, "se": None, "low": None, "high": None, "interval": None, "reason": reason}
+    return tuple(Measurement.model_validate({**m.model_dump(), **absent}) for m in measurements)
 
 
 def _unclaimed(path: Path, judge: JudgeRecord) -> None:
@@ -286,10 +300,11 @@ def _facts(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, o
     }
 
 
-def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, out: Path) -> Scored:
+def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, out: Path, missing: int, lenient: bool) -> Scored:
     started, path, seen = now(), out / RESULTS / f"{name}.json", seen_in(shards)
     facts = _facts(plan, shards, name, judge, out)
-    if (standing_one := standing(path, facts)) is not None:
+    standing_one = standing(path, facts)
+    if standing_one is not None and standing_one.lenient == (lenient and missing > 0):
         return Scored(standing_one, path, False)
     score = registry.load("evaluators", name).score(seen, {})
     write_arrays(path.with_suffix(".npz"), _per_sample(score, seen, shards))
@@ -302,8 +317,8 @@ def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, o
         plan=plan,
         plan_digest=plan.digest,
         reference=f"labels of {sum(len(s.rows) for s in shards):,} pictures of {plan.suite}",
-        measurements=score.measurements,
-        warnings=(*_first_reasons(shards), *score.warnings),
+        measurements=without_values(score.measurements, missing, lenient),
+        warnings=(*((LENIENT,) if lenient and missing else ()), *_first_reasons(shards), *score.warnings),
         per_sample=path.with_suffix(".npz").name,
         provenance=provenance(started, plan.settings.device),
     )
@@ -348,9 +363,10 @@ def recheck(folder: Path, wanted: Wanted, chosen: int, chooser: Any) -> Checked:
     judge = judge_of(plan, pictures, wanted.crop_ratio)
     told = Checked([], [])
     shards = _kept_shards(plan, pictures, count, judge, folder, told)
+    missing = pictures.missing(count)
     if len(shards) == -(-count // SHARD):
         for path in sorted((folder / RESULTS).glob("*.json")):
-            told.wrong.extend(f"{path}: {line}" for line in _wrong_result(path, plan, shards, judge, folder))
+            told.wrong.extend(f"{path}: {line}" for line in _wrong_result(path, plan, shards, judge, folder, missing))
             told.checked.append(f"{path.name}: facts, measurements and arrays scored again from the predictions")
     if chosen and shards:
         _name_again(plan, pictures, shards, chosen, chooser, suite.crop_ratio if wanted.crop_ratio is None else wanted.crop_ratio, told)
@@ -371,7 +387,7 @@ def _kept_shards(plan: Plan, pictures: Pictures, count: int, judge: JudgeRecord,
     return shards
 
 
-def _wrong_result(path: Path, plan: Plan, shards: Sequence[Shard], judge: JudgeRecord, folder: Path) -> list[str]:
+def _wrong_result(path: Path, plan: Plan, shards: Sequence[Shard], judge: JudgeRecord, folder: Path, missing: int) -> list[str]:
     stored = read_result(path)
     if stored is None:
         return ["is not a result this version reads"]
@@ -381,7 +397,7 @@ def _wrong_result(path: Path, plan: Plan, shards: Sequence[Shard], judge: JudgeR
     facts.pop("target")  # a folder may be moved
     wrong = [f"{key} is not what is here now" for key, value in facts.items() if getattr(stored, key) != value]
     score = registry.load("evaluators", stored.evaluator).score(seen, {})
-    if stored.measurements != score.measurements:
+    if stored.measurements != without_values(score.measurements, missing, stored.lenient):
         wrong.append("measurements are not what the predictions give")
     held = load_arrays(path.with_suffix(".npz")) if path.with_suffix(".npz").is_file() else {}
     fresh = _per_sample(score, seen, shards)

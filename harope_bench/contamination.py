@@ -13,16 +13,18 @@ import io
 import json
 import re
 import unicodedata
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, BinaryIO, Literal, NamedTuple
 
 from harope_bench.errors import OptionError, StorageError, UnknownName
 from harope_bench.records import printable
 from harope_bench.store import disk, home
+from harope_bench.textfile import encoding_of
 
 Kind = Literal["exact", "template", "contained"]
 KINDS: tuple[Kind, ...] = ("exact", "template", "contained")
@@ -36,6 +38,7 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown"
 NUMBERS = ("two", "three", "four", "2", "3", "4")
 RELATIONS = ("left of", "right of", "above", "below")
 CLIP = 200  # letters of a caption shown as an example
+PEEK = 4096  # bytes of a file that show its encoding
 
 
 class Prompt(NamedTuple):
@@ -350,8 +353,21 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _opened(path: Path) -> IO[str]:
-    """UTF-8 text, unpacked where the name ends in .gz; a mark at the start of the file is dropped."""
+    """Open text for reading, unpacked where the name ends in .gz; its encoding is UTF-8 or what its byte order mark states.
+
+    Raises:
+        StorageError: The file cannot be opened, or looks like UTF-16 without a mark.
+    """
     with disk(path):
-        if path.suffix == ".gz":
-            return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8-sig", newline=None)
-        return path.open(encoding="utf-8-sig")
+        opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115 (the caller closes it)
+    file: BinaryIO = opened  # type: ignore[assignment]
+    try:
+        start = file.read(PEEK)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        start = b""  # reading on raises again, with the line
+    encoding = encoding_of(start)
+    if encoding == "utf-8" and b"\0" in start:
+        file.close()
+        raise StorageError(f"{path} holds NUL bytes, as UTF-16 without a byte order mark does; save it as UTF-8")
+    file.seek(0)
+    return io.TextIOWrapper(file, encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +14,7 @@ from harope_bench import registry
 from harope_bench.adm import members, shape_of
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, TooManyImages
+from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images
 from harope_bench.observe import known_errors, looker, observe
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Result, check_label
@@ -46,6 +47,7 @@ class Asked:
     profile: str | None = None
     judge: str | None = None
     subset: int | None = None
+    form: FolderForm = field(default_factory=FolderForm)
 
 
 class Way(NamedTuple):
@@ -138,11 +140,21 @@ def looking(out: Path, judge: str, asked: Asked) -> Looking:
 def _chosen(target: Path, asked: Asked, count: int | None) -> SampleSet:
     """The images to score: all, the first, or a random choice."""
     if asked.subset is None:
-        return open_samples(target, count)
-    samples = open_samples(target)
+        return _opened(target, asked, count)
+    samples = _opened(target, asked)
     if count is None or count > len(samples.indices):
         raise OptionError(f"--subset chooses --count images of {target}, which holds {len(samples.indices):,}; give a --count up to that")
     return samples.chosen(count, asked.subset)
+
+
+def _opened(target: Path, asked: Asked, count: int | None = None) -> SampleSet:
+    """Return the images of a target; those of prompts at the suite's indices, so that all evaluators see one set."""
+    suite: Any = registry.load("suites", asked.suite)
+    if getattr(suite, "task", "draw") == "prompts":
+        return open_prompt_images(target, asked.suite, suite, count, asked.form)
+    if asked.form.stated:
+        raise OptionError(f"suite {asked.suite} has no prompts to place images at; leave {' and '.join(asked.form.stated)} out")
+    return open_samples(target, count)
 
 
 def notes(samples: SampleSet, suite: Any, name: str, reference: Path | None = None) -> tuple[str, ...]:

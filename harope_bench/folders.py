@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,9 @@ SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
 LOSSY = (".jpg", ".jpeg", ".webp")
 RIFF = 12  # bytes before the first chunk of a WebP
 OURS = ("results", "observations")  # what scoring puts beside images
+FILE_LIST = "file_list.jsonl"  # what converting puts beside images
+DIGITS = re.compile(r"([0-9]+)")
+NATURAL = "images: read in natural order of their names, which are no plain numbers"
 
 
 class Listing(NamedTuple):
@@ -23,14 +27,35 @@ class Listing(NamedTuple):
 
 
 def listing(folder: Path) -> Listing:
-    """The images of a folder; hidden names are passed over, everything else that is not read is told."""
-    seen = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    folders = [path for path in seen if path.is_dir() and path.name not in OURS]
-    files = [path for path in seen if not path.is_dir()]
+    """Return the images of a folder; hidden names are skipped, all else that is not read is a warning."""
+    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    folders = [path for path in entries if path.is_dir() and path.name not in OURS]
+    files = [path for path in entries if not path.is_dir() and path.name != FILE_LIST]
     images = in_order(path for path in files if path.suffix.lower() in SUFFIXES)
-    lossy = sum(_is_lossy(path) for path in images)
-    warnings = (f"{lossy:,} of {len(images):,} images are of a lossy format, which moves FID",) if lossy else ()
-    return Listing(images, (*warnings, *_unread([path for path in files if path.suffix.lower() not in SUFFIXES], folders)))
+    others = [path for path in files if path.suffix.lower() not in SUFFIXES]
+    return Listing(images, (*lossy(images), *_order_note(images), *_unread(others, folders)))
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Return every image of a folder and of the folders in it, in natural order; links to folders are not followed."""
+    images: list[Path] = []
+    for place, folders, names in os.walk(folder, followlinks=False):
+        top = Path(place) == folder
+        folders[:] = [name for name in folders if not name.startswith(".") and not (top and name in OURS)]
+        paths = [Path(place, name) for name in names if not name.startswith(".")]
+        images += [path for path in paths if path.suffix.lower() in SUFFIXES]
+    return sorted(images, key=lambda path: [natural_key(part) for part in path.relative_to(folder).parts])
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Return a sort key that compares runs of digits as numbers: img_2.png comes before img_10.png.
+
+    >>> sorted(["a10b2", "a9b10", "a10b1"], key=natural_key)
+    ['a9b10', 'a10b1', 'a10b2']
+    """
+    stem, dot, suffix = name.rpartition(".")
+    parts = DIGITS.split(stem if dot else suffix)  # text and digits in turn, text first
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 def _is_lossy(path: Path) -> bool:
@@ -51,10 +76,28 @@ def _is_lossless_webp(path: Path) -> bool:
 
 
 def in_order(paths: Iterable[Path]) -> list[Path]:
-    """By name; by number where every stem is one, so that 10.png comes after 9.png."""
-    found = list(paths)
-    numbers = all(path.stem.isascii() and path.stem.isdigit() for path in found)
-    return sorted(found, key=lambda path: (int(path.stem) if numbers else 0, path.name))
+    """Return files of one folder in natural order of their names."""
+    return sorted(paths, key=lambda path: natural_key(path.name))
+
+
+def lossy(images: list[Path]) -> tuple[str, ...]:
+    """Return a warning where images are of a lossy format."""
+    count = sum(_is_lossy(path) for path in images)
+    return (f"{count:,} of {len(images):,} images are of a lossy format, which moves FID",) if count else ()
+
+
+def is_number(name: str) -> bool:
+    """Return whether a name is digits alone."""
+    return name.isascii() and name.isdigit()
+
+
+def _order_note(images: list[Path]) -> tuple[str, ...]:
+    """Return a warning where the order is not that of plain numbers and there is more than one image to order."""
+    if len(images) < 2 or all(is_number(path.stem) for path in images):
+        return ()
+    names = [path.name for path in images]
+    differs = "" if names == sorted(names) else ": 10 comes after 9, where an order by letters has it before"
+    return (f"{NATURAL}{differs}",)
 
 
 def _unread(files: list[Path], folders: list[Path]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,12 +27,13 @@ from harope_bench.evaluate import (
     write_result,
 )
 from harope_bench.evaluators.base import Score, Sight
-from harope_bench.layouts.base import opened, reader
+from harope_bench.layouts.base import reader
+from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images
 from harope_bench.observe import known_errors
 from harope_bench.perceive import Chosen, Terms, choose, perceive
 from harope_bench.provenance import now, provenance
 from harope_bench.records import CLASSES, LENIENT, NO_JUDGE, UNRECORDED, JudgeRecord, Result
-from harope_bench.samples import PLAN, Run, SampleSet, first, open_samples
+from harope_bench.samples import Run, SampleSet
 from harope_bench.store import sha256_bytes, sha256_file, write_arrays, write_text
 from harope_bench.suites.base import Case
 
@@ -50,7 +51,7 @@ FOREIGN = JudgeRecord(
 class Marking:
     """How a sample set is to be marked.
 
-    judge: `role=NAME` in place of the suite's own; lenient: score what could be judged; side: of the images in a picture of several.
+    judge: `role=NAME` in place of the suite's own; lenient: score what could be judged; form: which file of a folder is which image.
     """
 
     suite: str
@@ -58,7 +59,7 @@ class Marking:
     judge: str | None = None
     lenient: bool = False
     terms: Terms = field(default_factory=Terms)
-    side: int | None = None
+    form: FolderForm = field(default_factory=FolderForm)
 
 
 class Rule(NamedTuple):
@@ -100,8 +101,11 @@ def variant(asked: Marking) -> str:
     return f"{'' if asked.rules == 'official' else f'_{asked.rules}'}{'_lenient' if asked.lenient else ''}"
 
 
-def ready(asked: Marking, evaluators: Sequence[str] | None) -> list[str]:
+def ready(asked: Marking, evaluators: Sequence[str] | None, target: Path | None = None, count: int | None = None) -> list[str]:
     """Names of the evaluators that mark, once prompts and judges are known to be here; a judge of another Python is not looked for.
+
+    Args:
+        target: Where the images lie already, so that only judges of what these show are needed; None before they are drawn.
 
     Raises:
         NotHere, MissingExtra: what is missing, with the command that brings it. OptionError: a name that does not fit.
@@ -110,16 +114,34 @@ def ready(asked: Marking, evaluators: Sequence[str] | None) -> list[str]:
     rules = rules_of(suite, asked, evaluators)
     if rules:
         suite.source()
-    wanted = dict.fromkeys(
-        chosen for rule in rules for chosen in rule.judges.values()
-    )  # in one order, so that an error is the same each time
-    for chosen in wanted if not asked.terms.rescore else ():
-        plugin = chosen.plugin
-        if not hasattr(plugin, "runner"):
+    if asked.terms.rescore or not rules:
+        return [rule.name for rule in rules]
+
+    # Dictionaries keep one order, so that an error is the same each time.
+    judges = dict.fromkeys(chosen for rule in rules for chosen in rule.judges.values())
+    plugins = {chosen: chosen.plugin for chosen in judges}
+    if asked.terms.python is not None and any(hasattr(plugin, "runner") for plugin in plugins.values()):
+        outside.program(asked.terms.python)
+
+    cases = None if target is None else _cases(target, asked, suite, count)
+    needed = {rule.judges[role] for rule in rules for role in rule.judges if cases is None or _is_needed(rule.evaluator, role, cases)}
+    for chosen, plugin in plugins.items():
+        if chosen in needed and not hasattr(plugin, "runner"):
             plugin.weights_sha256()
-        elif asked.terms.python is not None:
-            outside.program(asked.terms.python)
     return [rule.name for rule in rules]
+
+
+def _cases(target: Path, asked: Marking, suite: Any, count: int | None) -> list[Case]:
+    """Return the cases of the images that a target holds."""
+    samples = open_prompt_images(target, asked.suite, suite, count, asked.form)
+    return [suite.case(index) for index in samples.indices]
+
+
+def _is_needed(evaluator: Any, role: str, cases: Sequence[Case]) -> bool:
+    """Return whether a judge of this role may be asked about one of these cases."""
+    needs = [look.needs for look in evaluator.looks if look.role == role]
+    facts = (case.facts[evaluator.form] for case in cases if evaluator.form in case.facts)
+    return any(need(fact) for fact in facts for need in needs)
 
 
 def shared(judge: str, suites: Sequence[str]) -> dict[str | None, str | None]:
@@ -172,39 +194,13 @@ def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | No
     require(asked.terms.device)
     if count is not None and out == target and (more := len(Run(out).asked())) > count:
         raise OptionError(f"{out} was asked for {more:,} samples, --count {count:,} would mark a part; leave it out or give another --out")
-    samples = open_any(target, asked.suite, suite, count, asked.side)
+    samples = open_prompt_images(target, asked.suite, suite, count, asked.form)
     if samples.plan is not None and samples.plan.suite != asked.suite:
         raise OptionError(f"{target} was drawn for suite {samples.plan.suite}, asked for {asked.suite}; leave --suite out")
     cases = {i: suite.case(i) for i in sorted({*samples.indices, *samples.failed})}
     claim(out, samples)
     with_prompts = [rule for rule in chosen if any(rule.evaluator.form in case.facts for case in cases.values())]
     return [_mark(samples, rule, out, asked, cases, suite.source()) for rule in with_prompts or chosen]
-
-
-def open_any(target: Path, name: str, suite: Any, count: int | None, side: int | None = None) -> SampleSet:
-    """A run, or a folder that one of the official layouts is recognised in; else plain images that count in the suite's order."""
-    if not (target / PLAN).exists() and (held := opened(target, name, side=side)) is not None:
-        return first(held, count)
-    samples = open_samples(target, count)
-    if samples.indices and samples.indices[-1] >= suite.count:
-        raise SampleError(
-            f"{target} holds {len(samples.indices):,} images, {name} asks for {suite.count:,}; give the suite they were drawn for"
-        )
-    return samples if samples.plan is not None or samples.files is None else numbered(samples, suite.count)
-
-
-def numbered(samples: SampleSet, most: int) -> SampleSet:
-    """A plain folder's images at the numbers that are their names, so that a lost one shifts no other; else by order, and said."""
-    assert samples.files is not None
-    stems = [samples.files[i].stem for i in samples.indices]
-    if not all(stem.isascii() and stem.isdigit() for stem in stems) or max(map(int, stems)) >= most:
-        told = f"images: {len(stems):,} of {most:,}, taken in the order of their names, which are no indices"
-        return replace(samples, warnings=(*samples.warnings, told))
-    files = {int(samples.files[i].stem): samples.files[i] for i in samples.indices}
-    if len(files) != len(stems):
-        raise SampleError(f"{samples.path} has two images of one number; keep one of each")
-    gaps = {i: f"{i:06d}.png is not there" for i in range(max(files)) if i not in files}
-    return replace(samples, indices=sorted(files), files=files, failed=gaps, asked=max(files) + 1)
 
 
 def _mark(samples: SampleSet, rule: Rule, out: Path, asked: Marking, cases: Mapping[int, Case], source: tuple[str, str]) -> Scored:
@@ -337,7 +333,7 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     write_rows(written, score)
     result = Result(
         evaluator=name, version=evaluator.version, profile=evaluator.profile, rules=asked.rules, parity=evaluator.parity, scale="paper",
-        target=path.name, suite=asked.suite, resolution=asked.side, plan=None, plan_digest=None,
+        target=path.name, suite=asked.suite, resolution=asked.form.side, plan=None, plan_digest=None,
         samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
         reference_sha256=suite.source()[1], measurements=score.measurements,
         warnings=(FOREIGN.preprocessing, *lenient(asked), *score.warnings),

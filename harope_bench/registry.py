@@ -14,8 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harope_bench.errors import BenchError, NameClash, UnknownName
+from harope_bench.errors import BenchError, NameClash, StorageError, UnknownName
 from harope_bench.store import home
+from harope_bench.textfile import read_text
 
 PACKAGE = Path(__file__).parent
 
@@ -111,8 +112,8 @@ def load(kind: str, name: str) -> Any:
 def read_toml(path: Path) -> dict[str, Any]:
     """The facts of a TOML file; BenchError names the file and the fault."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(read_text(path))
+    except (StorageError, tomllib.TOMLDecodeError) as error:
         raise BenchError(f"{path} is not readable TOML: {error}") from error
 
 

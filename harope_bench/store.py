@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from harope_bench.errors import BenchError, StorageError, WeightsError
+from harope_bench.textfile import decode_text, encoding_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,7 +133,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     with disk(path):
-        lines = path.read_bytes().split(b"\n")
+        lines = _lines(path.read_bytes(), path)
     found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -144,6 +145,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
                 break
             raise StorageError(f"{path} line {number} is not JSON; delete the line and run again") from error
     return found
+
+
+def _lines(data: bytes, path: Path) -> list[bytes]:
+    """Return the UTF-8 lines of a file's bytes; only a file with a byte order mark is decoded first."""
+    marked = encoding_of(data) != "utf-8"
+    return (decode_text(data, path).encode() if marked else data).split(b"\n")
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -17,7 +17,7 @@ from harope_bench.errors import OptionError, SampleError, StorageError
 from harope_bench.evaluators.base import Score
 from harope_bench.layouts import base, compbench
 from harope_bench.layouts import compbench_results as results
-from harope_bench.marking import Marking, mark
+from harope_bench.marking import Marking, mark, ready
 from harope_bench.perceptions import Depth, Depths
 from harope_bench.pixels import encode
 from harope_bench.records import Measurement
@@ -69,8 +69,47 @@ def test_what_is_no_image_of_its_prompt_is_told_and_not_scored(tmp_path: Path) -
     (place / "notes.txt").write_text("x")
     found = compbench.open_layout(tmp_path, SUITE)
     assert len(found.indices) == 3
-    (told,) = (w for w in found.warnings if w.startswith("images"))
+    (told,) = (w for w in found.warnings if w.startswith("images: not read"))
     assert "notes.txt" in told and "1 more" in told
+
+
+def test_names_without_a_copy_for_every_prompt_are_read_by_their_prompt(tmp_path: Path) -> None:
+    """One image of each of 300 prompts, under every numbering that tools use: all 300 are read, none is failed."""
+    forms = {
+        "000000 for each": lambda place: f"_{0:06d}",
+        "through the category": lambda place: f"_{place:06d}",
+        "official numbers": lambda place: f"_{10 * place:06d}",
+        "no number": lambda place: "",
+        "from 1 for each": lambda place: f"_{1:06d}",
+        "from 1 through the category": lambda place: f"_{place + 1:06d}",
+        "a number of elsewhere": lambda place: f"_{5000 + 7 * place:06d}",
+    }
+    for name, form in forms.items():
+        place = tmp_path / name / "complex" / "samples"
+        place.mkdir(parents=True)
+        for k, text in enumerate(SUITE.texts("complex")):
+            (place / f"{text}{form(k)}.png").write_bytes(encode(image(k)) if k in (0, 1, 299) else b"not opened here")
+        assert compbench.recognise(tmp_path / name), name
+        found = compbench.open_layout(tmp_path / name, SUITE)
+        assert (found.indices, found.failed, found.asked) == (list(range(300, 600)), {}, 300), name
+        assert [int(found.image(i)[0, 0, 0]) for i in (300, 301, 599)] == [0, 1, 299 % 256], name
+        assert "images: 1 of 10 of each prompt of complex, as many as there are" in found.warnings, name
+        assert ("images: numbers of complex count" in " ".join(found.warnings)) == (name not in ("official numbers", "no number")), name
+
+
+@pytest.mark.parametrize("copies", [2, 4, 10])
+@pytest.mark.parametrize("through", [False, True])
+def test_several_images_a_prompt_are_as_many_copies(tmp_path: Path, copies: int, through: bool) -> None:
+    place = tmp_path / "spatial_val" / "samples"
+    place.mkdir(parents=True)
+    for k, text in enumerate(SUITE.texts("spatial")[:20]):
+        for copy in range(copies):
+            (place / f"{text}_{copies * k * through + copy}.png").write_bytes(encode(image(10 * k + copy)))
+    (place / f"{SUITE.texts('spatial')[3]}_{copies * 3 * through + 1}.png").unlink()
+    found = compbench.open_layout(tmp_path, SUITE)
+    assert found.asked == 300 * copies and len(found.indices) == 20 * copies - 1
+    assert all(int(found.image(i)[0, 0, 0]) == (10 * (i % 600) + i // 600) % 256 for i in found.indices)
+    assert 603 in found.failed and 602 in found.indices
 
 
 def test_folders_that_are_no_such_layout(tmp_path: Path) -> None:
@@ -87,7 +126,7 @@ def test_folders_that_are_no_such_layout(tmp_path: Path) -> None:
 def test_prompts_of_nobody_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x" / "samples").mkdir(parents=True)
     (tmp_path / "x" / "samples" / "a foreign prompt_000000.png").write_bytes(encode(image(1)))
-    with pytest.raises(SampleError, match="prompts of no category at their numbers; name its folder spatial, complex"):
+    with pytest.raises(SampleError, match="prompts of no category; name its folder spatial, complex"):
         compbench.open_layout(tmp_path / "x", SUITE)
     (tmp_path / "x").rename(tmp_path / "spatial")
     with pytest.raises(SampleError, match="holds no image of toy"):
@@ -393,12 +432,47 @@ def test_a_folder_of_images_becomes_a_result(tmp_path: Path, toy: Toy) -> None:
     found = {m.metric: m for m in scored.result.measurements}
     for metric, wanted in (("color", 0.72), ("spatial_2d", 0.925), ("spatial_3d", 0.425 + 1 / 3), ("non_spatial", 0.3)):
         assert found[metric].value == pytest.approx(wanted), metric
-        assert (found[metric].n_asked, found[metric].n_scored, found[metric].n_failed) == (3000, 7, 2993)
+        assert (found[metric].n_asked, found[metric].n_scored, found[metric].n_failed) == (600, 7, 593)
     assert found["complex"].value == pytest.approx((3 * 0.8225 + 2 * 0.51 + 2 * (0.72 + 0.925 + 0.3) / 3) / 7)
     assert found["numeracy"].reason == "no prompt of this kind was asked for"
     strict = mark(tmp_path / "them", tmp_path / "strict", Marking("t2i-compbench"))[0].result
     assert all(m.value is None and m.reason for m in strict.measurements)
     assert {record.name for record in scored.result.judges.values()} == set(toy.judges["t2i-compbench"].values())
+
+
+def test_only_judges_of_the_categories_that_are_there_are_needed(tmp_path: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of colours alone asks for no weights of depth, detectors or CLIP."""
+    needed: list[str] = []
+    load = registry.load
+
+    class Absent:
+        roles = ("vqa", "detector", "detector-2d", "depth", "similarity")
+
+        def __init__(self, name: str):
+            self.name = name
+
+        def weights_sha256(self) -> str:
+            needed.append(self.name)
+            return "0" * 64
+
+    names = set(toy.judges["t2i-compbench"].values())
+    monkeypatch.setattr(registry, "load", lambda kind, name: Absent(name) if kind == "judges" and name in names else load(kind, name))
+    roles = {
+        "color": ["blip-vqa"],
+        "spatial": ["unidet-rs200"],
+        "3d_spatial": ["unidet", "dpt-depth"],
+        "numeracy": ["unidet"],
+        "non_spatial": ["clipscore"],
+        "complex": ["blip-vqa", "unidet-rs200", "clipscore"],
+    }
+    for category, judges in roles.items():
+        put(tmp_path / category / category, category, [0, 10, 20], toy)
+        needed.clear()
+        ready(Marking("t2i-compbench"), None, tmp_path / category)
+        assert sorted(needed) == sorted(judges), category
+    needed.clear()
+    ready(Marking("t2i-compbench"), None)
+    assert set(needed) == names
 
 
 def test_an_image_that_a_judge_cannot_see_is_failed_and_shifts_no_other(tmp_path: Path, toy: Toy) -> None:

@@ -14,13 +14,12 @@ from dpg_script import run_script, table_rows
 from PIL import Image
 
 from harope_bench.cli import main
-from harope_bench.errors import SampleError, StorageError
+from harope_bench.errors import OptionError, SampleError, StorageError
 from harope_bench.layouts import dpg as layout
 from harope_bench.layouts import dpg_results as results
-from harope_bench.layouts.base import names, opened, reader
+from harope_bench.layouts.base import names, reader, recognised
 from harope_bench.pixels import encode
 from harope_bench.rules.dpg import Item, scored
-from harope_bench.samples import to_png
 from harope_bench.store import sha256_file
 from harope_bench.suites.dpg_bench import DpgBench
 
@@ -66,44 +65,73 @@ def values(found: Any) -> list[int]:
 
 def test_tiles_are_the_copies_row_by_row(folder: Path, suite: Tiny) -> None:
     assert layout.recognise(folder) and "dpg" in names()
-    found = layout.open_layout(folder, suite)
+    found = layout.open_layout(folder, suite, tiles=4)
     assert (found.asked, found.failed, found.shape) == (12, {}, (6, 6, 3))
-    assert found.warnings == ("grids: each picture was cut into 2x2 images of 6 pixels, half its width",)
-    assert layout.open_layout(folder, suite, side=6).warnings == ()
+    assert found.warnings == ("grids: each picture is 2x2 images of 6x6 pixels",)
+    assert layout.open_layout(folder, suite, side=6) == found
     assert values(found) == [10 * (i % 3) + i // 3 for i in range(12)]
     assert all(len(np.unique(batch.images)) == 1 for batch in found.batches(found.indices, 1))
 
 
 def test_an_image_is_known_by_its_file_and_its_box(folder: Path, suite: Tiny) -> None:
-    first = layout.open_layout(folder, suite)
+    first = layout.open_layout(folder, suite, tiles=4)
     assert len(set(first.hashes)) == 12
     assert [h for batch in first.batches(first.indices, 5) for h in batch.hashes] == first.hashes
     grid(folder / "7.png", 99)
-    again = layout.open_layout(folder, suite)
+    again = layout.open_layout(folder, suite, tiles=4)
     assert [a == b for a, b in zip(first.hashes, again.hashes, strict=True)] == [i % 3 != 1 for i in range(12)]
-    part = layout.open_layout(folder, suite).first(4)
+    part = layout.open_layout(folder, suite, tiles=4).first(4)
     assert values(part) == [0, 99, 20, 1]
 
 
 def test_black_tiles_are_refused(folder: Path, suite: Tiny) -> None:
-    with pytest.raises(SampleError, match="12x12, wanted 2x2 tiles of 8 pixels .*judges black"):
+    with pytest.raises(SampleError, match="12x12, wanted square tiles of 8 pixels.*judges black"):
         layout.open_layout(folder, suite, side=8)
     with Image.open(folder / "7.png") as picture:
         black = np.asarray(picture.crop((8, 0, 16, 8)))[:, 4:]
     assert not black.any(), "what the official script would have judged"
     for size in ((12, 11), (13, 13), (18, 12), (12, 6 * 4)):
         Image.new("RGB", size).save(folder / "7.png")
-        with pytest.raises(SampleError, match=f"{size[0]}x{size[1]}, wanted 2x2 tiles"):
-            layout.open_layout(folder, suite)
+        with pytest.raises(SampleError, match=f"{size[0]}x{size[1]}, wanted square tiles"):
+            layout.open_layout(folder, suite, tiles=4)
 
 
 @pytest.mark.parametrize(("across", "down"), [(1, 1), (2, 1)])
-def test_grids_of_fewer_pictures_need_the_side_and_leave_the_rest_failed(tmp_path: Path, suite: Tiny, across: int, down: int) -> None:
+def test_pictures_of_fewer_tiles_are_as_many_images_and_none_is_failed(tmp_path: Path, suite: Tiny, across: int, down: int) -> None:
     for k, item in enumerate(ITEMS):
         grid(tmp_path / f"{item}.jpg" if k else tmp_path / f"{item}.png", 10 * k, 8, across, down)
+    count = across * down
     found = layout.open_layout(tmp_path, suite, side=8)
-    assert len(found.indices) == 3 * across * down and found.shape == (8, 8, 3)
-    assert found.failed[3 * 3] == f"partiprompts97.png has {across * down} of 4 tiles"
+    assert (len(found.indices), found.asked, found.failed, found.shape) == (3 * count, 3 * count, {}, (8, 8, 3))
+    assert f"images: {count} of 4 of each item, as many as there are" in found.warnings
+    assert layout.open_layout(tmp_path, suite, tiles=count).boxes == found.boxes
+
+
+def test_a_square_picture_is_never_quartered_unasked(folder: Path, suite: Tiny) -> None:
+    with pytest.raises(OptionError, match=r"12x12: one image, or 2x2 .*--tiles 1 \(or --resolution 12\).*--tiles 4 \(or --resolution 6\)"):
+        layout.open_layout(folder, suite)
+    assert values(layout.open_layout(folder, suite, tiles=1)) == [0, 10, 20]
+    done = CliRunner().invoke(main, ["convert", str(folder), str(folder / "flat"), "--to", "png"])
+    assert done.exit_code == 1 and "--tiles 4" in done.output and not (folder / "flat").exists()
+
+
+def test_forms_that_only_one_number_of_tiles_has_need_no_word(tmp_path: Path, suite: Tiny) -> None:
+    for name, size, indices in (("wide", (16, 8), 6), ("odd", (7, 7), 3)):
+        for item in ITEMS:
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", size).save(tmp_path / name / f"{item}.png")
+        assert layout.open_layout(tmp_path / name, suite).indices == list(range(indices))
+    Image.new("RGB", (16, 8)).save(tmp_path / "odd" / "7.png")
+    with pytest.raises(SampleError, match=r"different numbers of tiles \(whoops3.png has 1, 7.png has 2\)"):
+        layout.open_layout(tmp_path / "odd", suite)
+    with pytest.raises(OptionError, match="is 9x4, no grid of square images; give --tiles 1 if it is one image"):
+        layout.cut_picture(saved(tmp_path / "a.png", (9, 4)))
+    assert layout.cut_picture(saved(tmp_path / "a.png", (9, 4)), tiles=1) == [(0, 0, 9, 4)]
+
+
+def saved(path: Path, size: tuple[int, int]) -> Path:
+    Image.new("RGB", size).save(path)
+    return path
 
 
 def test_what_is_missing_unreadable_or_left_over_is_told(folder: Path, suite: Tiny) -> None:
@@ -111,17 +139,17 @@ def test_what_is_missing_unreadable_or_left_over_is_told(folder: Path, suite: Ti
     (folder / "whoops3.png").write_bytes(b"no picture")
     grid(folder / "whoops4.png", 1)
     (folder / "dpg-bench_x_results.txt").write_text("")
-    found = layout.open_layout(folder, suite)
+    found = layout.open_layout(folder, suite, tiles=4)
     assert found.indices == [0, 3, 6, 9] and found.asked == 12
     assert found.failed[1] == "no picture of 7" and found.failed[2] == "whoops3.png is not a readable picture"
     assert found.warnings[0] == "images: not read: dpg-bench_x_results.txt, whoops4.png"
     grid(folder / "partiprompts97.old.png", 1)  # up to the first dot it is the same item
-    with pytest.raises(SampleError, match=r"partiprompts97.old.png and partiprompts97.png for one item"):
-        layout.open_layout(folder, suite)
+    with pytest.raises(SampleError, match=r"partiprompts97.png and partiprompts97.old.png for one item"):
+        layout.open_layout(folder, suite, tiles=4)
 
 
 def test_a_picture_that_changed_its_size_is_refused(folder: Path, suite: Tiny) -> None:
-    found = layout.open_layout(folder, suite)
+    found = layout.open_layout(folder, suite, tiles=4)
     grid(folder / "partiprompts97.png", 0, side=5)
     with pytest.raises(SampleError, match="which is 10x10; it changed"):
         found.check(9)
@@ -130,29 +158,36 @@ def test_a_picture_that_changed_its_size_is_refused(folder: Path, suite: Tiny) -
 def test_plain_numbers_are_not_taken_for_grids(tmp_path: Path, suite: Tiny) -> None:
     for k in range(3):
         grid(tmp_path / f"{k}.png", k)
-    assert not layout.recognise(tmp_path) and opened(tmp_path) is None
+    assert not layout.recognise(tmp_path) and recognised(tmp_path) is None
 
 
 def test_grids_are_written_and_read_back(folder: Path, suite: Tiny, tmp_path: Path) -> None:
-    first = layout.open_layout(folder, suite)
-    assert layout.write(first, suite, tmp_path / "copy") == (12, ())
+    first = layout.open_layout(folder, suite, tiles=4)
+    assert layout.write(first, suite, tmp_path / "copy") == (12, ("read it back with --tiles 4",))
     assert {p.name for p in (tmp_path / "copy").iterdir()} == {f"{item}.png" for item in ITEMS}
     for item in ITEMS:
         assert np.array_equal(np.asarray(Image.open(tmp_path / "copy" / f"{item}.png")), np.asarray(Image.open(folder / f"{item}.png")))
     part = layout.write(first.first(10), suite, tmp_path / "part")
-    assert part == (4, ("2 items without all their 4 images were left out: 7, whoops3",))
+    assert part == (4, ("2 items without all their 4 images were left out: 7, whoops3", "read it back with --tiles 4"))
+    for copies in (1, 2):
+        assert layout.write(first.first(3 * copies), suite, tmp_path / str(copies)).images == 3 * copies
+        again = layout.open_layout(tmp_path / str(copies), suite, tiles=copies)
+        assert values(again) == values(first)[: 3 * copies]
 
 
 def test_convert_goes_from_images_to_grids_and_back(folder: Path, suite: Tiny, tmp_path: Path) -> None:
-    to_png(layout.open_layout(folder, suite), tmp_path / "flat")
-    done = CliRunner().invoke(main, ["convert", str(tmp_path / "flat"), str(tmp_path / "grids2"), "--to", "dpg"])
-    assert done.exit_code == 0 and done.output == f"{tmp_path / 'grids2'}: 12 images\n"
+    def converted(*arguments: str) -> str:
+        done = CliRunner().invoke(main, ["convert", *arguments])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    flat, grids, back = str(tmp_path / "flat"), str(tmp_path / "grids2"), str(tmp_path / "flat2")
+    assert "grids: each picture is 2x2 images of 6x6 pixels" in converted(str(folder), flat, "--to", "png", "--tiles", "4")
+    assert f"{grids}: 12 images" in converted(flat, grids, "--to", "dpg")
     assert (tmp_path / "grids2" / "whoops3.png").read_bytes() == encode(np.asarray(Image.open(folder / "whoops3.png")))
-    done = CliRunner().invoke(main, ["convert", str(tmp_path / "grids2"), str(tmp_path / "flat2"), "--to", "png"])
-    assert done.exit_code == 0, done.output
-    assert [p.read_bytes() for p in sorted((tmp_path / "flat2").iterdir())] == [
-        p.read_bytes() for p in sorted((tmp_path / "flat").iterdir())
-    ]
+    converted(grids, back, "--to", "png", "--resolution", "6")
+    one, two = ({p.name: p.read_bytes() for p in Path(place).iterdir()} for place in (flat, back))
+    assert one == two and len(one) == 13
 
 
 # --------------------------------------------------------------------------- results of the official script
@@ -236,10 +271,15 @@ def test_lines_of_several_processes_come_in_any_order(finished: Path, suite: Tin
     assert results.imported(finished, suite).measurements == wanted
 
 
-def test_fewer_pictures_leave_the_other_images_failed(tmp_path: Path, suite: Tiny) -> None:
-    path = run_script(tmp_path / "images", seed=3, pictures=2)
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_a_run_of_fewer_pictures_has_the_scripts_digits_too(tmp_path: Path, suite: Tiny, pictures: int) -> None:
+    path = run_script(tmp_path / "images", seed=3, pictures=pictures)
+    score = results.imported(path, suite)
+    assert f"{measured(score)['dpg']:.10f}" == f"{printed(path):.10f}"
+    assert f"images: {pictures} of 4 of each item, as many as there are" in score.warnings
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "whoops3.png" not in line))  # an item that the script lost is still missed
     assert measured(results.imported(path, suite))["dpg"] is None
-    assert f"{measured(results.imported(path, suite, lenient=True))['dpg']:.10f}" == f"{printed(path):.10f}"
 
 
 def test_a_changed_score_is_kept_and_told(finished: Path, suite: Tiny) -> None:

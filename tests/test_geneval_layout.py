@@ -13,12 +13,13 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from harope_bench import registry
 from harope_bench.cli import main
 from harope_bench.errors import SampleError, StorageError, UnknownName
 from harope_bench.layouts import geneval as layout
 from harope_bench.layouts import geneval_results as results
 from harope_bench.layouts.base import layout as named_layout
-from harope_bench.layouts.base import names, opened, reader
+from harope_bench.layouts.base import names, reader, recognised
 from harope_bench.perceptions import Colours, Detection, Sighting
 from harope_bench.rules.geneval import COLOURS, TASKS, Wanted, coloured, judged, kept
 from harope_bench.samples import open_samples
@@ -100,6 +101,28 @@ def test_what_is_missing_has_a_reason_and_what_is_left_over_is_told(folder: Path
     )
 
 
+@pytest.mark.parametrize("copies", [1, 2, 3])
+def test_folders_of_fewer_images_are_as_many_copies_and_none_is_failed(folder: Path, suite: Tiny, copies: int) -> None:
+    for place in folder.iterdir():
+        for copy in range(copies, 4):
+            (place / "samples" / f"{copy:05d}.png").unlink()
+    found = layout.open_layout(folder, suite)
+    assert (found.asked, found.failed, found.indices) == (12 * copies, {}, list(range(12 * copies)))
+    assert found.warnings == (f"images: {copies} of 4 of each prompt, as many as there are",)
+
+
+def test_metadata_saved_with_a_byte_order_mark_is_the_prompts(folder: Path, suite: Tiny) -> None:
+    for path in folder.glob("*/metadata.jsonl"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\r\n")
+    assert layout.open_layout(folder, suite).indices == list(range(48))
+
+
+def test_colours_are_no_matter_where_no_prompt_names_one() -> None:
+    needs = {look.role: look.needs for look in registry.load("evaluators", "geneval").looks}
+    asked = {row["tag"]: needs["colours"](row) for row in metadata()}
+    assert asked == {tag: tag in ("colors", "color_attr") for tag in CLAUSES} and all(needs["detector"](row) for row in metadata())
+
+
 def test_the_metadata_decides_which_prompt_a_folder_holds(folder: Path, suite: Tiny) -> None:
     (folder / "00000").rename(folder / "x")
     (folder / "00001").rename(folder / "0000")
@@ -161,10 +184,9 @@ def test_layouts_are_found_by_name_and_by_look(folder: Path, suite: Tiny, monkey
     with pytest.raises(UnknownName, match="did you mean geneval"):
         named_layout("genevals")
     monkeypatch.setattr("harope_bench.suites.geneval.PLUGIN", suite)
-    found = opened(folder)
-    assert found is not None and len(found.indices) == 48
-    assert opened(folder, "another-suite") is None and opened(folder / "00000" / "samples") is None
-    assert opened(folder / "00000" / "metadata.jsonl") is None
+    assert recognised(folder) is not None and recognised(folder, "geneval") is not None
+    assert recognised(folder, "another-suite") is None and recognised(folder / "00000" / "samples") is None
+    assert recognised(folder / "00000" / "metadata.jsonl") is None
     with pytest.raises(SampleError):
         open_samples(folder)  # a folder of folders is no flat image folder
 
@@ -174,10 +196,14 @@ def test_convert_writes_and_reads_the_layout(folder: Path, suite: Tiny, tmp_path
     flat, back = tmp_path / "flat", tmp_path / "back"
     done = CliRunner().invoke(main, ["convert", str(folder), str(flat), "--to", "png"])
     assert done.exit_code == 0, done.output
-    assert len(list(flat.iterdir())) == 48
+    assert len(list(flat.glob("*.png"))) == 48
     done = CliRunner().invoke(main, ["convert", str(flat), str(back), "--to", "geneval", "--count", "47"])
     assert done.exit_code == 0, done.output
-    assert done.output.splitlines() == [f"{back}: 47 images", "  1 of 48 images are not there; the official scorer does not notice"]
+    assert done.output.splitlines() == [
+        f"{back}: 47 images",
+        "  images: placed by the record in file_list.jsonl",
+        "  1 of 48 images are not there; the official scorer does not notice",
+    ]
     for copy in range(4):
         name = f"00002/samples/{copy:05d}.png"
         assert np.array_equal(np.asarray(Image.open(back / name)), np.asarray(Image.open(folder / name)))

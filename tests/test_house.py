@@ -29,6 +29,7 @@ PACKAGE = "harope_bench"
 # Imports run downwards: a room may import those of lower layers, and itself.
 LAYERS: list[set[str]] = [
     {"errors", "tomlfile", "indices"},
+    {"textfile"},
     {"records", "store", "device"},
     {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
     {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "rules", "scenes", "kept_moments"},
@@ -74,7 +75,8 @@ CONDUCTORS = {
 }
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
-    "errors", "tomlfile", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",
+    "errors", "tomlfile", "textfile", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics",
+    "evaluators",
     "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters", "fetched", "fetch",
     "perceptions", "prompt_pairs", "rules", "scenes", "layouts", "kept_moments", "indices",
 }  # fmt: skip

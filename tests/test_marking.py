@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from toy_prompts import ToyEye, ToyRule, ToySuite, toy
 from harope_bench.errors import JudgeError, OptionError, PlanMismatch, SampleError, Waiting
 from harope_bench.evaluators._prompts import SCORE_INTERVAL
 from harope_bench.judges.base import Canary
-from harope_bench.marking import Marking, mark, numbered
+from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images
+from harope_bench.marking import Marking, mark
 from harope_bench.pairing import Found, contrast
 from harope_bench.perceive import Terms, choose, perceive
-from harope_bench.samples import first, open_samples
+from harope_bench.samples import open_samples
 from harope_bench.statistics import wilson
 
 __all__ = ["toy"]
@@ -37,8 +39,13 @@ def images(folder: Path, colours: list[tuple[int, int, int]]) -> Path:
     return folder
 
 
+def in_order(**asked: Any) -> Marking:
+    """Images whose names count one image of each prompt, then the second ones."""
+    return Marking("toy", form=FolderForm(order="copy-major"), **asked)
+
+
 def marked(folder: Path, out: Path, **asked: object) -> dict[str, float | None]:
-    (scored,) = mark(folder, out, Marking("toy", **asked))  # type: ignore[arg-type]
+    (scored,) = mark(folder, out, in_order(**asked))
     return {m.name: m.value for m in scored.result.measurements}
 
 
@@ -50,7 +57,7 @@ def test_each_task_is_a_mean_over_images_and_overall_the_mean_of_tasks(tmp_path:
 def test_intervals_stay_in_the_scores_range_and_never_claim_no_error(tmp_path: Path, toy: ToyEye) -> None:
     """Of `bright` both prompts are right, of `red` one is: neither the normal interval's 0 width nor ends beyond 1."""
     shown = [WHITE, WHITE, WHITE, RED, WHITE, WHITE, WHITE, RED]
-    (scored,) = mark(images(tmp_path / "i", shown), tmp_path / "o", Marking("toy"))
+    (scored,) = mark(images(tmp_path / "i", shown), tmp_path / "o", in_order())
     found = {m.name: m for m in scored.result.measurements}
     assert found["bright"].interval == SCORE_INTERVAL and found["bright"].low == pytest.approx(wilson(2, 2).low)
     assert found["bright"].high == 1.0 and (found["bright"].se or 0) > 0.1
@@ -61,7 +68,7 @@ def test_intervals_stay_in_the_scores_range_and_never_claim_no_error(tmp_path: P
 
 def test_prompts_that_are_all_half_right_have_no_known_error(tmp_path: Path, toy: ToyEye) -> None:
     shown = [WHITE, WHITE, WHITE, WHITE, BLACK, BLACK, WHITE, RED]
-    (scored,) = mark(images(tmp_path / "i", shown), tmp_path / "o", Marking("toy"))
+    (scored,) = mark(images(tmp_path / "i", shown), tmp_path / "o", in_order())
     found = {m.name: m for m in scored.result.measurements}
     assert found["bright"].value == 0.5 and (found["bright"].se, found["bright"].low, found["bright"].interval) == (None, None, None)
     assert any(line.startswith("bright: its error is not known") for line in scored.result.warnings)
@@ -69,7 +76,7 @@ def test_prompts_that_are_all_half_right_have_no_known_error(tmp_path: Path, toy
 
 
 def test_the_other_rules_are_told_where_they_give_another_number(tmp_path: Path, toy: ToyEye) -> None:
-    (scored,) = mark(images(tmp_path / "i", SHOWN), tmp_path / "o", Marking("toy"))
+    (scored,) = mark(images(tmp_path / "i", SHOWN), tmp_path / "o", in_order())
     assert "rules: red is 0.5000 official, 0.7500 corrected" in scored.result.warnings
     assert not any(line.startswith("rules: bright") for line in scored.result.warnings)
     assert marked(tmp_path / "i", tmp_path / "o", rules="corrected")["red"] == 3 / 4
@@ -104,7 +111,7 @@ def test_rescoring_asks_nobody_and_wants_every_answer(tmp_path: Path, toy: ToyEy
 
 def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(tmp_path: Path, toy: ToyEye) -> None:
     folder = images(tmp_path / "i", [*SHOWN[:7], THIRTEEN])
-    (scored,) = mark(folder, tmp_path / "o", Marking("toy"))
+    (scored,) = mark(folder, tmp_path / "o", in_order())
     red = scored.result.measured("red")
     assert red is not None and red.value is None and (red.n_asked, red.n_scored, red.n_failed) == (4, 3, 1)
     assert red.reason is not None and "1 of 4 images have no answer" in red.reason
@@ -119,7 +126,7 @@ def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(tm
 
 def test_an_answer_no_rule_can_read_is_counted(tmp_path: Path, toy: ToyEye) -> None:
     toy.wordless = True
-    (scored,) = mark(images(tmp_path / "i", SHOWN), tmp_path / "o", Marking("toy"))
+    (scored,) = mark(images(tmp_path / "i", SHOWN), tmp_path / "o", in_order())
     red = scored.result.measured("red")
     assert red is not None and red.value is None and red.reason is not None and "4 answers cannot be read" in red.reason
     assert marked(tmp_path / "i", tmp_path / "o", lenient=True)["red"] == 0
@@ -131,7 +138,7 @@ def test_a_judge_that_always_fails_stops_early(tmp_path: Path, toy: ToyEye) -> N
 
 
 def test_missing_tasks_are_no_overall(tmp_path: Path, toy: ToyEye) -> None:
-    (scored,) = mark(images(tmp_path / "i", SHOWN[:2]), tmp_path / "o", Marking("toy"))
+    (scored,) = mark(images(tmp_path / "i", SHOWN[:2]), tmp_path / "o", in_order())
     overall, red = scored.result.measured("overall"), scored.result.measured("red")
     assert overall is not None and overall.value is None and overall.reason is not None and "no prompt of red" in overall.reason
     assert red is not None and red.reason == "no prompt of this kind was asked for"
@@ -149,14 +156,14 @@ def test_answers_of_another_judge_are_never_mixed_in(tmp_path: Path, toy: ToyEye
 def test_two_folders_of_the_same_prompts_are_paired_by_prompt(tmp_path: Path, toy: ToyEye) -> None:
     found = []
     for name, shown in (("a", SHOWN), ("b", [WHITE] * 8)):
-        (scored,) = mark(images(tmp_path / name, shown), tmp_path / f"o{name}", Marking("toy"))
+        (scored,) = mark(images(tmp_path / name, shown), tmp_path / f"o{name}", in_order())
         found.append(Found(scored.result, scored.path))
     difference = contrast("overall", "higher", *found)
     assert difference.paired and difference.prompts == 4 and difference.why.startswith("paired by prompt: a run has no plan")
 
 
 def test_more_images_than_prompts_are_refused(tmp_path: Path, toy: ToyEye) -> None:
-    with pytest.raises(SampleError, match="holds 9 images, toy asks for 8"):
+    with pytest.raises(SampleError, match="holds images up to number 8, toy asks for 8"):
         marked(images(tmp_path / "i", [*SHOWN, WHITE]), tmp_path / "o")
 
 
@@ -192,7 +199,7 @@ def test_a_judge_that_fails_its_self_check_is_not_asked(tmp_path: Path, toy: Toy
 def test_one_bad_image_fails_alone_even_if_it_is_the_first(tmp_path: Path, toy: ToyEye) -> None:
     folder = images(tmp_path / "i", SHOWN)
     (folder / "000000.png").write_bytes(b"junk")
-    (scored,) = mark(folder, tmp_path / "o", Marking("toy"))
+    (scored,) = mark(folder, tmp_path / "o", in_order())
     bright = scored.result.measured("bright")
     assert bright is not None and (bright.value, bright.n_scored, bright.n_failed) == (None, 3, 1)
     assert marked(folder, tmp_path / "o", lenient=True)["bright"] == 2 / 3
@@ -207,27 +214,28 @@ def test_images_may_have_sizes_of_their_own(tmp_path: Path, toy: ToyEye) -> None
 def test_a_lost_image_shifts_no_other(tmp_path: Path, toy: ToyEye) -> None:
     folder = images(tmp_path / "i", SHOWN)
     (folder / "000002.png").unlink()
-    (scored,) = mark(folder, tmp_path / "o", Marking("toy"))
+    (scored,) = mark(folder, tmp_path / "o", in_order())
     red, bright = scored.result.measured("red"), scored.result.measured("bright")
     assert red is not None and (red.value, red.n_asked, red.n_failed) == (None, 4, 1)
     assert bright is not None and bright.value == 3 / 4
     rows = [json.loads(line) for line in (tmp_path / "o" / "results" / "toy-rule.rows.jsonl").read_text().splitlines()]
-    assert rows[2]["reason"] == "000002.png is not there" and [row["index"] for row in rows] == list(range(8))
+    assert rows[2]["reason"] == "no image of number 2" and [row["index"] for row in rows] == list(range(8))
 
 
 def test_a_count_keeps_the_missing_in_the_count(tmp_path: Path, toy: ToyEye) -> None:
     folder = images(tmp_path / "i", SHOWN)
-    samples = numbered(open_samples(folder), 8)
     (folder / "000002.png").unlink()
-    cut = first(numbered(open_samples(folder), 8), 7)
-    assert (cut.asked, list(cut.failed), cut.indices) == (7, [2], [0, 1, 3, 4, 5, 6]) and samples.failed == {}
+    cut = open_prompt_images(folder, "toy", ToySuite(), 7, FolderForm(order="copy-major"))  # type: ignore[arg-type]
+    assert (cut.asked, list(cut.failed), cut.indices) == (7, [2], [0, 1, 3, 4, 5, 6])
 
 
-def test_names_that_are_no_numbers_are_taken_in_order_and_said(tmp_path: Path, toy: ToyEye) -> None:
-    folder = images(tmp_path / "i", SHOWN)
-    (folder / "000003.png").rename(folder / "scene3.png")
-    (scored,) = mark(folder, tmp_path / "o", Marking("toy"))
-    assert "images: 8 of 8, taken in the order of their names, which are no indices" in scored.result.warnings
+def test_a_folder_whose_order_nobody_stated_is_rejected_before_anything_is_written(tmp_path: Path, toy: ToyEye) -> None:
+    for name in ("000003.png", "scene3.png"):
+        folder = images(tmp_path / name, SHOWN)
+        (folder / "000003.png").rename(folder / name)
+        with pytest.raises(OptionError, match=r"does not say which image is of which prompt of toy.* --order .* --pattern .* --file-list"):
+            mark(folder, tmp_path / "o", Marking("toy"))
+    assert not (tmp_path / "o").exists() and not toy.asked
 
 
 def test_another_judge_is_noticed_when_every_answer_is_there(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +249,7 @@ def test_another_judge_is_noticed_when_every_answer_is_there(tmp_path: Path, toy
 
 def test_what_a_judge_says_of_its_weights_stands_in_the_result(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ToyEye, "warnings", lambda self: ("judge: not the published eye",), raising=False)
-    (scored,) = mark(images(tmp_path / "i", SHOWN), tmp_path / "o", Marking("toy"))
+    (scored,) = mark(images(tmp_path / "i", SHOWN), tmp_path / "o", in_order())
     assert "judge: not the published eye" in scored.result.warnings
 
 

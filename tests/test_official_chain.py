@@ -161,7 +161,7 @@ def dpg(tmp_path: Path, dpg_suite: TinyDpg, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_grids_score_as_the_finished_run_of_them(tmp_path: Path, dpg: Path) -> None:
-    ours = evaluated(str(tmp_path / "grids"), "--suite", "dpg-bench", "--out", str(tmp_path / "ours"))
+    ours = evaluated(str(tmp_path / "grids"), "--suite", "dpg-bench", "--tiles", "4", "--out", str(tmp_path / "ours"))
     theirs = evaluated(str(dpg), "--suite", "dpg-bench", "--out", str(tmp_path / "theirs"))
     assert numbers(ours) == numbers(theirs)
     assert re.search(r"DPG-Bench score: (.*)", dpg.read_text()).group(1)[:10] == f"{numbers(ours)['dpg'][0]:.12f}"[:10]  # type: ignore[union-attr]
@@ -170,14 +170,25 @@ def test_grids_score_as_the_finished_run_of_them(tmp_path: Path, dpg: Path) -> N
 
 def test_corrected_rules_take_the_lost_item_in(tmp_path: Path, dpg: Path) -> None:
     words = (str(tmp_path / "grids"), "--suite", "dpg-bench", "--out", str(tmp_path / "ours"))
+    words = (*words, "--tiles", "4")
     official, corrected = evaluated(*words), evaluated(*words, "--rules", "corrected")
     assert (numbers(official)["dpg"][2], numbers(corrected)["dpg"][2]) == (8, 12)
     assert numbers(official)["dpg"][0] != numbers(corrected)["dpg"][0]
     assert any(line.startswith("rules: dpg is ") for line in official["warnings"])
 
 
-def test_the_side_of_a_tile_may_be_told(tmp_path: Path, dpg: Path) -> None:
+def test_the_side_or_the_number_of_tiles_must_be_stated(tmp_path: Path, dpg: Path) -> None:
     words = (str(tmp_path / "grids"), "--suite", "dpg-bench", "--out", str(tmp_path / "ours"))
-    assert numbers(evaluated(*words, "--resolution", "6")) == numbers(evaluated(*words))
-    done = CliRunner().invoke(main, ["eval", *words, "--resolution", "8"])
-    assert done.exit_code == 1 and "12x12, wanted 2x2 tiles of 8 pixels" in done.output
+    for stated, told in (((), "--tiles 1 (or --resolution 12)"), (("--resolution", "8"), "12x12, wanted square tiles of 8 pixels")):
+        done = CliRunner().invoke(main, ["eval", *words, *stated])
+        assert done.exit_code == 1 and told in done.output and not (tmp_path / "ours").exists()
+    assert numbers(evaluated(*words, "--resolution", "6")) == numbers(evaluated(*words, "--tiles", "4"))
+
+
+def test_one_image_an_item_scores_under_the_official_rules(tmp_path: Path, dpg: Path) -> None:
+    """The script's default is one picture: the score is over those images, none of which is a missing tile."""
+    for prompt, item in enumerate(ITEMS):
+        grid(tmp_path / "ones" / f"{item}.png", 10 * prompt, across=1, down=1)
+    words = (str(tmp_path / "ones"), "--suite", "dpg-bench", "--tiles", "1")
+    ours = numbers(evaluated(*words, "--out", str(tmp_path / "ours")))
+    assert ours["dpg"][0] is not None and ours["dpg"][2] == 2  # of three items the official rules lose the first

@@ -60,7 +60,7 @@ def refused(*words: str | Path) -> str:
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(images: Path, tmp_path: Path, words: tuple[str, ...], told: str) -> None:
-    assert told in refused("eval", images, *words, "--out", tmp_path / "out")
+    assert told in refused("eval", images, *words, "--order", "copy-major", "--out", tmp_path / "out")
     assert not (tmp_path / "out" / "results").exists()
 
 

@@ -313,7 +313,10 @@ def test_lossy_folder_is_warned_of(tmp_path: Path) -> None:
     ("names", "first"),
     [
         (["0", "1", "2", "9", "10", "11"], ["0", "1", "2", "9"]),
-        (["a0", "a1", "a10", "a9"], ["a0", "a1", "a10", "a9"]),  # not all numbers: by name
+        (["a0", "a1", "a9", "a10"], ["a0", "a1", "a9", "a10"]),
+        (["img (2)", "img (3)", "img (10)"], ["img (2)", "img (3)", "img (10)"]),
+        (["1b2", "1b10", "2b1", "10b1"], ["1b2", "1b10", "2b1"]),
+        (["sample_2", "sample_2x", "sample_10", "sample_100"], ["sample_2", "sample_2x", "sample_10"]),
         (["007", "7", "10"], ["007", "7", "10"]),
     ],
 )
@@ -333,6 +336,18 @@ def test_what_is_not_read_of_a_folder_is_told(folder: Path) -> None:
     for name in ("a.tiff", "b.TIFF", "c.gif"):
         (folder / name).write_bytes(b"")
     assert open_samples(folder).warnings == ("images: 3 other files (.gif, .tiff) and 1 folder beside the images not read",)
+
+
+def test_the_order_is_told_where_names_are_no_plain_numbers(tmp_path: Path) -> None:
+    told = "images: read in natural order of their names, which are no plain numbers"
+    for place, names, differs in (("a", ["img_2", "img_10"], True), ("b", ["img_02", "img_10"], False), ("c", ["7b", "12"], True)):
+        for name in names:
+            (tmp_path / place).mkdir(exist_ok=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / place / f"{name}.png")
+        (line,) = open_samples(tmp_path / place).warnings
+        assert line.startswith(told) and ("10 comes after 9" in line) == differs, place
+    (tmp_path / "c" / "7b.png").rename(tmp_path / "c" / "7.png")
+    assert open_samples(tmp_path / "c").warnings == ()
 
 
 def test_moving_pictures_are_refused() -> None:

@@ -173,6 +173,7 @@ def test_folders_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None
         ("../a.JPEG 3\n", "wanted 'name index'"),
         ("a.JPEG\n", "wanted 'name index'"),
         ("\n", "holds no line"),
+        ("a.JPEG 3\nb.JPEG 3\na.JPEG 4\n", "lists a.JPEG more than once"),
         ("a.JPEG 3\n", "holds none of the 1 pictures"),
     ],
 )
@@ -196,6 +197,31 @@ def test_a_classifier_is_scored_on_pictures_and_damaged_ones_are_counted(imagene
     )
     assert scored.result.warnings[0].startswith(f"picture {damaged} failed: ILSVRC2012_val_00000022.JPEG is not a readable picture")
     assert verify(tmp_path / "run", 3, 0, images=imagenet).wrong == []
+
+
+def test_a_list_saved_with_a_byte_order_mark_loses_no_picture_and_missing_ones_leave_no_number(tmp_path: Path) -> None:
+    """Read as plain UTF-8 the mark is part of the first name, whose picture is then missing."""
+    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    plan, folder = reading_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
+    folder.mkdir()
+    for k in range(6):
+        Image.fromarray(np.full((36, 36, 3), 40 * k, dtype=np.uint8)).save(folder / f"{k}.png")
+    lines = "".join(f"{k}.png {k}\n" for k in range(6))
+    (folder / "val.txt").write_bytes(b"\xef\xbb\xbf" + lines.replace("\n", "\r\n").encode())
+    (whole,) = classify.classify(plan, tmp_path / "whole", Wanted(place=folder))
+    top1 = whole.result.measured("top1")
+    assert top1 is not None and (top1.n_asked, top1.n_scored, top1.n_failed) == (6, 6, 0) and top1.value is not None
+
+    (folder / "0.png").unlink()
+    (part,) = classify.classify(plan, tmp_path / "part", Wanted(place=folder))
+    for metric in part.result.measurements:
+        assert (metric.value, metric.low, metric.n_asked, metric.n_scored, metric.n_failed) == (None, None, 6, 5, 1)
+        assert metric.reason is not None and metric.reason.startswith("1 listed pictures are not there; complete the folder")
+    assert verify(tmp_path / "part", 0, 0, images=folder).wrong == []
+    (lenient,) = classify.classify(plan, tmp_path / "part", Wanted(place=folder, lenient=True))
+    top1 = lenient.result.measured("top1")
+    assert top1 is not None and top1.value is not None and lenient.result.lenient and lenient.fresh
+    assert verify(tmp_path / "part", 0, 0, images=folder).wrong == []
 
 
 def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from harope_bench.errors import MissingExtra, MissingVaeError, OptionError, WeightsError
 from harope_bench.records import Settings
-from harope_bench.store import disk, sha256_bytes, sha256_file
+from harope_bench.store import sha256_bytes, sha256_file
+from harope_bench.textfile import read_text
 
 FACTOR = 8  # pixels a latent, along each side
 SCALE = 0.18215  # what DiT's training latents were multiplied by
@@ -59,8 +60,7 @@ def check(vae: str | None, channels: int, what: str) -> None:
     """
     place = folder(vae, what)
     try:
-        with disk(place / CONFIG):
-            facts = json.loads((place / CONFIG).read_text(encoding="utf-8"))
+        facts = json.loads(read_text(place / CONFIG))
         levels, wide = len(facts.get("block_out_channels", (64,))), facts.get("latent_channels", 4)
         scale, shift = float(facts.get("scaling_factor", SCALE)), facts.get("shift_factor")
     except (ValueError, TypeError, AttributeError) as error:

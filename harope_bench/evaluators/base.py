@@ -71,10 +71,14 @@ Seen = Mapping[str, Answer]  # answers so far, by role
 
 
 class Look(NamedTuple):
-    """What an evaluator has a judge look for. ask(facts, answers so far) is None where there is nothing to ask of that image."""
+    """What an evaluator has a judge look for. ask(facts, answers so far) is None where there is nothing to ask of that image.
+
+    needs: Whether the judge may be asked about an image of these facts at all, before anything is answered.
+    """
 
     role: str
     ask: Callable[[Facts, Seen], Ask | None]
+    needs: Callable[[Facts], bool] = lambda facts: True
 
 
 class Part(NamedTuple):

@@ -51,6 +51,11 @@ def ask_colours(facts: Facts, seen: Seen) -> Ask | None:
     return Objects(objects=objects, candidates=rule.COLOURS) if objects else None
 
 
+def names_a_colour(facts: Facts) -> bool:
+    """Return whether a prompt asks for a thing of a colour."""
+    return any(clause.color is not None for clause in rule.Wanted.model_validate(facts).include)
+
+
 def _things(seen: Seen) -> tuple[Detection, ...]:
     sighting = seen.get("detector")
     if not isinstance(sighting, Sighting):
@@ -72,7 +77,7 @@ class GenEval(Prompts):
     )
     metrics = tuple(Metric(name=name, title=title, direction="higher", unit="fraction", decimals=3) for name, title in TITLES.items())
     form = "geneval"
-    looks = (Look("detector", ask_names), Look("colours", ask_colours))
+    looks = (Look("detector", ask_names), Look("colours", ask_colours, names_a_colour))
     macro = {"overall": rule.TASKS}
 
     def __init__(self, verdicts: Mapping[int, Official] | None = None):

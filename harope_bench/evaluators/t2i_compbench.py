@@ -177,11 +177,11 @@ class T2ICompBench(Prompts):
     )
     form = "compbench"
     looks = (
-        Look("vqa", ask_vqa),
-        Look("detector-2d", ask_2d),
-        Look("detector", ask_objects),
-        Look("depth", ask_depth),
-        Look("similarity", ask_similarity),
+        Look("vqa", ask_vqa, lambda facts: ask_vqa(facts, {}) is not None),
+        Look("detector-2d", ask_2d, lambda facts: ask_2d(facts, {}) is not None),
+        Look("detector", ask_objects, lambda facts: ask_objects(facts, {}) is not None),
+        Look("depth", ask_depth, lambda facts: facts["category"] == "3d_spatial"),
+        Look("similarity", ask_similarity, lambda facts: ask_similarity(facts, {}) is not None),
     )
 
     def __init__(self, verdicts: Mapping[int, Verdict] | None = None, told: tuple[str, ...] = ()):

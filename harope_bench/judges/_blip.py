@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from harope_bench.errors import WeightsError
 from harope_bench.judges._local import transformers
+from harope_bench.textfile import read_text
 
 SIDE, PATCH = 480, 16
 PLACES = (SIDE // PATCH) ** 2 + 1  # patches and the class token
@@ -90,7 +91,7 @@ class Words:
     """BERT's words: a question to tokens."""
 
     def __init__(self, vocabulary: Path):
-        lines = vocabulary.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        lines = read_text(vocabulary).rstrip("\n").split("\n")
         words = {word: number for number, word in enumerate(lines)}
         if len(words) != WORDS or (words.get("yes"), words.get("no")) != (YES, NO):
             raise WeightsError(f"{vocabulary} is not bert-base-uncased's vocabulary of {WORDS:,} words; harope-bench fetch blip-vqa")

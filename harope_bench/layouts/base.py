@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 from harope_bench import registry
 from harope_bench.errors import OptionError, SampleError, UnknownName
 from harope_bench.evaluators.base import Score
-from harope_bench.samples import SampleSet, first
+from harope_bench.samples import SampleSet
 from harope_bench.store import disk
 from harope_bench.suites.base import PromptSuite
 
@@ -39,8 +39,11 @@ class Layout(Protocol):
     def recognise(self, folder: Path) -> bool:
         """Whether the folder has this form."""
 
-    def open_layout(self, folder: Path, suite: PromptSuite, side: int | None = None) -> SampleSet:
-        """Every image that the suite asks for, here or failed with a reason; what else lies there is told. side: of an image, in pixels."""
+    def open_layout(self, folder: Path, suite: PromptSuite, side: int | None = None, tiles: int | None = None) -> SampleSet:
+        """Return as many images of each prompt as the folder holds, a missing one failed with a reason; warn of the rest.
+
+        side: of an image in pixels, tiles: images in a picture; of layouts that join several.
+        """
 
     def write(self, samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
         """The images in this form; an existing folder must be empty."""
@@ -83,17 +86,6 @@ def suites(found: Layout) -> tuple[str, ...]:
     return tuple(getattr(found, "SUITES", (found.SUITE,)))
 
 
-def opened(folder: Path, suite_name: str | None = None, count: int | None = None, side: int | None = None) -> SampleSet | None:
-    """The images, or the first `count`, of a folder that has a known layout (of this suite, where one is named), or None.
-
-    side: of an image in pixels, where a layout joins several in a picture; half the picture's width if None.
-    """
-    found = recognised(folder, suite_name)
-    if found is None:
-        return None
-    return first(found.open_layout(folder, registry.load("suites", suite_name or found.SUITE), side), count)
-
-
 def recognised(folder: Path, suite_name: str | None = None) -> Layout | None:
     """The layout that a folder has (of this suite, where one is named), or None."""
     known = (layout(name) for name in names()) if folder.is_dir() else ()
@@ -115,13 +107,18 @@ def gathered(
     return SampleSet(folder.name, folder, None, asked, failed, sorted(files), dict(files), {}, {}, warnings, boxes=boxes)
 
 
-def written(samples: SampleSet, name: str, folder: Path) -> Written:
-    """Writes a set in the layout of that name; OptionError where the set is of another suite."""
+def written(samples: SampleSet, name: str, folder: Path, suite_name: str | None = None) -> Written:
+    """Write a set in the layout of that name; OptionError where the set, or the suite that is named, is another."""
     into = layout(name)
-    suite_name = samples.plan.suite if samples.plan is not None else into.SUITE
+    suite_name = samples.plan.suite if samples.plan is not None else suite_name or into.SUITE
     if suite_name not in suites(into):
         raise OptionError(f"{samples.path} was drawn for suite {suite_name}, the layout {name} is of {into.SUITE}; choose another --to")
     return into.write(samples, registry.load("suites", suite_name), folder)
+
+
+def fewer(copies: int, expected: int, what: str = "prompt") -> tuple[str, ...]:
+    """Return a warning where there are fewer images of each prompt than the suite asks for."""
+    return () if copies == expected else (f"images: {copies} of {expected} of each {what}, as many as there are",)
 
 
 def empty(folder: Path) -> None:

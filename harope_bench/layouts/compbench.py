@@ -1,8 +1,9 @@
 """T2I-CompBench's folders: `CATEGORY/samples/PROMPT_000123.png`, one folder a category, the number counting 10 x prompt + copy through it.
 
-The official scripts read the prompt back out of the file name (what stands before the first `_`). Here number and text must agree, and
-what is missing or left over is told. A run of the suite is written back in the same form; a prompt that could not stand in a file name
-is refused, so that no prompt chooses a path.
+The official scripts read the prompt back out of the file name (what stands before the first `_`), and so does this reader. The number
+tells the copy: it counts through the category, ten or fewer of each prompt, or anew for each prompt, or there is none. Files whose number
+fits nothing of this, and what is missing or left over, are told. A run of the suite is written back in the official form; a prompt that
+could not stand in a file name is refused, so that no prompt chooses a path.
 
 Source: Karine-Huang/T2I-CompBench 1b709499, GORS_finetune/inference_eval.py and BLIPvqa_eval/BLIP_vqa.py.
 """
@@ -11,13 +12,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.errors import OptionError, SampleError
-from harope_bench.folders import SUFFIXES
-from harope_bench.layouts.base import Written, empty, few, gathered
+from harope_bench.folders import SUFFIXES, in_order
+from harope_bench.layouts.base import Written, empty, few, fewer, gathered
 from harope_bench.pixels import encode
 from harope_bench.samples import SampleSet
 from harope_bench.store import disk, make_folder, write_bytes
@@ -27,25 +28,72 @@ from harope_bench.suites.base import PromptSuite
 SUITE = "t2i-compbench"
 SUITES = (SUITE, "t2i-compbench-table5")
 SAMPLES = "samples"
-FILE = re.compile(r"(?P<text>[^_]+)_(?P<number>[0-9]{1,9})")
+FILE = re.compile(r"(?P<text>[^_]+?)(?:_(?P<number>[0-9]{1,9}))?")
 LONGEST = 240  # bytes of a file name, of the 255 that file systems take
 
 
 class Named(NamedTuple):
-    """An image file by its name: prompt, number and place."""
+    """An image file by its name: prompt, number (None where the name has none) and place."""
 
     text: str
-    number: int
+    number: int | None
     path: Path
 
 
+class Numbering(NamedTuple):
+    """One way in which numbers may count: the copy of (place of the prompt, number), None where that number fits no copy."""
+
+    name: str
+    copy: Callable[[int, int], int | None]
+
+
+class Reading(NamedTuple):
+    """Files of a category by (place of the prompt, copy), how their numbers count, and names of files that are not read."""
+
+    files: Mapping[tuple[int, int], Path]
+    numbering: str
+    others: list[str]
+
+
+def _through(copies: int) -> Numbering:
+    def copy(place: int, number: int) -> int | None:
+        return number % copies if number // copies == place else None
+
+    return Numbering(f"{copies} of each prompt through the category", copy)
+
+
+def _anew(place: int, number: int) -> int | None:
+    return number if number < COPIES else None
+
+
+def _anew_from_1(place: int, number: int) -> int | None:
+    return number - 1 if 1 <= number <= COPIES else None
+
+
+NUMBERINGS = (
+    _through(COPIES),
+    Numbering("anew for each prompt", _anew),
+    Numbering("anew for each prompt, from 1", _anew_from_1),
+    *map(_through, range(1, COPIES)),
+)
+
+
 def recognise(folder: Path) -> bool:
-    """Whether the folder is one category's or holds categories' folders; where no name tells, a file must begin with several words."""
-    return any(one for name, place in _places(folder) for one in _named(place)[0] if name or " " in one.text)
+    """Return whether the folder is one category's or holds categories' folders.
+
+    Where the folder's name tells no category, a file must have a number and begin with several words.
+    """
+    return any(
+        name is not None or (" " in image.text and image.number is not None)
+        for name, place in _places(folder)
+        for image in _named(place)[0]
+    )
 
 
-def open_layout(folder: Path, suite: PromptSuite, side: int | None = None) -> SampleSet:
-    """Every image of the categories that are here, or why it is not; categories without a folder are not asked for.
+def open_layout(folder: Path, suite: PromptSuite, side: int | None = None, tiles: int | None = None) -> SampleSet:
+    """Return the images of the categories that are here, as many copies as the fullest prompt of a category has.
+
+    Categories without a folder are not asked for. side and tiles are of other layouts.
 
     Raises:
         OptionError: the suite is another benchmark's. SampleError: no image of the suite, or a category that cannot be told.
@@ -65,7 +113,8 @@ def open_layout(folder: Path, suite: PromptSuite, side: int | None = None) -> Sa
             warnings.append(f"folders: {place.parent.name} is a second folder of {category}; not read")
             continue
         here.append(category)
-        warnings += _take(category, found, left, own, files, failed)
+        reading = _read(found, left, own.texts(category))
+        warnings += _place_images(category, reading, own, files, failed)
     if gone := [category for category in own.categories if category not in here]:
         warnings.append(f"folders: no images of {', '.join(gone)}")
     return gathered(folder, suite, files, failed, tuple(warnings))
@@ -134,43 +183,100 @@ def _told(name: str) -> str | None:
 
 
 def _named(place: Path) -> tuple[list[Named], list[str]]:
-    """Images that are named as they should be, in order of number, and names of files that are not."""
+    """Return the images that are named as they should be, in order of number, and names of files that are not."""
     with disk(place):
-        files = sorted(path for path in place.iterdir() if path.is_file() and not path.name.startswith("."))
+        files = in_order(path for path in place.iterdir() if path.is_file() and not path.name.startswith("."))
     matched = [(path, FILE.fullmatch(path.stem) if path.suffix.lower() in SUFFIXES else None) for path in files]
-    found = [Named(match["text"], int(match["number"]), path) for path, match in matched if match]
-    return sorted(found, key=lambda one: (one.number, one.path.name)), [path.name for path, match in matched if not match]
+    images = [Named(match["text"], _number(match), path) for path, match in matched if match]
+    images.sort(key=lambda image: (image.number or 0, image.path.name))
+    return images, [path.name for path, match in matched if not match]
 
 
-def _category(found: Iterable[Named], suite: CompBench, place: Path) -> str:
-    """The category whose prompts stand at these numbers; SampleError where it cannot be told."""
-    right: Counter[str] = Counter()
-    for one in found:
-        spot = one.number // COPIES
-        right.update(category for category in suite.categories if suite.texts(category)[spot : spot + 1] == (one.text,))
-    if not right:
-        raise SampleError(f"{place} holds prompts of no category at their numbers; name its folder {', '.join(suite.categories)}")
-    return right.most_common(1)[0][0]
+def _number(match: re.Match[str]) -> int | None:
+    return None if match["number"] is None else int(match["number"])
 
 
-def _take(
-    category: str, found: Iterable[Named], left: list[str], suite: CompBench, files: dict[int, Path], failed: dict[int, str]
-) -> list[str]:
-    """Puts a category's images into `files`, what is missing into `failed`; what is told of the others."""
-    texts, taken = suite.texts(category), {}
-    others = list(left)
-    for one in found:
-        spot = one.number // COPIES
-        if texts[spot : spot + 1] == (one.text,) and one.number not in taken:
-            taken[one.number] = one.path
+def _category(images: Iterable[Named], suite: CompBench, place: Path) -> str:
+    """Return the category that has most of these prompts; SampleError where it cannot be told."""
+    known = {category: set(suite.texts(category)) for category in suite.categories}
+    hits: Counter[str] = Counter()
+    for image in images:
+        hits.update(category for category, texts in known.items() if image.text in texts)
+    best = hits.most_common(2)
+    if not best or (len(best) == 2 and best[0][1] == best[1][1]):
+        why = "prompts of no category" if not best else f"prompts of {best[0][0]} and {best[1][0]} alike"
+        raise SampleError(f"{place} holds {why}; name its folder {', '.join(suite.categories)}")
+    return best[0][0]
+
+
+def _read(images: Sequence[Named], left: Sequence[str], texts: Sequence[str]) -> Reading:
+    """Return the files by prompt and copy, under the numbering that most files fit and that leaves the fewest gaps."""
+    known = {image.text for image in images} & set(texts)
+    places: dict[str, list[int]] = {text: [] for text in known}
+    for place, text in enumerate(texts):
+        if text in known:
+            places[text].append(place)
+    prompts = [image for image in images if image.text in known]
+    foreign = [image.path.name for image in images if image.text not in known]
+
+    readings = [_numbered(prompts, places, numbering) for numbering in NUMBERINGS]
+    fullest = max(readings, key=lambda reading: (len(reading.files), -_copies(reading)))
+    if prompts and 2 * len(fullest.files) < len(prompts):
+        fullest = _counted(prompts, places)
+    return fullest._replace(others=[*left, *foreign, *fullest.others])
+
+
+def _numbered(images: Iterable[Named], places: Mapping[str, Sequence[int]], numbering: Numbering) -> Reading:
+    """Return the files whose number fits; one without a number is the first copy."""
+    files: dict[tuple[int, int], Path] = {}
+    others = []
+    for image in images:
+        fitting = ((place, _copy(numbering, place, image)) for place in places[image.text])
+        spot = next(((place, copy) for place, copy in fitting if copy is not None), None)
+        if spot is None or spot in files:
+            others.append(image.path.name)
         else:
-            others.append(one.path.name)
-    for number in range(len(texts) * COPIES):
-        index = suite.index(category, number // COPIES, number % COPIES)
-        if number in taken:
-            files[index] = taken[number]
-        else:
-            failed[index] = f"no image {number:06d} in {category}"
-    if not others:
-        return []
-    return [f"images: not read in {category}, not named as an image of its prompt or there twice: {few(others)}"]
+            files[spot] = image.path
+    return Reading(files, numbering.name, others)
+
+
+def _copy(numbering: Numbering, place: int, image: Named) -> int | None:
+    return 0 if image.number is None else numbering.copy(place, image.number)
+
+
+def _counted(images: Iterable[Named], places: Mapping[str, Sequence[int]]) -> Reading:
+    """Return the files of each prompt in the order of their numbers, which count in no known way."""
+    files: dict[tuple[int, int], Path] = {}
+    counts: Counter[int] = Counter()
+    others = []
+    for image in images:
+        place = places[image.text][0]
+        if counts[place] >= COPIES:
+            others.append(image.path.name)
+            continue
+        files[place, counts[place]] = image.path
+        counts[place] += 1
+    return Reading(files, "in no known way, so copies are in the order of their numbers", others)
+
+
+def _copies(reading: Reading) -> int:
+    return max((1 + copy for _, copy in reading.files), default=0)
+
+
+def _place_images(category: str, reading: Reading, suite: CompBench, files: dict[int, Path], failed: dict[int, str]) -> list[str]:
+    """Put a category's images into `files`, what is missing into `failed`; return what must be said of them."""
+    copies = _copies(reading)
+    for place in range(len(suite.texts(category))):
+        for copy in range(copies):
+            index = suite.index(category, place, copy)
+            if (place, copy) in reading.files:
+                files[index] = reading.files[place, copy]
+            else:
+                failed[index] = f"no image {COPIES * place + copy:06d} in {category}"
+
+    warnings = list(fewer(copies, COPIES, f"prompt of {category}"))
+    if reading.numbering != NUMBERINGS[0].name:
+        warnings.append(f"images: numbers of {category} count {reading.numbering}")
+    if reading.others:
+        warnings.append(f"images: not read in {category}, not named as an image of its prompt or there twice: {few(reading.others)}")
+    return warnings

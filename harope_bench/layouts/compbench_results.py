@@ -30,6 +30,7 @@ from harope_bench.rules.compbench_sums import joined, three_in_one
 from harope_bench.store import disk
 from harope_bench.suites._compbench import CATEGORIES, COPIES, FORM, PROMPTS, CompBench
 from harope_bench.suites.base import PromptSuite
+from harope_bench.textfile import encoding_of, read_text
 
 READS = "t2i-compbench"
 RESULT = "vqa_result.json"
@@ -148,7 +149,8 @@ def _told(name: str) -> str | None:
 def _looks_like_answers(path: Path) -> bool:
     with disk(path), path.open("rb") as file:
         start = file.read(200)
-    return start.lstrip().startswith(b"[") and b'"question_id"' in start and b'"answer"' in start
+    text = start.decode(encoding_of(start), errors="replace")
+    return text.lstrip().startswith("[") and '"question_id"' in text and '"answer"' in text
 
 
 def _read(path: Path, suite: CompBench, rules: Rules) -> dict[str, Told]:
@@ -192,8 +194,7 @@ def _agrees(category: str, file: Path, answers: Sequence[float]) -> tuple[str, .
     beside = next((file.with_name(name) for name in SUMMARIES if file.with_name(name).is_file()), None)
     if beside is None:
         return ()
-    with disk(beside):
-        numbers = re.findall(r"[0-9.]+(?:e-?[0-9]+)?", beside.read_text(encoding="utf-8", errors="replace"))
+    numbers = re.findall(r"[0-9.]+(?:e-?[0-9]+)?", read_text(beside))
     same = bool(numbers) and numbers[-1] == repr(summary(category, answers))
     return () if same else (f"{category}: {beside.name} says {numbers[-1] if numbers else 'no number'}, which is not the mean of {RESULT}",)
 
@@ -243,8 +244,7 @@ def _by_number(lines: Mapping[str, Sequence[Line]], kinds: Sequence[str | None],
 def _lines(path: Path) -> list[Line]:
     """The answers of a file in its order; StorageError where it holds something else, an id twice or one that is no image's."""
     try:
-        with disk(path):
-            found = LINES.validate_python(json.loads(path.read_bytes()))
+        found = LINES.validate_python(json.loads(read_text(path)))
     except ValidationError as error:
         raise StorageError(f"{path} is no list of question_id and answer ({fault(error)}); give the script's own file") from error
     except ValueError as error:

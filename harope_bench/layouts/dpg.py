@@ -1,23 +1,24 @@
-"""DPG-Bench's grids: one picture an item, `partiprompts97.png`, whose 2 x 2 tiles are the copies, row by row.
+"""DPG-Bench's pictures: one an item, `partiprompts97.png`, which is one image, two side by side, or a grid of 2 x 2, row by row.
 
-The official scorer is told the side of a tile and cuts there, whatever the picture's size: beyond its edge it judges black. Here the
-side is half the width unless it is given, and a picture that is no whole number of such tiles is refused.
+The official scorer is told the side of a tile and how many of them to judge (`--pic-num`, by default the first alone), whatever the
+picture's size: beyond its edge it judges black. Here the side or the number of tiles must be stated where a picture's form leaves it open,
+as a square does, every picture must have as many tiles, and one that is no whole number of tiles is refused.
 
 Source: TencentQQGYLab/ELLA 3c228f1d, dpg_bench/compute_dpg_bench.py `compute_dpg_one_sample`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from harope_bench.errors import SampleError
-from harope_bench.folders import OURS, SUFFIXES
-from harope_bench.layouts.base import Written, empty, few, gathered
+from harope_bench.errors import OptionError, SampleError
+from harope_bench.folders import OURS, SUFFIXES, in_order
+from harope_bench.layouts.base import Written, empty, few, fewer, gathered
 from harope_bench.pixels import encode
 from harope_bench.samples import SampleSet
 from harope_bench.store import disk, write_bytes
@@ -27,7 +28,7 @@ from harope_bench.suites.dpg_bench import official_hashes
 TILED = True
 SUITE = "dpg-bench"
 FORM = "dpg"
-SHAPES = ((1, 1), (2, 1), (2, 2))  # tiles across and down
+SHAPES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}  # tiles across and down, by their number
 
 Cut = tuple[int, int, int, int]
 
@@ -51,82 +52,133 @@ def recognise(folder: Path) -> bool:
     return any(not item.isdigit() for item in found & official_hashes().keys())
 
 
-def open_layout(folder: Path, suite: PromptSuite, side: int | None = None) -> SampleSet:
-    """The tiles of every item.
+def open_layout(folder: Path, suite: PromptSuite, side: int | None = None, tiles: int | None = None) -> SampleSet:
+    """Return the tiles of every item, as many of each as the pictures have.
 
     Args:
-        side: of a tile in pixels; half of each picture's width if None.
+        side: Of a tile in pixels. tiles: How many a picture has, 1, 2 or 4. At most one of them is needed.
 
     Raises:
-        SampleError: no picture of the suite, two of one item, or one that is no whole number of tiles.
+        OptionError: The form of the pictures leaves open how many tiles they have, and neither is stated.
+        SampleError: No picture of the suite, two of one item, no whole number of tiles, or different numbers of them.
     """
     prompts = suite.count // suite.copies
     items = [str(suite.case(prompt).facts[FORM]["item"]) for prompt in range(prompts)]
     grids = _grids(folder, set(items))
+    pictures = {item: cut_picture(path, side, tiles) for item, path in grids.of_item.items()}
+    cuts = {item: found for item, found in pictures.items() if found}
+    copies = _tiles_of_all(folder, grids, cuts)
+
     files: dict[int, Path] = {}
     boxes: dict[int, Cut] = {}
     failed: dict[int, str] = {}
     for prompt, item in enumerate(items):
         path = grids.of_item.get(item)
-        cuts = tiles(path, side) if path else []
-        for copy in range(suite.copies):
+        for copy in range(copies):
             index = copy * prompts + prompt
-            if path and copy < len(cuts):
-                files[index], boxes[index] = path, cuts[copy]
+            if path is not None and item in cuts:
+                files[index], boxes[index] = path, cuts[item][copy]
             else:
-                failed[index] = _why(path, cuts, suite.copies) if path else f"no picture of {item}"
-    told = [f"images: not read: {few(grids.left)}"] if grids.left else []
-    if side is None and boxes:
-        halves = sorted({box[2] - box[0] for box in boxes.values()})
-        told.append(f"grids: each picture was cut into 2x2 images of {few([str(half) for half in halves])} pixels, half its width")
-    return gathered(folder, suite, files, failed, tuple(told), boxes)
+                failed[index] = f"{path.name} is not a readable picture" if path else f"no picture of {item}"
+    return gathered(folder, suite, files, failed, _warnings(grids, boxes, copies, suite), boxes)
 
 
-def _why(path: Path, cuts: list[Cut], copies: int) -> str:
-    return f"{path.name} has {len(cuts)} of {copies} tiles" if cuts else f"{path.name} is not a readable picture"
+def _tiles_of_all(folder: Path, grids: Grids, cuts: Mapping[str, list[Cut]]) -> int:
+    """Return how many tiles every picture has, 1 where none can be read; SampleError where they differ."""
+    numbers = {len(boxes): grids.of_item[item].name for item, boxes in cuts.items()}
+    if len(numbers) > 1:
+        shown = ", ".join(f"{name} has {number}" for number, name in sorted(numbers.items()))
+        raise SampleError(f"{folder} has pictures of different numbers of tiles ({shown}); score them from two folders")
+    return next(iter(numbers), 1)
 
 
-def tiles(path: Path, side: int | None = None) -> list[Cut]:
-    """Boxes of a picture's tiles, row by row; none where the picture cannot be read.
+def _warnings(grids: Grids, boxes: Mapping[int, Cut], copies: int, suite: PromptSuite) -> tuple[str, ...]:
+    found = [f"images: not read: {few(grids.left)}"] if grids.left else []
+    sizes = sorted({(box[2] - box[0], box[3] - box[1]) for box in boxes.values()})
+    shown = few([f"{width}x{height}" for width, height in sizes])
+    form = "one image" if copies == 1 else f"{'x'.join(map(str, SHAPES[copies]))} images"
+    found.append(f"grids: each picture is {form} of {shown} pixels")
+    return (*found, *fewer(copies, suite.copies, "item"))
+
+
+def cut_picture(path: Path, side: int | None = None, tiles: int | None = None) -> list[Cut]:
+    """Return the boxes of a picture's tiles, row by row; none where the picture cannot be read.
 
     Raises:
-        SampleError: no whole number of tiles in one of the forms 1 x 1, 2 x 1, 2 x 2.
+        OptionError: The picture's form leaves open how many tiles it has.
+        SampleError: No whole number of square tiles in one of the forms 1 x 1, 2 x 1, 2 x 2, or not as many as stated.
     """
     try:
         with Image.open(path) as picture:
             width, height = picture.size
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
         return []
-    side = side or width // 2
-    across, down = (width // side, height // side) if side else (0, 0)
-    if (across * side, down * side) != (width, height) or (across, down) not in SHAPES:
+    if tiles == 1 and side is None:
+        return [(0, 0, width, height)]
+
+    side = side or _side(path, width, height, tiles)
+    across, down = width // side, height // side
+    is_whole = (across * side, down * side) == (width, height) and (across, down) in SHAPES.values()
+    if not is_whole or tiles not in (None, across * down):
+        wanted = f"{tiles} of them" if tiles else "1, 2 or 2x2 of them"
         raise SampleError(
-            f"{path} is {width}x{height}, wanted 2x2 tiles of {side} pixels (beyond its edge the official script judges black);"
-            " give the side of a tile, or make the grid again"
+            f"{path} is {width}x{height}, wanted square tiles of {side} pixels, {wanted} (beyond its edge the official "
+            "script judges black); give --resolution the side of a tile, or make the picture again"
         )
     return [(x * side, y * side, (x + 1) * side, (y + 1) * side) for y in range(down) for x in range(across)]
 
 
+def _side(path: Path, width: int, height: int, tiles: int | None) -> int:
+    """Return the side of a tile from the number of tiles, or from a form that only two tiles have."""
+    if tiles is not None:
+        return max(width // SHAPES[tiles][0], 1)
+    if width == 2 * height:
+        return height
+    if width == height and width % 2 == 1:
+        return width  # no grid of four has an odd side
+    if width == height:
+        raise OptionError(
+            f"{path} is {width}x{height}: one image, or 2x2 of them? give --tiles 1 (or --resolution {width}) for one "
+            f"image a picture, --tiles 4 (or --resolution {width // 2}) for a grid of four"
+        )
+    raise OptionError(f"{path} is {width}x{height}, no grid of square images; give --tiles 1 if it is one image")
+
+
 def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
-    """A 2 x 2 grid an item as PNG. An item that lacks an image is left out whole, since its place would be judged as black."""
+    """Write a picture an item as PNG, of one image, two side by side or a grid of four, as many as the items have.
+
+    An item that lacks an image is left out whole, since its place would be judged as black.
+    """
     empty(folder)
-    prompts, held, left = suite.count // suite.copies, set(samples.indices), []
+    prompts, known = suite.count // suite.copies, set(samples.indices)
+    copies = _whole_copies(known, prompts, suite.copies)
     images = 0
+    absent = []
     for prompt in range(prompts):
-        indices = [copy * prompts + prompt for copy in range(suite.copies)]
+        indices = [copy * prompts + prompt for copy in range(copies)]
         item = str(suite.case(prompt).facts[FORM]["item"])
-        if not held >= set(indices):
-            left.append(item)
+        if not known >= set(indices):
+            absent.append(item)
             continue
         write_bytes(folder / f"{item}.png", encode(joined(list(_images(samples, indices)))))
-        images += len(indices)
-    told = (f"{len(left):,} items without all their {suite.copies} images were left out: {few(left)}",) if left else ()
-    return Written(images, told)
+        images += copies
+    warnings = [f"{len(absent):,} items without all their {copies} images were left out: {few(absent)}"] if absent else []
+    if copies < suite.copies:
+        warnings.append(f"{copies} of {suite.copies} images of each item; the official script needs --pic-num {copies}")
+    warnings.append(f"read it back with --tiles {copies}")
+    return Written(images, tuple(warnings))
+
+
+def _whole_copies(known: set[int], prompts: int, most: int) -> int:
+    """Return the smallest number of tiles that holds every copy there is."""
+    needed = 1 + max(known) // prompts
+    return next((number for number in SHAPES if number >= needed), most)
 
 
 def joined(images: list[np.ndarray]) -> np.ndarray:
-    """Four images (H, W, 3) as one (2H, 2W, 3): top left, top right, bottom left, bottom right."""
-    return np.concatenate([np.concatenate(images[:2], axis=1), np.concatenate(images[2:], axis=1)])
+    """Return 1, 2 or 4 images (H, W, 3) as one picture: side by side, then the lower row."""
+    rows = [np.concatenate(images[k : k + 2], axis=1) for k in range(0, len(images), 2)]
+    return np.concatenate(rows)
 
 
 def _images(samples: SampleSet, indices: list[int]) -> Iterator[np.ndarray]:
@@ -138,7 +190,7 @@ def _grids(folder: Path, items: set[str]) -> Grids:
     of_item: dict[str, Path] = {}
     left = []
     with disk(folder):
-        found = sorted(path for path in folder.iterdir() if path.name not in OURS and not path.name.startswith("."))
+        found = in_order(path for path in folder.iterdir() if path.name not in OURS and not path.name.startswith("."))
     for path in found:
         item = item_of(path)
         if path.is_dir() or path.suffix.lower() not in SUFFIXES or item not in items:

@@ -18,11 +18,12 @@ from typing import NamedTuple
 from harope_bench.errors import StorageError
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.evaluators.dpg_bench import DpgBench
+from harope_bench.layouts.base import fewer
 from harope_bench.layouts.dpg import FORM, item_of
 from harope_bench.perceptions import Answered, Answers
 from harope_bench.rules import dpg as rule
-from harope_bench.store import disk
 from harope_bench.suites.base import PromptSuite
+from harope_bench.textfile import encoding_of, read_text
 
 READS = "dpg-bench"
 DETAIL = "_detail.txt"
@@ -44,8 +45,9 @@ def recognise(path: Path) -> bool:
     """Whether a file is one of the script's two, by its first line."""
     if path.suffix != ".txt" or not path.is_file():
         return False
-    with path.open(encoding="utf-8", errors="replace") as file:
-        first = file.readline(1 << 16).rstrip("\n")
+    with path.open("rb") as file:
+        start = file.read(1 << 16)
+    first = start.decode(encoding_of(start), errors="replace").partition("\n")[0].rstrip()
     return bool((ASKED if path.name.endswith(DETAIL) else SCORED).fullmatch(first))
 
 
@@ -67,9 +69,10 @@ def imported(path: Path, suite: PromptSuite, lenient: bool = False, rules: str =
     items = [rule.Item.model_validate(suite.case(prompt).facts[FORM]) for prompt in range(prompts)]
     if foreign := sorted(found.tiles.keys() - {item.item for item in items}):
         raise StorageError(f"{scores_path}: {foreign[0]} is no item of DPG-Bench's; score a file of the official prompts")
-    sights = [_sight(index, suite, items[index % prompts], found, answers) for index in range(suite.count)]
+    copies = max(map(len, found.tiles.values()))
+    sights = [_sight(index, suite, items[index % prompts], found, answers) for index in range(copies * prompts)]
     score = DpgBench(_scores(items, found, prompts)).assess(sights, rules, lenient)
-    return score._replace(warnings=(*score.warnings, *_against(found)))
+    return score._replace(warnings=(*fewer(copies, suite.copies, "item"), *score.warnings, *_against(found)))
 
 
 def results(path: Path) -> Results:
@@ -99,8 +102,7 @@ def _numbers(text: str, path: Path, line: str) -> list[float]:
 
 
 def _lines(path: Path) -> list[str]:
-    with disk(path):
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.rstrip() for line in read_text(path).split("\n")]
 
 
 def _answers(path: Path) -> dict[tuple[str, int], list[str]]:
@@ -119,7 +121,7 @@ def _sight(index: int, suite: PromptSuite, item: rule.Item, found: Results, answ
     if held is None and not rule.may_raise(item):
         return Sight(index, case.prompt, case.copy, case.text, case.facts[FORM], {}, f"{item.item} is not in the results")
     if held is not None and case.copy >= len(held):
-        fault = f"the results have {len(held)} of {suite.copies} tiles"
+        fault = f"the results have {len(held)} tiles of it, of other items more"
         return Sight(index, case.prompt, case.copy, case.text, case.facts[FORM], {}, fault)
     told = answers.get((item.item, case.copy), ()) if held is not None else ()
     texts = _matched([question.question for question in item.questions], told)

@@ -15,15 +15,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harope_bench.errors import SampleError
+from harope_bench.errors import SampleError, StorageError
 from harope_bench.folders import OURS
-from harope_bench.layouts.base import Written, empty, few, gathered
+from harope_bench.layouts.base import Written, empty, few, fewer, gathered
 from harope_bench.pixels import encode
 from harope_bench.samples import SampleSet
 from harope_bench.store import disk, write_bytes, write_text
 from harope_bench.suites.base import PromptSuite
+from harope_bench.textfile import read_text
 
 SUITE = "geneval"
+SUITES = (SUITE, "shapes")  # whose cases hold GenEval's metadata
 FORM = "geneval"
 METADATA, SAMPLES = "metadata.jsonl", "samples"
 IMAGE = re.compile(r"[0-9]+\.png")
@@ -41,28 +43,31 @@ def recognise(folder: Path) -> bool:
     return any((place / METADATA).is_file() for place in _numbered(folder))
 
 
-def open_layout(folder: Path, suite: PromptSuite, side: int | None = None) -> SampleSet:
-    """The images of every prompt and copy of the suite; a side in pixels is not needed here, images are files of their own.
+def open_layout(folder: Path, suite: PromptSuite, side: int | None = None, tiles: int | None = None) -> SampleSet:
+    """Return the images of every prompt of the suite, as many copies as the fullest folder has.
+
+    side and tiles are of other layouts; here images are files of their own.
 
     Raises:
-        SampleError: no image of the suite, or two folders of one prompt.
+        SampleError: No image of the suite, or two folders of one prompt.
     """
     folders = _folders(folder, suite)
     files: dict[int, Path] = {}
     failed: dict[int, str] = {}
-    left: list[str] = []
     prompts = suite.count // suite.copies
+    found = {prompt: _images(place, suite.copies) for prompt, place in folders.of_prompt.items()}
+    left = [name for prompt in sorted(found) for name in found[prompt][1]]
+    copies = max((1 + copy for images, _ in found.values() for copy in images), default=0)
     for prompt in range(prompts):
         place = folders.of_prompt.get(prompt)
-        images, others = _images(place, suite.copies) if place else ({}, [])
-        left += others
-        for copy in range(suite.copies):
+        images, _ = found.get(prompt, ({}, []))
+        for copy in range(copies):
             if copy in images:
                 files[copy * prompts + prompt] = images[copy]
             else:
                 failed[copy * prompts + prompt] = f"no image {copy} in {place.name}" if place else "no folder of this prompt"
     told = (f"images: not read: {few(left)}",) if left else ()
-    return gathered(folder, suite, files, failed, (*folders.warnings, *told))
+    return gathered(folder, suite, files, failed, (*folders.warnings, *told, *fewer(copies, suite.copies)))
 
 
 def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
@@ -125,8 +130,8 @@ def _folders(folder: Path, suite: PromptSuite) -> Folders:
 def _metadata(place: Path) -> str:
     """The canonical metadata of a folder, empty where there is none that can be read."""
     try:
-        found = json.loads((place / METADATA).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_text(place / METADATA))
+    except (StorageError, ValueError, RecursionError):
         return ""
     return canonical(found) if isinstance(found, dict) else ""
 

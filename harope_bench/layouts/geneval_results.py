@@ -21,12 +21,15 @@ from pydantic import Field, TypeAdapter, ValidationError
 from harope_bench.errors import StorageError
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.evaluators.geneval import GenEval, Official
+from harope_bench.folders import natural_key
+from harope_bench.layouts.base import fewer
 from harope_bench.layouts.geneval import canonical, prompts_of
 from harope_bench.perceptions import Answer, Box, Colours, Detection, Sighting
 from harope_bench.records import Record, fault
 from harope_bench.rules import geneval as rule
 from harope_bench.store import read_lines
 from harope_bench.suites.base import PromptSuite
+from harope_bench.textfile import encoding_of
 
 READS = "geneval"
 Scored = tuple[float, float, float, float, Annotated[float, Field(ge=0)]]  # x0, y0, x1, y1, score
@@ -59,16 +62,17 @@ def recognise(path: Path) -> bool:
     if path.suffix != ".jsonl" or not path.is_file():
         return False
     with path.open("rb") as file:
-        first = file.readline(1 << 20)
-    return all(f'"{field}"'.encode() in first for field in ("filename", "correct", "metadata", "tag"))
+        start = file.read(1 << 20)
+    first = start.decode(encoding_of(start), errors="replace").partition("\n")[0]
+    return all(f'"{field}"' in first for field in ("filename", "correct", "metadata", "tag"))
 
 
 def imported(path: Path, suite: PromptSuite, lenient: bool = False, rules: str = "official") -> Score:
     """The measurements of a finished run.
 
     Args:
-        suite: geneval, which knows how many images each prompt should have. lenient: score what is there, as the summary does; else a
-            metric with a missing image is None.
+        suite: geneval, which knows the prompts; each should have as many images as the one that has most. lenient: score what is
+            there, as the summary does; else a metric with a missing image is None.
 
     Raises:
         StorageError: not such a file, a prompt that the suite does not know, or more images of a prompt than it has copies.
@@ -76,7 +80,9 @@ def imported(path: Path, suite: PromptSuite, lenient: bool = False, rules: str =
     found = rows(path)
     places = placed(found, prompts_of(suite), suite, path)
     sights, verdicts = [], {}
-    for index in range(suite.count):
+    prompts = suite.count // suite.copies
+    copies = 1 + max(places) // prompts
+    for index in range(copies * prompts):
         case = suite.case(index)
         held = places.get(index)
         seen = _seen(held) if held else {}
@@ -84,7 +90,8 @@ def imported(path: Path, suite: PromptSuite, lenient: bool = False, rules: str =
         sights.append(Sight(index, case.prompt, case.copy, case.text, case.facts["geneval"], seen, missing))
         if held:
             verdicts[index] = Official(held.line.correct, held.line.reason)
-    return GenEval(verdicts).assess(sights, rules, lenient)
+    score = GenEval(verdicts).assess(sights, rules, lenient)
+    return score._replace(warnings=(*fewer(copies, suite.copies), *score.warnings))
 
 
 def rows(path: Path) -> list[Row]:
@@ -130,7 +137,7 @@ def _copies(names: Sequence[str], copies: int) -> list[int]:
     numbers = [int(stem) if stem.isascii() and stem.isdigit() else copies for stem in stems]
     if len(set(numbers)) == len(numbers) and max(numbers) < copies:
         return numbers
-    order = sorted(range(len(names)), key=lambda k: (numbers[k], names[k]))
+    order = sorted(range(len(names)), key=lambda k: (numbers[k], natural_key(names[k])))
     return [order.index(k) for k in range(len(names))]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harope_bench.errors import StorageError
+from harope_bench.pairing import read_result
 from harope_bench.store import read_lines
 
 ROWS = ".rows.jsonl"
@@ -26,6 +27,16 @@ def failures(runs: Path, everything: bool = False) -> list[dict[str, Any]]:
     if not paths:
         raise StorageError(f"{runs} holds no verdicts on single images (results/*{ROWS}); eval a suite of prompts there first")
     return [row for path in paths for row in _of(path, runs) if everything or _wrong(row)]
+
+
+def warnings(runs: Path) -> list[str]:
+    """Return what the results that hold these rows say of themselves, each line behind the result's name."""
+    lines = []
+    for path in sorted(runs.glob(f"**/results/*{ROWS}")):
+        name = str(path.relative_to(runs)).removesuffix(ROWS)
+        result = path.with_name(path.name.removesuffix(ROWS) + ".json")
+        lines += [f"{name}: {line}" for line in read_result(result).warnings] if result.is_file() else []
+    return lines
 
 
 def _of(path: Path, runs: Path) -> Iterator[dict[str, Any]]:

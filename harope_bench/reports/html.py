@@ -23,6 +23,7 @@ from harope_bench.reports.grid import GLYPHS, counted, kinds, shown_error, signe
 from harope_bench.reports.runs import Run, read_runs
 from harope_bench.reports.tables import anchor, environment, render, table_page
 from harope_bench.store import write_text
+from harope_bench.textfile import read_text
 
 WORDS = ("better", "worse", "not resolved", "not comparable")
 SOURCES = (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))
@@ -375,10 +376,10 @@ def _curves(runs: Sequence[Run]) -> dict[str, np.ndarray]:
 
 def _log(path: Path) -> np.ndarray:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [(float(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+        table = csv.DictReader(read_text(path).splitlines())
+        rows = [(float(row["step"]), float(row["loss"])) for row in table]
         curve = np.array(rows, dtype=np.float64).reshape(-1, 2)  # (lines, step and loss)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (StorageError, KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{path} is not a training log (step,loss); delete it or bring the file back") from error
     if not len(curve) or not np.isfinite(curve).all():
         raise StorageError(f"{path} has no finite losses; delete it or bring the file back")

@@ -12,7 +12,7 @@ import numpy as np
 
 from harope_bench.charts import Curve, Loss
 from harope_bench.errors import StorageError
-from harope_bench.store import disk
+from harope_bench.textfile import read_text
 
 LINE = re.compile(r"^(?:\x1b\[\d*m)*\[[^\]]+\](?:\x1b\[\d*m)*\s*\(step=(\d+)\) Train Loss: (\S+?),")  # facebookresearch/DiT:train.py
 MOST = 400  # points kept of a curve
@@ -33,8 +33,7 @@ def read_losses(paths: Iterable[Path], ema: float) -> Loss:
 
 def _read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """(run, points (lines, step and loss)) of a file, by the form of its text."""
-    with disk(path):
-        text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_text(path)
     runs = _table(path, text) if {"step", "loss"} <= set(_header(text)) else _lines(path, text)
     for label, rows in runs.items():
         points = np.array(rows, dtype=np.float64).reshape(-1, 2)
@@ -47,7 +46,7 @@ def _read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 def _header(text: str) -> list[str]:
     """Names of the columns in the first line, in any order."""
-    return [name.strip() for name in (text.lstrip("\ufeff").splitlines() or [""])[0].split(",")]
+    return [name.strip() for name in (text.splitlines() or [""])[0].split(",")]
 
 
 def _lines(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
@@ -58,7 +57,7 @@ def _lines(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
 
 def _table(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
     runs: dict[str, list[tuple[float, float]]] = {}
-    for row in csv.DictReader(text.lstrip("\ufeff").splitlines()[1:], _header(text)):
+    for row in csv.DictReader(text.splitlines()[1:], _header(text)):
         if None in row or row.get("loss") is None:
             raise StorageError(f"{path} has a line that is not step,loss or step,loss,run; correct it")
         runs.setdefault(row.get("run") or _name(path), []).append((_number(path, row["step"]), _number(path, row["loss"])))

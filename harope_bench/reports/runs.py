@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from harope_bench.errors import StorageError
+from harope_bench.folders import in_order
 from harope_bench.leaderboards.matching import Found, collect
 from harope_bench.records import Plan, SampleRecord, fault
 from harope_bench.store import disk, read_lines
@@ -77,5 +78,5 @@ def _samples(folder: Path) -> tuple[SampleRecord, ...]:
         raise StorageError(f"{path} holds a line that is not a sample ({fault(error)}); delete the line") from error
     if records or path.exists():
         return tuple(records[index] for index in sorted(records))
-    pictures = sorted(folder.glob("images/*.png")) or sorted(folder.glob("*.png"))
+    pictures = in_order(folder.glob("images/*.png")) or in_order(folder.glob("*.png"))
     return tuple(SampleRecord(index=i, file=picture.relative_to(folder).as_posix()) for i, picture in enumerate(pictures))

@@ -20,9 +20,9 @@ from harope_bench.errors import OptionError, StorageError
 from harope_bench.records import Request, Settings
 from harope_bench.rules.compbench_counts import TOKEN
 from harope_bench.rules.compbench_sums import kind
-from harope_bench.store import disk
 from harope_bench.suites import _parses
 from harope_bench.suites.base import Case
+from harope_bench.textfile import read_text
 
 ASSET = "t2i-compbench"
 FORM = "compbench"
@@ -134,8 +134,7 @@ def _read(place: Path, files: tuple[tuple[str, str | None], ...], model: str) ->
 
 def _lines(path: Path) -> tuple[str, ...]:
     """The lines of a file that hold something, without blanks around."""
-    with disk(path):
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    return tuple(line.strip() for line in read_text(path).split("\n") if line.strip())
 
 
 def _forms(line: str) -> tuple[str, str]:

@@ -12,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from harope_bench.errors import OptionError
-from harope_bench.store import disk, home, sha256_bytes, sha256_file, write_bytes
+from harope_bench.store import home, sha256_bytes, sha256_file, write_bytes
+from harope_bench.textfile import read_text
 
 POLICIES = ("uniform", "balanced")
 FILE = "file:"  # then the sha256 of the file's labels
@@ -74,8 +75,7 @@ def stored(recorded: str) -> Path:
 
 @lru_cache(maxsize=4)
 def _read(path: Path, classes: int) -> tuple[int, ...]:
-    with disk(path):
-        lines = path.read_text(encoding="utf-8", errors="replace").split()
+    lines = read_text(path).split()
     found = []
     for number, line in enumerate(lines, 1):
         if not line.isdecimal() or int(line) >= classes:

@@ -20,8 +20,8 @@ from harope_bench import fetched
 from harope_bench.errors import OptionError, StorageError
 from harope_bench.records import Request, Settings, fault
 from harope_bench.rules.geneval import Wanted
-from harope_bench.store import disk
 from harope_bench.suites.base import Case
+from harope_bench.textfile import read_text
 
 ASSET, FILE = "geneval", "evaluation_metadata.jsonl"
 PROMPTS, COPIES = 553, 4
@@ -31,8 +31,7 @@ PROMPTS, COPIES = 553, 4
 def lines(path: Path) -> tuple[Mapping[str, Any], ...]:
     """The metadata of each prompt, in file order; StorageError names a line that is none."""
     found = []
-    with disk(path):
-        texts = path.read_text(encoding="utf-8").splitlines()
+    texts = [line for line in read_text(path).split("\n") if line.strip()]
     for number, text in enumerate(texts, 1):
         try:
             facts = json.loads(text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 from harope_bench.errors import OptionError, SampleError
 from harope_bench.store import disk
 from harope_bench.suites._pictures import decoded
+from harope_bench.textfile import read_text
 
 VARIABLE, LIST = "HAROPE_BENCH_IMAGENET_VAL", "val.txt"
 WNID = re.compile(r"n\d{8}")
@@ -37,6 +39,10 @@ class FilePictures:
     def names(self) -> list[str]:
         """File names without folders, so that both layouts are known as the same pictures."""
         return [path.name for path in self.paths]
+
+    def missing(self, count: int) -> int:
+        """Return how many of the first `count` pictures, as a list names them, are no files here."""
+        return sum(not path.is_file() for path in self.paths[:count])
 
     def data(self, index: int) -> bytes:
         """The file's bytes; SampleError where it cannot be read."""
@@ -101,11 +107,12 @@ class ImageNetVal:
             raise OptionError(
                 f"{folder} holds no class folders and {path.name} is not there; bring caffe's {LIST} (lines 'name index') or give --truth"
             )
-        with disk(path):
-            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = read_text(path).split("\n")
         pairs = [(folder / name, label) for name, label in (self._line(path, n, line) for n, line in enumerate(lines, 1) if line.strip())]
         if not pairs:
             raise OptionError(f"{path} holds no line; wanted lines 'name index'")
+        if repeated := [name for name, times in Counter(p.name for p, _ in pairs).items() if times > 1]:
+            raise OptionError(f"{path} lists {repeated[0]} more than once; keep one line a picture")
         if not any(p.is_file() for p, _ in pairs):
             raise OptionError(f"{folder} holds none of the {len(pairs):,} pictures that {path.name} lists; check --images")
         return pairs

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harope_bench.verbs.options import NO, Indices, as_json, drawing_options, dump, pictures_options, wanted_indices
+from harope_bench.verbs.options import NO, Indices, as_json, drawing_options, dump, folder_options, pictures_options, wanted_indices
 
 
 @click.command()
@@ -95,21 +95,32 @@ def verify(
     required=True,
     help="adm: .npz with arr_0 (and labels arr_1); png: 000000.png ...; the others: the folders of the official benchmarks.",
 )
+@click.option("--suite", help="Suite of the prompts, where neither a run nor the layout shows it.")
+@folder_options
+@click.option("--resolution", "side", type=click.IntRange(1), help="Side in pixels of an image in DPG-Bench's pictures.")
 @click.option("--count", type=click.IntRange(1), help="Only the first COUNT samples.")
-def convert(source: Path, target: Path, to: str, count: int | None) -> None:
+def convert(
+    source: Path,
+    target: Path,
+    to: str,
+    suite: str | None,
+    order: Any,
+    pattern: str | None,
+    file_list: Path | None,
+    tiles: str | None,
+    side: int | None,
+    count: int | None,
+) -> None:
     """Convert samples between layouts: run folder, image folder, .npz or a benchmark's folder to any of --to.
 
     \b
     harope-bench convert runs/harope harope.npz --to adm
+    harope-bench convert pictures/ folders/ --to geneval --pattern '{prompt_index}_{copy}.png'
     """
-    from harope_bench.layouts.base import Written, opened, written
-    from harope_bench.samples import open_samples, to_adm, to_png
+    from harope_bench.layouts.conversion import convert
+    from harope_bench.layouts.prompt_folder import FolderForm
 
-    samples = opened(source, count=count) or open_samples(source, count)
-    if to in ("adm", "png"):
-        (to_adm if to == "adm" else to_png)(samples, target)
-        done = Written(len(samples.indices), ())
-    else:
-        done = written(samples, to, target)
-    left_out = f", {samples.left_out:,} failed samples left out" if samples.left_out else ""
+    form = FolderForm(order, pattern, file_list, side, int(tiles) if tiles else None)
+    done, failed = convert(source, target, to, suite, count, form)
+    left_out = f", {failed:,} failed samples left out" if failed else ""
     click.echo("\n  ".join((f"{target}: {done.images:,} images{left_out}", *done.warnings)))

@@ -12,7 +12,7 @@ import click
 @click.option("--format", "kind", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True, help="Form of the rows.")
 @click.option("--all", "everything", is_flag=True, help="Images held right too.")
 def failures(runs: Path, kind: str, everything: bool) -> None:
-    """List the images below RUNS that scored less than all, with reason, boxes and answers.
+    """List the images below RUNS that scored less than all, with reason, boxes and answers; warnings go to stderr.
 
     \b
     harope-bench failures runs/shapes-harope --format csv > wrong.csv
@@ -20,4 +20,6 @@ def failures(runs: Path, kind: str, everything: bool) -> None:
     from harope_bench.reports import failures as found
 
     rows = found.failures(runs, everything)
+    for line in found.warnings(runs):
+        click.echo(f"warning: {line}", err=True)
     click.echo((found.as_csv if kind == "csv" else found.as_jsonl)(rows), nl=False)

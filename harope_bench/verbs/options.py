@@ -131,6 +131,29 @@ def pictures_options(verb: Any) -> Any:
     return functools.reduce(lambda f, option: option(f), reversed(options), verb)
 
 
+def folder_options(verb: Any) -> Any:
+    """Add the options that say which image of a folder is of which prompt."""
+    options = [
+        click.option(
+            "--order",
+            type=click.Choice(["copy-major", "prompt-major"]),
+            help="How a folder's files count: one image of each prompt, then the next ones, or all images of a prompt in turn.",
+        ),
+        click.option(
+            "--pattern",
+            metavar="PATTERN",
+            help="How files are named: '{prompt_index}_{copy}.png', also {prompt}, {id}, {index} and folders; numbers count from 0.",
+        ),
+        click.option(
+            "--file-list",
+            type=click.Path(path_type=Path),
+            help="A .csv, .tsv or .jsonl with file and index, or file, one of prompt_index, prompt, id, and copy.",
+        ),
+        click.option("--tiles", type=click.Choice(["1", "2", "4"]), help="Images in each of DPG-Bench's pictures."),
+    ]
+    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+
+
 def wanted_indices(suite: str, count: int | None, indices: list[int] | None) -> list[int]:
     """The indices that --count or --indices ask for."""
     from harope_bench import registry

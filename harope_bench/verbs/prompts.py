@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harope_bench.verbs.options import wanted_indices
-from harope_bench.verbs.targets import Drawing, Place, Wish, names_pictures, of_network, resolve
+from harope_bench.verbs.targets import Drawing, Place, Wish, folder_form, names_pictures, of_network, refuse, resolve
 
 
 def prompts_of(target: str, suite: str | None) -> str | None:
@@ -35,36 +35,44 @@ class Marked(NamedTuple):
     place: Path
     folder: Path
     others: list[str]
+    side: int | None = None  # of a tile, where --resolution means that
 
 
 def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> Marked:
     """Images of prompts, drawn first where the target is a checkpoint, asked about and marked; or a finished official run read."""
     from harope_bench import registry
     from harope_bench.generate import generate
+    from harope_bench.layouts.base import reader
     from harope_bench.marking import brought, mark, ready
 
     assert wish.suite is not None
+    if cut_by_side(Path(target), wish.suite):
+        wish, drawing = replace(wish, side=drawing["resolution"]), {**drawing, "resolution": None}
     asked = marking(wish, drawing)
     foreign = out or Path("runs") / f"eval-{Path(target).stem}"
-    of_side = replace(asked, side=drawing["resolution"])  # a finished run does not say how large its images were
-    if Path(target).exists() and (found := brought(Path(target), foreign, of_side)) is not None:
-        return Marked([found], foreign, foreign, [])
-    if cut_by_side(Path(target), wish.suite):
-        asked, drawing = replace(asked, side=drawing["resolution"]), {**drawing, "resolution": None}
+    if not Path(target).exists():
+        refuse("is no folder of images", target, **wish.placing)
+    elif reader(Path(target)) is not None:
+        refuse("is a finished run of an official script", target, **wish.placing)
+        of_side = replace(
+            asked, form=replace(asked.form, side=drawing["resolution"] or wish.side)
+        )  # such a run does not say its images' size
+        return Marked([brought(Path(target), foreign, of_side)], foreign, foreign, [])
     place, folder, _, plan = resolve(target, wish, out, drawing)
-    rules = ready(asked, names)  # what can fail cheaply comes before the first image is drawn
-    others = [name for name in names or registry.load("suites", wish.suite).evaluators if name not in rules]
+    # What can fail cheaply comes before the first image is drawn.
+    rules = ready(asked, names, place if plan is None else None, wish.count)
+    others = [name for name in names or registry.load("suites", asked.suite).evaluators if name not in rules]
     if plan is not None:
         generate(plan, wanted_indices(plan.suite, wish.count, None), folder, wish.batch)
-    return Marked(mark(place, folder, asked, rules, wish.count) if rules else [], place, folder, others)
+    return Marked(mark(place, folder, asked, rules, wish.count) if rules else [], place, folder, others, wish.side)
 
 
 def cut_by_side(folder: Path, suite: str) -> bool:
-    """Whether a folder holds pictures of several images, whose side --resolution tells."""
-    from harope_bench.layouts.base import recognised
+    """Return whether a folder holds a suite's pictures of several images, whose side --resolution tells."""
+    from harope_bench.layouts.prompt_folder import is_tiled
     from harope_bench.samples import PLAN
 
-    return folder.is_dir() and not (folder / PLAN).exists() and bool(getattr(recognised(folder, suite), "TILED", False))
+    return folder.is_dir() and not (folder / PLAN).exists() and is_tiled(suite)
 
 
 def marking(wish: Wish, drawing: Drawing) -> Any:
@@ -73,7 +81,7 @@ def marking(wish: Wish, drawing: Drawing) -> Any:
     from harope_bench.perceive import Terms
 
     terms = Terms(drawing["device"], wish.rescore, wish.python, {key: str(value) for key, value in wish.runner})
-    return Marking(str(wish.suite), wish.rules, wish.judge, wish.lenient, terms)
+    return Marking(str(wish.suite), wish.rules, wish.judge, wish.lenient, terms, folder_form(wish))
 
 
 def prepared(target: str, wishes: list[Wish], names: list[str] | None, runs: list[Place], drawing: Drawing) -> None:

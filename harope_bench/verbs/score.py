@@ -9,9 +9,20 @@ from typing import Any
 import click
 
 from harope_bench.verbs.needs import demand
-from harope_bench.verbs.options import KeyValue, Sides, as_json, drawing_options, dump, pictures_options, wanted_indices
+from harope_bench.verbs.options import KeyValue, Sides, as_json, drawing_options, dump, folder_options, pictures_options, wanted_indices
 from harope_bench.verbs.prompts import marked, portions, prepared, prompts_of
-from harope_bench.verbs.targets import Drawing, Wish, names_pictures, naming_plan, of_network, places, refuse, resolve, wanted_profiles
+from harope_bench.verbs.targets import (
+    Drawing,
+    Wish,
+    folder_form,
+    names_pictures,
+    naming_plan,
+    of_network,
+    places,
+    refuse,
+    resolve,
+    wanted_profiles,
+)
 
 
 @click.command("eval")
@@ -28,7 +39,7 @@ from harope_bench.verbs.targets import Drawing, Wish, names_pictures, naming_pla
 @click.option(
     "--judge", help="Judge in place of the suite's own, for prompts ROLE=NAME or ROLE=NAME:MODEL, comma-separated; results have own files."
 )
-@click.option("--allow-missing", "lenient", is_flag=True, help="Score prompts although images, answers or whole tasks are missing.")
+@click.option("--allow-missing", "lenient", is_flag=True, help="Score although images, answers, tasks or listed pictures are missing.")
 @click.option("--judge-python", "python", type=click.Path(path_type=Path), help="Python that runs a judge of another environment.")
 @click.option(
     "--judge-option", "runner", type=KeyValue(), multiple=True, help="key=value for that judge's runner (weights=F, checkout=DIR)."
@@ -47,6 +58,7 @@ from harope_bench.verbs.targets import Drawing, Wish, names_pictures, naming_pla
     "--count", type=click.IntRange(1), help="Samples 0 to COUNT - 1; all of a target, the suite's own number of a checkpoint if left out."
 )
 @pictures_options
+@folder_options
 @click.option("--label", help="Text of the row that these results get in tables; kept in the results, also of finished runs.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; the target itself, or runs/NAME.")
 @click.option("--json", "json_", is_flag=True, help="One JSON object.")
@@ -72,6 +84,10 @@ def eval_(
     lenient: bool,
     python: Path | None,
     runner: tuple[tuple[str, Any], ...],
+    order: Any,
+    pattern: str | None,
+    file_list: Path | None,
+    tiles: str | None,
     **drawing: Any,
 ) -> None:
     """Score TARGET: a run folder, an image folder, an ADM .npz, or a checkpoint (drawn from first; a classifier names real pictures).
@@ -87,6 +103,7 @@ def eval_(
 
     label = None if label is None else check_label(label)
     wish = Wish(None, count, batch, rescore, reference, rules, profiles, judge, subset, images, truth, crop_ratio, lenient, python, runner)
+    wish = replace(wish, order=order, pattern=pattern, file_list=file_list, tiles=int(tiles) if tiles else None)
     names = evaluators.split(",") if evaluators else None
     wanted = [side for group in sides for side in group]
     runs = places(target, suites, wanted, out)
@@ -135,15 +152,15 @@ def one_side(target: str, wish: Wish, names: list[str] | None, out: Path | None,
     if weighing and rest is None:
         return scored
     if names_pictures(target):
-        refuse("names real pictures", target, reference=wish.reference, batch=wish.batch, labels=drawing["labels"])
+        refuse("names real pictures", target, reference=wish.reference, batch=wish.batch, labels=drawing["labels"], **wish.placing)
         return scored + named(target, wish, rest, out, drawing)
     refuse("is no classifier", target, images=wish.images, truth=wish.truth, crop_ratio=wish.crop_ratio)
     if (suite := prompts_of(target, wish.suite)) is not None:
         found = marked(target, replace(wish, suite=suite), rest, out, drawing)
-        plain, of_images = replace(wish, suite=suite, judge=None), {"device": drawing["device"]}
+        plain, of_images = replace(wish, suite=suite, judge=None, side=found.side), {"device": drawing["device"]}
         more = seen(str(found.place), plain, found.others, found.folder, of_images) if found.others else []
         return scored + found.scored + more
-    refuse("asks for no prompts", target, allow_missing=wish.lenient or None, judge_python=wish.python)
+    refuse("asks for no prompts", target, allow_missing=wish.lenient or None, judge_python=wish.python, **wish.placing)
     return scored + seen(target, wish, rest, out, drawing)
 
 
@@ -152,7 +169,7 @@ def named(target: str, wish: Wish, names: list[str] | None, out: Path | None, dr
     from harope_bench.classify import Wanted, classify
 
     plan, folder, asked_before = naming_plan(target, wish.suite, out, drawing)
-    wanted = Wanted(wish.images, wish.truth, wish.count or asked_before, wish.crop_ratio, wish.rescore)
+    wanted = Wanted(wish.images, wish.truth, wish.count or asked_before, wish.crop_ratio, wish.rescore, wish.lenient)
     return list(classify(plan, folder, wanted, names))
 
 
@@ -164,7 +181,8 @@ def seen(target: str, wish: Wish, names: list[str] | None, out: Path | None, dra
     profiles = wanted_profiles(wish.profiles)
     place, folder, known, plan = resolve(target, wish, out, drawing)
     wanted = [
-        Asked(known, wish.reference, wish.rules, wish.rescore, drawing["device"], profile, wish.judge, wish.subset) for profile in profiles
+        Asked(known, wish.reference, wish.rules, wish.rescore, drawing["device"], profile, wish.judge, wish.subset, folder_form(wish))
+        for profile in profiles
     ]
     if plan is not None:
         ready(folder, wanted, names, wish.count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Drawing = dict[str, Any]  # fields of Settings as they were given
 
@@ -28,6 +28,16 @@ class Wish:
     lenient: bool
     python: Path | None
     runner: tuple[tuple[str, Any], ...]
+    order: Literal["copy-major", "prompt-major"] | None = None
+    pattern: str | None = None
+    file_list: Path | None = None
+    tiles: int | None = None
+    side: int | None = None  # of a tile, where --resolution means that
+
+    @property
+    def placing(self) -> dict[str, Any]:
+        """The options that say which image of a folder is of which prompt."""
+        return {"order": self.order, "pattern": self.pattern, "file_list": self.file_list, "tiles": self.tiles}
 
 
 class Place(NamedTuple):
@@ -98,6 +108,13 @@ def naming_plan(target: str, suite: str | None, out: Path | None, drawing: Drawi
         raise OptionError(f"{target} has its plan already, --{given[0].replace('_', '-')} would change nothing; leave it out")
     run = Run(Path(target))
     return run.plan, out or run.folder, len(run.asked())
+
+
+def folder_form(wish: Wish) -> Any:
+    """Return what the user states of the images in a folder."""
+    from harope_bench.layouts.prompt_folder import FolderForm
+
+    return FolderForm(wish.order, wish.pattern, wish.file_list, wish.side, wish.tiles)
 
 
 def refuse(what: str, target: str, **options: Any) -> None:
