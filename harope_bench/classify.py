@@ -17,16 +17,16 @@ import numpy as np
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from harope_bench import registry
+from harope_bench import checksums, registry
 from harope_bench.catalogue import checkpoint, open_drawer, weights_path
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, StorageError
-from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, read_result, standing
+from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, read_result, standing, write_result
 from harope_bench.evaluators.base import Observations
 from harope_bench.provenance import now, provenance
 from harope_bench.records import JudgeRecord, Plan, Result, Settings, fault
 from harope_bench.samples import Run
-from harope_bench.store import check_hash, load_arrays, sha256_bytes, write_arrays, write_text
+from harope_bench.store import check_hash, load_arrays, sha256_bytes, write_arrays
 from harope_bench.suites.base import Pictures
 
 SHARD = 250  # pictures a file of predictions: what a kill may cost
@@ -179,6 +179,7 @@ def _predict(plan: Plan, pictures: Pictures, count: int, judge: JudgeRecord, fol
                 reader = reader or open_drawer(plan.checkpoint, plan.settings)
                 shard = _named(reader, plan, pictures, taken, ratio)
                 write_arrays(path, {**_arrays(shard), "key": np.array(key)})
+                checksums.record_files(folder, [path.name])
             done.append(shard)
             bar.update(len(indices))
     return done
@@ -215,8 +216,8 @@ def _arrays(shard: Shard) -> dict[str, np.ndarray]:
 
 
 def kept(path: Path, key: str, rows: tuple[tuple[str, int, str], ...]) -> Shard | None:
-    """The shard on disk if it is of exactly this work; a damaged one is made again."""
-    if not path.is_file():
+    """The shard on disk if it is of exactly this work; a damaged or altered one is made again."""
+    if not path.is_file() or not checksums.intact(path.parent, path.name):
         return None
     try:
         a = load_arrays(path)
@@ -291,7 +292,6 @@ def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, o
     if (standing_one := standing(path, facts)) is not None:
         return Scored(standing_one, path, False)
     score = registry.load("evaluators", name).score(seen, {})
-    write_arrays(path.with_suffix(".npz"), {k: np.asarray(v) for k, v in {**score.per_sample, "indices": seen.indices}.items()})
     result = Result(
         **facts,
         parity=registry.load("evaluators", name).parity,
@@ -304,7 +304,7 @@ def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, o
         per_sample=path.with_suffix(".npz").name,
         provenance=provenance(started, plan.settings.device),
     )
-    write_text(path, result.to_json(indent=1) + "\n")
+    write_result(path, result, {**score.per_sample, "indices": seen.indices})
     return Scored(result, path, True)
 
 

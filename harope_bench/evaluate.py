@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from harope_bench import registry
+from harope_bench import checksums, registry
 from harope_bench.adm import members, shape_of
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, TooManyImages
 from harope_bench.observe import known_errors, looker, observe
 from harope_bench.provenance import now, provenance
-from harope_bench.records import Result
+from harope_bench.records import Result, Source
 from harope_bench.references import Looking, Opened, open_reference
 from harope_bench.samples import Run, SampleSet, open_samples
 from harope_bench.store import sha256_bytes, write_arrays, write_text
@@ -103,7 +104,8 @@ def evaluate_each(
         for chosen in ways
     ]
     claim(out, samples)
-    return [_score(samples, job, out, asked, told) for job in jobs]
+    origin = source_of(target, out, count=count, subset=asked.subset)
+    return [_score(samples, job, out, asked, told, origin) for job in jobs]
 
 
 def ready(out: Path, wanted: Sequence[Asked], evaluators: Sequence[str] | None = None, count: int | None = None) -> None:
@@ -217,7 +219,7 @@ def way(suite: Any, name: str, asked: Asked) -> Way:
     return Way(name, evaluator, judge, suffix)
 
 
-def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[str, ...]) -> Scored:
+def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[str, ...], origin: Source | None) -> Scored:
     started, (way, reference), evaluator = now(), job, job.way.evaluator
     path = out / RESULTS / f"{way.name}{way.suffix}{variant(asked, reference.sha256)}.json"
     facts = {
@@ -234,8 +236,7 @@ def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[st
     if not asked.rescore and (kept := standing(path, facts)) is not None:
         return Scored(kept, path, False)
     score = evaluator.score(seen.observations, reference.arrays)
-    rows = {**score.per_sample, "indices": seen.observations.indices}
-    write_arrays(path.with_suffix(".npz"), {k: np.asarray(v) for k, v in rows.items()})
+    arrays = {**score.per_sample, "indices": seen.observations.indices}
     result = Result(
         **facts,
         parity=evaluator.parity,
@@ -247,10 +248,41 @@ def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[st
         measurements=score.measurements,
         warnings=(*samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings),
         per_sample=path.with_suffix(".npz").name,
+        source=origin,
         provenance=provenance(started, asked.device, seen.flags),
     )
-    write_text(path, result.to_json(indent=1) + "\n")
+    write_result(path, result, arrays)
     return Scored(result, path, True)
+
+
+def source_of(target: Path, out: Path, **facts: int | None) -> Source | None:
+    """Return where the images lie if that is not the run folder itself; `facts` are the other fields of a Source."""
+    here, there = out.resolve(), target.resolve()
+    if here == there:
+        return None
+    try:
+        path = os.path.relpath(there, here)
+    except ValueError:  # another drive
+        path = str(there)
+    return Source(path=Path(path).as_posix(), **facts)
+
+
+def write_result(path: Path, result: Result, arrays: Mapping[str, Any], rows: str | None = None) -> None:
+    """Write a result, its per-sample arrays and, where it has them, its rows; SHA256SUMS beside them vouches for all.
+
+    Args:
+        rows: text of the file of verdicts that `result.rows` names.
+    """
+    text = result.to_json(indent=1) + "\n"
+    names = [path.name]
+    if result.per_sample is not None:
+        names.append(result.per_sample)
+        write_arrays(path.with_name(result.per_sample), {name: np.asarray(array) for name, array in arrays.items()})
+    if result.rows is not None and rows is not None:
+        names.append(result.rows)
+        write_text(path.with_name(result.rows), rows)
+    write_text(path, text)
+    checksums.record_files(path.parent, names)
 
 
 def variant(asked: Asked, reference_sha256: str) -> str:
@@ -277,8 +309,10 @@ def set_digest(samples: SampleSet) -> str:
 
 
 def standing(path: Path, facts: dict[str, Any]) -> Result | None:
-    """The result at `path` if it is of exactly this work."""
-    found = read_result(path) if path.is_file() and path.with_suffix(".npz").is_file() else None
+    """The result at `path` if it is of exactly this work and it and its arrays are as they were written."""
+    names = (path.name, path.with_suffix(".npz").name)
+    vouched = all(checksums.has_sums(path.parent) and checksums.intact(path.parent, name) for name in names)
+    found = read_result(path) if vouched else None
     return found if found and all(getattr(found, key) == value for key, value in facts.items()) else None
 
 

@@ -262,12 +262,24 @@ def worst(rates: Sequence[ErrorRate]) -> str:
     return f"at worst {most.words}" if most.wrong else f"no error in {sum(rate.of for rate in rates):,} cases of {len(rates)} kinds"
 
 
+class Source(Record):
+    """Where the images of a result lie that are not in its own run folder, so that `verify` can score them again.
+
+    path: from the run folder. count, subset: which of them were scored. side: of an image in a picture of several.
+    """
+
+    path: str
+    count: int | None = None
+    subset: int | None = None
+    side: int | None = None
+
+
 class Result(Record):
     """What one evaluator said of one sample set. judges: by role, where several looked; `judge` then stands for them together.
 
     judge_errors: how often each judge was wrong, by name, where that was measured on known cases.
 
-    rows: name of the file beside the result that holds verdict and reason of each image.
+    rows: name of the file beside the result that holds verdict and reason of each image. source: of images that lie elsewhere.
     """
 
     evaluator: Name
@@ -290,6 +302,7 @@ class Result(Record):
     warnings: tuple[str, ...] = ()
     per_sample: str | None = None
     rows: str | None = None
+    source: Source | None = None
     provenance: Provenance
 
     @property

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 NOTE = "__metadata__"  # of a .safetensors header
 NETWORKS = ("ema", "model")  # where a training file keeps the network, the running average first
 
+# Errors of the disk or of the process, whatever the bytes of a file are.
+REFUSALS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
+    errno.EMFILE, errno.ENFILE, errno.ESTALE,
+)  # fmt: skip
+
 
 def home() -> Path:
     """Where a user's own checkpoints live: HAROPE_BENCH_HOME, or ~/.harope-bench."""
@@ -51,7 +57,8 @@ def disk(path: Path) -> Iterator[None]:
             errno.EPERM: "choose a folder you may write",
             errno.EROFS: "choose a folder you may write",
         }.get(error.errno or 0, "choose another place")
-        raise DiskError(f"cannot use {path}: {error.strerror or error}; {advice}") from error
+        kind = DiskError if error.errno in REFUSALS else StorageError
+        raise kind(f"cannot use {path}: {error.strerror or error}; {advice}") from error
 
 
 def make_folder(path: Path) -> Path:
