@@ -104,7 +104,7 @@ def evaluate_each(
         for chosen in ways
     ]
     claim(out, samples)
-    origin = source_of(target, out, count=count, subset=asked.subset)
+    origin = source_of(target, out, asked.suite, count=count, subset=asked.subset)
     return [_score(samples, job, out, asked, told, origin) for job in jobs]
 
 
@@ -255,7 +255,7 @@ def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[st
     return Scored(result, path, True)
 
 
-def source_of(target: Path, out: Path, **facts: int | None) -> Source | None:
+def source_of(target: Path, out: Path, suite: str, **facts: int | None) -> Source | None:
     """Return where the images lie if that is not the run folder itself; `facts` are the other fields of a Source."""
     here, there = out.resolve(), target.resolve()
     if here == there:
@@ -264,7 +264,7 @@ def source_of(target: Path, out: Path, **facts: int | None) -> Source | None:
         path = os.path.relpath(there, here)
     except ValueError:  # another drive
         path = str(there)
-    return Source(path=Path(path).as_posix(), **facts)
+    return Source(suite=suite, path=Path(path).as_posix(), **facts)
 
 
 def write_result(path: Path, result: Result, arrays: Mapping[str, Any], rows: str | None = None) -> None:

@@ -165,7 +165,7 @@ def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | No
     cases = {i: suite.case(i) for i in sorted({*samples.indices, *samples.failed})}
     claim(out, samples)
     with_prompts = [rule for rule in chosen if any(rule.evaluator.form in case.facts for case in cases.values())]
-    origin = source_of(target, out, count=count, side=asked.side)
+    origin = source_of(target, out, asked.suite, count=count, side=asked.side)
     return [_mark(samples, rule, out, asked, cases, suite.source(), origin) for rule in with_prompts or chosen]
 
 
@@ -330,7 +330,7 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
         target=path.name, plan=None, plan_digest=None, samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
         reference_sha256=suite.source()[1], measurements=score.measurements,
         warnings=(FOREIGN.preprocessing, *lenient(asked), *score.warnings),
-        per_sample=written.with_suffix(".npz").name, rows=rows_path(written).name, source=source_of(path, out),
+        per_sample=written.with_suffix(".npz").name, rows=rows_path(written).name, source=source_of(path, out, asked.suite),
         provenance=provenance(started, asked.terms.device),
     )  # fmt: skip
     write_result(written, result, score.per_sample, rows_text(score))

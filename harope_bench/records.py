@@ -265,9 +265,10 @@ def worst(rates: Sequence[ErrorRate]) -> str:
 class Source(Record):
     """Where the images of a result lie that are not in its own run folder, so that `verify` can score them again.
 
-    path: from the run folder. count, subset: which of them were scored. side: of an image in a picture of several.
+    suite: whose protocol. path: from the run folder. count, subset: which of them were scored. side: of an image in a picture of several.
     """
 
+    suite: Name
     path: str
     count: int | None = None
     subset: int | None = None

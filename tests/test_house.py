@@ -29,6 +29,7 @@ PACKAGE = "harope_bench"
 # Imports run downwards: a room may import those of lower layers, and itself.
 LAYERS: list[set[str]] = [
     {"errors", "tomlfile", "indices"},
+    {"findings"},
     {"records", "store", "device"},
     {"checksums"},
     {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
@@ -40,7 +41,8 @@ LAYERS: list[set[str]] = [
     {"references", "reports", "gate", "costing", "looking"},
     {"evaluate"},
     {"classify", "marking", "selftest"},
-    {"reproduce", "doctor", "planning", "remark"},
+    {"reproduce", "doctor", "planning", "remark", "verify_files"},
+    {"verify_results"},
     {"verify"},
     {"contracts"},
     {"testing"},
@@ -65,6 +67,8 @@ CONDUCTORS = {
     "classify",
     "marking",
     "verify",
+    "verify_files",
+    "verify_results",
     "reproduce",
     "catalogue",
     "registering",

@@ -1,0 +1,352 @@
+"""Results against the same work done again: judged and scored anew, read anew from an official file, or counted anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harope_bench import kept_moments, registry
+from harope_bench.errors import BenchError, OptionError, UnknownName
+from harope_bench.evaluate import (
+    NO_SAMPLES,
+    OBSERVATIONS,
+    Asked,
+    Way,
+    evaluate,
+    notes,
+    read_result,
+    set_digest,
+    way,
+)
+from harope_bench.evaluators.base import Observations
+from harope_bench.findings import Findings, NotCheckedError, status_of
+from harope_bench.marking import FOREIGN, Marking, brought
+from harope_bench.observe import DIFFERENT, JUDGE, Seen, judge_record, known_errors, observe, others, read_record
+from harope_bench.records import Measurement, Plan, Result
+from harope_bench.references import Looking, Opened, open_reference
+from harope_bench.remark import marked_here, other_facts, other_files, other_names, remark
+from harope_bench.samples import SampleSet
+from harope_bench.store import load_arrays, sha256_file
+from harope_bench.verify_files import is_vouched
+
+CAUSES = "altered, or other hardware, threads or library versions"
+WAY = "way"  # of a shard's record: how the judge computed, which another device may do otherwise
+
+
+class References(NamedTuple):
+    """The file that results may have been scored against, its hash, and where a judge's view of it is kept meanwhile."""
+
+    path: Path | None
+    sha256: str | None
+    cache: Path
+
+
+class Given(NamedTuple):
+    """A run whose images are the recorded ones, and what its results are checked with.
+
+    images: why they were not judged again, None where they were.
+    """
+
+    samples: SampleSet
+    plan: Plan
+    references: References
+    unsound: str | None
+
+
+class Wrong(NamedTuple):
+    """What is wrong in a result, how many images were judged to know it, and what else a reader must know."""
+
+    lines: list[str]
+    judged: int = 0
+    note: str = ""
+
+
+# ---------------------------------------------------------------------------------------- images of a run
+
+
+def check_results(folder: Path, paths: Sequence[Path], given: Given, temporary: Path, findings: Findings) -> None:
+    """Check every result of a run's own images; these are judged again once per judge, never read from the run's observations."""
+
+    @cache
+    def look(judge: str) -> Seen:
+        return observe(given.samples, judge, temporary / judge, "cpu", rescore=False)
+
+    for path in paths:
+        check_result(path, findings, lambda stored, path=path: _again(path, stored, given, look, temporary / "prompts"))
+    _check_observations(folder, temporary, given.samples, findings)
+
+
+def check_result(path: Path, findings: Findings, redo: Callable[[Result], Wrong]) -> None:
+    """Check one result by doing its work again; what cannot be done again is told apart from what is altered."""
+    stored, vouched = read_result(path), is_vouched(path)
+    if stored is None:
+        status = "could-not-check" if vouched else "altered"
+        findings.add(status, path, f"{path}: is not a result this version reads")
+        return
+    try:
+        if vouched:
+            _same_software(stored)
+        found = redo(stored)
+    except BenchError as error:
+        findings.add(status_of(error, vouched), path, f"{path}: {error}")
+        return
+    findings.add("altered", path, *(f"{path}: {line}" for line in found.lines))
+    again = f"{found.judged:,} images judged again, measurements and arrays scored again" if found.judged else "images not judged again"
+    if not found.lines:
+        told = f"{path.name}: plan, judge, reference and versions compared; {again}{found.note}; 0 wrong"
+        findings.add("ok", path, told)
+
+
+def _same_software(stored: Result) -> None:
+    """Raise NotCheckedError where evaluator or judge are of another version here, so that nothing can be done again."""
+    if stored.evaluator not in registry.entries("evaluators"):
+        raise UnknownName("evaluator", stored.evaluator, registry.names("evaluators"))
+    version = registry.load("evaluators", stored.evaluator).version
+    if version != stored.version:
+        raise NotCheckedError(f"scored by {stored.evaluator}@{stored.version}, here is @{version}; run eval again")
+    names = registry.entries("judges")
+    for record in stored.judges.values() or [stored.judge]:
+        if record.name not in names or record.model is not None or hasattr(registry.load("judges", record.name), "runner"):
+            continue
+        here = judge_record(record.name)
+        if here != record:
+            fields = ", ".join(name for name in type(here).model_fields if getattr(here, name) != getattr(record, name))
+            raise NotCheckedError(f"judge {record.name} here is another one ({fields}); bring the recorded one, or run eval again")
+
+
+def _again(path: Path, stored: Result, given: Given, look: Callable[[str], Seen], room: Path) -> Wrong:
+    if marked_here(stored):
+        if given.unsound is not None:
+            return Wrong([f"not judged again, because {given.unsound}"])
+        found = remark(given.samples.path, path, stored, room / path.stem)
+        believed = f"; answers of {', '.join(found.believed)} believed, which run elsewhere" if found.believed else ""
+        return Wrong(found.wrong, found.judged, believed)
+    return _wrong_in(path, stored, given, None if given.unsound else look)
+
+
+def _wrong_in(path: Path, stored: Result, given: Given, look: Callable[[str], Seen] | None) -> Wrong:
+    chosen = _way_of(stored, path, given.plan.suite)
+    lines = list(_wrong_facts(stored, path, chosen, given))
+    if look is None:
+        return Wrong([*lines, f"not judged again, because {given.unsound}"])
+    reference = _reference_of(stored, chosen, given)
+    lines += _wrong_reference(stored, reference, given.references)
+    if reference.sha256 != stored.reference_sha256:
+        if is_vouched(path) and not lines[:-1]:
+            raise NotCheckedError(lines[-1])
+        return Wrong(lines)
+    seen = look(chosen.judge)
+    return Wrong([*lines, *_wrong_scores(stored, path, chosen, reference, given, seen)], seen.fresh)
+
+
+def _way_of(stored: Result, path: Path, suite_name: str) -> Way:
+    """Evaluator, profile and judge; those that are not the suite's own stand in the name of the file."""
+    suite, parts = registry.load("suites", suite_name), path.stem.split("_")[1:]
+    if stored.evaluator not in suite.judges:
+        raise OptionError(f"evaluator {stored.evaluator} has no judge in this suite; it has {', '.join(suite.judges) or 'none'}")
+    profile = stored.profile if stored.profile in parts else None
+    judge = stored.judge.name if stored.judge.name in parts else None
+    return way(suite, stored.evaluator, Asked(suite_name, profile=profile, judge=judge))
+
+
+def _reference_of(stored: Result, chosen: Way, given: Given) -> Opened:
+    """The file given if the result is of it, else the suite's; its images are judged again like those of the run."""
+    suite, references = registry.load("suites", given.plan.suite), given.references
+    theirs = references.path if references.sha256 == stored.reference_sha256 else None
+    return open_reference(suite, chosen.judge, theirs, Looking(cache=references.cache), given.samples.shape)
+
+
+def _wrong_facts(stored: Result, path: Path, chosen: Way, given: Given) -> Iterator[str]:
+    """Everything a result says that no network is needed for."""
+    evaluator, record = chosen.evaluator, judge_record(chosen.judge)
+    facts = {
+        "version": evaluator.version,
+        "profile": evaluator.profile,
+        "parity": evaluator.parity,
+        "scale": "micro" if record.judge_class == "micro" else "paper",
+        "plan": given.plan.model_dump(mode="json"),
+        "plan_digest": given.plan.digest,
+        "samples_sha256": set_digest(given.samples),
+        "judge": record.model_dump(mode="json"),
+        "judges": {},
+        "judge_errors": {name: [r.model_dump(mode="json") for r in rates] for name, rates in known_errors([record]).items()},
+        "answers_sha256": None,
+        "per_sample": path.with_suffix(".npz").name,
+        "rows": None,
+    }
+    yield from unequal(stored.model_dump(mode="json", include=set(facts)), facts)
+    if stored.rules not in evaluator.rules:
+        yield f"rules is {stored.rules}, evaluator {stored.evaluator} has {', '.join(evaluator.rules)}"
+
+
+def _wrong_reference(stored: Result, reference: Opened, references: References) -> Iterator[str]:
+    if reference.sha256 != stored.reference_sha256:
+        found, own = stored.reference_sha256[:12], reference.sha256[:12]
+        yield f"reference {stored.reference} ({found}...) is not the suite's ({own}...); give the file it was scored against"
+    elif reference.sha256 != references.sha256 and reference.name != stored.reference:  # a user's file may move, its hash decides
+        yield f"reference is {stored.reference}, should be {reference.name}"
+
+
+def _wrong_scores(stored: Result, path: Path, chosen: Way, reference: Opened, given: Given, seen: Seen) -> Iterator[str]:
+    """Measurements, warnings and per-sample arrays against a score of what the judge saw just now."""
+    score = chosen.evaluator.score(seen.observations, reference.arrays)
+    name = given.plan.suite
+    told = notes(given.samples, registry.load("suites", name), name, given.references.path)
+    yield from (f"{line} ({CAUSES})" for line in unequal(_by_name(stored.measurements), _by_name(score.measurements)))
+    warnings = [*given.samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings]
+    facts = {"warnings": warnings, "order": [m.name for m in score.measurements]}
+    said = [line for line in stored.warnings if not line.startswith(DIFFERENT)]  # of how it was looked at then, which is over
+    yield from unequal({"warnings": said, "order": [m.name for m in stored.measurements]}, facts)
+    yield from _wrong_rows(path.with_suffix(".npz"), {**score.per_sample, "indices": seen.observations.indices})
+
+
+def _wrong_rows(path: Path, arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
+    if not path.is_file():
+        yield f"{path.name} beside it is gone; run eval --rescore"
+        return
+    different = other_arrays(load_arrays(path), {name: np.asarray(row) for name, row in arrays.items()})
+    yield from (f"{path.name}: {name} is not what was scored again ({CAUSES})" for name in different)
+
+
+def _check_observations(folder: Path, fresh: Path, samples: SampleSet, findings: Findings) -> None:
+    """Compare what the run keeps of its judges with what they see now; what is gone is no fault, eval makes it again."""
+    for judge in sorted(path for path in fresh.glob("*") if (path / JUDGE).is_file()):
+        stored, name = folder / OBSERVATIONS / judge.name, judge.name
+        if (stored / JUDGE).is_file() and read_record(stored / JUDGE) != read_record(judge / JUDGE):
+            findings.add("altered", stored / JUDGE, f"{stored / JUDGE}: is not the record of the judge that looks now")
+        pairs = [(stored / path.name, path) for path in sorted(judge.glob("[0-9]*.json")) if (stored / path.name).is_file()]
+        for old, new in pairs:
+            if names := others(old, new):
+                line = f"{old}: {', '.join(names)} not what {name} sees now ({CAUSES})"
+                findings.add("altered", old, line)
+            if fields := _other_fields(read_record(old), read_record(new)):
+                findings.add("altered", old, f"{old}: {', '.join(fields)} is not what {name} records now")
+        _check_moments(stored, judge, len(samples.indices), findings)
+        if pairs:
+            findings.add("ok", stored, f"{len(pairs):,} shards of observations compared with what the judge sees now")
+
+
+def _other_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    fields = ({*old, *new}) - {WAY, "sha256"}
+    return sorted(name for name in fields if old.get(name) != new.get(name))
+
+
+def _check_moments(stored: Path, judge: Path, count: int, findings: Findings) -> None:
+    for path in sorted(stored.glob("*.moments.npz")):
+        array = judge / f"{path.name.removesuffix('.moments.npz')}.npy"
+        if array.is_file() and not kept_moments.are_sums_of(path, np.load(array, mmap_mode="r", allow_pickle=False)[:count]):
+            findings.add("altered", path, f"{path}: are not the sums of what the judge sees now ({CAUSES})")
+
+
+# ------------------------------------------------------------------------------- images that lie elsewhere
+
+
+def check_elsewhere(folder: Path, path: Path, source: Path | None, references: References, temporary: Path, findings: Findings) -> None:
+    """Check a result whose images are not in its run folder, from where they lie; could-not-check where that is gone."""
+    check_result(path, findings, lambda stored: _elsewhere(folder, path, stored, source, references, temporary / path.stem))
+
+
+def _elsewhere(folder: Path, path: Path, stored: Result, source: Path | None, references: References, room: Path) -> Wrong:
+    place = _place(folder, stored, source)
+    assert stored.source is not None
+    if marked_here(stored):
+        found = remark(folder, path, stored, room, place)
+        return Wrong(found.wrong, found.judged, "".join(f"; answers of {name} believed" for name in found.believed))
+    if stored.judge == FOREIGN:
+        again = brought(place, room, Marking(stored.source.suite, stored.rules, lenient=stored.lenient))
+        if again is None:
+            return Wrong([f"{place} is no results file of {stored.evaluator} any more"])
+        judged = again.result.measurements[0].n_asked
+    else:
+        chosen = _way_of(stored, path, stored.source.suite)
+        theirs = references.path if references.sha256 == stored.reference_sha256 else None
+        asked = Asked(
+            stored.source.suite,
+            theirs,
+            stored.rules,
+            profile=chosen.evaluator.profile,
+            judge=chosen.judge,
+            subset=stored.source.subset,
+        )
+        (again,) = evaluate(place, room, asked, [stored.evaluator], stored.source.count)
+        judged = len(load_arrays(again.path.with_suffix(".npz"), ("indices",))["indices"])
+        if again.result.reference_sha256 != stored.reference_sha256:
+            raise NotCheckedError(f"reference {stored.reference} is not the suite's; give the file it was scored against")
+    lines = [*other_facts(stored, again.result), *other_names(stored, path), *other_files(path, again.path)]
+    return Wrong([f"{line} ({CAUSES})" for line in lines], judged)
+
+
+def _place(folder: Path, stored: Result, source: Path | None) -> Path:
+    """Where the images lie; NotCheckedError where nothing says so or they are gone."""
+    if stored.source is None:
+        raise NotCheckedError("does not say where its images lie, so only its sha256 is checked; run eval on the images again")
+    place = source or folder / stored.source.path
+    if not place.exists():
+        raise NotCheckedError(f"its images are not at {place}; give --source with where they are now")
+    return place
+
+
+# -------------------------------------------------------------------------------------------- the network
+
+
+def check_cost(folder: Path, path: Path, plan: Plan | None, findings: Findings) -> None:
+    """Check a result of the network itself: its numbers from the forwards that are kept; what was timed cannot be timed again."""
+    check_result(path, findings, lambda stored: _wrong_cost(folder, stored, plan))
+
+
+def _wrong_cost(folder: Path, stored: Result, plan: Plan | None) -> Wrong:
+    evaluator: Any = registry.load("evaluators", stored.evaluator)
+    forwards = load_arrays(folder / OBSERVATIONS / "forwards.npz")
+    score = evaluator.score(Observations(np.arange(len(forwards["seconds"])), None, forwards), {})
+    facts = {
+        "version": evaluator.version,
+        "profile": evaluator.profile,
+        "parity": evaluator.parity,
+        "rules": "official",
+        "samples_sha256": NO_SAMPLES,
+        "plan_digest": (plan or stored.plan).digest if plan or stored.plan else None,  # type: ignore[union-attr]
+        "warnings": list(score.warnings),
+    }
+    lines = list(unequal(stored.model_dump(mode="json", include=set(facts)), facts))
+    lines += unequal(_by_name(stored.measurements), _by_name(score.measurements))
+    return Wrong(lines, 0, "; measurements scored again from the forwards")
+
+
+# ----------------------------------------------------------------------------------------------- compared
+
+
+def reference_given(path: Path | None, cache_folder: Path) -> References:
+    """Return the reference that the user names; StorageError where it cannot be read."""
+    return References(path, sha256_file(path) if path else None, cache_folder)
+
+
+def _by_name(measurements: Sequence[Measurement]) -> dict[str, Any]:
+    return {m.name: m.model_dump(mode="json") for m in measurements}
+
+
+def unequal(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str = "") -> Iterator[str]:
+    """Where two nested mappings differ, as `judge.version is 2, should be 1`."""
+    for key in {**wanted, **found}:
+        a, b, here = found.get(key), wanted.get(key), f"{name}.{key}".strip(".")
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            yield from unequal(a, b, here)
+        elif a != b:
+            yield f"{here} is {_short(a)}, should be {_short(b)}"
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else "there" if isinstance(value, Mapping) else str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def other_arrays(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> list[str]:
+    """Names of arrays that are missing, too many, or differ in dtype, shape or any value."""
+    return [k for k in sorted({*found, *wanted}) if k not in found or k not in wanted or not _same(found[k], wanted[k])]
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
