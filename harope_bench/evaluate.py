@@ -16,6 +16,7 @@ from harope_bench.adm import members, shape_of
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, TooManyImages
 from harope_bench.observe import known_errors, looker, observe
+from harope_bench.pixels import misnamed
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Result, Source
 from harope_bench.references import Looking, Opened, open_reference
@@ -165,9 +166,17 @@ def repeated(samples: SampleSet, suite: Any) -> tuple[str, ...]:
 
 
 def protocol(samples: SampleSet, suite: Any, name: str) -> tuple[str, ...]:
-    """What a result must say of the number of images; TooManyImages where the suite's number is exact and the target holds more."""
+    """What a result must say of the number of images where the suite's is exact.
+
+    Raises:
+        TooManyImages: the target holds more. SampleError: files are of another format than their names say.
+    """
     found = len(samples.indices)
-    if not getattr(suite, "exact", False) or found == suite.count:
+    if not getattr(suite, "exact", False):
+        return ()
+    if samples.files is not None and (line := misnamed(samples.files.values())):
+        raise SampleError(f"{samples.path}: {line}; {name} is scored on lossless images, save them as PNG and name them so")
+    if found == suite.count:
         return ()
     if found > suite.count:
         raise TooManyImages(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench.store import disk
+from harope_bench.pixels import file_formats, misnamed
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
-LOSSY = (".jpg", ".jpeg", ".webp")
-RIFF = 12  # bytes before the first chunk of a WebP
 OURS = ("results", "observations")  # what scoring puts beside images
 
 
@@ -28,26 +25,11 @@ def listing(folder: Path) -> Listing:
     folders = [path for path in seen if path.is_dir() and path.name not in OURS]
     files = [path for path in seen if not path.is_dir()]
     images = in_order(path for path in files if path.suffix.lower() in SUFFIXES)
-    lossy = sum(_is_lossy(path) for path in images)
-    warnings = (f"{lossy:,} of {len(images):,} images are of a lossy format, which moves FID",) if lossy else ()
+    lossy = sum(found.is_lossy for found in file_formats(images))
+    warnings: tuple[str, ...] = (f"{lossy:,} of {len(images):,} images are of a lossy format, which moves FID",) if lossy else ()
+    if line := misnamed(images):
+        warnings += (f"images: {line}",)
     return Listing(images, (*warnings, *_unread([path for path in files if path.suffix.lower() not in SUFFIXES], folders)))
-
-
-def _is_lossy(path: Path) -> bool:
-    """Return whether a file's format loses detail: JPEG, and WebP whose picture is not of the lossless kind."""
-    suffix = path.suffix.lower()
-    return suffix in LOSSY and not (suffix == ".webp" and _is_lossless_webp(path))
-
-
-def _is_lossless_webp(path: Path) -> bool:
-    with disk(path), path.open("rb") as file:
-        file.seek(RIFF)
-        while len(head := file.read(8)) == 8:
-            if head[:4] in (b"VP8 ", b"VP8L"):
-                return head[:4] == b"VP8L"
-            size = int.from_bytes(head[4:], "little")
-            file.seek(size + size % 2, os.SEEK_CUR)
-    return False
 
 
 def in_order(paths: Iterable[Path]) -> list[Path]:

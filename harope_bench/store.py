@@ -203,7 +203,7 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise StorageError(f"{path} holds a single array (.npy), not an archive of named arrays; save it with np.savez")
-            if twice := repeated_member(archive.zip.namelist()):
+            if twice := repeated_member(archive.zip.namelist() if archive.zip is not None else ()):
                 raise StorageError(f"{path} holds {twice} twice, readers differ in which they take; save it once with np.savez")
             for name in archive.files if only is None else [n for n in archive.files if n in only]:
                 arrays[name] = archive[name]

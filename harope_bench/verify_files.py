@@ -153,7 +153,9 @@ def check_rows(folder: Path, findings: Findings) -> None:
 def _other_rows(judge: Path, record: dict[str, object]) -> list[str] | None:
     """Return the names of arrays whose rows are not the recorded ones; None where the record cannot be read."""
     span, hashes = record.get("rows"), record.get("sha256")
-    if not isinstance(hashes, dict) or not (isinstance(span, list) and len(span) == 2 and all(isinstance(n, int) for n in span) and 0 <= span[0] <= span[1]):
+    if not isinstance(hashes, dict) or not (
+        isinstance(span, list) and len(span) == 2 and all(isinstance(n, int) for n in span) and 0 <= span[0] <= span[1]
+    ):
         return None
     return [name for name, sha256 in sorted(hashes.items()) if rows.digest(judge / f"{name}.npy", *span) != sha256]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +76,7 @@ def check_results(folder: Path, paths: Sequence[Path], given: Given, temporary: 
         return observe(given.samples, judge, temporary / judge, "cpu", rescore=False)
 
     for path in paths:
-        check_result(path, findings, lambda stored, path=path: _again(path, stored, given, look, temporary / "prompts"))
+        check_result(path, findings, partial(_again, path, given, look, temporary / "prompts"))
     _check_observations(folder, temporary, given.samples, findings)
 
 
@@ -84,8 +84,7 @@ def check_result(path: Path, findings: Findings, redo: Callable[[Result], Wrong]
     """Check one result by doing its work again; what cannot be done again is told apart from what is altered."""
     stored, vouched = read_result(path), is_vouched(path)
     if stored is None:
-        status = "could-not-check" if vouched else "altered"
-        findings.add(status, path, f"{path}: is not a result this version reads")
+        findings.add("could-not-check" if vouched else "altered", path, f"{path}: is not a result this version reads")
         return
     try:
         if vouched:
@@ -118,7 +117,7 @@ def _same_software(stored: Result) -> None:
             raise NotCheckedError(f"judge {record.name} here is another one ({fields}); bring the recorded one, or run eval again")
 
 
-def _again(path: Path, stored: Result, given: Given, look: Callable[[str], Seen], room: Path) -> Wrong:
+def _again(path: Path, given: Given, look: Callable[[str], Seen], room: Path, stored: Result) -> Wrong:
     if marked_here(stored):
         if given.unsound is not None:
             return Wrong([f"not judged again, because {given.unsound}"])

@@ -31,8 +31,8 @@ LAYERS: list[set[str]] = [
     {"errors", "tomlfile", "indices"},
     {"findings"},
     {"records", "store", "device"},
-    {"checksums"},
-    {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
+    {"checksums", "pixels"},
+    {"registry", "provenance", "adm", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
     {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "rules", "scenes", "kept_moments"},
     {"encodings", "pairing", "registering"},
     {"samplers", "suites", "judges", "evaluators"},
@@ -76,7 +76,8 @@ CONDUCTORS = {
 }
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
-    "errors", "tomlfile", "records", "checksums", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",
+    "errors", "tomlfile", "records", "checksums", "findings", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples",
+    "statistics", "evaluators",
     "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters", "fetched", "fetch",
     "perceptions", "rules", "scenes", "layouts", "kept_moments", "indices",
 }  # fmt: skip
