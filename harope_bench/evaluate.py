@@ -92,7 +92,7 @@ def evaluate_each(
     """
     asked, plugin = wanted[0], registry.load("suites", wanted[0].suite)
     ways = _ways(plugin, wanted, evaluators)
-    samples = _chosen(target, asked, count)
+    samples = chosen_samples(target, asked, count)
     if samples.plan is not None and samples.plan.suite != asked.suite:
         raise OptionError(f"{target} was drawn for suite {samples.plan.suite}, asked for {asked.suite}; leave --suite out")
     if count is not None and out == target and (more := len(Run(out).asked())) > count:
@@ -138,7 +138,7 @@ def looking(out: Path, judge: str, asked: Asked) -> Looking:
     return Looking(asked.device, asked.rescore, looked)
 
 
-def _chosen(target: Path, asked: Asked, count: int | None) -> SampleSet:
+def chosen_samples(target: Path, asked: Asked, count: int | None) -> SampleSet:
     """The images to score: all, the first, or a random choice."""
     if asked.subset is None:
         return open_samples(target, count)

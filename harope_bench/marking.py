@@ -322,7 +322,7 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     score = found.imported(path, suite, asked.lenient, asked.rules)
     evaluator = registry.load("evaluators", name)
     written = out / RESULTS / f"{name}{variant(asked)}.json"
-    sha256 = sha256_file(path) if path.is_file() else _of_files(path)
+    sha256 = files_digest(path)
     if written.is_file() and (stood := read_result(written)) is not None and stood.samples_sha256 != sha256:
         raise PlanMismatch(f"{written} is of other images ({stood.target}), asked for {path.name}; choose another --out")
     result = Result(
@@ -337,7 +337,9 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     return Scored(result, written, True)
 
 
-def _of_files(folder: Path) -> str:
-    """Hex sha256 of the names and contents of a folder's files."""
-    told = [f"{path.relative_to(folder)} {sha256_file(path)}" for path in sorted(folder.rglob("*")) if path.is_file()]
+def files_digest(path: Path) -> str:
+    """Return the hex sha256 of a file, or of the names and contents of a folder's files."""
+    if path.is_file():
+        return sha256_file(path)
+    told = [f"{file.relative_to(path)} {sha256_file(file)}" for file in sorted(path.rglob("*")) if file.is_file()]
     return sha256_bytes("\n".join(told).encode())

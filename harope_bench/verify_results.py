@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harope_bench import kept_moments, registry
-from harope_bench.errors import BenchError, OptionError, UnknownName
+from harope_bench.errors import BenchError, OptionError, SampleError, UnknownName
 from harope_bench.evaluate import (
     NO_SAMPLES,
     OBSERVATIONS,
     Asked,
+    Scored,
     Way,
+    chosen_samples,
     evaluate,
     notes,
     read_result,
@@ -24,9 +26,9 @@ from harope_bench.evaluate import (
 )
 from harope_bench.evaluators.base import Observations
 from harope_bench.findings import Findings, NotCheckedError, status_of
-from harope_bench.marking import FOREIGN, Marking, brought
+from harope_bench.marking import FOREIGN, Marking, brought, files_digest, open_any
 from harope_bench.observe import DIFFERENT, JUDGE, Seen, judge_record, known_errors, observe, others, read_record
-from harope_bench.records import Measurement, Plan, Result
+from harope_bench.records import Measurement, Plan, Result, Source
 from harope_bench.references import Looking, Opened, open_reference
 from harope_bench.remark import marked_here, other_facts, other_files, other_names, remark
 from harope_bench.samples import SampleSet
@@ -250,43 +252,65 @@ def check_elsewhere(folder: Path, path: Path, source: Path | None, references: R
 
 
 def _elsewhere(folder: Path, path: Path, stored: Result, source: Path | None, references: References, room: Path) -> Wrong:
-    place = _place(folder, stored, source)
-    assert stored.source is not None
+    place, origin = _place(folder, stored, source)
+    if line := _other_images(place, origin, stored):
+        return Wrong([line])
     if marked_here(stored):
         found = remark(folder, path, stored, room, place)
         return Wrong(found.wrong, found.judged, "".join(f"; answers of {name} believed" for name in found.believed))
-    if stored.judge == FOREIGN:
-        again = brought(place, room, Marking(stored.source.suite, stored.rules, lenient=stored.lenient))
-        if again is None:
-            return Wrong([f"{place} is no results file of {stored.evaluator} any more"])
-        judged = again.result.measurements[0].n_asked
-    else:
-        chosen = _way_of(stored, path, stored.source.suite)
-        theirs = references.path if references.sha256 == stored.reference_sha256 else None
-        asked = Asked(
-            stored.source.suite,
-            theirs,
-            stored.rules,
-            profile=chosen.evaluator.profile,
-            judge=chosen.judge,
-            subset=stored.source.subset,
-        )
-        (again,) = evaluate(place, room, asked, [stored.evaluator], stored.source.count)
-        judged = len(load_arrays(again.path.with_suffix(".npz"), ("indices",))["indices"])
-        if again.result.reference_sha256 != stored.reference_sha256:
-            raise NotCheckedError(f"reference {stored.reference} is not the suite's; give the file it was scored against")
+    again = _imported(place, origin, stored, room) if stored.judge == FOREIGN else _scored(place, origin, path, stored, references, room)
     lines = [*other_facts(stored, again.result), *other_names(stored, path), *other_files(path, again.path)]
-    return Wrong([f"{line} ({CAUSES})" for line in lines], judged)
+    return Wrong([f"{line} ({CAUSES})" for line in lines], again.result.measurements[0].n_asked)
 
 
-def _place(folder: Path, stored: Result, source: Path | None) -> Path:
+def _imported(place: Path, origin: Source, stored: Result, room: Path) -> Scored:
+    """An official results file read again."""
+    again = brought(place, room, Marking(origin.suite, stored.rules, lenient=stored.lenient))
+    if again is None:
+        raise NotCheckedError(f"{place} is not read as results of {stored.evaluator} by this version")
+    return again
+
+
+def _scored(place: Path, origin: Source, path: Path, stored: Result, references: References, room: Path) -> Scored:
+    """Images elsewhere judged and scored again."""
+    chosen = _way_of(stored, path, origin.suite)
+    theirs = references.path if references.sha256 == stored.reference_sha256 else None
+    wanted = Asked(
+        origin.suite,
+        theirs,
+        stored.rules,
+        profile=chosen.evaluator.profile,
+        judge=chosen.judge,
+        subset=origin.subset,
+    )
+    (again,) = evaluate(place, room, wanted, [stored.evaluator], origin.count)
+    if again.result.reference_sha256 != stored.reference_sha256:
+        raise NotCheckedError(f"reference {stored.reference} is not the suite's; give the file it was scored against")
+    return again
+
+
+def _other_images(place: Path, origin: Source, stored: Result) -> str | None:
+    """Return a line where what lies elsewhere is not what was scored, by its hashes alone; None where it is."""
+    try:
+        if stored.judge == FOREIGN:
+            digest = files_digest(place)
+        elif marked_here(stored):
+            digest = set_digest(open_any(place, origin.suite, registry.load("suites", origin.suite), origin.count, origin.side))
+        else:
+            digest = set_digest(chosen_samples(place, Asked(origin.suite, subset=origin.subset), origin.count))
+    except SampleError as error:
+        return f"{place} is not what was scored: {error}"
+    return None if digest == stored.samples_sha256 else f"{place} is not what was scored: its sha256 is another one"
+
+
+def _place(folder: Path, stored: Result, source: Path | None) -> tuple[Path, Source]:
     """Where the images lie; NotCheckedError where nothing says so or they are gone."""
     if stored.source is None:
         raise NotCheckedError("does not say where its images lie, so only its sha256 is checked; run eval on the images again")
     place = source or folder / stored.source.path
     if not place.exists():
         raise NotCheckedError(f"its images are not at {place}; give --source with where they are now")
-    return place
+    return place, stored.source
 
 
 # -------------------------------------------------------------------------------------------- the network
