@@ -16,6 +16,7 @@ from harope_bench.store import load_arrays
 
 SHARDS = "[0-9][0-9][0-9][0-9][0-9].json"
 RESULT_FILES = ("*.json", "*.npz", "*.rows.jsonl")
+VOUCHED_FILES = ("*.json", "*.jsonl", "*.npz")  # of observations
 SHOWN = 5  # of many alike, in a message
 
 
@@ -43,6 +44,9 @@ def check_folder(home: Path, findings: Findings, may_be_gone: bool = False) -> N
         findings.add(status_of(error, False), home / SUMS, str(error))
         return
     states = {name: checksums.state(home, name) for name in sums}
+    unlisted = sorted({path.name for pattern in VOUCHED_FILES for path in home.glob(pattern)} - sums.keys())
+    if may_be_gone and unlisted and "missing" in states.values():  # a name in the list was altered: it vouches for nothing now
+        findings.add("altered", home / SUMS, f"{home / SUMS}: names files that are gone, and not {', '.join(unlisted[:SHOWN])}")
     for name, state in states.items():
         if state == "altered":
             findings.add("altered", home / name, f"{home / name}: its sha256 is not the one in {SUMS}")

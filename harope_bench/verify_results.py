@@ -226,7 +226,7 @@ def _check_observations(folder: Path, fresh: Path, samples: SampleSet, findings:
                 findings.add("altered", old, line)
             if fields := _other_fields(read_record(old), read_record(new)):
                 findings.add("altered", old, f"{old}: {', '.join(fields)} is not what {name} records now")
-        _check_moments(stored, judge, len(samples.indices), findings)
+        check_moments(stored, judge, len(samples.indices), findings)
         if pairs:
             findings.add("ok", stored, f"{len(pairs):,} shards of observations compared with what the judge sees now")
 
@@ -236,7 +236,8 @@ def _other_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in fields if old.get(name) != new.get(name))
 
 
-def _check_moments(stored: Path, judge: Path, count: int, findings: Findings) -> None:
+def check_moments(stored: Path, judge: Path, count: int, findings: Findings) -> None:
+    """Compare the moments that a run keeps with sums of the rows that its judge gives now."""
     for path in sorted(stored.glob("*.moments.npz")):
         array = judge / f"{path.name.removesuffix('.moments.npz')}.npy"
         if array.is_file() and not kept_moments.are_sums_of(path, np.load(array, mmap_mode="r", allow_pickle=False)[:count]):
