@@ -178,7 +178,7 @@ def _ask(
         raise SampleError(f"{folder} lacks {chosen.name}'s answers on {len(never):,} images; run eval without --rescore once")
     if missing and not terms.rescore:
         plugin = chosen.plugin
-        checksums.drop(folder, [ANSWERS, ASKS])  # lines are about to be added; `_vouch` vouches for the whole again
+        checksums.drop(folder, [ANSWERS, ASKS, JUDGE])  # another Python may write them; `_vouch` vouches for the whole again
         if hasattr(plugin, "runner"):
             _outside(samples, chosen, plugin, role, missing, folder, terms)
         else:
