@@ -33,7 +33,8 @@ def read_sums(folder: Path) -> dict[str, str]:
     with disk(path):
         data = path.read_bytes()
     sums: dict[str, str] = {}
-    for number, line in enumerate(data.decode("utf-8", "replace").removesuffix("\n").split("\n"), 1):
+    lines = data.decode("utf-8", "replace").removesuffix("\n").split("\n") if data else []
+    for number, line in enumerate(lines, 1):
         match = LINE.fullmatch(line)
         if match is None or match[2] in sums:
             raise StorageError(f"{path} line {number} is no line of sha256sum; delete the file and run again")
