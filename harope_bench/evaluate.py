@@ -18,7 +18,7 @@ from harope_bench.errors import OptionError, PlanMismatch, SampleError, TooManyI
 from harope_bench.observe import known_errors, looker, observe
 from harope_bench.pixels import misnamed
 from harope_bench.provenance import now, provenance
-from harope_bench.records import Result, Source
+from harope_bench.records import Plan, Result, Source
 from harope_bench.references import Looking, Opened, open_reference
 from harope_bench.samples import Run, SampleSet, open_samples
 from harope_bench.store import sha256_bytes, write_arrays, write_text
@@ -105,7 +105,7 @@ def evaluate_each(
         for chosen in ways
     ]
     claim(out, samples)
-    origin = source_of(target, out, asked.suite, count=count, subset=asked.subset)
+    origin = source_of(target, out, asked.suite, samples.plan, count=count, subset=asked.subset)
     return [_score(samples, job, out, asked, told, origin) for job in jobs]
 
 
@@ -264,10 +264,10 @@ def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[st
     return Scored(result, path, True)
 
 
-def source_of(target: Path, out: Path, suite: str, **facts: int | None) -> Source | None:
-    """Return where the images lie if that is not the run folder itself; `facts` are the other fields of a Source."""
+def source_of(target: Path, out: Path, suite: str, plan: Plan | None = None, **facts: int | None) -> Source | None:
+    """Return where the images lie, None for those of a run in its own folder; `facts` are the other fields of a Source."""
     here, there = out.resolve(), target.resolve()
-    if here == there:
+    if here == there and plan is not None:
         return None
     try:
         path = os.path.relpath(there, here)

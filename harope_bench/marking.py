@@ -165,7 +165,7 @@ def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | No
     cases = {i: suite.case(i) for i in sorted({*samples.indices, *samples.failed})}
     claim(out, samples)
     with_prompts = [rule for rule in chosen if any(rule.evaluator.form in case.facts for case in cases.values())]
-    origin = source_of(target, out, asked.suite, count=count, side=asked.side)
+    origin = source_of(target, out, asked.suite, samples.plan, count=count, side=asked.side)
     return [_mark(samples, rule, out, asked, cases, suite.source(), origin) for rule in with_prompts or chosen]
 
 

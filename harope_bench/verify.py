@@ -189,17 +189,16 @@ def _is_elsewhere(stored: Result | None) -> bool:
 
 def _check_images(samples: SampleSet, findings: Findings) -> Status:
     """Hash every image again; the worst status of any."""
-    before, seen = len(findings.wrong), set[Status]()
+    statuses: list[Status] = []
     for index in samples.indices:
         try:
             samples.check(index)
         except SampleError as error:
-            status = _status_of_image(error)
-            seen.add(status)
-            findings.add(status, samples.path, str(error))
-    wrong = len(findings.wrong) - before
-    findings.add("ok", samples.path, f"{len(samples.indices):,} image hashes, {wrong:,} wrong")
-    return "altered" if "altered" in seen else "could-not-check" if seen else "ok"
+            statuses.append(_status_of_image(error))
+            findings.add(statuses[-1], samples.path, str(error))
+    count = len(samples.indices)
+    findings.add("ok", samples.path, f"{count - len(statuses):,} of {count:,} image hashes are as recorded")
+    return "altered" if "altered" in statuses else "could-not-check" if statuses else "ok"
 
 
 def _status_of_image(error: SampleError) -> Status:

@@ -379,6 +379,16 @@ def test_images_that_are_gone_could_not_be_checked_and_may_have_moved(tmp_path: 
     assert verify(kind.folder, 0, reference=kind.reference, source=moved).status == "altered"
 
 
+def test_images_with_their_results_beside_them_and_a_part_of_a_run_elsewhere_are_scored_again(tmp_path: Path) -> None:
+    kind = imported_images(tmp_path)
+    assert kind.source is not None
+    evaluate(kind.source, kind.source, Asked("digits", kind.reference, subset=1), count=4)
+    assert verify(kind.source, 0, reference=kind.reference).status == "ok"
+    evaluate(kind.source, tmp_path / "part", Asked("digits", kind.reference), count=3)
+    findings = verify(tmp_path / "part", 0, reference=kind.reference)
+    assert findings.status == "ok" and any("3 images judged again" in line for line in findings.checked)
+
+
 def test_results_alone_have_their_hashes_checked_and_the_rest_named(tmp_path: Path) -> None:
     kind = digits(tmp_path)
     shutil.copytree(kind.folder / "results", tmp_path / "alone/results")
