@@ -167,8 +167,7 @@ def _check_run(folder: Path, plan: Plan, references: References, options: Option
     if samples is None:
         return
     check_requests(samples, plan, findings)
-    images = _check_images(samples, findings)
-    given = Given(samples, plan, references, None if images == "ok" else UNSOUND[images])
+    given = Given(samples, plan, references, _check_images(samples, findings))
     paths = sorted((folder / RESULTS).glob("*.json"))
     own = [path for path in paths if not _is_elsewhere(read_result(path))]
     check_results(folder, own, given, temporary / OBSERVATIONS, findings)
@@ -178,9 +177,6 @@ def _check_run(folder: Path, plan: Plan, references: References, options: Option
         findings.add("ok", folder, "no results to check")
     if options.redraw:
         _check_redrawn(samples, plan, options, findings)
-
-
-UNSOUND: dict[Status, str] = {"altered": "images are wrong", "could-not-check": "images cannot be read"}
 
 
 def _is_elsewhere(stored: Result | None) -> bool:

@@ -25,7 +25,7 @@ from harope_bench.evaluate import (
     way,
 )
 from harope_bench.evaluators.base import Observations
-from harope_bench.findings import Findings, NotCheckedError, status_of
+from harope_bench.findings import Findings, NotCheckedError, Status, status_of
 from harope_bench.marking import FOREIGN, Marking, brought, files_digest, open_any
 from harope_bench.observe import DIFFERENT, JUDGE, Seen, judge_record, known_errors, observe, others, read_record
 from harope_bench.records import Measurement, Plan, Result, Source
@@ -36,6 +36,7 @@ from harope_bench.store import load_arrays, sha256_file
 from harope_bench.verify_files import is_vouched
 
 CAUSES = "altered, or other hardware, threads or library versions"
+UNSOUND = "not judged again, because images are wrong"
 WAY = "way"  # of a shard's record: how the judge computed, which another device may do otherwise
 
 
@@ -48,15 +49,12 @@ class References(NamedTuple):
 
 
 class Given(NamedTuple):
-    """A run whose images are the recorded ones, and what its results are checked with.
-
-    images: why they were not judged again, None where they were.
-    """
+    """A run, what its results are checked with, and whether its images are the recorded ones, without which none is judged again."""
 
     samples: SampleSet
     plan: Plan
     references: References
-    unsound: str | None
+    images: Status
 
 
 class Wrong(NamedTuple):
@@ -120,20 +118,22 @@ def _same_software(stored: Result) -> None:
 
 
 def _again(path: Path, given: Given, look: Callable[[str], Seen], room: Path, stored: Result) -> Wrong:
+    if given.images == "could-not-check":
+        raise NotCheckedError("not judged again, because images cannot be read")
     if marked_here(stored):
-        if given.unsound is not None:
-            return Wrong([f"not judged again, because {given.unsound}"])
+        if given.images == "altered":
+            return Wrong([UNSOUND])
         found = remark(given.samples.path, path, stored, room / path.stem)
         believed = f"; answers of {', '.join(found.believed)} believed, which run elsewhere" if found.believed else ""
         return Wrong(found.wrong, found.judged, believed)
-    return _wrong_in(path, stored, given, None if given.unsound else look)
+    return _wrong_in(path, stored, given, look if given.images == "ok" else None)
 
 
 def _wrong_in(path: Path, stored: Result, given: Given, look: Callable[[str], Seen] | None) -> Wrong:
     chosen = _way_of(stored, path, given.plan.suite)
     lines = list(_wrong_facts(stored, path, chosen, given))
     if look is None:
-        return Wrong([*lines, f"not judged again, because {given.unsound}"])
+        return Wrong([*lines, UNSOUND])
     reference = _reference_of(stored, chosen, given)
     lines += _wrong_reference(stored, reference, given.references)
     if reference.sha256 != stored.reference_sha256:

@@ -344,6 +344,20 @@ def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(tmp_path: Pa
     assert kind.verify().status == "ok"
 
 
+def test_an_image_that_the_disk_does_not_give_could_not_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, honest = digits(tmp_path), Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path.name == "000002.png":
+            raise OSError(errno.EIO, "Input/output error")
+        return honest(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    findings = kind.verify()
+    assert findings.wrong == [] and any("Input/output error" in line for line in findings.unchecked)
+    assert any("not judged again, because images cannot be read" in line for line in findings.unchecked)
+
+
 def test_a_judge_without_weights_could_not_check_and_a_flip_is_still_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = digits(tmp_path)
 
