@@ -393,8 +393,8 @@ def _wrong_result(path: Path, plan: Plan, shards: Sequence[Shard], judge: JudgeR
         return [f"evaluator {stored.evaluator} is not one of suite {plan.suite}"]
     seen, score = _scored(stored.evaluator, shards)
     again = _result(plan, shards, stored.evaluator, judge, folder, score, stored.provenance, path)
-    named = {"target", "measurements"}  # a folder may be moved; measurements are told below
-    fields = [name for name in Result.model_fields if name not in named]
+    exempt = {"target", "measurements"}  # a folder may be moved; measurements are compared below
+    fields = [name for name in Result.model_fields if name not in exempt]
     wrong = [f"{name} is not what is here now" for name in fields if getattr(stored, name) != getattr(again, name)]
     if stored.measurements != score.measurements:
         wrong.append("measurements are not what the predictions give")

@@ -25,7 +25,7 @@ def listing(folder: Path) -> Listing:
     folders = [path for path in seen if path.is_dir() and path.name not in OURS]
     files = [path for path in seen if not path.is_dir()]
     images = in_order(path for path in files if path.suffix.lower() in SUFFIXES)
-    lossy = sum(found.is_lossy for found in file_formats(images))
+    lossy = sum(file.is_lossy for file in file_formats(images))
     warnings: tuple[str, ...] = (f"{lossy:,} of {len(images):,} images are of a lossy format, which moves FID",) if lossy else ()
     if line := misnamed(images):
         warnings += (f"images: {line}",)

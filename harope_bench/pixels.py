@@ -106,7 +106,7 @@ def file_formats(paths: Iterable[Path]) -> list[FileFormat]:
 def misnamed(paths: Iterable[Path]) -> str | None:
     """Return in words how many files hold another format than their suffix names, and the first; None where all agree."""
     formats = file_formats(paths)
-    wrong = [found for found in formats if found.is_misnamed]
+    wrong = [file for file in formats if file.is_misnamed]
     if not wrong:
         return None
     return f"{len(wrong):,} of {len(formats):,} hold another format than their names say ({wrong[0].path.name} is {wrong[0].format})"

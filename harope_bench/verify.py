@@ -133,10 +133,10 @@ def _scratch() -> Iterator[Path]:
 def _check_classifier(folder: Path, options: Options, findings: Findings) -> None:
     check_archives(folder, findings)
     chooser = random.SystemRandom() if options.seed is None else random.Random(options.seed)
-    found = recheck(folder, options.pictures, options.redraw, chooser)
-    findings.add("ok", folder, *found.checked)
-    findings.add("altered", folder, *found.wrong)
-    findings.add("could-not-check", folder, *found.unchecked)
+    outcome = recheck(folder, options.pictures, options.redraw, chooser)
+    findings.add("ok", folder, *outcome.checked)
+    findings.add("altered", folder, *outcome.wrong)
+    findings.add("could-not-check", folder, *outcome.unchecked)
 
 
 def _check_results_alone(folder: Path, references: References, options: Options, temporary: Path, findings: Findings) -> None:

@@ -30,7 +30,7 @@ from harope_bench.marking import FOREIGN, Marking, brought, files_digest, open_a
 from harope_bench.observe import DIFFERENT, JUDGE, Seen, judge_record, known_errors, observe, others, read_record
 from harope_bench.records import Measurement, Plan, Result, Source
 from harope_bench.references import Looking, Opened, open_reference
-from harope_bench.remark import marked_here, other_facts, other_files, other_names, remark
+from harope_bench.remark import Remarked, marked_here, other_facts, other_files, other_names, remark
 from harope_bench.samples import SampleSet
 from harope_bench.store import load_arrays, sha256_file
 from harope_bench.verify_files import is_vouched
@@ -89,15 +89,15 @@ def check_result(path: Path, findings: Findings, redo: Callable[[Result], Wrong]
     try:
         if vouched:
             _same_software(stored)
-        found = redo(stored)
+        outcome = redo(stored)
     except BenchError as error:
         findings.add(status_of(error, vouched), path, f"{path}: {error}")
         return
-    findings.add("altered", path, *(f"{path}: {line}" for line in found.lines))
-    again = f"{found.judged:,} images judged again, measurements and arrays scored again" if found.judged else "images not judged again"
-    if not found.lines:
-        told = f"{path.name}: plan, judge, reference and versions compared; {again}{found.note}; 0 wrong"
-        findings.add("ok", path, told)
+    findings.add("altered", path, *(f"{path}: {line}" for line in outcome.lines))
+    again = f"{outcome.judged:,} images judged again, measurements and arrays scored again" if outcome.judged else "images not judged again"
+    if not outcome.lines:
+        summary = f"{path.name}: plan, judge, reference and versions compared; {again}{outcome.note}; 0 wrong"
+        findings.add("ok", path, summary)
 
 
 def _same_software(stored: Result) -> None:
@@ -123,10 +123,14 @@ def _again(path: Path, given: Given, look: Callable[[str], Seen], room: Path, st
     if marked_here(stored):
         if given.images == "altered":
             return Wrong([UNSOUND])
-        found = remark(given.samples.path, path, stored, room / path.stem)
-        believed = f"; answers of {', '.join(found.believed)} believed, which run elsewhere" if found.believed else ""
-        return Wrong(found.wrong, found.judged, believed)
+        remarked = remark(given.samples.path, path, stored, room / path.stem)
+        return Wrong(remarked.wrong, remarked.judged, _believed(remarked))
     return _wrong_in(path, stored, given, look if given.images == "ok" else None)
+
+
+def _believed(remarked: Remarked) -> str:
+    """Return in words whose answers had to be believed."""
+    return f"; answers of {', '.join(remarked.believed)} believed, which run elsewhere" if remarked.believed else ""
 
 
 def _wrong_in(path: Path, stored: Result, given: Given, look: Callable[[str], Seen] | None) -> Wrong:
@@ -257,8 +261,8 @@ def _elsewhere(folder: Path, path: Path, stored: Result, source: Path | None, re
     if line := _other_images(place, origin, stored):
         return Wrong([line])
     if marked_here(stored):
-        found = remark(folder, path, stored, room, place)
-        return Wrong(found.wrong, found.judged, "".join(f"; answers of {name} believed" for name in found.believed))
+        remarked = remark(folder, path, stored, room, place)
+        return Wrong(remarked.wrong, remarked.judged, _believed(remarked))
     again = _imported(place, origin, stored, room) if stored.judge == FOREIGN else _scored(place, origin, path, stored, references, room)
     lines = [*other_facts(stored, again.result), *other_names(stored, path), *other_files(path, again.path)]
     return Wrong([f"{line} ({CAUSES})" for line in lines], again.result.measurements[0].n_asked)
@@ -276,7 +280,7 @@ def _scored(place: Path, origin: Source, path: Path, stored: Result, references:
     """Images elsewhere judged and scored again."""
     chosen = _way_of(stored, path, origin.suite)
     theirs = references.path if references.sha256 == stored.reference_sha256 else None
-    wanted = Asked(
+    options = Asked(
         origin.suite,
         theirs,
         stored.rules,
@@ -284,7 +288,7 @@ def _scored(place: Path, origin: Source, path: Path, stored: Result, references:
         judge=chosen.judge,
         subset=origin.subset,
     )
-    (again,) = evaluate(place, room, wanted, [stored.evaluator], origin.count)
+    (again,) = evaluate(place, room, options, [stored.evaluator], origin.count)
     if again.result.reference_sha256 != stored.reference_sha256:
         raise NotCheckedError(f"reference {stored.reference} is not the suite's; give the file it was scored against")
     return again

@@ -51,26 +51,26 @@ def rate(schedule: Schedule, step: int) -> float:
 
 def state_digest(state: Any) -> str:
     """Return the hex sha256 of nested dicts, lists, tensors and plain values: of every key, type, shape and bit."""
-    found = hashlib.sha256()
-    _digest_into(found, state)
-    return found.hexdigest()
+    digest = hashlib.sha256()
+    _digest_into(digest, state)
+    return digest.hexdigest()
 
 
-def _digest_into(found: Any, value: Any) -> None:
+def _digest_into(digest: Any, value: Any) -> None:
     if isinstance(value, Tensor):
-        found.update(f"tensor {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(f"tensor {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     elif isinstance(value, dict):
-        found.update(f"dict {len(value)}\n".encode())
+        digest.update(f"dict {len(value)}\n".encode())
         for key in sorted(value, key=repr):
-            _digest_into(found, key)
-            _digest_into(found, value[key])
+            _digest_into(digest, key)
+            _digest_into(digest, value[key])
     elif isinstance(value, (list, tuple)):
-        found.update(f"{type(value).__name__} {len(value)}\n".encode())
+        digest.update(f"{type(value).__name__} {len(value)}\n".encode())
         for item in value:
-            _digest_into(found, item)
+            _digest_into(digest, item)
     else:
-        found.update(f"{type(value).__name__} {value!r}\n".encode())
+        digest.update(f"{type(value).__name__} {value!r}\n".encode())
 
 
 @contextmanager
