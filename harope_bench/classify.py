@@ -21,7 +21,7 @@ from harope_bench import checksums, registry
 from harope_bench.catalogue import checkpoint, open_drawer, weights_path
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, StorageError, WeightsError
-from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, read_result, standing, write_result
+from harope_bench.evaluate import LATER_FIELDS, OBSERVATIONS, RESULTS, Scored, read_result, standing, write_result
 from harope_bench.evaluators.base import Observations, Score
 from harope_bench.provenance import now, provenance
 from harope_bench.records import JudgeRecord, Plan, Provenance, Result, Settings, fault
@@ -32,6 +32,7 @@ from harope_bench.suites.base import Pictures
 SHARD = 250  # pictures a file of predictions: what a kill may cost
 ANSWERS = 5  # classes kept of each picture, the most likely first
 TASK = "classify"
+PICTURES = "pictures"  # per-sample array of the pictures' hashes
 
 
 @dataclass(frozen=True)
@@ -299,8 +300,7 @@ def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, o
         return Scored(standing_one, path, False)
     seen, score = _scored(name, shards)
     result = _result(plan, shards, name, judge, out, score, provenance(started, plan.settings.device), path)
-    write_result(path, result, {**score.per_sample, "indices": seen.indices})
-    return Scored(result, path, True)
+    return Scored(write_result(path, result, _per_sample(score, seen, shards)), path, True)
 
 
 def _result(
@@ -318,6 +318,8 @@ def _result(
         **_facts(plan, shards, name, judge, out),
         parity=registry.load("evaluators", name).parity,
         scale=plan.checkpoint.scale,
+        suite=plan.suite,
+        resolution=plan.settings.resolution,
         plan=plan,
         plan_digest=plan.digest,
         reference=f"labels of {sum(len(s.rows) for s in shards):,} pictures of {plan.suite}",
@@ -326,6 +328,15 @@ def _result(
         per_sample=path.with_suffix(".npz").name,
         provenance=made_by,
     )
+
+
+def _per_sample(score: Score, seen: Observations, shards: Sequence[Shard]) -> dict[str, np.ndarray]:
+    """Return the scores with what each picture is: its hash as `pictures` (N, 32) uint8, and its label, so that equal pictures pair."""
+    rows = [row for shard in shards for row in shard.rows]
+    hashes = b"".join(bytes.fromhex(rows[i][2]) for i in seen.indices.tolist())
+    arrays = {k: np.asarray(v) for k, v in score.per_sample.items()}
+    pictures = np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 32)
+    return arrays | {"indices": seen.indices, "labels": np.asarray(seen.labels, dtype=np.int64), PICTURES: pictures}
 
 
 def _first_reasons(shards: Sequence[Shard]) -> tuple[str, ...]:
@@ -393,13 +404,16 @@ def _wrong_result(path: Path, plan: Plan, shards: Sequence[Shard], judge: JudgeR
         return [f"evaluator {stored.evaluator} is not one of suite {plan.suite}"]
     seen, score = _scored(stored.evaluator, shards)
     again = _result(plan, shards, stored.evaluator, judge, folder, score, stored.provenance, path)
-    exempt = {"target", "measurements"}  # a folder may be moved; measurements are compared below
+    exempt = {"target", "label", "measurements"}  # a folder may be moved, a label is the user's; measurements are compared below
+    exempt |= {name for name in LATER_FIELDS if getattr(stored, name) is None}
     fields = [name for name in Result.model_fields if name not in exempt]
     wrong = [f"{name} is not what is here now" for name in fields if getattr(stored, name) != getattr(again, name)]
     if stored.measurements != score.measurements:
         wrong.append("measurements are not what the predictions give")
     held = load_arrays(path.with_suffix(".npz")) if path.with_suffix(".npz").is_file() else {}
-    fresh = {k: np.asarray(v) for k, v in {**score.per_sample, "indices": seen.indices}.items()}
+    fresh = _per_sample(score, seen, shards)
+    if PICTURES not in held:  # results written before pictures had their hashes there
+        fresh = {name: array for name, array in fresh.items() if name not in (PICTURES, "labels")}
     if held.keys() != fresh.keys() or any(not np.array_equal(held[k], fresh[k]) for k in fresh):
         wrong.append("per-sample arrays are not what the predictions give")
     return wrong

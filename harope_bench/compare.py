@@ -11,8 +11,22 @@ import numpy as np
 
 from harope_bench import pairing, registry, statistics
 from harope_bench.errors import OptionError, StorageError, UnknownName
+from harope_bench.intervals.paired_ratios import prompt_contributions
 from harope_bench.intervals.training import hierarchical, shared_variance
-from harope_bench.pairing import RULER, SETTINGS, Footing, Found, collect, contrast, footing, paired_rows, unlike, unlikes
+from harope_bench.pairing import (
+    RULER,
+    SETTINGS,
+    Footing,
+    Found,
+    Rows,
+    collect,
+    contrast,
+    footing,
+    paired_rows,
+    unlike,
+    unlikes,
+    unrecorded,
+)
 from harope_bench.records import Metric
 from harope_bench.statistics import Difference, Verdict
 
@@ -193,16 +207,23 @@ def _between_methods(metric: Metric, old: list[Found], new: list[Found]) -> Diff
 def _shared(metric: Metric, old: list[Found], new: list[Found]) -> tuple[float, str]:
     """Variance of drawing that the spread over a side's runs cannot hold, and in words what was assumed."""
     rows = [paired_rows(metric.name, old[0], other) for other in (*old[1:], *new)]
-    if all(not row.why and row.prompts is None for row in rows):
-        every = [row.new for row in rows if row.new is not None]
-        first = rows[0].old
-        assert first is not None
-        return shared_variance([first, *every[: len(old) - 1]], every[len(old) - 1 :]), "same requests drawn by all"
-    if all(len({_seed(f) for f in side}) == len(side) for side in (old, new)):
+    if not any(row.why for row in rows):
+        first, *others = _contributions(rows)
+        words = "same requests drawn by all" if rows[0].prompts is None else "same prompts scored by all"
+        return shared_variance([first, *others[: len(old) - 1]], others[len(old) - 1 :]), words
+    seeds = [[_seed(f) for f in side] for side in (old, new)]
+    if all(None not in side and len(set(side)) == len(side) for side in seeds):
         return 0.0, "other draws in every run"
     measured = [[f.result.measured(metric.name) for f in side] for side in (old, new)]
     errors = [float(np.mean([(m.se or 0.0) ** 2 for m in side if m])) for side in measured]
     return sum(errors), "drawing errors taken as common to a side's runs"
+
+
+def _contributions(rows: Sequence[Rows]) -> list[np.ndarray]:
+    """Return the contributions of the first run and of each other: of samples (N,), or of prompts (P,) where prompts pair."""
+    if (pairs := rows[0].prompts) is not None:
+        return [prompt_contributions(side) for side in (pairs.old, *(row.prompts.new for row in rows if row.prompts is not None))]
+    return [side for side in (rows[0].old, *(row.new for row in rows)) if side is not None]
 
 
 def _seed(found: Found) -> int | None:
@@ -210,10 +231,13 @@ def _seed(found: Found) -> int | None:
 
 
 def _notes(baseline: Side, new: Side) -> list[str]:
-    """Settings of drawing in which the sides differ: allowed, since they may be the question, but said."""
+    """Settings in which the sides differ, which may be the question, and what is not recorded, so that nobody can compare it."""
     first = [side.runs[0][0].result for side in (baseline, new)]
     feet = [footing(result, result.measurements[0]) for result in first if result.measurements]
     notes = [f"drawn differently: {what}" for what in unlikes(feet[0], feet[1], SETTINGS)] if len(feet) == 2 else []
+    every = [footing(f.result, m) for side in (baseline, new) for run in side.runs for f in run for m in f.result.measurements[:1]]
+    if missing := unrecorded(every):
+        notes.append(f"not recorded, so nobody knows whether the sides agree: {', '.join(missing)}")
     failed = sum(
         m.n_failed + m.n_abstained for side in (baseline, new) for run in side.runs for f in run for m in f.result.measurements[:1]
     )

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harope_bench import adapters, registry, selftest
+from harope_bench import registry, selftest
 from harope_bench.catalogue import checkpoint, weights_path
 from harope_bench.errors import BenchError, JudgeError, MissingExtra, NotHere
 from harope_bench.perceive import Chosen, opened
 from harope_bench.provenance import version
 from harope_bench.records import worst
+from harope_bench.requirements import (
+    EXTRAS,
+    Requirement,
+    checkpoint_requirement,
+    extra_requirement,
+    judge_requirements,
+    prompts_requirement,
+    reference_requirement,
+)
 from harope_bench.store import check_hash, home
 
 NEEDED = (
@@ -32,7 +40,6 @@ NEEDED = (
     "timm",
     "huggingface-hub",
 )
-EXTRAS = {"t2i": ("transformers", "diffusers", "peft"), "mmdet": ("mmdet", "mmcv")}
 
 
 class Finding(NamedTuple):
@@ -82,12 +89,14 @@ def _packages() -> list[Finding]:
 
 
 def _extras() -> list[Finding]:
-    found = []
-    for extra, modules in EXTRAS.items():
-        missing = [m for m in modules if find_spec(m) is None]
-        state, detail = ("missing", f"lacks {', '.join(missing)}") if missing else ("ok", "installed")
-        found.append(Finding("extra", extra, state, detail, f"pip install 'harope-bench[{extra}]'" if missing else ""))
-    return found
+    return [_finding("extra", extra, extra_requirement(extra), "installed") for extra in EXTRAS]
+
+
+def _finding(area: str, name: str, lacking: Requirement | None, detail: str) -> Finding:
+    """Return what a run that needs this thing would be told of it."""
+    if lacking is None:
+        return Finding(area, name, "ok", detail, "")
+    return Finding(area, name, lacking.state, lacking.detail, lacking.command)
 
 
 def _devices() -> list[Finding]:
@@ -104,17 +113,19 @@ def _devices() -> list[Finding]:
 
 
 def _checkpoints() -> list[Finding]:
-    found = []
-    for name in registry.names("checkpoints"):
-        try:
-            known = checkpoint(name)
-            check_hash(path := weights_path(known), known.sha256)
-            if path.name == adapters.MANIFEST:
-                adapters.examine(path, known)
-            found.append(Finding("checkpoint", name, "ok", f"{known.scale}, {known.backbone}, {known.encoding}", ""))
-        except BenchError as error:
-            found.append(Finding("checkpoint", name, "broken", str(error), f"harope-bench register {name} --weights FILE"))
-    return found
+    return [_checkpoint(name) for name in registry.names("checkpoints")]
+
+
+def _checkpoint(name: str) -> Finding:
+    """Return what a run would lack of a checkpoint, or whether its weights are the recorded ones."""
+    try:
+        known = checkpoint(name)
+        if lacking := checkpoint_requirement(known):
+            return Finding("checkpoint", name, "broken", lacking.detail, lacking.command)
+        check_hash(weights_path(known), known.sha256)
+    except BenchError as error:
+        return Finding("checkpoint", name, "broken", str(error), f"harope-bench register {name} --weights FILE")
+    return Finding("checkpoint", name, "ok", f"{known.scale}, {known.backbone}, {known.encoding}", "")
 
 
 def _judges() -> list[Finding]:
@@ -124,15 +135,22 @@ def _judges() -> list[Finding]:
         if getattr(plugin, "needs_model", False):
             found.append(Finding("judge", name, "ok", f"{plugin.judge_class}; runs a model of yours, --judge ROLE={name}:FOLDER", ""))
             continue
-        try:
-            found.append(Finding("judge", name, "ok", *_opened(name, plugin)))
-        except JudgeError as error:
-            found.append(Finding("judge", name, "broken", str(error), "reinstall harope-bench and its extras"))
-        except (NotHere, MissingExtra) as error:
-            found.append(_absent("judge", name, error))
-        except BenchError as error:
-            found.append(Finding("judge", name, "broken", str(error), "reinstall harope-bench"))
+        found.append(_judge(name, plugin))
     return found
+
+
+def _judge(name: str, plugin: Any) -> Finding:
+    """Return what a run would lack of a judge, or what opening it and its self-check say."""
+    if lacking := judge_requirements(Chosen(name)):
+        return _finding("judge", name, lacking[0], "")
+    try:
+        return Finding("judge", name, "ok", *_opened(name, plugin))
+    except JudgeError as error:
+        return Finding("judge", name, "broken", str(error), "reinstall harope-bench and its extras")
+    except (NotHere, MissingExtra) as error:
+        return _absent("judge", name, error)
+    except BenchError as error:
+        return Finding("judge", name, "broken", str(error), "reinstall harope-bench")
 
 
 def _opened(name: str, plugin: Any) -> tuple[str, str]:
@@ -170,24 +188,16 @@ def _references() -> list[Finding]:
         for judge in sorted(
             {judge for key, judge in suite.judges.items() if isinstance(judge, str) and "/" not in key}
         ):  # of the suites' own profiles
-            try:
-                reference = suite.reference(judge)
-                found.append(Finding("reference", name, "ok", f"{reference.name}, seen by {judge}", ""))
-            except (NotHere, MissingExtra) as error:
-                found.append(_absent("reference", name, error))
-            except BenchError as error:
-                found.append(Finding("reference", name, "broken", str(error), f"harope-bench train {name}-reference"))
+            lacking = reference_requirement(name, judge)
+            detail = f"{suite.reference(judge).name}, seen by {judge}" if lacking is None else ""
+            found.append(_finding("reference", name, lacking, detail))
     return found
 
 
 def _prompts(name: str, suite: Any) -> Finding:
-    try:
-        source, sha256 = suite.source()
-        return Finding("prompts", name, "ok", f"{source}, {sha256[:12]}", "")
-    except NotHere as error:
-        return _absent("prompts", name, error)
-    except BenchError as error:
-        return Finding("prompts", name, "broken", str(error), f"harope-bench fetch {name}")
+    lacking = prompts_requirement(name)
+    detail = "" if lacking else "{}, {:.12}".format(*suite.source())
+    return _finding("prompts", name, lacking, detail)
 
 
 def _home() -> list[Finding]:

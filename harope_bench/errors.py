@@ -32,12 +32,20 @@ class ShapeError(BenchError):
     """Arrays or grids that do not fit together."""
 
 
+class MissingVaeError(OptionError):
+    """A network of latents without its autoencoder."""
+
+
 class WeightsError(BenchError):
     """Weights that are missing, altered, unsafe or of another shape."""
 
 
 class NotHere(WeightsError):
     """Something that is not shipped and was not brought yet; the message names the command that brings it."""
+
+
+class MissingRequirementsError(NotHere):
+    """Several things that a run needs are missing; the message names each with the command that brings it."""
 
 
 class PlanMismatch(BenchError):

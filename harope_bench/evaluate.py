@@ -18,12 +18,13 @@ from harope_bench.errors import OptionError, PlanMismatch, SampleError, TooManyI
 from harope_bench.observe import known_errors, looker, observe
 from harope_bench.pixels import misnamed
 from harope_bench.provenance import now, provenance
-from harope_bench.records import Plan, Result, Source
+from harope_bench.records import Plan, Result, Source, check_label
 from harope_bench.references import Looking, Opened, open_reference
 from harope_bench.samples import Run, SampleSet, open_samples
 from harope_bench.store import sha256_bytes, write_arrays, write_text
 
 RESULTS, OBSERVATIONS = "results", "observations"
+LATER_FIELDS = ("suite", "resolution", "source")  # of a result, which versions before did not record
 NO_SAMPLES = sha256_bytes(b"")  # of a result that looked at no image
 
 
@@ -242,12 +243,14 @@ def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[st
     }
     seen = observe(samples, way.judge, out / OBSERVATIONS / way.judge, asked.device, asked.rescore)
     facts["judge"] = seen.judge
-    if not asked.rescore and (kept := standing(path, facts)) is not None:
+    described = description(samples, asked.suite)
+    if not asked.rescore and (kept := standing(path, {**facts, **foreign(described, samples)})) is not None:
         return Scored(kept, path, False)
     score = evaluator.score(seen.observations, reference.arrays)
     arrays = {**score.per_sample, "indices": seen.observations.indices}
     result = Result(
         **facts,
+        **described,
         parity=evaluator.parity,
         scale="micro" if seen.judge.judge_class == "micro" else "paper",
         plan=samples.plan,
@@ -260,8 +263,38 @@ def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[st
         source=origin,
         provenance=provenance(started, asked.device, seen.flags),
     )
-    write_result(path, result, arrays)
-    return Scored(result, path, True)
+    return Scored(write_result(path, result, arrays), path, True)
+
+
+def description(samples: SampleSet, suite: str) -> dict[str, Any]:
+    """Return the suite and the side in pixels (None: not square, or not readable) that a result records of its images."""
+    if samples.plan is not None:
+        return {"suite": suite, "resolution": samples.plan.settings.resolution}
+    try:
+        height, width, _ = samples.shape
+    except (SampleError, IndexError):  # the first image is damaged, or there is none
+        return {"suite": suite, "resolution": None}
+    return {"suite": suite, "resolution": height if height == width else None}
+
+
+def foreign(described: dict[str, Any], samples: SampleSet) -> dict[str, Any]:
+    """Return the description where it decides whether a result stands: images without a plan have no other record of it."""
+    return described if samples.plan is None else {}
+
+
+def relabel(path: Path, result: Result, label: str) -> Result:
+    """Return the result with this label, written to its file if it had another; nothing is scored again.
+
+    Raises:
+        OptionError: the text is no label.
+    """
+    labelled = result.model_copy(update={"label": check_label(label)})
+    if labelled != result:
+        vouched = checksums.has_sums(path.parent) and checksums.intact(path.parent, path.name)
+        write_text(path, labelled.to_json(indent=1) + "\n")
+        if vouched:
+            checksums.record_files(path.parent, [path.name])
+    return labelled
 
 
 def source_of(target: Path, out: Path, suite: str, plan: Plan | None = None, **facts: int | None) -> Source | None:
@@ -276,12 +309,17 @@ def source_of(target: Path, out: Path, suite: str, plan: Plan | None = None, **f
     return Source(suite=suite, path=Path(path).as_posix(), **facts)
 
 
-def write_result(path: Path, result: Result, arrays: Mapping[str, Any], rows: str | None = None) -> None:
-    """Write a result, its per-sample arrays and, where it has them, its rows; SHA256SUMS beside them vouches for all.
+def write_result(path: Path, result: Result, arrays: Mapping[str, Any], rows: str | None = None) -> Result:
+    """Write a result, its per-sample arrays and, where it has them, its rows, and return it; SHA256SUMS beside them vouches for all.
+
+    The label of the result that it replaces stays unless it has one.
 
     Args:
         rows: text of the file of verdicts that `result.rows` names.
     """
+    previous = read_result(path) if result.label is None and path.is_file() else None
+    if previous is not None and previous.label is not None:
+        result = result.model_copy(update={"label": previous.label})
     text = result.to_json(indent=1) + "\n"
     names = [path.name]
     if result.per_sample is not None:
@@ -292,6 +330,7 @@ def write_result(path: Path, result: Result, arrays: Mapping[str, Any], rows: st
         write_text(path.with_name(result.rows), rows)
     write_text(path, text)
     checksums.record_files(path.parent, names)
+    return result
 
 
 def variant(asked: Asked, reference_sha256: str) -> str:

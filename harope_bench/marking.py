@@ -12,13 +12,25 @@ from typing import Any, Literal, NamedTuple
 from harope_bench import outside, registry
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, WeightsError
-from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, claim, read_result, set_digest, source_of, standing, write_result
+from harope_bench.evaluate import (
+    OBSERVATIONS,
+    RESULTS,
+    Scored,
+    claim,
+    description,
+    foreign,
+    read_result,
+    set_digest,
+    source_of,
+    standing,
+    write_result,
+)
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.layouts.base import opened, reader
 from harope_bench.observe import known_errors
 from harope_bench.perceive import Chosen, Terms, choose, perceive
 from harope_bench.provenance import now, provenance
-from harope_bench.records import CLASSES, LENIENT, JudgeRecord, Result, Source
+from harope_bench.records import CLASSES, LENIENT, NO_JUDGE, UNRECORDED, JudgeRecord, Result, Source
 from harope_bench.samples import PLAN, Run, SampleSet, first, open_samples
 from harope_bench.store import sha256_bytes, sha256_file
 from harope_bench.suites.base import Case
@@ -28,7 +40,7 @@ FOREIGN = JudgeRecord(
     name="official-run",
     version=1,
     judge_class="official",
-    weights_sha256="0" * 64,
+    weights_sha256=UNRECORDED,
     preprocessing="judges: as the official scorer ran elsewhere; its weights and versions are not in its file",
 )
 
@@ -222,11 +234,13 @@ def _mark(
         "judge": together(records),
         "judges": records,
     }
-    if not asked.terms.rescore and (kept := standing(path, facts)) is not None:
+    described = description(samples, asked.suite)
+    if not asked.terms.rescore and (kept := standing(path, {**facts, **foreign(described, samples)})) is not None:
         return Scored(kept, path, False)
     score: Score = evaluator.assess(sights, asked.rules, asked.lenient)
     result = Result(
         **facts,
+        **described,
         parity=evaluator.parity,
         scale="micro" if facts["judge"].judge_class == "micro" else "paper",
         plan=samples.plan,
@@ -240,8 +254,7 @@ def _mark(
         source=origin,
         provenance=provenance(started, asked.terms.device),
     )
-    write_result(path, result, score.per_sample, rows_text(score))
-    return Scored(result, path, True)
+    return Scored(write_result(path, result, score.per_sample, rows_text(score)), path, True)
 
 
 def rows_path(result: Path) -> Path:
@@ -269,7 +282,9 @@ def together(records: Mapping[str, JudgeRecord]) -> JudgeRecord:
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        return JudgeRecord(name="none", version=1, judge_class="official", weights_sha256="0" * 64, preprocessing="no image needed a judge")
+        return JudgeRecord(
+            name=NO_JUDGE, version=1, judge_class="official", weights_sha256=UNRECORDED, preprocessing="no image needed a judge"
+        )
     hashes = "".join(f"{role}{record.weights_sha256}{record.version}" for role, record in sorted(records.items()))
     return JudgeRecord(
         name="-".join(dict.fromkeys(record.name for record in parts))[:100],
@@ -327,14 +342,14 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
         raise PlanMismatch(f"{written} is of other images ({stood.target}), asked for {path.name}; choose another --out")
     result = Result(
         evaluator=name, version=evaluator.version, profile=evaluator.profile, rules=asked.rules, parity=evaluator.parity, scale="paper",
-        target=path.name, plan=None, plan_digest=None, samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
+        target=path.name, suite=asked.suite, resolution=asked.side, plan=None, plan_digest=None,
+        samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
         reference_sha256=suite.source()[1], measurements=score.measurements,
         warnings=(FOREIGN.preprocessing, *lenient(asked), *score.warnings),
         per_sample=written.with_suffix(".npz").name, rows=rows_path(written).name, source=source_of(path, out, asked.suite),
         provenance=provenance(started, asked.terms.device),
     )  # fmt: skip
-    write_result(written, result, score.per_sample, rows_text(score))
-    return Scored(result, written, True)
+    return Scored(write_result(written, result, score.per_sample, rows_text(score)), written, True)
 
 
 def files_digest(path: Path) -> str:

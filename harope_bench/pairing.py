@@ -1,25 +1,27 @@
 """Two results, one metric: may they be compared, are they pairs, and what is the difference. Tables, `compare` and `gate` ask here.
 
-A pair is one (suite, label or prompt, sample index, seed, resolution) drawn by both; anything else is unpaired and says why.
-An evaluator that scores prompts adds `prompts` and, where it has tasks, `tasks` (N,) to its per-sample arrays; a row of NaN in such
-an evaluator's metric is a sample that does not count for it (another task's).
+Samples pair where both runs generated the same (suite, label or prompt, sample index, seed, resolution). Prompts pair where both results
+score the same prompts, whatever the seed, the resolution, the number of copies or the origin of the images. Pictures of a classifier
+pair by their hash. Anything else is unpaired and says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
 
-from harope_bench import statistics
-from harope_bench.errors import StorageError, TooFewImages
-from harope_bench.intervals.clusters import PERMUTATIONS, ClusterScore, SignFlip, cluster_score, prompt_means, sign_flip
-from harope_bench.intervals.shares import is_share, mcnemar
-from harope_bench.records import Measurement, Result, fault
+from harope_bench import registry, statistics
+from harope_bench.errors import StorageError, TooFewImages, UnknownName
+from harope_bench.intervals.clusters import PERMUTATIONS
+from harope_bench.intervals.paired_ratios import PairedRatio, paired_ratio
+from harope_bench.intervals.shares import bonett_price, is_share, mcnemar
+from harope_bench.prompt_pairs import PromptPairs, match_prompts, other_texts
+from harope_bench.records import Measurement, Metric, Result, Settings, fault, printable
 from harope_bench.statistics import Difference, Interval
 from harope_bench.store import disk, load_arrays, read_lines
 
@@ -59,25 +61,30 @@ def read_result(path: Path) -> Result:
 
 
 class Footing(NamedTuple):
-    """What two numbers must share before one may be called the better. None: the images came without a plan."""
+    """What two numbers must share before one may be called the better.
+
+    None: not recorded, because the images came without a plan or a file of results does not name its judge. A setting that means
+    nothing to a backbone is "none". A judge that is not recorded is still of a kind: official by its file's own word.
+    """
 
     number: str
     images: int
     evaluator: str
     profile: str
     rules: str
-    judge: str
+    judge: str | None
+    judge_kind: str
     reference: str
     suite: str | None
     resolution: int | None
     sampler: str | None
-    steps: int | None
-    guidance: float | None
+    steps: int | str | None
+    guidance: float | str | None
     pos_scaling: str | None
 
 
-RULER = Footing._fields[:8]  # how it was measured: unlike rulers are never compared
-SETTINGS = Footing._fields[8:]  # how it was drawn: in a table they must agree, `compare` may be asked about them
+RULER = Footing._fields[:9]  # how it was measured: unlike rulers are never compared
+SETTINGS = Footing._fields[9:]  # how it was drawn: in a table they must agree, `compare` may be asked about them
 
 
 def footing(result: Result, measurement: Measurement) -> Footing:
@@ -90,15 +97,21 @@ def footing(result: Result, measurement: Measurement) -> Footing:
         f"{result.evaluator}@{result.version}",
         result.profile,
         result.rules,
-        f"{judge.name}@{judge.version} {judge.weights_sha256[:12]} {judge.preprocessing}",
+        f"{judge.name}@{judge.version} {judge.weights_sha256[:12]} {judge.preprocessing}" if judge.is_recorded else None,
+        "official" if judge.judge_class == "equivalent" else judge.judge_class,
         result.reference_sha256[:12],
         f"{plan.suite}@{plan.suite_version}" if plan else None,
         settings.resolution if settings else None,
-        settings.sampler if settings else None,
-        settings.steps if settings else None,
-        settings.guidance if settings else None,
-        (settings.pos_scaling or "none") if settings else None,
+        *(_setting(settings, name) for name in SETTINGS[1:]),
     )
+
+
+def _setting(settings: Settings | None, name: str) -> Any:
+    """Return a setting, None where there is no plan and "none" where it means nothing to the backbone."""
+    if settings is None:
+        return None
+    value = getattr(settings, name)
+    return "none" if value is None else value
 
 
 def unlike(one: Footing, other: Footing, fields: Sequence[str] = Footing._fields) -> str | None:
@@ -107,9 +120,19 @@ def unlike(one: Footing, other: Footing, fields: Sequence[str] = Footing._fields
 
 
 def unlikes(one: Footing, other: Footing, fields: Sequence[str] = Footing._fields) -> list[str]:
-    """Every one of `fields` in which two footings are known to differ, in words."""
+    """Every one of `fields` in which two footings are known to differ, in words; `unrecorded` names those nobody can compare."""
     pairs = [(name, getattr(one, name), getattr(other, name)) for name in fields]
-    return [f"{name} {a} against {b}" for name, a, b in pairs if a != b and None not in (a, b)]
+    return [f"{name.replace('_', ' ')} {a} against {b}" for name, a, b in pairs if a != b and None not in (a, b)]
+
+
+def unrecorded(footings: Sequence[Footing], fields: Sequence[str] = Footing._fields) -> list[str]:
+    """Return each of `fields` that some of the footings do not record, with how many do not: of these nobody knows whether they agree."""
+    counts = {name: sum(getattr(footing, name) is None for footing in footings) for name in fields}
+    return [
+        f"{name.replace('_', ' ')} ({count:,} of {len(footings):,})" if count < len(footings) else name.replace("_", " ")
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def contrast(
@@ -119,120 +142,226 @@ def contrast(
     before, after = old.result.measured(metric), new.result.measured(metric)
     if before is None or after is None:
         return statistics.silent(f"{metric} is in {'neither' if before is after else 'one'} of the two")
-    if differs := unlike(footing(old.result, before), footing(new.result, after), fields):
-        return statistics.silent(differs)
     rows = paired_rows(metric, old, new)
-    if rows.why or rows.old is None or rows.new is None:
-        return statistics.difference(direction, before, after)._replace(why=f"unpaired: {rows.why}")
+    one, other = _vouched(footing(old.result, before), footing(new.result, after), rows)
+    if differs := unlike(one, other, fields):
+        return statistics.silent(differs)
+    span = _span(old.result, metric)
     if rows.prompts is not None:
-        return _by_prompt(direction, before, after, rows)
-    found = statistics.difference(direction, before, after, rows.old, rows.new)
-    return _by_share(direction, found, rows.old, rows.new) if is_share(rows.old) and is_share(rows.new) else found
+        return _by_prompt(direction, before, after, rows.prompts, span)
+    if rows.why or rows.old is None or rows.new is None:
+        unpaired = statistics.difference(direction, before, after)
+        said = "" if unpaired.delta is not None else f"{unpaired.why}; "
+        return unpaired._replace(why=f"{said}unpaired: {rows.why}{_without_error(unpaired)}")
+    paired = statistics.difference(direction, before, after, rows.old, rows.new)
+    paired = paired._replace(why=rows.how + _without_error(paired))
+    return _by_share(direction, paired, rows.old, rows.new, span) if is_share(rows.old) and is_share(rows.new) else paired
 
 
-def _by_share(direction: Literal["higher", "lower"], found: Difference, old: np.ndarray, new: np.ndarray) -> Difference:
-    """The interval stays first-order; p is exact, because discordant pairs may be few."""
+def _vouched(one: Footing, other: Footing, rows: Rows) -> tuple[Footing, Footing]:
+    """Return both footings without what the pairs vouch for: how many images a prompt has, or what equal pictures are called."""
+    if rows.prompts is not None:
+        return one, other._replace(images=one.images, number=one.number)
+    if rows.how == BY_PICTURE:
+        judges = [_without_names(footing.judge) for footing in (one, other)]
+        return one._replace(judge=judges[0]), other._replace(judge=judges[1], reference=one.reference)
+    return one, other
+
+
+def _without_names(judge: str | None) -> str | None:
+    """Return the footing's judge without its hash, which for labels is that of the pictures' names."""
+    return None if judge is None else " ".join(part for i, part in enumerate(judge.split(" ", 2)) if i != 1)
+
+
+def _span(result: Result, metric: str) -> float | None:
+    """Return how far apart the metric's bounds are; None where it has none or its evaluator is not installed."""
+    try:
+        metrics: Sequence[Metric] = registry.load("evaluators", result.evaluator).metrics
+    except UnknownName:
+        return None
+    bounds = next((m.bounds for m in metrics if m.name == metric), None)
+    return None if bounds is None else bounds[1] - bounds[0]
+
+
+def _without_error(difference: Difference) -> str:
+    """Return what to add to the reason where a difference has no known error."""
+    known = difference.delta is None or difference.se is not None
+    return "" if known else "; all samples moved alike or not at all, so the error is not known"
+
+
+def _by_share(direction: Literal["higher", "lower"], found: Difference, old: np.ndarray, new: np.ndarray, span: float | None) -> Difference:
+    """Shares: p is exact, because discordant pairs may be few, and the interval keeps a width where none is."""
     if found.delta is None:
         return found
     pairs = mcnemar(old, new)
     won, lost = (pairs.wins, pairs.losses) if direction == "higher" else (pairs.losses, pairs.wins)
     word = statistics.verdict(direction, found.delta, pairs.p)
     hit = float(max(old.max(), new.max(), 1.0))
-    return found._replace(p=pairs.p, verdict=word, test="McNemar, exact", wins=won, losses=lost, ties=pairs.ties, hit=hit)
+    around = bonett_price(pairs.wins, pairs.losses, pairs.ties, statistics.Z)
+    unit = max(hit, span or 0.0)  # where nobody is right the rows do not show their unit
+    low, high = min(unit * around.low, found.delta), max(unit * around.high, found.delta)
+    found = found._replace(se=unit * around.se, low=low, high=high, p=pairs.p, verdict=word, test="McNemar, exact")
+    return found._replace(why=found.why.partition(";")[0], wins=won, losses=lost, ties=pairs.ties, hit=hit)
 
 
-def _by_prompt(direction: Literal["higher", "lower"], before: Measurement, after: Measurement, rows: Rows) -> Difference:
-    if before.value is None or after.value is None or rows.old is None or rows.new is None or rows.prompts is None:
+def _by_prompt(
+    direction: Literal["higher", "lower"], before: Measurement, after: Measurement, pairs: PromptPairs, span: float | None
+) -> Difference:
+    if before.value is None or after.value is None:
         return statistics.silent("a value is missing")
-    means = prompt_means(rows.new - rows.old, rows.prompts, rows.tasks)
     try:
-        score = cluster_score(means)
+        ratio = paired_ratio(pairs.old, pairs.new, not pairs.difference_of_samples, span)
     except TooFewImages as error:
         return statistics.silent(str(error))
-    return _clustered(direction, after.value - before.value, score, sign_flip(means))
+    return _clustered(direction, after.value - before.value, ratio, pairs)
 
 
-def _clustered(direction: Literal["higher", "lower"], delta: float, score: ClusterScore, flips: SignFlip) -> Difference:
-    won, lost = (flips.wins, flips.losses) if direction == "higher" else (flips.losses, flips.wins)
-    new, again = score.new_prompts, score.new_seeds
-    ends = statistics.student(delta, new.se, score.df)
-    test = f"sign flips of prompts, {'every one' if flips.exact else f'{PERMUTATIONS:,} random'}"
-    word = statistics.verdict(direction, delta, flips.p)
-    why = "paired by sample, clustered by prompt"
-    if score.df is None:
-        why += "; all prompts moved alike or not at all, so the error of 0 is none"
-    found = Difference(delta, *ends, flips.p, True, word, why, test, score.df)
-    half = 0.0 if again is None else (again.high - again.low) / 2
-    rerun = None if again is None else Interval(again.se, delta - half, delta + half)
-    return found._replace(again=rerun, wins=won, losses=lost, ties=flips.ties)
+def _clustered(direction: Literal["higher", "lower"], delta: float, ratio: PairedRatio, pairs: PromptPairs) -> Difference:
+    """Return the difference with its interval for new prompts; `ratio` is around its own delta, which is the same up to rounding."""
+    around = None if ratio.se is None else statistics.student(delta, ratio.se, ratio.df)
+    se, low, high = (None, None, None) if around is None else around
+    test = f"sign flips of prompts, {'every one' if ratio.exact else f'{PERMUTATIONS:,} random'}"
+    word = statistics.verdict(direction, delta, ratio.p)
+    found = Difference(delta, se, low, high, ratio.p, True, word, _how_prompts(ratio, pairs), test, ratio.df, prompts=ratio.prompts)
+    if ratio.new_seeds is not None:
+        half = (ratio.new_seeds.high - ratio.new_seeds.low) / 2
+        found = found._replace(again=Interval(ratio.new_seeds.se, delta - half, delta + half))
+    if pairs.is_linear:  # of contributions no prompt's own score can be told
+        return found
+    won, lost = (ratio.wins, ratio.losses) if direction == "higher" else (ratio.losses, ratio.wins)
+    return found._replace(wins=won, losses=lost, ties=ratio.ties)
+
+
+def _how_prompts(ratio: PairedRatio, pairs: PromptPairs) -> str:
+    """Return how the prompts pair, in words, and what an error rests on where prompts did not move."""
+    reason = pairs.difference_of_samples
+    how = f"{BY_PROMPT}: {reason}" if reason else f"{BY_SAMPLE}, clustered by prompt"
+    if ratio.se is None:
+        return f"{how}; all prompts moved alike or not at all, so the error is not known"
+    if ratio.unmoved_tasks == ratio.tasks:
+        return f"{how}; all prompts moved alike or not at all, the interval grants one prompt each way"
+    if ratio.unmoved_tasks:
+        return f"{how}; {ratio.unmoved_tasks} of {ratio.tasks} tasks did not move, the interval grants one prompt each way of theirs"
+    return how
+
+
+BY_SAMPLE, BY_PROMPT, BY_PICTURE = "paired by sample", "paired by prompt", "paired by picture"
 
 
 class Rows(NamedTuple):
-    """Per-sample contributions of two runs in one order, with prompts and tasks where there are any; or why they are no pairs."""
+    """Per-sample contributions of two runs in one order, or the prompts that both score; or why they are no pairs.
+
+    is_of_samples: a row is a sample's; False for recall, whose rows are halves of the samples or reference images.
+    """
 
     old: np.ndarray | None
     new: np.ndarray | None
     why: str
-    prompts: np.ndarray | None = None
-    tasks: np.ndarray | None = None
+    prompts: PromptPairs | None = None
+    how: str = BY_SAMPLE
+    is_of_samples: bool = True
 
 
 def paired_rows(metric: str, old: Found, new: Found) -> Rows:
-    """Rows of the same samples of two runs.
+    """Return the rows of the same samples, pictures or prompts of two runs.
 
-    The key is seed, suite, resolution, sample indices, labels and prompts; the references must be equal too. `METRIC_drawn` goes
-    before `METRIC`: recall's own rows are the reference images, but it is the samples that another draw changes.
+    The key of a sample is seed, suite, resolution, sample indices, labels and prompts; the references must be equal too. `METRIC_halves`
+    goes before `METRIC`: recall's own rows are the reference images, but it is the samples that another draw changes. The halves are
+    the same samples in both runs and come times sqrt(H), so that sd / sqrt(H) of their difference is its error.
     """
     for item in (old, new):
         if item.result.per_sample is None or not beside(item).is_file():
             return Rows(None, None, "per-sample values were not kept")
-    if other := _other_samples(old, new):
-        return Rows(None, None, other)
     arrays = [arrays_of(item) for item in (old, new)]
-    name = f"{metric}_drawn" if all(f"{metric}_drawn" in a for a in arrays) else metric
+    has_halves = all(f"{metric}_halves" in a for a in arrays)
+    name = f"{metric}_halves" if has_halves else metric
     if any(name not in a or "indices" not in a for a in arrays):
         return Rows(None, None, f"no per-sample values of {metric}")
+    if all("pictures" in a for a in arrays):
+        return _same_pictures(name, *arrays)
+    other = _other_samples(old, new)
+    if all("prompts" in a for a in arrays):
+        return _same_prompts(metric, old, new, other)
+    if other:
+        return Rows(None, None, other)
     if not np.array_equal(arrays[0]["indices"], arrays[1]["indices"]):
         return Rows(None, None, "other sample indices")
     one, two = (np.asarray(a[name], dtype=np.float64) for a in arrays)
     if one.shape != two.shape:
         return Rows(None, None, f"{len(one):,} against {len(two):,} per-sample values")
-    return _with_prompts(metric, one, two, *arrays)
+    if has_halves:
+        return Rows(one * len(one) ** 0.5, two * len(two) ** 0.5, "", is_of_samples=False)
+    return Rows(one, two, "", is_of_samples=len(one) == len(arrays[0]["indices"]))
 
 
-def _with_prompts(metric: str, one: np.ndarray, two: np.ndarray, old: dict[str, np.ndarray], new: dict[str, np.ndarray]) -> Rows:
-    if "prompts" not in old or "prompts" not in new:
-        return Rows(one, two, "")
-    strata = f"{metric}_tasks"  # of a mean of task means alone
-    if any(not np.array_equal(old.get(key, ()), new.get(key, ())) for key in ("prompts", strata)):
-        return Rows(None, None, "other prompts")
-    counts = ~np.isnan(one)
-    if not np.array_equal(counts, ~np.isnan(two)):
-        return Rows(None, None, "other samples were left out")
-    tasks = old[strata][counts] if strata in old else None
-    return Rows(one[counts], two[counts], "", old["prompts"][counts], tasks)
+def _same_pictures(metric: str, old: dict[str, np.ndarray], new: dict[str, np.ndarray]) -> Rows:
+    """Return the rows of equal pictures in the order of their hashes, whatever they are called and wherever they lie."""
+    before, after = (np.lexsort((arrays["labels"], *arrays["pictures"].T)) for arrays in (old, new))
+    hashes = old["pictures"][before], new["pictures"][after]
+    if not np.array_equal(hashes[0], hashes[1]):
+        shared = len({*map(bytes, hashes[0])} & {*map(bytes, hashes[1])})
+        return Rows(None, None, f"other pictures: {len(hashes[0]):,} against {len(hashes[1]):,}, {shared:,} in both")
+    if not np.array_equal(old["labels"][before], new["labels"][after]):
+        return Rows(None, None, "other labels of the same pictures")
+    one, two = (np.asarray(a[metric], dtype=np.float64)[order] for a, order in ((old, before), (new, after)))
+    return Rows(one, two, "", how=BY_PICTURE)
+
+
+def _same_prompts(metric: str, old: Found, new: Found, other_samples: str) -> Rows:
+    """Return the prompts that both results score: of one file of prompts, with equal texts where both record them."""
+    if old.result.reference_sha256 != new.result.reference_sha256:
+        return Rows(None, None, "other prompts: their files differ")
+    if other := other_texts(*(texts_of(item) for item in (old, new))):
+        return Rows(None, None, other)
+    pairs = match_prompts(metric, arrays_of(old), arrays_of(new), other_samples)
+    return Rows(None, None, pairs) if isinstance(pairs, str) else Rows(None, None, "", pairs)
 
 
 def _other_samples(old: Found, new: Found) -> str:
+    """Return why the samples of two runs are not the same requests; empty where they are."""
     a, b = old.result, new.result
     if a.plan is None or b.plan is None:
         return "a run has no plan"
     if a.reference_sha256 != b.reference_sha256:
         return "other reference images"
-    keys = [(p.settings.seed, p.suite, p.suite_version, p.settings.resolution) for p in (a.plan, b.plan)]
-    names = ("seed", "suite", "suite version", "resolution")
+    names = ("seed", "suite", "suite version", "resolution", "choice of labels")
+    keys = [(p.settings.seed, p.suite, p.suite_version, p.settings.resolution, p.settings.labels) for p in (a.plan, b.plan)]
     if other := next((f"other {name}" for name, x, y in zip(names, *keys, strict=True) if x != y), ""):
         return other
+    # the plan decides labels and prompts; the lists are held against each other where both are here
     asked = [_asked(item.path.parent.parent / "samples.jsonl") for item in (old, new)]
     return "other labels or prompts" if None not in asked and asked[0] != asked[1] else ""
+
+
+def texts_of(item: Found) -> Mapping[int, str]:
+    """Return the recorded text of each prompt, by number: of the result's rows, else of the run's list; empty where neither is here."""
+    name = item.result.rows
+    path = item.path.parent / name if name and Path(name).name == name else None
+    if path is not None and path.is_file():
+        return _read_texts(path, _stamp(path))
+    asked = _asked(item.path.parent.parent / "samples.jsonl") or {}
+    arrays = arrays_of(item)
+    numbers = zip(arrays["indices"].tolist(), arrays["prompts"].tolist(), strict=True)
+    return {prompt: text for index, prompt in numbers if index in asked and (text := asked[index][1]) is not None}
+
+
+@lru_cache(maxsize=32)
+def _read_texts(path: Path, stamp: tuple[int, int]) -> dict[int, str]:
+    lines = [line for line in read_lines(path) if isinstance(line.get("prompt"), int) and isinstance(line.get("text"), str)]
+    return {line["prompt"]: printable(line["text"]) for line in lines}
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return what changes when a file does."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def _asked(path: Path) -> dict[int, tuple[int | None, str | None]] | None:
     """Label and prompt by index as a run's list has them; None where there is no list."""
     if not path.is_file():
         return None
-    status = path.stat()
-    return _read_asked(path, (status.st_mtime_ns, status.st_size))
+    return _read_asked(path, _stamp(path))
 
 
 @lru_cache(maxsize=32)
@@ -256,8 +385,7 @@ def _read(path: Path, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
 def arrays_of(item: Found) -> dict[str, np.ndarray]:
     """The per-sample arrays of a result, read once as long as the file does not change: every cell of a table asks again."""
     path = beside(item)
-    status = path.stat()
-    return _read(path, (status.st_mtime_ns, status.st_size))
+    return _read(path, _stamp(path))
 
 
 def holm_adjusted(found: Sequence[Difference]) -> list[float | None]:

@@ -27,10 +27,9 @@ from harope_bench.intervals.power import (
     seeds_for_method,
     smallest,
 )
-from harope_bench.pairing import RULER, Found, collect, footing, paired_rows, unlike
+from harope_bench.pairing import RULER, Found, collect, contrast
 from harope_bench.pixels import encode
 from harope_bench.records import Measurement, Metric, Plan
-from harope_bench.statistics import mean_error
 
 SEEDS = (1, 2, 3, 5, 10)  # rows of the table of designs
 RAW = 3  # bytes a pixel of an uncompressed image
@@ -190,14 +189,15 @@ def _training(plan: Plan, metric: Metric, found: Sequence[Found]) -> tuple[float
 
 
 def _paired(metric: Metric, first: Found, found: Sequence[Found]) -> float | None:
-    """Spread of one sample's difference between `first` and each other checkpoint that drew the same requests; the median."""
+    """Spread of one sample's difference between `first` and each other checkpoint of the same requests or prompts; the median."""
     spreads = []
     for other in found:
-        alike = unlike(footing(first.result, _number(metric, first)), footing(other.result, _number(metric, other)), RULER) is None
-        rows = paired_rows(metric.name, first, other)
-        if other.path != first.path and alike and rows.old is not None and rows.new is not None and rows.prompts is None:
-            spreads.append(mean_error(rows.new - rows.old) * math.sqrt(_number(metric, first).n_scored))
-    return float(np.median(spreads)) if any(spreads) else None
+        if other.path == first.path:
+            continue
+        difference = contrast(metric.name, metric.direction, first, other, RULER)
+        if difference.paired and difference.se:
+            spreads.append(difference.se * math.sqrt(_number(metric, first).n_scored))
+    return float(np.median(spreads)) if spreads else None
 
 
 def cost(plan: Plan, rate: float | None) -> Cost:
@@ -227,7 +227,7 @@ def words(found: Budget) -> list[str]:
         f"wanted: a difference of {found.difference:g} in {unit} (about {found.known.value:.4g}), found with {found.power:.0%} power at 5%"
     ]
     told += [f"  {source}" for source in (*found.known.sources, *found.cost.sources)]
-    how = "paired by sample" if found.known.noise.paired is not None else "unpaired"
+    how = "paired" if found.known.noise.paired is not None else "unpaired"
     told += [
         "",
         f"this checkpoint against that one (L1): {found.images_pair:,} images from each, {how}; {_spent(found, 2, found.images_pair)}",

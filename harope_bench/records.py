@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from harope_bench.errors import OptionError
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -24,6 +26,27 @@ def plain_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(plain_name)]
+LABEL_LENGTH = 100
+
+
+def plain_label(text: str) -> str:
+    """Return the text if it is a label: one printable line of 1 to 100 characters; raise ValueError otherwise."""
+    if not text.strip() or len(text) > LABEL_LENGTH or not text.isprintable():
+        raise ValueError(f"a label is one printable line of 1 to {LABEL_LENGTH} characters")
+    return text.strip()
+
+
+Label = Annotated[str, AfterValidator(plain_label)]
+
+
+def check_label(text: str) -> str:
+    """Return the text of a label; raise OptionError where it is none."""
+    try:
+        return plain_label(text)
+    except ValueError as error:
+        raise OptionError(f"label {shorten(text, 40)!r}: {error}; give another text") from error
+
+
 Option = str | bool | int | float
 DECISIVE = ("name", "backbone", "encoding", "options", "config", "sha256")  # of a checkpoint, for the pixels of a plan
 
@@ -31,6 +54,12 @@ DECISIVE = ("name", "backbone", "encoding", "options", "config", "sha256")  # of
 def printable(text: str) -> str:
     """The text on one line, without the characters that steer a terminal or break a file's form."""
     return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+
+
+def shorten(text: str, length: int = LABEL_LENGTH) -> str:
+    """Return text from outside as one printable line of at most `length` characters."""
+    line = printable(text[: 4 * length]).strip()
+    return line if len(line) <= length else line[: length - 3] + "..."
 
 
 def fault(error: ValidationError) -> str:
@@ -222,6 +251,8 @@ class Provenance(Record):
     finished: str
 
 
+UNRECORDED = "0" * 64  # hash of a judge's weights that a file of results does not tell
+NO_JUDGE = "none"  # name of the record of images that no judge had to look at
 JudgeClass = Literal["official", "equivalent", "micro", "substitute"]
 LENIENT = "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"  # a result's warning
 CLASSES: tuple[JudgeClass, ...] = ("official", "equivalent", "micro", "substitute")  # the paper's own first
@@ -236,6 +267,11 @@ class JudgeRecord(Record):
     weights_sha256: str
     preprocessing: str
     model: str | None = None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the network is known: its weights have a hash, or no image needed one."""
+        return self.weights_sha256 != UNRECORDED or self.name == NO_JUDGE
 
 
 class ErrorRate(Record):
@@ -281,6 +317,9 @@ class Result(Record):
     judge_errors: how often each judge was wrong, by name, where that was measured on known cases.
 
     rows: name of the file beside the result that holds verdict and reason of each image. source: of images that lie elsewhere.
+
+    suite: for which the images were evaluated, resolution: their side in pixels where they are square; a result without a plan
+    has no other record of them. label: the text of its row in tables, as the user gave it.
     """
 
     evaluator: Name
@@ -290,6 +329,9 @@ class Result(Record):
     parity: str
     scale: Literal["micro", "paper"]
     target: str
+    label: Label | None = None
+    suite: Name | None = None
+    resolution: int | None = Field(default=None, gt=0)
     plan: Plan | None
     plan_digest: str | None
     samples_sha256: str
@@ -310,6 +352,16 @@ class Result(Record):
     def lenient(self) -> bool:
         """Whether it was scored although something may be missing."""
         return LENIENT in self.warnings
+
+    @property
+    def suite_name(self) -> str | None:
+        """Return the suite that the images were evaluated for; None where an older version did not record it."""
+        return self.plan.suite if self.plan else self.suite
+
+    @property
+    def side(self) -> int | None:
+        """Return the side of the images in pixels; None where it is not recorded."""
+        return self.plan.settings.resolution if self.plan else self.resolution
 
     def measured(self, metric: str) -> Measurement | None:
         """The measurement of that metric, whatever number of images its name carries."""

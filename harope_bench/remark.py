@@ -9,15 +9,17 @@ from typing import NamedTuple
 import numpy as np
 
 from harope_bench import registry
-from harope_bench.evaluate import OBSERVATIONS
+from harope_bench.evaluate import LATER_FIELDS, OBSERVATIONS
 from harope_bench.marking import FOREIGN, Marking, mark, rows_path
 from harope_bench.observe import read_record
 from harope_bench.perceive import ANSWERS, JUDGE, Chosen, Terms
+from harope_bench.prompt_pairs import SUMS
 from harope_bench.records import JudgeRecord, Result
 from harope_bench.store import disk, load_arrays, read_lines
 
-# Of a result, what need not come out the same: who scored it, where its images lay, and what its files are called.
-EXEMPT = ("provenance", "source", "target", "per_sample", "rows")
+# Of a result, what need not come out the same: who scored it, where its images lay, and what it and its files are called.
+EXEMPT = ("provenance", "source", "target", "label", "per_sample", "rows")
+SUM_ENDS = tuple(f"_{end}" for end in SUMS)
 
 
 class Remarked(NamedTuple):
@@ -61,10 +63,11 @@ def remark(folder: Path, path: Path, stored: Result, room: Path, images: Path | 
 
 def other_facts(stored: Result, again: Result) -> list[str]:
     """Return a line for each field in which a result differs from the same work done again."""
+    exempt = {*EXEMPT, *(name for name in LATER_FIELDS if getattr(stored, name) is None)}
     return [
         f"{name} is {_few(getattr(stored, name))}, should be {_few(getattr(again, name))}"
         for name in Result.model_fields
-        if name not in EXEMPT and getattr(stored, name) != getattr(again, name)
+        if name not in exempt and getattr(stored, name) != getattr(again, name)
     ]
 
 
@@ -102,6 +105,8 @@ def _rows(stored: Path, again: Path) -> list[str]:
     if not stored.is_file():
         return [f"{stored.name} beside it is gone; run eval --rescore"]
     one, two = load_arrays(stored), load_arrays(again)
+    if not any(name.endswith(SUM_ENDS) for name in one):  # results written before ratio metrics kept their sums
+        two = {name: array for name, array in two.items() if not name.endswith(SUM_ENDS)}
     if one.keys() != two.keys():
         return [f"{stored.name} holds {sorted(one)}, should hold {sorted(two)}"]
     return [f"{stored.name}: {name} differs" for name in one if not np.array_equal(one[name], two[name], equal_nan=True)]

@@ -15,6 +15,7 @@ from harope_bench.records import Measurement
 LEVEL = 0.95
 ALPHA = 0.05
 POWER = 0.8
+ROUNDING = 1e-13  # relative; a spread below it is that of sums in another order
 Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 Verdict = Literal["better", "worse", "not resolved", "not comparable"]
 
@@ -33,6 +34,8 @@ class Difference(NamedTuple):
     test names where p comes from; df are Student's degrees of freedom (None: normal). again is the second interval of a prompt
     benchmark, same prompts and new seeds, where low and high are for new prompts. wins, losses, ties count samples (0/1 rows)
     or prompts, from the new one's side. hit is what a sample that is right counts, 1 or 100, None where wins are not of samples.
+    prompts is the number of prompts that pair, None where prompts do not. se, low and high are None where no error is known: a spread
+    of 0 is none.
     """
 
     delta: float | None
@@ -50,6 +53,7 @@ class Difference(NamedTuple):
     losses: int | None = None
     ties: int | None = None
     hit: float | None = None
+    prompts: int | None = None
 
 
 def normal(value: float, se: float) -> Interval:
@@ -152,10 +156,11 @@ def difference(
         se = math.hypot(baseline.se, new.se)
     else:
         return silent("a standard error is missing")
-    p = two_sided(delta / se) if se else float(delta == 0)
-    return Difference(
-        delta, se, delta - Z * se, delta + Z * se, p, paired, verdict(direction, delta, p), "paired by sample" if paired else "unpaired"
-    )
+    why = "paired by sample" if paired else "unpaired"
+    if se <= ROUNDING * abs(new.value):  # nothing moved, or everything alike: no spread was seen, which is no error of 0
+        return Difference(delta, None, None, None, 1.0 if delta == 0 else None, paired, "not resolved", why)
+    p = two_sided(delta / se)
+    return Difference(delta, se, delta - Z * se, delta + Z * se, p, paired, verdict(direction, delta, p), why)
 
 
 def verdict(direction: Literal["higher", "lower"], delta: float, p: float) -> Verdict:

@@ -12,6 +12,7 @@ import numpy as np
 from harope_bench import kept_moments, registry
 from harope_bench.errors import BenchError, OptionError, SampleError, UnknownName
 from harope_bench.evaluate import (
+    LATER_FIELDS,
     NO_SAMPLES,
     OBSERVATIONS,
     Asked,
@@ -182,7 +183,10 @@ def _wrong_facts(stored: Result, path: Path, chosen: Way, given: Given) -> Itera
         "answers_sha256": None,
         "per_sample": path.with_suffix(".npz").name,
         "rows": None,
+        "suite": given.plan.suite,
+        "resolution": given.plan.settings.resolution,
     }
+    facts = {name: value for name, value in facts.items() if name not in LATER_FIELDS or getattr(stored, name) is not None}
     yield from unequal(stored.model_dump(mode="json", include=set(facts)), facts)
     if stored.rules not in evaluator.rules:
         yield f"rules is {stored.rules}, evaluator {stored.evaluator} has {', '.join(evaluator.rules)}"

@@ -251,7 +251,7 @@ YES, NO, HALF = ("yes", "yes"), ("no", "yes"), ("yes", "no")
 def test_an_image_is_the_mean_of_its_questions_an_item_of_its_images() -> None:
     score = DPG.assess([*four(0, PAIR, YES, HALF, NO, YES), *four(1, PAIR, NO, NO, NO, NO)], "official", False)
     assert values(score)["dpg"] == pytest.approx(100 * (2.5 / 4 + 0) / 2)
-    assert score.measurements[0].n_scored == 8 and score.measurements[0].interval == "prompts as clusters"
+    assert score.measurements[0].n_scored == 8 and score.measurements[0].interval == "Wilson score, prompts as clusters"
 
 
 @pytest.mark.parametrize("rules", BOTH)

@@ -12,7 +12,7 @@ import scipy.stats
 from harope_bench.errors import ShapeError, TooFewImages
 from harope_bench.evaluators._prompts import clustered
 from harope_bench.intervals.blocks import block_distance, cubic, gaussian, squared_mmd
-from harope_bench.intervals.clusters import cluster_score, prompt_means, saturated, sign_flip, stuck
+from harope_bench.intervals.clusters import cluster_score, prompt_means, score_interval, sign_flip
 from harope_bench.intervals.power import (
     Noise,
     assumed_fid,
@@ -96,29 +96,53 @@ def test_images_that_repeat_their_prompts_value_say_nothing_of_seeds() -> None:
 
 
 def test_prompts_that_are_all_right_have_wilsons_interval() -> None:
-    one = saturated(prompt_means(np.ones(20), np.arange(20)), (0.0, 1.0))
-    assert one is not None and one == wilson(20, 20) and one.low == pytest.approx(0.8389, abs=1e-4)
-    percent = saturated(prompt_means(np.full(20, 100.0), np.arange(20)), (0.0, 100.0))
-    assert percent is not None and percent == pytest.approx([100 * number for number in one])
-    none = saturated(prompt_means(np.zeros(20), np.arange(20)), (0.0, 1.0))
+    """Nothing is known of how alike images are, so each prompt counts once."""
+    one = score_interval(prompt_means(np.ones(80), np.arange(80) // 4), (0.0, 1.0))
+    assert one is not None and list(one) == pytest.approx(list(wilson(20, 20))) and one.low == pytest.approx(0.8389, abs=1e-4)
+    percent = score_interval(prompt_means(np.full(20, 100.0), np.arange(20)), (0.0, 100.0))
+    assert percent is not None and list(percent) == pytest.approx([100 * number for number in one])
+    none = score_interval(prompt_means(np.zeros(20), np.arange(20)), (0.0, 1.0))
     assert none is not None and (none.low, none.high) == pytest.approx((0.0, 1 - one.low))
-    two = saturated(prompt_means(np.repeat([1.0, 0.0], 10), np.arange(20), np.repeat([0, 1], 10)), (0.0, 1.0))
-    gap = 1 - wilson(10, 10).low
-    assert two is not None and (two.low, two.high) == pytest.approx((0.5 - gap / 2, 0.5 + gap / 2))
-    assert saturated(prompt_means(np.full(20, 0.5), np.arange(20)), (0.0, 1.0)) is None
+    tasks = score_interval(prompt_means(np.ones(20), np.arange(20), np.repeat([0, 1], 10)), (0.0, 1.0))
+    assert tasks is not None and tasks.low == pytest.approx(one.low)  # two tasks that are all right: one of 20 prompts
+    assert score_interval(prompt_means(np.full(20, 0.5), np.arange(20)), (0.0, 1.0)) is None
+
+
+def test_score_interval_by_hand() -> None:
+    """Five prompts of two images; 7 of 10 right."""
+    values = np.array([1, 1, 1, 1, 1, 0, 1, 1, 0, 0], dtype=float)
+    found = score_interval(prompt_means(values, np.arange(10) // 2), (0.0, 1.0))
+    squares = 3 * 0.3**2 + 0.2**2 + 0.7**2  # prompts at 1, 1, 0.5, 1, 0
+    prior = 0.1 * (1 - 4 * 0.21) ** 2
+    phi = (squares + prior) / (4 * 0.21 + prior)
+    n, t = 5 / phi, scipy.stats.t.ppf(0.975, 4 * ((squares + prior) / squares) ** 2)
+    centre, half = (0.7 + t**2 / 2 / n) / (1 + t**2 / n), t / (1 + t**2 / n) * math.sqrt(0.21 / n + t**2 / 4 / n**2)
+    assert found is not None and list(found) == pytest.approx([math.sqrt(0.21 / n), centre - half, centre + half])
+
+
+def test_images_of_one_each_have_wilsons_interval_with_students_quantile() -> None:
+    """Without copies the effective number of prompts is their number, but for the N - 1 of the spread."""
+    found = score_interval(prompt_means(np.repeat([1.0, 0.0], [380, 20]), np.arange(400)), (0.0, 1.0))
+    assert found is not None and list(found) == pytest.approx(list(wilson(380, 400)), rel=0.003)
+
+
+def test_between_the_bounds_the_score_interval_is_students() -> None:
+    """As CLIP's cosines are, narrow and far from -1 and 1."""
+    cosines = np.random.default_rng(0).normal(0.3, 0.03, 60)
+    means = prompt_means(cosines, np.arange(60))
+    found = score_interval(means, (-1.0, 1.0))
+    assert found is not None and list(found) == pytest.approx(list(cluster_score(means).new_prompts), rel=0.05)
 
 
 def test_a_task_at_its_bound_adds_its_wilson_error_to_the_average() -> None:
     """Five right, five wrong, five in between: two of three tasks show no spread and are not known without error for that."""
     values = np.array([1.0] * 5 + [0.0] * 5 + [0.2, 0.4, 0.6, 0.8, 1.0])
     means = prompt_means(values, np.arange(15), np.repeat([0, 1, 2], 5))
-    assert stuck(means, (0.0, 1.0)) == pytest.approx(math.hypot(wilson(5, 5).se, wilson(0, 5).se) / 3)
-    assert stuck(prompt_means(values[10:], np.arange(5)), (0.0, 1.0)) == 0
     value, found, _ = clustered(values, np.arange(15), np.repeat([0, 1, 2], 5), (0.0, 1.0))
     alone = cluster_score(means).new_prompts
     assert found is not None and value == pytest.approx(1.6 / 3)
-    assert found.se == pytest.approx(math.hypot(alone.se, stuck(means, (0.0, 1.0))))
-    assert (found.high - value) / found.se == pytest.approx((alone.high - value) / alone.se)
+    unseen = math.sqrt(4 * value * (1 - value)) * math.hypot(wilson(5, 5).se, wilson(0, 5).se) / 3
+    assert found.se == pytest.approx(math.hypot(alone.se, unseen), rel=1e-3)
 
 
 def test_few_clusters_try_every_sign() -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fake_runs as fake
 import pytest
 
-from harope_bench import registry, reproduce
-from harope_bench.errors import OptionError
+from harope_bench import catalogue, registry, reproduce
+from harope_bench.errors import OptionError, UnknownName
 from harope_bench.generate import generate, make_plan
+from harope_bench.leaderboards import matching
 from harope_bench.leaderboards.board import build, collect, load_table
+from harope_bench.leaderboards.entries import parse_entries
 from harope_bench.marking import Marking, mark
 from harope_bench.reports.tables import render
 from harope_bench.samples import Run
 from harope_bench.scenes.grammar import cases as captions
+from harope_bench.tomlfile import toml_text
 
 
 def cells(out: Path, number: int) -> dict[str, dict[str, Any]]:
@@ -87,3 +92,118 @@ def test_all_is_every_table_with_each_run_once(tmp_path: Path, monkeypatch: pyte
         "report.html",
         *(f"table{n}.{kind}" for n in range(1, 11) for kind in reproduce.FORMATS),
     }
+
+
+# ------------------------------------------------------------------------------- rows without and of several checkpoints
+
+
+@pytest.fixture
+def paper_runs(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, str, int | None]]]:
+    """Registers FLUX checkpoints by record, makes every run instant with a plausible score, and lists the runs."""
+    made: list[tuple[str, str, int | None]] = []
+    place = bench_home / "checkpoints"
+    place.mkdir(parents=True)
+
+    def register(name: str, encoding: str, sha256: str, **facts: Any) -> None:
+        found = fake.checkpoint(name, encoding, backbone="flux", scale="paper", suite="geneval", sha256=sha256 * 32, **facts)
+        (place / f"{name}.toml").write_text(toml_text(found.model_dump(mode="json", exclude_none=True)))
+
+    def make(plan: Any, folder: Path, count: Any, done: Any, marking: Any) -> None:
+        made.append((plan.checkpoint.name, plan.suite, plan.settings.resolution))
+        metric = {"geneval": "overall", "dpg-bench": "dpg"}[plan.suite]
+        result = fake.result(plan, [fake.measurement(metric, 0.5, 0.01, 553)], evaluator=plan.suite, profile=plan.suite)
+        fake.write_result(folder, result, name=plan.suite)
+
+    def plan_of(item: Any, device: str, seed: int, scaling: Any) -> Any:
+        return fake.plan(catalogue.checkpoint(item.checkpoint), item.suite, resolution=item.resolution, seed=seed)
+
+    monkeypatch.setattr(reproduce, "_make", make)
+    monkeypatch.setattr(reproduce, "_plan", plan_of)
+    monkeypatch.setattr(reproduce, "_markings", lambda *_: {})
+    monkeypatch.setattr(reproduce, "missing_requirements", lambda *_: [])
+
+    def prepare(*checkpoints: tuple[str, str, str]) -> list[tuple[str, str, int | None]]:
+        for each in checkpoints:
+            register(*each)
+        return made
+
+    return prepare
+
+
+def again(out: Path, *add: str, row: tuple[str, ...] = (), tables: tuple[str, ...] = ("4",)) -> reproduce.Done:
+    return reproduce.reproduce(list(tables), "paper", 5, out, "cpu", 0, entries=parse_entries(add, row))
+
+
+def test_rows_without_a_checkpoint_are_listed_and_the_others_run(tmp_path: Path, paper_runs: Any) -> None:
+    made = paper_runs(("flux-rope", "rope-axial", "aa"))
+    done = again(tmp_path)
+    assert set(made) == {("flux-rope", suite, side) for suite in ("geneval", "dpg-bench") for side in (512, 1024, 2048)}
+    (line,) = done.lacking
+    assert "r512-harope (HARoPE), r1024-harope (HARoPE), r2048-harope (HARoPE)" in line and "--encoding harope" in line
+    text = (tmp_path / "table4.md").read_text()
+    assert "Not run, no registered checkpoint fits: r512-harope (HARoPE)" in text and "harope-bench register NAME" in text
+    assert {row: found["overall"]["status"] for row, found in cells(tmp_path, 4).items() if row.startswith("r512")} == {
+        "r512-rope": "measured", "r512-harope": "not run",
+    }  # fmt: skip
+
+
+def test_several_checkpoints_of_a_row_are_an_error_until_somebody_decides(tmp_path: Path, paper_runs: Any) -> None:
+    made = paper_runs(("flux-rope", "rope-axial", "aa"), ("flux-a", "harope", "bb"), ("flux-b", "harope", "cc"))
+    with pytest.raises(
+        OptionError, match="2 registered checkpoints fit HARoPE of Table 4: flux-a, flux-b; --row r512-harope=NAME"
+    ) as error:
+        again(tmp_path / "out")
+    assert (
+        all(f"--row r{side}-harope=NAME" in str(error.value) for side in (512, 1024, 2048)) and not made and not (tmp_path / "out").exists()
+    )
+    again(tmp_path / "rows", row=tuple(f"r{side}-harope=flux-b" for side in (512, 1024, 2048)))
+    assert {name for name, *_ in made} == {"flux-rope", "flux-b"}
+    made.clear()
+    again(tmp_path / "added", "flux-b=B")
+    assert {name for name, *_ in made} == {"flux-rope", "flux-a", "flux-b"}
+    shown = cells(tmp_path / "added", 4)
+    assert shown["r512-harope"]["overall"]["status"] == shown["r1024-flux-b"]["dpg"]["status"] == "measured"
+    assert "flux-b" in (tmp_path / "added/report.html").read_text()
+
+
+def test_an_own_checkpoint_is_generated_for_the_suites_and_sides_of_the_table(tmp_path: Path, paper_runs: Any) -> None:
+    made = paper_runs(("mine", "string", "dd"))
+    done = again(tmp_path, "mine=Mine")
+    assert set(made) == {("mine", suite, side) for suite in ("geneval", "dpg-bench") for side in (512, 1024, 2048)}
+    assert len(done.lacking) == 1, "an own row runs, though no row of the table has a checkpoint"
+    assert [row for row in cells(tmp_path, 4) if "mine" in row] == ["r512-mine", "r1024-mine", "r2048-mine"]
+    with pytest.raises(OptionError, match="checkpoint mine .* has no row beside those of Table 2"):
+        again(tmp_path, "mine", tables=("2",))
+    with pytest.raises(UnknownName, match="did you mean mine"):
+        again(tmp_path / "new", "minee")
+
+
+@pytest.mark.usefixtures("hasty")
+def test_an_own_micro_checkpoint_gets_its_run_and_its_row(tmp_path: Path) -> None:
+    """Table 3's rows are drawn at one side; the own checkpoint too, and its row stands last in the table and the report."""
+    own = parse_entries(["shapes-base-rope-axial=Mine | <b>"], [])
+    done = reproduce.reproduce(["3"], "micro", 3, tmp_path, "cpu", 0, entries=own)
+    assert (done.rows, done.drawn) == (4, 12)
+    assert [*cells(tmp_path, 3)][-1] == "shapes-base-rope-axial"
+    assert r"Mine \| \<b>" in (tmp_path / "table3.md").read_text()
+    assert "Mine | &lt;b&gt;" in (tmp_path / "report.html").read_text()
+    (plan,) = [plan for folder in tmp_path.glob("shapes-base-*/*") if (plan := Run(folder).plan) is not None]
+    assert (plan.suite, plan.settings.resolution) == ("shapes", 32)
+    repeated = reproduce.reproduce(["3"], "micro", 3, tmp_path, "cpu", 0, entries=own)
+    assert (repeated.drawn, repeated.scored) == (0, 0)
+
+
+def test_a_checkpoint_of_another_world_is_refused_before_work(tmp_path: Path) -> None:
+    for name, table in (("digits-ape", "4"), ("shapes-ape", "2"), ("digits-ape", "1")):
+        with pytest.raises(OptionError, match=f"checkpoint {name} .* has no row beside those of Table {table} at micro scale"):
+            reproduce.reproduce([table], "micro", 3, tmp_path / "out", "cpu", 0, entries=parse_entries([name], []))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_row_is_served_by_options_too() -> None:
+    """Table 6 has six matrices of one encoding; a checkpoint of one of them serves its row alone."""
+    table = load_table("6")
+    who = fake.checkpoint(
+        "m", "rope-matrix", scale="paper", options={"matrix": "svd", "per_head": False}, config={"hidden": 768, "depth": 12, "patch": 2}
+    )
+    assert [row.id for row in table.rows if matching.is_of_cell(table, row, table.columns[0], who)] == ["svd"]

@@ -10,13 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
-from harope_bench.intervals.clusters import cluster_score, prompt_means, sign_flip
+from harope_bench.evaluators.base import Observations
+from harope_bench.evaluators.fidelity import PLUGIN as FIDELITY
+from harope_bench.intervals.clusters import PromptMeans, cluster_score, prompt_means, score_interval, sign_flip
+from harope_bench.intervals.heavy_tails import skewed_interval
 from harope_bench.intervals.shares import mcnemar
 from harope_bench.intervals.training import hierarchical, shared_variance
 from harope_bench.metrics.frechet import frechet, influence
 from harope_bench.metrics.moments import Gaussian, Moments
-from harope_bench.statistics import Z, mean_error, normal, two_sided, wilson
+from harope_bench.metrics.random_halves import half_recalls
+from harope_bench.statistics import Interval, Z, mean_error, normal, student, two_sided, wilson
 
 full = pytest.mark.simulation
 
@@ -175,6 +180,207 @@ def test_sign_flips_reject_at_their_rate() -> None:
 @full
 def test_sign_flips_reject_at_their_rate_at_full_size() -> None:
     assert sign_flip_alarms(3000) == pytest.approx(0.05, abs=0.01)
+
+
+# --------------------------------------------------------------------------- shares near their bound
+
+
+def shares(rng: np.random.Generator, repetitions: int, prompts: int, images: int, rate: float, alike: float) -> np.ndarray:
+    """Return means of prompts (repetitions, prompts) over images that correlate by `alike` (beta-binomial)."""
+    chance = np.full((repetitions, prompts), rate)
+    if alike:
+        chance = rng.beta(rate * (1 / alike - 1), (1 - rate) * (1 / alike - 1), (repetitions, prompts))
+    return rng.binomial(images, chance) / images
+
+
+def of_one_task(means: np.ndarray, images: int) -> PromptMeans:
+    return PromptMeans(means, None, np.zeros(len(means), dtype=np.int64), np.full(len(means), images))
+
+
+def student_interval(means: PromptMeans) -> Interval:
+    """Return the wrong interval near a bound: Student's t, whose spread shrinks with the failures that were seen."""
+    score = cluster_score(means)
+    return student(score.value, score.new_prompts.se, score.df)
+
+
+def share_coverage(means: np.ndarray, images: int, rate: float) -> tuple[float, float]:
+    """Return the coverage of the score interval and of Student's t. Repetitions with the same prompts share an interval."""
+    kinds, counts = np.unique(np.sort(means, axis=1), axis=0, return_counts=True)
+    hits = np.zeros((2, len(kinds)))
+    for kind, prompts in enumerate(kinds):
+        found = of_one_task(prompts, images)
+        for row, interval in enumerate((score_interval(found, (0.0, 1.0)), student_interval(found))):
+            hits[row, kind] = interval is not None and interval.low <= rate <= interval.high
+    score, t = hits @ counts / counts.sum()
+    return float(score), float(t)
+
+
+@pytest.mark.parametrize("rate", [0.98, 0.99])
+@pytest.mark.parametrize(("alike", "most"), [(0.0, 0.98), (0.3, 0.975), (0.6, 0.975)])
+def test_a_share_near_its_bound_is_covered_and_not_by_students_t(rate: float, alike: float, most: float) -> None:
+    """80 prompts of 4 images. Few failures do not tell whether images are alike, so images that are not are covered 96 to 98%."""
+    means = shares(np.random.default_rng(10), 2000, 80, 4, rate, alike)
+    score, t = share_coverage(means, 4, rate)
+    assert 0.93 <= score <= most
+    assert alike == 0 or t < 0.9
+
+
+@full
+@pytest.mark.parametrize("rate", [0.5, 0.7, 0.9, 0.95, 0.98, 0.99])
+@pytest.mark.parametrize("alike", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("prompts", [5, 10, 20, 80, 300])
+def test_shares_are_covered_everywhere(rate: float, alike: float, prompts: int) -> None:
+    """Few prompts have few values, so the coverage jumps: 92.5 to 99.5% for 5 and 10 of them."""
+    low, high = (0.92, 0.995) if prompts < 20 else (0.93, 0.98)
+    assert low <= share_coverage(shares(np.random.default_rng(11), 5000, prompts, 4, rate, alike), 4, rate)[0] <= high
+
+
+def test_shares_between_the_bounds_and_of_single_images_are_covered() -> None:
+    rng = np.random.default_rng(12)
+    for prompts, images, rate, alike, least, most in (
+        (80, 4, 0.5, 0.3, 0.93, 0.97),
+        (80, 4, 0.9, 0.6, 0.93, 0.97),
+        (20, 4, 0.7, 0.3, 0.93, 0.98),
+        (5, 4, 0.9, 0.3, 0.93, 0.995),
+        (80, 1, 0.99, 0.0, 0.93, 0.97),
+        (80, 1, 0.9, 0.0, 0.93, 0.975),
+    ):
+        found, _ = share_coverage(shares(rng, 1000, prompts, images, rate, alike), images, rate)
+        assert least <= found <= most, (prompts, images, rate, alike, found)
+
+
+def test_graded_scores_are_covered() -> None:
+    """Scores of 0 to 1 as DPG-Bench's (mean 0.84, spread 0.2) and narrow ones as CLIP's cosines."""
+    rng = np.random.default_rng(13)
+    for mean, weight, prompts, least, most in ((0.84, 3.0, 80, 0.93, 0.97), (0.84, 3.0, 10, 0.93, 0.98), (0.65, 500.0, 80, 0.93, 0.97)):
+        covered = []
+        for means in rng.beta(mean * weight, (1 - mean) * weight, (1000, prompts)):
+            found = score_interval(of_one_task(means, 1), (0.0, 1.0))
+            covered.append(found is not None and found.low <= mean <= found.high)
+        assert least <= share(covered) <= most, (mean, weight, prompts)
+
+
+def test_a_mean_of_tasks_that_are_all_near_their_bound_is_covered() -> None:
+    """Six tasks of 20 prompts; Student's t misses one in six, the score interval leans to the safe side."""
+    rates, rng, score, t = (0.98, 0.99, 0.99, 0.98, 0.97, 0.99), np.random.default_rng(14), [], []
+    tasks, truth = np.repeat(np.arange(6), 20), float(np.mean(rates))
+    for draws in zip(*(shares(rng, 1000, 20, 4, rate, RHO) for rate in rates), strict=True):
+        means = PromptMeans(np.concatenate(draws), None, tasks, np.full(120, 4))
+        found, wrong = score_interval(means, (0.0, 1.0)), student_interval(means)
+        score.append(found is not None and found.low <= truth <= found.high)
+        t.append(wrong.low <= truth <= wrong.high)
+    assert 0.94 <= share(score) <= 0.985
+    assert share(t) < 0.9
+
+
+# ------------------------------------------------------------------------------- FID beyond its first case
+
+
+def tailed(rng: np.random.Generator, n: int, width: int, freedom: float | None) -> np.ndarray:
+    """Return rows (n, width) of a multivariate t, of 1.2 times a Gaussian where freedom is None."""
+    rows = rng.standard_normal((n, width))
+    return 1.2 * rows if freedom is None else rows / np.sqrt(rng.chisquare(freedom, (n, 1)) / freedom)
+
+
+def tailed_coverage(repetitions: int, n: int, width: int, freedom: float | None) -> tuple[float, float, float]:
+    """Return the coverage of FID's interval, that of the normal interval, and the mean error over the true one."""
+    rng, real, scores = np.random.default_rng(15), Gaussian(np.full(width, 0.3), np.eye(width)), []
+    for _ in range(repetitions):
+        rows = tailed(rng, n, width, freedom)
+        drawn = Moments.of(rows).gaussian()
+        value, contributions = frechet(drawn, real), influence(rows, drawn, real)
+        scores.append((value, *skewed_interval(value, contributions)))
+    value, se, low, high = np.array(scores).T
+    truth = value.mean()
+    ratio = se.mean() / value.std(ddof=1)
+    return float(((low <= truth) & (truth <= high)).mean()), float((np.abs(value - truth) <= Z * se).mean()), float(ratio)
+
+
+def test_fid_of_heavy_tailed_features_is_covered_and_not_by_the_normal() -> None:
+    corrected, plain, _ = tailed_coverage(600, 500, 16, 5.0)
+    assert 0.93 <= corrected <= 0.97
+    assert plain < corrected - 0.015
+
+
+def test_fid_of_light_tails_is_covered_as_before() -> None:
+    corrected, plain, ratio = tailed_coverage(400, 500, 16, None)
+    assert 0.93 <= corrected <= 0.97 and abs(corrected - plain) < 0.01 and ratio == pytest.approx(1, abs=0.1)
+
+
+def test_fid_of_hardly_more_images_than_dimensions_is_too_wide_as_its_warning_says() -> None:
+    corrected, _, ratio = tailed_coverage(300, 36, 32, None)
+    assert 0.95 <= corrected <= 0.995 and 1.05 <= ratio <= 1.4
+
+
+@pytest.mark.parametrize(("n", "freedom", "told"), [(500, 5.0, "heavy-tailed"), (36, None, "only 2.2 times"), (500, None, "")])
+def test_a_result_warns_where_fids_error_is_known_to_be_off(n: int, freedom: float | None, told: str) -> None:
+    drawn = tailed(np.random.default_rng(16), n, 16, freedom)
+    reference = {"mu": np.full(16, 0.3), "sigma": np.eye(16)}
+    score = FIDELITY.score(Observations(np.arange(n), None, {"features": drawn}), reference)
+    lines = [line for line in score.warnings if line.startswith("fid error")]
+    assert [told in line for line in lines] == [True] if told else not lines
+
+
+# ------------------------------------------------------------------------------------- recall and precision
+
+
+class Neighbours(NamedTuple):
+    """Of two models over the same latents: their recalls and precisions over draws, and errors from single draws."""
+
+    recalls: np.ndarray  # (draws, 2)
+    precisions: np.ndarray  # (draws, 2)
+    recall_errors: np.ndarray  # (some draws, 2): of the first model, of the difference
+    precision_errors: np.ndarray  # (some draws, 2)
+
+
+def inside_balls(drawn: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which references (M,) and which samples (N,) lie in a ball of the others, by full distance matrices."""
+    across = cdist(real, drawn)
+    radii = [np.partition(cdist(rows, rows), 3, axis=1)[:, 3] for rows in (drawn, real)]
+    return (across <= radii[0]).any(axis=1), (across <= radii[1][:, None]).any(axis=0)
+
+
+def neighbours(draws: int, estimates: int, n: int, references: int, width: int, scale: float) -> Neighbours:
+    rng = np.random.default_rng(17)
+    real, shares_, errors = rng.normal(size=(references, width)), [], []
+    for draw in range(draws):
+        latents = scale * rng.normal(size=(n, width))
+        models = (latents, 1.05 * latents + 0.1 * scale * rng.normal(size=(n, width)))
+        found = [inside_balls(model, real) for model in models]
+        shares_.append([reals.mean() for reals, _ in found] + [samples.mean() for _, samples in found])
+        if draw < estimates:
+            a, b = (half_recalls(model, real) for model in models)
+            inside = [samples.astype(float) for _, samples in found]
+            errors.append((a.std(ddof=1), (b - a).std(ddof=1), mean_error(inside[0]), mean_error(inside[1] - inside[0])))
+    values, spreads = np.array(shares_), np.array(errors)
+    return Neighbours(values[:, :2], values[:, 2:], spreads[:, :2], spreads[:, 2:])
+
+
+def error_ratios(values: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
+    """Return mean error over true spread, of the first model's value and of the difference."""
+    truth = values[:, 0].std(ddof=1), (values[:, 1] - values[:, 0]).std(ddof=1)
+    one, pair = errors.mean(axis=0) / truth
+    return float(one), float(pair)
+
+
+def test_errors_of_recall_and_precision_are_the_spread_of_draws() -> None:
+    found = neighbours(200, 12, 200, 500, 8, 0.9)
+    for values, errors in ((found.recalls, found.recall_errors), (found.precisions, found.precision_errors)):
+        one, pair = error_ratios(values, errors)
+        assert one == pytest.approx(1, abs=0.15) and pair == pytest.approx(1, abs=0.15)
+    shared = found.recall_errors[:, 1].mean()
+    assert shared < 0.6 * found.recall_errors[:, 0].mean()  # the same latents: pairs are worth having
+    rate = found.recalls.mean()
+    binomial = np.sqrt(rate * (1 - rate) / 500)
+    assert binomial < 0.9 * found.recalls[:, 0].std(ddof=1)  # the wrong error, the references' own
+
+
+@full
+@pytest.mark.parametrize(("n", "width", "scale"), [(500, 16, 0.8), (500, 8, 0.9), (400, 16, 0.7)])
+def test_error_of_recall_at_full_size(n: int, width: int, scale: float) -> None:
+    found = neighbours(400, 40, n, 1000, width, scale)
+    one, pair = error_ratios(found.recalls, found.recall_errors)
+    assert one == pytest.approx(1, abs=0.15) and pair == pytest.approx(1, abs=0.15)
 
 
 # ------------------------------------------------------------------------------------ top-1, training seeds

@@ -118,9 +118,13 @@ def test_what_cannot_be_compared_says_why(baseline: Measurement, new: Measuremen
     assert (found.delta, found.se, found.low, found.high, found.p) == (None,) * 5
 
 
-def test_no_error_at_all_leaves_only_equality() -> None:
-    assert difference("higher", number(1.0, 0.0), number(1.0, 0.0)).verdict == "not resolved"
-    assert difference("higher", number(1.0, 0.0), number(0.5, 0.0)).verdict == "worse"
+@pytest.mark.parametrize(("new", "p"), [(1.0, 1.0), (0.5, None)])
+def test_an_error_of_0_is_an_error_that_is_not_known(new: float, p: float | None) -> None:
+    """Neither errors of 0 nor rows that all moved alike make a certainty, and no interval has width 0."""
+    alone = difference("higher", number(1.0, 0.0), number(new, 0.0))
+    paired = difference("higher", number(1.0, 0.1), number(new, 0.1), np.linspace(0, 2, 50), np.linspace(0, 2, 50) + new - 1.0)
+    for found in (alone, paired):
+        assert (found.verdict, found.p, found.se, found.low, found.high) == ("not resolved", p, None, None, None)
 
 
 def test_rows_of_other_samples_are_not_pairs() -> None:

@@ -21,6 +21,7 @@ from harope_bench.errors import OptionError, PlanMismatch, SampleError, ShapeErr
 from harope_bench.evaluators.base import Observations
 from harope_bench.evaluators.top1 import PLUGIN
 from harope_bench.generate import make_plan
+from harope_bench.intervals.shares import bonett_price
 from harope_bench.leaderboards.board import build, collect, load_table
 from harope_bench.pairing import contrast
 from harope_bench.records import Measurement
@@ -305,8 +306,9 @@ def test_two_classifiers_are_compared_picture_by_picture(tmp_path: Path) -> None
     assert (found.paired, found.test) == (True, "McNemar, exact")
     assert (found.wins, found.losses) == (int((rows[1] & ~rows[0]).sum()), int((rows[0] & ~rows[1]).sum()))
     assert found.delta == pytest.approx(100 * (rows[1].mean() - rows[0].mean()))
-    d = 100.0 * rows[1] - 100.0 * rows[0]
-    assert found.se == pytest.approx(d.std(ddof=1) / 1000**0.5)  # in percent, as the values are
+    around = bonett_price(found.wins or 0, found.losses or 0, found.ties or 0, 1.959964)
+    assert found.se == pytest.approx(100 * around.se)  # in percent, as the values are
+    assert found.why == "paired by picture"
 
 
 def test_a_run_of_the_papers_size_finds_its_row(tmp_path: Path) -> None:

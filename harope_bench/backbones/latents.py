@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harope_bench.errors import MissingExtra, OptionError, WeightsError
+from harope_bench.errors import MissingExtra, MissingVaeError, OptionError, WeightsError
 from harope_bench.records import Settings
 from harope_bench.store import disk, sha256_bytes, sha256_file
 
@@ -29,13 +29,13 @@ def folder(vae: str | None, what: str) -> Path:
     """The folder that a Settings.vae names.
 
     Raises:
-        OptionError: none is named, or nothing is there; says what to do.
+        MissingVaeError: none is named, or nothing is there; says what to do.
     """
     if vae is None:
-        raise OptionError(f"{what} draws latents and names no autoencoder; add --vae FOLDER ({WHICH})")
+        raise MissingVaeError(f"{what} draws latents and names no autoencoder; add --vae FOLDER ({WHICH})")
     found = Path(vae) if Path(vae).is_dir() else _cached(vae)
     if found is None or any(not (found / name).is_file() for name in (CONFIG, WEIGHTS)):
-        raise OptionError(f"--vae {vae} holds no {CONFIG} with {WEIGHTS}, here or in the hub's local cache; give a folder ({WHICH})")
+        raise MissingVaeError(f"--vae {vae} holds no {CONFIG} with {WEIGHTS}, here or in the hub's local cache; give a folder ({WHICH})")
     return found
 
 

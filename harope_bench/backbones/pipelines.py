@@ -110,6 +110,7 @@ class PipelineBackbone(ABC):
     """
 
     tile = 1
+    packages = ("diffusers", "transformers", "peft")
     name: ClassVar[str]
     pipeline: ClassVar[str]
     transformer: ClassVar[str]

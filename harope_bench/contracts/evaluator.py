@@ -94,6 +94,7 @@ class _EvaluatorBench:
             self.expect(m.value is not None or (m.reason or "").strip(), f"{when} {m.name} is None without a reason")
             if m.low is not None and m.high is not None and m.value is not None:
                 self.expect(m.low <= m.value <= m.high, f"{when} {m.name}: {m.value} is outside its interval {m.low} to {m.high}")
+                self.expect(m.low < m.high, f"{when} {m.name}: an interval of width 0 claims to be certain; give none, and a warning")
                 self.expect(m.interval, f"{when} {m.name} has an interval without a name")
                 low, high = bounds.get(m.metric) or (-math.inf, math.inf)
                 self.expect(
@@ -101,9 +102,10 @@ class _EvaluatorBench:
                 )
         lengths = {rows, *(len(array) for array in self.reference.values() if array.ndim)}  # recall has a row a reference image
         for metric, contributions in score.per_sample.items():
-            known = {*declared, *(f"{name}_{what}" for name in declared for what in ("drawn", "tasks")), "indices", "prompts"}
+            known = {*declared, *(f"{name}_{what}" for name in declared for what in ("halves", "tasks")), "indices", "prompts"}
             self.expect(metric in known, f"{when} per_sample has {metric!r}, which is no declared metric")
-            self.expect(len(contributions) in lengths, f"{when} per_sample of {metric} has {len(contributions)} rows for {rows} samples")
+            fits = metric.endswith("_halves") or len(contributions) in lengths
+            self.expect(fits, f"{when} per_sample of {metric} has {len(contributions)} rows for {rows} samples")
             left_out = np.isnan(contributions) if "prompts" in score.per_sample else np.zeros(len(contributions), dtype=bool)
             self.expect(np.isfinite(contributions[~left_out]).all(), f"{when} per_sample of {metric} is not finite")
 

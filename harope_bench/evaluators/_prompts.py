@@ -10,11 +10,13 @@ import numpy as np
 
 from harope_bench.errors import TooFewImages
 from harope_bench.evaluators.base import Facts, Look, Mark, Part, Score, Seen, Sight
-from harope_bench.intervals.clusters import SLACK, cluster_score, prompt_means, saturated, stuck
+from harope_bench.intervals.clusters import SLACK, cluster_score, prompt_means, score_interval
 from harope_bench.records import Measurement, Metric
 from harope_bench.statistics import Interval
 
 OTHER = {"official": "corrected", "corrected": "official"}
+SCORE_INTERVAL = "Wilson score, prompts as clusters"
+T_INTERVAL = "Student's t, prompts as clusters"
 ALONE = "its error is not known; an interval over prompts needs two of each task that do not all score alike"
 
 
@@ -63,7 +65,8 @@ class Prompts:
     def assess(self, sights: Sequence[Sight], rules: str, lenient: bool) -> Score:
         """Every metric, its rows, and a warning for each metric that the other rules give another value.
 
-        per_sample: indices, prompts (N,), METRIC_tasks (N,) of macro metrics, and each metric (N,) with NaN where an image does not count.
+        per_sample: indices, prompts (N,), METRIC_tasks (N,) of macro metrics, and each metric (N,) with NaN where an image does not count;
+        METRIC_total and METRIC_weight (N,) where images weigh differently.
         """
         marks, others = self._marks(sights, rules), self._marks(sights, OTHER[rules])
         tasks = np.array([self.task(s.facts) for s in sights])
@@ -77,6 +80,7 @@ class Prompts:
         for metric in self.metrics:
             rows = self._rows(metric.name, sights, marks)
             arrays[metric.name] = rows
+            arrays |= self._sums(metric.name, marks)
             measurements.append(self._measured(metric, sights, marks, rows, arrays, lenient))
             warnings += _without_error(measurements[-1])
             warnings += _differing(metric, rows, self._rows(metric.name, sights, others), rules, self._macro_tasks(metric.name, tasks))
@@ -99,10 +103,21 @@ class Prompts:
 
     def _rows(self, metric: str, sights: Sequence[Sight], marks: Sequence[Mark | None]) -> np.ndarray:
         """First-order contributions (N,) whose mean, for a macro metric the mean of whose task means, is the value."""
+        return contributions(*self._totals_and_weights(metric, marks))
+
+    def _totals_and_weights(self, metric: str, marks: Sequence[Mark | None]) -> tuple[np.ndarray, np.ndarray]:
+        """Return what each image adds to a metric, (N,) each; NaN where it does not count."""
         parts = [self._parts(metric, mark) for mark in marks]
         totals = np.array([math.nan if p is None else p.total for p in parts])
         weights = np.array([math.nan if p is None else p.weight for p in parts])
-        return contributions(totals, weights)
+        return totals, weights
+
+    def _sums(self, metric: str, marks: Sequence[Mark | None]) -> dict[str, np.ndarray]:
+        """Return totals and weights of a metric whose images weigh differently; the others' contributions are their totals."""
+        totals, weights = self._totals_and_weights(metric, marks)
+        if (weights[np.isfinite(weights)] == 1).all():
+            return {}
+        return {f"{metric}_total": totals, f"{metric}_weight": weights}
 
     def _macro_tasks(self, metric: str, tasks: np.ndarray) -> np.ndarray | None:
         return tasks if metric in self.macro else None
@@ -156,22 +171,20 @@ def average(rows: np.ndarray, tasks: np.ndarray | None) -> float:
 def clustered(
     rows: np.ndarray, prompts: np.ndarray, tasks: np.ndarray | None, bounds: tuple[float, float] | None
 ) -> tuple[float, Interval | None, str | None]:
-    """Value over images, its interval for new prompts within the metric's bounds, and what that interval is called.
+    """Return the value over images, its interval for new prompts, and what that interval is called.
 
-    No interval where a task has one prompt, nor where all prompts score alike between the bounds: their spread of 0 is no error.
+    A metric with bounds has the score interval, another one Student's t. There is no interval where a
+    task has one prompt, nor where all prompts score alike between the bounds: no spread was seen.
     """
     value, means = average(rows, tasks), prompt_means(rows, prompts, tasks)
     try:
-        found = cluster_score(means).new_prompts
+        if bounds is not None:
+            return value, score_interval(means, bounds), SCORE_INTERVAL
+        interval = cluster_score(means).new_prompts
     except TooFewImages:
         return value, None, None
-    low, high = bounds or (-math.inf, math.inf)
-    if found.se > SLACK * np.abs(means.means).max():
-        settled = stuck(means, bounds) if bounds else 0.0  # tasks at a bound: their spread of 0 is no error of 0
-        wider = math.hypot(found.se, settled) / found.se
-        below, above = (value - found.low) * wider, (found.high - value) * wider
-        return value, Interval(found.se * wider, max(value - below, low), min(value + above, high)), "prompts as clusters"
-    return value, saturated(means, bounds) if bounds else None, "Wilson over prompts"
+    has_spread = interval.se > SLACK * np.abs(means.means).max()
+    return value, interval if has_spread else None, T_INTERVAL
 
 
 def _without_error(found: Measurement) -> list[str]:

@@ -35,9 +35,11 @@ class Observations(NamedTuple):
 class Score(NamedTuple):
     """Measurements, first-order contributions by metric (for paired tests), and named warnings.
 
-    per_sample may also hold `METRIC_drawn` (N,) where a metric's own rows are not the samples', and, for scores of prompts,
+    per_sample may also hold `METRIC_halves` (H,), the metric on random halves of the samples, whose standard deviation is its error
+    (the same halves in every run of as many samples), where a metric's own rows are not the samples'; and, for scores of prompts,
     `prompts` (N,) integers: prompts are then clusters, and a row of NaN is a sample that does not count for that metric. `METRIC_tasks`
-    (N,) integers stand with a metric that is the mean of its tasks' means.
+    (N,) integers stand with a metric that is the mean of its tasks' means, METRIC_total and METRIC_weight (N,) with one that is a ratio of
+    sums whose weights differ.
     rows: of each image, as JSON values, the verdict and the reason in words.
     """
 

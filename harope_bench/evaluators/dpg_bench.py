@@ -39,7 +39,7 @@ class DpgBench(Prompts):
     scores: the official script's own, of 0 to 1 by index, in place of the rule's under the official rules (imported results).
     """
 
-    version = 2
+    version = 3
     profile = "ella"
     parity = (
         "the rule equals a slow one written from the script's description, on random tables and on every edge case (tests/test_dpg.py);"

@@ -12,6 +12,7 @@ import numpy as np
 
 from harope_bench.errors import InvalidMomentsError, OptionError, SampleError, ShapeError
 from harope_bench.evaluators.base import Observations, Score
+from harope_bench.intervals.heavy_tails import HEAVY, kurtosis, skewed_interval
 from harope_bench.metrics.frechet import frechet, influence, matrix_root, rows_root
 from harope_bench.metrics.half_neighbours import half_balls
 from harope_bench.metrics.inception_score import (
@@ -28,8 +29,8 @@ from harope_bench.metrics.kernel_distance import SUBSET_SIZE, SUBSETS, Discrepan
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.moments import Gaussian
 from harope_bench.metrics.neighbours import NEIGHBOURS, Balls, balls
-from harope_bench.metrics.removal import LARGEST as LARGEST_LEFT_OUT
-from harope_bench.metrics.removal import removal
+from harope_bench.metrics.random_halves import SPLITS as HALF_SPLITS
+from harope_bench.metrics.random_halves import fewest_samples, half_recalls
 from harope_bench.metrics.row_checks import first_bad_row, repeat_counts, rows_complaint
 from harope_bench.records import Measurement, Metric
 from harope_bench.statistics import Interval, mean_error, normal, wilson
@@ -37,12 +38,17 @@ from harope_bench.statistics import Interval, mean_error, normal, wilson
 FIFTY = 50_000
 ORDER_LOSS = 0.01  # of IS: a smaller loss is named only where labels show that images are sorted
 SPREAD_BLOCKS = 10  # from so many blocks on, their spread is the error of their mean
+ROUNDING = 1e-12  # share of a value: a standard error below it is that of sums, not of samples
+FEW_ROWS = 4.0  # images a dimension, below which FID's first-order error is too wide by more than an eighth
 FEWEST_PAIRS = 3  # images in both sets that a kernel distance with an error needs
 FRECHET_KEYS = {
     "fid": ("features", "mu", "sigma"),
     "sfid": ("spatial", "mu_s", "sigma_s"),
     "fd-dinov2": ("features", "mu", "sigma"),
 }
+
+FIRST_ORDER = "influence function, first order, skewness corrected, reference fixed"
+RANDOM_HALVES = f"spread of {HALF_SPLITS} random splits into halves, reference fixed"
 
 METRICS = {
     m.name: m
@@ -109,7 +115,7 @@ PROFILES = {
 class Finding(NamedTuple):
     """What a rule found: a value or a reason, its error, and the rows it is made of.
 
-    drawn: contributions of the samples (N,) where the rows are not the samples'.
+    halves: the metric on random halves of the samples (H,), where the rows are not the samples'.
     """
 
     value: float | None
@@ -118,13 +124,13 @@ class Finding(NamedTuple):
     rows: np.ndarray | None = None
     reason: str | None = None
     warnings: tuple[str, ...] = ()
-    drawn: np.ndarray | None = None
+    halves: np.ndarray | None = None
 
 
 class Fidelity:
     """Image quality against a reference of real images, in one profile."""
 
-    version = 2
+    version = 3
     rules = ("official",)  # each program's; no corrected form is defined
     profiles = tuple(PROFILES)
     apart = ("clean", "fd-dinov2", "cmmd")  # these need a judge of their own
@@ -149,9 +155,9 @@ class Fidelity:
 
         Returns:
             Measurements named by the number of images scored; per sample `indices` (N,) int64, centred influence values `fid`,
-            `sfid`, `is`, `kid` (N,) float64, indicators `precision` (N,) and `recall` (M,) int8, and `recall_drawn` (N,) float64, what
-            each sample adds to recall (jackknife, by exact distances), where they are few enough. The error of FID and sFID is the
-            spread of the value at this N; its finite-N bias is in the value.
+            `sfid`, `is`, `kid` (N,) float64, indicators `precision` (N,) and `recall` (M,) int8, and `recall_halves` (H,) float64,
+            recall of random halves of the samples by exact distances; their standard deviation is its error. The error of FID and
+            sFID is the spread of the value at this N; its finite-N bias is in the value.
 
         Raises:
             ShapeError: arrays do not fit together. SampleError: a value that is not finite, with the index of its image.
@@ -160,7 +166,7 @@ class Fidelity:
         _check(seen, reference)
         findings = self._findings(seen, reference)
         rows = {name: found.rows for name, found in findings.items() if found.rows is not None}
-        rows |= {f"{name}_drawn": found.drawn for name, found in findings.items() if found.drawn is not None}
+        rows |= {f"{name}_halves": found.halves for name, found in findings.items() if found.halves is not None}
         warnings = _warnings(seen) + tuple(w for found in findings.values() for w in found.warnings)
         measurements = tuple(_measurement(name, found, seen) for name, found in findings.items())
         return Score(measurements, {"indices": seen.indices, **rows}, warnings)
@@ -176,7 +182,15 @@ class Fidelity:
                 findings |= _neighbourhoods(seen, reference, self.way)
             elif name != "recall":
                 findings[name] = _kernel(name, seen, reference)
-        return findings
+        return {name: _without_empty_interval(name, found) for name, found in findings.items()}
+
+
+def _without_empty_interval(metric: str, finding: Finding) -> Finding:
+    """Return the finding without an error of 0 up to rounding: equal rows do not show what others would be."""
+    if finding.error is None or finding.value is None or finding.error.se > ROUNDING * abs(finding.value):
+        return finding
+    warning = f"{metric}: its error is not known; every image adds the same to it"
+    return finding._replace(error=None, interval=None, warnings=(*finding.warnings, warning))
 
 
 def _measurement(metric: str, found: Finding, seen: Observations) -> Measurement:
@@ -230,8 +244,24 @@ def _scored_distance(metric: str, rows: np.ndarray, drawn: Gaussian, real: Gauss
         told = f"{metric}: N <= D ({len(rows):,} images, {live.sum():,} live dimensions); the value leans on N, no error is given"
         return Finding(value, warnings=(*warnings, told))
     contributions = influence(rows, drawn, real, root)
-    error = normal(value, mean_error(contributions))
-    return Finding(value, error, "influence function, first order, reference fixed", contributions, warnings=warnings)
+    warnings += _limits(metric, contributions, int(live.sum()))
+    return Finding(value, skewed_interval(value, contributions), FIRST_ORDER, contributions, warnings=warnings)
+
+
+def _limits(metric: str, contributions: np.ndarray, live: int) -> tuple[str, ...]:
+    """Return a line for each way in which the first-order error is known to be off; docs/fidelity.md has the measurements."""
+    lines, tails, ratio = [], kurtosis(contributions), len(contributions) / max(live, 1)
+    if tails > HEAVY:
+        lines.append(
+            f"{metric} error: features are heavy-tailed (kurtosis {tails:.0f} of the contributions); the standard error may be too small "
+            "by half, the interval is widened for it and covers 91 to 97%"
+        )
+    if ratio < FEW_ROWS:
+        lines.append(
+            f"{metric} error: N is only {ratio:.1f} times the {live:,} live dimensions; the interval is too wide, by up to a third, and "
+            "covers 95 to 99%"
+        )
+    return tuple(lines)
 
 
 def _dead_columns(metric: str, live: np.ndarray, real: Gaussian) -> tuple[str, ...]:
@@ -322,20 +352,20 @@ def _neighbourhoods(seen: Observations, reference: Mapping[str, np.ndarray], pro
 
 
 def _over_draws(found: Finding, seen: Observations, reference: Mapping[str, np.ndarray]) -> Finding:
-    """Recall with the error that other draws would have: the balls are the samples', so it is their number that counts.
+    """Return recall with the error that other draws would have: the balls are the samples', so it is their number that counts.
 
-    Beyond LARGEST samples their distances do not fit in memory and the references' binomial error stands, radii fixed.
+    Where no half differs from another, the references' binomial error stands, radii fixed.
     """
     drawn, real = seen.arrays["features"], reference["features"]
-    if found.value is None or not NEIGHBOURS + 1 < len(drawn) <= LARGEST_LEFT_OUT:
+    if found.value is None or len(drawn) < fewest_samples():
         return found
-    change = removal(real, drawn) / len(real)
-    if not change.any():
-        return found  # no sample matters alone, so the samples say nothing of the error
-    contributions = (len(drawn) - 1) * (change.mean() - change)
-    error = normal(found.value, mean_error(contributions))
+    halves = half_recalls(drawn, real)
+    spread = float(halves.std(ddof=1))
+    if spread <= ROUNDING:
+        return found
+    error = normal(found.value, spread)
     error = Interval(error.se, max(0.0, error.low), min(1.0, error.high))
-    return found._replace(error=error, interval="jackknife over samples, reference fixed", drawn=contributions)
+    return found._replace(error=error, interval=RANDOM_HALVES, halves=halves)
 
 
 def _no_images(metric: str, seen: Observations, reference: Mapping[str, np.ndarray], fewest: int) -> str | None:

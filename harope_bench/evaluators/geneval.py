@@ -64,7 +64,7 @@ class GenEval(Prompts):
     verdicts: the official script's own, by index, in place of the rule's under the official rules (an imported results file).
     """
 
-    version = 2
+    version = 3
     profile = "geneval"
     parity = (
         "the rule equals a slow one written from the script's description, on thousands of random scenes and on every edge case"

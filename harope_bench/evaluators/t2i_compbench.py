@@ -157,7 +157,7 @@ class T2ICompBench(Prompts):
     said of that run.
     """
 
-    version = 2
+    version = 3
     profile = "t2i-compbench"
     parity = (
         "rules restated from Karine-Huang/T2I-CompBench 1b709499: position, the search for objects and numeracy equal plain restatements "

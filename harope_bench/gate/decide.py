@@ -18,7 +18,6 @@ from typing import Literal, NamedTuple
 
 from harope_bench.compare import Comparison, Line, Side, compare
 from harope_bench.gate.policy import Policy, Rule
-from harope_bench.intervals.clusters import SLACK
 from harope_bench.intervals.shares import bonett_price
 from harope_bench.pairing import spread
 from harope_bench.statistics import Difference, Interval, quantile
@@ -97,10 +96,17 @@ def interval(line: Line, confidence: float, alike: bool) -> Interval | None:
     """
     found = line.difference
     around = spread(found, confidence)
-    if around is None or found.delta is None or found.p is None or found.wins is None or alike:
+    if alike:
+        return Interval(0.0, 0.0, 0.0) if found.delta == 0 else around
+    if found.delta is None or found.p is None:
         return around
     reach = quantile(confidence)
-    around = _at_least(around, line, reach) if _of_prompts(found) else _of_shares(line, reach)
+    if _of_prompts(found):
+        around = _at_least(around, line, reach)
+    elif found.wins is not None:
+        around = _of_shares(line, reach)
+    if around is None or (found.wins is None and found.prompts is None):
+        return around
     ends = [around.low, around.high, found.delta]
     if found.p >= 1 - confidence:  # the exact test does not tell them apart: the interval holds 0
         ends.append(0.0)
@@ -108,8 +114,8 @@ def interval(line: Line, confidence: float, alike: bool) -> Interval | None:
 
 
 def _of_prompts(found: Difference) -> bool:
-    """Whether wins, losses and ties count prompts."""
-    return found.wins is not None and found.hit is None
+    """Whether prompts pair."""
+    return found.prompts is not None
 
 
 def _of_shares(line: Line, reach: float) -> Interval:
@@ -121,16 +127,20 @@ def _of_shares(line: Line, reach: float) -> Interval:
     return Interval(*(unit * number for number in around))
 
 
-def _at_least(around: Interval, line: Line, reach: float) -> Interval:
-    """Not narrower than what prompts that did not move leave open; in full where none moved, or all alike.
+def _at_least(around: Interval | None, line: Line, reach: float) -> Interval | None:
+    """Not narrower than what prompts that did not move leave open.
 
-    Those count as in Bonett and Price's interval, as if one prompt had gone the whole way up and one down, by the share of them.
+    Those count as in Bonett and Price's interval, as if one prompt had gone the whole way up and one down, by the share of them. Where
+    nobody knows which did not move, the spread alone counts; without a spread all of them do.
     """
-    found = line.difference
-    still, prompts = found.ties or 0, (found.wins or 0) + (found.losses or 0) + (found.ties or 0)
-    share = 1.0 if around.se <= SLACK * _span(line) else still / prompts
+    found, prompts = line.difference, line.difference.prompts or 0
+    if around is None and not _span(line):
+        return None
+    share = 1.0 if around is None else (found.ties or 0) / prompts
     none, delta = bonett_price(0, 0, prompts, reach), found.delta or 0.0
     half = share * _span(line) * none.high
+    if around is None:
+        return Interval(_span(line) * none.se, delta - half, delta + half)
     return Interval(max(around.se, share * _span(line) * none.se), min(around.low, delta - half), max(around.high, delta + half))
 
 

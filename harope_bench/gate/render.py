@@ -69,6 +69,8 @@ def changed(verdict: Verdict) -> tuple[str, list[Changed]] | None:
         if decision.found == "not comparable" or found[0] is None or found[1] is None:
             continue
         rows = paired_rows(name, found[0], found[1])
+        if not rows.is_of_samples:
+            continue
         if rows.old is None or rows.new is None or rows.prompts is not None or not (rows.new != rows.old).any():
             continue
         return decision.line.number, _most(rows.new - rows.old, new.path)

@@ -3,24 +3,26 @@
 The images of one prompt are alike (measured correlation 0.3 to 0.5), so they are not independent draws: an interval that counts
 images covers 81% where it claims 95%. Two questions have two intervals: would a rerun with new seeds agree, and would new prompts?
 Both are Student's t with Satterthwaite's degrees of freedom: with five prompts the normal interval covers 87% (tests/test_intervals.py).
+Scores with bounds have a score interval for new prompts: near a bound the t interval covers 63 to 90% (tests/test_simulation.py).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from harope_bench.errors import ShapeError, TooFewImages
-from harope_bench.statistics import Interval, student, wilson
+from harope_bench.statistics import LEVEL, Interval, Z, quantile, student
 
 PERMUTATIONS = 10_000
 SEED = 0  # of the sign flips: equal data give equal p
 CHUNK = 1000  # sign vectors held at once
 SLACK = 1e-12  # relative; sums of the same terms in another order must still count as ties
+PRIOR = 0.1  # of a prompt's variance, seen with every prompt at a bound; chosen by simulation, docs/prompts.md
 
 
 class PromptMeans(NamedTuple):
@@ -92,8 +94,7 @@ def cluster_score(found: PromptMeans) -> ClusterScore:
     Satterthwaite 1946, over tasks for new prompts and over prompts for new seeds.
     """
     counts = np.bincount(found.tasks)
-    if (counts < 2).any():
-        raise TooFewImages(f"an error over prompts needs two prompts in each task, found {counts.min()}")
+    _need_two_prompts(counts)
     task_means = np.bincount(found.tasks, weights=found.means) / counts  # (T,)
     value = float(task_means.mean())
     squares = np.bincount(found.tasks, weights=(found.means - task_means[found.tasks]) ** 2) / (counts - 1)
@@ -116,34 +117,104 @@ def satterthwaite(parts: np.ndarray, freedoms: np.ndarray) -> float | None:
     return float(parts.sum()) ** 2 / loose if loose else None
 
 
-def saturated(found: PromptMeans, bounds: tuple[float, float]) -> Interval | None:
-    """Interval of the macro average where every prompt is at a bound of the metric: there a spread of 0 is no error of 0.
+def score_interval(scores: PromptMeans, bounds: tuple[float, float]) -> Interval | None:
+    """Return the score interval for new prompts of a mean, or a mean of task means, that has bounds.
 
-    Prompts count as hits at the upper bound; Wilson's interval of each task, joined over tasks. None where a prompt lies between.
+    It is Wilson's interval at the effective number of prompts, with Student's quantile. Its width is
+    never 0 and its ends lie within the bounds. Between the bounds it equals Student's t interval.
 
-    Source: Wilson 1927; Zou and Donner 2008 for the mean of several (each end takes the squares of the distances to that end).
+    Args:
+        scores: at least two prompts in each task.
+        bounds: the least and the most that a score can be.
+
+    Returns:
+        None where the prompts of every task score alike between the bounds: nothing was seen of how
+        prompts differ. se is the plain error, at a bound Wilson's half width in deviates.
+
+    Raises:
+        TooFewImages: A task has a single prompt.
+
+    Source: Wilson 1927; Korn and Graubard 1998 for the effective number.
     """
+    _need_two_prompts(np.bincount(scores.tasks))
     span = bounds[1] - bounds[0]
-    top = np.isclose(found.means, bounds[1], rtol=0, atol=SLACK * span)
-    if not (top | np.isclose(found.means, bounds[0], rtol=0, atol=SLACK * span)).all():
+    share = BoundedMean.of((scores.means - bounds[0]) / span, scores.tasks)
+    if share is None:
         return None
-    hits, counts = np.bincount(found.tasks, weights=top), np.bincount(found.tasks)
-    tasks = [wilson(int(hit), int(n)) for hit, n in zip(hits, counts, strict=True)]
-    gaps = [(task.se, hit / n - task.low, task.high - hit / n) for task, hit, n in zip(tasks, hits, counts, strict=True)]
-    se, below, above = (span * math.hypot(*ends) / len(counts) for ends in zip(*gaps, strict=True))
-    value = bounds[0] + span * float((hits / counts).mean())
-    return Interval(se, max(bounds[0], value - below), min(bounds[1], value + above))
+    inverse, freedom = share.effective()
+    centre, half = wilson_ends(share.rate, inverse, quantile(LEVEL, freedom))
+    is_at_bound = min(share.rate, 1.0 - share.rate) <= SLACK
+    plain = math.sqrt(inverse * share.rate * (1.0 - share.rate))
+    se = wilson_ends(share.rate, inverse, Z)[1] / Z if is_at_bound else plain
+    low = max(0.0, min(float(centre - half), share.rate))  # at a bound it is the rate, up to rounding
+    high = min(1.0, max(float(centre + half), share.rate))
+    return Interval(span * float(se), bounds[0] + span * low, bounds[0] + span * high)
 
 
-def stuck(found: PromptMeans, bounds: tuple[float, float]) -> float:
-    """What tasks add to the error of the macro average all of whose prompts are at one bound of the metric: Wilson's error of each."""
-    counts = np.bincount(found.tasks)
-    errors = [
-        wilson(int(n), int(n)).se
-        for task, n in enumerate(counts)
-        if any(np.allclose(found.means[found.tasks == task], bound, rtol=0, atol=SLACK * (bounds[1] - bounds[0])) for bound in bounds)
-    ]
-    return (bounds[1] - bounds[0]) * math.hypot(*errors) / len(counts)
+class BoundedMean(NamedTuple):
+    """A mean of task means of scores of 0 to 1, and what the prompts show of its variance.
+
+    rate: the mean. variance: of the mean, from the prompts' spread in their tasks. freedom: Student's
+    degrees of freedom of that variance, None where it is 0. prompts: how many there are, less what
+    unequal tasks waste. loose: prompts minus tasks.
+    """
+
+    rate: float
+    variance: float
+    freedom: float | None
+    prompts: float
+    loose: int
+
+    @classmethod
+    def of(cls, scores: np.ndarray, tasks: np.ndarray) -> BoundedMean | None:
+        """Return the mean of scores (P,) over tasks (P,); None where all tasks are alike between 0 and 1."""
+        counts = np.bincount(tasks)
+        means = np.clip(np.bincount(tasks, weights=scores) / counts, 0.0, 1.0)  # (T,)
+        squares = np.bincount(tasks, weights=(scores - means[tasks]) ** 2)
+        is_alike = squares <= SLACK**2
+        is_at_bound = is_alike & (np.minimum(means, 1.0 - means) <= SLACK)
+        if (is_alike & ~is_at_bound).all():
+            return None
+
+        # A task at its bound shows no spread and has an error none the less, its Wilson error. Where the
+        # whole mean is at a bound, the effective number stands for it, so it fades there.
+        rate = float(means.mean())
+        parts = np.where(is_alike, 0.0, squares / (counts - 1) / counts)
+        unseen = np.where(is_at_bound, (wilson_ends(1.0, 1.0 / counts, Z)[1] / Z) ** 2, 0.0)
+        variance = float(parts.sum() + 4.0 * rate * (1.0 - rate) * unseen.sum()) / len(counts) ** 2
+        freedom = satterthwaite(parts, counts - 1)
+        if freedom is not None:  # the unseen part counts as known
+            freedom *= (variance * len(counts) ** 2 / float(parts.sum())) ** 2
+        return cls(rate, variance, freedom, len(counts) ** 2 / float((1.0 / counts).sum()), int((counts - 1).sum()))
+
+    def effective(self) -> tuple[float, float | None]:
+        """Return 1 / effective number of prompts and the degrees of freedom that it is known with.
+
+        A prompt's variance is phi p (1 - p), with phi from 0 (prompts alike) to 1 (every prompt at a
+        bound), so P prompts count as P / phi. Near a bound few prompts differ and tell little of phi.
+        It is therefore shrunk towards 1, the most cautious value, as if PRIOR of a prompt's variance
+        had been seen with phi = 1. The weight (1 - 4 p (1 - p))^2 fades between the bounds, where the
+        prompts' own spread is enough. The prior part counts as known (Satterthwaite 1946).
+        """
+        binomial = self.rate * (1.0 - self.rate)
+        prior = PRIOR * (1.0 - 4.0 * binomial) ** 2
+        seen_squares = self.variance * self.prompts * self.loose
+        phi = (seen_squares + prior) / (self.loose * binomial + prior)
+        if self.freedom is None or seen_squares == 0:
+            return phi / self.prompts, None
+        return phi / self.prompts, self.freedom * ((seen_squares + prior) / seen_squares) ** 2
+
+
+def wilson_ends(rate: float, inverse: Any, reach: float) -> tuple[Any, Any]:
+    """Return centre and half width of Wilson's interval of a rate; inverse is 1 / number of draws."""
+    square = reach * reach * inverse
+    half = np.sqrt(square * rate * (1.0 - rate) + square**2 / 4.0) / (1.0 + square)
+    return (rate + square / 2.0) / (1.0 + square), half
+
+
+def _need_two_prompts(counts: np.ndarray) -> None:
+    if (counts < 2).any():
+        raise TooFewImages(f"an error over prompts needs two prompts in each task, found {counts.min()}")
 
 
 def sign_flip(differences: PromptMeans, permutations: int = PERMUTATIONS) -> SignFlip:
@@ -158,13 +229,37 @@ def sign_flip(differences: PromptMeans, permutations: int = PERMUTATIONS) -> Sig
     counts = np.bincount(differences.tasks)
     parts = differences.means / counts[differences.tasks] / len(counts)  # (P,), their sum is the difference of the scores
     parts = parts[parts != 0]
-    observed, scale = abs(parts.sum()), np.abs(parts).sum()
-    exact = 2 ** len(parts) <= permutations
-    signs = _every_sign(len(parts)) if exact else _random_signs(len(parts), permutations)
-    beyond = sum(int((np.abs(chunk @ parts) >= observed - SLACK * scale).sum()) for chunk in signs)
-    p = beyond / 2 ** len(parts) if exact else (beyond + 1) / (permutations + 1)
+    tested = exchange_p(lambda signs: signs @ parts, len(parts), float(np.abs(parts).sum()), permutations)
     wins, losses = int((parts > 0).sum()), int((parts < 0).sum())
-    return SignFlip(p, exact, wins, losses, len(differences.means) - wins - losses)
+    return SignFlip(tested.p, tested.exact, wins, losses, len(differences.means) - wins - losses)
+
+
+class ExchangeTest(NamedTuple):
+    """Two-sided p of a test that exchanges prompts between two runs, and whether it tried every exchange."""
+
+    p: float
+    exact: bool
+
+
+def exchange_p(
+    difference: Callable[[np.ndarray], np.ndarray],
+    width: int,
+    scale: float,
+    permutations: int = PERMUTATIONS,
+) -> ExchangeTest:
+    """Return the share of exchanges whose difference is at least as large as the observed one.
+
+    Args:
+        difference: signs (K, width) to differences (K,); +1 leaves a prompt in its run, -1 exchanges it.
+        width: prompts that differ between the runs; the others do not move.
+        scale: size of the terms that are summed; differences equal up to its rounding are ties.
+        permutations: every exchange is tried where there are no more, else that many random ones.
+    """
+    observed = float(abs(difference(np.ones((1, width)))[0]))
+    exact = 2**width <= permutations
+    chunks = _every_sign(width) if exact else _random_signs(width, permutations)
+    beyond = sum(int((np.abs(difference(chunk)) >= observed - SLACK * scale).sum()) for chunk in chunks)
+    return ExchangeTest(beyond / 2**width if exact else (beyond + 1) / (permutations + 1), exact)
 
 
 def _every_sign(width: int) -> Iterator[np.ndarray]:

@@ -28,6 +28,7 @@ class Judge(Protocol):
 
     Optional: `errors()`, tuple[ErrorRate, ...], how often it was wrong where the truth is known; without opening its weights. `widths`,
     by name of an array, how many numbers a row has; a reference of another width is rejected before anything is written.
+    `packages`, names of the optional packages that opening it imports.
     """
 
     version: int

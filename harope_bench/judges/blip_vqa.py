@@ -87,6 +87,7 @@ class Blip(Published):
     """The plug-in; `vision` and `text` replace sizes of the network, so that tests make it small."""
 
     title = "BLIP VQA base"
+    packages = ("transformers",)
     preprocessing = STEPS
     roles = ("vqa",)
     source = Source("blip-vqa", "HAROPE_BENCH_BLIP_VQA")
@@ -134,6 +135,7 @@ class Converted:
 
     version = 1
     judge_class: Literal["substitute"] = "substitute"
+    packages = ("transformers",)
     preprocessing = f"{STEPS}; positions of another size stretched bicubic"
     roles = ("vqa",)
 

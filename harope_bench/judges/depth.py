@@ -60,6 +60,7 @@ class DepthModel:
     judge_class: Literal["substitute"] = "substitute"
     preprocessing = f"the model's own image steps; float32; {_depth.STEPS}"
     roles = ("depth",)
+    packages = ("transformers",)
     needs_model = True
 
     def __init__(self, model: str | None = None):

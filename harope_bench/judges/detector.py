@@ -134,6 +134,7 @@ class Detector:
     judge_class = "substitute"
     preprocessing = STEPS
     roles = ("detector", "detector-2d")
+    packages = ("transformers",)
     needs_model = True
 
     def of(self, model: str) -> Bound:

@@ -55,6 +55,7 @@ class Dpt(Published):
     """The plug-in; `sizes` replaces those of the network, so that tests make it small."""
 
     title = "DPT-Hybrid (MiDaS)"
+    packages = ("transformers",)
     preprocessing = f"480 x 480, PIL bilinear with antialias, -1 to 1; float32, on cuda float16 autocast; {_depth.STEPS}"
     roles = ("depth",)
     source = Source("dpt-depth", "HAROPE_BENCH_DPT")

@@ -124,6 +124,7 @@ class Mask2Former(_mmdet_file.Detector):
 
     version = 1
     asset = ASSET
+    packages = ("transformers",)
     standing: JudgeClass = "equivalent"
     preprocessing = (
         "mmdet 2.x: OpenCV bilinear without antialias on uint8, ratio kept, into 1333 x 800; grey 128 to a multiple of 32, then ImageNet's "

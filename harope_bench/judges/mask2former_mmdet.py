@@ -92,6 +92,7 @@ class Mmdet(_mmdet_file.Detector):
 
     version = 1
     asset = ASSET
+    packages = ("mmdet", "mmcv")
     standing: JudgeClass = "official"
     preprocessing = (
         "mmdet 3.3.0: OpenCV bilinear without antialias on float32, ratio kept, into 1333 x 800; ImageNet's mean and deviation, then zeros "

@@ -93,6 +93,7 @@ class Vlm:
         "part of the first; float32, on cuda the model's own precision"
     )
     roles = ("vqa",)
+    packages = ("transformers",)
     needs_model = True
 
     def __init__(self, model: str | None = None):

@@ -11,15 +11,39 @@ from typing import Literal
 
 from harope_bench import statistics
 from harope_bench.leaderboards.comparisons import EVIDENCE, Comparison, comparisons, contrast
-from harope_bench.leaderboards.layout import PERCENT, Column, Flag, Row, Table, half_unit, load_table, value_of
-from harope_bench.leaderboards.matching import SCALES, Found, Picked, Picks, Scale, collect, footing, pick, unlike
+from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, check_entries, enter, notes_of, unplaced_note
+from harope_bench.leaderboards.layout import PERCENT, Column, EntryRow, Flag, Row, Table, half_unit, load_table, value_of
+from harope_bench.leaderboards.matching import (
+    SCALES,
+    Found,
+    Picked,
+    Picks,
+    Scale,
+    collect,
+    footing,
+    pick,
+    undecided,
+    unlike,
+)
 from harope_bench.leaderboards.terms import general, incomparable, named, of_rules
 from harope_bench.store import sha256_bytes
 
-__all__ = ["EVIDENCE", "Board", "Cell", "Comparison", "Found", "Note", "build", "collect", "comparisons", "load_table"]
+__all__ = [
+    "EVIDENCE",
+    "Board",
+    "Cell",
+    "Comparison",
+    "Found",
+    "Note",
+    "build",
+    "build_all",
+    "collect",
+    "comparisons",
+    "load_table",
+]
 
 Show = Literal["published", "measured", "both"]
-Status = Literal["measured", "no value", "not run"]
+Status = Literal["measured", "no value", "not run", "undecided"]
 SEVERITY = {"conflict": "conflict", "warn": "warning", "info": "information", "run": "run"}
 
 
@@ -103,16 +127,46 @@ class Board:
         return sum(cell.measured is not None for cell in self.cells.values())
 
 
-def build(table: Table, found: Sequence[Found], show: Show = "both", scale: Scale | None = None) -> Board:
+def build_all(
+    tables: Sequence[Table],
+    found: Sequence[Found],
+    show: Show = "both",
+    scale: Scale | None = None,
+    entries: Entries = NO_ENTRIES,
+) -> list[Board]:
+    """Return the boards of several tables with the rows that a user enters; each names the runs that fit no row of any.
+
+    Raises:
+        UnknownName: a run or a row that is not there. OptionError: runs that fit no cell, or several that fit one.
+    """
+    check_entries(tables, found, entries, SCALES if scale is None else (scale,))
+    note = unplaced_note(tables, found, entries) if found and show != "published" else None
+    return [build(table, found, show, scale, entries, [note] if note else []) for table in tables]
+
+
+def build(
+    table: Table,
+    found: Sequence[Found],
+    show: Show = "both",
+    scale: Scale | None = None,
+    entries: Entries = NO_ENTRIES,
+    more_notes: Sequence[str] = (),
+) -> Board:
     """The board of a table. Without `scale`, paper-scale results are shown if there are any, else micro.
 
     Published and measured numbers stand side by side and are never ranked together.
+
+    Args:
+        entries: rows that a user enters; a name that no cell of this table takes changes nothing here. more_notes: further
+            notes on the measured numbers as a whole.
     """
     wanted = show != "published"
-    used = scale or _scale(table, found) if wanted else None
+    used = scale or _scale(table, found, entries) if wanted else None
+    table = enter(table, found, used, entries) if used else table
     picks = pick(table, found, used) if used else {}
+    open_cells = _undecided(table, found, used) if used else {}
     notes = _Notes(table.flags if show != "measured" else ())
-    remarks = _remarks(table, picks)
+    remarks = _remarks(table, picks) | open_cells
     best = _best(table, picks)
     cells = {}
     for row in table.rows:
@@ -123,6 +177,7 @@ def build(table: Table, found: Sequence[Found], show: Show = "both", scale: Scal
             cells[key] = _cell(table, row, column, picks.get(key), against, notes, remarks.get(key, []), key in best)
     if wanted:
         notes.general(general(table, found, used, picks))
+        notes.general([*notes_of(table), *more_notes])
         if used == "paper":  # readings are of the paper's networks; a micro run has no LoRA, no SD3 table, no 2,048 pixels
             notes.general(f"The paper does not say; our runs: {reading}" for reading in table.readings if picks)
     compared = [item for item in comparisons(table, found) if item.scale == used] if wanted else []
@@ -139,8 +194,22 @@ def build(table: Table, found: Sequence[Found], show: Show = "both", scale: Scal
     )
 
 
-def _scale(table: Table, found: Sequence[Found]) -> Scale | None:
-    return next((scale for scale in SCALES if pick(table, found, scale)), None)
+def _scale(table: Table, found: Sequence[Found], entries: Entries) -> Scale | None:
+    """Return the scale that most of the entered rows have numbers of; of equals paper before micro; None without a number."""
+    entered = {scale: enter(table, found, scale, entries) for scale in SCALES}
+    measured = [scale for scale in SCALES if pick(entered[scale], found, scale) or undecided(entered[scale], found, scale)]
+    return max(measured, key=lambda scale: len({row.name for row in entered[scale].rows if isinstance(row, EntryRow)}), default=None)
+
+
+def _undecided(table: Table, found: Sequence[Found], scale: Scale) -> dict[tuple[str, str], list[str]]:
+    """Return the remark on each cell that runs of several checkpoints fit."""
+    return {
+        (row_id, key): [
+            f"undecided: runs of {len(names)} checkpoints fit {table.row(row_id).printed} ({', '.join(names)}); "
+            f"--row {row_id}=NAME decides, --add NAME gives one a row"
+        ]
+        for (row_id, key), names in undecided(table, found, scale).items()
+    }
 
 
 @dataclass
@@ -194,7 +263,8 @@ def _cell(
     }
     marks = [notes.mark(flag) for flag in flags]
     if picked is None:
-        return Cell(**facts, marks=tuple(marks))  # type: ignore[arg-type]
+        status = "undecided" if remarks else "not run"
+        return Cell(**facts, status=status, note="; ".join(remarks) or None, marks=(*marks, *map(notes.add, remarks)))  # type: ignore[arg-type]
     measured = picked.measurement
     if measured.value is None:
         remarks = [f"no value: {measured.reason}", *remarks]
@@ -278,7 +348,7 @@ def _remarks(table: Table, picks: Picks) -> dict[tuple[str, str], list[str]]:
     for key, picked in picks.items():
         m = picked.measurement
         remarks[key] += of_rules(picked)
-        if (scaling := picked.plan.settings.pos_scaling) not in (None, "none"):
+        if picked.plan and (scaling := picked.plan.settings.pos_scaling) not in (None, "none"):
             remarks[key].append(f"drawn with position scaling {scaling}, which the paper does not name")
         if picked.others and table.column(key[1]).of == "images":
             remarks[key].append(
@@ -350,7 +420,7 @@ def _measured_title(table: Table, picks: Picks, scale: Scale | None) -> str:
     drawn = [picked for (_, key), picked in picks.items() if table.column(key).of == "images"]
     if not drawn:
         return f"recomputed ({scale}, from the network's shapes)"
-    suites = sorted({picked.plan.suite for picked in drawn})
+    suites = sorted({str(picked.found.result.suite_name) for picked in drawn})
     counts = sorted({picked.measurement.n_scored for picked in drawn})
     images = f"{counts[0]:,} images" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images"
     return f"measured ({scale}, {', '.join(suites)}, {images}, {named(table, picks)[0]})"

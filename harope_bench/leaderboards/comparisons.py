@@ -68,5 +68,5 @@ def _decided(table: Table, item: Comparison, p: float) -> Comparison:
 
 
 def contrast(column: Column, old: Picked, new: Picked) -> Difference:
-    """New minus old, paired by sample where both runs drew the same samples; not comparable on unequal footing."""
+    """New minus old, paired where both have the same samples, prompts or pictures; not comparable on unequal footing."""
     return pairing.contrast(column.measures, column.direction, old.found, new.found)

@@ -90,6 +90,27 @@ class Row(Facts):
         return FIELD.sub(lambda match: str(getattr(self, match[1]) or ""), head.text)
 
 
+class EntryRow(Row):
+    """A row that named runs fill, whatever the table's own facts say: an added row, or one of the table's own by `--row`.
+
+    scale: of these runs. name: as the user named them. results: paths of their result files. micro_suite: the suite of its cells
+    at micro scale. label_head: text of the row-header column that shows the label where none shows `printed`. note: what a reader
+    must know of the row.
+    """
+
+    scale: Literal["micro", "paper"]
+    name: str
+    results: tuple[str, ...]
+    is_added: bool = True
+    micro_suite: Name | None = None
+    label_head: str | None = None
+    note: str | None = None
+
+    def text(self, head: Head) -> str:
+        """Return what stands in a row-header column."""
+        return self.printed if head.text == self.label_head else super().text(head)
+
+
 class Scope(Facts):
     """Which runs of one scale belong to the table, and the rows that differences are shown against."""
 

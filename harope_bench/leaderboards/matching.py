@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from harope_bench import pairing, registry
-from harope_bench.leaderboards.layout import Column, Row, Table
+from harope_bench.leaderboards.layout import Column, EntryRow, Row, Table
 from harope_bench.pairing import Footing, Found, collect, read_result, unlike
 from harope_bench.records import CLASSES, Checkpoint, Measurement, Plan, Result
 
@@ -22,12 +22,18 @@ __all__ = [
     "Ruler",
     "Scale",
     "aside",
+    "checkpoints_of",
     "collect",
+    "contenders",
     "fits",
     "footing",
+    "has_network",
+    "is_of_cell",
     "pick",
     "read_result",
     "ruler",
+    "stands_beside",
+    "undecided",
     "unlike",
 ]
 
@@ -57,18 +63,76 @@ def _fits_micro(table: Table, row: Row, column: Column, plan: Plan) -> bool:
 
 def _fits_paper(table: Table, row: Row, column: Column, plan: Plan) -> bool:
     """A cell whose suite or encoding the paper's facts do not name takes no run: nobody could say that it is the same."""
-    checkpoint, facts = plan.checkpoint, (row, column, table.paper)
-    suite = table.suite_of(row, column)
+    return (
+        (column.of == "network" or _is_of_suite(table, row, column, plan.suite))
+        and row.res in (None, plan.settings.resolution)
+        and is_of_cell(table, row, column, plan.checkpoint)
+    )
+
+
+def is_of_cell(table: Table, row: Row, column: Column, checkpoint: Checkpoint) -> bool:
+    """Return whether a checkpoint has the encoding, options, network and training steps that a cell of the paper prints."""
+    facts = (row, column, table.paper)
     encoding = next((f.encoding for f in facts if f.encoding), None)
     backbone = next((f.backbone for f in facts if f.backbone), None)
     return (
-        (column.of == "network" or suite in (plan.suite, _whole(plan.suite)))
-        and encoding == checkpoint.encoding
+        encoding == checkpoint.encoding
         and backbone in (None, checkpoint.backbone)
-        and row.res in (None, plan.settings.resolution)
         and row.training_steps in (None, checkpoint.training_steps)
         and all(_holds(checkpoint, f.config, f.options) for f in facts)
     )
+
+
+def _is_network(table: Table, row: Row, checkpoint: Checkpoint) -> bool:
+    backbone = next((f.backbone for f in (row, table.paper) if f.backbone), None)
+    return backbone in (None, checkpoint.backbone) and all(_holds(checkpoint, f.config, {}) for f in (row, table.paper))
+
+
+def _is_of_suite(table: Table, row: Row, column: Column, suite: str | None) -> bool:
+    wanted = table.suite_of(row, column)
+    return wanted is not None and suite is not None and wanted in (suite, _whole(suite))
+
+
+def stands_beside(table: Table, row: EntryRow, column: Column, result: Result) -> bool:
+    """Return whether a result that a user named may fill this cell: its scale, evaluator, suite and side are the column's.
+
+    A column that is of one encoding takes that encoding alone. A side that was not recorded contradicts no row.
+    """
+    if result.scale != row.scale or column.evaluator not in (None, result.evaluator):
+        return False
+    if column.of != "network" and not _has_suite(table, row, column, result):
+        return False
+    side = _side_of(table, row)
+    return (side is None or result.side in (None, side)) and _has_encoding(column, result.plan)
+
+
+def _side_of(table: Table, row: EntryRow) -> int | None:
+    """Return the side of a row's images in pixels; where every column is of another network, the one of the table's protocol."""
+    if row.scale == "micro":
+        return row.micro_res
+    side = table.protocol.get("resolution") if table.block == "row" else None
+    return side if row.res is None and isinstance(side, int) else row.res
+
+
+def _has_suite(table: Table, row: EntryRow, column: Column, result: Result) -> bool:
+    if row.scale == "micro":
+        return row.micro_suite is not None and row.micro_suite == result.suite_name
+    return _is_of_suite(table, row, column, result.suite_name)
+
+
+def _has_encoding(column: Column, plan: Plan | None) -> bool:
+    if column.encoding is None:
+        return True
+    return plan is not None and plan.checkpoint.encoding == column.encoding and _holds(plan.checkpoint, {}, column.options)
+
+
+def has_network(table: Table, row: Row, result: Result) -> bool:
+    """Return whether a result is of the network of a table's row, as far as its plan tells; without a plan nothing contradicts."""
+    if result.plan is None:
+        return True
+    if result.scale == "micro":
+        return table.micro is None or table.micro.backbone in (None, result.plan.checkpoint.backbone)
+    return _is_network(table, row, result.plan.checkpoint)
 
 
 @lru_cache(maxsize=64)  # asked for every cell and result; looking through the installed packages takes 10 ms
@@ -91,9 +155,8 @@ class Picked:
     others: int
 
     @property
-    def plan(self) -> Plan:
-        """A picked result has a plan: nothing else fits a cell."""
-        assert self.found.result.plan is not None
+    def plan(self) -> Plan | None:
+        """Return the plan of the run; None of imported results and of folders."""
         return self.found.result.plan
 
 
@@ -125,13 +188,54 @@ def pick(table: Table, found: Sequence[Found], scale: Scale) -> Picks:
     """For each (row, column) the fitting measurement over the most images; ties go to the lower seed, then path.
 
     A column has numbers of one ruler: of that which fills most of its rows, of equals the one nearest to the paper's.
+    A cell that runs of several checkpoints fit has none: `undecided` names them.
     """
     picks: Picks = {}
+    for row, column, same, fitting in contenders(table, found, scale):
+        if same and (isinstance(row, EntryRow) or len(checkpoints_of(same)) < 2 or column.of == "network"):
+            picks[row.id, column.key] = Picked(*min(same, key=_rank), others=fitting - 1)
+    return picks
+
+
+def undecided(table: Table, found: Sequence[Found], scale: Scale) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Return the cells (row, column) of the table's own rows that runs of several checkpoints fit, with the names of these."""
+    return {
+        (row.id, column.key): tuple(names)
+        for row, column, same, _ in contenders(table, found, scale)
+        if not isinstance(row, EntryRow) and column.of == "images" and len(names := checkpoints_of(same)) > 1
+    }
+
+
+class Contest(NamedTuple):
+    """A cell, the measurements of its column's ruler that may fill it, and how many fit it under any ruler."""
+
+    row: Row
+    column: Column
+    same: list[tuple[Found, Measurement]]
+    fitting: int
+
+
+def contenders(table: Table, found: Sequence[Found], scale: Scale) -> Iterable[Contest]:
+    """Yield every cell with the measurements that may fill it; runs that have a row of their own contend for no other."""
+    added = {path for row in table.rows if isinstance(row, EntryRow) and row.is_added for path in row.results}
     for column, chosen, fitting in _columns(table, found, scale):
         for row_id, candidates in fitting.items():
-            if same := [c for c in candidates if ruler(c[0].result) == chosen]:
-                picks[row_id, column.key] = Picked(*min(same, key=_rank), others=len(candidates) - 1)
-    return picks
+            row = table.row(row_id)
+            same = [c for c in candidates if ruler(c[0].result) == chosen]
+            same = [c for c in same if c[1].value is not None] or same
+            if not isinstance(row, EntryRow) and len(checkpoints_of(same)) > 1:
+                same = [c for c in same if str(c[0].path) not in added]
+            yield Contest(row, column, same, len(candidates))
+
+
+def checkpoints_of(candidates: Iterable[tuple[Found, Measurement]]) -> list[str]:
+    """Return the names of the different checkpoints (by their weights) that measurements are of, sorted."""
+    plans = [item.result.plan for item, _ in candidates if item.result.plan is not None]
+    names: dict[str, set[str]] = {}
+    for plan in plans:
+        names.setdefault(plan.checkpoint.sha256, set()).add(plan.checkpoint.name)
+    has_namesakes = len({min(group) for group in names.values()}) < len(names)  # one name, other weights: the hash tells
+    return sorted(f"{min(group)} ({sha256[:12]})" if has_namesakes else min(group) for sha256, group in names.items())
 
 
 def aside(table: Table, found: Sequence[Found], scale: Scale) -> dict[str, list[tuple[str, str]]]:
@@ -165,7 +269,7 @@ def _columns(table: Table, found: Sequence[Found], scale: Scale) -> Iterable[tup
     """Every column with its ruler and, by row, the measurements that fit."""
     of_scale = [item for item in found if item.result.scale == scale]
     for column in table.columns:
-        fitting = {row.id: list(_candidates(table, row, column, of_scale)) for row in table.rows}
+        fitting = {row.id: _candidates(table, row, column, of_scale) for row in table.rows}
         yield column, _ruler(fitting.values(), table.protocol.get("profile")), fitting
 
 
@@ -185,11 +289,14 @@ def _ruler(rows: Iterable[Sequence[tuple[Found, Measurement]]], profile: object)
     )
 
 
-def _candidates(table: Table, row: Row, column: Column, found: Sequence[Found]) -> Iterable[tuple[Found, Measurement]]:
-    for item in found:
-        measurement = item.result.measured(column.measures)
-        if measurement is not None and fits(table, row, column, item.result):
-            yield item, measurement
+def _candidates(table: Table, row: Row, column: Column, found: Sequence[Found]) -> list[tuple[Found, Measurement]]:
+    """Return the measurements that fit a cell. Where each column is of another network, an entered row leaves the other columns."""
+    measured = [(item, m) for item in found if (m := item.result.measured(column.measures)) is not None]
+    if isinstance(row, EntryRow):
+        own = [(item, m) for item, m in measured if str(item.path) in row.results and stands_beside(table, row, column, item.result)]
+        if own or row.is_added or table.block != "row":
+            return own
+    return [(item, m) for item, m in measured if fits(table, row, column, item.result)]
 
 
 def _rank(candidate: tuple[Found, Measurement]) -> tuple[bool, bool, int, int, str]:

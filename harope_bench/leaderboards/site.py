@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from harope_bench import pairing, registry
 from harope_bench.errors import UnknownName
 from harope_bench.pairing import RULER, Footing, Found
-from harope_bench.records import Measurement, Metric
+from harope_bench.records import JudgeRecord, Measurement, Metric
 from harope_bench.statistics import ALPHA, Difference
 
 UNKNOWN = "not recorded"
@@ -85,11 +85,21 @@ def protocol(item: Found) -> Protocol:
         f"{result.evaluator}@{result.version}",
         result.profile,
         result.rules,
-        f"{result.judge.name}@{result.judge.version}, weights {result.judge.weights_sha256[:12]}, {result.judge.preprocessing}",
+        f"{result.judge.name}@{result.judge.version}, weights {_weights(result.judge)}, {result.judge.preprocessing}",
         result.judge.judge_class,
         f"{result.reference}, {result.reference_sha256[:12]}",
         result.scale,
     )
+
+
+def _weights(judge: JudgeRecord) -> str:
+    return judge.weights_sha256[:12] if judge.is_recorded else UNKNOWN
+
+
+def unrecorded(section: Section) -> list[str]:
+    """Return what a section's results should share and do not record: that they agree in it is not known."""
+    feet = [pairing.footing(entry.found.result, m) for entry in section.entries for m in entry.found.result.measurements[:1]]
+    return pairing.unrecorded(feet, GROUND)
 
 
 def _known(ground: Footing | None, name: str) -> str:
@@ -128,7 +138,7 @@ def rank(metric: str, direction: Literal["higher", "lower"], found: Sequence[Fou
     """The places by index into `found`: 1 + the number of rows resolved to be better (5%, Holm over all pairs of the column).
 
     Rows that nothing separates so share a place, and a chain of near neighbours does not tie its ends. Differences are paired
-    by sample where both drew the same samples. A result without a value has no place.
+    by sample where both drew the same samples, by prompt where both score the same prompts. A result without a value has no place.
     """
     having = [i for i, item in enumerate(found) if _value(item, metric) is not None]
     having.sort(key=lambda i: (_sign(direction) * (_value(found[i], metric) or 0.0), str(found[i].path)))

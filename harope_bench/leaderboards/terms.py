@@ -36,7 +36,7 @@ def _other_measure(table: Table, picked: Picked) -> str | None:
         return None
     if result.profile != profile:
         return f"profile {result.profile}, the paper's is {profile}"
-    published = _published_reference(picked.plan.suite)
+    published = _published_reference(str(picked.found.result.suite_name))
     return f"reference {result.reference}, not the one that is published" if published not in (None, result.reference) else None
 
 
@@ -108,8 +108,8 @@ def _left_out(table: Table, differs: str, cells: list[tuple[str, str]]) -> str:
 def stand_ins(table: Table, picks: Picks) -> list[str]:
     """Which sides and training steps of the small world stand where the paper prints its own."""
     rows = [(table.row(row), picked.plan) for (row, key), picked in picks.items() if table.column(key).of == "images"]
-    sides = {row.res: plan.settings.resolution for row, plan in rows if row.res}
-    steps = {row.training_steps: plan.checkpoint.training_steps for row, plan in rows if row.training_steps}
+    sides = {row.res: plan.settings.resolution for row, plan in rows if row.res and plan}
+    steps = {row.training_steps: plan.checkpoint.training_steps for row, plan in rows if row.training_steps and plan}
     told = []
     if sides:
         told.append(f"Sides of {_listed(sides)} stand for {_listed(sides.values())} pixels here.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harope_bench.leaderboards.matching import Found
-from harope_bench.records import worst
+from harope_bench.records import Result, worst
 from harope_bench.reports.runs import Run
 
 Facts = dict[str, str]
@@ -26,7 +26,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. `state` is yes, no or open (nobody looked)."""
+    """One thing looked at. `state` is yes, no or open (nobody looked, or not every result records it)."""
 
     state: str
     text: str
@@ -69,8 +69,9 @@ def run_facts(run: Run) -> Facts:
 
 
 def _result_facts(item: Found) -> dict[str, Any]:
-    """The result without its plan (stated once) and with its measurements as counts."""
-    facts = item.result.model_dump(mode="json", exclude={"plan", "measurements", "plan_digest"})
+    """The result without its plan (stated once, with suite and side) and with its measurements as counts; a label is no fact."""
+    stated = {"suite", "resolution"} if item.result.plan else set()
+    facts = item.result.model_dump(mode="json", exclude={"plan", "measurements", "plan_digest", "label", *stated})
     facts["judge"]["class"] = facts["judge"].pop("judge_class")
     facts["judge_errors"] = {name: [rate.words for rate in rates] for name, rates in item.result.judge_errors.items()}
     facts["counts"] = {
@@ -124,24 +125,35 @@ def _parity(found: Sequence[Found]) -> Iterator[Check]:
 def _agreement(found: Sequence[Found]) -> Iterator[Check]:
     if len(found) < 2:
         return
-    same: dict[str, Callable[[Found], object]] = {
-        "judge weights": lambda f: f.result.judge.weights_sha256,
-        "reference": lambda f: f.result.reference_sha256,
-        "number of images scored": lambda f: {m.n_scored for m in f.result.measurements} and max(m.n_scored for m in f.result.measurements),
-        "seed": lambda f: f.result.plan.settings.seed if f.result.plan else None,
-        "sampler, steps and guidance": lambda f: _sampling(f),
-        "version of this package": lambda f: (f.result.provenance.version, f.result.provenance.commit),
+    same: dict[str, Callable[[Result], object]] = {
+        "judge weights": lambda r: r.judge.weights_sha256 if r.judge.is_recorded else None,
+        "reference": lambda r: r.reference_sha256,
+        "number of images scored": lambda r: max((m.n_scored for m in r.measurements), default=None),
+        "seed": lambda r: r.plan.settings.seed if r.plan else None,
+        "sampler, steps and guidance": _sampling,
+        "version of this package": lambda r: r.provenance.version,
+        "commit of this package": lambda r: r.provenance.commit,
     }
     for what, of in same.items():
-        values = {repr(of(item)) for item in found}
-        if len(values) == 1:
-            yield Check("yes", f"all results share one {what}")
-        else:
-            yield Check("no", f"results differ in {what} ({len(values)} values)")
+        yield agreement(what, [of(item.result) for item in found])
 
 
-def _sampling(item: Found) -> object:
-    settings = item.result.plan.settings if item.result.plan else None
+def agreement(what: str, values: Sequence[object]) -> Check:
+    """Return whether all results share a value; None is a value that a result does not record, and agrees with nothing."""
+    recorded = [repr(value) for value in values if value is not None]
+    missing = len(values) - len(recorded)
+    if not recorded:
+        return Check("open", f"{what} is {ABSENT} in any result")
+    rest = f"; it is {ABSENT} in {missing:,} of {len(values):,}" if missing else ""
+    if (count := len(set(recorded))) > 1:
+        return Check("no", f"results differ in {what} ({count} values){rest}")
+    if missing:
+        return Check("open", f"{len(recorded):,} of {len(values):,} results share one {what}{rest}")
+    return Check("yes", f"all results share one {what}")
+
+
+def _sampling(result: Result) -> object:
+    settings = result.plan.settings if result.plan else None
     return settings and (settings.sampler, settings.steps, settings.guidance)
 
 
@@ -152,6 +164,8 @@ def _warnings(runs: Sequence[Run]) -> Iterator[Check]:
                 yield Check("no", f"{run.id}, {item.result.evaluator}: {warning}")
             if item.result.provenance.dirty:
                 yield Check("no", f"{run.id}, {item.result.evaluator}: made with uncommitted changes in the package")
+            elif item.result.provenance.dirty is None:
+                yield Check("open", f"{run.id}, {item.result.evaluator}: whether the package had uncommitted changes is {ABSENT}")
         if failed := sum(sample.status != "ok" for sample in run.samples):
             yield Check("no", f"{run.id}: {failed:,} of {len(run.samples):,} samples failed")
 

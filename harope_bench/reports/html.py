@@ -13,8 +13,9 @@ from harope_bench import __version__, registry
 from harope_bench.errors import StorageError
 from harope_bench.leaderboards.board import EVIDENCE, Board, build
 from harope_bench.leaderboards.comparisons import Comparison
-from harope_bench.leaderboards.layout import DASH, Column, Row, load_tables
-from harope_bench.leaderboards.matching import SCALES, Found, pick
+from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, check_entries, enter, unplaced_note
+from harope_bench.leaderboards.layout import DASH, Column, EntryRow, Row, Table, load_tables
+from harope_bench.leaderboards.matching import SCALES, Found, Scale, pick, undecided
 from harope_bench.reports import charts_svg, figures, gallery
 from harope_bench.reports.card import Card, Check, cards, checks, span
 from harope_bench.reports.chart_files import figures_of, table
@@ -129,6 +130,7 @@ class Page:
     results: int
     span: tuple[str, str] | None
     sections: tuple[Section, ...]
+    unplaced: str | None
     unlisted: tuple[Measure, ...]
     measures: tuple[Measure, ...]
     panels: tuple[gallery.Panel, ...]
@@ -140,24 +142,30 @@ class Page:
     checks: tuple[Check, ...]
 
 
-def write_report(runs: Path, out: Path) -> Path:
+def write_report(runs: Path, out: Path, entries: Entries = NO_ENTRIES) -> Path:
     """Writes the report of all runs under a folder; returns `out`.
 
+    Args:
+        entries: rows that a user enters into the tables.
+
     Raises:
-        StorageError: the folder holds no run, or a file of a run is broken (named).
+        StorageError: the folder holds no run, or a file of a run is broken (named). UnknownName, OptionError: an entry that no
+            run or no table has.
     """
-    page = read_page(runs)
+    page = read_page(runs, entries)
     write_text(out, environment().get_template("report.html").render(page=page))
     return out
 
 
-def read_page(runs: Path) -> Page:
+def read_page(runs: Path, entries: Entries = NO_ENTRIES) -> Page:
     """The data of the page."""
     folders = read_runs(runs)
     if not folders:
         raise StorageError(f"{runs} holds no run (a folder with plan.json or results/); harope-bench eval or reproduce makes one")
     found = [item for run in folders for item in run.found]
-    sections = tuple(_section(board, found) for board in boards(found))
+    chosen = shown_tables(found, entries)
+    sections = tuple(_section(build(table, found, "both", scale, entries), found) for table, scale in chosen)
+    tables = list({table.id: table for table, _ in chosen}.values())
     folders = _in_table_order(folders, sections)
     curves = _curves(folders)
     return Page(
@@ -168,6 +176,7 @@ def read_page(runs: Path) -> Page:
         results=len(found),
         span=span(folders),
         sections=sections,
+        unplaced=unplaced_note(tables, found, entries) if tables else None,
         unlisted=tuple(m for run in folders for item in run.found if not _listed(item, sections) for m in _measures(run, item)),
         measures=tuple(m for run in folders for item in run.found for m in _measures(run, item)),
         panels=tuple(gallery.panels(folders)),
@@ -189,9 +198,24 @@ def _question(boards: Sequence[Board]) -> str:
     return next(iter(asked), None) or "What was measured in these runs?"
 
 
-def boards(found: Sequence[Found]) -> list[Board]:
-    """A board for every registered table and scale that a result belongs to."""
-    return [build(table, found, "both", scale) for table in load_tables() for scale in SCALES if pick(table, found, scale)]
+def shown_tables(found: Sequence[Found], entries: Entries = NO_ENTRIES) -> list[tuple[Table, Scale]]:
+    """Return every registered table and scale that a result belongs to, and those that an added run needs to have a row at all.
+
+    Raises:
+        UnknownName, OptionError: an entry that no run or no table has.
+    """
+    tables = load_tables()
+    check_entries(tables, found, entries)
+    every = [(table, scale) for table in tables for scale in SCALES]
+    shown = [(t, scale) for t, scale in every if pick(t, found, scale) or undecided(t, found, scale)]
+    added = {t.id + scale: _entered_names(enter(t, found, scale, entries)) for t, scale in every}
+    present = {name for t, scale in shown for name in added[t.id + scale]}
+    return [(t, scale) for t, scale in every if (t, scale) in shown or added[t.id + scale] - present]
+
+
+def _entered_names(table: Table) -> set[tuple[str, str]]:
+    """Return what was entered into a table: the name, and the table's own row where it stands in one."""
+    return {("" if row.is_added else row.id, row.name) for row in table.rows if isinstance(row, EntryRow)}
 
 
 def _in_table_order(runs: Sequence[Run], sections: Sequence[Section]) -> list[Run]:
@@ -227,7 +251,7 @@ def _section(board: Board, found: Sequence[Found]) -> Section:
         tuple(_summaries(board)),
         tuple(_forests(board)),
         lines,
-        f"{paired} of {len(lines)} differences are paired by sample",
+        f"{paired} of {len(lines)} differences are paired",
         counted(board),
     )
 

@@ -11,7 +11,7 @@ from harope_bench import __version__
 from harope_bench.errors import StorageError
 from harope_bench.leaderboards.comparisons import EVIDENCE
 from harope_bench.leaderboards.layout import DASH
-from harope_bench.leaderboards.site import UNKNOWN, Entry, Protocol, Section, sections
+from harope_bench.leaderboards.site import UNKNOWN, Entry, Protocol, Section, sections, unrecorded
 from harope_bench.records import Measurement, Metric
 from harope_bench.reports.card import Card, Check, cards, checks, span
 from harope_bench.reports.grid import shown_error, signed
@@ -212,7 +212,9 @@ def _notes(section: Section) -> tuple[str, ...]:
     notes = []
     if len(section.ranked) < len(section.metrics):
         notes.append("Numbers of an evaluator that is not installed here have no known direction and are not ranked.")
-    if len({_sampling(entry) for entry in section.entries}) > 1:
+    if len(section.entries) > 1 and (missing := unrecorded(section)):
+        notes.append(f"Not recorded, so nobody knows whether these rows agree in it: {', '.join(missing)}.")
+    if len({_sampling(entry) for entry in section.entries} - {None}) > 1:
         notes.append("Rows differ in sampler, steps or guidance; these are the entrant's choice and stand in the column Drawn with.")
     return tuple(notes)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harope_bench.errors import UnknownName
 from harope_bench.leaderboards.board import EVIDENCE, Board, Cell, Comparison
+from harope_bench.leaderboards.layout import EntryRow
 from harope_bench.reports.grid import Grid, Leaf, View, lay_out, legend, source_title, title
 from harope_bench.reports.latex import latex
 
@@ -68,8 +69,8 @@ def _markdown_cell(view: View) -> str:
 
 
 def _markdown(text: str) -> str:
-    """One line in which nothing is read as markup."""
-    return re.sub(r"([\\`*_\[\]|]|<(?=[A-Za-z/!?])|^[>#])", r"\\\1", " ".join(text.split()))
+    """One line in which nothing is read as markup: neither Markdown's, nor HTML's, nor a formula between dollars."""
+    return re.sub(r"([\\`*_\[\]|$~]|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])|^[>#])", r"\\\1", " ".join(text.split()))
 
 
 def _bracketed(marks: tuple[int, ...]) -> str:
@@ -85,8 +86,13 @@ def comma_separated(board: Board) -> str:
     writer.writerow(["id", *heads, *[column.key + end for column in table.columns for end in parts]])
     for row in table.rows:
         cells = [part(board.cells[row.id, column.key]) for column in table.columns for part in parts.values()]
-        writer.writerow([row.id, *[row.text(head) for head in table.heads], *cells])
+        writer.writerow([row.id, *[_csv_text(row.text(head)) for head in table.heads], *cells])
     return text.getvalue()
+
+
+def _csv_text(text: str) -> str:
+    """Return the text of a csv cell; a spreadsheet reads one that begins like a formula as text, by the apostrophe."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _csv_parts(board: Board) -> dict[str, Callable[[Cell], str]]:
@@ -140,6 +146,7 @@ def board_facts(board: Board) -> dict[str, Any]:
                 "heads": [row.text(head) for head in table.heads],
                 "encoding": row.encoding,
                 "same_as": row.same_as,
+                "is_added": isinstance(row, EntryRow) and row.is_added,
                 "cells": {column.key: _cell_facts(board, board.cells[row.id, column.key]) for column in table.columns},
             }
             for row in table.rows

@@ -19,7 +19,8 @@ def compare(baseline: Path, new: Path, metrics: tuple[str, ...], json_: bool) ->
     """Is NEW different from BASELINE: differences, intervals, verdicts.
 
     Each side is a run folder, or a folder of runs of one method trained with several seeds. Differences are NEW minus BASELINE,
-    paired by sample where both drew the same requests.
+    paired by sample where both drew the same requests, by prompt where both score the same prompts, by picture where a classifier's
+    pictures are equal.
 
     \b
     harope-bench compare runs/rope-axial runs/harope

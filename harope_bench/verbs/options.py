@@ -70,6 +70,22 @@ class KeyValue(click.ParamType):
         return key, parsed if isinstance(parsed, (bool, int, float)) else text
 
 
+def entry_options(verb: Any) -> Any:
+    """Add the options that put named runs into tables."""
+    options = [
+        click.option(
+            "--add",
+            multiple=True,
+            metavar="NAME[=LABEL]",
+            help="Add a row for the runs of a checkpoint, folder, target or label NAME; may be repeated.",
+        ),
+        click.option(
+            "--row", multiple=True, metavar="ROW_ID=NAME", help="Fill one of the table's own rows with the runs of NAME; may be repeated."
+        ),
+    ]
+    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+
+
 SCALINGS = ("none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate")
 
 

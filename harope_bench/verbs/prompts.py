@@ -46,7 +46,8 @@ def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, d
     assert wish.suite is not None
     asked = marking(wish, drawing)
     foreign = out or Path("runs") / f"eval-{Path(target).stem}"
-    if Path(target).exists() and (found := brought(Path(target), foreign, asked)) is not None:
+    of_side = replace(asked, side=drawing["resolution"])  # a finished run does not say how large its images were
+    if Path(target).exists() and (found := brought(Path(target), foreign, of_side)) is not None:
         return Marked([found], foreign, foreign, [])
     if cut_by_side(Path(target), wish.suite):
         asked, drawing = replace(asked, side=drawing["resolution"]), {**drawing, "resolution": None}

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from harope_bench.verbs.needs import demand
 from harope_bench.verbs.options import KeyValue, Sides, as_json, drawing_options, dump, pictures_options, wanted_indices
 from harope_bench.verbs.prompts import marked, portions, prepared, prompts_of
-from harope_bench.verbs.targets import Drawing, Wish, names_pictures, naming_plan, of_network, places, refuse, resolve
+from harope_bench.verbs.targets import Drawing, Wish, names_pictures, naming_plan, of_network, places, refuse, resolve, wanted_profiles
 
 
 @click.command("eval")
@@ -46,6 +47,7 @@ from harope_bench.verbs.targets import Drawing, Wish, names_pictures, naming_pla
     "--count", type=click.IntRange(1), help="Samples 0 to COUNT - 1; all of a target, the suite's own number of a checkpoint if left out."
 )
 @pictures_options
+@click.option("--label", help="Text of the row that these results get in tables; kept in the results, also of finished runs.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; the target itself, or runs/NAME.")
 @click.option("--json", "json_", is_flag=True, help="One JSON object.")
 def eval_(
@@ -53,6 +55,7 @@ def eval_(
     evaluators: str | None,
     sides: tuple[tuple[int, ...], ...],
     out: Path | None,
+    label: str | None,
     json_: bool,
     suites: str | None,
     count: int | None,
@@ -77,28 +80,40 @@ def eval_(
     harope-bench eval digits-harope --suite digits --count 500 --out runs/harope
     harope-bench eval digits-harope --with cost --count 100   # 100 timed forwards, no image
     harope-bench eval my-flux --suite geneval,dpg-bench --resolution 512,1024,2048 --out runs/my-flux
+    harope-bench eval results.jsonl --suite geneval --label "FLUX + ours" --out runs/ours
     """
     from harope_bench.errors import Waiting
+    from harope_bench.records import check_label
 
+    label = None if label is None else check_label(label)
     wish = Wish(None, count, batch, rescore, reference, rules, profiles, judge, subset, images, truth, crop_ratio, lenient, python, runner)
     names = evaluators.split(",") if evaluators else None
     wanted = [side for group in sides for side in group]
     runs = places(target, suites, wanted, out)
     judges = portions(judge, [run.suite for run in runs])
+    wishes = [replace(wish, suite=run.suite, judge=judges[run.suite]) for run in runs]
+    demand(target, wishes, names, runs, drawing)
     if len(runs) > 1:  # what is missing for the last run is said before the first one is drawn
-        prepared(target, [replace(wish, suite=run.suite, judge=judges[run.suite]) for run in runs], names, runs, drawing)
+        prepared(target, wishes, names, runs, drawing)
     scored: list[Any] = []
     waiting: list[Waiting] = []
     for run in runs:
         mine = replace(wish, suite=run.suite, judge=judges[run.suite])
         try:
-            scored += one_side(target, mine, names, run.folder, {**drawing, "resolution": run.side})
+            scored += labelled(one_side(target, mine, names, run.folder, {**drawing, "resolution": run.side}), label)
         except Waiting as error:  # of several runs the others go on
             waiting.append(error)
     tell(scored, json_ and not waiting)
     if waiting:
         more = f" (and {len(waiting) - 1} more runs wait)" if len(waiting) > 1 else ""
         raise Waiting(f"{waiting[0]}{more}")
+
+
+def labelled(scored: list[Any], label: str | None) -> list[Any]:
+    """Return the results with the label that is given; finished ones are written again with it, not scored again."""
+    from harope_bench.evaluate import Scored, relabel
+
+    return scored if label is None else [Scored(relabel(s.path, s.result, label), s.path, s.fresh) for s in scored]
 
 
 def tell(scored: list[Any], as_object: bool) -> None:
@@ -155,18 +170,6 @@ def seen(target: str, wish: Wish, names: list[str] | None, out: Path | None, dra
         ready(folder, wanted, names, wish.count)
         generate(plan, wanted_indices(plan.suite, wish.count, None), folder, wish.batch)
     return evaluate_each(place, folder, wanted, names, wish.count)
-
-
-def wanted_profiles(text: str | None) -> list[str | None]:
-    """The profiles asked for, each once; None is the suite's own. OptionError for an empty name."""
-    from harope_bench.errors import OptionError
-
-    if text is None:
-        return [None]
-    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
-    if not all(names):
-        raise OptionError(f"--profile {text!r} has an empty name; write one or more, as adm,clean")
-    return [*names]
 
 
 def weighed(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harope_bench.verbs.options import KeyValue, scaling_option
+from harope_bench.verbs.options import KeyValue, entry_options, scaling_option
 
 
 @click.command()
@@ -15,21 +15,26 @@ from harope_bench.verbs.options import KeyValue, scaling_option
 @click.option("--runs", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with runs to measure from.")
 @click.option("--format", "format_", type=click.Choice(["md", "csv", "tex", "html", "json"]), default="md", help="Output format.")
 @click.option("--show", type=click.Choice(["published", "measured", "both"]), help="Default: both with --runs, else published.")
-def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any) -> None:
+@entry_options
+def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any, add: tuple[str, ...], row: tuple[str, ...]) -> None:
     """The paper's tables, same rows, columns and decimals, with measured values beside them.
 
     \b
     harope-bench table 2 --runs runs/table2 --show both --format md
+    harope-bench table 2 --runs runs/table2 --add my-pe="MyPE (ours)"
     """
     from harope_bench.leaderboards import board
+    from harope_bench.leaderboards.entries import parse_entries
     from harope_bench.reports import tables
 
     if show in ("measured", "both") and runs is None:
         raise click.UsageError(f"--show {show} needs --runs DIR")
+    if (add or row) and (runs is None or show == "published"):
+        raise click.UsageError("--add and --row show measured runs; give --runs DIR and leave --show published out")
+    chosen, entries = [board.load_table(name) for name in names], parse_entries(add, row, runs)
     results = board.collect(runs) if runs else []
-    texts = [
-        tables.render(board.build(board.load_table(name), results, show or ("both" if runs else "published")), format_) for name in names
-    ]
+    boards = board.build_all(chosen, results, show or ("both" if runs else "published"), None, entries)
+    texts = [tables.render(each, format_) for each in boards]
     if format_ == "json" and len(texts) > 1:
         texts = [f'{{"tables": [\n{",".join(texts)}]}}\n']  # several tables are still one object
     click.echo("\n".join(texts), nl=False)
@@ -48,6 +53,7 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any) ->
 @click.option(
     "--judge-option", "runner", type=KeyValue(), multiple=True, help="key=value for that judge's runner (weights=F, checkout=DIR)."
 )
+@entry_options
 def reproduce(
     names: tuple[str, ...],
     scale: Any,
@@ -59,35 +65,44 @@ def reproduce(
     judge: str | None,
     python: Path | None,
     runner: tuple[tuple[str, Any], ...],
+    add: tuple[str, ...],
+    row: tuple[str, ...],
 ) -> None:
     """Every row of the named tables, or of `all`: draw, score, tabulate, report. A second call does what is missing.
 
     \b
     harope-bench reproduce table2 --scale micro --count 500 --out runs/table2
+    harope-bench reproduce table2 --scale micro --out runs/table2 --add my-pe="MyPE (ours)"
     """
+    from harope_bench.leaderboards.entries import parse_entries
     from harope_bench.perceive import Terms
     from harope_bench.reproduce import reproduce
 
     terms = Terms(device, python=python, runner_options={key: str(value) for key, value in runner})
-    done = reproduce(names, scale, count, out, device, seed, judge, terms, pos_scaling)
+    done = reproduce(names, scale, count, out, device, seed, judge, terms, pos_scaling, parse_entries(add, row, out))
     for path in done.written:
         click.echo(path)
     click.echo(
         f"{done.rows} rows: {done.drawn:,} images drawn, {done.scored} results scored"
         + ("" if done.drawn or done.scored else "; everything stood already, no work done")
     )
+    for line in done.lacking:
+        click.echo(line)
 
 
 @click.command()
 @click.option("--runs", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="Folder with runs.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The HTML file.")
-def report(runs: Path, out: Path) -> None:
+@entry_options
+def report(runs: Path, out: Path, add: tuple[str, ...], row: tuple[str, ...]) -> None:
     """One offline HTML file about all runs below a folder.
 
     \b
     harope-bench report --runs runs/table2 --out report.html
+    harope-bench report --runs runs/table2 --out report.html --add my-pe="MyPE (ours)"
     """
+    from harope_bench.leaderboards.entries import parse_entries
     from harope_bench.reports.html import write_report
 
-    write_report(runs, out)
+    write_report(runs, out, parse_entries(add, row, runs))
     click.echo(out)

@@ -113,3 +113,15 @@ def of_network(evaluator: str) -> bool:
     from harope_bench import registry
 
     return getattr(registry.load("evaluators", evaluator), "looks_at", "images") == "network"
+
+
+def wanted_profiles(text: str | None) -> list[str | None]:
+    """The profiles asked for, each once; None is the suite's own. OptionError for an empty name."""
+    from harope_bench.errors import OptionError
+
+    if text is None:
+        return [None]
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    if not all(names):
+        raise OptionError(f"--profile {text!r} has an empty name; write one or more, as adm,clean")
+    return [*names]

@@ -1,0 +1,235 @@
+"""What a run needs and lacks, all at once and before any work: checkpoints, prompts, judges, references, optional packages.
+
+`doctor` looks at everything that is registered with the same functions; `eval` and `reproduce` ask for what their runs need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from harope_bench import adapters, registry
+from harope_bench.catalogue import weights_path
+from harope_bench.errors import BenchError, MissingExtra, MissingRequirementsError, MissingVaeError, NotHere, WeightsError
+from harope_bench.evaluate import Asked, way
+from harope_bench.marking import Marking, of_prompts, rules_of
+from harope_bench.perceive import Chosen, Terms
+from harope_bench.records import Checkpoint, Plan
+
+EXTRAS = {"t2i": ("transformers", "diffusers", "peft"), "mmdet": ("mmdet", "mmcv")}
+
+
+class Requirement(NamedTuple):
+    """Something that a run lacks, and the one command that brings it.
+
+    state: missing, or broken where it is there and altered or damaged. is_blocking: a run cannot start without it; a judge of another
+    Python can still answer when the images are drawn.
+    """
+
+    area: str
+    name: str
+    detail: str
+    command: str
+    state: Literal["missing", "broken"] = "missing"
+    is_blocking: bool = True
+
+    @property
+    def text(self) -> str:
+        """Return what lacks and the command in one line without a semicolon."""
+        return f"{self.detail}, {self.command}".replace(";", ",") if self.command else self.detail.replace(";", ",")
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How runs are to be scored: what decides which judges, references and packages they need; None is the suite's own."""
+
+    evaluators: Sequence[str] | None = None
+    judge: str | None = None
+    profiles: Sequence[str | None] = (None,)
+    rules: Literal["official", "corrected"] = "official"
+    reference: Path | None = None
+    python: Path | None = None
+    is_rescored: bool = False
+
+
+def missing_requirements(plans: Plan | Sequence[Plan], scoring: Scoring | None = None) -> list[Requirement]:
+    """Return everything that runs of these plans lack, each once; empty where they can start.
+
+    Raises:
+        OptionError, UnknownName: a judge, profile or evaluator that the suites do not have.
+    """
+    several = [plans] if isinstance(plans, Plan) else list(plans)
+    lacking: list[Requirement | None] = [checkpoint_requirement(plan.checkpoint) for plan in several]
+    for plan in several:
+        lacking += backbone_packages(plan)
+        lacking += [requests_requirement(plan)]
+    return _unique([*lacking, *missing_of_suites([plan.suite for plan in several], scoring)])
+
+
+def missing_of_suites(suites: Iterable[str], scoring: Scoring | None = None) -> list[Requirement]:
+    """Return the prompts, judges, references and packages that scoring images of these suites lacks, each once."""
+    scoring = scoring or Scoring()
+    lacking: list[Requirement | None] = []
+    for name in dict.fromkeys(suites):
+        suite = registry.load("suites", name)
+        if getattr(suite, "task", "draw") == "classify":
+            continue
+        lacking += [prompts_requirement(name)] if of_prompts(name) else []
+        if not scoring.is_rescored:
+            lacking += _of_scoring(name, suite, scoring)
+    return _unique(lacking)
+
+
+def _of_scoring(name: str, suite: Any, scoring: Scoring) -> list[Requirement | None]:
+    """Return what the evaluators of one suite lack: judges of each role, or one judge and its reference."""
+    lacking: list[Requirement | None] = []
+    on_prompts: list[str] = []
+    if of_prompts(name):
+        marking = Marking(name, scoring.rules, scoring.judge, terms=Terms(python=scoring.python))
+        rules = rules_of(suite, marking, scoring.evaluators)
+        on_prompts = [rule.name for rule in rules]
+        for chosen in dict.fromkeys(chosen for rule in rules for chosen in rule.judges.values()):
+            lacking += judge_requirements(chosen, scoring.python)
+    others = [evaluator for evaluator in scoring.evaluators or suite.evaluators if evaluator not in on_prompts]
+    judge = None if on_prompts else scoring.judge
+    for profile in scoring.profiles if others else ():
+        for evaluator in others:
+            chosen_way = way(suite, evaluator, Asked(name, scoring.reference, scoring.rules, profile=profile, judge=judge))
+            lacking += judge_requirements(Chosen(chosen_way.judge), scoring.python)
+            lacking += [] if scoring.reference else [reference_requirement(name, chosen_way.judge)]
+    return lacking
+
+
+# -------------------------------------------------------------------------------------------- one thing each
+
+
+def checkpoint_requirement(found: Checkpoint) -> Requirement | None:
+    """Return what a registered checkpoint lacks: its weights, a file of its adapter folder, or its base; None where all is there."""
+    command = f"harope-bench register {found.name} --weights FILE"
+    if found.name not in registry.entries("checkpoints"):
+        return Requirement("checkpoint", found.name, f"checkpoint {found.name} is not registered here", command)
+    path = weights_path(found)
+    if not path.is_file():
+        return Requirement("checkpoint", found.name, f"weights {path} of checkpoint {found.name} are not there", command)
+    if path.name != adapters.MANIFEST:
+        return None
+    return _requirement("checkpoint", found.name, lambda: adapters.examine(path, found), command)
+
+
+def backbone_packages(plan: Plan) -> list[Requirement]:
+    """Return the packages that a plan's network, or its autoencoder, needs and that are not installed."""
+    backbone = registry.load("backbones", plan.checkpoint.backbone)
+    needed = getattr(backbone, "packages", ())
+    return package_requirements((*needed, "diffusers") if plan.settings.vae else needed)
+
+
+def requests_requirement(plan: Plan) -> Requirement | None:
+    """Return the prompts that a suite's first request needs; None where they are there or the suite has none."""
+    suite = registry.load("suites", plan.suite)
+    if of_prompts(plan.suite) or not hasattr(suite, "requests"):
+        return None  # `prompts_requirement` looks at those of a suite of prompts
+    return _requirement("prompts", plan.suite, lambda: suite.requests([0], plan.settings), f"harope-bench fetch {plan.suite}")
+
+
+def prompts_requirement(name: str) -> Requirement | None:
+    """Return the prompts of a suite if they are missing or altered."""
+    return _requirement("prompts", name, registry.load("suites", name).source, f"harope-bench fetch {name}")
+
+
+def reference_requirement(name: str, judge: str) -> Requirement | None:
+    """Return the reference of a suite for a judge if it is missing or altered; None also where the suite has none."""
+    suite = registry.load("suites", name)
+    if not hasattr(suite, "reference"):
+        return None
+    return _requirement("reference", name, lambda: suite.reference(judge), f"harope-bench train {name}-reference")
+
+
+def judge_requirements(chosen: Chosen, python: Path | None = None) -> list[Requirement]:
+    """Return the weights and packages that a judge lacks; one of another Python lacks nothing here but that Python."""
+    plugin = chosen.plugin
+    is_elsewhere = hasattr(plugin, "runner")
+    if is_elsewhere and python is not None:
+        return []
+    weights = _requirement("judge", chosen.name, plugin.weights_sha256, "reinstall harope-bench")
+    found = [weights._replace(is_blocking=not is_elsewhere)] if weights else []
+    return [*found, *package_requirements(getattr(plugin, "packages", ()))]
+
+
+def package_requirements(modules: Iterable[str]) -> list[Requirement]:
+    """Return the extras that bring those of these packages which are not installed."""
+    return [
+        Requirement("extra", extra, f"{', '.join(absent)} {'are' if len(absent) > 1 else 'is'} not installed", _install(extra))
+        for extra, brought in EXTRAS.items()
+        if (absent := [module for module in brought if module in modules and find_spec(module) is None])
+    ]
+
+
+def extra_requirement(extra: str) -> Requirement | None:
+    """Return an extra if any package that it brings is not installed."""
+    return next(iter(r for r in package_requirements(EXTRAS[extra]) if r.name == extra), None)
+
+
+def _install(extra: str) -> str:
+    return f"pip install 'harope-bench[{extra}]'"
+
+
+def _requirement(area: str, name: str, probe: Callable[[], object], command: str) -> Requirement | None:
+    """Return what a probe says is missing; what it says is damaged comes with `command` unless the error names one."""
+    try:
+        probe()
+    except MissingExtra as error:
+        return _said("extra", name, error, command, "missing")
+    except NotHere as error:
+        return _said(area, name, error, command, "missing")
+    except BenchError as error:
+        return _said(area, name, error, command, "broken")
+    return None
+
+
+def _said(area: str, name: str, error: BenchError, command: str, state: Literal["missing", "broken"]) -> Requirement:
+    detail, _, advice = str(error).partition("; ")
+    return Requirement(area, name, detail, advice or command, state)
+
+
+# -------------------------------------------------------------------------------------------------- together
+
+
+def plan_or_requirement(make: Callable[[], Plan]) -> Plan | Requirement:
+    """Return the plan, or what is missing to make it: a base, an autoencoder, an optional package.
+
+    Raises:
+        OptionError, UnknownName: the plan itself is wrong.
+    """
+    try:
+        return make()
+    except MissingExtra as error:
+        return _said("extra", "plan", error, "", "missing")
+    except (WeightsError, MissingVaeError) as error:
+        return _said("checkpoint", "plan", error, "", "missing")
+
+
+def blocking(missing: Iterable[Requirement]) -> list[Requirement]:
+    """Return those without which no run can start."""
+    return [requirement for requirement in missing if requirement.is_blocking]
+
+
+def raise_missing(missing: Sequence[Requirement]) -> None:
+    """Raise one error that names everything, if anything that is missing keeps a run from starting.
+
+    Raises:
+        MissingRequirementsError: one line, with the count and the command of each.
+    """
+    listed = _unique(missing)
+    if not blocking(listed):
+        return
+    if len(listed) == 1:
+        raise MissingRequirementsError(f"{listed[0].detail}; {listed[0].command}" if listed[0].command else listed[0].detail)
+    raise MissingRequirementsError(f"{len(listed)} things are missing: {'; '.join(item.text for item in listed)}")
+
+
+def _unique(missing: Iterable[Requirement | None]) -> list[Requirement]:
+    """Return each requirement once: by what it says, packages by their extra."""
+    return list({(item.area, item.detail): item for item in missing if item is not None}.values())

@@ -1,0 +1,432 @@
+"""Own runs, imported results and scored folders as rows of a table: named, labelled, compared, escaped, refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import fake_runs as fake
+import numpy as np
+import pytest
+import tiny_prompts
+from click.testing import CliRunner
+from document import HOSTILE, Document
+from fake_runs import HASH
+from PIL import Image
+
+from harope_bench.cli import main
+from harope_bench.errors import OptionError, StorageError, UnknownName
+from harope_bench.evaluate import Asked, evaluate
+from harope_bench.leaderboards.board import Board, build, build_all, collect, load_table
+from harope_bench.leaderboards.entries import Entries, parse_entries
+from harope_bench.records import LABEL_LENGTH, JudgeRecord, Measurement, Result
+from harope_bench.reports.html import read_page
+from harope_bench.reports.tables import FORMATS, render
+
+
+def run(*words: object, exit_code: int = 0) -> str:
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    assert done.exit_code == exit_code, (done.output, done.exception)
+    return done.output
+
+
+def refused(*words: object) -> str:
+    (line,) = run(*words, exit_code=1).strip().splitlines()
+    return line
+
+
+def own_run(folder: Path, name: str = "my-pe", n: int = 500, seed: int = 0, **settings: Any) -> Path:
+    """A micro run of an encoding that no table knows, its noise shared with the table's rows of that seed."""
+    fake.micro_run(folder, "harope", n, seed)
+    path = folder / "results/fidelity.json"
+    result = Result.model_validate_json(path.read_bytes())
+    who = fake.plan(fake.checkpoint(name, "my-encoding", sha256="cd" * 32), seed=seed, **settings)
+    made = result.model_copy(update={"plan": who, "plan_digest": who.digest, "target": folder.name})
+    path.write_text(made.to_json(indent=1) + "\n")
+    (folder / "plan.json").write_text(who.to_json(indent=1) + "\n")
+    return folder
+
+
+def foreign(folder: Path, overall: float, suite: str | None = "geneval", **facts: Any) -> Path:
+    """A result without a plan, as `eval results.jsonl` leaves it."""
+    names = ("overall", "two_object", "position")
+    official = JudgeRecord(name="official-run", version=1, judge_class="official", weights_sha256="0" * 64, preprocessing="elsewhere")
+    given = {
+        "evaluator": "geneval", "profile": "geneval", "scale": "paper", "target": "results.jsonl", "suite": suite, "judge": official,
+        "samples_sha256": f"{int(overall * 1000):064d}",
+    }  # fmt: skip
+    made = fake.result(None, [fake.measurement(m, overall, 0.01, 553) for m in names], **{**given, **facts})
+    return fake.write_result(folder, made, name="geneval")
+
+
+def flux(folder: Path, encoding: str, side: int, overall: float, name: str | None = None, **facts: Any) -> Path:
+    """A paper-scale GenEval result of a FLUX with that encoding at that side, judged as an official run."""
+    name = name or f"flux-{encoding}"
+    who = fake.checkpoint(name, encoding, backbone="flux", config={}, scale="paper", suite="geneval", **facts)
+    official = JudgeRecord(name="official-run", version=1, judge_class="official", weights_sha256="0" * 64, preprocessing="elsewhere")
+    made = fake.result(
+        fake.plan(who, "geneval", resolution=side, steps=28), [fake.measurement("overall", overall, 0.01, 553)], evaluator="geneval",
+        profile="geneval", judge=official, suite="geneval",
+    )  # fmt: skip
+    return fake.write_result(folder, made, name="geneval")
+
+
+def board(runs: Path, number: str, *add: str, row: tuple[str, ...] = (), show: Any = "both") -> Board:
+    return build_all([load_table(number)], collect(runs), show, None, parse_entries(add, row, runs))[0]
+
+
+def heads(shown: Board) -> list[str]:
+    return [row.text(shown.table.heads[-1]) for row in shown.table.rows]
+
+
+# --------------------------------------------------------------------------------------------- rows of their own
+
+
+@pytest.fixture
+def micro(tmp_path: Path) -> Path:
+    """The six rows of the micro Table 2 and a run of an own encoding."""
+    runs = fake.micro_table(tmp_path / "runs")
+    own_run(runs / "ours")
+    return runs
+
+
+def test_an_own_checkpoint_is_the_last_row_in_every_format_and_compared_with_the_baseline(micro: Path) -> None:
+    shown = board(micro, "2", "my-pe=MyPE (ours)")
+    assert heads(shown)[-1] == "MyPE (ours)" and len(shown.table.rows) == 7
+    cell = shown.cells["my-pe", "fid"]
+    assert (cell.status, cell.published, cell.delta) == ("measured", None, None)
+    differences = {item.column: item.difference for item in shown.compared if item.row == "my-pe"}
+    assert set(differences) == {"fid", "is", "precision", "recall"} and differences["fid"].paired
+    assert [item.baseline for item in shown.compared if item.row == "my-pe"] == ["axial"] * 4
+    for kind in FORMATS:
+        assert "MyPE (ours)" in run("table", 2, "--runs", micro, "--add", "my-pe=MyPE (ours)", "--format", kind)
+    rows = list(csv.DictReader(io.StringIO(render(shown, "csv"))))
+    assert rows[-1]["Position Embedding"] == "MyPE (ours)" and rows[-1]["fid.published"] == "" and float(rows[-1]["fid.measured"])
+    facts = json.loads(render(shown, "json"))["rows"]
+    assert [row["is_added"] for row in facts] == [False] * 6 + [True]
+
+
+def test_rows_of_the_table_are_the_same_with_an_added_one_but_for_what_is_adjusted_over_the_table(micro: Path) -> None:
+    plain, added = board(micro, "2"), board(micro, "2", "my-pe")
+    assert {key: cell.measured for key, cell in added.cells.items() if key[0] != "my-pe"} == {
+        key: cell.measured for key, cell in plain.cells.items()
+    }
+    assert len(added.compared) == len(plain.compared) + 4, "Holm's family has the added row's differences too"
+
+
+@pytest.mark.parametrize("name", ["my-pe", "ours", "./ours", "./ours/"])
+def test_a_run_is_named_by_checkpoint_or_folder(micro: Path, name: str) -> None:
+    assert board(micro, "2", f"{name}=Mine").measured == 28
+
+
+def test_a_run_that_fits_no_row_is_named_until_it_is_added(micro: Path) -> None:
+    own_run(micro / "x/y", "her-pe")
+    text = render(board(micro, "2"), "md")
+    assert "2 runs fit no row of Table 2: my-pe (suite digits), her-pe (suite digits); --add NAME puts one in." in text
+    assert "1 run fits no row of Table 2: her-pe (suite digits); --add NAME puts it in." in render(board(micro, "2", "my-pe"), "md")
+    assert "fit no row" not in render(board(micro, "2", "my-pe", "x/y"), "md")
+    assert "fit" not in render(board(micro, "2", show="published"), "md")
+    both = build_all([load_table("2"), load_table("1")], collect(micro), "both")
+    assert all(any("no row of Table 2 and Table 1: my-pe" in note.text for note in each.notes) for each in both)
+
+
+def test_an_own_classifier_is_a_row_of_table_1_in_its_block(tmp_path: Path) -> None:
+    for name, encoding, value in (("digits-deit-rope-axial", "rope-axial", 95.0), ("my-deit", "my-encoding", 96.0)):
+        who = fake.checkpoint(name, encoding, backbone="deit", suite="digits-held-out", sampler=None, steps=None, guidance=None)
+        plan = fake.plan(who, "digits-held-out", sampler=None, steps=None, guidance=None)
+        made = fake.result(plan, [fake.measurement("top1", value, 0.5, 1000)], evaluator="top1", profile="top1")
+        fake.write_result(tmp_path / name, made, name="top1")
+    shown = board(tmp_path, "1", "my-deit=Ours")
+    ids = [row.id for row in shown.table.rows]
+    assert ids.index("my-deit") == ids.index("b-harope") + 1, "the last of DeiT-Base's block"
+    assert shown.cells["my-deit", "top1"].measured == 96.0
+    assert {(item.row, item.baseline) for item in shown.compared} == {("my-deit", "b-axial")}
+    assert "Ours" in render(shown, "tex")
+
+
+def test_an_own_text_to_image_checkpoint_has_a_row_in_each_block_of_table_4(tmp_path: Path) -> None:
+    for side in (512, 1024):
+        flux(tmp_path / f"rope-{side}", "rope-axial", side, 0.70)
+        flux(tmp_path / f"mine-{side}", "my-encoding", side, 0.75 + side / 1e5, "my-flux", sha256="cd" * 32)
+    flux(tmp_path / "mine-768", "my-encoding", 768, 0.5, "my-flux", sha256="cd" * 32)
+    shown = board(tmp_path, "4", "my-flux=FLUX + mine")
+    assert [row.id for row in shown.table.rows] == [
+        "r512-rope", "r512-harope", "r512-my-flux", "r1024-rope", "r1024-harope", "r1024-my-flux", "r2048-rope", "r2048-harope",
+    ]  # fmt: skip
+    assert shown.cells["r512-my-flux", "overall"].measured == pytest.approx(0.75512)
+    assert shown.cells["r1024-my-flux", "overall"].measured == pytest.approx(0.76024)
+    assert {(item.row, item.baseline) for item in shown.compared} == {
+        ("r512-my-flux", "r512-rope"), ("r1024-my-flux", "r1024-rope"),
+    }  # fmt: skip
+    lines = [line for line in render(shown, "md").splitlines() if "FLUX + mine" in line]
+    assert len(lines) == 2
+    assert "1 run fits no row of Table 4: my-flux (suite geneval)" in render(shown, "md"), "the side 768 is of no row"
+    apart = board(tmp_path, "4", "./mine-768=At 768").table.rows[-1]
+    assert (apart.printed, apart.res) == ("At 768", None)
+
+
+def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_named(tmp_path: Path, bench_home: Path) -> None:
+    tiny_prompts.prompts(bench_home)
+    rows = []
+    for i, line in enumerate((bench_home / "assets/geneval/evaluation_metadata.jsonl").read_text().splitlines()):
+        facts = json.loads(line)
+        rows += [
+            {
+                "filename": f"out/{i:05d}/samples/{copy:05d}.png", "tag": facts["tag"], "prompt": facts["prompt"], "correct": copy < 3,
+                "reason": "" if copy < 3 else "no", "metadata": json.dumps(facts), "details": "{}",
+            }
+            for copy in range(4)
+        ]  # fmt: skip
+    finished = tmp_path / "results.jsonl"
+    finished.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    runs = tmp_path / "runs"
+    run("eval", finished, "--suite", "geneval", "--label", "FLUX + ours", "--resolution", 1024, "--out", runs / "import")
+    for name in ("FLUX + ours", "results.jsonl", "import"):
+        shown = board(runs, "4", name)
+        added = next(row for row in shown.table.rows if row.printed == "FLUX + ours")
+        assert (added.res, shown.cells[added.id, "overall"].measured) == (1024, 0.75)
+        assert shown.cells[added.id, "dpg"].status == "not run"
+    shown = board(runs, "4", row=("r1024-harope=import",))
+    assert shown.cells["r1024-harope", "overall"].measured == 0.75
+    assert shown.cells["r1024-harope", "overall"].published == "0.771", "a row of the table keeps its published numbers"
+    assert heads(shown)[3] == "HARoPE" and any("Row r1024-harope holds import" in note.text for note in shown.notes)
+    assert "has no result that fits row r512-rope of Table 4" in refused("table", 4, "--runs", runs, "--row", "r512-rope=import")
+
+
+def test_an_import_of_unknown_side_stands_apart_and_fits_any_row_that_is_named(tmp_path: Path) -> None:
+    foreign(tmp_path / "a", 0.6)
+    flux(tmp_path / "rope", "rope-axial", 512, 0.5)
+    shown = board(tmp_path, "4", "a=Ours")
+    added = shown.table.rows[-1]
+    assert (added.printed, added.res, shown.cells[added.id, "overall"].measured) == ("Ours", None, 0.6)
+    assert shown.compared == () and any("was not recorded" in note.text for note in shown.notes)
+    shown = board(tmp_path, "4", row=("r512-harope=a",))
+    assert shown.cells["r512-harope", "overall"].measured == 0.6
+    assert {(item.row, item.baseline) for item in shown.compared} == {("r512-harope", "r512-rope")}
+
+
+def test_a_result_fits_columns_of_its_suite_alone(tmp_path: Path) -> None:
+    foreign(tmp_path / "a", 0.6, suite="dpg-bench")
+    foreign(tmp_path / "b", 0.6, suite=None, target="old")
+    for name, suite in (("a", "geneval on suite dpg-bench"), ("old", "suite not recorded")):
+        told = refused("table", 4, "--runs", tmp_path, "--add", name)
+        assert "has no result that fits a column of Table 4" in told and suite in told
+
+
+def test_a_scored_folder_is_a_row_of_table_2_and_is_labelled_without_scoring_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, runs = tmp_path / "pictures", fake.micro_table(tmp_path / "runs")
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 255, (28, 28, 3), dtype=np.uint8)).save(folder / f"{i:03d}.png")
+    words = ("eval", folder, "--suite", "digits", "--profile", "adm", "--out", runs / "scored")
+    run(*words)
+    path = runs / "scored/results/fidelity_adm.json"
+    first = Result.model_validate_json(path.read_bytes())
+    assert (first.plan, first.suite, first.resolution, first.label) == (None, "digits", 28, None)
+    assert board(runs, "2", "pictures").table.rows[-1].printed == "pictures"
+    monkeypatch.setattr("harope_bench.evaluate.write_arrays", lambda *_: pytest.fail("scored again"))
+    assert "stood already" in run(*words, "--label", "Collected")
+    second = Result.model_validate_json(path.read_bytes())
+    assert second == first.model_copy(update={"label": "Collected"})
+    run(*words)
+    assert Result.model_validate_json(path.read_bytes()) == second, "a label stays until another is given"
+    shown = board(runs, "2", "Collected")
+    assert heads(shown)[-1] == "Collected"
+    assert {item.verdict for item in shown.compared if item.row == "Collected"} == {"not comparable"}, "12 images against 500"
+    assert "not ranked with the others" in str(shown.cells["Collected", "is"].note)
+
+
+def test_a_result_of_an_older_version_without_its_suite_is_scored_again_once(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((28, 28, 3), 80 * i, dtype=np.uint8)).save(folder / f"{i}.png")
+    (scored,) = evaluate(folder, tmp_path / "out", Asked("digits"))
+    scored.path.write_text(scored.result.model_copy(update={"suite": None, "resolution": None}).to_json())
+    (again,) = evaluate(folder, tmp_path / "out", Asked("digits"))
+    assert again.fresh and again.result.suite == "digits"
+    assert not evaluate(folder, tmp_path / "out", Asked("digits"))[0].fresh
+
+
+def test_a_column_of_one_encoding_takes_an_own_checkpoint_of_that_encoding_alone(tmp_path: Path) -> None:
+    for name, encoding in (("own-harope", "harope"), ("own-other", "my-encoding")):
+        who = fake.checkpoint(name, encoding, backbone="mmdit-micro", suite="shapes", sha256=HASH if name == "own-other" else "cd" * 32)
+        made = fake.result(
+            fake.plan(who, "shapes", resolution=32), [fake.measurement("overall", 0.5, 0.01, 402)], evaluator="geneval", profile="geneval"
+        )
+        fake.write_result(tmp_path / name, made, name="geneval")
+    shown = board(tmp_path, "7", "own-harope=Early HARoPE")
+    assert shown.table.rows[-1].printed == "Early HARoPE"
+    assert {key: cell.status for key, cell in shown.cells.items() if key[0] == "own-harope"} == {
+        ("own-harope", "rope_svd"): "not run", ("own-harope", "harope"): "measured",
+    }  # fmt: skip
+    assert "fits a column of Table 7" in refused("table", 7, "--runs", tmp_path, "--add", "own-other")
+
+
+# ------------------------------------------------------------------------------------------- what is not guessed
+
+
+def test_an_ambiguous_name_lists_the_runs_and_a_folder_decides(micro: Path) -> None:
+    own_run(micro / "strong", guidance=4.0)
+    told = refused("table", 2, "--runs", micro, "--add", "my-pe")
+    assert "names 2 runs" in told and "./ours, ./strong" in told
+    assert board(micro, "2", "./strong").measured == 28
+    assert "names 2 runs" in refused("report", "--runs", micro, "--out", micro.parent / "r.html", "--add", "my-pe")
+    assert not (micro.parent / "r.html").exists()
+
+
+def test_runs_that_differ_in_count_and_seed_are_one_row(micro: Path) -> None:
+    own_run(micro / "more", n=300, seed=1)
+    cell = board(micro, "2", "my-pe").cells["my-pe", "fid"]
+    assert cell.n == 500 and "2 results fit" in str(cell.note)
+
+
+def test_two_imports_of_one_name_are_ambiguous(tmp_path: Path) -> None:
+    foreign(tmp_path / "a", 0.6)
+    foreign(tmp_path / "b", 0.7)
+    assert "names 2 runs that fit" in refused("table", 4, "--runs", tmp_path, "--add", "results.jsonl")
+    assert board(tmp_path, "4", "b").cells["b", "overall"].measured == 0.7
+
+
+def test_runs_of_two_checkpoints_leave_a_row_undecided_until_somebody_decides(tmp_path: Path) -> None:
+    flux(tmp_path / "1", "harope", 512, 0.7, "flux-a", sha256="aa" * 32)
+    flux(tmp_path / "2", "harope", 512, 0.8, "flux-b", sha256="bb" * 32)
+    shown = build(load_table("4"), collect(tmp_path))
+    cell = shown.cells["r512-harope", "overall"]
+    assert (cell.status, cell.measured) == ("undecided", None)
+    assert "2 checkpoints fit HARoPE (flux-a, flux-b)" in str(cell.note) and "--row r512-harope=NAME" in str(cell.note)
+    assert "undecided" in render(shown, "md") and "undecided" in render(shown, "csv")
+    assert read_page(tmp_path).sections[0].board.table.id == "T4"
+    assert board(tmp_path, "4", row=("r512-harope=flux-b",)).cells["r512-harope", "overall"].measured == 0.8
+    shown = board(tmp_path, "4", "flux-b=B")
+    assert shown.cells["r512-harope", "overall"].measured == 0.7
+    assert shown.cells["r512-flux-b", "overall"].measured == 0.8
+
+
+def test_one_name_with_other_weights_is_two_checkpoints(tmp_path: Path) -> None:
+    fake.micro_run(tmp_path / "a", "harope")
+    fake.micro_run(tmp_path / "b", "harope", sha256="cd" * 32)
+    cell = build(load_table("2"), collect(tmp_path)).cells["harope", "fid"]
+    assert cell.status == "undecided" and "digits-harope (abababababab), digits-harope (cdcdcdcdcdcd)" in str(cell.note)
+
+
+def test_an_other_ruler_keeps_an_own_row_out_and_says_so(micro: Path) -> None:
+    path = micro / "ours/results/fidelity.json"
+    path.write_text(path.read_text().replace('"profile": "adm"', '"profile": "clean"'))
+    shown = board(micro, "2", "my-pe")
+    assert shown.cells["my-pe", "fid"].status == "not run"
+    assert any("Measured but not shown" in note.text and "my-pe FID" in note.text and "clean" in note.text for note in shown.notes)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--add", "my-pee"), "no run named 'my-pee'; did you mean my-pe"),
+        (("--add", "my-pe", "--add", "my-pe=Other"), "--add 'my-pe' is given twice"),
+        (("--add", "=Label"), "names no run"),
+        (("--add", "my-pe="), "a label is one printable line"),
+        (("--row", "harope"), "is not ROW_ID=NAME"),
+        (("--row", "harpe=my-pe"), "no row of Table 2 named 'harpe'; did you mean harope"),
+        (("--row", "harope=my-pee"), "no run named 'my-pee'"),
+        (("--row", "harope=my-pe", "--row", "harope=ours"), "--row 'harope' is given twice"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(micro: Path, words: tuple[str, ...], told: str) -> None:
+    assert told in refused("table", 2, "--runs", micro, *words)
+
+
+def test_an_entry_without_runs_is_a_usage_error() -> None:
+    assert "--add and --row show measured runs" in run("table", 2, "--add", "x", exit_code=2)
+
+
+# --------------------------------------------------------------------------------------------------- hostile texts
+
+
+def test_a_hostile_label_is_text_in_every_format(micro: Path) -> None:
+    plain, attacked = board(micro, "2", "my-pe=X"), board(micro, "2", f"my-pe={HOSTILE}")
+    page = Document(render(attacked, "html"))
+    assert page.tags == Document(render(plain, "html")).tags and HOSTILE in page.text
+    rows = list(csv.reader(io.StringIO(render(attacked, "csv"))))
+    assert rows[-1][1] == HOSTILE and len({len(row) for row in rows}) == 1
+    lines = render(attacked, "md").splitlines()
+    (line,) = [line for line in lines if "alert" in line]
+    assert line.replace(r"\|", "").count("|") == lines[2].replace(r"\|", "").count("|")
+    assert r"\<script" in line and r"\$y\$" in line
+    assert r"\$y\$" in render(attacked, "tex") and "<script" not in render(attacked, "tex")
+    assert json.loads(render(attacked, "json"))["rows"][-1]["printed"] == HOSTILE
+    assert heads(board(micro, "2", "my-pe={res}"))[-1] == "{res}"
+
+
+def test_a_label_like_a_formula_is_text_for_a_spreadsheet(micro: Path) -> None:
+    (row,) = [row for row in csv.reader(io.StringIO(render(board(micro, "2", "my-pe==1+2"), "csv"))) if row[0] == "my-pe"]
+    assert row[1] == "'=1+2"
+
+
+@pytest.mark.parametrize("label", ["a\nb", "a\x1b[31m", "\u202eevil", "x" * (LABEL_LENGTH + 1), "x" * 10_000, " ", ""])
+def test_a_label_of_several_lines_or_without_bound_is_refused(micro: Path, label: str) -> None:
+    with pytest.raises(OptionError, match="a label is one printable line") as error:
+        parse_entries([f"my-pe={label}"], [])
+    assert str(error.value).isprintable() and len(str(error.value)) < 200
+    told = refused("eval", micro / "ours", "--label", label)
+    assert "a label is one printable line" in told
+    path = micro / "ours/results/fidelity.json"
+    facts = {**json.loads(path.read_text()), "label": label}
+    path.write_text(json.dumps(facts))
+    with pytest.raises(StorageError, match="is not a result") as broken:
+        collect(micro)
+    assert str(broken.value).isprintable()
+
+
+@pytest.mark.parametrize("target", ["a\nb\x1b[31m<b>|$x$", "y" * 10_000])
+def test_a_hostile_target_is_a_short_printable_row_and_note(micro: Path, target: str) -> None:
+    made = fake.result(None, [fake.measurement("fid", 20.0)], target=target, suite="digits", samples_sha256="12" * 32)
+    fake.write_result(micro / "z", made)
+    note = next(note.text for note in board(micro, "2", "my-pe").notes if "no row of" in note.text)
+    assert note.isprintable() and len(note) < 200
+    label = board(micro, "2", target).table.rows[-1].printed
+    assert label.isprintable() and 0 < len(label) <= LABEL_LENGTH
+    found, entries = collect(micro), Entries(parse_entries([target + "!"], []).additions, (), micro)
+    with pytest.raises(UnknownName) as error:
+        build(load_table("2"), found, entries=entries)
+    assert str(error.value).isprintable() and len(str(error.value)) < 1000
+
+
+# ------------------------------------------------------------------------------------------------ report and pages
+
+
+def test_a_report_has_the_added_row_and_names_the_others(micro: Path, tmp_path: Path) -> None:
+    own_run(micro / "hers", "her-pe")
+    unplaced = str(read_page(micro).unplaced)
+    assert unplaced.startswith("2 runs fit no row of") and "her-pe (suite digits)" in unplaced
+    run("report", "--runs", micro, "--out", tmp_path / "b.html", "--add", "my-pe=MyPE (ours)")
+    text = (tmp_path / "b.html").read_text()
+    assert "MyPE (ours)" in text and "1 run fits no row of" in text
+
+
+def test_a_report_of_an_own_run_alone_shows_a_table_for_it(tmp_path: Path) -> None:
+    own_run(tmp_path / "ours")
+    assert read_page(tmp_path).sections == ()
+    page = read_page(tmp_path, parse_entries(["my-pe=Mine"], [], tmp_path))
+    assert "T2" in {section.board.table.id for section in page.sections}
+
+
+def test_leaderboard_pages_do_not_depend_on_labels(micro: Path, tmp_path: Path) -> None:
+    run("leaderboard", "build", micro, "--out", tmp_path / "a")
+    path = micro / "ours/results/fidelity.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "label": "<b>Mine"}))
+    run("leaderboard", "build", micro, "--out", tmp_path / "b")
+    pages = {file.relative_to(tmp_path / "a"): file.read_bytes() for file in (tmp_path / "a").rglob("*.html")}
+    assert pages and pages == {file.relative_to(tmp_path / "b"): file.read_bytes() for file in (tmp_path / "b").rglob("*.html")}
+
+
+def test_old_results_without_the_new_fields_are_read(micro: Path) -> None:
+    facts = json.loads((micro / "ours/results/fidelity.json").read_text())
+    for key in ("label", "suite", "resolution"):
+        facts.pop(key)
+    result = Result.model_validate(facts)
+    assert (result.suite_name, result.side) == ("digits", 28)
+    assert isinstance(result.measurements[0], Measurement)

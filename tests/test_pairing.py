@@ -1,0 +1,464 @@
+"""Pairs of two results: prompts whatever the seed or origin, pictures by hash, ratio scores, and no certainty from no difference."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import fake_runs
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from harope_bench import compare, registry
+from harope_bench.cli import main
+from harope_bench.errors import ShapeError, TooFewImages
+from harope_bench.evaluators._prompts import contributions
+from harope_bench.evaluators.base import Sight
+from harope_bench.gate import baseline, decide, policy
+from harope_bench.intervals.clusters import cluster_score, prompt_means, sign_flip
+from harope_bench.intervals.paired_ratios import PromptSamples, paired_ratio, prompt_contributions
+from harope_bench.intervals.shares import bonett_price
+from harope_bench.leaderboards.site import sections
+from harope_bench.marking import FOREIGN
+from harope_bench.pairing import RULER, Found, contrast, footing, read_result, unlikes, unrecorded
+from harope_bench.perceptions import Answered, Answers
+from harope_bench.planning import known_noise
+from harope_bench.records import JudgeRecord, Plan
+from harope_bench.reports.card import agreement, checks
+from harope_bench.reports.runs import read_runs
+from harope_bench.reports.site import read_site
+from harope_bench.statistics import Difference, mean_error
+from harope_bench.store import write_arrays, write_text
+
+OWN_JUDGE = JudgeRecord(name="mask2former", version=1, judge_class="equivalent", weights_sha256="ab" * 32, preprocessing="none")
+PROMPTS = 60
+METRIC = "images_correct"
+
+
+def plan(resolution: int = 512, **settings: Any) -> Plan:
+    """The plan of a run of GenEval's prompts."""
+    who = fake_runs.checkpoint("flux-harope", "harope", scale="paper", suite="geneval")
+    return fake_runs.plan(who, "geneval", **{"resolution": resolution, **settings})
+
+
+def hits(seed: int, copies: int = 4, chance: float = 0.6, prompts: int = PROMPTS) -> np.ndarray:
+    """Verdicts (copies, prompts); prompts are easy or hard alike in every run, images of a prompt differ."""
+    level = np.clip(np.random.default_rng(99).normal(chance, 0.35, prompts), 0.02, 0.98)
+    return (np.random.default_rng(seed).random((copies, prompts)) < level).astype(float)
+
+
+def scored(folder: Path, right: np.ndarray, of: Plan | None = None, texts: list[str] | None = None, **facts: Any) -> Found:
+    """A GenEval result over the images `right` (copies, prompts), index = copy * prompts + prompt; an import where there is no plan."""
+    copies, prompts = right.shape
+    rows = right.ravel()
+    arrays = {"indices": np.arange(rows.size), "prompts": np.tile(np.arange(prompts), copies), METRIC: rows}
+    made = fake_runs.measurement(METRIC, float(rows.mean()), cluster_score(prompt_means(rows, arrays["prompts"])).new_prompts.se, rows.size)
+    given = {
+        "evaluator": "geneval",
+        "scale": "paper",
+        "judge": FOREIGN if of is None else OWN_JUDGE,
+        "samples_sha256": f"{rows.sum():064.0f}",
+    }
+    path = fake_runs.write_result(folder, fake_runs.result(of, [made], **{**given, **facts}), arrays, "geneval")
+    if texts is not None:
+        lines = [json.dumps({"index": i, "prompt": i, "text": text}) + "\n" for i, text in enumerate(texts)]
+        write_text(path.with_suffix(".rows.jsonl"), "".join(lines))
+        write_text(path, read_result(path).model_copy(update={"rows": "geneval.rows.jsonl"}).to_json())
+    return Found(read_result(path), path)
+
+
+def difference(old: Found, new: Found) -> Difference:
+    return contrast(METRIC, "higher", old, new, RULER)
+
+
+# ------------------------------------------------------------------------------------------ prompts pair
+
+
+def test_two_imports_of_the_same_553_prompts_are_paired_by_prompt(tmp_path: Path) -> None:
+    """A gain that separate errors do not show: paired by prompt the error is little more than half."""
+    old = scored(tmp_path / "old", hits(1, chance=0.50, prompts=553))
+    new = scored(tmp_path / "new", hits(2, chance=0.56, prompts=553))
+    found = difference(old, new)
+    alone = np.hypot(*(item.result.measurements[0].se or 0.0 for item in (old, new)))
+    assert (found.paired, found.prompts, found.verdict) == (True, 553, "better")
+    assert found.se is not None and found.se < 0.6 * alone and abs(found.delta or 0.0) < 1.96 * alone
+    assert found.why == "paired by prompt: a run has no plan"
+    told = CliRunner().invoke(main, ["compare", str(tmp_path / "old"), str(tmp_path / "new")]).stdout
+    assert "paired by prompt: a run has no plan" in told and "same prompts, new seeds" in told
+    assert "not recorded, so nobody knows whether the sides agree: judge, suite, resolution" in told
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "copies", "why"),
+    [
+        (None, plan(), 4, "a run has no plan"),
+        (plan(), plan(seed=1), 4, "other seed"),
+        (plan(), plan(1024), 4, "other resolution"),
+        (plan(), plan(seed=1), 1, "other seed"),
+        (None, None, 1, "a run has no plan"),
+        (plan(), plan(), 1, "other sample indices"),
+    ],
+    ids=["import and run", "two seeds", "two resolutions", "four copies and one", "imports of other copies", "more copies of one seed"],
+)
+def test_prompts_pair_whatever_made_the_images(tmp_path: Path, one: Plan | None, two: Plan | None, copies: int, why: str) -> None:
+    old, new = scored(tmp_path / "old", hits(1), one), scored(tmp_path / "new", hits(2, copies), two)
+    found = difference(old, new)
+    moves = hits(2, copies).mean(0) - hits(1).mean(0)
+    assert found.why == f"paired by prompt: {why}" and found.prompts == PROMPTS
+    assert found.delta == pytest.approx(moves.mean()) and found.se == pytest.approx(mean_error(moves))
+    assert (found.wins, found.losses) == (int((moves > 0).sum()), int((moves < 0).sum()))
+    assert (found.again is None) == (copies == 1)  # one image tells nothing of other seeds
+
+
+def test_a_folder_judged_here_pairs_with_a_run(tmp_path: Path) -> None:
+    """Images without a plan whose judge is known."""
+    old, new = scored(tmp_path / "old", hits(1), plan()), scored(tmp_path / "new", hits(2), judge=OWN_JUDGE)
+    assert difference(old, new).why == "paired by prompt: a run has no plan"
+
+
+def test_samples_pair_only_where_seed_resolution_and_indices_agree(tmp_path: Path) -> None:
+    old, new = scored(tmp_path / "old", hits(1), plan()), scored(tmp_path / "new", hits(2), plan())
+    assert difference(old, new).why == "paired by sample, clustered by prompt"
+
+
+def test_a_judge_of_another_kind_than_an_imports_is_not_comparable(tmp_path: Path) -> None:
+    substitute = OWN_JUDGE.model_copy(update={"judge_class": "substitute"})
+    old, new = scored(tmp_path / "old", hits(1)), scored(tmp_path / "new", hits(2), plan(), judge=substitute)
+    assert difference(old, new).why == "judge kind official against substitute"
+
+
+def test_other_prompts_are_no_pairs_and_the_reason_is_said(tmp_path: Path) -> None:
+    texts = [f"a photo of {i} owls" for i in range(PROMPTS)]
+    old = scored(tmp_path / "old", hits(1), texts=texts)
+    same = scored(tmp_path / "same", hits(2), texts=texts)
+    other = scored(tmp_path / "other", hits(2), texts=[*texts[:3], "a \x1b[31mdog", *texts[4:]])
+    fewer = scored(tmp_path / "fewer", hits(2)[:, :40])
+    another_file = scored(tmp_path / "file", hits(2), reference_sha256="cd" * 32)
+    assert difference(old, same).paired
+    assert difference(old, other).why == "unpaired: other prompts: number 3 is 'a photo of 3 owls' against 'a  [31mdog'"
+    assert not difference(old, other).paired
+    assert difference(old, fewer).delta is None and "images 240 against 160" in difference(old, fewer).why
+    assert difference(old, another_file).delta is None and "reference" in difference(old, another_file).why
+
+
+def test_prompts_that_count_in_one_run_alone_are_no_pairs(tmp_path: Path) -> None:
+    """The same number of images, one prompt left out of each."""
+    left, right = hits(1), hits(2)
+    left[:, 0], right[:, 1] = np.nan, np.nan
+    old, new = scored(tmp_path / "old", hits(1)), scored(tmp_path / "new", hits(2))
+    for item, rows in ((old, left), (new, right)):
+        arrays = dict(np.load(item.path.with_suffix(".npz"))) | {METRIC: rows.ravel()}
+        write_arrays(item.path.with_suffix(".npz"), arrays)
+    assert difference(old, new).why == "unpaired: other prompts: 59 against 59, 58 in both"
+
+
+def test_a_lost_image_does_not_unpair_its_prompt(tmp_path: Path) -> None:
+    old, new = scored(tmp_path / "old", hits(1)), scored(tmp_path / "new", hits(2))
+    rows = hits(2).ravel()
+    rows[7] = np.nan
+    write_arrays(new.path.with_suffix(".npz"), dict(np.load(new.path.with_suffix(".npz"))) | {METRIC: rows})
+    found = difference(old, new)
+    assert found.paired and found.prompts == PROMPTS and found.se is not None
+
+
+def test_other_seeds_of_the_same_prompts_add_what_both_runs_vary(tmp_path: Path) -> None:
+    """Taken for pairs, images of other seeds would give about the same; what counts is the spread of both runs within prompts."""
+    old, new = scored(tmp_path / "old", hits(1), plan()), scored(tmp_path / "new", hits(2), plan(seed=1))
+    found = difference(old, new)
+    parts = [run.var(0, ddof=1) / 4 for run in (hits(1), hits(2))]
+    assert found.again is not None and found.again.se == pytest.approx(np.sqrt(sum(p.sum() for p in parts)) / PROMPTS)
+
+
+def test_gate_ranks_and_plan_pair_prompts_of_other_seeds(tmp_path: Path) -> None:
+    old, new = (scored(tmp_path / name, hits(seed, chance=level), plan(seed=seed)) for name, seed, level in (("a", 1, 0.5), ("b", 2, 0.6)))
+    rule = policy.Policy(metric={METRIC: policy.Rule(margin=0.05)})
+    (decision,) = decide.gate(baseline.open_side(tmp_path / "b"), baseline.open_side(tmp_path / "a"), rule).decisions
+    assert "paired by prompt: other seed, the interval is for new prompts" in decision.why
+    (section,) = sections([old, new])
+    step = section.entries[1].ranks[METRIC].step
+    assert step is not None and step.paired and step.why == "paired by prompt: other seed"
+    metric = next(m for m in registry.load("evaluators", "geneval").metrics if m.name == METRIC)
+    noise = known_noise(plan(), metric, [old, new], None).noise
+    assert noise.paired is not None and noise.paired < noise.sampling * np.sqrt(2) * 0.8
+
+
+def test_methods_of_prompts_share_the_prompts(tmp_path: Path) -> None:
+    """Three training seeds a side: what new prompts would move both methods by is in the error, though all generated with other seeds."""
+    for side, shift in (("old", 0), ("new", 3)):
+        for k in range(3):
+            of = plan(seed=k + shift)
+            who = of.checkpoint.model_copy(update={"sha256": f"{k + shift}" * 64})
+            scored(tmp_path / side / f"s{k}", hits(k + shift), of.model_copy(update={"checkpoint": who}))
+    (line,) = compare.compare(*(compare.open_side(tmp_path / side) for side in ("old", "new"))).lines
+    assert line.difference.why == "3 against 3 training seeds, same prompts scored by all"
+    assert line.difference.se is not None and line.difference.se > 0
+
+
+# ---------------------------------------------------------------------------------------- ratio metrics
+
+
+def questions(rng: np.random.Generator, prompts: int = 67) -> tuple[np.ndarray, np.ndarray]:
+    """Questions answered with yes, in points of 100, and how many were asked, (prompts,) each."""
+    weights = rng.integers(1, 6, prompts).astype(float)
+    return 100 * rng.binomial(weights.astype(int), 0.9), weights
+
+
+def of_prompts(totals: np.ndarray, weights: np.ndarray, tasks: np.ndarray | None = None) -> PromptSamples:
+    return PromptSamples(totals, weights, np.arange(len(totals)), np.zeros(len(totals), int) if tasks is None else tasks)
+
+
+def entity(folder: Path, totals: np.ndarray, weights: np.ndarray, keep_sums: bool = True) -> Found:
+    """A DPG-Bench result of one image a prompt; without sums as results before had it."""
+    rows = contributions(totals, weights)
+    sums = {"entity_total": totals, "entity_weight": weights} if keep_sums else {}
+    arrays = {"indices": np.arange(len(rows)), "prompts": np.arange(len(rows)), "entity": rows, **sums}
+    made = fake_runs.measurement("entity", float(totals.sum() / weights.sum()), mean_error(rows), len(rows))
+    path = fake_runs.write_result(folder, fake_runs.result(plan(), [made], evaluator="dpg-bench"), arrays, "dpg-bench")
+    return Found(read_result(path), path)
+
+
+def test_one_prompt_that_changed_is_one_win_and_the_rest_are_ties(tmp_path: Path) -> None:
+    totals, weights = questions(np.random.default_rng(0))
+    better = totals.copy()
+    place = int(np.argmax(weights * 100 - totals))
+    better[place] += 100
+    old, new = entity(tmp_path / "old", totals, weights), entity(tmp_path / "new", better, weights)
+    found = contrast("entity", "higher", old, new, RULER)
+    assert (found.wins, found.losses, found.ties, found.p) == (1, 0, 66, 1.0)
+    assert found.verdict == "not resolved" and found.low is not None and found.low < 0 < (found.high or 0)
+    wrong = contributions(better, weights) - contributions(totals, weights)  # terms of the sum are no scores of prompts
+    assert (wrong != 0).sum() == 67
+
+
+def test_equal_prompts_are_no_certainty(tmp_path: Path) -> None:
+    totals, weights = questions(np.random.default_rng(0))
+    found = contrast("entity", "higher", *(entity(tmp_path / name, totals, weights) for name in ("old", "new")), RULER)  # type: ignore[misc]
+    assert (found.delta, found.p, found.ties, found.verdict) == (0.0, 1.0, 67, "not resolved")
+    assert found.low is not None and found.high is not None and found.low < -1 and found.high > 1
+    assert "the interval grants one prompt each way" in found.why
+
+
+def test_results_without_sums_are_compared_and_no_prompt_is_counted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    (totals, weights), moved = questions(rng), rng.random(67) < 0.3
+    other = np.where(moved, 100 * rng.binomial(weights.astype(int), 0.8), totals)
+    old, new = entity(tmp_path / "old", totals, weights, keep_sums=False), entity(tmp_path / "new", other, weights)
+    found = contrast("entity", "higher", old, new, RULER)
+    exact = contrast("entity", "higher", entity(tmp_path / "full", totals, weights), new, RULER)
+    assert (found.wins, found.losses, found.ties, found.prompts) == (None, None, None, 67) and exact.wins is not None
+    assert found.delta == exact.delta and found.se == pytest.approx(exact.se, rel=0.1)
+    told = decide.decide(compare.Line(registry.load("evaluators", "dpg-bench").metrics[1], "entity", 67, 90.0, 89.0, found, None, None,
+                                      found.verdict), policy.Rule(margin=50.0))  # fmt: skip
+    assert told.outcome == "pass" and "new prompts" in told.why
+
+
+def test_few_prompts_try_every_exchange_of_a_ratio() -> None:
+    """By a slow loop over all ways to exchange whole prompts, in two tasks, with weights that differ between the runs."""
+    rng = np.random.default_rng(5)
+    tasks = np.array([0, 0, 0, 1, 1, 1, 1])
+    weights = rng.integers(1, 5, (2, 7)).astype(float)
+    totals = weights * rng.random((2, 7))
+    totals[:, 6], weights[:, 6] = 1.0, 2.0  # does not move
+    found = paired_ratio(*(of_prompts(totals[i], weights[i], tasks) for i in (0, 1)), True)
+
+    def gap(chosen: tuple[int, ...]) -> float:
+        side = np.array([*chosen])
+        scores = [
+            np.mean([totals[s, np.arange(7)][tasks == t].sum() / weights[s, np.arange(7)][tasks == t].sum() for t in (0, 1)])
+            for s in (side, 1 - side)
+        ]
+        return float(scores[1] - scores[0])
+
+    gaps = np.array([gap((*chosen, 0)) for chosen in itertools.product((0, 1), repeat=6)])
+    assert found.exact and found.p == np.mean(np.abs(gaps) >= abs(gap((0,) * 7)) - 1e-12)
+    assert found.delta == pytest.approx(gap((0,) * 7)) and found.ties == 1
+
+
+def test_weights_of_one_give_the_errors_and_p_of_means() -> None:
+    """A mean of task means: the ratio is the mean, so interval, degrees of freedom and p are those of prompts as clusters."""
+    rng = np.random.default_rng(6)
+    prompts, tasks = np.repeat(np.arange(30), 4), np.repeat(np.arange(30) // 10, 4)
+    rows = (rng.random((2, 120)) < [[0.5], [0.7]]).astype(float)
+    found = paired_ratio(*(PromptSamples(row, np.ones(120), prompts, tasks) for row in rows), True)
+    means = prompt_means(rows[1] - rows[0], prompts, tasks)
+    score, flips = cluster_score(means), sign_flip(means)
+    assert (found.delta, found.se, found.df) == pytest.approx((score.value, score.new_prompts.se, score.df))
+    assert found.new_seeds is not None and score.new_seeds is not None and found.new_seeds == pytest.approx(tuple(score.new_seeds))
+    assert (found.p, found.wins, found.losses, found.ties) == (flips.p, flips.wins, flips.losses, flips.ties)
+    run = PromptSamples(rows[0], np.ones(120), prompts, tasks)
+    assert prompt_contributions(run).mean() == pytest.approx(np.mean([rows[0][tasks == t].mean() for t in range(3)]))
+    assert mean_error(prompt_contributions(run)) == pytest.approx(
+        cluster_score(prompt_means(rows[0], prompts, tasks)).new_prompts.se, rel=0.1
+    )
+
+
+def test_a_task_in_which_no_prompt_moved_still_has_an_error() -> None:
+    tasks = np.repeat([0, 1], 20)
+    old = of_prompts(np.r_[np.ones(20), np.tile([0.0, 1.0], 10)], np.ones(40), tasks)
+    new = of_prompts(np.r_[np.ones(20), np.tile([1.0, 0.0, 1.0, 1.0], 5)], np.ones(40), tasks)
+    wide, narrow = paired_ratio(old, new, True, 1.0), paired_ratio(old, new, True)
+    assert wide.se is not None and narrow.se is not None and (wide.unmoved_tasks, wide.tasks) == (1, 2)
+    assert wide.se == pytest.approx(np.hypot(narrow.se, bonett_price(0, 0, 20, 1.0).se / 2))
+    still = paired_ratio(old, old, True, 1.0)
+    assert still.se == pytest.approx(bonett_price(0, 0, 40, 1.0).se) and still.df is None and paired_ratio(old, old, True).se is None
+
+
+def test_ratios_of_other_prompts_or_of_one_are_refused() -> None:
+    one = of_prompts(np.arange(4.0), np.ones(4))
+    with pytest.raises(ShapeError, match="other prompts"):
+        paired_ratio(one, one._replace(prompts=np.arange(1, 5)), True)
+    with pytest.raises(ShapeError, match="no weight"):
+        paired_ratio(one, of_prompts(np.arange(4.0), np.array([1.0, 1, 1, 0])), True)
+    with pytest.raises(TooFewImages, match="two prompts"):
+        paired_ratio(of_prompts(np.ones(1), np.ones(1)), of_prompts(np.ones(1), np.ones(1)), True)
+
+
+def pair_of_ratios(rng: np.random.Generator, prompts: int, copies: int) -> list[PromptSamples]:
+    """Two runs without a difference: prompts have a chance of their own and 1 to about 10 questions; images of a prompt are alike."""
+    weights, chance = rng.geometric(0.25, prompts), rng.beta(1.1, 0.4, prompts)
+    of = np.tile(np.arange(prompts), copies)
+    draws = [rng.binomial(weights[of], chance[of]).astype(float) for _ in (0, 1)]
+    return [PromptSamples(totals, weights[of].astype(float), of, np.zeros(len(of), int)) for totals in draws]
+
+
+@pytest.mark.parametrize(("prompts", "copies"), [(60, 1), (30, 4)])
+def test_ratios_are_covered_and_exchanges_reject_at_their_rate(prompts: int, copies: int) -> None:
+    from scipy.special import stdtrit
+
+    rng, inside, alarms, seeds = np.random.default_rng(7), [], [], []
+    for k in range(1000):
+        found = paired_ratio(*pair_of_ratios(rng, prompts, copies), False, 1.0, 199 if k % 3 == 0 else 1)
+        assert found.se is not None and found.df is not None
+        inside.append(abs(found.delta) <= stdtrit(found.df, 0.975) * found.se)
+        alarms += [found.p < 0.05] if k % 3 == 0 else []
+        seeds += [abs(found.delta) <= (found.new_seeds.high - found.new_seeds.low) / 2] if found.new_seeds else []
+    assert 0.93 <= np.mean(inside) <= 0.97 and 0.005 <= np.mean(alarms) <= 0.075
+    assert not seeds or 0.93 <= np.mean(seeds) <= 0.97
+
+
+def test_dpg_bench_keeps_the_sums_of_its_categories() -> None:
+    """Two prompts of one and three questions: what pairing needs is beside the first-order contributions."""
+
+    def sight(index: int, asked: int, yes: int) -> Sight:
+        rows = [{"row": 10 * index + k, "id": k, "question": f"Is it {k}?", "parents": [0], "broad": "entity", "detailed": "whole",
+                 "tuple": "entity - whole (owl)"} for k in range(1, asked + 1)]  # fmt: skip
+        answers = tuple(Answered(text="yes" if k < yes else "no") for k in range(asked))
+        return Sight(
+            index, index, 0, "t", {"item": f"a{index}", "questions": rows, "official_text": True}, {"vqa": Answers(answers=answers)}
+        )
+
+    score = registry.load("evaluators", "dpg-bench").assess([sight(1, 1, 1), sight(2, 3, 2)], "corrected", False)
+    assert score.per_sample["entity_total"].tolist() == [100.0, 200.0] and score.per_sample["entity_weight"].tolist() == [1.0, 3.0]
+    assert "dpg_weight" not in score.per_sample  # every image weighs the same there
+
+
+# ------------------------------------------------------------------------------- no certainty from nothing
+
+
+@pytest.mark.parametrize(("hit", "evaluator", "metric"), [(1, "fidelity", "precision"), (100, "top1", "top1")])
+@pytest.mark.parametrize("share", [0.0, 0.8])
+def test_equal_shares_have_an_interval_with_a_width(tmp_path: Path, hit: int, evaluator: str, metric: str, share: float) -> None:
+    rows = hit * (np.arange(200) < 200 * share).astype(float)
+    found = []
+    for name in ("old", "new"):
+        made = fake_runs.result(plan(), [fake_runs.measurement(metric, float(rows.mean()), 1.0, 200)], evaluator=evaluator)
+        path = fake_runs.write_result(tmp_path / name, made, {metric: rows, "indices": np.arange(200)}, evaluator)
+        found.append(Found(read_result(path), path))
+    told = contrast(metric, "higher", *found)
+    assert (told.p, told.verdict, told.why) == (1.0, "not resolved", "paired by sample")
+    assert (
+        told.low is not None
+        and told.high is not None
+        and (told.high - told.low) / hit == pytest.approx(2 * 1.96 * np.sqrt(2) / 202, rel=0.01)
+    )
+
+
+def test_equal_rows_of_a_distance_have_no_known_error(tmp_path: Path) -> None:
+    a, b = (fake_runs.micro_run(tmp_path / name, "harope") for name in "ab")
+    fid = compare.compare(compare.open_side(a), compare.open_side(b), ["fid"]).lines[0]
+    assert (fid.verdict, fid.difference.p, fid.difference.se, fid.difference.low) == ("not resolved", 1.0, None, None)
+    assert fid.difference.why == "paired by sample; all samples moved alike or not at all, so the error is not known"
+    assert CliRunner().invoke(main, ["gate", str(a), str(b)]).exit_code == 0  # the very same images: nothing is inferred
+
+
+# --------------------------------------------------------------------------------------- equal pictures
+
+
+def pictures(folder: Path, order: np.ndarray, right: np.ndarray, labels: np.ndarray, names: str = "a") -> Found:
+    """A classifier's result over 100 pictures that lie in another order, under other names."""
+    hashes = np.random.default_rng(3).integers(0, 256, (100, 32)).astype(np.uint8)[order]
+    judge = JudgeRecord(name="imagenet-labels", version=1, judge_class="official", weights_sha256=names * 64, preprocessing="RGB; 224")
+    made = fake_runs.result(plan(), [fake_runs.measurement("top1", float(right.mean()), 1.0, 100)], evaluator="top1", judge=judge,
+                            reference_sha256=names * 64)  # fmt: skip
+    arrays = {"indices": np.arange(100), "top1": right[order], "labels": labels[order], "pictures": hashes}
+    path = fake_runs.write_result(folder, made, arrays, "top1")
+    return Found(read_result(path), path)
+
+
+def test_classifiers_pair_by_picture_whatever_the_files_are_called(tmp_path: Path) -> None:
+    rng, labels = np.random.default_rng(4), np.arange(100) % 10
+    old, new = (100.0 * (rng.random(100) < level) for level in (0.5, 0.8))
+    one = pictures(tmp_path / "old", np.arange(100), old, labels)
+    found = contrast("top1", "higher", one, pictures(tmp_path / "new", rng.permutation(100), new, labels, "b"), RULER)
+    assert (found.paired, found.why, found.test) == (True, "paired by picture", "McNemar, exact")
+    assert (found.wins, found.losses) == (int((new > old).sum()), int((new < old).sum()))
+    relabelled = pictures(tmp_path / "labels", np.arange(100), new, (labels + 1) % 10, "b")
+    assert contrast("top1", "higher", one, relabelled, RULER).why.startswith("judge ")
+    same_names = pictures(tmp_path / "names", np.arange(100), new, (labels + 1) % 10)
+    assert contrast("top1", "higher", one, same_names, RULER).why == "unpaired: other labels of the same pictures"
+
+
+# ------------------------------------------------------------------- a missing value agrees with nothing
+
+
+@pytest.mark.parametrize(
+    ("values", "state", "text"),
+    [
+        ([None, None], "open", "seed is not recorded in any result"),
+        ([0, 0], "yes", "all results share one seed"),
+        ([0, None, 0], "open", "2 of 3 results share one seed; it is not recorded in 1 of 3"),
+        ([0, 1, None], "no", "results differ in seed (2 values); it is not recorded in 1 of 3"),
+    ],
+)
+def test_a_check_passes_only_on_values_that_are_recorded(values: list[object], state: str, text: str) -> None:
+    found = agreement("seed", values)
+    assert (found.state, found.text) == (state, text)
+
+
+def test_checks_of_imports_say_what_is_not_recorded(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 2)):
+        item = scored(tmp_path / name, hits(seed))
+        made = item.result.provenance.model_copy(update={"commit": None, "dirty": None})
+        write_text(item.path, item.result.model_copy(update={"provenance": made}).to_json())
+    told = {check.text: check.state for check in checks(read_runs(tmp_path))}
+    for what in ("seed", "judge weights", "sampler, steps and guidance", "commit of this package"):
+        assert told[f"{what} is not recorded in any result"] == "open"
+    assert told["all results share one reference"] == "yes"
+    assert sum("uncommitted changes is not recorded" in text for text in told) == 2
+
+
+def test_a_leaderboard_says_what_its_rows_do_not_record(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 2)):
+        scored(tmp_path / name, hits(seed))
+    (block,) = read_site(tmp_path).blocks
+    assert "Not recorded, so nobody knows whether these rows agree in it: judge, suite, resolution." in block.notes
+    assert any("weights not recorded" in text for _, text in block.protocol)
+
+
+def test_a_footing_tells_what_is_not_recorded_from_what_means_nothing(tmp_path: Path) -> None:
+    guided, free = (scored(tmp_path / name, hits(1), plan(guidance=value)) for name, value in (("a", 3.0), ("b", None)))
+    imported = scored(tmp_path / "c", hits(1))
+    one, two, three = (footing(item.result, item.result.measurements[0]) for item in (guided, free, imported))
+    assert unlikes(one, two) == ["guidance 3.0 against none"] and unrecorded([one, two]) == []
+    assert unlikes(one, three) == [] and "guidance (1 of 2)" in unrecorded([one, three])
+
+
+def test_training_seeds_of_imports_are_not_other_draws() -> None:
+    """Seeds that nobody recorded are not taken for different ones."""
+    metric = registry.load("evaluators", "fidelity").metrics[0]
+    made = fake_runs.result(None, [fake_runs.measurement("fid", 10.0, 0.2)])
+    runs = [[Found(made, Path(f"{side}{k}.json")) for k in range(2)] for side in "ab"]
+    assert compare._shared(metric, *runs) == (pytest.approx(0.08), "drawing errors taken as common to a side's runs")

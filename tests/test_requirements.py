@@ -1,0 +1,168 @@
+"""Everything that a run lacks is named at once, with the command that brings it, before anything is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fake_runs as fake
+import pytest
+import tiny
+import tiny_prompts
+from click.testing import CliRunner
+
+from harope_bench import doctor, requirements
+from harope_bench.cli import main
+from harope_bench.errors import MissingRequirementsError, MissingVaeError, OptionError, WeightsError
+from harope_bench.generate import make_plan
+from harope_bench.records import Plan
+from harope_bench.requirements import Requirement, Scoring, missing_of_suites, missing_requirements, plan_or_requirement, raise_missing
+
+SUITES = ("geneval", "dpg-bench", "t2i-compbench")
+
+
+def refused(*words: object) -> str:
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    assert done.exit_code == 1, (done.output, done.exception)
+    (line,) = done.output.strip().splitlines()
+    return line
+
+
+def flux_plans() -> list[Plan]:
+    """Plans of a FLUX that is not registered, for the three benchmarks of prompts."""
+    who = fake.checkpoint("my-flux", "harope", backbone="flux", scale="paper", suite="geneval")
+    return [fake.plan(who, suite, resolution=512) for suite in SUITES]
+
+
+@pytest.fixture
+def no_extras(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """No optional package is installed; those that a test adds to the set are."""
+    installed: set[str] = set()
+    monkeypatch.setattr(requirements, "find_spec", lambda name: name if name in installed else None)
+    return installed
+
+
+def keys(missing: list[Requirement]) -> set[tuple[str, str]]:
+    return {(item.area, item.name) for item in missing}
+
+
+def test_a_bare_box_lacks_everything_at_once_and_what_comes_leaves_the_list(
+    no_extras: set[str], bench_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = missing_requirements(flux_plans())
+    judges = {"mask2former", "clip-vit-l-14", "mplug", "blip-vqa", "unidet", "unidet-rs200", "clipscore", "dpt-depth"}
+    assert keys(missing) == {
+        ("checkpoint", "my-flux"), ("extra", "t2i"), *(("prompts", suite) for suite in SUITES), *(("judge", name) for name in judges),
+    }  # fmt: skip
+    assert all(item.command for item in missing)
+    assert {item.name for item in missing if not item.is_blocking} == {"mplug", "unidet", "unidet-rs200"}, "they answer elsewhere, later"
+    tiny_prompts.prompts(bench_home)
+    monkeypatch.setattr("harope_bench.suites.geneval.PLUGIN.source", lambda: ("prompts", "0" * 64), raising=False)
+    assert ("prompts", "geneval") not in keys(missing_requirements(flux_plans()))
+    no_extras.update({"transformers", "diffusers", "peft"})
+    assert ("extra", "t2i") not in keys(missing_requirements(flux_plans()))
+    monkeypatch.setattr("harope_bench.judges.mask2former.PLUGIN.weights_sha256", lambda: "1" * 64, raising=False)
+    left = keys(missing_requirements(flux_plans()))
+    assert ("judge", "mask2former") not in left and ("judge", "clip-vit-l-14") in left
+
+
+def test_an_extra_is_asked_for_by_what_uses_it_alone(no_extras: set[str]) -> None:
+    no_extras.update({"diffusers", "transformers"})  # the pipeline needs peft too, the judges do not
+    assert ("extra", "t2i") not in keys(missing_of_suites(["geneval"]))
+    assert ("extra", "t2i") in keys(missing_requirements(flux_plans()[:1]))
+    assert missing_of_suites(["digits", "shapes", "digits-held-out"]) == []
+
+
+def test_the_judges_that_are_asked_for_count_and_stored_answers_need_none(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    names = keys(missing_of_suites(["geneval"], Scoring(judge=f"detector=detector:{model}")))
+    assert ("judge", "mask2former") not in names and ("judge", "clip-vit-l-14") in names
+    assert keys(missing_of_suites(["geneval"], Scoring(is_rescored=True))) == {("prompts", "geneval")}
+    assert ("judge", "mplug") not in keys(missing_of_suites(["dpg-bench"], Scoring(python=tmp_path / "python")))
+    with pytest.raises(OptionError, match="names no role"):
+        missing_of_suites(["geneval"], Scoring(judge="detektor=mask2former"))
+
+
+def test_features_need_their_network_and_their_reference(tmp_path: Path) -> None:
+    assert keys(missing_of_suites(["imagenet-256"])) == {("judge", "inception-2015"), ("reference", "imagenet-256")}
+    assert keys(missing_of_suites(["imagenet-256"], Scoring(reference=tmp_path / "r.npz"))) == {("judge", "inception-2015")}
+    profiles = missing_of_suites(["imagenet-256"], Scoring(profiles=("adm-exact", "clean")))
+    assert [item.area for item in profiles].count("judge") == 1, "the judges of two profiles share one file, which is named once"
+    assert [item.area for item in profiles].count("reference") == 2
+    assert keys(missing_of_suites(["coco-fid"])) >= {("judge", "inception-2015-clean"), ("reference", "coco-fid")}
+
+
+def test_weights_that_went_away_are_a_missing_checkpoint(tmp_path: Path) -> None:
+    plan = make_plan(tiny.registered(tmp_path / "weights"), None, {})
+    assert missing_requirements(plan) == []
+    (tmp_path / "weights/tiny.safetensors").unlink()
+    (lacking,) = missing_requirements(plan)
+    assert (lacking.area, lacking.name, lacking.command) == ("checkpoint", "tiny", "harope-bench register tiny --weights FILE")
+    assert "are not there; harope-bench register tiny" in refused("eval", "tiny", "--count", 3, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert "weights" in {(f.name, f.state): f.detail for f in doctor._checkpoints()}["tiny", "broken"]
+
+
+@pytest.mark.parametrize("error", [WeightsError("base B is no folder; copy it"), MissingVaeError("no autoencoder; add --vae FOLDER")])
+def test_what_keeps_a_plan_from_being_made_is_a_requirement(error: Exception) -> None:
+    def fails() -> Any:
+        raise error
+
+    lacking = plan_or_requirement(fails)
+    assert isinstance(lacking, Requirement) and f"{lacking.detail}; {lacking.command}" == str(error)
+
+
+def test_one_thing_is_told_as_it_tells_itself_and_several_with_their_count() -> None:
+    prompts = Requirement("prompts", "x", "prompts are not here", "harope-bench fetch x")
+    judge = Requirement("judge", "y", "weights; of two parts", "harope-bench fetch y")
+    later = judge._replace(is_blocking=False)
+    with pytest.raises(MissingRequirementsError, match="^prompts are not here; harope-bench fetch x$"):
+        raise_missing([prompts, prompts])
+    with pytest.raises(MissingRequirementsError) as error:
+        raise_missing([prompts, judge])
+    assert (
+        str(error.value) == "2 things are missing: prompts are not here, harope-bench fetch x; weights, of two parts, harope-bench fetch y"
+    )
+    raise_missing([later])
+    with pytest.raises(MissingRequirementsError, match="2 things are missing"):
+        raise_missing([prompts, later])
+
+
+def test_eval_names_prompts_and_judges_of_all_its_suites_and_writes_nothing(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    told = refused("eval", pictures, "--suite", "geneval", "--out", tmp_path / "out")
+    assert told.startswith("harope-bench: 3 things are missing") or "3 things are missing" in told
+    assert all(f"harope-bench fetch {name}" in told for name in ("geneval", "mask2former", "clip-vit-l-14"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_reproduce_names_checkpoints_prompts_and_judges_together(tmp_path: Path) -> None:
+    told = refused("reproduce", "table4", "--scale", "paper", "--out", tmp_path / "out")
+    assert "needs checkpoints of rope-axial, harope" in told and "harope-bench register NAME --weights FILE" in told
+    for name in ("geneval", "dpg-bench", "mask2former", "clip-vit-l-14"):
+        assert f"harope-bench fetch {name}" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_doctor_says_of_each_thing_what_a_run_is_told(no_extras: set[str]) -> None:
+    told = {(f.area, f.name): (f.state, f.detail, f.fix) for f in (*doctor._extras(), *doctor._references())}
+    for item in (
+        *missing_of_suites(["geneval", "imagenet-256"]),
+        *requirements.package_requirements(("transformers", "diffusers", "peft")),
+    ):
+        if item.area in ("prompts", "reference"):
+            assert told[item.area, item.name] == (item.state, item.detail, item.command)
+    assert told["extra", "t2i"][:2] == ("missing", "transformers, diffusers, peft are not installed")
+
+
+def test_an_altered_file_is_broken_not_missing(bench_home: Path) -> None:
+    tiny_prompts.prompts(bench_home)
+    path = bench_home / "assets/geneval/evaluation_metadata.jsonl"
+    path.write_text(path.read_text().replace("cat", "dog", 1))
+    lacking = requirements.prompts_requirement("geneval")
+    assert lacking is not None and lacking.state == "broken" and "harope-bench fetch geneval" in lacking.command
+    assert json.loads(json.dumps(lacking._asdict()))["area"] == "prompts"
