@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from harope_bench.errors import SampleError
-from harope_bench.store import first_line, writing
+from harope_bench.store import first_line, repeated_member, writing
 
 IMAGES = "arr_0.npy"
 LABELS = "arr_1.npy"
@@ -47,6 +47,14 @@ def _header(member: IO[bytes]) -> Header:
     return Header(shape, dtype)
 
 
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    """Return the members' names; ValueError where one stands twice."""
+    names = archive.namelist()
+    if twice := repeated_member(names):
+        raise ValueError(f"it holds {twice} twice, and readers differ in which they take")
+    return names
+
+
 def _claim(archive: zipfile.ZipFile, name: str, size: int) -> Header:
     """The header of a member of a file of `size` bytes; ValueError if the bytes cannot be there that it claims."""
     info = archive.getinfo(name)
@@ -64,7 +72,7 @@ def members(path: Path) -> set[str]:
     """Names of the arrays in the file, as they are called without .npy; SampleError if it is no npz."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist()}
+            return {name.removesuffix(".npy") for name in _names(archive)}
     except DAMAGE as error:
         raise SampleError(f"{path} is not a readable npz ({first_line(error)}); make the file again") from error
 
@@ -78,7 +86,7 @@ def shape_of(path: Path, reference: bool = False) -> tuple[int, int, int, int]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            names = _names(archive)
             if "mu.npy" in names and not reference:
                 raise SampleError(f"{path} carries mu: it is a reference, or samples with foreign statistics; give a file with arr_0 only")
             if IMAGES not in names:

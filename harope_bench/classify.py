@@ -17,15 +17,15 @@ import numpy as np
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from harope_bench import registry
+from harope_bench import checksums, registry
 from harope_bench.catalogue import checkpoint, open_drawer, weights_path
 from harope_bench.device import require
-from harope_bench.errors import OptionError, PlanMismatch, SampleError, StorageError
-from harope_bench.evaluate import OBSERVATIONS, RESULTS, Scored, read_result, standing, write_result
+from harope_bench.errors import OptionError, PlanMismatch, SampleError, StorageError, WeightsError
+from harope_bench.evaluate import LATER_FIELDS, OBSERVATIONS, RESULTS, Scored, read_result, standing, write_result
 from harope_bench.evaluators.base import Observations, Score
 from harope_bench.provenance import now, provenance
-from harope_bench.records import LENIENT, JudgeRecord, Measurement, Plan, Result, Settings, fault
-from harope_bench.samples import Run
+from harope_bench.records import LENIENT, JudgeRecord, Measurement, Plan, Provenance, Result, Settings, fault
+from harope_bench.samples import REQUESTS, Run
 from harope_bench.store import check_hash, load_arrays, sha256_bytes, write_arrays
 from harope_bench.suites.base import Pictures
 
@@ -120,6 +120,7 @@ def classify(plan: Plan, out: Path, wanted: Wanted, evaluators: Sequence[str] | 
     run = Run(out)
     run.claim(plan)
     run.ask(range(count))
+    checksums.record_files(out, [REQUESTS])
     if (more := len(run.asked())) > count:
         raise OptionError(
             f"{out} was asked for {more:,} pictures, --count {count:,} would score a part; leave it out or give another --out"
@@ -194,6 +195,7 @@ def _predict(plan: Plan, pictures: Pictures, count: int, judge: JudgeRecord, fol
                 reader = reader or open_drawer(plan.checkpoint, plan.settings)
                 shard = _named(reader, plan, pictures, taken, ratio)
                 write_arrays(path, {**_arrays(shard), "key": np.array(key)})
+                checksums.record_files(folder, [path.name])
             done.append(shard)
             bar.update(len(indices))
     return done
@@ -230,8 +232,8 @@ def _arrays(shard: Shard) -> dict[str, np.ndarray]:
 
 
 def kept(path: Path, key: str, rows: tuple[tuple[str, int, str], ...]) -> Shard | None:
-    """The shard on disk if it is of exactly this work; a damaged one is made again."""
-    if not path.is_file():
+    """The shard on disk if it is of exactly this work; a damaged or altered one is made again."""
+    if not path.is_file() or not checksums.intact(path.parent, path.name):
         return None
     try:
         a = load_arrays(path)
@@ -300,16 +302,38 @@ def _facts(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, o
     }
 
 
+def _scored(name: str, shards: Sequence[Shard]) -> tuple[Observations, Score]:
+    """All predictions, and what an evaluator gives for them."""
+    seen = seen_in(shards)
+    return seen, registry.load("evaluators", name).score(seen, {})
+
+
 def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, out: Path, missing: int, lenient: bool) -> Scored:
-    started, path, seen = now(), out / RESULTS / f"{name}.json", seen_in(shards)
-    facts = _facts(plan, shards, name, judge, out)
-    standing_one = standing(path, facts)
-    if standing_one is not None and standing_one.lenient == (lenient and missing > 0):
-        return Scored(standing_one, path, False)
-    score = registry.load("evaluators", name).score(seen, {})
-    write_arrays(path.with_suffix(".npz"), _per_sample(score, seen, shards))
-    result = Result(
-        **facts,
+    started, path = now(), out / RESULTS / f"{name}.json"
+    current = standing(path, _facts(plan, shards, name, judge, out))
+    if current is not None and current.lenient == (lenient and missing > 0):
+        return Scored(current, path, False)
+    seen, score = _scored(name, shards)
+    made_by = provenance(started, plan.settings.device)
+    result = _result(plan, shards, name, judge, out, score, made_by, path, missing, lenient)
+    return Scored(write_result(path, result, _per_sample(score, seen, shards)), path, True)
+
+
+def _result(
+    plan: Plan,
+    shards: Sequence[Shard],
+    name: str,
+    judge: JudgeRecord,
+    out: Path,
+    score: Score,
+    made_by: Provenance,
+    path: Path,
+    missing: int,
+    lenient: bool,
+) -> Result:
+    """Return the result of these predictions; all of it but target and provenance follows from what is here."""
+    return Result(
+        **_facts(plan, shards, name, judge, out),
         parity=registry.load("evaluators", name).parity,
         scale=plan.checkpoint.scale,
         suite=plan.suite,
@@ -320,9 +344,8 @@ def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, o
         measurements=without_values(score.measurements, missing, lenient),
         warnings=(*((LENIENT,) if lenient and missing else ()), *_first_reasons(shards), *score.warnings),
         per_sample=path.with_suffix(".npz").name,
-        provenance=provenance(started, plan.settings.device),
+        provenance=made_by,
     )
-    return Scored(write_result(path, result), path, True)
 
 
 def _per_sample(score: Score, seen: Observations, shards: Sequence[Shard]) -> dict[str, np.ndarray]:
@@ -344,24 +367,25 @@ def _first_reasons(shards: Sequence[Shard]) -> tuple[str, ...]:
 
 
 class Checked(NamedTuple):
-    """What was checked, in words, and what was wrong."""
+    """What was checked, in words, what was wrong, and what could not be checked."""
 
     checked: list[str]
     wrong: list[str]
+    unchecked: list[str]
 
 
 def recheck(folder: Path, wanted: Wanted, chosen: int, chooser: Any) -> Checked:
     """Pictures hashed again, predictions scored again, `chosen` shards' worth of pictures named again, all compared with the records.
 
     Raises:
-        OptionError: the pictures are not there. WeightsError: the checkpoint's weights changed.
+        OptionError: the pictures are not there.
     """
     plan = Run(folder).plan
     assert plan is not None
     suite = registry.load("suites", plan.suite)
     pictures, count = suite.pictures(wanted.place, wanted.labels), len(Run(folder).asked())
     judge = judge_of(plan, pictures, wanted.crop_ratio)
-    told = Checked([], [])
+    told = Checked([], [], [])
     shards = _kept_shards(plan, pictures, count, judge, folder, told)
     missing = pictures.missing(count)
     if len(shards) == -(-count // SHARD):
@@ -369,7 +393,11 @@ def recheck(folder: Path, wanted: Wanted, chosen: int, chooser: Any) -> Checked:
             told.wrong.extend(f"{path}: {line}" for line in _wrong_result(path, plan, shards, judge, folder, missing))
             told.checked.append(f"{path.name}: facts, measurements and arrays scored again from the predictions")
     if chosen and shards:
-        _name_again(plan, pictures, shards, chosen, chooser, suite.crop_ratio if wanted.crop_ratio is None else wanted.crop_ratio, told)
+        ratio = suite.crop_ratio if wanted.crop_ratio is None else wanted.crop_ratio
+        try:
+            _name_again(plan, pictures, shards, chosen, chooser, ratio, told)
+        except WeightsError as error:
+            told.unchecked.append(f"{folder}: nothing named again: {error}")
     return told
 
 
@@ -393,11 +421,13 @@ def _wrong_result(path: Path, plan: Plan, shards: Sequence[Shard], judge: JudgeR
         return ["is not a result this version reads"]
     if stored.evaluator not in registry.load("suites", plan.suite).evaluators:
         return [f"evaluator {stored.evaluator} is not one of suite {plan.suite}"]
-    facts, seen = {**_facts(plan, shards, stored.evaluator, judge, folder), "plan": plan, "plan_digest": plan.digest}, seen_in(shards)
-    facts.pop("target")  # a folder may be moved
-    wrong = [f"{key} is not what is here now" for key, value in facts.items() if getattr(stored, key) != value]
-    score = registry.load("evaluators", stored.evaluator).score(seen, {})
-    if stored.measurements != without_values(score.measurements, missing, stored.lenient):
+    seen, score = _scored(stored.evaluator, shards)
+    again = _result(plan, shards, stored.evaluator, judge, folder, score, stored.provenance, path, missing, stored.lenient)
+    exempt = {"target", "label", "measurements"}  # a folder may be moved, a label is the user's; measurements are compared below
+    exempt |= {name for name in LATER_FIELDS if getattr(stored, name) is None}
+    fields = [name for name in Result.model_fields if name not in exempt]
+    wrong = [f"{name} is not what is here now" for name in fields if getattr(stored, name) != getattr(again, name)]
+    if stored.measurements != again.measurements:
         wrong.append("measurements are not what the predictions give")
     held = load_arrays(path.with_suffix(".npz")) if path.with_suffix(".npz").is_file() else {}
     fresh = _per_sample(score, seen, shards)

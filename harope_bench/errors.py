@@ -81,7 +81,11 @@ class MissingExtra(BenchError):
 
 
 class StorageError(BenchError):
-    """The disk refused: full, unwritable or not there."""
+    """The disk refused: full, unwritable or not there; or a file on it is not what it should be."""
+
+
+class DiskError(StorageError):
+    """The disk itself refused, which says nothing of what lies on it."""
 
 
 class FetchError(BenchError):

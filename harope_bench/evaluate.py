@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from harope_bench import registry
+from harope_bench import checksums, registry
 from harope_bench.adm import members, shape_of
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, TooManyImages
 from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images
 from harope_bench.observe import known_errors, looker, observe
+from harope_bench.pixels import misnamed
 from harope_bench.provenance import now, provenance
-from harope_bench.records import Result, check_label
+from harope_bench.records import Plan, Result, Source, check_label
 from harope_bench.references import Looking, Opened, open_reference
 from harope_bench.samples import Run, SampleSet, open_samples
 from harope_bench.store import sha256_bytes, write_arrays, write_text
 
 RESULTS, OBSERVATIONS = "results", "observations"
+LATER_FIELDS = ("suite", "resolution", "source")  # of a result, which versions before did not record
 NO_SAMPLES = sha256_bytes(b"")  # of a result that looked at no image
 
 
@@ -92,7 +95,7 @@ def evaluate_each(
     """
     asked, plugin = wanted[0], registry.load("suites", wanted[0].suite)
     ways = _ways(plugin, wanted, evaluators)
-    samples = _chosen(target, asked, count)
+    samples = chosen_samples(target, asked, count)
     if samples.plan is not None and samples.plan.suite != asked.suite:
         raise OptionError(f"{target} was drawn for suite {samples.plan.suite}, asked for {asked.suite}; leave --suite out")
     if count is not None and out == target and (more := len(Run(out).asked())) > count:
@@ -105,7 +108,8 @@ def evaluate_each(
         for chosen in ways
     ]
     claim(out, samples)
-    return [_score(samples, job, out, asked, told) for job in jobs]
+    origin = source_of(target, out, asked.suite, samples.plan, asked.form, count, asked.subset)
+    return [_score(samples, job, out, asked, told, origin) for job in jobs]
 
 
 def ready(out: Path, wanted: Sequence[Asked], evaluators: Sequence[str] | None = None, count: int | None = None) -> None:
@@ -137,7 +141,7 @@ def looking(out: Path, judge: str, asked: Asked) -> Looking:
     return Looking(asked.device, asked.rescore, looked)
 
 
-def _chosen(target: Path, asked: Asked, count: int | None) -> SampleSet:
+def chosen_samples(target: Path, asked: Asked, count: int | None) -> SampleSet:
     """The images to score: all, the first, or a random choice."""
     if asked.subset is None:
         return _opened(target, asked, count)
@@ -175,9 +179,17 @@ def repeated(samples: SampleSet, suite: Any) -> tuple[str, ...]:
 
 
 def protocol(samples: SampleSet, suite: Any, name: str) -> tuple[str, ...]:
-    """What a result must say of the number of images; TooManyImages where the suite's number is exact and the target holds more."""
+    """What a result must say of the number of images where the suite's is exact.
+
+    Raises:
+        TooManyImages: the target holds more. SampleError: files are of another format than their names say.
+    """
     found = len(samples.indices)
-    if not getattr(suite, "exact", False) or found == suite.count:
+    if not getattr(suite, "exact", False):
+        return ()
+    if samples.files is not None and (line := misnamed(samples.files.values())):
+        raise SampleError(f"{samples.path}: {line}; {name} is scored on lossless images, save them as PNG and name them so")
+    if found == suite.count:
         return ()
     if found > suite.count:
         raise TooManyImages(
@@ -229,7 +241,7 @@ def way(suite: Any, name: str, asked: Asked) -> Way:
     return Way(name, evaluator, judge, suffix)
 
 
-def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[str, ...]) -> Scored:
+def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[str, ...], origin: Source | None) -> Scored:
     started, (way, reference), evaluator = now(), job, job.way.evaluator
     path = out / RESULTS / f"{way.name}{way.suffix}{variant(asked, reference.sha256)}.json"
     facts = {
@@ -247,8 +259,7 @@ def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[st
     if not asked.rescore and (kept := standing(path, {**facts, **foreign(described, samples)})) is not None:
         return Scored(kept, path, False)
     score = evaluator.score(seen.observations, reference.arrays)
-    rows = {**score.per_sample, "indices": seen.observations.indices}
-    write_arrays(path.with_suffix(".npz"), {k: np.asarray(v) for k, v in rows.items()})
+    arrays = {**score.per_sample, "indices": seen.observations.indices}
     result = Result(
         **facts,
         **described,
@@ -261,9 +272,10 @@ def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[st
         measurements=score.measurements,
         warnings=(*samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings),
         per_sample=path.with_suffix(".npz").name,
+        source=origin,
         provenance=provenance(started, asked.device, seen.flags),
     )
-    return Scored(write_result(path, result), path, True)
+    return Scored(write_result(path, result, arrays), path, True)
 
 
 def description(samples: SampleSet, suite: str) -> dict[str, Any]:
@@ -282,15 +294,6 @@ def foreign(described: dict[str, Any], samples: SampleSet) -> dict[str, Any]:
     return described if samples.plan is None else {}
 
 
-def write_result(path: Path, result: Result) -> Result:
-    """Write a result and return it; the label of the result that it replaces stays unless it has one."""
-    previous = read_result(path) if result.label is None and path.is_file() else None
-    if previous is not None and previous.label is not None:
-        result = result.model_copy(update={"label": previous.label})
-    write_text(path, result.to_json(indent=1) + "\n")
-    return result
-
-
 def relabel(path: Path, result: Result, label: str) -> Result:
     """Return the result with this label, written to its file if it had another; nothing is scored again.
 
@@ -299,8 +302,72 @@ def relabel(path: Path, result: Result, label: str) -> Result:
     """
     labelled = result.model_copy(update={"label": check_label(label)})
     if labelled != result:
+        vouched = checksums.has_sums(path.parent) and checksums.intact(path.parent, path.name)
         write_text(path, labelled.to_json(indent=1) + "\n")
+        if vouched:
+            checksums.record_files(path.parent, [path.name])
     return labelled
+
+
+def source_of(
+    target: Path,
+    out: Path,
+    suite: str,
+    plan: Plan | None = None,
+    form: FolderForm | None = None,
+    count: int | None = None,
+    subset: int | None = None,
+) -> Source | None:
+    """Return where the images lie and what was stated of them; None for those of a run in its own folder."""
+    if out.resolve() == target.resolve() and plan is not None:
+        return None
+    form = form or FolderForm()
+    listed = None if form.file_list is None else _from(out, form.file_list)
+    stated = {"order": form.order, "pattern": form.pattern, "file_list": listed, "side": form.side, "tiles": form.tiles}
+    return Source.model_validate({"suite": suite, "path": _from(out, target), "count": count, "subset": subset, **stated})
+
+
+def _from(folder: Path, path: Path) -> str:
+    """Return a path as it is reached from a folder."""
+    here, there = folder.resolve(), path.resolve()
+    try:
+        return Path(os.path.relpath(there, here)).as_posix()
+    except ValueError:  # another drive
+        return there.as_posix()
+
+
+def stated_form(source: Source | None, folder: Path, images: Path | None = None) -> FolderForm:
+    """Return what was stated of a folder's images; a list of files is looked for from the run folder, then beside the images."""
+    if source is None:
+        return FolderForm()
+    listed = None if source.file_list is None else folder / source.file_list
+    if listed is not None and not listed.exists() and images is not None:
+        listed = images / listed.name
+    return FolderForm(source.order, source.pattern, listed, source.side, source.tiles)
+
+
+def write_result(path: Path, result: Result, arrays: Mapping[str, Any], rows: str | None = None) -> Result:
+    """Write a result, its per-sample arrays and, where it has them, its rows, and return it; SHA256SUMS beside them vouches for all.
+
+    The label of the result that it replaces stays unless it has one.
+
+    Args:
+        rows: text of the file of verdicts that `result.rows` names.
+    """
+    previous = read_result(path) if result.label is None and path.is_file() else None
+    if previous is not None and previous.label is not None:
+        result = result.model_copy(update={"label": previous.label})
+    text = result.to_json(indent=1) + "\n"
+    names = [path.name]
+    if result.per_sample is not None:
+        names.append(result.per_sample)
+        write_arrays(path.with_name(result.per_sample), {name: np.asarray(array) for name, array in arrays.items()})
+    if result.rows is not None and rows is not None:
+        names.append(result.rows)
+        write_text(path.with_name(result.rows), rows)
+    write_text(path, text)
+    checksums.record_files(path.parent, names)
+    return result
 
 
 def variant(asked: Asked, reference_sha256: str) -> str:
@@ -327,8 +394,10 @@ def set_digest(samples: SampleSet) -> str:
 
 
 def standing(path: Path, facts: dict[str, Any]) -> Result | None:
-    """The result at `path` if it is of exactly this work."""
-    found = read_result(path) if path.is_file() and path.with_suffix(".npz").is_file() else None
+    """The result at `path` if it is of exactly this work and it and its arrays are as they were written."""
+    names = (path.name, path.with_suffix(".npz").name)
+    vouched = all(checksums.has_sums(path.parent) and checksums.intact(path.parent, name) for name in names)
+    found = read_result(path) if vouched else None
     return found if found and all(getattr(found, key) == value for key, value in facts.items()) else None
 
 

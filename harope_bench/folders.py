@@ -8,11 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench.store import disk
+from harope_bench.pixels import file_formats, misnamed
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
-LOSSY = (".jpg", ".jpeg", ".webp")
-RIFF = 12  # bytes before the first chunk of a WebP
 OURS = ("results", "observations")  # what scoring puts beside images
 FILE_LIST = "file_list.jsonl"  # what converting puts beside images
 DIGITS = re.compile(r"([0-9]+)")
@@ -33,7 +31,7 @@ def listing(folder: Path) -> Listing:
     files = [path for path in entries if not path.is_dir() and path.name != FILE_LIST]
     images = in_order(path for path in files if path.suffix.lower() in SUFFIXES)
     others = [path for path in files if path.suffix.lower() not in SUFFIXES]
-    return Listing(images, (*lossy(images), *_order_note(images), *_unread(others, folders)))
+    return Listing(images, (*format_notes(images), *_order_note(images), *_unread(others, folders)))
 
 
 def images_below(folder: Path) -> list[Path]:
@@ -58,32 +56,17 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
-def _is_lossy(path: Path) -> bool:
-    """Return whether a file's format loses detail: JPEG, and WebP whose picture is not of the lossless kind."""
-    suffix = path.suffix.lower()
-    return suffix in LOSSY and not (suffix == ".webp" and _is_lossless_webp(path))
-
-
-def _is_lossless_webp(path: Path) -> bool:
-    with disk(path), path.open("rb") as file:
-        file.seek(RIFF)
-        while len(head := file.read(8)) == 8:
-            if head[:4] in (b"VP8 ", b"VP8L"):
-                return head[:4] == b"VP8L"
-            size = int.from_bytes(head[4:], "little")
-            file.seek(size + size % 2, os.SEEK_CUR)
-    return False
-
-
 def in_order(paths: Iterable[Path]) -> list[Path]:
     """Return files of one folder in natural order of their names."""
     return sorted(paths, key=lambda path: natural_key(path.name))
 
 
-def lossy(images: list[Path]) -> tuple[str, ...]:
-    """Return a warning where images are of a lossy format."""
-    count = sum(_is_lossy(path) for path in images)
-    return (f"{count:,} of {len(images):,} images are of a lossy format, which moves FID",) if count else ()
+def format_notes(images: list[Path]) -> tuple[str, ...]:
+    """Return warnings where images are of a lossy format, or of another one than their names say."""
+    count = sum(file.is_lossy for file in file_formats(images))
+    warnings: tuple[str, ...] = (f"{count:,} of {len(images):,} images are of a lossy format, which moves FID",) if count else ()
+    line = misnamed(images)
+    return (*warnings, f"images: {line}") if line else warnings
 
 
 def is_number(name: str) -> bool:

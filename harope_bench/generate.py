@@ -120,6 +120,7 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
     run.ask(indices)
     if requests:
         _draw(run, plan, requests, batch or plan.settings.tile)
+    if requests or not run.is_settled:  # a kill may fall between the last image and this
         run.settle()
     records = run.records()
     return Drawn(out, plan, len(indices), len(requests), sum(records[i].status == "failed" for i in indices))

@@ -1,7 +1,8 @@
 """Moments of rows on disk, kept beside them and added to block by block, so that a scoring that was killed or has more images adds
 only what is missing.
 
-One file holds the sums of the leading whole blocks, and the hashes of the rows they are of. Sums of each shard for itself would take
+One file holds the sums of the leading whole blocks, and the hashes of the rows they are of. Its own hash stands in the folder's
+SHA256SUMS, recorded before the file is written: sums that nothing vouches for are made again. Sums of each shard for itself would take
 four times the room of the rows: 32 MB for 1,000 rows of width 2048. Blocks are merged in their order alone, so no kill moves a bit.
 """
 
@@ -13,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from harope_bench import checksums
 from harope_bench.errors import InvalidMomentsError, ShapeError, StorageError
 from harope_bench.metrics.moments import BLOCK, Moments
-from harope_bench.store import load_arrays, write_arrays
+from harope_bench.store import arrays_bytes, load_arrays, sha256_bytes, write_bytes
 
 OF = "rows_sha256"
 EVERY = 3  # blocks between two writes: 32 MB and a second of work at width 2048
@@ -35,21 +37,23 @@ class Shards(NamedTuple):
 def moments(path: Path, rows: np.ndarray, shards: Shards) -> Moments:
     """Moments of rows (N, D), bit for bit `Moments.of(rows)`, from `path` as far as that is of the same rows; `path` then holds all.
 
-    A file that is damaged or of other rows is made again.
+    A file that is damaged, altered or of other rows is made again.
     """
     whole = len(rows) // BLOCK
     done, found = _kept(path, rows.shape[1], shards, whole)
     for number in range(done, whole):
         found = found.merge(Moments.of(rows[number * BLOCK : (number + 1) * BLOCK]))
         if (number + 1) % EVERY == 0 or number + 1 == whole:
-            write_arrays(path, {**found.arrays(), OF: np.array(shards.before(number + 1))})
+            data = arrays_bytes({**found.arrays(), OF: np.array(shards.before(number + 1))})
+            checksums.record(path.parent, {path.name: sha256_bytes(data)})
+            write_bytes(path, data)
     return found.merge(Moments.of(rows[whole * BLOCK :])) if len(rows) % BLOCK else found
 
 
 def _kept(path: Path, width: int, shards: Shards, whole: int) -> tuple[int, Moments]:
     """How many leading blocks the file is of, and their moments; none where it is not of these rows."""
     nothing = 0, Moments.of(np.zeros((0, width)))
-    if not path.is_file():
+    if not path.is_file() or not checksums.has_sums(path.parent) or not checksums.intact(path.parent, path.name):
         return nothing
     try:
         arrays = load_arrays(path)
@@ -58,3 +62,15 @@ def _kept(path: Path, width: int, shards: Shards, whole: int) -> tuple[int, Mome
         return nothing
     done = found.count // BLOCK
     return (done, found) if found.mean.shape == (width,) and 0 < done <= whole and of == shards.before(done) else nothing
+
+
+def are_sums_of(path: Path, rows: np.ndarray) -> bool:
+    """Return whether a moments file holds the sums of the leading blocks of rows (N, D), to the last bit."""
+    try:
+        stored = Moments.from_arrays(load_arrays(path))
+    except (StorageError, ShapeError, KeyError):
+        return False
+    if stored.count > len(rows) or stored.count % BLOCK or stored.mean.shape != rows.shape[1:]:
+        return False
+    summed = Moments.of(rows[: stored.count])
+    return summed.mean.tobytes() == stored.mean.tobytes() and summed.scatter.tobytes() == stored.scatter.tobytes()

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 from harope_bench import outside, registry
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, WeightsError
@@ -23,6 +21,7 @@ from harope_bench.evaluate import (
     foreign,
     read_result,
     set_digest,
+    source_of,
     standing,
     write_result,
 )
@@ -32,9 +31,9 @@ from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images
 from harope_bench.observe import known_errors
 from harope_bench.perceive import Chosen, Terms, choose, perceive
 from harope_bench.provenance import now, provenance
-from harope_bench.records import CLASSES, LENIENT, NO_JUDGE, UNRECORDED, JudgeRecord, Result
+from harope_bench.records import CLASSES, LENIENT, NO_JUDGE, UNRECORDED, JudgeRecord, Result, Source
 from harope_bench.samples import Run, SampleSet
-from harope_bench.store import sha256_bytes, sha256_file, write_arrays, write_text
+from harope_bench.store import sha256_bytes, sha256_file
 from harope_bench.suites.base import Case
 
 TASK = "prompts"
@@ -200,10 +199,19 @@ def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | No
     cases = {i: suite.case(i) for i in sorted({*samples.indices, *samples.failed})}
     claim(out, samples)
     with_prompts = [rule for rule in chosen if any(rule.evaluator.form in case.facts for case in cases.values())]
-    return [_mark(samples, rule, out, asked, cases, suite.source()) for rule in with_prompts or chosen]
+    origin = source_of(target, out, asked.suite, samples.plan, asked.form, count)
+    return [_mark(samples, rule, out, asked, cases, suite.source(), origin) for rule in with_prompts or chosen]
 
 
-def _mark(samples: SampleSet, rule: Rule, out: Path, asked: Marking, cases: Mapping[int, Case], source: tuple[str, str]) -> Scored:
+def _mark(
+    samples: SampleSet,
+    rule: Rule,
+    out: Path,
+    asked: Marking,
+    cases: Mapping[int, Case],
+    source: tuple[str, str],
+    origin: Source | None,
+) -> Scored:
     started, evaluator = now(), rule.evaluator
     path = out / RESULTS / f"{rule.name}{rule.suffix}.json"
     looks = evaluator.looks
@@ -226,8 +234,6 @@ def _mark(samples: SampleSet, rule: Rule, out: Path, asked: Marking, cases: Mapp
     if not asked.terms.rescore and (kept := standing(path, {**facts, **foreign(described, samples)})) is not None:
         return Scored(kept, path, False)
     score: Score = evaluator.assess(sights, asked.rules, asked.lenient)
-    write_arrays(path.with_suffix(".npz"), {k: np.asarray(v) for k, v in score.per_sample.items()})
-    write_rows(path, score)
     result = Result(
         **facts,
         **described,
@@ -241,9 +247,10 @@ def _mark(samples: SampleSet, rule: Rule, out: Path, asked: Marking, cases: Mapp
         warnings=(*samples.warnings, *substitutes(records), *doubts(rule.judges.values(), records), *lenient(asked), *score.warnings),
         per_sample=path.with_suffix(".npz").name,
         rows=rows_path(path).name,
+        source=origin,
         provenance=provenance(started, asked.terms.device),
     )
-    return Scored(write_result(path, result), path, True)
+    return Scored(write_result(path, result, score.per_sample, rows_text(score)), path, True)
 
 
 def rows_path(result: Path) -> Path:
@@ -251,9 +258,9 @@ def rows_path(result: Path) -> Path:
     return result.with_suffix(".rows.jsonl")
 
 
-def write_rows(result: Path, score: Score) -> None:
-    """Verdict and reason of each image, a line each."""
-    write_text(rows_path(result), "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in score.rows))
+def rows_text(score: Score) -> str:
+    """Return verdict and reason of each image, a line each."""
+    return "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in score.rows)
 
 
 def answers_digest(sights: Sequence[Sight]) -> str:
@@ -326,23 +333,25 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     score = found.imported(path, suite, asked.lenient, asked.rules)
     evaluator = registry.load("evaluators", name)
     written = out / RESULTS / f"{name}{variant(asked)}.json"
-    sha256 = sha256_file(path) if path.is_file() else _of_files(path)
+    sha256 = files_digest(path)
     if written.is_file() and (stood := read_result(written)) is not None and stood.samples_sha256 != sha256:
         raise PlanMismatch(f"{written} is of other images ({stood.target}), asked for {path.name}; choose another --out")
-    write_arrays(written.with_suffix(".npz"), {k: np.asarray(v) for k, v in score.per_sample.items()})
-    write_rows(written, score)
     result = Result(
         evaluator=name, version=evaluator.version, profile=evaluator.profile, rules=asked.rules, parity=evaluator.parity, scale="paper",
         target=path.name, suite=asked.suite, resolution=asked.form.side, plan=None, plan_digest=None,
         samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
         reference_sha256=suite.source()[1], measurements=score.measurements,
         warnings=(FOREIGN.preprocessing, *lenient(asked), *score.warnings),
-        per_sample=written.with_suffix(".npz").name, rows=rows_path(written).name, provenance=provenance(started, asked.terms.device),
+        per_sample=written.with_suffix(".npz").name, rows=rows_path(written).name,
+        source=source_of(path, out, asked.suite, form=asked.form),
+        provenance=provenance(started, asked.terms.device),
     )  # fmt: skip
-    return Scored(write_result(written, result), written, True)
+    return Scored(write_result(written, result, score.per_sample, rows_text(score)), written, True)
 
 
-def _of_files(folder: Path) -> str:
-    """Hex sha256 of the names and contents of a folder's files."""
-    told = [f"{path.relative_to(folder)} {sha256_file(path)}" for path in sorted(folder.rglob("*")) if path.is_file()]
+def files_digest(path: Path) -> str:
+    """Return the hex sha256 of a file, or of the names and contents of a folder's files."""
+    if path.is_file():
+        return sha256_file(path)
+    told = [f"{file.relative_to(path)} {sha256_file(file)}" for file in sorted(path.rglob("*")) if file.is_file()]
     return sha256_bytes("\n".join(told).encode())

@@ -2,6 +2,7 @@
 
 A judge's folder holds who looked (judge.json), one .npy of N rows for each of its arrays and, for each shard of images, a small record
 that is written after its rows: the key of judge and images, and the hash of the rows. A kill loses the shard at hand and nothing else.
+SHA256SUMS vouches for judge.json, the records and the moments; what it does not vouch for is made again.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ import numpy as np
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from harope_bench import kept_moments, registry, rows
+from harope_bench import checksums, kept_moments, registry, rows
 from harope_bench.errors import SampleError, ShapeError, WeightsError
 from harope_bench.evaluators.base import Observations
 from harope_bench.metrics.moments import Moments
 from harope_bench.records import ErrorRate, JudgeRecord, Option
 from harope_bench.samples import Batch, SampleSet
-from harope_bench.store import disk, write_text
+from harope_bench.store import disk, sha256_bytes, write_text
 
 SHARD = 1000  # images between two records, a divisor of the block that moments are summed in
 JUDGE = "judge.json"
@@ -120,7 +121,7 @@ def _present(judge: str) -> Looker:
 
 
 def _recorded(folder: Path) -> Looker | None:
-    found = read_record(folder / JUDGE)
+    found = read_record(folder / JUDGE) if checksums.intact(folder, JUDGE) else {}
     warnings = found.get("warnings")
     try:
         return Looker(JudgeRecord.model_validate(found.get("judge")), tuple(map(str, warnings)) if isinstance(warnings, list) else ())
@@ -178,7 +179,15 @@ def _remember(folder: Path, who: Looker) -> None:
     """Who looks is written before the first shard, so that a rescoring needs no weights."""
     if _recorded(folder) != who:
         told = {"judge": who.record.model_dump(mode="json"), "warnings": who.warnings}
-        write_text(folder / JUDGE, json.dumps(told, sort_keys=True) + "\n")
+        _write_vouched(folder, JUDGE, json.dumps(told, sort_keys=True) + "\n")
+
+
+def _write_vouched(folder: Path, name: str, text: str) -> None:
+    """Write a file after its hash is recorded, so that no kill leaves a file that nothing vouches for."""
+    if not checksums.has_sums(folder):  # shards of a version before them stay
+        checksums.record_files(folder, [path.name for path in folder.glob("*.json")])
+    checksums.record(folder, {name: sha256_bytes(text.encode())})
+    write_text(folder / name, text)
 
 
 def shard_name(number: int) -> str:
@@ -217,8 +226,8 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def kept(folder: Path, shard: Shard, names: Sequence[str]) -> dict[str, Any] | None:
-    """The shard's record if it is of this judge and these images and its rows are whole; None otherwise."""
-    found = read_record(folder / shard_name(shard.number))
+    """The shard's record if it is vouched for, of this judge and these images, and its rows are whole; None otherwise."""
+    found = read_record(folder / shard_name(shard.number)) if checksums.intact(folder, shard_name(shard.number)) else {}
     if found.get("key") != shard.key or not isinstance(found.get("sha256"), dict):
         return None
     whole = all(found["sha256"].get(name) == rows.digest(folder / f"{name}.npy", shard.first, shard.stop) for name in names)
@@ -276,7 +285,7 @@ def _keep(folder: Path, shard: Shard, seen: dict[str, np.ndarray], count: int, f
         rows.put(path, shard.first, part)
         told[name] = rows.digest(path, shard.first, shard.stop)
     facts |= {"key": shard.key, "rows": [shard.first, shard.stop], "sha256": told}
-    write_text(folder / shard_name(shard.number), json.dumps(facts, sort_keys=True) + "\n")
+    _write_vouched(folder, shard_name(shard.number), json.dumps(facts, sort_keys=True) + "\n")
 
 
 def _odd(batch: Batch) -> Iterator[str]:
@@ -319,7 +328,8 @@ def clear(folder: Path, names: Sequence[str]) -> None:
     """Removes what `observe` made there of these arrays, and the folder if it held nothing else."""
     with disk(folder):
         made = [folder / file for name in names for file in (f"{name}.npy", f".{name}.npy.lock", moments_name(name))]
-        for path in [*made, folder / JUDGE, *folder.glob("[0-9][0-9][0-9][0-9][0-9].json")]:
+        sums = [folder / checksums.SUMS, folder / f".{checksums.SUMS}.lock"]
+        for path in [*made, *sums, folder / JUDGE, *folder.glob("[0-9][0-9][0-9][0-9][0-9].json")]:
             path.unlink(missing_ok=True)
         if not any(folder.iterdir()):
             folder.rmdir()

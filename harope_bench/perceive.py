@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from harope_bench import outside, perceptions, registry
-from harope_bench.errors import BenchError, JudgeError, NotHere, OptionError, PlanMismatch, SampleError, Waiting
+from harope_bench import checksums, outside, perceptions, registry
+from harope_bench.errors import BenchError, JudgeError, NotHere, OptionError, PlanMismatch, SampleError, StorageError, Waiting
 from harope_bench.evaluators.base import Look, Sight
 from harope_bench.perceptions import Answer, Ask
 from harope_bench.pixels import encode
@@ -171,12 +171,14 @@ def _ask(
     samples: SampleSet, chosen: Chosen, role: str, asked: Sequence[Question], folder: Path, terms: Terms
 ) -> tuple[dict[str, Told], JudgeRecord | None]:
     """Answers by key: those of the folder, and of the judge where one is missing or failed."""
+    _check_vouched(folder)
     told = answers(folder, role, asked)
     missing = [q for q in asked if q.key not in told or (told[q.key].answer is None and not terms.rescore)]
     if terms.rescore and (never := [q for q in missing if q.key not in told]):
         raise SampleError(f"{folder} lacks {chosen.name}'s answers on {len(never):,} images; run eval without --rescore once")
     if missing and not terms.rescore:
         plugin = chosen.plugin
+        checksums.drop(folder, [ANSWERS, ASKS, JUDGE])  # another Python may write them; `_vouch` vouches for the whole again
         if hasattr(plugin, "runner"):
             _outside(samples, chosen, plugin, role, missing, folder, terms)
         else:
@@ -185,10 +187,27 @@ def _ask(
         told = answers(folder, role, asked)
     elif asked and not terms.rescore:
         _still(chosen, folder)
+    if asked and not terms.rescore:
+        _vouch(folder)
     record = kept_record(folder) if asked else None
     if record is not None and record.name != chosen.name:
         raise PlanMismatch(f"{folder / JUDGE} is of {record.name}, asked for {chosen.name}; bring the answers of {chosen.name}")
     return told, record
+
+
+def _check_vouched(folder: Path) -> None:
+    """Raise StorageError where answers, or who gave them, are not those that were recorded."""
+    for name in (ANSWERS, JUDGE) if folder.is_dir() else ():
+        if checksums.has_sums(folder) and checksums.state(folder, name) == "altered":
+            raise StorageError(
+                f"{folder / name} is not the recorded one ({checksums.SUMS} beside it); bring that back, or delete the folder to ask again"
+            )
+
+
+def _vouch(folder: Path) -> None:
+    """Record answers and judge once they are whole; what is recorded already stays as it is."""
+    sums = checksums.read_sums(folder)
+    checksums.record_files(folder, [name for name in (ANSWERS, ASKS, JUDGE) if name not in sums and (folder / name).is_file()])
 
 
 def _still(chosen: Chosen, folder: Path) -> None:

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from harope_bench.errors import SampleError
+from harope_bench.store import disk
+
+STARTS = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"BM": "BMP",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"II+\x00": "TIFF",
+    b"MM\x00+": "TIFF",
+    b"GIF8": "GIF",
+    b"%!PS": "EPS",
+    b"\xc5\xd0\xd3\xc6": "EPS",
+    b"\x00\x00\x00\x0cjP  ": "JPEG2000",
+    b"\xff\x4f\xff\x51": "JPEG2000",
+}
+SUFFIX_FORMATS = {".png": "PNG", ".bmp": "BMP", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+RIFF = 12  # bytes before the first chunk of a WebP
+LOSSY = ("JPEG", "WEBP", "JPEG2000")  # formats that may have lost something
 
 
 class Decoded(NamedTuple):
@@ -37,6 +59,67 @@ def decode(data: bytes, what: str) -> Decoded:
             return Decoded(np.asarray(image.convert("RGB")), mode)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SampleError(f"{what} is not a readable image ({error}); draw or copy it again") from error
+
+
+def format_of(head: bytes) -> str | None:
+    """Return the format that the first 16 bytes of a file show, by Pillow's name; None where it is none of these."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    return next((name for start, name in STARTS.items() if head.startswith(start)), None)
+
+
+class FileFormat(NamedTuple):
+    """A file and the format that its first bytes show; None where they show none that is known, or cannot be read."""
+
+    path: Path
+    format: str | None
+
+    @property
+    def is_misnamed(self) -> bool:
+        """Whether the suffix names another format."""
+        named = SUFFIX_FORMATS.get(self.path.suffix.lower())
+        return None not in (self.format, named) and self.format != named
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether its format loses detail: by its bytes, by its suffix where these show none. A WebP may be of the lossless kind."""
+        form = self.format or SUFFIX_FORMATS.get(self.path.suffix.lower())
+        return form in LOSSY and not (form == "WEBP" and _is_lossless_webp(self.path))
+
+
+def _is_lossless_webp(path: Path) -> bool:
+    with disk(path), path.open("rb") as file:
+        file.seek(RIFF)
+        while len(head := file.read(8)) == 8:
+            if head[:4] in (b"VP8 ", b"VP8L"):
+                return head[:4] == b"VP8L"
+            size = int.from_bytes(head[4:], "little")
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return False
+
+
+def file_formats(paths: Iterable[Path]) -> list[FileFormat]:
+    """Return the format of each file by its first 16 bytes; one that cannot be opened raises its error where it is decoded."""
+    return [FileFormat(path, _format_in(path)) for path in paths]
+
+
+def misnamed(paths: Iterable[Path]) -> str | None:
+    """Return in words how many files hold another format than their suffix names, and the first; None where all agree."""
+    formats = file_formats(paths)
+    wrong = [file for file in formats if file.is_misnamed]
+    if not wrong:
+        return None
+    return f"{len(wrong):,} of {len(formats):,} hold another format than their names say ({wrong[0].path.name} is {wrong[0].format})"
+
+
+def _format_in(path: Path) -> str | None:
+    try:
+        if not path.is_file():  # a pipe would wait for ever
+            return None
+        with path.open("rb") as file:
+            return format_of(file.read(16))
+    except OSError:
+        return None
 
 
 def cut(whole: Decoded, box: tuple[int, int, int, int] | None, what: str) -> Decoded:

@@ -298,12 +298,30 @@ def worst(rates: Sequence[ErrorRate]) -> str:
     return f"at worst {most.words}" if most.wrong else f"no error in {sum(rate.of for rate in rates):,} cases of {len(rates)} kinds"
 
 
+class Source(Record):
+    """Where the images of a result lie that are not in its own run folder, so that `verify` can score them again.
+
+    suite: whose protocol. path: from the run folder. count, subset: which of them were scored. order, pattern, file_list (from the run
+    folder), side, tiles: what the user stated of a folder's images.
+    """
+
+    suite: Name
+    path: str
+    count: int | None = None
+    subset: int | None = None
+    order: Literal["copy-major", "prompt-major"] | None = None
+    pattern: str | None = None
+    file_list: str | None = None
+    side: int | None = None
+    tiles: int | None = None
+
+
 class Result(Record):
     """What one evaluator said of one sample set. judges: by role, where several looked; `judge` then stands for them together.
 
     judge_errors: how often each judge was wrong, by name, where that was measured on known cases.
 
-    rows: name of the file beside the result that holds verdict and reason of each image.
+    rows: name of the file beside the result that holds verdict and reason of each image. source: of images that lie elsewhere.
 
     suite: for which the images were evaluated, resolution: their side in pixels where they are square; a result without a plan
     has no other record of them. label: the text of its row in tables, as the user gave it.
@@ -332,6 +350,7 @@ class Result(Record):
     warnings: tuple[str, ...] = ()
     per_sample: str | None = None
     rows: str | None = None
+    source: Source | None = None
     provenance: Provenance
 
     @property

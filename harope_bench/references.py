@@ -52,12 +52,14 @@ class Origin(NamedTuple):
 class Looking(NamedTuple):
     """How a judge sees a reference's images where nobody has looked yet.
 
-    looked: when rescoring, the judge that saw the samples, whose weights may be gone.
+    looked: when rescoring, the judge that saw the samples, whose weights may be gone. cache: where that is kept, the user's home if
+    None.
     """
 
     device: str = "cpu"
     rescore: bool = False
     looked: JudgeRecord | None = None
+    cache: Path | None = None
 
     def weights(self, judge: str) -> str:
         """Hash of the weights that look, or that looked."""
@@ -170,7 +172,7 @@ def _check_width(path: Path, name: str, found: int, judge: str, width: int | Non
 
 def seen_reference(path: Path, sha256: str, judge: str, looking: Looking) -> Seen:
     """What the judge saw of a reference's images; looked at once, kept in the user's home, resumed after a kill."""
-    folder = home() / "references" / sha256[:16] / judge
+    folder = (looking.cache or home() / "references") / sha256[:16] / judge
     return observe(reference_images(path), judge, folder, looking.device, looking.rescore, looking.looked)
 
 

@@ -9,19 +9,17 @@ from typing import NamedTuple
 import numpy as np
 
 from harope_bench import registry
-from harope_bench.evaluate import OBSERVATIONS
-from harope_bench.marking import Marking, mark, rows_path
-from harope_bench.perceive import ANSWERS, Chosen, Terms
+from harope_bench.evaluate import LATER_FIELDS, OBSERVATIONS, stated_form
+from harope_bench.marking import FOREIGN, Marking, mark, rows_path
+from harope_bench.observe import read_record
+from harope_bench.perceive import ANSWERS, JUDGE, Chosen, Terms
 from harope_bench.prompt_pairs import SUMS
 from harope_bench.records import JudgeRecord, Result
-from harope_bench.store import load_arrays, read_lines
+from harope_bench.store import disk, load_arrays, read_lines
 
-# of a result, what must come out the same; provenance aside
+# Of a result, what need not come out the same: who scored it, where its images lay, and what it and its files are called.
+EXEMPT = ("provenance", "source", "target", "label", "per_sample", "rows")
 SUM_ENDS = tuple(f"_{end}" for end in SUMS)
-HELD = (
-    "evaluator", "version", "profile", "rules", "parity", "scale", "plan", "plan_digest", "samples_sha256", "judge", "judges",
-    "answers_sha256", "reference", "reference_sha256", "warnings", "measurements",
-)  # fmt: skip
 
 
 class Remarked(NamedTuple):
@@ -34,32 +32,59 @@ class Remarked(NamedTuple):
 
 def marked_here(stored: Result) -> bool:
     """Whether a result is one of prompts."""
-    return stored.evaluator in registry.entries("evaluators") and hasattr(registry.load("evaluators", stored.evaluator), "looks")
+    known = registry.entries("evaluators")
+    return stored.judge != FOREIGN and stored.evaluator in known and hasattr(registry.load("evaluators", stored.evaluator), "looks")
 
 
-def remark(folder: Path, path: Path, stored: Result, room: Path) -> Remarked:
+def remark(folder: Path, path: Path, stored: Result, room: Path, images: Path | None = None) -> Remarked:
     """Marks the run again into `room`, with the judges that the result names, and compares.
+
+    Args:
+        images: where the images lie, the run folder itself if None.
 
     Raises:
         BenchError: a judge that is not here, or images that are not the recorded ones.
     """
-    assert stored.plan is not None
+    source = stored.source
+    suite = stored.plan.suite if stored.plan is not None else source.suite if source is not None else ""
     believed = tuple(sorted({record.name for record in stored.judges.values() if _elsewhere(record)}))
     for name in believed:
-        shutil.copytree(folder / OBSERVATIONS / name, room / OBSERVATIONS / name, dirs_exist_ok=True)
+        with disk(room):
+            shutil.copytree(folder / OBSERVATIONS / name, room / OBSERVATIONS / name, dirs_exist_ok=True)
     judge = ",".join(f"{role}={_spoken(record)}" for role, record in sorted(stored.judges.items()))
-    asked = Marking(stored.plan.suite, stored.rules, judge or None, stored.lenient, Terms())
-    (again,) = mark(folder, room, asked, [stored.evaluator])
-    wrong = [
-        f"{name} is {_few(getattr(stored, name))}, should be {_few(getattr(again.result, name))}"
-        for name in HELD
-        if getattr(stored, name) != getattr(again.result, name)
-    ]
+    asked = Marking(suite, stored.rules, judge or None, stored.lenient, Terms(), stated_form(source, folder, images))
+    (again,) = mark(images or folder, room, asked, [stored.evaluator], source.count if source else None)
+    wrong = [*other_facts(stored, again.result), *other_names(stored, path)]
     judged = again.result.measurements[0].n_asked if len(believed) < len(stored.judges) or not stored.judges else 0
-    wrong += _rows(path.with_suffix(".npz"), again.path.with_suffix(".npz"))
-    wrong += _verdicts(rows_path(path), rows_path(again.path))
+    wrong += other_files(path, again.path)
     wrong += _answers(folder / OBSERVATIONS, room / OBSERVATIONS)
     return Remarked(wrong, judged, believed)
+
+
+def other_facts(stored: Result, again: Result) -> list[str]:
+    """Return a line for each field in which a result differs from the same work done again."""
+    exempt = {*EXEMPT, *(name for name in LATER_FIELDS if getattr(stored, name) is None)}
+    return [
+        f"{name} is {_few(getattr(stored, name))}, should be {_few(getattr(again, name))}"
+        for name in Result.model_fields
+        if name not in exempt and getattr(stored, name) != getattr(again, name)
+    ]
+
+
+def other_names(stored: Result, path: Path) -> list[str]:
+    """Return a line for each file that a result does not name by its own name."""
+    names = {"per_sample": path.with_suffix(".npz").name, "rows": rows_path(path).name}
+    return [
+        f"{field} is {_few(getattr(stored, field))}, should be {name}"
+        for field, name in names.items()
+        if getattr(stored, field) not in (None, name)
+    ]
+
+
+def other_files(path: Path, again: Path) -> list[str]:
+    """Return a line for each array, and for verdicts, that are not those of the same work done again."""
+    lines = _rows(path.with_suffix(".npz"), again.with_suffix(".npz"))
+    return lines + (_verdicts(rows_path(path), rows_path(again)) if rows_path(again).is_file() else [])
 
 
 def _elsewhere(record: JudgeRecord) -> bool:
@@ -103,4 +128,12 @@ def _answers(stored: Path, again: Path) -> list[str]:
         kept, now = ({line.get("key"): line for line in read_lines(place / path.parent.name / ANSWERS)} for place in (stored, again))
         other = [now[key].get("index") for key in now if key in kept and kept[key] != now[key]]
         wrong += [f"{stored.name}/{path.parent.name}/{ANSWERS}: {len(other):,} answers differ, first on image {other[0]}"] if other else []
+        wrong += _other_judge(stored / path.parent.name / JUDGE, path.parent / JUDGE)
     return wrong
+
+
+def _other_judge(stored: Path, again: Path) -> list[str]:
+    """Return a line where the record of who answered is not that of the judge that answers now."""
+    if not stored.is_file() or not again.is_file() or read_record(stored) == read_record(again):
+        return []
+    return [f"{stored.parent.name}/{JUDGE}: is not the record of the judge that answers now"]

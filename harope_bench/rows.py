@@ -102,6 +102,12 @@ def digest(path: Path, first: int, stop: int) -> str | None:
     return told.hexdigest()
 
 
+def is_whole(path: Path) -> bool:
+    """Return whether the file has a header and is exactly as long as that says."""
+    found = header(path)
+    return found is not None and path.stat().st_size == found.start + found.shape[0] * found.each
+
+
 def _pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
     while size > 0 and (piece := file.read(min(PIECE, size))):
         size -= len(piece)

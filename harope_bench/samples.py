@@ -14,7 +14,7 @@ import numpy as np
 from filelock import BaseFileLock, FileLock
 from pydantic import ValidationError
 
-from harope_bench import adm
+from harope_bench import adm, checksums
 from harope_bench.errors import PlanMismatch, SampleError, TooFewImages
 from harope_bench.folders import SUFFIXES, listing
 from harope_bench.indices import parse_indices, spans
@@ -71,9 +71,13 @@ class Run:
         with self.alone():
             found = self.plan
             if found is None:
-                write_text(self.folder / PLAN, plan.to_json(indent=1) + "\n")
+                text = plan.to_json(indent=1) + "\n"
+                checksums.record(self.folder, {PLAN: sha256_bytes(text.encode())})  # first: a kill leaves no plan unvouched
+                write_text(self.folder / PLAN, text)
             elif found.digest != plan.digest:
                 raise PlanMismatch(f"{self.folder} holds another plan: {'; '.join(differing(plan, found))}; choose another --out")
+            elif not checksums.has_sums(self.folder):  # of a version before them
+                checksums.record_files(self.folder, [PLAN])
             for name in (RECORDS, REQUESTS):
                 mend_lines(self.folder / name)
             sweep(self.folder / IMAGES)
@@ -97,6 +101,7 @@ class Run:
         """Notes that these indices were asked for, so that missing ones can be told from unasked ones."""
         with self.alone():
             if set(indices) - self.asked():
+                checksums.drop(self.folder, [RECORDS])  # lines are about to be added; `settle` vouches for the whole again
                 line = ",".join(f"{a}-{b}" for a, b in spans(indices))
                 append_line(self.folder / REQUESTS, f'{{"indices": "{line}"}}')
 
@@ -130,13 +135,23 @@ class Run:
         with self.alone():
             append_line(self.folder / RECORDS, record.to_json())
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the records are whole, in order and vouched for."""
+        return RECORDS in checksums.read_sums(self.folder)
+
     def settle(self) -> None:
-        """Rewrites the records in index order, so that interrupted and straight runs end in equal bytes."""
+        """Rewrites the records in index order, so that interrupted and straight runs end in equal bytes.
+
+        Once nothing is missing their hash is recorded: another process may still be adding lines before that.
+        """
         with self.alone():
             records = self.records()
             text = "".join(records[i].to_json() + "\n" for i in sorted(records))
             if text != (self.folder / RECORDS).read_text():
                 write_text(self.folder / RECORDS, text)
+            if self.asked() <= records.keys():
+                checksums.record(self.folder, {RECORDS: sha256_bytes(text.encode())})
 
 
 class Read(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -12,12 +13,12 @@ import shutil
 import struct
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from harope_bench.errors import BenchError, StorageError, WeightsError
+from harope_bench.errors import BenchError, DiskError, StorageError, WeightsError
 from harope_bench.textfile import decode_text, encoding_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 
 NOTE = "__metadata__"  # of a .safetensors header
 NETWORKS = ("ema", "model")  # where a training file keeps the network, the running average first
+
+# Errors of the disk or of the process, whatever the bytes of a file are.
+REFUSALS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
+    errno.EMFILE, errno.ENFILE, errno.ESTALE,
+)  # fmt: skip
 
 
 def home() -> Path:
@@ -39,7 +46,7 @@ def disk(path: Path) -> Iterator[None]:
     """Turns a refusal of the disk into one line that names the place.
 
     Raises:
-        StorageError: no space, no permission, read-only, or a file where a folder should be.
+        DiskError: no space, no permission, read-only, or a file where a folder should be.
     """
     try:
         yield
@@ -51,7 +58,8 @@ def disk(path: Path) -> Iterator[None]:
             errno.EPERM: "choose a folder you may write",
             errno.EROFS: "choose a folder you may write",
         }.get(error.errno or 0, "choose another place")
-        raise StorageError(f"cannot use {path}: {error.strerror or error}; {advice}") from error
+        kind = DiskError if error.errno in REFUSALS else StorageError
+        raise kind(f"cannot use {path}: {error.strerror or error}; {advice}") from error
 
 
 def make_folder(path: Path) -> Path:
@@ -191,7 +199,7 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
     """The arrays of an .npz (of these names `only`, where given: the others are not read), never unpickling.
 
     Raises:
-        StorageError: not an npz, cut short, or holding Python objects; names the array.
+        StorageError: not an npz, cut short, one name twice, or holding Python objects; names the array.
     """
     import numpy as np
 
@@ -202,6 +210,8 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise StorageError(f"{path} holds a single array (.npy), not an archive of named arrays; save it with np.savez")
+            if twice := repeated_member(archive.zip.namelist() if archive.zip is not None else ()):
+                raise StorageError(f"{path} holds {twice} twice, readers differ in which they take; save it once with np.savez")
             for name in archive.files if only is None else [n for n in archive.files if n in only]:
                 arrays[name] = archive[name]
     except BenchError:
@@ -215,15 +225,40 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compress: bool = False) -> None:
     """Atomic .npz whose bytes depend on the arrays alone (member times are fixed)."""
+    with writing(path) as file:
+        _put_arrays(file, arrays, compress)
+
+
+def arrays_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return the bytes that `write_arrays` writes, for small arrays whose hash is recorded before their file."""
+    buffer = io.BytesIO()
+    _put_arrays(buffer, arrays, False)
+    return buffer.getvalue()
+
+
+def _put_arrays(file: BinaryIO, arrays: Mapping[str, np.ndarray], compress: bool) -> None:
     import numpy as np
 
     kind = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-    with writing(path) as file, zipfile.ZipFile(file, "w", kind) as archive:
+    with zipfile.ZipFile(file, "w", kind) as archive:
         for name in sorted(arrays):
             info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             info.compress_type = kind
             with archive.open(info, "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(arrays[name], order="C"), allow_pickle=False)
+
+
+def repeated_member(names: Iterable[str]) -> str | None:
+    """Return the first array name that stands twice in an .npz; readers differ in which of the two they take.
+
+    `arr_0` and `arr_0.npy` are one name: numpy leaves the suffix out.
+    """
+    known: set[str] = set()
+    for name in (member.removesuffix(".npy") for member in names):
+        if name in known:
+            return name
+        known.add(name)
+    return None
 
 
 def load_weights(path: Path, wanted: str | None = None) -> dict[str, torch.Tensor]:

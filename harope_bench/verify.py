@@ -1,49 +1,58 @@
-"""Checks a run against its own records: images, results judged and scored again, and some samples drawn again."""
+"""Checks folders of results against what vouches for them: hashes, images, results judged and scored again, samples drawn again.
+
+Each check ends as ok, altered, or could-not-check. What can be recomputed is recomputed: labels and prompts from the suite, features
+and annotations from the images, measurements from these. The rest has its hash in another file, SHA256SUMS.
+"""
 
 from __future__ import annotations
 
+import errno
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench import registry
 from harope_bench.catalogue import checkpoint, open_drawer, weights_path
 from harope_bench.classify import Wanted, reads, recheck
-from harope_bench.errors import BenchError, OptionError, SampleError
-from harope_bench.evaluate import OBSERVATIONS, RESULTS, Asked, Way, notes, read_result, set_digest, way
+from harope_bench.errors import BenchError, SampleError
+from harope_bench.evaluate import OBSERVATIONS, RESULTS, read_result
+from harope_bench.findings import Findings, NotCheckedError, Status, status_of
 from harope_bench.generate import draw_one
-from harope_bench.observe import DIFFERENT, Seen, judge_record, observe, others
 from harope_bench.pixels import encode
-from harope_bench.records import Checkpoint, Measurement, Plan, Result, SampleRecord
-from harope_bench.references import Opened, open_reference
-from harope_bench.remark import marked_here, remark
-from harope_bench.samples import PLAN, Run, SampleSet, open_samples
-from harope_bench.store import check_hash, load_arrays, sha256_bytes, sha256_file
+from harope_bench.records import Checkpoint, Plan, Result, SampleRecord
+from harope_bench.samples import PLAN, Run, SampleSet
+from harope_bench.store import check_hash, sha256_bytes
+from harope_bench.verify_files import check_archives, check_requests, check_rows, check_sums, open_plan, open_run
+from harope_bench.verify_results import (
+    CAUSES,
+    Given,
+    References,
+    check_cost,
+    check_elsewhere,
+    check_results,
+    reference_given,
+)
 
-CAUSES = "altered, or other hardware, threads or library versions"
+COST = "cost"  # the evaluator of the network itself, whose results lie in a folder of their own
 
 
-@dataclass
-class Findings:
-    """What was checked, in words, and what was wrong."""
+@dataclass(frozen=True)
+class Options:
+    """What a verify is given beside the folder.
 
-    checked: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
+    redraw: how many samples of each run are drawn again, chosen by `seed`, at random if None. source: where images lie now that a
+    result was made of elsewhere.
+    """
 
-
-class Given(NamedTuple):
-    """The run, and the reference file that its results may have been scored against."""
-
-    samples: SampleSet
-    plan: Plan
-    reference: Path | None
-    reference_sha256: str | None
+    redraw: int
+    seed: int | None
+    source: Path | None
+    pictures: Wanted
 
 
 def verify(
@@ -54,211 +63,171 @@ def verify(
     images: Path | None = None,
     labels: Path | None = None,
     crop_ratio: float | None = None,
+    source: Path | None = None,
 ) -> Findings:
-    """Checks image hashes, judges all images again, scores them again, and redraws `redraw` samples of a run folder.
+    """Check every run and every result at or below a folder.
 
-    A classifier's run has its predictions compared and scored again instead, and `redraw` pictures named again.
+    Images are hashed, judged and scored again, and `redraw` samples of each run are drawn again. A classifier's run has its predictions
+    compared and scored again instead, and `redraw` pictures named again. A result of images elsewhere is scored again from these.
 
     Args:
         seed: which samples are drawn again; None chooses at random.
-        reference: the file that `eval --reference` was given; a result of a reference that is neither the suite's nor this is wrong.
+        reference: the file that `eval --reference` was given; a result of a reference that is neither the suite's nor this is not checked.
         images, labels, crop_ratio: where a classifier's pictures lie and how they were cut, as `eval` was told.
+        source: where the images of a result without a run lie, if no longer where they were scored.
 
     Raises:
-        SampleError: the folder is no run, or its checkpoint is another one now. StorageError: the reference is not readable.
+        SampleError: nothing there is a run or a result. StorageError: the reference is not readable.
     """
-    chooser = random.SystemRandom() if seed is None else random.Random(seed)
-    plan = Run(folder).plan
-    if plan is not None and reads(plan.suite):
-        return Findings(*recheck(folder, Wanted(images, labels, crop_ratio=crop_ratio), redraw, chooser))
-    samples = open_samples(folder) if (folder / PLAN).exists() else None
-    if samples is None or samples.plan is None:
-        raise SampleError(f"{folder} has no {PLAN}; give a folder that `generate` or `eval` made")
-    given = Given(samples, samples.plan, reference, sha256_file(reference) if reference else None)
-    drawable = _checkpoint(given.plan) if redraw else None  # cheap, and may fail: before all images are judged
+    folders = run_folders(folder)
+    if not folders:
+        raise SampleError(f"{folder} holds no {PLAN} and no results; give a folder that `generate` or `eval` made")
+    options = Options(redraw, seed, source, Wanted(images, labels, crop_ratio=crop_ratio))
+    reference_given(reference, folder)  # cheap, and may fail: before all images are judged
     findings = Findings()
-    sound = _images(samples, findings)
-    _results(given, sound, findings)
-    if drawable is not None:
-        _redraw(given, drawable, redraw, chooser, findings)
+    for place in folders:
+        _check(place, options, reference, findings)
     return findings
 
 
-def _images(samples: SampleSet, findings: Findings) -> bool:
-    """Whether every image is the recorded one."""
-    before = len(findings.wrong)
+def run_folders(folder: Path) -> list[Path]:
+    """Return every folder at or below this one that holds a plan or results, in order.
+
+    A folder that is named as results itself, or is named by one of its results, counts as the folder that holds it.
+    """
+    if folder.name == RESULTS and any(folder.glob("*.json")):
+        return [folder.parent]
+    plans = {path.parent for path in folder.glob(f"**/{PLAN}")}
+    results = {path.parent.parent for path in folder.glob(f"**/{RESULTS}/*.json")}
+    return sorted(plans | results)
+
+
+def _check(folder: Path, options: Options, reference: Path | None, findings: Findings) -> None:
+    """Check one run folder; what stops a part of it is told and does not stop the rest."""
+    check_sums(folder, findings)
+    check_rows(folder, findings)
+    plan = open_plan(folder, findings)
+    try:
+        with _scratch() as temporary:
+            references = reference_given(reference, temporary / "references")
+            if plan is not None and reads(plan.suite):
+                _check_classifier(folder, options, findings)
+            elif plan is not None:
+                _check_run(folder, plan, references, options, temporary, findings)
+            else:
+                _check_results_alone(folder, references, options, temporary, findings)
+    except BenchError as error:
+        findings.add(status_of(error, True), folder, f"{folder}: {error}")
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for what is made again; that it cannot be had says nothing of the run."""
+    try:
+        with TemporaryDirectory(prefix="harope-bench-", ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary)
+    except OSError as error:
+        raise NotCheckedError(f"no room for what is made again ({error.strerror or error}); free some, or set TMPDIR") from error
+
+
+def _check_classifier(folder: Path, options: Options, findings: Findings) -> None:
+    check_archives(folder, findings)
+    chooser = random.SystemRandom() if options.seed is None else random.Random(options.seed)
+    outcome = recheck(folder, options.pictures, options.redraw, chooser)
+    findings.add("ok", folder, *outcome.checked)
+    findings.add("altered", folder, *outcome.wrong)
+    findings.add("could-not-check", folder, *outcome.unchecked)
+
+
+def _check_results_alone(folder: Path, references: References, options: Options, temporary: Path, findings: Findings) -> None:
+    """Check results without a plan beside them: of images elsewhere, of an official file, or of a network."""
+    check_archives(folder, findings)
+    parent = _plan_above(folder)
+    for path in sorted((folder / RESULTS).glob("*.json")):
+        stored = read_result(path)
+        if stored is not None and stored.evaluator == COST:
+            check_cost(folder, path, parent, findings)
+        else:
+            check_elsewhere(folder, path, options.source, references, temporary, findings)
+
+
+def _plan_above(folder: Path) -> Plan | None:
+    """Return the plan of the run that a folder of costs belongs to, where there is one that can be read."""
+    try:
+        return Run(folder.parent).plan if folder.name == COST else None
+    except BenchError:
+        return None  # told of that folder itself
+
+
+# ------------------------------------------------------------------------------------------------ a run
+
+
+def _check_run(folder: Path, plan: Plan, references: References, options: Options, temporary: Path, findings: Findings) -> None:
+    samples = open_run(folder, findings)
+    if samples is None:
+        return
+    check_requests(samples, plan, findings)
+    given = Given(samples, plan, references, _check_images(samples, findings))
+    paths = sorted((folder / RESULTS).glob("*.json"))
+    own = [path for path in paths if not _is_elsewhere(read_result(path))]
+    check_results(folder, own, given, temporary / OBSERVATIONS, findings)
+    for path in [path for path in paths if path not in own]:
+        check_elsewhere(folder, path, options.source, references, temporary / "elsewhere", findings)
+    if not paths:
+        findings.add("ok", folder, "no results to check")
+    if options.redraw:
+        _check_redrawn(samples, plan, options, findings)
+
+
+def _is_elsewhere(stored: Result | None) -> bool:
+    return stored is not None and stored.source is not None
+
+
+def _check_images(samples: SampleSet, findings: Findings) -> Status:
+    """Hash every image again; the worst status of any."""
+    statuses: list[Status] = []
     for index in samples.indices:
         try:
             samples.check(index)
         except SampleError as error:
-            findings.wrong.append(str(error))
-    wrong = len(findings.wrong) - before
-    findings.checked.append(f"{len(samples.indices):,} image hashes, {wrong:,} wrong")
-    return not wrong
+            statuses.append(_status_of_image(error))
+            findings.add(statuses[-1], samples.path, str(error))
+    count = len(samples.indices)
+    findings.add("ok", samples.path, f"{count - len(statuses):,} of {count:,} image hashes are as recorded")
+    return "altered" if "altered" in statuses else "could-not-check" if statuses else "ok"
 
 
-# ---------------------------------------------------------------------------------------------- results
-
-
-def _results(given: Given, sound: bool, findings: Findings) -> None:
-    """Every result file against what it should say; images are judged again once per judge, never read from the run's observations."""
-    folder, paths = given.samples.path, sorted((given.samples.path / RESULTS).glob("*.json"))
-    with TemporaryDirectory(prefix="harope-bench-") as temporary:
-        look = cache(lambda judge: observe(given.samples, judge, Path(temporary) / judge, "cpu", rescore=False))
-        for path in paths:
-            wrong, judged, told = _marked(path, given, Path(temporary), sound) or (*_wrong_in(path, given, look if sound else None), "")
-            findings.wrong += [f"{path}: {line}" for line in wrong]
-            again = f"{judged:,} images judged again, measurements and arrays scored again" if judged else "images not judged again"
-            findings.checked.append(f"{path.name}: plan, judge, reference and versions compared; {again}{told}; {len(wrong):,} wrong")
-        _observations(folder, Path(temporary), findings)
-    if not paths:
-        findings.checked.append("no results to check")
-
-
-class Wrong(NamedTuple):
-    """What is wrong in a result, and how many images were judged to know it."""
-
-    lines: list[str]
-    judged: int = 0
-
-
-def _marked(path: Path, given: Given, room: Path, sound: bool) -> tuple[list[str], int, str] | None:
-    """The same of a result of prompts, and whose answers had to be believed; None for any other result."""
-    stored = read_result(path)
-    if stored is None or not marked_here(stored):
-        return None
-    if not sound:
-        return ["not judged again, because images are wrong"], 0, ""
-    try:
-        found = remark(given.samples.path, path, stored, room / path.stem)
-    except BenchError as error:
-        return [str(error)], 0, ""
-    believed = f"; answers of {', '.join(found.believed)} believed, which run elsewhere" if found.believed else ""
-    return found.wrong, found.judged, believed
-
-
-def _wrong_in(path: Path, given: Given, look: Callable[[str], Seen] | None) -> Wrong:
-    stored = read_result(path)
-    if stored is None:
-        return Wrong(["is not a result this version reads"])
-    lines: list[str] = []
-    try:
-        chosen, reference = _rules_of(stored, path, given, None if look is None else given.samples.shape)
-        lines += _wrong_facts(stored, path, chosen, given)
-        lines += _wrong_reference(stored, reference, given)
-        if look is None:
-            return Wrong([*lines, "not judged again, because images are wrong"])
-        if reference.sha256 != stored.reference_sha256:
-            return Wrong(lines)
-        seen = look(chosen.judge)
-        return Wrong([*lines, *_wrong_scores(stored, path, chosen, reference, given, seen)], seen.fresh)
-    except BenchError as error:
-        return Wrong([*lines, str(error)])
-
-
-def _rules_of(stored: Result, path: Path, given: Given, shape: tuple[int, ...] | None) -> tuple[Way, Opened]:
-    """Evaluator, profile and judge, and the reference: the file given if the result is of it, else the suite's.
-
-    A profile or a judge that is not the suite's own stands in the name of the file.
-    """
-    suite, parts = registry.load("suites", given.plan.suite), path.stem.split("_")[1:]
-    if stored.evaluator not in suite.judges:
-        raise OptionError(f"evaluator {stored.evaluator} has no judge in this suite; it has {', '.join(suite.judges) or 'none'}")
-    profile = stored.profile if stored.profile in parts else None
-    judge = stored.judge.name if stored.judge.name in parts else None
-    chosen = way(suite, stored.evaluator, Asked(given.plan.suite, profile=profile, judge=judge))
-    theirs = given.reference if given.reference_sha256 == stored.reference_sha256 else None
-    return chosen, open_reference(suite, chosen.judge, theirs, shape=shape)
-
-
-def _wrong_facts(stored: Result, path: Path, chosen: Way, given: Given) -> Iterator[str]:
-    """Everything a result says that no network is needed for."""
-    evaluator, record = chosen.evaluator, judge_record(chosen.judge)
-    facts = {
-        "version": evaluator.version,
-        "profile": evaluator.profile,
-        "scale": "micro" if record.judge_class == "micro" else "paper",
-        "plan": given.plan.model_dump(mode="json"),
-        "plan_digest": given.plan.digest,
-        "samples_sha256": set_digest(given.samples),
-        "judge": record.model_dump(mode="json"),
-        "per_sample": path.with_suffix(".npz").name,
-    }
-    yield from unequal(stored.model_dump(mode="json", include=set(facts)), facts)
-    if stored.rules not in evaluator.rules:
-        yield f"rules is {stored.rules}, evaluator {stored.evaluator} has {', '.join(evaluator.rules)}"
-
-
-def _wrong_reference(stored: Result, reference: Opened, given: Given) -> Iterator[str]:
-    if reference.sha256 != stored.reference_sha256:
-        found, own = stored.reference_sha256[:12], reference.sha256[:12]
-        yield f"reference {stored.reference} ({found}...) is not the suite's ({own}...); give the file it was scored against"
-    elif reference.sha256 != given.reference_sha256 and reference.name != stored.reference:  # a user's file may move, its hash decides
-        yield f"reference is {stored.reference}, should be {reference.name}"
-
-
-def _wrong_scores(stored: Result, path: Path, chosen: Way, reference: Opened, given: Given, seen: Seen) -> Iterator[str]:
-    """Measurements, warnings and per-sample arrays against a score of what the judge saw just now."""
-    score = chosen.evaluator.score(seen.observations, reference.arrays)
-    suite = registry.load("suites", given.plan.suite)
-    name = given.plan.suite
-    told = notes(given.samples, suite, name, given.reference)
-    yield from (f"{line} ({CAUSES})" for line in unequal(_by_name(stored.measurements), _by_name(score.measurements)))
-    warnings = [*given.samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings]
-    facts = {"warnings": warnings, "order": [m.name for m in score.measurements]}
-    said = [line for line in stored.warnings if not line.startswith(DIFFERENT)]  # of how it was looked at then, which is over
-    yield from unequal({"warnings": said, "order": [m.name for m in stored.measurements]}, facts)
-    yield from _wrong_rows(path.with_suffix(".npz"), {**score.per_sample, "indices": seen.observations.indices})
-
-
-def _wrong_rows(path: Path, rows: Mapping[str, np.ndarray]) -> Iterator[str]:
-    if not path.is_file():
-        yield f"{path.name} beside it is gone; run eval --rescore"
-        return
-    different = other_arrays(load_arrays(path), {name: np.asarray(row) for name, row in rows.items()})
-    yield from (f"{path.name}: {name} is not what was scored again ({CAUSES})" for name in different)
-
-
-def _by_name(measurements: Sequence[Measurement]) -> dict[str, Any]:
-    return {m.name: m.model_dump(mode="json") for m in measurements}
-
-
-def unequal(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str = "") -> Iterator[str]:
-    """Where two nested mappings differ, as `judge.version is 2, should be 1`."""
-    for key in {**wanted, **found}:
-        a, b, here = found.get(key), wanted.get(key), f"{name}.{key}".strip(".")
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            yield from unequal(a, b, here)
-        elif a != b:
-            yield f"{here} is {_short(a)}, should be {_short(b)}"
-
-
-def _short(value: Any) -> str:
-    text = "absent" if value is None else "there" if isinstance(value, Mapping) else str(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-def other_arrays(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> list[str]:
-    """Names of arrays that are missing, too many, or differ in dtype, shape or any value."""
-    return [k for k in sorted({*found, *wanted}) if k not in found or k not in wanted or not _same(found[k], wanted[k])]
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-
-
-def _observations(folder: Path, fresh: Path, findings: Findings) -> None:
-    """The shards that the run keeps against those of now; one that is gone is no fault, eval makes it again."""
-    pairs = [(folder / OBSERVATIONS / s.parent.name / s.name, s) for s in sorted(fresh.glob("*/[0-9]*.json"))]
-    kept = [(old, new) for old, new in pairs if old.is_file()]
-    for old, new in kept:
-        if names := others(old, new):
-            findings.wrong.append(f"{old}: {', '.join(names)} not what {old.parent.name} sees now ({CAUSES})")
-    if kept:
-        findings.checked.append(f"{len(kept):,} shards of observations compared with what the judge sees now")
+def _status_of_image(error: SampleError) -> Status:
+    """An image that is gone was recorded; one that the disk does not give says nothing."""
+    cause = error.__cause__
+    refused = isinstance(cause, OSError) and cause.errno not in (None, errno.ENOENT)
+    return "could-not-check" if refused else "altered"
 
 
 # ----------------------------------------------------------------------------------------------- redraw
+
+
+class Drawing(NamedTuple):
+    """What draws a run's samples again, and their records."""
+
+    drawer: object
+    records: dict[int, SampleRecord]
+
+
+def _check_redrawn(samples: SampleSet, plan: Plan, options: Options, findings: Findings) -> None:
+    """Draw some samples again, failed ones among them, and compare with their records."""
+    try:
+        drawing = Drawing(open_drawer(_checkpoint(plan), plan.settings), Run(samples.path).records())
+        chooser = random.SystemRandom() if options.seed is None else random.Random(options.seed)
+        known = sorted({*samples.indices, *samples.failed})
+        chosen = sorted(chooser.sample(known, min(options.redraw, len(known))))
+        for index in chosen:
+            if not _is_of(drawing.records[index], draw_one(drawing.drawer, plan, index)):
+                findings.add("altered", samples.path, f"sample {index} drawn again is another image ({CAUSES})")
+    except BenchError as error:
+        findings.add("could-not-check", samples.path, f"{samples.path}: nothing drawn again: {error}")
+        return
+    findings.add("ok", samples.path, f"{len(chosen)} samples drawn again: {', '.join(map(str, chosen))}")
 
 
 def _checkpoint(plan: Plan) -> Checkpoint:
@@ -271,17 +240,6 @@ def _checkpoint(plan: Plan) -> Checkpoint:
         )
     check_hash(weights_path(found), found.sha256)
     return found
-
-
-def _redraw(given: Given, found: Checkpoint, count: int, chooser: random.Random, findings: Findings) -> None:
-    """Draws some samples again, failed ones among them, and compares with their records."""
-    drawer, records = open_drawer(found, given.plan.settings), Run(given.samples.path).records()
-    known = sorted({*given.samples.indices, *given.samples.failed})
-    chosen = sorted(chooser.sample(known, min(count, len(known))))
-    for index in chosen:
-        if not _is_of(records[index], draw_one(drawer, given.plan, index)):
-            findings.wrong.append(f"sample {index} drawn again is another image ({CAUSES})")
-    findings.checked.append(f"{len(chosen)} samples drawn again: {', '.join(map(str, chosen))}")
 
 
 def _is_of(record: SampleRecord, image: np.ndarray | None) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
+from harope_bench import checksums
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, StorageError, TooFewImages, UnknownName
 from harope_bench.evaluate import Asked, Scored, evaluate, same_numbers
 from harope_bench.generate import generate, make_plan
@@ -138,6 +139,7 @@ def test_verify_finds_images_that_are_not_of_the_plan(run: Path) -> None:
     for line in lines:
         line["file"], line["sha256"] = lines[0]["file"], lines[0]["sha256"]
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    checksums.record_files(run, ["samples.jsonl"])
     assert verify(run, 0).wrong == []
     assert any("drawn again" in line for line in verify(run, 5).wrong)
 

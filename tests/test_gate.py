@@ -251,12 +251,35 @@ def test_a_baseline_never_updates_itself(tmp_path: Path) -> None:
     assert (tmp_path / "b.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda facts: facts["results"][0]["measurements"][0].update(value=1.5),
+        lambda facts: facts["results"][0]["measurements"][0].update(se=9.0),
+        lambda facts: facts.update(reason="new weights"),
+        lambda facts: facts["provenance"].update(command="by hand"),
+        lambda facts: facts["rows"].clear(),
+        lambda facts: facts.update(digest="0" * 64),
+    ],
+)
+def test_a_forged_field_of_a_baseline_is_noticed(tmp_path: Path, forge: Any) -> None:
+    old, new = pair(tmp_path, 0.0)
+    run("gate", tmp_path / "b.json", old, "--update", "--reason", "x")
+    text = (tmp_path / "b.json").read_text()
+    (tmp_path / "b.json").write_text(text.replace("\n", "\r\n"), newline="")  # git may change line ends
+    run("gate", tmp_path / "b.json", new)
+    facts = json.loads(text)
+    forge(facts)
+    (tmp_path / "b.json").write_text(json.dumps(facts))
+    assert "was edited after it was written" in run("gate", tmp_path / "b.json", new, exit_code=1).stderr
+
+
 def test_altered_contributions_are_noticed(tmp_path: Path) -> None:
     old, new = pair(tmp_path, 0.0)
     run("gate", tmp_path / "b.json", old, "--update", "--reason", "x")
     (tmp_path / "b.fidelity.npz").write_bytes((new / "results/fidelity.npz").read_bytes())
     assert "has sha256" in run("gate", tmp_path / "b.json", new, exit_code=1).stderr
-    (tmp_path / "b.json").write_text('{"format": 2}')
+    (tmp_path / "b.json").write_text('{"format": 1}')
     assert "is no baseline" in run("gate", tmp_path / "b.json", new, exit_code=1).stderr
 
 

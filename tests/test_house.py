@@ -29,9 +29,10 @@ PACKAGE = "harope_bench"
 # Imports run downwards: a room may import those of lower layers, and itself.
 LAYERS: list[set[str]] = [
     {"errors", "tomlfile", "indices"},
-    {"textfile"},
+    {"textfile", "findings"},
     {"records", "store", "device"},
-    {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
+    {"checksums", "pixels"},
+    {"registry", "provenance", "adm", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
     {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "rules", "scenes", "kept_moments"},
     {"encodings", "prompt_pairs", "registering"},
     {"pairing"},
@@ -42,7 +43,8 @@ LAYERS: list[set[str]] = [
     {"evaluate"},
     {"classify", "marking", "selftest"},
     {"requirements"},
-    {"reproduce", "doctor", "planning", "remark"},
+    {"reproduce", "doctor", "planning", "remark", "verify_files"},
+    {"verify_results"},
     {"verify"},
     {"contracts"},
     {"testing"},
@@ -67,6 +69,8 @@ CONDUCTORS = {
     "classify",
     "marking",
     "verify",
+    "verify_files",
+    "verify_results",
     "reproduce",
     "requirements",
     "catalogue",
@@ -75,8 +79,8 @@ CONDUCTORS = {
 }
 NETWORKS = {"torch", "torchvision", "torch_fidelity", "safetensors", "open_clip", "cleanfid", "transformers", "diffusers", "timm"}
 NEVER_TORCH = {
-    "errors", "tomlfile", "textfile", "records", "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics",
-    "evaluators",
+    "errors", "tomlfile", "textfile", "records", "checksums", "findings", "registry", "adm", "pixels", "folders", "rows", "metrics",
+    "samples", "statistics", "evaluators",
     "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters", "fetched", "fetch",
     "perceptions", "prompt_pairs", "rules", "scenes", "layouts", "kept_moments", "indices",
 }  # fmt: skip

@@ -148,7 +148,7 @@ def test_answers_of_another_judge_are_never_mixed_in(tmp_path: Path, toy: ToyEye
     folder = images(tmp_path / "i", SHOWN)
     marked(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "preprocessing", "median of pixels")
-    (tmp_path / "o" / "observations" / "toy-eye" / "answers.jsonl").write_text("")
+    (tmp_path / "o" / "observations" / "toy-eye" / "answers.jsonl").unlink()
     with pytest.raises(PlanMismatch, match="preprocessing mean of pixels there, median of pixels now"):
         marked(folder, tmp_path / "o")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from harope_bench import observe
+from harope_bench import checksums, observe
 from harope_bench.errors import SampleError, WeightsError
 from harope_bench.evaluate import Asked, Scored, evaluate, evaluate_each
 from harope_bench.generate import generate, make_plan
@@ -39,7 +39,7 @@ def score(run: Path, **asked: Any) -> Scored:
 
 def bytes_of(out: Path) -> dict[str, bytes]:
     """Results without who made them and when, and their arrays."""
-    found = {path.name: path.read_bytes() for path in sorted((out / "results").iterdir())}
+    found = {path.name: path.read_bytes() for path in sorted((out / "results").iterdir()) if checksums.SUMS not in path.name}
     for name in [n for n in found if n.endswith(".json")]:
         facts = json.loads(found[name])
         del facts["provenance"]
@@ -70,7 +70,7 @@ def test_values_that_are_not_finite_are_not_kept(run: Path, value: float, monkey
         "judge digits-net gave features, logits that are not finite for images 7, 9, 11, 12, 13 and 1 more, which were not kept; "
         "look at these images, bring the judge's weights again or choose another --device, and run eval again"
     )
-    assert sorted(p.name for p in (run / "observations/digits-net").iterdir()) == [JUDGE]
+    assert sorted(p.name for p in (run / "observations/digits-net").iterdir() if p.name[0] != ".") == [checksums.SUMS, JUDGE]
     assert score(run).result.measurements[0].value is not None  # with a sound judge nothing need be deleted
 
 
@@ -153,12 +153,14 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(run: Path, monkey
         ({"device": "cuda"}, "(2 folded on cpu, 1 plain on cuda)"),
     ):
         path.write_text(json.dumps({**json.loads(path.read_text()), "way": way}))
+        checksums.record_files(path.parent, [path.name])
         again = score(run, rescore=True).result
         assert again.measurements == first.measurements
         assert f"judge: shards were looked at in different ways {told}, so their last bits may differ" in again.warnings
         assert again.provenance.flags["judge_device"] == "cpu, cuda"
     assert verify(run, 0).wrong == []  # the numbers stand; how they were come by is no fault
-    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "way"}))  # of an older version
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "way"}))
+    (path.parent / checksums.SUMS).unlink()  # of an older version
     assert not any("different ways" in line for line in score(run, rescore=True).result.warnings)
 
 

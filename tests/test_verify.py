@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 import tiny
 
-from harope_bench import rows
+from harope_bench import checksums, rows
 from harope_bench.errors import SampleError, StorageError
 from harope_bench.evaluate import Asked, evaluate
 from harope_bench.generate import generate, make_plan
 from harope_bench.observe import shard_name
 from harope_bench.store import load_arrays, write_arrays
-from harope_bench.verify import other_arrays, unequal, verify
+from harope_bench.verify import verify
+from harope_bench.verify_results import other_arrays, unequal
 
 COUNT = 20
 SHARD = f"observations/digits-net/{shard_name(0)}"
@@ -99,21 +101,25 @@ def rewrite(run: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) ->
     record = json.loads(path.read_text())
     record["sha256"][name] = rows.digest(file, 0, COUNT)
     path.write_text(json.dumps(record))
+    checksums.record_files(path.parent, [path.name])
 
 
 @pytest.mark.parametrize("name", ["is", "precision", "recall", "indices"])
 def test_an_altered_per_sample_array_is_found_to_the_last_bit(name: str, run: Path) -> None:
     path = run / "results/fidelity.npz"
     write_arrays(path, spoil(load_arrays(path), name))
+    checksums.record_files(path.parent, [path.name])  # as somebody would who knows the format
     (line,) = verify(run, 0).wrong
     assert f"fidelity.npz: {name} is not what was scored again" in line
 
 
 def test_a_per_sample_file_that_is_gone_or_broken_is_found(run: Path) -> None:
     (run / "results/fidelity.npz").write_bytes(b"PK half")
-    assert "cannot be read" in verify(run, 0).wrong[0]
+    assert any("cannot be read" in line for line in verify(run, 0).wrong)
     (run / "results/fidelity.npz").unlink()
-    assert "fidelity.npz beside it is gone" in verify(run, 0).wrong[0]
+    wrong = verify(run, 0).wrong
+    assert any("fidelity.npz beside it is gone" in line for line in wrong)
+    assert any("fidelity.npz: is gone, SHA256SUMS has its sha256" in line for line in wrong)
 
 
 def test_observations_altered_together_with_the_result_are_found(run: Path) -> None:
@@ -141,12 +147,14 @@ def test_observations_that_no_result_shows_are_found(run: Path) -> None:
 def test_another_reference_must_be_shown(run: Path, reference: Path, tmp_path: Path) -> None:
     (scored,) = evaluate(run, run, Asked("digits", reference=reference))
     assert scored.path.name != "fidelity.json"
-    (line,) = verify(run, 0).wrong
+    findings = verify(run, 0)
+    (line,) = findings.unchecked
     assert f"{scored.path.name}: reference mine.npz" in line and "give the file" in line
+    assert findings.wrong == [] and findings.status == "could-not-check"
     moved = reference.rename(tmp_path / "moved.npz")
-    assert verify(run, 0, reference=moved).wrong == []
+    assert verify(run, 0, reference=moved).status == "ok"
     np.savez(tmp_path / "other.npz", mu=np.ones(64), sigma=np.eye(64))
-    assert len(verify(run, 0, reference=tmp_path / "other.npz").wrong) == 1
+    assert len(verify(run, 0, reference=tmp_path / "other.npz").unchecked) == 1
     with pytest.raises(StorageError, match=r"absent\.npz"):
         verify(run, 0, reference=tmp_path / "absent.npz")
 
@@ -157,7 +165,9 @@ def test_a_result_is_known_by_its_own_fields_not_by_its_name(name: str, run: Pat
     (run / "results/fidelity.json").rename(path)
     (run / "results/fidelity.npz").rename(path.with_suffix(".npz"))
     alter(path, lambda r: r.update(per_sample=path.with_suffix(".npz").name))
-    assert verify(run, 0).wrong == []
+    old = ("fidelity.json", "fidelity.npz")
+    checksums.record_files(path.parent, [*old, path.name, path.with_suffix(".npz").name])  # the line of what is gone is dropped
+    assert verify(run, 0).status == "ok"
     alter(path, lambda r: r["measurements"][0].update(value=0.1))
     assert any(f"{name}: fid-{COUNT}.value" in line for line in verify(run, 0).wrong)
 
@@ -167,7 +177,7 @@ def test_a_wrong_image_is_named_alone_and_nothing_is_judged(run: Path) -> None:
     findings = verify(run, 0)
     assert ["image 0 " in line for line in findings.wrong] == [True, False]
     assert "not judged again" in findings.wrong[1]
-    assert any("1 wrong" in line and "image hashes" in line for line in findings.checked)
+    assert f"{COUNT - 1} of {COUNT} image hashes are as recorded" in findings.checked
 
 
 def test_a_result_of_fewer_samples_than_were_drawn_is_found(run: Path) -> None:
@@ -181,7 +191,7 @@ def drawn_again(run: Path, **how: Any) -> str:
 
 
 def test_samples_to_redraw_are_random_or_of_a_seed(run: Path) -> None:
-    (run / "results/fidelity.json").unlink()
+    shutil.rmtree(run / "results")
     assert drawn_again(run, seed=1) == drawn_again(run, seed=1) != drawn_again(run, seed=2)
     assert len({drawn_again(run) for _ in range(4)}) > 1  # equal by chance: once in 10^12
 
@@ -190,19 +200,21 @@ def test_a_sample_marked_failed_that_can_be_drawn_is_found(run: Path) -> None:
     lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     lines[4] |= {"status": "failed", "reason": "ugly", "file": None, "sha256": None}
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (run / "results/fidelity.json").unlink()
+    checksums.record_files(run, ["samples.jsonl"])
+    shutil.rmtree(run / "results")
     assert verify(run, 0).wrong == []
     (line,) = verify(run, COUNT).wrong
     assert "sample 4 drawn again is another image" in line
 
 
 def test_a_folder_that_is_no_run_and_a_checkpoint_of_other_weights_are_said(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(SampleError, match=r"has no plan\.json"):
-        verify(tmp_path, 0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SampleError, match=r"holds no plan\.json and no results"):
+        verify(tmp_path / "empty", 0)
     alter(run / "plan.json", lambda p: p["checkpoint"].update(sha256="0" * 64))
-    with pytest.raises(SampleError, match="--redraw 0 checks the rest"):
-        verify(run, 1)
-    assert any("plan.checkpoint.sha256" in line for line in verify(run, 0).wrong)
+    findings = verify(run, 1)
+    assert any("--redraw 0 checks the rest" in line for line in findings.unchecked)
+    assert any("plan.checkpoint.sha256" in line for line in findings.wrong)
 
 
 def test_differences_are_named_in_full() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from harope_bench import registry
+from harope_bench import checksums, registry
 from harope_bench.catalogue import open_drawer
 from harope_bench.costing import clock, published
 from harope_bench.costing.count import Counts, counts, learned
@@ -103,6 +103,7 @@ def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, obse
         raise SampleError(f"{seen_at} holds no forwards of this plan on this device; run eval --with {EVALUATOR} without --rescore once")
     if not rescore and not same:
         write_arrays(seen_at, observe())
+        checksums.record_files(seen_at.parent, [seen_at.name])
     arrays = load_arrays(seen_at)
     rows = len(arrays["seconds"])
     score = evaluator.score(Observations(np.arange(rows), None, arrays), {})
@@ -125,11 +126,12 @@ def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, obse
         provenance=provenance(started, plan.settings.device),
     )
     write_text(path, result.to_json(indent=1) + "\n")
+    checksums.record_files(path.parent, [path.name])
     return Weighed(result, path, True)
 
 
 def _standing(path: Path, seen: Path) -> Result | None:
-    if not (path.is_file() and seen.is_file()):
+    if not all(checksums.has_sums(file.parent) and checksums.intact(file.parent, file.name) for file in (path, seen)):
         return None
     try:
         return Result.model_validate_json(path.read_bytes())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -14,39 +15,56 @@ from harope_bench.errors import OptionError, StorageError
 from harope_bench.pairing import Found, arrays_of, beside
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Provenance, Record, Result, fault
-from harope_bench.store import check_hash, disk, make_folder, sha256_file, write_arrays, write_text
+from harope_bench.store import check_hash, disk, make_folder, sha256_bytes, sha256_file, write_arrays, write_text
 
 
 class Baseline(Record):
     """What was measured, who signed it off and why, and the hash of each file of contributions.
 
-    replaces: sha256 of the baseline that stood here before.
+    replaces: sha256 of the baseline that stood here before. digest: of all other fields, so that a number that is edited is noticed.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     reason: str
     replaces: str | None
     results: tuple[Result, ...]
     rows: dict[str, str]
     provenance: Provenance
+    digest: str
+
+
+def digest_of(facts: Mapping[str, Any]) -> str:
+    """Return the hex sha256 of all fields but `digest` as they stand in the file.
+
+    How the file is laid out does not matter, because git may change line ends.
+    """
+    signed = {name: value for name, value in facts.items() if name != "digest"}
+    return sha256_bytes(json.dumps(signed, sort_keys=True).encode())
 
 
 def open_side(path: Path) -> Side:
     """A baseline.json, or a run folder (see `compare.open_side`).
 
     Raises:
-        StorageError: not a baseline, or its contributions are not the recorded ones.
+        StorageError: not a baseline, or a field is not what was signed off. WeightsError: its contributions are not the recorded ones.
     """
     if not path.is_file():
         return compare.open_side(path)
     with disk(path):
         data = path.read_bytes()
+    advice = f"write one: harope-bench gate {path} RUN --update --reason ..."
     try:
-        found = Baseline.model_validate_json(data)
+        facts = json.loads(data)
+        found = Baseline.model_validate_json(json.dumps(facts))  # one reading of keys that stand twice
     except ValidationError as error:
+        raise StorageError(f"{path} is no baseline ({fault(error)}); {advice}") from error
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f"{path} is no baseline (it is not JSON); {advice}") from error
+    if found.digest != digest_of(facts):
         raise StorageError(
-            f"{path} is no baseline ({fault(error)}); write one: harope-bench gate {path} RUN --update --reason ..."
-        ) from error
+            f"{path} was edited after it was written: its fields have digest {digest_of(facts)[:12]}..., recorded is "
+            f"{found.digest[:12]}...; bring the written one back, or {advice}"
+        )
     run = tuple(Found(result, path) for result in found.results)
     for item in run:
         if item.result.per_sample is not None:
@@ -73,8 +91,10 @@ def write(path: Path, run: Path, reason: str) -> str:
     results = tuple(_kept(path, found) for found in side.runs[0])
     rows = {r.per_sample: sha256_file(path.parent / r.per_sample) for r in results if r.per_sample}
     before = sha256_file(path) if path.is_file() else None
-    made = Baseline(reason=reason.strip(), replaces=before, results=results, rows=rows, provenance=provenance(now(), "cpu"))
-    write_text(path, json.dumps(made.model_dump(mode="json"), sort_keys=True, allow_nan=False, indent=1) + "\n")
+    made = Baseline(reason=reason.strip(), replaces=before, results=results, rows=rows, provenance=provenance(now(), "cpu"), digest="")
+    facts = made.model_dump(mode="json")
+    facts["digest"] = digest_of(facts)
+    write_text(path, json.dumps(facts, sort_keys=True, allow_nan=False, indent=1) + "\n")
     return f"{sum(len(r.measurements) for r in results)} numbers of {side.title}, {'replaced' if before else 'new'}: {reason.strip()}"
 
 
@@ -88,4 +108,4 @@ def _kept(path: Path, found: Found) -> Result:
     if plan is not None:
         bare = plan.checkpoint.model_copy(update={"weights": Path(plan.checkpoint.weights).name})
         plan = plan.model_copy(update={"checkpoint": bare})
-    return result.model_copy(update={"per_sample": name, "plan": plan})
+    return result.model_copy(update={"per_sample": name, "plan": plan, "source": None})

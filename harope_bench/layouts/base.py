@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 from harope_bench import registry
 from harope_bench.errors import OptionError, SampleError, UnknownName
 from harope_bench.evaluators.base import Score
+from harope_bench.pixels import misnamed
 from harope_bench.samples import SampleSet
 from harope_bench.store import disk
 from harope_bench.suites.base import PromptSuite
@@ -104,6 +105,8 @@ def gathered(
     if not files:
         raise SampleError(f"{folder} holds no image of {suite.title}; check the folder's form and the suite")
     asked = len(files) + len(failed)
+    if line := misnamed(dict.fromkeys(files.values())):  # a grid of several images is one file
+        warnings += (f"images: {line}",)
     return SampleSet(folder.name, folder, None, asked, failed, sorted(files), dict(files), {}, {}, warnings, boxes=boxes)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from harope_bench.errors import OptionError, SampleError
-from harope_bench.folders import DIGITS, FILE_LIST, images_below, in_order, listing, lossy
+from harope_bench.folders import DIGITS, FILE_LIST, format_notes, images_below, in_order, listing
 from harope_bench.layouts.base import Layout, few, gathered, layout, names, recognised, suites
 from harope_bench.layouts.file_list import Placement, has_record, open_recorded, place_by_list
 from harope_bench.layouts.file_pattern import compile_pattern
@@ -227,7 +227,7 @@ def _completed(folder: Path, keys: ImageKeys, placed: Placement, how: str) -> Sa
             failed[index] = f"no image of prompt {prompt}, copy {copy}"
     warnings = [f"images: placed by {how}, {copies} of {keys.suite.copies} images of each prompt"]
     warnings += [f"images: not read: {few(placed.others)}"] if placed.others else []
-    warnings += lossy(list(placed.files.values()))
+    warnings += format_notes(list(placed.files.values()))
     return gathered(folder, keys.suite, placed.files, failed, tuple(warnings))
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -49,6 +49,30 @@ def rate(schedule: Schedule, step: int) -> float:
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
+def state_digest(state: Any) -> str:
+    """Return the hex sha256 of nested dicts, lists, tensors and plain values: of every key, type, shape and bit."""
+    digest = hashlib.sha256()
+    _digest_into(digest, state)
+    return digest.hexdigest()
+
+
+def _digest_into(digest: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        digest.update(f"tensor {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(value, dict):
+        digest.update(f"dict {len(value)}\n".encode())
+        for key in sorted(value, key=repr):
+            _digest_into(digest, key)
+            _digest_into(digest, value[key])
+    elif isinstance(value, (list, tuple)):
+        digest.update(f"{type(value).__name__} {len(value)}\n".encode())
+        for item in value:
+            _digest_into(digest, item)
+    else:
+        digest.update(f"{type(value).__name__} {value!r}\n".encode())
+
+
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
     """Sums over that many threads, as the machine has it for None; afterwards as before."""
@@ -77,7 +101,8 @@ class Trainer:
         """Takes up the snapshot of the folder if there is one; returns the step it stands at.
 
         Raises:
-            PlanMismatch: the snapshot belongs to another recipe, encoding or seed.
+            PlanMismatch: the snapshot belongs to another recipe, encoding or seed. WeightsError: it is damaged, or of a version before
+            snapshots held a sha256.
         """
         if not self.snapshot.exists():
             return 0
@@ -86,6 +111,8 @@ class Trainer:
             identity = state["identity"]
         except Exception as error:  # the unpickler fails in a dozen ways on damaged bytes
             raise WeightsError(f"{self.snapshot} cannot be read ({first_line(error)}); delete it or pass --no-resume") from error
+        if state.pop("sha256", None) != state_digest(state):
+            raise WeightsError(f"{self.snapshot} is not what training wrote (its sha256 differs); bring it back or pass --no-resume")
         if identity != self.identity:
             raise PlanMismatch(f"{self.snapshot} is of {identity}, asked for {self.identity}; choose another --out or pass --no-resume")
         self.network.load_state_dict(state["network"])
@@ -105,7 +132,7 @@ class Trainer:
             "log": self.log,
         }
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save({**state, "sha256": state_digest(state)}, buffer)
         write_bytes(self.snapshot, buffer.getvalue())
         write_text(self.log_file, self.head + self.log)
 

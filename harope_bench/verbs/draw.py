@@ -8,7 +8,17 @@ from typing import Any
 
 import click
 
-from harope_bench.verbs.options import NO, Indices, as_json, drawing_options, dump, folder_options, pictures_options, wanted_indices
+from harope_bench.verbs.options import (
+    NO,
+    NOT_CHECKED,
+    Indices,
+    as_json,
+    drawing_options,
+    dump,
+    folder_options,
+    pictures_options,
+    wanted_indices,
+)  # fmt: skip
 
 
 @click.command()
@@ -55,35 +65,41 @@ def generate(
 @click.option(
     "--reference", type=click.Path(path_type=Path), help="The file that results were scored against, where it is not the suite's own."
 )
+@click.option(
+    "--source", type=click.Path(path_type=Path), help="Images, or official results, that were scored from elsewhere and have moved."
+)
 @pictures_options
-@click.option("--json", "json_", is_flag=True, help="One JSON object.")
+@click.option("--json", "json_", is_flag=True, help="One JSON object, with the status of each check.")
 def verify(
     run: Path,
     redraw: int,
     seed: int | None,
     reference: Path | None,
+    source: Path | None,
     images: Path | None,
     truth: Path | None,
     crop_ratio: float | None,
     json_: bool,
 ) -> None:
-    """Judge and score a run's images again, compare everything recorded, draw or name some again; exit 3 if anything differs.
+    """Check every run and result in a folder again; exit 3 if anything was altered, 1 if something could not be checked.
 
     \b
     harope-bench verify runs/harope --redraw 5
     """
+    from harope_bench.records import printable
     from harope_bench.verify import verify
 
-    findings = verify(run, redraw, seed, reference, images, truth, crop_ratio)
+    findings = verify(run, redraw, seed, reference, images, truth, crop_ratio, source)
     if json_:
-        click.echo(as_json({"checked": findings.checked, "wrong": findings.wrong, "ok": not findings.wrong}))
+        checks = [check._asdict() for check in findings.checks]
+        told = {"checked": findings.checked, "wrong": findings.wrong, "not_checked": findings.unchecked}
+        click.echo(as_json({"status": findings.status, "ok": findings.status == "ok", "checks": checks, **told}))
     else:
-        for line in findings.checked:
-            click.echo(line)
-        for line in findings.wrong:
-            click.echo(f"WRONG {line}")
-    if findings.wrong:
-        sys.exit(NO)
+        lines = [*findings.checked, *(f"WRONG {line}" for line in findings.wrong)]
+        lines += [f"NOT CHECKED {line}" for line in findings.unchecked]
+        click.echo("\n".join(map(printable, lines)))
+    if findings.status != "ok":
+        sys.exit(NO if findings.status == "altered" else NOT_CHECKED)
 
 
 @click.command()

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 NO = 3  # exit code of a verb whose answer is no
+NOT_CHECKED = 1  # of a verify that could not check something
 
 
 class Indices(click.ParamType):

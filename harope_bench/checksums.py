@@ -1,0 +1,99 @@
+"""SHA256SUMS: the hashes of a folder's files in the form of `sha256sum`, so that a file and what vouches for it are two files.
+
+Whoever writes a file that is read back later records it here; whoever reads it back asks `intact`. Anybody can check a folder:
+`cd FOLDER && sha256sum -c SHA256SUMS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock
+
+from harope_bench.errors import StorageError
+from harope_bench.store import disk, make_folder, sha256_file, write_text
+
+SUMS = "SHA256SUMS"
+LINE = re.compile(r"([0-9a-f]{64})  ([^/\\\x00-\x1f\x7f]+)")
+State = Literal["same", "altered", "missing", "unlisted"]
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """Return the recorded hash of each file of a folder, by name; empty where the folder has no SHA256SUMS.
+
+    Raises:
+        StorageError: A line is not `sha256sum`'s, or a name stands twice.
+    """
+    path = folder / SUMS
+    if not path.is_file():
+        return {}
+    with disk(path):
+        data = path.read_bytes()
+    sums: dict[str, str] = {}
+    lines = data.decode("utf-8", "replace").removesuffix("\n").split("\n") if data else []
+    for number, line in enumerate(lines, 1):
+        match = LINE.fullmatch(line)
+        if match is None or match[2] in sums:
+            raise StorageError(f"{path} line {number} is no line of sha256sum; delete the file and run again")
+        sums[match[2]] = match[1]
+    return sums
+
+
+def record(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Record the hash of files that stand in the folder or will be written next; other lines stay."""
+    _change(folder, hashes, ())
+
+
+def record_files(folder: Path, names: Iterable[str]) -> None:
+    """Record files as they are now; the line of a file that is gone is dropped."""
+    names = list(names)
+    present = {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
+    _change(folder, present, [name for name in names if name not in present])
+
+
+def drop(folder: Path, names: Iterable[str]) -> None:
+    """Drop the lines of files that are about to change piece by piece."""
+    if has_sums(folder):
+        _change(folder, {}, names)
+
+
+def has_sums(folder: Path) -> bool:
+    """Return whether the folder has a SHA256SUMS; folders of versions before it have none."""
+    return (folder / SUMS).is_file()
+
+
+def state(folder: Path, name: str) -> State:
+    """Return whether a file is the recorded one; StorageError where the records cannot be read."""
+    sums = read_sums(folder)
+    if not (folder / name).is_file():
+        return "missing"
+    if name not in sums:
+        return "unlisted"
+    return "same" if sha256_file(folder / name) == sums[name] else "altered"
+
+
+def intact(folder: Path, name: str) -> bool:
+    """Return whether a file may be read back: it is the recorded one, or the folder is of a version before records."""
+    if not has_sums(folder):
+        return True
+    try:
+        return state(folder, name) == "same"
+    except StorageError:
+        return False
+
+
+def _change(folder: Path, hashes: Mapping[str, str], gone: Iterable[str]) -> None:
+    make_folder(folder)
+    gone = set(gone)
+    with disk(folder / SUMS), FileLock(folder / f".{SUMS}.lock"):
+        try:
+            before = read_sums(folder)
+        except StorageError:
+            before = {}  # damaged records vouch for nothing; what they lack is made again
+        sums = {**{name: sha256 for name, sha256 in before.items() if name not in gone}, **hashes}
+        if sums == before and has_sums(folder):
+            return
+        write_text(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))

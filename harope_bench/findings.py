@@ -1,0 +1,75 @@
+"""What `verify` finds: a status for each check, told apart so that "altered" is never said of what could not be checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from harope_bench.errors import BenchError, DiskError, JudgeError, MissingExtra, UnknownName, WeightsError
+
+Status = Literal["ok", "altered", "could-not-check"]
+
+
+class NotCheckedError(BenchError):
+    """What a check needs is not here: images, a reference, or the version that made a result."""
+
+
+# Something that is needed for the check is not here; of the files in question this says nothing.
+ABSENCES = (NotCheckedError, DiskError, WeightsError, JudgeError, MissingExtra, UnknownName)
+
+
+class Check(NamedTuple):
+    """One check: its status, the file or thing it is of, and a sentence that stands alone."""
+
+    status: Status
+    what: str
+    message: str
+
+
+@dataclass
+class Findings:
+    """Every check of one call, in order."""
+
+    checks: list[Check] = field(default_factory=list)
+
+    def add(self, status: Status, what: object, *messages: str) -> None:
+        """Add a check of one status for each message."""
+        self.checks += [Check(status, str(what), message) for message in messages]
+
+    def messages(self, status: Status) -> list[str]:
+        """Return the messages of one status."""
+        return [check.message for check in self.checks if check.status == status]
+
+    @property
+    def checked(self) -> list[str]:
+        """What was checked and is as recorded, in words."""
+        return self.messages("ok")
+
+    @property
+    def wrong(self) -> list[str]:
+        """What was altered."""
+        return self.messages("altered")
+
+    @property
+    def unchecked(self) -> list[str]:
+        """What could not be checked, and why."""
+        return self.messages("could-not-check")
+
+    @property
+    def status(self) -> Status:
+        """The worst of all: altered, then could-not-check."""
+        return "altered" if self.wrong else "could-not-check" if self.unchecked else "ok"
+
+    def merge(self, others: Iterable[Check]) -> None:
+        """Add the checks of another part."""
+        self.checks += others
+
+
+def status_of(error: BenchError, is_vouched: bool) -> Status:
+    """Return what an error during a check means for what is checked.
+
+    Args:
+        is_vouched: The files in question are as they were recorded, so that an error is of what is needed to check them.
+    """
+    return "could-not-check" if is_vouched or isinstance(error, ABSENCES) else "altered"

@@ -1,0 +1,392 @@
+"""Results against the same work done again: judged and scored anew, read anew from an official file, or counted anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harope_bench import kept_moments, registry
+from harope_bench.errors import BenchError, OptionError, SampleError, UnknownName
+from harope_bench.evaluate import (
+    LATER_FIELDS,
+    NO_SAMPLES,
+    OBSERVATIONS,
+    Asked,
+    Scored,
+    Way,
+    chosen_samples,
+    evaluate,
+    notes,
+    read_result,
+    set_digest,
+    stated_form,
+    way,
+)
+from harope_bench.evaluators.base import Observations
+from harope_bench.findings import Findings, NotCheckedError, Status, status_of
+from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images
+from harope_bench.marking import FOREIGN, Marking, brought, files_digest
+from harope_bench.observe import DIFFERENT, JUDGE, Seen, judge_record, known_errors, observe, others, read_record
+from harope_bench.records import Measurement, Plan, Result, Source
+from harope_bench.references import Looking, Opened, open_reference
+from harope_bench.remark import Remarked, marked_here, other_facts, other_files, other_names, remark
+from harope_bench.samples import SampleSet
+from harope_bench.store import load_arrays, sha256_file
+from harope_bench.verify_files import is_vouched
+
+CAUSES = "altered, or other hardware, threads or library versions"
+UNSOUND = "not judged again, because images are wrong"
+WAY = "way"  # of a shard's record: how the judge computed, which another device may do otherwise
+
+
+class References(NamedTuple):
+    """The file that results may have been scored against, its hash, and where a judge's view of it is kept meanwhile."""
+
+    path: Path | None
+    sha256: str | None
+    cache: Path
+
+
+class Given(NamedTuple):
+    """A run, what its results are checked with, and whether its images are the recorded ones, without which none is judged again."""
+
+    samples: SampleSet
+    plan: Plan
+    references: References
+    images: Status
+
+
+class Wrong(NamedTuple):
+    """What is wrong in a result, how many images were judged to know it, and what else a reader must know."""
+
+    lines: list[str]
+    judged: int = 0
+    note: str = ""
+
+
+# ---------------------------------------------------------------------------------------- images of a run
+
+
+def check_results(folder: Path, paths: Sequence[Path], given: Given, temporary: Path, findings: Findings) -> None:
+    """Check every result of a run's own images; these are judged again once per judge, never read from the run's observations."""
+
+    @cache
+    def look(judge: str) -> Seen:
+        return observe(given.samples, judge, temporary / judge, "cpu", rescore=False)
+
+    for path in paths:
+        check_result(path, findings, partial(_again, path, given, look, temporary / "prompts"))
+    _check_observations(folder, temporary, given.samples, findings)
+
+
+def check_result(path: Path, findings: Findings, redo: Callable[[Result], Wrong]) -> None:
+    """Check one result by doing its work again; what cannot be done again is told apart from what is altered."""
+    stored, vouched = read_result(path), is_vouched(path)
+    if stored is None:
+        findings.add("could-not-check" if vouched else "altered", path, f"{path}: is not a result this version reads")
+        return
+    try:
+        if vouched:
+            _same_software(stored)
+        outcome = redo(stored)
+    except BenchError as error:
+        findings.add(status_of(error, vouched), path, f"{path}: {error}")
+        return
+    findings.add("altered", path, *(f"{path}: {line}" for line in outcome.lines))
+    again = f"{outcome.judged:,} images judged again, measurements and arrays scored again" if outcome.judged else "images not judged again"
+    if not outcome.lines:
+        summary = f"{path.name}: plan, judge, reference and versions compared; {again}{outcome.note}; 0 wrong"
+        findings.add("ok", path, summary)
+
+
+def _same_software(stored: Result) -> None:
+    """Raise NotCheckedError where evaluator or judge are of another version here, so that nothing can be done again."""
+    if stored.evaluator not in registry.entries("evaluators"):
+        raise UnknownName("evaluator", stored.evaluator, registry.names("evaluators"))
+    version = registry.load("evaluators", stored.evaluator).version
+    if version != stored.version:
+        raise NotCheckedError(f"scored by {stored.evaluator}@{stored.version}, here is @{version}; run eval again")
+    names = registry.entries("judges")
+    for record in stored.judges.values() or [stored.judge]:
+        if record.name not in names or record.model is not None or hasattr(registry.load("judges", record.name), "runner"):
+            continue
+        here = judge_record(record.name)
+        if here != record:
+            fields = ", ".join(name for name in type(here).model_fields if getattr(here, name) != getattr(record, name))
+            raise NotCheckedError(f"judge {record.name} here is another one ({fields}); bring the recorded one, or run eval again")
+
+
+def _again(path: Path, given: Given, look: Callable[[str], Seen], room: Path, stored: Result) -> Wrong:
+    if given.images == "could-not-check":
+        raise NotCheckedError("not judged again, because images cannot be read")
+    if marked_here(stored):
+        if given.images == "altered":
+            return Wrong([UNSOUND])
+        remarked = remark(given.samples.path, path, stored, room / path.stem)
+        return Wrong(remarked.wrong, remarked.judged, _believed(remarked))
+    return _wrong_in(path, stored, given, look if given.images == "ok" else None)
+
+
+def _believed(remarked: Remarked) -> str:
+    """Return in words whose answers had to be believed."""
+    return f"; answers of {', '.join(remarked.believed)} believed, which run elsewhere" if remarked.believed else ""
+
+
+def _wrong_in(path: Path, stored: Result, given: Given, look: Callable[[str], Seen] | None) -> Wrong:
+    chosen = _way_of(stored, path, given.plan.suite)
+    lines = list(_wrong_facts(stored, path, chosen, given))
+    if look is None:
+        return Wrong([*lines, UNSOUND])
+    reference = _reference_of(stored, chosen, given)
+    lines += _wrong_reference(stored, reference, given.references)
+    if reference.sha256 != stored.reference_sha256:
+        if is_vouched(path) and not lines[:-1]:
+            raise NotCheckedError(lines[-1])
+        return Wrong(lines)
+    seen = look(chosen.judge)
+    return Wrong([*lines, *_wrong_scores(stored, path, chosen, reference, given, seen)], seen.fresh)
+
+
+def _way_of(stored: Result, path: Path, suite_name: str) -> Way:
+    """Evaluator, profile and judge; those that are not the suite's own stand in the name of the file."""
+    suite, parts = registry.load("suites", suite_name), path.stem.split("_")[1:]
+    if stored.evaluator not in suite.judges:
+        raise OptionError(f"evaluator {stored.evaluator} has no judge in this suite; it has {', '.join(suite.judges) or 'none'}")
+    profile = stored.profile if stored.profile in parts else None
+    judge = stored.judge.name if stored.judge.name in parts else None
+    return way(suite, stored.evaluator, Asked(suite_name, profile=profile, judge=judge))
+
+
+def _reference_of(stored: Result, chosen: Way, given: Given) -> Opened:
+    """The file given if the result is of it, else the suite's; its images are judged again like those of the run."""
+    suite, references = registry.load("suites", given.plan.suite), given.references
+    theirs = references.path if references.sha256 == stored.reference_sha256 else None
+    return open_reference(suite, chosen.judge, theirs, Looking(cache=references.cache), given.samples.shape)
+
+
+def _wrong_facts(stored: Result, path: Path, chosen: Way, given: Given) -> Iterator[str]:
+    """Everything a result says that no network is needed for."""
+    evaluator, record = chosen.evaluator, judge_record(chosen.judge)
+    facts = {
+        "version": evaluator.version,
+        "profile": evaluator.profile,
+        "parity": evaluator.parity,
+        "scale": "micro" if record.judge_class == "micro" else "paper",
+        "plan": given.plan.model_dump(mode="json"),
+        "plan_digest": given.plan.digest,
+        "samples_sha256": set_digest(given.samples),
+        "judge": record.model_dump(mode="json"),
+        "judges": {},
+        "judge_errors": {name: [r.model_dump(mode="json") for r in rates] for name, rates in known_errors([record]).items()},
+        "answers_sha256": None,
+        "per_sample": path.with_suffix(".npz").name,
+        "rows": None,
+        "suite": given.plan.suite,
+        "resolution": given.plan.settings.resolution,
+    }
+    facts = {name: value for name, value in facts.items() if name not in LATER_FIELDS or getattr(stored, name) is not None}
+    yield from unequal(stored.model_dump(mode="json", include=set(facts)), facts)
+    if stored.rules not in evaluator.rules:
+        yield f"rules is {stored.rules}, evaluator {stored.evaluator} has {', '.join(evaluator.rules)}"
+
+
+def _wrong_reference(stored: Result, reference: Opened, references: References) -> Iterator[str]:
+    if reference.sha256 != stored.reference_sha256:
+        found, own = stored.reference_sha256[:12], reference.sha256[:12]
+        yield f"reference {stored.reference} ({found}...) is not the suite's ({own}...); give the file it was scored against"
+    elif reference.sha256 != references.sha256 and reference.name != stored.reference:  # a user's file may move, its hash decides
+        yield f"reference is {stored.reference}, should be {reference.name}"
+
+
+def _wrong_scores(stored: Result, path: Path, chosen: Way, reference: Opened, given: Given, seen: Seen) -> Iterator[str]:
+    """Measurements, warnings and per-sample arrays against a score of what the judge saw just now."""
+    score = chosen.evaluator.score(seen.observations, reference.arrays)
+    name = given.plan.suite
+    told = notes(given.samples, registry.load("suites", name), name, given.references.path)
+    yield from (f"{line} ({CAUSES})" for line in unequal(_by_name(stored.measurements), _by_name(score.measurements)))
+    warnings = [*given.samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings]
+    facts = {"warnings": warnings, "order": [m.name for m in score.measurements]}
+    said = [line for line in stored.warnings if not line.startswith(DIFFERENT)]  # of how it was looked at then, which is over
+    yield from unequal({"warnings": said, "order": [m.name for m in stored.measurements]}, facts)
+    yield from _wrong_rows(path.with_suffix(".npz"), {**score.per_sample, "indices": seen.observations.indices})
+
+
+def _wrong_rows(path: Path, arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
+    if not path.is_file():
+        yield f"{path.name} beside it is gone; run eval --rescore"
+        return
+    different = other_arrays(load_arrays(path), {name: np.asarray(row) for name, row in arrays.items()})
+    yield from (f"{path.name}: {name} is not what was scored again ({CAUSES})" for name in different)
+
+
+def _check_observations(folder: Path, fresh: Path, samples: SampleSet, findings: Findings) -> None:
+    """Compare what the run keeps of its judges with what they see now; what is gone is no fault, eval makes it again."""
+    for judge in sorted(path for path in fresh.glob("*") if (path / JUDGE).is_file()):
+        stored, name = folder / OBSERVATIONS / judge.name, judge.name
+        if (stored / JUDGE).is_file() and read_record(stored / JUDGE) != read_record(judge / JUDGE):
+            findings.add("altered", stored / JUDGE, f"{stored / JUDGE}: is not the record of the judge that looks now")
+        pairs = [(stored / path.name, path) for path in sorted(judge.glob("[0-9]*.json")) if (stored / path.name).is_file()]
+        for old, new in pairs:
+            if names := others(old, new):
+                line = f"{old}: {', '.join(names)} not what {name} sees now ({CAUSES})"
+                findings.add("altered", old, line)
+            if fields := _other_fields(read_record(old), read_record(new)):
+                findings.add("altered", old, f"{old}: {', '.join(fields)} is not what {name} records now")
+        check_moments(stored, judge, len(samples.indices), findings)
+        if pairs:
+            findings.add("ok", stored, f"{len(pairs):,} shards of observations compared with what the judge sees now")
+
+
+def _other_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    fields = ({*old, *new}) - {WAY, "sha256"}
+    return sorted(name for name in fields if old.get(name) != new.get(name))
+
+
+def check_moments(stored: Path, judge: Path, count: int, findings: Findings) -> None:
+    """Compare the moments that a run keeps with sums of the rows that its judge gives now."""
+    for path in sorted(stored.glob("*.moments.npz")):
+        array = judge / f"{path.name.removesuffix('.moments.npz')}.npy"
+        if array.is_file() and not kept_moments.are_sums_of(path, np.load(array, mmap_mode="r", allow_pickle=False)[:count]):
+            findings.add("altered", path, f"{path}: are not the sums of what the judge sees now ({CAUSES})")
+
+
+# ------------------------------------------------------------------------------- images that lie elsewhere
+
+
+def check_elsewhere(folder: Path, path: Path, source: Path | None, references: References, temporary: Path, findings: Findings) -> None:
+    """Check a result whose images are not in its run folder, from where they lie; could-not-check where that is gone."""
+    check_result(path, findings, lambda stored: _elsewhere(folder, path, stored, source, references, temporary / path.stem))
+
+
+def _elsewhere(folder: Path, path: Path, stored: Result, source: Path | None, references: References, room: Path) -> Wrong:
+    place, origin = _place(folder, stored, source)
+    form = stated_form(origin, folder, place)
+    if line := _other_images(place, origin, stored, form):
+        return Wrong([line])
+    if marked_here(stored):
+        remarked = remark(folder, path, stored, room, place)
+        return Wrong(remarked.wrong, remarked.judged, _believed(remarked))
+    if stored.judge == FOREIGN:
+        again = _imported(place, origin, stored, form, room)
+    else:
+        again = _scored(place, origin, path, stored, form, references, room)
+    lines = [*other_facts(stored, again.result), *other_names(stored, path), *other_files(path, again.path)]
+    return Wrong([f"{line} ({CAUSES})" for line in lines], again.result.measurements[0].n_asked)
+
+
+def _imported(place: Path, origin: Source, stored: Result, form: FolderForm, room: Path) -> Scored:
+    """An official results file read again."""
+    again = brought(place, room, Marking(origin.suite, stored.rules, lenient=stored.lenient, form=form))
+    if again is None:
+        raise NotCheckedError(f"{place} is not read as results of {stored.evaluator} by this version")
+    return again
+
+
+def _scored(place: Path, origin: Source, path: Path, stored: Result, form: FolderForm, references: References, room: Path) -> Scored:
+    """Images elsewhere judged and scored again."""
+    chosen = _way_of(stored, path, origin.suite)
+    theirs = references.path if references.sha256 == stored.reference_sha256 else None
+    options = Asked(
+        origin.suite,
+        theirs,
+        stored.rules,
+        profile=chosen.evaluator.profile,
+        judge=chosen.judge,
+        subset=origin.subset,
+        form=form,
+    )
+    (again,) = evaluate(place, room, options, [stored.evaluator], origin.count)
+    if again.result.reference_sha256 != stored.reference_sha256:
+        raise NotCheckedError(f"reference {stored.reference} is not the suite's; give the file it was scored against")
+    return again
+
+
+def _other_images(place: Path, origin: Source, stored: Result, form: FolderForm) -> str | None:
+    """Return a line where what lies elsewhere is not what was scored, by its hashes alone; None where it is."""
+    try:
+        if stored.judge == FOREIGN:
+            digest = files_digest(place)
+        elif marked_here(stored):
+            suite = registry.load("suites", origin.suite)
+            digest = set_digest(open_prompt_images(place, origin.suite, suite, origin.count, form))
+        else:
+            digest = set_digest(chosen_samples(place, Asked(origin.suite, subset=origin.subset, form=form), origin.count))
+    except SampleError as error:
+        return f"{place} is not what was scored: {error}"
+    return None if digest == stored.samples_sha256 else f"{place} is not what was scored: its sha256 is another one"
+
+
+def _place(folder: Path, stored: Result, source: Path | None) -> tuple[Path, Source]:
+    """Where the images lie; NotCheckedError where nothing says so or they are gone."""
+    if stored.source is None:
+        raise NotCheckedError("does not say where its images lie, so only its sha256 is checked; run eval on the images again")
+    place = source or folder / stored.source.path
+    if not place.exists():
+        raise NotCheckedError(f"its images are not at {place}; give --source with where they are now")
+    return place, stored.source
+
+
+# -------------------------------------------------------------------------------------------- the network
+
+
+def check_cost(folder: Path, path: Path, plan: Plan | None, findings: Findings) -> None:
+    """Check a result of the network itself: its numbers from the forwards that are kept; what was timed cannot be timed again."""
+    check_result(path, findings, lambda stored: _wrong_cost(folder, stored, plan))
+
+
+def _wrong_cost(folder: Path, stored: Result, plan: Plan | None) -> Wrong:
+    evaluator: Any = registry.load("evaluators", stored.evaluator)
+    forwards = load_arrays(folder / OBSERVATIONS / "forwards.npz")
+    score = evaluator.score(Observations(np.arange(len(forwards["seconds"])), None, forwards), {})
+    facts = {
+        "version": evaluator.version,
+        "profile": evaluator.profile,
+        "parity": evaluator.parity,
+        "rules": "official",
+        "samples_sha256": NO_SAMPLES,
+        "plan_digest": (plan or stored.plan).digest if plan or stored.plan else None,  # type: ignore[union-attr]
+        "warnings": list(score.warnings),
+    }
+    lines = list(unequal(stored.model_dump(mode="json", include=set(facts)), facts))
+    lines += unequal(_by_name(stored.measurements), _by_name(score.measurements))
+    return Wrong(lines, 0, "; measurements scored again from the forwards")
+
+
+# ----------------------------------------------------------------------------------------------- compared
+
+
+def reference_given(path: Path | None, cache_folder: Path) -> References:
+    """Return the reference that the user names; StorageError where it cannot be read."""
+    return References(path, sha256_file(path) if path else None, cache_folder)
+
+
+def _by_name(measurements: Sequence[Measurement]) -> dict[str, Any]:
+    return {m.name: m.model_dump(mode="json") for m in measurements}
+
+
+def unequal(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str = "") -> Iterator[str]:
+    """Where two nested mappings differ, as `judge.version is 2, should be 1`."""
+    for key in {**wanted, **found}:
+        a, b, here = found.get(key), wanted.get(key), f"{name}.{key}".strip(".")
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            yield from unequal(a, b, here)
+        elif a != b:
+            yield f"{here} is {_short(a)}, should be {_short(b)}"
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else "there" if isinstance(value, Mapping) else str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def other_arrays(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> list[str]:
+    """Names of arrays that are missing, too many, or differ in dtype, shape or any value."""
+    return [k for k in sorted({*found, *wanted}) if k not in found or k not in wanted or not _same(found[k], wanted[k])]
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
