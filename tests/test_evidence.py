@@ -261,6 +261,24 @@ def test_parity_errors_and_the_judge_of_prompts_are_recomputed(tmp_path: Path, t
         shutil.rmtree(tmp_path / name.replace("/", "-"))
 
 
+@pytest.mark.parametrize("form", ["order", "pattern", "file_list"])
+def test_a_folder_is_verified_as_it_was_stated_to_be_read(form: str, tmp_path: Path, toy: ToyEye) -> None:
+    """Another reading of the same files would score other prompts; the list of files may move with the images."""
+    images = toy_images(tmp_path / "images", SHOWN)
+    files = sorted(path.name for path in images.iterdir())
+    listed = tmp_path / "list.csv"
+    listed.write_text("file,index\n" + "".join(f"{name},{len(files) - 1 - i}\n" for i, name in enumerate(files)))
+    forms = {
+        "order": FolderForm(order="prompt-major"),
+        "pattern": FolderForm(pattern="{index}.png"),
+        "file_list": FolderForm(file_list=listed),
+    }
+    mark(images, tmp_path / "out", Marking("toy", form=forms[form]))
+    assert verify(tmp_path / "out", 0).status == "ok"
+    (images / files[0]).write_bytes((images / files[1]).read_bytes())
+    assert verify(tmp_path / "out", 0).status == "altered"
+
+
 def test_answers_that_were_edited_are_not_scored_again(tmp_path: Path, toy: ToyEye) -> None:
     kind = prompts(tmp_path)
     answers = kind.folder / "observations/toy-eye/answers.jsonl"
