@@ -29,10 +29,10 @@ PACKAGE = "harope_bench"
 # Imports run downwards: a room may import those of lower layers, and itself.
 LAYERS: list[set[str]] = [
     {"errors", "tomlfile", "indices"},
-    {"textfile"},
+    {"textfile", "wrappers"},
     {"records", "store", "device"},
     {"registry", "provenance", "adm", "pixels", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
-    {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "rules", "scenes", "kept_moments"},
+    {"samples", "intervals", "catalogue", "conditioning", "contamination", "charts", "fetched", "rules", "scenes", "kept_moments"},
     {"encodings", "prompt_pairs", "registering"},
     {"pairing"},
     {"samplers", "suites", "judges", "evaluators"},
@@ -65,6 +65,7 @@ CONDUCTORS = {
     "references",
     "evaluate",
     "classify",
+    "conditioning",
     "marking",
     "verify",
     "reproduce",
