@@ -101,11 +101,11 @@ def _check_sampler(found: Checkpoint, settings: Settings) -> Settings:
         raise OptionError(f"checkpoint {found.name} does not say its {(missing or ['sampler'])[0]}; register it with one")
     trained = found.sampler
     sampler, own = registry.load("samplers", settings.sampler), registry.load("samplers", trained)
+    chosen_sampler(settings).check(settings.steps)
     if sampler.predicts != own.predicts:
         raise OptionError(
             f"the checkpoint predicts {own.predicts} (sampler {trained}), {settings.sampler} needs {sampler.predicts}; leave --sampler out"
         )
-    chosen_sampler(settings).check(settings.steps)
     is_own = settings.spacing is not None and settings.spacing == sampler.spacings[0]
     return settings.model_copy(update={"spacing": None}) if is_own else settings
 
