@@ -117,7 +117,7 @@ def register(name: str, weights: Path, encoding_weights: Path | None, options: A
     facts = {**said, "options": dict(options), "config": dict(config), "drawing": dict(drawing)}
     click.echo(register(name, weights, facts, encoding_weights))
     for line in process_lines(checkpoint(name)):
-        click.echo(f"  {line}")
+        click.echo(f"  {line}", err=True)  # the answer is the path
 
 
 @click.command()
