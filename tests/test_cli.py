@@ -222,10 +222,8 @@ def test_a_checkpoint_that_does_not_fit_lists_every_key(tmp_path: Path) -> None:
     state["stray.weight"] = torch.zeros(2)
     state["blocks.0.mlp.fc2.bias"] = torch.zeros(3)
     save_file(state, path)
-    message = run(
-        "register", "mine", "--weights", path, "--encoding", "rope-axial", "--config", "heads=2", "--config", "size=28", "--sampler", "flow",
-        exit_code=1,
-    ).stderr  # fmt: skip
+    said = ("--encoding", "rope-axial", "--config", "heads=2", "--config", "size=28", "--sampler", "flow")
+    message = run("register", "mine", "--weights", path, *said, exit_code=1).stderr
     for key in ("blocks.0.mlp.fc1.bias", "final_layer.linear.bias", "stray.weight", "blocks.0.mlp.fc2.bias (3,) for (16,)"):
         assert key in message
 

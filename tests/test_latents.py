@@ -215,7 +215,7 @@ def test_a_full_size_release_file_is_registered_and_sampled(tmp_path: Path) -> N
     torch.save({"model": state, "ema": state, "opt": {}, "args": args}, tmp_path / "0400000.pt")
     register("dit-harope", tmp_path / "0400000.pt", {"drawing": {"vae": str(autoencoder(tmp_path / "vae")), "tile": 1}})
     assert checkpoint("dit-harope").config == size
-    plan = make_plan("dit-harope", "digits", {"resolution": 256, "steps": 2})
+    plan = make_plan("dit-harope", "imagenet-256", {"steps": 2})
     assert plan.settings.fold
     assert (plan.settings.sampler, plan.settings.guidance) == ("ddpm", 1.5)
     generate(plan, [3], tmp_path / "run")
