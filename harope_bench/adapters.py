@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -16,13 +17,14 @@ from pydantic import Field, ValidationError
 
 from harope_bench.errors import MissingExtra, StorageError, WeightsError
 from harope_bench.records import Checkpoint, Name, Option, Record, fault
-from harope_bench.store import check_hash, sha256_file, weights_header
+from harope_bench.store import INDEX_SUFFIX, check_hash, sha256_file, shards, weights_header
 from harope_bench.textfile import read_text
 
 MANIFEST, PIPELINE = "manifest.json", "model_index.json"
 LORA_FILE, ENCODING_FILE = "lora.safetensors", "encoding.safetensors"  # as this package names them
 LIBRARY_LORA = "pytorch_lora_weights.safetensors"  # as diffusers does
-LOW_RANK = re.compile(r"lora\d*[._](A|B|down|up)\.")  # in the keys of every tool's LoRA
+# In the keys of every tool's LoRA, and of the forms that are rejected by their names (backbones/lora_names.py).
+LOW_RANK = re.compile(r"lora\d*[._](A|B|down|up|mid)\.|lokr_|hada_|dora_scale|lora_magnitude|\b(b?oft|ia3)_|vera_lambda")
 LIBRARIES = {"diffusers", "transformers"}  # whose classes a base may name; anything else could run code of the folder
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
 SINGLE = "diffusion_pytorch_model.safetensors"
@@ -158,6 +160,15 @@ def base_folder(base: str) -> Path:
         raise WeightsError(f"base {base} is no folder and not in the local hub cache; --config base=FOLDER says where it lies") from error
 
 
+def base_name(base: str) -> str:
+    """Return the name of a base: its hub id, or of a folder the last part of its path, or the id whose local copy it is."""
+    folder = Path(base).expanduser()
+    if not folder.is_dir():
+        return base
+    folder = folder.resolve()
+    return folder.parent.parent.name if folder.parent.name == "snapshots" else folder.name
+
+
 def transformer_config(folder: Path) -> dict[str, Any]:
     """The configuration of a base's transformer, without what the library notes for itself."""
     return part_config(folder, "transformer")
@@ -166,6 +177,11 @@ def transformer_config(folder: Path) -> dict[str, Any]:
 def part_config(folder: Path, part: str) -> dict[str, Any]:
     """The configuration of a part of a pipeline's folder, without what the library notes for itself."""
     return {key: value for key, value in _json(folder / part / "config.json").items() if not key.startswith("_")}
+
+
+def scheduler_config(folder: Path) -> dict[str, Any]:
+    """Return the configuration of a base's scheduler."""
+    return _json(folder / "scheduler" / "scheduler_config.json")
 
 
 def describe(folder: Path, name: str) -> Base:
@@ -206,6 +222,43 @@ def examine(path: Path, checkpoint: Checkpoint) -> None:
     for name in manifest.files:
         listed(path, manifest, name)
     matched(path, checkpoint, str(checkpoint.config.get("base", manifest.base.id)), str(checkpoint.config.get("tokens", "all")))
+
+
+WEIGHTS_OF = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}  # else "model"
+
+
+def check_loads(folder: Path, replaced: Collection[str] = ()) -> None:
+    """Raise WeightsError for a base that is registered but would not load: one line says which part and why.
+
+    Quantised parts, parts of another variant (fp16) alone, of .bin files alone, or with missing shards.
+
+    Args:
+        replaced: Parts whose weights come from elsewhere.
+    """
+    for part, named in _json(folder / PIPELINE).items():
+        is_model = isinstance(named, list) and len(named) == 2 and named[0] in LIBRARIES
+        if is_model and part not in replaced and (part in WEIGHTS_OF or part.startswith("text_encoder")):
+            _check_part(folder, part)
+
+
+def _check_part(folder: Path, part: str) -> None:
+    stem, inside = WEIGHTS_OF.get(part, "model"), folder / part
+    if quantised := part_config(folder, part).get("quantization_config"):
+        how = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else "some method"
+        raise WeightsError(f"{inside} is quantised ({how!r}), which is not loaded here; give the base in its full precision")
+    index = inside / f"{stem}{INDEX_SUFFIX}"
+    if index.is_file():
+        shards(index)
+        return
+    if (inside / f"{stem}.safetensors").is_file():
+        return
+    variants = sorted(path.name for path in inside.glob(f"{stem}.*.safetensors*")) if inside.is_dir() else []
+    if variants:
+        variant = variants[0].removeprefix(f"{stem}.").split(".")[0]
+        raise WeightsError(f"{inside} holds the variant {variant!r} alone ({variants[0]}); save the base without variant")
+    if inside.is_dir() and list(inside.glob("*.bin")):
+        raise WeightsError(f"{inside} holds .bin files alone, which are not opened; save the base as .safetensors")
+    raise WeightsError(f"{inside} holds no {stem}.safetensors; copy the whole base")
 
 
 def pipeline_class(folder: Path) -> str:

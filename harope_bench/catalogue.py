@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,24 @@ def plain(name: str) -> str:
         return plain_name(name)
     except ValueError as error:
         raise OptionError(f"{error}; choose another name") from error
+
+
+def check_settings(found: Checkpoint, named: Mapping[str, Any]) -> None:
+    """Raise OptionError for a setting that changes nothing for this checkpoint's network; the backbone declares which it reads.
+
+    Args:
+        named: Settings by field, those that are asked for and the checkpoint's own defaults; None is not named.
+    """
+    read = registry.load("backbones", found.backbone).settings_read(found)
+    for field, value in named.items():
+        if value is None or field in read.fields:
+            continue
+        reason = read.reasons.get(field, f"backbone {found.backbone} does not read it")
+        raise OptionError(f"{field} means nothing to checkpoint {found.name}: {reason}; {_remedy(found, field, value)}")
+
+
+def _remedy(found: Checkpoint, field: str, value: Any) -> str:
+    """What to do about a setting without meaning: the checkpoint's own default can only go by registering again."""
+    if {**found.drawing, "steps": found.steps, "guidance": found.guidance, "sampler": found.sampler}.get(field) == value:
+        return f"it is the default that {found.name} was registered with, register it again without"
+    return f"leave --{field.replace('_', '-')} out"

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from harope_bench import checksums, registry
-from harope_bench.catalogue import checkpoint, open_drawer, weights_path
+from harope_bench.catalogue import check_settings, checkpoint, open_drawer, weights_path
+from harope_bench.conditioning import check_suite, fitting_suites, taken_by
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, StorageError, WeightsError
 from harope_bench.evaluate import LATER_FIELDS, OBSERVATIONS, RESULTS, Scored, read_result, standing, write_result
@@ -77,21 +78,17 @@ def reading_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> 
         OptionError: no classifier, no such suite, another number of classes, or a setting that means nothing here.
     """
     found = checkpoint(name)
-    if not names_pictures(found):
-        raise OptionError(f"checkpoint {name} ({found.backbone}) draws pictures, it names none; give a classifier's, or another suite")
     chosen = suite or found.suite
-    if chosen is None or not reads(chosen):
-        known = ", ".join(s for s in registry.names("suites") if reads(s))
-        raise OptionError(f"checkpoint {name} names pictures, {chosen or 'no suite'} has none to name; add --suite, one of: {known}")
+    taken = taken_by(found.backbone, found.config)
+    if chosen is None:
+        known = ", ".join(fitting_suites(taken)) or "none is registered that it can serve"
+        raise OptionError(f"checkpoint {name} has no suite of its own; add --suite, one of: {known}")
+    check_suite(found, chosen)
+    if taken.kind != "pictures":
+        raise OptionError(f"checkpoint {name} ({found.backbone}) generates images and is no classifier; harope-bench generate {name}")
     plugin, backbone = registry.load("suites", chosen), registry.load("backbones", found.backbone)
     given = {key: value for key, value in overrides.items() if value is not None}
-    if strange := sorted(given.keys() - {"resolution", "device", "dtype", "pos_scaling", "fold"}):
-        raise OptionError(f"a classifier takes no --{strange[0].replace('_', '-')}; leave it out")
-    classes = found.config.get("classes", plugin.classes)
-    if classes != plugin.classes:
-        raise OptionError(
-            f"checkpoint {name} knows {classes} classes, suite {chosen} has {plugin.classes}; give a checkpoint of that suite"
-        )
+    check_settings(found, {**found.drawing, **given})
     try:
         settings = Settings(**{"resolution": plugin.resolution, "tile": backbone.tile, **found.drawing, **given})
     except ValidationError as error:
@@ -108,6 +105,7 @@ def classify(plan: Plan, out: Path, wanted: Wanted, evaluators: Sequence[str] | 
         OptionError: pictures missing or not fitting, an evaluator this suite has not. PlanMismatch: `out` is another plan's, or
             holds predictions of other pictures. WeightsError: weights missing, altered or not fitting.
     """
+    check_suite(plan.checkpoint, plan.suite)
     suite = registry.load("suites", plan.suite)
     names = list(evaluators or suite.evaluators)
     for name in names:

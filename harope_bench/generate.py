@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from harope_bench import registry
-from harope_bench.catalogue import checkpoint, open_drawer, weights_path
+from harope_bench.catalogue import check_settings, checkpoint, open_drawer, weights_path
+from harope_bench.conditioning import check_requests, check_suite, fitting_suites, taken_by
 from harope_bench.device import require
 from harope_bench.errors import OptionError
 from harope_bench.records import Checkpoint, Plan, Request, Settings, fault
@@ -39,14 +40,13 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
         UnknownName, OptionError: before anything is loaded or written.
     """
     found = checkpoint(name)
-    if getattr(registry.load("backbones", found.backbone), "task", "draw") != "draw":
-        raise OptionError(f"checkpoint {name} ({found.backbone}) names pictures, it draws none; harope-bench eval {name}")
     chosen = suite or found.suite
     if chosen is None:
-        raise OptionError(f"checkpoint {name} has no suite of its own; add --suite, one of: {', '.join(registry.names('suites'))}")
+        raise OptionError(f"checkpoint {name} has no suite of its own; add --suite, one of: {suites_for(found)}")
     plugin = registry.load("suites", chosen)
-    if getattr(plugin, "task", "draw") == "classify":
-        raise OptionError(f"suite {chosen} has pictures to be named, {name} ({found.backbone}) draws; give another --suite or a classifier")
+    check_suite(found, chosen)
+    if taken_by(found.backbone, found.config).kind == "pictures":
+        raise OptionError(f"checkpoint {name} ({found.backbone}) is a classifier and cannot generate images; harope-bench eval {name}")
     backbone = registry.load("backbones", found.backbone)
     chosen_preset = overrides.get("preset")
     if overrides.get("pos_scaling") == "none" and "pos_scaling" not in found.drawing:
@@ -60,11 +60,12 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
         "tile": backbone.tile,
         **found.drawing,
     }
+    check_settings(found, {**defaults, **said})
     try:
         settings = Settings(**{**defaults, **said, "labels": label_policy(chosen, plugin, said.get("labels"))})
     except ValidationError as error:
         raise OptionError(f"{fault(error)}; give --{error.errors()[0]['loc'][0]} another value") from error
-    _check_sampler(found, settings)
+    settings = _check_sampler(found, settings)
     require(settings.device)
     backbone.check(found, settings)
     if hasattr(backbone, "settled"):
@@ -90,17 +91,28 @@ def label_policy(suite: str, plugin: Any, asked: str | None) -> str | None:
     return None
 
 
-def _check_sampler(found: Checkpoint, settings: Settings) -> None:
-    missing = [field for field in ("sampler", "steps", "guidance") if getattr(settings, field) is None]
+def _check_sampler(found: Checkpoint, settings: Settings) -> Settings:
+    """Return the settings, without a spacing that is the sampler's own; OptionError where the sampler does not fit."""
+    from harope_bench.samplers.base import chosen_sampler
+
+    read = registry.load("backbones", found.backbone).settings_read(found).fields
+    missing = [field for field in ("sampler", "steps", "guidance") if field in read and getattr(settings, field) is None]
     if missing or found.sampler is None or settings.sampler is None or settings.steps is None:
         raise OptionError(f"checkpoint {found.name} does not say its {(missing or ['sampler'])[0]}; register it with one")
     trained = found.sampler
     sampler, own = registry.load("samplers", settings.sampler), registry.load("samplers", trained)
-    sampler.check(settings.steps)
+    chosen_sampler(settings).check(settings.steps)
     if sampler.predicts != own.predicts:
         raise OptionError(
             f"the checkpoint predicts {own.predicts} (sampler {trained}), {settings.sampler} needs {sampler.predicts}; leave --sampler out"
         )
+    is_own = settings.spacing is not None and settings.spacing == sampler.spacings[0]
+    return settings.model_copy(update={"spacing": None}) if is_own else settings
+
+
+def suites_for(found: Checkpoint) -> str:
+    """Return the suites that the checkpoint can serve, as one line."""
+    return ", ".join(fitting_suites(taken_by(found.backbone, found.config))) or "none is registered that it can serve"
 
 
 def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = None) -> Drawn:
@@ -113,13 +125,19 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
         PlanMismatch: the folder is another plan's. WeightsError: weights missing, altered or not fitting.
     """
     run, indices = Run(out), sorted(set(indices))
+    check_suite(plan.checkpoint, plan.suite)
     check_hash(weights_path(plan.checkpoint), plan.checkpoint.sha256)
-    missing(plan, indices, run)  # what the suite does not have is refused before anything is noted; a claimed folder is asked again
+    absent = missing(plan, indices, run)
+    if run.plan is not None:
+        run.claim(plan)  # another plan's folder is rejected before a network is loaded
+    drawer = open_drawer(plan.checkpoint, plan.settings) if absent else None
+
+    # Nothing is written above this line: what cannot be generated leaves no folder behind.
     run.claim(plan)
     requests = missing(plan, indices, run)
     run.ask(indices)
     if requests:
-        _draw(run, plan, requests, batch or plan.settings.tile)
+        _draw(run, plan, requests, batch or plan.settings.tile, drawer)
     if requests or not run.is_settled:  # a kill may fall between the last image and this
         run.settle()
     records = run.records()
@@ -130,14 +148,21 @@ def missing(plan: Plan, indices: Sequence[int], run: Run) -> dict[int, Request]:
     """What is still to be drawn of `indices`, by index.
 
     Raises:
-        OptionError: the suite has no such sample. NotHere: its prompts are not fetched.
+        OptionError: the suite has no such sample, or the network cannot serve it. NotHere: its prompts are not fetched.
     """
-    wanted = run.missing(sorted(set(indices)))
-    return {r.index: r for r in registry.load("suites", plan.suite).requests(wanted, plan.settings)} if wanted else {}
+    absent = run.missing(sorted(set(indices)))
+    return {r.index: r for r in _requests(plan, absent)} if absent else {}
 
 
-def _draw(run: Run, plan: Plan, requests: Mapping[int, Request], batch: int) -> None:
-    drawer = open_drawer(plan.checkpoint, plan.settings)
+def _requests(plan: Plan, indices: Sequence[int]) -> list[Request]:
+    """Return the suite's requests of these indices; OptionError for one that the checkpoint's network cannot serve."""
+    requests: list[Request] = registry.load("suites", plan.suite).requests(indices, plan.settings)
+    check_requests(plan.checkpoint, requests)
+    return requests
+
+
+def _draw(run: Run, plan: Plan, requests: Mapping[int, Request], batch: int, drawer: Any = None) -> None:
+    drawer = drawer or open_drawer(plan.checkpoint, plan.settings)
     waiting: list[Made] = []
     with tqdm(total=len(requests), desc=f"draw {plan.checkpoint.name}", unit="image", file=sys.stderr, disable=None) as bar:
         for tile in tiles([*requests], plan.settings.tile):
@@ -184,6 +209,6 @@ def _tile(drawer: Any, requests: Sequence[Request], settings: Settings) -> list[
 
 def draw_one(drawer: Any, plan: Plan, index: int) -> Any:
     """The image (H, W, 3) uint8 of one index, drawn now; None if its row is a fault."""
-    (request,) = registry.load("suites", plan.suite).requests([index], plan.settings)
+    (request,) = _requests(plan, [index])
     (made,) = _tile(drawer, [request], plan.settings)
     return made.image

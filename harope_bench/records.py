@@ -87,6 +87,7 @@ class Settings(Record):
     pos_scaling: how positions beyond the training grid are met (encodings/scaling.py). guidance_channels: of a latent, guided as
     DiT does ("3") or all. mu_policy: FLUX's time shift beyond its training sizes. vae: folder or hub id of the autoencoder, vae_sha256
     what it holds, which decides pixels in its place. fold: matrices before the rotation are moved into the projections (last bits differ).
+    spacing: which training steps a sampler of fewer steps takes, where it is not the sampler's own way (samplers/ddpm.py).
     """
 
     resolution: int = Field(gt=0)
@@ -104,6 +105,7 @@ class Settings(Record):
     vae_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     vae_tiling: bool | None = None
     fold: bool | None = None
+    spacing: Literal["linspace", "leading"] | None = None
     labels: str | None = Field(default=None, pattern=r"^(uniform|balanced|file:[0-9a-f]{64})$")
 
 

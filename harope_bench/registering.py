@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,21 +13,33 @@ from typing import Any
 from pydantic import ValidationError
 
 from harope_bench import adapters, registry
-from harope_bench.catalogue import checkpoint, plain, weights_path
+from harope_bench.catalogue import check_settings, checkpoint, plain, weights_path
+from harope_bench.conditioning import asked_by, check_suite
 from harope_bench.errors import NameClash, OptionError, WeightsError
-from harope_bench.records import Checkpoint, Settings, fault
+from harope_bench.records import Checkpoint, Settings, fault, printable
 from harope_bench.store import (
+    INDEX_SUFFIX,
     fit,
     home,
     load_weights,
-    sha256_file,
+    read_weights,
     training_arguments,
     weights_bytes,
     weights_note,
+    weights_sha256,
     write_bytes,
     write_text,
 )
 from harope_bench.tomlfile import toml_text
+
+# Marks in the keys of files that hold a known network under names that are not read here, or no network.
+FOREIGN = {
+    "double_blocks.": "FLUX under its authors' names; convert them by diffusers' FluxTransformer2DModel.from_single_file",
+    "joint_blocks.": "SD3 under its authors' names; convert them by diffusers' SD3Transformer2DModel.from_single_file",
+    "lora_": "a LoRA in a torch file; save it as .safetensors",
+}
+WRAPS = {"model", "net", "network", "module", "ema", "ema_model", "model_ema"}
+SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
 
 
 def register(name: str, weights: Path, said: Mapping[str, Any], encoding_weights: Path | None = None) -> Path:
@@ -47,6 +60,7 @@ def register(name: str, weights: Path, said: Mapping[str, Any], encoding_weights
     plain(name)
     if name in registry.entries("checkpoints"):
         raise NameClash(f"checkpoint {name!r} is registered already ({registry.find('checkpoints', name).origin}); choose another name")
+    weights = indexed(weights)
     said, bundle = _meant(said), adapters.bundle(weights)
     bare = adapters.bare(weights, encoding_weights) if bundle is None else None
     if encoding_weights is not None and bare is None:
@@ -59,6 +73,17 @@ def register(name: str, weights: Path, said: Mapping[str, Any], encoding_weights
         with _made(home() / "checkpoints" / name) as folder:
             return _register_folder(name, _manifest_of_base(folder, bundle, said), said)
     return _register_folder(name, bundle, said) if bundle is not None else _register_file(name, weights, said)
+
+
+def indexed(weights: Path) -> Path:
+    """Return the index of a folder that holds the shards of one network and no pipeline, else the path itself."""
+    if not weights.is_dir() or adapters.bundle(weights) is not None:
+        return weights
+    inside = sorted(weights.glob(f"*{INDEX_SUFFIX}"))
+    if len(inside) == 1:
+        return inside[0]
+    alone = weights / adapters.SINGLE
+    return alone if not inside and alone.is_file() and not adapters.low_rank(alone) else weights
 
 
 def _meant(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,10 +109,15 @@ def _made(folder: Path) -> Iterator[Path]:
 
 def _register_file(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
     """One file with the whole network."""
+    if shard := SHARD.fullmatch(weights.name):
+        index = f"{shard[1]}{INDEX_SUFFIX}"
+        raise WeightsError(f"{weights} is one of {int(shard[2])} shards; give their index {index}, or their folder")
     state, note = load_weights(weights), noted(weights)
     facts = agreed(note, said, weights)
     facts["backbone"], clue = recognised(state, facts.get("backbone"))
-    config = completed(clue.config, facts["backbone"], weights)
+    stated_arguments = arguments(facts["backbone"], weights)
+    clue = _relabelled(_trusted(clue, facts, stated_arguments, weights), facts, stated_arguments)
+    config = completed(clue.config, stated_arguments, weights)
     told = {"config": config, "options": clue.options, **({"encoding": clue.encoding} if clue.encoding else {})}
     facts = agreed(told, facts, weights)
     if "encoding" not in facts:
@@ -96,13 +126,94 @@ def _register_file(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
     backbone = registry.load("backbones", facts["backbone"])
     if not note:
         _unnoted(backbone, state, facts)
-    usual = getattr(backbone, "defaults", {})
+    usual = usual_settings(backbone, facts["config"], said)
+    facts["config"] = {**usual.pop("config", {}), **facts["config"]}
     drawing = note.get("drawing", {}) if note else clue.defaults.get("drawing", {})
     facts["drawing"] = drawable({**usual.get("drawing", {}), **drawing, **said.get("drawing", {})})
-    own = {"sampler": "flow", "steps": 50, "guidance": 1.0} if getattr(backbone, "task", "draw") == "draw" else {}
-    found = _record(name, weights, {**own, **usual, **clue.defaults, **facts})
+    if "base" in facts["config"]:
+        adapters.check_loads(adapters.base_folder(str(facts["config"]["base"])), {"transformer"})  # whose weights are in the file
+    stated = {**usual, **clue.defaults, **facts}
+    found = _record(name, weights, {**_assumed(backbone, stated, weights), **stated})
+    _check(found)
     load_once(found, state)
     return _write(found)
+
+
+def _trusted(clue: Any, facts: Mapping[str, Any], stated_arguments: Mapping[str, Any], weights: Path) -> Any:
+    """Return the clue, whose keys tell a sampler, unless the file's name says that it is of another network with these keys.
+
+    Raises:
+        OptionError: Such a name, no arguments in the file and no sampler stated.
+    """
+    other = getattr(registry.load("backbones", facts["backbone"]), "lookalikes", None)
+    is_guess = "sampler" in clue.defaults and "sampler" not in facts and not stated_arguments
+    if other is not None and is_guess and (mark := other.search(weights.stem)):
+        raise OptionError(
+            f"{weights} has the keys of {facts['backbone']}, and {mark[0]} in its name is a network that predicts something else; "
+            "if it is none, add --sampler"
+        )
+    return clue
+
+
+def _relabelled(clue: Any, facts: Mapping[str, Any], stated_arguments: Mapping[str, Any]) -> Any:
+    """Return the clue with the number of labels that the user, the file's arguments or the suite tells, where its backbone reads it so."""
+    backbone = registry.load("backbones", facts["backbone"])
+    stated = {**stated_arguments, **facts.get("config", {})}
+    told = stated.get("classes")
+    if told is None and stated.get("null_label") is False:
+        told = int(clue.config["classes"]) + 1
+    if told is None and facts.get("suite") in registry.entries("suites"):
+        asked = asked_by(facts["suite"])
+        told = asked.classes if asked.kind == "labels" else None
+    return backbone.relabelled(clue, told) if isinstance(told, int) and hasattr(backbone, "relabelled") else clue
+
+
+def _assumed(backbone: Any, stated: Mapping[str, Any], weights: Path) -> dict[str, Any]:
+    """Return steps and guidance where nobody states them; what the network predicts is never assumed.
+
+    Raises:
+        OptionError: A network that generates, and no sampler that tells what it predicts.
+    """
+    if getattr(backbone, "task", "draw") != "draw":
+        return {}
+    if "sampler" not in stated:
+        known = ", ".join(f"{name} ({registry.load('samplers', name).predicts})" for name in registry.names("samplers"))
+        raise OptionError(f"{weights} does not tell what its network predicts; add the --sampler that it was trained for: {known}")
+    return {"steps": 50, "guidance": 1.0}
+
+
+def _check(found: Checkpoint) -> None:
+    """Raise OptionError for defaults without meaning and for a suite that the network cannot serve."""
+    check_settings(found, _settings_of(found))
+    if found.suite is not None:
+        check_suite(found, found.suite)
+
+
+def _settings_of(found: Checkpoint) -> dict[str, Any]:
+    """Return the defaults of a checkpoint as Settings, by field."""
+    return {"sampler": found.sampler, "steps": found.steps, "guidance": found.guidance, **found.drawing}
+
+
+def usual_settings(backbone: Any, config: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of Checkpoint that the backbone's base is published with; empty for a backbone without a base."""
+    if not hasattr(backbone, "usual_settings"):
+        return {}
+    usual: dict[str, Any] = backbone.usual_settings(config, stated)
+    return usual
+
+
+def process_lines(found: Checkpoint) -> tuple[str, ...]:
+    """Return in two lines what a registered checkpoint is taken for: prediction, sampler and guidance; conditioning and resolution."""
+    predicts, taken, side = registry.load("backbones", found.backbone).process(found)
+    guidance = "no guidance" if found.guidance is None else f"guidance {found.guidance:g}"
+    how = f"; sampler {found.sampler}, {found.steps} steps, {guidance}" if found.sampler else ""
+    more = "".join(f", {field} {value}" for field, value in sorted(found.drawing.items()) if field != "vae")
+    trained = f"trained at {side} px" if side else "resolution at training not known"
+    lines = (f"predicts {predicts}{how}{more}", f"takes {taken}; {trained}; encoding {found.encoding}")
+    path = weights_path(found)
+    if path.name == adapters.MANIFEST or not (unwrapped := read_weights(path)).taken:
+        return lines
+    return (*lines, str(unwrapped))
 
 
 def _unnoted(backbone: Any, state: Mapping[str, Any], facts: dict[str, Any]) -> None:
@@ -125,8 +236,12 @@ def _register_folder(name: str, bundle: Path, said: Mapping[str, Any]) -> Path:
     }
     facts = agreed(known, said, bundle)
     facts["config"] = {"base": manifest.base.id, **facts["config"]}
-    facts["drawing"] = drawable({**backbone.defaults["drawing"], **said.get("drawing", {})})
-    found = _record(name, bundle, {"sampler": "flow", **backbone.defaults, **facts})
+    usual = usual_settings(backbone, facts["config"], said)
+    facts["config"] = {**usual.pop("config", {}), **facts["config"]}
+    facts["drawing"] = drawable({**usual.get("drawing", {}), **said.get("drawing", {})})
+    found = _record(name, bundle, {**usual, **facts})
+    adapters.check_loads(adapters.base_folder(str(found.config["base"])))
+    _check(found)
     backbone.check_folder(found, bundle)
     return _write(found)
 
@@ -185,10 +300,26 @@ def load_once(found: Checkpoint, state: Mapping[str, Any]) -> None:
     fit(backbone.build(found.encoding, found.options, found.config), state, f"checkpoint {found.name}")
 
 
-def completed(config: Mapping[str, Any], backbone: str, weights: Path) -> dict[str, Any]:
-    """The sizes that the keys tell, and those that a training file's arguments add; WeightsError where these contradict the keys."""
-    plugin = registry.load("backbones", backbone)
-    args = plugin.recall(training_arguments(weights)) if hasattr(plugin, "recall") else {}
+def arguments(backbone: str, weights: Path) -> dict[str, Any]:
+    """Return the sizes that a training file's own arguments state.
+
+    Raises:
+        WeightsError: They name a network that the backbone is not.
+    """
+    stated, plugin = training_arguments(weights), registry.load("backbones", backbone)
+    if hasattr(plugin, "recall"):
+        try:
+            recalled: dict[str, Any] = plugin.recall(stated)
+        except WeightsError as error:
+            raise WeightsError(f"{weights}: {error}") from error
+        return recalled
+    if "model" in stated:
+        raise WeightsError(f"{weights} was trained as {printable(str(stated['model']))}, and backbone {backbone} knows no training files")
+    return {}
+
+
+def completed(config: Mapping[str, Any], args: Mapping[str, Any], weights: Path) -> dict[str, Any]:
+    """Return the sizes of the keys with those of the arguments; WeightsError where the two contradict each other."""
     if other := [field for field in args if field in config and config[field] != args[field]]:
         field = other[0]
         raise WeightsError(f"{weights}: its args say {field} = {args[field]}, its keys {config[field]}; give the file as training left it")
@@ -235,7 +366,7 @@ def _record(name: str, weights: Path, facts: Mapping[str, Any]) -> Checkpoint:
     source = f"harope-bench register {name} --weights {weights.name}"
     try:
         return Checkpoint.model_validate(
-            {**facts, "name": name, "weights": str(weights.resolve()), "sha256": sha256_file(weights), "source": source}
+            {**facts, "name": name, "weights": str(weights.resolve()), "sha256": weights_sha256(weights), "source": source}
         )
     except ValidationError as error:
         raise OptionError(f"checkpoint {name}: {fault(error)}; give another value") from error
@@ -271,6 +402,10 @@ def recognised(state: Mapping[str, Any], backbone: str | None) -> tuple[str, Any
     for name in [backbone] if backbone else registry.names("backbones"):
         if clue := registry.load("backbones", name).recognise(state):
             return name, clue
+    if form := next((words for mark, words in FOREIGN.items() if any(mark in key for key in state)), None):
+        raise WeightsError(f"these weights are {form}")
     sample = ", ".join(sorted(state)[:3])
     known = ", ".join(registry.names("backbones"))
-    raise WeightsError(f"the keys ({sample}, ...) are those of no backbone asked for ({backbone or known}); check the file")
+    parts = sorted({key.split(".")[0] for key in state})
+    more = f"; a network under one of {', '.join(parts[:5])} must be saved alone" if len(parts) > 1 and set(parts) & WRAPS else ""
+    raise WeightsError(f"the keys ({sample}, ...) are those of no backbone asked for ({backbone or known}); check the file{more}")

@@ -99,7 +99,12 @@ def find(kind: str, name: str) -> Entry:
 
 def load(kind: str, name: str) -> Any:
     """The thing itself: a module's PLUGIN (imported now), or the parsed facts of a TOML file."""
-    entry = find(kind, name)
+    return load_entry(find(kind, name))
+
+
+def load_entry(entry: Entry) -> Any:
+    """Return what an entry stands for; BenchError if it does not load. Whoever loads many looks the entries up once."""
+    kind, name = entry.kind, entry.name
     if entry.module is None:
         assert entry.path is not None
         return read_toml(entry.path)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from harope_bench.errors import BenchError, DiskError, StorageError, WeightsError
 from harope_bench.textfile import decode_text, encoding_of
+from harope_bench.wrappers import Unwrapped, unwrap, without_prefixes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 NOTE = "__metadata__"  # of a .safetensors header
-NETWORKS = ("ema", "model")  # where a training file keeps the network, the running average first
+INDEX_SUFFIX = ".safetensors.index.json"
 
 # Errors of the disk or of the process, whatever the bytes of a file are.
 REFUSALS = (
@@ -185,7 +186,7 @@ def check_hash(path: Path, wanted: str) -> None:
     """Raises WeightsError unless the file is there and has this sha256."""
     if not path.is_file():
         raise WeightsError(f"{path} is not there; register it again or bring the file back")
-    found = sha256_file(path)
+    found = weights_sha256(path)
     if found != wanted:
         raise WeightsError(f"{path} has sha256 {found[:12]}..., recorded {wanted[:12]}...; register it again if the change is yours")
 
@@ -262,11 +263,17 @@ def repeated_member(names: Iterable[str]) -> str | None:
 
 
 def load_weights(path: Path, wanted: str | None = None) -> dict[str, torch.Tensor]:
-    """A state dict from .safetensors, or from a torch file read with weights_only=True.
+    """Return the state dict of `read_weights`."""
+    return read_weights(path, wanted).state
+
+
+def read_weights(path: Path, wanted: str | None = None) -> Unwrapped:
+    """Read a state dict from .safetensors, from shards by their index, or from a torch file with weights_only=True.
 
     Args:
-        path: the file; a training file gives its running average ("ema") if it has one, else its "model". `wanted` is the file's
-            recorded sha256, checked before it is opened.
+        path: The file, or the .safetensors.index.json of shards beside it. Wrappers of training tools are stripped
+            (wrappers.py); of a running average and a plain network the average is taken.
+        wanted: The recorded sha256 of the file, checked before it is opened.
 
     Raises:
         WeightsError: not there, another hash, damaged, or a pickle that holds more than tensors and plain training arguments.
@@ -275,13 +282,52 @@ def load_weights(path: Path, wanted: str | None = None) -> dict[str, torch.Tenso
         check_hash(path, wanted)
     if not path.is_file():
         raise WeightsError(f"{path} is not there; give the weights file's path")
+    if is_index(path):
+        return without_prefixes({key: tensor for shard in shards(path) for key, tensor in _safetensors(shard).items()})
     if path.suffix == ".safetensors":
-        return _safetensors(path)
-    found = _torch_file(path)
-    state = next((found[key] for key in NETWORKS if isinstance(found.get(key), dict)), found) if isinstance(found, dict) else found
-    if not _is_state(state):
+        return without_prefixes(_safetensors(path))
+    unwrapped = unwrap(_torch_file(path))
+    if unwrapped is None or not unwrapped.state:
         raise WeightsError(f"{path} is not a bare state dict (names to tensors); save only the model's state dict")
-    return dict(state)
+    return unwrapped
+
+
+def is_index(path: Path) -> bool:
+    """Return whether this is the index of weights in several .safetensors files."""
+    return path.name.endswith(INDEX_SUFFIX)
+
+
+def shards(index: Path) -> list[Path]:
+    """Return the files that an index of .safetensors shards names, in order.
+
+    Raises:
+        WeightsError: The index is damaged, a name is not that of a file beside it, a shard is missing, or a key is in
+            another shard than the index says.
+    """
+    with disk(index):
+        text = index.read_text(encoding="utf-8", errors="replace")
+    try:
+        places: dict[str, str] = dict(json.loads(text)["weight_map"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise WeightsError(f"{index} is not an index of weights ({first_line(error)}); copy it again") from error
+    names = sorted(set(map(str, places.values())))
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise WeightsError(f"{index} names {name!r}, wanted .safetensors files beside it; copy it again")
+        if not (index.parent / name).is_file():
+            raise WeightsError(f"{index} names {name!r}, which is missing; copy all {len(names)} shards beside it")
+    for name in names:
+        keys = weights_header(index.parent / name).keys()
+        if odd := sorted(keys ^ {key for key, place in places.items() if place == name}):
+            raise WeightsError(f"{index} and {name} disagree about {odd[0]!r}; copy both again")
+    return [index.parent / name for name in names]
+
+
+def weights_sha256(path: Path) -> str:
+    """Return the hex sha256 of a file of weights; of an index that of itself and of every shard."""
+    if not is_index(path):
+        return sha256_file(path)
+    return sha256_bytes("".join(map(sha256_file, (path, *shards(path)))).encode())
 
 
 def training_arguments(path: Path) -> dict[str, Any]:
@@ -290,17 +336,13 @@ def training_arguments(path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: as `load_weights`.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or is_index(path):
         return {}
     found = _torch_file(path)
     args = found.get("args") if isinstance(found, dict) else None
-    return dict(vars(args)) if isinstance(args, argparse.Namespace) else {}
-
-
-def _is_state(state: Any) -> bool:
-    import torch
-
-    return isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items())
+    if isinstance(args, argparse.Namespace):
+        return dict(vars(args))
+    return dict(args) if isinstance(args, dict) else {}
 
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:

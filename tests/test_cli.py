@@ -222,16 +222,18 @@ def test_a_checkpoint_that_does_not_fit_lists_every_key(tmp_path: Path) -> None:
     state["stray.weight"] = torch.zeros(2)
     state["blocks.0.mlp.fc2.bias"] = torch.zeros(3)
     save_file(state, path)
-    message = run(
-        "register", "mine", "--weights", path, "--encoding", "rope-axial", "--config", "heads=2", "--config", "size=28", exit_code=1
-    ).stderr
+    said = ("--encoding", "rope-axial", "--config", "heads=2", "--config", "size=28", "--sampler", "flow")
+    message = run("register", "mine", "--weights", path, *said, exit_code=1).stderr
     for key in ("blocks.0.mlp.fc1.bias", "final_layer.linear.bias", "stray.weight", "blocks.0.mlp.fc2.bias (3,) for (16,)"):
         assert key in message
 
 
 def test_register_finds_what_the_keys_tell_and_asks_for_the_rest(tmp_path: Path) -> None:
     harope, axial = tiny.weights(tmp_path / "h.safetensors", "harope"), tiny.weights(tmp_path / "a.safetensors")
-    run("register", "mine", "--weights", harope, "--config", "size=28", "--suite", "digits", "--steps", 2)
+    said = ("--config", "size=28", "--suite", "digits", "--steps", 2)
+    assert "add the --sampler that it was trained for" in run("register", "mine", "--weights", harope, *said, exit_code=1).stderr
+    told = run("register", "mine", "--weights", harope, *said, "--sampler", "flow").stderr
+    assert "predicts velocity; sampler flow, 2 steps, guidance 1" in told and "takes 10 labels" in told and "trained at 28 px" in told
     assert "0 failed" in run("generate", "mine", "--count", 2, "--out", tmp_path / "run").stdout
     assert "registered already" in run("register", "mine", "--weights", harope, exit_code=1).stderr
     assert "do not tell the encoding" in run("register", "other", "--weights", axial, exit_code=1).stderr

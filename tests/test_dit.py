@@ -339,5 +339,5 @@ def test_weights_without_a_table_are_not_taken_for_ape(tmp_path: Path, monkeypat
 
 
 def test_a_time_shift_of_flux_is_refused() -> None:
-    with pytest.raises(OptionError, match="mu_policy is FLUX's time shift"):
+    with pytest.raises(OptionError, match="mu_policy means nothing to checkpoint digits-harope: it is FLUX's time shift"):
         make_plan("digits-harope", None, {"mu_policy": "clamp"})

@@ -207,6 +207,16 @@ def test_circulant_is_the_exponential_of_commuting_circulant_generators() -> Non
     check(encoding, wanted)
 
 
+def test_circulant_learns_nothing_for_an_axis_that_no_image_moves_along() -> None:
+    """FLUX: 57 layers of heads of 128 channels, axes of 16, 56, 56 of which the first stands still; the paper's 2 d a layer."""
+    flux = base.Shape(3072, 24, 128, 57, 3, (16, 56, 56), still_axes=1)
+    still = base.build(registry.load("encodings", "string"), flux, {"map": "circulant"})
+    assert still.circulant.numel() == 57 * 256 == 14_592
+    q = torch.randn((1, 24, 2, 128), generator=torch.Generator().manual_seed(0))
+    here, moved, away = (still.rotate(q, q, torch.tensor([[a, 2.0, 3.0], [a, r, 3.0]]), 0)[0] for a, r in ((0, 5), (9, 5), (0, 6)))
+    assert torch.equal(here, moved) and not torch.equal(here, away)
+
+
 def test_circulant_starts_with_the_axial_speeds() -> None:
     speeds = 2 * torch.fft.rfft(make("string", map="circulant").circulant[0].detach().double()).imag
     rows = [10000 ** (-i / 3) for i in range(3)]

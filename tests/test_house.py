@@ -29,11 +29,11 @@ PACKAGE = "harope_bench"
 # Imports run downwards: a room may import those of lower layers, and itself.
 LAYERS: list[set[str]] = [
     {"errors", "tomlfile", "indices"},
-    {"textfile", "findings"},
+    {"textfile", "findings", "wrappers"},
     {"records", "store", "device"},
     {"checksums", "pixels"},
     {"registry", "provenance", "adm", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
-    {"samples", "intervals", "catalogue", "contamination", "charts", "fetched", "rules", "scenes", "kept_moments"},
+    {"samples", "intervals", "catalogue", "conditioning", "contamination", "charts", "fetched", "rules", "scenes", "kept_moments"},
     {"encodings", "prompt_pairs", "registering"},
     {"pairing"},
     {"samplers", "suites", "judges", "evaluators"},
@@ -67,6 +67,7 @@ CONDUCTORS = {
     "references",
     "evaluate",
     "classify",
+    "conditioning",
     "marking",
     "verify",
     "verify_files",

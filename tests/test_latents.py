@@ -56,9 +56,9 @@ def test_missing_and_foreign_autoencoders_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(OptionError, match=said):
             make_plan(name, None, {"resolution": 64, "vae": str(autoencoder(tmp_path / said[:5], **change))})
-    with pytest.raises(OptionError, match="draws pixels, no autoencoder is used"):
+    with pytest.raises(OptionError, match="vae means nothing to checkpoint digits-harope: it generates pixels"):
         make_plan("digits-harope", None, {"vae": str(tmp_path / "vae")})
-    with pytest.raises(OptionError, match="these images have 1"):
+    with pytest.raises(OptionError, match="it generates pixels, whose channels are guided alike"):
         make_plan("digits-harope", None, {"guidance_channels": "3"})
     with pytest.raises(OptionError, match="drawing default tilt"):
         register("bad", path, {"drawing": {"tilt": 3}})
@@ -215,7 +215,7 @@ def test_a_full_size_release_file_is_registered_and_sampled(tmp_path: Path) -> N
     torch.save({"model": state, "ema": state, "opt": {}, "args": args}, tmp_path / "0400000.pt")
     register("dit-harope", tmp_path / "0400000.pt", {"drawing": {"vae": str(autoencoder(tmp_path / "vae")), "tile": 1}})
     assert checkpoint("dit-harope").config == size
-    plan = make_plan("dit-harope", "digits", {"resolution": 256, "steps": 2})
+    plan = make_plan("dit-harope", "imagenet-256", {"steps": 2})
     assert plan.settings.fold
     assert (plan.settings.sampler, plan.settings.guidance) == ("ddpm", 1.5)
     generate(plan, [3], tmp_path / "run")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +229,11 @@ def without_a_layer(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         (lambda s: {**s, "text_encoder.x.lora_A.weight": torch.zeros(1, 1)}, "only low-rank weights of the transformer"),
         (lambda s: {**s, "transformer.norm_out.linear.weight": torch.zeros(1)}, "only low-rank weights of the transformer"),
         (lambda s: {**s, "transformer.x.lora_magnitude_vector": torch.zeros(1)}, "DoRA is not attached"),
-        (lambda s: {k.removeprefix("transformer."): v for k, v in s.items()}, "only low-rank weights of the transformer"),
+        (lambda s: {f"base_model.model.{k.removeprefix('transformer.')}": v for k, v in s.items()}, "whose scale stands in adapter_config"),
+        (lambda s: {**s, "transformer.x.lokr_w1": torch.zeros(1)}, "holds transformer.x.lokr_w1: LoKr .LyCORIS. is not attached"),
+        (lambda s: {**s, "transformer.x.hada_w1_a": torch.zeros(1)}, "LoHa .LyCORIS. is not attached"),
+        (lambda s: {**s, "transformer.x.oft_R.weight": torch.zeros(1)}, "OFT is not attached"),
+        (lambda s: {**s, "lora_te1_x.lora_down.weight": torch.zeros(1, 1)}, "lora_te1_x.lora_down.weight of a text encoder"),
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
@@ -235,6 +241,115 @@ def test_a_lora_that_does_not_fit_is_refused(bases: dict[str, Path], tmp_path: P
     folder = saved(kind, bases, tmp_path / "lora", note=False)
     save_file({key: value.contiguous() for key, value in change(load_file(folder / FILE)).items()}, folder / FILE)
     wrong("odd", folder, {"config": {"base": str(bases[kind])}}, BenchError, said)
+
+
+def as_unprefixed(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    """The file that diffusers' save_lora_adapter writes: layers by their bare names."""
+    save_file({key.removeprefix("transformer."): value for key, value in weights.items()}, folder / FILE)
+
+
+def as_peft(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    """The folder that peft's save_pretrained writes: the scale stands in adapter_config.json."""
+    (folder / FILE).unlink()
+    save_file(
+        {f"base_model.model.{key.removeprefix('transformer.')}": v for key, v in weights.items()}, folder / "adapter_model.safetensors"
+    )
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 12, "target_modules": ["to_q"]}))
+
+
+def as_onetrainer(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    """The file that OneTrainer writes: layers with underscores, factors called down and up, an alpha each."""
+    state = {}
+    for key, value in weights.items():
+        layer, factor = key.removeprefix("transformer.").rsplit(".lora_", 1)
+        name = f"lora_transformer_{layer.replace('.', '_')}"
+        state[f"{name}.lora_{'down' if factor.startswith('A') else 'up'}.weight"] = value
+        state[f"{name}.alpha"] = torch.tensor(12.0)
+    save_file(state, folder / FILE)
+
+
+def as_kohya_of_diffusers(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Layers by their dotted names, factors called down and up."""
+    names = {"lora_A": "lora_down", "lora_B": "lora_up"}
+    state = {re.sub("lora_[AB]", lambda m: names[m[0]], key): value for key, value in weights.items()}
+    state |= {key.rsplit(".lora_", 1)[0] + ".alpha": torch.tensor(12.0) for key in weights}
+    save_file(state, folder / FILE)
+
+
+@pytest.mark.parametrize(("form", "alpha"), [(as_unprefixed, 4), (as_peft, 12), (as_onetrainer, 12), (as_kohya_of_diffusers, 12)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lora_in_another_tools_form_is_the_same_adapter(
+    bases: dict[str, Path], tmp_path: Path, kind: str, form: Callable[..., None], alpha: int
+) -> None:
+    folder = saved(kind, bases, tmp_path / "lora", note=False)
+    weights = load_file(folder / FILE)
+    form(folder, weights)
+    register("mine", folder, {"config": {"base": str(bases[kind])}})
+    manifest = adapters.read(home() / "checkpoints/mine/manifest.json")
+    assert manifest.lora is not None
+    read = load_file(home() / "checkpoints/mine" / manifest.lora.file)
+    assert read.keys() == weights.keys()
+    for layer in {key.rsplit(".lora_", 1)[0] for key in weights}:  # the product and its scale are what is attached
+        name = layer.removeprefix("transformer.")
+        scale = manifest.lora.alphas.get(name, manifest.lora.alpha) / manifest.lora.ranks.get(name, manifest.lora.rank)
+        delta, expected = (s[f"{layer}.lora_B.weight"] @ s[f"{layer}.lora_A.weight"] for s in (read, weights))
+        torch.testing.assert_close(scale * delta, alpha / 4 * expected)
+
+
+@pytest.mark.parametrize("config", ["{}", "[]", '{"r": 4, "lora_alpha": -1}', '{"r": 4, "lora_alpha": 8, "use_dora": true}'])
+def test_a_peft_configuration_that_tells_no_scale_is_refused(bases: dict[str, Path], tmp_path: Path, config: str) -> None:
+    folder = saved("flux", bases, tmp_path / "lora", note=False)
+    as_peft(folder, load_file(folder / FILE))
+    (folder / "adapter_config.json").write_text(config)
+    wrong("odd", folder, {"config": {"base": str(bases["flux"])}}, WeightsError, "adapter_config.json .*(not peft|above 0|use_dora)")
+
+
+def quantised(base: Path) -> None:
+    path = base / "transformer/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": {"quant_method": "bitsandbytes"}}))
+
+
+def variant(part: str) -> Callable[[Path], None]:
+    def rename(base: Path) -> None:
+        file = next((base / part).glob("*.safetensors"))
+        file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+
+    return rename
+
+
+def pickled(base: Path) -> None:
+    file = next((base / "text_encoder").glob("*.safetensors"))
+    file.rename(file.with_name("pytorch_model.bin"))
+
+
+def without_weights(base: Path) -> None:
+    next((base / "vae").glob("*.safetensors")).unlink()
+
+
+def without_a_shard(base: Path) -> None:
+    places = {"x": "diffusion_pytorch_model-00001-of-00001.safetensors"}
+    (base / "transformer/diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (quantised, "transformer is quantised .'bitsandbytes'."),
+        (variant("transformer"), "transformer holds the variant 'fp16' alone"),
+        (variant("text_encoder"), "text_encoder holds the variant 'fp16' alone"),
+        (pickled, "text_encoder holds .bin files alone"),
+        (without_weights, "vae holds no diffusion_pytorch_model.safetensors"),
+        (without_a_shard, "which is missing"),
+    ],
+)
+@pytest.mark.parametrize("adapter", [True, False])
+def test_a_base_that_would_not_load_is_refused_when_registered(
+    bases: dict[str, Path], tmp_path: Path, spoil: Callable[[Path], None], said: str, adapter: bool
+) -> None:
+    base = Path(shutil.copytree(bases["flux"], tmp_path / "base"))
+    spoil(base)
+    weights = saved("flux", bases, tmp_path / "lora") if adapter else base
+    wrong("broken", weights, {"config": {"base": str(base)}} if adapter else {}, WeightsError, said)
 
 
 @pytest.mark.parametrize("field", [{"use_dora": True}, {"use_rslora": True}])

@@ -135,12 +135,15 @@ def test_guidance_changes_the_images() -> None:
     assert not np.array_equal(drawn(16), drawn(16, guidance=1.0))
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"), [({"resolution": 18}, "patches of 4"), ({"fold": True}, "fold"), ({"mu_policy": "clamp"}, "mu_policy")]
-)
-def test_settings_without_a_meaning_are_refused(changes: dict[str, Any], named: str) -> None:
-    with pytest.raises(OptionError, match=named):
-        drawn(**{"resolution": 16, **changes})
+def test_a_side_that_patches_do_not_tile_is_refused() -> None:
+    with pytest.raises(OptionError, match="patches of 4"):
+        drawn(18)
+
+
+@pytest.mark.parametrize("field", ["fold", "mu_policy", "vae", "vae_tiling", "guidance_channels"])
+def test_settings_without_a_meaning_are_not_read(field: str) -> None:
+    read = registry.load("backbones", "mmdit-micro").settings_read(None)
+    assert field not in read.fields and read.reasons[field]
 
 
 def test_a_network_can_be_counted() -> None:

@@ -149,7 +149,7 @@ OTHER = {
     "resolution": 32, "sampler": "ddpm", "steps": 33, "guidance": 1.25, "seed": 1, "tile": 50, "device": "cuda", "dtype": "bfloat16",
     "pos_scaling": "yarn", "guidance_channels": "3", "mu_policy": "clamp", "vae": "there", "vae_sha256": "ef" * 32, "vae_tiling": True,
     "fold": True,
-    "labels": "balanced",
+    "labels": "balanced", "spacing": "linspace",
 }  # fmt: skip
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from torch import Generator, Tensor
 
 from harope_bench import registry
 from harope_bench.errors import OptionError
+from harope_bench.generate import make_plan
+from harope_bench.records import Settings
 from harope_bench.samplers import ddim, ddpm
-from harope_bench.samplers.base import index_generator, unit_noise
+from harope_bench.samplers.base import chosen_sampler, index_generator, unit_noise
 from harope_bench.samplers.flow import TIME_SCALE, Flow
 
 MEAN, SPREAD = 0.7, 0.25  # of the one-dimensional Gaussian that is to be drawn
@@ -333,7 +337,7 @@ def test_ddim_with_full_noise_is_the_posterior_of_each_step() -> None:
 
 @pytest.mark.parametrize(("steps", "near"), [(999, "1000"), (1, "2"), (0, "2"), (300, "334"), (1001, "1000")])
 def test_steps_that_no_stride_gives_are_refused(steps: int, near: str) -> None:
-    with pytest.raises(OptionError, match=f"ddim cannot take {steps} steps of 1000 by one stride; --steps {near} can be"):
+    with pytest.raises(OptionError, match=f"{steps} steps of 1000 cannot be taken by one stride; --steps {near} can be"):
         DDIM.check(steps)
     assert ddim.strided(int(near))[0] == 0
     assert [len(ddim.strided(n)) for n in (2, 50, 100, 250, 500)] == [2, 50, 100, 250, 500]
@@ -381,3 +385,49 @@ def test_the_noise_of_index_0_is_pinned() -> None:
 
 
 PINNED = [1.2861531, -0.7996154, 1.0627854]
+
+
+# ------------------------------------------------------------------------------------- spacing of the training steps
+
+
+def called_at(sampler: Any, steps: int) -> list[int]:
+    """The times that a sampler calls its network with, ascending."""
+    times: list[int] = []
+
+    def network(x: Tensor, time: Tensor) -> Tensor:
+        times.append(int(time[0]))
+        return x
+
+    sampler.sample(network, torch.zeros(1, 1), steps, generators(1))
+    return times[::-1]
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(**{"resolution": 28, "sampler": "ddim", "steps": 10, "guidance": 1, "tile": 1, **changes})
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm"])
+def test_both_spacings_of_dits_create_diffusion_are_taken_by_name(name: str) -> None:
+    even = [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]  # create_diffusion("10")
+    stride = list(range(0, 1000, 100))  # create_diffusion("ddim10")
+    assert called_at(chosen_sampler(settings(sampler=name, spacing="linspace")), 10) == even
+    assert called_at(chosen_sampler(settings(sampler=name, spacing="leading")), 10) == stride
+    assert called_at(chosen_sampler(settings(sampler=name)), 10) == (stride if name == "ddim" else even)
+    assert called_at(registry.load("samplers", name), 10) == (stride if name == "ddim" else even)  # the shared one is left alone
+
+
+def test_a_number_of_steps_is_checked_by_the_spacing() -> None:
+    chosen_sampler(settings(spacing="linspace")).check(300)  # no stride gives 300
+    with pytest.raises(OptionError, match="300 steps of 1000 cannot be taken by one stride"):
+        chosen_sampler(settings(sampler="ddpm", spacing="leading")).check(300)
+    with pytest.raises(OptionError, match="spacing leading means nothing to sampler flow"):
+        chosen_sampler(settings(sampler="flow", spacing="leading"))
+
+
+def test_a_spacing_that_is_not_named_or_is_the_samplers_own_keeps_a_plans_digest(make_checkpoint: Any, bench_home: Path) -> None:
+    make_checkpoint("noise")
+    path = bench_home / "checkpoints" / "noise.toml"
+    path.write_text(path.read_text().replace('sampler = "flow"', 'sampler = "ddim"'))
+    plain, own, other = (make_plan("noise", None, {"resolution": 8, "spacing": s}) for s in (None, "leading", "linspace"))
+    assert plain.digest == own.digest != other.digest
+    assert "spacing" not in plain.deciding()["settings"]

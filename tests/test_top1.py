@@ -282,13 +282,13 @@ def test_a_folder_takes_no_other_crop_count_or_pictures(imagenet: Path, tmp_path
 def test_what_does_not_go_together_is_refused_in_one_line(tmp_path: Path) -> None:
     registered(tmp_path, "tiny")
     for call, told in (
-        (lambda: reading_plan("digits-harope", "digits-held-out", {}), "draws pictures, it names none"),
-        (lambda: reading_plan("tiny", "digits", {}), "has none to name"),
-        (lambda: reading_plan("tiny", "imagenet-val", {}), "knows 10 classes"),
-        (lambda: reading_plan("tiny", None, {"steps": 3}), "takes no --steps"),
+        (lambda: reading_plan("digits-harope", "digits-held-out", {}), "is no classifier, suite digits-held-out"),
+        (lambda: reading_plan("tiny", "digits", {}), "is a classifier of 10 classes and cannot generate"),
+        (lambda: reading_plan("tiny", "imagenet-val", {}), "takes pictures of 10 classes"),
+        (lambda: reading_plan("tiny", None, {"steps": 3}), "steps means nothing to checkpoint tiny"),
         (lambda: reading_plan("tiny", None, {"resolution": 30}), "does not divide into patches of 7"),
-        (lambda: make_plan("tiny", "digits", {}), "it draws none"),
-        (lambda: make_plan("digits-harope", "digits-held-out", {}), "pictures to be named"),
+        (lambda: make_plan("tiny", "digits", {}), "cannot generate images"),
+        (lambda: make_plan("digits-harope", "digits-held-out", {}), "is no classifier"),
         (lambda: classify.classify(reading_plan("tiny", None, {}), tmp_path / "r", Wanted(), ["fidelity"]), "scored by top1"),
         (lambda: classify.classify(reading_plan("tiny", None, {}), tmp_path / "r", Wanted(place=tmp_path)), "brings its own"),
     ):

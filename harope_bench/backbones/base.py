@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from harope_bench.conditioning import Conditioning
 from harope_bench.metrics.attention_cost import Attention
 from harope_bench.records import Checkpoint, Option, Request, Settings
 
@@ -29,6 +30,29 @@ class Exported(NamedTuple):
 
     state: dict[str, Tensor]
     facts: dict[str, Any]
+
+
+GENERATED = frozenset({"resolution", "seed", "tile", "device", "dtype", "labels", "sampler", "steps", "guidance", "pos_scaling"})
+CLASSIFIED = frozenset({"resolution", "tile", "device", "dtype", "pos_scaling"})
+
+
+class SettingsRead(NamedTuple):
+    """The fields of Settings that change what a checkpoint makes, and why some of the others do not."""
+
+    fields: frozenset[str]
+    reasons: Mapping[str, str] = {}
+
+
+class Process(NamedTuple):
+    """What registration prints of a network.
+
+    predicts: what the network says of a noised input. taken: what it takes beside noise, in words. resolution: side in
+    pixels at training, None where nothing tells it.
+    """
+
+    predicts: str
+    taken: str
+    resolution: int | None
 
 
 class Drawn(NamedTuple):
@@ -56,10 +80,16 @@ class Drawer(Protocol):
 class Backbone(Protocol):
     """What a backbone module's PLUGIN offers.
 
+    `conditioning` and `settings_read` are the only places that say what a network takes and which settings it reads; plans
+    reject everything else (`conditioning.check_suite`, `catalogue.check_settings`).
+
     Further methods, for backbones that need them; `catalogue`, `registering` and `generate` ask whether they are there:
 
     - `load(checkpoint, state) -> nn.Module`: the network with these weights, where a file's names are not the network's own;
-    - `recall(args) -> dict`: config that a training file's arguments state;
+    - `recall(args) -> dict`: config that a training file's arguments state; WeightsError for a network that is not this one;
+    - `usual_settings(config, stated) -> dict`: fields of Checkpoint that a base is published with;
+    - `relabelled(clue, classes) -> Clue`: the sizes again where the number of labels is told;
+    - `check_request(checkpoint, request)`: OptionError for a request that the network cannot read;
     - `settled(checkpoint, settings) -> Settings`: checked settings with what only the disk tells (the hash of an autoencoder);
     - `export(checkpoint, state, folded) -> Exported`;
     - `merge(network)`: what is done once before a network is timed;
@@ -76,6 +106,15 @@ class Backbone(Protocol):
 
     def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
         """What a state dict's keys tell, or None if it is not this backbone's."""
+
+    def conditioning(self, config: Mapping[str, Any]) -> Conditioning:
+        """Return what a network of these sizes takes beside noise, or what a classifier looks at."""
+
+    def settings_read(self, checkpoint: Checkpoint) -> SettingsRead:
+        """Return the settings that change what this checkpoint makes; any other one is rejected by name."""
+
+    def process(self, checkpoint: Checkpoint) -> Process:
+        """Return what registration prints of this checkpoint's network."""
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Raises OptionError if the checkpoint cannot be drawn from with these settings."""

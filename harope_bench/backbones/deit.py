@@ -18,14 +18,15 @@ from torch.nn import functional as F
 
 from harope_bench import registry
 from harope_bench.backbones import folding
-from harope_bench.backbones.base import Clue, Exported, Probe
+from harope_bench.backbones.base import CLASSIFIED, Clue, Exported, Probe, Process, SettingsRead
 from harope_bench.backbones.dit import DTYPES, grid_positions
 from harope_bench.backbones.dit_blocks import Attention, PatchEmbed
+from harope_bench.conditioning import Conditioning
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.errors import OptionError, WeightsError
 from harope_bench.metrics import attention_cost
-from harope_bench.records import Checkpoint, Option, Settings, fault
+from harope_bench.records import Checkpoint, Option, Settings, fault, printable
 from harope_bench.store import fit
 
 EPS = 1e-6  # of every layer norm
@@ -40,6 +41,8 @@ NORMALISED = {
 }
 # Names that published files have for what is called otherwise here.
 RENAMED = {"pos_embed": "encoding.table", "freqs": "encoding.freqs", "rope.freqs": "encoding.freqs"}
+# facebookresearch/deit:models_v2.py and naver-ai/rope-vit:models/vit_rope.py register their networks so.
+TRAINED_AS = re.compile(r"(rope_(axial|mixed)(_ape)?_)?deit_(tiny|small|medium|base|large|huge)_patch\d+(_LS|_\d+)?(_21k)?")
 LAYER_SCALE = re.compile(r"\bls([12])\.gamma$")
 
 
@@ -177,7 +180,7 @@ def translated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in state.items():
         if key in grid and tensor.shape == grid[key].shape and torch.equal(tensor.float(), grid[key]):
             continue
-        if key in ("freqs", "rope.freqs"):
+        if key in ("freqs", "rope.freqs") and tensor.dim() > 2:
             tensor = tensor.flatten(2)  # (2, L, heads * d/2), which timm keeps apart by heads
         own[RENAMED.get(key, LAYER_SCALE.sub(r"gamma_\1", key))] = tensor
     return own
@@ -185,7 +188,11 @@ def translated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _side(state: Mapping[str, Tensor]) -> int:
     """Tokens a side at training where a table or saved coordinates tell it, else 0."""
-    counts = [state["pos_embed"].shape[1]] if "pos_embed" in state else [len(state[k]) for k in ("freqs_t_x",) if k in state]
+    counts = (
+        [state["pos_embed"].shape[1]]
+        if "pos_embed" in state and state["pos_embed"].dim() == 3
+        else [len(state[k]) for k in ("freqs_t_x",) if k in state]
+    )
     side = math.isqrt(counts[0]) if counts else 0
     return side if counts and side**2 == counts[0] else 0
 
@@ -219,6 +226,10 @@ class DeitBackbone:
         needed = ("patch_embed.proj.weight", "cls_token", "blocks.0.gamma_1", "head.weight")
         if any(key not in own for key in needed) or own[needed[0]].dim() != 4:
             return None
+        if odd := [key for key in ("freqs", "rope.freqs") if key in state and state[key].dim() not in (3, 4)]:
+            raise WeightsError(
+                f"{odd[0]} has shape {tuple(state[odd[0]].shape)}, wanted (2, layers, heads * d/2) of rope-mixed; no encoding here has it"
+            )
         hidden, channels, patch, _ = own[needed[0]].shape
         config: dict[str, Option] = {
             "hidden": hidden,
@@ -237,6 +248,17 @@ class DeitBackbone:
         sized = {"size": patch, **config}  # any side: whether it folds does not depend on it
         folds = "heads" in config and self._encoding(told.encoding, told.options, sized).facts.foldable
         return Clue(told.encoding, config, told.options, {"drawing": {"fold": True}} if folds else {})
+
+    def recall(self, args: Mapping[str, Any]) -> dict[str, Option]:
+        """Return nothing: DeiT's training arguments add no size to the keys.
+
+        Raises:
+            WeightsError: They name a network that is not a DeiT.
+        """
+        model = args.get("model")
+        if model is not None and not TRAINED_AS.fullmatch(str(model)):
+            raise WeightsError(f"the file's args name the network {printable(str(model))}, which is not a DeiT; give weights of a DeiT")
+        return {}
 
     def usual(self, encoding: str) -> dict[str, Option]:
         """Options that a published DeiT of this encoding has where nothing says them."""
@@ -268,6 +290,20 @@ class DeitBackbone:
             raise WeightsError(f"{checkpoint.name} adds a table and turns by frequencies at once; no registered encoding does both")
         fit(network, own, f"checkpoint {checkpoint.name}")
         return network
+
+    def conditioning(self, config: Mapping[str, Any]) -> Conditioning:
+        """Return the classes that pictures are named by."""
+        return Conditioning("pictures", configure(config).classes)
+
+    def settings_read(self, checkpoint: Checkpoint) -> SettingsRead:
+        """Return what every classifier reads, and `fold` where there are matrices."""
+        reasons = dict.fromkeys(Settings.model_fields, "a classifier looks at pictures and generates none")
+        return folding.settings_read(self._encoding(checkpoint.encoding, checkpoint.options, checkpoint.config), CLASSIFIED, reasons)
+
+    def process(self, checkpoint: Checkpoint) -> Process:
+        """Return its classes and its side at training."""
+        config = configure(checkpoint.config)
+        return Process(f"one of {config.classes:,} classes", "pictures", config.size)
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses a resolution that the patches do not tile."""

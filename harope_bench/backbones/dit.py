@@ -6,6 +6,7 @@ Source: Peebles and Xie 2023; layout and parameter names as in facebookresearch/
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -16,15 +17,16 @@ from torch import Tensor, nn
 
 from harope_bench import registry
 from harope_bench.backbones import dit_keys, folding, latents
-from harope_bench.backbones.base import Clue, Drawn, Exported, Probe
+from harope_bench.backbones.base import GENERATED, Clue, Drawn, Exported, Probe, Process, SettingsRead
 from harope_bench.backbones.dit_blocks import Attention as Attention  # other transformers of this form take it from here
 from harope_bench.backbones.dit_blocks import Block, FinalLayer, LabelEmbedder, PatchEmbed, TimestepEmbedder
+from harope_bench.conditioning import Conditioning
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings.scaling import Scaling
 from harope_bench.errors import OptionError
 from harope_bench.metrics import attention_cost
 from harope_bench.records import Checkpoint, Request, Settings, fault
-from harope_bench.samplers.base import index_generator, unit_noise
+from harope_bench.samplers.base import chosen_sampler, index_generator, unit_noise
 from harope_bench.store import fit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -35,7 +37,8 @@ LATENT = {"tile": 8, "guidance_channels": "3", "vae_tiling": False}  # Settings;
 class Config(BaseModel):
     """Size of a DiT. `size` is the side of what it was trained on: pixels, or latents where `latent` (pixels / 8).
 
-    learn_sigma: twice the channels come out, noise and a share of the variance (DiT's own form).
+    learn_sigma: twice the channels come out, noise and a share of the variance (DiT's own form). null_label: the table of labels
+    has a last row for "no label", which guidance needs (class_dropout_prob above 0 in DiT's code).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +52,7 @@ class Config(BaseModel):
     classes: int = Field(gt=0)
     learn_sigma: bool = False
     latent: bool = False
+    null_label: bool = True
 
     @property
     def scale(self) -> int:
@@ -106,7 +110,7 @@ class DiT(nn.Module):
         self.config = config
         self.x_embedder = PatchEmbed(config.patch, config.channels, config.hidden)
         self.t_embedder = TimestepEmbedder(config.hidden)
-        self.y_embedder = LabelEmbedder(config.classes, config.hidden)
+        self.y_embedder = LabelEmbedder(config.classes, config.hidden, config.null_label)
         self.blocks = nn.ModuleList(Block(config.hidden, config.heads) for _ in range(config.depth))
         self.final_layer = FinalLayer(config.hidden, config.patch**2 * config.out)
         self.encoding = encoding
@@ -155,12 +159,14 @@ class DitDrawer:
     @torch.inference_mode()
     def draw(self, requests: Sequence[Request], settings: Settings) -> Drawn:
         """A tile of images; grey ones get three equal channels. A row that is not finite is a fault."""
-        assert settings.sampler is not None and settings.steps is not None and settings.guidance is not None  # make_plan refuses
-        sampler = registry.load("samplers", settings.sampler)
+        assert settings.steps is not None and settings.guidance is not None  # make_plan refuses
+        sampler = chosen_sampler(settings)
         config = self.network.config
         generators = [index_generator(settings.seed, r.index) for r in requests]
         side = settings.resolution // config.scale
         noise = unit_noise((config.channels, side, side), generators)
+        if not config.null_label and (bare := [r.index for r in requests if r.label is None]):
+            raise OptionError(f"this network has no row for no label, sample {bare[0]} has none; choose a suite of labels")
         labels = torch.tensor([config.classes if r.label is None else r.label for r in requests], device=self.device)
         network = self._guided(labels, settings.guidance, settings.guidance_channels)
         images = sampler.sample(network, noise.to(self.device), settings.steps, generators)
@@ -207,10 +213,10 @@ class DitBackbone:
 
     def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
         """Sizes and, where it left a trace, the encoding, read off the keys of this package, of DiT or of the release."""
-        found = dit_keys.sizes(dit_keys.own(state))
-        if found is None:
+        sizes = dit_keys.sizes(dit_keys.own(state))
+        if sizes is None:
             return None
-        config, told = found
+        config, told = sizes
         drawing = dict(LATENT) if config.get("latent") else {}
         if (
             drawing
@@ -223,6 +229,45 @@ class DitBackbone:
         return Clue(told and told.encoding, config, told.options if told else {}, defaults)
 
     recall = staticmethod(dit_keys.arguments)
+
+    lookalikes = re.compile(r"(?<![A-Za-z])SiT(?![a-z])")
+
+    def usual_settings(self, config: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the release's steps and guidance for latents whose sampler is stated to be DDPM's."""
+        if not config.get("latent") or stated.get("sampler") != RELEASED["sampler"]:
+            return {}
+        return {**RELEASED, "guidance": RELEASED["guidance"] if config.get("null_label", True) else 1.0}
+
+    def relabelled(self, clue: Clue, classes: int) -> Clue:
+        """Return the clue where the file or the user tells the number of labels: a table of just so many rows has none for "no label"."""
+        if classes != int(clue.config["classes"]) + 1:
+            return clue
+        defaults = {**clue.defaults, **({"guidance": 1.0} if "guidance" in clue.defaults else {})}
+        return clue._replace(config={**clue.config, "classes": classes, "null_label": False}, defaults=defaults)
+
+    def conditioning(self, config: Mapping[str, Any]) -> Conditioning:
+        """Return the labels; those with a row for "no label" also generate without one."""
+        size = configure(config)
+        return Conditioning("labels", size.classes, is_optional=size.null_label)
+
+    def settings_read(self, checkpoint: Checkpoint) -> SettingsRead:
+        """Return what every generating network reads, what latents need, and `fold` where there are matrices."""
+        config = configure(checkpoint.config)
+        fields, reasons = set(GENERATED | {"spacing"}), {"mu_policy": "it is FLUX's time shift"}
+        if config.latent:
+            fields |= {"vae", "vae_tiling", "guidance_channels"}
+        else:
+            reasons |= dict.fromkeys(("vae", "vae_tiling"), "it generates pixels and uses no autoencoder")
+            reasons["guidance_channels"] = "it generates pixels, whose channels are guided alike"
+        with torch.random.fork_rng(devices=[]):
+            return folding.settings_read(encode(checkpoint.encoding, checkpoint.options, config), fields, reasons)
+
+    def process(self, checkpoint: Checkpoint) -> Process:
+        """Return what the network predicts by its sampler, its labels and its side at training."""
+        config = configure(checkpoint.config)
+        predicts = registry.load("samplers", str(checkpoint.sampler)).predicts + (" and its variance" if config.learn_sigma else "")
+        taken = f"{config.classes:,} labels" + (" and a row for no label" if config.null_label else ", none for no label")
+        return Process(predicts, taken, config.size * config.scale)
 
     def doubts(self, state: Mapping[str, Tensor], encoding: str, config: Mapping[str, Any]) -> None:
         """Refuses foreign latent weights that are to run with a table but hold none: official and released APE files always do."""
@@ -239,18 +284,17 @@ class DitBackbone:
             near = max(unit, round(settings.resolution / unit) * unit)
             what = f"patches of {config.patch}{' latents' if config.latent else ''}"
             raise OptionError(f"resolution {settings.resolution} does not divide into {what}; --resolution {near} does")
-        if settings.guidance_channels == "3" and config.channels <= 3:
-            raise OptionError(f"guidance_channels 3 is for latents of 4 channels, these images have {config.channels}; leave it out")
+        if not config.null_label and settings.guidance not in (None, 1):
+            raise OptionError(
+                f"checkpoint {checkpoint.name} has no row for no label, so guidance {settings.guidance:g} has nothing to start from; "
+                "--guidance 1 generates without"
+            )
         assert settings.sampler is not None  # a plan that draws has one
         if config.learn_sigma and registry.load("samplers", settings.sampler).predicts != "noise":
             raise OptionError(f"a network with learned sigma predicts noise, {settings.sampler} needs another prediction; use ddpm or ddim")
         self._check_encoding(checkpoint, config, settings)
-        if settings.mu_policy is not None:
-            raise OptionError("mu_policy is FLUX's time shift and means nothing to dit; leave --mu-policy out")
         if config.latent:
             latents.check(settings.vae, config.channels, f"checkpoint {checkpoint.name}")
-        elif settings.vae is not None or settings.vae_tiling:
-            raise OptionError(f"checkpoint {checkpoint.name} draws pixels, no autoencoder is used; leave --vae and --vae-tiling out")
 
     def _check_encoding(self, checkpoint: Checkpoint, config: Config, settings: Settings) -> None:
         """Heads that the axes do not divide, a scaling without meaning, a fold that cannot be: found with one token and no network."""

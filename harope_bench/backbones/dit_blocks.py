@@ -111,11 +111,11 @@ class TimestepEmbedder(nn.Module):
 
 
 class LabelEmbedder(nn.Module):
-    """One row a class and a last row for "no label", which guidance needs."""
+    """One row a class and, with `null_label`, a last row for "no label", which guidance needs."""
 
-    def __init__(self, classes: int, width: int):
+    def __init__(self, classes: int, width: int, null_label: bool = True):
         super().__init__()
-        self.embedding_table = nn.Embedding(classes + 1, width)
+        self.embedding_table = nn.Embedding(classes + null_label, width)
 
     def forward(self, labels: Tensor) -> Tensor:
         """Labels (B,) int64 in [0, classes] to (B, width)."""

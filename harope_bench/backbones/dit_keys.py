@@ -17,7 +17,7 @@ from harope_bench.backbones.latents import FACTOR
 from harope_bench.encodings import clues
 from harope_bench.encodings.ape import sincos
 from harope_bench.errors import WeightsError
-from harope_bench.records import Option
+from harope_bench.records import Option, printable
 
 SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}  # hidden, depth, heads
 PATCHES = (2, 4, 8)
@@ -39,14 +39,12 @@ class Size(NamedTuple):
 
 
 def own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict under this package's names: without DDP's prefix and with the release's matrices stacked by layer.
+    """The state dict under this package's names: with the release's matrices stacked by layer.
 
     Raises:
         WeightsError: layers whose matrices are missing or of different shapes.
     """
-    bare = (
-        {key.removeprefix("module."): value for key, value in state.items()} if all(k.startswith("module.") for k in state) else dict(state)
-    )
+    bare = dict(state)
     groups: dict[str, dict[int, Tensor]] = {}
     for key in [key for key in bare if LEARNED.fullmatch(key)]:
         layer, name = LEARNED.fullmatch(key).groups()  # type: ignore[union-attr]
@@ -118,9 +116,27 @@ def sizes(state: Mapping[str, Tensor]) -> Size | None:
     return Size(config, told)
 
 
+def unknown_model(model: str) -> str:
+    """Return why a training file of another network than DiT is not registered."""
+    known = f"DiT-{'|'.join(SIZES)}/{'|'.join(map(str, PATCHES))}"
+    if model.startswith("SiT"):
+        return (
+            f"the file's args name the network {model}: SiT has the keys of DiT, but predicts velocity from noise at time 0 to data "
+            f"at time 1, which no sampler here follows; give weights of {known}"
+        )
+    return f"the file's args name the network {model}, which is not a DiT; give weights of {known}"
+
+
 def arguments(args: Mapping[str, Any]) -> dict[str, Option]:
-    """The configuration that DiT's training arguments state: model, image_size, num_classes."""
+    """Return the configuration that DiT's training arguments state: model, image_size, num_classes.
+
+    Raises:
+        WeightsError: The model is not a DiT. SiT has DiT's keys and predicts something else.
+    """
     config: dict[str, Option] = {}
+    model = args.get("model")
+    if model is not None and not MODEL.fullmatch(str(model)):
+        raise WeightsError(unknown_model(printable(str(model))))
     if named := MODEL.fullmatch(str(args.get("model", ""))):
         hidden, layers, heads = SIZES[named[1]]
         config |= {"hidden": hidden, "depth": layers, "heads": heads, "patch": int(named[2]), "channels": LATENT}

@@ -8,17 +8,20 @@ pipelines/flux/pipeline_flux.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from harope_bench import adapters
+from harope_bench.backbones.base import SettingsRead
 from harope_bench.backbones.pipelines import Config, PipelineBackbone, PipelineDrawer
 from harope_bench.backbones.positioned import Positioned, Processor, agree, heads_of, keep, normed, places, put
 from harope_bench.encodings import base as encodings
 from harope_bench.errors import OptionError
 from harope_bench.metrics import attention_cost
-from harope_bench.records import Settings
+from harope_bench.records import Checkpoint, Settings
 
 
 class FluxProcessor(Processor):
@@ -67,6 +70,16 @@ def locate(network: Positioned) -> Any:
     return see
 
 
+def has_guidance(base: Path) -> bool:
+    """Return whether the transformer of a base is told a guidance scale; a base without was distilled to need none."""
+    return bool(adapters.transformer_config(base).get("guidance_embeds"))
+
+
+def has_shift(base: Path) -> bool:
+    """Return whether the scheduler of a base shifts its times by the size of the image."""
+    return bool(adapters.scheduler_config(base).get("use_dynamic_shifting"))
+
+
 def clamped(scheduler: Any) -> Any:
     """The scheduler with one time shift for every size, its largest."""
     shift = scheduler.config.get("max_shift", 1.15)
@@ -88,14 +101,38 @@ class FluxBackbone(PipelineBackbone):
     name, pipeline, transformer, patch = "flux", "FluxPipeline", "FluxTransformer2DModel", 2
     plain = ("rope-axial", {})
     defaults = {"steps": 28, "guidance": 3.5, "drawing": {"mu_policy": "extrapolate", "vae_tiling": True}}
+    distilled: ClassVar[dict[str, Any]] = {
+        "steps": 4,
+        "config": {"text_tokens": 256},
+        "drawing": {"vae_tiling": True},
+    }  # as FLUX.1-schnell is published
     drawer = FluxDrawer
     projections = attention_cost.QKV
+
+    def usual_settings(self, config: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+        """Return schnell's settings for a base without guidance embedding, dev's for one with it."""
+        folder = adapters.base_folder(self.configure(config).base)
+        usual = super().usual_settings(config, stated) if has_guidance(folder) else {"sampler": "flow", **self.distilled}
+        if not has_shift(folder):
+            usual["drawing"] = {key: value for key, value in usual["drawing"].items() if key != "mu_policy"}
+        return usual
+
+    def settings_read(self, checkpoint: Checkpoint) -> SettingsRead:
+        """Return those of every pipeline, without guidance or time shift where the base has none."""
+        folder = adapters.base_folder(self.configure(checkpoint.config).base)
+        read = super().settings_read(checkpoint)
+        absent: dict[str, str] = {}
+        if not has_guidance(folder):
+            absent["guidance"] = "its base has no guidance embedding (FLUX.1-schnell and its kin)"
+        if not has_shift(folder):
+            absent["mu_policy"] = "the scheduler of its base does not shift times by the size of the image"
+        return SettingsRead((read.fields | {"mu_policy"}) - absent.keys(), {**read.reasons, **absent})
 
     def shape(self, config: Mapping[str, Any]) -> encodings.Shape:
         """Three axes: one that no image moves along, rows, columns."""
         heads, size = config["num_attention_heads"], config["attention_head_dim"]
         layers, axes = config["num_layers"] + config["num_single_layers"], tuple(config["axes_dims_rope"])
-        return encodings.Shape(heads * size, heads, size, layers, len(axes), axes)
+        return encodings.Shape(heads * size, heads, size, layers, len(axes), axes, still_axes=len(axes) - 2)
 
     def place(self, transformer: Any, encoding: str, options: Mapping[str, Any], tokens: str = "all") -> Positioned:
         """The transformer with a fresh encoding; OptionError for one that is not made of axes."""

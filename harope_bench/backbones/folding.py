@@ -8,12 +8,13 @@ with the same outputs up to rounding and without the matrices' cost. Products ar
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from harope_bench.backbones.base import SettingsRead
 from harope_bench.encodings.base import Encoding, Pair
 from harope_bench.errors import OptionError, WeightsError
 
@@ -69,7 +70,19 @@ def fold_fused(layer: nn.Linear, pair: Pair) -> None:
 def foldable(encoding: Encoding) -> None:
     """Raises OptionError if the encoding has no matrix that folds."""
     if not encoding.facts.foldable:
-        raise OptionError(f"{encoding.named()} with these options has no matrix that folds into the projections; run it unfolded")
+        raise OptionError(f"{no_matrix(encoding.named())} into the projections; run it unfolded")
+
+
+def settings_read(encoding: Encoding, fields: Iterable[str], reasons: Mapping[str, str]) -> SettingsRead:
+    """Return these fields, with `fold` where the encoding has matrices that fold, else with the reason why not."""
+    if encoding.facts.foldable:
+        return SettingsRead(frozenset({*fields, "fold"}), reasons)
+    return SettingsRead(frozenset(fields), {**reasons, "fold": no_matrix(encoding.named())})
+
+
+def no_matrix(encoding: str) -> str:
+    """Return why an encoding of that name takes no `fold`."""
+    return f"{encoding} with these options has no matrix that folds"
 
 
 def precise(encoding: Encoding) -> list[Pair]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from harope_bench.adapters import ENCODING_FILE, LORA_FILE, MANIFEST, Bare, Lora, Manifest
+from harope_bench.backbones import lora_names
 from harope_bench.backbones.lora import PREFIX
 from harope_bench.errors import WeightsError
-from harope_bench.store import copy, first_line, load_weights, sha256_file, weights_bytes, weights_note, write_bytes, write_text
+from harope_bench.store import copy, disk, first_line, load_weights, sha256_file, weights_bytes, weights_note, write_bytes, write_text
 
 PAIR = re.compile(rf"{re.escape(PREFIX)}(?P<layer>.+)\.lora_(A|B)\.weight")
+PEFT_CONFIG = "adapter_config.json"  # beside peft's adapter_model.safetensors
 NOTE = "lora_adapter_metadata"  # in which diffusers keeps peft's configuration
 UNTRIED = ("use_dora", "use_rslora", "lora_bias", "modules_to_save", "use_qalora", "alora_invocation_tokens")  # of that configuration
 
@@ -33,20 +35,27 @@ class Read(NamedTuple):
     made: Lora
 
 
-def read(pipeline: Any, path: Path) -> Read:
+def read(pipeline: Any, path: Path, layers: Callable[[], Iterable[str]] = tuple) -> Read:
     """The LoRA of a file.
 
     Args:
-        pipeline: the library's pipeline class, which knows the names of the tools for it.
+        pipeline: the library's pipeline class, which knows the names of the tools for it. layers: names of the transformer's
+            linear layers, for files with underscores in these names.
 
     Raises:
         WeightsError: damaged, of another architecture, or with weights beside those of the transformer's linear layers.
     """
-    given, config = load_weights(path), _config(path)
-    if odd := next((key for key in given if "dora_scale" in key or "magnitude" in key), None):
-        raise WeightsError(f"{path} holds {odd}: DoRA is not attached here; save it merged or as plain LoRA")
+    given = load_weights(path)
+    lora_names.reject_other_forms(given, str(path))
+    if odd := next((key for key in given if key.startswith(lora_names.TEXT_ENCODERS)), None):
+        raise WeightsError(
+            f"{path} holds {odd} of a text encoder, and only low-rank weights of the transformer are attached here; save these alone"
+        )
+    named, is_peft = lora_names.library_names(given, layers)
+    scales = {key: named.pop(key) for key in list(named) if key.startswith(PREFIX) and key.endswith(".alpha")}
+    config = _peft_config(path) if is_peft else _config(path)
     try:
-        state, *rest, _ = pipeline.lora_state_dict(dict(given), return_alphas=True, return_lora_metadata=True)
+        state, *rest, _ = pipeline.lora_state_dict(dict(named), return_alphas=True, return_lora_metadata=True)
     except (ValueError, KeyError, IndexError, AttributeError, NotImplementedError, RuntimeError, SafetensorError) as error:
         raise WeightsError(
             f"{path} is no LoRA that {pipeline.__name__} reads: {first_line(error)}; save it by save_lora_weights"
@@ -54,17 +63,17 @@ def read(pipeline: Any, path: Path) -> Read:
     for key in state:
         if not PAIR.fullmatch(key):
             raise WeightsError(f"{path} holds {key}, and only low-rank weights of the transformer are attached here; save these alone")
-    alphas = {_layer(key): float(value) for key, value in ((rest[0] if rest else None) or {}).items()}
+    alphas = {_layer(key): float(value) for key, value in {**scales, **((rest[0] if rest else None) or {})}.items()}
     return Read(state, state.keys() == given.keys(), _made(path, state, config, alphas))
 
 
-def keep(folder: Path, bare: Bare, pipeline: Any, manifest: Manifest) -> Path:
+def keep(folder: Path, bare: Bare, pipeline: Any, manifest: Manifest, layers: Callable[[], Iterable[str]] = tuple) -> Path:
     """Puts a LoRA and its encoding's weights into an adapter folder with their manifest, and returns the manifest's path.
 
     Files that have the library's names are copied byte by byte. Another tool's LoRA is written under these names, and the manifest
     keeps the hash of the file that it was made of.
     """
-    found, facts = read(pipeline, bare.lora), dict(manifest.training)
+    found, facts = read(pipeline, bare.lora, layers), dict(manifest.training)
     if found.as_they_are:
         copy(bare.lora, folder / LORA_FILE)
     else:
@@ -93,6 +102,31 @@ def _config(path: Path) -> dict[str, Any]:
     if not isinstance(noted, dict):
         raise WeightsError(f"{path} has a damaged note {NOTE}; save it again")
     config = {key.removeprefix(PREFIX): value for key, value in noted.items() if key.startswith(PREFIX)}
+    return _tried(path, config or (noted if "lora_alpha" in noted else {}))  # save_lora_adapter notes it without prefix
+
+
+def _peft_config(path: Path) -> dict[str, Any]:
+    """Peft's configuration beside the file that it saves, which alone tells the scale.
+
+    Raises:
+        WeightsError: It is not there, or it is damaged.
+    """
+    beside = path.parent / PEFT_CONFIG
+    if not beside.is_file():
+        raise WeightsError(f"{path} is peft's own file, whose scale stands in {PEFT_CONFIG}; put that beside it")
+    try:
+        with disk(beside):
+            config = json.loads(beside.read_text(encoding="utf-8"))
+        rank, alpha = config["r"], config["lora_alpha"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise WeightsError(f"{beside} is not peft's configuration ({first_line(error)}); save the adapter again") from error
+    if not all(isinstance(number, int | float) and number > 0 for number in (rank, alpha)):
+        raise WeightsError(f"{beside} has r = {rank!r}, lora_alpha = {alpha!r}, wanted numbers above 0; save the adapter again")
+    return _tried(beside, config)
+
+
+def _tried(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Return peft's configuration; WeightsError for what it turns on and nothing here does."""
     if odd := next((key for key in UNTRIED if config.get(key)), None):
         raise WeightsError(f"{path} was made with {odd} = {config[odd]}, which is not attached here; save it merged or as plain LoRA")
     return config

@@ -15,17 +15,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from harope_bench import registry
-from harope_bench.backbones.base import Clue, Drawn, Probe
+from harope_bench.backbones.base import GENERATED, Clue, Drawn, Probe, Process, SettingsRead
 from harope_bench.backbones.dit import DTYPES, to_uint8
 from harope_bench.backbones.dit_blocks import FinalLayer, PatchEmbed, TimestepEmbedder
 from harope_bench.backbones.mmdit_blocks import Block, WordEmbedder
+from harope_bench.conditioning import Conditioning
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.encodings.scaling import Scaling
 from harope_bench.errors import OptionError
 from harope_bench.metrics import attention_cost
 from harope_bench.records import Checkpoint, Option, Request, Settings, fault
-from harope_bench.samplers.base import index_generator, unit_noise
+from harope_bench.samplers.base import chosen_sampler, index_generator, unit_noise
 from harope_bench.store import fit
 
 NEEDED = {"x_embedder.proj.weight", "words.word.weight", "words.place.weight", "blocks.0.streams.0.norm_q.weight"}
@@ -145,12 +146,12 @@ class MicroDrawer:
     @torch.inference_mode()
     def draw(self, requests: Sequence[Request], settings: Settings) -> Drawn:
         """A tile of images; a row that is not finite is a fault. A request without a prompt is drawn without text."""
-        assert settings.sampler is not None and settings.steps is not None and settings.guidance is not None  # make_plan refuses
+        assert settings.steps is not None and settings.guidance is not None  # make_plan refuses
         config = self.network.config
         generators = [index_generator(settings.seed, r.index) for r in requests]
         words = torch.stack([worded(r.prompt or "", config) for r in requests]).to(self.device)
         noise = unit_noise((config.channels, settings.resolution, settings.resolution), generators).to(self.device)
-        sampler = registry.load("samplers", settings.sampler)
+        sampler = chosen_sampler(settings)
         images = sampler.sample(self._guided(words, settings.guidance), noise, settings.steps, generators)
         finite = images.flatten(1).isfinite().all(1).tolist()
         faults = {row: "the network's output is not finite" for row, good in enumerate(finite) if not good}
@@ -199,6 +200,8 @@ class MicroBackbone:
         """Sizes off the keys; the words and the training size leave no trace there."""
         if not state.keys() >= NEEDED:
             return None
+        if state["x_embedder.proj.weight"].dim() != 4:
+            return None
         hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
         blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
         double = {key.split(".")[1] for key in state if key.startswith("blocks.") and ".streams.1." in key}
@@ -209,17 +212,32 @@ class MicroBackbone:
         }  # fmt: skip
         return Clue(told and told.encoding, config, told.options if told else {})
 
+    def conditioning(self, config: Mapping[str, Any]) -> Conditioning:
+        """Return prompts, of the words that it knows; it also generates without one."""
+        return Conditioning("prompts", is_optional=True)
+
+    def check_request(self, checkpoint: Checkpoint, request: Request) -> None:
+        """Raise OptionError for a prompt with words that the network never learned, or with too many."""
+        worded(request.prompt or "", configure(checkpoint.config))
+
+    def settings_read(self, checkpoint: Checkpoint) -> SettingsRead:
+        """Return what every generating network reads."""
+        pixels = dict.fromkeys(("guidance_channels", "mu_policy", "vae", "vae_tiling"), "it generates pixels, without an autoencoder")
+        folds = {"fold": "it norms queries and keys before the matrix, which therefore does not fold"}
+        return SettingsRead(GENERATED | {"spacing"}, {**pixels, **folds})
+
+    def process(self, checkpoint: Checkpoint) -> Process:
+        """Return what the network predicts by its sampler, its words and its side at training."""
+        config = configure(checkpoint.config)
+        words = f"prompts of up to {config.places} of its {len(config.vocabulary)} words"
+        return Process(registry.load("samplers", str(checkpoint.sampler)).predicts, words, config.size)
+
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        """Refuses a resolution that the patches do not tile and settings without a meaning here."""
+        """Refuses a resolution that the patches do not tile and a scaling without a meaning here."""
         config = configure(checkpoint.config)
         if settings.resolution % config.patch:
             near = max(config.patch, round(settings.resolution / config.patch) * config.patch)
             raise OptionError(f"resolution {settings.resolution} does not divide into patches of {config.patch}; --resolution {near} does")
-        if settings.fold:
-            raise OptionError("mmdit-micro norms queries and keys before the matrix, which therefore does not fold; leave --fold out")
-        for field in ("guidance_channels", "mu_policy", "vae", "vae_tiling"):
-            if getattr(settings, field) is not None:
-                raise OptionError(f"{field} means nothing to mmdit-micro, which draws pixels; leave it out")
         with torch.random.fork_rng(devices=[]):
             encoding = encode(checkpoint.encoding, checkpoint.options, config)
         rescale(encoding, config, settings)

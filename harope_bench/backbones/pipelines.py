@@ -5,6 +5,7 @@ Nothing is downloaded. An image is drawn alone, so its bits do not depend on wha
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,10 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from harope_bench import adapters, registry
-from harope_bench.backbones import lora, lora_files
-from harope_bench.backbones.base import Clue, Drawn, Probe
+from harope_bench.backbones import folding, lora, lora_files
+from harope_bench.backbones.base import GENERATED, Clue, Drawn, Probe, Process, SettingsRead
 from harope_bench.backbones.dit import DTYPES
 from harope_bench.backbones.positioned import Positioned, Takes
+from harope_bench.conditioning import Conditioning
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.errors import MissingExtra, OptionError, WeightsError
@@ -31,6 +33,10 @@ from harope_bench.store import fit, load_weights, weights_note
 
 # The projections of an attention; the paper does not state what its LoRA is on.
 TARGETS = tuple(f"attn.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
+
+
+# Names of bases that take few steps; they have the sizes of the base that they were distilled from.
+DISTILLED = re.compile(r"turbo|schnell|lightning|distill|hyper-?sd|\blcm\b|\btcd\b", re.IGNORECASE)
 
 
 class Config(BaseModel):
@@ -63,6 +69,16 @@ def library() -> Any:
     return diffusers
 
 
+def is_library_file(state: Mapping[str, Any]) -> bool:
+    """Return whether no key has the prefixes of a whole network here, as in the library's own transformer files."""
+    return bool(state) and not any(key.startswith(("transformer.", "encoding.")) for key in state)
+
+
+def named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the library's transformer weights under the names that they have in a whole network."""
+    return {f"transformer.{key}": value for key, value in state.items()}
+
+
 class PipelineDrawer:
     """Draws with the pipeline's own scheduler from noise of our generators."""
 
@@ -89,7 +105,7 @@ class PipelineDrawer:
             height=settings.resolution,
             width=settings.resolution,
             num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
+            **({} if settings.guidance is None else {"guidance_scale": settings.guidance}),
             latents=self.noise(request.index, settings),
             max_sequence_length=self.config.text_tokens,
             output_type="pt",
@@ -188,12 +204,21 @@ class PipelineBackbone(ABC):
 
     def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
         """The encoding of a whole network's state dict, as saved from `build`."""
+        if is_library_file(state) and self.owns(named(state).keys()):
+            return Clue(self.plain[0], {}, dict(self.plain[1]))  # the library knows no other encoding than the base's own
         if not self.owns(state.keys()):
             return None
         told = clues.told({k.removeprefix("encoding."): v.shape for k, v in state.items() if k.startswith("encoding.")})
         if told is not None:
             return Clue(told.encoding, {}, told.options)
         return Clue(self.untold(state.keys()), {})
+
+    def load(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> Positioned:
+        """Return the network with these weights, of a whole network or of the library's transformer alone, strictly loaded."""
+        with torch.random.fork_rng(devices=[]):
+            network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
+        fit(network, named(state) if is_library_file(state) else state, f"checkpoint {checkpoint.name}")
+        return network
 
     @abstractmethod
     def owns(self, keys: Any) -> bool:
@@ -212,12 +237,53 @@ class PipelineBackbone(ABC):
             raise OptionError(f"resolution {settings.resolution} does not divide into tokens of {unit}; --resolution {near} does")
         if settings.sampler != "flow":
             raise OptionError(f"{self.name} draws with its own flow scheduler, not {settings.sampler}; leave --sampler out")
-        for field in ("vae", "guidance_channels"):
-            if getattr(settings, field) is not None:
-                raise OptionError(f"{field} means nothing to {self.name}, whose base has its own; leave --{field.replace('_', '-')} out")
+        self._check_scaling(checkpoint, folder, settings)
 
-        if settings.fold and not self.folds(checkpoint):
-            raise OptionError(f"{checkpoint.encoding} with these options has no matrix that folds; leave --fold out")
+    def _check_scaling(self, checkpoint: Checkpoint, folder: Path, settings: Settings) -> None:
+        """Raise OptionError for a position scaling that the encoding or the text's scores cannot take."""
+        config = self.configure(checkpoint.config)
+        scaling = self.scaling(config.tokens, adapters.transformer_config(folder), self.unit(folder), settings)
+        if scaling.kind != "none":
+            self.encoding_of(checkpoint).rescale(scaling)
+
+    def conditioning(self, config: Mapping[str, Any]) -> Conditioning:
+        """Return prompts of any words."""
+        return Conditioning("prompts")
+
+    def settings_read(self, checkpoint: Checkpoint) -> SettingsRead:
+        """Return what every generating network reads, tiles of the decoder, and `fold` where there are matrices."""
+        fields = set(GENERATED | {"vae_tiling"})
+        reasons = dict.fromkeys(("vae", "guidance_channels"), f"the base of {self.name} has its own autoencoder")
+        reasons["mu_policy"] = f"the time shift of {self.name} is fixed"
+        reasons["spacing"] = f"{self.name} generates with its base's own scheduler"
+        if self.folds(checkpoint):
+            return SettingsRead(frozenset({*fields, "fold"}), reasons)
+        return SettingsRead(frozenset(fields), {**reasons, "fold": folding.no_matrix(checkpoint.encoding)})
+
+    def usual_settings(self, config: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of Checkpoint that this base is published with.
+
+        Args:
+            stated: Fields of Checkpoint that the user states.
+
+        Raises:
+            OptionError: The base is distilled by its name, and nobody states its steps and guidance.
+        """
+        base = str(self.configure(config).base)
+        mark = DISTILLED.search(adapters.base_name(base))
+        if mark and not {"steps", "guidance"} <= stated.keys():
+            raise OptionError(
+                f"base {base} is distilled by its name ({mark[0]}), and its files do not tell its steps and guidance; "
+                "add --steps and --guidance as its authors publish them"
+            )
+        return {"sampler": "flow", **self.defaults}
+
+    def process(self, checkpoint: Checkpoint) -> Process:
+        """Return what the base's scheduler takes the prediction for, its text, and its side at training."""
+        config = self.configure(checkpoint.config)
+        folder = adapters.base_folder(config.base)
+        side = self.trained(adapters.transformer_config(folder)) * self.unit(folder)
+        return Process("velocity", f"prompts of up to {config.text_tokens} tokens", side)
 
     def settled(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
         """The settings with `fold`, which is on where there is a matrix and nothing else is said."""
@@ -227,10 +293,14 @@ class PipelineBackbone(ABC):
 
     def folds(self, checkpoint: Checkpoint) -> bool:
         """Whether the checkpoint's encoding has matrices before the rotation; told without its weights."""
+        with torch.inference_mode():
+            return self.encoding_of(checkpoint).matrices(0) is not None
+
+    def encoding_of(self, checkpoint: Checkpoint) -> encodings.Encoding:
+        """Return a fresh encoding of one layer of the checkpoint's base."""
         shape = self.shape(adapters.transformer_config(adapters.base_folder(self.configure(checkpoint.config).base)))
-        with torch.random.fork_rng(devices=[]), torch.inference_mode():
-            built = encodings.build(registry.load("encodings", checkpoint.encoding), replace(shape, layers=1), dict(checkpoint.options))
-            return built.matrices(0) is not None
+        with torch.random.fork_rng(devices=[]):
+            return encodings.build(registry.load("encodings", checkpoint.encoding), replace(shape, layers=1), dict(checkpoint.options))
 
     def unit(self, folder: Path) -> int:
         """Pixels of a token's side."""
@@ -239,9 +309,8 @@ class PipelineBackbone(ABC):
     def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> PipelineDrawer:
         """A pipeline of the base whose transformer and encoding have these weights."""
         config = self.configure(checkpoint.config)
+        network = self.load(checkpoint, state)
         with torch.random.fork_rng(devices=[]):
-            network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
-            fit(network, state, f"checkpoint {checkpoint.name}")
             nn.Module.to(network.transformer, DTYPES[settings.dtype])  # the library's own warns of modules that it does not have
             pipe = self.assembled(adapters.base_folder(config.base), settings, transformer=network.transformer)
         return self.finish(pipe, network, config, settings)
@@ -292,7 +361,13 @@ class PipelineBackbone(ABC):
             options=dict(options),
             tokens=said.get("config", {}).get("tokens", "all"),
         )
-        return lora_files.keep(folder, bare, getattr(library(), self.pipeline), manifest)
+        return lora_files.keep(folder, bare, getattr(library(), self.pipeline), manifest, lambda: self.layers(found))
+
+    def layers(self, folder: Path) -> list[str]:
+        """Return the names of the linear layers of a base's transformer; nothing is loaded."""
+        with torch.device("meta"):
+            transformer = self.bare(adapters.transformer_config(folder))
+        return [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
 
     def meant(self, bare: adapters.Bare, state: Mapping[str, Tensor], said: Mapping[str, Any]) -> tuple[str, dict[str, Option]]:
         """The encoding of a LoRA without manifest, with the options that are said or that shapes show."""
@@ -341,12 +416,24 @@ class PipelineBackbone(ABC):
 
     def rescale(self, network: Positioned, pipe: Any, settings: Settings) -> None:
         """Position scaling of the two image axes; an axis before them has length 1."""
+        unit = pipe.vae_scale_factor * self.patch
+        network.encoding.rescale(self.scaling(network.tokens, network.transformer.config, unit, settings))
+
+    def scaling(self, tokens: str, config: Mapping[str, Any], unit: int, settings: Settings) -> encodings.Scaling:
+        """Return the position scaling of the two image axes; an axis before them has length 1.
+
+        Args:
+            config: The transformer's. unit: Pixels of a token's side.
+
+        Raises:
+            OptionError: A scaling that would also change text, which `tokens` leaves alone.
+        """
         kind = settings.pos_scaling or "none"
-        if kind == "yarn" and network.tokens == "image":
+        if kind == "yarn" and tokens == "image":
             raise OptionError("pos_scaling yarn also scales the text's scores, which tokens=image leaves alone; use tokens=all or ntk")
-        sides, trained = settings.resolution // (pipe.vae_scale_factor * self.patch), self.trained(network.transformer.config)
-        before = (1,) * (network.encoding.shape.axes - 2)
-        network.encoding.rescale(encodings.Scaling(kind, (*before, trained, trained), (*before, sides, sides)))
+        before = (1,) * (self.shape(config).axes - 2)
+        trained, sides = self.trained(config), settings.resolution // unit
+        return encodings.Scaling(kind, (*before, trained, trained), (*before, sides, sides))
 
     def trained(self, config: Mapping[str, Any]) -> int:
         """Tokens of a side at training."""

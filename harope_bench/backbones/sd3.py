@@ -136,11 +136,12 @@ class Sd3Backbone(PipelineBackbone):
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses what the pipeline cannot draw; the table ends at 192 tokens a side."""
+        if checkpoint.encoding == "ape":
+            self._check_table(checkpoint, settings)
         super().check(checkpoint, settings)
-        if settings.mu_policy is not None:
-            raise OptionError("mu_policy means nothing to sd3, whose time shift is fixed; leave --mu-policy out")
-        if checkpoint.encoding != "ape":
-            return
+
+    def _check_table(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        """Raise OptionError for a side beyond the library's table, or for a scaling of it."""
         folder = adapters.base_folder(self.configure(checkpoint.config).base)
         most, scale = adapters.transformer_config(folder)["pos_embed_max_size"], self.unit(folder)
         if settings.resolution > most * scale:

@@ -56,6 +56,7 @@ def check_backbone(
     bench = kind(name, dict(config), encoding, dict(options or {}), side, sampler, request, dict(drawing or {}))
     shared = [
         bench.declares_its_tile,
+        bench.declares_what_it_takes_and_reads,
         bench.builds_the_same_from_one_seed,
         bench.loads_strictly,
         bench.reads_its_own_state_dict,
@@ -139,6 +140,20 @@ class _BackboneBench:
         """The padded batch shape is a positive number."""
         tile = getattr(self.backbone, "tile", None)
         self.expect(isinstance(tile, int) and tile > 0, f"`tile` is {tile!r}, wanted a positive integer")
+
+    def declares_what_it_takes_and_reads(self) -> None:
+        """Plans learn from the backbone alone what its networks take, which settings they read, and what registration prints."""
+        from harope_bench.conditioning import Conditioning
+        from harope_bench.records import Settings
+
+        taken = self.backbone.conditioning(self.config)
+        self.expect(isinstance(taken, Conditioning), f"`conditioning` gives {taken!r}, wanted a Conditioning")
+        checkpoint = self.trial().checkpoint
+        read = self.backbone.settings_read(checkpoint).fields
+        self.expect(read <= Settings.model_fields.keys(), f"reads settings that nobody has: {sorted(read - Settings.model_fields.keys())}")
+        self.expect({"resolution", "tile", "device", "dtype"} <= read, "does not read resolution, tile, device and dtype")
+        side = self.backbone.process(checkpoint).resolution
+        self.expect(side is None or side > 0, f"was trained at {side} pixels")
 
     def builds_the_same_from_one_seed(self) -> None:
         """Initial weights follow from torch's seed; unknown options and encodings are refused."""

@@ -71,7 +71,8 @@ def _whole(backbone: str, resolution: int) -> Counts:
 
 def _shape(network: Published) -> encodings.Shape:
     one = network.layer
-    return encodings.Shape(one.hidden, one.heads, one.width, network.layers, len(network.axes_dims), network.axes_dims)
+    axes = network.axes_dims
+    return encodings.Shape(one.hidden, one.heads, one.width, network.layers, len(axes), axes, still_axes=len(axes) - 2)
 
 
 def _diffusers() -> Any:

@@ -30,6 +30,7 @@ class Shape:
 
     axes_dims: channels of a head that each axis turns, where they are not alike (FLUX: 16, 56, 56).
     grid: rows and columns of tokens at training, which a learned table needs.
+    still_axes: how many of the first axes no image moves along (FLUX: 1); no parameter is learned for them.
     """
 
     width: int
@@ -39,6 +40,7 @@ class Shape:
     axes: int = 2
     axes_dims: tuple[int, ...] | None = None
     grid: tuple[int, int] | None = None
+    still_axes: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from harope_bench.errors import WeightsError
+
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+# Dimensions of the parameters, by name: layers first, then heads where there is a row for each.
+DIMENSIONS = {
+    "control.sigma": (3,), "sigma": (3,), "orthogonal": (4,), "matrix": (4,), "skew": (3, 4), "circulant": (3, 4), "freqs": (2, 3),
+    "table": (2, 3),
+}  # fmt: skip
 
 
 class Told(NamedTuple):
@@ -21,7 +30,14 @@ def told(shapes: Shapes) -> Told | None:
     """The encoding of these parameters, named without the model's prefix; None where there are none.
 
     What shapes cannot show (qk_mode, map exp or cayley, bases) is left to be said.
+
+    Raises:
+        WeightsError: A parameter of a known name has more or fewer dimensions than any encoding gives it.
     """
+    for name, counts in DIMENSIONS.items():
+        if name in shapes and len(shapes[name]) not in counts:
+            wanted = " or ".join(map(str, counts))
+            raise WeightsError(f"encoding parameter {name} has shape {shapes[name]}, wanted {wanted} dimensions; check the file")
     if "control.sigma" in shapes:
         return Told("rope-svd-control", {}, *shapes["control.sigma"][1:3])
     if "sigma" in shapes:

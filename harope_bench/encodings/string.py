@@ -15,6 +15,8 @@ from harope_bench.encodings.scaling import frequencies
 class String(Before):
     """q -> R(p) P q, k -> R(p) P k with P orthogonal, one a layer, shared by its heads unless `per_head`.
 
+    Circulant generators are one for each axis that images move along (FLUX: two of three).
+
     Any rotation by commuting generators has this form up to a change of basis that attention does not see. Table 2's row equals
     Table 6's "orthogonal, shared". No official code is known; the maps are written from the papers.
     """
@@ -56,13 +58,13 @@ class String(Before):
         )
 
     def _start(self, planes: int) -> Tensor:
-        """Frequencies (axes, planes), float64, that a circulant start gives: axial ones, each axis its share of the planes."""
-        axes = self.shape.axes
+        """Frequencies (moving axes, planes), float64, that a circulant start gives: axial ones, each axis its share of the planes."""
+        axes, still = self.shape.axes - self.shape.still_axes, self.shape.still_axes
         start = torch.zeros(axes, planes, dtype=torch.float64)
         for axis in range(axes):
             share = slice(axis * planes // axes, (axis + 1) * planes // axes)
             count = share.stop - share.start
-            start[axis, share] = frequencies(count, self.options.base, self.scaling, axis)
+            start[axis, share] = frequencies(count, self.options.base, self.scaling, still + axis)
         return start
 
     def matrices(self, layer: int) -> base.Pair | None:
@@ -76,8 +78,9 @@ class String(Before):
     def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, heads, N, head_dim) turned axis by axis, or by their circulant generators."""
         if self.options.map == "circulant":
-            speeds = 2 * torch.fft.rfft(self.circulant[layer].float()).imag  # (..., axes, d/2 + 1)
-            angles = torch.einsum("na,...af->...nf", positions.to(speeds), speeds)
+            speeds = 2 * torch.fft.rfft(self.circulant[layer].float()).imag  # (..., moving axes, d/2 + 1)
+            moving = positions[:, self.shape.still_axes :]
+            angles = torch.einsum("na,...af->...nf", moving.to(speeds), speeds)
             return fourier_turn(q, angles), fourier_turn(k, angles)
         if not self.options.learn_freqs:
             return super().turned(q, k, positions, layer)

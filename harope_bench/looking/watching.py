@@ -16,7 +16,7 @@ from harope_bench import registry
 from harope_bench.errors import BenchError, OptionError
 from harope_bench.generate import tiles
 from harope_bench.records import Plan
-from harope_bench.samplers.base import index_generator
+from harope_bench.samplers.base import chosen_sampler, index_generator
 
 See = Callable[[int, Tensor, Tensor, Tensor], None]  # layer, queries and keys (B, heads, N, head_dim), positions (N, axes)
 
@@ -50,9 +50,8 @@ def times_of(plan: Plan) -> list[float]:
         called.append(float(time[0]))
         return x
 
-    assert plan.settings.sampler is not None and plan.settings.steps is not None  # the networks looked at here draw
-    sampler = registry.load("samplers", plan.settings.sampler)
-    sampler.sample(network, torch.zeros(1, 1, 1, 1), plan.settings.steps, [index_generator(0, 0)])
+    assert plan.settings.steps is not None  # the networks looked at here draw
+    chosen_sampler(plan.settings).sample(network, torch.zeros(1, 1, 1, 1), plan.settings.steps, [index_generator(0, 0)])
     return called
 
 

@@ -9,6 +9,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor
 
+from harope_bench import registry
+from harope_bench.errors import OptionError
+from harope_bench.records import Settings
+
 Network = Callable[[Tensor, Tensor], Tensor]  # (x (B, ...), time (B,)) -> prediction (B, ...)
 
 
@@ -21,7 +25,11 @@ class Pair(NamedTuple):
 
 
 class Sampler(Protocol):
-    """Stateless; the noise of row i comes from generators[i] alone. `predicts` names what the network is trained to say."""
+    """Stateless; the noise of row i comes from generators[i] alone. `predicts` names what the network is trained to say.
+
+    A sampler that can space its training steps in several ways names these in `spacings`, its own first, and has a method
+    `spaced(name)` that returns the sampler with another one.
+    """
 
     predicts: str
 
@@ -33,6 +41,24 @@ class Sampler(Protocol):
 
     def sample(self, network: Network, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
         """Images (B, ...) drawn from unit noise (B, ...) in `steps` calls of the network."""
+
+
+def chosen_sampler(settings: Settings) -> Sampler:
+    """Return the sampler of these settings, with their spacing of the training steps where they name one.
+
+    Raises:
+        OptionError: The sampler has no such spacing.
+    """
+    assert settings.sampler is not None  # a plan that generates has one
+    sampler: Sampler = registry.load("samplers", settings.sampler)
+    if settings.spacing is None:
+        return sampler
+    spacings: tuple[str, ...] = getattr(sampler, "spacings", ())
+    if settings.spacing not in spacings:
+        known = f"it takes {', '.join(spacings)}" if spacings else "it takes every time of its path"
+        raise OptionError(f"spacing {settings.spacing} means nothing to sampler {settings.sampler}: {known}; leave --spacing out")
+    respaced: Sampler = sampler.spaced(settings.spacing)  # type: ignore[attr-defined]
+    return respaced
 
 
 def unit_noise(shape: tuple[int, ...], generators: Sequence[Generator]) -> Tensor:

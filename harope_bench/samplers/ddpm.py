@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Generator, Tensor
@@ -32,6 +34,25 @@ def kept(steps: int) -> list[int]:
         found.append(round(place))
         place += stride
     return found
+
+
+def strided(steps: int) -> list[int]:
+    """The training steps 0, k, 2k, ... for the smallest k that gives so many.
+
+    Source: facebookresearch/DiT:diffusion/respace.py, space_timesteps of "ddimN".
+
+    Raises:
+        OptionError: no stride gives so many; the next number that one gives is named.
+    """
+    counts = {len(range(0, TRAINED, stride)): stride for stride in range(TRAINED - 1, 0, -1)}
+    if steps not in counts:
+        near = min(counts, key=lambda count: abs(count - steps))
+        raise OptionError(f"{steps} steps of {TRAINED} cannot be taken by one stride; --steps {near} can be")
+    return list(range(0, TRAINED, counts[steps]))
+
+
+# By the names that diffusers gives them: linspace is DiT's create_diffusion("N"), leading its create_diffusion("ddimN").
+SPACINGS: dict[str, Callable[[int], list[int]]] = {"linspace": kept, "leading": strided}
 
 
 @dataclass(frozen=True)
@@ -105,9 +126,11 @@ class Ddpm:
     """
 
     predicts = "noise"
+    spacings: tuple[str, ...] = ("linspace", "leading")
     alphas: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, spacing: str | None = None) -> None:
+        self.times = SPACINGS[spacing or self.spacings[0]]
         betas = torch.linspace(1e-4, 0.02, TRAINED, dtype=torch.float64)
         self.alphas = torch.cumprod(1 - betas, 0)  # (TRAINED,), float64
 
@@ -117,13 +140,19 @@ class Ddpm:
         a = beside(self.alphas[step.cpu()].to(clean), clean)
         return Pair(a.sqrt() * clean + (1 - a).sqrt() * noise, step.to(clean.dtype), noise)
 
+    def spaced(self, spacing: str) -> Self:
+        """Return this sampler with its training steps spaced so, one of `spacings`."""
+        respaced = copy.copy(self)
+        respaced.times = SPACINGS[spacing]
+        return respaced
+
     def check(self, steps: int) -> None:
-        """Raises OptionError outside 1 to 1000 steps."""
-        kept(steps)
+        """Raise OptionError for a number of steps that the spacing does not give."""
+        self.times(steps)
 
     def sample(self, network: Network, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
         """Ancestral sampling; each row's step noise comes from its own generator."""
-        x, back = noise, schedule(self.alphas, kept(steps))
+        x, back = noise, schedule(self.alphas, self.times(steps))
         for step in back:
             eps, share = told(network, x, step.time)
             mean = step.mean(step.clean(x, eps), x)

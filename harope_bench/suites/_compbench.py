@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harope_bench import fetched
+from harope_bench.conditioning import Conditioning
 from harope_bench.errors import OptionError, StorageError
 from harope_bench.records import Request, Settings
 from harope_bench.rules.compbench_counts import TOKEN
@@ -46,6 +47,7 @@ class CompBench:
     """Some categories of T2I-CompBench, under the readings of one version of spaCy's model."""
 
     task = "prompts"
+    asks = Conditioning("prompts")
     version = 1
     copies = COPIES
     resolution = 512

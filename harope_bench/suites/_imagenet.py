@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from harope_bench import fetched
+from harope_bench.conditioning import Conditioning
 from harope_bench.errors import NotHere, OptionError
 from harope_bench.records import Request, Settings
 from harope_bench.suites import _labels
@@ -26,6 +27,7 @@ class ImageNet:
 
     version = 1
     count = 50_000
+    asks = Conditioning("labels", CLASSES)
     exact = True
     labels = "uniform"
     judges = {"fidelity": NETWORK, "fidelity/clean": f"{NETWORK}-clean"}

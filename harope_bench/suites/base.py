@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from harope_bench.conditioning import Conditioning
 from harope_bench.records import Request, Settings
 
 
@@ -24,6 +25,7 @@ class Reference(NamedTuple):
 class Suite(Protocol):
     """What a suite module's PLUGIN offers.
 
+    `asks` says what it asks of a network (harope_bench/conditioning.py): labels with their number, prompts, pictures or nothing.
     `judges` maps an evaluator, or `evaluator/profile`, to the judge it reads. Optional: `profiles`, the profile of an evaluator where
     it is not the evaluator's own; `exact`, whether `count` is part of the protocol; `presets`, named settings; `policy(asked)`,
     where labels can be chosen: what the plan records.
@@ -32,6 +34,7 @@ class Suite(Protocol):
     version: int
     title: str
     count: int
+    asks: Conditioning
     resolution: int
     judges: dict[str, str]
     evaluators: tuple[str, ...]
@@ -65,6 +68,7 @@ class PromptSuite(Protocol):
     """
 
     task: str
+    asks: Conditioning
     version: int
     title: str
     count: int
@@ -110,6 +114,7 @@ class NamingSuite(Protocol):
     """What a suite offers whose pictures a classifier names (`task` is "classify") instead of drawing any."""
 
     task: str
+    asks: Conditioning
     version: int
     title: str
     count: int

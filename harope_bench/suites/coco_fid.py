@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from harope_bench import fetched
+from harope_bench.conditioning import Conditioning
 from harope_bench.errors import NotHere, OptionError, StorageError
 from harope_bench.records import Request, Settings, printable
 from harope_bench.store import first_line, home, load_arrays, sha256_file
@@ -51,6 +52,7 @@ class CocoFid:
     version = 1
     title = "MS-COCO val2014 captions; the protocol is ours, the paper states none"
     count = COUNT
+    asks = Conditioning("prompts")
     exact = True
     resolution = 512
     judges = {"fidelity": JUDGE, "fidelity/clean": JUDGE}

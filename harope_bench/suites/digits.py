@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from harope_bench.conditioning import Conditioning
 from harope_bench.errors import OptionError, StorageError, WeightsError
 from harope_bench.records import Request, Settings
 from harope_bench.registry import read_toml
@@ -57,6 +58,7 @@ class Digits:
 
     version = 1
     count = 500
+    asks = Conditioning("labels", CLASSES)
     judges = {"fidelity": "digits-net"}
     evaluators = ("fidelity",)
 

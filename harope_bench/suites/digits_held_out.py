@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harope_bench.conditioning import Conditioning
 from harope_bench.errors import OptionError
 from harope_bench.suites._pictures import ArrayPictures
 from harope_bench.suites.digits import CLASSES, SIDE
@@ -18,6 +19,7 @@ class HeldOut:
     title = "handwritten digits to be named, 28 x 28"
     count = 1000
     classes = CLASSES
+    asks = Conditioning("pictures", CLASSES)
     resolution = SIDE
     crop_ratio = 1.0
     judges: dict[str, str] = {}

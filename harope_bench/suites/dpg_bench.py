@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from harope_bench import fetched
+from harope_bench.conditioning import Conditioning
 from harope_bench.errors import OptionError, StorageError
 from harope_bench.records import Request, Settings, fault, plain_name
 from harope_bench.rules.dpg import Item
@@ -82,6 +83,7 @@ class DpgBench:
     """A case is an item and a copy; copies are the tiles of the official 2 x 2 grid, row by row."""
 
     task = "prompts"
+    asks = Conditioning("prompts")
     version = 1
     title = "DPG-Bench: 1,065 long prompts, four images each"
     copies = COPIES

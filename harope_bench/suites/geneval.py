@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from harope_bench import fetched
+from harope_bench.conditioning import Conditioning
 from harope_bench.errors import OptionError, StorageError
 from harope_bench.records import Request, Settings, fault
 from harope_bench.rules.geneval import Wanted
@@ -48,6 +49,7 @@ class GenEval:
     """A case is a line of the metadata and a copy; the line as it stands is its facts."""
 
     task = "prompts"
+    asks = Conditioning("prompts")
     version = 1
     title = "GenEval: 553 prompts of six tasks, four images each"
     copies = COPIES

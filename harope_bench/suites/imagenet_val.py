@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harope_bench.conditioning import Conditioning
 from harope_bench.errors import OptionError, SampleError
 from harope_bench.store import disk
 from harope_bench.suites._pictures import decoded
@@ -65,6 +66,7 @@ class ImageNetVal:
     title = "ImageNet-1k validation pictures to be named, 224 x 224"
     count = 50_000
     classes = 1000
+    asks = Conditioning("pictures", 1000)
     resolution = 224
     crop_ratio = 1.0
     judges: dict[str, str] = {}

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from harope_bench.conditioning import Conditioning
 from harope_bench.errors import OptionError, WeightsError
 from harope_bench.records import Request, Settings
 from harope_bench.registry import read_toml
@@ -58,6 +59,7 @@ class Shapes:
     """Index = copy * captions + caption."""
 
     task = "prompts"
+    asks = Conditioning("prompts")
     version = 2
     title = "drawn scenes of shapes: 67 captions of six tasks, six images each, 32 x 32"
     copies = COPIES

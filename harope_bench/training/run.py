@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harope_bench.catalogue import plain
+from harope_bench.conditioning import Conditioning, check_fit, taken_by
 from harope_bench.errors import OptionError
 from harope_bench.records import Checkpoint
 from harope_bench.training.model import Model, base_of
@@ -32,6 +33,7 @@ def run(
     if base is not None and not isinstance(recipe, Painter):
         raise OptionError(f"recipe {recipe.name} starts from nothing; leave --from out")
     if isinstance(recipe, Denoiser | Painter | Vit):
+        check_recipe(recipe)
         if encoding is None:
             raise OptionError(f"recipe {recipe.name} trains one encoding, none was named; add --encoding rope-axial, for example")
         title = plain(called or f"{recipe.suite if isinstance(recipe, Denoiser) else recipe.name}-{encoding}")
@@ -58,6 +60,15 @@ def run(
     from harope_bench.training import reference
 
     return folder, f"reference {reference.build(recipe, folder)}"
+
+
+def check_recipe(recipe: Denoiser | Painter | Vit) -> None:
+    """Raise OptionError unless the network of a recipe takes what its suite gives: labels of that number, or prompts."""
+    taken, what = taken_by(recipe.backbone, recipe.config), f"recipe {recipe.name} ({recipe.backbone})"
+    if isinstance(recipe, Vit):
+        check_fit(what, taken, recipe.tested_on)
+        taken = Conditioning("labels", taken.classes)  # a classifier learns from the labels of the suite's real images
+    check_fit(what, taken, recipe.suite)
 
 
 def _trained(recipe: Denoiser | Painter | Vit, model: Model, title: str, folder: Path, resume: bool) -> Checkpoint:

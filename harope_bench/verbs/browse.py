@@ -95,11 +95,9 @@ def doctor(golden: bool, folder: Path | None, device: str, json_: bool) -> None:
 @click.option("--config", type=KeyValue(), multiple=True, help="Size that the keys do not tell (heads, size), or a base, key=value.")
 @click.option("--drawing", type=KeyValue(), multiple=True, help="Default of another setting (vae, fold, tile, ...), key=value.")
 @click.option("--suite", help="Suite it was trained for; eval and generate then need no --suite.")
-@click.option("--sampler", help="Sampler it was trained for; flow if neither this nor the file says, ddpm for a latent DiT.")
-@click.option("--steps", type=click.IntRange(1), help="Default sampler steps; 50 if neither this nor the file says, 250 for a latent DiT.")
-@click.option(
-    "--guidance", type=click.FloatRange(0), help="Default guidance scale; 1 if neither this nor the file says, 1.5 for a latent DiT."
-)
+@click.option("--sampler", help="Sampler it was trained for, which says what it predicts; needed where the file does not tell.")
+@click.option("--steps", type=click.IntRange(1), help="Default sampler steps; the file's or the base's own, 250 for DDPM latents, else 50.")
+@click.option("--guidance", type=click.FloatRange(0), help="Default guidance; the file's or the base's own, 1.5 for DDPM latents, else 1.")
 @click.option("--scale", type=click.Choice(["micro", "paper"]), help="What its numbers count as; paper if neither this nor the file says.")
 def register(name: str, weights: Path, encoding_weights: Path | None, options: Any, config: Any, drawing: Any, **said: Any) -> None:
     """Register weights under NAME, with their sha256, after loading them strictly once.
@@ -110,13 +108,16 @@ def register(name: str, weights: Path, encoding_weights: Path | None, options: A
     harope-bench register my-flux --weights lora-folder --config base=/models/FLUX.1-dev
     """
     from harope_bench import registry
-    from harope_bench.registering import register
+    from harope_bench.catalogue import checkpoint
+    from harope_bench.registering import process_lines, register
 
     for kind in ("sampler", "suite"):
         if said[kind] is not None:
             registry.find(f"{kind}s", said[kind])
     facts = {**said, "options": dict(options), "config": dict(config), "drawing": dict(drawing)}
     click.echo(register(name, weights, facts, encoding_weights))
+    for line in process_lines(checkpoint(name)):
+        click.echo(f"  {line}", err=True)  # the answer is the path
 
 
 @click.command()

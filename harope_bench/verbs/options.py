@@ -111,6 +111,11 @@ def drawing_options(verb: Any) -> Any:
         click.option(
             "--guidance-channels", type=click.Choice(["3", "all"]), help="Latent channels that guidance acts on; DiT's own code guides 3."
         ),
+        click.option(
+            "--spacing",
+            type=click.Choice(["linspace", "leading"]),
+            help="Training steps that ddpm and ddim take: linspace 0, 111, ..., 999 (ddpm's own), leading 0, 100, ..., 900 (ddim's own).",
+        ),
         click.option("--mu-policy", type=click.Choice(["extrapolate", "clamp"]), help="FLUX's time shift beyond its training sizes."),
         click.option("--vae", help="Folder or hub id of the autoencoder; the checkpoint's own if left out."),
         click.option("--vae-tiling/--no-vae-tiling", default=None, help="Decode large images in pieces; the seams are blended."),

@@ -62,6 +62,7 @@ def places(target: str, suites: str | None, sides: list[int], out: Path | None) 
 def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tuple[Path, Path, str, Any]:
     """Images to judge, folder for what is found, suite, and for a checkpoint's name the plan by which they are still to be drawn."""
     from harope_bench import registry
+    from harope_bench.conditioning import check_rescored
     from harope_bench.errors import OptionError, UnknownName
     from harope_bench.generate import make_plan
     from harope_bench.samples import PLAN, Run
@@ -77,6 +78,8 @@ def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tupl
         raise OptionError(f"{target} is drawn already, --{given[0].replace('_', '-')} would change nothing; leave it out")
     run = path.is_dir() and (path / PLAN).exists()
     found = Run(path).plan if run else None
+    if found is not None and wish.suite not in (None, found.suite):
+        check_rescored(target, found.suite, str(wish.suite))
     known = wish.suite or (found.suite if found else None)
     if known is None:
         raise OptionError(f"{target} does not say its suite; add --suite, one of: {', '.join(registry.names('suites'))}")

@@ -1,0 +1,168 @@
+"""Whether a checkpoint can generate, or classify, what a suite asks for: labels, prompts, pictures or nothing.
+
+A backbone declares what its network takes (`conditioning`), a suite what it asks for (`asks`). Plans, runs and trainings
+compare the two here, before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harope_bench import registry
+from harope_bench.errors import BenchError, OptionError
+from harope_bench.records import Checkpoint, Option, Request
+
+CLASSIFY = "classify"  # the task of a suite or a backbone whose images are real pictures
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a network takes beside noise, or what a suite asks for.
+
+    Attributes:
+        kind: labels, prompts, pictures (of a classifier, which answers with a label) or nothing.
+        classes: number of labels; None where it is not known.
+        is_optional: of a network, whether it also generates without label or prompt.
+    """
+
+    kind: Literal["labels", "prompts", "pictures", "nothing"]
+    classes: int | None = None
+    is_optional: bool = False
+
+    def __str__(self) -> str:
+        count = "" if self.classes is None else f"{self.classes:,} "
+        words = {"labels": f"{count}labels", "pictures": f"pictures of {count}classes", "nothing": "no labels and no prompts"}
+        return words.get(self.kind, self.kind)
+
+    def fits(self, asked: Conditioning) -> bool:
+        """Return whether a network that takes this can serve a suite that asks for `asked`."""
+        if asked.kind == "nothing":
+            return self.kind == "nothing" or self.is_optional
+        counts = {self.classes, asked.classes} - {None}
+        return self.kind == asked.kind and len(counts) < 2
+
+
+def taken_by(backbone: str, config: Mapping[str, Option]) -> Conditioning:
+    """Return what the networks of a backbone take at these sizes.
+
+    Raises:
+        OptionError: The backbone does not declare it, or the sizes are wrong.
+    """
+    plugin = registry.load("backbones", backbone)
+    if not hasattr(plugin, "conditioning"):
+        raise OptionError(f"backbone {backbone} does not declare what it takes; give it a method `conditioning(config)`")
+    declared: Conditioning = plugin.conditioning(config)
+    return declared
+
+
+def asked_by(suite: str) -> Conditioning:
+    """Return what a suite asks for: its `asks`, else what its task or its first request shows.
+
+    Raises:
+        UnknownName: No such suite. BenchError: Its prompts are not here.
+    """
+    return _asked(registry.load("suites", suite))
+
+
+def _asked(plugin: Any) -> Conditioning:
+    declared: Conditioning | None = getattr(plugin, "asks", None)
+    if declared is not None:
+        return declared
+    task = getattr(plugin, "task", None)
+    if task == CLASSIFY:
+        return Conditioning("pictures", plugin.classes)
+    if task == "prompts":
+        return Conditioning("prompts")
+    (request,) = plugin.requests([0])
+    if request.prompt is not None:
+        return Conditioning("prompts")
+    return Conditioning("nothing" if request.label is None else "labels")
+
+
+def check_suite(checkpoint: Checkpoint, suite: str) -> None:
+    """Raise OptionError unless the checkpoint takes what the suite asks for; both sides are named."""
+    taken = taken_by(checkpoint.backbone, checkpoint.config)
+    check_fit(f"checkpoint {checkpoint.name} ({checkpoint.backbone})", taken, suite)
+
+
+def check_fit(what: str, taken: Conditioning, suite: str) -> None:
+    """Raise OptionError unless a network that takes `taken` can serve the suite.
+
+    Args:
+        what: The checkpoint or the recipe, for the message.
+    """
+    asked = asked_by(suite)
+    if taken.fits(asked):
+        return
+    is_classifier = "pictures" in (taken.kind, asked.kind) and taken.kind != asked.kind
+    if is_classifier and taken.kind == "pictures":
+        raise OptionError(
+            f"{what} is a classifier of {taken.classes or 'some'} classes and cannot generate images, suite {suite} asks for "
+            f"{asked}; {_advice(taken)}"
+        )
+    if is_classifier:
+        raise OptionError(f"{what} generates images from {taken} and is no classifier, suite {suite} asks for {asked}; {_advice(taken)}")
+    raise OptionError(f"{what} takes {taken}, suite {suite} asks for {asked}; {_advice(taken)}{_off_by_one(taken, asked)}")
+
+
+def check_rescored(folder: str, generated_for: str, suite: str) -> None:
+    """Raise OptionError for a run of one suite that is to be scored by another one that asks for something else.
+
+    Args:
+        generated_for: The suite of the run's plan.
+    """
+    asked, other = asked_by(generated_for), asked_by(suite)
+    if not asked.fits(other):
+        raise OptionError(
+            f"{folder} was generated for suite {generated_for}, which asks for {asked}, suite {suite} asks for {other}; "
+            "leave --suite out or generate for that suite"
+        )
+
+
+def _advice(taken: Conditioning) -> str:
+    names = fitting_suites(taken)
+    return f"choose a suite of {taken}: {', '.join(names)}" if names else f"no registered suite asks for {taken}"
+
+
+def _off_by_one(taken: Conditioning, asked: Conditioning) -> str:
+    """The hint for a network whose last label was taken for "no label", because its file does not tell."""
+    if taken.kind == asked.kind == "labels" and taken.is_optional and asked.classes == (taken.classes or 0) + 1:
+        return f", or register it with --config classes={asked.classes} if it has no row for no label"
+    return ""
+
+
+def fitting_suites(taken: Conditioning) -> list[str]:
+    """Return the names of registered suites that a network can serve, leaving out those that do not load."""
+    names = []
+    for name, entry in registry.entries("suites").items():
+        try:
+            if taken.fits(_asked(registry.load_entry(entry))):
+                names.append(name)
+        except BenchError:  # a plug-in that is broken or whose prompts are not here cannot be advised
+            continue
+    return names
+
+
+def check_requests(checkpoint: Checkpoint, requests: Iterable[Request]) -> None:
+    """Raise OptionError for a request that the checkpoint's network cannot serve, named by its index."""
+    taken = taken_by(checkpoint.backbone, checkpoint.config)
+    backbone = registry.load("backbones", checkpoint.backbone)
+    check_words = getattr(backbone, "check_request", None)
+    for request in requests:
+        _check_request(checkpoint, taken, request)
+        if check_words is not None:
+            check_words(checkpoint, request)
+
+
+def _check_request(checkpoint: Checkpoint, taken: Conditioning, request: Request) -> None:
+    what = f"checkpoint {checkpoint.name} ({checkpoint.backbone}) takes {taken}"
+    if request.prompt is not None and taken.kind != "prompts":
+        raise OptionError(f"{what}, sample {request.index} has a prompt; choose another suite")
+    if request.label is not None and taken.kind != "labels":
+        raise OptionError(f"{what}, sample {request.index} has a label; choose another suite")
+    if request.prompt is None and request.label is None and not taken.fits(Conditioning("nothing")):
+        raise OptionError(f"{what}, sample {request.index} has none; choose another suite")
+    if request.label is not None and not 0 <= request.label < (taken.classes or request.label + 1):
+        raise OptionError(f"{what} from 0 on, sample {request.index} has label {request.label}; choose another suite")

@@ -1,0 +1,106 @@
+"""Wrappers that training tools leave around a network's weights: dicts around the state, and prefixes of its keys.
+
+Stripped here for every reader of weights. Layouts: DiT's and DeiT's train.py ({"model", "ema", ...}), timm ("state_dict",
+"state_dict_ema"), Lightning ("state_dict", keys `model.`), torch.optim.swa_utils.AveragedModel (`n_averaged`, `module.`),
+ema_pytorch (`initted`, `step`, `ema_model.`, `online_model.`), torch.compile (`_orig_mod.`), DDP (`module.`), FSDP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from harope_bench.errors import WeightsError
+
+# A running average comes first: it is what a paper's numbers are of.
+AVERAGES = ("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema")
+PLAIN = ("model", "state_dict", "model_state_dict", "net", "network", "module", "params")
+PREFIXES = (
+    *("ema_model.", "model_ema.", "ema.", "averaged_model."),
+    *("module.", "model.", "online_model.", "net.", "network.", "diffusion_model."),
+)
+# Names that stand anywhere in a key, because a part of a network can be wrapped alone.
+INSIDE = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
+COUNTERS = {"n_averaged", "initted", "step", "num_updates", "decay"}
+ADAPTERS = ("lora", "lokr_", "hada_", "oft_", "ia3_")  # keys of adapters keep their prefixes, by which they are known
+DEPTH = 4  # wrappers around one network; more is no training file
+
+
+class Unwrapped(NamedTuple):
+    """A state dict without its wrappers.
+
+    Attributes:
+        taken: The wrappers that were removed, outermost first.
+        others: Other networks that the file holds beside the one taken.
+    """
+
+    state: dict[str, Any]
+    taken: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        beside = f"; it also holds {', '.join(self.others)}" if self.others else ""
+        return f"weights taken from {' > '.join(self.taken) or 'the whole file'}{beside}"
+
+
+def unwrap(contents: Any) -> Unwrapped | None:
+    """Return the network of a file's contents; None where there is no state dict.
+
+    Args:
+        contents: A state dict (names to tensors), or dicts around it.
+
+    Raises:
+        WeightsError: Two keys are the same one without their wrappers.
+    """
+    taken: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    for _ in range(DEPTH):
+        if is_state(contents) or not isinstance(contents, Mapping):
+            break
+        names = [name for name in (*AVERAGES, *PLAIN) if isinstance(contents.get(name), Mapping) and contents[name]]
+        if not names:
+            return None
+        taken, others = (*taken, names[0]), (*others, *names[1:])
+        contents = contents[names[0]]
+    if not is_state(contents):
+        return None
+    bare = without_prefixes(contents)
+    return Unwrapped(bare.state, (*taken, *bare.taken), (*others, *bare.others))
+
+
+def is_state(contents: Any) -> bool:
+    """Return whether this is a dict of names to tensors."""
+    return isinstance(contents, Mapping) and all(isinstance(k, str) and hasattr(v, "numel") for k, v in contents.items())
+
+
+def without_prefixes(state: Mapping[str, Any]) -> Unwrapped:
+    """Return the state dict without the prefixes that all its keys have; of an average and a plain network the average.
+
+    Raises:
+        WeightsError: Two keys are the same one without their wrappers.
+    """
+    if any(mark in key for key in state for mark in ADAPTERS):
+        return Unwrapped(dict(state))
+    bare = _renamed(state, {key: INSIDE.sub("", key) for key in state})
+    taken: tuple[str, ...] = ("_orig_mod.",) if any("_orig_mod." in key for key in state) else ()
+    others: tuple[str, ...] = ()
+    for _ in range(DEPTH):
+        names = [key for key in bare if not (key in COUNTERS and bare[key].numel() == 1)]
+        groups = {prefix: [key for key in names if key.startswith(prefix)] for prefix in PREFIXES}
+        present = [prefix for prefix, keys in groups.items() if keys]
+        if not names or sum(map(len, groups.values())) != len(names):
+            break
+        prefix = present[0]
+        bare = _renamed(bare, {key: key.removeprefix(prefix) for key in groups[prefix]})
+        taken, others = (*taken, prefix), (*others, *present[1:])
+    return Unwrapped(bare, taken, others)
+
+
+def _renamed(state: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the tensors of `names` under their new names."""
+    renamed = {new: state[old] for old, new in names.items()}
+    if len(renamed) != len(names):
+        twice = sorted({new for new in names.values() if list(names.values()).count(new) > 1})[0]
+        raise WeightsError(f"{twice} is in the file twice, with and without a wrapper's prefix; save the network alone")
+    return renamed

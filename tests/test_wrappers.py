@@ -1,0 +1,301 @@
+"""Wrappers of training tools around every backbone's weights; shards; single transformer files; what predicts is told."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dit_files import SMALL, released, state_of, training_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from harope_bench import registry
+from harope_bench.catalogue import checkpoint, weights_path
+from harope_bench.errors import BenchError, OptionError, WeightsError
+from harope_bench.generate import make_plan
+from harope_bench.records import Request, Settings
+from harope_bench.registering import process_lines, register
+from harope_bench.store import home, load_weights, read_weights, weights_sha256
+from harope_bench.wrappers import unwrap
+
+State = dict[str, Tensor]
+PIXELS = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10}
+WORDS = {"hidden": 16, "double": 1, "single": 1, "heads": 2, "patch": 4, "size": 16, "channels": 3, "places": 4, "words": "a red ring"}
+NETWORKS: dict[str, dict[str, Any]] = {"dit": PIXELS, "deit": {**PIXELS, "normalised": "half"}, "mmdit-micro": WORDS}
+
+
+def state(backbone: str) -> State:
+    network = registry.load("backbones", backbone).build("harope", {}, NETWORKS[backbone])
+    return {key: value.detach().clone() for key, value in network.state_dict().items()}
+
+
+def under(prefix: str) -> Callable[[State], State]:
+    return lambda weights: {prefix + key: value for key, value in weights.items()}
+
+
+def worse(weights: State) -> State:
+    """Another network of these keys."""
+    return {key: value + 1 for key, value in weights.items()}
+
+
+COUNT = {"n_averaged": torch.tensor(7)}
+EMA = {"initted": torch.tensor(True), "step": torch.tensor(7)}
+WRAPPERS: dict[str, Callable[[State], Any]] = {
+    "compiled": under("_orig_mod."),
+    "ddp": under("module."),
+    "ddp twice": under("module.module."),
+    "ddp of compiled": under("module._orig_mod."),
+    "compiled ddp": under("_orig_mod.module."),
+    "compiled blocks": lambda s: {key.replace("blocks.0.", "blocks.0._orig_mod."): value for key, value in s.items()},
+    "fsdp": under("_fsdp_wrapped_module."),
+    "lightning": lambda s: {"state_dict": under("model.")(s), "epoch": 3, "pytorch-lightning_version": "2.5"},
+    "lightning, compiled": lambda s: {"state_dict": under("model._orig_mod.")(s)},
+    "lightning with average": lambda s: {"state_dict": {**under("model.")(worse(s)), **under("ema_model.")(s)}},
+    "averaged": lambda s: {**COUNT, **under("module.")(s)},
+    "ema_pytorch": lambda s: {**EMA, **under("ema_model.")(s), **under("online_model.")(worse(s))},
+    "ema_pytorch alone": lambda s: {**EMA, **under("ema_model.")(s)},
+    "dit": lambda s: {"model": worse(s), "ema": s, "opt": {"state": {}}},
+    "dit, ddp": lambda s: {"model": under("module.")(worse(s)), "ema": under("module.")(s)},
+    "timm": lambda s: {"state_dict": worse(s), "state_dict_ema": s, "arch": "x"},
+    "deit": lambda s: {"model": worse(s), "model_ema": s},
+    "nested": lambda s: {"model": {"state_dict": s}},
+    "plain": lambda s: {"model_state_dict": s},
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_every_wrapper_is_stripped_for_every_backbone(tmp_path: Path, wrapper: str) -> None:
+    for backbone in NETWORKS:
+        weights = state(backbone)
+        torch.save(WRAPPERS[wrapper](weights), tmp_path / f"{backbone}.pt")
+        read = load_weights(tmp_path / f"{backbone}.pt")
+        assert read.keys() == weights.keys()
+        assert all(torch.equal(read[key], weights[key]) for key in weights), f"{backbone}: the plain network was taken for its average"
+        clue = registry.load("backbones", backbone).recognise(read)
+        assert clue is not None and clue.encoding == "harope"
+
+
+@pytest.mark.parametrize("wrapper", ["compiled", "ddp twice", "averaged", "lightning with average"])
+def test_a_wrapped_file_registers_and_says_what_was_taken(tmp_path: Path, wrapper: str) -> None:
+    torch.save(WRAPPERS[wrapper](state("dit")), tmp_path / "w.pt")
+    register("mine", tmp_path / "w.pt", {"sampler": "flow", "config": {"size": 28}})
+    found = checkpoint("mine")
+    text = "\n".join(process_lines(found))
+    assert "weights taken from" in text and ("it also holds model." in text) == (wrapper == "lightning with average")
+    settings = Settings(resolution=28, sampler="flow", steps=1, guidance=1, tile=1)
+    drawer = registry.load("backbones", "dit").open(found, load_weights(weights_path(found), found.sha256), settings)
+    assert drawer.draw([Request(index=0, label=1)], settings).images.shape == (1, 28, 28, 3)
+
+
+def test_a_safetensors_file_is_unwrapped_too_and_an_unwrapped_one_is_left_alone(tmp_path: Path) -> None:
+    weights = state("dit")
+    save_file(under("_orig_mod.")(weights), tmp_path / "w.safetensors")
+    assert load_weights(tmp_path / "w.safetensors").keys() == weights.keys()
+    save_file(weights, tmp_path / "bare.safetensors")
+    assert read_weights(tmp_path / "bare.safetensors").taken == ()
+
+
+def test_adapters_and_networks_beside_others_keep_their_prefixes() -> None:
+    lora = {"diffusion_model.x.lora_A.weight": torch.zeros(2, 2)}
+    mixed = {"model.x.weight": torch.zeros(2), "loss.weight": torch.zeros(2)}
+    for contents in (lora, mixed):
+        unwrapped = unwrap(contents)
+        assert unwrapped is not None and unwrapped.state.keys() == contents.keys() and unwrapped.taken == ()
+
+
+def test_a_key_that_stands_twice_is_rejected() -> None:
+    with pytest.raises(WeightsError, match="x.weight is in the file twice"):
+        unwrap({"_orig_mod.x.weight": torch.zeros(2), "x.weight": torch.ones(2)})
+    assert unwrap({"opt": {"lr": 1}}) is None
+
+
+def test_a_network_beside_a_loss_is_asked_to_be_saved_alone(tmp_path: Path) -> None:
+    torch.save({"state_dict": {**under("model.")(state("dit")), "loss.weight": torch.zeros(2)}}, tmp_path / "l.ckpt")
+    with pytest.raises(WeightsError, match="a network under one of loss, model must be saved alone"):
+        register("mine", tmp_path / "l.ckpt", {"sampler": "flow"})
+
+
+# ------------------------------------------------------------------------------------- shards
+
+
+def sharded(folder: Path, weights: State) -> Path:
+    """Two shards with their index, as the hub's libraries write them."""
+    folder.mkdir()
+    names, keys = [f"model-{n:05d}-of-00002.safetensors" for n in (1, 2)], sorted(weights)
+    parts = (keys[::2], keys[1::2])
+    for name, part in zip(names, parts, strict=True):
+        save_file({key: weights[key] for key in part}, folder / name)
+    places = {key: name for name, part in zip(names, parts, strict=True) for key in part}
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    return index
+
+
+@pytest.mark.parametrize("given", ["index", "folder"])
+def test_shards_are_read_by_their_index_and_every_shard_is_hashed(tmp_path: Path, given: str) -> None:
+    weights = state("dit")
+    index = sharded(tmp_path / "shards", under("module.")(weights))
+    register("mine", index if given == "index" else index.parent, {"sampler": "flow", "config": {"size": 28}})
+    found = checkpoint("mine")
+    read = load_weights(weights_path(found), found.sha256)
+    assert all(torch.equal(read[key], weights[key]) for key in weights)
+    second = index.parent / "model-00002-of-00002.safetensors"
+    save_file(worse(load_file(second)), second)
+    with pytest.raises(WeightsError, match="has sha256"):
+        load_weights(weights_path(found), found.sha256)
+    assert weights_sha256(index) != found.sha256
+
+
+def test_shards_that_are_not_whole_are_rejected_in_one_line(tmp_path: Path) -> None:
+    index = sharded(tmp_path / "shards", state("dit"))
+    first, second = sorted(index.parent.glob("*.safetensors"))
+    for weights, said in ((first, "is one of 2 shards; give their index model.safetensors.index.json"), (index, "which is missing")):
+        second.unlink(missing_ok=True) if weights == index else None
+        with pytest.raises(WeightsError, match=said):
+            register("mine", weights, {"sampler": "flow"})
+    text = index.read_text()
+    for wrong, said in ((text.replace(first.name, "../x.safetensors"), "wanted .safetensors files beside it"), ("[]", "is not an index")):
+        index.write_text(wrong)
+        with pytest.raises(WeightsError, match=said):
+            register("mine", index, {"sampler": "flow"})
+    assert not list((home() / "checkpoints").glob("mine*"))
+
+
+# ------------------------------------------------------------------------------------- a pipeline's transformer alone
+
+
+@pytest.mark.parametrize("kind", ["flux", "sd3"])
+def test_a_librarys_transformer_file_registers_with_its_base(tmp_path: Path, kind: str) -> None:
+    pipelines = pytest.importorskip("tiny_pipelines")
+    pipelines.needs_t2i()
+    base = pipelines.saved(tmp_path / "base", kind)
+    folder = tmp_path / "tuned"
+    getattr(pipelines, kind)(7).transformer.save_pretrained(folder)
+    for name, weights in (("file", folder / "diffusion_pytorch_model.safetensors"), ("folder", folder)):
+        register(name, weights, {"config": {"base": str(base)}, "steps": 1})
+        found, backbone = checkpoint(name), registry.load("backbones", kind)
+        assert (found.backbone, found.encoding, found.options) == (kind, *backbone.plain)
+    loaded = backbone.load(found, load_weights(weights_path(found))).state_dict()
+    tuned = load_file(folder / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(loaded[f"transformer.{key}"], value) for key, value in tuned.items())
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [("double_blocks.0.img_attn.qkv.weight", "FLUX under its authors' names"), ("x.lora_A.weight", "a LoRA in a torch file")],
+)
+def test_known_networks_under_other_names_are_named(tmp_path: Path, key: str, said: str) -> None:
+    torch.save({key: torch.zeros(2, 2)}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=said):
+        register("mine", tmp_path / "w.pt", {})
+
+
+# ------------------------------------------------------------------------------------- what predicts is told, never guessed
+
+
+def rejected(path: Path, said: str, **facts: Any) -> None:
+    with pytest.raises(BenchError, match=said) as caught:
+        register("guess", path, facts)
+    assert "\n" not in str(caught.value) and "guess" not in registry.entries("checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("SiT-B/2", "SiT has the keys of DiT, but predicts velocity"),
+        ("SiT-XL/2", "SiT has the keys of DiT"),
+        ("LightningDiT-XL/1", "name the network LightningDiT-XL/1, which is not a DiT"),
+        ("DiT-B/3", "which is not a DiT"),
+        ("evil\x1b[31m\nname", "which is not a DiT"),
+    ],
+)
+def test_a_training_file_of_another_network_is_rejected_by_name(tmp_path: Path, model: str, said: str) -> None:
+    path = training_file(tmp_path / "0000001.pt", released(state_of(SMALL, "harope")), model=model)
+    rejected(path, said)
+    rejected(path, said, sampler="ddpm")
+
+
+@pytest.mark.parametrize("model", ["vit_base_patch16_224", "resnet50"])
+def test_a_training_file_of_another_classifier_is_rejected_by_name(tmp_path: Path, model: str) -> None:
+    weights = state("deit")
+    torch.save({"model": weights, "args": argparse.Namespace(model=model)}, tmp_path / "a.pth")
+    rejected(tmp_path / "a.pth", f"name the network {model}, which is not a DeiT")
+    torch.save({"model": weights, "args": argparse.Namespace(model="deit_small_patch16_LS")}, tmp_path / "b.pth")
+    register("named", tmp_path / "b.pth", {"config": {"size": 28, "normalised": "half"}})
+
+
+def test_a_bare_file_that_is_called_sit_must_be_told_its_sampler(tmp_path: Path) -> None:
+    for name in ("SiT-XL-2-256x256.pt", "my_SiT.pt"):
+        torch.save(released(state_of(SMALL, "harope")), tmp_path / name)
+        rejected(tmp_path / name, "SiT in its name is a network that predicts something else", config={"heads": 3})
+    torch.save(released(state_of(SMALL, "harope")), tmp_path / "site-a.pt")
+    register("site", tmp_path / "site-a.pt", {"config": {"heads": 3, "size": 8}})
+
+
+def test_a_latent_network_without_learned_sigma_must_be_told_what_it_predicts(tmp_path: Path) -> None:
+    plain = {**SMALL, "learn_sigma": False}
+    path = training_file(tmp_path / "a.pt", released(state_of(plain, "harope")))
+    rejected(path, r"does not tell what its network predicts; add the --sampler .* ddpm \(noise\), flow \(velocity\)")
+    register("noise", path, {"sampler": "ddpm"})
+    found = checkpoint("noise")
+    assert (found.sampler, found.steps, found.guidance) == ("ddpm", 250, 1.5)
+    assert process_lines(found)[0].startswith("predicts noise; sampler ddpm, 250 steps, guidance 1.5")
+    register("speed", path, {"sampler": "flow", "steps": 20, "guidance": 2.0})
+    assert process_lines(checkpoint("speed"))[0].startswith("predicts velocity; sampler flow, 20 steps, guidance 2")
+
+
+@pytest.mark.parametrize("backbone", ["dit", "mmdit-micro"])
+def test_no_other_network_is_guessed_either(tmp_path: Path, backbone: str) -> None:
+    torch.save(state(backbone), tmp_path / "w.pt")
+    config = {key: NETWORKS[backbone][key] for key in ("size", "words") if key in NETWORKS[backbone]}
+    rejected(tmp_path / "w.pt", "does not tell what its network predicts", config=config)
+    register("told", tmp_path / "w.pt", {"sampler": "flow", "config": config})
+
+
+@pytest.mark.parametrize("told", ["args", "config", "suite", "null_label"])
+def test_the_last_class_is_not_taken_for_no_label(tmp_path: Path, told: str) -> None:
+    weights = state_of({**SMALL, "null_label": False}, "harope")
+    assert len(weights["y_embedder.embedding_table.weight"]) == 10
+    facts: dict[str, Any] = {"config": {"heads": 3, "size": 8}, "drawing": {"vae": "x"}}
+    if told == "args":
+        path = training_file(tmp_path / "a.pt", released(weights), num_classes=10, image_size=64)
+    else:
+        path = tmp_path / "a.pt"
+        torch.save(released(weights), path)
+    if told == "suite":
+        facts["suite"] = "digits"
+    if told in ("config", "null_label"):
+        facts["config"] |= {"classes": 10} if told == "config" else {"null_label": False}
+    register("ten", path, facts)
+    found = checkpoint("ten")
+    assert (found.config["classes"], found.config["null_label"], found.guidance) == (10, False, 1.0)
+    assert "takes 10 labels, none for no label" in process_lines(found)[1]
+    with pytest.raises(OptionError, match=r"has no row for no label, so guidance 1.5 has nothing to start from; --guidance 1"):
+        make_plan("ten", "digits", {"guidance": 1.5, "resolution": 64})
+    with pytest.raises(OptionError, match="holds no config.json"):  # guidance 1 gets as far as its autoencoder
+        make_plan("ten", "digits", {"resolution": 64})
+
+
+def test_a_table_that_nobody_counts_is_met_by_a_hint(tmp_path: Path) -> None:
+    torch.save(released(state_of({**SMALL, "null_label": False}, "harope")), tmp_path / "a.pt")
+    register("nine", tmp_path / "a.pt", {"config": {"heads": 3, "size": 8}})
+    with pytest.raises(OptionError, match="takes 9 labels, suite digits asks for 10 labels; .*, or register it with --config classes=10"):
+        make_plan("nine", "digits", {})
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"), [("rope.freqs", (32,)), ("freqs", ()), ("pos_embed", (5,)), ("encoding.sigma", (4,)), ("encoding.freqs", (3,))]
+)
+def test_parameters_of_a_shape_that_no_encoding_has_are_one_line(tmp_path: Path, key: str, shape: tuple[int, ...]) -> None:
+    for backbone in NETWORKS:
+        weights = {name: value for name, value in state(backbone).items() if not name.startswith("encoding.")}
+        torch.save({**weights, key: torch.ones(shape)}, tmp_path / "w.pt")
+        config = {field: value for field, value in NETWORKS[backbone].items() if field in ("size", "words", "normalised", "heads")}
+        with pytest.raises(BenchError) as caught:
+            register("odd", tmp_path / "w.pt", {"sampler": "flow", "config": config} if backbone != "deit" else {"config": config})
+        assert "\n" not in str(caught.value)
