@@ -383,7 +383,7 @@ def test_the_verbs_name_verify_and_report_a_classifiers_run(tmp_path: Path) -> N
     assert [r["fresh"] for r in again["results"]] == [False]
     assert Measurement.model_validate(again["results"][0]["result"]["measurements"][0]).interval == "Wilson"
     assert "2 pictures named again" in run_verb("verify", tmp_path / "runs/r", "--redraw", 2).stdout
-    assert "names pictures, it draws none" in run_verb("generate", "tiny", "--out", tmp_path / "x", exit_code=1).stderr
+    assert "is a classifier and cannot generate images" in run_verb("generate", "tiny", "--out", tmp_path / "x", exit_code=1).stderr
     assert "--steps" in run_verb("eval", "tiny", "--steps", 3, "--out", tmp_path / "y", exit_code=1).stderr
     assert "--reference means nothing" in run_verb("eval", "tiny", "--reference", "a.npz", "--out", tmp_path / "y", exit_code=1).stderr
     assert "--images means nothing" in run_verb("eval", "digits-ape", "--images", tmp_path, "--out", tmp_path / "y", exit_code=1).stderr
