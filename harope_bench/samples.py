@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,12 +17,23 @@ from harope_bench import adm, checksums
 from harope_bench.errors import PlanMismatch, SampleError, TooFewImages
 from harope_bench.folders import SUFFIXES, listing
 from harope_bench.indices import parse_indices, spans
+from harope_bench.partfiles import sweep
 from harope_bench.pixels import Decoded, centre_crop, cut, decode, encode
 from harope_bench.records import Plan, Request, SampleRecord, fault
-from harope_bench.store import append_line, disk, make_folder, mend_lines, read_lines, sha256_bytes, write_bytes, write_text, writing
+from harope_bench.store import (
+    append_line,
+    disk,
+    make_folder,
+    mend_lines,
+    read_if_present,
+    read_lines,
+    sha256_bytes,
+    write_bytes,
+    write_text,
+    writing,
+)
 
 PLAN, RECORDS, REQUESTS, IMAGES, LOCK = "plan.json", "samples.jsonl", "requests.jsonl", "images", ".lock"
-STALE = 3600  # seconds after which a half-written image is one that a kill left
 
 
 class Batch(NamedTuple):
@@ -44,7 +54,10 @@ def differing(wanted: Plan, found: Plan) -> list[str]:
         return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}.{key}".strip(".")).items()}
 
     a, b = flat(wanted.deciding()), flat(found.deciding())
-    return [f"{k} is {b.get(k)} there, {a.get(k)} asked" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
+    def shown(value: object) -> object:
+        return "not set" if value is None else value
+
+    return [f"{k} is {shown(b.get(k))} there, {shown(a.get(k))} asked" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
 
 
 @dataclass(frozen=True)
@@ -57,11 +70,11 @@ class Run:
     def plan(self) -> Plan | None:
         """The folder's plan, or None before there is one; PlanMismatch if it is not readable."""
         path = self.folder / PLAN
-        if not path.exists():
+        data = read_if_present(path)
+        if data is None:
             return None
         try:
-            with disk(path):
-                return Plan.model_validate_json(path.read_bytes())
+            return Plan.model_validate_json(data)
         except ValueError as error:
             raise PlanMismatch(f"{path} is not a plan this version reads; choose another --out") from error
 
@@ -148,7 +161,7 @@ class Run:
         with self.alone():
             records = self.records()
             text = "".join(records[i].to_json() + "\n" for i in sorted(records))
-            if text != (self.folder / RECORDS).read_text():
+            if text.encode() != (read_if_present(self.folder / RECORDS) or b""):
                 write_text(self.folder / RECORDS, text)
             if self.asked() <= records.keys():
                 checksums.record(self.folder, {RECORDS: sha256_bytes(text.encode())})
@@ -283,14 +296,6 @@ class SampleSet:
                 hashes = [hashlib.sha256(i.tobytes()).hexdigest() for i in chosen]
                 yield Batch([first + k for k in keep], hashes, chosen, ("RGB",) * len(chosen))
             first += len(images)
-
-
-def sweep(folder: Path) -> None:
-    """Removes what a kill left of half-written images long ago; another process may be writing its own now."""
-    for part in folder.glob(".*.part"):
-        with disk(part):
-            if time.time() - part.stat().st_mtime > STALE:
-                part.unlink(missing_ok=True)
 
 
 def open_samples(path: Path, count: int | None = None) -> SampleSet:

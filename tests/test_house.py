@@ -28,7 +28,7 @@ PACKAGE = "harope_bench"
 
 # Imports run downwards: a room may import those of lower layers, and itself.
 LAYERS: list[set[str]] = [
-    {"errors", "tomlfile", "indices"},
+    {"errors", "tomlfile", "indices", "partfiles"},
     {"textfile", "findings"},
     {"records", "store", "device"},
     {"checksums", "pixels"},

@@ -15,7 +15,7 @@ from harope_bench.errors import OptionError, StorageError
 from harope_bench.pairing import Found, arrays_of, beside
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Provenance, Record, Result, fault
-from harope_bench.store import check_hash, disk, make_folder, sha256_bytes, sha256_file, write_arrays, write_text
+from harope_bench.store import check_hash, disk, make_folder, read_if_present, sha256_bytes, sha256_file, write_arrays, write_text
 
 
 class Baseline(Record):
@@ -90,7 +90,8 @@ def write(path: Path, run: Path, reason: str) -> str:
     make_folder(path.parent)
     results = tuple(_kept(path, found) for found in side.runs[0])
     rows = {r.per_sample: sha256_file(path.parent / r.per_sample) for r in results if r.per_sample}
-    before = sha256_file(path) if path.is_file() else None
+    data = read_if_present(path)
+    before = sha256_bytes(data) if data is not None else None
     made = Baseline(reason=reason.strip(), replaces=before, results=results, rows=rows, provenance=provenance(now(), "cpu"), digest="")
     facts = made.model_dump(mode="json")
     facts["digest"] = digest_of(facts)
