@@ -54,6 +54,7 @@ def differing(wanted: Plan, found: Plan) -> list[str]:
         return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}.{key}".strip(".")).items()}
 
     a, b = flat(wanted.deciding()), flat(found.deciding())
+
     def shown(value: object) -> object:
         return "not set" if value is None else value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import filecmp
 import hashlib
 import io
 import json
@@ -73,10 +74,13 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def writing(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
+def writing(path: Path, sync: bool = True, replace: bool = True) -> Iterator[BinaryIO]:
     """A binary file that appears at `path` whole or not at all, even when the process is killed; parts that a kill left are removed.
 
-    `sync` waits for the disk itself, which only a power cut asks for.
+    `sync` waits for the disk itself, which only a power cut asks for. Without `replace` a file that stands there stays.
+
+    Raises:
+        StorageError: the disk refuses; without `replace` also: a file with other bytes stands there.
     """
     make_folder(path.parent)
     partfiles.sweep_for(path)
@@ -88,12 +92,41 @@ def writing(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
                 if sync:
                     file.flush()
                     os.fsync(file.fileno())
-            os.replace(part.path, path)
+            if replace or not _put_new(part.path, path):
+                os.replace(part.path, path)
         except BaseException:
             part.path.unlink(missing_ok=True)
             raise
         finally:
             os.close(part.lock)
+
+
+def _put_new(part: Path, path: Path) -> bool:
+    """Give a part its name unless a file has it; False where neither is so and this file system has no second names.
+
+    Raises:
+        StorageError: A file with other bytes has the name.
+    """
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        if not filecmp.cmp(part, path, shallow=False):
+            raise StorageError(f"{path} exists and holds something else; give --replace, or choose another place") from None
+    except OSError:
+        if path.exists():
+            raise StorageError(f"{path} exists; give --replace, or choose another place") from None
+        return False
+    part.unlink()
+    return True
+
+
+def check_target(path: Path, *inputs: Path) -> None:
+    """Raise StorageError where something other than a file stands at `path`, or where it is one of the inputs."""
+    with disk(path):
+        if path.exists() and not path.is_file():
+            raise StorageError(f"{path} is not a file; choose another place")
+        if any(path.exists() and source.exists() and path.samefile(source) for source in inputs):
+            raise StorageError(f"{path} is what is read; choose another place")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -101,8 +101,11 @@ def doctor(golden: bool, folder: Path | None, device: str, json_: bool) -> None:
     "--guidance", type=click.FloatRange(0), help="Default guidance scale; 1 if neither this nor the file says, 1.5 for a latent DiT."
 )
 @click.option("--scale", type=click.Choice(["micro", "paper"]), help="What its numbers count as; paper if neither this nor the file says.")
-def register(name: str, weights: Path, encoding_weights: Path | None, options: Any, config: Any, drawing: Any, **said: Any) -> None:
-    """Register weights under NAME, with their sha256, after loading them strictly once.
+@click.option("--replace", is_flag=True, help="Take NAME from the checkpoint that has it.")
+def register(
+    name: str, weights: Path, encoding_weights: Path | None, options: Any, config: Any, drawing: Any, replace: bool, **said: Any
+) -> None:
+    """Register weights under NAME, with their sha256, after loading them strictly once; the same again is up to date.
 
     \b
     harope-bench register my-pe --weights my.safetensors --encoding harope --config heads=4 --config size=28
@@ -110,20 +113,24 @@ def register(name: str, weights: Path, encoding_weights: Path | None, options: A
     harope-bench register my-flux --weights lora-folder --config base=/models/FLUX.1-dev
     """
     from harope_bench import registry
-    from harope_bench.registering import register
+    from harope_bench.registering import register_once
 
     for kind in ("sampler", "suite"):
         if said[kind] is not None:
             registry.find(f"{kind}s", said[kind])
     facts = {**said, "options": dict(options), "config": dict(config), "drawing": dict(drawing)}
-    click.echo(register(name, weights, facts, encoding_weights))
+    registered = register_once(name, weights, facts, encoding_weights, replace)
+    click.echo(registered.path)
+    if not registered.is_changed:
+        click.echo("  up to date: these weights are registered with these facts")
 
 
 @click.command()
 @click.argument("name")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--folded", is_flag=True, help="Learned matrices moved into the projections: a checkpoint of plain RoPE, equal outputs.")
-def export(name: str, target: Path, folded: bool) -> None:
+@click.option("--replace", is_flag=True, help="Write over a TARGET that holds something else.")
+def export(name: str, target: Path, folded: bool, replace: bool) -> None:
     """Write the weights of checkpoint NAME as one .safetensors file with the facts that `register` needs.
 
     \b
@@ -131,4 +138,4 @@ def export(name: str, target: Path, folded: bool) -> None:
     """
     from harope_bench.registering import export
 
-    click.echo(export(name, target, folded))
+    click.echo(export(name, target, folded, replace))
