@@ -141,9 +141,14 @@ def write(
     shape: tuple[int, int, int, int],
     label: np.ndarray | None = None,
     more: Mapping[str, np.ndarray] | None = None,
+    replace: bool = True,
 ) -> None:
-    """Writes images (B, H, W, 3) uint8 as they come, then `more` arrays by name; whole file or none. Equal images give equal bytes."""
-    with writing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    """Writes images (B, H, W, 3) uint8 as they come, then `more` arrays by name; whole file or none. Equal images give equal bytes.
+
+    Raises:
+        StorageError: without `replace`: a file with other bytes stands there.
+    """
+    with writing(path, replace=replace) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         with archive.open(_member(IMAGES), "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for batch in batches:

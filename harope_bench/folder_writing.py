@@ -10,37 +10,48 @@ import numpy as np
 
 from harope_bench.errors import SampleError
 from harope_bench.pixels import decode, encode
-from harope_bench.store import disk, read_if_present, write_bytes, write_text
+from harope_bench.store import disk, make_folder, read_if_present, write_bytes, write_text
 
 Pictures = Callable[[list[str]], Iterator[np.ndarray]]  # names to images (H, W, 3) uint8, in the order of the names
 OTHERS = 3  # files that an error names
 
 
-def write_folder(folder: Path, names: Sequence[str], pictures: Pictures, texts: Mapping[str, str] | None = None) -> None:
+def write_folder(
+    folder: Path, names: Sequence[str], pictures: Pictures, texts: Mapping[str, str] | None = None, later: Sequence[str] = ()
+) -> None:
     """Write each image as PNG under its name, and the texts, below a folder; files that are there and right are kept.
 
     Args:
         names: Of image files, relative to the folder, each once. pictures: Is asked for some of them.
-        texts: Contents of further files by name.
+        texts: Contents of further files by name. later: Names of files that may be there and that the caller writes, by `write_same`.
 
     Raises:
         SampleError: The folder holds a file that is not one of these, or one of them with another content. Nothing is written then.
     """
     texts = texts or {}
     present = _files_below(folder)
-    if others := sorted(present - set(names) - set(texts)):
+    if others := sorted(present - set(names) - set(texts) - set(later)):
         more = f" and {len(others) - OTHERS:,} more" if len(others) > OTHERS else ""
         raise SampleError(
             f"{folder} is not an empty folder: {', '.join(others[:OTHERS])}{more} is no file of this conversion; choose another place"
         )
     _check_present(folder, [name for name in names if name in present], pictures, texts)
 
+    make_folder(folder)
     for name, text in texts.items():
-        if name not in present:
-            write_text(folder / name, text)
+        write_same(folder / name, text)
     missing = [name for name in names if name not in present]
     for name, image in zip(missing, pictures(missing), strict=True):
         write_bytes(folder / name, encode(image))
+
+
+def write_same(path: Path, text: str) -> None:
+    """Write a text, which a file there must hold already; SampleError where it holds another."""
+    data = read_if_present(path)
+    if data is None:
+        write_text(path, text)
+    elif data != text.encode():
+        raise _other(path)
 
 
 def _files_below(folder: Path) -> set[str]:

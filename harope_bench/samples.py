@@ -14,7 +14,8 @@ from filelock import BaseFileLock, FileLock
 from pydantic import ValidationError
 
 from harope_bench import adm, checksums
-from harope_bench.errors import PlanMismatch, SampleError, TooFewImages
+from harope_bench.errors import PlanMismatch, SampleError, StorageError, TooFewImages
+from harope_bench.folder_writing import Pictures, write_folder
 from harope_bench.folders import SUFFIXES, listing
 from harope_bench.indices import parse_indices, spans
 from harope_bench.partfiles import sweep
@@ -22,13 +23,12 @@ from harope_bench.pixels import Decoded, centre_crop, cut, decode, encode
 from harope_bench.records import Plan, Request, SampleRecord, fault
 from harope_bench.store import (
     append_line,
-    disk,
+    check_target,
     make_folder,
     mend_lines,
     read_if_present,
     read_lines,
     sha256_bytes,
-    write_bytes,
     write_text,
     writing,
 )
@@ -382,20 +382,45 @@ def _folder_set(folder: Path) -> SampleSet:
     return SampleSet(folder.name, folder, None, len(found), {}, list(range(len(found))), dict(enumerate(found)), {}, {}, warnings)
 
 
-def to_adm(samples: SampleSet, path: Path) -> None:
-    """Writes a set as ADM npz, in index order, with labels where all are known; failed samples are left out."""
+def to_adm(samples: SampleSet, path: Path, replace: bool = False) -> None:
+    """Writes a set as ADM npz, in index order, with labels where all are known; failed samples are left out.
+
+    Raises:
+        StorageError: something else stands at `path` and `replace` is not given, or it is a part of the set.
+    """
+    _check_adm_target(samples, path, replace)
     labels = np.array([samples.labels[i] for i in samples.indices]) if samples.labels.keys() >= set(samples.indices) else None
     height, width, channels = samples.shape
     images = (batch.images for batch in samples.batches(samples.indices, 256))
-    adm.write(path, images, (len(samples.indices), height, width, channels), labels)
+    adm.write(path, images, (len(samples.indices), height, width, channels), labels, replace=replace)
+
+
+def _check_adm_target(samples: SampleSet, path: Path, replace: bool) -> None:
+    """Refuse at once a target that no earlier run of the same conversion can have written."""
+    check_target(path, samples.path)
+    if not path.exists():
+        return
+    if replace and path.resolve().is_relative_to(samples.path.resolve()):
+        raise StorageError(f"{path} is in {samples.path}, which is read; choose another place")
+    if not replace and (path.suffix != ".npz" or adm.shape_of(path) != (len(samples.indices), *samples.shape)):
+        raise StorageError(f"{path} exists and holds something else; give --replace, or choose another place")
 
 
 def to_png(samples: SampleSet, folder: Path) -> None:
-    """Writes a set as a folder of 000000.png ... in index order, failed ones left out; an existing folder must be empty."""
-    with disk(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise SampleError(f"{folder} is not an empty folder; choose another place")
-    make_folder(folder)
-    images = (image for batch in samples.batches(samples.indices, 256) for image in batch.images)
-    for place, image in enumerate(images):
-        write_bytes(folder / f"{place:06d}.png", encode(image))
+    """Writes a set as a folder of 000000.png ... in index order, failed ones left out; what an interrupted run wrote there is kept.
+
+    Raises:
+        SampleError: the folder holds anything else.
+    """
+    names = {f"{place:06d}.png": index for place, index in enumerate(samples.indices)}
+    write_folder(folder, list(names), pictures(samples, names))
+
+
+def pictures(samples: SampleSet, indices: Mapping[str, int]) -> Pictures:
+    """Return what reads the images of names, whose indices ascend."""
+
+    def read(names: list[str]) -> Iterator[np.ndarray]:
+        chosen = [indices[name] for name in names]
+        return (image for batch in samples.batches(chosen, 4) for image in batch.images) if chosen else iter(())
+
+    return read

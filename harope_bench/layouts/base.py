@@ -21,7 +21,6 @@ from harope_bench.errors import OptionError, SampleError, UnknownName
 from harope_bench.evaluators.base import Score
 from harope_bench.pixels import misnamed
 from harope_bench.samples import SampleSet
-from harope_bench.store import disk
 from harope_bench.suites.base import PromptSuite
 
 
@@ -47,7 +46,7 @@ class Layout(Protocol):
         """
 
     def write(self, samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
-        """The images in this form; an existing folder must be empty."""
+        """Write the images in this form; an existing folder must be empty or hold a part of them."""
 
 
 class Reader(Protocol):
@@ -122,13 +121,6 @@ def written(samples: SampleSet, name: str, folder: Path, suite_name: str | None 
 def fewer(copies: int, expected: int, what: str = "prompt") -> tuple[str, ...]:
     """Return a warning where there are fewer images of each prompt than the suite asks for."""
     return () if copies == expected else (f"images: {copies} of {expected} of each {what}, as many as there are",)
-
-
-def empty(folder: Path) -> None:
-    """SampleError where something lies in the folder already."""
-    with disk(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise SampleError(f"{folder} is not an empty folder; choose another place")
 
 
 def few(things: list[str], most: int = 3) -> str:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harope_bench.errors import SampleError, StorageError
+from harope_bench.folder_writing import write_folder
 from harope_bench.folders import OURS
-from harope_bench.layouts.base import Written, empty, few, fewer, gathered
-from harope_bench.pixels import encode
-from harope_bench.samples import SampleSet
-from harope_bench.store import disk, write_bytes, write_text
+from harope_bench.layouts.base import Written, few, fewer, gathered
+from harope_bench.samples import SampleSet, pictures
+from harope_bench.store import disk
 from harope_bench.suites.base import PromptSuite
 from harope_bench.textfile import read_text
 
@@ -72,13 +72,10 @@ def open_layout(folder: Path, suite: PromptSuite, side: int | None = None, tiles
 
 def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
     """Folders as the official generator names them, images as PNG; the official scorer does not notice the failed samples left out."""
-    empty(folder)
-    for batch in samples.batches(samples.indices, 1):
-        case = suite.case(batch.indices[0])
-        place = folder / f"{case.prompt:05d}"
-        if not (place / METADATA).exists():
-            write_text(place / METADATA, json.dumps(case.facts[FORM]) + "\n")
-        write_bytes(place / SAMPLES / f"{case.copy:05d}.png", encode(batch.images[0]))
+    cases = {index: suite.case(index) for index in samples.indices}
+    names = {f"{case.prompt:05d}/{SAMPLES}/{case.copy:05d}.png": index for index, case in cases.items()}
+    texts = {f"{case.prompt:05d}/{METADATA}": json.dumps(case.facts[FORM]) + "\n" for case in cases.values()}
+    write_folder(folder, list(names), pictures(samples, names), texts)
     absent = suite.count - len(samples.indices)
     told = (f"{absent:,} of {suite.count:,} images are not there; the official scorer does not notice",) if absent else ()
     return Written(len(samples.indices), told)
