@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from harope_bench import adm, checksums
 from harope_bench.errors import PlanMismatch, SampleError, StorageError, TooFewImages
 from harope_bench.folder_writing import Pictures, write_folder
-from harope_bench.folders import SUFFIXES, listing
+from harope_bench.folders import SUFFIXES, listing, nested
 from harope_bench.indices import parse_indices, spans
 from harope_bench.partfiles import sweep
 from harope_bench.pixels import Decoded, centre_crop, cut, decode, encode
@@ -377,6 +377,10 @@ def inside(folder: Path, name: str, index: int) -> Path:
 
 def _folder_set(folder: Path) -> SampleSet:
     found, warnings = listing(folder)
+    if not found and (below := nested(folder)):
+        raise SampleError(
+            f"{folder} holds no images itself, folders below it do: {below}; give one of these, or move the images to one folder"
+        )
     if not found:
         raise SampleError(f"{folder} holds no images ({', '.join(SUFFIXES)}) and no {PLAN}; give a run or image folder")
     return SampleSet(folder.name, folder, None, len(found), {}, list(range(len(found))), dict(enumerate(found)), {}, {}, warnings)

@@ -100,9 +100,10 @@ def gathered(
     warnings: tuple[str, ...],
     boxes: Mapping[int, tuple[int, int, int, int]] | None = None,
 ) -> SampleSet:
-    """The set of a folder; SampleError where it holds none of the suite's images."""
+    """The set of a folder; SampleError where it holds none of the suite's images, with what the warnings say of the others."""
     if not files:
-        raise SampleError(f"{folder} holds no image of {suite.title}; check the folder's form and the suite")
+        why = f" ({'; '.join(warnings)})" if warnings else ""
+        raise SampleError(f"{folder} holds no image of {suite.title}{why}; check the folder's form and the suite")
     asked = len(files) + len(failed)
     if line := misnamed(dict.fromkeys(files.values())):  # a grid of several images is one file
         warnings += (f"images: {line}",)
