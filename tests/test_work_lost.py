@@ -18,9 +18,9 @@ import tiny
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from harope_bench import fetched, kept_moments, pairing, partfiles, rows, samples, store
+from harope_bench import adm, fetched, kept_moments, pairing, partfiles, rows, samples, store
 from harope_bench.cli import main
-from harope_bench.errors import NameClash
+from harope_bench.errors import NameClash, SampleError
 from harope_bench.evaluate import read_result
 from harope_bench.observe import clear, read_record
 from harope_bench.perceive import kept_record
@@ -382,3 +382,45 @@ def test_files_and_folders_get_the_permissions_that_the_umask_leaves(tmp_path: P
         os.umask(former)
     assert {name: (tmp_path / "new" / name).stat().st_mode & 0o777 for name in WRITERS} == dict.fromkeys(WRITERS, mode)
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+# ------------------------------------------------------------------------------------ D11: forms of images
+
+
+def fortran_npz(path: Path, images: np.ndarray, compressed: bool = False) -> Path:
+    (np.savez_compressed if compressed else np.savez)(path, arr_0=np.asfortranarray(images), arr_1=np.arange(len(images)))
+    return path
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_npz_in_fortran_order_holds_the_same_images(tmp_path: Path, compressed: bool) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 4, 5, 3), dtype=np.uint8)
+    found = samples.open_samples(fortran_npz(tmp_path / "f.npz", images, compressed))
+    np.savez(tmp_path / "c.npz", arr_0=images)
+    assert found.shape == (4, 5, 3) and found.labels == {i: i for i in range(7)}
+    assert np.array_equal(np.concatenate([batch.images for batch in found.batches(found.indices, 3)]), images)
+    assert found.hashes == samples.open_samples(tmp_path / "c.npz").hashes
+
+
+def test_an_npz_in_fortran_order_that_is_too_large_to_turn_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fortran_npz(tmp_path / "f.npz", np.zeros((7, 4, 5, 3), dtype=np.uint8))
+    monkeypatch.setattr(adm, "WHOLE", 100)
+    with pytest.raises(SampleError, match=r"is in Fortran order, .* save np.ascontiguousarray"):
+        samples.open_samples(path)
+
+
+def test_a_folder_whose_images_lie_in_folders_says_which_to_give(tmp_path: Path) -> None:
+    pictures(tmp_path / "cats", 2)
+    (tmp_path / "b").mkdir()
+    pictures(tmp_path / "b/dogs", 3)
+    with pytest.raises(SampleError, match=r"folders below it do: b/dogs/ \(3\), cats/ \(2\); give one of these"):
+        samples.open_samples(tmp_path)
+    shutil.copy(tmp_path / "cats/0.png", tmp_path / "top.png")
+    assert samples.open_samples(tmp_path).warnings == ("images: 2 folders with 5 images beside the images not read",)
+
+
+def test_a_folder_without_any_image_is_told_as_before(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    pictures(tmp_path / "results/x", 1)  # of scoring, not the user's
+    with pytest.raises(SampleError, match="holds no images .*and no plan.json"):
+        samples.open_samples(tmp_path)

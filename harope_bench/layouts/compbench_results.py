@@ -149,7 +149,7 @@ def _told(name: str) -> str | None:
 
 def _looks_like_answers(path: Path) -> bool:
     with disk(path), path.open("rb") as file:
-        start = file.read(200)
+        start = file.read(1 << 16)
     text = start.decode(encoding_of(start), errors="replace")
     return text.lstrip().startswith("[") and '"question_id"' in text and '"answer"' in text
 

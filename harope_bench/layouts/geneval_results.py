@@ -108,7 +108,7 @@ def rows(path: Path) -> list[Row]:
         except ValidationError as error:
             raise StorageError(f"{path} line {number} is no GenEval result ({fault(error)}); give the script's own file") from error
         except ValueError as error:
-            raise StorageError(f"{path} line {number}: metadata or details hold no JSON object; give the script's own file") from error
+            raise StorageError(f"{path} line {number} holds no metadata or details in JSON; give the script's own file") from error
     if not found:
         raise StorageError(f"{path} holds no results; give the file that evaluate_images.py wrote")
     return found
@@ -146,7 +146,8 @@ def placed(found: Sequence[Row], known: PromptIndex, suite: PromptSuite, path: P
     for prompt, group in of_prompt.items():
         names = [row.line.filename for row in group]
         if len(set(names)) < len(names):
-            raise StorageError(f"{path} has an image of {printable(group[0].line.prompt)!r} twice; remove the lines of one of the runs")
+            text = printable(group[0].line.prompt)
+            raise StorageError(f"{path} has {len(group)} images of {text!r}, some of one file name; remove the lines of one of the runs")
         copies = zip(_copies(names, suite.copies), group, strict=True)
         places |= {copy * prompts + prompt: row for copy, row in copies if copy < suite.copies}
         beyond += max(0, len(group) - suite.copies)
