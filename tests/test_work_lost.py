@@ -361,6 +361,51 @@ def test_converting_to_npz_writes_over_nothing_and_never_over_its_input(tmp_path
     assert np.load(out)["arr_0"].shape == (2, 8, 8, 3)
 
 
+def test_a_reference_writes_over_nothing_and_is_made_again_in_silence(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "reference.npz"
+    source.mkdir()
+    for index in range(5):
+        Image.fromarray(np.random.default_rng(index).integers(0, 256, (28, 28, 3), dtype=np.uint8)).save(source / f"{index}.png")
+    words = ("reference", source, out, "--judge", "digits-net")
+    run(*words)
+    data = out.read_bytes()
+    run(*words)
+    assert out.read_bytes() == data
+    run("convert", source, tmp_path / "mine.npz", "--to", "adm")
+    mine = (tmp_path / "mine.npz").read_bytes()
+    refused = run("reference", source, tmp_path / "mine.npz", "--judge", "digits-net", exit_code=1).output
+    assert "is no reference of these images" in refused
+    own = run("reference", tmp_path / "mine.npz", tmp_path / "mine.npz", "--judge", "digits-net", "--replace", exit_code=1).output
+    assert "is what is read" in own and (tmp_path / "mine.npz").read_bytes() == mine
+    assert "exists and holds something else" in run(*words, "--images", 4, exit_code=1).output
+    run(*words, "--images", 4, "--replace")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "mine.npz", "reference.npz"]
+
+
+def test_a_baseline_updated_by_the_same_run_is_up_to_date_and_other_json_is_kept(tmp_path: Path) -> None:
+    folder = fake_runs.micro_run(tmp_path / "run", "ape", 20)
+    words = ("--update", "--reason", "first")
+    run("gate", tmp_path / "baseline.json", folder, *words)
+    before = (tmp_path / "baseline.json").read_bytes()
+    assert "up to date" in run("gate", tmp_path / "baseline.json", folder, *words).output
+    assert (tmp_path / "baseline.json").read_bytes() == before
+    run("gate", tmp_path / "baseline.json", folder, "--update", "--reason", "second")
+    assert (tmp_path / "baseline.json").read_bytes() != before
+    (tmp_path / "package.json").write_text('{"name": "mine"}')
+    assert "is no baseline" in run("gate", tmp_path / "package.json", folder, *words, exit_code=1).output
+
+
+def test_a_figure_is_drawn_again_and_over_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("step,loss\n1,2.0\n2,1.0\n")
+    words = ("figure", "loss", tmp_path / "log.csv", "--out")
+    for _ in range(2):
+        run(*words, tmp_path / "loss.svg")
+    (tmp_path / "a.json").write_text("{}")
+    assert "a.json, which no figure wrote" in run(*words, tmp_path / "a.svg", exit_code=1).output
+    assert "log.csv, which no figure wrote" in run(*words, tmp_path / "log.svg", exit_code=1).output  # what was read
+    assert not (tmp_path / "a.svg").exists() and (tmp_path / "a.json").read_text() == "{}"
+
+
 # ------------------------------------------------------------------------------------ D10: the user's umask
 
 
