@@ -55,6 +55,15 @@ def register_once(
     entry = registry.entries("checkpoints").get(name)
     if entry is not None and entry.path != toml_path(name):
         raise NameClash(f"checkpoint {name!r} is registered already ({entry.origin}); choose another name")
+    try:
+        return _registered(name, weights, said, encoding_weights, replace)
+    except (OptionError, WeightsError) as error:
+        if entry is None or replace:
+            raise
+        raise NameClash(f"checkpoint {name!r} is registered already ({entry.origin}), and this is not the same: {error}") from error
+
+
+def _registered(name: str, weights: Path, said: Mapping[str, Any], encoding_weights: Path | None, replace: bool) -> Registered:
     said, bundle = _meant(said), adapters.bundle(weights)
     bare = adapters.bare(weights, encoding_weights) if bundle is None else None
     if encoding_weights is not None and bare is None:
@@ -215,12 +224,12 @@ def export(name: str, target: Path, folded: bool, replace: bool = False) -> Path
     found = checkpoint(name)
     if target.suffix != ".safetensors":
         raise OptionError(f"{target} is no .safetensors; give the file that ending")
-    check_target(target, weights_path(found))
     backbone = registry.load("backbones", found.backbone)
     if not hasattr(backbone, "export"):
         raise OptionError(f"backbone {found.backbone} has no export; use its weights file as it is")
     state, changed = backbone.export(found, load_weights(weights_path(found), found.sha256), folded)
     facts = found.model_dump(mode="json", exclude_none=True, exclude={"name", "weights", "sha256", "source"})
+    check_target(target, weights_path(found))
     with writing(target, replace=replace) as file:
         file.write(weights_bytes(state, {"checkpoint": json.dumps({**facts, **changed}, sort_keys=True)}))
     return target

@@ -414,10 +414,17 @@ def to_png(samples: SampleSet, folder: Path) -> None:
     """Writes a set as a folder of 000000.png ... in index order, failed ones left out; what an interrupted run wrote there is kept.
 
     Raises:
-        SampleError: the folder holds anything else.
+        SampleError: the folder holds anything else, or is the one that is read.
     """
+    check_not_source(samples, folder)
     names = {f"{place:06d}.png": index for place, index in enumerate(samples.indices)}
     write_folder(folder, list(names), pictures(samples, names))
+
+
+def check_not_source(samples: SampleSet, folder: Path) -> None:
+    """Raise SampleError where a set would be written into the folder that holds it."""
+    if folder.exists() and samples.path.exists() and folder.samefile(samples.path):
+        raise SampleError(f"{folder} is not an empty folder but the one that is read; choose another place")
 
 
 def pictures(samples: SampleSet, indices: Mapping[str, int]) -> Pictures:

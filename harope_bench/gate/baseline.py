@@ -118,6 +118,8 @@ def _is_same(data: bytes, reason: str, results: tuple[Result, ...], rows: dict[s
         stored = Baseline.model_validate_json(data)
     except ValidationError:
         return False
+    if stored.digest != digest_of(json.loads(data)):
+        return False
     return (stored.reason, stored.results, stored.rows) == (reason, results, rows)
 
 

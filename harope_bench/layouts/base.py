@@ -20,7 +20,7 @@ from harope_bench import registry
 from harope_bench.errors import OptionError, SampleError, UnknownName
 from harope_bench.evaluators.base import Score
 from harope_bench.pixels import misnamed
-from harope_bench.samples import SampleSet
+from harope_bench.samples import SampleSet, check_not_source
 from harope_bench.suites.base import PromptSuite
 
 
@@ -113,6 +113,7 @@ def gathered(
 def written(samples: SampleSet, name: str, folder: Path, suite_name: str | None = None) -> Written:
     """Write a set in the layout of that name; OptionError where the set, or the suite that is named, is another."""
     into = layout(name)
+    check_not_source(samples, folder)
     suite_name = samples.plan.suite if samples.plan is not None else suite_name or into.SUITE
     if suite_name not in suites(into):
         raise OptionError(f"{samples.path} was drawn for suite {suite_name}, the layout {name} is of {into.SUITE}; choose another --to")

@@ -19,7 +19,7 @@ from harope_bench.folders import FILE_LIST, images_below
 from harope_bench.layouts.base import Written, few, gathered
 from harope_bench.layouts.image_keys import KEYS, NAMING, ImageKeys
 from harope_bench.records import SampleRecord, fault
-from harope_bench.samples import SampleSet, inside
+from harope_bench.samples import SampleSet, check_not_source, inside
 from harope_bench.store import read_lines, sha256_file
 from harope_bench.suites.base import PromptSuite
 from harope_bench.textfile import read_text
@@ -203,6 +203,7 @@ def write_recorded(samples: SampleSet, suite: PromptSuite, folder: Path) -> Writ
 
     The record comes last, so a folder that a kill left has none and is not read as if it were whole.
     """
+    check_not_source(samples, folder)
     names = {f"{index:06d}.png": index for index in samples.indices}
     write_folder(folder, list(names), lambda chosen: _images(samples, [names[name] for name in chosen]), later=[FILE_LIST])
     records = []
