@@ -23,6 +23,7 @@ from harope_bench.store import first_line, repeated_member, writing
 IMAGES = "arr_0.npy"
 LABELS = "arr_1.npy"
 KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
+WHOLE = 1 << 30  # bytes of an array in Fortran order, which cannot be read piece by piece
 DENSEST = 1100  # deflate packs at most 1,032 bytes into one
 # Zip, zlib and the header parser fail in all these ways on bytes from outside; RuntimeError is also an encrypted member.
 DAMAGE = (
@@ -32,19 +33,20 @@ DAMAGE = (
 
 
 class Header(NamedTuple):
-    """Shape and dtype that a member claims."""
+    """Shape and dtype that a member claims, and whether its first axis runs fastest (Fortran order)."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    is_fortran: bool
 
 
 def _header(member: IO[bytes]) -> Header:
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(member)
-    if fortran or dtype.hasobject:
-        raise ValueError("not a plain row-major array")
-    return Header(shape, dtype)
+    if dtype.hasobject:
+        raise ValueError("an array of Python objects")
+    return Header(shape, dtype, bool(fortran))
 
 
 def _names(archive: zipfile.ZipFile) -> list[str]:
@@ -91,11 +93,16 @@ def shape_of(path: Path, reference: bool = False) -> tuple[int, int, int, int]:
                 raise SampleError(f"{path} carries mu: it is a reference, or samples with foreign statistics; give a file with arr_0 only")
             if IMAGES not in names:
                 raise SampleError(f"{path} has no arr_0 (found {', '.join(names) or 'nothing'}); give an ADM sample file")
-            shape, dtype = _claim(archive, IMAGES, path.stat().st_size)
+            shape, dtype, is_fortran = _claim(archive, IMAGES, path.stat().st_size)
     except DAMAGE as error:
         raise SampleError(f"{path} is not a readable npz ({first_line(error)}); make the file again") from error
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
         raise SampleError(f"{path} arr_0 is {dtype} {shape}, wanted uint8 (N, H, W, 3); convert the images first")
+    if is_fortran and math.prod(shape) > WHOLE:
+        raise SampleError(
+            f"{path} arr_0 is in Fortran order, of which {math.prod(shape):,} bytes would have to be read at once; "
+            "save np.ascontiguousarray(arr_0) again"
+        )
     if min(shape) < 1:
         raise SampleError(f"{path} holds no images, arr_0 is {shape}; give a file with at least one")
     return shape
@@ -107,7 +114,9 @@ def rows(path: Path, size: int, reference: bool = False) -> Iterator[np.ndarray]
     each, done = math.prod(rest), 0
     try:
         with zipfile.ZipFile(path) as archive, archive.open(IMAGES) as member:
-            _header(member)
+            if _header(member).is_fortran:
+                yield from _fortran_rows(member, (n, *rest), size)
+                return
             while done < n:
                 wanted = min(size, n - done)
                 data = member.read(wanted * each)
@@ -119,6 +128,16 @@ def rows(path: Path, size: int, reference: bool = False) -> Iterator[np.ndarray]
         raise SampleError(f"{path} cannot be read from image {done} on ({first_line(error)}); make the file again") from error
 
 
+def _fortran_rows(member: IO[bytes], shape: tuple[int, ...], size: int) -> Iterator[np.ndarray]:
+    """Yield the rows of an array whose first axis runs fastest; all of it is in memory, at most WHOLE bytes."""
+    data = member.read(math.prod(shape))
+    if len(data) < math.prod(shape):
+        raise EOFError("cut short")
+    images = np.frombuffer(data, np.uint8).reshape(shape, order="F")
+    for start in range(0, shape[0], size):
+        yield np.ascontiguousarray(images[start : start + size])
+
+
 def labels(path: Path) -> np.ndarray | None:
     """Labels (N,) int64, one an image, if the file carries them; SampleError if they are anything else."""
     n = shape_of(path)[0]
@@ -126,7 +145,7 @@ def labels(path: Path) -> np.ndarray | None:
         with zipfile.ZipFile(path) as archive:
             if LABELS not in archive.namelist():
                 return None
-            shape, dtype = _claim(archive, LABELS, path.stat().st_size)
+            shape, dtype, _ = _claim(archive, LABELS, path.stat().st_size)
             if shape != (n,) or dtype.kind not in "iu":
                 raise SampleError(f"{path} arr_1 is {dtype} {shape}, wanted integer labels ({n},); leave arr_1 out or correct it")
             with archive.open(LABELS) as member:
@@ -141,9 +160,14 @@ def write(
     shape: tuple[int, int, int, int],
     label: np.ndarray | None = None,
     more: Mapping[str, np.ndarray] | None = None,
+    replace: bool = True,
 ) -> None:
-    """Writes images (B, H, W, 3) uint8 as they come, then `more` arrays by name; whole file or none. Equal images give equal bytes."""
-    with writing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    """Writes images (B, H, W, 3) uint8 as they come, then `more` arrays by name; whole file or none. Equal images give equal bytes.
+
+    Raises:
+        StorageError: without `replace`: a file with other bytes stands there.
+    """
+    with writing(path, replace=replace) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         with archive.open(_member(IMAGES), "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for batch in batches:

@@ -14,7 +14,7 @@ from typing import Literal
 from filelock import FileLock
 
 from harope_bench.errors import StorageError
-from harope_bench.store import disk, make_folder, sha256_file, write_text
+from harope_bench.store import disk, make_folder, read_if_present, sha256_file, write_text
 
 SUMS = "SHA256SUMS"
 LINE = re.compile(r"([0-9a-f]{64})  ([^/\\\x00-\x1f\x7f]+)")
@@ -28,10 +28,9 @@ def read_sums(folder: Path) -> dict[str, str]:
         StorageError: A line is not `sha256sum`'s, or a name stands twice.
     """
     path = folder / SUMS
-    if not path.is_file():
+    data = read_if_present(path)
+    if data is None:
         return {}
-    with disk(path):
-        data = path.read_bytes()
     sums: dict[str, str] = {}
     lines = data.decode("utf-8", "replace").removesuffix("\n").split("\n") if data else []
     for number, line in enumerate(lines, 1):

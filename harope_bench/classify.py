@@ -142,7 +142,7 @@ def without_values(measurements: Sequence[Measurement], missing: int, lenient: b
 
 def _unclaimed(path: Path, judge: JudgeRecord) -> None:
     """PlanMismatch if a result of other pictures, labels or another crop lies where this one would go."""
-    found = read_result(path) if path.is_file() else None
+    found = read_result(path)
     if found is not None and found.judge != judge:
         fields = [key for key in ("preprocessing", "weights_sha256", "judge_class") if getattr(found.judge, key) != getattr(judge, key)]
         what = {"preprocessing": "another crop", "weights_sha256": "other pictures or labels"}.get(

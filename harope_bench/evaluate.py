@@ -22,7 +22,7 @@ from harope_bench.provenance import now, provenance
 from harope_bench.records import Plan, Result, Source, check_label
 from harope_bench.references import Looking, Opened, open_reference
 from harope_bench.samples import Run, SampleSet, open_samples
-from harope_bench.store import sha256_bytes, write_arrays, write_text
+from harope_bench.store import read_if_present, sha256_bytes, write_arrays, write_text
 
 RESULTS, OBSERVATIONS = "results", "observations"
 LATER_FIELDS = ("suite", "resolution", "source")  # of a result, which versions before did not record
@@ -402,9 +402,9 @@ def standing(path: Path, facts: dict[str, Any]) -> Result | None:
 
 
 def read_result(path: Path) -> Result | None:
-    """The result in a file, or None if another version wrote it."""
+    """The result in a file, or None if there is none or another version wrote it."""
     try:
-        return Result.model_validate_json(path.read_bytes())
+        return Result.model_validate_json(read_if_present(path) or b"")
     except ValueError:
         return None
 

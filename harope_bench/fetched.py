@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from harope_bench import registry
 from harope_bench.errors import BenchError, NotHere, WeightsError
 from harope_bench.records import Name, Record, fault
-from harope_bench.store import disk, git_blob, home, sha256_file
+from harope_bench.store import git_blob, home, read_if_present, sha256_file
 
 RECEIPT = "receipt.json"
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -92,11 +92,8 @@ def receipts(name: str) -> dict[str, Receipt]:
     Of a hash alone nobody knows how its file came.
     """
     path = folder(name) / RECEIPT
-    if not path.is_file():
-        return {}
     try:
-        with disk(path):
-            found = json.loads(path.read_bytes())
+        found = json.loads(read_if_present(path) or b"{}")
     except ValueError:
         return {}
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -83,8 +84,27 @@ def _order_note(images: list[Path]) -> tuple[str, ...]:
     return (f"{NATURAL}{differs}",)
 
 
+def folders_with_images(folder: Path) -> dict[str, int]:
+    """Return how many images each folder below holds itself, by its relative name, in natural order."""
+    counts = Counter(path.parent for path in images_below(folder) if path.parent != folder)
+    return {path.relative_to(folder).as_posix(): count for path, count in counts.items()}
+
+
+def nested(folder: Path) -> str:
+    """Return in words which folders below hold images, the first three of them; empty where none does."""
+    counts = folders_with_images(folder)
+    shown = ", ".join(f"{name}/ ({count:,})" for name, count in [*counts.items()][:3])
+    return shown + (f" and {len(counts) - 3:,} more" if len(counts) > 3 else "")
+
+
+def _with_images(folders: list[Path]) -> str:
+    """Return how many images the folders hold that are not read."""
+    count = sum(len(images_below(path)) for path in folders)
+    return f" with {count:,} image{'s' * (count > 1)}" if count else ""
+
+
 def _unread(files: list[Path], folders: list[Path]) -> tuple[str, ...]:
     kinds = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in files}))
     parts = [f"{len(files):,} other file{'s' * (len(files) > 1)} ({kinds})"] if files else []
-    parts += [f"{len(folders):,} folder{'s' * (len(folders) > 1)}"] if folders else []
+    parts += [f"{len(folders):,} folder{'s' * (len(folders) > 1)}{_with_images(folders)}"] if folders else []
     return (f"images: {' and '.join(parts)} beside the images not read",) if parts else ()

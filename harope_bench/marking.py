@@ -334,7 +334,7 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     evaluator = registry.load("evaluators", name)
     written = out / RESULTS / f"{name}{variant(asked)}.json"
     sha256 = files_digest(path)
-    if written.is_file() and (stood := read_result(written)) is not None and stood.samples_sha256 != sha256:
+    if (stood := read_result(written)) is not None and stood.samples_sha256 != sha256:
         raise PlanMismatch(f"{written} is of other images ({stood.target}), asked for {path.name}; choose another --out")
     result = Result(
         evaluator=name, version=evaluator.version, profile=evaluator.profile, rules=asked.rules, parity=evaluator.parity, scale="paper",

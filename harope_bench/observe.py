@@ -12,6 +12,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from harope_bench.evaluators.base import Observations
 from harope_bench.metrics.moments import Moments
 from harope_bench.records import ErrorRate, JudgeRecord, Option
 from harope_bench.samples import Batch, SampleSet
-from harope_bench.store import disk, sha256_bytes, write_text
+from harope_bench.store import disk, read_if_present, sha256_bytes, write_text
 
 SHARD = 1000  # images between two records, a divisor of the block that moments are summed in
 JUDGE = "judge.json"
@@ -215,11 +216,8 @@ def shard_key(record: JudgeRecord, images: Sequence[tuple[int, str]], crop: int 
 
 def read_record(path: Path) -> dict[str, Any]:
     """A shard's record; empty where there is none or it is damaged, for its images can be judged again."""
-    if not path.is_file():
-        return {}
     try:
-        with disk(path):
-            found = json.loads(path.read_bytes())
+        found = json.loads(read_if_present(path) or b"{}")
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -331,5 +329,5 @@ def clear(folder: Path, names: Sequence[str]) -> None:
         sums = [folder / checksums.SUMS, folder / f".{checksums.SUMS}.lock"]
         for path in [*made, *sums, folder / JUDGE, *folder.glob("[0-9][0-9][0-9][0-9][0-9].json")]:
             path.unlink(missing_ok=True)
-        if not any(folder.iterdir()):
+        with suppress(OSError):  # files of something else, or another process cleared it first
             folder.rmdir()

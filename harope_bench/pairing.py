@@ -23,7 +23,7 @@ from harope_bench.intervals.shares import bonett_price, is_share, mcnemar
 from harope_bench.prompt_pairs import PromptPairs, match_prompts, other_texts
 from harope_bench.records import Measurement, Metric, Result, Settings, fault, printable
 from harope_bench.statistics import Difference, Interval
-from harope_bench.store import disk, load_arrays, read_lines
+from harope_bench.store import disk, load_arrays, read_if_present, read_lines, stamp_of
 
 EVIDENCE = {
     "L0": "L0: a reported number only; its error is assumed.",
@@ -47,13 +47,18 @@ def collect(runs: Path) -> list[Found]:
     """
     if not runs.is_dir():
         raise StorageError(f"{runs} is not a folder; give the folder that holds the runs")
-    return [Found(read_result(path), path) for path in sorted(runs.glob("**/results/*.json"))]
+    paths = sorted(runs.glob("**/results/*.json"))
+    read = [(path, data) for path in paths if (data := read_if_present(path)) is not None]  # one may be cleared meanwhile
+    return [Found(_parsed(path, data), path) for path, data in read]
 
 
 def read_result(path: Path) -> Result:
     """One result file; StorageError names the file and the field."""
     with disk(path):
-        data = path.read_bytes()
+        return _parsed(path, path.read_bytes())
+
+
+def _parsed(path: Path, data: bytes) -> Result:
     try:
         return Result.model_validate_json(data)
     except ValidationError as error:
@@ -337,8 +342,8 @@ def texts_of(item: Found) -> Mapping[int, str]:
     """Return the recorded text of each prompt, by number: of the result's rows, else of the run's list; empty where neither is here."""
     name = item.result.rows
     path = item.path.parent / name if name and Path(name).name == name else None
-    if path is not None and path.is_file():
-        return _read_texts(path, _stamp(path))
+    if path is not None and (stamp := stamp_of(path)) is not None:
+        return _read_texts(path, stamp)
     asked = _asked(item.path.parent.parent / "samples.jsonl") or {}
     arrays = arrays_of(item)
     numbers = zip(arrays["indices"].tolist(), arrays["prompts"].tolist(), strict=True)
@@ -351,17 +356,10 @@ def _read_texts(path: Path, stamp: tuple[int, int]) -> dict[int, str]:
     return {line["prompt"]: printable(line["text"]) for line in lines}
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """Return what changes when a file does."""
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
-
-
 def _asked(path: Path) -> dict[int, tuple[int | None, str | None]] | None:
     """Label and prompt by index as a run's list has them; None where there is no list."""
-    if not path.is_file():
-        return None
-    return _read_asked(path, _stamp(path))
+    stamp = stamp_of(path)
+    return None if stamp is None else _read_asked(path, stamp)
 
 
 @lru_cache(maxsize=32)
@@ -385,7 +383,7 @@ def _read(path: Path, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
 def arrays_of(item: Found) -> dict[str, np.ndarray]:
     """The per-sample arrays of a result, read once as long as the file does not change: every cell of a table asks again."""
     path = beside(item)
-    return _read(path, _stamp(path))
+    return _read(path, stamp_of(path) or (0, 0))  # where it is gone, reading it says so
 
 
 def holm_adjusted(found: Sequence[Difference]) -> list[float | None]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock
 from pydantic import ValidationError
 from tqdm import tqdm
 
@@ -25,7 +26,18 @@ from harope_bench.perceptions import Answer, Ask
 from harope_bench.pixels import encode
 from harope_bench.records import JudgeRecord, fault
 from harope_bench.samples import SampleSet
-from harope_bench.store import append_line, first_line, make_folder, mend_lines, read_lines, sha256_bytes, write_bytes, write_text
+from harope_bench.store import (
+    append_line,
+    disk,
+    first_line,
+    make_folder,
+    mend_lines,
+    read_if_present,
+    read_lines,
+    sha256_bytes,
+    write_bytes,
+    write_text,
+)
 from harope_bench.suites.base import Case
 
 ANSWERS, ASKS, JUDGE = "answers.jsonl", "asks.jsonl", "judge.json"
@@ -237,20 +249,19 @@ def record_of(chosen: Chosen, plugin: Any) -> JudgeRecord:
 def kept_record(folder: Path) -> JudgeRecord | None:
     """Who answered in this folder; None before anyone did. PlanMismatch if the record cannot be read."""
     path = folder / JUDGE
-    if not path.is_file():
+    data = read_if_present(path)
+    if data is None:
         return None
     try:
-        return JudgeRecord.model_validate_json(path.read_bytes())
+        return JudgeRecord.model_validate_json(data)
     except ValidationError as error:
         raise PlanMismatch(f"{path} is no judge's record ({fault(error)}); delete {folder} and judge again") from error
 
 
 def claim(folder: Path, record: JudgeRecord) -> None:
     """Makes the folder this judge's; PlanMismatch names the field in which another judge's differs."""
-    kept = kept_record(folder)
-    if kept is None:
-        write_text(folder / JUDGE, record.to_json(indent=1) + "\n")
-    elif kept != record:
+    kept = kept_record(folder) or _first_record(folder, record)
+    if kept != record:
         one, two = kept.model_dump(), record.model_dump()
         name = next(name for name in one if one[name] != two[name])
         raise PlanMismatch(
@@ -258,6 +269,15 @@ def claim(folder: Path, record: JudgeRecord) -> None:
             "delete the folder or give another --out"
         )
     mend_lines(folder / ANSWERS)
+
+
+def _first_record(folder: Path, record: JudgeRecord) -> JudgeRecord:
+    """Write who answers, unless another process was faster; return the record that stands there."""
+    with disk(folder), FileLock(make_folder(folder) / f".{JUDGE}.lock"):
+        found = kept_record(folder)
+        if found is None:
+            write_text(folder / JUDGE, record.to_json(indent=1) + "\n")
+        return found or record
 
 
 def answers(folder: Path, role: str, asked: Sequence[Question]) -> dict[str, Told]:

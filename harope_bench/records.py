@@ -108,6 +108,14 @@ class Settings(Record):
     spacing: Literal["linspace", "leading"] | None = None
     labels: str | None = Field(default=None, pattern=r"^(uniform|balanced|file:[0-9a-f]{64})$")
 
+    @property
+    def sampling(self) -> str:
+        """Return sampler, steps and guidance in words; a classifier has none of them, some networks take no guidance."""
+        if self.sampler is None:
+            return "no sampler"
+        steps = "steps not set" if self.steps is None else f"{self.steps:,} steps"
+        return f"{self.sampler}, {steps}, {'no guidance' if self.guidance is None else f'guidance {self.guidance:g}'}"
+
 
 class Checkpoint(Record):
     """Registered weights and all that is needed to run them. `drawing` holds defaults of further Settings, by field.

@@ -21,7 +21,7 @@ from harope_bench.metrics.row_checks import first_bad_row, rows_complaint
 from harope_bench.observe import Seen, clear, observe
 from harope_bench.records import JudgeRecord, printable
 from harope_bench.samples import SampleSet, reference_images
-from harope_bench.store import home, load_arrays, sha256_file
+from harope_bench.store import check_target, home, load_arrays, sha256_file
 
 IMAGES = 10_000  # in ADM's references
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -185,14 +185,20 @@ def statistics(seen: Observations) -> dict[str, np.ndarray]:
     return found
 
 
-def build(samples: SampleSet, target: Path, judge: str, device: str = "cpu", images: int = IMAGES, seed: int = 0) -> Path:
+def build(
+    samples: SampleSet, target: Path, judge: str, device: str = "cpu", images: int = IMAGES, seed: int = 0, replace: bool = False
+) -> Path:
     """Writes a reference npz: statistics over every image of the set, and a random choice of them as arr_0.
 
     What the judge saw lies beside the file until that is written, so that a kill loses little.
 
     Args:
-        images: how many go into arr_0 (all if there are fewer), chosen by `seed`.
+        images: how many go into arr_0 (all if there are fewer), chosen by `seed`. replace: write over a file that holds something else.
+
+    Raises:
+        StorageError: something else stands at the target and `replace` is not given, or the target is what is read.
     """
+    _check_target(target, samples, judge, replace)
     work = target.with_name(f".{target.name}.observations")
     seen = observe(samples, judge, work, device, rescore=False)
     chosen = samples.chosen(images, seed) if images < len(samples.indices) else samples
@@ -202,9 +208,22 @@ def build(samples: SampleSet, target: Path, judge: str, device: str = "cpu", ima
     note = {JUDGE: np.array(judge), JUDGE_SHA256: np.array(seen.judge.weights_sha256), COUNT: np.array(len(samples.indices))}
     batches = (batch.images for batch in chosen.batches(chosen.indices, 256))
     more = {**found, **note, TOLD: np.array(lines, dtype=np.str_)}
-    adm.write(target, batches, (len(chosen.indices), height, width, channels), more=more)
+    adm.write(target, batches, (len(chosen.indices), height, width, channels), more=more, replace=replace)
     clear(work, list(seen.observations.arrays))
     return target
+
+
+def _check_target(target: Path, samples: SampleSet, judge: str, replace: bool) -> None:
+    """Refuse, before anything is judged, a file that the same command cannot have written."""
+    check_target(target, samples.path)
+    if not target.exists() or replace:
+        return
+    try:
+        found = load_arrays(target, (JUDGE, COUNT))
+    except StorageError:
+        found = {}
+    if (str(found.get(JUDGE)), str(found.get(COUNT))) != (judge, str(len(samples.indices))):
+        raise StorageError(f"{target} exists and is no reference of these images by {judge}; give --replace, or choose another place")
 
 
 def origin(path: Path) -> Origin:

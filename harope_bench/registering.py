@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +12,23 @@ from pydantic import ValidationError
 
 from harope_bench import adapters, registry
 from harope_bench.catalogue import check_settings, checkpoint, plain, weights_path
+from harope_bench.checkpoint_files import Registered, building, settle, toml_path
 from harope_bench.conditioning import asked_by, check_suite
 from harope_bench.errors import NameClash, OptionError, WeightsError
 from harope_bench.records import Checkpoint, Settings, fault, printable
 from harope_bench.store import (
     INDEX_SUFFIX,
+    check_target,
     fit,
-    home,
     load_weights,
     read_weights,
     training_arguments,
     weights_bytes,
     weights_note,
     weights_sha256,
-    write_bytes,
     write_text,
+    writing,
 )
-from harope_bench.tomlfile import toml_text
 
 # Marks in the keys of files that hold a known network under names that are not read here, or no network.
 FOREIGN = {
@@ -42,8 +40,15 @@ WRAPS = {"model", "net", "network", "module", "ema", "ema_model", "model_ema"}
 SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
 
 
-def register(name: str, weights: Path, said: Mapping[str, Any], encoding_weights: Path | None = None) -> Path:
-    """Writes the checkpoint's TOML into the user's home and returns its path.
+def register(name: str, weights: Path, said: Mapping[str, Any], encoding_weights: Path | None = None, replace: bool = False) -> Path:
+    """Return the path of the TOML that `register_once` writes."""
+    return register_once(name, weights, said, encoding_weights, replace).path
+
+
+def register_once(
+    name: str, weights: Path, said: Mapping[str, Any], encoding_weights: Path | None = None, replace: bool = False
+) -> Registered:
+    """Write the checkpoint's TOML into the user's home; the same weights and facts again change nothing.
 
     Facts are taken from the note that `train` and `export` leave in the file, from the keys, from the arguments that a training
     file keeps, and from what is said (fields of Checkpoint; None is not said). The network is built and strictly loaded once, so that
@@ -52,27 +57,40 @@ def register(name: str, weights: Path, said: Mapping[str, Any], encoding_weights
     Args:
         weights: a file of weights, an adapter folder, a pipeline's folder, or a LoRA without manifest (a file, or a folder that holds
             one), whose manifest is then written beside a copy at home. encoding_weights: for such a LoRA alone.
+        replace: take the name from another checkpoint of the user's.
 
     Raises:
-        NameClash: the name is taken. WeightsError: keys do not fit, or contradict the training file's arguments. OptionError:
+        NameClash: the name has other weights or facts.
+        WeightsError: keys do not fit, or contradict the training file's arguments. OptionError:
             something that nothing tells, or that is said in contradiction to the file.
     """
     plain(name)
-    if name in registry.entries("checkpoints"):
-        raise NameClash(f"checkpoint {name!r} is registered already ({registry.find('checkpoints', name).origin}); choose another name")
     weights = indexed(weights)
+    entry = registry.entries("checkpoints").get(name)
+    if entry is not None and entry.path != toml_path(name):
+        raise NameClash(f"checkpoint {name!r} is registered already ({entry.origin}); choose another name")
+    try:
+        return _registered(name, weights, said, encoding_weights, replace)
+    except (OptionError, WeightsError) as error:
+        if entry is None or replace:
+            raise
+        raise NameClash(f"checkpoint {name!r} is registered already ({entry.origin}), and this is not the same: {error}") from error
+
+
+def _registered(name: str, weights: Path, said: Mapping[str, Any], encoding_weights: Path | None, replace: bool) -> Registered:
     said, bundle = _meant(said), adapters.bundle(weights)
     bare = adapters.bare(weights, encoding_weights) if bundle is None else None
     if encoding_weights is not None and bare is None:
         raise OptionError(f"{weights} is no LoRA without manifest, and only such a one takes --encoding-weights; leave it out")
     if bare is not None:
-        with _made(home() / "checkpoints" / name) as folder:
-            return _register_folder(name, _manifest_of_lora(folder, bare, said), said)
+        with building(name) as folder:
+            return settle(_register_folder(name, _manifest_of_lora(folder, bare, said), said), replace, folder)
     if bundle is not None and bundle.is_dir():
         said["config"] = {"base": str(bundle.resolve()), **said.get("config", {})}
-        with _made(home() / "checkpoints" / name) as folder:
-            return _register_folder(name, _manifest_of_base(folder, bundle, said), said)
-    return _register_folder(name, bundle, said) if bundle is not None else _register_file(name, weights, said)
+        with building(name) as folder:
+            return settle(_register_folder(name, _manifest_of_base(folder, bundle, said), said), replace, folder)
+    found = _register_folder(name, bundle, said) if bundle is not None else _register_file(name, weights, said)
+    return settle(found, replace)
 
 
 def indexed(weights: Path) -> Path:
@@ -95,19 +113,7 @@ def _meant(said: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-@contextmanager
-def _made(folder: Path) -> Iterator[Path]:
-    """A new folder, gone again if what is put into it cannot be registered."""
-    if folder.exists() and any(folder.iterdir()):
-        raise NameClash(f"{folder} holds files of something else; remove it or choose another name")
-    try:
-        yield folder
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _register_file(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
+def _register_file(name: str, weights: Path, said: Mapping[str, Any]) -> Checkpoint:
     """One file with the whole network."""
     if shard := SHARD.fullmatch(weights.name):
         index = f"{shard[1]}{INDEX_SUFFIX}"
@@ -136,7 +142,7 @@ def _register_file(name: str, weights: Path, said: Mapping[str, Any]) -> Path:
     found = _record(name, weights, {**_assumed(backbone, stated, weights), **stated})
     _check(found)
     load_once(found, state)
-    return _write(found)
+    return found
 
 
 def _trusted(clue: Any, facts: Mapping[str, Any], stated_arguments: Mapping[str, Any], weights: Path) -> Any:
@@ -224,7 +230,7 @@ def _unnoted(backbone: Any, state: Mapping[str, Any], facts: dict[str, Any]) -> 
         facts["options"] = {**backbone.usual(facts["encoding"]), **facts.get("options", {})}
 
 
-def _register_folder(name: str, bundle: Path, said: Mapping[str, Any]) -> Path:
+def _register_folder(name: str, bundle: Path, said: Mapping[str, Any]) -> Checkpoint:
     """An adapter folder, by its manifest."""
     manifest = adapters.read(bundle)
     backbone = registry.load("backbones", manifest.backbone)
@@ -243,7 +249,7 @@ def _register_folder(name: str, bundle: Path, said: Mapping[str, Any]) -> Path:
     adapters.check_loads(adapters.base_folder(str(found.config["base"])))
     _check(found)
     backbone.check_folder(found, bundle)
-    return _write(found)
+    return found
 
 
 def _drawing_with(folder: Path) -> tuple[str, Any]:
@@ -283,12 +289,6 @@ def _manifest_of_lora(folder: Path, bare: adapters.Bare, said: Mapping[str, Any]
         raise OptionError(f"base {base} is a pipeline of {name}, not {said['backbone']}; leave --backbone out or give another base")
     made: Path = backbone.adopt(folder, bare, str(base), said)
     return made
-
-
-def _write(found: Checkpoint) -> Path:
-    target = home() / "checkpoints" / f"{found.name}.toml"
-    write_text(target, toml_text(found.model_dump(mode="json", exclude_none=True)))
-    return target
 
 
 def load_once(found: Checkpoint, state: Mapping[str, Any]) -> None:
@@ -340,14 +340,16 @@ def drawable(drawing: Mapping[str, Any]) -> dict[str, Any]:
     return {**drawing, "vae": str(Path(vae).resolve())} if vae and Path(vae).is_dir() else dict(drawing)
 
 
-def export(name: str, target: Path, folded: bool) -> Path:
+def export(name: str, target: Path, folded: bool, replace: bool = False) -> Path:
     """Writes a registered checkpoint's weights as one .safetensors file that `register` reads back, and returns its path.
 
     Args:
+        replace: write over a file that holds something else.
         folded: the learned matrices moved into the projections; what is written is a checkpoint of the plain encoding.
 
     Raises:
-        OptionError: its backbone or its encoding cannot do that, or the target is no .safetensors. WeightsError: weights altered, or
+        OptionError: its backbone or its encoding cannot do that, or the target is no .safetensors. StorageError: the target holds
+            something else, or is the weights file itself. WeightsError: weights altered, or
             the folded network's outputs differ.
     """
     found = checkpoint(name)
@@ -358,7 +360,9 @@ def export(name: str, target: Path, folded: bool) -> Path:
         raise OptionError(f"backbone {found.backbone} has no export; use its weights file as it is")
     state, changed = backbone.export(found, load_weights(weights_path(found), found.sha256), folded)
     facts = found.model_dump(mode="json", exclude_none=True, exclude={"name", "weights", "sha256", "source"})
-    write_bytes(target, weights_bytes(state, {"checkpoint": json.dumps({**facts, **changed}, sort_keys=True)}))
+    check_target(target, weights_path(found))
+    with writing(target, replace=replace) as file:
+        file.write(weights_bytes(state, {"checkpoint": json.dumps({**facts, **changed}, sort_keys=True)}))
     return target
 
 

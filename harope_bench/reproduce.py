@@ -32,7 +32,7 @@ from harope_bench.requirements import (
     plan_or_requirement,
     raise_missing,
 )
-from harope_bench.store import write_text
+from harope_bench.store import read_if_present, write_text
 
 ALL = "all"  # in place of names: every registered table
 FORMATS = ("md", "csv", "tex", "html", "json")
@@ -422,6 +422,6 @@ def _no_table_takes(found: Checkpoint, tables: Sequence[Table], scale: Scale) ->
 
 def _write(path: Path, text: str) -> Path:
     """Writes only what changed, so that a second call leaves the files alone."""
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if read_if_present(path) != text.encode():
         write_text(path, text)
     return path

@@ -19,11 +19,16 @@ PIECE = 1 << 24  # bytes hashed at once
 
 
 class Header(NamedTuple):
-    """What a file says of its rows, and the byte where they begin."""
+    """What a file says of its rows, the byte where they begin, and how many bytes the file has."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
     start: int
+    size: int
+
+    def has_rows(self, count: int) -> bool:
+        """Return whether the file claims and holds that many rows whole."""
+        return count <= self.shape[0] and self.size >= self.start + count * self.each
 
     @property
     def each(self) -> int:
@@ -33,10 +38,11 @@ class Header(NamedTuple):
 
 def header(path: Path) -> Header | None:
     """The header of the file, or None where there is no such file or it is not one of plain rows."""
-    if not path.is_file():
+    try:
+        with disk(path, missing_ok=True), path.open("rb") as file:
+            return _parsed(file)
+    except FileNotFoundError:
         return None
-    with disk(path), path.open("rb") as file:
-        return _parsed(file)
 
 
 def _parsed(file: IO[bytes]) -> Header | None:
@@ -46,7 +52,7 @@ def _parsed(file: IO[bytes]) -> Header | None:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     except (ValueError, SyntaxError, TypeError, EOFError):
         return None
-    return None if fortran or dtype.hasobject or not shape else Header(shape, dtype, file.tell())
+    return None if fortran or dtype.hasobject or not shape else Header(shape, dtype, file.tell(), os.fstat(file.fileno()).st_size)
 
 
 def reserve(path: Path, count: int, row: np.ndarray) -> None:
@@ -60,11 +66,11 @@ def reserve(path: Path, count: int, row: np.ndarray) -> None:
         found = header(path)
         fits = found is not None and (found.shape[1:], found.dtype) == (row.shape, row.dtype)
         held = found.shape[0] if found is not None and fits else 0
-        if fits and held >= count and found is not None and path.stat().st_size >= found.start + held * found.each:
+        if fits and held >= count and found is not None and found.has_rows(held):
             return
         if not fits:
             path.unlink(missing_ok=True)
-        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
             # numpy pads the header so that a larger count fits in the same place
             facts = {"descr": np.lib.format.dtype_to_descr(row.dtype), "fortran_order": False, "shape": (max(count, held), *row.shape)}
             np.lib.format.write_array_header_1_0(file, facts)
@@ -91,14 +97,19 @@ def put(path: Path, first: int, rows: np.ndarray) -> None:
 
 def digest(path: Path, first: int, stop: int) -> str | None:
     """Hex sha256 of rows `first` to `stop`, with their shape and dtype; None if the file does not hold them whole."""
-    found = header(path)
-    if found is None or stop > found.shape[0] or path.stat().st_size < found.start + stop * found.each:
+    try:
+        with disk(path, missing_ok=True), path.open("rb") as file:  # opened once: another process may begin the file anew meanwhile
+            found = _parsed(file)
+            return None if found is None or not found.has_rows(stop) else _digest(file, found, first, stop)
+    except FileNotFoundError:
         return None
+
+
+def _digest(file: IO[bytes], found: Header, first: int, stop: int) -> str:
     told = hashlib.sha256(f"{found.dtype.str} {found.shape[1:]}".encode())
-    with disk(path), path.open("rb") as file:
-        file.seek(found.start + first * found.each)
-        for piece in _pieces(file, (stop - first) * found.each):
-            told.update(piece)
+    file.seek(found.start + first * found.each)
+    for piece in _pieces(file, (stop - first) * found.each):
+        told.update(piece)
     return told.hexdigest()
 
 
@@ -117,7 +128,7 @@ def _pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
 def view(path: Path, count: int) -> np.ndarray:
     """The first `count` rows as a read-only memory map; StorageError if the file does not hold them."""
     found = header(path)
-    if found is None or found.shape[0] < count or path.stat().st_size < found.start + found.shape[0] * found.each:
+    if found is None or found.shape[0] < count or not found.has_rows(found.shape[0]):
         raise StorageError(f"{path} does not hold {count:,} rows; delete it and run eval again")
     with disk(path):
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,15 +14,26 @@ from filelock import BaseFileLock, FileLock
 from pydantic import ValidationError
 
 from harope_bench import adm, checksums
-from harope_bench.errors import PlanMismatch, SampleError, TooFewImages
-from harope_bench.folders import SUFFIXES, listing
+from harope_bench.errors import PlanMismatch, SampleError, StorageError, TooFewImages
+from harope_bench.folder_writing import Pictures, write_folder
+from harope_bench.folders import SUFFIXES, listing, nested
 from harope_bench.indices import parse_indices, spans
+from harope_bench.partfiles import sweep
 from harope_bench.pixels import Decoded, centre_crop, cut, decode, encode
 from harope_bench.records import Plan, Request, SampleRecord, fault
-from harope_bench.store import append_line, disk, make_folder, mend_lines, read_lines, sha256_bytes, write_bytes, write_text, writing
+from harope_bench.store import (
+    append_line,
+    check_target,
+    make_folder,
+    mend_lines,
+    read_if_present,
+    read_lines,
+    sha256_bytes,
+    write_text,
+    writing,
+)
 
 PLAN, RECORDS, REQUESTS, IMAGES, LOCK = "plan.json", "samples.jsonl", "requests.jsonl", "images", ".lock"
-STALE = 3600  # seconds after which a half-written image is one that a kill left
 
 
 class Batch(NamedTuple):
@@ -44,7 +54,11 @@ def differing(wanted: Plan, found: Plan) -> list[str]:
         return {k: v for key, inner in value.items() for k, v in flat(inner, f"{name}.{key}".strip(".")).items()}
 
     a, b = flat(wanted.deciding()), flat(found.deciding())
-    return [f"{k} is {b.get(k)} there, {a.get(k)} asked" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
+
+    def shown(value: object) -> object:
+        return "not set" if value is None else value
+
+    return [f"{k} is {shown(b.get(k))} there, {shown(a.get(k))} asked" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
 
 
 @dataclass(frozen=True)
@@ -57,11 +71,11 @@ class Run:
     def plan(self) -> Plan | None:
         """The folder's plan, or None before there is one; PlanMismatch if it is not readable."""
         path = self.folder / PLAN
-        if not path.exists():
+        data = read_if_present(path)
+        if data is None:
             return None
         try:
-            with disk(path):
-                return Plan.model_validate_json(path.read_bytes())
+            return Plan.model_validate_json(data)
         except ValueError as error:
             raise PlanMismatch(f"{path} is not a plan this version reads; choose another --out") from error
 
@@ -148,7 +162,7 @@ class Run:
         with self.alone():
             records = self.records()
             text = "".join(records[i].to_json() + "\n" for i in sorted(records))
-            if text != (self.folder / RECORDS).read_text():
+            if text.encode() != (read_if_present(self.folder / RECORDS) or b""):
                 write_text(self.folder / RECORDS, text)
             if self.asked() <= records.keys():
                 checksums.record(self.folder, {RECORDS: sha256_bytes(text.encode())})
@@ -285,14 +299,6 @@ class SampleSet:
             first += len(images)
 
 
-def sweep(folder: Path) -> None:
-    """Removes what a kill left of half-written images long ago; another process may be writing its own now."""
-    for part in folder.glob(".*.part"):
-        with disk(part):
-            if time.time() - part.stat().st_mtime > STALE:
-                part.unlink(missing_ok=True)
-
-
 def open_samples(path: Path, count: int | None = None) -> SampleSet:
     """A run folder, a folder of images, or an ADM .npz; with `count`, its first so many samples.
 
@@ -371,25 +377,61 @@ def inside(folder: Path, name: str, index: int) -> Path:
 
 def _folder_set(folder: Path) -> SampleSet:
     found, warnings = listing(folder)
+    if not found and (below := nested(folder)):
+        raise SampleError(
+            f"{folder} holds no images itself, folders below it do: {below}; give one of these, or move the images to one folder"
+        )
     if not found:
         raise SampleError(f"{folder} holds no images ({', '.join(SUFFIXES)}) and no {PLAN}; give a run or image folder")
     return SampleSet(folder.name, folder, None, len(found), {}, list(range(len(found))), dict(enumerate(found)), {}, {}, warnings)
 
 
-def to_adm(samples: SampleSet, path: Path) -> None:
-    """Writes a set as ADM npz, in index order, with labels where all are known; failed samples are left out."""
+def to_adm(samples: SampleSet, path: Path, replace: bool = False) -> None:
+    """Writes a set as ADM npz, in index order, with labels where all are known; failed samples are left out.
+
+    Raises:
+        StorageError: something else stands at `path` and `replace` is not given, or it is a part of the set.
+    """
+    _check_adm_target(samples, path, replace)
     labels = np.array([samples.labels[i] for i in samples.indices]) if samples.labels.keys() >= set(samples.indices) else None
     height, width, channels = samples.shape
     images = (batch.images for batch in samples.batches(samples.indices, 256))
-    adm.write(path, images, (len(samples.indices), height, width, channels), labels)
+    adm.write(path, images, (len(samples.indices), height, width, channels), labels, replace=replace)
+
+
+def _check_adm_target(samples: SampleSet, path: Path, replace: bool) -> None:
+    """Refuse at once a target that no earlier run of the same conversion can have written."""
+    check_target(path, samples.path)
+    if not path.exists():
+        return
+    if replace and path.resolve().is_relative_to(samples.path.resolve()):
+        raise StorageError(f"{path} is in {samples.path}, which is read; choose another place")
+    if not replace and (path.suffix != ".npz" or adm.shape_of(path) != (len(samples.indices), *samples.shape)):
+        raise StorageError(f"{path} exists and holds something else; give --replace, or choose another place")
 
 
 def to_png(samples: SampleSet, folder: Path) -> None:
-    """Writes a set as a folder of 000000.png ... in index order, failed ones left out; an existing folder must be empty."""
-    with disk(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise SampleError(f"{folder} is not an empty folder; choose another place")
-    make_folder(folder)
-    images = (image for batch in samples.batches(samples.indices, 256) for image in batch.images)
-    for place, image in enumerate(images):
-        write_bytes(folder / f"{place:06d}.png", encode(image))
+    """Writes a set as a folder of 000000.png ... in index order, failed ones left out; what an interrupted run wrote there is kept.
+
+    Raises:
+        SampleError: the folder holds anything else, or is the one that is read.
+    """
+    check_not_source(samples, folder)
+    names = {f"{place:06d}.png": index for place, index in enumerate(samples.indices)}
+    write_folder(folder, list(names), pictures(samples, names))
+
+
+def check_not_source(samples: SampleSet, folder: Path) -> None:
+    """Raise SampleError where a set would be written into the folder that holds it."""
+    if folder.exists() and samples.path.exists() and folder.samefile(samples.path):
+        raise SampleError(f"{folder} is not an empty folder but the one that is read; choose another place")
+
+
+def pictures(samples: SampleSet, indices: Mapping[str, int]) -> Pictures:
+    """Return what reads the images of names, whose indices ascend."""
+
+    def read(names: list[str]) -> Iterator[np.ndarray]:
+        chosen = [indices[name] for name in names]
+        return (image for batch in samples.batches(chosen, 4) for image in batch.images) if chosen else iter(())
+
+    return read

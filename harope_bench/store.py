@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import errno
+import filecmp
 import hashlib
 import io
 import json
 import os
 import pickle
 import shutil
+import stat
 import struct
-import tempfile
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from harope_bench import partfiles
 from harope_bench.errors import BenchError, DiskError, StorageError, WeightsError
 from harope_bench.textfile import decode_text, encoding_of
 from harope_bench.wrappers import Unwrapped, unwrap, without_prefixes
@@ -43,8 +45,8 @@ def home() -> Path:
 
 
 @contextmanager
-def disk(path: Path) -> Iterator[None]:
-    """Turns a refusal of the disk into one line that names the place.
+def disk(path: Path, missing_ok: bool = False) -> Iterator[None]:
+    """Turns a refusal of the disk into one line that names the place; with `missing_ok` a file that is not there stays FileNotFoundError.
 
     Raises:
         DiskError: no space, no permission, read-only, or a file where a folder should be.
@@ -52,6 +54,8 @@ def disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if missing_ok and isinstance(error, FileNotFoundError):
+            raise
         advice = {
             errno.ENOSPC: "free some space or choose another --out; the finished work is kept",
             errno.EDQUOT: "free some space or choose another --out; the finished work is kept",
@@ -71,25 +75,59 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def writing(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
-    """A binary file that appears at `path` whole or not at all, even when the process is killed.
+def writing(path: Path, sync: bool = True, replace: bool = True) -> Iterator[BinaryIO]:
+    """A binary file that appears at `path` whole or not at all, even when the process is killed; parts that a kill left are removed.
 
-    `sync` waits for the disk itself, which only a power cut asks for.
+    `sync` waits for the disk itself, which only a power cut asks for. Without `replace` a file that stands there stays.
+
+    Raises:
+        StorageError: the disk refuses; without `replace` also: a file with other bytes stands there.
     """
     make_folder(path.parent)
+    partfiles.sweep_for(path)
     with disk(path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        part = partfiles.create(path)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with os.fdopen(part.handle, "wb") as file:
                 yield file
                 if sync:
                     file.flush()
                     os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
+            if replace or not _put_new(part.path, path):
+                os.replace(part.path, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            part.path.unlink(missing_ok=True)
             raise
+        finally:
+            os.close(part.lock)
+
+
+def _put_new(part: Path, path: Path) -> bool:
+    """Give a part its name unless a file has it; False where neither is so and this file system has no second names.
+
+    Raises:
+        StorageError: A file with other bytes has the name.
+    """
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        if not filecmp.cmp(part, path, shallow=False):
+            raise StorageError(f"{path} exists and holds something else; give --replace, or choose another place") from None
+    except OSError:
+        if path.exists():
+            raise StorageError(f"{path} exists; give --replace, or choose another place") from None
+        return False
+    part.unlink()
+    return True
+
+
+def check_target(path: Path, *inputs: Path) -> None:
+    """Raise StorageError where something other than a file stands at `path`, or where it is one of the inputs."""
+    with disk(path):
+        if path.exists() and not path.is_file():
+            raise StorageError(f"{path} is not a file; choose another place")
+        if any(path.exists() and source.exists() and path.samefile(source) for source in inputs):
+            raise StorageError(f"{path} is what is read; choose another place")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -109,12 +147,36 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def read_if_present(path: Path) -> bytes | None:
+    """Return a file's bytes, None where there is no file; one that another process removes meanwhile is no error.
+
+    Raises:
+        StorageError: The disk refuses.
+    """
+    with disk(path):
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+
+def stamp_of(path: Path) -> tuple[int, int] | None:
+    """Return when a file was last written (ns) and its size (bytes), None where there is no file."""
+    with disk(path):
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return (status.st_mtime_ns, status.st_size) if stat.S_ISREG(status.st_mode) else None
+
+
 def append_line(path: Path, line: str) -> None:
     """One line added in a single write, so that processes can share the file; whole or not at all."""
     data = line.encode() + b"\n"
     with disk(path):
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
+            partfiles.lock(handle)  # against `mend_lines`, and a taken back line between two others
             written = os.write(handle, data)
             if written < len(data):  # the last bytes of a full disk; the next line must not be glued to this piece
                 os.ftruncate(handle, os.fstat(handle).st_size - written)
@@ -125,9 +187,8 @@ def append_line(path: Path, line: str) -> None:
 
 def mend_lines(path: Path) -> None:
     """Drops a last line that a power cut left without its newline, so that the next line does not grow onto it."""
-    if not path.exists():
-        return
-    with disk(path), path.open("rb+") as file:
+    with suppress(FileNotFoundError), disk(path, missing_ok=True), path.open("rb+") as file:
+        partfiles.lock(file.fileno())  # what another process is writing is no cut line
         data = file.read()
         if data and not data.endswith(b"\n"):
             file.truncate(data.rfind(b"\n") + 1)
@@ -139,10 +200,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         StorageError: a line that is not JSON anywhere else, named with its number.
     """
-    if not path.exists():
+    data = read_if_present(path)
+    if data is None:
         return []
-    with disk(path):
-        lines = _lines(path.read_bytes(), path)
+    lines = _lines(data, path)
     found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -272,6 +272,15 @@ def test_each_answer_goes_to_its_own_image(tmp_path: Path) -> None:
     assert rows[1]["scores"]["numeracy"] == pytest.approx(10 / 3000), "the second prompt's first image is number 10"
 
 
+def test_fields_that_another_program_adds_are_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "numeracy" / "annotation_num" / "vqa_result.json"
+    path.parent.mkdir(parents=True)
+    found = chance(1)
+    path.write_text(json.dumps([{"note": "x" * 300, "question_id": i, "answer": v, "prompt": "two owls"} for i, v in enumerate(found)]))
+    assert results.recognise(path)
+    assert value(results.imported(path, Toy("numeracy")), "numeracy").value == pytest.approx(script_mean(found), rel=1e-12)
+
+
 def test_a_summary_that_is_not_the_files_mean_is_told(tmp_path: Path) -> None:
     path = tmp_path / "numeracy" / "annotation_num" / "vqa_result.json"
     found = chance(1)

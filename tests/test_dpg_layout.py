@@ -292,6 +292,13 @@ def test_a_changed_score_is_kept_and_told(finished: Path, suite: Tiny) -> None:
     assert any("agrees on " in w and "not on 1" in w for w in warnings) and any(w.startswith("summary: it prints") for w in warnings)
 
 
+def test_lines_before_the_scripts_own_are_passed_over(finished: Path, suite: Tiny) -> None:
+    before = measured(results.imported(finished, suite))
+    finished.write_text("# run of Monday\nloading the model\n" + finished.read_text())
+    assert results.recognise(finished)
+    assert measured(results.imported(finished, suite)) == before
+
+
 def test_any_other_file_is_refused(finished: Path, suite: Tiny, tmp_path: Path) -> None:
     other = tmp_path / "notes.txt"
     other.write_text("hello\n")

@@ -47,6 +47,18 @@ def test_the_table_is_read_by_item_in_its_order(table: Path) -> None:
     assert found[0].facts["official_text"] is False and all(Item.model_validate(p.facts) for p in found)
 
 
+def test_columns_that_another_program_adds_change_nothing(table: Path) -> None:
+    before = prompts(table)
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = [{**row, "my_note": "x"} for row in csv.DictReader(file)]
+    other = table.with_name("other.csv")
+    with other.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["my_note", *FIELDS])
+        writer.writeheader()
+        writer.writerows(rows)
+    assert prompts(other) == before
+
+
 def test_cases_go_copy_by_copy_and_end(table: Path) -> None:
     suite = type("Two", (DpgBench,), {"count": 8})()
     assert [(c.prompt, c.copy, c.facts["dpg"]["item"]) for c in map(suite.case, (0, 1, 2, 7))] == [

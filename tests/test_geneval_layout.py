@@ -138,6 +138,52 @@ def test_the_metadata_decides_which_prompt_a_folder_holds(folder: Path, suite: T
     assert "folders: the number is not the prompt's in 0000, 17; metadata.jsonl decides, as officially" in found.warnings
 
 
+CHANGES: dict[str, Any] = {
+    "an extra key": lambda facts: {**facts, "seed": 42, "scores": {"a": [1]}},
+    "an extra key of a clause": lambda facts: {**facts, "include": [{**c, "box": None, "weight": 1} for c in facts["include"]]},
+    "no include": lambda facts: {key: facts[key] for key in ("prompt", "tag")},
+    "the prompt alone": lambda facts: {"prompt": facts["prompt"]},
+    "blanks": lambda facts: {**facts, "prompt": f" {facts['prompt'].replace(' ', '  ')} "},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_foreign_metadata_are_read_by_the_fields_that_are_known(folder: Path, suite: Tiny, change: str) -> None:
+    for path in folder.glob("*/metadata.jsonl"):
+        path.write_text(json.dumps(CHANGES[change](json.loads(path.read_text()))))
+    found = layout.open_layout(folder, suite)
+    assert (found.indices, found.failed, found.warnings) == (list(range(48)), {}, ())
+
+
+def test_a_metadata_file_of_several_lines_counts_by_its_first(folder: Path, suite: Tiny) -> None:
+    path = folder / "00003" / "metadata.jsonl"
+    path.write_text(path.read_text() + "\n" + json.dumps({"note": "mine"}) + "\n")
+    assert layout.open_layout(folder, suite).indices == list(range(48))
+
+
+def test_a_known_field_that_says_something_else_is_another_prompt_and_the_reason_is_told(folder: Path, suite: Tiny) -> None:
+    texts = [
+        json.dumps({**metadata()[0], "include": [{"class": "owl", "count": 2}]}),
+        json.dumps({**metadata()[1], "include": "lamp"}),
+        json.dumps({**metadata()[2], "prompt": 5}),
+        "[]",
+    ]
+    for number, text in enumerate(texts):
+        (folder / f"{number:05d}" / "metadata.jsonl").write_text(text)
+    found = layout.open_layout(folder, suite)
+    assert {i % 12 for i in found.failed} == {0, 1, 2, 3} and len(found.indices) == 32
+    (why,) = [line for line in found.warnings if line.startswith("folders: why")]
+    assert "00000: `include` is another than that of the suite's prompt; 00001: its metadata are not GenEval's (include" in why
+    assert "00002: its metadata have no text in `prompt`; and 1 more" in why
+
+
+def test_where_nothing_is_read_the_error_says_why(folder: Path, suite: Tiny) -> None:
+    for path in folder.glob("*/metadata.jsonl"):
+        path.write_text(json.dumps({"prompt": "a prompt of mine", "include": []}))
+    with pytest.raises(SampleError, match=r"holds no image of GenEval.*'a prompt of mine' is no prompt of the suite"):
+        layout.open_layout(folder, suite)
+
+
 def test_two_folders_of_one_prompt_are_refused(folder: Path, suite: Tiny) -> None:
     shutil.copytree(folder / "00003", folder / "99")
     with pytest.raises(SampleError, match="00003 and 99 for one prompt"):
@@ -168,7 +214,16 @@ def test_written_folders_read_back_and_are_the_official_form(folder: Path, suite
     assert json.loads((tmp_path / "copy" / "00011" / "metadata.jsonl").read_text()) == metadata()[11]
     again = layout.open_layout(tmp_path / "copy", suite)
     assert [b.images.tobytes() for b in again.batches(again.indices, 1)] == [b.images.tobytes() for b in first.batches(first.indices, 1)]
-    with pytest.raises(SampleError, match="not an empty folder"):
+    assert layout.write(first, suite, tmp_path / "copy") == (48, ())  # up to date
+    (tmp_path / "copy" / "00003" / "samples" / "00002.png").unlink()
+    (tmp_path / "copy" / "00011" / "metadata.jsonl").unlink()
+    layout.write(first, suite, tmp_path / "copy")  # a killed one goes on
+    assert layout.open_layout(tmp_path / "copy", suite).indices == list(range(48))
+    (tmp_path / "copy" / "00011" / "metadata.jsonl").write_text("{}")
+    with pytest.raises(SampleError, match=r"00011.metadata.jsonl holds something else"):
+        layout.write(first, suite, tmp_path / "copy")
+    (tmp_path / "copy" / "notes.txt").touch()
+    with pytest.raises(SampleError, match="not an empty folder: notes.txt"):
         layout.write(first, suite, tmp_path / "copy")
 
 
@@ -341,6 +396,34 @@ def test_any_other_file_is_refused(tmp_path: Path, suite: Tiny) -> None:
         path.write_text(text)
         with pytest.raises(StorageError, match=said):
             results.imported(path, suite)
+
+
+LINES: dict[str, Any] = {
+    "an extra key": lambda row: {**row, "seed": 1, "clip": None},
+    "an extra key of the metadata": lambda row: {**row, "metadata": json.dumps({**json.loads(row["metadata"]), "id": 3})},
+    "no metadata": lambda row: {key: value for key, value in row.items() if key not in ("metadata", "tag")},
+    "metadata without include": lambda row: {**row, "metadata": json.dumps({"prompt": row["prompt"]})},
+    "objects in place of text": lambda row: {**row, "metadata": json.loads(row["metadata"]), "details": json.loads(row["details"])},
+}
+
+
+@pytest.mark.parametrize("change", LINES)
+def test_lines_that_another_program_changed_are_read_to_the_same_digits(tmp_path: Path, suite: Tiny, change: str) -> None:
+    path = tmp_path / "results.jsonl"
+    rows = finished(path)
+    path.write_text("".join(json.dumps(LINES[change](row)) + "\n" for row in rows))
+    assert reader(path) is results
+    score = results.imported(path, suite)
+    assert same_digits({m.metric: m.value for m in score.measurements}, summary(rows))
+    assert any("agrees on 48 of 48" in w for w in score.warnings), score.warnings
+
+
+def test_five_images_of_a_prompt_are_read_as_the_first_four_and_told(tmp_path: Path, suite: Tiny) -> None:
+    rows = finished(tmp_path / "results.jsonl", images=5)
+    four = [row for row in rows if not row["filename"].endswith("00004.png")]
+    score = results.imported(tmp_path / "results.jsonl", suite)
+    assert same_digits({m.metric: m.value for m in score.measurements}, summary(four))
+    assert "lines: 12 beyond the first 4 of a prompt are not read" in score.warnings
 
 
 def test_copies_are_told_by_file_name_whatever_the_order(tmp_path: Path, suite: Tiny) -> None:

@@ -28,12 +28,14 @@ PACKAGE = "harope_bench"
 
 # Imports run downwards: a room may import those of lower layers, and itself.
 LAYERS: list[set[str]] = [
-    {"errors", "tomlfile", "indices"},
+    {"errors", "tomlfile", "indices", "partfiles"},
     {"textfile", "findings", "wrappers"},
     {"records", "store", "device"},
     {"checksums", "pixels"},
     {"registry", "provenance", "adm", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
+    {"folder_writing"},
     {"samples", "intervals", "catalogue", "conditioning", "contamination", "charts", "fetched", "rules", "scenes", "kept_moments"},
+    {"checkpoint_files"},
     {"encodings", "prompt_pairs", "registering"},
     {"pairing"},
     {"samplers", "suites", "judges", "evaluators"},

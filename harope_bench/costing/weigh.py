@@ -21,7 +21,7 @@ from harope_bench.evaluators.base import Observations
 from harope_bench.metrics.attention_cost import Attention, Learned
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Checkpoint, JudgeRecord, Option, Plan, Result, Settings
-from harope_bench.store import load_arrays, sha256_bytes, write_arrays, write_text
+from harope_bench.store import load_arrays, read_if_present, sha256_bytes, write_arrays, write_text
 
 EVALUATOR, FOLDER, FORWARDS = "cost", "cost", 30
 COUNTED = "counted on the meta device in one forward of one image; nothing was run"
@@ -134,7 +134,7 @@ def _standing(path: Path, seen: Path) -> Result | None:
     if not all(checksums.has_sums(file.parent) and checksums.intact(file.parent, file.name) for file in (path, seen)):
         return None
     try:
-        return Result.model_validate_json(path.read_bytes())
+        return Result.model_validate_json(read_if_present(path) or b"")
     except ValidationError:
         return None  # another version wrote it
 

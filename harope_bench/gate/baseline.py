@@ -15,7 +15,7 @@ from harope_bench.errors import OptionError, StorageError
 from harope_bench.pairing import Found, arrays_of, beside
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Provenance, Record, Result, fault
-from harope_bench.store import check_hash, disk, make_folder, sha256_bytes, sha256_file, write_arrays, write_text
+from harope_bench.store import check_hash, disk, make_folder, read_if_present, sha256_bytes, sha256_file, write_arrays, write_text
 
 
 class Baseline(Record):
@@ -78,24 +78,49 @@ def write(path: Path, run: Path, reason: str) -> str:
     """Writes the baseline of a scored run and says in words what it holds.
 
     Raises:
-        OptionError: no reason, no .json, or more than one run.
+        OptionError: no reason, no .json, or more than one run. StorageError: something that is no baseline stands there.
     """
     if not reason.strip():
         raise OptionError("a baseline needs a --reason that a reader understands")
     if path.suffix != ".json" or path.is_dir():
         raise OptionError(f"a baseline is written to a .json file, not to {path}")
+    data = read_if_present(path)
+    if data is not None and not _is_baseline(data):
+        raise StorageError(f"{path} is no baseline and would be lost; give another file")
     side = compare.open_side(run)
     if len(side.runs) > 1:
         raise OptionError(f"{run} holds {len(side.runs)} runs, a baseline is one; give that run's folder")
     make_folder(path.parent)
     results = tuple(_kept(path, found) for found in side.runs[0])
     rows = {r.per_sample: sha256_file(path.parent / r.per_sample) for r in results if r.per_sample}
-    before = sha256_file(path) if path.is_file() else None
+    before = sha256_bytes(data) if data is not None else None
+    if data is not None and _is_same(data, reason.strip(), results, rows):
+        return f"{path} is up to date: {reason.strip()}"
     made = Baseline(reason=reason.strip(), replaces=before, results=results, rows=rows, provenance=provenance(now(), "cpu"), digest="")
     facts = made.model_dump(mode="json")
     facts["digest"] = digest_of(facts)
     write_text(path, json.dumps(facts, sort_keys=True, allow_nan=False, indent=1) + "\n")
     return f"{sum(len(r.measurements) for r in results)} numbers of {side.title}, {'replaced' if before else 'new'}: {reason.strip()}"
+
+
+def _is_baseline(data: bytes) -> bool:
+    """Return whether bytes are a baseline of any format."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and {"format", "results", "reason"} <= found.keys()
+
+
+def _is_same(data: bytes, reason: str, results: tuple[Result, ...], rows: dict[str, str]) -> bool:
+    """Return whether a baseline's bytes say these results for this reason already."""
+    try:
+        stored = Baseline.model_validate_json(data)
+    except ValidationError:
+        return False
+    if stored.digest != digest_of(json.loads(data)):
+        return False
+    return (stored.reason, stored.results, stored.rows) == (reason, results, rows)
 
 
 def _kept(path: Path, found: Found) -> Result:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from harope_bench import fetched
 from harope_bench.errors import WeightsError
-from harope_bench.store import sha256_file
+from harope_bench.store import sha256_file, stamp_of
 
 
 class Weights(NamedTuple):
@@ -29,12 +29,12 @@ class Source(NamedTuple):
         """The file in use; WeightsError with the command that brings it where there is none."""
         if own := os.environ.get(self.own):
             path = Path(own).expanduser()
-            if not path.is_file():
+            stamp = stamp_of(path)
+            if stamp is None:
                 raise WeightsError(
                     f"{self.own} names {path}, which is not there; correct it, or unset it and run harope-bench fetch {self.asset}"
                 )
-            status = path.stat()
-            return Weights(path, _hash(path, (status.st_mtime_ns, status.st_size)))
+            return Weights(path, _hash(path, stamp))
         held = fetched.bring(self.asset)
         return Weights(held.path, held.sha256)
 

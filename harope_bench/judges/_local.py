@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError
 
 from harope_bench.errors import MissingExtra, NotHere, OptionError, WeightsError
-from harope_bench.store import disk, first_line, sha256_file
+from harope_bench.store import disk, first_line, sha256_file, stamp_of
 
 # What decides an answer: weights, configuration, words, the chat's form. Readmes and pictures do not.
 COUNTED = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".jinja")
@@ -44,9 +44,9 @@ def local(model: str) -> Local:
     if not folder.is_dir():
         folder = _cached(model)
     with disk(folder):
-        files = sorted(f for f in folder.iterdir() if f.suffix in COUNTED and f.is_file())
-        stamps = tuple((f, f.stat().st_mtime_ns, f.stat().st_size) for f in files)
-    if not any(f.name == "config.json" for f in files):
+        files = sorted(f for f in folder.iterdir() if f.suffix in COUNTED)
+    stamps = tuple((f, *stamp) for f in files if (stamp := stamp_of(f)) is not None)
+    if not any(f.name == "config.json" for f, *_ in stamps):
         raise NotHere(f"{folder} holds no config.json, so no model; give a folder that save_pretrained wrote, or a hub id")
     return Local(folder, _hash(stamps))
 

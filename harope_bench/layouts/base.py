@@ -20,8 +20,7 @@ from harope_bench import registry
 from harope_bench.errors import OptionError, SampleError, UnknownName
 from harope_bench.evaluators.base import Score
 from harope_bench.pixels import misnamed
-from harope_bench.samples import SampleSet
-from harope_bench.store import disk
+from harope_bench.samples import SampleSet, check_not_source
 from harope_bench.suites.base import PromptSuite
 
 
@@ -47,7 +46,7 @@ class Layout(Protocol):
         """
 
     def write(self, samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
-        """The images in this form; an existing folder must be empty."""
+        """Write the images in this form; an existing folder must be empty or hold a part of them."""
 
 
 class Reader(Protocol):
@@ -101,9 +100,10 @@ def gathered(
     warnings: tuple[str, ...],
     boxes: Mapping[int, tuple[int, int, int, int]] | None = None,
 ) -> SampleSet:
-    """The set of a folder; SampleError where it holds none of the suite's images."""
+    """The set of a folder; SampleError where it holds none of the suite's images, with what the warnings say of the others."""
     if not files:
-        raise SampleError(f"{folder} holds no image of {suite.title}; check the folder's form and the suite")
+        why = f" ({'; '.join(warnings)})" if warnings else ""
+        raise SampleError(f"{folder} holds no image of {suite.title}{why}; check the folder's form and the suite")
     asked = len(files) + len(failed)
     if line := misnamed(dict.fromkeys(files.values())):  # a grid of several images is one file
         warnings += (f"images: {line}",)
@@ -113,6 +113,7 @@ def gathered(
 def written(samples: SampleSet, name: str, folder: Path, suite_name: str | None = None) -> Written:
     """Write a set in the layout of that name; OptionError where the set, or the suite that is named, is another."""
     into = layout(name)
+    check_not_source(samples, folder)
     suite_name = samples.plan.suite if samples.plan is not None else suite_name or into.SUITE
     if suite_name not in suites(into):
         raise OptionError(f"{samples.path} was drawn for suite {suite_name}, the layout {name} is of {into.SUITE}; choose another --to")
@@ -122,13 +123,6 @@ def written(samples: SampleSet, name: str, folder: Path, suite_name: str | None 
 def fewer(copies: int, expected: int, what: str = "prompt") -> tuple[str, ...]:
     """Return a warning where there are fewer images of each prompt than the suite asks for."""
     return () if copies == expected else (f"images: {copies} of {expected} of each {what}, as many as there are",)
-
-
-def empty(folder: Path) -> None:
-    """SampleError where something lies in the folder already."""
-    with disk(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise SampleError(f"{folder} is not an empty folder; choose another place")
 
 
 def few(things: list[str], most: int = 3) -> str:

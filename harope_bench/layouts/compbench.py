@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.errors import OptionError, SampleError
+from harope_bench.folder_writing import write_folder
 from harope_bench.folders import SUFFIXES, in_order
-from harope_bench.layouts.base import Written, empty, few, fewer, gathered
-from harope_bench.pixels import encode
-from harope_bench.samples import SampleSet
-from harope_bench.store import disk, make_folder, write_bytes
+from harope_bench.layouts.base import Written, few, fewer, gathered
+from harope_bench.samples import SampleSet, pictures
+from harope_bench.store import disk
 from harope_bench.suites._compbench import CATEGORIES, COPIES, FORM, CompBench
 from harope_bench.suites.base import PromptSuite
 
@@ -121,18 +121,15 @@ def open_layout(folder: Path, suite: PromptSuite, side: int | None = None, tiles
 
 
 def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
-    """The images by category under their official names, as PNG; an existing folder must be empty. Failed samples are left out.
+    """The images by category under their official names, as PNG. Failed samples are left out.
 
     Raises:
         SampleError: something lies there, or a prompt cannot stand in a file name.
     """
-    empty(folder)
     own = _own(suite, folder)
     places = {index: _place(own, index) for index in samples.indices}
-    make_folder(folder)
-    for batch in samples.batches(samples.indices, 1):
-        category, name = places[batch.indices[0]]
-        write_bytes(folder / category / SAMPLES / name, encode(batch.images[0]))
+    names = {f"{category}/{SAMPLES}/{name}": index for index, (category, name) in places.items()}
+    write_folder(folder, list(names), pictures(samples, names))
     wanted = COPIES * sum(len(own.texts(category)) for category in {category for category, _ in places.values()})
     short = wanted - len(samples.indices)
     told = (f"{short:,} of {wanted:,} images are not there; the official 3-in-1 needs ten of each prompt",) if short else ()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from harope_bench.errors import OptionError, StorageError
 from harope_bench.evaluators.base import Score, Sight
@@ -54,8 +54,9 @@ SUMMARIES = ("blip_vqa_score.txt", "avg_score.txt", "avg_result.txt", "score.txt
 
 
 class Line(Record):
-    """One answer; BLIP's are text of 4 decimals."""
+    """One answer; BLIP's are text of 4 decimals. Other fields are ignored."""
 
+    model_config = ConfigDict(extra="ignore")
     question_id: int
     answer: float
 
@@ -148,7 +149,7 @@ def _told(name: str) -> str | None:
 
 def _looks_like_answers(path: Path) -> bool:
     with disk(path), path.open("rb") as file:
-        start = file.read(200)
+        start = file.read(1 << 16)
     text = start.decode(encoding_of(start), errors="replace")
     return text.lstrip().startswith("[") and '"question_id"' in text and '"answer"' in text
 

@@ -22,11 +22,14 @@ def convert(
     suite_name: str | None = None,
     count: int | None = None,
     form: FolderForm | None = None,
+    replace: bool = False,
 ) -> tuple[Written, int]:
     """Write the samples of `source` at `target`; return what was written, with all warnings, and how many samples failed.
 
     Args:
-        to: `adm`, `png` or a layout. suite_name: Of the prompts, where the source does not show it.
+        to: `adm`, `png` or a layout.
+        replace: Write over an .npz that holds something else.
+        suite_name: Of the prompts, where the source does not show it.
 
     Raises:
         OptionError: Which image is of which prompt is needed and not known, or an option means nothing here.
@@ -36,10 +39,10 @@ def convert(
     suite: Any = registry.load("suites", suite_name) if suite_name is not None else None
     if suite is not None and getattr(suite, "task", "draw") == "prompts":
         samples = open_prompt_images(source, suite_name or "", suite, count, form)
-        done = _write_prompts(samples, target, to, suite, suite_name or "")
+        done = _write_prompts(samples, target, to, suite, suite_name or "", replace)
     else:
         samples = open_samples(source, count)
-        done = _write_plain(samples, target, to)
+        done = _write_plain(samples, target, to, replace)
     return Written(done.images, (*samples.warnings, *done.warnings)), samples.left_out
 
 
@@ -67,17 +70,17 @@ def _suite_of(source: Path, to: str, suite_name: str | None, form: FolderForm) -
     return None
 
 
-def _write_prompts(samples: SampleSet, target: Path, to: str, suite: Any, suite_name: str) -> Written:
+def _write_prompts(samples: SampleSet, target: Path, to: str, suite: Any, suite_name: str, replace: bool) -> Written:
     if to == "png":
         return write_recorded(samples, suite, target)
     if to == "adm":
-        return _write_rows(samples, target)
+        return _write_rows(samples, target, replace)
     return written(samples, to, target, suite_name)
 
 
-def _write_rows(samples: SampleSet, target: Path) -> Written:
+def _write_rows(samples: SampleSet, target: Path, replace: bool) -> Written:
     """Write an npz; its rows are indices only where no sample before the last is missing."""
-    to_adm(samples, target)
+    to_adm(samples, target, replace)
     if samples.indices == list(range(len(samples.indices))):
         return Written(len(samples.indices), ("rows are in the order of indices; read them back with --order copy-major",))
     return Written(
@@ -86,11 +89,14 @@ def _write_rows(samples: SampleSet, target: Path) -> Written:
     )
 
 
-def _write_plain(samples: SampleSet, target: Path, to: str) -> Written:
+def _write_plain(samples: SampleSet, target: Path, to: str, replace: bool) -> Written:
     if to not in FORMS:
         what = f"was drawn for suite {samples.plan.suite}" if samples.plan else "holds images of no prompts"
         raise OptionError(f"{samples.path} {what}, the layout {to} is of {layout(to).SUITE}; choose another --to")
-    (to_adm if to == "adm" else to_png)(samples, target)
+    if to == "adm":
+        to_adm(samples, target, replace)
+    else:
+        to_png(samples, target)
     return Written(len(samples.indices), ())
 
 

@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from harope_bench.errors import OptionError, SampleError
+from harope_bench.folder_writing import write_folder
 from harope_bench.folders import OURS, SUFFIXES, in_order
-from harope_bench.layouts.base import Written, empty, few, fewer, gathered
-from harope_bench.pixels import encode
+from harope_bench.layouts.base import Written, few, fewer, gathered
 from harope_bench.samples import SampleSet
-from harope_bench.store import disk, write_bytes
+from harope_bench.store import disk
 from harope_bench.suites.base import PromptSuite
 from harope_bench.suites.dpg_bench import official_hashes
 
@@ -149,10 +149,9 @@ def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
 
     An item that lacks an image is left out whole, since its place would be judged as black.
     """
-    empty(folder)
     prompts, known = suite.count // suite.copies, set(samples.indices)
     copies = _whole_copies(known, prompts, suite.copies)
-    images = 0
+    joining: dict[str, list[int]] = {}
     absent = []
     for prompt in range(prompts):
         indices = [copy * prompts + prompt for copy in range(copies)]
@@ -160,13 +159,13 @@ def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
         if not known >= set(indices):
             absent.append(item)
             continue
-        write_bytes(folder / f"{item}.png", encode(joined(list(_images(samples, indices)))))
-        images += copies
+        joining[f"{item}.png"] = indices
+    write_folder(folder, list(joining), lambda names: (joined(list(_images(samples, joining[name]))) for name in names))
     warnings = [f"{len(absent):,} items without all their {copies} images were left out: {few(absent)}"] if absent else []
     if copies < suite.copies:
         warnings.append(f"{copies} of {suite.copies} images of each item; the official script needs --pic-num {copies}")
     warnings.append(f"read it back with --tiles {copies}")
-    return Written(images, tuple(warnings))
+    return Written(copies * len(joining), tuple(warnings))
 
 
 def _whole_copies(known: set[int], prompts: int, most: int) -> int:

@@ -31,6 +31,7 @@ NUMBER = r"[0-9][0-9.e+-]*"
 SCORED = re.compile(rf"(?P<path>.*?\.[A-Za-z]\w*), (?P<scores>{NUMBER}(?:, {NUMBER}){{0,3}}), (?P<mean>{NUMBER})")
 ASKED = re.compile(r"(?P<path>.*?), \((?P<x>\d+), (?P<y>\d+), \d+, \d+\), (?P<told>.*)")
 PRINTED = re.compile(rf"DPG-Bench score: (?P<score>{NUMBER})")
+HEAD = 20  # lines among which one of the script must be
 DIGITS = 1e-9  # of 100: sums of the same terms in another order
 
 
@@ -42,13 +43,14 @@ class Results(NamedTuple):
 
 
 def recognise(path: Path) -> bool:
-    """Whether a file is one of the script's two, by its first line."""
+    """Whether a file is one of the script's two, by any of its first lines: a log may begin with others."""
     if path.suffix != ".txt" or not path.is_file():
         return False
     with path.open("rb") as file:
         start = file.read(1 << 16)
-    first = start.decode(encoding_of(start), errors="replace").partition("\n")[0].rstrip()
-    return bool((ASKED if path.name.endswith(DETAIL) else SCORED).fullmatch(first))
+    lines = start.decode(encoding_of(start), errors="replace").split("\n")[:HEAD]
+    form = ASKED if path.name.endswith(DETAIL) else SCORED
+    return any(form.fullmatch(line.rstrip()) for line in lines)
 
 
 def imported(path: Path, suite: PromptSuite, lenient: bool = False, rules: str = "official") -> Score:

@@ -14,13 +14,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from harope_bench.errors import OptionError, SampleError
+from harope_bench.folder_writing import write_folder, write_same
 from harope_bench.folders import FILE_LIST, images_below
-from harope_bench.layouts.base import Written, empty, few, gathered
+from harope_bench.layouts.base import Written, few, gathered
 from harope_bench.layouts.image_keys import KEYS, NAMING, ImageKeys
-from harope_bench.pixels import encode
 from harope_bench.records import SampleRecord, fault
-from harope_bench.samples import SampleSet, inside
-from harope_bench.store import read_lines, sha256_bytes, write_bytes, write_text
+from harope_bench.samples import SampleSet, check_not_source, inside
+from harope_bench.store import read_lines, sha256_file
 from harope_bench.suites.base import PromptSuite
 from harope_bench.textfile import read_text
 
@@ -199,31 +199,30 @@ def _records(folder: Path) -> dict[int, SampleRecord]:
 
 
 def write_recorded(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
-    """Write a set as INDEX.png with a record of every sample; an existing folder must be empty.
+    """Write a set as INDEX.png with a record of every sample.
 
     The record comes last, so a folder that a kill left has none and is not read as if it were whole.
     """
-    empty(folder)
+    check_not_source(samples, folder)
+    names = {f"{index:06d}.png": index for index in samples.indices}
+    write_folder(folder, list(names), lambda chosen: _images(samples, [names[name] for name in chosen]), later=[FILE_LIST])
     records = []
-    for index, image in _images(samples):
-        data, name = encode(image), f"{index:06d}.png"
-        write_bytes(folder / name, data)
+    for name, index in names.items():
         prompt = suite.case(index).text
-        records.append(SampleRecord(index=index, file=name, sha256=sha256_bytes(data), prompt=prompt))
+        records.append(SampleRecord(index=index, file=name, sha256=sha256_file(folder / name), prompt=prompt))
     for index, reason in samples.failed.items():
         prompt = suite.case(index).text
         records.append(SampleRecord(index=index, prompt=prompt, status="failed", reason=reason))
-    write_text(folder / FILE_LIST, _as_lines(records))
+    write_same(folder / FILE_LIST, _as_lines(records))
     return Written(len(samples.indices), (f"{FILE_LIST} holds the index of each image; keep it beside them",))
 
 
-def _images(samples: SampleSet) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield index and image (H, W, 3) uint8 of each sample; an npz is read once, from its start."""
+def _images(samples: SampleSet, indices: list[int]) -> Iterator[np.ndarray]:
+    """Yield the image (H, W, 3) uint8 of each of these indices; an npz is read once, from its start."""
     if samples.files is not None:
-        yield from ((index, samples.image(index)) for index in samples.indices)
-        return
-    for batch in samples.batches(samples.indices, 1):
-        yield batch.indices[0], batch.images[0]
+        yield from (samples.image(index) for index in indices)
+    elif indices:
+        yield from (batch.images[0] for batch in samples.batches(indices, 1))
 
 
 def _as_lines(records: Iterable[SampleRecord]) -> str:

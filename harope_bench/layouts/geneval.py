@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harope_bench.errors import SampleError, StorageError
+from harope_bench.folder_writing import write_folder
 from harope_bench.folders import OURS
-from harope_bench.layouts.base import Written, empty, few, fewer, gathered
-from harope_bench.pixels import encode
-from harope_bench.samples import SampleSet
-from harope_bench.store import disk, write_bytes, write_text
+from harope_bench.layouts.base import Written, few, fewer, gathered
+from harope_bench.layouts.geneval_prompts import FORM, PromptIndex, UnknownPromptError, few_reasons, read_line
+from harope_bench.samples import SampleSet, pictures
+from harope_bench.store import disk
 from harope_bench.suites.base import PromptSuite
 from harope_bench.textfile import read_text
 
 SUITE = "geneval"
 SUITES = (SUITE, "shapes")  # whose cases hold GenEval's metadata
-FORM = "geneval"
 METADATA, SAMPLES = "metadata.jsonl", "samples"
 IMAGE = re.compile(r"[0-9]+\.png")
 
@@ -72,27 +72,13 @@ def open_layout(folder: Path, suite: PromptSuite, side: int | None = None, tiles
 
 def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
     """Folders as the official generator names them, images as PNG; the official scorer does not notice the failed samples left out."""
-    empty(folder)
-    for batch in samples.batches(samples.indices, 1):
-        case = suite.case(batch.indices[0])
-        place = folder / f"{case.prompt:05d}"
-        if not (place / METADATA).exists():
-            write_text(place / METADATA, json.dumps(case.facts[FORM]) + "\n")
-        write_bytes(place / SAMPLES / f"{case.copy:05d}.png", encode(batch.images[0]))
+    cases = {index: suite.case(index) for index in samples.indices}
+    names = {f"{case.prompt:05d}/{SAMPLES}/{case.copy:05d}.png": index for index, case in cases.items()}
+    texts = {f"{case.prompt:05d}/{METADATA}": json.dumps(case.facts[FORM]) + "\n" for case in cases.values()}
+    write_folder(folder, list(names), pictures(samples, names), texts)
     absent = suite.count - len(samples.indices)
     told = (f"{absent:,} of {suite.count:,} images are not there; the official scorer does not notice",) if absent else ()
     return Written(len(samples.indices), told)
-
-
-def canonical(facts: Mapping[str, Any]) -> str:
-    """A metadata line in a form that does not depend on spaces or the order of keys."""
-    return json.dumps(facts, sort_keys=True)
-
-
-def prompts_of(suite: PromptSuite) -> dict[str, int]:
-    """Number of each prompt by its metadata."""
-    cases = (suite.case(prompt) for prompt in range(suite.count // suite.copies))
-    return {canonical(case.facts[FORM]): case.prompt for case in cases}
 
 
 def _numbered(folder: Path) -> list[Path]:
@@ -102,14 +88,16 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def _folders(folder: Path, suite: PromptSuite) -> Folders:
-    known = prompts_of(suite)
+    known = PromptIndex(suite)
     of_prompt: dict[int, Path] = {}
-    foreign, moved = [], []
+    foreign: list[tuple[str, str]] = []
+    moved = []
     numbered = _numbered(folder)
     for place in numbered:
-        prompt = known.get(_metadata(place))
-        if prompt is None:
-            foreign.append(place.name)
+        try:
+            prompt = known.find(_metadata(place), int(place.name))
+        except UnknownPromptError as error:
+            foreign.append((place.name, str(error)))
             continue
         if prompt in of_prompt:
             raise SampleError(f"{folder} has {of_prompt[prompt].name} and {place.name} for one prompt; remove one of them")
@@ -119,7 +107,8 @@ def _folders(folder: Path, suite: PromptSuite) -> Folders:
     others = sorted(p.name for p in folder.iterdir() if p not in numbered and p.name not in OURS and not p.name.startswith("."))
     warnings = []
     if foreign:
-        warnings.append(f"folders: no prompt of this suite in {few(foreign)}; not read")
+        warnings.append(f"folders: no prompt of this suite in {few([name for name, _ in foreign])}; not read")
+        warnings.append(f"folders: why: {few_reasons(foreign)}")
     if moved:
         warnings.append(f"folders: the number is not the prompt's in {few(moved)}; {METADATA} decides, as officially")
     if others:
@@ -127,13 +116,14 @@ def _folders(folder: Path, suite: PromptSuite) -> Folders:
     return Folders(of_prompt, tuple(warnings))
 
 
-def _metadata(place: Path) -> str:
-    """The canonical metadata of a folder, empty where there is none that can be read."""
+def _metadata(place: Path) -> Mapping[str, Any]:
+    """Return the metadata of a folder; UnknownPromptError where there are none that can be read."""
+    if not (place / METADATA).is_file():
+        raise UnknownPromptError(f"it has no {METADATA}")
     try:
-        found = json.loads(read_text(place / METADATA))
-    except (StorageError, ValueError, RecursionError):
-        return ""
-    return canonical(found) if isinstance(found, dict) else ""
+        return read_line(read_text(place / METADATA))
+    except StorageError as error:
+        raise UnknownPromptError(f"its {METADATA} cannot be read") from error
 
 
 def _images(place: Path, copies: int) -> tuple[dict[int, Path], list[str]]:

@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from harope_bench.errors import StorageError
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.evaluators.geneval import GenEval, Official
 from harope_bench.folders import natural_key
 from harope_bench.layouts.base import fewer
-from harope_bench.layouts.geneval import canonical, prompts_of
+from harope_bench.layouts.geneval_prompts import PromptIndex, UnknownPromptError
 from harope_bench.perceptions import Answer, Box, Colours, Detection, Sighting
-from harope_bench.records import Record, fault
+from harope_bench.records import Record, fault, printable
 from harope_bench.rules import geneval as rule
 from harope_bench.store import read_lines
 from harope_bench.suites.base import PromptSuite
@@ -38,15 +38,18 @@ COLOURED = re.compile(r"expected (?P<colour>\w+) (?P<name>.+?)>=\d+, found \d+ (
 
 
 class Line(Record):
-    """A line of the file; `metadata` and `details` are JSON in JSON, as pandas wrote them."""
+    """A line of the file; `metadata` and `details` are JSON in JSON, as pandas wrote them, or objects.
 
+    Fields that other programs add are ignored. Without metadata the prompt's text tells whose line it is.
+    """
+
+    model_config = ConfigDict(extra="ignore")
     filename: str
-    tag: str
     prompt: str
     correct: bool
-    reason: str
-    metadata: str
-    details: str = Field(default="{}")
+    reason: str = ""
+    metadata: str | dict[str, Any] | None = None
+    details: str | dict[str, Any] = Field(default="{}")
 
 
 class Row(NamedTuple):
@@ -64,7 +67,7 @@ def recognise(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(1 << 20)
     first = start.decode(encoding_of(start), errors="replace").partition("\n")[0]
-    return all(f'"{field}"' in first for field in ("filename", "correct", "metadata", "tag"))
+    return all(f'"{field}"' in first for field in ("filename", "correct", "prompt"))
 
 
 def imported(path: Path, suite: PromptSuite, lenient: bool = False, rules: str = "official") -> Score:
@@ -78,7 +81,7 @@ def imported(path: Path, suite: PromptSuite, lenient: bool = False, rules: str =
         StorageError: not such a file, a prompt that the suite does not know, or more images of a prompt than it has copies.
     """
     found = rows(path)
-    places = placed(found, prompts_of(suite), suite, path)
+    places, warnings = placed(found, PromptIndex(suite), suite, path)
     sights, verdicts = [], {}
     prompts = suite.count // suite.copies
     copies = 1 + max(places) // prompts
@@ -91,7 +94,7 @@ def imported(path: Path, suite: PromptSuite, lenient: bool = False, rules: str =
         if held:
             verdicts[index] = Official(held.line.correct, held.line.reason)
     score = GenEval(verdicts).assess(sights, rules, lenient)
-    return score._replace(warnings=(*fewer(copies, suite.copies), *score.warnings))
+    return score._replace(warnings=(*warnings, *fewer(copies, suite.copies), *score.warnings))
 
 
 def rows(path: Path) -> list[Row]:
@@ -100,35 +103,55 @@ def rows(path: Path) -> list[Row]:
     for number, facts in enumerate(read_lines(path), 1):
         try:
             line = Line.model_validate(facts)
-            metadata = json.loads(line.metadata)
-            rule.Wanted.model_validate(metadata)
-            found.append(Row(line, metadata, BOXES.validate_json(line.details)))
+            boxes = BOXES.validate_python(_object(line.details))
+            found.append(Row(line, {"prompt": line.prompt} if line.metadata is None else _object(line.metadata), boxes))
         except ValidationError as error:
             raise StorageError(f"{path} line {number} is no GenEval result ({fault(error)}); give the script's own file") from error
         except ValueError as error:
-            raise StorageError(f"{path} line {number} holds no metadata in JSON; give the script's own file") from error
+            raise StorageError(f"{path} line {number} holds no metadata or details in JSON; give the script's own file") from error
     if not found:
         raise StorageError(f"{path} holds no results; give the file that evaluate_images.py wrote")
     return found
 
 
-def placed(found: Sequence[Row], known: Mapping[str, int], suite: PromptSuite, path: Path) -> dict[int, Row]:
-    """Index of each line: its prompt by the metadata, its copy by the order of the file names of that prompt."""
+def _object(value: str | dict[str, Any]) -> dict[str, Any]:
+    """Return the object that a field is, or holds as JSON; ValueError where it is none."""
+    found = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    return found
+
+
+def placed(found: Sequence[Row], known: PromptIndex, suite: PromptSuite, path: Path) -> tuple[dict[int, Row], tuple[str, ...]]:
+    """Return the line of each index, and what must be said of lines that are not read.
+
+    A line's prompt is known by its metadata, its copy by the order of the file names of that prompt. Lines beyond the suite's copies
+    are not read.
+
+    Raises:
+        StorageError: A prompt that the suite does not know, or an image that has two lines.
+    """
     of_prompt: dict[int, list[Row]] = {}
     for row in found:
-        prompt = known.get(canonical(row.facts))
-        if prompt is None:
-            raise StorageError(f"{path}: {row.line.prompt!r} is no prompt of GenEval's as fetched; score a file of the official prompts")
-        of_prompt.setdefault(prompt, []).append(row)
-    prompts = suite.count // suite.copies
+        try:
+            prompt = known.find({"prompt": row.line.prompt, **row.facts})
+        except UnknownPromptError as error:
+            text = printable(row.line.prompt)
+            raise StorageError(
+                f"{path}: {text!r} is no prompt of GenEval's as fetched ({error}); score a file of the official prompts"
+            ) from error
+        of_prompt.setdefault(prompt, []).append(row._replace(facts=dict(known.facts[prompt])))
+    prompts, beyond = suite.count // suite.copies, 0
     places: dict[int, Row] = {}
     for prompt, group in of_prompt.items():
         names = [row.line.filename for row in group]
-        if len(group) > suite.copies or len(set(names)) < len(names):
-            raise StorageError(f"{path} has {len(group)} images of {group[0].line.prompt!r}, wanted {suite.copies}; remove the others")
-        numbers = _copies(names, suite.copies)
-        places |= {copy * prompts + prompt: row for copy, row in zip(numbers, group, strict=True)}
-    return places
+        if len(set(names)) < len(names):
+            text = printable(group[0].line.prompt)
+            raise StorageError(f"{path} has {len(group)} images of {text!r}, some of one file name; remove the lines of one of the runs")
+        copies = zip(_copies(names, suite.copies), group, strict=True)
+        places |= {copy * prompts + prompt: row for copy, row in copies if copy < suite.copies}
+        beyond += max(0, len(group) - suite.copies)
+    return places, ((f"lines: {beyond:,} beyond the first {suite.copies} of a prompt are not read",) if beyond else ())
 
 
 def _copies(names: Sequence[str], copies: int) -> list[int]:

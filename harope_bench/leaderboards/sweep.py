@@ -101,7 +101,8 @@ def _label(run: Run, runs: Sequence[Run], axis: Axis) -> str:
             parts.append(words.format(run.places[other]))  # type: ignore[index]
     for setting, words in DRAWN.items():
         if len({getattr(r.plan.settings, setting) for r in alike}) > 1:
-            parts.append(words.format(str(getattr(run.plan.settings, setting))))
+            value = getattr(run.plan.settings, setting)
+            parts.append(f"no {setting.replace('_', ' ')}" if value is None else words.format(value))
     parts += [of(run.result) for of in (_judge, _rules, _profile) if len({of(r.result) for r in runs}) > 1]
     return ", ".join(parts)
 

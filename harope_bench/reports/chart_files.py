@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from harope_bench.charts import Chart, read_chart
-from harope_bench.errors import OptionError
+from harope_bench.errors import BenchError, OptionError, StorageError
 from harope_bench.reports.charts_svg import HEADS, draw, rows
 from harope_bench.store import write_text
 
@@ -19,7 +19,7 @@ def write_figure(chart: Chart, out: Path) -> list[Path]:
     """Writes OUT.svg with .json and .csv beside it, and returns the three.
 
     Raises:
-        OptionError: `out` does not end in .svg.
+        OptionError: `out` does not end in .svg. StorageError: a file beside it is not of a figure, so it would be lost.
     """
     if out.suffix != ".svg":
         raise OptionError(f"{out} should end in .svg; the data go beside it as .json and .csv")
@@ -29,9 +29,22 @@ def write_figure(chart: Chart, out: Path) -> list[Path]:
         out.with_suffix(".json"): chart.to_json() + "\n",
         out.with_suffix(".csv"): table(chart),
     }
+    _check_replaced(out)
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)
+
+
+def _check_replaced(out: Path) -> None:
+    """Refuse to write over data that are no figure's; a figure is drawn again over its earlier self."""
+    data, present = out.with_suffix(".json"), [path for path in map(out.with_suffix, (".svg", ".json", ".csv")) if path.exists()]
+    if not present:
+        return
+    try:
+        read_chart(data)
+    except BenchError as error:
+        names = ", ".join(path.name for path in present)
+        raise StorageError(f"{out.parent} holds {names}, which no figure wrote; choose another --out") from error
 
 
 def figures_of(runs: Path) -> dict[str, Chart]:

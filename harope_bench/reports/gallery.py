@@ -200,8 +200,7 @@ def _caption(run: Run) -> str:
         return "images without a plan: how they were drawn is not known"
     settings = run.plan.settings
     scaled = f", scaling {settings.pos_scaling}" if settings.pos_scaling not in (None, "none") else ""
-    drawn = f"{settings.sampler} {settings.steps} steps, guidance {settings.guidance:g}"
-    return f"{run.plan.checkpoint.encoding}, {settings.resolution} px{scaled}; seed {settings.seed}, {drawn}"
+    return f"{run.plan.checkpoint.encoding}, {settings.resolution} px{scaled}; seed {settings.seed}, {settings.sampling}"
 
 
 def _alt(run: Run, records: Sequence[SampleRecord], missing: int) -> str:

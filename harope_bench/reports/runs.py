@@ -12,7 +12,7 @@ from harope_bench.errors import StorageError
 from harope_bench.folders import in_order
 from harope_bench.leaderboards.matching import Found, collect
 from harope_bench.records import Plan, SampleRecord, fault
-from harope_bench.store import disk, read_lines
+from harope_bench.store import read_if_present, read_lines
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,9 @@ def _read(runs: Path, folder: Path, found: Sequence[Found]) -> Run:
 
 
 def _plan(path: Path) -> Plan | None:
-    if not path.exists():
+    data = read_if_present(path)
+    if data is None:
         return None
-    with disk(path):
-        data = path.read_bytes()
     try:
         return Plan.model_validate_json(data)
     except ValidationError as error:

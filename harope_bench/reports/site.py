@@ -18,7 +18,7 @@ from harope_bench.reports.grid import shown_error, signed
 from harope_bench.reports.html import probability
 from harope_bench.reports.runs import Run, read_runs
 from harope_bench.reports.tables import environment
-from harope_bench.store import disk, sha256_bytes, write_text
+from harope_bench.store import disk, read_if_present, sha256_bytes, write_text
 
 MARK = '<meta name="generator" content="harope-bench leaderboard">'  # by which a later build knows a page as its own
 BAR_WIDTH, BAR_EDGE = 120.0, 4.0
@@ -113,14 +113,14 @@ def write_site(runs: Path, out: Path) -> list[Path]:
     """
     site = read_site(runs)
     index = out / "index.html"
-    if index.exists() and MARK not in _read(index):
+    if (page := _read(index)) is not None and MARK not in page:
         raise StorageError(f"{index} is a page of something else; choose another --out")
     written = [_write(out / "index.html", "site.html", site=site)]
     written += [_write(out / "runs" / page.name, "site_run.html", site=site, page=page) for page in site.pages]
     for old in sorted((out / "runs").glob("*.html")):
-        if old not in written and MARK in _read(old):
+        if old not in written and MARK in (_read(old) or ""):
             with disk(old):
-                old.unlink()
+                old.unlink(missing_ok=True)
     return written
 
 
@@ -129,9 +129,10 @@ def _write(path: Path, template: str, **facts: object) -> Path:
     return path
 
 
-def _read(path: Path) -> str:
-    with disk(path):
-        return path.read_text(encoding="utf-8", errors="replace")
+def _read(path: Path) -> str | None:
+    """Return a page's text, None where there is none (any more)."""
+    data = read_if_present(path)
+    return None if data is None else data.decode(errors="replace")
 
 
 def read_site(runs: Path) -> Site:
@@ -235,8 +236,7 @@ def _model(run: Run) -> str:
 def _drawn(run: Run) -> str:
     if run.plan is None:
         return "no plan"
-    settings = run.plan.settings
-    return f"{settings.sampler}, {settings.steps} steps, guidance {settings.guidance:g}, seed {settings.seed}"
+    return f"{run.plan.settings.sampling}, seed {run.plan.settings.seed}"
 
 
 def _scale(section: Section, metric: str) -> tuple[float, float] | None:

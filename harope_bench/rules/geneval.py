@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from harope_bench.perceptions import Box, Detection
 from harope_bench.records import Record
@@ -40,7 +40,9 @@ CORRECTIONS: Mapping[str, str] = {"tie-order": "of equally sure things of one cl
 
 
 class Clause(Record):
-    """`count` things of a class, perhaps of a colour, perhaps (relation, number of an earlier clause) placed."""
+    """`count` things of a class, perhaps of a colour, perhaps (relation, number of an earlier clause) placed; other fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
 
     name: str = Field(alias="class")
     count: int = Field(ge=1)
@@ -49,7 +51,9 @@ class Clause(Record):
 
 
 class Wanted(Record):
-    """A line of evaluation_metadata.jsonl."""
+    """A line of evaluation_metadata.jsonl; fields that other programs add are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
 
     tag: str
     include: tuple[Clause, ...]
@@ -67,6 +71,16 @@ class Wanted(Record):
     def names(self) -> tuple[str, ...]:
         """The classes that are named, each once."""
         return tuple(dict.fromkeys(clause.name for clause in (*self.include, *self.exclude)))
+
+
+class PromptMetadata(Record):
+    """As much of such a line as a foreign file states."""
+
+    model_config = ConfigDict(extra="ignore")
+    prompt: str
+    tag: str | None = None
+    include: tuple[Clause, ...] = ()
+    exclude: tuple[Clause, ...] = ()
 
 
 class Limits(NamedTuple):

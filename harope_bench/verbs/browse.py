@@ -99,8 +99,11 @@ def doctor(golden: bool, folder: Path | None, device: str, json_: bool) -> None:
 @click.option("--steps", type=click.IntRange(1), help="Default sampler steps; the file's or the base's own, 250 for DDPM latents, else 50.")
 @click.option("--guidance", type=click.FloatRange(0), help="Default guidance; the file's or the base's own, 1.5 for DDPM latents, else 1.")
 @click.option("--scale", type=click.Choice(["micro", "paper"]), help="What its numbers count as; paper if neither this nor the file says.")
-def register(name: str, weights: Path, encoding_weights: Path | None, options: Any, config: Any, drawing: Any, **said: Any) -> None:
-    """Register weights under NAME, with their sha256, after loading them strictly once.
+@click.option("--replace", is_flag=True, help="Take NAME from the checkpoint that has it.")
+def register(
+    name: str, weights: Path, encoding_weights: Path | None, options: Any, config: Any, drawing: Any, replace: bool, **said: Any
+) -> None:
+    """Register weights under NAME, with their sha256, after loading them strictly once; the same again is up to date.
 
     \b
     harope-bench register my-pe --weights my.safetensors --encoding harope --config heads=4 --config size=28
@@ -109,13 +112,16 @@ def register(name: str, weights: Path, encoding_weights: Path | None, options: A
     """
     from harope_bench import registry
     from harope_bench.catalogue import checkpoint
-    from harope_bench.registering import process_lines, register
+    from harope_bench.registering import process_lines, register_once
 
     for kind in ("sampler", "suite"):
         if said[kind] is not None:
             registry.find(f"{kind}s", said[kind])
     facts = {**said, "options": dict(options), "config": dict(config), "drawing": dict(drawing)}
-    click.echo(register(name, weights, facts, encoding_weights))
+    registered = register_once(name, weights, facts, encoding_weights, replace)
+    click.echo(registered.path)
+    if not registered.is_changed:
+        click.echo("  up to date: these weights are registered with these facts")
     for line in process_lines(checkpoint(name)):
         click.echo(f"  {line}", err=True)  # the answer is the path
 
@@ -124,7 +130,8 @@ def register(name: str, weights: Path, encoding_weights: Path | None, options: A
 @click.argument("name")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--folded", is_flag=True, help="Learned matrices moved into the projections: a checkpoint of plain RoPE, equal outputs.")
-def export(name: str, target: Path, folded: bool) -> None:
+@click.option("--replace", is_flag=True, help="Write over a TARGET that holds something else.")
+def export(name: str, target: Path, folded: bool, replace: bool) -> None:
     """Write the weights of checkpoint NAME as one .safetensors file with the facts that `register` needs.
 
     \b
@@ -132,4 +139,4 @@ def export(name: str, target: Path, folded: bool) -> None:
     """
     from harope_bench.registering import export
 
-    click.echo(export(name, target, folded))
+    click.echo(export(name, target, folded, replace))

@@ -115,6 +115,7 @@ def verify(
 @folder_options
 @click.option("--resolution", "side", type=click.IntRange(1), help="Side in pixels of an image in DPG-Bench's pictures.")
 @click.option("--count", type=click.IntRange(1), help="Only the first COUNT samples.")
+@click.option("--replace", is_flag=True, help="Write over an .npz that holds something else.")
 def convert(
     source: Path,
     target: Path,
@@ -126,6 +127,7 @@ def convert(
     tiles: str | None,
     side: int | None,
     count: int | None,
+    replace: bool,
 ) -> None:
     """Convert samples between layouts: run folder, image folder, .npz or a benchmark's folder to any of --to.
 
@@ -137,6 +139,6 @@ def convert(
     from harope_bench.layouts.prompt_folder import FolderForm
 
     form = FolderForm(order, pattern, file_list, side, int(tiles) if tiles else None)
-    done, failed = convert(source, target, to, suite, count, form)
+    done, failed = convert(source, target, to, suite, count, form, replace)
     left_out = f", {failed:,} failed samples left out" if failed else ""
     click.echo("\n  ".join((f"{target}: {done.images:,} images{left_out}", *done.warnings)))

@@ -51,7 +51,8 @@ def fetch(thing: str, source: Path | None, json_: bool) -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the choice of these images.")
 @click.option("--crop", type=click.IntRange(8), help="Centre-crop every file to this side first, as ADM prepares ImageNet.")
 @click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", help="Where the judge runs.")
-def reference(source: Path, target: Path, judge: str, images: int, seed: int, crop: int | None, device: str) -> None:
+@click.option("--replace", is_flag=True, help="Write over a TARGET that holds something else.")
+def reference(source: Path, target: Path, judge: str, images: int, seed: int, crop: int | None, device: str, replace: bool) -> None:
     """Build the reference TARGET.npz from real images in SOURCE (folder, run or .npz): statistics of all, and some of the images.
 
     \b
@@ -68,7 +69,7 @@ def reference(source: Path, target: Path, judge: str, images: int, seed: int, cr
     if target.suffix != ".npz":
         raise OptionError(f"a reference is an .npz, {target} is not called so; add .npz")
     samples = open_samples(source)
-    build(samples if crop is None else cropped(samples, crop), target, judge, device, images, seed)
+    build(samples if crop is None else cropped(samples, crop), target, judge, device, images, seed, replace)
     click.echo(f"{target}: statistics of {len(samples.indices):,} images as {judge} saw them; give it to `eval --reference`")
     for line in origin(target).warnings:
         click.echo(f"  {line}")

@@ -143,7 +143,7 @@ def _claim(folder: Path, facts: Mapping[str, Any]) -> None:
     """Says who answers; stops where someone else did."""
     if not re.match(r"[0-9a-f]{64}$", facts["weights_sha256"]):
         stop("weights_sha256 is {!r}, wanted 64 hex digits; mend the runner".format(facts["weights_sha256"]))
-    path, part = folder / JUDGE, folder / (JUDGE + ".part")
+    path, part = folder / JUDGE, folder / f"{JUDGE}.{os.getpid()}.part"  # of each process its own
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
         for field in sorted(facts):

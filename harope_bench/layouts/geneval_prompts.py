@@ -1,0 +1,88 @@
+"""Which prompt of a suite a foreign metadata line means: known fields are strict, unknown ones are ignored, missing ones are not asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from harope_bench.records import fault, printable
+from harope_bench.rules.geneval import PromptMetadata
+from harope_bench.suites.base import PromptSuite
+
+FORM = "geneval"
+DECISIVE = ("tag", "include", "exclude")  # beside the text, where a line has them
+SHOWN = 60  # characters of a foreign text
+
+
+class UnknownPromptError(ValueError):
+    """A metadata line that means no prompt of the suite; the text says why."""
+
+
+class PromptIndex:
+    """The prompts of a suite by text and by what their metadata ask for."""
+
+    def __init__(self, suite: PromptSuite):
+        self.of_text: dict[str, list[int]] = {}
+        self.facts: dict[int, Mapping[str, Any]] = {}
+        for prompt in range(suite.count // suite.copies):
+            facts = suite.case(prompt).facts[FORM]
+            self.facts[prompt] = facts
+            self.of_text.setdefault(_text(facts["prompt"]), []).append(prompt)
+
+    def find(self, line: Mapping[str, Any], number: int | None = None) -> int:
+        """Return the prompt that a metadata line means; of several alike the one of that number, else the first.
+
+        Raises:
+            UnknownPromptError: Its text is no prompt's, a field has another type, or it asks for something else than the prompt.
+        """
+        text = line.get("prompt")
+        if not isinstance(text, str):
+            raise UnknownPromptError("its metadata have no text in `prompt`")
+        candidates = self.of_text.get(_text(text), [])
+        if not candidates:
+            raise UnknownPromptError(f"{printable(text)[:SHOWN]!r} is no prompt of the suite")
+        try:
+            stated = PromptMetadata.model_validate(line)
+        except ValidationError as error:
+            raise UnknownPromptError(f"its metadata are not GenEval's ({fault(error)})") from error
+
+        fitting = [prompt for prompt in candidates if not _differences(stated, self.facts[prompt])]
+        if not fitting:
+            field = _differences(stated, self.facts[candidates[0]])[0]
+            raise UnknownPromptError(f"`{field}` is another than that of the suite's prompt")
+        return number if number in fitting else fitting[0]
+
+
+def read_line(text: str) -> Mapping[str, Any]:
+    """Return the object of a metadata file: of the whole text, else of its first line.
+
+    Raises:
+        UnknownPromptError: Neither is a JSON object.
+    """
+    for part in (text, text.strip().partition("\n")[0]):
+        try:
+            found = json.loads(part)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict):
+            return found
+    raise UnknownPromptError("its metadata are no JSON object")
+
+
+def _differences(stated: PromptMetadata, facts: Mapping[str, Any]) -> list[str]:
+    """Return the fields that a line states and that the prompt has otherwise."""
+    official = PromptMetadata.model_validate(facts)
+    return [field for field in DECISIVE if field in stated.model_fields_set and getattr(stated, field) != getattr(official, field)]
+
+
+def _text(text: str) -> str:
+    return " ".join(text.split())
+
+
+def few_reasons(reasons: Sequence[tuple[str, str]], most: int = 3) -> str:
+    """Return the first reasons in words, each with the name of what it is of."""
+    shown = "; ".join(f"{name}: {why}" for name, why in reasons[:most])
+    return shown + (f"; and {len(reasons) - most:,} more" if len(reasons) > most else "")
