@@ -7,7 +7,6 @@ are one file; the tensors of a base in several files are not hashed one by one.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, ValidationError
 
 from harope_bench.errors import MissingExtra, StorageError, WeightsError
+from harope_bench.jsonfile import parse_json
 from harope_bench.records import Checkpoint, Name, Option, Record, fault
+from harope_bench.regular import JSON_BYTES, read_regular
 from harope_bench.store import INDEX_SUFFIX, check_hash, sha256_file, shards, weights_header
 from harope_bench.textfile import read_text
 
@@ -78,7 +79,7 @@ def read(path: Path) -> Manifest:
         WeightsError: not there, no JSON, a field that is wrong, or a file name that is none.
     """
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(read_regular(path, JSON_BYTES))
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror}); give the adapter folder or its {MANIFEST}") from error
     except ValidationError as error:
@@ -274,7 +275,7 @@ def pipeline_class(folder: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(read_text(path))
+        found = parse_json(read_text(path))
     except (StorageError, ValueError) as error:
         raise WeightsError(f"{path} is not readable JSON ({error}); give the folder of a whole pipeline") from error
     if not isinstance(found, dict):

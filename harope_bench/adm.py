@@ -13,40 +13,24 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO
 
 import numpy as np
 
 from harope_bench.errors import SampleError
+from harope_bench.npz import claim, open_npz, read_header
+from harope_bench.pixels import PIXELS
 from harope_bench.store import first_line, repeated_member, writing
 
 IMAGES = "arr_0.npy"
 LABELS = "arr_1.npy"
-KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
 WHOLE = 1 << 30  # bytes of an array in Fortran order, which cannot be read piece by piece
-DENSEST = 1100  # deflate packs at most 1,032 bytes into one
+BATCH_BYTES = 1 << 30  # of the images that are read at once
 # Zip, zlib and the header parser fail in all these ways on bytes from outside; RuntimeError is also an encrypted member.
 DAMAGE = (
     ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, MemoryError, SyntaxError,
     struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
-
-
-class Header(NamedTuple):
-    """Shape and dtype that a member claims, and whether its first axis runs fastest (Fortran order)."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    is_fortran: bool
-
-
-def _header(member: IO[bytes]) -> Header:
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(member)
-    if dtype.hasobject:
-        raise ValueError("an array of Python objects")
-    return Header(shape, dtype, bool(fortran))
 
 
 def _names(archive: zipfile.ZipFile) -> list[str]:
@@ -57,23 +41,10 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
     return names
 
 
-def _claim(archive: zipfile.ZipFile, name: str, size: int) -> Header:
-    """The header of a member of a file of `size` bytes; ValueError if the bytes cannot be there that it claims."""
-    info = archive.getinfo(name)
-    if info.compress_type not in KINDS:
-        raise ValueError(f"{name} has compression {info.compress_type}, wanted stored or deflated")
-    with archive.open(info) as member:
-        header, start = _header(member), member.tell()
-    claimed, held = math.prod(header.shape) * header.dtype.itemsize, info.file_size - start
-    if claimed != held or info.file_size > DENSEST * size:
-        raise ValueError(f"{name} claims {header.shape}, {claimed:,} bytes, and holds {min(held, DENSEST * size):,} at most")
-    return header
-
-
 def members(path: Path) -> set[str]:
     """Names of the arrays in the file, as they are called without .npy; SampleError if it is no npz."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_npz(path) as (archive, _):
             return {name.removesuffix(".npy") for name in _names(archive)}
     except DAMAGE as error:
         raise SampleError(f"{path} is not a readable npz ({first_line(error)}); make the file again") from error
@@ -87,13 +58,13 @@ def shape_of(path: Path, reference: bool = False) -> tuple[int, int, int, int]:
             ADM would then score the stored statistics in place of the images (evaluator.py:164-172).
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_npz(path) as (archive, size):
             names = _names(archive)
             if "mu.npy" in names and not reference:
                 raise SampleError(f"{path} carries mu: it is a reference, or samples with foreign statistics; give a file with arr_0 only")
             if IMAGES not in names:
                 raise SampleError(f"{path} has no arr_0 (found {', '.join(names) or 'nothing'}); give an ADM sample file")
-            shape, dtype, is_fortran = _claim(archive, IMAGES, path.stat().st_size)
+            shape, dtype, is_fortran = claim(archive, IMAGES, size)
     except DAMAGE as error:
         raise SampleError(f"{path} is not a readable npz ({first_line(error)}); make the file again") from error
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
@@ -103,6 +74,8 @@ def shape_of(path: Path, reference: bool = False) -> tuple[int, int, int, int]:
             f"{path} arr_0 is in Fortran order, of which {math.prod(shape):,} bytes would have to be read at once; "
             "save np.ascontiguousarray(arr_0) again"
         )
+    if shape[1] * shape[2] > PIXELS:
+        raise SampleError(f"{path} holds images of {shape[2]}x{shape[1]}, at most {PIXELS:,} pixels are read; make them smaller")
     if min(shape) < 1:
         raise SampleError(f"{path} holds no images, arr_0 is {shape}; give a file with at least one")
     return shape
@@ -111,10 +84,11 @@ def shape_of(path: Path, reference: bool = False) -> tuple[int, int, int, int]:
 def rows(path: Path, size: int, reference: bool = False) -> Iterator[np.ndarray]:
     """The images in order, `size` at a time, (B, H, W, 3) uint8; SampleError names the row where the file breaks."""
     n, *rest = shape_of(path, reference)
+    size = max(1, min(size, BATCH_BYTES // math.prod(rest)))
     each, done = math.prod(rest), 0
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(IMAGES) as member:
-            if _header(member).is_fortran:
+        with open_npz(path) as (archive, _), archive.open(IMAGES) as member:
+            if read_header(member).is_fortran:
                 yield from _fortran_rows(member, (n, *rest), size)
                 return
             while done < n:
@@ -142,10 +116,10 @@ def labels(path: Path) -> np.ndarray | None:
     """Labels (N,) int64, one an image, if the file carries them; SampleError if they are anything else."""
     n = shape_of(path)[0]
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_npz(path) as (archive, size):
             if LABELS not in archive.namelist():
                 return None
-            shape, dtype, _ = _claim(archive, LABELS, path.stat().st_size)
+            shape, dtype, _ = claim(archive, LABELS, size)
             if shape != (n,) or dtype.kind not in "iu":
                 raise SampleError(f"{path} arr_1 is {dtype} {shape}, wanted integer labels ({n},); leave arr_1 out or correct it")
             with archive.open(LABELS) as member:

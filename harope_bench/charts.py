@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from harope_bench.errors import StorageError
 from harope_bench.records import Record, fault
+from harope_bench.regular import JSON_BYTES, read_regular
 from harope_bench.store import disk
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -131,7 +132,7 @@ CHARTS: TypeAdapter[Chart] = TypeAdapter(Annotated[Chart, Field(discriminator="k
 def read_chart(path: Path) -> Chart:
     """A figure's data; StorageError names the file and the field."""
     with disk(path):
-        data = path.read_bytes()
+        data = read_regular(path, JSON_BYTES)
     try:
         return CHARTS.validate_json(data)
     except ValidationError as error:

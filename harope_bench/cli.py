@@ -12,11 +12,19 @@ import click
 
 from harope_bench import __version__
 from harope_bench.errors import BenchError
+from harope_bench.escaping import printable, terminal_text
 from harope_bench.verbs import audit, browse, compare, draw, failures, fetch, figure, leaderboard, paper, plan, score, tables, train
+from harope_bench.verbs.terminal import echo
 
 
 class Bench(click.Group):
     """Catches named errors at the one place where they become a line and an exit code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse words that are no Unicode text, which no plan and no result could hold; see click."""
+        if odd := [word for word in args if not word.isascii() and word.encode("utf-8", "replace").decode() != word]:
+            raise click.UsageError(f"{odd[0]!a} is not UTF-8; rename the file or folder")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the verb; a BenchError is one line and exit 1 unless --debug asks for the traceback."""
@@ -25,25 +33,29 @@ class Bench(click.Group):
         except BenchError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"harope-bench: {' '.join(str(error).split())}", err=True)
+            echo(f"harope-bench: {printable(str(error))}", err=True)
             ctx.exit(1)
         except (KeyboardInterrupt, click.Abort):
-            click.echo("harope-bench: interrupted; what was reported done is kept, the same command goes on from there", err=True)
+            echo("harope-bench: interrupted; what was reported done is kept, the same command goes on from there", err=True)
             ctx.exit(130)
-        except (click.ClickException, click.exceptions.Exit):
+        except click.ClickException as error:
+            error.message = terminal_text(error.message)  # type: ignore[misc]  # final for subclasses, not for us
+            raise
+        except click.exceptions.Exit:
             raise
         except OSError as error:
             if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
                 raise
-            click.echo(f"harope-bench: {error.filename or 'the system'}: {error.strerror or error}; check the path and the disk", err=True)
+            echo(
+                f"harope-bench: {printable(str(error.filename or 'the system'))}: {error.strerror or error}; check the path and the disk",
+                err=True,
+            )
             ctx.exit(1)
         except Exception as error:
             if ctx.params.get("debug"):
                 raise
-            first = str(error).splitlines()[0] if str(error) else ""
-            click.echo(
-                f"harope-bench: unexpected {type(error).__name__}: {first}; run again with --debug and report what it prints", err=True
-            )
+            first = printable(str(error).splitlines()[0]) if str(error) else ""
+            echo(f"harope-bench: unexpected {type(error).__name__}: {first}; run again with --debug and report what it prints", err=True)
             ctx.exit(1)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import re
 import unicodedata
 import zlib
@@ -22,7 +21,9 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, NamedTuple
 
 from harope_bench.errors import OptionError, StorageError, UnknownName
+from harope_bench.jsonfile import parse_json
 from harope_bench.records import printable
+from harope_bench.regular import check_regular, open_regular
 from harope_bench.store import disk, home
 from harope_bench.textfile import encoding_of
 
@@ -39,6 +40,8 @@ NUMBERS = ("two", "three", "four", "2", "3", "4")
 RELATIONS = ("left of", "right of", "above", "below")
 CLIP = 200  # letters of a caption shown as an example
 PEEK = 4096  # bytes of a file that show its encoding
+LINE = 1 << 20  # characters of a line; a packed file of one line may be small and have no end
+DAMAGE = (ValueError, EOFError, gzip.BadGzipFile, zlib.error)  # of text, packed or not, from outside
 
 
 class Prompt(NamedTuple):
@@ -320,8 +323,8 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            facts = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            facts = parse_json(line)
+        except ValueError as error:
             raise StorageError(f"{path} line {number} is not JSON; correct or delete the line") from error
         if not isinstance(facts, dict):
             raise StorageError(f"{path} line {number} is not a JSON object; correct or delete the line")
@@ -330,7 +333,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _table_rows(path: Path, separator: str, column: str | None) -> Iterator[tuple[int, str]]:
     with _opened(path) as file:
-        rows = csv.DictReader(file, delimiter=separator)
+        rows = csv.DictReader(_bounded(file), delimiter=separator)
         try:
             heads = rows.fieldnames or []
             name = column or next((each for each in FIELDS if each in heads), None)
@@ -338,7 +341,7 @@ def _table_rows(path: Path, separator: str, column: str | None) -> Iterator[tupl
                 raise OptionError(f"{path} has no column {name or ' or '.join(FIELDS)}; name one with --field, here: {_some(heads)}")
             for row in rows:
                 yield rows.line_num, row[name] or ""
-        except (csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        except (csv.Error, *DAMAGE) as error:
             raise StorageError(f"{path} line {rows.line_num + 1} is not readable ({error}); repair the file") from error
 
 
@@ -346,10 +349,18 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     with _opened(path) as file:
         try:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(_bounded(file), 1):
                 yield number, line
-        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        except DAMAGE as error:
             raise StorageError(f"{path} line {number + 1} is not readable ({error}); repair the file") from error
+
+
+def _bounded(file: IO[str]) -> Iterator[str]:
+    """Return the lines of a file; ValueError at one that is longer than LINE characters, whose end may be far."""
+    while line := file.readline(LINE + 1):
+        if len(line) > LINE:
+            raise ValueError(f"it is longer than {LINE:,} characters")
+        yield line
 
 
 def _opened(path: Path) -> IO[str]:
@@ -359,7 +370,8 @@ def _opened(path: Path) -> IO[str]:
         StorageError: The file cannot be opened, or looks like UTF-16 without a mark.
     """
     with disk(path):
-        opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115 (the caller closes it)
+        check_regular(path)
+        opened = gzip.open(path, "rb") if path.suffix == ".gz" else open_regular(path)  # noqa: SIM115 (the caller closes it)
     file: BinaryIO = opened  # type: ignore[assignment]
     try:
         start = file.read(PEEK)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harope_bench import registry, selftest
+from harope_bench import fetched, registry, selftest
 from harope_bench.catalogue import checkpoint, weights_path
 from harope_bench.errors import BenchError, JudgeError, MissingExtra, NotHere
 from harope_bench.perceive import Chosen, opened
@@ -58,7 +58,7 @@ def examine(golden: bool = False, folder: Path | None = None, device: str = "cpu
     Args:
         golden: also score OpenAI's public samples where they are here (`folder`, what fetch brought), which takes hours on a CPU.
     """
-    areas = (_packages, _extras, _devices, _checkpoints, _judges, _references, _self_test, _home)
+    areas = (_packages, _extras, _devices, _checkpoints, _judges, _references, _self_test, _assets, _home)
     found = [finding for area in areas for finding in _safely(area.__name__.strip("_"), area)]
     return [*found, *_safely("golden", lambda: _golden(folder, device))] if golden else found
 
@@ -198,6 +198,18 @@ def _prompts(name: str, suite: Any) -> Finding:
     lacking = prompts_requirement(name)
     detail = "" if lacking else "{}, {:.12}".format(*suite.source())
     return _finding("prompts", name, lacking, detail)
+
+
+def _assets() -> list[Finding]:
+    """Return what was fetched, and what shows of each file that it is the published one."""
+    found = []
+    for name in registry.names("assets"):
+        receipts = fetched.receipts(name)
+        for file in fetched.asset(name).files:
+            if file.name in receipts and (fetched.folder(name) / file.name).is_file():
+                how = "" if file.pinned or receipts[file.name].addressed else "; it came by --from"
+                found.append(Finding("asset", name, "ok", f"{file.name}: {file.trust}{how}", ""))
+    return found
 
 
 def _home() -> list[Finding]:

@@ -90,3 +90,11 @@ class DiskError(StorageError):
 
 class FetchError(BenchError):
     """A file that did not come, came cut short, or is not the one that was wanted."""
+
+
+class IrregularFileError(StorageError):
+    """A pipe, a device, a socket or a link where a regular file is read or written."""
+
+
+class FileTooLargeError(StorageError):
+    """A file larger than the stated bound of what is read of its kind."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import urllib.error
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from harope_bench import fetched
 from harope_bench.errors import FetchError
 from harope_bench.fetched import AssetFile, Receipt
+from harope_bench.regular import JSON_BYTES, open_regular, read_regular
 from harope_bench.store import disk, make_folder, sha256_file, write_text
 
 TRIES = 3  # connections before the transfer is given up
@@ -26,13 +28,18 @@ PIECE = 1 << 20
 
 
 class Brought(NamedTuple):
-    """One file that is here now; `kept` if it was before, `known` if its hash was known beforehand, `addressed` as its receipt."""
+    """One file that is here now.
+
+    kept: it was here before. known: its hash was known beforehand. addressed: as its receipt. trust: what shows in words that it is
+    the published file.
+    """
 
     path: Path
     sha256: str
     kept: bool
     known: bool
     addressed: bool
+    trust: str
 
 
 class Version(NamedTuple):
@@ -83,12 +90,12 @@ def _one(name: str, file: AssetFile, source: Path | None) -> Brought:
     path, recorded = fetched.folder(name) / file.name, fetched.receipts(name).get(file.name)
     enough = recorded is not None and (file.pinned or recorded.addressed or source is not None or not file.urls)
     if recorded and enough and path.is_file() and sha256_file(path) == recorded.sha256 and file.refuses(path, recorded.sha256) is None:
-        return Brought(path, recorded.sha256, True, file.pinned, recorded.addressed)
+        return Brought(path, recorded.sha256, True, file.pinned, recorded.addressed, file.trust)
     part = path.with_name(f".{file.name}.part")
     if source is None:
         _download(name, file, part)
     else:
-        _copy(source / file.name if source.is_dir() else source, part)
+        _copy(source / file.name if source.is_dir() else source, file, part)
     sha256 = sha256_file(part)
     if why := file.refuses(part, sha256) or (_changed(recorded, sha256) if enough else None):
         _drop(part)
@@ -100,7 +107,7 @@ def _one(name: str, file: AssetFile, source: Path | None) -> Brought:
     with disk(path):
         part.replace(path)
     _drop(part)
-    return Brought(path, sha256, False, file.pinned, source is None)
+    return Brought(path, sha256, False, file.pinned, source is None, file.trust)
 
 
 def _changed(recorded: Receipt | None, sha256: str) -> str | None:
@@ -110,11 +117,14 @@ def _changed(recorded: Receipt | None, sha256: str) -> str | None:
     return f"has sha256 {sha256[:12]}..., the first fetch brought {recorded.sha256[:12]}..."
 
 
-def _copy(source: Path, part: Path) -> None:
-    if not source.is_file():
+def _copy(source: Path, file: AssetFile, part: Path) -> None:
+    if not source.exists():
         raise FetchError(f"{source} is not there; give --from the file itself or the folder that holds it")
-    with disk(source):
-        shutil.copyfile(source, part)
+    with disk(source), open_regular(source) as copied:
+        if (size := os.fstat(copied.fileno()).st_size) > file.limit:
+            raise FetchError(f"{source} is not {file.name}: it has {size:,} bytes, wanted {file.limit:,} at most; give another file")
+        with part.open("wb") as out:
+            shutil.copyfileobj(copied, out)
 
 
 def _drop(part: Path) -> None:
@@ -133,7 +143,7 @@ def _tagged(part: Path, url: str) -> Version | None:
     if not _tag(part).is_file():
         return None
     with disk(part):
-        lines = _tag(part).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_regular(_tag(part), JSON_BYTES).decode("utf-8", "replace").splitlines()
     if len(lines) != 3 or lines[0] != url:
         return None
     return Version(lines[1], int(lines[2]) if lines[2].isdecimal() else None)
@@ -179,14 +189,28 @@ def _append(url: str, file: AssetFile, part: Path) -> bool:
         return True
     span = _ask(url, file, part, have)
     total = span.total or file.bytes
+    if span.total is not None and span.total > file.limit:
+        span.body.close()
+        raise _too_large(url, file, part)
     bar = tqdm(total=total, initial=span.start, desc=file.name, unit="B", unit_scale=True, file=sys.stderr, disable=None)
     with span.body, _opened(part, span.start) as out, bar:
+        room = file.limit - span.start
         while piece := span.body.read(PIECE):  # outside `disk`: a connection that breaks is tried again
+            room -= len(piece)
+            if room < 0:
+                raise _too_large(url, file, part)
             with disk(part):
                 out.write(piece)
                 out.flush()
             bar.update(len(piece))
     return total is None or part.stat().st_size >= total
+
+
+def _too_large(url: str, file: AssetFile, part: Path) -> FetchError:
+    """Drop what came and return the error of an address that sends more than the file can be."""
+    _drop(part)
+    size = f"{file.bytes:,} bytes, its known size" if file.bytes else f"{file.limit:,} bytes, the most that is taken of it"
+    return FetchError(f"{url} sends more of {file.name} than {size}; nothing was kept, use --from with a copy")
 
 
 def _opened(part: Path, start: int) -> IO[bytes]:

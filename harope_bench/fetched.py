@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -10,17 +10,21 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from harope_bench import registry
 from harope_bench.errors import BenchError, NotHere, WeightsError
+from harope_bench.jsonfile import parse_json
 from harope_bench.records import Name, Record, fault
-from harope_bench.store import git_blob, home, read_if_present, sha256_file
+from harope_bench.regular import open_regular
+from harope_bench.store import disk, git_blob, home, read_if_present, sha256_file
 
 RECEIPT = "receipt.json"
+UNKNOWN_SIZE = 16 << 30  # bytes taken of a file whose size nobody states; the largest asset has 10 GB
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class AssetFile(Record):
     """One file: where it can be had, and what is known of it. Without a hash the first fetch records one.
 
-    git_blob: the id under which git keeps the file, where that alone is published.
+    git_blob: the id under which git keeps the file, where that alone is published. md5: likewise, by independent users of the file.
+    max_bytes: how much is taken of a file whose size is not published.
     """
 
     name: Name
@@ -28,12 +32,32 @@ class AssetFile(Record):
     sha256: Hex | None = None
     sha256_prefix: str | None = Field(default=None, pattern=r"^[0-9a-f]{6,63}$")
     git_blob: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+    md5: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
     bytes: int | None = Field(default=None, gt=0)
+    max_bytes: int = Field(default=UNKNOWN_SIZE, gt=0, le=UNKNOWN_SIZE)
 
     @property
     def pinned(self) -> bool:
         """Whether a hash of it is known before it comes."""
-        return any((self.sha256, self.sha256_prefix, self.git_blob))
+        return any((self.sha256, self.sha256_prefix, self.git_blob, self.md5))
+
+    @property
+    def limit(self) -> int:
+        """Return how many bytes are taken of it at most."""
+        return self.bytes or self.max_bytes
+
+    @property
+    def trust(self) -> str:
+        """Return in words what shows that a file is the published one."""
+        if self.sha256:
+            return "sha256 known"
+        if self.git_blob:
+            return "git blob id known (sha1)"
+        if self.md5:
+            return "md5 known"
+        if self.sha256_prefix:
+            return f"{4 * len(self.sha256_prefix)} bits of its sha256 known, the rest is trust on first use"
+        return "no hash known, trust on first use"
 
     def refuses(self, path: Path, sha256: str) -> str | None:
         """Why the file at `path`, of this hash, is not this one, or None."""
@@ -42,9 +66,17 @@ class AssetFile(Record):
             return f"has {size:,} bytes, wanted {self.bytes:,}"
         if not sha256.startswith(wanted := self.sha256 or self.sha256_prefix or ""):
             return f"has sha256 {sha256[:12]}..., wanted {wanted[:12]}..."
+        if self.md5 is not None and (md5 := md5_file(path)) != self.md5:
+            return f"has md5 {md5[:12]}..., wanted {self.md5[:12]}..."
         if self.git_blob is not None and (blob := git_blob(path)) != self.git_blob:
             return f"has git blob id {blob[:12]}..., wanted {self.git_blob[:12]}..."
         return None
+
+
+def md5_file(path: Path) -> str:
+    """Return the hex md5 of a file, for files whose users publish no other hash."""
+    with disk(path), open_regular(path) as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 class Asset(Record):
@@ -93,7 +125,7 @@ def receipts(name: str) -> dict[str, Receipt]:
     """
     path = folder(name) / RECEIPT
     try:
-        found = json.loads(read_if_present(path) or b"{}")
+        found = parse_json(read_if_present(path) or b"{}")
     except ValueError:
         return {}
     try:

@@ -17,6 +17,7 @@ from harope_bench.catalogue import check_settings, checkpoint, open_drawer, weig
 from harope_bench.conditioning import check_requests, check_suite, fitting_suites, taken_by
 from harope_bench.device import require
 from harope_bench.errors import OptionError
+from harope_bench.indices import IndexRanges
 from harope_bench.records import Checkpoint, Plan, Request, Settings, fault
 from harope_bench.samples import Run
 from harope_bench.store import check_hash
@@ -124,7 +125,7 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
     Raises:
         PlanMismatch: the folder is another plan's. WeightsError: weights missing, altered or not fitting.
     """
-    run, indices = Run(out), sorted(set(indices))
+    run, indices = Run(out), IndexRanges.of(indices)
     check_suite(plan.checkpoint, plan.suite)
     check_hash(weights_path(plan.checkpoint), plan.checkpoint.sha256)
     absent = missing(plan, indices, run)
@@ -150,7 +151,7 @@ def missing(plan: Plan, indices: Sequence[int], run: Run) -> dict[int, Request]:
     Raises:
         OptionError: the suite has no such sample, or the network cannot serve it. NotHere: its prompts are not fetched.
     """
-    absent = run.missing(sorted(set(indices)))
+    absent = run.missing(indices)
     return {r.index: r for r in _requests(plan, absent)} if absent else {}
 
 

@@ -2,34 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import overload
 
-MOST = 100_000_000  # indices one request may name
+MOST = 1_000_000  # samples that one request may name; a request of each is held in memory
+DIGITS = 12  # of an index
+
+
+class IndexRanges(Sequence[int]):
+    """Ascending indices, each once, as runs of consecutive ones: memory goes with the number of runs, not of indices."""
+
+    def __init__(self, runs: Iterable[tuple[int, int]] = ()):
+        """Join runs (first, last) in any order, both ends included."""
+        joined: list[tuple[int, int]] = []
+        for first, last in sorted(runs):
+            if joined and first <= joined[-1][1] + 1:
+                joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+            else:
+                joined.append((first, last))
+        self.runs = tuple(joined)
+        self._starts = [first for first, _ in joined]
+        self._counts = [0, *accumulate(last - first + 1 for first, last in joined)]
+
+    @classmethod
+    def of(cls, indices: Iterable[int]) -> IndexRanges:
+        """Return these indices as ranges; what are ranges already is returned as it is."""
+        return indices if isinstance(indices, IndexRanges) else cls(spans(indices))
+
+    @classmethod
+    def first(cls, count: int) -> IndexRanges:
+        """Return the indices 0 to `count` - 1."""
+        return cls([(0, count - 1)] if count else [])
+
+    def union(self, other: IndexRanges) -> IndexRanges:
+        """Return the indices of either."""
+        return IndexRanges((*self.runs, *other.runs))
+
+    def without(self, indices: Iterable[int]) -> IndexRanges:
+        """Return the indices that are not among these; time goes with the number of runs and of `indices`."""
+        holes = iter(IndexRanges.of(indices).runs)
+        hole = next(holes, None)
+        rest: list[tuple[int, int]] = []
+        for first, last in self.runs:
+            while hole is not None and hole[1] < first:
+                hole = next(holes, None)
+            while hole is not None and hole[0] <= last:
+                if first < hole[0]:
+                    rest.append((first, hole[0] - 1))
+                first = hole[1] + 1
+                if hole[1] > last:
+                    break
+                hole = next(holes, None)
+            if first <= last:
+                rest.append((first, last))
+        return IndexRanges(rest)
+
+    def __len__(self) -> int:
+        """Return how many indices there are."""
+        return self._counts[-1]
+
+    def __iter__(self) -> Iterator[int]:
+        """Return the indices in order."""
+        return (index for first, last in self.runs for index in range(first, last + 1))
+
+    def __contains__(self, index: object) -> bool:
+        """Return whether an index is among them."""
+        if not isinstance(index, int):
+            return False
+        run = bisect_right(self._starts, index) - 1
+        return run >= 0 and index <= self.runs[run][1]
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[int]: ...
+
+    def __getitem__(self, place: int | slice) -> int | list[int]:
+        """Return the index at a place, or those of a slice."""
+        if isinstance(place, slice):
+            return [self[k] for k in range(*place.indices(len(self)))]
+        at = place + len(self) * (place < 0)
+        if not 0 <= at < len(self):
+            raise IndexError(f"place {place} of {len(self)} indices")
+        run = bisect_right(self._counts, at) - 1
+        return self.runs[run][0] + at - self._counts[run]
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether another sequence holds the same indices in the same order."""
+        if isinstance(other, IndexRanges):
+            return self.runs == other.runs
+        if isinstance(other, Sequence):
+            return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        """Return a hash of the runs."""
+        return hash(self.runs)
+
+    def __str__(self) -> str:
+        """Return `0-499,700-700`, as requests are written down."""
+        return ",".join(f"{first}-{last}" for first, last in self.runs)
+
+    def __repr__(self) -> str:
+        """Return the runs, a few of them."""
+        text = str(self)
+        return f"IndexRanges({text if len(text) <= 60 else text[:57] + '...'})"
 
 
 def spans(indices: Iterable[int]) -> list[tuple[int, int]]:
-    """Runs of consecutive indices as (first, last), ascending."""
-    found: list[tuple[int, int]] = []
+    """Return runs of consecutive indices as (first, last), ascending."""
+    if isinstance(indices, IndexRanges):
+        return list(indices.runs)
+    runs: list[tuple[int, int]] = []
     for i in sorted(set(indices)):
-        if found and found[-1][1] == i - 1:
-            found[-1] = (found[-1][0], i)
+        if runs and runs[-1][1] == i - 1:
+            runs[-1] = (runs[-1][0], i)
         else:
-            found.append((i, i))
-    return found
+            runs.append((i, i))
+    return runs
 
 
-def parse_indices(text: str) -> list[int]:
-    """Indices of `0-499`, `7` or `0-9,20-29`, both ends included.
+def parse_ranges(text: str) -> IndexRanges:
+    """Return the indices of `0-499`, `7` or `0-9,20-29`, both ends included, however many.
 
     Raises:
-        ValueError: anything else, or a range that runs backwards.
+        ValueError: Anything else, an index of more than 12 digits, or a range that runs backwards.
     """
-    found: set[int] = set()
+    runs: list[tuple[int, int]] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise ValueError(f"{part!r} is no index range; write 0-499, 7 or 0-9,20-29")
-        if int(last or first) - int(first) >= MOST:
-            raise ValueError(f"{part!r} names more than {MOST:,} samples; ask for fewer at a time")
-        found.update(range(int(first), int(last or first) + 1))
-    return sorted(found)
+        digits = [first, *([last] if dash else [])]
+        if not all(each.isascii() and each.isdecimal() and len(each) <= DIGITS for each in digits) or int(digits[-1]) < int(first):
+            shown = part if len(part) <= 40 else f"{part[:37]}..."
+            raise ValueError(f"{shown!r} is no index range; write 0-499, 7 or 0-9,20-29")
+        runs.append((int(first), int(digits[-1])))
+    return IndexRanges(runs)
+
+
+def parse_indices(text: str) -> IndexRanges:
+    """Return the indices that one request names, as `parse_ranges`; ValueError also where they are more than MOST."""
+    indices = parse_ranges(text)
+    if len(indices) > MOST:
+        raise ValueError(f"{len(indices):,} samples are named, at most {MOST:,} in one request; ask for fewer at a time")
+    return indices

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from harope_bench import checksums, kept_moments, registry, rows
 from harope_bench.errors import SampleError, ShapeError, WeightsError
 from harope_bench.evaluators.base import Observations
+from harope_bench.jsonfile import parse_json
 from harope_bench.metrics.moments import Moments
 from harope_bench.records import ErrorRate, JudgeRecord, Option
 from harope_bench.samples import Batch, SampleSet
@@ -217,7 +218,7 @@ def shard_key(record: JudgeRecord, images: Sequence[tuple[int, str]], crop: int 
 def read_record(path: Path) -> dict[str, Any]:
     """A shard's record; empty where there is none or it is damaged, for its images can be judged again."""
     try:
-        found = json.loads(read_if_present(path) or b"{}")
+        found = parse_json(read_if_present(path) or b"{}")
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

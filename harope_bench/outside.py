@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.errors import JudgeError, OptionError, StorageError
+from harope_bench.escaping import progress_text
 from harope_bench.store import disk, mend_lines, read_lines
 
 ASKS, ANSWERS, JUDGE = "asks.jsonl", "answers.jsonl", "judge.json"
@@ -67,7 +68,7 @@ def _stream(words: list[str]) -> tuple[int, str]:
             assert process.stdout is not None
             while piece := process.stdout.read1(65536):  # type: ignore[attr-defined]
                 tail = (tail + piece)[-TAIL:]
-                sys.stderr.write(piece.decode("utf-8", "replace"))
+                sys.stderr.write(progress_text(piece.decode("utf-8", "replace")))
                 sys.stderr.flush()
         except BaseException:  # our own end, by Ctrl-C too, must not leave it at work
             process.kill()

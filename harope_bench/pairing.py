@@ -22,6 +22,7 @@ from harope_bench.intervals.paired_ratios import PairedRatio, paired_ratio
 from harope_bench.intervals.shares import bonett_price, is_share, mcnemar
 from harope_bench.prompt_pairs import PromptPairs, match_prompts, other_texts
 from harope_bench.records import Measurement, Metric, Result, Settings, fault, printable
+from harope_bench.regular import JSON_BYTES, read_regular
 from harope_bench.statistics import Difference, Interval
 from harope_bench.store import disk, load_arrays, read_if_present, read_lines, stamp_of
 
@@ -55,7 +56,7 @@ def collect(runs: Path) -> list[Found]:
 def read_result(path: Path) -> Result:
     """One result file; StorageError names the file and the field."""
     with disk(path):
-        return _parsed(path, path.read_bytes())
+        return _parsed(path, read_regular(path, JSON_BYTES))
 
 
 def _parsed(path: Path, data: bytes) -> Result:

@@ -35,6 +35,7 @@ from harope_bench.store import (
     read_if_present,
     read_lines,
     sha256_bytes,
+    sha256_file,
     write_bytes,
     write_text,
 )
@@ -365,6 +366,6 @@ def _ask_line(samples: SampleSet, role: str, question: Question, folder: Path) -
         "index": question.sample,
         "role": role,
         "image": os.path.relpath(path.resolve(), folder.resolve()),
-        "sha256": sha256_bytes(path.read_bytes()),
+        "sha256": sha256_file(path),
         "ask": question.ask.model_dump(mode="json", exclude_none=True),
     }

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from harope_bench.errors import SampleError
+from harope_bench.errors import IrregularFileError, SampleError, StorageError
+from harope_bench.escaping import printable
+from harope_bench.regular import IMAGE_BYTES, open_regular, read_regular
 from harope_bench.store import disk
 
 STARTS = {
@@ -29,6 +34,13 @@ STARTS = {
     b"\xff\x4f\xff\x51": "JPEG2000",
 }
 SUFFIX_FORMATS = {".png": "PNG", ".bmp": "BMP", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # that are read; judges/runners/common.py has the same
+PIXELS = 2**26  # of one image: 8192 x 8192, 200 MB as RGB
+# Pillow's decoders fail in all these ways on damaged bytes; of many pixels it warns before it refuses.
+UNREADABLE = (
+    UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
 RIFF = 12  # bytes before the first chunk of a WebP
 LOSSY = ("JPEG", "WEBP", "JPEG2000")  # formats that may have lost something
 
@@ -47,18 +59,51 @@ def encode(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def decode(data: bytes, what: str) -> Decoded:
-    """Image (H, W, 3) uint8 from file bytes; SampleError names `what` if they are damaged, or carry alpha, CMYK, 16 bits or frames."""
+@contextmanager
+def open_image(data: bytes, what: str) -> Iterator[Image.Image]:
+    """Open the bytes of an image file, by the one plug-in of Pillow that reads the format which they show.
+
+    Pillow has plug-ins for 40 formats. One of them starts Ghostscript, and a file's name does not choose among them.
+
+    Raises:
+        SampleError: Names `what`: of another format than FORMATS, of more than PIXELS pixels, or damaged, also where that shows
+            only as the caller decodes.
+    """
+    form = format_of(data[:16])
+    if form not in FORMATS:
+        shown = f"it is {form}" if form else "it begins like none"
+        raise SampleError(f"{what} is not a readable image ({shown}, wanted {', '.join(FORMATS)}); draw or copy it again")
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            mode = image.mode + " with transparency" * ("transparency" in image.info) + ", 16 bits" * _deep(data)
-            if mode not in ("RGB", "L", "P", "1"):
-                raise SampleError(f"{what} has mode {mode}, wanted RGB of 8 bits; convert it first, alpha and CMYK are not guessed")
-            if (frames := getattr(image, "n_frames", 1)) > 1:
-                raise SampleError(f"{what} has {frames} frames, wanted one picture; save the frame that is meant")
-            return Decoded(np.asarray(image.convert("RGB")), mode)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SampleError(f"{what} is not a readable image ({error}); draw or copy it again") from error
+        with Image.open(io.BytesIO(data), formats=[form]) as image:
+            if image.width * image.height > PIXELS:
+                raise SampleError(f"{what} is {image.width}x{image.height}, at most {PIXELS:,} pixels are read; make it smaller")
+            yield image
+    except UNREADABLE as error:
+        raise SampleError(f"{what} is not a readable image ({printable(str(error))}); draw or copy it again") from error
+
+
+def read_image(path: Path) -> bytes:
+    """Return the bytes of an image file; SampleError where it cannot be read, is no regular file or has more than IMAGE_BYTES."""
+    try:
+        return read_regular(path, IMAGE_BYTES)
+    except OSError as error:
+        raise SampleError(f"image {path} cannot be read: {error.strerror}; copy it again") from error
+    except StorageError as error:
+        raise SampleError(f"image {error}") from error
+
+
+def decode(data: bytes, what: str) -> Decoded:
+    """Return the image in file bytes as (H, W, 3) uint8; SampleError names `what`, as `open_image`.
+
+    Also where the image carries alpha, CMYK, 16 bits or frames.
+    """
+    with open_image(data, what) as image:
+        mode = image.mode + " with transparency" * ("transparency" in image.info) + ", 16 bits" * _deep(data)
+        if mode not in ("RGB", "L", "P", "1"):
+            raise SampleError(f"{what} has mode {mode}, wanted RGB of 8 bits; convert it first, alpha and CMYK are not guessed")
+        if (frames := getattr(image, "n_frames", 1)) > 1:
+            raise SampleError(f"{what} has {frames} frames, wanted one picture; save the frame that is meant")
+        return Decoded(np.asarray(image.convert("RGB")), mode)
 
 
 def format_of(head: bytes) -> str | None:
@@ -88,7 +133,7 @@ class FileFormat(NamedTuple):
 
 
 def _is_lossless_webp(path: Path) -> bool:
-    with disk(path), path.open("rb") as file:
+    with disk(path), open_regular(path) as file:
         file.seek(RIFF)
         while len(head := file.read(8)) == 8:
             if head[:4] in (b"VP8 ", b"VP8L"):
@@ -114,11 +159,9 @@ def misnamed(paths: Iterable[Path]) -> str | None:
 
 def _format_in(path: Path) -> str | None:
     try:
-        if not path.is_file():  # a pipe would wait for ever
-            return None
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return format_of(file.read(16))
-    except OSError:
+    except (OSError, IrregularFileError):
         return None
 
 

@@ -11,9 +11,11 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from harope_bench import limits
 from harope_bench.errors import OptionError
+from harope_bench.escaping import printable
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -48,12 +50,8 @@ def check_label(text: str) -> str:
 
 
 Option = str | bool | int | float
+Config = Annotated[dict[str, Option], AfterValidator(limits.check_config)]  # of a network
 DECISIVE = ("name", "backbone", "encoding", "options", "config", "sha256")  # of a checkpoint, for the pixels of a plan
-
-
-def printable(text: str) -> str:
-    """The text on one line, without the characters that steer a terminal or break a file's form."""
-    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
 
 
 def shorten(text: str, length: int = LABEL_LENGTH) -> str:
@@ -90,12 +88,12 @@ class Settings(Record):
     spacing: which training steps a sampler of fewer steps takes, where it is not the sampler's own way (samplers/ddpm.py).
     """
 
-    resolution: int = Field(gt=0)
+    resolution: int = Field(gt=0, le=limits.RESOLUTION)
     sampler: Name | None = None
-    steps: int | None = Field(default=None, gt=0)
-    guidance: float | None = Field(default=None, ge=0)
-    seed: int = Field(default=0, ge=0)
-    tile: int = Field(gt=0)
+    steps: int | None = Field(default=None, gt=0, le=limits.STEPS)
+    guidance: float | None = Field(default=None, ge=0, le=limits.GUIDANCE)
+    seed: int = Field(default=0, ge=0, le=limits.SEED)
+    tile: int = Field(gt=0, le=limits.TILE)
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     pos_scaling: Literal["none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate"] | None = None
@@ -107,6 +105,14 @@ class Settings(Record):
     fold: bool | None = None
     spacing: Literal["linspace", "leading"] | None = None
     labels: str | None = Field(default=None, pattern=r"^(uniform|balanced|file:[0-9a-f]{64})$")
+
+    @field_validator("tile")
+    @classmethod
+    def _fits_in_memory(cls, tile: int, info: ValidationInfo) -> int:
+        """Refuse a padded batch whose images alone fill the memory."""
+        if tile * info.data.get("resolution", 1) ** 2 > limits.TILE_PIXELS:
+            raise ValueError(f"a tile of {tile} images of this resolution has more than {limits.TILE_PIXELS:,} pixels; lower one")
+        return tile
 
     @property
     def sampling(self) -> str:
@@ -127,15 +133,15 @@ class Checkpoint(Record):
     backbone: Name
     encoding: Name
     options: dict[str, Option] = {}
-    config: dict[str, Option] = {}
+    config: Config = {}
     weights: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     source: str
     scale: Literal["micro", "paper"] = "paper"
     suite: Name | None = None
     sampler: Name | None = None
-    steps: int | None = Field(default=None, gt=0)
-    guidance: float | None = Field(default=None, ge=0)
+    steps: int | None = Field(default=None, gt=0, le=limits.STEPS)
+    guidance: float | None = Field(default=None, ge=0, le=limits.GUIDANCE)
     drawing: dict[str, Option] = {}
     recipe: str | None = None
     recipe_sha256: str | None = None

@@ -15,6 +15,7 @@ from harope_bench.catalogue import check_settings, checkpoint, plain, weights_pa
 from harope_bench.checkpoint_files import Registered, building, settle, toml_path
 from harope_bench.conditioning import asked_by, check_suite
 from harope_bench.errors import NameClash, OptionError, WeightsError
+from harope_bench.jsonfile import parse_json
 from harope_bench.records import Checkpoint, Settings, fault, printable
 from harope_bench.store import (
     INDEX_SUFFIX,
@@ -379,7 +380,7 @@ def _record(name: str, weights: Path, facts: Mapping[str, Any]) -> Checkpoint:
 def noted(weights: Path) -> dict[str, Any]:
     """What `train` or `export` wrote into the file of the checkpoint; empty for any other file."""
     try:
-        facts = json.loads(weights_note(weights).get("checkpoint", "{}"))
+        facts = parse_json(weights_note(weights).get("checkpoint", "{}"))
     except ValueError:
         return {}
     if not isinstance(facts, dict) or any(not isinstance(facts.get(key, {}), dict) for key in ("options", "config", "drawing")):

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import importlib
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harope_bench.errors import BenchError, NameClash, StorageError, UnknownName
+from harope_bench.errors import BenchError, NameClash, UnknownName
 from harope_bench.store import home
-from harope_bench.textfile import read_text
+from harope_bench.tomlfile import read_toml
 
 PACKAGE = Path(__file__).parent
 
@@ -112,14 +111,6 @@ def load_entry(entry: Entry) -> Any:
         return getattr(importlib.import_module(entry.module), entry.attribute)
     except (ImportError, AttributeError) as error:
         raise BenchError(f"{one(kind)} {name!r} of {entry.origin} does not load: {error}") from error
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The facts of a TOML file; BenchError names the file and the fault."""
-    try:
-        return tomllib.loads(read_text(path))
-    except (StorageError, tomllib.TOMLDecodeError) as error:
-        raise BenchError(f"{path} is not readable TOML: {error}") from error
 
 
 def _built_in(kind: str) -> list[Entry]:

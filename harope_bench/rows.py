@@ -13,6 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from harope_bench.errors import ShapeError, StorageError
+from harope_bench.regular import change_regular, check_regular, open_regular
 from harope_bench.store import disk, make_folder
 
 PIECE = 1 << 24  # bytes hashed at once
@@ -39,7 +40,7 @@ class Header(NamedTuple):
 def header(path: Path) -> Header | None:
     """The header of the file, or None where there is no such file or it is not one of plain rows."""
     try:
-        with disk(path, missing_ok=True), path.open("rb") as file:
+        with disk(path, missing_ok=True), open_regular(path) as file:
             return _parsed(file)
     except FileNotFoundError:
         return None
@@ -88,7 +89,7 @@ def put(path: Path, first: int, rows: np.ndarray) -> None:
         raise ShapeError(
             f"{path} has no place for rows {first} to {first + len(rows)} of {rows.dtype} {rows.shape[1:]}; reserve them first"
         )
-    with disk(path), path.open("r+b") as file:
+    with disk(path), change_regular(path) as file:
         file.seek(found.start + first * found.each)
         file.write(np.ascontiguousarray(rows).tobytes())
         file.flush()
@@ -98,7 +99,7 @@ def put(path: Path, first: int, rows: np.ndarray) -> None:
 def digest(path: Path, first: int, stop: int) -> str | None:
     """Hex sha256 of rows `first` to `stop`, with their shape and dtype; None if the file does not hold them whole."""
     try:
-        with disk(path, missing_ok=True), path.open("rb") as file:  # opened once: another process may begin the file anew meanwhile
+        with disk(path, missing_ok=True), open_regular(path) as file:  # opened once: another process may begin the file anew meanwhile
             found = _parsed(file)
             return None if found is None or not found.has_rows(stop) else _digest(file, found, first, stop)
     except FileNotFoundError:
@@ -131,5 +132,6 @@ def view(path: Path, count: int) -> np.ndarray:
     if found is None or found.shape[0] < count or not found.has_rows(found.shape[0]):
         raise StorageError(f"{path} does not hold {count:,} rows; delete it and run eval again")
     with disk(path):
+        check_regular(path)
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     return np.asarray(mapped[:count])  # still the map, without the subclass

@@ -17,10 +17,11 @@ from harope_bench import adm, checksums
 from harope_bench.errors import PlanMismatch, SampleError, StorageError, TooFewImages
 from harope_bench.folder_writing import Pictures, write_folder
 from harope_bench.folders import SUFFIXES, listing, nested
-from harope_bench.indices import parse_indices, spans
+from harope_bench.indices import IndexRanges, parse_ranges
 from harope_bench.partfiles import sweep
 from harope_bench.pixels import Decoded, centre_crop, cut, decode, encode
 from harope_bench.records import Plan, Request, SampleRecord, fault
+from harope_bench.regular import IMAGE_BYTES, LINES_BYTES, read_regular
 from harope_bench.store import (
     append_line,
     check_target,
@@ -114,25 +115,25 @@ class Run:
     def ask(self, indices: Sequence[int]) -> None:
         """Notes that these indices were asked for, so that missing ones can be told from unasked ones."""
         with self.alone():
-            if set(indices) - self.asked():
+            wanted = IndexRanges.of(indices)
+            if wanted.without(self.asked()):
                 checksums.drop(self.folder, [RECORDS])  # lines are about to be added; `settle` vouches for the whole again
-                line = ",".join(f"{a}-{b}" for a, b in spans(indices))
-                append_line(self.folder / REQUESTS, f'{{"indices": "{line}"}}')
+                append_line(self.folder / REQUESTS, f'{{"indices": "{wanted}"}}')
 
-    def asked(self) -> set[int]:
-        """Every index ever asked for in this folder; SampleError names a line that says no indices."""
-        found: set[int] = set()
+    def asked(self) -> IndexRanges:
+        """Return every index ever asked for in this folder; SampleError names a line that says no indices."""
+        runs: list[tuple[int, int]] = []
         for number, line in enumerate(read_lines(self.folder / REQUESTS), 1):
             try:
-                found.update(parse_indices(line["indices"]))
+                runs += parse_ranges(line["indices"]).runs
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise SampleError(f"{self.folder / REQUESTS} line {number} says no indices; delete the line") from error
-        return found
+        return IndexRanges(runs)
 
-    def missing(self, indices: Iterable[int]) -> list[int]:
-        """The indices without a record, or whose image is gone."""
-        records = self.records()
-        return [i for i in indices if i not in records or not self._kept(records[i])]
+    def missing(self, indices: Iterable[int]) -> IndexRanges:
+        """Return the indices without a record, or whose image is gone."""
+        wanted, records = IndexRanges.of(indices), self.records()
+        return wanted.without([i for i, record in records.items() if i in wanted and self._kept(record)])
 
     def _kept(self, record: SampleRecord) -> bool:
         return record.status == "failed" or (record.file is not None and (self.folder / record.file).is_file())
@@ -162,9 +163,9 @@ class Run:
         with self.alone():
             records = self.records()
             text = "".join(records[i].to_json() + "\n" for i in sorted(records))
-            if text.encode() != (read_if_present(self.folder / RECORDS) or b""):
+            if text.encode() != (read_if_present(self.folder / RECORDS, LINES_BYTES) or b""):
                 write_text(self.folder / RECORDS, text)
-            if self.asked() <= records.keys():
+            if not self.asked().without(records):
                 checksums.record(self.folder, {RECORDS: sha256_bytes(text.encode())})
 
 
@@ -267,9 +268,11 @@ class SampleSet:
 
     def _bytes(self, index: int, path: Path) -> bytes:
         try:
-            return path.read_bytes()
+            return read_regular(path, IMAGE_BYTES)
         except OSError as error:
             raise SampleError(f"image {index} ({path}) cannot be read: {error.strerror}; draw or copy it again") from error
+        except StorageError as error:
+            raise SampleError(f"image {index}: {error}") from error
 
     def _read(self, index: int, path: Path) -> Read:
         data = self._bytes(index, path)
@@ -340,7 +343,7 @@ def first(samples: SampleSet, count: int | None) -> SampleSet:
 
 def _run_set(run: Run, plan: Plan | None, count: int | None) -> SampleSet:
     held = run.records()
-    asked = sorted(run.asked() or held) if count is None else list(range(count))
+    asked = (run.asked() or IndexRanges.of(held)) if count is None else IndexRanges.first(count)
     if missing := run.missing(asked):
         raise SampleError(
             f"{run.folder} is unfinished: {len(asked):,} asked, {len(missing):,} missing; run generate again with the same --out"

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from harope_bench import partfiles
-from harope_bench.errors import BenchError, DiskError, StorageError, WeightsError
+from harope_bench.errors import BenchError, DiskError, IrregularFileError, StorageError, WeightsError
+from harope_bench.jsonfile import parse_json
+from harope_bench.regular import JSON_BYTES, LINES_BYTES, change_regular, check_regular, check_replaceable, open_regular, read_regular
 from harope_bench.textfile import decode_text, encoding_of
 from harope_bench.wrappers import Unwrapped, unwrap, without_prefixes
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 
+NPY = b"\x93NUMPY"  # how a single array begins
 NOTE = "__metadata__"  # of a .safetensors header
 INDEX_SUFFIX = ".safetensors.index.json"
 
@@ -86,6 +89,7 @@ def writing(path: Path, sync: bool = True, replace: bool = True) -> Iterator[Bin
     make_folder(path.parent)
     partfiles.sweep_for(path)
     with disk(path):
+        check_replaceable(path)
         part = partfiles.create(path)
         try:
             with os.fdopen(part.handle, "wb") as file:
@@ -138,24 +142,33 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def copy(source: Path, target: Path) -> None:
     """Writes the bytes of a file at another place, whole or not at all."""
-    with disk(source), source.open("rb") as found, writing(target) as file:
+    with disk(source), open_regular(source) as found, writing(target) as file:
         shutil.copyfileobj(found, file)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomic write of UTF-8 text."""
-    write_bytes(path, text.encode())
+    """Atomic write of UTF-8 text; StorageError where it holds half a character, as the name of a file that is not UTF-8 does."""
+    write_bytes(path, utf8(path, text))
 
 
-def read_if_present(path: Path) -> bytes | None:
+def utf8(path: Path, text: str) -> bytes:
+    """Return text as bytes for the file at `path`; StorageError where it holds half a character (a lone surrogate)."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        shown = ascii(text[max(0, error.start - 20) : error.end])
+        raise StorageError(f"{ascii(str(path))[1:-1]} would hold {shown}, which is no Unicode text; rename what is called so") from error
+
+
+def read_if_present(path: Path, limit: int = JSON_BYTES) -> bytes | None:
     """Return a file's bytes, None where there is no file; one that another process removes meanwhile is no error.
 
     Raises:
-        StorageError: The disk refuses.
+        StorageError: The disk refuses, or it is no regular file or has more than `limit` bytes.
     """
     with disk(path):
         try:
-            return path.read_bytes()
+            return read_regular(path, limit)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
@@ -172,8 +185,9 @@ def stamp_of(path: Path) -> tuple[int, int] | None:
 
 def append_line(path: Path, line: str) -> None:
     """One line added in a single write, so that processes can share the file; whole or not at all."""
-    data = line.encode() + b"\n"
+    data = utf8(path, line) + b"\n"
     with disk(path):
+        check_replaceable(path)
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             partfiles.lock(handle)  # against `mend_lines`, and a taken back line between two others
@@ -187,7 +201,7 @@ def append_line(path: Path, line: str) -> None:
 
 def mend_lines(path: Path) -> None:
     """Drops a last line that a power cut left without its newline, so that the next line does not grow onto it."""
-    with suppress(FileNotFoundError), disk(path, missing_ok=True), path.open("rb+") as file:
+    with suppress(FileNotFoundError), disk(path, missing_ok=True), change_regular(path) as file:
         partfiles.lock(file.fileno())  # what another process is writing is no cut line
         data = file.read()
         if data and not data.endswith(b"\n"):
@@ -200,7 +214,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         StorageError: a line that is not JSON anywhere else, named with its number.
     """
-    data = read_if_present(path)
+    data = read_if_present(path, LINES_BYTES)
     if data is None:
         return []
     lines = _lines(data, path)
@@ -209,11 +223,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            found.append(json.loads(line))
+            value = parse_json(line)
         except ValueError as error:
             if number == len(lines):
                 break
             raise StorageError(f"{path} line {number} is not JSON; delete the line and run again") from error
+        if not isinstance(value, dict):
+            raise StorageError(f"{path} line {number} is not a JSON object; delete the line and run again")
+        found.append(value)
     return found
 
 
@@ -230,13 +247,13 @@ def sha256_bytes(data: bytes) -> str:
 
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file, read in pieces."""
-    with disk(path), path.open("rb") as file:
+    with disk(path), open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def git_blob(path: Path) -> str:
     """Hex sha1 under which git keeps a file's bytes: of `blob`, the length and the bytes; read in pieces."""
-    with disk(path), path.open("rb") as file:
+    with disk(path), open_regular(path) as file:
         found = hashlib.sha1(f"blob {os.fstat(file.fileno()).st_size}\0".encode(), usedforsecurity=False)
         while piece := file.read(1 << 20):
             found.update(piece)
@@ -265,16 +282,27 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
     """
     import numpy as np
 
+    from harope_bench.npz import check_total, claimed_bytes
+
     arrays: dict[str, np.ndarray] = {}
     name = "archive"
     try:
-        with disk(path), path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
+        with disk(path), open_regular(path) as file:
+            start = file.read(len(NPY))
+            file.seek(0)
+            archive = None if start == NPY else np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise StorageError(f"{path} holds a single array (.npy), not an archive of named arrays; save it with np.savez")
             if twice := repeated_member(archive.zip.namelist() if archive.zip is not None else ()):
                 raise StorageError(f"{path} holds {twice} twice, readers differ in which they take; save it once with np.savez")
-            for name in archive.files if only is None else [n for n in archive.files if n in only]:
+            names = archive.files if only is None else [n for n in archive.files if n in only]
+            zipped: Any = archive.zip
+            total, size = 0, os.fstat(file.fileno()).st_size
+            for name in names:
+                total += claimed_bytes(zipped, _member_of(archive, name), size)
+            name = "archive"
+            check_total(total, size)
+            for name in names:
                 arrays[name] = archive[name]
     except BenchError:
         raise
@@ -283,6 +311,11 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
         why = "it is no array, or one of Python objects" if "allow_pickle" in str(error) else first_line(error)
         raise StorageError(f"{path}: {name} cannot be read ({why}); make the file again with np.savez") from error
     return arrays
+
+
+def _member_of(archive: Any, name: str) -> str:
+    """Return the name in the zip of an array; numpy leaves .npy out."""
+    return name if name in archive.zip.namelist() else f"{name}.npy"
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compress: bool = False) -> None:
@@ -341,8 +374,10 @@ def read_weights(path: Path, wanted: str | None = None) -> Unwrapped:
     """
     if wanted is not None:
         check_hash(path, wanted)
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"{path} is not there; give the weights file's path")
+    with disk(path):
+        check_regular(path)
     if is_index(path):
         return without_prefixes({key: tensor for shard in shards(path) for key, tensor in _safetensors(shard).items()})
     if path.suffix == ".safetensors":
@@ -366,9 +401,9 @@ def shards(index: Path) -> list[Path]:
             another shard than the index says.
     """
     with disk(index):
-        text = index.read_text(encoding="utf-8", errors="replace")
+        data = read_regular(index, JSON_BYTES)
     try:
-        places: dict[str, str] = dict(json.loads(text)["weight_map"])
+        places: dict[str, str] = dict(parse_json(data)["weight_map"])
     except (ValueError, TypeError, KeyError) as error:
         raise WeightsError(f"{index} is not an index of weights ({first_line(error)}); copy it again") from error
     names = sorted(set(map(str, places.values())))
@@ -410,6 +445,8 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    with disk(path):
+        check_regular(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -462,10 +499,10 @@ def _header(path: Path) -> dict[str, Any]:
     if path.suffix != ".safetensors":
         return {}
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(size, 100_000_000)))
-    except (OSError, ValueError, struct.error):
+            header = parse_json(file.read(min(size, 100_000_000)))
+    except (OSError, ValueError, struct.error, IrregularFileError):
         return {}
     return header if isinstance(header, dict) else {}
 

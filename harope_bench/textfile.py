@@ -6,6 +6,7 @@ import codecs
 from pathlib import Path
 
 from harope_bench.errors import StorageError
+from harope_bench.regular import TEXT_BYTES, read_regular
 
 # UTF-32 comes first: its little-endian mark begins with that of UTF-16.
 MARKS = (
@@ -21,10 +22,11 @@ def read_text(path: Path) -> str:
     """Return the text of a file without a byte order mark, its lines ending in a line feed.
 
     Raises:
-        StorageError: The file cannot be read, or is neither UTF-8 nor marked as UTF-16 or UTF-32.
+        StorageError: The file cannot be read, is no regular file, is larger than TEXT_BYTES, or is neither UTF-8
+            nor marked as UTF-16 or UTF-32.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path, TEXT_BYTES)
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}; check the path") from error
     return decode_text(data, path)

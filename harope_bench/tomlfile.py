@@ -1,24 +1,56 @@
-"""Facts to TOML: the standard library reads the format and does not write it."""
+"""Facts to TOML and back. The standard library reads the format and does not write it; tomli-w does."""
 
 from __future__ import annotations
 
-import json
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import tomli_w
+
+from harope_bench.errors import BenchError, StorageError
+from harope_bench.regular import FACTS_BYTES, read_regular
+from harope_bench.textfile import decode_text
 
 
 def toml_text(facts: Mapping[str, Any]) -> str:
-    """TOML of plain values and one level of tables; keys keep their order, tables come last."""
-    flat = [f"{key} = {_value(value)}" for key, value in facts.items() if not isinstance(value, Mapping)]
-    for key, table in facts.items():
-        if isinstance(table, Mapping):
-            flat += ["", f"[{key}]", *(f"{k} = {_value(v)}" for k, v in table.items())]
-    return "\n".join(flat) + "\n"
+    """Return facts as TOML: keys in their order, tables last, every character escaped that TOML asks to be.
+
+    Raises:
+        StorageError: A text holds half a character (a lone surrogate), as a name that is not UTF-8 does.
+    """
+    text = tomli_w.dumps(facts)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = text[max(0, error.start - 30) : error.end].split("\n")[-1]
+        raise StorageError(f"{shown!a} is not Unicode text; rename the file or correct the name") from error
+    return text
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return repr(value)
-    return json.dumps(value, ensure_ascii=False)  # strings, integers and lists read the same in TOML
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the facts of a TOML file.
+
+    Raises:
+        BenchError: It cannot be opened, is no regular file, is larger than FACTS_BYTES, or is no TOML; names the file and the fault.
+    """
+    return parse_toml(read_toml_bytes(path), path)
+
+
+def read_toml_bytes(path: Path) -> bytes:
+    """Return the bytes of a TOML file, whose hash somebody wants too; errors of opening are those of `read_toml`."""
+    try:
+        return read_regular(path, FACTS_BYTES)
+    except OSError as error:
+        raise BenchError(f"{path} is not readable TOML: {error}") from error
+
+
+def parse_toml(data: bytes, path: Path) -> dict[str, Any]:
+    """Return the facts of a TOML file's bytes; BenchError names the file and the fault."""
+    try:
+        return tomllib.loads(decode_text(data, path))
+    except (StorageError, ValueError) as error:
+        raise BenchError(f"{path} is not readable TOML: {error}") from error
+    except RecursionError:
+        raise BenchError(f"{path} is not readable TOML: it is nested too deeply") from None

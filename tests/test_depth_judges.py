@@ -187,12 +187,14 @@ def test_the_network_of_full_size_has_the_published_names() -> None:
     assert network.config.backbone_config.depths == [3, 4, 9]
 
 
-def test_the_beginning_of_the_hash_makes_the_judge(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_hash_makes_the_judge(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = registry.load("judges", "dpt-depth")
     assert plugin.judge_class == "substitute" and "other weights than DPT-Hybrid" in plugin.warnings()[0]
     (file,) = fetched.asset("dpt-depth").files
-    assert file.sha256_prefix and f"-{file.sha256_prefix}.pt" in file.name and all(url.endswith(file.name) for url in file.urls)
-    monkeypatch.setattr(_files.Source, "found", lambda self: _files.Weights(small, file.sha256_prefix + "0" * 56))
+    assert file.sha256 and f"-{file.sha256[:8]}.pt" in file.name and all(url.endswith(file.name) for url in file.urls)
+    monkeypatch.setattr(_files.Source, "found", lambda self: _files.Weights(small, file.sha256[:8] + "0" * 56))
+    assert plugin.judge_class == "substitute", "the name's eight digits alone are found by trying"
+    monkeypatch.setattr(_files.Source, "found", lambda self: _files.Weights(small, file.sha256))
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     monkeypatch.undo()
     with pytest.raises(NotHere, match="harope-bench fetch dpt-depth"):

@@ -23,7 +23,7 @@ from test_marking import SHOWN
 from test_marking import images as toy_images
 from toy_prompts import ToyEye, toy
 
-from harope_bench import adm, checksums, classify, kept_moments, registering, registry, rows, verify_results
+from harope_bench import adm, checksums, classify, kept_moments, registering, registry, rows, samples, verify_results
 from harope_bench.cli import main
 from harope_bench.errors import DiskError, SampleError, StorageError, WeightsError
 from harope_bench.evaluate import Asked, evaluate
@@ -367,14 +367,14 @@ def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(tmp_path: Pa
 
 
 def test_an_image_that_the_disk_does_not_give_could_not_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind, honest = digits(tmp_path), Path.read_bytes
+    kind, honest = digits(tmp_path), samples.read_regular
 
-    def read_bytes(path: Path) -> bytes:
+    def read_regular(path: Path, limit: int) -> bytes:
         if path.name == "000002.png":
             raise OSError(errno.EIO, "Input/output error")
-        return honest(path)
+        return honest(path, limit)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(samples, "read_regular", read_regular)
     findings = kind.verify()
     assert findings.wrong == [] and any("Input/output error" in line for line in findings.unchecked)
     assert any("not judged again, because images cannot be read" in line for line in findings.unchecked)

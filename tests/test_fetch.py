@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
-import re
 import shutil
 import socket
 import struct
@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from harope_bench import doctor, fetched, registry
 from harope_bench import fetch as fetching
-from harope_bench import fetched, registry
 from harope_bench.cli import main
 from harope_bench.errors import BenchError, FetchError, NotHere, StorageError, UnknownName, WeightsError
 from harope_bench.fetch import fetch
@@ -278,13 +278,73 @@ def test_a_server_without_ranges_sends_the_whole_again(site: Site, register: Any
     assert fetch("thing")[0].path.read_bytes() == BODY
 
 
-@pytest.mark.parametrize("facts", [{"sha256": "0" * 64}, {"bytes": 17}, {"sha256_prefix": "abcdef12"}])
+@pytest.mark.parametrize("facts", [{"sha256": "0" * 64}, {"bytes": len(BODY) + 1}, {"sha256_prefix": "abcdef12"}, {"md5": "0" * 32}])
 def test_another_file_than_the_one_wanted_is_not_kept(site: Site, register: Any, facts: dict[str, Any]) -> None:
     wanted = {k: v for k, v in one_file(site).items() if k != "sha256"} | facts
     register(wanted)
     with pytest.raises(FetchError, match="thing.bin came whole but has .* wanted .*; nothing was kept"):
         fetch("thing")
     assert fetched.held("thing") is None and not (fetched.folder("thing") / "thing.bin").exists()
+
+
+class Endless(Site):
+    """A server that sends without end, and says so (`honest`) or says nothing of the length."""
+
+    honest = True
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        if self.honest:
+            request.send_header("Content-Length", str(1 << 40))
+        request.end_headers()
+        self.sent = 0
+        with contextlib.suppress(OSError):
+            while self.sent < 200 << 20:
+                self.sent += request.wfile.write(bytes(1 << 20))
+
+
+@pytest.mark.parametrize("honest", [True, False])
+@pytest.mark.parametrize("facts", [{"bytes": 300_000}, {"max_bytes": 300_000}, {"bytes": 300_000, "sha256": None}])
+def test_a_server_that_sends_without_end_is_left_at_the_size_of_the_file(honest: bool, facts: dict[str, Any], register: Any) -> None:
+    site = Endless()
+    site.honest = honest
+    known = {"name": "thing.bin", "urls": [site.url], "sha256": SHA256, **facts}
+    register({key: value for key, value in known.items() if value is not None})
+    with pytest.raises(FetchError, match=r"sends more of thing.bin than 300,000 bytes.*nothing was kept"):
+        fetch("thing")
+    assert not list(fetched.folder("thing").glob("*thing*")), "no piece of it stays"
+    site.server.shutdown()
+    site.server.server_close()
+
+
+def test_a_file_of_unknown_size_has_a_bound_and_a_copy_keeps_to_it(register: Any, tmp_path: Path) -> None:
+    assert fetched.AssetFile(name="x").limit == 16 << 30
+    register({"name": "thing.bin", "max_bytes": 10})
+    (large := tmp_path / "large.bin").write_bytes(bytes(11))
+    with pytest.raises(FetchError, match="it has 11 bytes, wanted 10 at most"):
+        fetch("thing", large)
+    with pytest.raises(StorageError, match="is a device"):
+        fetch("thing", Path("/dev/zero"))
+    (tmp_path / "link.bin").symlink_to("/dev/zero")
+    with pytest.raises(StorageError, match="is a device"):
+        fetch("thing", tmp_path / "link.bin")
+
+
+def test_what_shows_that_a_file_is_the_published_one_is_said(site: Site, register: Any) -> None:
+    whole = {"name": "a", "sha256": SHA256}, {"name": "b", "git_blob": "0" * 40}, {"name": "c", "md5": "0" * 32}
+    assert [fetched.AssetFile(**facts).trust.split()[0] for facts in whole] == ["sha256", "git", "md5"]
+    assert "32 bits" in fetched.AssetFile(name="d", sha256_prefix="0" * 8).trust
+    register({"name": "thing.bin", "urls": [site.url]})
+    assert "trust on first use" in CliRunner().invoke(main, ["fetch", "thing"]).stdout
+    assert "trust on first use" in CliRunner().invoke(main, ["list", "assets", "-v"]).stdout
+    assert any(f.area == "asset" and "trust on first use" in f.detail for f in doctor._assets())
+
+
+def test_an_md5_that_users_publish_is_checked(site: Site, register: Any) -> None:
+    md5 = hashlib.md5(BODY, usedforsecurity=False).hexdigest()
+    register({"name": "thing.bin", "urls": [site.url], "md5": md5})
+    (brought,) = fetch("thing")
+    assert brought.known and brought.trust == "md5 known"
 
 
 def test_a_prefix_is_checked_and_the_whole_hash_recorded(site: Site, register: Any) -> None:
@@ -404,5 +464,7 @@ def test_every_shipped_asset_is_well_formed(name: str) -> None:
     known = fetched.asset(name)
     assert all(url.startswith("http") for file in known.files for url in file.urls)
     assert known.licence and known.source
-    told = re.search(r"(No|Neither) .*(hash|sha256)", known.note)
-    assert told or all(file.pinned for file in known.files), "a file without a hash says so"
+    assert "rust on first use" in known.note or all(file.pinned for file in known.files), "a file without a hash says so"
+    assert all(url.startswith("https://") for file in known.files for url in file.urls), "what lies between can alter http"
+    moving = [file for file in known.files if any("/main/" in url or "/master/" in url or "=master" in url for url in file.urls)]
+    assert all(file.sha256 for file in moving) or "revision" in known.note, "an address that moves says so or has a whole hash"

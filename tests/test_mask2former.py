@@ -224,8 +224,9 @@ def test_either_published_file_serves_both_judges(name: str, monkeypatch: pytest
         plugin.weights_sha256()
     assert plugin.judge_class == "substitute"
     best = {"mask2former": "equivalent", "mask2former-mmdet": "official"}[name]
-    for asset, prefix in (("mask2former-mmdet", "c9d0c4f2"), ("mask2former", "743b7d99")):
-        held = fetched.Held(Path("weights.pth"), prefix + "0" * 56)
+    whole = "743b7d99015f1224c6d57fd4b14d04b15cc8ec72ae7ee7831e7c71d8873b7a54"
+    for asset, sha256 in (("mask2former-mmdet", "c9d0c4f2" + "0" * 56), ("mask2former", whole)):
+        held = fetched.Held(Path("weights.pth"), sha256)
         monkeypatch.setattr(fetched, "held", lambda wanted, asset=asset, held=held: held if wanted == asset else None)
         assert plugin.weights_sha256() == held.sha256 and plugin.judge_class == best and plugin.warnings() == ()
     monkeypatch.setattr(fetched, "held", lambda wanted: fetched.Held(Path("weights.pth"), "0" * 64))

@@ -253,8 +253,8 @@ def imitation(tmp_path: Path) -> Path:
     (package.parent / "PIL").mkdir()
     (package.parent / "PIL" / "__init__.py").write_text("")
     (package.parent / "PIL" / "Image.py").write_text(
-        "class Picture:\n    mode = 'RGB'\n    def __enter__(self): return self\n    def __exit__(self, *_): pass\n"
-        "    def convert(self, mode): return self\ndef open(path): return Picture()\n"
+        "class Picture:\n    mode, width, height = 'RGB', 8, 8\n    def __enter__(self): return self\n    def __exit__(self, *_): pass\n"
+        "    def convert(self, mode): return self\ndef open(path, formats): return Picture()\n"
     )
     return package.parent
 

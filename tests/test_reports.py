@@ -185,7 +185,7 @@ def test_missing_and_broken_images_are_said_not_hidden(tmp_path: Path) -> None:
     ((sheet,),) = [panel.sheets for panel in read_page(tmp_path).panels]
     assert sheet.missing == (
         "sample 1: not there",
-        "sample 2: not a readable PNG",
+        "sample 2: not a readable image",
         "sample 3: no file inside the run",
         "sample 4: out of memory",
     )

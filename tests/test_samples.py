@@ -386,4 +386,4 @@ def test_asked_indices_add_up_over_calls(tmp_path: Path) -> None:
     run.ask([1, 2])
     assert len((tmp_path / "requests.jsonl").read_text().splitlines()) == 1  # nothing new, nothing written
     run.ask(range(2, 6))
-    assert run.asked() == set(range(6))
+    assert run.asked() == list(range(6))

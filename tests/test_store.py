@@ -121,7 +121,10 @@ def test_a_full_disk_says_what_to_do_and_leaves_no_half_file(tmp_path: Path, mon
 
 
 @linux
-def test_a_full_device_is_told_by_a_real_write() -> None:
+def test_a_full_device_is_told_by_a_real_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StorageError, match="/dev/full is a device and is not written over"):
+        store.append_line(Path("/dev/full"), "{}")
+    monkeypatch.setattr(store, "check_replaceable", lambda path: None)
     with pytest.raises(StorageError, match="cannot use /dev/full: No space left on device"):
         store.append_line(Path("/dev/full"), "{}")
 

@@ -195,7 +195,7 @@ def test_a_classifier_is_scored_on_pictures_and_damaged_ones_are_counted(imagene
     damaged = next(
         i for i, name in enumerate(registry.load("suites", "imagenet-val").pictures(imagenet, None).names) if name.endswith("0022.JPEG")
     )
-    assert scored.result.warnings[0].startswith(f"picture {damaged} failed: ILSVRC2012_val_00000022.JPEG is not a readable picture")
+    assert scored.result.warnings[0].startswith(f"picture {damaged} failed: ILSVRC2012_val_00000022.JPEG is not a readable image")
     assert verify(tmp_path / "run", 3, 0, images=imagenet).wrong == []
 
 

@@ -6,7 +6,6 @@ Nothing is downloaded: a hub id means what the local Hugging Face cache holds of
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from harope_bench.errors import MissingExtra, MissingVaeError, OptionError, WeightsError
+from harope_bench.jsonfile import parse_json
 from harope_bench.records import Settings
 from harope_bench.store import sha256_bytes, sha256_file
 from harope_bench.textfile import read_text
@@ -60,7 +60,7 @@ def check(vae: str | None, channels: int, what: str) -> None:
     """
     place = folder(vae, what)
     try:
-        facts = json.loads(read_text(place / CONFIG))
+        facts = parse_json(read_text(place / CONFIG))
         levels, wide = len(facts.get("block_out_channels", (64,))), facts.get("latent_channels", 4)
         scale, shift = float(facts.get("scaling_factor", SCALE)), facts.get("shift_factor")
     except (ValueError, TypeError, AttributeError) as error:

@@ -5,7 +5,6 @@ Names are translated by the library's own converters. What would be left out sil
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +18,9 @@ from harope_bench.adapters import ENCODING_FILE, LORA_FILE, MANIFEST, Bare, Lora
 from harope_bench.backbones import lora_names
 from harope_bench.backbones.lora import PREFIX
 from harope_bench.errors import WeightsError
+from harope_bench.jsonfile import parse_json
 from harope_bench.store import copy, disk, first_line, load_weights, sha256_file, weights_bytes, weights_note, write_bytes, write_text
+from harope_bench.textfile import read_text
 
 PAIR = re.compile(rf"{re.escape(PREFIX)}(?P<layer>.+)\.lora_(A|B)\.weight")
 PEFT_CONFIG = "adapter_config.json"  # beside peft's adapter_model.safetensors
@@ -96,7 +97,7 @@ def keep(folder: Path, bare: Bare, pipeline: Any, manifest: Manifest, layers: Ca
 def _config(path: Path) -> dict[str, Any]:
     """Peft's configuration of the transformer's LoRA, where the file has a note of it."""
     try:
-        noted = json.loads(weights_note(path).get(NOTE, "{}"))
+        noted = parse_json(weights_note(path).get(NOTE, "{}"))
     except ValueError as error:
         raise WeightsError(f"{path} has a damaged note {NOTE}; save it again") from error
     if not isinstance(noted, dict):
@@ -116,7 +117,7 @@ def _peft_config(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path} is peft's own file, whose scale stands in {PEFT_CONFIG}; put that beside it")
     try:
         with disk(beside):
-            config = json.loads(beside.read_text(encoding="utf-8"))
+            config = parse_json(read_text(beside))
         rank, alpha = config["r"], config["lora_alpha"]
     except (ValueError, TypeError, KeyError) as error:
         raise WeightsError(f"{beside} is not peft's configuration ({first_line(error)}); save the adapter again") from error

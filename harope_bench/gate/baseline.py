@@ -12,9 +12,11 @@ from pydantic import ValidationError
 from harope_bench import compare
 from harope_bench.compare import Side
 from harope_bench.errors import OptionError, StorageError
+from harope_bench.jsonfile import parse_json
 from harope_bench.pairing import Found, arrays_of, beside
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Provenance, Record, Result, fault
+from harope_bench.regular import JSON_BYTES, read_regular
 from harope_bench.store import check_hash, disk, make_folder, read_if_present, sha256_bytes, sha256_file, write_arrays, write_text
 
 
@@ -51,14 +53,14 @@ def open_side(path: Path) -> Side:
     if not path.is_file():
         return compare.open_side(path)
     with disk(path):
-        data = path.read_bytes()
+        data = read_regular(path, JSON_BYTES)
     advice = f"write one: harope-bench gate {path} RUN --update --reason ..."
     try:
-        facts = json.loads(data)
+        facts = parse_json(data)
         found = Baseline.model_validate_json(json.dumps(facts))  # one reading of keys that stand twice
     except ValidationError as error:
         raise StorageError(f"{path} is no baseline ({fault(error)}); {advice}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise StorageError(f"{path} is no baseline (it is not JSON); {advice}") from error
     if found.digest != digest_of(facts):
         raise StorageError(
@@ -106,7 +108,7 @@ def write(path: Path, run: Path, reason: str) -> str:
 def _is_baseline(data: bytes) -> bool:
     """Return whether bytes are a baseline of any format."""
     try:
-        found = json.loads(data)
+        found = parse_json(data)
     except ValueError:
         return False
     return isinstance(found, dict) and {"format", "results", "reason"} <= found.keys()
@@ -118,7 +120,7 @@ def _is_same(data: bytes, reason: str, results: tuple[Result, ...], rows: dict[s
         stored = Baseline.model_validate_json(data)
     except ValidationError:
         return False
-    if stored.digest != digest_of(json.loads(data)):
+    if stored.digest != digest_of(parse_json(data)):
         return False
     return (stored.reason, stored.results, stored.rows) == (reason, results, rows)
 

@@ -9,7 +9,6 @@ Source: Karine-Huang/T2I-CompBench 1b709499, the scripts named in FILES.
 
 from __future__ import annotations
 
-import json
 import operator
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from harope_bench.errors import OptionError, StorageError
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.evaluators.t2i_compbench import T2ICompBench
+from harope_bench.jsonfile import parse_json
 from harope_bench.records import Record, fault
+from harope_bench.regular import open_regular
 from harope_bench.rules.compbench_quirks import Rules, Verdict
 from harope_bench.rules.compbench_sums import PARTS as NEEDED
 from harope_bench.rules.compbench_sums import joined, three_in_one
@@ -148,7 +149,7 @@ def _told(name: str) -> str | None:
 
 
 def _looks_like_answers(path: Path) -> bool:
-    with disk(path), path.open("rb") as file:
+    with disk(path), open_regular(path) as file:
         start = file.read(1 << 16)
     text = start.decode(encoding_of(start), errors="replace")
     return text.lstrip().startswith("[") and '"question_id"' in text and '"answer"' in text
@@ -245,7 +246,7 @@ def _by_number(lines: Mapping[str, Sequence[Line]], kinds: Sequence[str | None],
 def _lines(path: Path) -> list[Line]:
     """The answers of a file in its order; StorageError where it holds something else, an id twice or one that is no image's."""
     try:
-        found = LINES.validate_python(json.loads(read_text(path)))
+        found = LINES.validate_python(parse_json(read_text(path)))
     except ValidationError as error:
         raise StorageError(f"{path} is no list of question_id and answer ({fault(error)}); give the script's own file") from error
     except ValueError as error:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from harope_bench.errors import OptionError, SampleError
 from harope_bench.folder_writing import write_folder
 from harope_bench.folders import OURS, SUFFIXES, in_order
 from harope_bench.layouts.base import Written, few, fewer, gathered
+from harope_bench.pixels import open_image, read_image
 from harope_bench.samples import SampleSet
 from harope_bench.store import disk
 from harope_bench.suites.base import PromptSuite
@@ -109,9 +109,9 @@ def cut_picture(path: Path, side: int | None = None, tiles: int | None = None) -
         SampleError: No whole number of square tiles in one of the forms 1 x 1, 2 x 1, 2 x 2, or not as many as stated.
     """
     try:
-        with Image.open(path) as picture:
+        with open_image(read_image(path), str(path)) as picture:
             width, height = picture.size
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+    except SampleError:
         return []
     if tiles == 1 and side is None:
         return [(0, 0, width, height)]

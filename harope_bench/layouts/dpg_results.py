@@ -21,6 +21,7 @@ from harope_bench.evaluators.dpg_bench import DpgBench
 from harope_bench.layouts.base import fewer
 from harope_bench.layouts.dpg import FORM, item_of
 from harope_bench.perceptions import Answered, Answers
+from harope_bench.regular import open_regular
 from harope_bench.rules import dpg as rule
 from harope_bench.suites.base import PromptSuite
 from harope_bench.textfile import encoding_of, read_text
@@ -46,7 +47,7 @@ def recognise(path: Path) -> bool:
     """Whether a file is one of the script's two, by any of its first lines: a log may begin with others."""
     if path.suffix != ".txt" or not path.is_file():
         return False
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(1 << 16)
     lines = start.decode(encoding_of(start), errors="replace").split("\n")[:HEAD]
     form = ASKED if path.name.endswith(DETAIL) else SCORED

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from harope_bench.errors import OptionError, SampleError
 from harope_bench.folder_writing import write_folder, write_same
 from harope_bench.folders import FILE_LIST, images_below
+from harope_bench.jsonfile import parse_json
 from harope_bench.layouts.base import Written, few, gathered
 from harope_bench.layouts.image_keys import KEYS, NAMING, ImageKeys
 from harope_bench.records import SampleRecord, fault
@@ -91,8 +91,8 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         if not text.strip():
             continue
         try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(text)
+        except ValueError as error:
             raise OptionError(f"{path} line {line} is not JSON; correct the line") from error
         if not isinstance(row, dict):
             raise OptionError(f'{path} line {line} is no JSON object; write {{"file": ..., "index": ...}}')

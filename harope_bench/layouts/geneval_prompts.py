@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
+from harope_bench.jsonfile import parse_json
 from harope_bench.records import fault, printable
 from harope_bench.rules.geneval import PromptMetadata
 from harope_bench.suites.base import PromptSuite
@@ -64,7 +64,7 @@ def read_line(text: str) -> Mapping[str, Any]:
     """
     for part in (text, text.strip().partition("\n")[0]):
         try:
-            found = json.loads(part)
+            found = parse_json(part)
         except (ValueError, RecursionError):
             continue
         if isinstance(found, dict):

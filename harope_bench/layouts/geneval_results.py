@@ -9,7 +9,6 @@ Source: djghosh13/geneval af4902f2, evaluation/evaluate_images.py `evaluate_imag
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,10 +21,12 @@ from harope_bench.errors import StorageError
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.evaluators.geneval import GenEval, Official
 from harope_bench.folders import natural_key
+from harope_bench.jsonfile import parse_json
 from harope_bench.layouts.base import fewer
 from harope_bench.layouts.geneval_prompts import PromptIndex, UnknownPromptError
 from harope_bench.perceptions import Answer, Box, Colours, Detection, Sighting
 from harope_bench.records import Record, fault, printable
+from harope_bench.regular import open_regular
 from harope_bench.rules import geneval as rule
 from harope_bench.store import read_lines
 from harope_bench.suites.base import PromptSuite
@@ -64,7 +65,7 @@ def recognise(path: Path) -> bool:
     """Whether a file is such a results file, by its first line."""
     if path.suffix != ".jsonl" or not path.is_file():
         return False
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(1 << 20)
     first = start.decode(encoding_of(start), errors="replace").partition("\n")[0]
     return all(f'"{field}"' in first for field in ("filename", "correct", "prompt"))
@@ -116,7 +117,7 @@ def rows(path: Path) -> list[Row]:
 
 def _object(value: str | dict[str, Any]) -> dict[str, Any]:
     """Return the object that a field is, or holds as JSON; ValueError where it is none."""
-    found = json.loads(value) if isinstance(value, str) else value
+    found = parse_json(value) if isinstance(value, str) else value
     if not isinstance(found, dict):
         raise ValueError("no JSON object")
     return found

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from pathlib import Path
 
 from harope_bench.charts import Chart, read_chart
 from harope_bench.errors import BenchError, OptionError, StorageError
+from harope_bench.escaping import csv_text
 from harope_bench.reports.charts_svg import HEADS, draw, rows
 from harope_bench.store import write_text
 
@@ -63,8 +62,4 @@ def _standing_alone(svg: str) -> str:
 
 def table(chart: Chart) -> str:
     """The figure's numbers as csv."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADS[chart.kind])
-    writer.writerows(rows(chart))
-    return text.getvalue()
+    return csv_text([HEADS[chart.kind], *rows(chart)])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from harope_bench.errors import StorageError
+from harope_bench.escaping import csv_text
 from harope_bench.pairing import read_result
 from harope_bench.store import read_lines
 
@@ -63,13 +62,8 @@ def as_jsonl(rows: list[dict[str, Any]]) -> str:
 
 def as_csv(rows: list[dict[str, Any]]) -> str:
     """Columns as FIELDS; values that are no single word or number stand as JSON. A leading = + - @ is quoted against spreadsheets."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIELDS)
-    writer.writerows([_cell(row.get(name)) for name in FIELDS] for row in rows)
-    return text.getvalue()
+    return csv_text([FIELDS, *([_cell(row.get(name)) for name in FIELDS] for row in rows)])
 
 
 def _cell(value: Any) -> str:
-    told = "" if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return f"'{told}" if told[:1] in ("=", "+", "-", "@") else told
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)

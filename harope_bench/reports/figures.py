@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harope_bench.escaping import page_text
 from harope_bench.leaderboards.comparisons import Comparison
 
 if TYPE_CHECKING:
@@ -101,12 +102,25 @@ def _bare(axes: Any) -> None:
     axes.tick_params(width=0.6, length=3)
 
 
+def _printable(figure: Figure) -> None:
+    """Take control characters out of a figure's names, for which the font has no shape either."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter
+
+    for text in figure.findobj(Text):
+        text.set_text(page_text(text.get_text()))
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(formatter := axis.get_major_formatter(), FixedFormatter):
+            formatter.seq = [page_text(str(label)) for label in formatter.seq]
+
+
 def _svg(figure: Figure, name: str) -> str:
     """The <svg> element alone, without date, with ids that no other figure has."""
+    _printable(figure)
     buffer = io.StringIO()
     nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    text = buffer.getvalue()
+    text = page_text(buffer.getvalue())
     text = text[text.index("<svg") :].strip()
     text = re.sub(r'(\sid=")', rf"\g<1>{name}-", text)
     text = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", text)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from textwrap import shorten
 from typing import TYPE_CHECKING, NamedTuple
 
+from harope_bench.errors import SampleError
 from harope_bench.indices import spans
+from harope_bench.pixels import open_image, read_image
 from harope_bench.records import SampleRecord
 from harope_bench.reports.runs import Run
 
@@ -151,17 +153,16 @@ def _sheet(one: _Opened, indices: Sequence[int], side: int) -> Sheet:
 
 def _open(run: Run, record: SampleRecord, missing: dict[int, str]) -> Image | None:
     """The image, or None with the reason added to `missing`."""
-    from PIL import Image
 
     path = run.picture(record)
     if path is None:
         missing[record.index] = record.reason or "failed" if record.status != "ok" else "no file inside the run"
         return None
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
+        with open_image(read_image(path), path.name) as picture:
             return picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        missing[record.index] = "not there" if isinstance(error, FileNotFoundError) else "not a readable PNG"
+    except SampleError as error:
+        missing[record.index] = "not there" if isinstance(error.__cause__, FileNotFoundError) else "not a readable image"
         return None
 
 

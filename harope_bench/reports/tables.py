@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from harope_bench.errors import UnknownName
+from harope_bench.escaping import csv_text, page_text
 from harope_bench.leaderboards.board import EVIDENCE, Board, Cell, Comparison
 from harope_bench.leaderboards.layout import EntryRow
 from harope_bench.reports.grid import Grid, Leaf, View, lay_out, legend, source_title, title
@@ -80,19 +79,12 @@ def _bracketed(marks: tuple[int, ...]) -> str:
 def comma_separated(board: Board) -> str:
     """One header row; published strings as printed, measured numbers in full, empty where there is none."""
     table, parts = board.table, _csv_parts(board)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     heads = [head.printed or "row" for head in table.heads]
-    writer.writerow(["id", *heads, *[column.key + end for column in table.columns for end in parts]])
+    rows: list[list[str]] = [["id", *heads, *[column.key + end for column in table.columns for end in parts]]]
     for row in table.rows:
         cells = [part(board.cells[row.id, column.key]) for column in table.columns for part in parts.values()]
-        writer.writerow([row.id, *[_csv_text(row.text(head)) for head in table.heads], *cells])
-    return text.getvalue()
-
-
-def _csv_text(text: str) -> str:
-    """Return the text of a csv cell; a spreadsheet reads one that begins like a formula as text, by the apostrophe."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+        rows.append([row.id, *[row.text(head) for head in table.heads], *cells])
+    return csv_text(rows)
 
 
 def _csv_parts(board: Board) -> dict[str, Callable[[Cell], str]]:
@@ -218,9 +210,15 @@ def environment() -> Environment:
         loader=PackageLoader("harope_bench.reports", "templates"),
         autoescape=select_autoescape(["html"], default=True, default_for_string=True),
         undefined=StrictUndefined,
+        finalize=_page_value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _page_value(value: Any) -> Any:
+    """Return a value as a page shows it, markup or not: text without control characters, which is escaped after."""
+    return type(value)(page_text(value)) if isinstance(value, str) and not value.isprintable() else value
 
 
 FORMATS: dict[str, Callable[[Board], str]] = {"md": markdown, "csv": comma_separated, "tex": latex, "html": html, "json": as_json}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from harope_bench.errors import SampleError
-
-UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+from harope_bench.pixels import open_image
 
 
 def fitted(image: Image.Image, side: int, crop_ratio: float) -> np.ndarray:
@@ -31,11 +28,8 @@ def fitted(image: Image.Image, side: int, crop_ratio: float) -> np.ndarray:
 
 def decoded(data: bytes, what: str, side: int, crop_ratio: float) -> np.ndarray:
     """The picture in these bytes, fitted; SampleError names `what` where they are damaged."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return fitted(image, side, crop_ratio)
-    except UNREADABLE as error:
-        raise SampleError(f"{what} is not a readable picture ({' '.join(str(error).split())})") from error
+    with open_image(data, what) as image:
+        return fitted(image, side, crop_ratio)
 
 
 @dataclass(frozen=True)

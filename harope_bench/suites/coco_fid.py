@@ -9,7 +9,6 @@ sha256("coco-fid/" + id), of each the caption with the lowest id; reference: all
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from collections.abc import Iterable
 from functools import lru_cache
@@ -20,13 +19,16 @@ import numpy as np
 from harope_bench import fetched
 from harope_bench.conditioning import Conditioning
 from harope_bench.errors import NotHere, OptionError, StorageError
+from harope_bench.jsonfile import parse_json
 from harope_bench.records import Request, Settings, printable
+from harope_bench.regular import open_regular
 from harope_bench.store import first_line, home, load_arrays, sha256_file
 from harope_bench.suites.base import Reference
 
 ASSET = "coco-captions"
 MEMBER = "annotations/captions_val2014.json"
 COUNT = 30_000
+CAPTIONS_BYTES = 256 << 20  # of the member that is read; COCO's has 33 MB
 JUDGE = "inception-2015-clean"
 
 
@@ -34,8 +36,10 @@ JUDGE = "inception-2015-clean"
 def captions(archive: Path) -> tuple[str, ...]:
     """The suite's captions in its order; StorageError if the archive is not COCO's."""
     try:
-        with zipfile.ZipFile(archive) as held:
-            rows = json.loads(held.read(MEMBER))["annotations"]
+        with open_regular(archive) as file, zipfile.ZipFile(file) as held:
+            if held.getinfo(MEMBER).file_size > CAPTIONS_BYTES:
+                raise ValueError(f"{MEMBER} is larger than {CAPTIONS_BYTES:,} bytes")
+            rows = parse_json(held.read(MEMBER))["annotations"]
         first: dict[int, tuple[int, str]] = {}
         for row in rows:
             image, told = int(row["image_id"]), (int(row["id"]), printable(str(row["caption"])))

@@ -9,6 +9,7 @@ Source: TencentQQGYLab/ELLA 3c228f1d, dpg_bench/dpg_bench.csv and dpg_bench/prom
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from harope_bench import fetched
 from harope_bench.conditioning import Conditioning
 from harope_bench.errors import OptionError, StorageError
 from harope_bench.records import Request, Settings, fault, plain_name
+from harope_bench.regular import TEXT_BYTES, read_regular
 from harope_bench.rules.dpg import Item
 from harope_bench.store import disk, first_line, sha256_bytes
 from harope_bench.suites.base import Case
@@ -47,9 +49,10 @@ def prompts(path: Path) -> tuple[Prompt, ...]:
     """The table's items in the order of their first rows; StorageError names a row that is none."""
     found: dict[str, Prompt] = {}
     try:
-        with disk(path), path.open(encoding="utf-8-sig", newline="") as file:
-            for number, row in enumerate(csv.DictReader(file)):
-                _add(found, number, row)
+        with disk(path):
+            data = read_regular(path, TEXT_BYTES)
+        for number, row in enumerate(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))):
+            _add(found, number, row)
     except (ValidationError, ValueError, KeyError, AttributeError, csv.Error) as error:
         told = fault(error) if isinstance(error, ValidationError) else first_line(error)
         at = sum(len(p.facts["questions"]) for p in found.values())

@@ -8,7 +8,6 @@ Source: djghosh13/geneval af4902f2, prompts/evaluation_metadata.jsonl.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 from harope_bench import fetched
 from harope_bench.conditioning import Conditioning
 from harope_bench.errors import OptionError, StorageError
+from harope_bench.jsonfile import parse_json
 from harope_bench.records import Request, Settings, fault
 from harope_bench.rules.geneval import Wanted
 from harope_bench.suites.base import Case
@@ -35,7 +35,7 @@ def lines(path: Path) -> tuple[Mapping[str, Any], ...]:
     texts = [line for line in read_text(path).split("\n") if line.strip()]
     for number, text in enumerate(texts, 1):
         try:
-            facts = json.loads(text)
+            facts = parse_json(text)
             Wanted.model_validate(facts)
         except ValidationError as error:
             raise StorageError(f"{path} line {number} is no GenEval prompt ({fault(error)}); harope-bench fetch {ASSET}") from error

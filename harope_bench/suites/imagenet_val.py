@@ -18,6 +18,7 @@ import numpy as np
 
 from harope_bench.conditioning import Conditioning
 from harope_bench.errors import OptionError, SampleError
+from harope_bench.regular import IMAGE_BYTES, read_regular
 from harope_bench.store import disk
 from harope_bench.suites._pictures import decoded
 from harope_bench.textfile import read_text
@@ -49,7 +50,7 @@ class FilePictures:
         """The file's bytes; SampleError where it cannot be read."""
         path = self.paths[index]
         try:
-            return path.read_bytes()
+            return read_regular(path, IMAGE_BYTES)
         except OSError as error:
             raise SampleError(f"{path.name} cannot be read ({error.strerror})") from error
 

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from harope_bench import registry
+from harope_bench import limits, registry
 from harope_bench.errors import OptionError
-from harope_bench.records import Name, Option, Record, fault
+from harope_bench.records import Config, Name, Record, fault
 from harope_bench.store import sha256_bytes
+from harope_bench.tomlfile import parse_toml, read_toml_bytes
 
 
 class Schedule(Record):
@@ -19,15 +20,15 @@ class Schedule(Record):
     threads: of the sums, whose last bits depend on them; as the machine has it where left out.
     """
 
-    steps: int = Field(gt=0)
-    batch: int = Field(gt=0)
-    lr: float = Field(gt=0)
-    warmup: int = Field(ge=0)
-    clip: float = Field(gt=0)
-    seed: int = Field(ge=0)
-    snapshot: int = Field(gt=0)
+    steps: int = Field(gt=0, le=limits.TRAINING_STEPS)
+    batch: int = Field(gt=0, le=limits.BATCH)
+    lr: float = Field(gt=0, le=1_000)
+    warmup: int = Field(ge=0, le=limits.TRAINING_STEPS)
+    clip: float = Field(gt=0, le=1_000_000)
+    seed: int = Field(ge=0, le=limits.SEED)
+    snapshot: int = Field(gt=0, le=limits.TRAINING_STEPS)
     decay: Literal["cosine", "none"] = "cosine"
-    threads: int | None = Field(default=None, gt=0)
+    threads: int | None = Field(default=None, gt=0, le=limits.THREADS)
 
 
 class Denoiser(Record):
@@ -37,11 +38,11 @@ class Denoiser(Record):
     name: Name
     suite: Name
     backbone: Name
-    config: dict[str, Option]
+    config: Config
     schedule: Schedule
     sampler: Name
-    draw_steps: int = Field(gt=0)
-    guidance: float = Field(ge=0)
+    draw_steps: int = Field(gt=0, le=limits.STEPS)
+    guidance: float = Field(ge=0, le=limits.GUIDANCE)
     label_drop: float = Field(ge=0, le=1)
     ema: float = Field(ge=0, lt=1)
 
@@ -58,14 +59,14 @@ class Painter(Record):
     name: Name
     suite: Name
     backbone: Name
-    config: dict[str, Option]
+    config: Config
     schedule: Schedule
     sampler: Name
-    draw_steps: int = Field(gt=0)
-    guidance: float = Field(ge=0)
+    draw_steps: int = Field(gt=0, le=limits.STEPS)
+    guidance: float = Field(ge=0, le=limits.GUIDANCE)
     text_drop: float = Field(ge=0, le=1)
     ema: float = Field(ge=0, lt=1)
-    scenes: int = Field(gt=0)
+    scenes: int = Field(gt=0, le=limits.SCENES)
     spare: float = Field(default=1.0, ge=0, le=1)
     keep: tuple[int, ...] = ()
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -87,7 +88,7 @@ class Vit(Record):
     suite: Name
     tested_on: Name
     backbone: Name
-    config: dict[str, Option]
+    config: Config
     schedule: Schedule
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     ema: float = Field(ge=0, lt=1)
@@ -132,7 +133,7 @@ class Exam(Record):
     kind: Literal["exam"]
     name: Name
     judge: Name
-    scenes: int = Field(gt=0)
+    scenes: int = Field(gt=0, le=limits.SCENES)
 
 
 AnyRecipe = Denoiser | Painter | Vit | Classifier | SceneReader | Moments | Exam
@@ -147,11 +148,12 @@ def read_recipe(name: str) -> tuple[AnyRecipe, str]:
     """
     path = Path(name) if name.endswith(".toml") else registry.find("recipes", name).path
     assert path is not None
-    if not path.is_file():
+    if not path.exists():
         raise OptionError(f"recipe {path} is not there; give a recipe's name or the path of its TOML")
-    facts = registry.read_toml(path)
+    data = read_toml_bytes(path)
+    facts = parse_toml(data, path)
     try:
         recipe: AnyRecipe = TypeAdapter(Recipe).validate_python(facts)
     except ValidationError as error:
         raise OptionError(f"recipe {path}: {fault(error)}; correct the field") from error
-    return recipe, sha256_bytes(path.read_bytes())
+    return recipe, sha256_bytes(data)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from harope_bench.verbs.options import as_json
+from harope_bench.verbs.terminal import echo
 
 CAPTIONS = click.Path(path_type=Path)
 
@@ -29,10 +30,10 @@ def audit(captions: tuple[Path, ...], suite: str, prompts: Path | None, field: s
 
     found = audit(captions, suite, prompts, field, examples)
     if json_:
-        click.echo(as_json(facts(found)))
+        echo(as_json(facts(found)))
     else:
         for line in spoken(found):
-            click.echo(line)
+            echo(line)
 
 
 def facts(found: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from harope_bench.verbs.options import NO, KeyValue, as_json
+from harope_bench.verbs.terminal import echo
 
 
 @click.command("list")
@@ -26,19 +27,23 @@ def list_(kind: str | None, verbose: bool, json_: bool) -> None:
     wanted = [kind] if kind else list(registry.KINDS)
     found = {k: registry.entries(k) for k in wanted}
     if json_:
-        click.echo(as_json({k: [describe(e, verbose) for e in entries.values()] for k, entries in found.items()}))
+        echo(as_json({k: [describe(e, verbose) for e in entries.values()] for k, entries in found.items()}))
         return
     for k, entries in found.items():
         if not kind:
-            click.echo(f"{k}:")
+            echo(f"{k}:")
         for entry in entries.values():
             facts = describe(entry, verbose)
-            click.echo(("  " if not kind else "") + "  ".join(str(facts[f]) for f in ("name", "origin", "version", "parity") if f in facts))
+            echo(
+                ("  " if not kind else "")
+                + "  ".join(str(facts[f]) for f in ("name", "origin", "version", "parity", "trust") if f in facts)
+            )
 
 
 def describe(entry: Any, verbose: bool) -> dict[str, Any]:
     """Name, and with `verbose` origin, version and parity where the thing states them."""
     from harope_bench import registry
+    from harope_bench.fetched import asset
 
     if not verbose:
         return {"name": entry.name}
@@ -48,6 +53,8 @@ def describe(entry: Any, verbose: bool) -> dict[str, Any]:
         facts["version"] = plugin.version
         if entry.kind == "evaluators":
             facts["parity"] = plugin.parity
+    if entry.kind == "assets":
+        facts["trust"] = "; ".join(sorted({file.trust for file in asset(entry.name).files}))
     return facts
 
 
@@ -66,11 +73,11 @@ def doctor(golden: bool, folder: Path | None, device: str, json_: bool) -> None:
 
     findings = examine(golden or folder is not None, folder, device)
     if json_:
-        click.echo(as_json({"findings": [f._asdict() for f in findings]}))
+        echo(as_json({"findings": [f._asdict() for f in findings]}))
     else:
         for f in findings:
             fix = f"  -> {f.fix}" if f.fix else ""
-            click.echo(f"{f.state:8} {f.area:11} {f.name:18} {f.detail}{fix}")
+            echo(f"{f.state:8} {f.area:11} {f.name:18} {f.detail}{fix}")
     if any(f.state == "broken" for f in findings):
         sys.exit(NO)
 
@@ -119,11 +126,11 @@ def register(
             registry.find(f"{kind}s", said[kind])
     facts = {**said, "options": dict(options), "config": dict(config), "drawing": dict(drawing)}
     registered = register_once(name, weights, facts, encoding_weights, replace)
-    click.echo(registered.path)
+    echo(registered.path)
     if not registered.is_changed:
-        click.echo("  up to date: these weights are registered with these facts")
+        echo("  up to date: these weights are registered with these facts")
     for line in process_lines(checkpoint(name)):
-        click.echo(f"  {line}", err=True)  # the answer is the path
+        echo(f"  {line}", err=True)  # the answer is the path
 
 
 @click.command()
@@ -139,4 +146,4 @@ def export(name: str, target: Path, folded: bool, replace: bool) -> None:
     """
     from harope_bench.registering import export
 
-    click.echo(export(name, target, folded, replace))
+    echo(export(name, target, folded, replace))

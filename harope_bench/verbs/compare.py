@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from harope_bench.verbs.options import as_json
+from harope_bench.verbs.terminal import echo
 
 
 @click.command()
@@ -28,7 +29,7 @@ def compare(baseline: Path, new: Path, metrics: tuple[str, ...], json_: bool) ->
     from harope_bench.compare import compare, facts, open_side, words
 
     found = compare(open_side(baseline), open_side(new), metrics)
-    click.echo(as_json(facts(found)) if json_ else "\n".join(words(found)))
+    echo(as_json(facts(found)) if json_ else "\n".join(words(found)))
 
 
 @click.command()
@@ -63,7 +64,7 @@ def gate(
     if update != (reason is not None):
         raise click.UsageError("--update and --reason go together: a baseline changes for a stated reason")
     if update:
-        click.echo(f"{baseline}: {baselines.write(baseline, new, str(reason))}")
+        echo(f"{baseline}: {baselines.write(baseline, new, str(reason))}")
         return
     rules = policy.read(config)
     verdict = decide.gate(baselines.open_side(baseline), baselines.open_side(new), rules)
@@ -71,5 +72,5 @@ def gate(
         render.write_junit(verdict, junit)
     if summary is not None:
         render.add_summary(verdict, summary)
-    click.echo(as_json(render.facts(verdict)) if json_ else "\n".join(render.words(verdict)))
+    echo(as_json(render.facts(verdict)) if json_ else "\n".join(render.words(verdict)))
     sys.exit(verdict.exit_code)

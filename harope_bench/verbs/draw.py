@@ -19,6 +19,7 @@ from harope_bench.verbs.options import (
     pictures_options,
     wanted_indices,
 )  # fmt: skip
+from harope_bench.verbs.terminal import echo
 
 
 @click.command()
@@ -52,10 +53,10 @@ def generate(
     wanted = wanted_indices(plan.suite, count, indices)
     if dry_run:
         lacking = missing(plan, wanted, Run(out))
-        click.echo(as_json({"plan": dump(plan), "digest": plan.digest, "asked": len(wanted), "missing": len(lacking)}))
+        echo(as_json({"plan": dump(plan), "digest": plan.digest, "asked": len(wanted), "missing": len(lacking)}))
         return
     drawn = generate(plan, wanted, out, batch)
-    click.echo(f"{drawn.folder}: {drawn.asked:,} asked, {drawn.drawn:,} drawn now, {drawn.failed:,} failed")
+    echo(f"{drawn.folder}: {drawn.asked:,} asked, {drawn.drawn:,} drawn now, {drawn.failed:,} failed")
 
 
 @click.command()
@@ -93,11 +94,11 @@ def verify(
     if json_:
         checks = [check._asdict() for check in findings.checks]
         told = {"checked": findings.checked, "wrong": findings.wrong, "not_checked": findings.unchecked}
-        click.echo(as_json({"status": findings.status, "ok": findings.status == "ok", "checks": checks, **told}))
+        echo(as_json({"status": findings.status, "ok": findings.status == "ok", "checks": checks, **told}))
     else:
         lines = [*findings.checked, *(f"WRONG {line}" for line in findings.wrong)]
         lines += [f"NOT CHECKED {line}" for line in findings.unchecked]
-        click.echo("\n".join(map(printable, lines)))
+        echo("\n".join(map(printable, lines)))
     if findings.status != "ok":
         sys.exit(NO if findings.status == "altered" else NOT_CHECKED)
 
@@ -141,4 +142,4 @@ def convert(
     form = FolderForm(order, pattern, file_list, side, int(tiles) if tiles else None)
     done, failed = convert(source, target, to, suite, count, form, replace)
     left_out = f", {failed:,} failed samples left out" if failed else ""
-    click.echo("\n  ".join((f"{target}: {done.images:,} images{left_out}", *done.warnings)))
+    echo("\n  ".join((f"{target}: {done.images:,} images{left_out}", *done.warnings)))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from harope_bench.verbs.terminal import echo
+
 
 @click.command()
 @click.argument("runs", type=click.Path(path_type=Path))
@@ -21,5 +23,5 @@ def failures(runs: Path, kind: str, everything: bool) -> None:
 
     rows = found.failures(runs, everything)
     for line in found.warnings(runs):
-        click.echo(f"warning: {line}", err=True)
-    click.echo((found.as_csv if kind == "csv" else found.as_jsonl)(rows), nl=False)
+        echo(f"warning: {line}", err=True)
+    echo((found.as_csv if kind == "csv" else found.as_jsonl)(rows), nl=False)

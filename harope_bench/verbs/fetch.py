@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harope_bench.verbs.options import as_json
+from harope_bench.verbs.terminal import echo
 
 
 @click.command()
@@ -29,18 +30,18 @@ def fetch(thing: str, source: Path | None, json_: bool) -> None:
 
     brought = fetch(thing, source)
     if json_:
-        click.echo(as_json({"files": [{**b._asdict(), "path": str(b.path)} for b in brought]}))
+        echo(as_json({"files": [{**b._asdict(), "path": str(b.path)} for b in brought]}))
         return
     for b in brought:
         told = "was here, whole" if b.kept else "here now"
         unvouched = (
             "no hash is published and it came by --from, so nothing shows that it is the published file: a judge on it is a substitute"
         )
-        recorded = "no hash is published, this one is recorded and binding from now on" if b.addressed else unvouched
-        hash_ = "hash checked" if b.known else recorded
-        click.echo(f"{b.path}: {told}, sha256 {b.sha256} ({hash_})")
+        recorded = "no hash is published: trust on first use, this one is recorded and binding from now on" if b.addressed else unvouched
+        hash_ = f"hash checked: {b.trust}" if b.known else recorded
+        echo(f"{b.path}: {told}, sha256 {b.sha256} ({hash_})")
     known = asset(thing)
-    click.echo(f"{known.title}. Licence: {known.licence}.{f' {known.note}' if known.note else ''}")
+    echo(f"{known.title}. Licence: {known.licence}.{f' {known.note}' if known.note else ''}")
 
 
 @click.command()
@@ -70,6 +71,6 @@ def reference(source: Path, target: Path, judge: str, images: int, seed: int, cr
         raise OptionError(f"a reference is an .npz, {target} is not called so; add .npz")
     samples = open_samples(source)
     build(samples if crop is None else cropped(samples, crop), target, judge, device, images, seed, replace)
-    click.echo(f"{target}: statistics of {len(samples.indices):,} images as {judge} saw them; give it to `eval --reference`")
+    echo(f"{target}: statistics of {len(samples.indices):,} images as {judge} saw them; give it to `eval --reference`")
     for line in origin(target).warnings:
-        click.echo(f"  {line}")
+        echo(f"  {line}")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from harope_bench.verbs.options import Finite, drawing_options
+from harope_bench.verbs.terminal import echo
 
 
 class Numbers(click.ParamType):
@@ -74,11 +75,11 @@ def attention_distance(
     plans = [(reading_plan if names_pictures(checkpoint(name)) else make_plan)(name, suite, drawing) for name in checkpoints]
     runs = tuple(measure(plan, images, times, pictures) for plan in plans)
     for path in write_figure(AttentionDistance(settings=described(runs, images, times), runs=runs), out):
-        click.echo(path)
+        echo(path)
     for run in runs:
         spread = " ".join(f"{value:.2f}" for value in run.spread)
         without = f"; {run.left_out} left out" if run.left_out else ""
-        click.echo(f"{run.checkpoint}: spread over heads by layer {spread} px; even attention {run.uniform:.2f} px{without}")
+        echo(f"{run.checkpoint}: spread over heads by layer {spread} px; even attention {run.uniform:.2f} px{without}")
 
 
 @figure.command()
@@ -100,13 +101,13 @@ def matrices(checkpoint: str, show: Any, offsets: tuple[tuple[float, ...], ...],
 
     found = measure(catalogue.checkpoint(checkpoint), show, offsets or ((1.0, 0.0), (0.0, 1.0)), layers or None)
     for path in write_figure(found, out):
-        click.echo(path)
+        echo(path)
     for one in found.maps:
         condition = "singular" if one.condition is None else f"{one.condition:.4g}"
         moved = " ".join(f"{value:.3g}" for value in one.moved)
         place = f"layer {one.layer}, {'all heads' if one.head is None else f'head {one.head}'}"
-        click.echo(f"{place}: |M-I| {one.from_identity:.4g}, cond {condition}, coupling {one.coupling:.2%}, |M^T R_D M_k - R_D| {moved}")
-    click.echo(f"note: {WARNING}")
+        echo(f"{place}: |M-I| {one.from_identity:.4g}, cond {condition}, coupling {one.coupling:.2%}, |M^T R_D M_k - R_D| {moved}")
+    echo(f"note: {WARNING}")
 
 
 @figure.command()
@@ -129,15 +130,15 @@ def sweep(runs: Path, suite: str | None, metric: str, axis: Any, out: Path) -> N
 
     found = swept(collect(runs), suite, metric, axis)
     for path in write_figure(found, out):
-        click.echo(path)
+        echo(path)
     for line in found.lines:
         for point in line.points:
             interval = (
                 "" if point.low is None or point.high is None else f"  {point.low:.{found.decimals}f} to {point.high:.{found.decimals}f}"
             )
-            click.echo(f"{line.label:40} {point.place:>14} {point.value:.{found.decimals}f}{interval}  ({point.images:,} images)")
+            echo(f"{line.label:40} {point.place:>14} {point.value:.{found.decimals}f}{interval}  ({point.images:,} images)")
     for told in found.left_out:
-        click.echo(f"left out: {told}")
+        echo(f"left out: {told}")
 
 
 @figure.command()
@@ -157,6 +158,6 @@ def loss(logs: tuple[Path, ...], ema: float, out: Path) -> None:
 
     found = read_losses(logs, ema)
     for path in write_figure(found, out):
-        click.echo(path)
+        echo(path)
     for run in found.runs:
-        click.echo(f"{run.label}: step {run.steps[-1]:,.0f}, loss {(run.smooth or run.loss)[-1]:.4f}")
+        echo(f"{run.label}: step {run.steps[-1]:,.0f}, loss {(run.smooth or run.loss)[-1]:.4f}")

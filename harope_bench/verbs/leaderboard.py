@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from harope_bench.verbs.terminal import echo
+
 
 @click.group()
 def leaderboard() -> None:
@@ -28,4 +30,4 @@ def build(folder: Path, out: Path) -> None:
     from harope_bench.reports.site import write_site
 
     written = write_site(folder, out)
-    click.echo(f"{written[0]}: {len(written) - 1} {'run' if len(written) == 2 else 'runs'}")
+    echo(f"{written[0]}: {len(written) - 1} {'run' if len(written) == 2 else 'runs'}")

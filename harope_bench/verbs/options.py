@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ class Indices(click.ParamType):
     name = "indices"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A sorted list of indices; a usage error otherwise."""
+        """Return ascending indices; a usage error otherwise."""
         from harope_bench.indices import parse_indices
 
         try:
@@ -60,11 +61,13 @@ class KeyValue(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """(key, value)."""
+        from harope_bench.jsonfile import parse_json
+
         key, equals, text = str(value).partition("=")
         if not key or not equals:
             self.fail(f"{value!r} is not key=value", param, ctx)
         try:
-            parsed = json.loads(text)
+            parsed = parse_json(text)
         except ValueError:
             parsed = text
         return key, parsed if isinstance(parsed, (bool, int, float)) else text
@@ -160,13 +163,16 @@ def folder_options(verb: Any) -> Any:
     return functools.reduce(lambda f, option: option(f), reversed(options), verb)
 
 
-def wanted_indices(suite: str, count: int | None, indices: list[int] | None) -> list[int]:
-    """The indices that --count or --indices ask for."""
+def wanted_indices(suite: str, count: int | None, indices: Sequence[int] | None) -> Sequence[int]:
+    """Return the indices that --count or --indices ask for; a usage error where they are too many for one request."""
     from harope_bench import registry
+    from harope_bench.indices import MOST, IndexRanges
 
     if count is not None and indices is not None:
         raise click.UsageError("--count and --indices are two ways to say the same; give one")
-    return indices if indices is not None else list(range(count or registry.load("suites", suite).count))
+    if count is not None and count > MOST:
+        raise click.UsageError(f"--count {count:,} is more than {MOST:,} samples, the most of one request; use --indices in parts")
+    return indices if indices is not None else IndexRanges.first(count or registry.load("suites", suite).count)
 
 
 def as_json(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from harope_bench.verbs.options import as_json
+from harope_bench.verbs.terminal import echo
 
 
 @click.group()
@@ -29,7 +30,7 @@ def check(json_: bool) -> None:
     from harope_bench.reports import audit_text
 
     findings = audit.check(layout.load_tables())
-    click.echo(as_json(audit_text.findings_facts(findings)) if json_ else audit_text.findings_text(findings))
+    echo(as_json(audit_text.findings_facts(findings)) if json_ else audit_text.findings_text(findings))
 
 
 @paper.command()
@@ -45,4 +46,4 @@ def noise(name: str, json_: bool) -> None:
     from harope_bench.reports import audit_text
 
     found = noise.noise(layout.load_table(name), layout.load_tables())
-    click.echo(as_json(audit_text.noise_facts(found)) if json_ else audit_text.noise_text(found))
+    echo(as_json(audit_text.noise_facts(found)) if json_ else audit_text.noise_text(found))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harope_bench.verbs.options import Finite, as_json
+from harope_bench.verbs.terminal import echo
 
 
 @click.command()
@@ -44,4 +45,4 @@ def plan(
     from harope_bench.planning import budget, facts, plan_for, words
 
     found = budget(plan_for(checkpoint, suite, resolution, device), metric, difference, power, runs, value, images, rate)
-    click.echo(as_json(facts(found)) if json_ else "\n".join(words(found)))
+    echo(as_json(facts(found)) if json_ else "\n".join(words(found)))

@@ -23,6 +23,7 @@ from harope_bench.verbs.targets import (
     resolve,
     wanted_profiles,
 )
+from harope_bench.verbs.terminal import echo
 
 
 @click.command("eval")
@@ -136,12 +137,12 @@ def labelled(scored: list[Any], label: str | None) -> list[Any]:
 def tell(scored: list[Any], as_object: bool) -> None:
     """Prints results: one JSON object, or each in words."""
     if as_object:
-        click.echo(as_json({"results": [{"path": str(s.path), "fresh": s.fresh, "result": dump(s.result)} for s in scored]}))
+        echo(as_json({"results": [{"path": str(s.path), "fresh": s.fresh, "result": dump(s.result)} for s in scored]}))
         return
     for s in scored:
-        click.echo(f"{s.path}: {measure(s.result)}{'' if s.fresh else ' (stood already, no work done)'}")
+        echo(f"{s.path}: {measure(s.result)}{'' if s.fresh else ' (stood already, no work done)'}")
         for line in spoken(s.result):
-            click.echo("  " + line)
+            echo("  " + line)
 
 
 def one_side(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from harope_bench.verbs.options import KeyValue, entry_options, scaling_option
+from harope_bench.verbs.terminal import echo
 
 
 @click.command()
@@ -37,7 +38,7 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any, ad
     texts = [tables.render(each, format_) for each in boards]
     if format_ == "json" and len(texts) > 1:
         texts = [f'{{"tables": [\n{",".join(texts)}]}}\n']  # several tables are still one object
-    click.echo("\n".join(texts), nl=False)
+    echo("\n".join(texts), nl=False)
 
 
 @click.command()
@@ -81,13 +82,13 @@ def reproduce(
     terms = Terms(device, python=python, runner_options={key: str(value) for key, value in runner})
     done = reproduce(names, scale, count, out, device, seed, judge, terms, pos_scaling, parse_entries(add, row, out))
     for path in done.written:
-        click.echo(path)
-    click.echo(
+        echo(path)
+    echo(
         f"{done.rows} rows: {done.drawn:,} images drawn, {done.scored} results scored"
         + ("" if done.drawn or done.scored else "; everything stood already, no work done")
     )
     for line in done.lacking:
-        click.echo(line)
+        echo(line)
 
 
 @click.command()
@@ -105,4 +106,4 @@ def report(runs: Path, out: Path, add: tuple[str, ...], row: tuple[str, ...]) ->
     from harope_bench.reports.html import write_report
 
     write_report(runs, out, parse_entries(add, row, runs))
-    click.echo(out)
+    echo(out)

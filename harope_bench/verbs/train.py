@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from harope_bench.verbs.options import KeyValue
+from harope_bench.verbs.terminal import echo
 
 
 @click.command()
@@ -32,4 +33,4 @@ def train(recipe: str, encoding: str | None, options: Any, called: str | None, o
     from harope_bench.training.run import run
 
     folder, what = run(recipe, encoding, dict(options), called, out, resume, base)
-    click.echo(f"{folder}: {what}")
+    echo(f"{folder}: {what}")

@@ -22,13 +22,16 @@ ASKS, ANSWERS, JUDGE = "asks.jsonl", "answers.jsonl", "judge.json"
 CRASHES = 5  # failures from the start on, without an answer, after which the judge is at fault and not the image
 REPORT = 10.0  # seconds between two lines of progress
 PIECE = 1 << 20
+# Equal to harope_bench.pixels, whose reasons are told there; a test holds them equal.
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+PIXELS = 2**26
 
 See = Callable[[str, Path, Dict[str, Any]], Dict[str, Any]]  # noqa: UP006
 
 
 def stop(message: str) -> None:
     """Ends the runner with one line; its caller repeats it."""
-    sys.stderr.write(" ".join(message.split()) + "\n")
+    sys.stderr.write("".join(c if c.isprintable() else " " for c in " ".join(message.split())) + "\n")
     raise SystemExit(1)
 
 
@@ -51,6 +54,7 @@ def digest(path: Path, names: Sequence[str] = ()) -> str:
         told = [f"{name} {digest(path / name)}" for name in names]
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
     total = hashlib.sha256()
+    regular(path)
     with path.open("rb") as file:
         for piece in iter(lambda: file.read(PIECE), b""):
             total.update(piece)
@@ -74,8 +78,17 @@ def picture(path: Path) -> Any:
     """The image as Pillow's RGB."""
     from PIL import Image
 
-    with Image.open(path) as image:
+    regular(path)
+    with Image.open(path, formats=FORMATS) as image:
+        if image.width * image.height > PIXELS:
+            raise ValueError(f"{path} is {image.width}x{image.height}, at most {PIXELS} pixels are read")
         return image.convert("RGB")
+
+
+def regular(path: Path) -> None:
+    """Raises ValueError for a pipe, a device or a socket: it would wait for ever or have no end."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no regular file")
 
 
 def versions(*packages: str) -> str:
@@ -103,7 +116,7 @@ def serve(args: argparse.Namespace, name: str, version: int, judge_class: str, p
     folder = args.folder
     facts = {"name": name, "version": version, "judge_class": judge_class, "preprocessing": preprocessing, "weights_sha256": weights_sha256}
     _claim(folder, facts)
-    asks, done = list(_lines(folder / ASKS)), _answered(folder / ANSWERS)
+    asks, done = list(lines(folder / ASKS)), _answered(folder / ANSWERS)
     todo = [ask for ask in asks if ask["key"] not in done]
     started, told, failed, good = time.monotonic(), time.monotonic(), 0, len(done)
     with (folder / ANSWERS).open("ab") as out:
@@ -145,7 +158,7 @@ def _claim(folder: Path, facts: Mapping[str, Any]) -> None:
         stop("weights_sha256 is {!r}, wanted 64 hex digits; mend the runner".format(facts["weights_sha256"]))
     path, part = folder / JUDGE, folder / f"{JUDGE}.{os.getpid()}.part"  # of each process its own
     if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        (kept,) = lines(path, whole=True)
         for field in sorted(facts):
             if kept.get(field) != facts[field]:
                 told = (folder, field, str(kept.get(field))[:40], str(facts[field])[:40])
@@ -155,16 +168,20 @@ def _claim(folder: Path, facts: Mapping[str, Any]) -> None:
     os.replace(str(part), str(path))
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of lines; stops where it is not there or one is not JSON."""
+def lines(path: Path, whole: bool = False) -> Iterator[dict[str, Any]]:
+    """The objects of a file of lines, or the one of the `whole` file; stops where it is not there or one is no JSON object."""
     if not path.is_file():
         stop(f"{path} is not there; let `harope-bench eval` write it")
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+    data = path.read_bytes()
+    for number, line in enumerate([data] if whole else data.split(b"\n"), 1):
         if line.strip():
             try:
-                yield json.loads(line.decode())
-            except ValueError:
-                stop(f"{path} line {number} is not JSON; delete the line and run again")
+                value = json.loads(line.decode())
+            except (ValueError, RecursionError):
+                value = None
+            if not isinstance(value, dict):
+                stop(f"{path} line {number} is not a JSON object; delete the line and run again")
+            yield value
 
 
 def _answered(path: Path) -> set[str]:
@@ -175,4 +192,4 @@ def _answered(path: Path) -> set[str]:
     if data and not data.endswith(b"\n"):
         with path.open("rb+") as file:
             file.truncate(data.rfind(b"\n") + 1)
-    return {line["key"] for line in _lines(path) if "answer" in line}
+    return {line["key"] for line in lines(path) if "answer" in line}

@@ -13,7 +13,6 @@ experts/obj_detection/generate_dataset.py.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from pathlib import Path
@@ -36,7 +35,7 @@ def detectors(folder: Path) -> tuple[str, str, str]:
     path = folder / common.ASKS
     if not path.is_file():
         common.stop(f"{path} is not there; let `harope-bench eval` write it")
-    roles = sorted({json.loads(line)["role"] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()})
+    roles = sorted({str(line.get("role")) for line in common.lines(path)})
     if len(roles) != 1 or roles[0] not in NAMES:
         common.stop(
             "{} asks for {}, wanted one of {}; use a folder for each".format(path, " and ".join(roles) or "nothing", ", ".join(NAMES))

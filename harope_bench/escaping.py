@@ -1,0 +1,60 @@
+"""Text from outside at the doors of a terminal, a csv file and a page: one function a door.
+
+Control characters steer a terminal and break XML, marks of writing direction show another text than is there, a cell that begins like a
+formula is run by a spreadsheet. What cannot be printed becomes a blank, so that a length stays what it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable
+from typing import Any
+
+FORMULA = ("=", "+", "-", "@")
+BLANKS = "\u00a0\u2007\u2008\u2009\u200a\u202f"  # blanks of a certain width, which typesetting uses
+NUMBER = re.compile(r"[+-]?(\d[\d,]*\.?\d*|\.\d+)([eE][+-]?\d+)?%?|[+-]?(inf|nan)|[+-]")
+
+
+def printable(text: str) -> str:
+    """Return the text on one line, without the characters that steer a terminal or break a file's form."""
+    return _blanked(" ".join(text.split()))
+
+
+def _blanked(text: str, allowed: str = "") -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() or c in allowed else " " for c in text)
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows of values as csv; `csv_cell` says what a cell holds."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([csv_cell(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def terminal_text(text: str) -> str:
+    """Return text of several lines without the characters that steer a terminal; line feeds stay, a tab becomes a blank."""
+    return _blanked(text, "\n" + BLANKS)
+
+
+def progress_text(text: str) -> str:
+    """Return the output of another program; carriage returns, which move a progress bar, stay too."""
+    return _blanked(text, "\n\r\t")
+
+
+def page_text(text: str) -> str:
+    """Return text for HTML or XML, to be escaped after: without control characters, of which XML allows none but white space."""
+    return _blanked(text, "\n\t" + BLANKS)
+
+
+def csv_cell(value: Any) -> Any:
+    """Return what a csv file holds of a value: text on one line, with an apostrophe before what a spreadsheet reads as a formula.
+
+    Numbers, also as text, stay what they are; None is empty.
+    """
+    if not isinstance(value, str):
+        return "" if value is None else value
+    text = _blanked(value)
+    is_formula = text.lstrip().startswith(FORMULA) and not NUMBER.fullmatch(text)
+    return f"'{text}" if is_formula else text

@@ -1,0 +1,71 @@
+"""What an .npz claims to hold, looked at before any of it is unpacked."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from harope_bench.regular import open_regular
+
+KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
+DENSEST = 1100  # deflate packs at most 1,032 bytes into one
+SMALL = 256 << 20  # bytes that any file may unpack to
+RATIO = 32  # and a larger one so many times its own size: features are hardly packed at all
+ARRAYS_BYTES = 16 << 30  # of the arrays that are held in memory at once
+
+
+class Header(NamedTuple):
+    """Shape and dtype that a member claims, and whether its first axis runs fastest (Fortran order)."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    is_fortran: bool
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[tuple[zipfile.ZipFile, int]]:
+    """Open a regular file as a zip archive, with its size; errors are those of `zipfile` and of `open_regular`."""
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        yield archive, os.fstat(file.fileno()).st_size
+
+
+def read_header(member: IO[bytes]) -> Header:
+    """Return the header of an array; ValueError where it is one of objects."""
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(member)
+    if dtype.hasobject:
+        raise ValueError("it is an array of Python objects")
+    return Header(shape, dtype, bool(fortran))
+
+
+def claim(archive: zipfile.ZipFile, name: str, size: int) -> Header:
+    """Return the header of a member of a file of `size` bytes; ValueError where the bytes cannot be there that it claims."""
+    info = archive.getinfo(name)
+    if info.compress_type not in KINDS:
+        raise ValueError(f"{name} has compression {info.compress_type}, wanted stored or deflated")
+    with archive.open(info) as member:
+        header, start = read_header(member), member.tell()
+    claimed, present = math.prod(header.shape) * header.dtype.itemsize, info.file_size - start
+    if claimed != present or info.file_size > DENSEST * size:
+        raise ValueError(f"{name} claims {header.shape}, {claimed:,} bytes, and holds {min(present, DENSEST * size):,} at most")
+    return header
+
+
+def claimed_bytes(archive: zipfile.ZipFile, name: str, size: int) -> int:
+    """Return how many bytes the array of a member takes, in any order of its axes; errors as `claim`."""
+    header = claim(archive, name, size)
+    return math.prod(header.shape) * header.dtype.itemsize
+
+
+def check_total(total: int, size: int) -> None:
+    """Refuse arrays of `total` bytes out of a file of `size` bytes where that fills the memory; raise ValueError."""
+    if total > (most := min(max(SMALL, RATIO * size), ARRAYS_BYTES)):
+        raise ValueError(f"its {size:,} bytes unpack to {total:,}, at most {most:,} are read")

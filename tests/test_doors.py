@@ -1,0 +1,556 @@
+"""The doors for what comes from outside: files, images, JSON, TOML, arrays, indices, numbers, and text on its way out."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import gzip
+import io
+import os
+import socket
+import struct
+import subprocess
+import sys
+import tomllib
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from pydantic import ValidationError
+
+import harope_bench
+from harope_bench import (
+    adm,
+    charts,
+    checksums,
+    contamination,
+    escaping,
+    indices,
+    jsonfile,
+    pixels,
+    registry,
+    rows,
+    store,
+    textfile,
+    tomlfile,
+)
+from harope_bench.cli import main
+from harope_bench.errors import BenchError, FileTooLargeError, IrregularFileError, OptionError, SampleError, StorageError
+from harope_bench.gate.baseline import open_side
+from harope_bench.judges.runners import common
+from harope_bench.layouts import dpg
+from harope_bench.limits import check_config
+from harope_bench.pairing import read_result
+from harope_bench.records import Checkpoint, Settings
+from harope_bench.regular import open_regular, read_regular
+from harope_bench.samples import Run, open_samples
+from harope_bench.suites import _pictures
+from harope_bench.suites.imagenet_val import FilePictures
+from harope_bench.training.recipe import Schedule, read_recipe
+
+ROOT = Path(harope_bench.__file__).parent
+linux = pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero and pipes")
+
+# Every reader of a file that somebody else may have put there, by what it reads.
+READERS: dict[str, Callable[[Path], Any]] = {
+    "bytes": lambda path: read_regular(path, 10),
+    "text": textfile.read_text,
+    "json": jsonfile.read_json,
+    "toml": tomlfile.read_toml,
+    "lines": store.read_lines,
+    "hash": store.sha256_file,
+    "blob": store.git_blob,
+    "copy": lambda path: store.copy(path, path.with_name("copy")),
+    "mend": store.mend_lines,
+    "arrays": store.load_arrays,
+    "weights": store.load_weights,
+    "npz": adm.shape_of,
+    "result": read_result,
+    "baseline": open_side,
+    "chart": charts.read_chart,
+    "recipe": lambda path: read_recipe(str(path)),
+    "captions": lambda path: list(contamination.read_captions(path)),
+    "image": pixels.read_image,
+    "picture": lambda path: FilePictures([path], [0], True).data(0),
+    "sums": lambda path: checksums.read_sums(path.parent),
+    "plan": lambda path: Run(path.parent).plan,
+    "runner": common.digest,
+    "runner-image": common.picture,
+}
+NAMES = {"weights": "x.safetensors", "npz": "x.npz", "recipe": "x.toml", "captions": "x.txt", "sums": "SHA256SUMS", "plan": "plan.json"}
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def listener(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        here = Path.cwd()
+        os.chdir(path.parent)  # the address of a socket is short
+        try:
+            one.bind(path.name)
+        finally:
+            os.chdir(here)
+
+
+@linux
+@pytest.mark.parametrize("kind", [pipe, device, listener])
+@pytest.mark.parametrize("reader", sorted(READERS))
+def test_what_is_no_regular_file_is_never_waited_for_nor_read(reader: str, kind: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / NAMES.get(reader, "x.bin")
+    kind(path)
+    with pytest.raises((BenchError, OSError, ValueError)) as caught:
+        READERS[reader](path)
+    assert "\n" not in str(caught.value)
+    if isinstance(caught.value, BenchError):
+        assert path.name in str(caught.value)
+
+
+@linux
+def test_a_regular_file_behind_a_link_is_read_and_a_folder_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert read_regular(tmp_path / "b", 3) == b"abc"
+    with pytest.raises(FileTooLargeError, match="has 3 bytes, at most 2 are read"):
+        read_regular(tmp_path / "b", 2)
+    with pytest.raises(IsADirectoryError):
+        open_regular(tmp_path)
+
+
+def test_a_sparse_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
+    for name, read in {
+        "x.json": jsonfile.read_json,
+        "x.toml": tomlfile.read_toml,
+        "x.txt": textfile.read_text,
+        "x.png": pixels.read_image,
+    }.items():
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(1 << 40)
+        with pytest.raises(BenchError, match=r"1,099,511,627,776 bytes, at most [\d,]+ are read"):
+            read(tmp_path / name)
+
+
+# ---------------------------------------------------------------------------------------------- writing
+
+
+@linux
+@pytest.mark.parametrize("kind", [pipe, device, lambda path: path.symlink_to("elsewhere.txt")])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: store.write_text(path, "x"),
+        lambda path: store.append_line(path, "{}"),
+        lambda path: store.write_arrays(path, {"a": np.zeros(2)}),
+        lambda path: adm.write(path, iter([np.zeros((1, 2, 2, 3), np.uint8)]), (1, 2, 2, 3)),
+    ],
+)
+def test_nothing_but_a_regular_file_is_written_over(write: Callable[[Path], None], kind: Callable[[Path], None], tmp_path: Path) -> None:
+    kind(path := tmp_path / "out")
+    before = os.lstat(path)
+    with pytest.raises(IrregularFileError, match="is not written over"):
+        write(path)
+    after = os.lstat(path)
+    assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino) and os.listdir(tmp_path) == ["out"]
+
+
+def test_text_that_is_none_is_a_named_error_and_leaves_nothing(tmp_path: Path) -> None:
+    for write in (lambda: store.write_text(tmp_path / "a", "x\udc80"), lambda: store.append_line(tmp_path / "a", "x\udc80")):
+        with pytest.raises(StorageError, match="no Unicode text"):
+            write()
+    with pytest.raises(StorageError, match="not Unicode text"):
+        tomlfile.toml_text({"name": "x\ud800"})
+    assert os.listdir(tmp_path) == []
+
+
+# ----------------------------------------------------------------------------------------------- images
+
+
+def image_bytes(form: str, size: tuple[int, int] = (8, 8)) -> bytes:
+    Image.new("RGB", size).save(buffer := io.BytesIO(), form)
+    return buffer.getvalue()
+
+
+DECODERS: dict[str, Callable[[Path], Any]] = {
+    "decode": lambda path: pixels.decode(path.read_bytes(), path.name),
+    "picture": lambda path: _pictures.decoded(path.read_bytes(), path.name, 8, 1.0),
+    "folder": lambda path: open_samples(path.parent).check(0),
+    "runner": common.picture,
+}
+
+
+@pytest.mark.parametrize("decoder", sorted(DECODERS))
+@pytest.mark.parametrize("form", ["EPS", "TIFF", "GIF", "PPM", "TGA", "PDF", "ICNS"])
+def test_a_format_that_is_not_on_the_list_is_not_opened_whatever_its_name(
+    decoder: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n"
+        if form == "EPS"
+        else b"%PDF-1.4"
+        if form == "PDF"
+        else image_bytes(form)
+    )
+    (path := tmp_path / "x.png").write_bytes(data)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("a program was started"))
+    with pytest.raises((SampleError, OSError)):
+        DECODERS[decoder](path)
+
+
+@pytest.mark.parametrize("form", pixels.FORMATS)
+def test_each_format_on_the_list_is_read_by_its_bytes(form: str, tmp_path: Path) -> None:
+    (path := tmp_path / "x.png").write_bytes(image_bytes(form))
+    for decode in DECODERS.values():
+        decode(path)
+    assert dpg.cut_picture(path, tiles=1) == [(0, 0, 8, 8)]
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that states a size; its pixels are not there."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(b""))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [8193, 13_000, 60_000])
+@pytest.mark.parametrize("decoder", sorted(DECODERS))
+def test_an_image_of_too_many_pixels_is_refused_by_its_header(decoder: str, side: int, tmp_path: Path) -> None:
+    (path := tmp_path / "x.png").write_bytes(png_of(side, side))
+    with pytest.raises((SampleError, ValueError, Image.DecompressionBombError), match="at most|exceeds limit"):
+        DECODERS[decoder](path)
+
+
+def test_runners_read_what_the_package_reads() -> None:
+    assert (common.FORMATS, common.PIXELS) == (pixels.FORMATS, pixels.PIXELS)
+
+
+CALLS = {  # what only the doors may call
+    "Image.open": {"pixels", "judges.runners.common"},
+    "json.loads": {"jsonfile", "judges.runners.common", "store", "judges.runners.unidet"},
+    "json.load": set(),
+    "tomllib.loads": {"tomlfile"},
+    "tomllib.load": set(),
+    "csv.writer": {"escaping"},
+    "click.echo": {"verbs.terminal"},
+    "click.secho": set(),
+    "print": set(),
+}
+METHODS = {
+    "read_bytes": {"layouts.base", "registry", "judges.shapes_vision", "judges.runners.common"},
+    "read_text": {"partfiles", "suites.dpg_bench", "judges.runners.mplug", "judges.runners.common"},
+}
+
+
+def calls(path: Path) -> set[str]:
+    nodes = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    return {ast.unparse(node) for node in nodes if isinstance(node, (ast.Name, ast.Attribute))}
+
+
+def test_no_module_goes_round_the_doors() -> None:
+    """The exceptions read files of the package itself, or are executed without it."""
+    wrong = []
+    for path in sorted(ROOT.rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for call in calls(path):
+            allowed = CALLS.get(call, METHODS.get(call.rpartition(".")[2] if "." in call else "", {module}))
+            if module not in allowed:
+                wrong.append(f"{module} calls {call}")
+    assert wrong == []
+
+
+# ------------------------------------------------------------------------------------------ JSON and TOML
+
+DEEP = b"[" * 100_000
+HOSTILE_JSON = {
+    "deep": DEEP,
+    "deep objects": b'{"a":' * 100_000,
+    "surrogate": b'{"a": "\\ud800"}',
+    "bytes": b'{"a": "\xff"}',
+    "cut": b'{"a": 1',
+}
+
+
+@pytest.mark.parametrize("name", sorted(HOSTILE_JSON))
+def test_hostile_json_is_one_kind_of_error_for_every_reader(name: str, tmp_path: Path) -> None:
+    data = HOSTILE_JSON[name]
+    with pytest.raises(ValueError, match="."):
+        jsonfile.parse_json(data)
+    (path := tmp_path / "x.json").write_bytes(data)
+    for read in (jsonfile.read_json, read_result, open_side, charts.read_chart):
+        with pytest.raises(BenchError) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+    (lines := tmp_path / "x.jsonl").write_bytes(data + b"\n{}\n")
+    for each in (store.read_lines, lambda path: list(contamination.read_captions(path))):
+        with pytest.raises(BenchError, match="line 1 is not"):
+            each(lines)
+
+
+@pytest.mark.parametrize("line", [b"[]", b"1", b'"text"', b"null"])
+def test_a_line_that_is_no_object_is_a_named_error(line: bytes, tmp_path: Path) -> None:
+    (path := tmp_path / "requests.jsonl").write_bytes(b'{"indices": "0"}\n' + line + b"\n")
+    for read in (lambda: store.read_lines(path), Run(tmp_path).asked):
+        with pytest.raises(StorageError, match="line 2 is not a JSON object"):
+            read()
+    (asks := tmp_path / "asks.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(SystemExit):
+        list(common.lines(asks))
+
+
+def test_a_safetensors_header_nested_too_deeply_is_no_header(tmp_path: Path) -> None:
+    (path := tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(DEEP)) + DEEP)
+    assert store.weights_header(path) == {} and store.weights_note(path) == {}
+    with pytest.raises(BenchError, match="not a readable safetensors"):
+        store.load_weights(path)
+
+
+def test_toml_from_the_library_comes_back_whatever_the_characters(tmp_path: Path) -> None:
+    odd = "".join(map(chr, [*range(32), 0x7F, 0x80, 0x2028, 0xFEFF, 0x1F600])) + '\\"\'\'\'"""'
+    facts = {"text": odd, "list": [odd, odd], "table": {"in": {"deep": odd}}}
+    assert tomllib.loads(tomlfile.toml_text(facts)) == facts
+    (path := tmp_path / "x.toml").write_text("a = " + "[" * 100_000)
+    with pytest.raises(BenchError, match="is not readable TOML"):
+        tomlfile.read_toml(path)
+    path.write_bytes(b'a = "\xff"')
+    with pytest.raises(BenchError, match="is not readable TOML"):
+        tomlfile.read_toml(path)
+
+
+# ----------------------------------------------------------------------------------------------- arrays
+
+
+def packed(path: Path, *shapes: tuple[int, ...], dtype: str = "<f8") -> Path:
+    """An npz of zeros, written without holding them."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, shape in enumerate(shapes):
+            with archive.open(f"arr_{number}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(member, {"descr": dtype, "fortran_order": False, "shape": shape})
+                left = int(np.prod(shape)) * np.dtype(dtype).itemsize
+                while left > 0:
+                    left -= member.write(bytes(min(left, 1 << 20)))
+    return path
+
+
+def test_a_small_npz_of_much_is_refused_by_its_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harope_bench import npz
+
+    monkeypatch.setattr(npz, "SMALL", 1 << 20)  # 256 MB as shipped
+    monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("it was unpacked"))
+    for shapes in (((1 << 18,),), ((1 << 16,), (1 << 16,), (1 << 16,))):
+        with pytest.raises(StorageError, match=r"bytes unpack to [\d,]+, at most 1,048,576 are read"):
+            store.load_arrays(packed(tmp_path / "x.npz", *shapes))
+    assert npz.RATIO * (18 << 20) < 4 << 30, "18 MB that hold 4 GB"
+
+
+def test_what_is_used_of_an_npz_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harope_bench import npz
+
+    monkeypatch.setattr(npz, "SMALL", 1 << 20)
+    path = packed(tmp_path / "x.npz", (4,), (1 << 18,))
+    assert store.load_arrays(path, only=["arr_0"])["arr_0"].shape == (4,)
+
+
+def test_images_of_an_npz_are_read_in_bounded_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = packed(tmp_path / "x.npz", (9, 4, 4, 3), dtype="|u1")
+    monkeypatch.setattr(adm, "BATCH_BYTES", 100)  # two images of 48 bytes
+    assert [len(batch) for batch in adm.rows(path, 9)] == [2, 2, 2, 2, 1]
+    monkeypatch.setattr(adm, "PIXELS", 15)
+    with pytest.raises(SampleError, match="at most 15 pixels"):
+        adm.shape_of(path)
+
+
+@pytest.mark.parametrize("name", ["x.txt.gz", "x.jsonl.gz", "x.csv.gz"])
+def test_a_packed_file_of_one_line_has_a_bound(name: str, tmp_path: Path) -> None:
+    with gzip.open(path := tmp_path / name, "wb") as file:
+        for _ in range(4):
+            file.write(b"a" * (1 << 19))
+    with pytest.raises(StorageError, match="longer than 1,048,576 characters"):
+        list(contamination.read_captions(path))
+
+
+# ----------------------------------------------------------------------------------- indices and numbers
+
+
+def test_ranges_are_as_long_as_they_are_and_no_larger() -> None:
+    ranges = indices.parse_ranges("0-99999999999,5")
+    assert len(ranges) == 10**11 and 10**11 - 1 in ranges and 10**11 not in ranges and ranges[-1] == 10**11 - 1
+    assert str(ranges.without(range(3))) == "3-99999999999"
+    with pytest.raises(ValueError, match="at most 1,000,000 in one request"):
+        indices.parse_indices("0-99999999")
+    with pytest.raises(ValueError, match="at most 1,000,000 in one request"):
+        indices.parse_indices(",".join(f"{k}00000-{k}99999" for k in range(11)))
+    with pytest.raises(ValueError, match="is no index range"):
+        indices.parse_indices("9" * 5000)
+
+
+def test_ranges_agree_with_sets() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        a, b = (set(rng.integers(0, 30, rng.integers(0, 20)).tolist()) for _ in range(2))
+        one, two = indices.IndexRanges.of(a), indices.IndexRanges.of(b)
+        assert list(one) == sorted(a) and len(one) == len(a) and [one[k] for k in range(len(a))] == sorted(a)
+        assert list(one.without(b)) == sorted(a - b) and list(one.union(two)) == sorted(a | b)
+        assert all((i in one) == (i in a) for i in range(-1, 31))
+
+
+def test_a_run_that_was_asked_for_too_much_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    (tmp_path / "requests.jsonl").write_text('{"indices": "0-99999999"}\n' * 3)
+    assert len(Run(tmp_path).asked()) == 10**8 and len(Run(tmp_path).missing(Run(tmp_path).asked())) == 10**8
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--indices", "0-99999999"],
+        ["--count", "1000000000"],
+        ["--resolution", "1000000000"],
+        ["--steps", "1000000000"],
+        ["--seed", str(2**64)],
+    ],
+)
+def test_absurd_numbers_end_generate_before_anything_is_written(words: list[str], tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["generate", "digits-harope", "--out", str(tmp_path / "out"), *words])
+    assert done.exit_code in (1, 2) and "unexpected" not in done.output and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"resolution": 10**9, "tile": 1},
+        {"resolution": 8, "tile": 10**9},
+        {"resolution": 8192, "tile": 4096},
+        {"resolution": 8, "tile": 1, "steps": 10**9},
+    ],
+)
+def test_settings_have_upper_bounds(facts: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**facts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "threads = 1000000",
+        "batch = 1000000000",
+        "steps = 1000000000000",
+        "seed = 99999999999999999999",
+        "hidden = 1000000000",
+        "classes = 1000000000",
+    ],
+)
+def test_every_number_of_a_recipe_has_an_upper_bound(line: str, tmp_path: Path) -> None:
+    lines = registry.find("recipes", "digits-dit").path.read_text().splitlines()  # type: ignore[union-attr]
+    key = line.split(" = ")[0]
+    changed = [text for text in lines if not text.startswith(f"{key} = ")]
+    section = "[config]" if key in ("hidden", "classes") else "[schedule]"
+    changed.insert(changed.index(section) + 1, line)
+    (path := tmp_path / "digits-dit.toml").write_text("\n".join(changed))
+    with pytest.raises(OptionError, match=f"recipe .*{key}"):
+        read_recipe(str(path))
+
+
+def test_the_numbers_of_shipped_recipes_and_checkpoints_are_within_the_bounds() -> None:
+    for name in registry.names("recipes"):
+        read_recipe(name)
+    for entry in registry.entries("checkpoints").values():
+        Checkpoint.model_validate(tomlfile.read_toml(entry.path))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "config", [{"depth": 10**6}, {"hidden": 16_384, "depth": 512}, {"size": 8192, "patch": 1, "hidden": 64}, {"mlp": 10**9}]
+)
+def test_a_network_that_fills_the_memory_is_not_built(config: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="too large|more than"):
+        check_config(config)
+    check_config({"hidden": 1152, "depth": 28, "patch": 2, "size": 32, "classes": 1000})  # DiT-XL/2
+
+
+def test_a_schedule_states_its_threads() -> None:
+    with pytest.raises(ValidationError):
+        Schedule(steps=1, batch=1, lr=0.1, warmup=0, clip=1, seed=0, snapshot=1, threads=10**6)
+
+
+# ------------------------------------------------------------------------------------------- text going out
+
+STEERING = "\x1b]0;own\x07 \x1b[2J\x9b31m \u202egnp\u2066 \x00\x7f\u2028 \udc80 a"
+
+
+@pytest.mark.parametrize("door", [escaping.terminal_text, escaping.printable, escaping.page_text, escaping.progress_text])
+def test_no_door_lets_control_characters_out(door: Callable[[str], str]) -> None:
+    found = door(STEERING)
+    assert all(c.isprintable() for c in found) and "a" in found
+    found.encode()
+    assert door("naïve 图 ½\u00a0x") != "" and "图" in door("图")
+
+
+def test_lines_stay_lines_on_the_terminal() -> None:
+    assert escaping.terminal_text("a\tb\r\nc") == "a b \nc"
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"), ("+cmd", "'+cmd"), ("-2+3", "'-2+3"), ("@x", "'@x"), ("\t=1", "' =1"), ("\r=1", "' =1"),
+        ("a\rb\tc\nd", "a b c d"),
+        ("-0.5", "-0.5"), ("+1.5e-3", "+1.5e-3"), ("-", "-"), ("plain", "plain"), (None, ""), (-2, -2),
+    ],
+)  # fmt: skip
+def test_a_cell_is_no_formula_and_one_line(text: object, cell: object) -> None:
+    assert escaping.csv_cell(text) == cell
+    assert list(csv.reader(io.StringIO(escaping.csv_text([[text, "x"]])))) == [[str(cell), "x"]]
+
+
+def test_a_figure_of_steering_names_is_still_xml() -> None:
+    from harope_bench.reports import charts_svg
+
+    curve = charts.Curve(label="a\x01\x1b[2J <b> & \ufffe", steps=(1.0, 2.0), loss=(1.0, 0.5))
+    svg = charts_svg.draw(charts.Loss(ema=0.0, runs=(curve,)), "x")
+    ElementTree.fromstring(svg.replace("<svg", '<svg xmlns:xlink="http://www.w3.org/1999/xlink"', 1) if "xmlns:xlink" not in svg else svg)
+    assert "\x1b" not in svg and "<b>" not in svg
+
+
+def test_pages_hold_no_control_characters() -> None:
+    from harope_bench.reports.tables import environment
+
+    page = environment().from_string("<p>{{ name }}</p>").render(name="a\x1b[2J\x00<b>\u202e\nline")
+    assert page == "<p>a [2J &lt;b&gt; \nline</p>"
+
+
+@pytest.mark.parametrize(
+    "words", [["list", "x\x1b[2J"], ["list", "\x1b]0;own\x07", "--json"], ["eval", "gone\x1b[2J"], ["table", "2\x1b[31m"]]
+)
+def test_no_message_of_the_command_line_steers_the_terminal(words: list[str]) -> None:
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code in (1, 2) and all(c.isprintable() or c == "\n" for c in done.output)
+
+
+def test_an_argument_that_is_not_utf8_is_a_named_error() -> None:
+    code = (
+        "import os, sys; from harope_bench.cli import main; sys.argv = ['harope-bench', *map(os.fsdecode, [b'verify', b'a\\xff'])]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env={**os.environ, "PYTHONUTF8": "1"})
+    assert done.returncode == 2 and b"is not UTF-8" in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_rows_do_not_wait_for_a_pipe(tmp_path: Path) -> None:
+    assert rows.header(tmp_path / "none.npy") is None
+    os.mkfifo(path := tmp_path / "x.npy")
+    for read in (rows.header, store.mend_lines, lambda pipe: rows.digest(pipe, 0, 1), store.read_if_present):
+        with pytest.raises(IrregularFileError):
+            read(path)
