@@ -121,7 +121,7 @@ def register(
     registered = register_once(name, weights, facts, encoding_weights, replace)
     click.echo(registered.path)
     if not registered.is_changed:
-        click.echo("  up to date: these weights are registered with these facts")
+        click.echo("  up to date: these weights are registered with these facts", err=True)
     for line in process_lines(checkpoint(name)):
         click.echo(f"  {line}", err=True)  # the answer is the path
 
