@@ -26,7 +26,7 @@ tiny.needs_t2i()
 from harope_bench.backbones import lora_files  # noqa: E402
 from harope_bench.catalogue import checkpoint, open_drawer  # noqa: E402
 from harope_bench.cli import main  # noqa: E402
-from harope_bench.registering import register  # noqa: E402
+from harope_bench.registering import register, register_once  # noqa: E402
 
 KINDS = ("flux", "sd3")
 RED = Request(index=0, prompt="a photo of a red cat")
@@ -386,6 +386,36 @@ def test_a_folder_of_something_else_at_home_is_left_alone(bases: dict[str, Path]
     with pytest.raises(NameClash, match="holds files of something else"):
         register("taken", folder, {"config": {"base": str(bases["flux"])}})
     assert (home() / "checkpoints/taken/mine.txt").read_text() == "mine"
+
+
+def test_a_lora_registered_again_is_up_to_date_and_a_killed_registration_is_no_obstacle(bases: dict[str, Path], tmp_path: Path) -> None:
+    folder, said = saved("flux", bases, tmp_path / "lora"), {"config": {"base": str(bases["flux"])}}
+    place = home() / "checkpoints"
+    toml = register("twice", folder, said)
+    files = {path.name: path.stat().st_mtime_ns for path in (place / "twice").iterdir()}
+    assert not register_once("twice", folder, said).is_changed
+    assert {path.name: path.stat().st_mtime_ns for path in (place / "twice").iterdir()} == files
+
+    (place / ".twice.registering").mkdir()  # killed while the folder was built
+    (place / ".twice.registering/lora.safetensors").write_bytes(b"half")
+    toml.unlink()  # killed between the folder and its TOML
+    assert register_once("twice", folder, said).is_changed and toml.is_file()
+
+    (place / "twice/lora.safetensors").write_bytes(b"damaged")
+    register("twice", folder, said)
+    our_image("twice")
+    assert sorted(path.name for path in place.iterdir() if "lock" not in path.name) == ["twice", "twice.toml"]
+
+
+def test_another_lora_takes_a_name_only_when_told(bases: dict[str, Path], tmp_path: Path) -> None:
+    said = {"config": {"base": str(bases["flux"])}}
+    register("name", saved("flux", bases, tmp_path / "one"), said)
+    before = (home() / "checkpoints/name.toml").read_bytes()
+    with pytest.raises(NameClash, match="registered already.*drawing"):
+        register("name", tmp_path / "one", {**said, "drawing": {"vae_tiling": False}})
+    assert (home() / "checkpoints/name.toml").read_bytes() == before
+    register("name", tmp_path / "one", {**said, "drawing": {"vae_tiling": False}}, replace=True)
+    our_image("name")
 
 
 # ------------------------------------------------------------------------------------- the command line

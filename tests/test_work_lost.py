@@ -289,10 +289,10 @@ def test_a_folder_of_something_else_is_not_converted_into(tmp_path: Path) -> Non
 
 def test_registering_the_same_again_is_up_to_date(tmp_path: Path) -> None:
     weights = tiny.weights(tmp_path / "w.safetensors", "harope")
-    words = ("register", "mine", "--weights", weights, "--config", "size=28", "--suite", "digits", "--steps", 2)
+    words = ("register", "mine", "--weights", weights, "--config", "size=28", "--suite", "digits", "--sampler", "flow", "--steps", 2)
     toml = Path(run(*words).stdout.splitlines()[0])
     before = toml.read_bytes(), toml.stat().st_mtime_ns
-    assert "up to date" in run(*words).stdout
+    assert "up to date" in run(*words).output
     assert (toml.read_bytes(), toml.stat().st_mtime_ns) == before
     refused = run(*words[:-1], 3, exit_code=1).output
     assert "registered already" in refused and "steps 2 there, 3 now" in refused and "--replace" in refused
@@ -303,9 +303,9 @@ def test_registering_the_same_again_is_up_to_date(tmp_path: Path) -> None:
 
 def test_weights_that_moved_are_registered_at_their_new_place(tmp_path: Path) -> None:
     weights = tiny.weights(tmp_path / "w.safetensors", "harope")
-    register("mine", weights, {"config": {"size": 28}})
+    register("mine", weights, {"config": {"size": 28}, "sampler": "flow"})
     moved = weights.rename(tmp_path / "moved.safetensors")
-    done = register_once("mine", moved, {"config": {"size": 28}})
+    done = register_once("mine", moved, {"config": {"size": 28}, "sampler": "flow"})
     assert not done.is_changed and "moved.safetensors" in done.path.read_text()
 
 
@@ -315,11 +315,11 @@ def test_of_two_processes_that_register_one_name_the_second_is_refused(tmp_path:
 
     one, two = tiny.weights(tmp_path / "a.safetensors", "harope"), tiny.weights(tmp_path / "b.safetensors")
     before = registry.entries("checkpoints")
-    path = register("mine", one, {"config": {"size": 28}})
+    path = register("mine", one, {"config": {"size": 28}, "sampler": "flow"})
     real = registry.entries
     monkeypatch.setattr(registry, "entries", lambda kind: before if kind == "checkpoints" else real(kind))
     with pytest.raises(NameClash, match="registered already"):
-        register("mine", two, {"config": {"size": 28, "heads": 2}, "encoding": "rope-axial"})
+        register("mine", two, {"config": {"size": 28, "heads": 2}, "encoding": "rope-axial", "sampler": "flow"})
     assert "harope" in path.read_text()
 
 
@@ -332,7 +332,7 @@ def test_a_shipped_name_is_not_taken_even_with_replace(tmp_path: Path) -> None:
 
 def test_export_writes_over_nothing_and_never_over_its_own_weights(tmp_path: Path) -> None:
     weights = tiny.weights(tmp_path / "w.safetensors", "harope")
-    register("mine", weights, {"config": {"size": 28}})
+    register("mine", weights, {"config": {"size": 28}, "sampler": "flow"})
     data = weights.read_bytes()
     for more in ((), ("--replace",)):
         assert "is what is read" in run("export", "mine", weights, *more, exit_code=1).output

@@ -128,7 +128,7 @@ def register(
     registered = register_once(name, weights, facts, encoding_weights, replace)
     echo(registered.path)
     if not registered.is_changed:
-        echo("  up to date: these weights are registered with these facts")
+        echo("  up to date: these weights are registered with these facts", err=True)
     for line in process_lines(checkpoint(name)):
         echo(f"  {line}", err=True)  # the answer is the path
 
