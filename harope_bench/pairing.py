@@ -149,10 +149,13 @@ def contrast(
     if before is None or after is None:
         return statistics.silent(f"{metric} is in {'neither' if before is after else 'one'} of the two")
     rows = paired_rows(metric, old, new)
-    one, other = _vouched(footing(old.result, before), footing(new.result, after), rows)
+    declared = _declared(old.result, metric)
+    one, other = footing(old.result, before), footing(new.result, after)
+    if declared is None or not declared.needs_equal_copies:
+        one, other = _vouched(one, other, rows)
     if differs := unlike(one, other, fields):
         return statistics.silent(differs)
-    span = _span(old.result, metric)
+    span = None if declared is None or declared.bounds is None else declared.bounds[1] - declared.bounds[0]
     if rows.prompts is not None:
         return _by_prompt(direction, before, after, rows.prompts, span)
     if rows.why or rows.old is None or rows.new is None:
@@ -179,14 +182,13 @@ def _without_names(judge: str | None) -> str | None:
     return None if judge is None else " ".join(part for i, part in enumerate(judge.split(" ", 2)) if i != 1)
 
 
-def _span(result: Result, metric: str) -> float | None:
-    """Return how far apart the metric's bounds are; None where it has none or its evaluator is not installed."""
+def _declared(result: Result, name: str) -> Metric | None:
+    """Return the metric as its evaluator declares it; None where the evaluator is not installed or has no such metric."""
     try:
         metrics: Sequence[Metric] = registry.load("evaluators", result.evaluator).metrics
     except UnknownName:
         return None
-    bounds = next((m.bounds for m in metrics if m.name == metric), None)
-    return None if bounds is None else bounds[1] - bounds[0]
+    return next((metric for metric in metrics if metric.name == name), None)
 
 
 def _without_error(difference: Difference) -> str:

@@ -213,13 +213,17 @@ BOUNDS = {
 
 
 class Metric(Record):
-    """What a measurement's name means."""
+    """What a measurement's name means.
+
+    needs_equal_copies: Its value moves with the number of images of a prompt, so that values of other numbers never compare.
+    """
 
     name: Name
     title: str
     direction: Literal["higher", "lower"]
     unit: str
     decimals: int
+    needs_equal_copies: bool = False
 
     @property
     def bounds(self) -> tuple[float, float] | None:

@@ -175,6 +175,14 @@ def test_grids_are_written_and_read_back(folder: Path, suite: Tiny, tmp_path: Pa
         assert values(again) == values(first)[: 3 * copies]
 
 
+def test_three_images_of_each_item_are_no_grid_and_nothing_is_written(folder: Path, suite: Tiny, tmp_path: Path) -> None:
+    three = layout.open_layout(folder, suite, tiles=4).first(3 * len(ITEMS))
+    with pytest.raises(SampleError, match=r"no item has the 4 images .* give --count 6 or fewer"):
+        layout.write(three, suite, tmp_path / "three")
+    assert not (tmp_path / "three").exists()
+    assert layout.write(three.first(6), suite, tmp_path / "two").images == 6
+
+
 def test_convert_goes_from_images_to_grids_and_back(folder: Path, suite: Tiny, tmp_path: Path) -> None:
     def converted(*arguments: str) -> str:
         done = CliRunner().invoke(main, ["convert", *arguments])

@@ -196,6 +196,15 @@ def test_an_imported_result_is_a_row_by_its_label_and_stands_in_a_row_that_is_na
     assert "has no result that fits row r512-rope of Table 4" in refused("table", 4, "--runs", runs, "--row", "r512-rope=import")
 
 
+@pytest.mark.parametrize("name", ["FLUX w/ ours", "./FLUX w/ ours", "out/results.jsonl"])
+def test_a_label_or_target_with_a_slash_is_a_name_too_and_a_folder_goes_before_it(tmp_path: Path, name: str) -> None:
+    foreign(tmp_path / "import", 0.6, label=name, target="out/results.jsonl")
+    assert board(tmp_path, "4", name).table.rows[-1].printed == name
+    foreign(tmp_path / "out" / "results.jsonl", 0.7, label="a folder of that name")
+    printed = board(tmp_path, "4", name).table.rows[-1].printed
+    assert printed == ("a folder of that name" if name == "out/results.jsonl" else name)
+
+
 def test_an_import_of_unknown_side_stands_apart_and_fits_any_row_that_is_named(tmp_path: Path) -> None:
     foreign(tmp_path / "a", 0.6)
     flux(tmp_path / "rope", "rope-axial", 512, 0.5)

@@ -23,7 +23,7 @@ from harope_bench.intervals.paired_ratios import PromptSamples, paired_ratio, pr
 from harope_bench.intervals.shares import bonett_price
 from harope_bench.leaderboards.site import sections
 from harope_bench.marking import FOREIGN
-from harope_bench.pairing import RULER, Found, contrast, footing, read_result, unlikes, unrecorded
+from harope_bench.pairing import RULER, Found, arrays_of, contrast, footing, read_result, unlikes, unrecorded
 from harope_bench.perceptions import Answered, Answers
 from harope_bench.planning import known_noise
 from harope_bench.records import JudgeRecord, Plan
@@ -35,7 +35,7 @@ from harope_bench.store import write_arrays, write_text
 
 OWN_JUDGE = JudgeRecord(name="mask2former", version=1, judge_class="equivalent", weights_sha256="ab" * 32, preprocessing="none")
 PROMPTS = 60
-METRIC = "images_correct"
+METRIC, ANY = "images_correct", "prompts_correct"
 
 
 def plan(resolution: int = 512, **settings: Any) -> Plan:
@@ -68,6 +68,16 @@ def scored(folder: Path, right: np.ndarray, of: Plan | None = None, texts: list[
         write_text(path.with_suffix(".rows.jsonl"), "".join(lines))
         write_text(path, read_result(path).model_copy(update={"rows": "geneval.rows.jsonl"}).to_json())
     return Found(read_result(path), path)
+
+
+def any_correct(folder: Path, right: np.ndarray, of: Plan | None = None) -> Found:
+    """The same with the share of prompts that have a correct image."""
+    item = scored(folder, right, of)
+    rows = np.tile(right.max(0), len(right))
+    made = fake_runs.measurement(ANY, float(rows.mean()), mean_error(right.max(0)), rows.size)
+    write_text(item.path, item.result.model_copy(update={"measurements": (*item.result.measurements, made)}).to_json())
+    write_arrays(item.path.with_suffix(".npz"), arrays_of(item) | {ANY: rows})
+    return Found(read_result(item.path), item.path)
 
 
 def difference(old: Found, new: Found) -> Difference:
@@ -111,6 +121,17 @@ def test_prompts_pair_whatever_made_the_images(tmp_path: Path, one: Plan | None,
     assert found.delta == pytest.approx(moves.mean()) and found.se == pytest.approx(mean_error(moves))
     assert (found.wins, found.losses) == (int((moves > 0).sum()), int((moves < 0).sum()))
     assert (found.again is None) == (copies == 1)  # one image tells nothing of other seeds
+
+
+@pytest.mark.parametrize("of", [None, plan()], ids=["imports", "runs"])
+def test_any_of_four_images_is_not_compared_with_any_of_one(tmp_path: Path, of: Plan | None) -> None:
+    """The better run has one image a prompt: the more images, the likelier is a correct one among them."""
+    old, new = any_correct(tmp_path / "old", hits(1), of), any_correct(tmp_path / "new", hits(2, 1, chance=0.65), of)
+    found = contrast(ANY, "higher", old, new, RULER)
+    assert (found.verdict, found.why) == ("not comparable", "images 240 against 60")
+    assert difference(old, new).prompts == PROMPTS  # a mean over images pairs all the same
+    again = any_correct(tmp_path / "again", hits(3), of)
+    assert contrast(ANY, "higher", old, again, RULER).prompts == PROMPTS
 
 
 def test_a_folder_judged_here_pairs_with_a_run(tmp_path: Path) -> None:

@@ -75,7 +75,11 @@ class GenEval(Prompts):
         "the rule equals a slow one written from the script's description, on thousands of random scenes and on every edge case"
         " (tests/test_geneval.py); finished runs of the script are read back to the digit; judges' parity is the judges' own"
     )
-    metrics = tuple(Metric(name=name, title=title, direction="higher", unit="fraction", decimals=3) for name, title in TITLES.items())
+    metrics = tuple(
+        # a prompt is the more likely to have a correct image the more images it has
+        Metric(name=name, title=title, direction="higher", unit="fraction", decimals=3, needs_equal_copies=name == "prompts_correct")
+        for name, title in TITLES.items()
+    )
     form = "geneval"
     looks = (Look("detector", ask_names), Look("colours", ask_colours, names_a_colour))
     macro = {"overall": rule.TASKS}

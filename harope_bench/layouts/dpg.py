@@ -148,6 +148,9 @@ def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
     """Write a picture an item as PNG, of one image, two side by side or a grid of four, as many as the items have.
 
     An item that lacks an image is left out whole, since its place would be judged as black.
+
+    Raises:
+        SampleError: Something lies there, or no item has as many images as a picture would join.
     """
     prompts, known = suite.count // suite.copies, set(samples.indices)
     copies = _whole_copies(known, prompts, suite.copies)
@@ -160,6 +163,11 @@ def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
             absent.append(item)
             continue
         joining[f"{item}.png"] = indices
+    if not joining:
+        raise SampleError(
+            f"{samples.path}: no item has the {copies} images that a picture would join (1, 2 or 4 of each); "
+            f"give --count {max(copies // 2, 1) * prompts} or fewer, or generate the missing images"
+        )
     write_folder(folder, list(joining), lambda names: (joined(list(_images(samples, joining[name]))) for name in names))
     warnings = [f"{len(absent):,} items without all their {copies} images were left out: {few(absent)}"] if absent else []
     if copies < suite.copies:

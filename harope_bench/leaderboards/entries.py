@@ -104,16 +104,14 @@ def names_of(item: Found, root: Path | None) -> set[str]:
 
 
 def runs_named(name: str, found: Sequence[Found], root: Path | None) -> list[Found]:
-    """Return the results of the runs of that name; a name with a slash (`./my-pe`) is a folder's alone.
+    """Return the results of the runs of that name; a name with a slash (`./my-pe`) is a folder's where there is such a folder.
 
     Raises:
         UnknownName: no run has it; the nearest are offered.
     """
-    if "/" in name:
-        path = Path(name).as_posix()
-        chosen = [item for item in found if path in _folders(run_path(item, root))]
-    else:
-        chosen = [item for item in found if name in names_of(item, root)]
+    path = Path(name).as_posix()
+    chosen = [item for item in found if path in _folders(run_path(item, root))] if "/" in name else []
+    chosen = chosen or [item for item in found if name in names_of(item, root)]  # targets and labels may have a slash
     if not chosen:
         known = {shorten(text, 60) for item in found for text in names_of(item, root)}
         raise UnknownName("run", shorten(name, 60), known)
