@@ -58,6 +58,15 @@ def plain(name: str) -> str:
         raise OptionError(f"{error}; choose another name") from error
 
 
+NEUTRAL = {"guidance_channels": "all"}  # what a network without the setting does anyway: to say so is to leave it out
+
+
+def without_neutral(found: Checkpoint, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by field, without those that the network does not read and that state what it does anyway."""
+    read = registry.load("backbones", found.backbone).settings_read(found)
+    return {field: value for field, value in named.items() if field in read.fields or field not in NEUTRAL or NEUTRAL[field] != value}
+
+
 def check_settings(found: Checkpoint, named: Mapping[str, Any]) -> None:
     """Raise OptionError for a setting that changes nothing for this checkpoint's network; the backbone declares which it reads.
 
@@ -76,4 +85,5 @@ def _remedy(found: Checkpoint, field: str, value: Any) -> str:
     """What to do about a setting without meaning: the checkpoint's own default can only go by registering again."""
     if {**found.drawing, "steps": found.steps, "guidance": found.guidance, "sampler": found.sampler}.get(field) == value:
         return f"it is the default that {found.name} was registered with, register it again without"
-    return f"leave --{field.replace('_', '-')} out"
+    option = f"--{field.replace('_', '-')}"
+    return f"leave {option} out" + (f", or give {option} {NEUTRAL[field]} where a preset sets it" if field in NEUTRAL else "")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from harope_bench import registry
-from harope_bench.catalogue import check_settings, checkpoint, open_drawer, weights_path
+from harope_bench.catalogue import check_settings, checkpoint, open_drawer, weights_path, without_neutral
 from harope_bench.conditioning import check_requests, check_suite, fitting_suites, taken_by
 from harope_bench.device import require
 from harope_bench.errors import OptionError
@@ -53,6 +53,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
     if overrides.get("pos_scaling") == "none" and "pos_scaling" not in found.drawing:
         overrides = {**overrides, "pos_scaling": None}  # to say so is to leave it out
     said = {**preset(chosen, plugin, chosen_preset), **{k: v for k, v in overrides.items() if v is not None and k != "preset"}}
+    said = without_neutral(found, said)
     defaults = {
         "resolution": plugin.resolution,
         "sampler": found.sampler,

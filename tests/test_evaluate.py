@@ -247,11 +247,11 @@ def test_a_lost_list_of_requests_is_a_warning_not_a_loss(run: Path) -> None:
     [
         ("samples.jsonl", '{"index": "x"}', "line 51 is no record"),
         ("requests.jsonl", '{"x": 1}', "line 2 says no indices"),
-        ("requests.jsonl", "[1]", "says no"),
+        ("requests.jsonl", "[1]", "line 2 is not a JSON object"),
     ],
 )
 def test_a_line_that_is_something_else_is_named(run: Path, name: str, line: str, complaint: str) -> None:
     with (run / name).open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(SampleError, match=complaint):
+    with pytest.raises((SampleError, StorageError), match=complaint):
         open_samples(run)

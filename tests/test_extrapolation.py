@@ -116,10 +116,12 @@ def runs(place: Place) -> Path:
 
 
 def contents(run: Path) -> Mapping[str, Any]:
-    """Every file of a run by its hash; of a result all but its provenance."""
+    """Every file of a run by its hash; of a result all but its provenance, which its sum stands for too."""
     found: dict[str, Any] = {}
     for path in sorted(p for p in run.rglob("*") if p.is_file() and not p.name.startswith(".") and p.suffix != ".lock"):
         name = str(path.relative_to(run))
+        if path.parent.name == "results" and path.name == "SHA256SUMS":
+            continue
         if path.parent.name == "results" and path.suffix == ".json":
             found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k != "provenance"}
         else:

@@ -129,7 +129,9 @@ def test_a_shipped_checkpoint_is_folded_only_where_the_plan_says_so() -> None:
     assert folded.digest != plain.digest
     drawn = [draw_one(open_drawer(p.checkpoint, p.settings), p, 3).astype(int) for p in (plain, folded)]
     assert np.abs(drawn[0] - drawn[1]).max() <= 1  # of 255: rounding may cut a level elsewhere
-    with pytest.raises(OptionError, match="rope-axial with these options has no matrix that folds into the projections; run it unfolded"):
+    with pytest.raises(
+        OptionError, match="fold means nothing to checkpoint digits-rope-axial: rope-axial with these options has no matrix that folds"
+    ):
         make_plan("digits-rope-axial", None, {"fold": True})
 
 

@@ -23,6 +23,7 @@ from test_geneval_layout import suite as geneval_suite
 from harope_bench import registry
 from harope_bench.cli import main
 from harope_bench.layouts import dpg_results, geneval_results
+from harope_bench.layouts.geneval_prompts import PromptIndex
 from harope_bench.perceptions import Answer, Answered, Answers, Ask, Colours, Objects, Questions
 from harope_bench.store import read_lines
 
@@ -81,9 +82,9 @@ def numbers(result: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def geneval(tmp_path: Path, geneval_suite: TinyGenEval, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """A folder of images, a finished run of them, and a judge that saw what the official ones saw."""
-    places = geneval_results.placed(
+    places, _ = geneval_results.placed(
         [geneval_results.Row(*row) for row in geneval_results.rows(_finished(tmp_path))],
-        {json.dumps(facts, sort_keys=True): k for k, facts in enumerate(metadata())},
+        PromptIndex(geneval_suite),
         geneval_suite,
         tmp_path,
     )

@@ -24,6 +24,7 @@ from harope_bench.records import (
     Result,
     SampleRecord,
     Settings,
+    Source,
 )
 
 
@@ -63,7 +64,7 @@ def result() -> Result:
 EVERY = [
     checkpoint(), settings(), plan(), measurement(), result(), result().judge, result().provenance,
     ErrorRate(cases="scenes misread", wrong=1, of=600), Request(index=0), SampleRecord(index=0, file="0.png"),
-    Metric(name="fid", title="FID", direction="lower", unit="none", decimals=2),
+    Metric(name="fid", title="FID", direction="lower", unit="none", decimals=2), Source(suite="digits", path="../images"),
 ]  # fmt: skip
 
 

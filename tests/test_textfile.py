@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def val_list(path: Path) -> list[tuple[str, int]]:
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(geneval._metadata(path.parent))
+    found = dict(geneval._metadata(path.parent))
     return found
 
 

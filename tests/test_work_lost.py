@@ -22,6 +22,7 @@ from harope_bench import adm, fetched, kept_moments, pairing, partfiles, rows, s
 from harope_bench.cli import main
 from harope_bench.errors import NameClash, SampleError
 from harope_bench.evaluate import read_result
+from harope_bench.indices import IndexRanges
 from harope_bench.observe import clear, read_record
 from harope_bench.perceive import kept_record
 from harope_bench.records import Settings
@@ -106,7 +107,7 @@ READERS: dict[str, tuple[Callable[[Path], Any], Any]] = {
     "judge.json": (lambda path: kept_record(path.parent), None),
     "plan.json": (lambda path: samples.Run(path.parent).plan, None),
     "samples.jsonl": (lambda path: samples.Run(path.parent).records(), {}),
-    "requests.jsonl": (lambda path: samples.Run(path.parent).asked(), set()),
+    "requests.jsonl": (lambda path: samples.Run(path.parent).asked(), IndexRanges()),
     "answers.jsonl": (store.mend_lines, None),
     "rows.npy": (rows.header, None),
     "digest.npy": (lambda path: rows.digest(path, 0, 1), None),
