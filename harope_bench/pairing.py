@@ -163,7 +163,8 @@ def contrast(
         said = "" if unpaired.delta is not None else f"{unpaired.why}; "
         return unpaired._replace(why=f"{said}unpaired: {rows.why}{_without_error(unpaired)}")
     paired = statistics.difference(direction, before, after, rows.old, rows.new)
-    paired = paired._replace(why=rows.how + _without_error(paired))
+    granted = _grant_one_sample(paired, after.n_scored, span)
+    paired = granted._replace(why=f"{rows.how}; {ONE_EACH_WAY}") if granted else paired._replace(why=rows.how + _without_error(paired))
     return _by_share(direction, paired, rows.old, rows.new, span) if is_share(rows.old) and is_share(rows.new) else paired
 
 
@@ -195,6 +196,18 @@ def _without_error(difference: Difference) -> str:
     """Return what to add to the reason where a difference has no known error."""
     known = difference.delta is None or difference.se is not None
     return "" if known else "; all samples moved alike or not at all, so the error is not known"
+
+
+def _grant_one_sample(unmoved: Difference, samples: int, span: float | None) -> Difference | None:
+    """Return an interval for a bounded metric that no sample moved, as if one each way had moved it over its whole scale.
+
+    Other pictures may leave recall's halves as they were, since it counts what is covered: an equal value, not a certain one.
+    None where a spread was seen, the value moved, or the metric has no bounds.
+    """
+    if unmoved.se is not None or unmoved.delta != 0 or not span:
+        return None
+    around = bonett_price(0, 0, samples, statistics.Z)
+    return unmoved._replace(se=span * around.se, low=span * around.low, high=span * around.high)
 
 
 def _by_share(direction: Literal["higher", "lower"], found: Difference, old: np.ndarray, new: np.ndarray, span: float | None) -> Difference:
@@ -253,6 +266,7 @@ def _how_prompts(ratio: PairedRatio, pairs: PromptPairs) -> str:
     return how
 
 
+ONE_EACH_WAY = "no sample moved it, the interval grants one sample each way"
 BY_SAMPLE, BY_PROMPT, BY_PICTURE = "paired by sample", "paired by prompt", "paired by picture"
 
 

@@ -397,6 +397,22 @@ def test_equal_shares_have_an_interval_with_a_width(tmp_path: Path, hit: int, ev
     )
 
 
+def test_recall_whose_halves_did_not_move_has_an_interval_with_a_width(tmp_path: Path) -> None:
+    """Other pictures, the same cover: the gate must not call that unknown, nor certain."""
+    runs, paths = [tmp_path / name for name in ("old", "new")], []
+    for run, digest in zip(runs, "ab", strict=True):
+        recall = fake_runs.measurement("recall", 0.77, 0.03, 200)
+        made = fake_runs.result(plan(), [recall], evaluator="fidelity", samples_sha256=digest * 64)
+        rows = {"recall": np.arange(300) % 4 > 0, "recall_halves": np.linspace(0.7, 0.8, 40), "indices": np.arange(200)}
+        paths.append(fake_runs.write_result(run, made, rows, "fidelity"))
+    told = contrast("recall", "higher", *(Found(read_result(path), path) for path in paths))
+    assert told.low is not None and told.high is not None and told.se is not None
+    assert told.high - told.low == pytest.approx(2 * 1.96 * np.sqrt(2) / 202, rel=0.01)
+    assert (told.delta, told.p, told.verdict) == (0.0, 1.0, "not resolved") and told.why.endswith("grants one sample each way")
+    line = compare.compare(*(compare.open_side(run) for run in runs), ["recall"]).lines[0]
+    assert [decide.decide(line, policy.Rule(margin=margin)).outcome for margin in (0.02, 0.01)] == ["pass", "cannot tell"]
+
+
 def test_equal_rows_of_a_distance_have_no_known_error(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / name, "harope") for name in "ab")
     fid = compare.compare(compare.open_side(a), compare.open_side(b), ["fid"]).lines[0]
