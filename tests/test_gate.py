@@ -74,6 +74,19 @@ def test_outcomes_of_simulated_runs(tmp_path: Path, shift: float, own: float, n:
     assert run("gate", old, new, exit_code=exit_code).stdout.endswith(f"gate: {outcome}\n")
 
 
+@pytest.mark.parametrize(("moved", "outcome"), [(2e-12, "pass"), (-2e-12, "pass"), (1e-3, "not comparable")])
+def test_sums_in_another_order_are_no_unknown_difference_of_the_same_images(tmp_path: Path, moved: float, outcome: str) -> None:
+    """The same images on another processor: every sample's share is equal and the eigenvalues differ in their last bits."""
+    old, new = pair(tmp_path, 0.0)
+    for side in (old, new):
+        write_arrays(side / "results/fidelity.npz", {"fid": np.linspace(0, 1, 500), "indices": np.arange(500)})
+    path = new / "results/fidelity.json"
+    kept = fake_runs.measurement("fid", 20.0 + moved, 0.1, 500)
+    write_text(path, read_result(path).model_copy(update={"measurements": (kept,)}).to_json())
+    (decision,) = decide.gate(*map(baseline.open_side, (old, new)), policy.Policy()).decisions
+    assert decision.outcome == outcome
+
+
 def test_false_alarms_and_misses_are_as_rare_as_the_confidence_says() -> None:
     """Equal runs: a regression in at most 2.5%. A worsening of exactly the margin: a pass in at most 2.5%."""
     rng, se, margin = np.random.default_rng(0), 1.0, 2.0

@@ -22,6 +22,7 @@ from harope_bench.intervals.shares import bonett_price
 from harope_bench.pairing import spread
 from harope_bench.statistics import Difference, Interval, quantile
 
+SAME_VALUE = 1e-9  # relative: the same images, their features summed or decomposed in another order
 Outcome = Literal["pass", "regression", "cannot tell", "not comparable"]
 EXIT: dict[Outcome, int] = {"pass": 0, "regression": 3, "cannot tell": 4, "not comparable": 4}
 GRAVITY: tuple[Outcome, ...] = ("pass", "cannot tell", "not comparable", "regression")
@@ -96,8 +97,8 @@ def interval(line: Line, confidence: float, alike: bool) -> Interval | None:
     """
     found = line.difference
     around = spread(found, confidence)
-    if alike:
-        return Interval(0.0, 0.0, 0.0) if found.delta == 0 else around
+    if alike and found.delta is not None:
+        return Interval(0.0, min(found.delta, 0.0), max(found.delta, 0.0)) if _is_rounding(found.delta, line) else around
     if found.delta is None or found.p is None:
         return around
     reach = quantile(confidence)
@@ -111,6 +112,11 @@ def interval(line: Line, confidence: float, alike: bool) -> Interval | None:
     if found.p >= 1 - confidence:  # the exact test does not tell them apart: the interval holds 0
         ends.append(0.0)
     return Interval(around.se, min(ends), max(ends))
+
+
+def _is_rounding(delta: float, line: Line) -> bool:
+    """Return whether a value moved by no more than sums in another order move it."""
+    return abs(delta) <= SAME_VALUE * abs(line.baseline or 0.0)
 
 
 def _of_prompts(found: Difference) -> bool:
