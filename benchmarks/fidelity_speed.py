@@ -123,7 +123,7 @@ def inception(options: argparse.Namespace) -> Part:
     from inception import extractor, write_weights
 
     os.environ["HAROPE_BENCH_INCEPTION"] = str(write_weights(options.folder / "inception.pth"))
-    from harope_bench import registry
+    from harope_bench.core import registry
 
     images = np.random.default_rng(0).integers(0, 256, (options.images, 256, 256, 3), dtype=np.uint8)
     theirs = extractor(options.folder / "inception.pth")

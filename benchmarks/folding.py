@@ -16,9 +16,9 @@ from collections.abc import Callable
 
 import torch
 
-from harope_bench import registry
-from harope_bench.backbones.dit import DiT, fold
-from harope_bench.backbones.dit_keys import SIZES
+from harope_bench.core import registry
+from harope_bench.models.backbones.dit import DiT, fold
+from harope_bench.models.backbones.dit_keys import SIZES
 
 HIDDEN, DEPTH, HEADS = SIZES["B"]
 CONFIG = {

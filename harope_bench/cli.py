@@ -11,10 +11,24 @@ from typing import Any
 import click
 
 from harope_bench import __version__
-from harope_bench.errors import BenchError
-from harope_bench.escaping import printable, terminal_text
-from harope_bench.verbs import audit, browse, compare, draw, failures, fetch, figure, leaderboard, paper, plan, score, tables, train
-from harope_bench.verbs.terminal import echo
+from harope_bench.commands import (
+    audit,
+    compare,
+    evaluate,
+    failures,
+    fetch,
+    figure,
+    generate,
+    leaderboard,
+    paper,
+    plan,
+    setup,
+    tables,
+    train,
+)
+from harope_bench.commands.terminal import echo
+from harope_bench.core.errors import BenchError
+from harope_bench.core.escaping import printable, terminal_text
 
 
 class Bench(click.Group):
@@ -73,16 +87,16 @@ def main(debug: bool) -> None:
 
 
 for verb in (
-    browse.list_,
-    browse.doctor,
-    browse.register,
-    browse.export,
+    setup.list_,
+    setup.doctor,
+    setup.register,
+    setup.export,
     fetch.fetch,
     fetch.reference,
-    draw.generate,
-    score.eval_,
-    draw.verify,
-    draw.convert,
+    generate.generate,
+    evaluate.eval_,
+    generate.verify,
+    generate.convert,
     tables.table,
     tables.reproduce,
     tables.report,

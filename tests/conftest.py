@@ -108,10 +108,10 @@ def make_checkpoint(bench_home: Path) -> Callable[..., Any]:
         import torch
         from safetensors.torch import save
 
-        from harope_bench import registry
-        from harope_bench.catalogue import checkpoint
-        from harope_bench.store import sha256_bytes, write_bytes, write_text
-        from harope_bench.tomlfile import toml_text
+        from harope_bench.core import registry
+        from harope_bench.core.storage import sha256_bytes, write_bytes, write_text
+        from harope_bench.core.toml_file import toml_text
+        from harope_bench.models.load_checkpoint import checkpoint
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -158,5 +158,5 @@ def tiny_recipe(make_recipe: Callable[..., Path]) -> Path:
 def _networks_of_one_test() -> Iterator[None]:
     """A judge's network is kept for the process; a test has its own."""
     yield
-    if (module := sys.modules.get("harope_bench.judges._inception")) is not None:
+    if (module := sys.modules.get("harope_bench.judges.inception.inception_network")) is not None:
         module.opened.cache_clear()

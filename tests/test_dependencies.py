@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import harope_bench
-from harope_bench import doctor
+from harope_bench.pipeline import doctor
 
 PACKAGE = Path(harope_bench.__file__).parent
 TESTS = Path(__file__).parent
@@ -72,7 +72,7 @@ def modules(source: str) -> Iterator[str]:
 def distributions(folder: Path) -> set[str]:
     """Distributions of other people that the files below a folder import."""
     files = [path for path in folder.rglob("*.py") if STAND_ALONE not in path.parents]
-    ours = {"harope_bench"} | {path.stem for path in TESTS.glob("*.py")}
+    ours = {"harope_bench"} | {path.stem for path in TESTS.rglob("*.py")}
     found = {module for path in files for module in modules(path.read_text(encoding="utf-8"))}
     foreign = found - set(sys.stdlib_module_names) - ours
     return {DISTRIBUTIONS.get(module, module.lower().replace("_", "-")) for module in foreign}

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harope_bench.catalogue import open_drawer
-from harope_bench.charts import Distances
-from harope_bench.looking.watching import Watch, way_of
-from harope_bench.records import Plan
+from harope_bench.analysis.attention_hooks import Watch, way_of
+from harope_bench.core.chart_schema import Distances
+from harope_bench.core.schema import Plan
+from harope_bench.models.load_checkpoint import open_drawer
 
 TIMES = (100.0, 300.0, 500.0, 700.0, 900.0)  # of 1,000; a flow's time is the same share of its way
 LARGEST = 2**24  # probabilities held at once

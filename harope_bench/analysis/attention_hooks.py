@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harope_bench import registry
-from harope_bench.errors import BenchError, OptionError
-from harope_bench.generate import tiles
-from harope_bench.records import Plan
-from harope_bench.samplers.base import chosen_sampler, index_generator
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, OptionError
+from harope_bench.core.index_ranges import tiles
+from harope_bench.core.schema import Plan
+from harope_bench.models.samplers.base import chosen_sampler, index_generator
 
 See = Callable[[int, Tensor, Tensor, Tensor], None]  # layer, queries and keys (B, heads, N, head_dim), positions (N, axes)
 

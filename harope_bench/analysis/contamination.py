@@ -20,12 +20,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, NamedTuple
 
-from harope_bench.errors import OptionError, StorageError, UnknownName
-from harope_bench.jsonfile import parse_json
-from harope_bench.records import printable
-from harope_bench.regular import check_regular, open_regular
-from harope_bench.store import disk, home
-from harope_bench.textfile import encoding_of
+from harope_bench.core.errors import OptionError, StorageError, UnknownName
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.regular_file import check_regular, open_regular
+from harope_bench.core.schema import printable
+from harope_bench.core.storage import disk, home
+from harope_bench.core.text_file import encoding_of
 
 Kind = Literal["exact", "template", "contained"]
 KINDS: tuple[Kind, ...] = ("exact", "template", "contained")

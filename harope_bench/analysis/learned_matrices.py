@@ -13,13 +13,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from harope_bench import adapters, registry
-from harope_bench.catalogue import weights_path
-from harope_bench.charts import HeadMatrix, Matrices
+from harope_bench.core import registry
+from harope_bench.core.chart_schema import HeadMatrix, Matrices
+from harope_bench.core.errors import OptionError
+from harope_bench.core.schema import Checkpoint
+from harope_bench.core.storage import check_hash, fit, load_weights
 from harope_bench.encodings import base
-from harope_bench.errors import OptionError
-from harope_bench.records import Checkpoint
-from harope_bench.store import check_hash, fit, load_weights
+from harope_bench.models import lora_manifest
+from harope_bench.models.load_checkpoint import weights_path
 
 Show = Literal["m", "m-i", "m-inverse-t", "operator"]
 DIGITS = 6  # significant digits kept of a drawn value
@@ -50,7 +51,7 @@ def measure(found: Checkpoint, show: Show, offsets: Sequence[tuple[float, ...]],
 def _encoding(found: Checkpoint) -> Any:
     """The trained encoding alone, in float64."""
     backbone, path = registry.load("backbones", found.backbone), weights_path(found)
-    if path.name == adapters.MANIFEST:
+    if path.name == lora_manifest.MANIFEST:
         return _of_folder(found, backbone, path).double().eval()
     state = load_weights(path, found.sha256)
     if hasattr(backbone, "load"):
@@ -64,10 +65,10 @@ def _encoding(found: Checkpoint) -> Any:
 def _of_folder(found: Checkpoint, backbone: Any, path: Path) -> Any:
     """The encoding of an adapter folder; its manifest keeps the sizes, so that the base need not be here."""
     check_hash(path, found.sha256)
-    manifest = adapters.read(path)
+    manifest = lora_manifest.read(path)
     encoding = base.build(registry.load("encodings", found.encoding), backbone.shape(manifest.base.config), dict(found.options))
     if manifest.encoding_file is not None:
-        fit(encoding, load_weights(adapters.listed(path, manifest, manifest.encoding_file)), f"the adapter of {path}")
+        fit(encoding, load_weights(lora_manifest.listed(path, manifest, manifest.encoding_file)), f"the adapter of {path}")
     return encoding
 
 

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 from tqdm import tqdm
 
-from harope_bench import fetched
-from harope_bench.errors import FetchError
-from harope_bench.fetched import AssetFile, Receipt
-from harope_bench.regular import JSON_BYTES, open_regular, read_regular
-from harope_bench.store import disk, make_folder, sha256_file, write_text
+from harope_bench.assets import local_files
+from harope_bench.assets.local_files import AssetFile, Receipt
+from harope_bench.core.errors import FetchError
+from harope_bench.core.regular_file import JSON_BYTES, open_regular, read_regular
+from harope_bench.core.storage import disk, make_folder, sha256_file, write_text
 
 TRIES = 3  # connections before the transfer is given up
 TIMEOUT = 60  # seconds without a byte
@@ -78,8 +78,8 @@ def fetch(name: str, source: Path | None = None) -> list[Brought]:
     Raises:
         UnknownName: no such asset. FetchError: not reachable, cut short, or not the file that was wanted.
     """
-    known = fetched.asset(name)
-    place = make_folder(fetched.folder(name))
+    known = local_files.asset(name)
+    place = make_folder(local_files.folder(name))
     if source is not None and source.is_file() and len(known.files) > 1:
         raise FetchError(f"{name} has files {', '.join(f.name for f in known.files)}; give --from the folder that holds them")
     with disk(place), FileLock(place / ".lock"):
@@ -87,7 +87,7 @@ def fetch(name: str, source: Path | None = None) -> list[Brought]:
 
 
 def _one(name: str, file: AssetFile, source: Path | None) -> Brought:
-    path, recorded = fetched.folder(name) / file.name, fetched.receipts(name).get(file.name)
+    path, recorded = local_files.folder(name) / file.name, local_files.receipts(name).get(file.name)
     enough = recorded is not None and (file.pinned or recorded.addressed or source is not None or not file.urls)
     if recorded and enough and path.is_file() and sha256_file(path) == recorded.sha256 and file.refuses(path, recorded.sha256) is None:
         return Brought(path, recorded.sha256, True, file.pinned, recorded.addressed, file.trust)
@@ -101,9 +101,9 @@ def _one(name: str, file: AssetFile, source: Path | None) -> Brought:
         _drop(part)
         told = f"{source} is not {file.name}: it" if source else f"{file.name} came whole but"
         raise FetchError(f"{told} {why}; nothing was kept, {'give another file' if source else 'run fetch again or use --from'}")
-    noted = {**fetched.receipts(name), file.name: Receipt(sha256=sha256, addressed=source is None)}
+    noted = {**local_files.receipts(name), file.name: Receipt(sha256=sha256, addressed=source is None)}
     shown = {key: receipt.model_dump() for key, receipt in noted.items()}
-    write_text(path.with_name(fetched.RECEIPT), json.dumps(shown, indent=1, sort_keys=True) + "\n")
+    write_text(path.with_name(local_files.RECEIPT), json.dumps(shown, indent=1, sort_keys=True) + "\n")
     with disk(path):
         part.replace(path)
     _drop(part)
@@ -152,7 +152,7 @@ def _tagged(part: Path, url: str) -> Version | None:
 def _download(name: str, file: AssetFile, part: Path) -> None:
     """Fills `part` from the first address that gives the whole file."""
     if not file.urls:
-        raise FetchError(f"{file.name} has no public address; bring it yourself and give --from ({fetched.asset(name).source})")
+        raise FetchError(f"{file.name} has no public address; bring it yourself and give --from ({local_files.asset(name).source})")
     faults = []
     for url in file.urls:
         try:

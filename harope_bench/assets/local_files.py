@@ -8,12 +8,12 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from harope_bench import registry
-from harope_bench.errors import BenchError, NotHere, WeightsError
-from harope_bench.jsonfile import parse_json
-from harope_bench.records import Name, Record, fault
-from harope_bench.regular import open_regular
-from harope_bench.store import disk, git_blob, home, read_if_present, sha256_file
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, NotHere, WeightsError
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.regular_file import open_regular
+from harope_bench.core.schema import Name, Record, fault
+from harope_bench.core.storage import disk, git_blob, home, read_if_present, sha256_file
 
 RECEIPT = "receipt.json"
 UNKNOWN_SIZE = 16 << 30  # bytes taken of a file whose size nobody states; the largest asset has 10 GB

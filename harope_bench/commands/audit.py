@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from harope_bench.verbs.options import as_json
-from harope_bench.verbs.terminal import echo
+from harope_bench.commands.options import as_json
+from harope_bench.commands.terminal import echo
 
 CAPTIONS = click.Path(path_type=Path)
 
@@ -26,7 +26,7 @@ def audit(captions: tuple[Path, ...], suite: str, prompts: Path | None, field: s
     \b
     harope-bench audit --captions captions.jsonl --suite geneval --prompts evaluation_metadata.jsonl
     """
-    from harope_bench.contamination import audit
+    from harope_bench.analysis.contamination import audit
 
     found = audit(captions, suite, prompts, field, examples)
     if json_:
@@ -38,7 +38,7 @@ def audit(captions: tuple[Path, ...], suite: str, prompts: Path | None, field: s
 
 def facts(found: Any) -> dict[str, Any]:
     """The audit as JSON values."""
-    from harope_bench.contamination import KINDS
+    from harope_bench.analysis.contamination import KINDS
 
     tasks = {kind: {task: n for (k, task), n in sorted(found.counts.items()) if k == kind} for kind in KINDS}
     kinds = {k: {"captions": found.of_kind(k), "tasks": tasks[k], "distinct_prompts": len(found.met[k])} for k in KINDS}
@@ -54,7 +54,7 @@ def facts(found: Any) -> dict[str, Any]:
 
 def spoken(found: Any) -> list[str]:
     """The audit in words: counts by kind and task, then examples."""
-    from harope_bench.contamination import KINDS
+    from harope_bench.analysis.contamination import KINDS
 
     lines = [f"{found.captions:,} captions against {found.prompts:,} prompts of {found.suite}: {found.matched:,} match"]
     for kind in KINDS:

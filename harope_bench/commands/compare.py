@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from harope_bench.verbs.options import as_json
-from harope_bench.verbs.terminal import echo
+from harope_bench.commands.options import as_json
+from harope_bench.commands.terminal import echo
 
 
 @click.command()
@@ -26,7 +26,7 @@ def compare(baseline: Path, new: Path, metrics: tuple[str, ...], json_: bool) ->
     \b
     harope-bench compare runs/rope-axial runs/harope
     """
-    from harope_bench.compare import compare, facts, open_side, words
+    from harope_bench.statistics.compare import compare, facts, open_side, words
 
     found = compare(open_side(baseline), open_side(new), metrics)
     echo(as_json(facts(found)) if json_ else "\n".join(words(found)))
@@ -58,8 +58,8 @@ def gate(
     \b
     harope-bench gate baseline.json runs/new --config gate.toml --junit gate.xml
     """
-    from harope_bench.gate import baseline as baselines
-    from harope_bench.gate import decide, policy, render
+    from harope_bench.statistics.gate import baseline as baselines
+    from harope_bench.statistics.gate import decide, policy, render
 
     if update != (reason is not None):
         raise click.UsageError("--update and --reason go together: a baseline changes for a stated reason")

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from harope_bench.verbs.needs import demand
-from harope_bench.verbs.options import KeyValue, Sides, as_json, drawing_options, dump, folder_options, pictures_options, wanted_indices
-from harope_bench.verbs.prompts import marked, portions, prepared, prompts_of
-from harope_bench.verbs.targets import (
+from harope_bench.commands.evaluate_prompts import marked, portions, prepared, prompts_of
+from harope_bench.commands.needs import demand
+from harope_bench.commands.options import KeyValue, Sides, as_json, drawing_options, dump, folder_options, pictures_options, wanted_indices
+from harope_bench.commands.targets import (
     Drawing,
     Wish,
     folder_form,
@@ -23,7 +23,7 @@ from harope_bench.verbs.targets import (
     resolve,
     wanted_profiles,
 )
-from harope_bench.verbs.terminal import echo
+from harope_bench.commands.terminal import echo
 
 
 @click.command("eval")
@@ -99,8 +99,8 @@ def eval_(
     harope-bench eval my-flux --suite geneval,dpg-bench --resolution 512,1024,2048 --out runs/my-flux
     harope-bench eval results.jsonl --suite geneval --label "FLUX + ours" --out runs/ours
     """
-    from harope_bench.errors import Waiting
-    from harope_bench.records import check_label
+    from harope_bench.core.errors import Waiting
+    from harope_bench.core.schema import check_label
 
     label = None if label is None else check_label(label)
     wish = Wish(None, count, batch, rescore, reference, rules, profiles, judge, subset, images, truth, crop_ratio, lenient, python, runner)
@@ -129,7 +129,7 @@ def eval_(
 
 def labelled(scored: list[Any], label: str | None) -> list[Any]:
     """Return the results with the label that is given; finished ones are written again with it, not scored again."""
-    from harope_bench.evaluate import Scored, relabel
+    from harope_bench.pipeline.evaluate import Scored, relabel
 
     return scored if label is None else [Scored(relabel(s.path, s.result, label), s.path, s.fresh) for s in scored]
 
@@ -167,7 +167,7 @@ def one_side(target: str, wish: Wish, names: list[str] | None, out: Path | None,
 
 def named(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
     """A classifier's answers, scored."""
-    from harope_bench.classify import Wanted, classify
+    from harope_bench.pipeline.classify import Wanted, classify
 
     plan, folder, asked_before = naming_plan(target, wish.suite, out, drawing)
     wanted = Wanted(wish.images, wish.truth, wish.count or asked_before, wish.crop_ratio, wish.rescore, wish.lenient)
@@ -176,8 +176,8 @@ def named(target: str, wish: Wish, names: list[str] | None, out: Path | None, dr
 
 def seen(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> list[Any]:
     """Images judged and scored, once for each profile; those of a checkpoint are drawn when all that judges them is there."""
-    from harope_bench.evaluate import Asked, evaluate_each, ready
-    from harope_bench.generate import generate
+    from harope_bench.pipeline.evaluate import Asked, evaluate_each, ready
+    from harope_bench.pipeline.generate import generate
 
     profiles = wanted_profiles(wish.profiles)
     place, folder, known, plan = resolve(target, wish, out, drawing)
@@ -193,11 +193,11 @@ def seen(target: str, wish: Wish, names: list[str] | None, out: Path | None, dra
 
 def weighed(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> Any:
     """The cost of a checkpoint, or of the one that a run folder was drawn from, as that run drew."""
-    from harope_bench.classify import reading_plan
-    from harope_bench.costing.weigh import weigh
-    from harope_bench.errors import OptionError
-    from harope_bench.generate import make_plan
-    from harope_bench.samples import Run
+    from harope_bench.analysis.cost.profile import weigh
+    from harope_bench.core.errors import OptionError
+    from harope_bench.data.sample_set import Run
+    from harope_bench.pipeline.classify import reading_plan
+    from harope_bench.pipeline.generate import make_plan
 
     path = Path(target)
     if not path.exists():

@@ -6,16 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harope_bench.verbs.options import wanted_indices
-from harope_bench.verbs.targets import Drawing, Place, Wish, folder_form, names_pictures, of_network, refuse, resolve
+from harope_bench.commands.options import wanted_indices
+from harope_bench.commands.targets import Drawing, Place, Wish, folder_form, names_pictures, of_network, refuse, resolve
 
 
 def prompts_of(target: str, suite: str | None) -> str | None:
     """The suite of a target if its images are marked prompt by prompt, else None."""
-    from harope_bench import registry
-    from harope_bench.catalogue import checkpoint
-    from harope_bench.marking import of_prompts
-    from harope_bench.samples import Run
+    from harope_bench.core import registry
+    from harope_bench.data.sample_set import Run
+    from harope_bench.models.load_checkpoint import checkpoint
+    from harope_bench.pipeline.evaluate_prompts import of_prompts
 
     path = Path(target)
     if suite is None and path.is_dir():
@@ -40,10 +40,10 @@ class Marked(NamedTuple):
 
 def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, drawing: Drawing) -> Marked:
     """Images of prompts, drawn first where the target is a checkpoint, asked about and marked; or a finished official run read."""
-    from harope_bench import registry
-    from harope_bench.generate import generate
-    from harope_bench.layouts.base import reader
-    from harope_bench.marking import brought, mark, ready
+    from harope_bench.core import registry
+    from harope_bench.pipeline.evaluate_prompts import brought, mark, ready
+    from harope_bench.pipeline.generate import generate
+    from harope_bench.suites.official_layouts.base import reader
 
     assert wish.suite is not None
     if cut_by_side(Path(target), wish.suite):
@@ -69,16 +69,16 @@ def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, d
 
 def cut_by_side(folder: Path, suite: str) -> bool:
     """Return whether a folder holds a suite's pictures of several images, whose side --resolution tells."""
-    from harope_bench.layouts.prompt_folder import is_tiled
-    from harope_bench.samples import PLAN
+    from harope_bench.data.sample_set import PLAN
+    from harope_bench.suites.official_layouts.prompt_folder import is_tiled
 
     return folder.is_dir() and not (folder / PLAN).exists() and is_tiled(suite)
 
 
 def marking(wish: Wish, drawing: Drawing) -> Any:
     """How a suite's images are to be marked."""
-    from harope_bench.marking import Marking
-    from harope_bench.perceive import Terms
+    from harope_bench.pipeline.annotate import Terms
+    from harope_bench.pipeline.evaluate_prompts import Marking
 
     terms = Terms(drawing["device"], wish.rescore, wish.python, {key: str(value) for key, value in wish.runner})
     return Marking(str(wish.suite), wish.rules, wish.judge, wish.lenient, terms, folder_form(wish))
@@ -86,9 +86,9 @@ def marking(wish: Wish, drawing: Drawing) -> Any:
 
 def prepared(target: str, wishes: list[Wish], names: list[str] | None, runs: list[Place], drawing: Drawing) -> None:
     """Of several runs of a checkpoint: every plan can be made, and each suite's prompts and judges are here; else their errors."""
-    from harope_bench import registry
-    from harope_bench.generate import make_plan
-    from harope_bench.marking import ready
+    from harope_bench.core import registry
+    from harope_bench.pipeline.evaluate_prompts import ready
+    from harope_bench.pipeline.generate import make_plan
 
     if Path(target).exists() or target not in registry.entries("checkpoints") or names_pictures(target):
         return
@@ -103,7 +103,7 @@ def prepared(target: str, wishes: list[Wish], names: list[str] | None, runs: lis
 
 def portions(judge: str | None, suites: list[str | None]) -> dict[str | None, str | None]:
     """What of `--judge` goes to each suite: of several, the roles that it has."""
-    from harope_bench.marking import shared
+    from harope_bench.pipeline.evaluate_prompts import shared
 
     named = [suite for suite in dict.fromkeys(suites) if suite is not None]
     if judge is None or len(named) < 2:

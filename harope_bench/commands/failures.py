@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harope_bench.verbs.terminal import echo
+from harope_bench.commands.terminal import echo
 
 
 @click.command()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from harope_bench.verbs.options import as_json
-from harope_bench.verbs.terminal import echo
+from harope_bench.commands.options import as_json
+from harope_bench.commands.terminal import echo
 
 
 @click.command()
@@ -25,8 +25,8 @@ def fetch(thing: str, source: Path | None, json_: bool) -> None:
     \b
     harope-bench fetch inception-2015
     """
-    from harope_bench.fetch import fetch
-    from harope_bench.fetched import asset
+    from harope_bench.assets.download import fetch
+    from harope_bench.assets.local_files import asset
 
     brought = fetch(thing, source)
     if json_:
@@ -59,11 +59,11 @@ def reference(source: Path, target: Path, judge: str, images: int, seed: int, cr
     \b
     harope-bench reference photos/ photos.npz --judge inception-2015 --crop 256
     """
-    from harope_bench import registry
-    from harope_bench.device import require
-    from harope_bench.errors import OptionError
-    from harope_bench.references import build, origin
-    from harope_bench.samples import cropped, open_samples
+    from harope_bench.core import registry
+    from harope_bench.core.device import require
+    from harope_bench.core.errors import OptionError
+    from harope_bench.data.sample_set import cropped, open_samples
+    from harope_bench.pipeline.reference_stats import build, origin
 
     registry.find("judges", judge)
     require(device)

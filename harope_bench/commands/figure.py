@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from harope_bench.verbs.options import Finite, drawing_options
-from harope_bench.verbs.terminal import echo
+from harope_bench.commands.options import Finite, drawing_options
+from harope_bench.commands.terminal import echo
 
 
 class Numbers(click.ParamType):
@@ -65,11 +65,11 @@ def attention_distance(
 
     Text tokens (flux, sd3) and the class token (deit) are left out. A classifier looks at real pictures.
     """
-    from harope_bench.catalogue import checkpoint
-    from harope_bench.charts import AttentionDistance
-    from harope_bench.classify import names_pictures, reading_plan
-    from harope_bench.generate import make_plan
-    from harope_bench.looking.attention import described, measure
+    from harope_bench.analysis.attention_distance import described, measure
+    from harope_bench.core.chart_schema import AttentionDistance
+    from harope_bench.models.load_checkpoint import checkpoint
+    from harope_bench.pipeline.classify import names_pictures, reading_plan
+    from harope_bench.pipeline.generate import make_plan
     from harope_bench.reports.chart_files import write_figure
 
     plans = [(reading_plan if names_pictures(checkpoint(name)) else make_plan)(name, suite, drawing) for name in checkpoints]
@@ -94,12 +94,12 @@ def matrices(checkpoint: str, show: Any, offsets: tuple[tuple[float, ...], ...],
     \b
     harope-bench figure matrices digits-harope --show m-i --out runs/figures/matrices.svg
     """
-    from harope_bench import catalogue
-    from harope_bench.looking.matrices import measure
+    from harope_bench.analysis.learned_matrices import measure
+    from harope_bench.models import load_checkpoint
     from harope_bench.reports.chart_files import write_figure
     from harope_bench.reports.charts_svg import WARNING
 
-    found = measure(catalogue.checkpoint(checkpoint), show, offsets or ((1.0, 0.0), (0.0, 1.0)), layers or None)
+    found = measure(load_checkpoint.checkpoint(checkpoint), show, offsets or ((1.0, 0.0), (0.0, 1.0)), layers or None)
     for path in write_figure(found, out):
         echo(path)
     for one in found.maps:
@@ -125,8 +125,8 @@ def sweep(runs: Path, suite: str | None, metric: str, axis: Any, out: Path) -> N
     harope-bench figure sweep runs --metric overall --axis resolution --out runs/figures/overall.svg
     """
     from harope_bench.leaderboards.sweep import sweep as swept
-    from harope_bench.pairing import collect
     from harope_bench.reports.chart_files import write_figure
+    from harope_bench.statistics.pairing import collect
 
     found = swept(collect(runs), suite, metric, axis)
     for path in write_figure(found, out):

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harope_bench.verbs.options import (
+from harope_bench.commands.options import (  # fmt: skip
     NO,
     NOT_CHECKED,
     Indices,
@@ -18,8 +18,8 @@ from harope_bench.verbs.options import (
     folder_options,
     pictures_options,
     wanted_indices,
-)  # fmt: skip
-from harope_bench.verbs.terminal import echo
+)
+from harope_bench.commands.terminal import echo
 
 
 @click.command()
@@ -46,8 +46,8 @@ def generate(
     \b
     harope-bench generate digits-harope --suite digits --count 500 --out runs/harope
     """
-    from harope_bench.generate import generate, make_plan, missing
-    from harope_bench.samples import Run
+    from harope_bench.data.sample_set import Run
+    from harope_bench.pipeline.generate import generate, make_plan, missing
 
     plan = make_plan(checkpoint, suite, drawing)
     wanted = wanted_indices(plan.suite, count, indices)
@@ -87,8 +87,8 @@ def verify(
     \b
     harope-bench verify runs/harope --redraw 5
     """
-    from harope_bench.records import printable
-    from harope_bench.verify import verify
+    from harope_bench.core.schema import printable
+    from harope_bench.pipeline.verify import verify
 
     findings = verify(run, redraw, seed, reference, images, truth, crop_ratio, source)
     if json_:
@@ -136,8 +136,8 @@ def convert(
     harope-bench convert runs/harope harope.npz --to adm
     harope-bench convert pictures/ folders/ --to geneval --pattern '{prompt_index}_{copy}.png'
     """
-    from harope_bench.layouts.conversion import convert
-    from harope_bench.layouts.prompt_folder import FolderForm
+    from harope_bench.suites.official_layouts.conversion import convert
+    from harope_bench.suites.official_layouts.prompt_folder import FolderForm
 
     form = FolderForm(order, pattern, file_list, side, int(tiles) if tiles else None)
     done, failed = convert(source, target, to, suite, count, form, replace)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harope_bench.verbs.targets import Drawing, Place, Wish, names_pictures, of_network, wanted_profiles
+from harope_bench.commands.targets import Drawing, Place, Wish, names_pictures, of_network, wanted_profiles
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ def demand(target: str, wishes: list[Wish], names: list[str] | None, places: lis
     Raises:
         MissingRequirementsError: something is missing. OptionError, UnknownName: a setting, judge or evaluator does not fit.
     """
-    from harope_bench.requirements import raise_missing
+    from harope_bench.pipeline.requirements import raise_missing
 
     scored = [name for name in names or [] if not of_network(name)]
     if names and not scored:
@@ -36,16 +36,16 @@ def demand(target: str, wishes: list[Wish], names: list[str] | None, places: lis
 
 
 def _is_generating(target: str) -> bool:
-    from harope_bench import registry
+    from harope_bench.core import registry
 
     return target in registry.entries("checkpoints") and not names_pictures(target)
 
 
 def _of_run(target: str, request: _Request, names: list[str] | None, drawing: Drawing) -> list[Any]:
     """Return what one run of a checkpoint lacks."""
-    from harope_bench.catalogue import checkpoint
-    from harope_bench.generate import make_plan
-    from harope_bench.requirements import Requirement, missing_of_suites, missing_requirements, plan_or_requirement
+    from harope_bench.models.load_checkpoint import checkpoint
+    from harope_bench.pipeline.generate import make_plan
+    from harope_bench.pipeline.requirements import Requirement, missing_of_suites, missing_requirements, plan_or_requirement
 
     plan = plan_or_requirement(lambda: make_plan(target, request.wish.suite, {**drawing, "resolution": request.place.side}))
     scoring = _scoring(request.wish, names)
@@ -57,9 +57,9 @@ def _of_run(target: str, request: _Request, names: list[str] | None, drawing: Dr
 
 def _of_images(target: Path, request: _Request, names: list[str] | None) -> list[Any]:
     """Return the prompts and judges that images of prompts lack before anything is known of them; later errors know their kinds."""
-    from harope_bench.layouts.base import reader
-    from harope_bench.marking import of_prompts
-    from harope_bench.requirements import missing_of_suites, prompts_requirement
+    from harope_bench.pipeline.evaluate_prompts import of_prompts
+    from harope_bench.pipeline.requirements import missing_of_suites, prompts_requirement
+    from harope_bench.suites.official_layouts.base import reader
 
     suite = request.wish.suite
     if suite is None or not of_prompts(suite) or (lacking := prompts_requirement(suite)) is None:
@@ -70,7 +70,7 @@ def _of_images(target: Path, request: _Request, names: list[str] | None) -> list
 
 
 def _scoring(wish: Wish, names: list[str] | None) -> Any:
-    from harope_bench.requirements import Scoring
+    from harope_bench.pipeline.requirements import Scoring
 
     profiles = tuple(wanted_profiles(wish.profiles))
     return Scoring(names, wish.judge, profiles, wish.rules, wish.reference, wish.python, wish.rescore)

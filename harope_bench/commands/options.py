@@ -22,7 +22,7 @@ class Indices(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return ascending indices; a usage error otherwise."""
-        from harope_bench.indices import parse_indices
+        from harope_bench.core.index_ranges import parse_indices
 
         try:
             return parse_indices(value)
@@ -61,7 +61,7 @@ class KeyValue(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """(key, value)."""
-        from harope_bench.jsonfile import parse_json
+        from harope_bench.core.json_file import parse_json
 
         key, equals, text = str(value).partition("=")
         if not key or not equals:
@@ -165,8 +165,8 @@ def folder_options(verb: Any) -> Any:
 
 def wanted_indices(suite: str, count: int | None, indices: Sequence[int] | None) -> Sequence[int]:
     """Return the indices that --count or --indices ask for; a usage error where they are too many for one request."""
-    from harope_bench import registry
-    from harope_bench.indices import MOST, IndexRanges
+    from harope_bench.core import registry
+    from harope_bench.core.index_ranges import MOST, IndexRanges
 
     if count is not None and indices is not None:
         raise click.UsageError("--count and --indices are two ways to say the same; give one")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from harope_bench.verbs.options import as_json
-from harope_bench.verbs.terminal import echo
+from harope_bench.commands.options import as_json
+from harope_bench.commands.terminal import echo
 
 
 @click.group()
@@ -26,10 +26,11 @@ def check(json_: bool) -> None:
     \b
     harope-bench paper check --json
     """
-    from harope_bench.leaderboards import audit, layout
+    from harope_bench.leaderboards import table_spec
+    from harope_bench.leaderboards.paper_audit import audit
     from harope_bench.reports import audit_text
 
-    findings = audit.check(layout.load_tables())
+    findings = audit.check(table_spec.load_tables())
     echo(as_json(audit_text.findings_facts(findings)) if json_ else audit_text.findings_text(findings))
 
 
@@ -42,8 +43,8 @@ def noise(name: str, json_: bool) -> None:
     \b
     harope-bench paper noise 2
     """
-    from harope_bench.leaderboards import layout, noise
+    from harope_bench.leaderboards import assumed_noise, table_spec
     from harope_bench.reports import audit_text
 
-    found = noise.noise(layout.load_table(name), layout.load_tables())
+    found = assumed_noise.noise(table_spec.load_table(name), table_spec.load_tables())
     echo(as_json(audit_text.noise_facts(found)) if json_ else audit_text.noise_text(found))

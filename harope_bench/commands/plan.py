@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from harope_bench.verbs.options import Finite, as_json
-from harope_bench.verbs.terminal import echo
+from harope_bench.commands.options import Finite, as_json
+from harope_bench.commands.terminal import echo
 
 
 @click.command()
@@ -42,7 +42,7 @@ def plan(
     \b
     harope-bench plan digits-harope --metric fid --difference 3 --power 0.8 --runs runs/table2
     """
-    from harope_bench.planning import budget, facts, plan_for, words
+    from harope_bench.pipeline.plan_study import budget, facts, plan_for, words
 
     found = budget(plan_for(checkpoint, suite, resolution, device), metric, difference, power, runs, value, images, rate)
     echo(as_json(facts(found)) if json_ else "\n".join(words(found)))

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from harope_bench.verbs.options import NO, KeyValue, as_json
-from harope_bench.verbs.terminal import echo
+from harope_bench.commands.options import NO, KeyValue, as_json
+from harope_bench.commands.terminal import echo
 
 
 @click.command("list")
@@ -22,7 +22,7 @@ def list_(kind: str | None, verbose: bool, json_: bool) -> None:
     \b
     harope-bench list encodings -v
     """
-    from harope_bench import registry
+    from harope_bench.core import registry
 
     wanted = [kind] if kind else list(registry.KINDS)
     found = {k: registry.entries(k) for k in wanted}
@@ -42,8 +42,8 @@ def list_(kind: str | None, verbose: bool, json_: bool) -> None:
 
 def describe(entry: Any, verbose: bool) -> dict[str, Any]:
     """Name, and with `verbose` origin, version and parity where the thing states them."""
-    from harope_bench import registry
-    from harope_bench.fetched import asset
+    from harope_bench.assets.local_files import asset
+    from harope_bench.core import registry
 
     if not verbose:
         return {"name": entry.name}
@@ -69,7 +69,7 @@ def doctor(golden: bool, folder: Path | None, device: str, json_: bool) -> None:
     \b
     harope-bench doctor
     """
-    from harope_bench.doctor import examine
+    from harope_bench.pipeline.doctor import examine
 
     findings = examine(golden or folder is not None, folder, device)
     if json_:
@@ -117,9 +117,9 @@ def register(
     harope-bench register dit-harope --weights 0400000.pt --drawing vae=/models/sd-vae-ft-mse
     harope-bench register my-flux --weights lora-folder --config base=/models/FLUX.1-dev
     """
-    from harope_bench import registry
-    from harope_bench.catalogue import checkpoint
-    from harope_bench.registering import process_lines, register_once
+    from harope_bench.core import registry
+    from harope_bench.models.load_checkpoint import checkpoint
+    from harope_bench.models.register_checkpoint import process_lines, register_once
 
     for kind in ("sampler", "suite"):
         if said[kind] is not None:
@@ -144,6 +144,6 @@ def export(name: str, target: Path, folded: bool, replace: bool) -> None:
     \b
     harope-bench export digits-harope plain.safetensors --folded
     """
-    from harope_bench.registering import export
+    from harope_bench.models.register_checkpoint import export
 
     echo(export(name, target, folded, replace))

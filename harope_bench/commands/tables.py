@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from harope_bench.verbs.options import KeyValue, entry_options, scaling_option
-from harope_bench.verbs.terminal import echo
+from harope_bench.commands.options import KeyValue, entry_options, scaling_option
+from harope_bench.commands.terminal import echo
 
 
 @click.command()
@@ -76,8 +76,8 @@ def reproduce(
     harope-bench reproduce table2 --scale micro --out runs/table2 --add my-pe="MyPE (ours)"
     """
     from harope_bench.leaderboards.entries import parse_entries
-    from harope_bench.perceive import Terms
-    from harope_bench.reproduce import reproduce
+    from harope_bench.pipeline.annotate import Terms
+    from harope_bench.pipeline.reproduce import reproduce
 
     terms = Terms(device, python=python, runner_options={key: str(value) for key, value in runner})
     done = reproduce(names, scale, count, out, device, seed, judge, terms, pos_scaling, parse_entries(add, row, out))

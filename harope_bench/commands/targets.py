@@ -61,11 +61,11 @@ def places(target: str, suites: str | None, sides: list[int], out: Path | None) 
 
 def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tuple[Path, Path, str, Any]:
     """Images to judge, folder for what is found, suite, and for a checkpoint's name the plan by which they are still to be drawn."""
-    from harope_bench import registry
-    from harope_bench.conditioning import check_rescored
-    from harope_bench.errors import OptionError, UnknownName
-    from harope_bench.generate import make_plan
-    from harope_bench.samples import PLAN, Run
+    from harope_bench.core import registry
+    from harope_bench.core.conditioning import check_rescored
+    from harope_bench.core.errors import OptionError, UnknownName
+    from harope_bench.data.sample_set import PLAN, Run
+    from harope_bench.pipeline.generate import make_plan
 
     path = Path(target)
     if not path.exists():
@@ -88,10 +88,10 @@ def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tupl
 
 def names_pictures(target: str) -> bool:
     """Whether the target is a classifier's checkpoint or a run of one."""
-    from harope_bench import registry
-    from harope_bench.catalogue import checkpoint
-    from harope_bench.classify import names_pictures, reads
-    from harope_bench.samples import Run
+    from harope_bench.core import registry
+    from harope_bench.data.sample_set import Run
+    from harope_bench.models.load_checkpoint import checkpoint
+    from harope_bench.pipeline.classify import names_pictures, reads
 
     if Path(target).exists():
         plan = Run(Path(target)).plan if Path(target).is_dir() else None
@@ -101,9 +101,9 @@ def names_pictures(target: str) -> bool:
 
 def naming_plan(target: str, suite: str | None, out: Path | None, drawing: Drawing) -> tuple[Any, Path, int | None]:
     """Plan, folder and number of pictures (None: all) of a classifier's run; those of a run that is there already."""
-    from harope_bench.classify import reading_plan
-    from harope_bench.errors import OptionError
-    from harope_bench.samples import Run
+    from harope_bench.core.errors import OptionError
+    from harope_bench.data.sample_set import Run
+    from harope_bench.pipeline.classify import reading_plan
 
     if not Path(target).exists():
         return reading_plan(target, suite, drawing), out or Path("runs") / target, None
@@ -115,14 +115,14 @@ def naming_plan(target: str, suite: str | None, out: Path | None, drawing: Drawi
 
 def folder_form(wish: Wish) -> Any:
     """Return what the user states of the images in a folder."""
-    from harope_bench.layouts.prompt_folder import FolderForm
+    from harope_bench.suites.official_layouts.prompt_folder import FolderForm
 
     return FolderForm(wish.order, wish.pattern, wish.file_list, wish.side, wish.tiles)
 
 
 def refuse(what: str, target: str, **options: Any) -> None:
     """OptionError for an option that means nothing to this kind of target."""
-    from harope_bench.errors import OptionError
+    from harope_bench.core.errors import OptionError
 
     if given := [key for key, value in options.items() if value is not None]:
         raise OptionError(f"{target} {what}, --{given[0].replace('_', '-')} means nothing to it; leave it out")
@@ -130,14 +130,14 @@ def refuse(what: str, target: str, **options: Any) -> None:
 
 def of_network(evaluator: str) -> bool:
     """Whether an evaluator looks at the network itself, not at images."""
-    from harope_bench import registry
+    from harope_bench.core import registry
 
     return getattr(registry.load("evaluators", evaluator), "looks_at", "images") == "network"
 
 
 def wanted_profiles(text: str | None) -> list[str | None]:
     """The profiles asked for, each once; None is the suite's own. OptionError for an empty name."""
-    from harope_bench.errors import OptionError
+    from harope_bench.core.errors import OptionError
 
     if text is None:
         return [None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from harope_bench.escaping import terminal_text
+from harope_bench.core.escaping import terminal_text
 
 
 def echo(message: object = "", err: bool = False, nl: bool = True) -> None:

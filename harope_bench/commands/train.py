@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from harope_bench.verbs.options import KeyValue
-from harope_bench.verbs.terminal import echo
+from harope_bench.commands.options import KeyValue
+from harope_bench.commands.terminal import echo
 
 
 @click.command()

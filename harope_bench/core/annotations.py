@@ -20,8 +20,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from harope_bench.errors import ShapeError
-from harope_bench.records import Record
+from harope_bench.core.errors import ShapeError
+from harope_bench.core.schema import Record
 
 Role = Literal["detector", "detector-2d", "colours", "vqa", "depth", "similarity"]
 Box = tuple[float, float, float, float]
@@ -137,7 +137,7 @@ ASKS: dict[str, type[Ask]] = {
     "depth": Boxes,
     "similarity": Texts,
 }
-ANSWERS: dict[str, type[Answer]] = {
+ANSWER_TYPES: dict[str, type[Answer]] = {
     "detector": Sighting,
     "detector-2d": Sighting,
     "colours": Colours,

@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from harope_bench.regular import open_regular
+from harope_bench.core.regular_file import open_regular
 
 KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
 DENSEST = 1100  # deflate packs at most 1,032 bytes into one

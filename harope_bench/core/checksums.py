@@ -13,8 +13,8 @@ from typing import Literal
 
 from filelock import FileLock
 
-from harope_bench.errors import StorageError
-from harope_bench.store import disk, make_folder, read_if_present, sha256_file, write_text
+from harope_bench.core.errors import StorageError
+from harope_bench.core.storage import disk, make_folder, read_if_present, sha256_file, write_text
 
 SUMS = "SHA256SUMS"
 LINE = re.compile(r"([0-9a-f]{64})  ([^/\\\x00-\x1f\x7f]+)")

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harope_bench import registry
-from harope_bench.errors import BenchError, OptionError
-from harope_bench.records import Checkpoint, Option, Request
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, OptionError
+from harope_bench.core.schema import Checkpoint, Option, Request
 
 CLASSIFY = "classify"  # the task of a suite or a backbone whose images are real pictures
 

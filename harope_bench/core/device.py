@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harope_bench.errors import OptionError
+from harope_bench.core.errors import OptionError
 
 
 def require(device: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import overload
 
 MOST = 1_000_000  # samples that one request may name; a request of each is held in memory
@@ -148,3 +148,9 @@ def parse_indices(text: str) -> IndexRanges:
     if len(indices) > MOST:
         raise ValueError(f"{len(indices):,} samples are named, at most {MOST:,} in one request; ask for fewer at a time")
     return indices
+
+
+def tiles(indices: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Ascending indices grouped by the tile they belong to, i // size."""
+    for _, group in groupby(sorted(indices), key=lambda i: i // size):
+        yield list(group)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harope_bench.errors import StorageError
-from harope_bench.regular import JSON_BYTES, read_regular
+from harope_bench.core.errors import StorageError
+from harope_bench.core.regular_file import JSON_BYTES, read_regular
 
 
 def parse_json(data: bytes | str) -> Any:

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from harope_bench import __version__
-from harope_bench.records import Option, Provenance
+from harope_bench.core.schema import Option, Provenance
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "scipy", "pydantic")
 

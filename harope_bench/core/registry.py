@@ -13,11 +13,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harope_bench.errors import BenchError, NameClash, UnknownName
-from harope_bench.store import home
-from harope_bench.tomlfile import read_toml
+from harope_bench.core.errors import BenchError, NameClash, UnknownName
+from harope_bench.core.storage import home
+from harope_bench.core.toml_file import read_toml
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "encodings": Kind("encodings", ".py", "harope_bench.encodings"),
-    "backbones": Kind("backbones", ".py", "harope_bench.backbones"),
-    "samplers": Kind("samplers", ".py", "harope_bench.samplers"),
-    "checkpoints": Kind("checkpoints", ".toml"),
+    "backbones": Kind("models/backbones", ".py", "harope_bench.backbones"),
+    "samplers": Kind("models/samplers", ".py", "harope_bench.samplers"),
+    "checkpoints": Kind("models/checkpoints", ".toml"),
     "suites": Kind("suites", ".py", "harope_bench.suites"),
     "judges": Kind("judges", ".py", "harope_bench.judges"),
     "evaluators": Kind("evaluators", ".py", "harope_bench.evaluators"),
@@ -116,11 +116,12 @@ def load_entry(entry: Entry) -> Any:
 def _built_in(kind: str) -> list[Entry]:
     room = KINDS[kind]
     found = []
-    for file in sorted((PACKAGE / room.folder).glob(f"*{room.suffix}")):
+    for file in sorted((PACKAGE / room.folder).rglob(f"*{room.suffix}")):
         if not _is_a_thing(file):
             continue
-        module = f"harope_bench.{room.folder.replace('/', '.')}.{file.stem}" if room.suffix == ".py" else None
-        found.append(Entry(kind, file.stem.replace("_", "-"), f"harope_bench/{room.folder}/{file.name}", file, module))
+        path = file.relative_to(PACKAGE.parent)
+        module = ".".join(path.with_suffix("").parts) if room.suffix == ".py" else None
+        found.append(Entry(kind, file.stem.replace("_", "-"), path.as_posix(), file, module))
     return found
 
 

@@ -12,7 +12,7 @@ import stat
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
 
-from harope_bench.errors import FileTooLargeError, IrregularFileError
+from harope_bench.core.errors import FileTooLargeError, IrregularFileError
 
 MIB = 1 << 20
 FACTS_BYTES = MIB  # of a TOML file: recipes, checkpoints, assets

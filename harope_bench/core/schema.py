@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from harope_bench import limits
-from harope_bench.errors import OptionError
-from harope_bench.escaping import printable
+from harope_bench.core import limits
+from harope_bench.core.errors import OptionError
+from harope_bench.core.escaping import printable
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -85,7 +85,7 @@ class Settings(Record):
     pos_scaling: how positions beyond the training grid are met (encodings/scaling.py). guidance_channels: of a latent, guided as
     DiT does ("3") or all. mu_policy: FLUX's time shift beyond its training sizes. vae: folder or hub id of the autoencoder, vae_sha256
     what it holds, which decides pixels in its place. fold: matrices before the rotation are moved into the projections (last bits differ).
-    spacing: which training steps a sampler of fewer steps takes, where it is not the sampler's own way (samplers/ddpm.py).
+    spacing: which training steps a sampler of fewer steps takes, where it is not the sampler's own way (models/samplers/ddpm.py).
     """
 
     resolution: int = Field(gt=0, le=limits.RESOLUTION)

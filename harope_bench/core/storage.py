@@ -19,12 +19,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from harope_bench import partfiles
-from harope_bench.errors import BenchError, DiskError, IrregularFileError, StorageError, WeightsError
-from harope_bench.jsonfile import parse_json
-from harope_bench.regular import JSON_BYTES, LINES_BYTES, change_regular, check_regular, check_replaceable, open_regular, read_regular
-from harope_bench.textfile import decode_text, encoding_of
-from harope_bench.wrappers import Unwrapped, unwrap, without_prefixes
+from harope_bench.core import part_files
+from harope_bench.core.errors import BenchError, DiskError, IrregularFileError, StorageError, WeightsError
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.regular_file import (
+    JSON_BYTES,
+    LINES_BYTES,
+    change_regular,
+    check_regular,
+    check_replaceable,
+    open_regular,
+    read_regular,
+)
+from harope_bench.core.text_file import decode_text, encoding_of
+from harope_bench.core.weight_wrappers import Unwrapped, unwrap, without_prefixes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,10 +95,10 @@ def writing(path: Path, sync: bool = True, replace: bool = True) -> Iterator[Bin
         StorageError: the disk refuses; without `replace` also: a file with other bytes stands there.
     """
     make_folder(path.parent)
-    partfiles.sweep_for(path)
+    part_files.sweep_for(path)
     with disk(path):
         check_replaceable(path)
-        part = partfiles.create(path)
+        part = part_files.create(path)
         try:
             with os.fdopen(part.handle, "wb") as file:
                 yield file
@@ -190,7 +198,7 @@ def append_line(path: Path, line: str) -> None:
         check_replaceable(path)
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            partfiles.lock(handle)  # against `mend_lines`, and a taken back line between two others
+            part_files.lock(handle)  # against `mend_lines`, and a taken back line between two others
             written = os.write(handle, data)
             if written < len(data):  # the last bytes of a full disk; the next line must not be glued to this piece
                 os.ftruncate(handle, os.fstat(handle).st_size - written)
@@ -202,7 +210,7 @@ def append_line(path: Path, line: str) -> None:
 def mend_lines(path: Path) -> None:
     """Drops a last line that a power cut left without its newline, so that the next line does not grow onto it."""
     with suppress(FileNotFoundError), disk(path, missing_ok=True), change_regular(path) as file:
-        partfiles.lock(file.fileno())  # what another process is writing is no cut line
+        part_files.lock(file.fileno())  # what another process is writing is no cut line
         data = file.read()
         if data and not data.endswith(b"\n"):
             file.truncate(data.rfind(b"\n") + 1)
@@ -282,7 +290,7 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
     """
     import numpy as np
 
-    from harope_bench.npz import check_total, claimed_bytes
+    from harope_bench.core.array_file import check_total, claimed_bytes
 
     arrays: dict[str, np.ndarray] = {}
     name = "archive"

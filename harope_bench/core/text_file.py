@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from harope_bench.errors import StorageError
-from harope_bench.regular import TEXT_BYTES, read_regular
+from harope_bench.core.errors import StorageError
+from harope_bench.core.regular_file import TEXT_BYTES, read_regular
 
 # UTF-32 comes first: its little-endian mark begins with that of UTF-16.
 MARKS = (

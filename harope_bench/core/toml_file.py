@@ -9,9 +9,9 @@ from typing import Any
 
 import tomli_w
 
-from harope_bench.errors import BenchError, StorageError
-from harope_bench.regular import FACTS_BYTES, read_regular
-from harope_bench.textfile import decode_text
+from harope_bench.core.errors import BenchError, StorageError
+from harope_bench.core.regular_file import FACTS_BYTES, read_regular
+from harope_bench.core.text_file import decode_text
 
 
 def toml_text(facts: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from harope_bench.errors import WeightsError
+from harope_bench.core.errors import WeightsError
 
 # A running average comes first: it is what a paper's numbers are of.
 AVERAGES = ("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema")

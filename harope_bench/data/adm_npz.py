@@ -17,10 +17,10 @@ from typing import IO
 
 import numpy as np
 
-from harope_bench.errors import SampleError
-from harope_bench.npz import claim, open_npz, read_header
-from harope_bench.pixels import PIXELS
-from harope_bench.store import first_line, repeated_member, writing
+from harope_bench.core.array_file import claim, open_npz, read_header
+from harope_bench.core.errors import SampleError
+from harope_bench.core.storage import first_line, repeated_member, writing
+from harope_bench.data.image_io import PIXELS
 
 IMAGES = "arr_0.npy"
 LABELS = "arr_1.npy"

@@ -12,9 +12,9 @@ from typing import IO, NamedTuple
 import numpy as np
 from filelock import FileLock
 
-from harope_bench.errors import ShapeError, StorageError
-from harope_bench.regular import change_regular, check_regular, open_regular
-from harope_bench.store import disk, make_folder
+from harope_bench.core.errors import ShapeError, StorageError
+from harope_bench.core.regular_file import change_regular, check_regular, open_regular
+from harope_bench.core.storage import disk, make_folder
 
 PIECE = 1 << 24  # bytes hashed at once
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harope_bench.errors import SampleError
-from harope_bench.pixels import decode, encode
-from harope_bench.store import disk, make_folder, read_if_present, write_bytes, write_text
+from harope_bench.core.errors import SampleError
+from harope_bench.core.storage import disk, make_folder, read_if_present, write_bytes, write_text
+from harope_bench.data.image_io import decode, encode
 
 Pictures = Callable[[list[str]], Iterator[np.ndarray]]  # names to images (H, W, 3) uint8, in the order of the names
 OTHERS = 3  # files that an error names

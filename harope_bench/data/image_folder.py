@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench.pixels import file_formats, misnamed
+from harope_bench.data.image_io import file_formats, misnamed
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
 OURS = ("results", "observations")  # what scoring puts beside images

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from harope_bench.errors import IrregularFileError, SampleError, StorageError
-from harope_bench.escaping import printable
-from harope_bench.regular import IMAGE_BYTES, open_regular, read_regular
-from harope_bench.store import disk
+from harope_bench.core.errors import IrregularFileError, SampleError, StorageError
+from harope_bench.core.escaping import printable
+from harope_bench.core.regular_file import IMAGE_BYTES, open_regular, read_regular
+from harope_bench.core.storage import disk
 
 STARTS = {
     b"\x89PNG\r\n\x1a\n": "PNG",

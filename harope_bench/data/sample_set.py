@@ -13,16 +13,13 @@ import numpy as np
 from filelock import BaseFileLock, FileLock
 from pydantic import ValidationError
 
-from harope_bench import adm, checksums
-from harope_bench.errors import PlanMismatch, SampleError, StorageError, TooFewImages
-from harope_bench.folder_writing import Pictures, write_folder
-from harope_bench.folders import SUFFIXES, listing, nested
-from harope_bench.indices import IndexRanges, parse_ranges
-from harope_bench.partfiles import sweep
-from harope_bench.pixels import Decoded, centre_crop, cut, decode, encode
-from harope_bench.records import Plan, Request, SampleRecord, fault
-from harope_bench.regular import IMAGE_BYTES, LINES_BYTES, read_regular
-from harope_bench.store import (
+from harope_bench.core import checksums
+from harope_bench.core.errors import PlanMismatch, SampleError, StorageError, TooFewImages
+from harope_bench.core.index_ranges import IndexRanges, parse_ranges
+from harope_bench.core.part_files import sweep
+from harope_bench.core.regular_file import IMAGE_BYTES, LINES_BYTES, read_regular
+from harope_bench.core.schema import Plan, Request, SampleRecord, fault
+from harope_bench.core.storage import (
     append_line,
     check_target,
     make_folder,
@@ -33,6 +30,10 @@ from harope_bench.store import (
     write_text,
     writing,
 )
+from harope_bench.data import adm_npz
+from harope_bench.data.folder_writer import Pictures, write_folder
+from harope_bench.data.image_folder import SUFFIXES, listing, nested
+from harope_bench.data.image_io import Decoded, centre_crop, cut, decode, encode
 
 PLAN, RECORDS, REQUESTS, IMAGES, LOCK = "plan.json", "samples.jsonl", "requests.jsonl", "images", ".lock"
 
@@ -224,7 +225,7 @@ class SampleSet:
     def shape(self) -> tuple[int, ...]:
         """(H, W, 3) of the set's first image, which every other must have too."""
         if self.files is None:
-            return adm.shape_of(self.path, self.reference)[1:]
+            return adm_npz.shape_of(self.path, self.reference)[1:]
         return self._read(self.indices[0], self.files[self.indices[0]]).decoded.image.shape
 
     def check(self, index: int) -> None:
@@ -293,7 +294,7 @@ class SampleSet:
 
     def _rows(self, wanted: set[int], size: int) -> Iterator[Batch]:
         first = 0
-        for images in adm.rows(self.path, size, self.reference):
+        for images in adm_npz.rows(self.path, size, self.reference):
             keep = [k for k in range(len(images)) if first + k in wanted]
             if keep:
                 chosen = images[keep]
@@ -314,8 +315,8 @@ def open_samples(path: Path, count: int | None = None) -> SampleSet:
         run = Run(path)
         return _run_set(run, run.plan, count) if (path / PLAN).exists() else first(_folder_set(path), count)
     if path.is_file() and path.suffix == ".npz":
-        n = adm.shape_of(path)[0]
-        found = adm.labels(path)
+        n = adm_npz.shape_of(path)[0]
+        found = adm_npz.labels(path)
         labels = {} if found is None else {i: int(v) for i, v in enumerate(found)}
         return first(SampleSet(path.stem, path, None, n, {}, list(range(n)), None, {}, labels), count)
     raise SampleError(f"{path} is no run folder, image folder or .npz; give one of these, or a checkpoint's name")
@@ -323,7 +324,7 @@ def open_samples(path: Path, count: int | None = None) -> SampleSet:
 
 def reference_images(path: Path) -> SampleSet:
     """The images of a reference npz, which may carry statistics beside them."""
-    n = adm.shape_of(path, reference=True)[0]
+    n = adm_npz.shape_of(path, reference=True)[0]
     return SampleSet(path.stem, path, None, n, {}, list(range(n)), None, {}, {}, reference=True)
 
 
@@ -399,7 +400,7 @@ def to_adm(samples: SampleSet, path: Path, replace: bool = False) -> None:
     labels = np.array([samples.labels[i] for i in samples.indices]) if samples.labels.keys() >= set(samples.indices) else None
     height, width, channels = samples.shape
     images = (batch.images for batch in samples.batches(samples.indices, 256))
-    adm.write(path, images, (len(samples.indices), height, width, channels), labels, replace=replace)
+    adm_npz.write(path, images, (len(samples.indices), height, width, channels), labels, replace=replace)
 
 
 def _check_adm_target(samples: SampleSet, path: Path, replace: bool) -> None:
@@ -409,7 +410,7 @@ def _check_adm_target(samples: SampleSet, path: Path, replace: bool) -> None:
         return
     if replace and path.resolve().is_relative_to(samples.path.resolve()):
         raise StorageError(f"{path} is in {samples.path}, which is read; choose another place")
-    if not replace and (path.suffix != ".npz" or adm.shape_of(path) != (len(samples.indices), *samples.shape)):
+    if not replace and (path.suffix != ".npz" or adm_npz.shape_of(path) != (len(samples.indices), *samples.shape)):
         raise StorageError(f"{path} exists and holds something else; give --replace, or choose another place")
 
 

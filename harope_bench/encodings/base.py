@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from harope_bench.core.errors import OptionError
 from harope_bench.encodings.scaling import Kind, Scaling, frequencies
-from harope_bench.errors import OptionError
 
 _TURNS = WeakIdKeyDictionary()  # angles by the very tensor of positions, for as long as it lives
 

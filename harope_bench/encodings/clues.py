@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from harope_bench.errors import WeightsError
+from harope_bench.core.errors import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from harope_bench.core.annotations import Answer, Ask
+from harope_bench.core.schema import Measurement, Metric
 from harope_bench.metrics.moments import Moments
-from harope_bench.perceptions import Answer, Ask
-from harope_bench.records import Measurement, Metric
 
 
 class Observations(NamedTuple):
@@ -117,7 +117,7 @@ class Sight:
 
 
 class PromptEvaluator(Protocol):
-    """What an evaluator offers that scores prompts (evaluators/_prompts.py has what they share).
+    """What an evaluator offers that scores prompts (evaluators/prompt_scores.py has what they share).
 
     form: the key of a case's facts that it reads; a case without it is not its own. looks: in the order in which judges are asked.
     """

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from harope_bench.core.schema import Measurement, Metric
 from harope_bench.evaluators.base import Observations, Score
 from harope_bench.metrics.attention_cost import QKV, Attention, Learned
-from harope_bench.records import Measurement, Metric
 
 LAYER = ("hidden", "heads", "projections", "tokens", "added", "matrices", "matrix_width", "factors")
 ARRAYS = (*LAYER, "batch", "parameters", "frozen", "macs", "seconds", "peak_bytes")
@@ -29,7 +29,7 @@ class Cost:
     profile = "table9"
     parity = (
         "Table 9's counts: plain integers of the layer's shape; with HARoPE they equal torch's operator counter on the built layer "
-        "plus its bias additions (tests/test_cost.py). 15 of the table's 16 distinct numbers come out; FLUX 1024 with the matrix is "
+        "plus its bias additions (tests/analysis/test_cost.py). 15 of the table's 16 distinct numbers come out; FLUX 1024 with the matrix is "
         "134.184 against 134.1 printed"
     )
     rules = ("official",)

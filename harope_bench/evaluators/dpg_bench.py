@@ -1,6 +1,6 @@
 """Evaluator dpg-bench: share of a prompt's questions that an image answers with yes, parents before children, and its categories.
 
-The rule is rules/dpg.py; it reads the words that a visual question answering judge says.
+The rule is evaluators/rules/dpg.py; it reads the words that a visual question answering judge says.
 Source: TencentQQGYLab/ELLA 3c228f1d, dpg_bench/compute_dpg_bench.py.
 """
 
@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harope_bench.errors import ShapeError
-from harope_bench.evaluators._prompts import Prompts
+from harope_bench.core.annotations import Answers, Ask, Questions
+from harope_bench.core.errors import ShapeError
+from harope_bench.core.schema import Metric
 from harope_bench.evaluators.base import Facts, Look, Mark, Part, Seen, Sight
-from harope_bench.perceptions import Answers, Ask, Questions
-from harope_bench.records import Metric
-from harope_bench.rules import dpg as rule
+from harope_bench.evaluators.prompt_scores import Prompts
+from harope_bench.evaluators.rules import dpg as rule
 
 METRICS = ("dpg", *rule.L1, *rule.L2)
 SCALE = 100.0
@@ -42,7 +42,7 @@ class DpgBench(Prompts):
     version = 3
     profile = "ella"
     parity = (
-        "the rule equals a slow one written from the script's description, on random tables and on every edge case (tests/test_dpg.py);"
+        "the rule equals a slow one written from the script's description, on random tables and on every edge case (tests/evaluators/test_dpg.py);"
         " finished runs are read back to the digit; categories are those of a run in one process; the judge's parity is its own"
     )
     metrics = tuple(map(_metric, METRICS))

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import InvalidMomentsError, OptionError, SampleError, ShapeError
+from harope_bench.core.errors import InvalidMomentsError, OptionError, SampleError, ShapeError
+from harope_bench.core.schema import Measurement, Metric
 from harope_bench.evaluators.base import Observations, Score
-from harope_bench.intervals.heavy_tails import HEAVY, kurtosis, skewed_interval
 from harope_bench.metrics.frechet import frechet, influence, matrix_root, rows_root
 from harope_bench.metrics.half_neighbours import half_balls
 from harope_bench.metrics.inception_score import (
@@ -32,8 +32,8 @@ from harope_bench.metrics.neighbours import NEIGHBOURS, Balls, balls
 from harope_bench.metrics.random_halves import SPLITS as HALF_SPLITS
 from harope_bench.metrics.random_halves import fewest_samples, half_recalls
 from harope_bench.metrics.row_checks import first_bad_row, repeat_counts, rows_complaint
-from harope_bench.records import Measurement, Metric
-from harope_bench.statistics import Interval, mean_error, normal, wilson
+from harope_bench.statistics.intervals.heavy_tails import HEAVY, kurtosis, skewed_interval
+from harope_bench.statistics.significance import Interval, mean_error, normal, wilson
 
 FIFTY = 50_000
 ORDER_LOSS = 0.01  # of IS: a smaller loss is named only where labels show that images are sorted
@@ -77,7 +77,7 @@ class Profile(NamedTuple):
 
 
 HELD = (
-    "held in tests/test_fidelity.py: FID to scipy sqrtm and torch-fidelity 0.4 (1e-9 relative), IS to torch-fidelity in the same blocks "
+    "held in tests/evaluators/test_fidelity.py: FID to scipy sqrtm and torch-fidelity 0.4 (1e-9 relative), IS to torch-fidelity in the same blocks "
     "(1e-12 relative), precision and recall to torch-fidelity and to full distance matrices (every image equal)"
 )
 ADM = ("fid", "sfid", "is", "precision", "recall")
@@ -85,7 +85,7 @@ PROFILES = {
     "adm": Profile(
         ADM,
         f"formulas of openai/guided-diffusion:evaluations/evaluator.py, which the tests do not run; {HELD}, but for the distances, which "
-        "are ADM's float16 blocks imitated (tests/test_metrics_half.py); TensorFlow may round a row's norm one step otherwise",
+        "are ADM's float16 blocks imitated (tests/metrics/test_metrics_half.py); TensorFlow may round a row's norm one step otherwise",
         half_balls,
         "float16 (float32 where that overflows)",
     ),
@@ -96,13 +96,13 @@ PROFILES = {
     ),
     "torch-fidelity": Profile(
         ("fid", "is", "kid-subsets", "kid", "precision", "recall"),
-        "toshas/torch-fidelity 0.4 on the same features, held in tests/test_profiles.py: FID, IS (10 splits shuffled by 2020), KID over "
+        "toshas/torch-fidelity 0.4 on the same features, held in tests/evaluators/test_profiles.py: FID, IS (10 splits shuffled by 2020), KID over "
         "100 subsets of 1,000 (seed 2020), precision and recall of all against all; `kid` is the full U-statistic that these estimate",
         shuffled=True,
     ),
     "clean": Profile(
         ("fid", "kid"),
-        "GaParmar/clean-fid 0.1.35, its distance held in tests/test_profiles.py (1e-9 relative); KID is the full U-statistic, where "
+        "GaParmar/clean-fid 0.1.35, its distance held in tests/evaluators/test_profiles.py (1e-9 relative); KID is the full U-statistic, where "
         "clean-fid's own comes from unseeded subsets; its resize is that of the judge",
     ),
     "fd-dinov2": Profile(

@@ -1,6 +1,6 @@
 """Evaluator geneval: share of images that show what the prompt asks for, by task, and the mean of the six tasks.
 
-The rule is rules/geneval.py; it reads a detector's things and, where a prompt names colours, what colour the surest of them have.
+The rule is evaluators/rules/geneval.py; it reads a detector's things and, where a prompt names colours, what colour the surest of them have.
 Source: djghosh13/geneval af4902f2, evaluation/evaluate_images.py and summary_scores.py.
 """
 
@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from harope_bench.errors import ShapeError
-from harope_bench.evaluators._prompts import Prompts
+from harope_bench.core.annotations import Ask, Colours, Detection, Names, Object, Objects, Sighting
+from harope_bench.core.errors import ShapeError
+from harope_bench.core.schema import Metric
 from harope_bench.evaluators.base import Facts, Look, Mark, Part, Seen, Sight
-from harope_bench.perceptions import Ask, Colours, Detection, Names, Object, Objects, Sighting
-from harope_bench.records import Metric
-from harope_bench.rules import geneval as rule
+from harope_bench.evaluators.prompt_scores import Prompts
+from harope_bench.evaluators.rules import geneval as rule
 
 TITLES = {
     "single_object": "Single object",
@@ -73,7 +73,7 @@ class GenEval(Prompts):
     profile = "geneval"
     parity = (
         "the rule equals a slow one written from the script's description, on thousands of random scenes and on every edge case"
-        " (tests/test_geneval.py); finished runs of the script are read back to the digit; judges' parity is the judges' own"
+        " (tests/evaluators/test_geneval.py); finished runs of the script are read back to the digit; judges' parity is the judges' own"
     )
     metrics = tuple(
         # a prompt is the more likely to have a correct image the more images it has

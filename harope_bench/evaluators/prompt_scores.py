@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import TooFewImages
+from harope_bench.core.errors import TooFewImages
+from harope_bench.core.schema import Measurement, Metric
 from harope_bench.evaluators.base import Facts, Look, Mark, Part, Score, Seen, Sight
-from harope_bench.intervals.clusters import SLACK, cluster_score, prompt_means, score_interval
-from harope_bench.records import Measurement, Metric
-from harope_bench.statistics import Interval
+from harope_bench.statistics.intervals.clusters import SLACK, cluster_score, prompt_means, score_interval
+from harope_bench.statistics.significance import Interval
 
 OTHER = {"official": "corrected", "corrected": "official"}
 SCORE_INTERVAL = "Wilson score, prompts as clusters"

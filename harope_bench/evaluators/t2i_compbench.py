@@ -1,7 +1,7 @@
 """T2I-CompBench(++): eight categories, each scored by what BLIP-VQA, UniDet, DPT and CLIP saw.
 
 A category's value is the mean over its images. The rules stand in `rules/compbench_*.py`, their oddities by id in
-`rules/compbench_quirks.py`. Where an official script would stop, the image has no score: it is counted as unread, and the metric is
+`evaluators/rules/compbench_quirks.py`. Where an official script would stop, the image has no score: it is counted as unread, and the metric is
 None unless the run is scored leniently.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from harope_bench.evaluators._prompts import Prompts
+from harope_bench.core.annotations import Answers, Boxes, Cosines, Depths, Names, Questions, Sighting, Texts
+from harope_bench.core.schema import Metric
 from harope_bench.evaluators.base import Facts, Look, Mark, Part, Seen, Sight
-from harope_bench.perceptions import Answers, Boxes, Cosines, Depths, Names, Questions, Sighting, Texts
-from harope_bench.records import Metric
-from harope_bench.rules.compbench_counts import counted, wanted
-from harope_bench.rules.compbench_quirks import CORRECTIONS, QUIRKS, Rules, Verdict
-from harope_bench.rules.compbench_space import UNLABELLED, depth_boxes, persons, plane, solid
-from harope_bench.rules.compbench_sums import CHUNKS, PARTS, product, three_in_one
+from harope_bench.evaluators.prompt_scores import Prompts
+from harope_bench.evaluators.rules.compbench_counts import counted, wanted
+from harope_bench.evaluators.rules.compbench_quirks import CORRECTIONS, QUIRKS, Rules, Verdict
+from harope_bench.evaluators.rules.compbench_space import UNLABELLED, depth_boxes, persons, plane, solid
+from harope_bench.evaluators.rules.compbench_sums import CHUNKS, PARTS, product, three_in_one
 
 METRICS = {  # of each category
     "color": "color",
@@ -153,7 +153,7 @@ PART_READERS = {"attribute": read_attribute, "spatial": read_2d, "action": read_
 class T2ICompBench(Prompts):
     """See the module.
 
-    verdicts: what a finished official run says of each index, in place of the rules (layouts/compbench_results.py); told: what must be
+    verdicts: what a finished official run says of each index, in place of the rules (suites/official_layouts/compbench_results.py); told: what must be
     said of that run.
     """
 
@@ -161,7 +161,7 @@ class T2ICompBench(Prompts):
     profile = "t2i-compbench"
     parity = (
         "rules restated from Karine-Huang/T2I-CompBench 1b709499: position, the search for objects and numeracy equal plain restatements "
-        "of its scripts on random scenes, each quirk has a case under both sets of rules (tests/test_compbench_rules.py); result files of "
+        "of its scripts on random scenes, each quirk has a case under both sets of rules (tests/evaluators/test_compbench_rules.py); result files of "
         "its scripts are read to the last digit; nouns and noun chunks are those of en_core_web_sm 3.6.0, official is 3.5.0, not compared; "
         "no answer of the official networks was here"
     )

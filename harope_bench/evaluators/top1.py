@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from harope_bench.errors import ShapeError
+from harope_bench.core.errors import ShapeError
+from harope_bench.core.schema import Measurement, Metric
 from harope_bench.evaluators.base import Observations, Score
-from harope_bench.records import Measurement, Metric
-from harope_bench.statistics import wilson
+from harope_bench.statistics.significance import wilson
 
 PERCENT = 100
 METRICS = (
@@ -25,7 +25,7 @@ class Top1:
     version = 1
     profile = "single-crop"
     rules = ("official",)
-    parity = "a count of equal integers; tests/test_top1.py holds it to sklearn's top_k_accuracy_score and to Wilson's formula"
+    parity = "a count of equal integers; tests/evaluators/test_top1.py holds it to sklearn's top_k_accuracy_score and to Wilson's formula"
     metrics = METRICS
 
     def score(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> Score:

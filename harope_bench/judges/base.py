@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from harope_bench.perceptions import Answer, Ask
+from harope_bench.core.annotations import Answer, Ask
 
 
 class Opened(Protocol):

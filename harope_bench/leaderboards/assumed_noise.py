@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal, NamedTuple
 
-from harope_bench.leaderboards.audit_counts import parts_of
-from harope_bench.leaderboards.layout import Table, half_unit, value_of
-from harope_bench.leaderboards.printed import Printed
-from harope_bench.statistics import ALPHA, holm, two_sided
+from harope_bench.leaderboards.paper_audit.counts import parts_of
+from harope_bench.leaderboards.paper_audit.printed_values import Printed
+from harope_bench.leaderboards.table_spec import Table, half_unit, value_of
+from harope_bench.statistics.significance import ALPHA, holm, two_sided
 
 EVIDENCE = (
     "L0: printed numbers alone, one training run a cell, noise assumed from other measurements. "

@@ -9,24 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harope_bench import statistics
+from harope_bench.core.storage import sha256_bytes
+from harope_bench.leaderboards.comparability import general, incomparable, named, of_rules
 from harope_bench.leaderboards.comparisons import EVIDENCE, Comparison, comparisons, contrast
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, check_entries, enter, notes_of, unplaced_note
-from harope_bench.leaderboards.layout import PERCENT, Column, EntryRow, Flag, Row, Table, half_unit, load_table, value_of
-from harope_bench.leaderboards.matching import (
-    SCALES,
-    Found,
-    Picked,
-    Picks,
-    Scale,
-    collect,
-    footing,
-    pick,
-    undecided,
-    unlike,
-)
-from harope_bench.leaderboards.terms import general, incomparable, named, of_rules
-from harope_bench.store import sha256_bytes
+from harope_bench.leaderboards.match_runs import SCALES, Found, Picked, Picks, Scale, collect, footing, pick, undecided, unlike
+from harope_bench.leaderboards.table_spec import PERCENT, Column, EntryRow, Flag, Row, Table, half_unit, load_table, value_of
+from harope_bench.statistics import significance
 
 __all__ = [
     "EVIDENCE",
@@ -324,8 +313,8 @@ def _against_paper(table: Table, column: Column, printed: str | None, picked: Pi
     if not picked.measurement.se:
         return delta, "not resolved (no standard error)"
     beyond = max(0.0, abs(delta) - float(half_unit(printed)))
-    p = statistics.two_sided(beyond / (math.sqrt(2) * picked.measurement.se))
-    return delta, f"{statistics.verdict(column.direction, delta, p)} (L0: the printed number's error is assumed)"
+    p = significance.two_sided(beyond / (math.sqrt(2) * picked.measurement.se))
+    return delta, f"{significance.verdict(column.direction, delta, p)} (L0: the printed number's error is assumed)"
 
 
 def _count_against_paper(picked: Picked, delta: float, printed: str) -> str:
@@ -405,11 +394,11 @@ def _top(table: Table, picks: Picks, keys: list[tuple[str, str]]) -> set[tuple[s
     leader = max(keys, key=lambda key: sign * (picks[key].measurement.value or 0.0))
     rest = [key for key in keys if key != leader]
     against = [contrast(column, picks[leader], picks[key]) for key in rest]
-    tested = statistics.holm([1.0 if d.p is None else d.p for d in against])
+    tested = significance.holm([1.0 if d.p is None else d.p for d in against])
     level = {
         key
         for key, d, p in zip(rest, against, tested, strict=True)
-        if d.delta is None or statistics.verdict(column.direction, d.delta, p) != "worse"
+        if d.delta is None or significance.verdict(column.direction, d.delta, p) != "worse"
     }
     return {leader} | level
 

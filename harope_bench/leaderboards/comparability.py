@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harope_bench import fetched, registry
-from harope_bench.leaderboards.layout import Column, Table
-from harope_bench.leaderboards.matching import SCALES, Found, Picked, Picks, Scale, aside, pick
-from harope_bench.records import JudgeRecord, Result
+from harope_bench.assets import local_files
+from harope_bench.core import registry
+from harope_bench.core.schema import JudgeRecord, Result
+from harope_bench.leaderboards.match_runs import SCALES, Found, Picked, Picks, Scale, aside, pick
+from harope_bench.leaderboards.table_spec import Column, Table
 
 __all__ = ["general", "incomparable", "named", "of_rules"]
 
@@ -43,7 +44,7 @@ def _other_measure(table: Table, picked: Picked) -> str | None:
 def _published_reference(suite: str) -> str | None:
     """The title of the reference that is published for a suite, None where there is none."""
     asset = f"{suite}-reference"
-    return fetched.asset(asset).title if asset in registry.entries("assets") else None
+    return local_files.asset(asset).title if asset in registry.entries("assets") else None
 
 
 def of_rules(picked: Picked) -> list[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harope_bench import pairing, statistics
-from harope_bench.leaderboards.layout import Column, Row, Table
-from harope_bench.leaderboards.matching import SCALES, Found, Picked, Picks, Scale, pick
-from harope_bench.statistics import Difference, Verdict
+from harope_bench.leaderboards.match_runs import SCALES, Found, Picked, Picks, Scale, pick
+from harope_bench.leaderboards.table_spec import Column, Row, Table
+from harope_bench.statistics import pairing, significance
+from harope_bench.statistics.significance import Difference, Verdict
 
 EVIDENCE = pairing.EVIDENCE["L1"]
 
@@ -52,7 +52,7 @@ def _raw(table: Table, picks: Picks, scale: Scale) -> list[Comparison]:
 
 def _compare(scale: Scale, row: Row, base: Row, column: Column, old: Picked, new: Picked) -> Comparison:
     found = contrast(column, old, new)
-    detectable = statistics.detectable(found.se, found.df)
+    detectable = significance.detectable(found.se, found.df)
     measured = new.measurement
     return Comparison(scale, row.id, base.id, column.key, measured.name, measured.n_scored, found, None, detectable, found.verdict)
 
@@ -64,7 +64,7 @@ def _adjusted(table: Table, raw: list[Comparison]) -> list[Comparison]:
 
 def _decided(table: Table, item: Comparison, p: float) -> Comparison:
     direction = table.column(item.column).direction
-    return replace(item, p_adjusted=p, verdict=statistics.verdict(direction, item.difference.delta or 0.0, p))
+    return replace(item, p_adjusted=p, verdict=significance.verdict(direction, item.difference.delta or 0.0, p))
 
 
 def contrast(column: Column, old: Picked, new: Picked) -> Difference:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench.catalogue import checkpoint
-from harope_bench.errors import OptionError, UnknownName
-from harope_bench.leaderboards.layout import Column, EntryRow, Row, Table
-from harope_bench.leaderboards.matching import SCALES, Found, Scale, contenders, fits, has_network, stands_beside
-from harope_bench.records import Result, check_label, shorten
+from harope_bench.core.errors import OptionError, UnknownName
+from harope_bench.core.schema import Result, check_label, shorten
+from harope_bench.leaderboards.match_runs import SCALES, Found, Scale, contenders, fits, has_network, stands_beside
+from harope_bench.leaderboards.table_spec import Column, EntryRow, Row, Table
+from harope_bench.models.load_checkpoint import checkpoint
 
 LISTED = 40  # runs that one note names
 

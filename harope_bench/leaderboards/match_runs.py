@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from harope_bench import pairing, registry
-from harope_bench.leaderboards.layout import Column, EntryRow, Row, Table
-from harope_bench.pairing import Footing, Found, collect, read_result, unlike
-from harope_bench.records import CLASSES, Checkpoint, Measurement, Plan, Result
+from harope_bench.core import registry
+from harope_bench.core.schema import CLASSES, Checkpoint, Measurement, Plan, Result
+from harope_bench.leaderboards.table_spec import Column, EntryRow, Row, Table
+from harope_bench.statistics import pairing
+from harope_bench.statistics.pairing import Footing, Found, collect, read_result, unlike
 
 __all__ = [
     "SCALES",

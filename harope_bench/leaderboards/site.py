@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import Literal, NamedTuple
 
-from harope_bench import pairing, registry
-from harope_bench.errors import UnknownName
-from harope_bench.pairing import RULER, Footing, Found
-from harope_bench.records import JudgeRecord, Measurement, Metric
-from harope_bench.statistics import ALPHA, Difference
+from harope_bench.core import registry
+from harope_bench.core.errors import UnknownName
+from harope_bench.core.schema import JudgeRecord, Measurement, Metric
+from harope_bench.statistics import pairing
+from harope_bench.statistics.pairing import RULER, Footing, Found
+from harope_bench.statistics.significance import ALPHA, Difference
 
 UNKNOWN = "not recorded"
 GROUND = (*RULER, "resolution")  # what must agree; sampler, steps and guidance are the entrant's choice and stand in the row

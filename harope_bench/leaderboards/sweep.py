@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from harope_bench import registry
-from harope_bench.charts import Sweep, SweepLine, SweepPoint
-from harope_bench.errors import OptionError
-from harope_bench.pairing import Found
-from harope_bench.records import Checkpoint, Measurement, Metric, Plan, Result
+from harope_bench.core import registry
+from harope_bench.core.chart_schema import Sweep, SweepLine, SweepPoint
+from harope_bench.core.errors import OptionError
+from harope_bench.core.schema import Checkpoint, Measurement, Metric, Plan, Result
+from harope_bench.statistics.pairing import Found
 
 Axis = Literal["resolution", "training-resolution", "pos-scaling"]
 AXES: tuple[Axis, ...] = ("resolution", "training-resolution", "pos-scaling")

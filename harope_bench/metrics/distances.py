@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harope_bench.errors import ShapeError
+from harope_bench.core.errors import ShapeError
 from harope_bench.metrics.moments import row_blocks
 
 EPS = float(np.finfo(np.float64).eps)

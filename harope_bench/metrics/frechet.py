@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harope_bench.errors import InvalidMomentsError, ShapeError
+from harope_bench.core.errors import InvalidMomentsError, ShapeError
 from harope_bench.metrics.moment_checks import ROUNDING, symmetry_complaint
 from harope_bench.metrics.moments import Gaussian, row_blocks
 

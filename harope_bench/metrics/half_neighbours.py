@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import ShapeError
+from harope_bench.core.errors import ShapeError
 from harope_bench.metrics.moments import row_blocks
 from harope_bench.metrics.neighbours import NEIGHBOURS, Balls
 

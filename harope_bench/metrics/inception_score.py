@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import TooFewImages
+from harope_bench.core.errors import TooFewImages
 from harope_bench.metrics.moments import row_blocks
 
 BLOCK = 5000  # ADM's split_size: a number of images, not a number of splits

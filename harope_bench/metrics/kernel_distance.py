@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import ShapeError, TooFewImages
+from harope_bench.core.errors import ShapeError, TooFewImages
 from harope_bench.metrics.moments import row_blocks
 
 BLOCK = 1024  # rows held in float64 at once, 16 MB at width 2048

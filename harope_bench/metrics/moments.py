@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import InvalidMomentsError, ShapeError, TooFewImages
+from harope_bench.core.errors import InvalidMomentsError, ShapeError, TooFewImages
 from harope_bench.metrics.moment_checks import moments_complaint
 
 BLOCK = 4000  # rows held in float64 at once, 64 MB at width 2048; four of a judge's shards, so that moments can be kept with those

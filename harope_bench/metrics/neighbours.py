@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import ShapeError
+from harope_bench.core.errors import ShapeError
 from harope_bench.metrics.distances import Screen, pair_distances, screens, slack
 from harope_bench.metrics.moments import row_blocks
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import TooFewImages
+from harope_bench.core.errors import TooFewImages
 from harope_bench.metrics.distances import Screen, pair_distances, screens, slack
 from harope_bench.metrics.moments import row_blocks
 from harope_bench.metrics.neighbours import MANY, NEIGHBOURS, nearest
@@ -40,7 +40,7 @@ def half_recalls(drawn: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS, split
     Raises:
         TooFewImages: A half would have no k-th neighbour.
 
-    Source: Shao and Wu 1989 (delete-d jackknife); tests/test_simulation.py measures it for recall.
+    Source: Shao and Wu 1989 (delete-d jackknife); tests/statistics/test_simulation.py measures it for recall.
     """
     if len(drawn) < fewest_samples(k):
         raise TooFewImages(f"halves of {len(drawn)} samples have no {k}-th neighbour; wanted {fewest_samples(k)} or more")

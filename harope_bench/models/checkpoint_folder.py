@@ -16,11 +16,12 @@ from typing import NamedTuple
 from filelock import FileLock
 from pydantic import ValidationError
 
-from harope_bench import adapters, registry
-from harope_bench.errors import BenchError, NameClash
-from harope_bench.records import Checkpoint
-from harope_bench.store import disk, home, make_folder, sha256_file, write_text
-from harope_bench.tomlfile import toml_text
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, NameClash
+from harope_bench.core.schema import Checkpoint
+from harope_bench.core.storage import disk, home, make_folder, sha256_file, write_text
+from harope_bench.core.toml_file import toml_text
+from harope_bench.models import lora_manifest
 
 SHOWN = 3  # differing facts that an error names
 
@@ -51,7 +52,7 @@ def building(name: str) -> Iterator[Path]:
     """
     target = folder_path(name)
     with _alone(name):
-        if target.exists() and not (target / adapters.MANIFEST).is_file() and any(target.iterdir()):
+        if target.exists() and not (target / lora_manifest.MANIFEST).is_file() and any(target.iterdir()):
             raise _foreign_folder(target)
         scratch = target.with_name(f".{name}.registering")
         shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed: this one holds the lock
@@ -72,7 +73,7 @@ def settle(found: Checkpoint, replace: bool, scratch: Path | None = None) -> Reg
     """
     path = toml_path(found.name)
     if scratch is not None:
-        found = found.model_copy(update={"weights": str((folder_path(found.name) / adapters.MANIFEST).resolve())})
+        found = found.model_copy(update={"weights": str((folder_path(found.name) / lora_manifest.MANIFEST).resolve())})
 
     with nullcontext() if scratch is not None else _alone(found.name):
         former, differences = _former(path, found)
@@ -121,7 +122,7 @@ def _move(scratch: Path, found: Checkpoint, former: Checkpoint | None) -> None:
     """Put the built folder in its place, unless the same files stand there whole."""
     target = folder_path(found.name)
     if target.exists() and any(target.iterdir()):
-        manifest = target / adapters.MANIFEST
+        manifest = target / lora_manifest.MANIFEST
         is_same = manifest.is_file() and sha256_file(manifest) == found.sha256
         if is_same and _is_whole(manifest):
             return
@@ -135,14 +136,14 @@ def _move(scratch: Path, found: Checkpoint, former: Checkpoint | None) -> None:
 
 def _is_own(record: Checkpoint) -> bool:
     """Return whether a checkpoint's manifest is the one that `register` wrote into the folder of its name."""
-    return Path(record.weights) == (folder_path(record.name) / adapters.MANIFEST).resolve()
+    return Path(record.weights) == (folder_path(record.name) / lora_manifest.MANIFEST).resolve()
 
 
 def _is_whole(manifest: Path) -> bool:
     try:
-        files = adapters.read(manifest)
+        files = lora_manifest.read(manifest)
         for name in files.files:
-            adapters.listed(manifest, files, name)
+            lora_manifest.listed(manifest, files, name)
     except BenchError:
         return False
     return True

@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harope_bench import adapters, registry
-from harope_bench.errors import BenchError, OptionError
-from harope_bench.records import Checkpoint, fault, plain_name
-from harope_bench.store import check_hash, load_weights
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, OptionError
+from harope_bench.core.schema import Checkpoint, fault, plain_name
+from harope_bench.core.storage import check_hash, load_weights
+from harope_bench.models import lora_manifest
 
 
 def checkpoint(name: str) -> Checkpoint:
@@ -44,7 +45,7 @@ def weights_path(found: Checkpoint) -> Path:
 def open_drawer(found: Checkpoint, settings: Any) -> Any:
     """The checkpoint's network, hash checked, strictly loaded, ready to draw with these settings."""
     backbone, path = registry.load("backbones", found.backbone), weights_path(found)
-    if path.name == adapters.MANIFEST:
+    if path.name == lora_manifest.MANIFEST:
         check_hash(path, found.sha256)
         return backbone.open_folder(found, path, settings)
     return backbone.open(found, load_weights(path, found.sha256), settings)

@@ -14,17 +14,17 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from harope_bench.errors import MissingExtra, StorageError, WeightsError
-from harope_bench.jsonfile import parse_json
-from harope_bench.records import Checkpoint, Name, Option, Record, fault
-from harope_bench.regular import JSON_BYTES, read_regular
-from harope_bench.store import INDEX_SUFFIX, check_hash, sha256_file, shards, weights_header
-from harope_bench.textfile import read_text
+from harope_bench.core.errors import MissingExtra, StorageError, WeightsError
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.regular_file import JSON_BYTES, read_regular
+from harope_bench.core.schema import Checkpoint, Name, Option, Record, fault
+from harope_bench.core.storage import INDEX_SUFFIX, check_hash, sha256_file, shards, weights_header
+from harope_bench.core.text_file import read_text
 
 MANIFEST, PIPELINE = "manifest.json", "model_index.json"
 LORA_FILE, ENCODING_FILE = "lora.safetensors", "encoding.safetensors"  # as this package names them
 LIBRARY_LORA = "pytorch_lora_weights.safetensors"  # as diffusers does
-# In the keys of every tool's LoRA, and of the forms that are rejected by their names (backbones/lora_names.py).
+# In the keys of every tool's LoRA, and of the forms that are rejected by their names (models/backbones/lora_names.py).
 LOW_RANK = re.compile(r"lora\d*[._](A|B|down|up|mid)\.|lokr_|hada_|dora_scale|lora_magnitude|\b(b?oft|ia3)_|vera_lambda")
 LIBRARIES = {"diffusers", "transformers"}  # whose classes a base may name; anything else could run code of the folder
 INDEX = "diffusion_pytorch_model.safetensors.index.json"

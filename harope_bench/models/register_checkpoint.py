@@ -10,14 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harope_bench import adapters, registry
-from harope_bench.catalogue import check_settings, checkpoint, plain, weights_path
-from harope_bench.checkpoint_files import Registered, building, settle, toml_path
-from harope_bench.conditioning import asked_by, check_suite
-from harope_bench.errors import NameClash, OptionError, WeightsError
-from harope_bench.jsonfile import parse_json
-from harope_bench.records import Checkpoint, Settings, fault, printable
-from harope_bench.store import (
+from harope_bench.core import registry
+from harope_bench.core.conditioning import asked_by, check_suite
+from harope_bench.core.errors import NameClash, OptionError, WeightsError
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.schema import Checkpoint, Settings, fault, printable
+from harope_bench.core.storage import (
     INDEX_SUFFIX,
     check_target,
     fit,
@@ -30,6 +28,9 @@ from harope_bench.store import (
     write_text,
     writing,
 )
+from harope_bench.models import lora_manifest
+from harope_bench.models.checkpoint_folder import Registered, building, settle, toml_path
+from harope_bench.models.load_checkpoint import check_settings, checkpoint, plain, weights_path
 
 # Marks in the keys of files that hold a known network under names that are not read here, or no network.
 FOREIGN = {
@@ -79,8 +80,8 @@ def register_once(
 
 
 def _registered(name: str, weights: Path, said: Mapping[str, Any], encoding_weights: Path | None, replace: bool) -> Registered:
-    said, bundle = _meant(said), adapters.bundle(weights)
-    bare = adapters.bare(weights, encoding_weights) if bundle is None else None
+    said, bundle = _meant(said), lora_manifest.bundle(weights)
+    bare = lora_manifest.bare(weights, encoding_weights) if bundle is None else None
     if encoding_weights is not None and bare is None:
         raise OptionError(f"{weights} is no LoRA without manifest, and only such a one takes --encoding-weights; leave it out")
     if bare is not None:
@@ -96,13 +97,13 @@ def _registered(name: str, weights: Path, said: Mapping[str, Any], encoding_weig
 
 def indexed(weights: Path) -> Path:
     """Return the index of a folder that holds the shards of one network and no pipeline, else the path itself."""
-    if not weights.is_dir() or adapters.bundle(weights) is not None:
+    if not weights.is_dir() or lora_manifest.bundle(weights) is not None:
         return weights
     inside = sorted(weights.glob(f"*{INDEX_SUFFIX}"))
     if len(inside) == 1:
         return inside[0]
-    alone = weights / adapters.SINGLE
-    return alone if not inside and alone.is_file() and not adapters.low_rank(alone) else weights
+    alone = weights / lora_manifest.SINGLE
+    return alone if not inside and alone.is_file() and not lora_manifest.low_rank(alone) else weights
 
 
 def _meant(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +139,7 @@ def _register_file(name: str, weights: Path, said: Mapping[str, Any]) -> Checkpo
     drawing = note.get("drawing", {}) if note else clue.defaults.get("drawing", {})
     facts["drawing"] = drawable({**usual.get("drawing", {}), **drawing, **said.get("drawing", {})})
     if "base" in facts["config"]:
-        adapters.check_loads(adapters.base_folder(str(facts["config"]["base"])), {"transformer"})  # whose weights are in the file
+        lora_manifest.check_loads(lora_manifest.base_folder(str(facts["config"]["base"])), {"transformer"})  # whose weights are in the file
     stated = {**usual, **clue.defaults, **facts}
     found = _record(name, weights, {**_assumed(backbone, stated, weights), **stated})
     _check(found)
@@ -218,7 +219,7 @@ def process_lines(found: Checkpoint) -> tuple[str, ...]:
     trained = f"trained at {side} px" if side else "resolution at training not known"
     lines = (f"predicts {predicts}{how}{more}", f"takes {taken}; {trained}; encoding {found.encoding}")
     path = weights_path(found)
-    if path.name == adapters.MANIFEST or not (unwrapped := read_weights(path)).taken:
+    if path.name == lora_manifest.MANIFEST or not (unwrapped := read_weights(path)).taken:
         return lines
     return (*lines, str(unwrapped))
 
@@ -233,7 +234,7 @@ def _unnoted(backbone: Any, state: Mapping[str, Any], facts: dict[str, Any]) -> 
 
 def _register_folder(name: str, bundle: Path, said: Mapping[str, Any]) -> Checkpoint:
     """An adapter folder, by its manifest."""
-    manifest = adapters.read(bundle)
+    manifest = lora_manifest.read(bundle)
     backbone = registry.load("backbones", manifest.backbone)
     known = {
         "backbone": manifest.backbone,
@@ -247,7 +248,7 @@ def _register_folder(name: str, bundle: Path, said: Mapping[str, Any]) -> Checkp
     facts["config"] = {**usual.pop("config", {}), **facts["config"]}
     facts["drawing"] = drawable({**usual.get("drawing", {}), **said.get("drawing", {})})
     found = _record(name, bundle, {**usual, **facts})
-    adapters.check_loads(adapters.base_folder(str(found.config["base"])))
+    lora_manifest.check_loads(lora_manifest.base_folder(str(found.config["base"])))
     _check(found)
     backbone.check_folder(found, bundle)
     return found
@@ -255,7 +256,7 @@ def _register_folder(name: str, bundle: Path, said: Mapping[str, Any]) -> Checkp
 
 def _drawing_with(folder: Path) -> tuple[str, Any]:
     """The backbone that draws with a pipeline of this kind."""
-    kind = adapters.pipeline_class(folder)
+    kind = lora_manifest.pipeline_class(folder)
     able = [b for b in registry.names("backbones") if getattr(registry.load("backbones", b), "pipeline", None) == kind]
     if not able:
         raise WeightsError(f"{folder} holds a {kind}, which no backbone draws with; known: {', '.join(registry.names('backbones'))}")
@@ -268,24 +269,24 @@ def _manifest_of_base(folder: Path, base: Path, said: Mapping[str, Any]) -> Path
     encoding, options = backbone.plain
     if said.get("encoding", encoding) != encoding:
         encoding, options = said["encoding"], {}
-    manifest = adapters.Manifest(
+    manifest = lora_manifest.Manifest(
         backbone=name,
-        base=adapters.describe(base, base.resolve().name),
+        base=lora_manifest.describe(base, base.resolve().name),
         encoding=encoding,
         options={**options, **said.get("options", {})},
         tokens=said.get("config", {}).get("tokens", "all"),
     )
-    target = folder / adapters.MANIFEST
+    target = folder / lora_manifest.MANIFEST
     write_text(target, manifest.to_json(indent=1) + "\n")
     return target
 
 
-def _manifest_of_lora(folder: Path, bare: adapters.Bare, said: Mapping[str, Any]) -> Path:
+def _manifest_of_lora(folder: Path, bare: lora_manifest.Bare, said: Mapping[str, Any]) -> Path:
     """Writes an adapter folder of a LoRA without manifest, which must be told its base."""
     base = said.get("config", {}).get("base")
     if base is None:
         raise OptionError(f"{bare.lora} is a LoRA and does not say of what; add --config base=FOLDER, its pipeline's folder or hub id")
-    name, backbone = _drawing_with(adapters.base_folder(str(base)))
+    name, backbone = _drawing_with(lora_manifest.base_folder(str(base)))
     if said.get("backbone", name) != name:
         raise OptionError(f"base {base} is a pipeline of {name}, not {said['backbone']}; leave --backbone out or give another base")
     made: Path = backbone.adopt(folder, bare, str(base), said)

@@ -19,14 +19,11 @@ from filelock import FileLock
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from harope_bench import checksums, outside, perceptions, registry
-from harope_bench.errors import BenchError, JudgeError, NotHere, OptionError, PlanMismatch, SampleError, StorageError, Waiting
-from harope_bench.evaluators.base import Look, Sight
-from harope_bench.perceptions import Answer, Ask
-from harope_bench.pixels import encode
-from harope_bench.records import JudgeRecord, fault
-from harope_bench.samples import SampleSet
-from harope_bench.store import (
+from harope_bench.core import checksums, registry
+from harope_bench.core.annotations import ANSWER_TYPES, Answer, Ask, fits
+from harope_bench.core.errors import BenchError, JudgeError, NotHere, OptionError, PlanMismatch, SampleError, StorageError, Waiting
+from harope_bench.core.schema import JudgeRecord, fault
+from harope_bench.core.storage import (
     append_line,
     disk,
     first_line,
@@ -39,6 +36,10 @@ from harope_bench.store import (
     write_bytes,
     write_text,
 )
+from harope_bench.data.image_io import encode
+from harope_bench.data.sample_set import SampleSet
+from harope_bench.evaluators.base import Look, Sight
+from harope_bench.pipeline import external_judge
 from harope_bench.suites.base import Case
 
 ANSWERS, ASKS, JUDGE = "answers.jsonl", "asks.jsonl", "judge.json"
@@ -298,10 +299,10 @@ def answers(folder: Path, role: str, asked: Sequence[Question]) -> dict[str, Tol
 
 def _read(role: str, ask: Ask, answer: Any) -> Told:
     try:
-        found = perceptions.ANSWERS[role].model_validate(answer)
+        found = ANSWER_TYPES[role].model_validate(answer)
     except ValidationError as error:
         return Told(None, f"its answer cannot be read ({fault(error)})")
-    return Told(found, None) if perceptions.fits(ask, found) else Told(None, "it answered another number of things than were asked")
+    return Told(found, None) if fits(ask, found) else Told(None, "it answered another number of things than were asked")
 
 
 def opened(chosen: Chosen, plugin: Any, device: str) -> Any:
@@ -349,7 +350,7 @@ def _outside(samples: SampleSet, chosen: Chosen, plugin: Any, role: str, missing
             f"{chosen.name} runs in an environment of its own; {len(lines):,} questions stand in {folder / ASKS}: give --judge-python, "
             f"or run PYTHON {plugin.runner} --folder {folder} and eval again"
         )
-    outside.run(terms.python, plugin.runner, folder, {"device": terms.device, **terms.runner_options})
+    external_judge.run(terms.python, plugin.runner, folder, {"device": terms.device, **terms.runner_options})
     if kept_record(folder) is None:
         raise JudgeError(f"{plugin.runner.name} did not say who answers ({folder / JUDGE} is missing); use the runner of this package")
 

@@ -17,17 +17,17 @@ import numpy as np
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from harope_bench import checksums, registry
-from harope_bench.catalogue import check_settings, checkpoint, open_drawer, weights_path
-from harope_bench.conditioning import check_suite, fitting_suites, taken_by
-from harope_bench.device import require
-from harope_bench.errors import OptionError, PlanMismatch, SampleError, StorageError, WeightsError
-from harope_bench.evaluate import LATER_FIELDS, OBSERVATIONS, RESULTS, Scored, read_result, standing, write_result
+from harope_bench.core import checksums, registry
+from harope_bench.core.conditioning import check_suite, fitting_suites, taken_by
+from harope_bench.core.device import require
+from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, StorageError, WeightsError
+from harope_bench.core.provenance import now, provenance
+from harope_bench.core.schema import LENIENT, JudgeRecord, Measurement, Plan, Provenance, Result, Settings, fault
+from harope_bench.core.storage import check_hash, load_arrays, sha256_bytes, write_arrays
+from harope_bench.data.sample_set import REQUESTS, Run
 from harope_bench.evaluators.base import Observations, Score
-from harope_bench.provenance import now, provenance
-from harope_bench.records import LENIENT, JudgeRecord, Measurement, Plan, Provenance, Result, Settings, fault
-from harope_bench.samples import REQUESTS, Run
-from harope_bench.store import check_hash, load_arrays, sha256_bytes, write_arrays
+from harope_bench.models.load_checkpoint import check_settings, checkpoint, open_drawer, weights_path
+from harope_bench.pipeline.evaluate import LATER_FIELDS, OBSERVATIONS, RESULTS, Scored, read_result, standing, write_result
 from harope_bench.suites.base import Pictures
 
 SHARD = 250  # pictures a file of predictions: what a kill may cost

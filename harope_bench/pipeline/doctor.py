@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harope_bench import fetched, registry, selftest
-from harope_bench.catalogue import checkpoint, weights_path
-from harope_bench.errors import BenchError, JudgeError, MissingExtra, NotHere
-from harope_bench.perceive import Chosen, opened
-from harope_bench.provenance import version
-from harope_bench.records import worst
-from harope_bench.requirements import (
+from harope_bench.assets import local_files
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, JudgeError, MissingExtra, NotHere
+from harope_bench.core.provenance import version
+from harope_bench.core.schema import worst
+from harope_bench.core.storage import check_hash, home
+from harope_bench.models.load_checkpoint import checkpoint, weights_path
+from harope_bench.pipeline import selftest
+from harope_bench.pipeline.annotate import Chosen, opened
+from harope_bench.pipeline.requirements import (
     EXTRAS,
     Requirement,
     checkpoint_requirement,
@@ -22,7 +25,6 @@ from harope_bench.requirements import (
     prompts_requirement,
     reference_requirement,
 )
-from harope_bench.store import check_hash, home
 
 NEEDED = (
     "torch",
@@ -204,9 +206,9 @@ def _assets() -> list[Finding]:
     """Return what was fetched, and what shows of each file that it is the published one."""
     found = []
     for name in registry.names("assets"):
-        receipts = fetched.receipts(name)
-        for file in fetched.asset(name).files:
-            if file.name in receipts and (fetched.folder(name) / file.name).is_file():
+        receipts = local_files.receipts(name)
+        for file in local_files.asset(name).files:
+            if file.name in receipts and (local_files.folder(name) / file.name).is_file():
                 how = "" if file.pinned or receipts[file.name].addressed else "; it came by --from"
                 found.append(Finding("asset", name, "ok", f"{file.name}: {file.trust}{how}", ""))
     return found

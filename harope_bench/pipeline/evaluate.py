@@ -11,18 +11,18 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from harope_bench import checksums, registry
-from harope_bench.adm import members, shape_of
-from harope_bench.device import require
-from harope_bench.errors import OptionError, PlanMismatch, SampleError, TooManyImages
-from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images
-from harope_bench.observe import known_errors, looker, observe
-from harope_bench.pixels import misnamed
-from harope_bench.provenance import now, provenance
-from harope_bench.records import Plan, Result, Source, check_label
-from harope_bench.references import Looking, Opened, open_reference
-from harope_bench.samples import Run, SampleSet, open_samples
-from harope_bench.store import read_if_present, sha256_bytes, write_arrays, write_text
+from harope_bench.core import checksums, registry
+from harope_bench.core.device import require
+from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, TooManyImages
+from harope_bench.core.provenance import now, provenance
+from harope_bench.core.schema import Plan, Result, Source, check_label
+from harope_bench.core.storage import read_if_present, sha256_bytes, write_arrays, write_text
+from harope_bench.data.adm_npz import members, shape_of
+from harope_bench.data.image_io import misnamed
+from harope_bench.data.sample_set import Run, SampleSet, open_samples
+from harope_bench.pipeline.extract_features import known_errors, looker, observe
+from harope_bench.pipeline.reference_stats import Looking, Opened, open_reference
+from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
 
 RESULTS, OBSERVATIONS = "results", "observations"
 LATER_FIELDS = ("suite", "resolution", "source")  # of a result, which versions before did not record

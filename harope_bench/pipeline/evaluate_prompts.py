@@ -9,10 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from harope_bench import outside, registry
-from harope_bench.device import require
-from harope_bench.errors import OptionError, PlanMismatch, SampleError, WeightsError
-from harope_bench.evaluate import (
+from harope_bench.core import registry
+from harope_bench.core.device import require
+from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, WeightsError
+from harope_bench.core.provenance import now, provenance
+from harope_bench.core.schema import CLASSES, LENIENT, NO_JUDGE, UNRECORDED, JudgeRecord, Result, Source
+from harope_bench.core.storage import sha256_bytes, sha256_file
+from harope_bench.data.sample_set import Run, SampleSet
+from harope_bench.evaluators.base import Score, Sight
+from harope_bench.pipeline import external_judge
+from harope_bench.pipeline.annotate import Chosen, Terms, choose, perceive
+from harope_bench.pipeline.evaluate import (
     OBSERVATIONS,
     RESULTS,
     Scored,
@@ -25,16 +32,10 @@ from harope_bench.evaluate import (
     standing,
     write_result,
 )
-from harope_bench.evaluators.base import Score, Sight
-from harope_bench.layouts.base import reader
-from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images
-from harope_bench.observe import known_errors
-from harope_bench.perceive import Chosen, Terms, choose, perceive
-from harope_bench.provenance import now, provenance
-from harope_bench.records import CLASSES, LENIENT, NO_JUDGE, UNRECORDED, JudgeRecord, Result, Source
-from harope_bench.samples import Run, SampleSet
-from harope_bench.store import sha256_bytes, sha256_file
+from harope_bench.pipeline.extract_features import known_errors
 from harope_bench.suites.base import Case
+from harope_bench.suites.official_layouts.base import reader
+from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
 
 TASK = "prompts"
 FOREIGN = JudgeRecord(
@@ -120,7 +121,7 @@ def ready(asked: Marking, evaluators: Sequence[str] | None, target: Path | None 
     judges = dict.fromkeys(chosen for rule in rules for chosen in rule.judges.values())
     plugins = {chosen: chosen.plugin for chosen in judges}
     if asked.terms.python is not None and any(hasattr(plugin, "runner") for plugin in plugins.values()):
-        outside.program(asked.terms.python)
+        external_judge.program(asked.terms.python)
 
     cases = None if target is None else _cases(target, asked, suite, count)
     needed = {rule.judges[role] for rule in rules for role in rule.judges if cases is None or _is_needed(rule.evaluator, role, cases)}

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench.errors import JudgeError, OptionError, StorageError
-from harope_bench.escaping import progress_text
-from harope_bench.store import disk, mend_lines, read_lines
+from harope_bench.core.errors import JudgeError, OptionError, StorageError
+from harope_bench.core.escaping import progress_text
+from harope_bench.core.storage import disk, mend_lines, read_lines
 
 ASKS, ANSWERS, JUDGE = "asks.jsonl", "answers.jsonl", "judge.json"
 # What the other Python gets of our environment: where it finds programs, libraries, caches and devices; never our PYTHONPATH.

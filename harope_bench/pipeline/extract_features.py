@@ -22,14 +22,16 @@ import numpy as np
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from harope_bench import checksums, kept_moments, registry, rows
-from harope_bench.errors import SampleError, ShapeError, WeightsError
+from harope_bench.core import checksums, registry
+from harope_bench.core.errors import SampleError, ShapeError, WeightsError
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.schema import ErrorRate, JudgeRecord, Option
+from harope_bench.core.storage import disk, read_if_present, sha256_bytes, write_text
+from harope_bench.data import feature_rows
+from harope_bench.data.sample_set import Batch, SampleSet
 from harope_bench.evaluators.base import Observations
-from harope_bench.jsonfile import parse_json
 from harope_bench.metrics.moments import Moments
-from harope_bench.records import ErrorRate, JudgeRecord, Option
-from harope_bench.samples import Batch, SampleSet
-from harope_bench.store import disk, read_if_present, sha256_bytes, write_text
+from harope_bench.pipeline import moments_cache
 
 SHARD = 1000  # images between two records, a divisor of the block that moments are summed in
 JUDGE = "judge.json"
@@ -162,7 +164,7 @@ def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: 
         _remember(folder, who)
     if stale:
         _look(samples, judge, stale, folder, device)
-    arrays = {name: rows.view(folder / f"{name}.npy", len(samples.indices)) for name in names}
+    arrays = {name: feature_rows.view(folder / f"{name}.npy", len(samples.indices)) for name in names}
     labels = np.array([samples.labels[i] for i in samples.indices]) if samples.labels.keys() >= set(samples.indices) else None
     records = [read_record(folder / shard_name(shard.number)) for shard in shards]
     summed = partial(_moments, folder, arrays, records)
@@ -173,8 +175,8 @@ def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: 
 
 def _moments(folder: Path, arrays: Mapping[str, np.ndarray], records: Sequence[Mapping[str, Any]], name: str) -> Moments:
     """Those of an array, kept with the hashes of its rows, which the shards' records tell."""
-    shards = kept_moments.Shards([record["sha256"][name] for record in records], SHARD)
-    return kept_moments.moments(folder / moments_name(name), arrays[name], shards)
+    shards = moments_cache.Shards([record["sha256"][name] for record in records], SHARD)
+    return moments_cache.moments(folder / moments_name(name), arrays[name], shards)
 
 
 def _remember(folder: Path, who: Looker) -> None:
@@ -229,7 +231,7 @@ def kept(folder: Path, shard: Shard, names: Sequence[str]) -> dict[str, Any] | N
     found = read_record(folder / shard_name(shard.number)) if checksums.intact(folder, shard_name(shard.number)) else {}
     if found.get("key") != shard.key or not isinstance(found.get("sha256"), dict):
         return None
-    whole = all(found["sha256"].get(name) == rows.digest(folder / f"{name}.npy", shard.first, shard.stop) for name in names)
+    whole = all(found["sha256"].get(name) == feature_rows.digest(folder / f"{name}.npy", shard.first, shard.stop) for name in names)
     return found if whole else None
 
 
@@ -237,7 +239,9 @@ def others(kept: Path, wanted: Path) -> list[str]:
     """Names of the arrays whose rows beside record `kept` are not those that record `wanted` tells of."""
     told = read_record(wanted)
     first, stop = told["rows"]
-    return [name for name, sha256 in sorted(told["sha256"].items()) if rows.digest(kept.parent / f"{name}.npy", first, stop) != sha256]
+    return [
+        name for name, sha256 in sorted(told["sha256"].items()) if feature_rows.digest(kept.parent / f"{name}.npy", first, stop) != sha256
+    ]
 
 
 def _look(samples: SampleSet, judge: str, todo: Sequence[Shard], folder: Path, device: str) -> None:
@@ -280,9 +284,9 @@ def _keep(folder: Path, shard: Shard, seen: dict[str, np.ndarray], count: int, f
         if len(part) != len(shard.indices):
             raise ShapeError(f"the judge gave {len(part)} rows of {name} for {len(shard.indices)} images; mend the judge")
         path = folder / f"{name}.npy"
-        rows.reserve(path, count, part[0])
-        rows.put(path, shard.first, part)
-        told[name] = rows.digest(path, shard.first, shard.stop)
+        feature_rows.reserve(path, count, part[0])
+        feature_rows.put(path, shard.first, part)
+        told[name] = feature_rows.digest(path, shard.first, shard.stop)
     facts |= {"key": shard.key, "rows": [shard.first, shard.stop], "sha256": told}
     _write_vouched(folder, shard_name(shard.number), json.dumps(facts, sort_keys=True) + "\n")
 

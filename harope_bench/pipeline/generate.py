@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from harope_bench import registry
-from harope_bench.catalogue import check_settings, checkpoint, open_drawer, weights_path, without_neutral
-from harope_bench.conditioning import check_requests, check_suite, fitting_suites, taken_by
-from harope_bench.device import require
-from harope_bench.errors import OptionError
-from harope_bench.indices import IndexRanges
-from harope_bench.records import Checkpoint, Plan, Request, Settings, fault
-from harope_bench.samples import Run
-from harope_bench.store import check_hash
+from harope_bench.core import registry
+from harope_bench.core.conditioning import check_requests, check_suite, fitting_suites, taken_by
+from harope_bench.core.device import require
+from harope_bench.core.errors import OptionError
+from harope_bench.core.index_ranges import IndexRanges, tiles
+from harope_bench.core.schema import Checkpoint, Plan, Request, Settings, fault
+from harope_bench.core.storage import check_hash
+from harope_bench.data.sample_set import Run
+from harope_bench.models.load_checkpoint import check_settings, checkpoint, open_drawer, weights_path, without_neutral
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def label_policy(suite: str, plugin: Any, asked: str | None) -> str | None:
 
 def _check_sampler(found: Checkpoint, settings: Settings) -> Settings:
     """Return the settings, without a spacing that is the sampler's own; OptionError where the sampler does not fit."""
-    from harope_bench.samplers.base import chosen_sampler
+    from harope_bench.models.samplers.base import chosen_sampler
 
     read = registry.load("backbones", found.backbone).settings_read(found).fields
     missing = [field for field in ("sampler", "steps", "guidance") if field in read and getattr(settings, field) is None]
@@ -179,12 +178,6 @@ def _keep(run: Run, made: Sequence[Made], bar: Any) -> None:
     for one in made:
         run.add(*one)
     bar.update(len(made))
-
-
-def tiles(indices: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Ascending indices grouped by the tile they belong to, i // size."""
-    for _, group in groupby(sorted(indices), key=lambda i: i // size):
-        yield list(group)
 
 
 class Made(NamedTuple):

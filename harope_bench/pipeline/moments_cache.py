@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench import checksums
-from harope_bench.errors import InvalidMomentsError, ShapeError, StorageError
+from harope_bench.core import checksums
+from harope_bench.core.errors import InvalidMomentsError, ShapeError, StorageError
+from harope_bench.core.storage import arrays_bytes, load_arrays, sha256_bytes, write_bytes
 from harope_bench.metrics.moments import BLOCK, Moments
-from harope_bench.store import arrays_bytes, load_arrays, sha256_bytes, write_bytes
 
 OF = "rows_sha256"
 EVERY = 3  # blocks between two writes: 32 MB and a second of work at width 2048

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from harope_bench import registry
-from harope_bench.catalogue import checkpoint, open_drawer
-from harope_bench.compare import in_columns, shown
-from harope_bench.errors import OptionError, UnknownName
-from harope_bench.generate import draw_one, make_plan
-from harope_bench.intervals.power import (
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError, UnknownName
+from harope_bench.core.schema import Measurement, Metric, Plan
+from harope_bench.data.image_io import encode
+from harope_bench.models.load_checkpoint import checkpoint, open_drawer
+from harope_bench.pipeline.generate import draw_one, make_plan
+from harope_bench.statistics.compare import in_columns, shown
+from harope_bench.statistics.intervals.power import (
     SAMPLING_COV,
     SAMPLING_IMAGES,
     TRAINING_COV,
@@ -27,9 +29,7 @@ from harope_bench.intervals.power import (
     seeds_for_method,
     smallest,
 )
-from harope_bench.pairing import RULER, Found, collect, contrast
-from harope_bench.pixels import encode
-from harope_bench.records import Measurement, Metric, Plan
+from harope_bench.statistics.pairing import RULER, Found, collect, contrast
 
 SEEDS = (1, 2, 3, 5, 10)  # rows of the table of designs
 RAW = 3  # bytes a pixel of an uncompressed image

@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harope_bench import adm, registry
-from harope_bench.errors import InvalidMomentsError, OptionError, SampleError, ShapeError, StorageError
+from harope_bench.core import registry
+from harope_bench.core.errors import InvalidMomentsError, OptionError, SampleError, ShapeError, StorageError
+from harope_bench.core.schema import JudgeRecord, printable
+from harope_bench.core.storage import check_target, home, load_arrays, sha256_file
+from harope_bench.data import adm_npz
+from harope_bench.data.sample_set import SampleSet, reference_images
 from harope_bench.evaluators.base import Observations
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.row_checks import first_bad_row, rows_complaint
-from harope_bench.observe import Seen, clear, observe
-from harope_bench.records import JudgeRecord, printable
-from harope_bench.samples import SampleSet, reference_images
-from harope_bench.store import check_target, home, load_arrays, sha256_file
+from harope_bench.pipeline.extract_features import Seen, clear, observe
 
 IMAGES = 10_000  # in ADM's references
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -94,9 +95,9 @@ def _given(path: Path, judge: str, looking: Looking, shape: tuple[int, ...] | No
     if not path.is_file():
         raise StorageError(f"reference {path} is not there; give an .npz with mu and sigma")
     arrays = load_arrays(path, SMALL)
-    if not {"mu", "sigma"} <= arrays.keys() and "arr_0" not in adm.members(path):
+    if not {"mu", "sigma"} <= arrays.keys() and "arr_0" not in adm_npz.members(path):
         raise StorageError(
-            f"reference {path} has {', '.join(sorted(adm.members(path))) or 'nothing'}, wanted mu and sigma or arr_0; {AGAIN}"
+            f"reference {path} has {', '.join(sorted(adm_npz.members(path))) or 'nothing'}, wanted mu and sigma or arr_0; {AGAIN}"
         )
     sha256, unsaid = sha256_file(path), _maker(path, arrays, judge, looking)
     found, warnings = _with_images(path, sha256, arrays, judge, looking, shape)
@@ -122,9 +123,9 @@ def _with_images(
     warnings = tuple(f"reference: {line.removeprefix('images: ')}" for line in _origin(arrays).warnings)
     if "features" in found:
         return found, warnings
-    if "arr_0" not in adm.members(path):
+    if "arr_0" not in adm_npz.members(path):
         return found, (*warnings, "reference: statistics without images (arr_0), so no precision, recall or KID")
-    n, *size = adm.shape_of(path, reference=True)
+    n, *size = adm_npz.shape_of(path, reference=True)
     seen = seen_reference(path, sha256, judge, looking).observations
     if "mu" in found:
         _check_width(path, "mu", len(found["mu"]), judge, seen.arrays["features"].shape[1])
@@ -208,7 +209,7 @@ def build(
     note = {JUDGE: np.array(judge), JUDGE_SHA256: np.array(seen.judge.weights_sha256), COUNT: np.array(len(samples.indices))}
     batches = (batch.images for batch in chosen.batches(chosen.indices, 256))
     more = {**found, **note, TOLD: np.array(lines, dtype=np.str_)}
-    adm.write(target, batches, (len(chosen.indices), height, width, channels), more=more, replace=replace)
+    adm_npz.write(target, batches, (len(chosen.indices), height, width, channels), more=more, replace=replace)
     clear(work, list(seen.observations.arrays))
     return target
 

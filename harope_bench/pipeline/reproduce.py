@@ -8,22 +8,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench import registry
-from harope_bench.catalogue import checkpoint
-from harope_bench.classify import Wanted, classify, reading_plan, reads
-from harope_bench.errors import BenchError, OptionError, UnknownName
-from harope_bench.evaluate import Asked, Scored, evaluate
-from harope_bench.generate import generate, make_plan
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, OptionError, UnknownName
+from harope_bench.core.schema import Checkpoint, Plan, shorten
+from harope_bench.core.storage import read_if_present, write_text
 from harope_bench.leaderboards import board
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, check_entries, runs_named, suites_of, unplaced_note
-from harope_bench.leaderboards.layout import Row, Table
-from harope_bench.leaderboards.matching import Scale, is_of_cell
-from harope_bench.marking import Marking, mark, of_prompts, ready, shared
-from harope_bench.perceive import Terms
-from harope_bench.records import Checkpoint, Plan, shorten
-from harope_bench.reports import tables
-from harope_bench.reports.html import write_report
-from harope_bench.requirements import (
+from harope_bench.leaderboards.match_runs import Scale, is_of_cell
+from harope_bench.leaderboards.table_spec import Row, Table
+from harope_bench.models.load_checkpoint import checkpoint
+from harope_bench.pipeline.annotate import Terms
+from harope_bench.pipeline.classify import Wanted, classify, reading_plan, reads
+from harope_bench.pipeline.evaluate import Asked, Scored, evaluate
+from harope_bench.pipeline.evaluate_prompts import Marking, mark, of_prompts, ready, shared
+from harope_bench.pipeline.generate import generate, make_plan
+from harope_bench.pipeline.requirements import (
     Requirement,
     Scoring,
     blocking,
@@ -32,7 +31,8 @@ from harope_bench.requirements import (
     plan_or_requirement,
     raise_missing,
 )
-from harope_bench.store import read_if_present, write_text
+from harope_bench.reports import tables
+from harope_bench.reports.html import write_report
 
 ALL = "all"  # in place of names: every registered table
 FORMATS = ("md", "csv", "tex", "html", "json")
@@ -179,14 +179,14 @@ def of_network(table: Table) -> bool:
 
 
 def _weigh(plan: Plan, out: Path) -> bool:
-    from harope_bench.costing.weigh import weigh
+    from harope_bench.analysis.cost.profile import weigh
 
     return weigh(plan, out).fresh
 
 
 def _count_rows(tables: Sequence[Table], out: Path, done: Done) -> None:
     """Counts every row's network on the meta device."""
-    from harope_bench.costing.weigh import count, weightless
+    from harope_bench.analysis.cost.profile import count, weightless
 
     for table in tables:
         for row in table.rows:

@@ -11,13 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from harope_bench import adapters, registry
-from harope_bench.catalogue import weights_path
-from harope_bench.errors import BenchError, MissingExtra, MissingRequirementsError, MissingVaeError, NotHere, WeightsError
-from harope_bench.evaluate import Asked, way
-from harope_bench.marking import Marking, of_prompts, rules_of
-from harope_bench.perceive import Chosen, Terms
-from harope_bench.records import Checkpoint, Plan
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, MissingExtra, MissingRequirementsError, MissingVaeError, NotHere, WeightsError
+from harope_bench.core.schema import Checkpoint, Plan
+from harope_bench.models import lora_manifest
+from harope_bench.models.load_checkpoint import weights_path
+from harope_bench.pipeline.annotate import Chosen, Terms
+from harope_bench.pipeline.evaluate import Asked, way
+from harope_bench.pipeline.evaluate_prompts import Marking, of_prompts, rules_of
 
 EXTRAS = {"t2i": ("transformers", "diffusers", "peft"), "mmdet": ("mmdet", "mmcv")}
 
@@ -114,9 +115,9 @@ def checkpoint_requirement(found: Checkpoint) -> Requirement | None:
     path = weights_path(found)
     if not path.is_file():
         return Requirement("checkpoint", found.name, f"weights {path} of checkpoint {found.name} are not there", command)
-    if path.name != adapters.MANIFEST:
+    if path.name != lora_manifest.MANIFEST:
         return None
-    return _requirement("checkpoint", found.name, lambda: adapters.examine(path, found), command)
+    return _requirement("checkpoint", found.name, lambda: lora_manifest.examine(path, found), command)
 
 
 def backbone_packages(plan: Plan) -> list[Requirement]:

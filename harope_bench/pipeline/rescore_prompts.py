@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench import registry
-from harope_bench.evaluate import LATER_FIELDS, OBSERVATIONS, stated_form
-from harope_bench.marking import FOREIGN, Marking, mark, rows_path
-from harope_bench.observe import read_record
-from harope_bench.perceive import ANSWERS, JUDGE, Chosen, Terms
-from harope_bench.prompt_pairs import SUMS
-from harope_bench.records import JudgeRecord, Result
-from harope_bench.store import disk, load_arrays, read_lines
+from harope_bench.core import registry
+from harope_bench.core.schema import JudgeRecord, Result
+from harope_bench.core.storage import disk, load_arrays, read_lines
+from harope_bench.pipeline.annotate import ANSWERS, JUDGE, Chosen, Terms
+from harope_bench.pipeline.evaluate import LATER_FIELDS, OBSERVATIONS, stated_form
+from harope_bench.pipeline.evaluate_prompts import FOREIGN, Marking, mark, rows_path
+from harope_bench.pipeline.extract_features import read_record
+from harope_bench.statistics.prompt_pairs import SUMS
 
 # Of a result, what need not come out the same: who scored it, where its images lay, and what it and its files are called.
 EXEMPT = ("provenance", "source", "target", "label", "per_sample", "rows")

@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench import fetched
-from harope_bench.errors import BenchError, MissingExtra, NotHere
-from harope_bench.evaluate import Asked, evaluate
+from harope_bench.assets import local_files
+from harope_bench.core.errors import BenchError, MissingExtra, NotHere
+from harope_bench.core.storage import home
 from harope_bench.metrics.frechet import frechet
 from harope_bench.metrics.half_neighbours import half_balls
 from harope_bench.metrics.inception_score import inception_score
 from harope_bench.metrics.kernel_distance import kid
 from harope_bench.metrics.moments import Gaussian, Moments
 from harope_bench.metrics.neighbours import balls
-from harope_bench.store import home
+from harope_bench.pipeline.evaluate import Asked, evaluate
 
 TOLERANCE = {"fid": 0.002, "sfid": 0.002, "is": 0.15, "precision": 0.0005, "recall": 0.0005}
 PROFILE = "adm"
@@ -64,7 +64,7 @@ def golden(folder: Path | None = None, device: str = "cpu") -> Iterator[Outcome]
         samples, reference = (_found(asset, folder) for asset in (one.samples, one.reference))
         missing = [asset for asset, path in ((one.samples, samples), (one.reference, reference)) if path is None]
         if samples is None or reference is None:
-            files = ", ".join(fetched.asset(asset).files[0].name for asset in missing)
+            files = ", ".join(local_files.asset(asset).files[0].name for asset in missing)
             command = " and ".join(f"harope-bench fetch {asset}" for asset in missing)
             yield Outcome(one.suite, None, f"skipped, {files} not here", f"{command}, or doctor --golden-from FOLDER")
             continue
@@ -79,9 +79,9 @@ def golden(folder: Path | None = None, device: str = "cpu") -> Iterator[Outcome]
 
 def _found(asset: str, folder: Path | None) -> Path | None:
     """The asset's file, in the folder given, in the user's golden folder, or where fetch put it."""
-    name = fetched.asset(asset).files[0].name
+    name = local_files.asset(asset).files[0].name
     places = [place / name for place in (folder, home() / "golden") if place is not None]
-    return next((path for path in places if path.is_file()), held.path if (held := fetched.held(asset)) else None)
+    return next((path for path in places if path.is_file()), held.path if (held := local_files.held(asset)) else None)
 
 
 def _outcome(one: Golden, samples: Path, reference: Path, device: str) -> Outcome:

@@ -17,26 +17,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.catalogue import checkpoint, open_drawer, weights_path
-from harope_bench.classify import Wanted, reads, recheck
-from harope_bench.errors import BenchError, SampleError
-from harope_bench.evaluate import OBSERVATIONS, RESULTS, read_result
-from harope_bench.findings import Findings, NotCheckedError, Status, status_of
-from harope_bench.generate import draw_one
-from harope_bench.pixels import encode
-from harope_bench.records import Checkpoint, Plan, Result, SampleRecord
-from harope_bench.samples import PLAN, Run, SampleSet
-from harope_bench.store import check_hash, sha256_bytes
-from harope_bench.verify_files import check_archives, check_requests, check_rows, check_sums, open_plan, open_run
-from harope_bench.verify_results import (
-    CAUSES,
-    Given,
-    References,
-    check_cost,
-    check_elsewhere,
-    check_results,
-    reference_given,
-)
+from harope_bench.core.errors import BenchError, SampleError
+from harope_bench.core.schema import Checkpoint, Plan, Result, SampleRecord
+from harope_bench.core.storage import check_hash, sha256_bytes
+from harope_bench.data.image_io import encode
+from harope_bench.data.sample_set import PLAN, Run, SampleSet
+from harope_bench.models.load_checkpoint import checkpoint, open_drawer, weights_path
+from harope_bench.pipeline.classify import Wanted, reads, recheck
+from harope_bench.pipeline.evaluate import OBSERVATIONS, RESULTS, read_result
+from harope_bench.pipeline.generate import draw_one
+from harope_bench.pipeline.verify_files import check_archives, check_requests, check_rows, check_sums, open_plan, open_run
+from harope_bench.pipeline.verify_findings import Findings, NotCheckedError, Status, status_of
+from harope_bench.pipeline.verify_results import CAUSES, Given, References, check_cost, check_elsewhere, check_results, reference_given
 
 COST = "cost"  # the evaluator of the network itself, whose results lie in a folder of their own
 

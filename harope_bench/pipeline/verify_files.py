@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harope_bench import checksums, registry, rows
-from harope_bench.checksums import SUMS
-from harope_bench.errors import BenchError, PlanMismatch, StorageError
-from harope_bench.evaluate import OBSERVATIONS, RESULTS
-from harope_bench.findings import Findings, Status, status_of
-from harope_bench.observe import read_record
-from harope_bench.records import Plan, SampleRecord
-from harope_bench.samples import PLAN, RECORDS, REQUESTS, Run, SampleSet, open_samples
-from harope_bench.store import load_arrays
+from harope_bench.core import checksums, registry
+from harope_bench.core.checksums import SUMS
+from harope_bench.core.errors import BenchError, PlanMismatch, StorageError
+from harope_bench.core.schema import Plan, SampleRecord
+from harope_bench.core.storage import load_arrays
+from harope_bench.data import feature_rows
+from harope_bench.data.sample_set import PLAN, RECORDS, REQUESTS, Run, SampleSet, open_samples
+from harope_bench.pipeline.evaluate import OBSERVATIONS, RESULTS
+from harope_bench.pipeline.extract_features import read_record
+from harope_bench.pipeline.verify_findings import Findings, Status, status_of
 
 SHARDS = "[0-9][0-9][0-9][0-9][0-9].json"
 RESULT_FILES = ("*.json", "*.npz", "*.rows.jsonl")
@@ -147,7 +148,7 @@ def check_rows(folder: Path, findings: Findings) -> None:
                 findings.add("altered", path, f"{path}: is no record of a shard")
             elif names:
                 findings.add("altered", path, f"{path}: {', '.join(names)} are not the rows that it records")
-        short = [path for path in sorted(judge.glob("*.npy")) if not rows.is_whole(path)]
+        short = [path for path in sorted(judge.glob("*.npy")) if not feature_rows.is_whole(path)]
         for path in short:
             findings.add("altered", path, f"{path}: its header is not of its size")
         if records:
@@ -161,7 +162,7 @@ def _other_rows(judge: Path, record: dict[str, object]) -> list[str] | None:
         isinstance(span, list) and len(span) == 2 and all(isinstance(n, int) for n in span) and 0 <= span[0] <= span[1]
     ):
         return None
-    return [name for name, sha256 in sorted(hashes.items()) if rows.digest(judge / f"{name}.npy", *span) != sha256]
+    return [name for name, sha256 in sorted(hashes.items()) if feature_rows.digest(judge / f"{name}.npy", *span) != sha256]
 
 
 def check_archives(folder: Path, findings: Findings) -> None:

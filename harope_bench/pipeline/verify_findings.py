@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from harope_bench.errors import BenchError, DiskError, JudgeError, MissingExtra, UnknownName, WeightsError
+from harope_bench.core.errors import BenchError, DiskError, JudgeError, MissingExtra, UnknownName, WeightsError
 
 Status = Literal["ok", "altered", "could-not-check"]
 

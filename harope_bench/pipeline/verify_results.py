@@ -9,9 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harope_bench import kept_moments, registry
-from harope_bench.errors import BenchError, OptionError, SampleError, UnknownName
-from harope_bench.evaluate import (
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, OptionError, SampleError, UnknownName
+from harope_bench.core.schema import Measurement, Plan, Result, Source
+from harope_bench.core.storage import load_arrays, sha256_file
+from harope_bench.data.sample_set import SampleSet
+from harope_bench.evaluators.base import Observations
+from harope_bench.pipeline import moments_cache
+from harope_bench.pipeline.evaluate import (
     LATER_FIELDS,
     NO_SAMPLES,
     OBSERVATIONS,
@@ -26,17 +31,13 @@ from harope_bench.evaluate import (
     stated_form,
     way,
 )
-from harope_bench.evaluators.base import Observations
-from harope_bench.findings import Findings, NotCheckedError, Status, status_of
-from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images
-from harope_bench.marking import FOREIGN, Marking, brought, files_digest
-from harope_bench.observe import DIFFERENT, JUDGE, Seen, judge_record, known_errors, observe, others, read_record
-from harope_bench.records import Measurement, Plan, Result, Source
-from harope_bench.references import Looking, Opened, open_reference
-from harope_bench.remark import Remarked, marked_here, other_facts, other_files, other_names, remark
-from harope_bench.samples import SampleSet
-from harope_bench.store import load_arrays, sha256_file
-from harope_bench.verify_files import is_vouched
+from harope_bench.pipeline.evaluate_prompts import FOREIGN, Marking, brought, files_digest
+from harope_bench.pipeline.extract_features import DIFFERENT, JUDGE, Seen, judge_record, known_errors, observe, others, read_record
+from harope_bench.pipeline.reference_stats import Looking, Opened, open_reference
+from harope_bench.pipeline.rescore_prompts import Remarked, marked_here, other_facts, other_files, other_names, remark
+from harope_bench.pipeline.verify_files import is_vouched
+from harope_bench.pipeline.verify_findings import Findings, NotCheckedError, Status, status_of
+from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
 
 CAUSES = "altered, or other hardware, threads or library versions"
 UNSOUND = "not judged again, because images are wrong"
@@ -250,7 +251,7 @@ def check_moments(stored: Path, judge: Path, count: int, findings: Findings) -> 
     """Compare the moments that a run keeps with sums of the rows that its judge gives now."""
     for path in sorted(stored.glob("*.moments.npz")):
         array = judge / f"{path.name.removesuffix('.moments.npz')}.npy"
-        if array.is_file() and not kept_moments.are_sums_of(path, np.load(array, mmap_mode="r", allow_pickle=False)[:count]):
+        if array.is_file() and not moments_cache.are_sums_of(path, np.load(array, mmap_mode="r", allow_pickle=False)[:count]):
             findings.add("altered", path, f"{path}: are not the sums of what the judge sees now ({CAUSES})")
 
 

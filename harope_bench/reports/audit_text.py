@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harope_bench.leaderboards.noise import Assumed, Line, Noise
-from harope_bench.leaderboards.printed import Finding
+from harope_bench.leaderboards.assumed_noise import Assumed, Line, Noise
+from harope_bench.leaderboards.paper_audit.printed_values import Finding
 
 NAMES = {"conflict": "conflict", "warn": "note", "info": "info"}
 WIDTH = 132

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harope_bench.leaderboards.matching import Found
-from harope_bench.records import Result, worst
+from harope_bench.core.schema import Result, worst
+from harope_bench.leaderboards.match_runs import Found
 from harope_bench.reports.runs import Run
 
 Facts = dict[str, str]

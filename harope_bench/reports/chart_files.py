@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from harope_bench.charts import Chart, read_chart
-from harope_bench.errors import BenchError, OptionError, StorageError
-from harope_bench.escaping import csv_text
+from harope_bench.core.chart_schema import Chart, read_chart
+from harope_bench.core.errors import BenchError, OptionError, StorageError
+from harope_bench.core.escaping import csv_text
+from harope_bench.core.storage import write_text
 from harope_bench.reports.charts_svg import HEADS, draw, rows
-from harope_bench.store import write_text
 
 FOLDER = "figures"  # of a runs folder; the report shows what lies there
 

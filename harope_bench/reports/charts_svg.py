@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harope_bench.charts import AttentionDistance, Chart, Distances, HeadMatrix, Loss, Matrices, Sweep
+from harope_bench.core.chart_schema import AttentionDistance, Chart, Distances, HeadMatrix, Loss, Matrices, Sweep
 from harope_bench.reports.figures import INK, LINES, STYLE, TONES, _bare, _svg
 
 WARNING = (

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harope_bench.errors import StorageError
-from harope_bench.escaping import csv_text
-from harope_bench.pairing import read_result
-from harope_bench.store import read_lines
+from harope_bench.core.errors import StorageError
+from harope_bench.core.escaping import csv_text
+from harope_bench.core.storage import read_lines
+from harope_bench.statistics.pairing import read_result
 
 ROWS = ".rows.jsonl"
 FIELDS = ("result", "index", "prompt", "copy", "task", "text", "verdict", "reason", "scores", "other_rules", "evidence")

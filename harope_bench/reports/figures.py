@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harope_bench.escaping import page_text
+from harope_bench.core.escaping import page_text
 from harope_bench.leaderboards.comparisons import Comparison
 
 if TYPE_CHECKING:

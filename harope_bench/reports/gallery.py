@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from textwrap import shorten
 from typing import TYPE_CHECKING, NamedTuple
 
-from harope_bench.errors import SampleError
-from harope_bench.indices import spans
-from harope_bench.pixels import open_image, read_image
-from harope_bench.records import SampleRecord
+from harope_bench.core.errors import SampleError
+from harope_bench.core.index_ranges import spans
+from harope_bench.core.schema import SampleRecord
+from harope_bench.data.image_io import open_image, read_image
 from harope_bench.reports.runs import Run
 
 if TYPE_CHECKING:

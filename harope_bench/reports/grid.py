@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harope_bench.leaderboards.board import EVIDENCE, Board, Cell
-from harope_bench.leaderboards.layout import DASH, Column, Row, decimals_of
+from harope_bench.leaderboards.table_spec import DASH, Column, Row, decimals_of
 
 Kind = Literal["head", "published", "measured", "delta"]
 BOLD_RULE = "Bold: best of its block by printed value (ours; the paper's own type was not kept)."

@@ -9,21 +9,22 @@ from pathlib import Path
 
 import numpy as np
 
-from harope_bench import __version__, registry
-from harope_bench.errors import StorageError
+from harope_bench import __version__
+from harope_bench.core import registry
+from harope_bench.core.errors import StorageError
+from harope_bench.core.storage import write_text
+from harope_bench.core.text_file import read_text
 from harope_bench.leaderboards.board import EVIDENCE, Board, build
 from harope_bench.leaderboards.comparisons import Comparison
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, check_entries, enter, unplaced_note
-from harope_bench.leaderboards.layout import DASH, Column, EntryRow, Row, Table, load_tables
-from harope_bench.leaderboards.matching import SCALES, Found, Scale, pick, undecided
+from harope_bench.leaderboards.match_runs import SCALES, Found, Scale, pick, undecided
+from harope_bench.leaderboards.table_spec import DASH, Column, EntryRow, Row, Table, load_tables
 from harope_bench.reports import charts_svg, figures, gallery
 from harope_bench.reports.card import Card, Check, cards, checks, span
 from harope_bench.reports.chart_files import figures_of, table
 from harope_bench.reports.grid import GLYPHS, counted, kinds, shown_error, signed, title
 from harope_bench.reports.runs import Run, read_runs
 from harope_bench.reports.tables import anchor, environment, render, table_page
-from harope_bench.store import write_text
-from harope_bench.textfile import read_text
 
 WORDS = ("better", "worse", "not resolved", "not comparable")
 SOURCES = (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))

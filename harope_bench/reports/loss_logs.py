@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harope_bench.charts import Curve, Loss
-from harope_bench.errors import StorageError
-from harope_bench.textfile import read_text
+from harope_bench.core.chart_schema import Curve, Loss
+from harope_bench.core.errors import StorageError
+from harope_bench.core.text_file import read_text
 
 LINE = re.compile(r"^(?:\x1b\[\d*m)*\[[^\]]+\](?:\x1b\[\d*m)*\s*\(step=(\d+)\) Train Loss: (\S+?),")  # facebookresearch/DiT:train.py
 MOST = 400  # points kept of a curve

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from harope_bench.errors import StorageError
-from harope_bench.folders import in_order
-from harope_bench.leaderboards.matching import Found, collect
-from harope_bench.records import Plan, SampleRecord, fault
-from harope_bench.store import read_if_present, read_lines
+from harope_bench.core.errors import StorageError
+from harope_bench.core.schema import Plan, SampleRecord, fault
+from harope_bench.core.storage import read_if_present, read_lines
+from harope_bench.data.image_folder import in_order
+from harope_bench.leaderboards.match_runs import Found, collect
 
 
 @dataclass(frozen=True)

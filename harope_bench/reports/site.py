@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harope_bench import __version__
-from harope_bench.errors import StorageError
+from harope_bench.core.errors import StorageError
+from harope_bench.core.schema import Measurement, Metric
+from harope_bench.core.storage import disk, read_if_present, sha256_bytes, write_text
 from harope_bench.leaderboards.comparisons import EVIDENCE
-from harope_bench.leaderboards.layout import DASH
 from harope_bench.leaderboards.site import UNKNOWN, Entry, Protocol, Section, sections, unrecorded
-from harope_bench.records import Measurement, Metric
+from harope_bench.leaderboards.table_spec import DASH
 from harope_bench.reports.card import Card, Check, cards, checks, span
 from harope_bench.reports.grid import shown_error, signed
 from harope_bench.reports.html import probability
 from harope_bench.reports.runs import Run, read_runs
 from harope_bench.reports.tables import environment
-from harope_bench.store import disk, read_if_present, sha256_bytes, write_text
 
 MARK = '<meta name="generator" content="harope-bench leaderboard">'  # by which a later build knows a page as its own
 BAR_WIDTH, BAR_EDGE = 120.0, 4.0

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from harope_bench.errors import UnknownName
-from harope_bench.escaping import csv_text, page_text
+from harope_bench.core.errors import UnknownName
+from harope_bench.core.escaping import csv_text, page_text
 from harope_bench.leaderboards.board import EVIDENCE, Board, Cell, Comparison
-from harope_bench.leaderboards.layout import EntryRow
+from harope_bench.leaderboards.table_spec import EntryRow
 from harope_bench.reports.grid import Grid, Leaf, View, lay_out, legend, source_title, title
 from harope_bench.reports.latex import latex
 

@@ -9,11 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from harope_bench import pairing, registry, statistics
-from harope_bench.errors import OptionError, StorageError, UnknownName
-from harope_bench.intervals.paired_ratios import prompt_contributions
-from harope_bench.intervals.training import hierarchical, shared_variance
-from harope_bench.pairing import (
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError, StorageError, UnknownName
+from harope_bench.core.schema import Metric
+from harope_bench.statistics import pairing, significance
+from harope_bench.statistics.intervals.paired_ratios import prompt_contributions
+from harope_bench.statistics.intervals.training import hierarchical, shared_variance
+from harope_bench.statistics.pairing import (
     RULER,
     SETTINGS,
     Footing,
@@ -27,8 +29,7 @@ from harope_bench.pairing import (
     unlikes,
     unrecorded,
 )
-from harope_bench.records import Metric
-from harope_bench.statistics import Difference, Verdict
+from harope_bench.statistics.significance import Difference, Verdict
 
 Run = tuple[Found, ...]  # the results of one sample set
 KEY = "suite, label or prompt, sample index, seed, resolution"
@@ -138,7 +139,7 @@ def compare(baseline: Side, new: Side, metrics: Sequence[str] = ()) -> Compariso
 
 
 def _decided(line: Line, p: float) -> Line:
-    return replace(line, p_adjusted=p, verdict=statistics.verdict(line.metric.direction, line.difference.delta or 0.0, p))
+    return replace(line, p_adjusted=p, verdict=significance.verdict(line.metric.direction, line.difference.delta or 0.0, p))
 
 
 def _line(name: str, baseline: Side, new: Side) -> Line:
@@ -148,7 +149,7 @@ def _line(name: str, baseline: Side, new: Side) -> Line:
     assert measured is not None
     found = _difference(metric, sides[0], sides[1])
     values = [_mean(name, side) for side in sides]
-    detectable = statistics.detectable(found.se, found.df)
+    detectable = significance.detectable(found.se, found.df)
     return Line(metric, measured.name, measured.n_scored, values[0], values[1], found, None, detectable, found.verdict)
 
 
@@ -178,12 +179,12 @@ def _mean(name: str, side: Sequence[Found | None]) -> float | None:
 def _difference(metric: Metric, old: Sequence[Found | None], new: Sequence[Found | None]) -> Difference:
     before, after = [f for f in old if f], [f for f in new if f]
     if len(before) < len(old) or len(after) < len(new):
-        return statistics.silent(f"{metric.name} was not measured in every run")
+        return significance.silent(f"{metric.name} was not measured in every run")
     if len(before) == len(after) == 1:
         return contrast(metric.name, metric.direction, before[0], after[0], RULER)
     feet = [_footing(metric, found) for found in (*before, *after)]
     if differs := next((d for foot in feet[1:] if (d := unlike(feet[0], foot, RULER))), None):
-        return statistics.silent(differs)
+        return significance.silent(differs)
     return _between_methods(metric, before, after)
 
 
@@ -196,10 +197,10 @@ def _footing(metric: Metric, found: Found) -> Footing:
 def _between_methods(metric: Metric, old: list[Found], new: list[Found]) -> Difference:
     values = [[v for v in _values(metric.name, side) if v is not None] for side in (old, new)]
     if len(values[0]) < len(old) or len(values[1]) < len(new):
-        return statistics.silent("a value is missing")
+        return significance.silent("a value is missing")
     shared, told = _shared(metric, old, new)
     found = hierarchical(values[0], values[1], shared)
-    word = statistics.verdict(metric.direction, found.delta, found.p)
+    word = significance.verdict(metric.direction, found.delta, found.p)
     why = f"{len(old)} against {len(new)} training seeds, {told}"
     return Difference(found.delta, found.se, found.low, found.high, found.p, False, word, why, "Student's t over training seeds", found.df)
 

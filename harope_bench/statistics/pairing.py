@@ -15,16 +15,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
-from harope_bench import registry, statistics
-from harope_bench.errors import StorageError, TooFewImages, UnknownName
-from harope_bench.intervals.clusters import PERMUTATIONS
-from harope_bench.intervals.paired_ratios import PairedRatio, paired_ratio
-from harope_bench.intervals.shares import bonett_price, is_share, mcnemar
-from harope_bench.prompt_pairs import PromptPairs, match_prompts, other_texts
-from harope_bench.records import Measurement, Metric, Result, Settings, fault, printable
-from harope_bench.regular import JSON_BYTES, read_regular
-from harope_bench.statistics import Difference, Interval
-from harope_bench.store import disk, load_arrays, read_if_present, read_lines, stamp_of
+from harope_bench.core import registry
+from harope_bench.core.errors import StorageError, TooFewImages, UnknownName
+from harope_bench.core.regular_file import JSON_BYTES, read_regular
+from harope_bench.core.schema import Measurement, Metric, Result, Settings, fault, printable
+from harope_bench.core.storage import disk, load_arrays, read_if_present, read_lines, stamp_of
+from harope_bench.statistics import significance
+from harope_bench.statistics.intervals.clusters import PERMUTATIONS
+from harope_bench.statistics.intervals.paired_ratios import PairedRatio, paired_ratio
+from harope_bench.statistics.intervals.shares import bonett_price, is_share, mcnemar
+from harope_bench.statistics.prompt_pairs import PromptPairs, match_prompts, other_texts
+from harope_bench.statistics.significance import Difference, Interval
 
 EVIDENCE = {
     "L0": "L0: a reported number only; its error is assumed.",
@@ -147,22 +148,22 @@ def contrast(
     """New minus old in one metric, paired by sample where both drew the same samples; not comparable where `fields` differ."""
     before, after = old.result.measured(metric), new.result.measured(metric)
     if before is None or after is None:
-        return statistics.silent(f"{metric} is in {'neither' if before is after else 'one'} of the two")
+        return significance.silent(f"{metric} is in {'neither' if before is after else 'one'} of the two")
     rows = paired_rows(metric, old, new)
     declared = _declared(old.result, metric)
     one, other = footing(old.result, before), footing(new.result, after)
     if declared is None or not declared.needs_equal_copies:
         one, other = _vouched(one, other, rows)
     if differs := unlike(one, other, fields):
-        return statistics.silent(differs)
+        return significance.silent(differs)
     span = None if declared is None or declared.bounds is None else declared.bounds[1] - declared.bounds[0]
     if rows.prompts is not None:
         return _by_prompt(direction, before, after, rows.prompts, span)
     if rows.why or rows.old is None or rows.new is None:
-        unpaired = statistics.difference(direction, before, after)
+        unpaired = significance.difference(direction, before, after)
         said = "" if unpaired.delta is not None else f"{unpaired.why}; "
         return unpaired._replace(why=f"{said}unpaired: {rows.why}{_without_error(unpaired)}")
-    paired = statistics.difference(direction, before, after, rows.old, rows.new)
+    paired = significance.difference(direction, before, after, rows.old, rows.new)
     granted = _grant_one_sample(paired, after.n_scored, span)
     paired = granted._replace(why=f"{rows.how}; {ONE_EACH_WAY}") if granted else paired._replace(why=rows.how + _without_error(paired))
     return _by_share(direction, paired, rows.old, rows.new, span) if is_share(rows.old) and is_share(rows.new) else paired
@@ -206,7 +207,7 @@ def _grant_one_sample(unmoved: Difference, samples: int, span: float | None) -> 
     """
     if unmoved.se is not None or unmoved.delta != 0 or not span:
         return None
-    around = bonett_price(0, 0, samples, statistics.Z)
+    around = bonett_price(0, 0, samples, significance.Z)
     return unmoved._replace(se=span * around.se, low=span * around.low, high=span * around.high)
 
 
@@ -216,9 +217,9 @@ def _by_share(direction: Literal["higher", "lower"], found: Difference, old: np.
         return found
     pairs = mcnemar(old, new)
     won, lost = (pairs.wins, pairs.losses) if direction == "higher" else (pairs.losses, pairs.wins)
-    word = statistics.verdict(direction, found.delta, pairs.p)
+    word = significance.verdict(direction, found.delta, pairs.p)
     hit = float(max(old.max(), new.max(), 1.0))
-    around = bonett_price(pairs.wins, pairs.losses, pairs.ties, statistics.Z)
+    around = bonett_price(pairs.wins, pairs.losses, pairs.ties, significance.Z)
     unit = max(hit, span or 0.0)  # where nobody is right the rows do not show their unit
     low, high = min(unit * around.low, found.delta), max(unit * around.high, found.delta)
     found = found._replace(se=unit * around.se, low=low, high=high, p=pairs.p, verdict=word, test="McNemar, exact")
@@ -229,20 +230,20 @@ def _by_prompt(
     direction: Literal["higher", "lower"], before: Measurement, after: Measurement, pairs: PromptPairs, span: float | None
 ) -> Difference:
     if before.value is None or after.value is None:
-        return statistics.silent("a value is missing")
+        return significance.silent("a value is missing")
     try:
         ratio = paired_ratio(pairs.old, pairs.new, not pairs.difference_of_samples, span)
     except TooFewImages as error:
-        return statistics.silent(str(error))
+        return significance.silent(str(error))
     return _clustered(direction, after.value - before.value, ratio, pairs)
 
 
 def _clustered(direction: Literal["higher", "lower"], delta: float, ratio: PairedRatio, pairs: PromptPairs) -> Difference:
     """Return the difference with its interval for new prompts; `ratio` is around its own delta, which is the same up to rounding."""
-    around = None if ratio.se is None else statistics.student(delta, ratio.se, ratio.df)
+    around = None if ratio.se is None else significance.student(delta, ratio.se, ratio.df)
     se, low, high = (None, None, None) if around is None else around
     test = f"sign flips of prompts, {'every one' if ratio.exact else f'{PERMUTATIONS:,} random'}"
-    word = statistics.verdict(direction, delta, ratio.p)
+    word = significance.verdict(direction, delta, ratio.p)
     found = Difference(delta, se, low, high, ratio.p, True, word, _how_prompts(ratio, pairs), test, ratio.df, prompts=ratio.prompts)
     if ratio.new_seeds is not None:
         half = (ratio.new_seeds.high - ratio.new_seeds.low) / 2
@@ -407,7 +408,7 @@ def holm_adjusted(found: Sequence[Difference]) -> list[float | None]:
     """Holm-adjusted p values of the differences that have one, in the order given."""
     tested = [i for i, item in enumerate(found) if item.p is not None]
     adjusted: list[float | None] = [None] * len(found)
-    for i, p in zip(tested, statistics.holm([found[i].p or 0.0 for i in tested]), strict=True):
+    for i, p in zip(tested, significance.holm([found[i].p or 0.0 for i in tested]), strict=True):
         adjusted[i] = p
     return adjusted
 
@@ -416,5 +417,5 @@ def spread(found: Difference, confidence: float) -> Interval | None:
     """The two-sided interval of that confidence (0 to 1) around a difference; None where no error is known."""
     if found.delta is None or found.se is None:
         return None
-    half = statistics.quantile(confidence, found.df) * found.se
+    half = significance.quantile(confidence, found.df) * found.se
     return Interval(found.se, found.delta - half, found.delta + half)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.intervals.paired_ratios import PromptSamples
+from harope_bench.statistics.intervals.paired_ratios import PromptSamples
 
 Arrays = Mapping[str, np.ndarray]
 SUMS = ("total", "weight")  # what a ratio metric's arrays end in

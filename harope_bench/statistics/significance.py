@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import ShapeError
-from harope_bench.records import Measurement
+from harope_bench.core.errors import ShapeError
+from harope_bench.core.schema import Measurement
 
 LEVEL = 0.95
 ALPHA = 0.05

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from harope_bench.conditioning import Conditioning
-from harope_bench.records import Request, Settings
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.schema import Request, Settings
 
 
 class Reference(NamedTuple):
@@ -25,7 +25,7 @@ class Reference(NamedTuple):
 class Suite(Protocol):
     """What a suite module's PLUGIN offers.
 
-    `asks` says what it asks of a network (harope_bench/conditioning.py): labels with their number, prompts, pictures or nothing.
+    `asks` says what it asks of a network (harope_bench/core/conditioning.py): labels with their number, prompts, pictures or nothing.
     `judges` maps an evaluator, or `evaluator/profile`, to the judge it reads. Optional: `profiles`, the profile of an evaluator where
     it is not the evaluator's own; `exact`, whether `count` is part of the protocol; `presets`, named settings; `policy(asked)`,
     where labels can be chosen: what the plan records.

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harope_bench import fetched
-from harope_bench.conditioning import Conditioning
-from harope_bench.errors import NotHere, OptionError, StorageError
-from harope_bench.jsonfile import parse_json
-from harope_bench.records import Request, Settings, printable
-from harope_bench.regular import open_regular
-from harope_bench.store import first_line, home, load_arrays, sha256_file
+from harope_bench.assets import local_files
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.errors import NotHere, OptionError, StorageError
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.regular_file import open_regular
+from harope_bench.core.schema import Request, Settings, printable
+from harope_bench.core.storage import first_line, home, load_arrays, sha256_file
 from harope_bench.suites.base import Reference
 
 ASSET = "coco-captions"
@@ -65,7 +65,7 @@ class CocoFid:
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
         """Requests whose prompt is the caption of that place."""
-        known = captions(fetched.checked(ASSET).path)
+        known = captions(local_files.checked(ASSET).path)
         wanted = list(indices)
         if beyond := [i for i in wanted if i >= len(known)]:
             raise OptionError(f"coco-fid has {len(known):,} captions, sample {beyond[0]} has none; ask for fewer")

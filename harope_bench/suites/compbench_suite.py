@@ -2,7 +2,7 @@
 
 Eight categories of 300 validation prompts, ten images each (Karine-Huang/T2I-CompBench at 1b709499). Categories stand one after another
 and copies outside: index = copy * number of prompts + prompt, so the first N indices of N prompts are one image of each. The official
-number in a file name counts 10 * place + copy through a category instead; `layouts/compbench.py` translates. The official images were
+number in a file name counts 10 * place + copy through a category instead; `suites/official_layouts/compbench.py` translates. The official images were
 drawn by Stable Diffusion 2 with seeds 42 to 51 for the ten copies; here a sample's seed is that of its index, as everywhere.
 """
 
@@ -15,15 +15,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from harope_bench import fetched
-from harope_bench.conditioning import Conditioning
-from harope_bench.errors import OptionError, StorageError
-from harope_bench.records import Request, Settings
-from harope_bench.rules.compbench_counts import TOKEN
-from harope_bench.rules.compbench_sums import kind
-from harope_bench.suites import _parses
+from harope_bench.assets import local_files
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.errors import OptionError, StorageError
+from harope_bench.core.schema import Request, Settings
+from harope_bench.core.text_file import read_text
+from harope_bench.evaluators.rules.compbench_counts import TOKEN
+from harope_bench.evaluators.rules.compbench_sums import kind
+from harope_bench.suites import noun_chunks
 from harope_bench.suites.base import Case
-from harope_bench.textfile import read_text
 
 ASSET = "t2i-compbench"
 FORM = "compbench"
@@ -54,14 +54,14 @@ class CompBench:
     judges: Mapping[str, Mapping[str, str]] = {EVALUATOR: JUDGES}
     evaluators: tuple[str, ...] = (EVALUATOR,)
 
-    def __init__(self, title: str, categories: Sequence[str] = CATEGORIES, model: str = _parses.BASE):
+    def __init__(self, title: str, categories: Sequence[str] = CATEGORIES, model: str = noun_chunks.BASE):
         self.title, self.categories, self.model = title, tuple(categories), model
         self.part_of = WHOLE if self.categories != CATEGORIES else None
 
     @property
     def sizes(self) -> Mapping[str, int]:
         """How many prompts each category's file holds; the official number before the files came."""
-        files = {category: fetched.held(ASSET, f"{category}_val.txt") for category in self.categories}
+        files = {category: local_files.held(ASSET, f"{category}_val.txt") for category in self.categories}
         return {category: PROMPTS if found is None else len(_lines(found.path)) for category, found in files.items()}
 
     @property
@@ -99,9 +99,9 @@ class CompBench:
 
     def source(self) -> tuple[str, str]:
         """Prompts and readings, by name and hash."""
-        files = [fetched.bring(ASSET, name) for name in self._files()]
-        told = [f"{held.path.name} {held.sha256}" for held in files] + [f"readings {self.model} {_parses.sha256()}"]
-        name = f"T2I-CompBench 1b709499: {', '.join(self.categories)}; read by {_parses.source(self.model)}"
+        files = [local_files.bring(ASSET, name) for name in self._files()]
+        told = [f"{held.path.name} {held.sha256}" for held in files] + [f"readings {self.model} {noun_chunks.sha256()}"]
+        name = f"T2I-CompBench 1b709499: {', '.join(self.categories)}; read by {noun_chunks.source(self.model)}"
         return name, hashlib.sha256("\n".join(told).encode()).hexdigest()
 
     def _files(self) -> list[str]:
@@ -111,18 +111,18 @@ class CompBench:
     @property
     def _held(self) -> Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]]:
         """Prompts and facts by category, of the files as they lie in the user's home now."""
-        return _read(fetched.folder(ASSET), self._pinned, self.model)
+        return _read(local_files.folder(ASSET), self._pinned, self.model)
 
     @cached_property
     def _pinned(self) -> tuple[tuple[str, str | None], ...]:
-        known = {file.name: file.sha256 for file in fetched.asset(ASSET).files}
+        known = {file.name: file.sha256 for file in local_files.asset(ASSET).files}
         return tuple((name, known[name]) for name in self._files())
 
 
 @lru_cache(maxsize=8)
 def _read(place: Path, files: tuple[tuple[str, str | None], ...], model: str) -> Mapping[str, Any]:
     """Prompts and facts by category. place: where the files lie; each is hashed once."""
-    lines = {name: _lines(fetched.checked(ASSET, name).path) for name, _ in files}
+    lines = {name: _lines(local_files.checked(ASSET, name).path) for name, _ in files}
     lists = {key: frozenset(lines[name]) for key, name in LISTS.items() if name in lines}
     known = [_forms(line) for line in lines.get(OBJECTS, ())]
     found: dict[str, Any] = {}
@@ -156,7 +156,7 @@ def _facts(
         return facts | {"known": [list(forms) for forms in known if any(f" {form} " in words for form in forms)]}
     if category == "non_spatial":
         return facts
-    reading = _parses.parse(text, model)
+    reading = noun_chunks.parse(text, model)
     if category in ("spatial", "3d_spatial"):
         return facts | {"nouns": list(reading.nouns)}
     facts["chunks"] = list(reading.chunks)

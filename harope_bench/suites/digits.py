@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harope_bench.conditioning import Conditioning
-from harope_bench.errors import OptionError, StorageError, WeightsError
-from harope_bench.records import Request, Settings
-from harope_bench.registry import read_toml
-from harope_bench.store import check_hash, load_arrays, sha256_bytes
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.errors import OptionError, StorageError, WeightsError
+from harope_bench.core.registry import read_toml
+from harope_bench.core.schema import Request, Settings
+from harope_bench.core.storage import check_hash, load_arrays, sha256_bytes
 from harope_bench.suites.base import Reference
 
 FOLDER = Path(__file__).parent

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harope_bench.conditioning import Conditioning
-from harope_bench.errors import OptionError
-from harope_bench.suites._pictures import ArrayPictures
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.errors import OptionError
 from harope_bench.suites.digits import CLASSES, SIDE
 from harope_bench.suites.digits import PLUGIN as DIGITS
+from harope_bench.suites.image_stack import ArrayPictures
 
 
 class HeldOut:

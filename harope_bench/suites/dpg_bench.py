@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from harope_bench import fetched
-from harope_bench.conditioning import Conditioning
-from harope_bench.errors import OptionError, StorageError
-from harope_bench.records import Request, Settings, fault, plain_name
-from harope_bench.regular import TEXT_BYTES, read_regular
-from harope_bench.rules.dpg import Item
-from harope_bench.store import disk, first_line, sha256_bytes
+from harope_bench.assets import local_files
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.errors import OptionError, StorageError
+from harope_bench.core.regular_file import TEXT_BYTES, read_regular
+from harope_bench.core.schema import Request, Settings, fault, plain_name
+from harope_bench.core.storage import disk, first_line, sha256_bytes
+from harope_bench.evaluators.rules.dpg import Item
 from harope_bench.suites.base import Case
 
 ASSET, FILE = "dpg-bench", "dpg_bench.csv"
@@ -97,12 +97,12 @@ class DpgBench:
     @property
     def count(self) -> int:
         """Images of all prompts of the table, of the official ones before it came."""
-        found = fetched.held(ASSET, FILE)
+        found = local_files.held(ASSET, FILE)
         return self.copies * (PROMPTS if found is None else len(prompts(found.path)))
 
     def case(self, index: int) -> Case:
         """The prompt and copy at an index; OptionError beyond the last, NotHere before the table came, StorageError for another table."""
-        path = fetched.bring(ASSET, FILE).path
+        path = local_files.bring(ASSET, FILE).path
         known = prompts(path)
         if len(known) * self.copies != self.count:
             raise StorageError(f"{path} has {len(known):,} items, wanted {self.count // self.copies:,}; harope-bench fetch {ASSET}")
@@ -113,12 +113,12 @@ class DpgBench:
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
         """The prompt of each index; the table is hashed first."""
-        fetched.checked(ASSET, FILE)
+        local_files.checked(ASSET, FILE)
         return [Request(index=i, prompt=self.case(i).text) for i in indices]
 
     def source(self) -> tuple[str, str]:
         """Name and sha256 of the table."""
-        return FILE, fetched.checked(ASSET, FILE).sha256
+        return FILE, local_files.checked(ASSET, FILE).sha256
 
 
 PLUGIN = DpgBench()

@@ -15,14 +15,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harope_bench import fetched
-from harope_bench.conditioning import Conditioning
-from harope_bench.errors import OptionError, StorageError
-from harope_bench.jsonfile import parse_json
-from harope_bench.records import Request, Settings, fault
-from harope_bench.rules.geneval import Wanted
+from harope_bench.assets import local_files
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.errors import OptionError, StorageError
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.schema import Request, Settings, fault
+from harope_bench.core.text_file import read_text
+from harope_bench.evaluators.rules.geneval import Wanted
 from harope_bench.suites.base import Case
-from harope_bench.textfile import read_text
 
 ASSET, FILE = "geneval", "evaluation_metadata.jsonl"
 PROMPTS, COPIES = 553, 4
@@ -60,12 +60,12 @@ class GenEval:
     @property
     def count(self) -> int:
         """Images of all prompts of the file, of the official ones before it came."""
-        found = fetched.held(ASSET, FILE)
+        found = local_files.held(ASSET, FILE)
         return self.copies * (PROMPTS if found is None else len(lines(found.path)))
 
     def case(self, index: int) -> Case:
         """The prompt and copy at an index, copy by copy; OptionError beyond the last, NotHere before the prompts came."""
-        known = lines(fetched.bring(ASSET, FILE).path)
+        known = lines(local_files.bring(ASSET, FILE).path)
         copy, prompt = divmod(index, len(known))
         if not 0 <= copy < self.copies:
             raise OptionError(f"geneval has {len(known) * self.copies:,} images, sample {index} is none; ask for fewer")
@@ -74,12 +74,12 @@ class GenEval:
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
         """The prompt of each index; the metadata file is hashed first."""
-        fetched.checked(ASSET, FILE)
+        local_files.checked(ASSET, FILE)
         return [Request(index=i, prompt=self.case(i).text) for i in indices]
 
     def source(self) -> tuple[str, str]:
         """Name and sha256 of the metadata file."""
-        return FILE, fetched.checked(ASSET, FILE).sha256
+        return FILE, local_files.checked(ASSET, FILE).sha256
 
 
 PLUGIN = GenEval()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from harope_bench.pixels import open_image
+from harope_bench.data.image_io import open_image
 
 
 def fitted(image: Image.Image, side: int, crop_ratio: float) -> np.ndarray:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from harope_bench.suites._imagenet import ImageNet
+from harope_bench.suites.imagenet_suite import ImageNet
 
 PLUGIN = ImageNet(256)

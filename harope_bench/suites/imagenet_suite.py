@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from harope_bench import fetched
-from harope_bench.conditioning import Conditioning
-from harope_bench.errors import NotHere, OptionError
-from harope_bench.records import Request, Settings
-from harope_bench.suites import _labels
+from harope_bench.assets import local_files
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.errors import NotHere, OptionError
+from harope_bench.core.schema import Request, Settings
+from harope_bench.suites import label_files
 from harope_bench.suites.base import Reference
 
 CLASSES = 1000
@@ -45,13 +45,13 @@ class ImageNet:
 
     def policy(self, asked: str | None) -> str:
         """What the plan records of a label policy that is asked for."""
-        return _labels.policy(asked or self.labels, CLASSES)
+        return label_files.policy(asked or self.labels, CLASSES)
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
         """Requests with the labels of the plan's policy and seed."""
         policy, seed = (settings.labels or self.labels, settings.seed) if settings else (self.labels, 0)
         wanted = list(indices)
-        return [Request(index=i, label=label) for i, label in zip(wanted, _labels.labels(policy, CLASSES, seed, wanted), strict=True)]
+        return [Request(index=i, label=label) for i, label in zip(wanted, label_files.labels(policy, CLASSES, seed, wanted), strict=True)]
 
     def reference(self, judge: str) -> Reference:
         """ADM's reference, for the network that made it."""
@@ -61,9 +61,9 @@ class ImageNet:
                 f"`harope-bench reference FOLDER OUT.npz --judge {judge} --crop {self.resolution}`, and give --reference OUT.npz"
             )
         asset = f"imagenet-{self.resolution}-reference"
-        held = fetched.checked(asset)
-        made_by = str(fetched.asset(NETWORK).files[0].sha256)
-        return Reference(fetched.asset(asset).title, held.path, held.sha256, made_by)
+        held = local_files.checked(asset)
+        made_by = str(local_files.asset(NETWORK).files[0].sha256)
+        return Reference(local_files.asset(asset).title, held.path, held.sha256, made_by)
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """ImageNet's pictures cannot be shipped."""

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from harope_bench.conditioning import Conditioning
-from harope_bench.errors import OptionError, SampleError
-from harope_bench.regular import IMAGE_BYTES, read_regular
-from harope_bench.store import disk
-from harope_bench.suites._pictures import decoded
-from harope_bench.textfile import read_text
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.errors import OptionError, SampleError
+from harope_bench.core.regular_file import IMAGE_BYTES, read_regular
+from harope_bench.core.storage import disk
+from harope_bench.core.text_file import read_text
+from harope_bench.suites.image_stack import decoded
 
 VARIABLE, LIST = "HAROPE_BENCH_IMAGENET_VAL", "val.txt"
 WNID = re.compile(r"n\d{8}")

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from harope_bench.errors import OptionError
-from harope_bench.store import home, sha256_bytes, sha256_file, write_bytes
-from harope_bench.textfile import read_text
+from harope_bench.core.errors import OptionError
+from harope_bench.core.storage import home, sha256_bytes, sha256_file, write_bytes
+from harope_bench.core.text_file import read_text
 
 POLICIES = ("uniform", "balanced")
 FILE = "file:"  # then the sha256 of the file's labels

@@ -15,9 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench.errors import OptionError, StorageError
-from harope_bench.registry import read_toml
-from harope_bench.store import sha256_file
+from harope_bench.core.errors import OptionError, StorageError
+from harope_bench.core.registry import read_toml
+from harope_bench.core.storage import sha256_file
 
 PATH = Path(__file__).with_name("t2i-compbench-parses.toml")
 BASE = "3.6.0"  # the version nearest to the official one; the rows of others are those that differ from it

@@ -1,6 +1,6 @@
 """Suite shapes: the test captions of drawn scenes, six images each, 32 x 32; its cases hold what three benchmarks' rules read.
 
-The captions are those of scenes/grammar.py that no training sees. The official scores drop the first row of DPG-Bench's
+The captions are those of data/shapes_world/grammar.py that no training sees. The official scores drop the first row of DPG-Bench's
 table; here questions are numbered from row 1, so the official rules read them all.
 """
 
@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from harope_bench.conditioning import Conditioning
-from harope_bench.errors import OptionError, WeightsError
-from harope_bench.records import Request, Settings
-from harope_bench.registry import read_toml
-from harope_bench.scenes import grammar
-from harope_bench.scenes.contents import label
-from harope_bench.scenes.draw import draw
-from harope_bench.scenes.grammar import Split
-from harope_bench.scenes.layout import compose, generator
-from harope_bench.scenes.pool import scene
-from harope_bench.scenes.questions import compbench, item
-from harope_bench.store import check_hash
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.errors import OptionError, WeightsError
+from harope_bench.core.registry import read_toml
+from harope_bench.core.schema import Request, Settings
+from harope_bench.core.storage import check_hash
+from harope_bench.data.shapes_world import grammar
+from harope_bench.data.shapes_world.contents import label
+from harope_bench.data.shapes_world.draw import draw
+from harope_bench.data.shapes_world.grammar import Split
+from harope_bench.data.shapes_world.layout import compose, generator
+from harope_bench.data.shapes_world.pool import scene
+from harope_bench.data.shapes_world.questions import compbench, item
 from harope_bench.suites.base import Case, Reference
 
 SIDE = 32
@@ -91,10 +91,10 @@ class Shapes:
     def source(self) -> tuple[str, str]:
         """The captions with their facts, and their sha256."""
         told = json.dumps([facts(prompt) for prompt in range(len(cases()))], sort_keys=True)
-        return "scenes/grammar.py, test captions", hashlib.sha256(told.encode()).hexdigest()
+        return "data/shapes_world/grammar.py, test captions", hashlib.sha256(told.encode()).hexdigest()
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Scenes for a judge: (N, 32, 32, 3) uint8 of a split, and what each holds (N,) int64, as scenes/contents.py says.
+        """Scenes for a judge: (N, 32, 32, 3) uint8 of a split, and what each holds (N,) int64, as data/shapes_world/contents.py says.
 
         Held-out scenes are of test captions, training ones of both kinds, with as many of each task; `captions` are 65 of each test
         caption, the proportions that samples are drawn in.

@@ -6,12 +6,12 @@ raises one AssertionError that lists everything that does not. Nothing heavy is 
 
 from __future__ import annotations
 
-from harope_bench.contracts.backbone import check_backbone
-from harope_bench.contracts.encoding import check_encoding
-from harope_bench.contracts.evaluator import check_evaluator
-from harope_bench.contracts.judge import check_judge
-from harope_bench.contracts.table import check_table
-from harope_bench.contracts.witness import check_prompt_evaluator, check_witness
+from harope_bench.testing.annotator import check_prompt_evaluator, check_witness
+from harope_bench.testing.backbone import check_backbone
+from harope_bench.testing.encoding import check_encoding
+from harope_bench.testing.evaluator import check_evaluator
+from harope_bench.testing.judge import check_judge
+from harope_bench.testing.table import check_table
 
 __all__ = [
     "check_backbone",

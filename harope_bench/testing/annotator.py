@@ -7,20 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harope_bench.contracts.complaints import PLAIN, Complaints
-from harope_bench.contracts.judge import SHA256
-from harope_bench.records import CLASSES
+from harope_bench.core.schema import CLASSES
+from harope_bench.testing.complaints import PLAIN, Complaints
+from harope_bench.testing.judge import SHA256
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from harope_bench.core.annotations import Ask
     from harope_bench.evaluators.base import Score, Sight
-    from harope_bench.perceptions import Ask
 
 
 def usual_asks() -> dict[str, Ask]:
     """Something to ask in each role."""
-    from harope_bench import perceptions as p
+    from harope_bench.core import annotations as p
 
     whole = (0.0, 0.0, 20.0, 20.0)
     return {
@@ -47,7 +47,7 @@ def check_witness(
     """
     import numpy as np
 
-    from harope_bench import registry
+    from harope_bench.core import registry
 
     plugin: Any = registry.load("judges", name) if isinstance(name, str) else name
     rng = np.random.default_rng(0)
@@ -65,7 +65,7 @@ class _WitnessBench:
 
     def declares_itself(self) -> None:
         """Version, class, preprocessing, roles, and the hash of its weights."""
-        from harope_bench.perceptions import ASKS
+        from harope_bench.core.annotations import ASKS
 
         expect, plugin = self.expect, self.plugin
         expect(isinstance(plugin.version, int) and plugin.version >= 1, f"version is {plugin.version!r}, wanted an integer from 1")
@@ -80,15 +80,17 @@ class _WitnessBench:
 
     def answers_what_is_asked(self) -> None:
         """In each role an answer of that role's kind, with a part for each thing asked; the image stays as it was."""
-        from harope_bench.perceptions import ANSWERS, fits
+        from harope_bench.core.annotations import ANSWER_TYPES, fits
 
         for role in self.plugin.roles:
             before = self.images[0].copy()
             answer = self.opened.see(role, self.images[0], self.asks[role])
             self.expect((before == self.images[0]).all(), f"{role} changes the image it is shown")
-            self.expect(isinstance(answer, ANSWERS[role]), f"{role} answers {type(answer).__name__}, wanted {ANSWERS[role].__name__}")
+            self.expect(
+                isinstance(answer, ANSWER_TYPES[role]), f"{role} answers {type(answer).__name__}, wanted {ANSWER_TYPES[role].__name__}"
+            )
             self.expect(fits(self.asks[role], answer), f"{role} answers another number of things than are asked")
-            again = ANSWERS[role].model_validate_json(answer.to_json())
+            again = ANSWER_TYPES[role].model_validate_json(answer.to_json())
             self.expect(again == answer, f"{role} gives an answer that JSON does not keep")
 
     def repeats_itself(self) -> None:
@@ -109,7 +111,7 @@ def check_prompt_evaluator(name: str | Any, sights: Sequence[Sight]) -> None:
     Raises:
         AssertionError: lists every promise that does not hold.
     """
-    from harope_bench import registry
+    from harope_bench.core import registry
 
     plugin: Any = registry.load("evaluators", name) if isinstance(name, str) else name
     complaints = Complaints(f"evaluator {name if isinstance(name, str) else type(name).__qualname__}")
@@ -125,7 +127,7 @@ class _MarkBench:
 
     def declares_itself(self) -> None:
         """Version, profile, parity, both sets of rules, form, looks, and metrics with plain, unique names."""
-        from harope_bench.perceptions import ASKS
+        from harope_bench.core.annotations import ASKS
 
         expect, plugin = self.expect, self.plugin
         expect(isinstance(plugin.version, int) and plugin.version >= 1, f"version is {plugin.version!r}, wanted an integer from 1")

@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harope_bench.contracts.complaints import Complaints
+from harope_bench.testing.complaints import Complaints
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from harope_bench.backbones.base import Drawer
-    from harope_bench.records import Checkpoint, Request, Settings
+    from harope_bench.core.schema import Checkpoint, Request, Settings
+    from harope_bench.models.backbones.base import Drawer
 
 
 class _Trial(NamedTuple):
@@ -34,7 +34,7 @@ def check_backbone(
     request: Callable[[int], Request] | None = None,
     drawing: Mapping[str, Any] | None = None,
 ) -> None:
-    """Holds a registered backbone to the contract of backbones/base.py: built small, given random weights, drawn from or read with.
+    """Holds a registered backbone to the contract of models/backbones/base.py: built small, given random weights, drawn from or read with.
 
     Args:
         name: a registered backbone.
@@ -49,7 +49,7 @@ def check_backbone(
     Raises:
         AssertionError: lists every promise that does not hold.
     """
-    from harope_bench import registry
+    from harope_bench.core import registry
 
     names = getattr(registry.load("backbones", name), "task", "draw") == "classify"
     kind, side = _ClassifierBench if names else _BackboneBench, resolution or int(config["size"])
@@ -81,7 +81,7 @@ class _BackboneBench:
         request: Callable[[int], Request] | None,
         drawing: dict[str, Any],
     ):
-        from harope_bench import registry
+        from harope_bench.core import registry
 
         self.backbone: Any = registry.load("backbones", name)
         self.name, self.config, self.encoding, self.options = name, config, encoding, options
@@ -92,7 +92,7 @@ class _BackboneBench:
 
     def numbered(self, index: int) -> Request:
         """A request whose label and prompt follow from the index."""
-        from harope_bench.records import Request
+        from harope_bench.core.schema import Request
 
         return Request(index=index, label=index % int(self.config.get("classes", 1)), prompt=f"image number {index}")
 
@@ -108,7 +108,7 @@ class _BackboneBench:
         """A checkpoint with noise on all weights, because a fresh network may draw nothing (adaLN-Zero)."""
         import torch
 
-        from harope_bench.records import Checkpoint, Settings
+        from harope_bench.core.schema import Checkpoint, Settings
 
         rng = torch.Generator().manual_seed(weights)
         state = {k: v + 0.05 * torch.randn(v.shape, generator=rng) for k, v in self.build().state_dict().items()}
@@ -143,8 +143,8 @@ class _BackboneBench:
 
     def declares_what_it_takes_and_reads(self) -> None:
         """Plans learn from the backbone alone what its networks take, which settings they read, and what registration prints."""
-        from harope_bench.conditioning import Conditioning
-        from harope_bench.records import Settings
+        from harope_bench.core.conditioning import Conditioning
+        from harope_bench.core.schema import Settings
 
         taken = self.backbone.conditioning(self.config)
         self.expect(isinstance(taken, Conditioning), f"`conditioning` gives {taken!r}, wanted a Conditioning")
@@ -159,7 +159,7 @@ class _BackboneBench:
         """Initial weights follow from torch's seed; unknown options and encodings are refused."""
         import torch
 
-        from harope_bench.errors import OptionError, UnknownName
+        from harope_bench.core.errors import OptionError, UnknownName
 
         one, other = self.build().state_dict(), self.build().state_dict()
         self.expect(one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one), "two builds from one seed differ")
@@ -172,7 +172,7 @@ class _BackboneBench:
 
     def loads_strictly(self) -> None:
         """A missing, an unexpected and a mis-shaped key are each refused by name."""
-        from harope_bench.errors import WeightsError
+        from harope_bench.core.errors import WeightsError
 
         trial = self.trial()
         key = sorted(trial.state)[0]
@@ -197,7 +197,7 @@ class _BackboneBench:
 
     def reads_its_own_state_dict(self) -> None:
         """`recognise` tells sizes that build the same network again, and never a wrong encoding."""
-        from harope_bench.store import fit
+        from harope_bench.core.storage import fit
 
         trial = self.trial()
         clue = self.backbone.recognise(trial.state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harope_bench.contracts.complaints import Complaints, gap
+from harope_bench.testing.complaints import Complaints, gap
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,7 @@ def check_encoding(
     Raises:
         AssertionError: lists every promise that does not hold. OptionError: these options are refused.
     """
-    from harope_bench import registry
+    from harope_bench.core import registry
 
     kind: type[Encoding] = registry.load("encodings", name) if isinstance(name, str) else name
     bench = _EncodingBench(kind, head_dim, [*grids, LARGE], dict(options or {}))
@@ -159,7 +159,7 @@ class _EncodingBench:
 
     def refuses_unknown_options(self) -> None:
         """An option nobody knows is an OptionError that names the known ones."""
-        from harope_bench.errors import OptionError
+        from harope_bench.core.errors import OptionError
 
         try:
             self.build({**self.options, "no_such_option": 1})
@@ -246,7 +246,7 @@ class _EncodingBench:
 
     def starts_as_axial_as_declared(self) -> None:
         """Before training, scores equal those of rope-axial with the same options, or, where not promised, differ."""
-        from harope_bench import registry
+        from harope_bench.core import registry
         from harope_bench.encodings.base import build
 
         axial_kind = registry.load("encodings", "rope-axial")
@@ -276,7 +276,7 @@ class _EncodingBench:
 
     def folds_if_declared(self) -> None:
         """`matrices` moved into the projections, with what `plain` leaves, equal it; where not promised, `plain` refuses."""
-        from harope_bench.errors import OptionError
+        from harope_bench.core.errors import OptionError
 
         encoding, positions = self.trained(), _positions(self.grids[-1])
         if not self.facts.foldable:

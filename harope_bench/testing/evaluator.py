@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from harope_bench.contracts.complaints import PLAIN, Complaints
+from harope_bench.testing.complaints import PLAIN, Complaints
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ def check_evaluator(name: str | Any, seen: Observations, reference: Mapping[str,
     Raises:
         AssertionError: lists every promise that does not hold.
     """
-    from harope_bench import registry
+    from harope_bench.core import registry
 
     plugin: Any = registry.load("evaluators", name) if isinstance(name, str) else name
     bench = _EvaluatorBench(plugin, seen, reference, Complaints(f"evaluator {name if isinstance(name, str) else type(name).__qualname__}"))

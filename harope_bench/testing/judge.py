@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from harope_bench.contracts.complaints import PLAIN, Complaints
+from harope_bench.testing.complaints import PLAIN, Complaints
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,7 @@ def check_judge(name: str | Any, images: np.ndarray | None = None, device: str =
     """
     import numpy as np
 
-    from harope_bench import registry
+    from harope_bench.core import registry
 
     plugin: Any = registry.load("judges", name) if isinstance(name, str) else name
     complaints = Complaints(f"judge {name if isinstance(name, str) else type(name).__qualname__}")

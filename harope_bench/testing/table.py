@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from harope_bench.contracts.complaints import Complaints
+from harope_bench.testing.complaints import Complaints
 
 if TYPE_CHECKING:
     pass

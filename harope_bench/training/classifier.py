@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from harope_bench.judges.digits_net import DigitsNet, prepare
+from harope_bench.judges.micro.digits_net import DigitsNet, prepare
 from harope_bench.training import judge
 from harope_bench.training.loop import Loss
 from harope_bench.training.recipe import Classifier

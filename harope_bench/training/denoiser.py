@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from harope_bench import registry
-from harope_bench.records import Checkpoint
+from harope_bench.core import registry
+from harope_bench.core.schema import Checkpoint
 from harope_bench.training.loop import Loss
 from harope_bench.training.model import Model, command, drawing, facts, trainer
 from harope_bench.training.recipe import Denoiser

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harope_bench import registry
-from harope_bench.store import write_text
-from harope_bench.tomlfile import toml_text
+from harope_bench.core import registry
+from harope_bench.core.storage import write_text
+from harope_bench.core.toml_file import toml_text
 from harope_bench.training.recipe import Exam
 
 

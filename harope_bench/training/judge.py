@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from harope_bench import registry
-from harope_bench.errors import BenchError
-from harope_bench.store import sha256_bytes, weights_bytes, write_bytes, write_text
-from harope_bench.tomlfile import toml_text
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError
+from harope_bench.core.storage import sha256_bytes, weights_bytes, write_bytes, write_text
+from harope_bench.core.toml_file import toml_text
 from harope_bench.training.loop import Loss, Trainer
 from harope_bench.training.recipe import Classifier, SceneReader
 

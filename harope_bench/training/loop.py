@@ -15,8 +15,8 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from harope_bench.errors import BenchError, PlanMismatch, WeightsError
-from harope_bench.store import first_line, make_folder, write_bytes, write_text
+from harope_bench.core.errors import BenchError, PlanMismatch, WeightsError
+from harope_bench.core.storage import first_line, make_folder, write_bytes, write_text
 from harope_bench.training.recipe import Schedule
 
 LOG_EVERY = 10  # steps averaged into one line of the loss log

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from harope_bench import registry
-from harope_bench.catalogue import checkpoint, weights_path
-from harope_bench.errors import OptionError
-from harope_bench.records import Option
-from harope_bench.registering import noted
-from harope_bench.store import check_hash, fit, load_weights, sha256_file
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError
+from harope_bench.core.schema import Option
+from harope_bench.core.storage import check_hash, fit, load_weights, sha256_file
+from harope_bench.models.load_checkpoint import checkpoint, weights_path
+from harope_bench.models.register_checkpoint import noted
 from harope_bench.training.loop import Trainer, Watch
 from harope_bench.training.recipe import Denoiser, Painter, Vit
 

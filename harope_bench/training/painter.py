@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from harope_bench import registry
-from harope_bench.records import Checkpoint
-from harope_bench.scenes.grammar import TASKS
-from harope_bench.scenes.pool import pool
+from harope_bench.core import registry
+from harope_bench.core.schema import Checkpoint
+from harope_bench.data.shapes_world.grammar import TASKS
+from harope_bench.data.shapes_world.pool import pool
 from harope_bench.training.loop import Loss, Watch
 from harope_bench.training.model import Model, command, drawing, facts, trainer
 from harope_bench.training.recipe import Painter

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from harope_bench import limits, registry
-from harope_bench.errors import OptionError
-from harope_bench.records import Config, Name, Record, fault
-from harope_bench.store import sha256_bytes
-from harope_bench.tomlfile import parse_toml, read_toml_bytes
+from harope_bench.core import limits, registry
+from harope_bench.core.errors import OptionError
+from harope_bench.core.schema import Config, Name, Record, fault
+from harope_bench.core.storage import sha256_bytes
+from harope_bench.core.toml_file import parse_toml, read_toml_bytes
 
 
 class Schedule(Record):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harope_bench import registry
-from harope_bench.store import sha256_file, write_arrays, write_text
-from harope_bench.tomlfile import toml_text
+from harope_bench.core import registry
+from harope_bench.core.storage import sha256_file, write_arrays, write_text
+from harope_bench.core.toml_file import toml_text
 from harope_bench.training.recipe import Moments
 
 

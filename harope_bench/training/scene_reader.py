@@ -9,9 +9,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from harope_bench.judges.shapes_net import ShapesNet, prepare
-from harope_bench.scenes.contents import MARKS
-from harope_bench.scenes.words import COLOURS
+from harope_bench.data.shapes_world.contents import MARKS
+from harope_bench.data.shapes_world.words import COLOURS
+from harope_bench.judges.micro.shapes_net import ShapesNet, prepare
 from harope_bench.training import judge
 from harope_bench.training.loop import Loss
 from harope_bench.training.recipe import SceneReader

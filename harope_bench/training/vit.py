@@ -9,9 +9,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from harope_bench import registry
-from harope_bench.backbones.deit import configure, normalise
-from harope_bench.records import Checkpoint
+from harope_bench.core import registry
+from harope_bench.core.schema import Checkpoint
+from harope_bench.models.backbones.deit import configure, normalise
 from harope_bench.training.classifier import jitter
 from harope_bench.training.loop import Loss
 from harope_bench.training.model import Model, command, facts, trainer

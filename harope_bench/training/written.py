@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from harope_bench.records import Checkpoint
-from harope_bench.store import sha256_bytes, weights_bytes, write_bytes, write_text
-from harope_bench.tomlfile import toml_text
+from harope_bench.core.schema import Checkpoint
+from harope_bench.core.storage import sha256_bytes, weights_bytes, write_bytes, write_text
+from harope_bench.core.toml_file import toml_text
 
 
 def write_checkpoint(folder: Path, name: str, average: Mapping[str, Tensor], facts: Mapping[str, Any], source: str) -> Checkpoint:

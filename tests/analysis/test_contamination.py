@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from harope_bench.analysis.contamination import Match, Matcher, Prompt, audit, plurals, read_captions, read_prompts, words
 from harope_bench.cli import main
-from harope_bench.contamination import Match, Matcher, Prompt, audit, plurals, read_captions, read_prompts, words
-from harope_bench.errors import BenchError, OptionError, StorageError
+from harope_bench.core.errors import BenchError, OptionError, StorageError
 
 PROMPTS = [  # written for this test, in GenEval's forms
     Prompt("a photo of a lamp", "single_object"),

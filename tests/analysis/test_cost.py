@@ -14,20 +14,21 @@ import torch
 from click.testing import CliRunner
 from torch.utils.flop_counter import FlopCounterMode
 
-from harope_bench import registry, testing
+from harope_bench import testing
+from harope_bench.analysis.cost import latency, profile
+from harope_bench.analysis.cost.operation_count import counts, learned
 from harope_bench.cli import main
-from harope_bench.costing import clock, weigh
-from harope_bench.costing.count import counts, learned
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, SampleError
+from harope_bench.core.schema import Result
+from harope_bench.core.storage import load_arrays
 from harope_bench.encodings import base as encodings
-from harope_bench.errors import BenchError, SampleError
 from harope_bench.evaluators.base import Observations
 from harope_bench.evaluators.cost import ARRAYS, LAYER
-from harope_bench.generate import make_plan
 from harope_bench.leaderboards import board
-from harope_bench.leaderboards.layout import half_unit, load_table, value_of
+from harope_bench.leaderboards.table_spec import half_unit, load_table, value_of
 from harope_bench.metrics.attention_cost import LAYERS, Attention, Learned, flux_tokens
-from harope_bench.records import Result
-from harope_bench.store import load_arrays
+from harope_bench.pipeline.generate import make_plan
 
 B2 = {"hidden": 768, "depth": 12, "heads": 12, "patch": 2, "size": 32, "channels": 4, "classes": 1000, "learn_sigma": True, "latent": True}
 EVALUATOR = registry.load("evaluators", "cost")
@@ -175,8 +176,8 @@ def test_what_an_encoding_learns_in_a_layer(encoding: str, options: dict[str, An
 
 @pytest.mark.parametrize(("side", "giga"), [(128, 5.56), (256, 23.0), (512, 106.4)])
 def test_whole_dit_b2(side: int, giga: float) -> None:
-    plan = weigh.weightless("dit", "rope-axial", {}, B2, side, "none")
-    seen = weigh._seen(plan, 1)
+    plan = profile.weightless("dit", "rope-axial", {}, B2, side, "none")
+    seen = profile._seen(plan, 1)
     assert seen.counts is not None
     assert seen.counts.parameters == 130_315_808
     assert f"{seen.counts.macs / 1e9:.{len(str(giga).split('.')[1])}f}" == str(giga)
@@ -185,8 +186,8 @@ def test_whole_dit_b2(side: int, giga: float) -> None:
 def test_whole_dit_counts_equal_a_slow_sum() -> None:
     """Every linear layer, the patch convolution and the two attention products, written out."""
     config = {**B2, "hidden": 64, "heads": 4, "depth": 2, "classes": 10}
-    plan = weigh.weightless("dit", "rope-axial", {}, config, 64, "none")
-    seen, d, n = weigh._seen(plan, 1), 64, 16
+    plan = profile.weightless("dit", "rope-axial", {}, config, 64, "none")
+    seen, d, n = profile._seen(plan, 1), 64, 16
     assert seen.counts is not None
     per_block = n * 3 * d * d + n * d * d + 2 * n * n * d + n * 8 * d * d + 6 * d * d
     time = 256 * d + d * d
@@ -197,12 +198,12 @@ def test_whole_dit_counts_equal_a_slow_sum() -> None:
 @pytest.mark.parametrize(("backbone", "parameters"), [("flux", 11_901_408_320), ("sd3", 2_028_328_000)])
 def test_whole_published_transformers(backbone: str, parameters: int) -> None:
     pytest.importorskip("diffusers")
-    from harope_bench.costing import published
+    from harope_bench.analysis.cost import published_shapes
 
-    layers = {encoding: published.layer(backbone, encoding, {}, 512) for encoding in ("rope-axial", "harope")}
-    plain, matrix = (published.count(backbone, layer, 512) for layer in layers.values())
+    layers = {encoding: published_shapes.layer(backbone, encoding, {}, 512) for encoding in ("rope-axial", "harope")}
+    plain, matrix = (published_shapes.count(backbone, layer, 512) for layer in layers.values())
     assert plain.parameters == parameters
-    assert matrix.parameters - parameters == published.PUBLISHED[backbone].layers * layers["harope"].layer.harope.parameters
+    assert matrix.parameters - parameters == published_shapes.PUBLISHED[backbone].layers * layers["harope"].layer.harope.parameters
     if backbone == "flux":
         assert f"{plain.macs / 1e12:.2f}" == "10.75"
         assert matrix.parameters - parameters == 45_001_728
@@ -210,15 +211,15 @@ def test_whole_published_transformers(backbone: str, parameters: int) -> None:
 
 
 def test_without_the_extra_the_layer_is_counted_and_the_model_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from harope_bench.costing import published
-    from harope_bench.errors import MissingExtra
+    from harope_bench.analysis.cost import published_shapes
+    from harope_bench.core.errors import MissingExtra
 
     def absent(*_: Any) -> Any:
         raise MissingExtra("diffusers is not installed; pip install 'harope-bench[t2i]'")
 
-    monkeypatch.setattr(published, "_whole", absent)
+    monkeypatch.setattr(published_shapes, "_whole", absent)
     monkeypatch.setattr(registry, "names", lambda kind: [])
-    made = weigh.count(weigh.weightless("flux", "harope", {}, {}, 512, "none"), tmp_path).result
+    made = profile.count(profile.weightless("flux", "harope", {}, {}, 512, "none"), tmp_path).result
     assert values(made)["flops_g"] == pytest.approx(44.7951667)
     missing = made.measured("params_model")
     assert missing is not None
@@ -289,7 +290,7 @@ def test_peak_memory_of_known_tensors() -> None:
         del a  # 4,000
         return b + 1  # 8,000
 
-    with clock.Live() as live:
+    with latency.Live() as live:
         forward()
     assert live.peak == 8000
     assert live.now == 0
@@ -299,18 +300,18 @@ def test_memory_counts_the_weights() -> None:
     network = torch.nn.Linear(100, 100, bias=False)
     x = torch.ones(1, 100)
     with torch.inference_mode():
-        assert clock.peak_bytes(lambda: network(x), network, torch.device("cpu")) == 4 * (100 * 100 + 100)
+        assert latency.peak_bytes(lambda: network(x), network, torch.device("cpu")) == 4 * (100 * 100 + 100)
 
 
 def test_warm_up_is_not_timed() -> None:
     calls: list[int] = []
-    assert len(clock.seconds(lambda: calls.append(1), 5, torch.device("cpu"))) == 5
-    assert len(calls) == 5 + clock.WARM
+    assert len(latency.seconds(lambda: calls.append(1), 5, torch.device("cpu"))) == 5
+    assert len(calls) == 5 + latency.WARM
 
 
 @pytest.fixture
 def weighed(tiny_checkpoint: Any, tmp_path: Path) -> Result:
-    return weigh.weigh(make_plan("tiny", None, {}), tmp_path / "run", 12).result
+    return profile.weigh(make_plan("tiny", None, {}), tmp_path / "run", 12).result
 
 
 def test_a_checkpoint_is_weighed(weighed: Result, tmp_path: Path) -> None:
@@ -325,13 +326,13 @@ def test_a_checkpoint_is_weighed(weighed: Result, tmp_path: Path) -> None:
 
 def test_what_stands_is_kept_and_another_count_is_made_anew(weighed: Result, tmp_path: Path) -> None:
     plan = make_plan("tiny", None, {})
-    assert not weigh.weigh(plan, tmp_path / "run", 12).fresh
-    again = weigh.weigh(plan, tmp_path / "run", 12, rescore=True)
+    assert not profile.weigh(plan, tmp_path / "run", 12).fresh
+    again = profile.weigh(plan, tmp_path / "run", 12, rescore=True)
     assert again.fresh
     assert values(again.result) == values(weighed)
     with pytest.raises(SampleError, match="without --rescore"):
-        weigh.weigh(plan, tmp_path / "run", 13, rescore=True)
-    assert weigh.weigh(plan, tmp_path / "run", 13).fresh
+        profile.weigh(plan, tmp_path / "run", 13, rescore=True)
+    assert profile.weigh(plan, tmp_path / "run", 13).fresh
 
 
 def test_eval_with_cost_draws_no_image(tiny_checkpoint: Any, tmp_path: Path) -> None:
@@ -369,7 +370,7 @@ def micro_table9(names: dict[str, str]) -> Any:
 
 
 def test_micro_rows_have_cost_and_fidelity(make_checkpoint: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harope_bench import reproduce
+    from harope_bench.pipeline import reproduce
 
     make_checkpoint("tiny-rope", encoding="rope-axial")
     make_checkpoint("tiny-harope", encoding="harope")

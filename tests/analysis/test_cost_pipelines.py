@@ -10,18 +10,18 @@ import tiny_pipelines as tiny
 import torch
 from click.testing import CliRunner
 
-from harope_bench import registry
-from harope_bench.generate import make_plan
+from harope_bench.core import registry
+from harope_bench.pipeline.generate import make_plan
 
 tiny.needs_t2i()
 
-from harope_bench.backbones import lora  # noqa: E402
-from harope_bench.backbones.positioned import Takes  # noqa: E402
-from harope_bench.catalogue import checkpoint, open_drawer  # noqa: E402
+from harope_bench.analysis.cost import latency, profile, published_shapes  # noqa: E402
+from harope_bench.analysis.cost.operation_count import counts  # noqa: E402
 from harope_bench.cli import main  # noqa: E402
-from harope_bench.costing import clock, published, weigh  # noqa: E402
-from harope_bench.costing.count import counts  # noqa: E402
-from harope_bench.registering import register  # noqa: E402
+from harope_bench.models.backbones import lora  # noqa: E402
+from harope_bench.models.backbones.positioned import Takes  # noqa: E402
+from harope_bench.models.load_checkpoint import checkpoint, open_drawer  # noqa: E402
+from harope_bench.models.register_checkpoint import register  # noqa: E402
 
 KINDS = ("flux", "sd3")
 TEXT = {"flux": 512, "sd3": 77 + 256}
@@ -42,12 +42,12 @@ def test_a_full_size_network_is_counted_as_the_published_one(kind: str, encoding
     """
     backbone = registry.load("backbones", kind)
     with torch.device("meta"):
-        network = backbone.place(published.PUBLISHED[kind].build(), encoding, {})
+        network = backbone.place(published_shapes.PUBLISHED[kind].build(), encoding, {})
         network.takes = Takes(TEXT[kind], 16)
         probe = backbone.probe(network, 512, 1)
     found = counts(network, probe.inputs)
-    layer = published.layer(kind, encoding, {}, 512)
-    wanted = published.count(kind, layer, 512)
+    layer = published_shapes.layer(kind, encoding, {}, 512)
+    wanted = published_shapes.count(kind, layer, 512)
     assert (found.parameters, found.macs) == (wanted.parameters, wanted.macs)
     assert (probe.layer, probe.tokens) == (layer.layer, layer.tokens)
 
@@ -83,9 +83,9 @@ def test_eval_with_cost_times_a_step(bases: dict[str, Path], tmp_path: Path, mon
     tiny.register_prompts(monkeypatch)
     register("mine", adapted(kind, bases[kind], tmp_path / "a"), {"config": {"base": str(bases[kind])}})
     timed: list[bool] = []
-    kept = clock.peak_bytes
+    kept = latency.peak_bytes
     monkeypatch.setattr(
-        clock, "peak_bytes", lambda run, network, device: timed.append(lora.attached(network)) or kept(run, network, device)
+        latency, "peak_bytes", lambda run, network, device: timed.append(lora.attached(network)) or kept(run, network, device)
     )
     words = ("eval", "mine", "--with", "cost", "--suite", "four-prompts", "--count", "10", "--out", str(tmp_path / "run"), "--json")
     done = CliRunner().invoke(main, words)
@@ -110,7 +110,7 @@ def test_bases_without_adapter_are_timed_too(bases: dict[str, Path], tmp_path: P
     for name, said in (("plain", {}), ("turned", {"encoding": "rope-axial"})):
         register(name, bases[kind], said)
         plan = make_plan(name, "four-prompts", {"resolution": 128})
-        made = weigh.weigh(plan, tmp_path / name, 2, 2).result
+        made = profile.weigh(plan, tmp_path / name, 2, 2).result
         median = made.measured("latency_ms_median")
         assert median is not None
         assert median.value is not None
@@ -118,7 +118,7 @@ def test_bases_without_adapter_are_timed_too(bases: dict[str, Path], tmp_path: P
 
 
 def test_rows_without_weights_are_counted_as_published(tmp_path: Path) -> None:
-    made = weigh.count(weigh.weightless("flux", "rope-axial", {}, {}, 512, "none"), tmp_path).result
+    made = profile.count(profile.weightless("flux", "rope-axial", {}, {}, 512, "none"), tmp_path).result
     whole = made.measured("params_model")
     assert whole is not None
     assert whole.value == pytest.approx(11_901.408320)

@@ -17,13 +17,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from harope_bench import registry
-from harope_bench.charts import AttentionDistance, Curve, Distances, HeadMatrix, Loss, Matrices, read_chart
+from harope_bench.analysis import attention_distance, attention_hooks, learned_matrices
 from harope_bench.cli import main
+from harope_bench.core import registry
+from harope_bench.core.chart_schema import AttentionDistance, Curve, Distances, HeadMatrix, Loss, Matrices, read_chart
+from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.encodings import base as encodings
-from harope_bench.errors import OptionError, StorageError
-from harope_bench.generate import make_plan
-from harope_bench.looking import attention, matrices, watching
+from harope_bench.pipeline.generate import make_plan
 from harope_bench.reports import charts_svg
 from harope_bench.reports.chart_files import write_figure
 from harope_bench.reports.html import write_report
@@ -58,26 +58,28 @@ def some_heads(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_distance_equals_a_slow_sum() -> None:
     q, k = some_heads()
-    found = attention.distances(q, k, GRID)
+    found = attention_distance.distances(q, k, GRID)
     wanted = [[slow_distance(q[b, h].double().numpy(), k[b, h].double().numpy(), GRID.numpy()) for h in range(3)] for b in range(2)]
     np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-6)
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k = some_heads()
-    whole = attention.distances(q, k, GRID)
-    monkeypatch.setattr(attention, "LARGEST", 2 * 16 * 3)  # three queries at a time, the last chunk is short
-    torch.testing.assert_close(attention.distances(q, k, GRID), whole, rtol=1e-6, atol=0)
+    whole = attention_distance.distances(q, k, GRID)
+    monkeypatch.setattr(attention_distance, "LARGEST", 2 * 16 * 3)  # three queries at a time, the last chunk is short
+    torch.testing.assert_close(attention_distance.distances(q, k, GRID), whole, rtol=1e-6, atol=0)
 
 
 def test_even_attention_has_the_reference_distance() -> None:
     q = torch.zeros(1, 1, 16, 8)
-    assert float(attention.distances(q, some_heads()[1][:1, :1], GRID)) == pytest.approx(attention.uniform(GRID), rel=1e-6)
+    assert float(attention_distance.distances(q, some_heads()[1][:1, :1], GRID)) == pytest.approx(
+        attention_distance.uniform(GRID), rel=1e-6
+    )
 
 
 def test_attention_on_itself_has_distance_zero() -> None:
     one_hot = 1000 * torch.eye(16)[None, None]
-    assert float(attention.distances(one_hot, one_hot, GRID)) == 0
+    assert float(attention_distance.distances(one_hot, one_hot, GRID)) == 0
 
 
 def test_attention_on_the_right_neighbour_has_a_tokens_distance() -> None:
@@ -85,27 +87,27 @@ def test_attention_on_the_right_neighbour_has_a_tokens_distance() -> None:
     places = torch.stack((torch.zeros(16), torch.arange(16.0)), -1)
     q, k = 1000 * torch.eye(16)[None, None], 1000 * torch.eye(16).roll(1, 0)[None, None]
     k = k.roll(-2, 2)  # key j + 1 answers query j
-    assert float(attention.distances(q, k, places)) == pytest.approx((15 * 1 + 15) / 16)
+    assert float(attention_distance.distances(q, k, places)) == pytest.approx((15 * 1 + 15) / 16)
 
 
 def test_even_reference_of_two_tokens() -> None:
-    assert attention.uniform(torch.tensor([[0.0, 0.0], [0.0, 3.0]])) == 1.5
+    assert attention_distance.uniform(torch.tensor([[0.0, 0.0], [0.0, 3.0]])) == 1.5
 
 
 def test_only_places_in_the_image_count() -> None:
     """Of three axes the first is FLUX's, along which no image lies."""
     q, k = some_heads()
     three = torch.cat((7 * torch.ones(16, 1), GRID), -1)
-    assert torch.equal(attention.distances(q, k, three), attention.distances(q, k, GRID))
+    assert torch.equal(attention_distance.distances(q, k, three), attention_distance.distances(q, k, GRID))
 
 
 def test_the_nearest_times_are_taken_once() -> None:
-    assert watching.nearest([100, 300, 900], [1000.0, 750.0, 500.0, 250.0]) == [1000.0, 250.0]
+    assert attention_hooks.nearest([100, 300, 900], [1000.0, 750.0, 500.0, 250.0]) == [1000.0, 250.0]
 
 
 def test_the_samplers_own_times(make_checkpoint: Callable[..., Any]) -> None:
     make_checkpoint()
-    assert watching.times_of(make_plan("tiny", None, {"steps": 4})) == [1000.0, 750.0, 500.0, 250.0]
+    assert attention_hooks.times_of(make_plan("tiny", None, {"steps": 4})) == [1000.0, 750.0, 500.0, 250.0]
 
 
 @pytest.mark.parametrize("sampler", registry.names("samplers"))
@@ -113,20 +115,20 @@ def test_every_sampler_falls_from_noise_and_passes_the_default_times(make_checkp
     make_checkpoint()
     plan = make_plan("tiny", None, {})
     settings = plan.settings.model_copy(update={"sampler": sampler, "steps": 50})
-    called = watching.times_of(plan.model_copy(update={"settings": settings}))
+    called = attention_hooks.times_of(plan.model_copy(update={"settings": settings}))
     assert called == sorted(called, reverse=True)
-    taken = watching.nearest(attention.TIMES, called)
-    assert len(taken) == len(attention.TIMES)
-    assert all(abs(time - wanted) <= 11 for time, wanted in zip(taken, sorted(attention.TIMES, reverse=True), strict=True))
+    taken = attention_hooks.nearest(attention_distance.TIMES, called)
+    assert len(taken) == len(attention_distance.TIMES)
+    assert all(abs(time - wanted) <= 11 for time, wanted in zip(taken, sorted(attention_distance.TIMES, reverse=True), strict=True))
 
 
 def test_measured_distance_equals_one_made_by_hand(make_checkpoint: Callable[..., Any]) -> None:
     """A tile drawn with the network's own code; its queries and keys caught at the wanted time; the labelled half alone."""
-    from harope_bench.catalogue import open_drawer
+    from harope_bench.models.load_checkpoint import open_drawer
 
     make_checkpoint("tiny", encoding="harope")
     plan = make_plan("tiny", None, {"steps": 4})
-    found = attention.measure(plan, 3, (500.0,))
+    found = attention_distance.measure(plan, 3, (500.0,))
     drawer = open_drawer(plan.checkpoint, plan.settings)
     caught: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     rotate = drawer.network.encoding.rotate
@@ -155,7 +157,7 @@ def test_measured_distance_equals_one_made_by_hand(make_checkpoint: Callable[...
 def test_measuring_does_not_depend_on_the_tiles_other_rows(make_checkpoint: Callable[..., Any]) -> None:
     make_checkpoint()
     plan = make_plan("tiny", None, {"steps": 2})
-    both, first = attention.measure(plan, 26, (500.0,)), attention.measure(plan, 25, (500.0,))
+    both, first = attention_distance.measure(plan, 26, (500.0,)), attention_distance.measure(plan, 25, (500.0,))
     last = 26 * np.array(both.pixels) - 25 * np.array(first.pixels)  # the 26th alone, drawn in a tile of its own
     assert (last > 0).all()
     assert not np.allclose(last, first.pixels)
@@ -163,12 +165,12 @@ def test_measuring_does_not_depend_on_the_tiles_other_rows(make_checkpoint: Call
 
 def test_a_classifiers_distance_is_of_its_patches_alone(tmp_path: Path) -> None:
     """Queries and keys made by hand of each block's input; the class token, which stands first, in neither."""
-    from harope_bench.backbones import deit
-    from harope_bench.catalogue import checkpoint, open_drawer
-    from harope_bench.classify import reading_plan
+    from harope_bench.models.backbones import deit
+    from harope_bench.models.load_checkpoint import checkpoint, open_drawer
+    from harope_bench.pipeline.classify import reading_plan
 
     plan = reading_plan("digits-deit-harope", None, {})
-    found = attention.measure(plan, 3)
+    found = attention_distance.measure(plan, 3)
     reader, inputs = open_drawer(plan.checkpoint, plan.settings), []
     for block in reader.network.blocks:
         block.attn.qkv.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
@@ -187,7 +189,7 @@ def test_a_classifiers_distance_is_of_its_patches_alone(tmp_path: Path) -> None:
             mean = np.mean([slow_distance(q[b, head], k[b, head], grid.numpy()) for b in range(3)])
             assert found.pixels[layer][head] == pytest.approx(4 * mean, rel=1e-5)
     assert (found.left_out, found.tokens, found.token_pixels, found.times, found.steps) == ("class token", 49, 4.0, (), None)
-    assert found.uniform == pytest.approx(4 * attention.uniform(grid))
+    assert found.uniform == pytest.approx(4 * attention_distance.uniform(grid))
 
 
 def test_pictures_that_are_not_there_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -207,15 +209,15 @@ def test_a_figure_says_what_it_leaves_out(make_checkpoint: Callable[..., Any], t
 
 
 def test_even_attention_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = attention.uniform(GRID)
-    monkeypatch.setattr(attention, "LARGEST", 16 * 3)
-    assert attention.uniform(GRID) == pytest.approx(whole, rel=1e-12)
+    whole = attention_distance.uniform(GRID)
+    monkeypatch.setattr(attention_distance, "LARGEST", 16 * 3)
+    assert attention_distance.uniform(GRID) == pytest.approx(whole, rel=1e-12)
 
 
 def test_the_encoding_is_left_as_it_was(make_checkpoint: Callable[..., Any]) -> None:
     shape = encodings.Shape(16, 2, 8, 1)
     encoding = encodings.build(registry.load("encodings", "rope-axial"), shape, {})
-    with watching.watched(encoding, lambda *_: None):
+    with attention_hooks.watched(encoding, lambda *_: None):
         assert "rotate" in vars(encoding)
     assert "rotate" not in vars(encoding)
 
@@ -230,8 +232,8 @@ def harope(make_checkpoint: Callable[..., Any]) -> Any:
 
 
 def test_the_drawn_matrix_is_what_acts_on_queries(harope: Any) -> None:
-    found = matrices.measure(harope, "m", ((1.0, 0.0),), None)
-    encoding = matrices._encoding(harope)
+    found = learned_matrices.measure(harope, "m", ((1.0, 0.0),), None)
+    encoding = learned_matrices._encoding(harope)
     for one in found.maps:
         wanted = encoding.matrices(one.layer).q[one.head].detach().numpy()
         np.testing.assert_allclose(one.shown, wanted, rtol=1e-5, atol=1e-12)
@@ -241,15 +243,15 @@ def test_the_drawn_matrix_is_what_acts_on_queries(harope: Any) -> None:
 
 
 def test_what_is_shown_by_name(harope: Any) -> None:
-    m, minus, inverse = (np.array(matrices.measure(harope, show, (), None).maps[0].shown) for show in ("m", "m-i", "m-inverse-t"))
+    m, minus, inverse = (np.array(learned_matrices.measure(harope, show, (), None).maps[0].shown) for show in ("m", "m-i", "m-inverse-t"))
     np.testing.assert_allclose(minus, m - np.eye(len(m)), atol=1e-5)
     np.testing.assert_allclose(inverse @ m.T, np.eye(len(m)), atol=1e-5)
 
 
 def test_the_operator_is_what_a_score_takes(harope: Any) -> None:
     """q^T T_D k equals the score of q at the origin and k at D."""
-    encoding = matrices._encoding(harope)
-    found = matrices.measure(harope, "operator", ((2.0, -1.0),), None)
+    encoding = learned_matrices._encoding(harope)
+    found = learned_matrices.measure(harope, "operator", ((2.0, -1.0),), None)
     d, heads = encoding.shape.head_dim, encoding.shape.heads
     rng = torch.Generator().manual_seed(1)
     q, k = (torch.randn(1, heads, 1, d, generator=rng, dtype=torch.float64) for _ in range(2))
@@ -264,7 +266,7 @@ def test_the_operator_is_what_a_score_takes(harope: Any) -> None:
 
 def test_a_change_that_no_score_sees_moves_m_and_not_the_operator(harope: Any) -> None:
     """Left-multiplied by a complex factor a plane, M is another matrix and scores are the same."""
-    encoding = matrices._encoding(harope)
+    encoding = learned_matrices._encoding(harope)
     pair, d = encoding.matrices(0), encoding.shape.head_dim
     m, k = pair.q[0].detach(), pair.k[0].detach()
     block = torch.zeros(d, d, dtype=m.dtype)
@@ -272,7 +274,7 @@ def test_a_change_that_no_score_sees_moves_m_and_not_the_operator(harope: Any) -
         a, b = 0.5 + plane, 0.3 * plane - 1
         block[2 * plane : 2 * plane + 2, 2 * plane : 2 * plane + 2] = torch.tensor([[a, -b], [b, a]])
     other, other_k = block @ m, torch.linalg.inv(block).mT @ k
-    turn = matrices.rotation(encoding, (1.0, 0.0), 0)[0]
+    turn = learned_matrices.rotation(encoding, (1.0, 0.0), 0)[0]
     assert (other - m).norm() > 0.1
     torch.testing.assert_close(other.mT @ turn @ other_k, m.mT @ turn @ k, rtol=0, atol=1e-6)
 
@@ -281,7 +283,7 @@ def test_an_untrained_matrix_moves_nothing(make_checkpoint: Callable[..., Any]) 
     shape = encodings.Shape(32, 2, 16, 1)
     encoding = encodings.build(registry.load("encodings", "harope"), shape, {}).double()
     with torch.inference_mode():
-        one = matrices._of_layer(encoding, 0, "m", ((1.0, 0.0),))[0]
+        one = learned_matrices._of_layer(encoding, 0, "m", ((1.0, 0.0),))[0]
     assert one.from_identity == pytest.approx(0, abs=1e-5)
     assert one.condition == pytest.approx(1)
     assert one.coupling == 0
@@ -294,23 +296,23 @@ def test_coupling_is_energy_between_the_axes(layout: str, inside: tuple[int, int
     encoding = encodings.build(registry.load("encodings", "harope"), encodings.Shape(16, 2, 8, 1), {"layout": layout})
     m = torch.eye(8, dtype=torch.float64)
     m[inside] = 1.0
-    assert matrices.facts(m, encoding)["coupling"] == 0
+    assert learned_matrices.facts(m, encoding)["coupling"] == 0
     m[0, 2 if layout == "half-split" else 4] = 3.0
-    assert matrices.facts(m, encoding)["coupling"] == pytest.approx(9 / 18)
+    assert learned_matrices.facts(m, encoding)["coupling"] == pytest.approx(9 / 18)
 
 
 def test_a_singular_matrix_has_no_condition_number() -> None:
     encoding = encodings.build(registry.load("encodings", "harope"), encodings.Shape(16, 2, 8, 1), {})
-    assert matrices.facts(torch.diag(torch.tensor([1.0] * 7 + [0.0]).double()), encoding)["condition"] is None
+    assert learned_matrices.facts(torch.diag(torch.tensor([1.0] * 7 + [0.0]).double()), encoding)["condition"] is None
 
 
 def test_an_encoding_without_a_matrix_is_refused(make_checkpoint: Callable[..., Any], harope: Any) -> None:
     with pytest.raises(OptionError, match="learns no matrix"):
-        matrices.measure(make_checkpoint("plain"), "m", (), None)
+        learned_matrices.measure(make_checkpoint("plain"), "m", (), None)
     with pytest.raises(OptionError, match="axes"):
-        matrices.measure(harope, "m", ((1.0, 0.0, 0.0),), None)
+        learned_matrices.measure(harope, "m", ((1.0, 0.0, 0.0),), None)
     with pytest.raises(OptionError, match="layers"):
-        matrices.measure(harope, "m", (), (99,))
+        learned_matrices.measure(harope, "m", (), (99,))
 
 
 # -------------------------------------------------------------------------------------------------- losses

@@ -12,17 +12,17 @@ import torch
 from click.testing import CliRunner
 from test_figures import slow_distance
 
-from harope_bench import registry
-from harope_bench.charts import Distances, read_chart
-from harope_bench.generate import make_plan
-from harope_bench.looking import attention
-from harope_bench.records import Plan
-from harope_bench.store import weights_bytes
+from harope_bench.analysis import attention_distance
+from harope_bench.core import registry
+from harope_bench.core.chart_schema import Distances, read_chart
+from harope_bench.core.schema import Plan
+from harope_bench.core.storage import weights_bytes
+from harope_bench.pipeline.generate import make_plan
 
 tiny.needs_t2i()
 
 from harope_bench.cli import main  # noqa: E402
-from harope_bench.registering import register  # noqa: E402
+from harope_bench.models.register_checkpoint import register  # noqa: E402
 
 STEPS, TIMES = 4, (600.0,)
 GRID = np.array([(row, column) for row in range(4) for column in range(4)], dtype=float)
@@ -82,7 +82,7 @@ def test_distance_of_the_plain_pipeline_equals_one_made_by_hand(bases: dict[str,
     """FLUX with its rotation, SD3 with its table; the prompt's branch alone where both are drawn together."""
     register("plain", bases[kind], {})
     plan = planned("plain", monkeypatch)
-    found = attention.measure(plan, 2, TIMES)
+    found = attention_distance.measure(plan, 2, TIMES)
     wanted, time = by_hand(kind, bases[kind], plan, 2)
     np.testing.assert_allclose(found.pixels, 16 * wanted, rtol=1e-4)  # 16 pixels a token
     assert found.times == pytest.approx((time,))
@@ -104,10 +104,10 @@ def matrixed(kind: str, base: Path, path: Path, encoding: str, **options: Any) -
 def test_a_fold_is_seen_as_what_it_is(bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Matrices in the weights or beside them: the same scores; without them others."""
     matrixed(kind, bases[kind], tmp_path / "w.safetensors", "harope", qk_mode="same")
-    found = {fold: attention.measure(planned("trial", monkeypatch, fold=fold), 1, TIMES) for fold in (True, False)}
+    found = {fold: attention_distance.measure(planned("trial", monkeypatch, fold=fold), 1, TIMES) for fold in (True, False)}
     np.testing.assert_allclose(found[True].pixels, found[False].pixels, rtol=1e-4)
     register("plain", bases[kind], {"encoding": "rope-axial"})
-    plain = attention.measure(planned("plain", monkeypatch), 1, TIMES)
+    plain = attention_distance.measure(planned("plain", monkeypatch), 1, TIMES)
     assert not np.allclose(plain.pixels, found[True].pixels, rtol=1e-2)
 
 
@@ -116,15 +116,15 @@ def test_the_control_counts_with_its_matrix_after_the_rotation(
 ) -> None:
     """In its first layer alone are the inputs those of the plain network at the first step."""
     network = matrixed("flux", bases["flux"], tmp_path / "w.safetensors", "rope-svd-control", qk_mode="same")
-    found = attention.measure(planned("trial", monkeypatch), 1, (1000.0,))
+    found = attention_distance.measure(planned("trial", monkeypatch), 1, (1000.0,))
     register("plain", bases["flux"], {})
     seen: list[Any] = []
-    kept = attention._Sums.take
-    monkeypatch.setattr(attention._Sums, "take", lambda self, *given: seen.append(given) or kept(self, *given))
-    attention.measure(planned("plain", monkeypatch), 1, (1000.0,))
+    kept = attention_distance._Sums.take
+    monkeypatch.setattr(attention_distance._Sums, "take", lambda self, *given: seen.append(given) or kept(self, *given))
+    attention_distance.measure(planned("plain", monkeypatch), 1, (1000.0,))
     layer, q, k, positions = seen[0]
     pair = network.encoding.pair(layer)
-    wanted = attention.distances(q @ pair.q.detach().mT, k @ pair.k.detach().mT, positions)
+    wanted = attention_distance.distances(q @ pair.q.detach().mT, k @ pair.k.detach().mT, positions)
     np.testing.assert_allclose(found.pixels[0], 16 * wanted[0].numpy(), rtol=1e-4)
 
 
@@ -133,9 +133,9 @@ def test_a_second_attention_of_the_image_alone_does_not_count(tmp_path: Path, mo
     base = tiny.saved(tmp_path / "base", "sd3", dual_attention_layers=(0,), qk_norm="rms_norm")
     register("dual", base, {})
     calls: list[int] = []
-    kept = attention._Sums.take
-    monkeypatch.setattr(attention._Sums, "take", lambda self, layer, *given: calls.append(layer) or kept(self, layer, *given))
-    found = attention.measure(planned("dual", monkeypatch), 1, TIMES)
+    kept = attention_distance._Sums.take
+    monkeypatch.setattr(attention_distance._Sums, "take", lambda self, layer, *given: calls.append(layer) or kept(self, layer, *given))
+    found = attention_distance.measure(planned("dual", monkeypatch), 1, TIMES)
     assert calls == [0, 1]
     assert len(found.pixels) == 2
 
@@ -158,7 +158,7 @@ def test_only_the_asked_way_is_drawn(bases: dict[str, Path], monkeypatch: pytest
     calls: list[int] = []
     kept = FluxTransformer2DModel.forward
     monkeypatch.setattr(FluxTransformer2DModel, "forward", lambda self, *a, **n: calls.append(1) or kept(self, *a, **n))
-    attention.measure(planned("plain", monkeypatch), 3, (1000.0,))
+    attention_distance.measure(planned("plain", monkeypatch), 3, (1000.0,))
     assert len(calls) == 3
 
 

@@ -21,13 +21,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from harope_bench import doctor, fetched, registry
-from harope_bench import fetch as fetching
+from harope_bench.assets import download as fetching
+from harope_bench.assets import local_files
+from harope_bench.assets.download import fetch
 from harope_bench.cli import main
-from harope_bench.errors import BenchError, FetchError, NotHere, StorageError, UnknownName, WeightsError
-from harope_bench.fetch import fetch
-from harope_bench.store import git_blob
-from harope_bench.tomlfile import toml_text
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, FetchError, NotHere, StorageError, UnknownName, WeightsError
+from harope_bench.core.storage import git_blob
+from harope_bench.core.toml_file import toml_text
+from harope_bench.pipeline import doctor
 
 BODY = bytes(range(256)) * 9000  # 2.3 MB
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -141,10 +143,10 @@ def test_git_itself_gives_that_id(tmp_path: Path) -> None:
 def test_a_file_comes_once_and_whole(site: Site, register: Any) -> None:
     register(one_file(site))
     with pytest.raises(NotHere, match="harope-bench fetch thing"):
-        fetched.bring("thing")
+        local_files.bring("thing")
     (brought,) = fetch("thing")
     assert brought.path.read_bytes() == BODY and (brought.kept, brought.known) == (False, True)
-    assert fetched.checked("thing") == (brought.path, SHA256, True)
+    assert local_files.checked("thing") == (brought.path, SHA256, True)
     assert sorted(p.name for p in brought.path.parent.iterdir() if not p.name.startswith(".")) == ["receipt.json", "thing.bin"]
     (again,) = fetch("thing")
     assert again.kept and len(site.asked) == 1
@@ -165,7 +167,7 @@ def test_the_next_call_goes_on_too(site: Site, register: Any, monkeypatch: pytes
     site.cut = 700_000
     with pytest.raises(FetchError, match="closed early, 700,000 bytes are kept; run the same command again"):
         fetch("thing")
-    assert fetched.held("thing") is None
+    assert local_files.held("thing") is None
     assert fetch("thing")[0].path.read_bytes() == BODY
     assert site.asked[1]["range"] == "bytes=700000-"
 
@@ -284,7 +286,7 @@ def test_another_file_than_the_one_wanted_is_not_kept(site: Site, register: Any,
     register(wanted)
     with pytest.raises(FetchError, match="thing.bin came whole but has .* wanted .*; nothing was kept"):
         fetch("thing")
-    assert fetched.held("thing") is None and not (fetched.folder("thing") / "thing.bin").exists()
+    assert local_files.held("thing") is None and not (local_files.folder("thing") / "thing.bin").exists()
 
 
 class Endless(Site):
@@ -312,13 +314,13 @@ def test_a_server_that_sends_without_end_is_left_at_the_size_of_the_file(honest:
     register({key: value for key, value in known.items() if value is not None})
     with pytest.raises(FetchError, match=r"sends more of thing.bin than 300,000 bytes.*nothing was kept"):
         fetch("thing")
-    assert not list(fetched.folder("thing").glob("*thing*")), "no piece of it stays"
+    assert not list(local_files.folder("thing").glob("*thing*")), "no piece of it stays"
     site.server.shutdown()
     site.server.server_close()
 
 
 def test_a_file_of_unknown_size_has_a_bound_and_a_copy_keeps_to_it(register: Any, tmp_path: Path) -> None:
-    assert fetched.AssetFile(name="x").limit == 16 << 30
+    assert local_files.AssetFile(name="x").limit == 16 << 30
     register({"name": "thing.bin", "max_bytes": 10})
     (large := tmp_path / "large.bin").write_bytes(bytes(11))
     with pytest.raises(FetchError, match="it has 11 bytes, wanted 10 at most"):
@@ -332,8 +334,8 @@ def test_a_file_of_unknown_size_has_a_bound_and_a_copy_keeps_to_it(register: Any
 
 def test_what_shows_that_a_file_is_the_published_one_is_said(site: Site, register: Any) -> None:
     whole = {"name": "a", "sha256": SHA256}, {"name": "b", "git_blob": "0" * 40}, {"name": "c", "md5": "0" * 32}
-    assert [fetched.AssetFile(**facts).trust.split()[0] for facts in whole] == ["sha256", "git", "md5"]
-    assert "32 bits" in fetched.AssetFile(name="d", sha256_prefix="0" * 8).trust
+    assert [local_files.AssetFile(**facts).trust.split()[0] for facts in whole] == ["sha256", "git", "md5"]
+    assert "32 bits" in local_files.AssetFile(name="d", sha256_prefix="0" * 8).trust
     register({"name": "thing.bin", "urls": [site.url]})
     assert "trust on first use" in CliRunner().invoke(main, ["fetch", "thing"]).stdout
     assert "trust on first use" in CliRunner().invoke(main, ["list", "assets", "-v"]).stdout
@@ -350,7 +352,7 @@ def test_an_md5_that_users_publish_is_checked(site: Site, register: Any) -> None
 def test_a_prefix_is_checked_and_the_whole_hash_recorded(site: Site, register: Any) -> None:
     register({"name": "thing.bin", "urls": [site.url], "sha256_prefix": SHA256[:8]})
     assert fetch("thing")[0].known
-    assert fetched.receipts("thing") == {"thing.bin": fetched.Receipt(sha256=SHA256, addressed=True)}
+    assert local_files.receipts("thing") == {"thing.bin": local_files.Receipt(sha256=SHA256, addressed=True)}
 
 
 def test_where_no_hash_is_published_the_first_one_binds(site: Site, register: Any) -> None:
@@ -369,18 +371,18 @@ def test_a_file_of_ones_own_is_vouched_for_by_a_hash_alone(site: Site, register:
     (own := tmp_path / "own.bin").write_bytes(b"junk")
     register({"name": "thing.bin", "urls": [site.url]})
     (brought,) = fetch("thing", own)
-    assert not brought.addressed and fetched.bring("thing").vouched is False
+    assert not brought.addressed and local_files.bring("thing").vouched is False
     done = CliRunner().invoke(main, ["fetch", "thing", "--from", str(own)])
     assert "came by --from, so nothing shows that it is the published file" in done.output and "binding" not in done.output
     (genuine,) = fetch("thing")  # the address outranks it
-    assert (genuine.sha256, genuine.addressed, fetched.bring("thing").vouched) == (SHA256, True, True)
+    assert (genuine.sha256, genuine.addressed, local_files.bring("thing").vouched) == (SHA256, True, True)
     assert fetch("thing", own)[0].kept
     genuine.path.unlink()
     with pytest.raises(FetchError, match="the first fetch brought"):
         fetch("thing", own)
     register({"name": "other.bin", "urls": [site.url], "sha256": SHA256})
     own.write_bytes(BODY)
-    assert fetch("thing", own)[0].known and fetched.bring("thing").vouched, "a known hash says enough"
+    assert fetch("thing", own)[0].known and local_files.bring("thing").vouched, "a known hash says enough"
 
 
 def test_an_altered_file_is_refused_and_brought_again(site: Site, register: Any) -> None:
@@ -388,9 +390,9 @@ def test_an_altered_file_is_refused_and_brought_again(site: Site, register: Any)
     (brought,) = fetch("thing")
     brought.path.write_bytes(BODY[:-1] + b"?")
     with pytest.raises(WeightsError, match="came with"):
-        fetched.checked("thing")
+        local_files.checked("thing")
     assert not fetch("thing")[0].kept
-    assert fetched.checked("thing").sha256 == SHA256
+    assert local_files.checked("thing").sha256 == SHA256
 
 
 def test_the_second_address_is_tried_and_both_faults_are_told(site: Site, register: Any) -> None:
@@ -404,7 +406,7 @@ def test_the_second_address_is_tried_and_both_faults_are_told(site: Site, regist
 
 def test_a_part_that_does_not_fit_is_dropped(site: Site, register: Any) -> None:
     register(one_file(site))
-    part = fetched.folder("thing") / ".thing.bin.part"
+    part = local_files.folder("thing") / ".thing.bin.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * (len(BODY) + 5))
     site.status = 416
@@ -429,8 +431,8 @@ def test_a_local_file_or_folder_is_checked_the_same_way(site: Site, register: An
     with pytest.raises(FetchError, match="give --from the folder"):
         fetch("thing", folder / "two.bin")
     with pytest.raises(BenchError, match="has no file three.bin"):
-        fetched.held("thing", "three.bin")
-    assert fetched.checked("thing", "two.bin").path.read_bytes() == b"two"
+        local_files.held("thing", "three.bin")
+    assert local_files.checked("thing", "two.bin").path.read_bytes() == b"two"
 
 
 def test_what_has_no_address_says_where_it_comes_from(register: Any) -> None:
@@ -461,7 +463,7 @@ def test_the_verb_says_what_it_did(site: Site, register: Any) -> None:
 
 @pytest.mark.parametrize("name", registry.names("assets"))
 def test_every_shipped_asset_is_well_formed(name: str) -> None:
-    known = fetched.asset(name)
+    known = local_files.asset(name)
     assert all(url.startswith("http") for file in known.files for url in file.urls)
     assert known.licence and known.source
     assert "rust on first use" in known.note or all(file.pinned for file in known.files), "a file without a hash says so"

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 import harope_bench
 from harope_bench.cli import main
-from harope_bench.store import load_arrays
+from harope_bench.core.storage import load_arrays
 
 VERBS = [
     "list",
@@ -71,7 +71,7 @@ def test_every_verb_has_help_with_an_example(verb: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_stands_in_the_documentation(verb: str) -> None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     assert f"`{verb}" in (root / "docs/design.md").read_text()
 
 
@@ -351,9 +351,9 @@ def test_paper_scale_says_what_it_lacks(tmp_path: Path) -> None:
 
 
 def test_a_table_without_a_small_world_says_so() -> None:
-    from harope_bench.errors import BenchError
-    from harope_bench.leaderboards.layout import load_table
-    from harope_bench.reproduce import work_of
+    from harope_bench.core.errors import BenchError
+    from harope_bench.leaderboards.table_spec import load_table
+    from harope_bench.pipeline.reproduce import work_of
 
     assert work_of(load_table("4"), "micro")
     with pytest.raises(BenchError, match="table 4 has no micro runs"):

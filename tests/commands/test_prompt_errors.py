@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from harope_bench.cli import main
-from harope_bench.errors import OptionError
-from harope_bench.marking import shared
+from harope_bench.core.errors import OptionError
+from harope_bench.pipeline.evaluate_prompts import shared
 
 
 @pytest.fixture

@@ -9,17 +9,18 @@ import pytest
 import tiny
 from safetensors.torch import save_file
 
-from harope_bench import classify, registry
-from harope_bench.catalogue import check_settings, checkpoint
-from harope_bench.classify import Wanted, reading_plan
-from harope_bench.conditioning import Conditioning, asked_by, check_requests, check_suite, taken_by
-from harope_bench.errors import BenchError, OptionError
-from harope_bench.generate import generate, make_plan
-from harope_bench.planning import plan_for
-from harope_bench.records import Plan, Request, Settings
-from harope_bench.registering import register
-from harope_bench.reproduce import Work
-from harope_bench.reproduce import _plan as plan_of_row
+from harope_bench.core import registry
+from harope_bench.core.conditioning import Conditioning, asked_by, check_requests, check_suite, taken_by
+from harope_bench.core.errors import BenchError, OptionError
+from harope_bench.core.schema import Plan, Request, Settings
+from harope_bench.models.load_checkpoint import check_settings, checkpoint
+from harope_bench.models.register_checkpoint import register
+from harope_bench.pipeline import classify
+from harope_bench.pipeline.classify import Wanted, reading_plan
+from harope_bench.pipeline.generate import generate, make_plan
+from harope_bench.pipeline.plan_study import plan_for
+from harope_bench.pipeline.reproduce import Work
+from harope_bench.pipeline.reproduce import _plan as plan_of_row
 from harope_bench.training.run import run as train
 
 SHIPPED = {"dit": "digits-harope", "deit": "digits-deit-harope", "mmdit-micro": "shapes-harope"}
@@ -189,7 +190,7 @@ def test_a_recipe_whose_suite_gives_something_else_is_rejected(tiny_recipe: Path
 
 
 def test_a_run_is_not_scored_by_a_suite_that_asks_for_something_else(tmp_path: Path) -> None:
-    from harope_bench.verbs.targets import Wish, resolve
+    from harope_bench.commands.targets import Wish, resolve
 
     plan = make_plan(tiny.registered(tmp_path / "w"), None, {})
     generate(plan, [0], tmp_path / "run")

@@ -26,33 +26,21 @@ from PIL import Image
 from pydantic import ValidationError
 
 import harope_bench
-from harope_bench import (
-    adm,
-    charts,
-    checksums,
-    contamination,
-    escaping,
-    indices,
-    jsonfile,
-    pixels,
-    registry,
-    rows,
-    store,
-    textfile,
-    tomlfile,
-)
+from harope_bench.analysis import contamination
 from harope_bench.cli import main
-from harope_bench.errors import BenchError, FileTooLargeError, IrregularFileError, OptionError, SampleError, StorageError
-from harope_bench.gate.baseline import open_side
+from harope_bench.core import chart_schema, checksums, escaping, index_ranges, json_file, registry, storage, text_file, toml_file
+from harope_bench.core.errors import BenchError, FileTooLargeError, IrregularFileError, OptionError, SampleError, StorageError
+from harope_bench.core.limits import check_config
+from harope_bench.core.regular_file import open_regular, read_regular
+from harope_bench.core.schema import Checkpoint, Settings
+from harope_bench.data import adm_npz, feature_rows, image_io
+from harope_bench.data.sample_set import Run, open_samples
 from harope_bench.judges.runners import common
-from harope_bench.layouts import dpg
-from harope_bench.limits import check_config
-from harope_bench.pairing import read_result
-from harope_bench.records import Checkpoint, Settings
-from harope_bench.regular import open_regular, read_regular
-from harope_bench.samples import Run, open_samples
-from harope_bench.suites import _pictures
+from harope_bench.statistics.gate.baseline import open_side
+from harope_bench.statistics.pairing import read_result
+from harope_bench.suites import image_stack
 from harope_bench.suites.imagenet_val import FilePictures
+from harope_bench.suites.official_layouts import dpg
 from harope_bench.training.recipe import Schedule, read_recipe
 
 ROOT = Path(harope_bench.__file__).parent
@@ -61,23 +49,23 @@ linux = pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/ze
 # Every reader of a file that somebody else may have put there, by what it reads.
 READERS: dict[str, Callable[[Path], Any]] = {
     "bytes": lambda path: read_regular(path, 10),
-    "text": textfile.read_text,
-    "json": jsonfile.read_json,
-    "toml": tomlfile.read_toml,
-    "lines": store.read_lines,
-    "hash": store.sha256_file,
-    "blob": store.git_blob,
-    "copy": lambda path: store.copy(path, path.with_name("copy")),
-    "mend": store.mend_lines,
-    "arrays": store.load_arrays,
-    "weights": store.load_weights,
-    "npz": adm.shape_of,
+    "text": text_file.read_text,
+    "json": json_file.read_json,
+    "toml": toml_file.read_toml,
+    "lines": storage.read_lines,
+    "hash": storage.sha256_file,
+    "blob": storage.git_blob,
+    "copy": lambda path: storage.copy(path, path.with_name("copy")),
+    "mend": storage.mend_lines,
+    "arrays": storage.load_arrays,
+    "weights": storage.load_weights,
+    "npz": adm_npz.shape_of,
     "result": read_result,
     "baseline": open_side,
-    "chart": charts.read_chart,
+    "chart": chart_schema.read_chart,
     "recipe": lambda path: read_recipe(str(path)),
     "captions": lambda path: list(contamination.read_captions(path)),
-    "image": pixels.read_image,
+    "image": image_io.read_image,
     "picture": lambda path: FilePictures([path], [0], True).data(0),
     "sums": lambda path: checksums.read_sums(path.parent),
     "plan": lambda path: Run(path.parent).plan,
@@ -131,10 +119,10 @@ def test_a_regular_file_behind_a_link_is_read_and_a_folder_is_none(tmp_path: Pat
 
 def test_a_sparse_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
     for name, read in {
-        "x.json": jsonfile.read_json,
-        "x.toml": tomlfile.read_toml,
-        "x.txt": textfile.read_text,
-        "x.png": pixels.read_image,
+        "x.json": json_file.read_json,
+        "x.toml": toml_file.read_toml,
+        "x.txt": text_file.read_text,
+        "x.png": image_io.read_image,
     }.items():
         with (tmp_path / name).open("wb") as file:
             file.truncate(1 << 40)
@@ -150,10 +138,10 @@ def test_a_sparse_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "write",
     [
-        lambda path: store.write_text(path, "x"),
-        lambda path: store.append_line(path, "{}"),
-        lambda path: store.write_arrays(path, {"a": np.zeros(2)}),
-        lambda path: adm.write(path, iter([np.zeros((1, 2, 2, 3), np.uint8)]), (1, 2, 2, 3)),
+        lambda path: storage.write_text(path, "x"),
+        lambda path: storage.append_line(path, "{}"),
+        lambda path: storage.write_arrays(path, {"a": np.zeros(2)}),
+        lambda path: adm_npz.write(path, iter([np.zeros((1, 2, 2, 3), np.uint8)]), (1, 2, 2, 3)),
     ],
 )
 def test_nothing_but_a_regular_file_is_written_over(write: Callable[[Path], None], kind: Callable[[Path], None], tmp_path: Path) -> None:
@@ -166,11 +154,11 @@ def test_nothing_but_a_regular_file_is_written_over(write: Callable[[Path], None
 
 
 def test_text_that_is_none_is_a_named_error_and_leaves_nothing(tmp_path: Path) -> None:
-    for write in (lambda: store.write_text(tmp_path / "a", "x\udc80"), lambda: store.append_line(tmp_path / "a", "x\udc80")):
+    for write in (lambda: storage.write_text(tmp_path / "a", "x\udc80"), lambda: storage.append_line(tmp_path / "a", "x\udc80")):
         with pytest.raises(StorageError, match="no Unicode text"):
             write()
     with pytest.raises(StorageError, match="not Unicode text"):
-        tomlfile.toml_text({"name": "x\ud800"})
+        toml_file.toml_text({"name": "x\ud800"})
     assert os.listdir(tmp_path) == []
 
 
@@ -183,8 +171,8 @@ def image_bytes(form: str, size: tuple[int, int] = (8, 8)) -> bytes:
 
 
 DECODERS: dict[str, Callable[[Path], Any]] = {
-    "decode": lambda path: pixels.decode(path.read_bytes(), path.name),
-    "picture": lambda path: _pictures.decoded(path.read_bytes(), path.name, 8, 1.0),
+    "decode": lambda path: image_io.decode(path.read_bytes(), path.name),
+    "picture": lambda path: image_stack.decoded(path.read_bytes(), path.name, 8, 1.0),
     "folder": lambda path: open_samples(path.parent).check(0),
     "runner": common.picture,
 }
@@ -209,7 +197,7 @@ def test_a_format_that_is_not_on_the_list_is_not_opened_whatever_its_name(
         DECODERS[decoder](path)
 
 
-@pytest.mark.parametrize("form", pixels.FORMATS)
+@pytest.mark.parametrize("form", image_io.FORMATS)
 def test_each_format_on_the_list_is_read_by_its_bytes(form: str, tmp_path: Path) -> None:
     (path := tmp_path / "x.png").write_bytes(image_bytes(form))
     for decode in DECODERS.values():
@@ -236,7 +224,7 @@ def test_an_image_of_too_many_pixels_is_refused_by_its_header(decoder: str, side
 
 
 def test_runners_read_what_the_package_reads() -> None:
-    assert (common.FORMATS, common.PIXELS) == (pixels.FORMATS, pixels.PIXELS)
+    assert (common.FORMATS, common.PIXELS) == (image_io.FORMATS, image_io.PIXELS)
 
 
 CALLS = {  # what only the doors may call
@@ -289,14 +277,14 @@ HOSTILE_JSON = {
 def test_hostile_json_is_one_kind_of_error_for_every_reader(name: str, tmp_path: Path) -> None:
     data = HOSTILE_JSON[name]
     with pytest.raises(ValueError, match="."):
-        jsonfile.parse_json(data)
+        json_file.parse_json(data)
     (path := tmp_path / "x.json").write_bytes(data)
-    for read in (jsonfile.read_json, read_result, open_side, charts.read_chart):
+    for read in (json_file.read_json, read_result, open_side, chart_schema.read_chart):
         with pytest.raises(BenchError) as caught:
             read(path)
         assert "\n" not in str(caught.value)
     (lines := tmp_path / "x.jsonl").write_bytes(data + b"\n{}\n")
-    for each in (store.read_lines, lambda path: list(contamination.read_captions(path))):
+    for each in (storage.read_lines, lambda path: list(contamination.read_captions(path))):
         with pytest.raises(BenchError, match="line 1 is not"):
             each(lines)
 
@@ -304,7 +292,7 @@ def test_hostile_json_is_one_kind_of_error_for_every_reader(name: str, tmp_path:
 @pytest.mark.parametrize("line", [b"[]", b"1", b'"text"', b"null"])
 def test_a_line_that_is_no_object_is_a_named_error(line: bytes, tmp_path: Path) -> None:
     (path := tmp_path / "requests.jsonl").write_bytes(b'{"indices": "0"}\n' + line + b"\n")
-    for read in (lambda: store.read_lines(path), Run(tmp_path).asked):
+    for read in (lambda: storage.read_lines(path), Run(tmp_path).asked):
         with pytest.raises(StorageError, match="line 2 is not a JSON object"):
             read()
     (asks := tmp_path / "asks.jsonl").write_bytes(line + b"\n")
@@ -314,21 +302,21 @@ def test_a_line_that_is_no_object_is_a_named_error(line: bytes, tmp_path: Path) 
 
 def test_a_safetensors_header_nested_too_deeply_is_no_header(tmp_path: Path) -> None:
     (path := tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(DEEP)) + DEEP)
-    assert store.weights_header(path) == {} and store.weights_note(path) == {}
+    assert storage.weights_header(path) == {} and storage.weights_note(path) == {}
     with pytest.raises(BenchError, match="not a readable safetensors"):
-        store.load_weights(path)
+        storage.load_weights(path)
 
 
 def test_toml_from_the_library_comes_back_whatever_the_characters(tmp_path: Path) -> None:
     odd = "".join(map(chr, [*range(32), 0x7F, 0x80, 0x2028, 0xFEFF, 0x1F600])) + '\\"\'\'\'"""'
     facts = {"text": odd, "list": [odd, odd], "table": {"in": {"deep": odd}}}
-    assert tomllib.loads(tomlfile.toml_text(facts)) == facts
+    assert tomllib.loads(toml_file.toml_text(facts)) == facts
     (path := tmp_path / "x.toml").write_text("a = " + "[" * 100_000)
     with pytest.raises(BenchError, match="is not readable TOML"):
-        tomlfile.read_toml(path)
+        toml_file.read_toml(path)
     path.write_bytes(b'a = "\xff"')
     with pytest.raises(BenchError, match="is not readable TOML"):
-        tomlfile.read_toml(path)
+        toml_file.read_toml(path)
 
 
 # ----------------------------------------------------------------------------------------------- arrays
@@ -347,31 +335,31 @@ def packed(path: Path, *shapes: tuple[int, ...], dtype: str = "<f8") -> Path:
 
 
 def test_a_small_npz_of_much_is_refused_by_its_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harope_bench import npz
+    from harope_bench.core import array_file
 
-    monkeypatch.setattr(npz, "SMALL", 1 << 20)  # 256 MB as shipped
+    monkeypatch.setattr(array_file, "SMALL", 1 << 20)  # 256 MB as shipped
     monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("it was unpacked"))
     for shapes in (((1 << 18,),), ((1 << 16,), (1 << 16,), (1 << 16,))):
         with pytest.raises(StorageError, match=r"bytes unpack to [\d,]+, at most 1,048,576 are read"):
-            store.load_arrays(packed(tmp_path / "x.npz", *shapes))
-    assert npz.RATIO * (18 << 20) < 4 << 30, "18 MB that hold 4 GB"
+            storage.load_arrays(packed(tmp_path / "x.npz", *shapes))
+    assert array_file.RATIO * (18 << 20) < 4 << 30, "18 MB that hold 4 GB"
 
 
 def test_what_is_used_of_an_npz_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harope_bench import npz
+    from harope_bench.core import array_file
 
-    monkeypatch.setattr(npz, "SMALL", 1 << 20)
+    monkeypatch.setattr(array_file, "SMALL", 1 << 20)
     path = packed(tmp_path / "x.npz", (4,), (1 << 18,))
-    assert store.load_arrays(path, only=["arr_0"])["arr_0"].shape == (4,)
+    assert storage.load_arrays(path, only=["arr_0"])["arr_0"].shape == (4,)
 
 
 def test_images_of_an_npz_are_read_in_bounded_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = packed(tmp_path / "x.npz", (9, 4, 4, 3), dtype="|u1")
-    monkeypatch.setattr(adm, "BATCH_BYTES", 100)  # two images of 48 bytes
-    assert [len(batch) for batch in adm.rows(path, 9)] == [2, 2, 2, 2, 1]
-    monkeypatch.setattr(adm, "PIXELS", 15)
+    monkeypatch.setattr(adm_npz, "BATCH_BYTES", 100)  # two images of 48 bytes
+    assert [len(batch) for batch in adm_npz.rows(path, 9)] == [2, 2, 2, 2, 1]
+    monkeypatch.setattr(adm_npz, "PIXELS", 15)
     with pytest.raises(SampleError, match="at most 15 pixels"):
-        adm.shape_of(path)
+        adm_npz.shape_of(path)
 
 
 @pytest.mark.parametrize("name", ["x.txt.gz", "x.jsonl.gz", "x.csv.gz"])
@@ -387,22 +375,22 @@ def test_a_packed_file_of_one_line_has_a_bound(name: str, tmp_path: Path) -> Non
 
 
 def test_ranges_are_as_long_as_they_are_and_no_larger() -> None:
-    ranges = indices.parse_ranges("0-99999999999,5")
+    ranges = index_ranges.parse_ranges("0-99999999999,5")
     assert len(ranges) == 10**11 and 10**11 - 1 in ranges and 10**11 not in ranges and ranges[-1] == 10**11 - 1
     assert str(ranges.without(range(3))) == "3-99999999999"
     with pytest.raises(ValueError, match="at most 1,000,000 in one request"):
-        indices.parse_indices("0-99999999")
+        index_ranges.parse_indices("0-99999999")
     with pytest.raises(ValueError, match="at most 1,000,000 in one request"):
-        indices.parse_indices(",".join(f"{k}00000-{k}99999" for k in range(11)))
+        index_ranges.parse_indices(",".join(f"{k}00000-{k}99999" for k in range(11)))
     with pytest.raises(ValueError, match="is no index range"):
-        indices.parse_indices("9" * 5000)
+        index_ranges.parse_indices("9" * 5000)
 
 
 def test_ranges_agree_with_sets() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         a, b = (set(rng.integers(0, 30, rng.integers(0, 20)).tolist()) for _ in range(2))
-        one, two = indices.IndexRanges.of(a), indices.IndexRanges.of(b)
+        one, two = index_ranges.IndexRanges.of(a), index_ranges.IndexRanges.of(b)
         assert list(one) == sorted(a) and len(one) == len(a) and [one[k] for k in range(len(a))] == sorted(a)
         assert list(one.without(b)) == sorted(a - b) and list(one.union(two)) == sorted(a | b)
         assert all((i in one) == (i in a) for i in range(-1, 31))
@@ -469,7 +457,7 @@ def test_the_numbers_of_shipped_recipes_and_checkpoints_are_within_the_bounds() 
     for name in registry.names("recipes"):
         read_recipe(name)
     for entry in registry.entries("checkpoints").values():
-        Checkpoint.model_validate(tomlfile.read_toml(entry.path))  # type: ignore[arg-type]
+        Checkpoint.model_validate(toml_file.read_toml(entry.path))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -519,8 +507,8 @@ def test_a_cell_is_no_formula_and_one_line(text: object, cell: object) -> None:
 def test_a_figure_of_steering_names_is_still_xml() -> None:
     from harope_bench.reports import charts_svg
 
-    curve = charts.Curve(label="a\x01\x1b[2J <b> & \ufffe", steps=(1.0, 2.0), loss=(1.0, 0.5))
-    svg = charts_svg.draw(charts.Loss(ema=0.0, runs=(curve,)), "x")
+    curve = chart_schema.Curve(label="a\x01\x1b[2J <b> & \ufffe", steps=(1.0, 2.0), loss=(1.0, 0.5))
+    svg = charts_svg.draw(chart_schema.Loss(ema=0.0, runs=(curve,)), "x")
     ElementTree.fromstring(svg.replace("<svg", '<svg xmlns:xlink="http://www.w3.org/1999/xlink"', 1) if "xmlns:xlink" not in svg else svg)
     assert "\x1b" not in svg and "<b>" not in svg
 
@@ -549,8 +537,8 @@ def test_an_argument_that_is_not_utf8_is_a_named_error() -> None:
 
 
 def test_rows_do_not_wait_for_a_pipe(tmp_path: Path) -> None:
-    assert rows.header(tmp_path / "none.npy") is None
+    assert feature_rows.header(tmp_path / "none.npy") is None
     os.mkfifo(path := tmp_path / "x.npy")
-    for read in (rows.header, store.mend_lines, lambda pipe: rows.digest(pipe, 0, 1), store.read_if_present):
+    for read in (feature_rows.header, storage.mend_lines, lambda pipe: feature_rows.digest(pipe, 0, 1), storage.read_if_present):
         with pytest.raises(IrregularFileError):
             read(path)

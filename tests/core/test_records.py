@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from harope_bench import records
-from harope_bench.records import (
+from harope_bench.core import schema
+from harope_bench.core.schema import (
     Checkpoint,
     ErrorRate,
     JudgeRecord,
@@ -69,12 +69,12 @@ EVERY = [
 
 
 def test_every_record_of_the_module_is_tried_here() -> None:
-    kinds = {c for c in vars(records).values() if isinstance(c, type) and issubclass(c, BaseModel) and c.__module__ == records.__name__}
-    assert {type(r) for r in EVERY} == kinds - {records.Record}
+    kinds = {c for c in vars(schema).values() if isinstance(c, type) and issubclass(c, BaseModel) and c.__module__ == schema.__name__}
+    assert {type(r) for r in EVERY} == kinds - {schema.Record}
 
 
 @pytest.mark.parametrize("record", EVERY, ids=lambda r: type(r).__name__)
-def test_a_record_is_frozen_and_refuses_fields_nobody_knows(record: records.Record) -> None:
+def test_a_record_is_frozen_and_refuses_fields_nobody_knows(record: schema.Record) -> None:
     for field in type(record).model_fields:
         with pytest.raises(ValidationError, match="frozen"):
             setattr(record, field, getattr(record, field))
@@ -83,7 +83,7 @@ def test_a_record_is_frozen_and_refuses_fields_nobody_knows(record: records.Reco
 
 
 @pytest.mark.parametrize("record", EVERY, ids=lambda r: type(r).__name__)
-def test_a_record_comes_back_from_its_json_with_sorted_keys(record: records.Record) -> None:
+def test_a_record_comes_back_from_its_json_with_sorted_keys(record: schema.Record) -> None:
     text = record.to_json()
     assert type(record).model_validate_json(text) == record
     assert type(record).model_validate_json(text).to_json() == text
@@ -92,7 +92,7 @@ def test_a_record_comes_back_from_its_json_with_sorted_keys(record: records.Reco
 
 @pytest.mark.parametrize("record", EVERY, ids=lambda r: type(r).__name__)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_no_record_takes_a_number_that_is_not_finite(record: records.Record, bad: float) -> None:
+def test_no_record_takes_a_number_that_is_not_finite(record: schema.Record, bad: float) -> None:
     held = record.model_dump()
     floats = [field for field, value in held.items() if isinstance(value, float)]
     for field in floats:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from harope_bench import registry
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, NameClash, UnknownName
 from harope_bench.encodings.rope_axial import RopeAxial
-from harope_bench.errors import BenchError, NameClash, UnknownName
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
@@ -32,7 +32,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
 
 def test_listing_every_kind_imports_no_torch_and_none_of_the_things() -> None:
     script = (
-        "import json, sys\nfrom harope_bench import registry\n"
+        "import json, sys\nfrom harope_bench.core import registry\n"
         "names = {kind: registry.names(kind) for kind in registry.KINDS}\n"
         "print(json.dumps([names, sorted(sys.modules)]))"
     )
@@ -141,7 +141,7 @@ def test_a_users_checkpoint_with_a_shipped_name_names_both(bench_home: Path, mon
         (folder / "digits-ape.toml").write_text("name = 'digits-ape'")
     with pytest.raises(NameClash) as caught:
         registry.names("checkpoints")
-    assert "harope_bench/checkpoints/digits-ape.toml" in str(caught.value)
+    assert "harope_bench/models/checkpoints/digits-ape.toml" in str(caught.value)
     assert str(bench_home / "checkpoints" / "digits-ape.toml") in str(caught.value)
 
 

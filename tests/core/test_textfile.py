@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from harope_bench import contamination
-from harope_bench.errors import BenchError, StorageError
-from harope_bench.gate import policy
-from harope_bench.layouts import compbench_results, dpg_results, geneval, geneval_results
-from harope_bench.registry import read_toml
+from harope_bench.analysis import contamination
+from harope_bench.core.errors import BenchError, StorageError
+from harope_bench.core.registry import read_toml
+from harope_bench.core.storage import read_lines
+from harope_bench.core.text_file import read_text
 from harope_bench.reports.loss_logs import read_losses
-from harope_bench.store import read_lines
-from harope_bench.suites import _compbench, _labels
+from harope_bench.statistics.gate import policy
+from harope_bench.suites import compbench_suite, label_files
 from harope_bench.suites.imagenet_val import PLUGIN as IMAGENET
-from harope_bench.textfile import read_text
+from harope_bench.suites.official_layouts import compbench_results, dpg_results, geneval, geneval_results
 
 WINDOWS = [
     pytest.param("utf-8-sig", "\r\n", id="byte order mark and CRLF"),
@@ -56,13 +56,13 @@ LOG = "step,loss\n1,0.5\n2,0.25\n"
 SCORES = "images/7.png, 0.5, 0.5\nimages/whoops3.png, 1.0, 1.0\n"
 READERS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {  # name of the file, its text, what reads it
     "val list": ("val.txt", "a.JPEG 3\nb.JPEG 0\nc.JPEG 999\n", val_list),
-    "labels": ("labels.txt", "3\n0\n7\n", lambda path: _labels._read(path, 10)),
+    "labels": ("labels.txt", "3\n0\n7\n", lambda path: label_files._read(path, 10)),
     "prompts": ("prompts.txt", "a cat, blue\nein Häuschen\n", lambda path: [p.text for p in contamination.read_prompts(path, "geneval")]),
     "captions in lines": ("captions.txt", "a cat\nein Häuschen\n", captions),
     "captions in a table": ("captions.csv", "caption,x\na cat,1\nein Häuschen,2\n", captions),
     "captions in jsonl": ("captions.jsonl", '{"text": "a cat"}\n{"text": "ein Häuschen"}\n', captions),
-    "category of prompts": ("color_val.txt", "a cat\na dog\n", _compbench._lines),
-    "names of objects": ("new_objects.txt", "cat - cats\ndog - dogs\n", _compbench._lines),
+    "category of prompts": ("color_val.txt", "a cat\na dog\n", compbench_suite._lines),
+    "names of objects": ("new_objects.txt", "cat - cats\ndog - dogs\n", compbench_suite._lines),
     "json lines": ("rows.jsonl", '{"index": 0}\n{"index": 1}\n', read_lines),
     "toml": ("facts.toml", 'name = "a"\n[config]\nheads = 4\n', read_toml),
     "gate policy": ("gate.toml", "[metric.fid]\nmargin = 1.0\n", lambda path: policy.read(path).metric),

@@ -14,14 +14,14 @@ from dit_files import SMALL, released, state_of, training_file
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harope_bench import registry
-from harope_bench.catalogue import checkpoint, weights_path
-from harope_bench.errors import BenchError, OptionError, WeightsError
-from harope_bench.generate import make_plan
-from harope_bench.records import Request, Settings
-from harope_bench.registering import process_lines, register
-from harope_bench.store import home, load_weights, read_weights, weights_sha256
-from harope_bench.wrappers import unwrap
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, OptionError, WeightsError
+from harope_bench.core.schema import Request, Settings
+from harope_bench.core.storage import home, load_weights, read_weights, weights_sha256
+from harope_bench.core.weight_wrappers import unwrap
+from harope_bench.models.load_checkpoint import checkpoint, weights_path
+from harope_bench.models.register_checkpoint import process_lines, register
+from harope_bench.pipeline.generate import make_plan
 
 State = dict[str, Tensor]
 PIXELS = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10}

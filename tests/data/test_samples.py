@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harope_bench import adm
-from harope_bench.errors import SampleError
-from harope_bench.indices import parse_indices, spans
-from harope_bench.pixels import decode, encode
-from harope_bench.records import Checkpoint, Plan, Request, Settings
-from harope_bench.samples import Run, SampleSet, inside, open_samples, to_adm, to_png
+from harope_bench.core.errors import SampleError
+from harope_bench.core.index_ranges import parse_indices, spans
+from harope_bench.core.schema import Checkpoint, Plan, Request, Settings
+from harope_bench.data import adm_npz
+from harope_bench.data.image_io import decode, encode
+from harope_bench.data.sample_set import Run, SampleSet, inside, open_samples, to_adm, to_png
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_whatever_breaks_while_reading_names_the_file(
     with monkeypatch.context() as patch:
         patch.setattr(np.lib.format, "read_array", broken)
         with pytest.raises(SampleError, match=r"w.npz: labels cannot be read \(of a kind\)"):
-            adm.labels(path)
+            adm_npz.labels(path)
     monkeypatch.setattr(zipfile.ZipFile, "open", broken)
     with pytest.raises(SampleError, match=r"w.npz is not a readable npz \(of a kind\)"):
         open_samples(path)
@@ -191,7 +191,7 @@ def test_damaged_npz_names_the_image_it_breaks_at(compress: Any, tmp_path: Path)
     whole[len(whole) // 2] ^= 255
     path.write_bytes(whole)
     with pytest.raises(SampleError, match=r"from image (39|42|45|87) on"):  # stored members tell only at their end
-        list(adm.rows(path, 3))
+        list(adm_npz.rows(path, 3))
     (tmp_path / "g.npz").write_bytes(whole[:100])
     with pytest.raises(SampleError, match="not a readable npz"):
         open_samples(tmp_path / "g.npz")

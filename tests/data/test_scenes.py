@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from harope_bench.rules.dpg import Item
-from harope_bench.rules.geneval import TASKS as OFFICIAL_TASKS
-from harope_bench.rules.geneval import Wanted as OfficialWanted
-from harope_bench.scenes import answer, grammar
-from harope_bench.scenes.draw import PAINT, PATTERNS, Ground, Scene, Thing, draw, grey
-from harope_bench.scenes.grammar import HELD_COLOURS, HELD_NUMBERS, HELD_PAIRS, Case, Wanted, cases, held_pair, held_relation
-from harope_bench.scenes.layout import CELLS, Style, compose, generator
-from harope_bench.scenes.measured import measured
-from harope_bench.scenes.parse import parse
-from harope_bench.scenes.pool import pool, scene
-from harope_bench.scenes.questions import compbench, item, questions
+from harope_bench.data.shapes_world import answer, grammar
+from harope_bench.data.shapes_world.draw import PAINT, PATTERNS, Ground, Scene, Thing, draw, grey
+from harope_bench.data.shapes_world.grammar import HELD_COLOURS, HELD_NUMBERS, HELD_PAIRS, Case, Wanted, cases, held_pair, held_relation
+from harope_bench.data.shapes_world.layout import CELLS, Style, compose, generator
+from harope_bench.data.shapes_world.measured import measured
+from harope_bench.data.shapes_world.parse import parse
+from harope_bench.data.shapes_world.pool import pool, scene
+from harope_bench.data.shapes_world.questions import compbench, item, questions
+from harope_bench.evaluators.rules.dpg import Item
+from harope_bench.evaluators.rules.geneval import TASKS as OFFICIAL_TASKS
+from harope_bench.evaluators.rules.geneval import Wanted as OfficialWanted
 from harope_bench.training.recipe import Painter, read_recipe
 
 
@@ -205,7 +205,7 @@ def test_a_picture_of_one_colour_holds_nothing(level: int) -> None:
 
 
 def test_measured_sees_a_parser_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harope_bench.scenes.measured.parse", lambda image: parse(image)[1:])
+    monkeypatch.setattr("harope_bench.data.shapes_world.measured.parse", lambda image: parse(image)[1:])
     errors = measured(12, (32,))[32, "sharp"]
     assert errors.misread == 12 and errors.missed > 0.3 * errors.things and errors.lies > 0.1 * errors.questions
 

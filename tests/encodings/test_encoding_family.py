@@ -11,10 +11,10 @@ import torch
 from scipy.linalg import expm
 from torch import Tensor, nn
 
-from harope_bench import registry
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError
 from harope_bench.encodings import base, clues
 from harope_bench.encodings.scaling import Scaling, frequencies
-from harope_bench.errors import OptionError
 from harope_bench.testing import check_encoding
 
 D, HEADS, LAYERS = 16, 3, 2

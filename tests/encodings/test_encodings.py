@@ -11,14 +11,14 @@ import torch
 from scipy.linalg import expm
 from torch import Tensor, nn
 
-from harope_bench import registry
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError, UnknownName
 from harope_bench.encodings import base
 from harope_bench.encodings.ape import Ape
 from harope_bench.encodings.harope import Harope
 from harope_bench.encodings.rope_axial import RopeAxial
 from harope_bench.encodings.string import String
 from harope_bench.encodings.videorope import VideoRope
-from harope_bench.errors import OptionError, UnknownName
 from harope_bench.testing import check_encoding
 
 TABLE_2 = {"ape", "harope", "rope-axial", "rope-vanilla", "string", "videorope"}

@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 from toy_compbench import facts, good, sighting, sights
 
-from harope_bench import registry, testing
-from harope_bench.errors import NotHere, OptionError, StorageError
+from harope_bench import testing
+from harope_bench.assets.download import fetch
+from harope_bench.core import registry
+from harope_bench.core.annotations import ANSWER_TYPES, ASKS, Answered, Answers, Boxes, Cosines, Names, Questions, Sighting, Texts
+from harope_bench.core.errors import NotHere, OptionError, StorageError
+from harope_bench.core.schema import Measurement
 from harope_bench.evaluators import t2i_compbench as evaluator
 from harope_bench.evaluators.base import Score, Sight
-from harope_bench.fetch import fetch
-from harope_bench.layouts.compbench import file_name
-from harope_bench.perceptions import ANSWERS, ASKS, Answered, Answers, Boxes, Cosines, Names, Questions, Sighting, Texts
-from harope_bench.records import Measurement
-from harope_bench.rules.compbench_space import SIDES, UNLABELLED, depth_relation, persons, relation
-from harope_bench.suites import _parses
-from harope_bench.suites._compbench import CATEGORIES, COPIES, FORM, CompBench
+from harope_bench.evaluators.rules.compbench_space import SIDES, UNLABELLED, depth_relation, persons, relation
+from harope_bench.suites import noun_chunks
+from harope_bench.suites.compbench_suite import CATEGORIES, COPIES, FORM, CompBench
+from harope_bench.suites.official_layouts.compbench import file_name
 
 OFFICIAL = Path("/work/shared/data/t2i_compbench")
 official = pytest.mark.skipif(not OFFICIAL.exists(), reason="the official prompts are not here")
@@ -88,7 +89,9 @@ def test_each_category_asks_its_own_judges() -> None:
         "numeracy": ["detector"], "non_spatial": ["similarity"], "complex": ["detector-2d", "similarity", "vqa"],
     }  # fmt: skip
     assert asked["complex"].count("detector-2d") == 2, "a prompt with an action alone needs no detector"
-    assert set(registry.load("suites", "t2i-compbench").judges["t2i-compbench"]) == {look.role for look in PLUGIN.looks} <= set(ANSWERS)
+    assert (
+        set(registry.load("suites", "t2i-compbench").judges["t2i-compbench"]) == {look.role for look in PLUGIN.looks} <= set(ANSWER_TYPES)
+    )
 
 
 def test_what_is_asked() -> None:
@@ -181,7 +184,7 @@ def fetched() -> None:
     fetch("t2i-compbench", OFFICIAL)
 
 
-def whole(model: str = _parses.BASE) -> CompBench:
+def whole(model: str = noun_chunks.BASE) -> CompBench:
     return CompBench("whole", model=model)
 
 
@@ -197,13 +200,13 @@ def test_without_the_prompts_the_suite_says_how_to_get_them() -> None:
 
 def test_a_model_nobody_read_with_is_named() -> None:
     with pytest.raises(OptionError, match=r"no reading by en_core_web_sm 3.5.0 ships; there are 3.6.0, 3.8.0"):
-        _parses.parse("a dog", "3.5.0")
+        noun_chunks.parse("a dog", "3.5.0")
     with pytest.raises(StorageError, match="no reading of 'a dog'"):
-        _parses.parse("a dog", "3.6.0")
+        noun_chunks.parse("a dog", "3.6.0")
 
 
 def test_readings_hold_no_word() -> None:
-    lines = [line for line in _parses.PATH.read_text().splitlines() if line and not line.startswith(("#", "[", '"'))]
+    lines = [line for line in noun_chunks.PATH.read_text().splitlines() if line and not line.startswith(("#", "[", '"'))]
     assert len(lines) > 1800
     for line in lines:
         key, row = line.split(" = ")
@@ -212,12 +215,12 @@ def test_readings_hold_no_word() -> None:
 
 def test_a_reading_survives_its_row() -> None:
     prompt = "The dog's well-worn hat was on top of the hat rack."
-    read = _parses.Parse(
+    read = noun_chunks.Parse(
         ("dog", "hat", "hat", "rack"), ("The dog's well-worn hat", "the hat rack"), ("hat", "hat"), "The dog 's - hat was on the hat rack ."
     )
-    assert _parses.decode(prompt, _parses.encode(prompt, read)) == read
+    assert noun_chunks.decode(prompt, noun_chunks.encode(prompt, read)) == read
     with pytest.raises(ValueError, match="'cat' does not stand"):
-        _parses.encode(prompt, read._replace(nouns=("cat",)))
+        noun_chunks.encode(prompt, read._replace(nouns=("cat",)))
 
 
 @official
@@ -251,7 +254,7 @@ def test_every_prompt_is_the_official_line() -> None:
 
 @official
 @pytest.mark.usefixtures("fetched")
-@pytest.mark.parametrize("version", _parses.versions())
+@pytest.mark.parametrize("version", noun_chunks.versions())
 def test_readings_are_the_taggers(version: str) -> None:
     found = json.loads((OFFICIAL / "derived" / f"parse_en_core_web_sm_{version}.json").read_text())["categories"]
     for category in CATEGORIES:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harope_bench.perceptions import Box, Depth, Detection, Sighting
-from harope_bench.rules import compbench_counts as counts
-from harope_bench.rules import compbench_detections as detections
-from harope_bench.rules import compbench_space as space
-from harope_bench.rules import compbench_sums as sums
-from harope_bench.rules.compbench_quirks import CORRECTIONS, QUIRKS
+from harope_bench.core.annotations import Box, Depth, Detection, Sighting
+from harope_bench.evaluators.rules import compbench_counts as counts
+from harope_bench.evaluators.rules import compbench_detections as detections
+from harope_bench.evaluators.rules import compbench_space as space
+from harope_bench.evaluators.rules import compbench_sums as sums
+from harope_bench.evaluators.rules.compbench_quirks import CORRECTIONS, QUIRKS
 
 BOTH = ("official", "corrected")
 KNOWN = [["cup", "cups"], ["mug", "mugs"], ["dog", "dogs"], ["man", "men"], ["woman", "women"], ["fish", "fish"], ["goldfish", "goldfish"],

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harope_bench import registry
-from harope_bench.errors import ShapeError
+from harope_bench.core import registry
+from harope_bench.core.annotations import Answered, Answers, Questions
+from harope_bench.core.errors import ShapeError
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.evaluators.dpg_bench import METRICS
-from harope_bench.perceptions import Answered, Answers, Questions
-from harope_bench.rules import dpg as rule
-from harope_bench.rules.dpg import CORRECTIONS, NOT_KEPT, QUIRKS, Item, by_category, categories, may_raise, places, scored
+from harope_bench.evaluators.rules import dpg as rule
+from harope_bench.evaluators.rules.dpg import CORRECTIONS, NOT_KEPT, QUIRKS, Item, by_category, categories, may_raise, places, scored
 
 OFFICIAL = Path("/work/shared/data/dpg_bench")
 BOTH = ("official", "corrected")
@@ -137,7 +137,9 @@ def test_categories_are_read_from_the_tuple(phrase: str, names: tuple[str, ...])
 
 def test_every_quirk_has_a_test_and_each_is_kept_or_said_not_to_be() -> None:
     assert set(CORRECTIONS).isdisjoint(NOT_KEPT) and set(CORRECTIONS) | set(NOT_KEPT) == set(QUIRKS)
-    here = Path(__file__).read_text() + "".join((Path(__file__).parent / f"test_dpg_{part}.py").read_text() for part in ("layout", "suite"))
+    here = Path(__file__).read_text() + "".join(
+        (Path(__file__).parents[1] / f"suites/test_dpg_{part}.py").read_text() for part in ("layout", "suite")
+    )
     assert not [quirk for quirk in QUIRKS if f"def test_{quirk.replace('-', '_')}" not in here]
 
 

@@ -13,7 +13,7 @@ from torch_fidelity.metric_fid import fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from harope_bench.errors import SampleError, ShapeError
+from harope_bench.core.errors import SampleError, ShapeError
 from harope_bench.evaluators.base import Observations
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.metrics.frechet import frechet

@@ -11,7 +11,7 @@ from clouds import cloud, measured, observed, reference_of, with_dead_columns
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.metrics.frechet import frechet, influence
 from harope_bench.metrics.moments import Gaussian, Moments
-from harope_bench.statistics import Z, difference, mean_error
+from harope_bench.statistics.significance import Z, difference, mean_error
 
 WIDTH, DRAWN, REPLICATES = 16, 1000, 400
 REAL = Gaussian(np.zeros(WIDTH), np.eye(WIDTH))

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from geneval_scenes import at, clause, line, thing
 
-from harope_bench import fetched, registry
-from harope_bench.errors import NotHere, OptionError, ShapeError, StorageError
+from harope_bench.assets import local_files
+from harope_bench.assets.download import fetch
+from harope_bench.core import registry
+from harope_bench.core.annotations import Colours, Detection, Mask, Names, Objects, Sighting
+from harope_bench.core.errors import NotHere, OptionError, ShapeError, StorageError
 from harope_bench.evaluators.base import Sight
-from harope_bench.fetch import fetch
-from harope_bench.perceptions import Colours, Detection, Mask, Names, Objects, Sighting
-from harope_bench.rules.geneval import COLOURS, TASKS, Wanted
+from harope_bench.evaluators.rules.geneval import COLOURS, TASKS, Wanted
 from harope_bench.suites.geneval import lines
 
 OFFICIAL = Path("/work/shared/data/geneval")
@@ -171,7 +172,7 @@ official = pytest.mark.skipif(not OFFICIAL.exists(), reason="the official prompt
 def test_the_suite_is_the_official_file_copy_by_copy() -> None:
     fetch("geneval", OFFICIAL)
     suite = registry.load("suites", "geneval")
-    assert suite.count == 2212 == 4 * len(lines(fetched.bring("geneval", "evaluation_metadata.jsonl").path))
+    assert suite.count == 2212 == 4 * len(lines(local_files.bring("geneval", "evaluation_metadata.jsonl").path))
     texts = [json.loads(text) for text in (OFFICIAL / "evaluation_metadata.jsonl").read_text().splitlines()]
     cases = [suite.case(i) for i in range(suite.count)]
     assert [c.facts["geneval"] for c in cases] == texts * 4
@@ -188,8 +189,8 @@ def test_the_suite_is_the_official_file_copy_by_copy() -> None:
 @official
 def test_the_official_prompts_name_known_classes_colours_and_relations() -> None:
     fetch("geneval", OFFICIAL)
-    names = set(fetched.bring("geneval", "object_names.txt").path.read_text().splitlines())
-    every = [Wanted.model_validate(facts) for facts in lines(fetched.bring("geneval", "evaluation_metadata.jsonl").path)]
+    names = set(local_files.bring("geneval", "object_names.txt").path.read_text().splitlines())
+    every = [Wanted.model_validate(facts) for facts in lines(local_files.bring("geneval", "evaluation_metadata.jsonl").path)]
     assert len(names) == 80 and {name for w in every for name in w.names} <= names
     clauses = [c for w in every for c in w.include]
     assert {c.color for c in clauses} - {None} <= set(COLOURS)

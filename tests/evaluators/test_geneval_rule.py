@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from geneval_scenes import at, clause, line, thing
 
-from harope_bench.perceptions import Box, Detection
-from harope_bench.rules import geneval as rule
-from harope_bench.rules.geneval import COLOURS, CORRECTIONS, QUIRKS, TASKS, Limits, Wanted, judged, kept, overlap_of, relations
+from harope_bench.core.annotations import Box, Detection
+from harope_bench.evaluators.rules import geneval as rule
+from harope_bench.evaluators.rules.geneval import COLOURS, CORRECTIONS, QUIRKS, TASKS, Limits, Wanted, judged, kept, overlap_of, relations
 
 BOTH = ("official", "corrected")
 

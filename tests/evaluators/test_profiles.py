@@ -16,18 +16,19 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from harope_bench import pairing, testing
+from harope_bench import testing
 from harope_bench.cli import main
-from harope_bench.errors import OptionError, StorageError
-from harope_bench.evaluate import Asked, evaluate, evaluate_each
+from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.evaluators import fidelity
 from harope_bench.evaluators.base import Observations, Score
 from harope_bench.evaluators.fidelity import PLUGIN, PROFILES
-from harope_bench.generate import generate, make_plan
-from harope_bench.leaderboards import board, matching
+from harope_bench.leaderboards import board, match_runs
 from harope_bench.metrics.moments import Moments
-from harope_bench.references import open_reference
-from harope_bench.verify import verify
+from harope_bench.pipeline.evaluate import Asked, evaluate, evaluate_each
+from harope_bench.pipeline.generate import generate, make_plan
+from harope_bench.pipeline.reference_stats import open_reference
+from harope_bench.pipeline.verify import verify
+from harope_bench.statistics import pairing
 
 N, M, WIDTH = 1300, 1100, 24
 
@@ -181,7 +182,7 @@ def test_a_reference_that_is_missing_is_found_before_anything_is_judged(run: Pat
         opened.append(given[1])
         return open_reference(*given)
 
-    monkeypatch.setattr("harope_bench.evaluate.open_reference", second_is_missing)
+    monkeypatch.setattr("harope_bench.pipeline.evaluate.open_reference", second_is_missing)
     with pytest.raises(StorageError, match="gone is not there"):
         evaluate_each(run, run, [Asked("digits", profile=profile) for profile in ("adm", "adm-exact")])
     assert opened and not (run / "observations").exists()
@@ -216,10 +217,10 @@ def test_a_column_has_numbers_of_one_profile(tmp_path: Path) -> None:
             (scored,) = evaluate(run, run, Asked("digits", profile=profile))
             found.append(pairing.Found(scored.result, scored.path))
     for chosen, wanted in ((found, "adm-exact"), (found[1:2], "adm")):
-        picks = matching.pick(table, chosen, "micro")
+        picks = match_runs.pick(table, chosen, "micro")
         assert picks and {picked.found.result.profile for picked in picks.values()} == {wanted}
     renamed = [item._replace(path=tmp_path / "a" / item.path.name) if item.result.profile == "adm" else item for item in found]
-    assert {p.found.result.profile for p in matching.pick(table, renamed, "micro").values()} == {"adm-exact"}
+    assert {p.found.result.profile for p in match_runs.pick(table, renamed, "micro").values()} == {"adm-exact"}
 
 
 def test_a_profile_that_needs_its_own_judge_does_not_take_another(run: Path) -> None:

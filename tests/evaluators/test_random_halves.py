@@ -8,14 +8,14 @@ import fake_runs
 import numpy as np
 import pytest
 
-from harope_bench.errors import TooFewImages
+from harope_bench.core.errors import TooFewImages
+from harope_bench.core.schema import Measurement
 from harope_bench.evaluators.base import Observations
 from harope_bench.evaluators.fidelity import PLUGIN, RANDOM_HALVES
 from harope_bench.metrics import random_halves
 from harope_bench.metrics.neighbours import balls
 from harope_bench.metrics.random_halves import half_recalls, random_sides
-from harope_bench.pairing import Found, contrast, paired_rows, read_result
-from harope_bench.records import Measurement
+from harope_bench.statistics.pairing import Found, contrast, paired_rows, read_result
 
 
 def slow_recalls(drawn: np.ndarray, real: np.ndarray, splits: int) -> np.ndarray:

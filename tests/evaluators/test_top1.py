@@ -14,22 +14,24 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 
-from harope_bench import classify, registering, registry, store
-from harope_bench.classify import Wanted, reading_plan
 from harope_bench.cli import main
-from harope_bench.errors import OptionError, PlanMismatch, SampleError, ShapeError
+from harope_bench.core import registry, storage
+from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, ShapeError
+from harope_bench.core.schema import Measurement
+from harope_bench.core.storage import load_arrays
 from harope_bench.evaluators.base import Observations
 from harope_bench.evaluators.top1 import PLUGIN
-from harope_bench.generate import make_plan
-from harope_bench.intervals.shares import bonett_price
 from harope_bench.leaderboards.board import build, collect, load_table
-from harope_bench.pairing import contrast
-from harope_bench.records import Measurement
-from harope_bench.reproduce import reproduce
-from harope_bench.store import load_arrays
-from harope_bench.suites._pictures import fitted
+from harope_bench.models import register_checkpoint
+from harope_bench.pipeline import classify
+from harope_bench.pipeline.classify import Wanted, reading_plan
+from harope_bench.pipeline.generate import make_plan
+from harope_bench.pipeline.reproduce import reproduce
+from harope_bench.pipeline.verify import verify
+from harope_bench.statistics.intervals.shares import bonett_price
+from harope_bench.statistics.pairing import contrast
+from harope_bench.suites.image_stack import fitted
 from harope_bench.testing import check_evaluator
-from harope_bench.verify import verify
 
 MICRO = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10, "normalised": "half"}
 WIDE = {"hidden": 16, "depth": 1, "heads": 2, "patch": 16, "size": 32}
@@ -49,7 +51,7 @@ def registered(folder: Path, name: str, config: dict[str, Any] = MICRO, seed: in
         state = {k: v + 0.3 * torch.randn_like(v) for k, v in network.state_dict().items()}
     save_file(state, folder / f"{name}.safetensors")
     facts = {"encoding": encoding, "config": config, "suite": "digits-held-out", "scale": "micro", **said}
-    registering.register(name, folder / f"{name}.safetensors", facts)
+    register_checkpoint.register(name, folder / f"{name}.safetensors", facts)
     return name
 
 
@@ -228,7 +230,7 @@ def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None
     """Against a loop without shards or tiles."""
     plan = reading_plan(registered(tmp_path, "tiny"), None, {})
     (scored,) = classify.classify(plan, tmp_path / "run", Wanted(count=300))
-    network = registry.load("backbones", "deit").load(plan.checkpoint, store.load_weights(tmp_path / "tiny.safetensors")).eval()
+    network = registry.load("backbones", "deit").load(plan.checkpoint, storage.load_weights(tmp_path / "tiny.safetensors")).eval()
     images, labels = registry.load("suites", "digits").images("held-out")
     x = torch.from_numpy(images[:300]).float()[:, None] / 127.5 - 1
     with torch.inference_mode():
@@ -354,7 +356,7 @@ def test_a_run_of_the_papers_size_finds_its_row(tmp_path: Path) -> None:
 
 
 def test_table_1_is_reproduced_at_micro_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import harope_bench.reproduce as conductor
+    from harope_bench.pipeline import reproduce as conductor
 
     shipped = set(registry.names("checkpoints"))
     rows = [row.micro for row in load_table("1").rows]

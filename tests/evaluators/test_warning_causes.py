@@ -9,9 +9,9 @@ import pytest
 from clouds import cloud, observed, peaked, reference_of, value_of
 from PIL import Image
 
+from harope_bench.data.image_folder import listing
 from harope_bench.evaluators.base import Observations, Score
 from harope_bench.evaluators.fidelity import PLUGIN
-from harope_bench.folders import listing
 from harope_bench.metrics.inception_score import inception_score, order_effect
 from harope_bench.metrics.row_checks import repeat_counts
 

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
+from harope_bench.core.schema import Measurement
 from harope_bench.evaluators.base import Observations, Score
 from harope_bench.metrics.moments import Moments
-from harope_bench.records import Measurement
 
 
 def cloud(seed: int, rows: int, width: int, shift: float = 0.0, scale: float = 1.0) -> np.ndarray:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harope_bench import registry
-from harope_bench.registering import register
+from harope_bench.core import registry
+from harope_bench.models.register_checkpoint import register
 
 SMALL = {"hidden": 48, "depth": 3, "heads": 3, "patch": 2, "size": 8, "channels": 4, "classes": 10, "learn_sigma": True, "latent": True}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harope_bench.perceptions import Box, Detection
+from harope_bench.core.annotations import Box, Detection
 
 
 def thing(label: str, score: float, box: Box = (0, 0, 10, 10)) -> Detection:

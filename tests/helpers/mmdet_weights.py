@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-KEYS = Path(__file__).parent / "gold" / "mmdet_mask2former_keys.txt"
+KEYS = Path(__file__).parents[1] / "gold" / "mmdet_mask2former_keys.txt"
 SMALL = (320, 256)  # the scale at which a forward takes seconds and not ten
 
 

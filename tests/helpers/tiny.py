@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from harope_bench import registry
-from harope_bench.registering import register
+from harope_bench.core import registry
+from harope_bench.models.register_checkpoint import register
 
 CONFIG = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10}
 DRAWING = {"suite": "digits", "sampler": "flow", "steps": 3, "guidance": 1.5, "scale": "micro"}

@@ -11,8 +11,8 @@ import test_vlm_judge as vlm
 import torch
 from tiny_prompts import readings
 
-from harope_bench import registry
-from harope_bench.suites import _parses
+from harope_bench.core import registry
+from harope_bench.suites import noun_chunks
 
 
 def models(place: Path) -> str:
@@ -50,7 +50,7 @@ def stand_in(patch: pytest.MonkeyPatch, place: Path, home: Path) -> None:
     """Makes the home, the small CLIP and the readings the ones in use. Random weights cannot pass a self-check, so none is asked for."""
     own = readings()
     patch.setenv("HAROPE_BENCH_HOME", str(home))
-    patch.setattr(_parses, "_rows", lambda version: own)
+    patch.setattr(noun_chunks, "_rows", lambda version: own)
     for name in ("clip-vit-l-14", "clipscore"):
         plugin = registry.load("judges", name)
         patch.setattr(plugin, "sizes", clip.SIZES)

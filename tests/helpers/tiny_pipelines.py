@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from harope_bench.records import Checkpoint, Request, Settings
+from harope_bench.core.schema import Checkpoint, Request, Settings
 
 WORDS = ["a", "photo", "of", "red", "blue", "cat", "dog", "and", "the", "on"]
 VAE = {

@@ -9,8 +9,8 @@ from typing import Any
 
 from dpg_script import FIELDS
 
-from harope_bench.store import sha256_file
-from harope_bench.suites import _parses
+from harope_bench.core.storage import sha256_file
+from harope_bench.suites import noun_chunks
 
 CLAUSES: dict[str, list[list[dict[str, Any]]]] = {  # two prompts of each of GenEval's tasks
     "single_object": [[{"class": "cat", "count": 1}], [{"class": "dog", "count": 1}]],
@@ -92,5 +92,5 @@ def readings() -> dict[str, str]:
             chunks = tuple(("a " if category in ("color", "texture") else "") + noun for noun in nouns)
             chunks = tuple(chunk if chunk in text else chunk.split()[-1] for chunk in chunks)
             plain = " ".join(word for word in text.split() if word not in ("red", "blue"))
-            found[_parses.key(text)] = _parses.encode(text, _parses.Parse(nouns, chunks, nouns[:2], plain))
+            found[noun_chunks.key(text)] = noun_chunks.encode(text, noun_chunks.Parse(nouns, chunks, nouns[:2], plain))
     return found

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harope_bench.core.annotations import Answer, Answered, Answers, Cosines, Depth, Depths, Detection, Sighting
 from harope_bench.evaluators.base import Sight
-from harope_bench.perceptions import Answer, Answered, Answers, Cosines, Depth, Depths, Detection, Sighting
-from harope_bench.suites._compbench import CATEGORIES, FORM, CompBench
+from harope_bench.suites.compbench_suite import CATEGORIES, FORM, CompBench
 
 LETTERS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
 

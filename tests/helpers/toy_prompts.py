@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harope_bench import registry
-from harope_bench.evaluators._prompts import Prompts
+from harope_bench.core import registry
+from harope_bench.core.annotations import Answer, Answered, Answers, Ask, Detection, Names, Questions, Sighting
+from harope_bench.core.schema import Metric, Request, Settings
 from harope_bench.evaluators.base import Facts, Look, Mark, Part, Seen
-from harope_bench.perceptions import Answer, Answered, Answers, Ask, Detection, Names, Questions, Sighting
-from harope_bench.records import Metric, Request, Settings
+from harope_bench.evaluators.prompt_scores import Prompts
 from harope_bench.suites.base import Case
 
 PROMPTS = (("bright", "a bright square"), ("bright", "a bright room"), ("red", "a red square"), ("red", "a red room"))

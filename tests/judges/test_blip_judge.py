@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harope_bench import fetched, registry, testing
-from harope_bench.errors import NotHere, OptionError, WeightsError
-from harope_bench.judges import _blip
-from harope_bench.perceptions import ANSWERS, Boxes, Questions, fits
-from harope_bench.store import sha256_file
+from harope_bench import testing
+from harope_bench.assets import local_files
+from harope_bench.core import registry
+from harope_bench.core.annotations import ANSWER_TYPES, Boxes, Questions, fits
+from harope_bench.core.errors import NotHere, OptionError, WeightsError
+from harope_bench.core.storage import sha256_file
+from harope_bench.judges.blip import blip_network
 
 pytest.importorskip("transformers")
 
@@ -192,7 +194,7 @@ def test_shares_are_blips(small: Path, image: np.ndarray) -> None:
 
 
 def test_norms_of_the_image_tower_have_blips_epsilon() -> None:
-    network = _blip.built(VISION, TEXT)
+    network = blip_network.built(VISION, TEXT)
     eps = {name: module.eps for name, module in network.named_modules() if isinstance(module, torch.nn.LayerNorm)}
     assert {value for name, value in eps.items() if name.startswith("vision")} == {1e-6}
     assert {value for name, value in eps.items() if name.startswith("text")} == {1e-12}
@@ -219,8 +221,8 @@ def test_questions_do_not_depend_on_their_neighbours(small: Path, image: np.ndar
 
 def test_every_key_of_the_file_is_used(small: Path) -> None:
     state = published()
-    renamed = _blip.arranged(state)
-    assert set(renamed) == set(_blip.built(VISION, TEXT).state_dict())
+    renamed = blip_network.arranged(state)
+    assert set(renamed) == set(blip_network.built(VISION, TEXT).state_dict())
     assert len(renamed) == len(state) - 2  # the two lists of places
     for extra in ("visual_encoder.blocks.0.extra", "text_encoder.pooler.dense.weight", "visual_encoder_m.norm.weight"):
         torch.save({"model": {**state, extra: torch.zeros(1)}}, small)
@@ -240,18 +242,18 @@ def test_answers_are_typed_and_say_the_likelier_word(small: Path, image: np.ndar
     opened = registry.load("judges", "blip-vqa").open("cpu")
     ask = Questions(questions=tuple(QUESTIONS))
     answer = opened.see("vqa", image, ask)
-    assert fits(ask, answer) and ANSWERS["vqa"].model_validate(answer.model_dump()) == answer
+    assert fits(ask, answer) and ANSWER_TYPES["vqa"].model_validate(answer.model_dump()) == answer
     assert all(a.text == ("yes" if a.yes > 0.5 else "no") for a in answer.answers)
     with pytest.raises(OptionError, match="it is no depth"):
         opened.see("depth", image, Boxes(boxes=()))
 
 
 def test_questions_are_put_as_blip_puts_them(tmp_path: Path) -> None:
-    assert _blip.plain('A "Red" Car!; (the #1): *blue*~ bench.  ') == "a red car the 1 blue bench"
-    assert _blip.plain("what?") == "what?"
-    assert len(_blip.plain("car " * 80).split(" ")) == 50
+    assert blip_network.plain('A "Red" Car!; (the #1): *blue*~ bench.  ') == "a red car the 1 blue bench"
+    assert blip_network.plain("what?") == "what?"
+    assert len(blip_network.plain("car " * 80).split(" ")) == 50
     (tmp_path / "vocab.txt").write_text(vocabulary())
-    words = _blip.Words(tmp_path / "vocab.txt")
+    words = blip_network.Words(tmp_path / "vocab.txt")
     assert words.tokens("A red car?") == [30523, 1037, 2417, 2482, 1029, 102]
     assert words.tokens("Benches, strange?") == [30523, 6847, 2229, 1010, 100, 1029, 102]
     long = words.tokens("car " * 49 + "blue?")
@@ -275,26 +277,26 @@ def test_what_fetch_brought_is_believed_with_a_word_of_doubt(small: Path, bench_
     monkeypatch.delenv(plugin.source.own)
     with pytest.raises(NotHere, match="harope-bench fetch blip-vqa"):
         plugin.weights_sha256()
-    place = fetched.folder("blip-vqa")
+    place = local_files.folder("blip-vqa")
     place.mkdir(parents=True)
     names = ("model_base_vqa_capfilt_large.pth", "vocab.txt")
     for name, source in zip(names, (small, small.with_name("vocab.txt")), strict=True):
         (place / name).write_bytes(source.read_bytes())
     receipt = {name: {"sha256": sha256_file(place / name), "addressed": True} for name in names}
-    (place / fetched.RECEIPT).write_text(json.dumps(receipt))
+    (place / local_files.RECEIPT).write_text(json.dumps(receipt))
     assert plugin.judge_class == "equivalent"
     assert "publisher states no hash" in plugin.warnings()[0] and "rests on the address" in plugin.warnings()[0]
     assert plugin.open("cpu").weights_sha256 == receipt[names[0]]["sha256"]
     for unknown in ({**receipt[names[0]], "addressed": False}, receipt[names[0]]["sha256"]):
-        (place / fetched.RECEIPT).write_text(json.dumps({**receipt, names[0]: unknown}))
+        (place / local_files.RECEIPT).write_text(json.dumps({**receipt, names[0]: unknown}))
         assert plugin.judge_class == "substitute" and "came by --from" in plugin.warnings()[0]
 
 
 def test_a_conversion_gives_the_same_answers(small: Path, image: np.ndarray, tmp_path: Path) -> None:
     """transformers saves one of two equal tensors; the judge finds the other."""
     wanted = asked(image, *QUESTIONS)
-    network = _blip.built(VISION, TEXT)
-    network.load_state_dict(_blip.arranged(published()))
+    network = blip_network.built(VISION, TEXT)
+    network.load_state_dict(blip_network.arranged(published()))
     network.save_pretrained(tmp_path / "hub")
     (tmp_path / "hub" / "vocab.txt").write_text(vocabulary())
     bound = registry.load("judges", "blip-vqa").of(str(tmp_path / "hub"))
@@ -305,7 +307,7 @@ def test_a_conversion_gives_the_same_answers(small: Path, image: np.ndarray, tmp
 
     path = tmp_path / "hub" / "model.safetensors"
     state = load_file(path)
-    for name in _blip.TIED:
+    for name in blip_network.TIED:
         state.pop(name)
     save_file(state, path)
     found = bound.open("cpu").see("vqa", image, Questions(questions=tuple(QUESTIONS)))
@@ -321,7 +323,7 @@ def cubic(x: float) -> float:
 def test_positions_of_a_conversion_are_stretched_as_blips_loader_does() -> None:
     name = "vision_model.embeddings.position_embedding"
     ramp = torch.arange(24.0)[:, None].expand(24, 24).reshape(1, 576, 1)  # grows by one a row
-    found = _blip.stretched({name: torch.cat([torch.full((1, 1, 1), -5.0), ramp], 1)})[name]
+    found = blip_network.stretched({name: torch.cat([torch.full((1, 1, 1), -5.0), ramp], 1)})[name]
     assert found.shape == (1, 901, 1) and found[0, 0, 0] == -5
     grid = found[0, 1:, 0].reshape(30, 30)
     for row in range(3, 27):  # away from the edges
@@ -329,15 +331,15 @@ def test_positions_of_a_conversion_are_stretched_as_blips_loader_does() -> None:
         near = range(math.floor(at) - 1, math.floor(at) + 3)
         assert grid[row].tolist() == pytest.approx([sum(j * cubic(at - j) for j in near)] * 30, abs=1e-4)
     whole: Any = {name: torch.zeros(1, 901, 1)}
-    assert _blip.stretched(whole) is whole
+    assert blip_network.stretched(whole) is whole
     with pytest.raises(WeightsError, match="wanted"):
-        _blip.stretched({name: torch.zeros(1, 12, 1)})
+        blip_network.stretched({name: torch.zeros(1, 12, 1)})
 
 
 def test_the_network_of_full_size() -> None:
     """361 million parameters without the head's second copy of the words: 12 + 12 + 12 layers, as in BLIP."""
     with torch.device("meta"):
-        network = _blip.built(_blip.VISION, _blip.TEXT)
+        network = blip_network.built(blip_network.VISION, blip_network.TEXT)
     d, f = 768, 3072
     linear = lambda i, o: i * o + o  # noqa: E731
     block = 4 * linear(d, d) + linear(d, f) + linear(f, d) + 4 * d
@@ -357,13 +359,13 @@ def test_the_self_check_passes_on_any_weights_and_finds_padding(small: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr(opened.words, "tokens", lambda question: [101, *whole(question)[1:]])
         assert "wanted 30523" in second.check(opened)
-    shares = _blip.yes_shares
+    shares = blip_network.yes_shares
 
     def padded(network: Any, pixels: Tensor, questions: list[list[int]]) -> list[float]:
         longest = max(map(len, questions))
         return shares(network, pixels, [q + [0] * (longest - len(q)) for q in questions])
 
-    monkeypatch.setattr(_blip, "yes_shares", padded)
+    monkeypatch.setattr(blip_network, "yes_shares", padded)
     assert "beside a longer question yes has" in third.check(opened)
 
 
@@ -372,7 +374,7 @@ def test_only_the_published_weights_owe_an_answer_about_a_picture(small: Path, m
     plugin = registry.load("judges", "blip-vqa")
     monkeypatch.setattr(type(plugin), "judge_class", "equivalent")
     *_, trial = plugin.canary()
-    form = ANSWERS["vqa"]
+    form = ANSWER_TYPES["vqa"]
     for first, second, right in ((0.9, 0.1, True), (0.1, 0.9, False)):
         assert trial.right(form(answers=({"text": "yes", "yes": first}, {"text": "no", "yes": second}))) is right
     assert fits(trial.ask, plugin.open("cpu").see(trial.role, trial.image, trial.ask))

@@ -13,11 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harope_bench import fetched, registry, testing
-from harope_bench.errors import NotHere, OptionError, ShapeError, WeightsError
-from harope_bench.judges import _clip, _files, clip_vit_l_14
-from harope_bench.perceptions import ANSWERS, Boxes, Object, Objects, Texts, encode_mask, fits
-from harope_bench.store import sha256_file
+from harope_bench import testing
+from harope_bench.assets import local_files
+from harope_bench.core import registry
+from harope_bench.core.annotations import ANSWER_TYPES, Boxes, Object, Objects, Texts, encode_mask, fits
+from harope_bench.core.errors import NotHere, OptionError, ShapeError, WeightsError
+from harope_bench.core.storage import sha256_file
+from harope_bench.judges.clip import clip_network, clip_vit_l_14
+from harope_bench.judges.weights import asset_files
 
 COLOURS, SCORE = "clip-vit-l-14", "clipscore"
 SIZES: dict[str, Any] = {
@@ -64,7 +67,7 @@ def image() -> np.ndarray:
 
 def reference(quick_gelu: bool = True) -> torch.nn.Module:
     found = network(quick_gelu)
-    found.load_state_dict({k: v for k, v in random_state().items() if k not in _clip.BESIDE})
+    found.load_state_dict({k: v for k, v in random_state().items() if k not in clip_network.BESIDE})
     return found
 
 
@@ -76,7 +79,7 @@ def pixels(picture: Image.Image) -> Tensor:
     grown = picture.resize(size, Image.Resampling.BICUBIC)
     left, top = round((size[0] - 224) / 2), round((size[1] - 224) / 2)
     x = np.asarray(grown.crop((left, top, left + 224, top + 224)), dtype=np.float64) / 255
-    x = (x - np.array(_clip.MEAN)) / np.array(_clip.STD)
+    x = (x - np.array(clip_network.MEAN)) / np.array(clip_network.STD)
     return torch.from_numpy(x).permute(2, 0, 1)[None].float()
 
 
@@ -125,11 +128,11 @@ def test_the_network_is_open_clips_with_quick_gelu(small: Path, image: np.ndarra
 
 
 def test_plain_gelu_is_noticed(monkeypatch: pytest.MonkeyPatch, small: Path) -> None:
-    _clip.require_quick_gelu(network(True))
+    clip_network.require_quick_gelu(network(True))
     with pytest.raises(WeightsError, match="open_clip built GELU where CLIP has QuickGELU"):
-        _clip.require_quick_gelu(network(False))
+        clip_network.require_quick_gelu(network(False))
     with pytest.raises(WeightsError, match="built no activation"):
-        _clip.require_quick_gelu(torch.nn.Linear(2, 2))
+        clip_network.require_quick_gelu(torch.nn.Linear(2, 2))
     monkeypatch.setattr("open_clip.model.QuickGELU", torch.nn.GELU)  # as another release of open_clip might
     with pytest.raises(WeightsError, match="open_clip built GELU"):
         registry.load("judges", COLOURS).open("cpu")
@@ -150,7 +153,7 @@ def test_full_sizes_are_open_clips() -> None:
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
 def test_the_address_of_openais_file_carries_its_hash(name: str) -> None:
-    (file,) = fetched.asset(name).files
+    (file,) = local_files.asset(name).files
     assert file.urls[0].split("/")[-2:] == [file.sha256, file.name]
 
 
@@ -165,8 +168,8 @@ def test_only_the_published_file_makes_an_equivalent_judge(
     with pytest.raises(NotHere, match=f"harope-bench fetch {name}"):
         plugin.weights_sha256()
     assert plugin.judge_class == "substitute"
-    genuine = _files.Weights(small, plugin.source.known_sha256())
-    monkeypatch.setattr(_files.Source, "found", lambda self: genuine)
+    genuine = asset_files.Weights(small, plugin.source.known_sha256())
+    monkeypatch.setattr(asset_files.Source, "found", lambda self: genuine)
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     with pytest.raises(WeightsError, match="recorded"):  # its bytes are hashed again before TorchScript sees them
         plugin.open("cpu")
@@ -204,7 +207,7 @@ def things(image: np.ndarray) -> tuple[Object, ...]:
 def test_shares_are_genevals(small: Path, image: np.ndarray) -> None:
     model, ask = reference(), Objects(objects=things(image), candidates=clip_vit_l_14.COLOURS)
     answer = registry.load("judges", COLOURS).open("cpu").see("colours", image, ask)
-    assert ANSWERS["colours"].model_validate(answer.model_dump()) == answer and fits(ask, answer)
+    assert ANSWER_TYPES["colours"].model_validate(answer.model_dump()) == answer and fits(ask, answer)
     picture, ground = Image.fromarray(image), Image.new("RGB", (53, 70), "#999")
     boxes = [(2, 12, 38, 48), (0, 0, 53, 30), (-3, 40, 60, 75)]
     for thing, box, found in zip(ask.objects, boxes, answer.shares, strict=True):
@@ -297,7 +300,7 @@ def test_only_the_published_weights_owe_an_answer_about_a_picture(name: str, sma
         assert [trial.image[112, 112].argmax() for trial in trials] == [0, 1, 2]
         shares = np.zeros((3, 10))
         shares[[0, 1, 2], [0, 3, 4]] = 1  # red, green, blue of GenEval's ten
-        rights = [[t.right(ANSWERS["colours"](shares=(tuple(row),))) for row in shares] for t in trials]
+        rights = [[t.right(ANSWER_TYPES["colours"](shares=(tuple(row),))) for row in shares] for t in trials]
         assert np.array_equal(rights, np.eye(3, dtype=bool))
     else:
-        assert [trials[0].right(ANSWERS["similarity"](cosines=pair)) for pair in ((0.3, 0.2), (0.2, 0.3))] == [True, False]
+        assert [trials[0].right(ANSWER_TYPES["similarity"](cosines=pair)) for pair in ((0.3, 0.2), (0.2, 0.3))] == [True, False]

@@ -14,11 +14,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from harope_bench import fetched, registry, testing
-from harope_bench.errors import NotHere, OptionError, WeightsError
-from harope_bench.judges import _depth, _dpt, _files, depth
-from harope_bench.perceptions import ANSWERS, Boxes, Texts, fits
-from harope_bench.store import sha256_file
+from harope_bench import testing
+from harope_bench.assets import local_files
+from harope_bench.core import registry
+from harope_bench.core.annotations import ANSWER_TYPES, Boxes, Texts, fits
+from harope_bench.core.errors import NotHere, OptionError, WeightsError
+from harope_bench.core.storage import sha256_file
+from harope_bench.judges.depth import depth_annotator, dpt_network
+from harope_bench.judges.generic import depth
+from harope_bench.judges.weights import asset_files
 
 transformers = pytest.importorskip("transformers")
 
@@ -146,7 +150,7 @@ def image() -> np.ndarray:
 
 def test_the_network_is_the_published_one(small: Path, image: np.ndarray) -> None:
     """Names, sizes, positions and head at once, in float64; the norms' epsilon hardly shows here and is looked up."""
-    from harope_bench.judges.dpt_depth import pixels
+    from harope_bench.judges.depth.dpt_depth import pixels
 
     opened = registry.load("judges", "dpt-depth").open("cpu")
     with torch.inference_mode():
@@ -161,8 +165,8 @@ def test_the_network_is_the_published_one(small: Path, image: np.ndarray) -> Non
 
 def test_every_key_of_the_file_is_used(small: Path) -> None:
     state = dict(published())
-    names = set(_dpt.arranged(state))
-    assert names == set(_dpt.built(SIZES).state_dict())
+    names = set(dpt_network.arranged(state))
+    assert names == set(dpt_network.built(SIZES).state_dict())
     assert len(names) == len(state) - 2 + 2 * 24  # without the classifier; three for one in twelve blocks, weight and bias
     torch.save({**state, "scratch.refinenet1.more": torch.zeros(1)}, small)
     with pytest.raises(WeightsError, match=r"does not fit DPT-Hybrid \(MiDaS\): unexpected scratch\.refinenet1\.more"):
@@ -179,9 +183,9 @@ def test_the_network_of_full_size_has_the_published_names() -> None:
 
     with torch.device("meta"):
         whole = timm.create_model("vit_base_r50_s16_384", pretrained=False)
-        network = _dpt.built(_dpt.SIZES)
+        network = dpt_network.built(dpt_network.SIZES)
     wanted = {k: tuple(v.shape) for k, v in network.state_dict().items()}
-    ours = _dpt.arranged({f"pretrained.model.{k}": v for k, v in whole.state_dict().items()})
+    ours = dpt_network.arranged({f"pretrained.model.{k}": v for k, v in whole.state_dict().items()})
     assert {k: tuple(v.shape) for k, v in ours.items()} == {k: v for k, v in wanted.items() if k.startswith("dpt.")}
     assert sum(math.prod(v) for v in wanted.values()) == sum(p.numel() for p in network.parameters())
     assert network.config.backbone_config.depths == [3, 4, 9]
@@ -190,11 +194,11 @@ def test_the_network_of_full_size_has_the_published_names() -> None:
 def test_the_published_hash_makes_the_judge(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = registry.load("judges", "dpt-depth")
     assert plugin.judge_class == "substitute" and "other weights than DPT-Hybrid" in plugin.warnings()[0]
-    (file,) = fetched.asset("dpt-depth").files
+    (file,) = local_files.asset("dpt-depth").files
     assert file.sha256 and f"-{file.sha256[:8]}.pt" in file.name and all(url.endswith(file.name) for url in file.urls)
-    monkeypatch.setattr(_files.Source, "found", lambda self: _files.Weights(small, file.sha256[:8] + "0" * 56))
+    monkeypatch.setattr(asset_files.Source, "found", lambda self: asset_files.Weights(small, file.sha256[:8] + "0" * 56))
     assert plugin.judge_class == "substitute", "the name's eight digits alone are found by trying"
-    monkeypatch.setattr(_files.Source, "found", lambda self: _files.Weights(small, file.sha256))
+    monkeypatch.setattr(asset_files.Source, "found", lambda self: asset_files.Weights(small, file.sha256))
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     monkeypatch.undo()
     with pytest.raises(NotHere, match="harope-bench fetch dpt-depth"):
@@ -207,7 +211,7 @@ def test_the_published_hash_makes_the_judge(small: Path, monkeypatch: pytest.Mon
 def test_the_stored_picture_has_pillows_8_bits() -> None:
     rng = np.random.default_rng(1)
     near = torch.from_numpy(rng.random((7, 9), dtype=np.float32) * 4 + 1)
-    found = np.asarray(_depth.kept(near, 31, 45))
+    found = np.asarray(depth_annotator.kept(near, 31, 45))
     low, high = float(near.min()), float(near.max())
     shares = ((near.double() - low) / (high - low)).numpy()
     wanted = np.zeros((31, 45))
@@ -222,22 +226,22 @@ def test_the_stored_picture_has_pillows_8_bits() -> None:
     assert found.shape == (31, 45) and found.min() == 0 and found.max() == 255
     assert np.abs(found.astype(int) - whole).max() <= 1 and (found == whole).mean() > 0.99  # a value on a whole number may fall either way
     assert (np.round(wanted) != found).mean() > 0.3  # rounding to the nearest would show
-    assert not np.asarray(_depth.kept(torch.ones(4, 4), 8, 8)).any()
+    assert not np.asarray(depth_annotator.kept(torch.ones(4, 4), 8, 8)).any()
 
 
 @pytest.mark.parametrize(
     ("size", "wanted"), [((512, 512), (479, 479)), ((1024, 512), (480, 240)), ((512, 514), (479, 480)), ((300, 200), (480, 320))]
 )
 def test_the_frame_is_the_detectors(size: tuple[int, int], wanted: tuple[int, int]) -> None:
-    assert _depth.framed(Image.new("L", size)).shape == wanted[::-1]
+    assert depth_annotator.framed(Image.new("L", size)).shape == wanted[::-1]
 
 
 def test_means_stand_in_the_frame_and_exchanged() -> None:
     """A map that grows to the right: x decides the mean, in the exchanged box y does."""
     near = torch.arange(480.0).expand(480, 480)
     boxes = ((0, 0, 512, 512), (256, 0, 512, 128), (0, 256, 64, 512), (-8, -8, 40, 40), (100, 100, 100.2, 300), (480, 0, 512, 32))
-    answer = _depth.depths(near, (512, 512), boxes)
-    frame = _depth.framed(_depth.kept(near, 512, 512)).astype(float)
+    answer = depth_annotator.depths(near, (512, 512), boxes)
+    frame = depth_annotator.framed(depth_annotator.kept(near, 512, 512)).astype(float)
     for box, found in zip(boxes, answer.depths, strict=True):
         x0, y0, x1, y1 = (max(math.floor(c * 479 / 512), 0) for c in box)
         patch, turned = frame[y0:y1, x0:x1], frame[x0:x1, y0:y1]
@@ -251,23 +255,23 @@ def test_means_stand_in_the_frame_and_exchanged() -> None:
 
 def test_a_tall_image_can_lose_the_exchanged_box() -> None:
     near = torch.rand(480, 480, generator=torch.Generator().manual_seed(0))
-    (found,) = _depth.depths(near, (1024, 512), ((0, 600, 200, 1000),)).depths  # frame 240 x 480: y from 281 is no column
+    (found,) = depth_annotator.depths(near, (1024, 512), ((0, 600, 200, 1000),)).depths  # frame 240 x 480: y from 281 is no column
     assert found.mean is not None and found.transposed is None
 
 
 def test_corners_survive_the_way_to_image_pixels_and_back() -> None:
     """A detector's whole corner of the frame, told in image pixels, is the same corner again."""
     near = torch.arange(480.0).expand(480, 480)
-    frame = _depth.framed(_depth.kept(near, 2048, 2048)).astype(float)
+    frame = depth_annotator.framed(depth_annotator.kept(near, 2048, 2048)).astype(float)
     for corner in range(0, 478):
         box = (corner * 2048 / 479, 0.0, (corner + 1) * 2048 / 479, 2048.0)
-        (found,) = _depth.depths(near, (2048, 2048), (box,)).depths if corner % 37 == 0 else (None,)
+        (found,) = depth_annotator.depths(near, (2048, 2048), (box,)).depths if corner % 37 == 0 else (None,)
         assert found is None or found.mean == pytest.approx(frame[:, corner].mean())
 
 
 def test_a_map_that_is_not_finite_is_no_answer() -> None:
     with pytest.raises(ArithmeticError):
-        _depth.depths(torch.full((4, 4), torch.nan), (8, 8), ((0, 0, 4, 4),))
+        depth_annotator.depths(torch.full((4, 4), torch.nan), (8, 8), ((0, 0, 4, 4),))
 
 
 def test_the_judge_keeps_its_promises(small: Path) -> None:
@@ -278,7 +282,7 @@ def test_answers_are_typed_and_stand_alone(small: Path, image: np.ndarray) -> No
     opened = registry.load("judges", "dpt-depth").open("cpu")
     ask = Boxes(boxes=((0, 0, 45, 60), (45, 0, 90, 60), (10, 10, 10, 10)))
     answer = opened.see("depth", image, ask)
-    assert fits(ask, answer) and ANSWERS["depth"].model_validate(answer.model_dump()) == answer
+    assert fits(ask, answer) and ANSWER_TYPES["depth"].model_validate(answer.model_dump()) == answer
     assert [d.mean is None for d in answer.depths] == [False, False, True]
     alone = opened.see("depth", image, Boxes(boxes=ask.boxes[1:2]))
     assert alone.depths[0] == answer.depths[1] != answer.depths[0]
@@ -291,8 +295,8 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(small: Pat
     opened = plugin.open("cpu")
     assert [case.check(opened) for case in plugin.canary()] == [None, None]
     *_, steps = registry.load("judges", "depth").canary()
-    framed = _depth.framed
-    monkeypatch.setattr(_depth, "framed", lambda picture: framed(picture).T)  # the benchmark's own slip
+    framed = depth_annotator.framed
+    monkeypatch.setattr(depth_annotator, "framed", lambda picture: framed(picture).T)  # the benchmark's own slip
     assert "a map that grows to the right gives" in steps.check(opened)
 
 
@@ -329,11 +333,11 @@ def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> N
     with torch.inference_mode():
         inputs = opened.prepare(images=Image.fromarray(image), return_tensors="pt")
         raw = opened.network(**inputs).predicted_depth[0]
-    assert raw.std() > 0 and _depth.depths(raw, (60, 90), ask.boxes) == answer
+    assert raw.std() > 0 and depth_annotator.depths(raw, (60, 90), ask.boxes) == answer
     metric = registry.load("judges", "depth").of(str(saved(tmp_path / "metric", depth_estimation_type="metric"))).open("cpu")
     with torch.inference_mode():
         metres = metric.network(**inputs).predicted_depth[0]
-    assert metric.see("depth", image, ask) == _depth.depths(1 / metres.clamp_min(1e-6), (60, 90), ask.boxes)
+    assert metric.see("depth", image, ask) == depth_annotator.depths(1 / metres.clamp_min(1e-6), (60, 90), ask.boxes)
     assert plugin.weights_sha256() != registry.load("judges", "depth").of(str(tmp_path / "metric")).weights_sha256()
 
 
@@ -380,7 +384,7 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_hash_is_that_of_the_files(tmp_path: Path) -> None:
-    from harope_bench.judges._local import local
+    from harope_bench.judges.generic.local_model import local
 
     folder = saved(tmp_path / "model")
     first = local(str(folder))

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from harope_bench import registry
-from harope_bench.errors import NotHere, OptionError, ShapeError, WeightsError
-from harope_bench.judges._instances import CLASSES, box_of
-from harope_bench.judges.detector import LONGER
-from harope_bench.perceptions import Names, Sighting, decode_mask
+from harope_bench.core import registry
+from harope_bench.core.annotations import Names, Sighting, decode_mask
+from harope_bench.core.errors import NotHere, OptionError, ShapeError, WeightsError
+from harope_bench.judges.generic.detector import LONGER
+from harope_bench.judges.generic.instance_detection import CLASSES, box_of
 
 transformers = pytest.importorskip("transformers")
 PLUGIN = registry.load("judges", "detector")

@@ -12,11 +12,21 @@ import pytest
 import torch
 from torch import nn
 
-from harope_bench import registry, testing
-from harope_bench.errors import WeightsError
-from harope_bench.judges import _inception
-from harope_bench.judges._inception import OWN, OpenedInception, Outputs, Trunk, clean_resize, folded, like_cleanfid, like_tensorflow1
-from harope_bench.store import sha256_file
+from harope_bench import testing
+from harope_bench.core import registry
+from harope_bench.core.errors import WeightsError
+from harope_bench.core.storage import sha256_file
+from harope_bench.judges.inception import inception_network
+from harope_bench.judges.inception.inception_network import (
+    OWN,
+    OpenedInception,
+    Outputs,
+    Trunk,
+    clean_resize,
+    folded,
+    like_cleanfid,
+    like_tensorflow1,
+)
 
 JUDGES = ["inception-2015", "inception-2015-clean", "inception-2015-preview"]
 
@@ -90,15 +100,15 @@ def test_resize_is_tensorflow_1s(side: int) -> None:
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (300, 299), (700, 500)])
 def test_slices_of_a_batch_have_the_bits_of_the_whole(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(2).integers(0, 256, (7, height, width, 3), dtype=np.uint8)
-    whole, resize, shown = _inception._like_tensorflow1(images), _inception._like_tensorflow1, list[int]()
+    whole, resize, shown = inception_network._like_tensorflow1(images), inception_network._like_tensorflow1, list[int]()
 
     def watched(part: np.ndarray) -> torch.Tensor:
         shown.append(len(part))
         return resize(part)
 
-    monkeypatch.setattr(_inception, "_like_tensorflow1", watched)
+    monkeypatch.setattr(inception_network, "_like_tensorflow1", watched)
     for pixels, slices in ((1, [1] * 7), (3 * height * width, [3, 3, 1]), (10 * height * width, [7])):
-        monkeypatch.setattr(_inception, "PIXELS", pixels)
+        monkeypatch.setattr(inception_network, "PIXELS", pixels)
         shown.clear()
         assert torch.equal(like_tensorflow1(images), whole) and shown == slices
 
@@ -138,13 +148,13 @@ def test_other_weights_make_a_substitute_and_the_result_says_so(own: Path) -> No
 
 
 def test_published_weights_are_equivalent_but_for_the_preview(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_inception, "known_sha256", lambda: sha256_file(own))
+    monkeypatch.setattr(inception_network, "known_sha256", lambda: sha256_file(own))
     told = {name: (registry.load("judges", name).judge_class, len(registry.load("judges", name).warnings())) for name in JUDGES}
     assert told == {JUDGES[0]: ("equivalent", 0), JUDGES[1]: ("equivalent", 0), JUDGES[2]: ("substitute", 1)}
 
 
 def test_the_known_hash_is_of_the_name() -> None:
-    (file,) = __import__("harope_bench.fetched", fromlist=["asset"]).asset("inception-2015").files
+    (file,) = __import__("harope_bench.assets.local_files", fromlist=["asset"]).asset("inception-2015").files
     assert file.name.endswith(f"-{file.sha256[:8]}.pth")
 
 
@@ -161,8 +171,8 @@ def test_a_fold_that_errs_is_seen_and_the_plain_network_used(own: Path, images: 
         quick.Mixed_5b.branch1x1.conv.bias.data += 0.1
         return quick
 
-    monkeypatch.setattr(_inception, "folded", wrong)
-    _inception.opened.cache_clear()
+    monkeypatch.setattr(inception_network, "folded", wrong)
+    inception_network.opened.cache_clear()
     opened = registry.load("judges", "inception-2015").open("cpu")
     seen = opened.observe(images)
     assert len(opened.notes) == 1 and "the plain one was used" in opened.notes[0]
@@ -175,7 +185,7 @@ def test_a_compiler_that_fails_is_said_and_nothing_is_lost(own: Path, images: np
         raise RuntimeError("no C++ compiler")
 
     right = registry.load("judges", "inception-2015").open("cpu").observe(images)
-    monkeypatch.setenv(_inception.COMPILE, "1")
+    monkeypatch.setenv(inception_network.COMPILE, "1")
     monkeypatch.setattr(torch, "compile", broken)
     opened = registry.load("judges", "inception-2015").open("cpu")
     assert np.array_equal(opened.observe(images)["features"], right["features"])
@@ -189,14 +199,14 @@ def test_a_compiled_network_is_checked_too(own: Path, images: np.ndarray, monkey
         asked.append(module)
         return lambda x: Outputs(*(2 * a for a in module(x)))
 
-    monkeypatch.setenv(_inception.COMPILE, "1")
+    monkeypatch.setenv(inception_network.COMPILE, "1")
     monkeypatch.setattr(torch, "compile", compiles)
     opened = registry.load("judges", "inception-2015").open("cpu")
     right = Trunk(opened.plain.network)(like_tensorflow1(images)).features.detach().numpy()
     assert spread(opened.observe(images)["features"], right) < 1e-4
     assert asked and not isinstance(opened.look, type(compiles)) and opened.way["path"] == "folded"
     monkeypatch.setattr(torch, "compile", lambda module, dynamic: module)
-    _inception.opened.cache_clear()
+    inception_network.opened.cache_clear()
     sound = registry.load("judges", "inception-2015").open("cpu")
     sound.observe(images)
     assert sound.way["path"] == "compiled"
@@ -216,7 +226,7 @@ def test_no_product_is_rounded_to_tf32_and_the_process_keeps_its_setting(own: Pa
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
-        _inception.opened.cache_clear()
+        inception_network.opened.cache_clear()
     assert seen == [("highest", False)]
 
 
@@ -244,4 +254,4 @@ def test_weights_that_run_code_or_do_not_fit_are_refused(tmp_path: Path, monkeyp
 
 def test_altered_weights_are_refused_before_they_are_opened(own: Path) -> None:
     with pytest.raises(WeightsError, match="recorded"):
-        OpenedInception(_inception.Weights(own, "0" * 64), like_tensorflow1, "cpu")
+        OpenedInception(inception_network.Weights(own, "0" * 64), like_tensorflow1, "cpu")

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from harope_bench import fetched, registry
-from harope_bench.errors import NotHere, WeightsError
-from harope_bench.judges import _canary, _instances, _mmdet_file, _mmdet_keys, mask2former
-from harope_bench.judges._instances import Prepared, fitted, instances
-from harope_bench.perceptions import Names, Sighting, decode_mask
+from harope_bench.assets import local_files
+from harope_bench.core import registry
+from harope_bench.core.annotations import Names, Sighting, decode_mask
+from harope_bench.core.errors import NotHere, WeightsError
+from harope_bench.judges.generic import instance_detection, self_check
+from harope_bench.judges.generic.instance_detection import Prepared, fitted, instances
+from harope_bench.judges.mmdet import key_map, mask2former, weights_file
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
 OWN = "HAROPE_BENCH_MASK2FORMER"
@@ -36,7 +38,7 @@ def network() -> nn.Module:
 
 def test_old_names_become_new_ones() -> None:
     old, new = mmdet_weights.scrambled("old"), mmdet_weights.scrambled("new")
-    renewed = _mmdet_keys.renewed(old)
+    renewed = key_map.renewed(old)
     assert renewed.keys() == new.keys() and old.keys() != new.keys()
     assert all(torch.equal(renewed[name], new[name]) for name in new)
 
@@ -46,19 +48,19 @@ def test_every_tensor_of_mmdet_lands_in_the_network(network: nn.Module, style: s
     """68.7 million numbers: all of transformers' but a norm that nothing reads and the loss."""
     filled = mask2former.filled(network, mmdet_weights.scrambled(style), "a test")
     given = sum(t.numel() for t in mmdet_weights.scrambled(style).values() if t.is_floating_point())
-    read = sum(p.numel() for n, p in filled.named_parameters() if not n.startswith(_mmdet_keys.UNFILLED))
+    read = sum(p.numel() for n, p in filled.named_parameters() if not n.startswith(key_map.UNFILLED))
     assert given == read == 68_739_547
 
 
 def test_query_key_and_value_are_thirds_and_patches_are_merged_in_another_order() -> None:
     packed = torch.arange(6.0)[:, None].repeat(1, 2)
     name = "backbone.stages.2.blocks.17.attn.w_msa.qkv.weight"
-    found = _mmdet_keys.arranged({name: packed})
+    found = key_map.arranged({name: packed})
     assert [key.split(".")[-2] for key in found] == ["q_proj", "k_proj", "v_proj"]
     assert torch.equal(torch.cat(list(found.values())), packed)
     # a patch of 2 x 2 places and 3 channels: mmdet counts channel * 4 + row * 2 + column, Swin (column * 2 + row) * 3 + channel
     place = {(c, r, k): c * 4 + r * 2 + k for c in range(3) for r in range(2) for k in range(2)}
-    (merged,) = _mmdet_keys.arranged({"backbone.stages.0.downsample.norm.weight": torch.arange(12.0)}).values()
+    (merged,) = key_map.arranged({"backbone.stages.0.downsample.norm.weight": torch.arange(12.0)}).values()
     assert merged.tolist() == [place[c, r, k] for k in range(2) for r in range(2) for c in range(3)]
 
 
@@ -80,17 +82,17 @@ def test_both_styles_in_one_file_are_one_too_many() -> None:
     name = "panoptic_head.transformer_decoder.layers.0."
     both = {name + "ffns.0.layers.1.bias": torch.zeros(2), name + "ffn.layers.1.bias": torch.ones(2)}
     with pytest.raises(WeightsError, match="two tensors for"):
-        _mmdet_keys.renewed(both)
+        key_map.renewed(both)
 
 
 # ------------------------------------------------------------------------------------------------ way in
 
 
 def test_classes_are_cocos_eighty_with_genevals_three_names() -> None:
-    assert len(set(_instances.CLASSES)) == 80
-    assert {"computer mouse", "tv remote", "computer keyboard"} <= set(_instances.CLASSES)
+    assert len(set(instance_detection.CLASSES)) == 80
+    assert {"computer mouse", "tv remote", "computer keyboard"} <= set(instance_detection.CLASSES)
     if OBJECTS.is_file():
-        assert list(_instances.CLASSES) == OBJECTS.read_text().split("\n")[:80]
+        assert list(instance_detection.CLASSES) == OBJECTS.read_text().split("\n")[:80]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def test_images_are_fitted_into_1333_by_800(height: int, width: int, wanted: tup
 def test_grey_is_padded_before_normalising() -> None:
     pytest.importorskip("cv2")
     image = np.full((512, 768, 3), (255, 0, 128), dtype=np.uint8)
-    seen = _instances.prepared(image)
+    seen = instance_detection.prepared(image)
     assert seen.tensor.shape == (1, 3, 800, 1216) and seen.resized == (800, 1200) and seen.original == (512, 768)
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     inside, padding = seen.tensor[0, :, 5, 5], seen.tensor[0, :, 5, 1210]
@@ -117,7 +119,7 @@ def test_the_resize_has_no_antialias() -> None:
     pytest.importorskip("cv2")
     image = np.zeros((1600, 1600, 3), dtype=np.uint8)
     image[800:802, 800:802] = 255
-    seen = _instances.prepared(image).tensor[0, 0]
+    seen = instance_detection.prepared(image).tensor[0, 0]
     assert (seen > seen.min() + 0.01).sum() == 1
 
 
@@ -137,7 +139,7 @@ def slow(classes: Tensor, masks: Tensor, seen: Prepared) -> list[tuple[str, floa
         score = share * (1 / (1 + np.exp(-logits[mask]))).sum() / (mask.sum() + 1e-6)
         y, x = np.nonzero(mask)
         if score >= 0.05:
-            found.append((_instances.CLASSES[c], score, (x.min(), y.min(), x.max() + 1, y.max() + 1)))
+            found.append((instance_detection.CLASSES[c], score, (x.min(), y.min(), x.max() + 1, y.max() + 1)))
     return sorted(found, key=lambda f: -f[1])
 
 
@@ -161,12 +163,12 @@ def test_weak_detections_are_left_out_and_only_surer_ones_have_masks() -> None:
     assert min(d.score for d in found) >= np.float32(0.05)
     assert all((d.mask is not None) == (d.score > np.float32(0.3)) for d in found)
     assert {d.mask is None for d in found} == {True, False}
-    assert all(_instances.box_of(decode_mask(d.mask)) == d.box for d in found if d.mask)
+    assert all(instance_detection.box_of(decode_mask(d.mask)) == d.box for d in found if d.mask)
 
 
 def test_how_many_masks_are_in_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = instances(*logits())
-    monkeypatch.setattr(_instances, "AT_ONCE", 1)
+    monkeypatch.setattr(instance_detection, "AT_ONCE", 1)
     few = instances(*logits())
     assert [(d.label, d.box, d.mask) for d in few.found] == [(d.label, d.box, d.mask) for d in whole.found]
     np.testing.assert_allclose([d.score for d in few.found], [d.score for d in whole.found], rtol=1e-6)  # sums in another order
@@ -188,12 +190,12 @@ def test_notes_in_a_checkpoint_are_never_made_real(tmp_path: Path) -> None:
         path = mmdet_weights.write(tmp_path / f"{number}.pth", "new", hook_msgs=note) if number == 0 else tmp_path / f"{number}.pth"
         if number:
             torch.save({"meta": {"note": note}, "state_dict": {"a": torch.ones(2)}}, path, _use_new_zipfile_serialization=bool(number % 2))
-        assert _mmdet_file.state(_files_weights(path))
+        assert weights_file.state(_files_weights(path))
 
 
 def _files_weights(path: Path) -> Any:
-    from harope_bench.judges._files import Weights
-    from harope_bench.store import sha256_file
+    from harope_bench.core.storage import sha256_file
+    from harope_bench.judges.weights.asset_files import Weights
 
     return Weights(path, sha256_file(path))
 
@@ -207,14 +209,14 @@ def test_files_that_run_code_are_refused_with_what_they_ask_for(tmp_path: Path) 
     path = tmp_path / "bad.pth"
     torch.save({"meta": {"x": Bomb()}, "state_dict": {"a": torch.ones(2)}}, path)
     with pytest.raises(WeightsError, match=rf"\(pathlib\.Path\.touch\) and was not opened|was not opened.*save its state_dict.*{OWN}"):
-        _mmdet_file.state(_files_weights(path))
+        weights_file.state(_files_weights(path))
     assert not Path("/tmp/harope-bench-bomb").exists()
     path.write_bytes(pickle.dumps([1])[:3])
     with pytest.raises(WeightsError):
-        _mmdet_file.state(_files_weights(path))
+        weights_file.state(_files_weights(path))
     torch.save({"state_dict": {"a": 3}}, path)
     with pytest.raises(WeightsError, match="has no state dict"):
-        _mmdet_file.state(_files_weights(path))
+        weights_file.state(_files_weights(path))
 
 
 @pytest.mark.parametrize("name", ["mask2former", "mask2former-mmdet"])
@@ -226,10 +228,10 @@ def test_either_published_file_serves_both_judges(name: str, monkeypatch: pytest
     best = {"mask2former": "equivalent", "mask2former-mmdet": "official"}[name]
     whole = "743b7d99015f1224c6d57fd4b14d04b15cc8ec72ae7ee7831e7c71d8873b7a54"
     for asset, sha256 in (("mask2former-mmdet", "c9d0c4f2" + "0" * 56), ("mask2former", whole)):
-        held = fetched.Held(Path("weights.pth"), sha256)
-        monkeypatch.setattr(fetched, "held", lambda wanted, asset=asset, held=held: held if wanted == asset else None)
+        held = local_files.Held(Path("weights.pth"), sha256)
+        monkeypatch.setattr(local_files, "held", lambda wanted, asset=asset, held=held: held if wanted == asset else None)
         assert plugin.weights_sha256() == held.sha256 and plugin.judge_class == best and plugin.warnings() == ()
-    monkeypatch.setattr(fetched, "held", lambda wanted: fetched.Held(Path("weights.pth"), "0" * 64))
+    monkeypatch.setattr(local_files, "held", lambda wanted: local_files.Held(Path("weights.pth"), "0" * 64))
     assert plugin.judge_class == "substitute" and "other weights" in plugin.warnings()[0]
 
 
@@ -261,9 +263,9 @@ def test_an_image_is_seen_alike_every_time_and_stays_as_it_was(opened: mask2form
 
 def test_boxes_that_are_one_short_are_caught(opened: mask2former.OpenedMask2Former) -> None:
     answer = opened.see("detector", NOISE, Names())
-    assert _canary.consistent(answer) and any(d.mask for d in answer.found)
-    assert not _canary.consistent(_one_short(answer))
-    assert not _canary.consistent(answer.model_copy(update={"found": answer.found[::-1]}))
+    assert self_check.consistent(answer) and any(d.mask for d in answer.found)
+    assert not self_check.consistent(_one_short(answer))
+    assert not self_check.consistent(answer.model_copy(update={"found": answer.found[::-1]}))
 
 
 def test_a_wrong_stack_fails_the_self_check(opened: mask2former.OpenedMask2Former) -> None:
@@ -274,8 +276,8 @@ def test_a_wrong_stack_fails_the_self_check(opened: mask2former.OpenedMask2Forme
     assert "off the exact GELU" in str(checks["activation"](other))
     blue = torch.zeros(1, 3, 4, 4)
     blue[:, 2] = 1
-    assert "wanted red first" in str(_canary.red_comes_first(blue))
-    assert "a rectangle is told as" in str(_canary.box_is_exclusive(lambda *given: _one_short(instances(*given))))
+    assert "wanted red first" in str(self_check.red_comes_first(blue))
+    assert "a rectangle is told as" in str(self_check.box_is_exclusive(lambda *given: _one_short(instances(*given))))
 
 
 def _one_short(seen: Sighting) -> Sighting:

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from harope_bench.errors import MissingExtra
-from harope_bench.judges import _mmcv_ops, mask2former, mask2former_mmdet
-from harope_bench.judges._instances import Prepared, enlarged, instances, prepared, told
-from harope_bench.perceptions import Names, Sighting
+from harope_bench.core.annotations import Names, Sighting
+from harope_bench.core.errors import MissingExtra
+from harope_bench.judges.generic.instance_detection import Prepared, enlarged, instances, prepared, told
+from harope_bench.judges.mmdet import mask2former, mask2former_mmdet, mmcv_ops
 
 # Two programs round differently: their logits differ by 1e-5 of their spread. Where a mask's logit passes zero between them, the masked
 # attention attends to one place more or less, which moves a few queries by 1e-3 and all others by 1e-4. So the networks are compared by
@@ -34,7 +34,7 @@ NEAR = 1e-5  # a logit closer to zero may round to the other side where two prog
 
 @pytest.fixture(scope="module")
 def mmdet() -> Any:
-    return pytest.importorskip("mmdet", reason="pip install 'harope-bench[t2i,mmdet]'") and _mmcv_ops.mmdet()
+    return pytest.importorskip("mmdet", reason="pip install 'harope-bench[t2i,mmdet]'") and mmcv_ops.mmdet()
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +174,8 @@ def test_the_image_is_prepared_as_mmdet_2_did(mmdet: Any) -> None:
 
 
 def test_the_compiled_operations_are_stood_in_for(mmdet: Any) -> None:
-    module = sys.modules[_mmcv_ops.EXTENSION]
-    if not isinstance(module, _mmcv_ops.StandIn):
+    module = sys.modules[mmcv_ops.EXTENSION]
+    if not isinstance(module, mmcv_ops.StandIn):
         pytest.skip("this mmcv has its operations")
     with pytest.raises(MissingExtra, match="compiled nms was called"):
         module.nms()
@@ -194,4 +194,4 @@ def test_other_names_than_mmdets_are_refused(mmdet: Any, tmp_path: Path, monkeyp
 def test_without_mmdet_the_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mmdet", None)
     with pytest.raises(MissingExtra, match=r"pip install 'harope-bench\[t2i,mmdet\]'"):
-        _mmcv_ops.mmdet()
+        mmcv_ops.mmdet()

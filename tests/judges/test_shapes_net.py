@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from harope_bench import registry
-from harope_bench.judges.shapes_net import FACTS, ShapesNet
+from harope_bench.core import registry
+from harope_bench.core.storage import fit, load_arrays, load_weights
+from harope_bench.judges.micro.shapes_net import FACTS, ShapesNet
 from harope_bench.metrics.frechet import Gaussian, frechet
-from harope_bench.store import fit, load_arrays, load_weights
 from harope_bench.suites.shapes import PLUGIN as SUITE
 from harope_bench.testing import check_judge
 from harope_bench.training import reference, scene_reader

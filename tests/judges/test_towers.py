@@ -15,11 +15,15 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor, nn
 
-from harope_bench import fetched, registry, testing
+from harope_bench import testing
+from harope_bench.assets import local_files
 from harope_bench.cli import main
-from harope_bench.errors import WeightsError
-from harope_bench.judges import _files, clip_vit_l_14_336, dinov2_vit_l_14
-from harope_bench.store import sha256_file
+from harope_bench.core import registry
+from harope_bench.core.errors import WeightsError
+from harope_bench.core.storage import sha256_file
+from harope_bench.judges.clip import clip_vit_l_14_336
+from harope_bench.judges.dinov2 import dinov2_vit_l_14
+from harope_bench.judges.weights import asset_files
 
 DINO, CLIP = "dinov2-vit-l-14", "clip-vit-l-14-336"
 SMALL = {
@@ -112,7 +116,7 @@ def test_other_weights_make_a_substitute_and_published_ones_do_not(
     plugin = registry.load("judges", name)
     assert plugin.judge_class == "substitute" and "other weights than" in plugin.warnings()[0]
     assert plugin.weights_sha256() == sha256_file(small[name])
-    monkeypatch.setattr(_files.Source, "known_sha256", lambda self: sha256_file(small[name]))
+    monkeypatch.setattr(asset_files.Source, "known_sha256", lambda self: sha256_file(small[name]))
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
 
 
@@ -325,12 +329,12 @@ def test_openais_archive_is_opened_only_with_its_hash(small: dict[str, Path], im
     with pytest.raises(WeightsError):
         plugin.open("cpu")
     published = sha256_file(small[CLIP])
-    monkeypatch.setattr(_files.Source, "known_sha256", lambda self: published)
+    monkeypatch.setattr(asset_files.Source, "known_sha256", lambda self: published)
     assert np.array_equal(plugin.open("cpu").observe(images)["features"], wanted)
     with pytest.raises(WeightsError, match="recorded"):
-        clip_vit_l_14_336.torchscript_state(_files.Weights(small[DINO], published))
+        clip_vit_l_14_336.torchscript_state(asset_files.Weights(small[DINO], published))
 
 
 def test_the_address_of_openais_file_carries_its_hash() -> None:
-    (file,) = fetched.asset(CLIP).files
+    (file,) = local_files.asset(CLIP).files
     assert file.urls[0].split("/")[-2:] == [file.sha256, file.name]

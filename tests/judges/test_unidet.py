@@ -13,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from harope_bench import outside, registry
-from harope_bench.errors import JudgeError, NotHere
-from harope_bench.perceptions import Sighting
-from harope_bench.records import JudgeRecord
-from harope_bench.store import read_lines, sha256_file
+from harope_bench.core import registry
+from harope_bench.core.annotations import Sighting
+from harope_bench.core.errors import JudgeError, NotHere
+from harope_bench.core.schema import JudgeRecord
+from harope_bench.core.storage import read_lines, sha256_file
+from harope_bench.pipeline import external_judge
 
 PYTHON = Path(sys.executable)
 UNIDET, RS200 = registry.load("judges", "unidet"), registry.load("judges", "unidet-rs200")
@@ -106,7 +107,7 @@ def test_both_networks_see_blue_first_and_answer_in_the_images_own_pixels(
 ) -> None:
     folder = ask(role)
     assert plugin.roles == (role,) and plugin.judge_class == "official"
-    assert outside.run(PYTHON, plugin.runner, folder, {"checkout": str(checkout), "device": "cpu"}) == outside.Heard(2, 0)
+    assert external_judge.run(PYTHON, plugin.runner, folder, {"checkout": str(checkout), "device": "cpu"}) == external_judge.Heard(2, 0)
     red, blue = sightings(folder)
     assert red.size == (1024, 768) and [d.label for d in red.found] == ["table, desk", "cat"], "the surest first"
     assert red.found[1].score == pytest.approx(0.1) and blue.found[1].score == pytest.approx(0.1 + 255 / 512)
@@ -123,11 +124,11 @@ def test_the_weights_may_lie_elsewhere_but_not_be_the_other_backbones(checkout: 
     brought = own.rename(tmp_path / "brought")
     options = {"checkout": str(checkout)}
     with pytest.raises(JudgeError, match=r"holds no Unified_learned_OCIM_R50_6x\+2x\.pth; add --judge-option weights=FOLDER"):
-        outside.run(PYTHON, UNIDET.runner, ask(), options)
+        external_judge.run(PYTHON, UNIDET.runner, ask(), options)
     with pytest.raises(JudgeError, match="is of another backbone, this role is seen by R50"):
-        outside.run(PYTHON, UNIDET.runner, ask(), options | {"weights": str(brought / "Unified_learned_OCIM_RS200_6x+2x.pth")})
+        external_judge.run(PYTHON, UNIDET.runner, ask(), options | {"weights": str(brought / "Unified_learned_OCIM_RS200_6x+2x.pth")})
     (brought / "Unified_learned_OCIM_R50_6x+2x.pth").rename(brought / "Unified_learned_OCIM_R50_6x-2x.pth")  # as fetch names it
-    assert outside.run(PYTHON, UNIDET.runner, ask(), options | {"weights": str(brought)}).answered == 2
+    assert external_judge.run(PYTHON, UNIDET.runner, ask(), options | {"weights": str(brought)}).answered == 2
 
 
 class Note:
@@ -139,23 +140,23 @@ def test_weights_that_are_more_than_tensors_need_the_users_word(checkout: Path, 
     torch.save({"model": {"w": torch.ones(2)}, "by": Note()}, path)
     options = {"checkout": str(checkout)}
     with pytest.raises(JudgeError, match=f"cannot be read as tensors alone .*sha256={sha256_file(path)}"):
-        outside.run(PYTHON, UNIDET.runner, ask(), options)
+        external_judge.run(PYTHON, UNIDET.runner, ask(), options)
     with pytest.raises(JudgeError, match="trusted is 00"):
-        outside.run(PYTHON, UNIDET.runner, ask(), options | {"sha256": "0" * 64})
+        external_judge.run(PYTHON, UNIDET.runner, ask(), options | {"sha256": "0" * 64})
     folder = ask()
-    assert outside.run(PYTHON, UNIDET.runner, folder, options | {"sha256": sha256_file(path)}).answered == 2
+    assert external_judge.run(PYTHON, UNIDET.runner, folder, options | {"sha256": sha256_file(path)}).answered == 2
     record = JudgeRecord.model_validate_json((folder / "judge.json").read_bytes())
     assert record.judge_class == "official" and "the user names as the published one" in record.preprocessing
 
 
 def test_what_is_missing_is_named(checkout: Path, ask: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(JudgeError, match="add --judge-option checkout=FOLDER"):
-        outside.run(PYTHON, UNIDET.runner, ask(), {})
+        external_judge.run(PYTHON, UNIDET.runner, ask(), {})
     with pytest.raises(JudgeError, match="has no experts/obj_detection"):
-        outside.run(PYTHON, UNIDET.runner, ask(), {"checkout": str(tmp_path)})
+        external_judge.run(PYTHON, UNIDET.runner, ask(), {"checkout": str(tmp_path)})
     (checkout / "UniDet_eval" / "detectron2" / "engine" / "defaults.py").unlink()
     with pytest.raises(JudgeError, match="cannot import the benchmark's detector"):
-        outside.run(PYTHON, UNIDET.runner, ask(), {"checkout": str(checkout)})
+        external_judge.run(PYTHON, UNIDET.runner, ask(), {"checkout": str(checkout)})
     for plugin in (UNIDET, RS200):
         with pytest.raises(NotHere, match="add --judge-python PYTHON --judge-option checkout=FOLDER"):
             plugin.open("cpu")

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from harope_bench import registry, testing
-from harope_bench.errors import NotHere, OptionError, WeightsError
-from harope_bench.judges import vlm
-from harope_bench.perceptions import ANSWERS, Boxes, Questions, fits
+from harope_bench import testing
+from harope_bench.core import registry
+from harope_bench.core.annotations import ANSWER_TYPES, Boxes, Questions, fits
+from harope_bench.core.errors import NotHere, OptionError, WeightsError
+from harope_bench.judges.generic import vlm
 
 transformers = pytest.importorskip("transformers")
 
@@ -119,7 +120,7 @@ def test_answers_are_greedy_and_shares_those_of_the_first_token(model: Path, ima
     plugin = registry.load("judges", "vlm").of(str(model))
     opened = plugin.open("cpu")
     answer = opened.see("vqa", image, ASK)
-    assert fits(ASK, answer) and ANSWERS["vqa"].model_validate(answer.model_dump()) == answer
+    assert fits(ASK, answer) and ANSWER_TYPES["vqa"].model_validate(answer.model_dump()) == answer
     assert (opened.yes, opened.no) == ([5, 6], [7, 8])
     for question, found in zip(ASK.questions, answer.answers, strict=True):
         ids, logits = slow(opened, image, question)

@@ -18,11 +18,11 @@ from fake_runs import HASH
 from PIL import Image
 
 from harope_bench.cli import main
-from harope_bench.errors import OptionError, StorageError, UnknownName
-from harope_bench.evaluate import Asked, evaluate
+from harope_bench.core.errors import OptionError, StorageError, UnknownName
+from harope_bench.core.schema import LABEL_LENGTH, JudgeRecord, Measurement, Result
 from harope_bench.leaderboards.board import Board, build, build_all, collect, load_table
 from harope_bench.leaderboards.entries import Entries, parse_entries
-from harope_bench.records import LABEL_LENGTH, JudgeRecord, Measurement, Result
+from harope_bench.pipeline.evaluate import Asked, evaluate
 from harope_bench.reports.html import read_page
 from harope_bench.reports.tables import FORMATS, render
 
@@ -237,7 +237,7 @@ def test_a_scored_folder_is_a_row_of_table_2_and_is_labelled_without_scoring_aga
     first = Result.model_validate_json(path.read_bytes())
     assert (first.plan, first.suite, first.resolution, first.label) == (None, "digits", 28, None)
     assert board(runs, "2", "pictures").table.rows[-1].printed == "pictures"
-    monkeypatch.setattr("harope_bench.evaluate.write_arrays", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr("harope_bench.pipeline.evaluate.write_arrays", lambda *_: pytest.fail("scored again"))
     assert "stood already" in run(*words, "--label", "Collected")
     second = Result.model_validate_json(path.read_bytes())
     assert second == first.model_copy(update={"label": "Collected"})

@@ -8,10 +8,10 @@ from typing import Any
 import fake_runs as fake
 import pytest
 
+from harope_bench.core.schema import LENIENT, JudgeRecord
 from harope_bench.leaderboards.board import build, load_table
-from harope_bench.leaderboards.matching import pick
-from harope_bench.pairing import Found
-from harope_bench.records import LENIENT, JudgeRecord
+from harope_bench.leaderboards.match_runs import pick
+from harope_bench.statistics.pairing import Found
 
 KIND = {"official": "mask2former-mmdet", "equivalent": "mask2former", "substitute": "detector"}
 

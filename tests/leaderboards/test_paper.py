@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from harope_bench.cli import main
-from harope_bench.leaderboards.audit import check
-from harope_bench.leaderboards.audit_counts import counts
-from harope_bench.leaderboards.layout import Table, load_tables, published_flags
-from harope_bench.leaderboards.noise import Line, noise
-from harope_bench.leaderboards.printed import Finding
+from harope_bench.leaderboards.assumed_noise import Line, noise
+from harope_bench.leaderboards.paper_audit.audit import check
+from harope_bench.leaderboards.paper_audit.counts import counts
+from harope_bench.leaderboards.paper_audit.printed_values import Finding
+from harope_bench.leaderboards.table_spec import Table, load_tables, published_flags
 from harope_bench.reports.audit_text import findings_text, noise_text, shown_number
 
 ARITHMETIC = {"F08", "F09", "F11"}  # the recorded conflicts that printed digits alone show

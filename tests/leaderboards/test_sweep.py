@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 from fake_runs import checkpoint, measurement, plan, result, write_result
 
-from harope_bench.charts import read_chart
 from harope_bench.cli import main
-from harope_bench.errors import OptionError
+from harope_bench.core.chart_schema import read_chart
+from harope_bench.core.errors import OptionError
 from harope_bench.leaderboards.sweep import sweep
-from harope_bench.pairing import collect
+from harope_bench.statistics.pairing import collect
 
 
 def run(folder: Path, name: str, value: float, encoding: str = "ape", size: int | None = 28, n: int = 500, **settings: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from clouds import cloud, observed, reference_of, value_of, with_dead_columns
 
-from harope_bench.errors import ShapeError
+from harope_bench.core.errors import ShapeError
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.metrics.frechet import frechet, matrix_root
 from harope_bench.metrics.moments import Gaussian, Moments

@@ -11,7 +11,7 @@ from clouds import cloud, measured, observed, peaked, value_of
 from harope_bench.evaluators.base import Observations
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.metrics.inception_score import divergences, inception_score, log_softmax
-from harope_bench.statistics import mean_error
+from harope_bench.statistics.significance import mean_error
 
 
 def test_is_runs_from_one_to_the_number_of_classes() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from harope_bench.errors import TooFewImages
+from harope_bench.core.errors import TooFewImages
 from harope_bench.metrics import distances, neighbours
 from harope_bench.metrics.distances import pair_distances, screens, slack
 from harope_bench.metrics.frechet import frechet, matrix_root, rows_root

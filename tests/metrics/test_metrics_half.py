@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harope_bench.errors import ShapeError
+from harope_bench.core.errors import ShapeError
 from harope_bench.metrics.half_neighbours import Table, distances, fits_half, half_balls, half_radii, parts, round_half
 from harope_bench.metrics.neighbours import balls
 

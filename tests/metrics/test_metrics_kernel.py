@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from harope_bench.errors import ShapeError, TooFewImages
+from harope_bench.core.errors import ShapeError, TooFewImages
 from harope_bench.metrics.kernel_distance import cmmd, kid, kid_subsets
 
 

@@ -10,9 +10,9 @@ from clouds import cloud
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harope_bench.errors import ShapeError, TooFewImages
+from harope_bench.core.errors import ShapeError, TooFewImages
+from harope_bench.core.storage import load_arrays, write_arrays
 from harope_bench.metrics.moments import Moments
-from harope_bench.store import load_arrays, write_arrays
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(1, 7))

@@ -11,7 +11,7 @@ from clouds import cloud, full_distances, measured, observed, reference_of, slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harope_bench.errors import ShapeError
+from harope_bench.core.errors import ShapeError
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.metrics.neighbours import balls, squared_radii
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from harope_bench import registry
-from harope_bench.backbones import dit
-from harope_bench.backbones.base import Drawn
-from harope_bench.errors import OptionError, WeightsError
-from harope_bench.records import Request, Settings
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError, WeightsError
+from harope_bench.core.schema import Request, Settings
+from harope_bench.models.backbones import dit
+from harope_bench.models.backbones.base import Drawn
 from harope_bench.testing import check_backbone
 
 B2 = {"hidden": 768, "depth": 12, "heads": 12, "patch": 2, "size": 32, "channels": 4, "classes": 1000}

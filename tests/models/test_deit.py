@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harope_bench import catalogue, registering, registry
-from harope_bench.backbones import deit
-from harope_bench.catalogue import checkpoint, open_drawer
-from harope_bench.classify import reading_plan
-from harope_bench.errors import OptionError, PlanMismatch, WeightsError
-from harope_bench.records import Checkpoint, Settings
-from harope_bench.registering import export, register
-from harope_bench.store import fit, load_weights, weights_bytes
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError, PlanMismatch, WeightsError
+from harope_bench.core.schema import Checkpoint, Settings
+from harope_bench.core.storage import fit, load_weights, weights_bytes
+from harope_bench.models import load_checkpoint, register_checkpoint
+from harope_bench.models.backbones import deit
+from harope_bench.models.load_checkpoint import checkpoint, open_drawer
+from harope_bench.models.register_checkpoint import export, register
+from harope_bench.pipeline.classify import reading_plan
 from harope_bench.training.recipe import Vit, read_recipe
 from harope_bench.training.run import run
 
@@ -141,10 +142,10 @@ def test_a_published_file_registers_and_runs(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
     save_file(published("rope-mixed"), tmp_path / "w.safetensors")
-    registering.register("mine", tmp_path / "w.safetensors", {"config": {"heads": 4}, "suite": "imagenet-val"})
-    found = catalogue.checkpoint("mine")
+    register_checkpoint.register("mine", tmp_path / "w.safetensors", {"config": {"heads": 4}, "suite": "imagenet-val"})
+    found = load_checkpoint.checkpoint("mine")
     assert (found.encoding, found.sampler, found.steps, found.config["size"]) == ("rope-mixed", None, None, 64)
-    reader = catalogue.open_drawer(found, Settings(resolution=64, tile=2))
+    reader = load_checkpoint.open_drawer(found, Settings(resolution=64, tile=2))
     assert reader.classify(np.zeros((2, 64, 64, 3), dtype=np.uint8)).shape == (2, 1000)
 
 
@@ -308,12 +309,12 @@ def test_a_training_leaves_a_checkpoint_that_registers_and_goes_on_after_a_stop(
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     with pytest.raises(PlanMismatch, match="encoding rope-mixed"):
         run(path, "rope-axial", {}, "other", tmp_path / "b", True)
-    registering.register("straight", tmp_path / "a/straight.safetensors", {})
-    found = catalogue.checkpoint("straight")
+    register_checkpoint.register("straight", tmp_path / "a/straight.safetensors", {})
+    found = load_checkpoint.checkpoint("straight")
     assert (found.backbone, found.encoding, found.suite, found.scale) == ("deit", "rope-mixed", "digits-held-out", "micro")
     assert (found.sampler, found.training_steps) == (None, 4)
-    assert all(v.dtype == torch.float16 for v in load_weights(catalogue.weights_path(found)).values())
-    fit(build("rope-mixed", dict(found.config)), load_weights(catalogue.weights_path(found)), "straight")
+    assert all(v.dtype == torch.float16 for v in load_weights(load_checkpoint.weights_path(found)).values())
+    fit(build("rope-mixed", dict(found.config)), load_weights(load_checkpoint.weights_path(found)), "straight")
 
 
 def test_a_recipe_of_a_classifier_needs_an_encoding(tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from harope_bench import registry
-from harope_bench.backbones import dit_keys
-from harope_bench.catalogue import checkpoint
-from harope_bench.errors import OptionError, WeightsError
-from harope_bench.generate import make_plan
-from harope_bench.registering import register
-from harope_bench.store import load_weights
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError, WeightsError
+from harope_bench.core.storage import load_weights
+from harope_bench.models.backbones import dit_keys
+from harope_bench.models.load_checkpoint import checkpoint
+from harope_bench.models.register_checkpoint import register
+from harope_bench.pipeline.generate import make_plan
 
 pytest.importorskip("diffusers", reason="needs the extra t2i")
 PLUGIN = registry.load("backbones", "dit")

@@ -14,18 +14,19 @@ import tiny_pipelines as tiny
 import torch
 from click.testing import CliRunner
 
-from harope_bench import adapters, registry
-from harope_bench.errors import MissingExtra, OptionError, WeightsError
-from harope_bench.records import Request
-from harope_bench.store import sha256_file
+from harope_bench.core import registry
+from harope_bench.core.errors import MissingExtra, OptionError, WeightsError
+from harope_bench.core.schema import Request
+from harope_bench.core.storage import sha256_file
+from harope_bench.models import lora_manifest
 from harope_bench.testing import check_backbone
 
 tiny.needs_t2i()
 
-from harope_bench.backbones import flux, lora, positioned  # noqa: E402
-from harope_bench.catalogue import checkpoint  # noqa: E402
 from harope_bench.cli import main  # noqa: E402
-from harope_bench.registering import register  # noqa: E402
+from harope_bench.models.backbones import flux, lora, positioned  # noqa: E402
+from harope_bench.models.load_checkpoint import checkpoint  # noqa: E402
+from harope_bench.models.register_checkpoint import register  # noqa: E402
 
 BACKBONE = flux.PLUGIN
 REDS = [Request(index=0, prompt="a photo of a red cat"), Request(index=1, prompt="a blue dog on the cat")]
@@ -228,7 +229,7 @@ def adapted(base: Path, folder: Path, encoding: str = "harope", tokens: str = "a
 
 
 def opened(base: Path, manifest: Path, tokens: str = "all", **facts: Any) -> Any:
-    read = adapters.read(manifest)
+    read = lora_manifest.read(manifest)
     config = {"base": str(base), "tokens": tokens, **facts}
     found = tiny.checkpoint("flux", read.encoding, options=read.options, config=config)
     return BACKBONE.open_folder(found, manifest, tiny.settings())
@@ -322,7 +323,7 @@ def test_a_folder_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> No
 
 
 def test_doctor_looks_into_the_folder_and_for_the_base(base: Path, tmp_path: Path) -> None:
-    from harope_bench.doctor import _checkpoints
+    from harope_bench.pipeline.doctor import _checkpoints
 
     _, manifest = adapted(base, tmp_path / "a")
     (tmp_path / "base").symlink_to(base)
@@ -346,7 +347,7 @@ def test_a_base_that_names_foreign_code_is_refused(base: Path, tmp_path: Path) -
     with pytest.raises(WeightsError, match="holds a StableDiffusion3Pipeline, flux needs a FluxPipeline"):
         BACKBONE.assembled(tmp_path, tiny.settings())
     with pytest.raises(WeightsError, match="not in the local hub cache"):
-        adapters.base_folder("nobody/no-such-model")
+        lora_manifest.base_folder("nobody/no-such-model")
 
 
 def test_without_the_extra_its_install_is_named(monkeypatch: pytest.MonkeyPatch, base: Path) -> None:
@@ -388,7 +389,7 @@ def test_register_and_generate_through_the_command_line(base: Path, tmp_path: Pa
 
 
 def test_whether_it_folds_is_a_setting_of_the_plan(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harope_bench.generate import make_plan
+    from harope_bench.pipeline.generate import make_plan
 
     tiny.register_prompts(monkeypatch)
     _, manifest = adapted(base, tmp_path / "a")
@@ -402,7 +403,7 @@ def test_whether_it_folds_is_a_setting_of_the_plan(base: Path, tmp_path: Path, m
 
 
 def test_a_whole_networks_weights_are_registered(base: Path, tmp_path: Path) -> None:
-    from harope_bench.store import weights_bytes
+    from harope_bench.core.storage import weights_bytes
 
     path = tmp_path / "whole.safetensors"
     path.write_bytes(weights_bytes(tiny.trained(placed(base)).state_dict(), {}))
@@ -412,11 +413,11 @@ def test_a_whole_networks_weights_are_registered(base: Path, tmp_path: Path) -> 
 
 
 def test_the_matrices_of_an_adapter_folder_are_drawn(base: Path, tmp_path: Path) -> None:
-    from harope_bench.looking import matrices
+    from harope_bench.analysis import learned_matrices
 
     network, manifest = adapted(base, tmp_path / "a")
     register("looked-into", manifest, {"config": {"base": str(base)}})
-    found = matrices.measure(checkpoint("looked-into"), "m", ((1.0, 0.0), (0.0, 1.0)), None)
+    found = learned_matrices.measure(checkpoint("looked-into"), "m", ((1.0, 0.0), (0.0, 1.0)), None)
     assert [(one.layer, one.head) for one in found.maps] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     pair = network.encoding.matrices(1)
     assert pair is not None
@@ -434,7 +435,7 @@ def test_a_base_without_adapter_is_registered_as_it_is(base: Path, tmp_path: Pat
 
 
 def test_where_the_base_lies_does_not_change_a_plan(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harope_bench.generate import make_plan
+    from harope_bench.pipeline.generate import make_plan
 
     tiny.register_prompts(monkeypatch)
     (tmp_path / "link").symlink_to(base)
@@ -542,7 +543,7 @@ def test_positions_grow_with_the_resolution(base: Path) -> None:
 def test_noise_is_packed_as_the_pipeline_packs_its_own(base: Path, pipe: Any) -> None:
     drawer = plain_drawer(base)
     ours = drawer.noise(7, tiny.settings())
-    from harope_bench.samplers.base import index_generator
+    from harope_bench.models.samplers.base import index_generator
 
     theirs, _ = pipe.prepare_latents(1, 4, 64, 64, torch.float32, torch.device("cpu"), index_generator(0, 7))
     assert torch.equal(ours, theirs)

@@ -12,13 +12,13 @@ import torch
 from dit_files import SMALL, state_of
 from torch import Tensor, nn
 
-from harope_bench import registry
-from harope_bench.backbones import dit, folding
-from harope_bench.catalogue import checkpoint, open_drawer
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError, WeightsError
 from harope_bench.encodings.base import Pair
-from harope_bench.errors import OptionError, WeightsError
-from harope_bench.generate import draw_one, make_plan
-from harope_bench.registering import export, register
+from harope_bench.models.backbones import dit, folding
+from harope_bench.models.load_checkpoint import checkpoint, open_drawer
+from harope_bench.models.register_checkpoint import export, register
+from harope_bench.pipeline.generate import draw_one, make_plan
 
 PLUGIN = registry.load("backbones", "dit")
 

@@ -13,13 +13,13 @@ from dit_files import SMALL, autoencoder, known, released, state_of, training_fi
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from harope_bench import registry
-from harope_bench.backbones import dit_keys
-from harope_bench.catalogue import checkpoint, open_drawer
+from harope_bench.core import registry
+from harope_bench.core.errors import MissingExtra, OptionError, PlanMismatch, WeightsError
 from harope_bench.encodings.ape import sincos
-from harope_bench.errors import MissingExtra, OptionError, PlanMismatch, WeightsError
-from harope_bench.generate import generate, make_plan
-from harope_bench.registering import register
+from harope_bench.models.backbones import dit_keys
+from harope_bench.models.load_checkpoint import checkpoint, open_drawer
+from harope_bench.models.register_checkpoint import register
+from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.testing import check_backbone
 
 pytest.importorskip("diffusers", reason="needs the extra t2i")
@@ -152,7 +152,7 @@ def test_pixels_are_the_decoders_by_the_releases_rule(tmp_path: Path, monkeypatc
     plan = make_plan(name, None, {"resolution": 64})
     drawer = open_drawer(plan.checkpoint, plan.settings)
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-    monkeypatch.setattr("harope_bench.samplers.ddpm.Ddpm.sample", lambda *a: latents)
+    monkeypatch.setattr("harope_bench.models.samplers.ddpm.Ddpm.sample", lambda *a: latents)
     requests = registry.load("suites", "digits").requests([0, 1])
     vae = AutoencoderKL.from_pretrained(tmp_path / "vae")
     with torch.no_grad():

@@ -16,21 +16,22 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from harope_bench import adapters, registry
-from harope_bench.errors import BenchError, NameClash, OptionError, WeightsError
-from harope_bench.records import Request
-from harope_bench.store import home, sha256_file, weights_bytes
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, NameClash, OptionError, WeightsError
+from harope_bench.core.schema import Request
+from harope_bench.core.storage import home, sha256_file, weights_bytes
+from harope_bench.models import lora_manifest
 
 tiny.needs_t2i()
 
-from harope_bench.backbones import lora_files  # noqa: E402
-from harope_bench.catalogue import checkpoint, open_drawer  # noqa: E402
 from harope_bench.cli import main  # noqa: E402
-from harope_bench.registering import register, register_once  # noqa: E402
+from harope_bench.models.backbones import lora_files  # noqa: E402
+from harope_bench.models.load_checkpoint import checkpoint, open_drawer  # noqa: E402
+from harope_bench.models.register_checkpoint import register, register_once  # noqa: E402
 
 KINDS = ("flux", "sd3")
 RED = Request(index=0, prompt="a photo of a red cat")
-FILE = adapters.LIBRARY_LORA
+FILE = lora_manifest.LIBRARY_LORA
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_a_bare_lora_draws_what_the_library_draws(
     wanted = library_image(kind, bases, folder)
     assert np.abs(our_image("mine") - wanted).max() <= 1  # a rounding of pixels
     assert np.abs(library_image(kind, bases, None) - wanted).max() > 8  # and it does something
-    found, manifest = checkpoint("mine"), adapters.read(home() / "checkpoints/mine/manifest.json")
+    found, manifest = checkpoint("mine"), lora_manifest.read(home() / "checkpoints/mine/manifest.json")
     assert (found.backbone, found.encoding, found.options) == (kind, *backbone(kind).plain)
     assert manifest.files == {"lora.safetensors": sha256_file(folder / FILE)}  # the user's file, byte by byte
     assert sha256_file(home() / "checkpoints/mine/lora.safetensors") == sha256_file(folder / FILE)
@@ -134,7 +135,7 @@ def test_another_tools_names_are_translated_by_the_library(bases: dict[str, Path
     wanted = library_image("flux", bases, folder)
     assert np.abs(our_image("kohya") - wanted).max() <= 1
     assert np.abs(library_image("flux", bases, None) - wanted).max() > 8
-    manifest = adapters.read(home() / "checkpoints/kohya/manifest.json")
+    manifest = lora_manifest.read(home() / "checkpoints/kohya/manifest.json")
     assert manifest.training == {"lora_converted_from_sha256": sha256_file(folder / FILE)}
 
 
@@ -285,7 +286,7 @@ def test_a_lora_in_another_tools_form_is_the_same_adapter(
     weights = load_file(folder / FILE)
     form(folder, weights)
     register("mine", folder, {"config": {"base": str(bases[kind])}})
-    manifest = adapters.read(home() / "checkpoints/mine/manifest.json")
+    manifest = lora_manifest.read(home() / "checkpoints/mine/manifest.json")
     assert manifest.lora is not None
     read = load_file(home() / "checkpoints/mine" / manifest.lora.file)
     assert read.keys() == weights.keys()

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from harope_bench import registry
-from harope_bench.backbones import mmdit_micro
-from harope_bench.errors import OptionError
-from harope_bench.records import Checkpoint, Request, Settings
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError
+from harope_bench.core.schema import Checkpoint, Request, Settings
+from harope_bench.models.backbones import mmdit_micro
 from harope_bench.testing import check_backbone
 
 SMALL: dict[str, Any] = {

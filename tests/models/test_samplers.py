@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from harope_bench import registry
-from harope_bench.errors import OptionError
-from harope_bench.generate import make_plan
-from harope_bench.records import Settings
-from harope_bench.samplers import ddim, ddpm
-from harope_bench.samplers.base import chosen_sampler, index_generator, unit_noise
-from harope_bench.samplers.flow import TIME_SCALE, Flow
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError
+from harope_bench.core.schema import Settings
+from harope_bench.models.samplers import ddim, ddpm
+from harope_bench.models.samplers.base import chosen_sampler, index_generator, unit_noise
+from harope_bench.models.samplers.flow import TIME_SCALE, Flow
+from harope_bench.pipeline.generate import make_plan
 
 MEAN, SPREAD = 0.7, 0.25  # of the one-dimensional Gaussian that is to be drawn
 FLOW, DDPM, DDIM = (registry.load("samplers", name) for name in ("flow", "ddpm", "ddim"))

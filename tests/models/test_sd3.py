@@ -11,17 +11,17 @@ import tiny_pipelines as tiny
 import torch
 from click.testing import CliRunner
 
-from harope_bench import adapters
-from harope_bench.errors import OptionError, WeightsError
-from harope_bench.records import Request
+from harope_bench.core.errors import OptionError, WeightsError
+from harope_bench.core.schema import Request
+from harope_bench.models import lora_manifest
 from harope_bench.testing import check_backbone
 
 tiny.needs_t2i()
 
-from harope_bench.backbones import folding, lora, positioned, sd3  # noqa: E402
-from harope_bench.catalogue import checkpoint  # noqa: E402
 from harope_bench.cli import main  # noqa: E402
-from harope_bench.registering import register  # noqa: E402
+from harope_bench.models.backbones import folding, lora, positioned, sd3  # noqa: E402
+from harope_bench.models.load_checkpoint import checkpoint  # noqa: E402
+from harope_bench.models.register_checkpoint import register  # noqa: E402
 
 BACKBONE = sd3.PLUGIN
 RED = [Request(index=0, prompt="a photo of a red cat")]
@@ -221,7 +221,7 @@ def test_an_adapter_folder_draws_folded_as_unfolded(base: Path, tmp_path: Path, 
     network = tiny.trained(placed(base))
     lora.add(network, BACKBONE.targets)
     manifest = BACKBONE.save(tmp_path / "adapter", network, str(base))
-    found = tiny.checkpoint("sd3", "harope", options=adapters.read(manifest).options, config={"base": str(base)})
+    found = tiny.checkpoint("sd3", "harope", options=lora_manifest.read(manifest).options, config={"base": str(base)})
     folded = BACKBONE.open_folder(found, manifest, tiny.settings(fold=True))
     assert type(folded.network.encoding).__name__ == "RopeAxial"
     plain = BACKBONE.open_folder(found, manifest, tiny.settings(fold=False))

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harope_bench import catalogue, registry
-from harope_bench.generate import generate, make_plan
-from harope_bench.samples import open_samples
-from harope_bench.scenes.answer import share
-from harope_bench.scenes.parse import parse
-from harope_bench.scenes.questions import questions
-from harope_bench.store import fit, load_weights, sha256_file
+from harope_bench.core import registry
+from harope_bench.core.storage import fit, load_weights, sha256_file
+from harope_bench.data.sample_set import open_samples
+from harope_bench.data.shapes_world.answer import share
+from harope_bench.data.shapes_world.parse import parse
+from harope_bench.data.shapes_world.questions import questions
+from harope_bench.models import load_checkpoint
+from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.suites.shapes import cases
 from harope_bench.training.recipe import Painter, read_recipe
 
@@ -39,8 +40,8 @@ def final(name: str) -> str:
 
 @pytest.mark.parametrize("name", [*BASES, *FINAL, *EARLIER])
 def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(name: str) -> None:
-    found, (known, digest) = catalogue.checkpoint(name), recipe(name)
-    weights = catalogue.weights_path(found)
+    found, (known, digest) = load_checkpoint.checkpoint(name), recipe(name)
+    weights = load_checkpoint.weights_path(found)
     assert weights.stat().st_size < 5_000_000
     assert sha256_file(weights) == found.sha256
     assert (found.encoding, found.options) == {**BASES, **FINAL}[final(name)]
@@ -52,15 +53,15 @@ def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*FINAL, *EARLIER])
 def test_checkpoint_tells_the_weights_it_went_on_from(name: str) -> None:
-    found = catalogue.checkpoint(name)
-    base = catalogue.checkpoint(recipe()[0].base.get(found.encoding, recipe()[0].base["default"]))
+    found = load_checkpoint.checkpoint(name)
+    base = load_checkpoint.checkpoint(recipe()[0].base.get(found.encoding, recipe()[0].base["default"]))
     assert found.source.endswith(f"--from {base.weights} ({base.sha256[:12]})")
 
 
 @pytest.mark.parametrize("name", [*BASES, *FINAL, *EARLIER])
 def test_checkpoint_loads_strictly_and_is_recognised(name: str) -> None:
-    found = catalogue.checkpoint(name)
-    state = load_weights(catalogue.weights_path(found), found.sha256)
+    found = load_checkpoint.checkpoint(name)
+    state = load_weights(load_checkpoint.weights_path(found), found.sha256)
     backbone = registry.load("backbones", found.backbone)
     fit(backbone.build(found.encoding, found.options, found.config), state, name)
     clue = backbone.recognise(state)
@@ -71,7 +72,7 @@ def test_checkpoint_loads_strictly_and_is_recognised(name: str) -> None:
 @pytest.mark.parametrize("name", [*BASES, *FINAL])
 def test_log_shows_that_the_words_are_used(name: str) -> None:
     """The loss with another caption of the same task is well above that with the scene's own."""
-    path = catalogue.weights_path(catalogue.checkpoint(name)).with_suffix(".log.csv")
+    path = load_checkpoint.weights_path(load_checkpoint.checkpoint(name)).with_suffix(".log.csv")
     lines = [line.split(",") for line in path.read_text().splitlines()]
     assert lines[0] == ["step", "loss", "true", "shuffled"]
     assert int(lines[-1][0]) == recipe(name)[0].schedule.steps

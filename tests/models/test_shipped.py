@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harope_bench import catalogue, registry
-from harope_bench.backbones.dit import DiT
-from harope_bench.generate import generate, make_plan
-from harope_bench.judges.digits_net import FACTS as JUDGE_FACTS
-from harope_bench.judges.digits_net import DigitsNet
-from harope_bench.samples import open_samples
-from harope_bench.store import fit, load_arrays, load_weights, sha256_file
+from harope_bench.core import registry
+from harope_bench.core.storage import fit, load_arrays, load_weights, sha256_file
+from harope_bench.data.sample_set import open_samples
+from harope_bench.judges.micro.digits_net import FACTS as JUDGE_FACTS
+from harope_bench.judges.micro.digits_net import DigitsNet
+from harope_bench.models import load_checkpoint
+from harope_bench.models.backbones.dit import DiT
+from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.suites.digits import PLUGIN as DIGITS
 from harope_bench.training import classifier, reference
 from harope_bench.training.recipe import Denoiser, Moments, read_recipe
@@ -24,8 +25,8 @@ PACKAGE = registry.PACKAGE
 
 @pytest.mark.parametrize("encoding", TABLE2)
 def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(encoding: str) -> None:
-    found = catalogue.checkpoint(f"digits-{encoding}")
-    weights = catalogue.weights_path(found)
+    found = load_checkpoint.checkpoint(f"digits-{encoding}")
+    weights = load_checkpoint.weights_path(found)
     recipe, digest = read_recipe("digits-dit")
     assert isinstance(recipe, Denoiser)
     assert weights.stat().st_size < 1_000_000
@@ -42,8 +43,8 @@ def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(encoding: str) -> N
 
 @pytest.mark.parametrize("encoding", TABLE2)
 def test_checkpoint_loads_strictly_and_registers_from_its_keys(encoding: str) -> None:
-    found = catalogue.checkpoint(f"digits-{encoding}")
-    state = load_weights(catalogue.weights_path(found), found.sha256)
+    found = load_checkpoint.checkpoint(f"digits-{encoding}")
+    state = load_weights(load_checkpoint.weights_path(found), found.sha256)
     network = registry.load("backbones", found.backbone).build(encoding, found.options, found.config)
     assert isinstance(network, DiT)
     fit(network, state, found.name)

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import tiny
 
-from harope_bench import checksums
-from harope_bench.errors import OptionError, PlanMismatch, SampleError, StorageError, TooFewImages, UnknownName
-from harope_bench.evaluate import Asked, Scored, evaluate, same_numbers
-from harope_bench.generate import generate, make_plan
-from harope_bench.observe import shard_name
-from harope_bench.pixels import encode
-from harope_bench.samples import Run, open_samples, to_adm, to_png
+from harope_bench.core import checksums
+from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, StorageError, TooFewImages, UnknownName
+from harope_bench.data.image_io import encode
+from harope_bench.data.sample_set import Run, open_samples, to_adm, to_png
+from harope_bench.pipeline.evaluate import Asked, Scored, evaluate, same_numbers
+from harope_bench.pipeline.extract_features import shard_name
+from harope_bench.pipeline.generate import generate, make_plan
+from harope_bench.pipeline.verify import verify
 from harope_bench.suites.digits import PLUGIN as DIGITS
-from harope_bench.verify import verify
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_second_call_does_no_work_and_rescore_gives_the_same(run: Path) -> None:
 
 def test_rescore_never_opens_a_network(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     score(run, run)
-    from harope_bench.judges.digits_net import DigitsNetJudge
+    from harope_bench.judges.micro.digits_net import DigitsNetJudge
 
     def forbidden(self: DigitsNetJudge, device: str = "cpu") -> None:
         raise AssertionError("a network was opened")

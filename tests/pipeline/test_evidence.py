@@ -23,24 +23,27 @@ from test_marking import SHOWN
 from test_marking import images as toy_images
 from toy_prompts import ToyEye, toy
 
-from harope_bench import adm, checksums, classify, kept_moments, registering, registry, rows, samples, verify_results
 from harope_bench.cli import main
-from harope_bench.errors import DiskError, SampleError, StorageError, WeightsError
-from harope_bench.evaluate import Asked, evaluate
-from harope_bench.findings import Findings
-from harope_bench.folders import listing
-from harope_bench.generate import generate, make_plan
-from harope_bench.indices import parse_indices
-from harope_bench.judges.digits_net import DigitsNetJudge
-from harope_bench.layouts.prompt_folder import FolderForm
-from harope_bench.marking import Marking, brought, mark
+from harope_bench.core import checksums, registry
+from harope_bench.core.errors import DiskError, SampleError, StorageError, WeightsError
+from harope_bench.core.index_ranges import parse_indices
+from harope_bench.core.storage import load_arrays, read_lines, sha256_file, write_arrays
+from harope_bench.data import adm_npz, feature_rows, sample_set
+from harope_bench.data.image_folder import listing
+from harope_bench.data.image_io import encode
+from harope_bench.judges.micro.digits_net import DigitsNetJudge
 from harope_bench.metrics.moments import BLOCK
-from harope_bench.pixels import encode
-from harope_bench.store import load_arrays, read_lines, sha256_file, write_arrays
+from harope_bench.models import register_checkpoint
+from harope_bench.pipeline import classify, moments_cache, verify_results
+from harope_bench.pipeline.evaluate import Asked, evaluate
+from harope_bench.pipeline.evaluate_prompts import Marking, brought, mark
+from harope_bench.pipeline.generate import generate, make_plan
+from harope_bench.pipeline.verify import run_folders, verify
+from harope_bench.pipeline.verify_findings import Findings
 from harope_bench.suites.geneval import ASSET, FILE, GenEval
+from harope_bench.suites.official_layouts.prompt_folder import FolderForm
 from harope_bench.training import loop
 from harope_bench.training.recipe import Schedule
-from harope_bench.verify import run_folders, verify
 
 __all__ = ["toy"]  # the fixture
 COUNT = 6
@@ -112,7 +115,7 @@ def classifier(place: Path) -> Kind:
         network = registry.load("backbones", "deit").build("rope-axial", {}, DEIT)
         save_file({k: v + 0.3 * torch.randn_like(v) for k, v in network.state_dict().items()}, place / "deit.safetensors")
     facts = {"encoding": "rope-axial", "config": DEIT, "suite": "digits-held-out", "scale": "micro"}
-    registering.register("deit", place / "deit.safetensors", facts)
+    register_checkpoint.register("deit", place / "deit.safetensors", facts)
     classify.classify(classify.reading_plan("deit", None, {}), place / "run", classify.Wanted(count=30))
     return Kind(place / "run")
 
@@ -170,7 +173,7 @@ def reads_the_same(path: Path, before: bytes, after: bytes) -> bool:
         parsed = []
         for data in (before, after):
             path.write_bytes(data)
-            parsed.append((rows.header(path), data[rows.header(path).start :]))  # type: ignore[union-attr]
+            parsed.append((feature_rows.header(path), data[feature_rows.header(path).start :]))  # type: ignore[union-attr]
         return parsed[0] == parsed[1]
     return False
 
@@ -304,21 +307,21 @@ def test_edited_moments_move_no_number_and_are_found(tmp_path: Path) -> None:
     """The file is whole, of these rows, and of sums that nobody summed."""
     cloud = np.random.default_rng(0).normal(size=(BLOCK + 50, 3)).astype(np.float32)
     file, path = tmp_path / "features.npy", tmp_path / "features.moments.npz"
-    rows.reserve(file, len(cloud), cloud[0])
-    rows.put(file, 0, cloud)
-    digests = [str(rows.digest(file, start, min(start + 1000, len(cloud)))) for start in range(0, len(cloud), 1000)]
-    shards = kept_moments.Shards(digests, 1000)
-    honest = kept_moments.moments(path, rows.view(file, len(cloud)), shards)
-    assert kept_moments.are_sums_of(path, cloud)
+    feature_rows.reserve(file, len(cloud), cloud[0])
+    feature_rows.put(file, 0, cloud)
+    digests = [str(feature_rows.digest(file, start, min(start + 1000, len(cloud)))) for start in range(0, len(cloud), 1000)]
+    shards = moments_cache.Shards(digests, 1000)
+    honest = moments_cache.moments(path, feature_rows.view(file, len(cloud)), shards)
+    assert moments_cache.are_sums_of(path, cloud)
     for name in ("mean", "scatter"):
         arrays = load_arrays(path)
         write_arrays(path, {**arrays, name: arrays[name] + 1})
-        assert not kept_moments.are_sums_of(path, cloud)
-        again = kept_moments.moments(path, rows.view(file, len(cloud)), shards)
+        assert not moments_cache.are_sums_of(path, cloud)
+        again = moments_cache.moments(path, feature_rows.view(file, len(cloud)), shards)
         assert again.mean.tobytes() == honest.mean.tobytes() and again.scatter.tobytes() == honest.scatter.tobytes()
     (tmp_path / checksums.SUMS).unlink()  # nothing vouches for sums of a version before: they are made again
     write_arrays(path, {**load_arrays(path), "mean": honest.mean + 1})
-    assert kept_moments.moments(path, rows.view(file, len(cloud)), shards).mean.tobytes() == honest.mean.tobytes()
+    assert moments_cache.moments(path, feature_rows.view(file, len(cloud)), shards).mean.tobytes() == honest.mean.tobytes()
 
 
 def test_verify_sums_moments_again(tmp_path: Path) -> None:
@@ -326,10 +329,10 @@ def test_verify_sums_moments_again(tmp_path: Path) -> None:
     kept, fresh = tmp_path / "kept", tmp_path / "fresh"
     cloud = np.random.default_rng(0).normal(size=(BLOCK, 3)).astype(np.float32)
     for folder in (kept, fresh):
-        rows.reserve(folder / "features.npy", len(cloud), cloud[0])
-        rows.put(folder / "features.npy", 0, cloud)
-    digests = [str(rows.digest(kept / "features.npy", start, start + 1000)) for start in range(0, BLOCK, 1000)]
-    kept_moments.moments(kept / "features.moments.npz", cloud, kept_moments.Shards(digests, 1000))
+        feature_rows.reserve(folder / "features.npy", len(cloud), cloud[0])
+        feature_rows.put(folder / "features.npy", 0, cloud)
+    digests = [str(feature_rows.digest(kept / "features.npy", start, start + 1000)) for start in range(0, BLOCK, 1000)]
+    moments_cache.moments(kept / "features.moments.npz", cloud, moments_cache.Shards(digests, 1000))
     findings = Findings()
     verify_results.check_moments(kept, fresh, BLOCK, findings)
     assert findings.checks == []
@@ -356,7 +359,7 @@ def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(tmp_path: Pa
         raise DiskError("cannot use /tmp/x: No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(rows, "put", full)  # the first write below the temporary folder
+        patch.setattr(feature_rows, "put", full)  # the first write below the temporary folder
         told = run("verify", kind.folder, "--redraw", 0, "--reference", kind.reference, code=1).stdout
     assert "NOT CHECKED" in told and "No space left" in told and "WRONG" not in told
     with monkeypatch.context() as patch:
@@ -367,14 +370,14 @@ def test_a_full_disk_for_what_is_made_again_says_nothing_of_the_run(tmp_path: Pa
 
 
 def test_an_image_that_the_disk_does_not_give_could_not_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind, honest = digits(tmp_path), samples.read_regular
+    kind, honest = digits(tmp_path), sample_set.read_regular
 
     def read_regular(path: Path, limit: int) -> bytes:
         if path.name == "000002.png":
             raise OSError(errno.EIO, "Input/output error")
         return honest(path, limit)
 
-    monkeypatch.setattr(samples, "read_regular", read_regular)
+    monkeypatch.setattr(sample_set, "read_regular", read_regular)
     findings = kind.verify()
     assert findings.wrong == [] and any("Input/output error" in line for line in findings.unchecked)
     assert any("not judged again, because images cannot be read" in line for line in findings.unchecked)
@@ -489,7 +492,7 @@ def twice(path: Path, names: tuple[str, str]) -> Path:
 @pytest.mark.parametrize("names", [("arr_0.npy", "arr_0.npy"), ("arr_0.npy", "arr_0")])
 def test_an_npz_with_one_name_twice_is_rejected_by_every_reader(tmp_path: Path, names: tuple[str, str]) -> None:
     path = twice(tmp_path / "x.npz", names)
-    for read in (adm.members, adm.shape_of, lambda file: list(adm.rows(file, 2)), adm.labels):
+    for read in (adm_npz.members, adm_npz.shape_of, lambda file: list(adm_npz.rows(file, 2)), adm_npz.labels):
         with pytest.raises(SampleError, match="arr_0 twice"):
             read(path)
     with pytest.raises(StorageError, match="arr_0 twice"):

@@ -19,15 +19,15 @@ from click.testing import CliRunner
 
 tiny.needs_t2i()
 
-from harope_bench import registry  # noqa: E402
-from harope_bench.backbones import flux, lora  # noqa: E402
 from harope_bench.cli import main  # noqa: E402
-from harope_bench.judges import vlm  # noqa: E402
+from harope_bench.core import registry  # noqa: E402
+from harope_bench.core.storage import read_lines  # noqa: E402
+from harope_bench.data.sample_set import Run  # noqa: E402
 from harope_bench.judges.base import Canary  # noqa: E402
-from harope_bench.marking import shared  # noqa: E402
-from harope_bench.registering import register  # noqa: E402
-from harope_bench.samples import Run  # noqa: E402
-from harope_bench.store import read_lines  # noqa: E402
+from harope_bench.judges.generic import vlm  # noqa: E402
+from harope_bench.models.backbones import flux, lora  # noqa: E402
+from harope_bench.models.register_checkpoint import register  # noqa: E402
+from harope_bench.pipeline.evaluate_prompts import shared  # noqa: E402
 
 SUITES = ("geneval", "dpg-bench", "t2i-compbench")
 SIDES = (32, 48, 64)

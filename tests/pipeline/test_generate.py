@@ -14,10 +14,11 @@ import pytest
 import tiny
 import torch
 
-from harope_bench.errors import OptionError, PlanMismatch, SampleError, UnknownName, WeightsError
-from harope_bench.generate import generate, make_plan, tiles
-from harope_bench.records import Plan
-from harope_bench.samples import Run, open_samples
+from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, UnknownName, WeightsError
+from harope_bench.core.index_ranges import tiles
+from harope_bench.core.schema import Plan
+from harope_bench.data.sample_set import Run, open_samples
+from harope_bench.pipeline.generate import generate, make_plan
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_more_samples_later_keep_the_first(plan: Plan, straight: dict[str, bytes
 
 
 def test_a_network_that_diverges_is_a_failed_row_not_a_black_picture(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harope_bench.backbones.dit import DiT
+    from harope_bench.models.backbones.dit import DiT
 
     straightforward = DiT.forward
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harope_bench import kept_moments, rows
-from harope_bench.kept_moments import EVERY, Shards
+from harope_bench.core.storage import load_arrays, write_arrays
+from harope_bench.data import feature_rows
 from harope_bench.metrics import moments as summing
 from harope_bench.metrics.moments import BLOCK, Moments
-from harope_bench.observe import SHARD
-from harope_bench.store import load_arrays, write_arrays
+from harope_bench.pipeline import moments_cache
+from harope_bench.pipeline.extract_features import SHARD
+from harope_bench.pipeline.moments_cache import EVERY, Shards
 
 WIDTH, COUNT = 5, 5 * BLOCK + 1234  # 6 shards of sums, the last not whole
 
@@ -35,18 +36,18 @@ def file(cloud: np.ndarray, tmp_path: Path) -> Path:
 
 
 def write(path: Path, found: np.ndarray) -> Path:
-    rows.reserve(path, len(found), found[0])
-    rows.put(path, 0, found)
+    feature_rows.reserve(path, len(found), found[0])
+    feature_rows.put(path, 0, found)
     return path
 
 
 def shards(file: Path, count: int) -> Shards:
-    digests = [rows.digest(file, start, min(start + SHARD, count)) for start in range(0, count, SHARD)]
+    digests = [feature_rows.digest(file, start, min(start + SHARD, count)) for start in range(0, count, SHARD)]
     return Shards([str(one) for one in digests], SHARD)
 
 
 def gathered(file: Path, count: int = COUNT) -> Moments:
-    return kept_moments.moments(file.with_name("features.moments.npz"), rows.view(file, count), shards(file, count))
+    return moments_cache.moments(file.with_name("features.moments.npz"), feature_rows.view(file, count), shards(file, count))
 
 
 def same(a: Moments, b: Moments) -> bool:
@@ -134,14 +135,14 @@ def test_a_damaged_file_is_made_again(file: Path, cloud: np.ndarray) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from harope_bench import kept_moments
+from harope_bench.pipeline import moments_cache
 sys.path.insert(0, sys.argv[2])
 import test_kept_moments as here
-honest = kept_moments.write_bytes
+honest = moments_cache.write_bytes
 def write_bytes(path, data):
     honest(path, data)
     os.kill(os.getpid(), signal.SIGKILL)
-kept_moments.write_bytes = write_bytes
+moments_cache.write_bytes = write_bytes
 here.gathered(Path(sys.argv[1]))
 """
 

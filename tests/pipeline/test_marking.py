@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 from toy_prompts import ToyEye, ToyRule, ToySuite, toy
 
-from harope_bench.errors import JudgeError, OptionError, PlanMismatch, SampleError, Waiting
-from harope_bench.evaluators._prompts import SCORE_INTERVAL
+from harope_bench.core.errors import JudgeError, OptionError, PlanMismatch, SampleError, Waiting
+from harope_bench.data.sample_set import open_samples
+from harope_bench.evaluators.prompt_scores import SCORE_INTERVAL
 from harope_bench.judges.base import Canary
-from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images
-from harope_bench.marking import Marking, mark
-from harope_bench.pairing import Found, contrast
-from harope_bench.perceive import Terms, choose, perceive
-from harope_bench.samples import open_samples
-from harope_bench.statistics import wilson
+from harope_bench.pipeline.annotate import Terms, choose, perceive
+from harope_bench.pipeline.evaluate_prompts import Marking, mark
+from harope_bench.statistics.pairing import Found, contrast
+from harope_bench.statistics.significance import wilson
+from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
 
 __all__ = ["toy"]
 

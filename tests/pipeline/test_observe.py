@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 import tiny
 
-from harope_bench import checksums, observe
-from harope_bench.errors import SampleError, WeightsError
-from harope_bench.evaluate import Asked, Scored, evaluate, evaluate_each
-from harope_bench.generate import generate, make_plan
-from harope_bench.judges._inception import OWN
-from harope_bench.judges.digits_net import DigitsNetJudge, OpenedDigitsNet
-from harope_bench.observe import JUDGE, shard_name
-from harope_bench.pixels import encode
-from harope_bench.references import build
-from harope_bench.samples import open_samples
-from harope_bench.verify import verify
+from harope_bench.core import checksums
+from harope_bench.core.errors import SampleError, WeightsError
+from harope_bench.data.image_io import encode
+from harope_bench.data.sample_set import open_samples
+from harope_bench.judges.inception.inception_network import OWN
+from harope_bench.judges.micro.digits_net import DigitsNetJudge, OpenedDigitsNet
+from harope_bench.pipeline import extract_features
+from harope_bench.pipeline.evaluate import Asked, Scored, evaluate, evaluate_each
+from harope_bench.pipeline.extract_features import JUDGE, shard_name
+from harope_bench.pipeline.generate import generate, make_plan
+from harope_bench.pipeline.reference_stats import build
+from harope_bench.pipeline.verify import verify
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def spoiled(at: dict[str, list[int]], value: float) -> Callable[[OpenedDigitsNet
             seen[name][indices, 3] = value
         return seen
 
-    return observe
+    return extract_features
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -138,7 +139,7 @@ def test_observations_without_a_record_of_the_judge_are_scored_with_the_one_here
 
 
 def test_shards_that_were_looked_at_in_different_ways_are_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observe, "SHARD", 20)
+    monkeypatch.setattr(extract_features, "SHARD", 20)
     monkeypatch.setattr(OpenedDigitsNet, "way", {"path": "folded", "tf32": False}, raising=False)
     first = score(run).result
     assert not any("different ways" in line for line in first.warnings)

@@ -20,12 +20,12 @@ from test_geneval_layout import Tiny as TinyGenEval
 from test_geneval_layout import finished, metadata
 from test_geneval_layout import suite as geneval_suite
 
-from harope_bench import registry
 from harope_bench.cli import main
-from harope_bench.layouts import dpg_results, geneval_results
-from harope_bench.layouts.geneval_prompts import PromptIndex
-from harope_bench.perceptions import Answer, Answered, Answers, Ask, Colours, Objects, Questions
-from harope_bench.store import read_lines
+from harope_bench.core import registry
+from harope_bench.core.annotations import Answer, Answered, Answers, Ask, Colours, Objects, Questions
+from harope_bench.core.storage import read_lines
+from harope_bench.suites.official_layouts import dpg_results, geneval_results
+from harope_bench.suites.official_layouts.geneval_prompts import PromptIndex
 
 __all__ = ["dpg_suite", "geneval_suite"]
 

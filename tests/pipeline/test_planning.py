@@ -11,9 +11,9 @@ import tiny
 from click.testing import CliRunner
 
 from harope_bench.cli import main
-from harope_bench.errors import OptionError, UnknownName
-from harope_bench.planning import budget, plan_for, words
-from harope_bench.records import Plan
+from harope_bench.core.errors import OptionError, UnknownName
+from harope_bench.core.schema import Plan
+from harope_bench.pipeline.plan_study import budget, plan_for, words
 
 
 @pytest.fixture

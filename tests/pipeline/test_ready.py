@@ -11,10 +11,10 @@ import tiny
 from click.testing import CliRunner
 
 from harope_bench.cli import main
-from harope_bench.errors import TooManyImages
-from harope_bench.evaluate import Asked, ready
-from harope_bench.judges.digits_net import DigitsNetJudge
-from harope_bench.samples import Run
+from harope_bench.core.errors import TooManyImages
+from harope_bench.data.sample_set import Run
+from harope_bench.judges.micro.digits_net import DigitsNetJudge
+from harope_bench.pipeline.evaluate import Asked, ready
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_broken_reference_or_judge_is_found_first(checkpoint: str, tmp_path: P
     np.savez(tmp_path / "other.npz", mu=np.zeros(64), sigma=np.eye(64), judge="inception-2015", judge_sha256="ab" * 32)
     said = score(checkpoint, tmp_path / "run", "--reference", tmp_path / "other.npz")
     assert "was made by inception-2015" in said.output
-    monkeypatch.setattr("harope_bench.judges.digits_net.load_weights", lambda path, sha256: {})
+    monkeypatch.setattr("harope_bench.judges.micro.digits_net.load_weights", lambda path, sha256: {})
     said = score(checkpoint, tmp_path / "run")
     assert "judge digits-net does not fit: missing" in said.output
     assert not (tmp_path / "run").exists()

@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from clouds import cloud, observed, reference_of, value_of
 
 from harope_bench.cli import main
-from harope_bench.errors import BenchError, InvalidMomentsError, SampleError, ShapeError
+from harope_bench.core.errors import BenchError, InvalidMomentsError, SampleError, ShapeError
+from harope_bench.data.image_io import encode
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.metrics.frechet import frechet, matrix_root
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.moments import Gaussian, Moments
-from harope_bench.pixels import encode
-from harope_bench.references import Looking, open_reference, origin
+from harope_bench.pipeline.reference_stats import Looking, open_reference, origin
 from harope_bench.suites.digits import PLUGIN as DIGITS
 
 WIDTH, SPATIAL = 64, 196  # of judge digits-net

@@ -15,16 +15,17 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from harope_bench import adm, registry
 from harope_bench.cli import main
-from harope_bench.errors import OptionError, SampleError, StorageError
-from harope_bench.evaluate import Asked, Scored, evaluate
-from harope_bench.judges._inception import OWN
-from harope_bench.observe import judge_record, shard_key
-from harope_bench.pixels import centre_crop, encode
-from harope_bench.references import Looking, build, open_reference, origin
-from harope_bench.samples import cropped, open_samples
-from harope_bench.store import home, load_arrays, sha256_file
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError, SampleError, StorageError
+from harope_bench.core.storage import home, load_arrays, sha256_file
+from harope_bench.data import adm_npz
+from harope_bench.data.image_io import centre_crop, encode
+from harope_bench.data.sample_set import cropped, open_samples
+from harope_bench.judges.inception.inception_network import OWN
+from harope_bench.pipeline.evaluate import Asked, Scored, evaluate
+from harope_bench.pipeline.extract_features import judge_record, shard_key
+from harope_bench.pipeline.reference_stats import Looking, build, open_reference, origin
 from harope_bench.suites.digits import PLUGIN as DIGITS
 
 JUDGE = "digits-net"
@@ -86,7 +87,7 @@ def test_a_reference_says_what_was_odd_about_its_images(drawn: Path, tmp_path: P
     path = tmp_path / "few.npz"
     told = run("reference", folder, path, "--judge", JUDGE, "--crop", 28)
     with pytest.raises(SampleError, match="carries mu"):
-        adm.shape_of(path)
+        adm_npz.shape_of(path)
     wanted = ("30 of 30 images are of a lossy format", "centre-cropped to 28x28", "30 of 30 are grey", "N <= D (30 images, ")
     assert origin(path).images == 30
     assert all(words in told for words in wanted)
@@ -107,7 +108,7 @@ def test_a_build_goes_on_only_with_the_same_crop(tmp_path: Path, monkeypatch: py
     samples = open_samples(folder_of(tmp_path / "large", digits("train", 20).repeat(3, 1).repeat(3, 2)))
     target, whole = tmp_path / "x.npz", build(cropped(samples, 56), tmp_path / "whole.npz", JUDGE)
     with monkeypatch.context() as killed:
-        killed.setattr(adm, "write", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        killed.setattr(adm_npz, "write", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             build(cropped(samples, 28), target, JUDGE)
     assert (tmp_path / ".x.npz.observations").is_dir()
@@ -195,7 +196,7 @@ def test_statistics_without_images_give_fid_and_sfid_alone_and_it_is_said(real: 
 
 
 def test_images_without_statistics_give_their_own_and_it_is_said(real: Path, drawn: Path, tmp_path: Path) -> None:
-    adm.write(tmp_path / "plain.npz", iter([digits("train", 120)]), (120, 28, 28, 3))
+    adm_npz.write(tmp_path / "plain.npz", iter([digits("train", 120)]), (120, 28, 28, 3))
     scored = score(drawn, tmp_path / "out", reference=tmp_path / "plain.npz")
     assert "reference: it carries no statistics, they are of its own 120 images" in scored.result.warnings
     whole = score(drawn, tmp_path / "whole", reference=build(open_samples(real), tmp_path / "real.npz", JUDGE))
@@ -203,7 +204,7 @@ def test_images_without_statistics_give_their_own_and_it_is_said(real: Path, dra
 
 
 def test_images_of_another_size_are_warned_of(drawn: Path, tmp_path: Path) -> None:
-    adm.write(tmp_path / "big.npz", iter([digits("train", 120).repeat(2, 1).repeat(2, 2)]), (120, 56, 56, 3))
+    adm_npz.write(tmp_path / "big.npz", iter([digits("train", 120).repeat(2, 1).repeat(2, 2)]), (120, 56, 56, 3))
     scored = score(drawn, tmp_path / "out", reference=tmp_path / "big.npz")
     assert "reference: its images are 56x56, the samples 28x28" in scored.result.warnings
 
@@ -239,8 +240,8 @@ def test_a_large_reference_is_never_in_memory(tmp_path: Path) -> None:
     block = np.random.default_rng(0).integers(0, 256, (50, 512, 512, 3), dtype=np.uint8)[:10]
     path, n = tmp_path / "large.npz", 80
     tracemalloc.start()
-    adm.write(path, (block for _ in range(n // 10)), (n, 512, 512, 3), more={"mu": np.zeros(64), "sigma": np.eye(64)})
-    total = sum(int(images[0, 0, 0, 0]) for images in adm.rows(path, 10, reference=True))
+    adm_npz.write(path, (block for _ in range(n // 10)), (n, 512, 512, 3), more={"mu": np.zeros(64), "sigma": np.eye(64)})
+    total = sum(int(images[0, 0, 0, 0]) for images in adm_npz.rows(path, 10, reference=True))
     arrays = load_arrays(path, ("mu", "sigma"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -283,7 +284,7 @@ def test_a_folder_of_many_sizes_is_cropped_to_one(tmp_path: Path) -> None:
 
 
 def _bare(tmp_path: Path) -> Path:
-    adm.write(tmp_path / "bare.npz", iter([digits("train", 5)]), (5, 28, 28, 3))
+    adm_npz.write(tmp_path / "bare.npz", iter([digits("train", 5)]), (5, 28, 28, 3))
     return tmp_path / "bare.npz"
 
 

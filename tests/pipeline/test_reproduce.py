@@ -10,17 +10,19 @@ from typing import Any
 import fake_runs as fake
 import pytest
 
-from harope_bench import catalogue, registry, reproduce
-from harope_bench.errors import OptionError, UnknownName
-from harope_bench.generate import generate, make_plan
-from harope_bench.leaderboards import matching
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError, UnknownName
+from harope_bench.core.toml_file import toml_text
+from harope_bench.data.sample_set import Run
+from harope_bench.data.shapes_world.grammar import cases as captions
+from harope_bench.leaderboards import match_runs
 from harope_bench.leaderboards.board import build, collect, load_table
 from harope_bench.leaderboards.entries import parse_entries
-from harope_bench.marking import Marking, mark
+from harope_bench.models import load_checkpoint
+from harope_bench.pipeline import reproduce
+from harope_bench.pipeline.evaluate_prompts import Marking, mark
+from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.reports.tables import render
-from harope_bench.samples import Run
-from harope_bench.scenes.grammar import cases as captions
-from harope_bench.tomlfile import toml_text
 
 
 def cells(out: Path, number: int) -> dict[str, dict[str, Any]]:
@@ -115,7 +117,7 @@ def paper_runs(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         fake.write_result(folder, result, name=plan.suite)
 
     def plan_of(item: Any, device: str, seed: int, scaling: Any) -> Any:
-        return fake.plan(catalogue.checkpoint(item.checkpoint), item.suite, resolution=item.resolution, seed=seed)
+        return fake.plan(load_checkpoint.checkpoint(item.checkpoint), item.suite, resolution=item.resolution, seed=seed)
 
     monkeypatch.setattr(reproduce, "_make", make)
     monkeypatch.setattr(reproduce, "_plan", plan_of)
@@ -206,4 +208,4 @@ def test_a_row_is_served_by_options_too() -> None:
     who = fake.checkpoint(
         "m", "rope-matrix", scale="paper", options={"matrix": "svd", "per_head": False}, config={"hidden": 768, "depth": 12, "patch": 2}
     )
-    assert [row.id for row in table.rows if matching.is_of_cell(table, row, table.columns[0], who)] == ["svd"]
+    assert [row.id for row in table.rows if match_runs.is_of_cell(table, row, table.columns[0], who)] == ["svd"]

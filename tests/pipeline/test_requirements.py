@@ -12,12 +12,19 @@ import tiny
 import tiny_prompts
 from click.testing import CliRunner
 
-from harope_bench import doctor, requirements
 from harope_bench.cli import main
-from harope_bench.errors import MissingRequirementsError, MissingVaeError, OptionError, WeightsError
-from harope_bench.generate import make_plan
-from harope_bench.records import Plan
-from harope_bench.requirements import Requirement, Scoring, missing_of_suites, missing_requirements, plan_or_requirement, raise_missing
+from harope_bench.core.errors import MissingRequirementsError, MissingVaeError, OptionError, WeightsError
+from harope_bench.core.schema import Plan
+from harope_bench.pipeline import doctor, requirements
+from harope_bench.pipeline.generate import make_plan
+from harope_bench.pipeline.requirements import (
+    Requirement,
+    Scoring,
+    missing_of_suites,
+    missing_requirements,
+    plan_or_requirement,
+    raise_missing,
+)
 
 SUITES = ("geneval", "dpg-bench", "t2i-compbench")
 
@@ -62,7 +69,7 @@ def test_a_bare_box_lacks_everything_at_once_and_what_comes_leaves_the_list(
     assert ("prompts", "geneval") not in keys(missing_requirements(flux_plans()))
     no_extras.update({"transformers", "diffusers", "peft"})
     assert ("extra", "t2i") not in keys(missing_requirements(flux_plans()))
-    monkeypatch.setattr("harope_bench.judges.mask2former.PLUGIN.weights_sha256", lambda: "1" * 64, raising=False)
+    monkeypatch.setattr("harope_bench.judges.mmdet.mask2former.PLUGIN.weights_sha256", lambda: "1" * 64, raising=False)
     left = keys(missing_requirements(flux_plans()))
     assert ("judge", "mask2former") not in left and ("judge", "clip-vit-l-14") in left
 

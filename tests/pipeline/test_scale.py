@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from harope_bench.observe import SHARD
-from harope_bench.pixels import encode
+from harope_bench.data.image_io import encode
+from harope_bench.pipeline.extract_features import SHARD
 from harope_bench.suites.digits import PLUGIN as DIGITS
 
 

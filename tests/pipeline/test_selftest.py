@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harope_bench import adm, fetched, selftest
-from harope_bench.doctor import examine
-from harope_bench.errors import BenchError
-from harope_bench.evaluate import Asked, evaluate
-from harope_bench.judges.digits_net import DigitsNetJudge
+from harope_bench.assets import local_files
+from harope_bench.core.errors import BenchError
+from harope_bench.core.schema import Result
+from harope_bench.data import adm_npz
+from harope_bench.data.sample_set import open_samples
+from harope_bench.judges.micro.digits_net import DigitsNetJudge
 from harope_bench.metrics import frechet
 from harope_bench.metrics.inception_score import inception_score
 from harope_bench.metrics.moments import Gaussian
-from harope_bench.records import Result
-from harope_bench.references import build
-from harope_bench.samples import open_samples
+from harope_bench.pipeline import selftest
+from harope_bench.pipeline.doctor import examine
+from harope_bench.pipeline.evaluate import Asked, evaluate
+from harope_bench.pipeline.reference_stats import build
 from harope_bench.suites.digits import PLUGIN as DIGITS
 
 
@@ -60,7 +62,7 @@ def test_doctor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def selftest_findings() -> list[Any]:
-    from harope_bench.doctor import _self_test
+    from harope_bench.pipeline.doctor import _self_test
 
     return _self_test()
 
@@ -78,9 +80,9 @@ def folder(tmp_path: Path) -> Path:
     """Samples and reference under the published names; digits in place of ImageNet."""
     place = tmp_path / "golden"
     place.mkdir()
-    names = [fetched.asset(asset).files[0].name for asset in ("golden-imagenet-256", "imagenet-256-reference")]
-    adm.write(place / names[0], iter([digits("held-out", 120)]), (120, 28, 28, 3))
-    adm.write(tmp_path / "real.npz", iter([digits("train", 300)]), (300, 28, 28, 3))
+    names = [local_files.asset(asset).files[0].name for asset in ("golden-imagenet-256", "imagenet-256-reference")]
+    adm_npz.write(place / names[0], iter([digits("held-out", 120)]), (120, 28, 28, 3))
+    adm_npz.write(tmp_path / "real.npz", iter([digits("train", 300)]), (300, 28, 28, 3))
     build(open_samples(tmp_path / "real.npz"), place / names[1], "digits-net", images=200)
     return place
 
@@ -122,7 +124,7 @@ def test_the_published_numbers_are_right_within_their_tolerances(
 def test_one_golden_set_that_cannot_be_scored_does_not_hide_the_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files are here, the network's weights are not; the second set's reference is damaged."""
     for asset in ("golden-imagenet-128", "imagenet-128-reference"):
-        (folder / fetched.asset(asset).files[0].name).write_bytes(b"no archive")
+        (folder / local_files.asset(asset).files[0].name).write_bytes(b"no archive")
     monkeypatch.delenv("HAROPE_BENCH_INCEPTION", raising=False)
     of_256, of_128 = (f for f in examine(golden=True, folder=folder) if f.area == "golden")
     assert (of_256.name, of_256.state) == ("imagenet-256", "missing")
@@ -134,7 +136,7 @@ def test_a_fault_of_a_whole_area_has_its_name(monkeypatch: pytest.MonkeyPatch) -
     def clash(*given: Any) -> Any:
         raise BenchError("two things have one name; rename one")
 
-    monkeypatch.setattr("harope_bench.doctor._golden", clash)
+    monkeypatch.setattr("harope_bench.pipeline.doctor._golden", clash)
     assert [f.name for f in examine(golden=True) if f.area == "golden"] == ["-"]
 
 

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import tiny
 
-from harope_bench import checksums, rows
-from harope_bench.errors import SampleError, StorageError
-from harope_bench.evaluate import Asked, evaluate
-from harope_bench.generate import generate, make_plan
-from harope_bench.observe import shard_name
-from harope_bench.store import load_arrays, write_arrays
-from harope_bench.verify import verify
-from harope_bench.verify_results import other_arrays, unequal
+from harope_bench.core import checksums
+from harope_bench.core.errors import SampleError, StorageError
+from harope_bench.core.storage import load_arrays, write_arrays
+from harope_bench.data import feature_rows
+from harope_bench.pipeline.evaluate import Asked, evaluate
+from harope_bench.pipeline.extract_features import shard_name
+from harope_bench.pipeline.generate import generate, make_plan
+from harope_bench.pipeline.verify import verify
+from harope_bench.pipeline.verify_results import other_arrays, unequal
 
 COUNT = 20
 SHARD = f"observations/digits-net/{shard_name(0)}"
@@ -97,9 +98,9 @@ def rewrite(run: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) ->
     """Alters rows of observations and the record that tells of them, as somebody would who knows the format."""
     path = run / SHARD
     file = path.with_name(f"{name}.npy")
-    rows.put(file, 0, change(np.array(rows.view(file, COUNT))))
+    feature_rows.put(file, 0, change(np.array(feature_rows.view(file, COUNT))))
     record = json.loads(path.read_text())
-    record["sha256"][name] = rows.digest(file, 0, COUNT)
+    record["sha256"][name] = feature_rows.digest(file, 0, COUNT)
     path.write_text(json.dumps(record))
     checksums.record_files(path.parent, [path.name])
 

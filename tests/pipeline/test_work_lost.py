@@ -18,18 +18,22 @@ import tiny
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from harope_bench import adm, fetched, kept_moments, pairing, partfiles, rows, samples, store
+from harope_bench.assets import local_files
 from harope_bench.cli import main
-from harope_bench.errors import NameClash, SampleError
-from harope_bench.evaluate import read_result
-from harope_bench.indices import IndexRanges
-from harope_bench.observe import clear, read_record
-from harope_bench.perceive import kept_record
-from harope_bench.records import Settings
-from harope_bench.registering import register, register_once
+from harope_bench.core import part_files, storage
+from harope_bench.core.errors import NameClash, SampleError
+from harope_bench.core.index_ranges import IndexRanges
+from harope_bench.core.schema import Settings
+from harope_bench.core.storage import home
+from harope_bench.data import adm_npz, feature_rows, sample_set
+from harope_bench.models.register_checkpoint import register, register_once
+from harope_bench.pipeline import moments_cache
+from harope_bench.pipeline.annotate import kept_record
+from harope_bench.pipeline.evaluate import read_result
+from harope_bench.pipeline.extract_features import clear, read_record
 from harope_bench.reports.gallery import _caption
 from harope_bench.reports.runs import read_runs
-from harope_bench.store import home
+from harope_bench.statistics import pairing
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="locks of a kernel")
 
@@ -51,7 +55,7 @@ DISTILLED: dict[str, Any] = {"sampler": "flow", "steps": 4, "guidance": None}
 def test_a_leaderboard_tells_settings_that_a_network_does_not_have(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
     of = fake_runs.plan(fake_runs.checkpoint(**settings), **settings)
     folder = tmp_path / "runs/none"
-    store.write_text(folder / "plan.json", of.to_json() + "\n")
+    storage.write_text(folder / "plan.json", of.to_json() + "\n")
     fake_runs.write_result(folder, fake_runs.result(of, [fake_runs.measurement("fid", 12.0)]))
     for _ in range(2):  # built again without a word
         run("leaderboard", "build", tmp_path / "runs", "--out", tmp_path / "site")
@@ -70,7 +74,7 @@ def test_guidance_stands_in_words_where_there_is_one() -> None:
 
 def test_plans_differ_in_words() -> None:
     one, two = (fake_runs.plan(fake_runs.checkpoint(), guidance=value) for value in (None, 3.0))
-    assert samples.differing(one, two) == ["settings.guidance is 3.0 there, not set asked"]
+    assert sample_set.differing(one, two) == ["settings.guidance is 3.0 there, not set asked"]
 
 
 def test_a_line_of_a_sweep_without_guidance_says_so(tmp_path: Path) -> None:
@@ -105,14 +109,14 @@ READERS: dict[str, tuple[Callable[[Path], Any], Any]] = {
     "result.json": (read_result, None),
     "00000.json": (read_record, {}),
     "judge.json": (lambda path: kept_record(path.parent), None),
-    "plan.json": (lambda path: samples.Run(path.parent).plan, None),
-    "samples.jsonl": (lambda path: samples.Run(path.parent).records(), {}),
-    "requests.jsonl": (lambda path: samples.Run(path.parent).asked(), IndexRanges()),
-    "answers.jsonl": (store.mend_lines, None),
-    "rows.npy": (rows.header, None),
-    "digest.npy": (lambda path: rows.digest(path, 0, 1), None),
-    "stamp": (store.stamp_of, None),
-    "bytes": (store.read_if_present, None),
+    "plan.json": (lambda path: sample_set.Run(path.parent).plan, None),
+    "samples.jsonl": (lambda path: sample_set.Run(path.parent).records(), {}),
+    "requests.jsonl": (lambda path: sample_set.Run(path.parent).asked(), IndexRanges()),
+    "answers.jsonl": (storage.mend_lines, None),
+    "rows.npy": (feature_rows.header, None),
+    "digest.npy": (lambda path: feature_rows.digest(path, 0, 1), None),
+    "stamp": (storage.stamp_of, None),
+    "bytes": (storage.read_if_present, None),
     "results/a.json": (lambda path: pairing.collect(path.parent.parent), []),
 }
 
@@ -144,20 +148,20 @@ def test_a_part_that_its_writer_renames_during_the_sweep_is_no_error(tmp_path: P
 
         def __exit__(self, *_: object) -> None: ...
 
-    monkeypatch.setattr(partfiles.os, "scandir", Racing)
-    samples.sweep(tmp_path)
+    monkeypatch.setattr(part_files.os, "scandir", Racing)
+    sample_set.sweep(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_receipt_that_goes_is_no_receipt(vanishing: Callable[[Path], None]) -> None:
-    vanishing(fetched.folder("thing") / fetched.RECEIPT)
-    assert fetched.receipts("thing") == {}
+    vanishing(local_files.folder("thing") / local_files.RECEIPT)
+    assert local_files.receipts("thing") == {}
 
 
 def test_moments_that_go_are_summed_again(tmp_path: Path, vanishing: Callable[[Path], None]) -> None:
-    data = np.random.default_rng(0).normal(size=(kept_moments.BLOCK, 2))
+    data = np.random.default_rng(0).normal(size=(moments_cache.BLOCK, 2))
     vanishing(tmp_path / "m.npz")
-    found = kept_moments.moments(tmp_path / "m.npz", data, kept_moments.Shards(["x"], kept_moments.BLOCK))
+    found = moments_cache.moments(tmp_path / "m.npz", data, moments_cache.Shards(["x"], moments_cache.BLOCK))
     assert found.count == len(data)
 
 
@@ -171,10 +175,10 @@ def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> No
     """`mend_lines` waits for the writer's lock; without it the half line would be taken for one that a power cut left."""
     path = tmp_path / "answers.jsonl"
     path.write_bytes(b'{"key": 1}\n{"key"')
-    code = "import sys; from pathlib import Path; from harope_bench.store import mend_lines; print('go', flush=True); "
+    code = "import sys; from pathlib import Path; from harope_bench.core.storage import mend_lines; print('go', flush=True); "
     code += "mend_lines(Path(sys.argv[1]))"
     with path.open("ab") as file:
-        partfiles.lock(file.fileno())
+        part_files.lock(file.fileno())
         process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None and process.stdout.readline() == "go\n"
         with pytest.raises(subprocess.TimeoutExpired):
@@ -182,7 +186,7 @@ def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> No
         file.write(b": 2}\n")
     process.stdout.close()
     assert process.wait(60) == 0
-    assert store.read_lines(path) == [{"key": 1}, {"key": 2}]
+    assert storage.read_lines(path) == [{"key": 1}, {"key": 2}]
 
 
 # ------------------------------------------------------------------------------------ D4: what a kill leaves
@@ -191,8 +195,8 @@ def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> No
 KILLED = """
 import os, sys
 from pathlib import Path
-from harope_bench import store
-with store.writing(Path(sys.argv[1])) as file:
+from harope_bench.core import storage
+with storage.writing(Path(sys.argv[1])) as file:
     file.write(b"half" * 1000)
     file.flush()
     print("half", flush=True)
@@ -206,14 +210,14 @@ def test_the_part_of_a_killed_writer_goes_at_the_next_write_and_that_of_a_living
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     assert process.stdout.readline() == b"half\n"
-    store.write_bytes(tmp_path / "other.json", b"{}")
+    storage.write_bytes(tmp_path / "other.json", b"{}")
     assert len(list(tmp_path.glob(".moments.npz.*.part"))) == 1
     process.kill()
     process.wait(60)
     process.stdin.close()
     process.stdout.close()
     assert len(list(tmp_path.glob(".moments.npz.*.part"))) == 1
-    store.write_bytes(target, b"whole")
+    storage.write_bytes(target, b"whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["moments.npz", "other.json"]
 
 
@@ -231,7 +235,7 @@ def test_the_part_of_a_killed_writer_goes_at_the_next_write_and_that_of_a_living
 def test_where_no_lock_tells_the_age_and_the_name_of_a_part_decide(tmp_path: Path, name: str, age: int, goes: bool) -> None:
     (tmp_path / name).write_bytes(b"half")
     os.utime(tmp_path / name, (time.time() - age,) * 2)
-    store.write_bytes(tmp_path / "a.npz", b"whole")
+    storage.write_bytes(tmp_path / "a.npz", b"whole")
     assert (tmp_path / name).exists() is not goes
 
 
@@ -239,16 +243,16 @@ def test_parts_in_a_folder_of_many_files_are_looked_for_seldom(tmp_path: Path, m
     for number in range(500):
         (tmp_path / f"{number}.png").touch()
     calls = []
-    real = partfiles.sweep
-    monkeypatch.setattr(partfiles, "sweep", lambda *a: calls.append(1) or real(*a))
+    real = part_files.sweep
+    monkeypatch.setattr(part_files, "sweep", lambda *a: calls.append(1) or real(*a))
     for number in range(12):
-        store.write_bytes(tmp_path / f"{number}.png", b"x")
+        storage.write_bytes(tmp_path / f"{number}.png", b"x")
     assert 2 <= len(calls) <= 4
 
 
 def test_a_long_name_leaves_room_for_its_part(tmp_path: Path) -> None:
     name = "ä" * 120 + ".png"  # 244 bytes
-    store.write_bytes(tmp_path / name, b"x")
+    storage.write_bytes(tmp_path / name, b"x")
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -312,7 +316,7 @@ def test_weights_that_moved_are_registered_at_their_new_place(tmp_path: Path) ->
 
 def test_of_two_processes_that_register_one_name_the_second_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both looked before either wrote; what counts is what stands there when the TOML is written."""
-    from harope_bench import registry
+    from harope_bench.core import registry
 
     one, two = tiny.weights(tmp_path / "a.safetensors", "harope"), tiny.weights(tmp_path / "b.safetensors")
     before = registry.entries("checkpoints")
@@ -411,10 +415,10 @@ def test_a_figure_is_drawn_again_and_over_nothing_else(tmp_path: Path) -> None:
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
-    "bytes": lambda path: store.write_bytes(path, b"x"),
-    "line": lambda path: store.append_line(path, "{}"),
-    "arrays": lambda path: store.write_arrays(path, {"a": np.zeros(1)}),
-    "rows": lambda path: rows.reserve(path, 1, np.zeros(2)),
+    "bytes": lambda path: storage.write_bytes(path, b"x"),
+    "line": lambda path: storage.append_line(path, "{}"),
+    "arrays": lambda path: storage.write_arrays(path, {"a": np.zeros(1)}),
+    "rows": lambda path: feature_rows.reserve(path, 1, np.zeros(2)),
 }
 
 
@@ -423,7 +427,7 @@ def test_files_and_folders_get_the_permissions_that_the_umask_leaves(tmp_path: P
     former = os.umask(umask)
     try:
         for name, write in WRITERS.items():
-            write(store.make_folder(tmp_path / "new") / name)
+            write(storage.make_folder(tmp_path / "new") / name)
     finally:
         os.umask(former)
     assert {name: (tmp_path / "new" / name).stat().st_mode & 0o777 for name in WRITERS} == dict.fromkeys(WRITERS, mode)
@@ -441,18 +445,18 @@ def fortran_npz(path: Path, images: np.ndarray, compressed: bool = False) -> Pat
 @pytest.mark.parametrize("compressed", [False, True])
 def test_an_npz_in_fortran_order_holds_the_same_images(tmp_path: Path, compressed: bool) -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 4, 5, 3), dtype=np.uint8)
-    found = samples.open_samples(fortran_npz(tmp_path / "f.npz", images, compressed))
+    found = sample_set.open_samples(fortran_npz(tmp_path / "f.npz", images, compressed))
     np.savez(tmp_path / "c.npz", arr_0=images)
     assert found.shape == (4, 5, 3) and found.labels == {i: i for i in range(7)}
     assert np.array_equal(np.concatenate([batch.images for batch in found.batches(found.indices, 3)]), images)
-    assert found.hashes == samples.open_samples(tmp_path / "c.npz").hashes
+    assert found.hashes == sample_set.open_samples(tmp_path / "c.npz").hashes
 
 
 def test_an_npz_in_fortran_order_that_is_too_large_to_turn_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = fortran_npz(tmp_path / "f.npz", np.zeros((7, 4, 5, 3), dtype=np.uint8))
-    monkeypatch.setattr(adm, "WHOLE", 100)
+    monkeypatch.setattr(adm_npz, "WHOLE", 100)
     with pytest.raises(SampleError, match=r"is in Fortran order, .* save np.ascontiguousarray"):
-        samples.open_samples(path)
+        sample_set.open_samples(path)
 
 
 def test_a_folder_whose_images_lie_in_folders_says_which_to_give(tmp_path: Path) -> None:
@@ -460,13 +464,13 @@ def test_a_folder_whose_images_lie_in_folders_says_which_to_give(tmp_path: Path)
     (tmp_path / "b").mkdir()
     pictures(tmp_path / "b/dogs", 3)
     with pytest.raises(SampleError, match=r"folders below it do: b/dogs/ \(3\), cats/ \(2\); give one of these"):
-        samples.open_samples(tmp_path)
+        sample_set.open_samples(tmp_path)
     shutil.copy(tmp_path / "cats/0.png", tmp_path / "top.png")
-    assert samples.open_samples(tmp_path).warnings == ("images: 2 folders with 5 images beside the images not read",)
+    assert sample_set.open_samples(tmp_path).warnings == ("images: 2 folders with 5 images beside the images not read",)
 
 
 def test_a_folder_without_any_image_is_told_as_before(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     pictures(tmp_path / "results/x", 1)  # of scoring, not the user's
     with pytest.raises(SampleError, match="holds no images .*and no plan.json"):
-        samples.open_samples(tmp_path)
+        sample_set.open_samples(tmp_path)

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from harope_bench.cli import main
-from harope_bench.errors import StorageError
+from harope_bench.core.errors import StorageError
 from harope_bench.reports.failures import FIELDS, as_csv, failures
 
 ROWS = [

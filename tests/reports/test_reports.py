@@ -13,13 +13,13 @@ import pytest
 from document import HOSTILE, Document
 from PIL import Image
 
-from harope_bench.errors import StorageError
+from harope_bench.core.errors import StorageError
+from harope_bench.core.schema import Checkpoint
+from harope_bench.core.storage import append_line, write_text
 from harope_bench.leaderboards.board import build, collect, load_table
-from harope_bench.records import Checkpoint
 from harope_bench.reports.html import read_page, write_report
 from harope_bench.reports.runs import read_runs
 from harope_bench.reports.tables import render
-from harope_bench.store import append_line, write_text
 
 
 @pytest.fixture(scope="module")

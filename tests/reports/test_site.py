@@ -15,10 +15,10 @@ from document import HOSTILE, Document
 from fake_runs import checkpoint, measurement, micro_run, micro_table, plan, result, write_result
 
 from harope_bench.cli import main
-from harope_bench.errors import StorageError
+from harope_bench.core.errors import StorageError
 from harope_bench.leaderboards.site import Section, protocol, rank, sections
-from harope_bench.pairing import collect
 from harope_bench.reports.site import page_name, read_site, write_site
+from harope_bench.statistics.pairing import collect
 
 
 def build(runs: Path) -> list[Section]:

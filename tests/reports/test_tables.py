@@ -14,15 +14,15 @@ import fake_runs as fake
 import pytest
 from document import HOSTILE, Document
 
-from harope_bench.errors import UnknownName
+from harope_bench.core.errors import UnknownName
 from harope_bench.leaderboards.board import Board, build, collect, load_table
-from harope_bench.leaderboards.layout import Table, check_table
+from harope_bench.leaderboards.table_spec import Table, check_table
 from harope_bench.reports.grid import shown_error, signed
 from harope_bench.reports.html import probability
 from harope_bench.reports.latex import escape
 from harope_bench.reports.tables import FORMATS, render
 
-GOLD = Path(__file__).parent / "gold"
+GOLD = Path(__file__).parents[1] / "gold"
 NUMBERS = [str(n) for n in range(1, 11)]
 
 

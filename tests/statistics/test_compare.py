@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from harope_bench.cli import main
-from harope_bench.compare import compare, open_side, words
-from harope_bench.errors import OptionError, StorageError, UnknownName
-from harope_bench.pairing import RULER, Found, contrast, footing, paired_rows, read_result, unlike
-from harope_bench.records import JudgeRecord, Result
-from harope_bench.statistics import mean_error, quantile
-from harope_bench.store import load_arrays, write_text
+from harope_bench.core.errors import OptionError, StorageError, UnknownName
+from harope_bench.core.schema import JudgeRecord, Result
+from harope_bench.core.storage import load_arrays, write_text
+from harope_bench.statistics.compare import compare, open_side, words
+from harope_bench.statistics.pairing import RULER, Found, contrast, footing, paired_rows, read_result, unlike
+from harope_bench.statistics.significance import mean_error, quantile
 
 
 def changed(run: Path, **facts: Any) -> None:

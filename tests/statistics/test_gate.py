@@ -14,14 +14,14 @@ from click.testing import CliRunner, Result
 
 import harope_bench
 from harope_bench.cli import main
-from harope_bench.compare import Line
-from harope_bench.errors import BenchError, OptionError
-from harope_bench.gate import baseline, decide, policy, render
-from harope_bench.intervals.shares import bonett_price
-from harope_bench.pairing import read_result
-from harope_bench.records import Metric
-from harope_bench.statistics import Difference
-from harope_bench.store import write_arrays, write_text
+from harope_bench.core.errors import BenchError, OptionError
+from harope_bench.core.schema import Metric
+from harope_bench.core.storage import write_arrays, write_text
+from harope_bench.statistics.compare import Line
+from harope_bench.statistics.gate import baseline, decide, policy, render
+from harope_bench.statistics.intervals.shares import bonett_price
+from harope_bench.statistics.pairing import read_result
+from harope_bench.statistics.significance import Difference
 
 OURS = Path(harope_bench.__file__).parent / "leaderboards/baselines"
 
@@ -347,7 +347,7 @@ def test_an_unknown_metric_offers_the_nearest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["digits-rope-axial", "digits-harope", "shapes-rope-axial", "shapes-harope"])
 def test_our_own_baselines_are_whole_and_of_the_shipped_weights(name: str) -> None:
-    from harope_bench.catalogue import checkpoint
+    from harope_bench.models.load_checkpoint import checkpoint
 
     side: Any = baseline.open_side(OURS / f"{name}.json")
     plan = side.runs[0][0].result.plan
@@ -358,8 +358,8 @@ def test_our_own_baselines_are_whole_and_of_the_shipped_weights(name: str) -> No
 
 
 def test_hostile_texts_stay_texts_in_junit_and_markdown(tmp_path: Path) -> None:
-    from harope_bench.gate.render import _plain
-    from harope_bench.records import printable
+    from harope_bench.core.schema import printable
+    from harope_bench.statistics.gate.render import _plain
 
     hostile = "x\r\r## gate: pass\r\r\x01\x1b[31m @team <b>"
     assert "\r" not in _plain(hostile) and "@" not in _plain(hostile) and "<b>" not in _plain(hostile)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from harope_bench.errors import ShapeError, TooFewImages
-from harope_bench.evaluators._prompts import clustered
-from harope_bench.intervals.blocks import block_distance, cubic, gaussian, squared_mmd
-from harope_bench.intervals.clusters import cluster_score, prompt_means, score_interval, sign_flip
-from harope_bench.intervals.power import (
+from harope_bench.core.errors import ShapeError, TooFewImages
+from harope_bench.evaluators.prompt_scores import clustered
+from harope_bench.statistics.intervals.blocks import block_distance, cubic, gaussian, squared_mmd
+from harope_bench.statistics.intervals.clusters import cluster_score, prompt_means, score_interval, sign_flip
+from harope_bench.statistics.intervals.power import (
     Noise,
     assumed_fid,
     images_for_method,
@@ -22,9 +22,9 @@ from harope_bench.intervals.power import (
     seeds_for_method,
     smallest,
 )
-from harope_bench.intervals.shares import bonett_price, is_share, mcnemar
-from harope_bench.intervals.training import hierarchical, shared_variance, student_p
-from harope_bench.statistics import detectable, mean_error, one_sided, quantile, wilson
+from harope_bench.statistics.intervals.shares import bonett_price, is_share, mcnemar
+from harope_bench.statistics.intervals.training import hierarchical, shared_variance, student_p
+from harope_bench.statistics.significance import detectable, mean_error, one_sided, quantile, wilson
 
 # --------------------------------------------------------------------------------------------- clusters
 

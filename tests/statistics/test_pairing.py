@@ -12,26 +12,27 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from harope_bench import compare, registry
 from harope_bench.cli import main
-from harope_bench.errors import ShapeError, TooFewImages
-from harope_bench.evaluators._prompts import contributions
+from harope_bench.core import registry
+from harope_bench.core.annotations import Answered, Answers
+from harope_bench.core.errors import ShapeError, TooFewImages
+from harope_bench.core.schema import JudgeRecord, Plan
+from harope_bench.core.storage import write_arrays, write_text
 from harope_bench.evaluators.base import Sight
-from harope_bench.gate import baseline, decide, policy
-from harope_bench.intervals.clusters import cluster_score, prompt_means, sign_flip
-from harope_bench.intervals.paired_ratios import PromptSamples, paired_ratio, prompt_contributions
-from harope_bench.intervals.shares import bonett_price
+from harope_bench.evaluators.prompt_scores import contributions
 from harope_bench.leaderboards.site import sections
-from harope_bench.marking import FOREIGN
-from harope_bench.pairing import RULER, Found, arrays_of, contrast, footing, read_result, unlikes, unrecorded
-from harope_bench.perceptions import Answered, Answers
-from harope_bench.planning import known_noise
-from harope_bench.records import JudgeRecord, Plan
+from harope_bench.pipeline.evaluate_prompts import FOREIGN
+from harope_bench.pipeline.plan_study import known_noise
 from harope_bench.reports.card import agreement, checks
 from harope_bench.reports.runs import read_runs
 from harope_bench.reports.site import read_site
-from harope_bench.statistics import Difference, mean_error
-from harope_bench.store import write_arrays, write_text
+from harope_bench.statistics import compare
+from harope_bench.statistics.gate import baseline, decide, policy
+from harope_bench.statistics.intervals.clusters import cluster_score, prompt_means, sign_flip
+from harope_bench.statistics.intervals.paired_ratios import PromptSamples, paired_ratio, prompt_contributions
+from harope_bench.statistics.intervals.shares import bonett_price
+from harope_bench.statistics.pairing import RULER, Found, arrays_of, contrast, footing, read_result, unlikes, unrecorded
+from harope_bench.statistics.significance import Difference, mean_error
 
 OWN_JUDGE = JudgeRecord(name="mask2former", version=1, judge_class="equivalent", weights_sha256="ab" * 32, preprocessing="none")
 PROMPTS = 60

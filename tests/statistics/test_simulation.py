@@ -14,14 +14,14 @@ from scipy.spatial.distance import cdist
 
 from harope_bench.evaluators.base import Observations
 from harope_bench.evaluators.fidelity import PLUGIN as FIDELITY
-from harope_bench.intervals.clusters import PromptMeans, cluster_score, prompt_means, score_interval, sign_flip
-from harope_bench.intervals.heavy_tails import skewed_interval
-from harope_bench.intervals.shares import mcnemar
-from harope_bench.intervals.training import hierarchical, shared_variance
 from harope_bench.metrics.frechet import frechet, influence
 from harope_bench.metrics.moments import Gaussian, Moments
 from harope_bench.metrics.random_halves import half_recalls
-from harope_bench.statistics import Interval, Z, mean_error, normal, student, two_sided, wilson
+from harope_bench.statistics.intervals.clusters import PromptMeans, cluster_score, prompt_means, score_interval, sign_flip
+from harope_bench.statistics.intervals.heavy_tails import skewed_interval
+from harope_bench.statistics.intervals.shares import mcnemar
+from harope_bench.statistics.intervals.training import hierarchical, shared_variance
+from harope_bench.statistics.significance import Interval, Z, mean_error, normal, student, two_sided, wilson
 
 full = pytest.mark.simulation
 

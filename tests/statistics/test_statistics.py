@@ -10,9 +10,9 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harope_bench.errors import ShapeError
-from harope_bench.records import Measurement
-from harope_bench.statistics import Z, difference, holm, mean_error, normal, two_sided, verdict, wilson
+from harope_bench.core.errors import ShapeError
+from harope_bench.core.schema import Measurement
+from harope_bench.statistics.significance import Z, difference, holm, mean_error, normal, two_sided, verdict, wilson
 
 
 def number(value: float | None, se: float | None = None, n: int = 500, name: str = "fid-500") -> Measurement:

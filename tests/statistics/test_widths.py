@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 
-from harope_bench import registry
-from harope_bench.evaluators._prompts import Prompts, clustered
+from harope_bench.core import registry
+from harope_bench.core.schema import Measurement, Metric
 from harope_bench.evaluators.base import Observations
 from harope_bench.evaluators.fidelity import PROFILES, Fidelity
-from harope_bench.records import Measurement, Metric
+from harope_bench.evaluators.prompt_scores import Prompts, clustered
 
 EVALUATORS = [registry.load("evaluators", name) for name in registry.names("evaluators")]
 PROMPT_METRICS = [metric for plugin in EVALUATORS if isinstance(plugin, Prompts) for metric in plugin.metrics]

@@ -11,17 +11,17 @@ import pytest
 from click.testing import CliRunner
 from toy_compbench import Toy, good
 
-from harope_bench import registry
 from harope_bench.cli import main
-from harope_bench.errors import OptionError, SampleError, StorageError
+from harope_bench.core import registry
+from harope_bench.core.annotations import Depth, Depths
+from harope_bench.core.errors import OptionError, SampleError, StorageError
+from harope_bench.core.schema import Measurement
+from harope_bench.data.image_io import encode
+from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import Score
-from harope_bench.layouts import base, compbench
-from harope_bench.layouts import compbench_results as results
-from harope_bench.marking import Marking, mark, ready
-from harope_bench.perceptions import Depth, Depths
-from harope_bench.pixels import encode
-from harope_bench.records import Measurement
-from harope_bench.samples import SampleSet
+from harope_bench.pipeline.evaluate_prompts import Marking, mark, ready
+from harope_bench.suites.official_layouts import base, compbench
+from harope_bench.suites.official_layouts import compbench_results as results
 
 SUITE = Toy("spatial", "complex")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harope_bench.errors import StorageError
+from harope_bench.core.errors import StorageError
 from harope_bench.suites import digits
 
 CSV_SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"  # of the text that recipes and references were made with

@@ -14,14 +14,14 @@ from dpg_script import run_script, table_rows
 from PIL import Image
 
 from harope_bench.cli import main
-from harope_bench.errors import OptionError, SampleError, StorageError
-from harope_bench.layouts import dpg as layout
-from harope_bench.layouts import dpg_results as results
-from harope_bench.layouts.base import names, reader, recognised
-from harope_bench.pixels import encode
-from harope_bench.rules.dpg import Item, scored
-from harope_bench.store import sha256_file
+from harope_bench.core.errors import OptionError, SampleError, StorageError
+from harope_bench.core.storage import sha256_file
+from harope_bench.data.image_io import encode
+from harope_bench.evaluators.rules.dpg import Item, scored
 from harope_bench.suites.dpg_bench import DpgBench
+from harope_bench.suites.official_layouts import dpg as layout
+from harope_bench.suites.official_layouts import dpg_results as results
+from harope_bench.suites.official_layouts.base import names, reader, recognised
 
 ITEMS = ["partiprompts97", "7", "whoops3"]
 

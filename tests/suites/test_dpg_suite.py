@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from dpg_script import FIELDS
 
-from harope_bench import fetched, registry
-from harope_bench.errors import FetchError, NotHere, OptionError, StorageError
-from harope_bench.fetch import fetch
-from harope_bench.rules.dpg import Item
+from harope_bench.assets import local_files
+from harope_bench.assets.download import fetch
+from harope_bench.core import registry
+from harope_bench.core.errors import FetchError, NotHere, OptionError, StorageError
+from harope_bench.evaluators.rules.dpg import Item
 from harope_bench.suites.dpg_bench import DpgBench, official_hashes, prompts
 
 OFFICIAL = Path("/work/shared/data/dpg_bench")
@@ -98,7 +99,7 @@ def test_without_the_table_the_command_is_named_and_another_file_is_refused(tmp_
     (tmp_path / "dpg_bench.csv").write_text(",".join(FIELDS) + "\n")
     with pytest.raises(FetchError, match="has git blob id .*, wanted 98457fc99019"):
         fetch("dpg-bench", tmp_path)
-    assert fetched.held("dpg-bench") is None
+    assert local_files.held("dpg-bench") is None
 
 
 def test_hashes_of_the_official_prompts_ship() -> None:

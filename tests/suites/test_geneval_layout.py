@@ -13,18 +13,18 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from harope_bench import registry
 from harope_bench.cli import main
-from harope_bench.errors import SampleError, StorageError, UnknownName
-from harope_bench.layouts import geneval as layout
-from harope_bench.layouts import geneval_results as results
-from harope_bench.layouts.base import layout as named_layout
-from harope_bench.layouts.base import names, reader, recognised
-from harope_bench.perceptions import Colours, Detection, Sighting
-from harope_bench.rules.geneval import COLOURS, TASKS, Wanted, coloured, judged, kept
-from harope_bench.samples import open_samples
-from harope_bench.store import sha256_file
+from harope_bench.core import registry
+from harope_bench.core.annotations import Colours, Detection, Sighting
+from harope_bench.core.errors import SampleError, StorageError, UnknownName
+from harope_bench.core.storage import sha256_file
+from harope_bench.data.sample_set import open_samples
+from harope_bench.evaluators.rules.geneval import COLOURS, TASKS, Wanted, coloured, judged, kept
 from harope_bench.suites.geneval import ASSET, FILE, GenEval
+from harope_bench.suites.official_layouts import geneval as layout
+from harope_bench.suites.official_layouts import geneval_results as results
+from harope_bench.suites.official_layouts.base import layout as named_layout
+from harope_bench.suites.official_layouts.base import names, reader, recognised
 
 CLAUSES: dict[str, list[list[dict[str, Any]]]] = {  # two prompts of each task, written for this test
     "single_object": [[{"class": "owl", "count": 1}], [{"class": "lamp", "count": 1}]],

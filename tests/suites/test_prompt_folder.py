@@ -15,19 +15,19 @@ from click.testing import CliRunner
 from PIL import Image
 from toy_prompts import PROMPTS, ToyEye, ToySuite, toy
 
-from harope_bench import registry
 from harope_bench.cli import main
-from harope_bench.errors import OptionError, SampleError
-from harope_bench.generate import make_plan
-from harope_bench.layouts.conversion import convert
-from harope_bench.layouts.file_pattern import compile_pattern
-from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images, running_numbers
-from harope_bench.marking import Marking, mark
-from harope_bench.pixels import encode
-from harope_bench.records import Result
-from harope_bench.samples import Run, SampleSet, to_adm
-from harope_bench.scenes.draw import draw
-from harope_bench.scenes.layout import compose, generator
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError, SampleError
+from harope_bench.core.schema import Result
+from harope_bench.data.image_io import encode
+from harope_bench.data.sample_set import Run, SampleSet, to_adm
+from harope_bench.data.shapes_world.draw import draw
+from harope_bench.data.shapes_world.layout import compose, generator
+from harope_bench.pipeline.evaluate_prompts import Marking, mark
+from harope_bench.pipeline.generate import make_plan
+from harope_bench.suites.official_layouts.conversion import convert
+from harope_bench.suites.official_layouts.file_pattern import compile_pattern
+from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images, running_numbers
 from harope_bench.suites.shapes import cases
 
 __all__ = ["toy"]

@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harope_bench import registry
-from harope_bench.errors import OptionError
+from harope_bench.core import registry
+from harope_bench.core.annotations import Names, Questions
+from harope_bench.core.errors import OptionError
+from harope_bench.data.shapes_world import parse
+from harope_bench.data.shapes_world.contents import CONTENTS, MARKS, label
+from harope_bench.data.shapes_world.draw import Ground, Scene, Thing, draw
+from harope_bench.data.shapes_world.layout import compose, generator
+from harope_bench.data.shapes_world.words import COLOURS
 from harope_bench.evaluators.base import Sight
-from harope_bench.generate import generate, make_plan
-from harope_bench.judges import shapes_vision
-from harope_bench.judges.shapes_vision import PLUGIN as JUDGE
-from harope_bench.marking import Marking, mark
-from harope_bench.perceptions import Names, Questions
+from harope_bench.judges.micro import shapes_vision
+from harope_bench.judges.micro.shapes_vision import PLUGIN as JUDGE
+from harope_bench.pipeline.evaluate_prompts import Marking, mark
+from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.reports.card import checks
 from harope_bench.reports.runs import read_runs
-from harope_bench.scenes import parse
-from harope_bench.scenes.contents import CONTENTS, MARKS, label
-from harope_bench.scenes.draw import Ground, Scene, Thing, draw
-from harope_bench.scenes.layout import compose, generator
-from harope_bench.scenes.words import COLOURS
 from harope_bench.suites.shapes import PLUGIN as SUITE
 from harope_bench.suites.shapes import cases
 from harope_bench.testing import check_witness

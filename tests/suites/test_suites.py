@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harope_bench import fetched, registry
-from harope_bench.errors import NotHere, OptionError, StorageError, TooManyImages
-from harope_bench.evaluate import Asked, protocol, repeated, way
-from harope_bench.fetch import fetch
-from harope_bench.generate import make_plan
-from harope_bench.records import Checkpoint, Plan, Settings
-from harope_bench.samples import SampleSet
-from harope_bench.suites import _labels, coco_fid
-from harope_bench.suites._imagenet import ImageNet
+from harope_bench.assets import local_files
+from harope_bench.assets.download import fetch
+from harope_bench.core import registry
+from harope_bench.core.errors import NotHere, OptionError, StorageError, TooManyImages
+from harope_bench.core.schema import Checkpoint, Plan, Settings
+from harope_bench.data.sample_set import SampleSet
+from harope_bench.pipeline.evaluate import Asked, protocol, repeated, way
+from harope_bench.pipeline.generate import make_plan
+from harope_bench.suites import coco_fid, label_files
+from harope_bench.suites.imagenet_suite import ImageNet
 
 IMAGENET = ["imagenet-128", "imagenet-256", "imagenet-512"]
 DRAWING = {"resolution": 256, "sampler": "ddpm", "steps": 250, "guidance": 1.5, "tile": 8}
@@ -73,7 +74,7 @@ def test_a_bad_label_file_is_refused(tmp_path: Path, text: str, said: str) -> No
 def test_an_altered_label_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("3\n1\n4\n")
     recorded = ImageNet(256).policy(str(tmp_path / "l.txt"))
-    _labels.stored(recorded).write_text("3\n1\n5\n")
+    label_files.stored(recorded).write_text("3\n1\n5\n")
     for use in (lambda: labels_of(recorded, 3), lambda: ImageNet(256).policy(recorded)):
         with pytest.raises(OptionError, match="its name says"):
             use()
@@ -87,7 +88,7 @@ def test_an_unknown_policy_and_a_lost_file_are_named() -> None:
     with pytest.raises(OptionError, match="are not here"):
         ImageNet(256).policy("file:" + "0" * 64)
     with pytest.raises(OptionError, match="are not here"):
-        _labels.stored("file:../../etc/passwd")
+        label_files.stored("file:../../etc/passwd")
 
 
 def test_a_setting_that_is_not_used_leaves_the_digest_alone(tiny_checkpoint: Checkpoint) -> None:
@@ -170,7 +171,7 @@ def test_a_missing_reference_names_its_command(tmp_path: Path) -> None:
     (tmp_path / "VIRTUAL_imagenet256_labeled.npz").write_bytes(b"npz")
     fetch("imagenet-256-reference", tmp_path)
     found = suite.reference("inception-2015")
-    assert found.path.read_bytes() == b"npz" and found.judge_sha256 == fetched.asset("inception-2015").files[0].sha256
+    assert found.path.read_bytes() == b"npz" and found.judge_sha256 == local_files.asset("inception-2015").files[0].sha256
 
 
 # ------------------------------------------------------------------------------------------------- coco
@@ -184,9 +185,9 @@ def archive(path: Path, images: int = 50) -> Path:
 
 
 def test_coco_takes_one_caption_an_image_in_an_order_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    published = fetched.asset("coco-captions")
+    published = local_files.asset("coco-captions")
     unpinned = [file.model_copy(update={"bytes": None, "md5": None}) for file in published.files]  # ours is small
-    monkeypatch.setattr(fetched, "asset", lambda name: published.model_copy(update={"files": tuple(unpinned)}))
+    monkeypatch.setattr(local_files, "asset", lambda name: published.model_copy(update={"files": tuple(unpinned)}))
     fetch("coco-captions", archive(tmp_path / "annotations_trainval2014.zip"))
     requests = registry.load("suites", "coco-fid").requests(range(50))
     prompts = [str(r.prompt) for r in requests]

@@ -9,8 +9,8 @@ import pytest
 from toy_prompts import PROMPTS, ToyEye, ToyRule
 
 from harope_bench import testing
+from harope_bench.core.annotations import Answered, Answers, Detection, Sighting
 from harope_bench.evaluators.base import Mark, Part, Sight
-from harope_bench.perceptions import Answered, Answers, Detection, Sighting
 
 FOUND = Sighting(size=(8, 8), found=(Detection(label="light", score=0.9, box=(0, 0, 2, 2)),))
 

@@ -17,11 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harope_bench import registry
-from harope_bench.errors import BenchError, OptionError, PlanMismatch, UnknownName, WeightsError
-from harope_bench.records import Checkpoint
-from harope_bench.store import sha256_file
-from harope_bench.tomlfile import toml_text
+from harope_bench.core import registry
+from harope_bench.core.errors import BenchError, OptionError, PlanMismatch, UnknownName, WeightsError
+from harope_bench.core.schema import Checkpoint
+from harope_bench.core.storage import sha256_file
+from harope_bench.core.toml_file import toml_text
 from harope_bench.training import denoiser, loop
 from harope_bench.training.model import Model
 from harope_bench.training.recipe import Denoiser, Exam, Schedule, read_recipe
@@ -176,7 +176,7 @@ def test_a_training_leaves_a_checkpoint_that_draws(tiny_recipe: Path, tmp_path: 
     assert found.sha256 == sha256_file(path)
     state = load_file(path)
     assert {v.dtype for v in state.values()} == {torch.float16}  # half the file
-    from harope_bench.records import Request, Settings
+    from harope_bench.core.schema import Request, Settings
 
     settings = Settings(resolution=28, sampler="flow", steps=2, guidance=1.5, tile=2)
     drawer = registry.load("backbones", "dit").open(found, state, settings)

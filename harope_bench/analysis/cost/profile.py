@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from harope_bench import checksums, registry
-from harope_bench.catalogue import open_drawer
-from harope_bench.costing import clock, published
-from harope_bench.costing.count import Counts, counts, learned
-from harope_bench.errors import BenchError, MissingExtra, SampleError
+from harope_bench.analysis.cost import latency, published_shapes
+from harope_bench.analysis.cost.operation_count import Counts, counts, learned
+from harope_bench.core import checksums, registry
+from harope_bench.core.errors import BenchError, MissingExtra, SampleError
+from harope_bench.core.provenance import now, provenance
+from harope_bench.core.schema import Checkpoint, JudgeRecord, Option, Plan, Result, Settings
+from harope_bench.core.storage import load_arrays, read_if_present, sha256_bytes, write_arrays, write_text
 from harope_bench.evaluators.base import Observations
 from harope_bench.metrics.attention_cost import Attention, Learned
-from harope_bench.provenance import now, provenance
-from harope_bench.records import Checkpoint, JudgeRecord, Option, Plan, Result, Settings
-from harope_bench.store import load_arrays, read_if_present, sha256_bytes, write_arrays, write_text
+from harope_bench.models.load_checkpoint import open_drawer
 
 EVALUATOR, FOLDER, FORWARDS = "cost", "cost", 30
 COUNTED = "counted on the meta device in one forward of one image; nothing was run"
@@ -86,7 +86,7 @@ def instrument(settings: Settings, batch: int, count: int) -> str:
     )
     if settings.device == "cpu":
         device += f" ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads"
-    return f"{device}, torch {torch.__version__}, {settings.dtype}, {count} forwards of {batch} images after {clock.WARM} to warm up"
+    return f"{device}, torch {torch.__version__}, {settings.dtype}, {count} forwards of {batch} images after {latency.WARM} to warm up"
 
 
 def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, observe: Any) -> Weighed:
@@ -161,17 +161,17 @@ def _seen(plan: Plan, batch: int) -> Seen:
     found = plan.checkpoint
     known = registry.names("backbones")
     backbone = registry.load("backbones", found.backbone) if found.backbone in known else None
-    sized = found.backbone not in published.PUBLISHED or "base" in found.config
+    sized = found.backbone not in published_shapes.PUBLISHED or "base" in found.config
     if backbone is not None and hasattr(backbone, "probe") and sized:
         with torch.device("meta"):
             network = backbone.build(found.encoding, found.options, found.config)
             probe = backbone.probe(network, plan.settings.resolution, batch)
         return Seen(counts(network, probe.inputs), learned(network.encoding), probe.layer, probe.tokens)
-    if found.backbone not in published.PUBLISHED:
+    if found.backbone not in published_shapes.PUBLISHED:
         return Seen(None, Learned(), None, 0, f"backbone {found.backbone} gives no forward to count")
-    one = published.layer(found.backbone, found.encoding, found.options, plan.settings.resolution)
+    one = published_shapes.layer(found.backbone, found.encoding, found.options, plan.settings.resolution)
     try:
-        whole = published.count(found.backbone, one, plan.settings.resolution)
+        whole = published_shapes.count(found.backbone, one, plan.settings.resolution)
     except MissingExtra as error:
         return Seen(None, one.learned, one.layer, one.tokens, str(error))
     return Seen(whole, one.learned, one.layer, one.tokens)
@@ -192,7 +192,7 @@ def _run(plan: Plan, count: int, batch: int) -> dict[str, np.ndarray]:
         with torch.inference_mode():
             network(**inputs)
 
-    return _arrays(seen, batch, clock.seconds(forward, count, device), clock.peak_bytes(forward, network, device), "")
+    return _arrays(seen, batch, latency.seconds(forward, count, device), latency.peak_bytes(forward, network, device), "")
 
 
 def _arrays(seen: Seen, batch: int, seconds: list[float], peak: float, why_run: str) -> dict[str, np.ndarray]:

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from harope_bench import registry
-from harope_bench.costing.count import Counts, counts, learned
+from harope_bench.analysis.cost.operation_count import Counts, counts, learned
+from harope_bench.core import registry
+from harope_bench.core.errors import MissingExtra
 from harope_bench.encodings import base as encodings
-from harope_bench.errors import MissingExtra
 from harope_bench.metrics.attention_cost import LAYERS, PATCH, TEXT_TOKENS, WHOLE, Attention, Learned
 
 SD3_TEXT = 77 + 256

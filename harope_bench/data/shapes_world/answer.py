@@ -1,4 +1,4 @@
-"""Yes or no to the questions of scenes/questions.py and to noun chunks, from what a parser found."""
+"""Yes or no to the questions of data/shapes_world/questions.py and to noun chunks, from what a parser found."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from harope_bench.scenes.parse import Detection
-from harope_bench.scenes.words import COLOURS, NUMBERS, PLURALS, RELATIONS, SHAPES
+from harope_bench.data.shapes_world.parse import Detection
+from harope_bench.data.shapes_world.words import COLOURS, NUMBERS, PLURALS, RELATIONS, SHAPES
 
 SURE = 0.5  # score above which a thing is there
 SHAPE, MANY = "|".join(SHAPES), "|".join(PLURALS.values())

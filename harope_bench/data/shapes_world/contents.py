@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from itertools import combinations
 
-from harope_bench.scenes.draw import Scene
-from harope_bench.scenes.words import COLOURS, NUMBERS, SHAPES
+from harope_bench.data.shapes_world.draw import Scene
+from harope_bench.data.shapes_world.words import COLOURS, NUMBERS, SHAPES
 
 Content = tuple[tuple[str, int], ...]  # (shape, count) in the order of SHAPES
 

@@ -22,7 +22,7 @@ from functools import lru_cache
 from itertools import permutations, product
 from typing import Any, Literal
 
-from harope_bench.scenes.words import COLOURS, NUMBERS, PLURALS, RELATIONS, SHAPES
+from harope_bench.data.shapes_world.words import COLOURS, NUMBERS, PLURALS, RELATIONS, SHAPES
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 CARRIERS = ("a photo of", "a picture of", "a drawing of", "a painting of")

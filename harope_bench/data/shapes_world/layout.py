@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harope_bench.scenes.draw import PAINT, PATTERNS, Ground, Scene, Thing
-from harope_bench.scenes.grammar import Case, Wanted
-from harope_bench.scenes.words import COLOURS
+from harope_bench.data.shapes_world.draw import PAINT, PATTERNS, Ground, Scene, Thing
+from harope_bench.data.shapes_world.grammar import Case, Wanted
+from harope_bench.data.shapes_world.words import COLOURS
 
 CELLS = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))  # centres (x, y) of a 2 x 2 grid
 JITTER = 0.03

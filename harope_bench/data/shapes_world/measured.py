@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from harope_bench.scenes.answer import SURE, share
-from harope_bench.scenes.draw import draw
-from harope_bench.scenes.grammar import TASKS, Case
-from harope_bench.scenes.layout import Style
-from harope_bench.scenes.parse import parse
-from harope_bench.scenes.pool import scene
-from harope_bench.scenes.questions import questions
+from harope_bench.data.shapes_world.answer import SURE, share
+from harope_bench.data.shapes_world.draw import draw
+from harope_bench.data.shapes_world.grammar import TASKS, Case
+from harope_bench.data.shapes_world.layout import Style
+from harope_bench.data.shapes_world.parse import parse
+from harope_bench.data.shapes_world.pool import scene
+from harope_bench.data.shapes_world.questions import questions
 
 SIDES = (32, 48, 64, 128)
 STYLES = (Style(textured=0.5), Style(textured=0.5, alike=True))  # by turns, a round of the tasks each

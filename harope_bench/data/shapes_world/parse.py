@@ -14,8 +14,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
-from harope_bench.scenes.draw import PAINT, inside
-from harope_bench.scenes.words import COLOURS, SHAPES
+from harope_bench.data.shapes_world.draw import PAINT, inside
+from harope_bench.data.shapes_world.words import COLOURS, SHAPES
 
 OFF = 54.0  # RGB distance from the line between ground and paint within which a pixel is a mixture of the two
 FINE = 64  # smaller pictures are read enlarged to this side at least

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.scenes.draw import Scene, draw
-from harope_bench.scenes.grammar import TASKS, Case, Split, cases
-from harope_bench.scenes.layout import Style, compose, generator
+from harope_bench.data.shapes_world.draw import Scene, draw
+from harope_bench.data.shapes_world.grammar import TASKS, Case, Split, cases
+from harope_bench.data.shapes_world.layout import Style, compose, generator
 
 
 class Pool(NamedTuple):

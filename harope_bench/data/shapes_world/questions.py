@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harope_bench.scenes.grammar import Case, Wanted
-from harope_bench.scenes.words import NUMBERS, PLURALS
+from harope_bench.data.shapes_world.grammar import Case, Wanted
+from harope_bench.data.shapes_world.words import NUMBERS, PLURALS
 
 NONE = 0  # the parent of a question that depends on no other
 SIDES = {"left of": "on the left of", "right of": "on the right of", "above": "on the top of", "below": "on the bottom of"}
@@ -67,7 +67,7 @@ def _add(found: list[Question], parents: tuple[int, ...], text: str, phrase: str
 
 
 def item(case: Case, name: str, first: int) -> dict[str, Any]:
-    """The case as rules/dpg.py reads an item. first: the row of its first question in the whole table; row 0 the official rules skip."""
+    """The case as evaluators/rules/dpg.py reads an item. first: the row of its first question in the whole table; row 0 the official rules skip."""
     rows = [
         {
             "row": first + place,

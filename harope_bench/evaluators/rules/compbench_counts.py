@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from harope_bench.perceptions import Box, Sighting
-from harope_bench.rules.compbench_detections import PERSON, Thing, things, within
-from harope_bench.rules.compbench_quirks import Rules, Verdict
+from harope_bench.core.annotations import Box, Sighting
+from harope_bench.evaluators.rules.compbench_detections import PERSON, Thing, things, within
+from harope_bench.evaluators.rules.compbench_quirks import Rules, Verdict
 
 NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
 ARTICLES = ("a", "an")  # no number can be read from these

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from harope_bench.perceptions import Box, Sighting
-from harope_bench.rules.compbench_quirks import Rules
+from harope_bench.core.annotations import Box, Sighting
+from harope_bench.evaluators.rules.compbench_quirks import Rules
 
 SHORT, LONG = 479, 480  # pixels: the shorter side, and the most that the longer one may have
 SURE = 0.5  # detections must be above

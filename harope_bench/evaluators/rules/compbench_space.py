@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from harope_bench.perceptions import Box, Depth, Sighting
-from harope_bench.rules.compbench_detections import PERSON, Thing, overlap, pairs, things, whole, within
-from harope_bench.rules.compbench_quirks import Rules, Verdict
+from harope_bench.core.annotations import Box, Depth, Sighting
+from harope_bench.evaluators.rules.compbench_detections import PERSON, Thing, overlap, pairs, things, whole, within
+from harope_bench.evaluators.rules.compbench_quirks import Rules, Verdict
 
 NEAR = 150.0  # pixels
 TOUCH = 0.1  # overlap above which a side loses

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from harope_bench.rules.compbench_quirks import Rules, Verdict
+from harope_bench.evaluators.rules.compbench_quirks import Rules, Verdict
 
 CHUNKS = 8  # noun chunks that are asked
 IMAGES = 10  # of a prompt, which 3-in-1 counts on

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
-from harope_bench.perceptions import Box, Detection
-from harope_bench.records import Record
+from harope_bench.core.annotations import Box, Detection
+from harope_bench.core.schema import Record
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harope_bench.errors import WeightsError
-from harope_bench.judges._local import transformers
-from harope_bench.textfile import read_text
+from harope_bench.core.errors import WeightsError
+from harope_bench.core.text_file import read_text
+from harope_bench.judges.generic.local_model import transformers
 
 SIDE, PATCH = 480, 16
 PLACES = (SIDE // PATCH) ** 2 + 1  # patches and the class token

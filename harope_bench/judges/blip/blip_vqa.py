@@ -17,19 +17,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harope_bench import fetched
-from harope_bench.errors import NotHere, OptionError
-from harope_bench.judges import _blip
-from harope_bench.judges._canary import red_comes_first, red_image
-from harope_bench.judges._clip import MEAN, STD
-from harope_bench.judges._files import Source, Weights
-from harope_bench.judges._local import Local, local, weights_file
-from harope_bench.judges._precision import full_float32
-from harope_bench.judges._published import Published, fitted
-from harope_bench.judges._tower import scaled
+from harope_bench.assets import local_files
+from harope_bench.core.annotations import Answer, Answered, Answers, Ask, Questions
+from harope_bench.core.errors import NotHere, OptionError
+from harope_bench.core.storage import load_weights
 from harope_bench.judges.base import Canary, Trial
-from harope_bench.perceptions import Answer, Answered, Answers, Ask, Questions
-from harope_bench.store import load_weights
+from harope_bench.judges.blip import blip_network
+from harope_bench.judges.clip.clip_network import MEAN, STD
+from harope_bench.judges.generic.local_model import Local, local, weights_file
+from harope_bench.judges.generic.self_check import red_comes_first, red_image
+from harope_bench.judges.generic.vision_tower import scaled
+from harope_bench.judges.weights.asset_files import Source, Weights
+from harope_bench.judges.weights.precision import full_float32
+from harope_bench.judges.weights.published import Published, fitted
 
 VOCABULARY = "vocab.txt"
 ALIKE = 1e-4  # shares are compared at four decimals
@@ -41,14 +41,14 @@ STEPS = (
 
 def pixels(image: np.ndarray) -> Tensor:
     """An image (H, W, 3) uint8 as (1, 3, 480, 480) float32, stretched where not square."""
-    square = Image.fromarray(image).resize((_blip.SIDE, _blip.SIDE), Image.Resampling.BICUBIC)
+    square = Image.fromarray(image).resize((blip_network.SIDE, blip_network.SIDE), Image.Resampling.BICUBIC)
     return scaled(np.array(square)[None], MEAN, STD)
 
 
 class OpenedBlip:
     """The network with weights, and its words."""
 
-    def __init__(self, network: Any, words: _blip.Words, weights_sha256: str, device: str):
+    def __init__(self, network: Any, words: blip_network.Words, weights_sha256: str, device: str):
         self.network, self.words, self.weights_sha256, self.device = network.to(device), words, weights_sha256, device
 
     @torch.inference_mode()
@@ -57,7 +57,7 @@ class OpenedBlip:
         if role != "vqa" or not isinstance(ask, Questions):
             raise OptionError(f"blip-vqa answers questions, it is no {role}; ask another judge")
         with full_float32():
-            shares = _blip.yes_shares(self.network, pixels(image).to(self.device), [self.words.tokens(q) for q in ask.questions])
+            shares = blip_network.yes_shares(self.network, pixels(image).to(self.device), [self.words.tokens(q) for q in ask.questions])
         return Answers(answers=tuple(Answered(text="yes" if share > 0.5 else "no", yes=share) for share in shares))
 
 
@@ -73,7 +73,11 @@ def neighbours_do_not_count(opened: OpenedBlip) -> str | None:
 def begins_rightly(opened: OpenedBlip) -> str | None:
     """Whether a question begins with [ENC]."""
     found = opened.words.tokens("red?")
-    return None if found[0] == _blip.ENCODE and found[-1] == 102 else f"a question becomes {found}, wanted {_blip.ENCODE} ... 102"
+    return (
+        None
+        if found[0] == blip_network.ENCODE and found[-1] == 102
+        else f"a question becomes {found}, wanted {blip_network.ENCODE} ... 102"
+    )
 
 
 STACK = (
@@ -92,7 +96,7 @@ class Blip(Published):
     roles = ("vqa",)
     source = Source("blip-vqa", "HAROPE_BENCH_BLIP_VQA")
 
-    def __init__(self, vision: Mapping[str, int] = _blip.VISION, text: Mapping[str, int] = _blip.TEXT):
+    def __init__(self, vision: Mapping[str, int] = blip_network.VISION, text: Mapping[str, int] = blip_network.TEXT):
         self.vision, self.text = vision, text
 
     def of(self, model: str) -> Converted:
@@ -107,14 +111,14 @@ class Blip(Published):
         """
         found = self.source.found()
         beside = found.path.with_name(VOCABULARY)
-        own = beside.is_file() and beside.parent != fetched.folder(self.source.asset)
-        words = _blip.Words(beside if own else fetched.checked(self.source.asset, VOCABULARY).path)
+        own = beside.is_file() and beside.parent != local_files.folder(self.source.asset)
+        words = blip_network.Words(beside if own else local_files.checked(self.source.asset, VOCABULARY).path)
         return self.opened(found, load_weights(found.path, found.sha256), words, device)
 
-    def opened(self, found: Weights, state: Mapping[str, Tensor], words: _blip.Words, device: str) -> OpenedBlip:
+    def opened(self, found: Weights, state: Mapping[str, Tensor], words: blip_network.Words, device: str) -> OpenedBlip:
         """The network with these tensors."""
-        network = _blip.built(self.vision, self.text)
-        fitted(network, _blip.arranged(state), found, self.title, self.source.asset)
+        network = blip_network.built(self.vision, self.text)
+        fitted(network, blip_network.arranged(state), found, self.title, self.source.asset)
         return OpenedBlip(network, words, found.sha256, device)
 
     def canary(self) -> tuple[Canary | Trial, ...]:
@@ -158,8 +162,8 @@ class Converted:
         """Loads the folder's weights strictly."""
         folder, sha256 = self.found()
         path = weights_file(folder)
-        state = _blip.stretched(_blip.arranged(load_weights(path)))
-        return self.plugin.opened(Weights(path, sha256), state, _blip.Words(self._vocabulary(folder)), device)
+        state = blip_network.stretched(blip_network.arranged(load_weights(path)))
+        return self.plugin.opened(Weights(path, sha256), state, blip_network.Words(self._vocabulary(folder)), device)
 
     def canary(self) -> tuple[Canary, ...]:
         """The stack, whatever the weights."""

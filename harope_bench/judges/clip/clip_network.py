@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from harope_bench.errors import ShapeError, WeightsError
-from harope_bench.judges._canary import red_comes_first, red_image
-from harope_bench.judges._files import Source, Weights
-from harope_bench.judges._precision import full_float32
-from harope_bench.judges._published import Published, fitted
+from harope_bench.core.errors import ShapeError, WeightsError
+from harope_bench.core.storage import check_hash, load_weights
 from harope_bench.judges.base import Canary
-from harope_bench.store import check_hash, load_weights
+from harope_bench.judges.generic.self_check import red_comes_first, red_image
+from harope_bench.judges.weights.asset_files import Source, Weights
+from harope_bench.judges.weights.precision import full_float32
+from harope_bench.judges.weights.published import Published, fitted
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training images
 SIDE = 224

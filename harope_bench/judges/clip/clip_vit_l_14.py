@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from harope_bench.errors import OptionError, ShapeError
-from harope_bench.judges._canary import red_image
-from harope_bench.judges._clip import STACK, ClipWitness, Towers
-from harope_bench.judges._files import Source
-from harope_bench.judges._precision import full_float32
+from harope_bench.core.annotations import Answer, Ask, Colours, Object, Objects, decode_mask, encode_mask
+from harope_bench.core.errors import OptionError, ShapeError
 from harope_bench.judges.base import Canary, Trial
-from harope_bench.perceptions import Answer, Ask, Colours, Object, Objects, decode_mask, encode_mask
+from harope_bench.judges.clip.clip_network import STACK, ClipWitness, Towers
+from harope_bench.judges.generic.self_check import red_image
+from harope_bench.judges.weights.asset_files import Source
+from harope_bench.judges.weights.precision import full_float32
 
 TEMPLATES = ("a photo of a {colour} {name}", "a photo of a {colour}-colored {name}", "a photo of a {colour} object")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")  # of two equal ones the first wins

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor, nn
 
-from harope_bench.judges._clip import MEAN, STD, torchscript_state
-from harope_bench.judges._files import Source, Weights
-from harope_bench.judges._tower import Tower, scaled
+from harope_bench.judges.clip.clip_network import MEAN, STD, torchscript_state
+from harope_bench.judges.generic.vision_tower import Tower, scaled
+from harope_bench.judges.weights.asset_files import Source, Weights
 
 SIDE = 336
 SIZES = {"patch_size": 14, "width": 1024, "layers": 24, "heads": 16, "output_dim": 768}

@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from harope_bench.errors import OptionError
-from harope_bench.judges._clip import STACK, ClipWitness, Towers
-from harope_bench.judges._files import Source
+from harope_bench.core.annotations import Answer, Ask, Cosines, Texts
+from harope_bench.core.errors import OptionError
 from harope_bench.judges.base import Canary, Trial
-from harope_bench.perceptions import Answer, Ask, Cosines, Texts
+from harope_bench.judges.clip.clip_network import STACK, ClipWitness, Towers
+from harope_bench.judges.weights.asset_files import Source
 
 
 class OpenedScore:

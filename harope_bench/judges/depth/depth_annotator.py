@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from harope_bench.core.annotations import Box, Depth, Depths
 from harope_bench.judges.base import Canary
-from harope_bench.perceptions import Box, Depth, Depths
 
 FRAME, LONGEST = 479, 480  # shorter and longer side of the detector's picture
 SLACK = 1e-4  # of a pixel: a corner that went to image pixels and back must not fall below the whole number it was

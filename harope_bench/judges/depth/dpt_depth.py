@@ -15,23 +15,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harope_bench.errors import OptionError
-from harope_bench.judges import _depth, _dpt
-from harope_bench.judges._canary import red_comes_first, red_image
-from harope_bench.judges._files import Source
-from harope_bench.judges._precision import full_float32
-from harope_bench.judges._published import Published, fitted
-from harope_bench.judges._tower import scaled
+from harope_bench.core.annotations import Answer, Ask, Boxes
+from harope_bench.core.errors import OptionError
+from harope_bench.core.storage import load_weights
 from harope_bench.judges.base import Canary
-from harope_bench.perceptions import Answer, Ask, Boxes
-from harope_bench.store import load_weights
+from harope_bench.judges.depth import depth_annotator, dpt_network
+from harope_bench.judges.generic.self_check import red_comes_first, red_image
+from harope_bench.judges.generic.vision_tower import scaled
+from harope_bench.judges.weights.asset_files import Source
+from harope_bench.judges.weights.precision import full_float32
+from harope_bench.judges.weights.published import Published, fitted
 
 HALF = (0.5, 0.5, 0.5)
 
 
 def pixels(image: np.ndarray) -> Tensor:
     """An image (H, W, 3) uint8 as (1, 3, 480, 480) float32 from -1 to 1, stretched where not square."""
-    square = Image.fromarray(image).resize((_dpt.SIDE, _dpt.SIDE), Image.Resampling.BILINEAR)
+    square = Image.fromarray(image).resize((dpt_network.SIDE, dpt_network.SIDE), Image.Resampling.BILINEAR)
     return scaled(np.array(square)[None], HALF, HALF)
 
 
@@ -48,7 +48,7 @@ class OpenedDpt:
             raise OptionError(f"dpt-depth tells depth, it is no {role}; ask another judge")
         with full_float32(), torch.autocast("cuda", dtype=torch.float16, enabled=self.device == "cuda"):
             nearness = self.network(pixels(image).to(self.device)).predicted_depth[0]  # (480, 480)
-        return _depth.depths(nearness.float(), image.shape[:2], ask.boxes)
+        return depth_annotator.depths(nearness.float(), image.shape[:2], ask.boxes)
 
 
 class Dpt(Published):
@@ -56,11 +56,11 @@ class Dpt(Published):
 
     title = "DPT-Hybrid (MiDaS)"
     packages = ("transformers",)
-    preprocessing = f"480 x 480, PIL bilinear with antialias, -1 to 1; float32, on cuda float16 autocast; {_depth.STEPS}"
+    preprocessing = f"480 x 480, PIL bilinear with antialias, -1 to 1; float32, on cuda float16 autocast; {depth_annotator.STEPS}"
     roles = ("depth",)
     source = Source("dpt-depth", "HAROPE_BENCH_DPT")
 
-    def __init__(self, sizes: Mapping[str, Any] = _dpt.SIZES):
+    def __init__(self, sizes: Mapping[str, Any] = dpt_network.SIZES):
         self.sizes = sizes
 
     def open(self, device: str = "cpu") -> OpenedDpt:
@@ -71,12 +71,12 @@ class Dpt(Published):
         """
         found = self.source.found()
         state = load_weights(found.path, found.sha256)
-        network = fitted(_dpt.built(self.sizes), _dpt.arranged(state), found, self.title, self.source.asset)
+        network = fitted(dpt_network.built(self.sizes), dpt_network.arranged(state), found, self.title, self.source.asset)
         return OpenedDpt(network, found.sha256, device)
 
     def canary(self) -> tuple[Canary, ...]:
         """The stack, whatever the weights; what the published ones see in a picture was not seen here and is not asked."""
-        return (Canary("red reaches the network first", lambda opened: red_comes_first(pixels(red_image()))), *_depth.STACK)
+        return (Canary("red reaches the network first", lambda opened: red_comes_first(pixels(red_image()))), *depth_annotator.STACK)
 
 
 PLUGIN = Dpt()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harope_bench.judges._local import transformers
+from harope_bench.judges.generic.local_model import transformers
 
 SIDE = 480
 UNUSED = ("pretrained.model.head.weight", "pretrained.model.head.bias")  # the classifier of its pretraining

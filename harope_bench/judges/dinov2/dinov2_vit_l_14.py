@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from harope_bench.errors import WeightsError
-from harope_bench.judges._files import Source
-from harope_bench.judges._tower import Tower, scaled
+from harope_bench.core.errors import WeightsError
+from harope_bench.judges.generic.vision_tower import Tower, scaled
+from harope_bench.judges.weights.asset_files import Source
 
 SIDE, PATCH = 224, 14
 GRID = SIDE // PATCH  # 16 patches a side

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harope_bench.errors import NotHere, OptionError
-from harope_bench.judges import _depth
-from harope_bench.judges._local import Local, local, strictly, transformers
-from harope_bench.judges._precision import full_float32
+from harope_bench.core.annotations import Answer, Ask, Boxes
+from harope_bench.core.errors import NotHere, OptionError
 from harope_bench.judges.base import Canary
-from harope_bench.perceptions import Answer, Ask, Boxes
+from harope_bench.judges.depth import depth_annotator
+from harope_bench.judges.generic.local_model import Local, local, strictly, transformers
+from harope_bench.judges.weights.precision import full_float32
 
 NEARNESS = {"dpt", "depth_anything"}  # inverse depth up to scale and shift: larger is nearer
 METRES = {"zoedepth", "depth_pro", "glpn", "prompt_depth_anything"}  # distance: larger is farther
@@ -50,7 +50,7 @@ class OpenedDepth:
         inputs = self.prepare(images=Image.fromarray(image), return_tensors="pt")["pixel_values"].to(self.device)
         with full_float32():
             found = self.network(pixel_values=inputs).predicted_depth[0].float()  # (h, w)
-        return _depth.depths(nearness(found, self.network.config), image.shape[:2], ask.boxes)
+        return depth_annotator.depths(nearness(found, self.network.config), image.shape[:2], ask.boxes)
 
 
 class DepthModel:
@@ -58,7 +58,7 @@ class DepthModel:
 
     version = 1
     judge_class: Literal["substitute"] = "substitute"
-    preprocessing = f"the model's own image steps; float32; {_depth.STEPS}"
+    preprocessing = f"the model's own image steps; float32; {depth_annotator.STEPS}"
     roles = ("depth",)
     packages = ("transformers",)
     needs_model = True
@@ -92,7 +92,7 @@ class DepthModel:
 
     def canary(self) -> tuple[Canary, ...]:
         """The steps behind the network, whatever the model."""
-        return _depth.STACK
+        return depth_annotator.STACK
 
 
 def _unnamed() -> NoReturn:

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harope_bench.errors import OptionError, ShapeError
-from harope_bench.judges._instances import KEPT, MASKED, TOP, Prepared, instances
-from harope_bench.judges._local import Local, local, strictly, transformers
-from harope_bench.judges._precision import full_float32
+from harope_bench.core.annotations import Ask, Box, Detection, Names, Sighting
+from harope_bench.core.errors import OptionError, ShapeError
 from harope_bench.judges.base import Canary
-from harope_bench.perceptions import Ask, Box, Detection, Names, Sighting
+from harope_bench.judges.generic.instance_detection import KEPT, MASKED, TOP, Prepared, instances
+from harope_bench.judges.generic.local_model import Local, local, strictly, transformers
+from harope_bench.judges.weights.precision import full_float32
 
 KINDS = {  # transformers' Auto class of each kind, and how its mapping of configurations is called
     "told": ("AutoModelForZeroShotObjectDetection", "MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING"),

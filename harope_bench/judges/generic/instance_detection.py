@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from harope_bench.errors import MissingExtra
-from harope_bench.perceptions import Detection, Mask, Sighting, encode_mask
+from harope_bench.core.annotations import Detection, Mask, Sighting, encode_mask
+from harope_bench.core.errors import MissingExtra
 
 # COCO's eighty in COCO's order under GenEval's names (djghosh13/geneval:evaluation/object_names.txt), three of them its own
 CLASSES = (

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 
-from harope_bench.errors import MissingExtra, NotHere, OptionError, WeightsError
-from harope_bench.store import disk, first_line, sha256_file, stamp_of
+from harope_bench.core.errors import MissingExtra, NotHere, OptionError, WeightsError
+from harope_bench.core.storage import disk, first_line, sha256_file, stamp_of
 
 # What decides an answer: weights, configuration, words, the chat's form. Readmes and pictures do not.
 COUNTED = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".jinja")

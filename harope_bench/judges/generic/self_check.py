@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harope_bench.judges._instances import CLASSES, Prepared, box_of
-from harope_bench.perceptions import Answer, Names, Sighting, decode_mask
+from harope_bench.core.annotations import Answer, Names, Sighting, decode_mask
+from harope_bench.judges.generic.instance_detection import CLASSES, Prepared, box_of
 
 SIDE = 64  # pixels of the images that are shown
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harope_bench.errors import WeightsError
-from harope_bench.judges._files import Source, Weights
-from harope_bench.judges._precision import full_float32
-from harope_bench.store import fit, load_weights
+from harope_bench.core.errors import WeightsError
+from harope_bench.core.storage import fit, load_weights
+from harope_bench.judges.weights.asset_files import Source, Weights
+from harope_bench.judges.weights.precision import full_float32
 
 TOLD = 200  # characters of a misfit: a network of another size differs in hundreds of keys
 

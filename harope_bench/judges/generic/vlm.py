@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harope_bench.errors import NotHere, OptionError
-from harope_bench.judges._local import Local, local, strictly, transformers
-from harope_bench.judges._precision import full_float32
+from harope_bench.core.annotations import Answer, Answered, Answers, Ask, Questions
+from harope_bench.core.errors import NotHere, OptionError
 from harope_bench.judges.base import Canary
-from harope_bench.perceptions import Answer, Answered, Answers, Ask, Questions
+from harope_bench.judges.generic.local_model import Local, local, strictly, transformers
+from harope_bench.judges.weights.precision import full_float32
 
 INSTRUCTION = "Answer with yes or no."
 LONGEST = 8  # tokens of an answer

@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from harope_bench.errors import WeightsError
-from harope_bench.judges._files import Source, Weights
-from harope_bench.judges._precision import full_float32
-from harope_bench.store import load_weights
+from harope_bench.core.errors import WeightsError
+from harope_bench.core.storage import load_weights
+from harope_bench.judges.weights.asset_files import Source, Weights
+from harope_bench.judges.weights.precision import full_float32
 
 ASSET = "inception-2015"
 OWN = "HAROPE_BENCH_INCEPTION"  # a weights file of one's own
@@ -95,7 +95,7 @@ def like_cleanfid(images: np.ndarray) -> Tensor:
 def clean_resize(image: np.ndarray) -> np.ndarray:
     """Return an image (H, W, 3) uint8 as (299, 299, 3) float32 in [0, 255]: PIL's antialiased bicubic on channels of floats.
 
-    Source: GaParmar/clean-fid:cleanfid/resize.py, `build_resizer("clean")`; tests/test_inception.py compares them.
+    Source: GaParmar/clean-fid:cleanfid/resize.py, `build_resizer("clean")`; tests/judges/test_inception.py compares them.
     """
     channels = [Image.fromarray(image[..., c].astype(np.float32)) for c in range(3)]  # of PIL's mode F, no rounding to uint8
     resized = [np.asarray(channel.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for channel in channels]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harope_bench.records import ErrorRate
-from harope_bench.registry import read_toml
-from harope_bench.store import fit, load_weights
+from harope_bench.core.registry import read_toml
+from harope_bench.core.schema import ErrorRate
+from harope_bench.core.storage import fit, load_weights
 
 SIDE = 28
 FEATURES = 64

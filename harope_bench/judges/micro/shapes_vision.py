@@ -14,10 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harope_bench import scenes
-from harope_bench.errors import ShapeError
-from harope_bench.judges.base import Canary, OpenedWitness
-from harope_bench.perceptions import (
+from harope_bench.core.annotations import (
     Answer,
     Answered,
     Answers,
@@ -32,11 +29,14 @@ from harope_bench.perceptions import (
     Sighting,
     encode_mask,
 )
-from harope_bench.records import ErrorRate
-from harope_bench.registry import read_toml
-from harope_bench.scenes import answer, parse
-from harope_bench.scenes.measured import Seen, measured
-from harope_bench.scenes.words import COLOURS
+from harope_bench.core.errors import ShapeError
+from harope_bench.core.registry import read_toml
+from harope_bench.core.schema import ErrorRate
+from harope_bench.data import shapes_world
+from harope_bench.data.shapes_world import answer, parse
+from harope_bench.data.shapes_world.measured import Seen, measured
+from harope_bench.data.shapes_world.words import COLOURS
+from harope_bench.judges.base import Canary, OpenedWitness
 
 SCENES = 12  # of the self-check, at three sizes and three spoilings each
 FACTS = Path(__file__).parent / "shapes_vision.toml"
@@ -135,7 +135,7 @@ def _asked(opened: OpenedWitness, image: np.ndarray, questions: Sequence[str]) -
 
 @cache
 def _hash() -> str:
-    folder = Path(scenes.__path__[0])
+    folder = Path(shapes_world.__path__[0])
     return hashlib.sha256(b"".join((folder / name).read_bytes() for name in FILES)).hexdigest()
 
 

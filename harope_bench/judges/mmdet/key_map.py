@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from harope_bench.errors import WeightsError
+from harope_bench.core.errors import WeightsError
 
 ENCODER, DECODER, TRANSFORMER = "model.pixel_level_module.encoder.", "model.pixel_level_module.decoder.", "model.transformer_module."
 SWIN = ENCODER + "swin."

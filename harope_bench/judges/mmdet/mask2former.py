@@ -1,6 +1,6 @@
 """Judge mask2former: GenEval's own detector weights in transformers' class, with mmdet 2.x's way in and out.
 
-With shared random weights, every tensor perturbed, mmdet 3.3 gives the same detections (tests/test_mask2former_mmdet.py), and so did mmdet
+With shared random weights, every tensor perturbed, mmdet 3.3 gives the same detections (tests/judges/test_mask2former_mmdet.py), and so did mmdet
 2.28.2's whole inference from image files: labels and boxes equal, scores within 1.5e-4. The published weights were not at hand.
 
 Source: djghosh13/geneval af4902f2:evaluation/evaluate_images.py; open-mmlab/mmdetection v2.28.2.
@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harope_bench.errors import MissingExtra, WeightsError
-from harope_bench.judges import _mmdet_file, _mmdet_keys
-from harope_bench.judges._canary import box_is_exclusive, own_boxes, red_comes_first, red_image
-from harope_bench.judges._instances import CLASSES, TOLD, Prepared, instances, prepared
-from harope_bench.judges._precision import full_float32
+from harope_bench.core.annotations import Ask, Sighting
+from harope_bench.core.errors import MissingExtra, WeightsError
+from harope_bench.core.schema import JudgeClass
+from harope_bench.core.storage import compare
 from harope_bench.judges.base import Canary
-from harope_bench.perceptions import Ask, Sighting
-from harope_bench.records import JudgeClass
-from harope_bench.store import compare
+from harope_bench.judges.generic.instance_detection import CLASSES, TOLD, Prepared, instances, prepared
+from harope_bench.judges.generic.self_check import box_is_exclusive, own_boxes, red_comes_first, red_image
+from harope_bench.judges.mmdet import key_map, weights_file
+from harope_bench.judges.weights.precision import full_float32
 
 ASSET = "mask2former"
 SWIN: Mapping[str, Any] = {
@@ -57,12 +57,12 @@ def filled(network: nn.Module, state: dict[str, Tensor], what: str) -> nn.Module
     Raises:
         WeightsError: missing, unexpected or mis-shaped names, or windows that count their places another way.
     """
-    own, given = network.state_dict(), _mmdet_keys.arranged(state)
+    own, given = network.state_dict(), key_map.arranged(state)
     buffers = dict(network.named_buffers())
     for name in [name for name in given if name in buffers and name not in own]:  # the places of a window: numbers, not weights
         if not torch.equal(given.pop(name).flatten(), buffers[name].flatten()):
             raise WeightsError(f"{what} does not fit Mask2Former Swin-S: {name} counts places another way; harope-bench fetch {ASSET}")
-    unread = {name: tensor for name, tensor in own.items() if name.startswith(_mmdet_keys.UNFILLED)}
+    unread = {name: tensor for name, tensor in own.items() if name.startswith(key_map.UNFILLED)}
     try:
         compare({name: tensor for name, tensor in own.items() if name not in unread}, given, what)
     except WeightsError as error:
@@ -119,7 +119,7 @@ def uses_exact_gelu(opened: OpenedMask2Former) -> str | None:
     return None if off < 1e-5 else f"activations of the backbone are {off:.1e} off the exact GELU"
 
 
-class Mask2Former(_mmdet_file.Detector):
+class Mask2Former(weights_file.Detector):
     """The plug-in; tests make its scale small."""
 
     version = 1
@@ -147,7 +147,7 @@ class Mask2Former(_mmdet_file.Detector):
             WeightsError: not here, altered, unsafe, or of another network. MissingExtra: transformers is not installed.
         """
         file = self.file()
-        network = filled(blank(), dict(_mmdet_file.state(file)), str(file.path))
+        network = filled(blank(), dict(weights_file.state(file)), str(file.path))
         return OpenedMask2Former(network, file.sha256, device, self.scale)
 
 

@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harope_bench.errors import MissingExtra, WeightsError
-from harope_bench.judges import _mmcv_ops, _mmdet_file, _mmdet_keys
-from harope_bench.judges._canary import own_boxes, red_comes_first, red_image
-from harope_bench.judges._instances import TOLD, told
-from harope_bench.judges._precision import full_float32
+from harope_bench.core.annotations import Ask, Sighting
+from harope_bench.core.errors import MissingExtra, WeightsError
+from harope_bench.core.schema import JudgeClass
+from harope_bench.core.storage import compare
 from harope_bench.judges.base import Canary
-from harope_bench.perceptions import Ask, Sighting
-from harope_bench.records import JudgeClass
-from harope_bench.store import compare
+from harope_bench.judges.generic.instance_detection import TOLD, told
+from harope_bench.judges.generic.self_check import own_boxes, red_comes_first, red_image
+from harope_bench.judges.mmdet import key_map, mmcv_ops, weights_file
+from harope_bench.judges.weights.precision import full_float32
 
 ASSET = "mask2former-mmdet"
 CONFIG = "configs/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"
@@ -34,9 +34,9 @@ SHOWN = 200  # characters of a misfit
 
 def blank() -> nn.Module:
     """mmdet's network of the published configuration; its numbers do not matter, and no weights of Swin are downloaded."""
-    place = Path(_mmcv_ops.mmdet().__file__).parent / ".mim" / CONFIG
+    place = Path(mmcv_ops.mmdet().__file__).parent / ".mim" / CONFIG
     if not place.is_file():
-        raise MissingExtra(f"mmdet has no {CONFIG}, wanted its release 3.3.0; {_mmcv_ops.INSTALL}")
+        raise MissingExtra(f"mmdet has no {CONFIG}, wanted its release 3.3.0; {mmcv_ops.INSTALL}")
     from mmdet.registry import MODELS
     from mmengine.config import Config
 
@@ -87,7 +87,7 @@ class OpenedMmdet:
         return ready
 
 
-class Mmdet(_mmdet_file.Detector):
+class Mmdet(weights_file.Detector):
     """The plug-in; tests make its scale small."""
 
     version = 1
@@ -110,7 +110,7 @@ class Mmdet(_mmdet_file.Detector):
             WeightsError: not here, altered, unsafe, or of another network. MissingExtra: mmdet is not installed.
         """
         file = self.file()
-        network, state = blank(), _mmdet_keys.renewed(_mmdet_file.state(file))
+        network, state = blank(), key_map.renewed(weights_file.state(file))
         _fit(network, state, str(file.path))
         return OpenedMmdet(network, file.sha256, device, self.scale)
 

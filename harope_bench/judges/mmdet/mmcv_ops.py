@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from typing import Any
 
-from harope_bench.errors import MissingExtra
+from harope_bench.core.errors import MissingExtra
 
 EXTENSION = "mmcv._ext"
 INSTALL = "pip install 'harope-bench[t2i,mmdet]'"

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harope_bench import fetched
-from harope_bench.errors import WeightsError
-from harope_bench.judges._files import Source, Weights
-from harope_bench.judges._instances import SCALE
-from harope_bench.records import JudgeClass
-from harope_bench.store import check_hash, first_line, load_weights
+from harope_bench.assets import local_files
+from harope_bench.core.errors import WeightsError
+from harope_bench.core.schema import JudgeClass
+from harope_bench.core.storage import check_hash, first_line, load_weights
+from harope_bench.judges.generic.instance_detection import SCALE
+from harope_bench.judges.weights.asset_files import Source, Weights
 
 ASSETS = ("mask2former", "mask2former-mmdet")  # one training run under the names of mmdet 2.x and 3.x
 OWN = "HAROPE_BENCH_MASK2FORMER"
@@ -49,15 +49,15 @@ def found(first: str) -> Weights:
     if os.environ.get(OWN):
         return Source(first, OWN).found()
     for name in (first, *ASSETS):
-        if held := fetched.held(name):
+        if held := local_files.held(name):
             return Weights(held.path, held.sha256)
-    held = fetched.bring(first)
+    held = local_files.bring(first)
     return Weights(held.path, held.sha256)
 
 
 def published(sha256: str) -> bool:
     """Whether a hash begins as one of the published files' does."""
-    return any(sha256.startswith(file.sha256 or file.sha256_prefix or "-") for name in ASSETS for file in fetched.asset(name).files)
+    return any(sha256.startswith(file.sha256 or file.sha256_prefix or "-") for name in ASSETS for file in local_files.asset(name).files)
 
 
 def state(file: Weights) -> Mapping[str, Tensor]:

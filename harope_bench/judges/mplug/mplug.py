@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NoReturn
 
-from harope_bench.errors import NotHere
+from harope_bench.core.errors import NotHere
 
 
 class Mplug:
@@ -21,7 +21,7 @@ class Mplug:
     judge_class = "official"
     preprocessing = "modelscope's pipeline: bicubic to the model's square, 25 question tokens, beam of 5, float32"
     roles = ("vqa",)
-    runner = Path(__file__).parent / "runners" / "mplug.py"
+    runner = Path(__file__).parents[1] / "runners" / "mplug.py"
 
     def weights_sha256(self) -> str:
         """NotHere: the other environment holds them."""

@@ -22,7 +22,7 @@ ASKS, ANSWERS, JUDGE = "asks.jsonl", "answers.jsonl", "judge.json"
 CRASHES = 5  # failures from the start on, without an answer, after which the judge is at fault and not the image
 REPORT = 10.0  # seconds between two lines of progress
 PIECE = 1 << 20
-# Equal to harope_bench.pixels, whose reasons are told there; a test holds them equal.
+# Equal to harope_bench.data.image_io, whose reasons are told there; a test holds them equal.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 PIXELS = 2**26
 

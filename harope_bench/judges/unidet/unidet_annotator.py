@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NoReturn
 
-from harope_bench.errors import NotHere
+from harope_bench.core.errors import NotHere
 
 
 class UniDet:
@@ -13,7 +13,7 @@ class UniDet:
 
     version = 1
     judge_class = "official"
-    runner = Path(__file__).parent / "runners" / "unidet.py"
+    runner = Path(__file__).parents[1] / "runners" / "unidet.py"
 
     def __init__(self, backbone: str, role: str):
         self.backbone, self.roles = backbone, (role,)

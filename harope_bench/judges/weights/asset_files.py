@@ -7,9 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench import fetched
-from harope_bench.errors import WeightsError
-from harope_bench.store import sha256_file, stamp_of
+from harope_bench.assets import local_files
+from harope_bench.core.errors import WeightsError
+from harope_bench.core.storage import sha256_file, stamp_of
 
 
 class Weights(NamedTuple):
@@ -35,12 +35,12 @@ class Source(NamedTuple):
                     f"{self.own} names {path}, which is not there; correct it, or unset it and run harope-bench fetch {self.asset}"
                 )
             return Weights(path, _hash(path, stamp))
-        held = fetched.bring(self.asset)
+        held = local_files.bring(self.asset)
         return Weights(held.path, held.sha256)
 
     def known_sha256(self) -> str:
         """The hash of the published weights."""
-        return str(fetched.asset(self.asset).files[0].sha256)
+        return str(local_files.asset(self.asset).files[0].sha256)
 
 
 @lru_cache(maxsize=8)

@@ -7,11 +7,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from harope_bench import fetched
-from harope_bench.errors import WeightsError
-from harope_bench.judges._files import Source, Weights
+from harope_bench.assets import local_files
+from harope_bench.core.errors import WeightsError
+from harope_bench.core.storage import fit
 from harope_bench.judges.base import Trial
-from harope_bench.store import fit
+from harope_bench.judges.weights.asset_files import Source, Weights
 
 TOLD = 200  # characters of a misfit: a network of another size differs in hundreds of keys
 
@@ -25,10 +25,10 @@ class Published:
 
     def genuine(self, found: Weights) -> bool:
         """Whether a file is the published one: by its known hash or the part of it that is known, else by the address it came from."""
-        known = fetched.asset(self.source.asset).files[0]
+        known = local_files.asset(self.source.asset).files[0]
         if part := known.sha256 or known.sha256_prefix:
             return found.sha256.startswith(part)
-        brought = fetched.held(self.source.asset, known.name)
+        brought = local_files.held(self.source.asset, known.name)
         return brought is not None and brought.vouched and brought.sha256 == found.sha256
 
     @property
@@ -49,7 +49,7 @@ class Published:
 
     def warnings(self) -> tuple[str, ...]:
         """What a result must say of the judge."""
-        known, found = fetched.asset(self.source.asset).files[0], self.source.found()
+        known, found = local_files.asset(self.source.asset).files[0], self.source.found()
         if not self.genuine(found):
             return (self._doubt(found, known.pinned),)
         if known.sha256 or known.sha256_prefix:
@@ -57,7 +57,7 @@ class Published:
         return (f"judge: {self.title}'s publisher states no hash; that these are its weights rests on the address they were fetched from",)
 
     def _doubt(self, found: Weights, pinned: bool) -> str:
-        brought = None if pinned else fetched.held(self.source.asset)
+        brought = None if pinned else local_files.held(self.source.asset)
         if brought is None or brought.path != found.path:
             return f"judge: other weights than {self.title}'s, or a copy of another hash; numbers compare with nothing published"
         return (

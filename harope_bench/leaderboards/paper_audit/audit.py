@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from harope_bench.leaderboards.audit_costs import cost_census, cost_rule, cut_percentages
-from harope_bench.leaderboards.audit_counts import count_census, derived_means, impossible_counts
-from harope_bench.leaderboards.audit_repeats import duplicates, equalities, repeated_rows
-from harope_bench.leaderboards.layout import Flag, Table, published_flags
-from harope_bench.leaderboards.printed import Finding, Severity
+from harope_bench.leaderboards.paper_audit.costs import cost_census, cost_rule, cut_percentages
+from harope_bench.leaderboards.paper_audit.counts import count_census, derived_means, impossible_counts
+from harope_bench.leaderboards.paper_audit.printed_values import Finding, Severity
+from harope_bench.leaderboards.paper_audit.repeats import duplicates, equalities, repeated_rows
+from harope_bench.leaderboards.table_spec import Flag, Table, published_flags
 
 ORDER: tuple[Severity, ...] = ("conflict", "warn", "info")
 

@@ -7,8 +7,8 @@ from fractions import Fraction
 from math import floor
 from typing import NamedTuple
 
-from harope_bench.leaderboards.layout import PERCENT, Table, decimals_of, half_unit, value_of
-from harope_bench.leaderboards.printed import Finding, Printed, printed_cells, shown
+from harope_bench.leaderboards.paper_audit.printed_values import Finding, Printed, printed_cells, shown
+from harope_bench.leaderboards.table_spec import PERCENT, Table, decimals_of, half_unit, value_of
 from harope_bench.metrics.attention_cost import LAYERS, TEXT_TOKENS, WITH_MATRIX, flux_tokens
 
 

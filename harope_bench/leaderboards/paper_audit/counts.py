@@ -7,8 +7,8 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import NamedTuple
 
-from harope_bench.leaderboards.layout import Column, Row, Table, decimals_of, half_unit, value_of
-from harope_bench.leaderboards.printed import Finding, Printed, printed_cells, shown
+from harope_bench.leaderboards.paper_audit.printed_values import Finding, Printed, printed_cells, shown
+from harope_bench.leaderboards.table_spec import Column, Row, Table, decimals_of, half_unit, value_of
 
 
 def counts(text: str, images: int) -> list[int]:

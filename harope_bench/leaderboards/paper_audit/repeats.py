@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import combinations
 
-from harope_bench.leaderboards.layout import Row, Table, decimals_of, half_unit, value_of
-from harope_bench.leaderboards.printed import Finding, Printed, printed_cells, shown
+from harope_bench.leaderboards.paper_audit.printed_values import Finding, Printed, printed_cells, shown
+from harope_bench.leaderboards.table_spec import Row, Table, decimals_of, half_unit, value_of
 
 CHANCE = Fraction(1, 10)  # equal pairs expected by chance in a column, below which an equal pair is listed
 SIGNIFICANT = 3  # digits that two tables must share before an unlinked equality is listed

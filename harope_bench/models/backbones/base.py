@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from harope_bench.conditioning import Conditioning
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.schema import Checkpoint, Option, Request, Settings
 from harope_bench.metrics.attention_cost import Attention
-from harope_bench.records import Checkpoint, Option, Request, Settings
 
 
 class Clue(NamedTuple):
@@ -93,7 +93,7 @@ class Backbone(Protocol):
     - `settled(checkpoint, settings) -> Settings`: checked settings with what only the disk tells (the hash of an autoencoder);
     - `export(checkpoint, state, folded) -> Exported`;
     - `merge(network)`: what is done once before a network is timed;
-    - `reveal(network)`: makes a network with `watch` (backbones/positioned.py) show its queries and keys;
+    - `reveal(network)`: makes a network with `watch` (models/backbones/positioned.py) show its queries and keys;
     - `adopt(folder, bare, base, said) -> Path`: makes an adapter folder of a LoRA without manifest.
 
     `tile` is the padded batch shape; a family that wants another puts it into its Clue's `defaults["drawing"]`.

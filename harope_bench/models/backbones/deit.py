@@ -16,18 +16,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harope_bench import registry
-from harope_bench.backbones import folding
-from harope_bench.backbones.base import CLASSIFIED, Clue, Exported, Probe, Process, SettingsRead
-from harope_bench.backbones.dit import DTYPES, grid_positions
-from harope_bench.backbones.dit_blocks import Attention, PatchEmbed
-from harope_bench.conditioning import Conditioning
+from harope_bench.core import registry
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.errors import OptionError, WeightsError
+from harope_bench.core.schema import Checkpoint, Option, Settings, fault, printable
+from harope_bench.core.storage import fit
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
-from harope_bench.errors import OptionError, WeightsError
 from harope_bench.metrics import attention_cost
-from harope_bench.records import Checkpoint, Option, Settings, fault, printable
-from harope_bench.store import fit
+from harope_bench.models.backbones import folding
+from harope_bench.models.backbones.base import CLASSIFIED, Clue, Exported, Probe, Process, SettingsRead
+from harope_bench.models.backbones.dit import DTYPES, grid_positions
+from harope_bench.models.backbones.dit_blocks import Attention, PatchEmbed
 
 EPS = 1e-6  # of every layer norm
 ROPE_VIT: dict[str, Option] = {

@@ -15,19 +15,19 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from harope_bench import registry
-from harope_bench.backbones import dit_keys, folding, latents
-from harope_bench.backbones.base import GENERATED, Clue, Drawn, Exported, Probe, Process, SettingsRead
-from harope_bench.backbones.dit_blocks import Attention as Attention  # other transformers of this form take it from here
-from harope_bench.backbones.dit_blocks import Block, FinalLayer, LabelEmbedder, PatchEmbed, TimestepEmbedder
-from harope_bench.conditioning import Conditioning
+from harope_bench.core import registry
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.errors import OptionError
+from harope_bench.core.schema import Checkpoint, Request, Settings, fault
+from harope_bench.core.storage import fit
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings.scaling import Scaling
-from harope_bench.errors import OptionError
 from harope_bench.metrics import attention_cost
-from harope_bench.records import Checkpoint, Request, Settings, fault
-from harope_bench.samplers.base import chosen_sampler, index_generator, unit_noise
-from harope_bench.store import fit
+from harope_bench.models.backbones import dit_keys, folding, latents
+from harope_bench.models.backbones.base import GENERATED, Clue, Drawn, Exported, Probe, Process, SettingsRead
+from harope_bench.models.backbones.dit_blocks import Attention as Attention  # other transformers of this form take it from here
+from harope_bench.models.backbones.dit_blocks import Block, FinalLayer, LabelEmbedder, PatchEmbed, TimestepEmbedder
+from harope_bench.models.samplers.base import chosen_sampler, index_generator, unit_noise
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 RELEASED = {"sampler": "ddpm", "steps": 250, "guidance": 1.5}  # the release's sample/inference script

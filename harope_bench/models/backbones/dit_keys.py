@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from harope_bench.backbones.latents import FACTOR
+from harope_bench.core.errors import WeightsError
+from harope_bench.core.schema import Option, printable
 from harope_bench.encodings import clues
 from harope_bench.encodings.ape import sincos
-from harope_bench.errors import WeightsError
-from harope_bench.records import Option, printable
+from harope_bench.models.backbones.latents import FACTOR
 
 SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}  # hidden, depth, heads
 PATCHES = (2, 4, 8)

@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from harope_bench import adapters
-from harope_bench.backbones.base import SettingsRead
-from harope_bench.backbones.pipelines import Config, PipelineBackbone, PipelineDrawer
-from harope_bench.backbones.positioned import Positioned, Processor, agree, heads_of, keep, normed, places, put
+from harope_bench.core.errors import OptionError
+from harope_bench.core.schema import Checkpoint, Settings
 from harope_bench.encodings import base as encodings
-from harope_bench.errors import OptionError
 from harope_bench.metrics import attention_cost
-from harope_bench.records import Checkpoint, Settings
+from harope_bench.models import lora_manifest
+from harope_bench.models.backbones.base import SettingsRead
+from harope_bench.models.backbones.pipelines import Config, PipelineBackbone, PipelineDrawer
+from harope_bench.models.backbones.positioned import Positioned, Processor, agree, heads_of, keep, normed, places, put
 
 
 class FluxProcessor(Processor):
@@ -72,12 +72,12 @@ def locate(network: Positioned) -> Any:
 
 def has_guidance(base: Path) -> bool:
     """Return whether the transformer of a base is told a guidance scale; a base without was distilled to need none."""
-    return bool(adapters.transformer_config(base).get("guidance_embeds"))
+    return bool(lora_manifest.transformer_config(base).get("guidance_embeds"))
 
 
 def has_shift(base: Path) -> bool:
     """Return whether the scheduler of a base shifts its times by the size of the image."""
-    return bool(adapters.scheduler_config(base).get("use_dynamic_shifting"))
+    return bool(lora_manifest.scheduler_config(base).get("use_dynamic_shifting"))
 
 
 def clamped(scheduler: Any) -> Any:
@@ -111,7 +111,7 @@ class FluxBackbone(PipelineBackbone):
 
     def usual_settings(self, config: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
         """Return schnell's settings for a base without guidance embedding, dev's for one with it."""
-        folder = adapters.base_folder(self.configure(config).base)
+        folder = lora_manifest.base_folder(self.configure(config).base)
         usual = super().usual_settings(config, stated) if has_guidance(folder) else {"sampler": "flow", **self.distilled}
         if not has_shift(folder):
             usual["drawing"] = {key: value for key, value in usual["drawing"].items() if key != "mu_policy"}
@@ -119,7 +119,7 @@ class FluxBackbone(PipelineBackbone):
 
     def settings_read(self, checkpoint: Checkpoint) -> SettingsRead:
         """Return those of every pipeline, without guidance or time shift where the base has none."""
-        folder = adapters.base_folder(self.configure(checkpoint.config).base)
+        folder = lora_manifest.base_folder(self.configure(checkpoint.config).base)
         read = super().settings_read(checkpoint)
         absent: dict[str, str] = {}
         if not has_guidance(folder):

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from harope_bench.backbones.base import SettingsRead
+from harope_bench.core.errors import OptionError, WeightsError
 from harope_bench.encodings.base import Encoding, Pair
-from harope_bench.errors import OptionError, WeightsError
+from harope_bench.models.backbones.base import SettingsRead
 
 EQUAL = 1e-5  # of the output's root mean square; float32 sums in another order differ by about 1e-6
 

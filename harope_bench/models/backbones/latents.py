@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harope_bench.errors import MissingExtra, MissingVaeError, OptionError, WeightsError
-from harope_bench.jsonfile import parse_json
-from harope_bench.records import Settings
-from harope_bench.store import sha256_bytes, sha256_file
-from harope_bench.textfile import read_text
+from harope_bench.core.errors import MissingExtra, MissingVaeError, OptionError, WeightsError
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.schema import Settings
+from harope_bench.core.storage import sha256_bytes, sha256_file
+from harope_bench.core.text_file import read_text
 
 FACTOR = 8  # pixels a latent, along each side
 SCALE = 0.18215  # what DiT's training latents were multiplied by

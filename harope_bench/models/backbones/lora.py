@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from harope_bench import adapters
-from harope_bench.adapters import ENCODING_FILE, LORA_FILE
-from harope_bench.errors import OptionError, WeightsError
-from harope_bench.store import compare, fit, load_weights, make_folder, sha256_file, weights_bytes, write_bytes, write_text
+from harope_bench.core.errors import OptionError, WeightsError
+from harope_bench.core.storage import compare, fit, load_weights, make_folder, sha256_file, weights_bytes, write_bytes, write_text
+from harope_bench.models import lora_manifest
+from harope_bench.models.lora_manifest import ENCODING_FILE, LORA_FILE
 
 RANK = 32  # the paper's; it states neither alpha nor the targets
 PREFIX = "transformer."  # of every key in the library's files
@@ -28,10 +28,10 @@ def add(network: Any, targets: Sequence[str], rank: int = RANK, alpha: int | Non
     Raises:
         OptionError: no layer is named so, or there is LoRA already.
     """
-    _add(network, adapters.Lora(file=LORA_FILE, rank=rank, alpha=alpha or rank, targets=tuple(targets)))
+    _add(network, lora_manifest.Lora(file=LORA_FILE, rank=rank, alpha=alpha or rank, targets=tuple(targets)))
 
 
-def _add(network: Any, made: adapters.Lora) -> None:
+def _add(network: Any, made: lora_manifest.Lora) -> None:
     from peft import LoraConfig
 
     if attached(network):
@@ -79,7 +79,7 @@ def merge(network: Any) -> None:
         network.transformer.unload_lora()
 
 
-def attach(network: Any, path: Path, manifest: adapters.Manifest) -> None:
+def attach(network: Any, path: Path, manifest: lora_manifest.Manifest) -> None:
     """Loads what an adapter folder lists, strictly; a network on the meta device is only compared with it.
 
     Raises:
@@ -90,11 +90,11 @@ def attach(network: Any, path: Path, manifest: adapters.Manifest) -> None:
     if wanted and manifest.encoding_file is None:
         raise WeightsError(f"{path} lists no weights of its encoding {manifest.encoding}, which has some; write the adapter again")
     if manifest.encoding_file is not None:
-        state = load_weights(adapters.listed(path, manifest, manifest.encoding_file))
+        state = load_weights(lora_manifest.listed(path, manifest, manifest.encoding_file))
         fit(network.encoding, state, what) if whole else compare(wanted, state, what)
     if manifest.lora is not None:
         _add(network, manifest.lora)
-        state = load_weights(adapters.listed(path, manifest, manifest.lora.file))
+        state = load_weights(lora_manifest.listed(path, manifest, manifest.lora.file))
         compare(state_of(network), state, what)
         if whole:
             _load(network, state)
@@ -106,7 +106,7 @@ def _load(network: Any, state: dict[str, Tensor]) -> None:
     set_peft_model_state_dict(network.transformer, {key.removeprefix(PREFIX): value for key, value in state.items()})
 
 
-def save(folder: Path, network: Any, pipeline: Any, manifest: adapters.Manifest) -> Path:
+def save(folder: Path, network: Any, pipeline: Any, manifest: lora_manifest.Manifest) -> Path:
     """Writes LoRA and encoding weights of a network with the manifest that lists them, and returns the manifest's path.
 
     Args:
@@ -126,17 +126,17 @@ def save(folder: Path, network: Any, pipeline: Any, manifest: adapters.Manifest)
         update["lora"] = _made(config)
     files = [name for name in (ENCODING_FILE, LORA_FILE) if name in (update.get("encoding_file"), LORA_FILE if "lora" in update else None)]
     update["files"] = {name: sha256_file(folder / name) for name in files}
-    target = folder / adapters.MANIFEST
+    target = folder / lora_manifest.MANIFEST
     write_text(target, manifest.model_copy(update=update).to_json(indent=1) + "\n")
     return target
 
 
-def _made(config: Any) -> adapters.Lora:
+def _made(config: Any) -> lora_manifest.Lora:
     """What `_add` would make such LoRA of again."""
     exact = isinstance(config.target_modules, str)
     named = config.target_modules.split("|") if exact else sorted(config.target_modules)
     plain = {kind: {_layer(key): value for key, value in getattr(config, f"{kind}_pattern").items()} for kind in ("rank", "alpha")}
-    return adapters.Lora(
+    return lora_manifest.Lora(
         file=LORA_FILE,
         rank=config.r,
         alpha=config.lora_alpha,

@@ -14,13 +14,23 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError
 from torch import Tensor
 
-from harope_bench.adapters import ENCODING_FILE, LORA_FILE, MANIFEST, Bare, Lora, Manifest
-from harope_bench.backbones import lora_names
-from harope_bench.backbones.lora import PREFIX
-from harope_bench.errors import WeightsError
-from harope_bench.jsonfile import parse_json
-from harope_bench.store import copy, disk, first_line, load_weights, sha256_file, weights_bytes, weights_note, write_bytes, write_text
-from harope_bench.textfile import read_text
+from harope_bench.core.errors import WeightsError
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.storage import (
+    copy,
+    disk,
+    first_line,
+    load_weights,
+    sha256_file,
+    weights_bytes,
+    weights_note,
+    write_bytes,
+    write_text,
+)
+from harope_bench.core.text_file import read_text
+from harope_bench.models.backbones import lora_names
+from harope_bench.models.backbones.lora import PREFIX
+from harope_bench.models.lora_manifest import ENCODING_FILE, LORA_FILE, MANIFEST, Bare, Lora, Manifest
 
 PAIR = re.compile(rf"{re.escape(PREFIX)}(?P<layer>.+)\.lora_(A|B)\.weight")
 PEFT_CONFIG = "adapter_config.json"  # beside peft's adapter_model.safetensors

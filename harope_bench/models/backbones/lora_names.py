@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from harope_bench.errors import WeightsError
+from harope_bench.core.errors import WeightsError
 
 PREFIX = "transformer."  # of every key in diffusers' own files
 PEFT = "base_model.model."

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harope_bench.backbones.dit_blocks import Mlp, modulate
 from harope_bench.encodings import base as encodings
+from harope_bench.models.backbones.dit_blocks import Mlp, modulate
 
 
 class Stream(nn.Module):

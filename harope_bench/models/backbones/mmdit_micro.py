@@ -14,20 +14,20 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from harope_bench import registry
-from harope_bench.backbones.base import GENERATED, Clue, Drawn, Probe, Process, SettingsRead
-from harope_bench.backbones.dit import DTYPES, to_uint8
-from harope_bench.backbones.dit_blocks import FinalLayer, PatchEmbed, TimestepEmbedder
-from harope_bench.backbones.mmdit_blocks import Block, WordEmbedder
-from harope_bench.conditioning import Conditioning
+from harope_bench.core import registry
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.errors import OptionError
+from harope_bench.core.schema import Checkpoint, Option, Request, Settings, fault
+from harope_bench.core.storage import fit
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.encodings.scaling import Scaling
-from harope_bench.errors import OptionError
 from harope_bench.metrics import attention_cost
-from harope_bench.records import Checkpoint, Option, Request, Settings, fault
-from harope_bench.samplers.base import chosen_sampler, index_generator, unit_noise
-from harope_bench.store import fit
+from harope_bench.models.backbones.base import GENERATED, Clue, Drawn, Probe, Process, SettingsRead
+from harope_bench.models.backbones.dit import DTYPES, to_uint8
+from harope_bench.models.backbones.dit_blocks import FinalLayer, PatchEmbed, TimestepEmbedder
+from harope_bench.models.backbones.mmdit_blocks import Block, WordEmbedder
+from harope_bench.models.samplers.base import chosen_sampler, index_generator, unit_noise
 
 NEEDED = {"x_embedder.proj.weight", "words.word.weight", "words.place.weight", "blocks.0.streams.0.norm_q.weight"}
 

@@ -17,19 +17,20 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from harope_bench import adapters, registry
-from harope_bench.backbones import folding, lora, lora_files
-from harope_bench.backbones.base import GENERATED, Clue, Drawn, Probe, Process, SettingsRead
-from harope_bench.backbones.dit import DTYPES
-from harope_bench.backbones.positioned import Positioned, Takes
-from harope_bench.conditioning import Conditioning
+from harope_bench.core import registry
+from harope_bench.core.conditioning import Conditioning
+from harope_bench.core.errors import MissingExtra, OptionError, WeightsError
+from harope_bench.core.schema import Checkpoint, Option, Request, Settings, fault
+from harope_bench.core.storage import fit, load_weights, weights_note
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
-from harope_bench.errors import MissingExtra, OptionError, WeightsError
 from harope_bench.metrics import attention_cost
-from harope_bench.records import Checkpoint, Option, Request, Settings, fault
-from harope_bench.samplers.base import index_generator, unit_noise
-from harope_bench.store import fit, load_weights, weights_note
+from harope_bench.models import lora_manifest
+from harope_bench.models.backbones import folding, lora, lora_files
+from harope_bench.models.backbones.base import GENERATED, Clue, Drawn, Probe, Process, SettingsRead
+from harope_bench.models.backbones.dit import DTYPES
+from harope_bench.models.backbones.positioned import Positioned, Takes
+from harope_bench.models.samplers.base import index_generator, unit_noise
 
 # The projections of an attention; the paper does not state what its LoRA is on.
 TARGETS = tuple(f"attn.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
@@ -197,8 +198,8 @@ class PipelineBackbone(ABC):
         """A freshly initialised network of the base's sizes; errors name the option or the field."""
         used = self.configure(config)
         registry.find("encodings", encoding)
-        folder = adapters.base_folder(used.base)
-        network = self.place(self.bare(adapters.transformer_config(folder)), encoding, options, used.tokens)
+        folder = lora_manifest.base_folder(used.base)
+        network = self.place(self.bare(lora_manifest.transformer_config(folder)), encoding, options, used.tokens)
         network.takes = Takes(used.text_tokens + self.other_text, self.unit(folder))
         return network
 
@@ -230,7 +231,7 @@ class PipelineBackbone(ABC):
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses what the pipeline cannot draw, and settings that mean nothing to it."""
-        folder = adapters.base_folder(self.configure(checkpoint.config).base)
+        folder = lora_manifest.base_folder(self.configure(checkpoint.config).base)
         unit = self.unit(folder)
         if settings.resolution % unit:
             near = max(unit, round(settings.resolution / unit) * unit)
@@ -242,7 +243,7 @@ class PipelineBackbone(ABC):
     def _check_scaling(self, checkpoint: Checkpoint, folder: Path, settings: Settings) -> None:
         """Raise OptionError for a position scaling that the encoding or the text's scores cannot take."""
         config = self.configure(checkpoint.config)
-        scaling = self.scaling(config.tokens, adapters.transformer_config(folder), self.unit(folder), settings)
+        scaling = self.scaling(config.tokens, lora_manifest.transformer_config(folder), self.unit(folder), settings)
         if scaling.kind != "none":
             self.encoding_of(checkpoint).rescale(scaling)
 
@@ -270,7 +271,7 @@ class PipelineBackbone(ABC):
             OptionError: The base is distilled by its name, and nobody states its steps and guidance.
         """
         base = str(self.configure(config).base)
-        mark = DISTILLED.search(adapters.base_name(base))
+        mark = DISTILLED.search(lora_manifest.base_name(base))
         if mark and not {"steps", "guidance"} <= stated.keys():
             raise OptionError(
                 f"base {base} is distilled by its name ({mark[0]}), and its files do not tell its steps and guidance; "
@@ -281,8 +282,8 @@ class PipelineBackbone(ABC):
     def process(self, checkpoint: Checkpoint) -> Process:
         """Return what the base's scheduler takes the prediction for, its text, and its side at training."""
         config = self.configure(checkpoint.config)
-        folder = adapters.base_folder(config.base)
-        side = self.trained(adapters.transformer_config(folder)) * self.unit(folder)
+        folder = lora_manifest.base_folder(config.base)
+        side = self.trained(lora_manifest.transformer_config(folder)) * self.unit(folder)
         return Process("velocity", f"prompts of up to {config.text_tokens} tokens", side)
 
     def settled(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
@@ -298,13 +299,13 @@ class PipelineBackbone(ABC):
 
     def encoding_of(self, checkpoint: Checkpoint) -> encodings.Encoding:
         """Return a fresh encoding of one layer of the checkpoint's base."""
-        shape = self.shape(adapters.transformer_config(adapters.base_folder(self.configure(checkpoint.config).base)))
+        shape = self.shape(lora_manifest.transformer_config(lora_manifest.base_folder(self.configure(checkpoint.config).base)))
         with torch.random.fork_rng(devices=[]):
             return encodings.build(registry.load("encodings", checkpoint.encoding), replace(shape, layers=1), dict(checkpoint.options))
 
     def unit(self, folder: Path) -> int:
         """Pixels of a token's side."""
-        return int(self.patch * 2 ** (len(adapters.part_config(folder, "vae")["block_out_channels"]) - 1))
+        return int(self.patch * 2 ** (len(lora_manifest.part_config(folder, "vae")["block_out_channels"]) - 1))
 
     def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> PipelineDrawer:
         """A pipeline of the base whose transformer and encoding have these weights."""
@@ -312,13 +313,13 @@ class PipelineBackbone(ABC):
         network = self.load(checkpoint, state)
         with torch.random.fork_rng(devices=[]):
             nn.Module.to(network.transformer, DTYPES[settings.dtype])  # the library's own warns of modules that it does not have
-            pipe = self.assembled(adapters.base_folder(config.base), settings, transformer=network.transformer)
+            pipe = self.assembled(lora_manifest.base_folder(config.base), settings, transformer=network.transformer)
         return self.finish(pipe, network, config, settings)
 
     def open_folder(self, checkpoint: Checkpoint, path: Path, settings: Settings) -> PipelineDrawer:
         """The base with an adapter folder's LoRA and encoding, strictly loaded; `path` is its manifest, hash checked already."""
         config = self.configure(checkpoint.config)
-        manifest, folder = adapters.matched(path, checkpoint, config.base, config.tokens)
+        manifest, folder = lora_manifest.matched(path, checkpoint, config.base, config.tokens)
         with torch.random.fork_rng(devices=[]):
             pipe = self.assembled(folder, settings)
             network = self.place(pipe.transformer, checkpoint.encoding, checkpoint.options, config.tokens)
@@ -328,13 +329,15 @@ class PipelineBackbone(ABC):
     def check_folder(self, checkpoint: Checkpoint, path: Path) -> None:
         """WeightsError unless base and adapter fit together; compares names and shapes without making the base."""
         config = self.configure(checkpoint.config)
-        manifest, folder = adapters.matched(path, checkpoint, config.base, config.tokens)
+        manifest, folder = lora_manifest.matched(path, checkpoint, config.base, config.tokens)
         self.owned(folder)
         with torch.device("meta"):
-            network = self.place(self.bare(adapters.transformer_config(folder)), checkpoint.encoding, checkpoint.options, config.tokens)
+            network = self.place(
+                self.bare(lora_manifest.transformer_config(folder)), checkpoint.encoding, checkpoint.options, config.tokens
+            )
             lora.attach(network, path, manifest)
 
-    def adopt(self, folder: Path, bare: adapters.Bare, base: str, said: Mapping[str, Any]) -> Path:
+    def adopt(self, folder: Path, bare: lora_manifest.Bare, base: str, said: Mapping[str, Any]) -> Path:
         """Makes an adapter folder of a LoRA without manifest, and returns the manifest's path.
 
         The encoding is the one said, else the one that its file's note or keys tell, else the base's own.
@@ -345,18 +348,18 @@ class PipelineBackbone(ABC):
         Raises:
             WeightsError: files that cannot be attached. OptionError: an encoding without its weights, or weights of nobody knows what.
         """
-        found = adapters.base_folder(base)
+        found = lora_manifest.base_folder(base)
         self.owned(found)
         state = load_weights(bare.encoding) if bare.encoding else {}
         encoding, options = self.meant(bare, state, said)
         with torch.device("meta"):
-            shape = self.shape(adapters.transformer_config(found))
+            shape = self.shape(lora_manifest.transformer_config(found))
             needs = encodings.build(registry.load("encodings", encoding), shape, dict(options)).state_dict()
         if needs and not state:
             raise OptionError(f"encoding {encoding} has weights of its own, {bare.lora} has none of them; add --encoding-weights FILE")
-        manifest = adapters.Manifest(
+        manifest = lora_manifest.Manifest(
             backbone=self.name,
-            base=adapters.describe(found, Path(base).name if Path(base).is_dir() else base),
+            base=lora_manifest.describe(found, Path(base).name if Path(base).is_dir() else base),
             encoding=encoding,
             options=dict(options),
             tokens=said.get("config", {}).get("tokens", "all"),
@@ -366,10 +369,10 @@ class PipelineBackbone(ABC):
     def layers(self, folder: Path) -> list[str]:
         """Return the names of the linear layers of a base's transformer; nothing is loaded."""
         with torch.device("meta"):
-            transformer = self.bare(adapters.transformer_config(folder))
+            transformer = self.bare(lora_manifest.transformer_config(folder))
         return [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
 
-    def meant(self, bare: adapters.Bare, state: Mapping[str, Tensor], said: Mapping[str, Any]) -> tuple[str, dict[str, Option]]:
+    def meant(self, bare: lora_manifest.Bare, state: Mapping[str, Tensor], said: Mapping[str, Any]) -> tuple[str, dict[str, Option]]:
         """The encoding of a LoRA without manifest, with the options that are said or that shapes show."""
         told = clues.told({key: value.shape for key, value in state.items()})
         noted = weights_note(bare.encoding).get("encoding") if bare.encoding else None
@@ -383,7 +386,7 @@ class PipelineBackbone(ABC):
 
     def owned(self, folder: Path) -> None:
         """WeightsError unless the folder is a pipeline of this kind with nothing foreign in it."""
-        if (found := adapters.pipeline_class(folder)) != self.pipeline:
+        if (found := lora_manifest.pipeline_class(folder)) != self.pipeline:
             raise WeightsError(f"{folder} holds a {found}, {self.name} needs a {self.pipeline}; --config base=FOLDER names another")
 
     def assembled(self, folder: Path, settings: Settings, **parts: Any) -> Any:
@@ -447,7 +450,7 @@ class PipelineBackbone(ABC):
             training: facts of the training, kept as they are.
         """
         kind = getattr(library(), self.pipeline)
-        made = adapters.describe(adapters.base_folder(base), Path(base).name if Path(base).is_dir() else base)
+        made = lora_manifest.describe(lora_manifest.base_folder(base), Path(base).name if Path(base).is_dir() else base)
         options = network.encoding.options.model_dump(exclude_none=True)
         facts = {"backbone": self.name, "base": made, "encoding": network.encoding.named(), "options": options, "tokens": network.tokens}
-        return lora.save(folder, network, kind, adapters.Manifest(**facts, training=dict(training or {})))
+        return lora.save(folder, network, kind, lora_manifest.Manifest(**facts, training=dict(training or {})))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harope_bench.backbones import folding
 from harope_bench.encodings import base as encodings
+from harope_bench.models.backbones import folding
 
 SLACK = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # relative, of outputs that should be equal
 

@@ -15,13 +15,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from harope_bench import adapters
-from harope_bench.backbones import folding, lora
-from harope_bench.backbones.pipelines import Config, PipelineBackbone, PipelineDrawer
-from harope_bench.backbones.positioned import Positioned, Processor, agree, attentions, heads_of, keep, normed, places
+from harope_bench.core.errors import OptionError
+from harope_bench.core.schema import Checkpoint, Settings
 from harope_bench.encodings import base as encodings
-from harope_bench.errors import OptionError
-from harope_bench.records import Checkpoint, Settings
+from harope_bench.models import lora_manifest
+from harope_bench.models.backbones import folding, lora
+from harope_bench.models.backbones.pipelines import Config, PipelineBackbone, PipelineDrawer
+from harope_bench.models.backbones.positioned import Positioned, Processor, agree, attentions, heads_of, keep, normed, places
 
 TABLE = "transformer.pos_embed.pos_embed"
 
@@ -142,8 +142,8 @@ class Sd3Backbone(PipelineBackbone):
 
     def _check_table(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Raise OptionError for a side beyond the library's table, or for a scaling of it."""
-        folder = adapters.base_folder(self.configure(checkpoint.config).base)
-        most, scale = adapters.transformer_config(folder)["pos_embed_max_size"], self.unit(folder)
+        folder = lora_manifest.base_folder(self.configure(checkpoint.config).base)
+        most, scale = lora_manifest.transformer_config(folder)["pos_embed_max_size"], self.unit(folder)
         if settings.resolution > most * scale:
             raise OptionError(
                 f"the table of sd3 ends at {most} tokens a side, {most * scale} px; {settings.resolution} asked for, draw it smaller"

@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor
 
-from harope_bench import registry
-from harope_bench.errors import OptionError
-from harope_bench.records import Settings
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError
+from harope_bench.core.schema import Settings
 
 Network = Callable[[Tensor, Tensor], Tensor]  # (x (B, ...), time (B,)) -> prediction (B, ...)
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
-from harope_bench.samplers.base import Network, unit_noise
-from harope_bench.samplers.ddpm import Ddpm, schedule, told
-from harope_bench.samplers.ddpm import strided as strided  # its own spacing
+from harope_bench.models.samplers.base import Network, unit_noise
+from harope_bench.models.samplers.ddpm import Ddpm, schedule, told
+from harope_bench.models.samplers.ddpm import strided as strided  # its own spacing
 
 
 class Ddim(Ddpm):

@@ -10,8 +10,8 @@ from typing import Self
 import torch
 from torch import Generator, Tensor
 
-from harope_bench.errors import OptionError
-from harope_bench.samplers.base import Network, Pair, beside, unit_noise
+from harope_bench.core.errors import OptionError
+from harope_bench.models.samplers.base import Network, Pair, beside, unit_noise
 
 TRAINED = 1000  # diffusion steps of the training process
 

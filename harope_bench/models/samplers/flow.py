@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Generator, Tensor
 
-from harope_bench.samplers.base import Network, Pair, beside
+from harope_bench.models.samplers.base import Network, Pair, beside
 
 TIME_SCALE = 1000.0  # the network's sinusoidal time embedding expects a range like DDPM's
 

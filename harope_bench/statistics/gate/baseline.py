@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from harope_bench import compare
-from harope_bench.compare import Side
-from harope_bench.errors import OptionError, StorageError
-from harope_bench.jsonfile import parse_json
-from harope_bench.pairing import Found, arrays_of, beside
-from harope_bench.provenance import now, provenance
-from harope_bench.records import Provenance, Record, Result, fault
-from harope_bench.regular import JSON_BYTES, read_regular
-from harope_bench.store import check_hash, disk, make_folder, read_if_present, sha256_bytes, sha256_file, write_arrays, write_text
+from harope_bench.core.errors import OptionError, StorageError
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.provenance import now, provenance
+from harope_bench.core.regular_file import JSON_BYTES, read_regular
+from harope_bench.core.schema import Provenance, Record, Result, fault
+from harope_bench.core.storage import check_hash, disk, make_folder, read_if_present, sha256_bytes, sha256_file, write_arrays, write_text
+from harope_bench.statistics import compare
+from harope_bench.statistics.compare import Side
+from harope_bench.statistics.pairing import Found, arrays_of, beside
 
 
 class Baseline(Record):

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from harope_bench.compare import Comparison, Line, Side, compare
-from harope_bench.gate.policy import Policy, Rule
-from harope_bench.intervals.shares import bonett_price
-from harope_bench.pairing import spread
-from harope_bench.statistics import Difference, Interval, quantile
+from harope_bench.statistics.compare import Comparison, Line, Side, compare
+from harope_bench.statistics.gate.policy import Policy, Rule
+from harope_bench.statistics.intervals.shares import bonett_price
+from harope_bench.statistics.pairing import spread
+from harope_bench.statistics.significance import Difference, Interval, quantile
 
 SAME_VALUE = 1e-9  # relative: the same images, their features summed or decomposed in another order
 Outcome = Literal["pass", "regression", "cannot tell", "not comparable"]

@@ -8,13 +8,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from harope_bench.compare import ends, in_columns, shown, together
-from harope_bench.compare import facts as comparison_facts
-from harope_bench.errors import StorageError
-from harope_bench.gate.decide import Decision, Verdict
-from harope_bench.pairing import paired_rows
-from harope_bench.records import printable
-from harope_bench.store import disk, make_folder, read_lines, write_bytes
+from harope_bench.core.errors import StorageError
+from harope_bench.core.schema import printable
+from harope_bench.core.storage import disk, make_folder, read_lines, write_bytes
+from harope_bench.statistics.compare import ends, in_columns, shown, together
+from harope_bench.statistics.compare import facts as comparison_facts
+from harope_bench.statistics.gate.decide import Decision, Verdict
+from harope_bench.statistics.pairing import paired_rows
 
 SUMMARY_BYTES = 60_000  # a pull-request comment takes 65,536 characters
 CHANGED = 3

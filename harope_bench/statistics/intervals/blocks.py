@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import ShapeError, TooFewImages
-from harope_bench.statistics import mean_error
+from harope_bench.core.errors import ShapeError, TooFewImages
+from harope_bench.statistics.significance import mean_error
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]  # rows (A, D) and (B, D) to values (A, B)
 

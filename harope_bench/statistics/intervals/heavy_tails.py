@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from harope_bench.statistics import LEVEL, Interval, mean_error, quantile
+from harope_bench.statistics.significance import LEVEL, Interval, mean_error, quantile
 
 HEAVY = 10.0  # kurtosis; contributions of Gaussian features stay below 5, of a t with 5 degrees of freedom above 13
 

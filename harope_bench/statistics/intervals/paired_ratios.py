@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import ShapeError, TooFewImages
-from harope_bench.intervals.clusters import PERMUTATIONS, SLACK, exchange_p, satterthwaite
-from harope_bench.intervals.shares import bonett_price
-from harope_bench.statistics import Interval, student
+from harope_bench.core.errors import ShapeError, TooFewImages
+from harope_bench.statistics.intervals.clusters import PERMUTATIONS, SLACK, exchange_p, satterthwaite
+from harope_bench.statistics.intervals.shares import bonett_price
+from harope_bench.statistics.significance import Interval, student
 
 
 class PromptSamples(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from harope_bench.statistics import LEVEL, POWER, one_sided, quantile
+from harope_bench.statistics.significance import LEVEL, POWER, one_sided, quantile
 
 # Published spreads of FID, as shares of FID. Training: "The FID Lottery" (arXiv 2606.20536), gaps below about 1.3% are inconclusive.
 # Sampling: clean-fid's README, 17 networks drawn ten times each, median 0.56% at 50,000 images, rounded to 0.5%.

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import ShapeError
-from harope_bench.statistics import Interval
+from harope_bench.core.errors import ShapeError
+from harope_bench.statistics.significance import Interval
 
 
 class Pairs(NamedTuple):

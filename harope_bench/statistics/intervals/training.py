@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import TooFewImages
-from harope_bench.statistics import mean_error, quantile
+from harope_bench.core.errors import TooFewImages
+from harope_bench.statistics.significance import mean_error, quantile
 
 
 class MethodDifference(NamedTuple):

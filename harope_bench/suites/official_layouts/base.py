@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from harope_bench import registry
-from harope_bench.errors import OptionError, SampleError, UnknownName
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError, SampleError, UnknownName
+from harope_bench.data.image_io import misnamed
+from harope_bench.data.sample_set import SampleSet, check_not_source
 from harope_bench.evaluators.base import Score
-from harope_bench.pixels import misnamed
-from harope_bench.samples import SampleSet, check_not_source
 from harope_bench.suites.base import PromptSuite
 
 
@@ -69,7 +69,7 @@ def names(mark: str = "SUITE") -> list[str]:
 
 def reader(path: Path) -> Reader | None:
     """What reads this file as the results of an official script, or None."""
-    modules: list[Reader] = [importlib.import_module(f"harope_bench.layouts.{name}") for name in names("READS")]
+    modules: list[Reader] = [importlib.import_module(f"harope_bench.suites.official_layouts.{name}") for name in names("READS")]
     return next((module for module in modules if module.recognise(path)), None)
 
 
@@ -77,7 +77,7 @@ def layout(name: str) -> Layout:
     """A layout's module; UnknownName offers the nearest."""
     if name not in names():
         raise UnknownName("layout", name, names())
-    module: Layout = importlib.import_module(f"harope_bench.layouts.{name}")
+    module: Layout = importlib.import_module(f"harope_bench.suites.official_layouts.{name}")
     return module
 
 

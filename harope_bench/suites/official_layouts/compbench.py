@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench.errors import OptionError, SampleError
-from harope_bench.folder_writing import write_folder
-from harope_bench.folders import SUFFIXES, in_order
-from harope_bench.layouts.base import Written, few, fewer, gathered
-from harope_bench.samples import SampleSet, pictures
-from harope_bench.store import disk
-from harope_bench.suites._compbench import CATEGORIES, COPIES, FORM, CompBench
+from harope_bench.core.errors import OptionError, SampleError
+from harope_bench.core.storage import disk
+from harope_bench.data.folder_writer import write_folder
+from harope_bench.data.image_folder import SUFFIXES, in_order
+from harope_bench.data.sample_set import SampleSet, pictures
 from harope_bench.suites.base import PromptSuite
+from harope_bench.suites.compbench_suite import CATEGORIES, COPIES, FORM, CompBench
+from harope_bench.suites.official_layouts.base import Written, few, fewer, gathered
 
 SUITE = "t2i-compbench"
 SUITES = (SUITE, "t2i-compbench-table5")

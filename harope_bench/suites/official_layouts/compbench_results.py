@@ -19,19 +19,19 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from harope_bench.errors import OptionError, StorageError
+from harope_bench.core.errors import OptionError, StorageError
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.regular_file import open_regular
+from harope_bench.core.schema import Record, fault
+from harope_bench.core.storage import disk
+from harope_bench.core.text_file import encoding_of, read_text
 from harope_bench.evaluators.base import Score, Sight
+from harope_bench.evaluators.rules.compbench_quirks import Rules, Verdict
+from harope_bench.evaluators.rules.compbench_sums import PARTS as NEEDED
+from harope_bench.evaluators.rules.compbench_sums import joined, three_in_one
 from harope_bench.evaluators.t2i_compbench import T2ICompBench
-from harope_bench.jsonfile import parse_json
-from harope_bench.records import Record, fault
-from harope_bench.regular import open_regular
-from harope_bench.rules.compbench_quirks import Rules, Verdict
-from harope_bench.rules.compbench_sums import PARTS as NEEDED
-from harope_bench.rules.compbench_sums import joined, three_in_one
-from harope_bench.store import disk
-from harope_bench.suites._compbench import CATEGORIES, COPIES, FORM, PROMPTS, CompBench
 from harope_bench.suites.base import PromptSuite
-from harope_bench.textfile import encoding_of, read_text
+from harope_bench.suites.compbench_suite import CATEGORIES, COPIES, FORM, PROMPTS, CompBench
 
 READS = "t2i-compbench"
 RESULT = "vqa_result.json"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harope_bench import registry
-from harope_bench.errors import OptionError
-from harope_bench.layouts.base import Written, layout, names, recognised, written
-from harope_bench.layouts.file_list import has_record, write_recorded
-from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images
-from harope_bench.samples import PLAN, Run, SampleSet, open_samples, to_adm, to_png
+from harope_bench.core import registry
+from harope_bench.core.errors import OptionError
+from harope_bench.data.sample_set import PLAN, Run, SampleSet, open_samples, to_adm, to_png
+from harope_bench.suites.official_layouts.base import Written, layout, names, recognised, written
+from harope_bench.suites.official_layouts.file_list import has_record, write_recorded
+from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
 
 FORMS = ("adm", "png")  # that hold images of any suite
 

@@ -15,15 +15,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.errors import OptionError, SampleError
-from harope_bench.folder_writing import write_folder
-from harope_bench.folders import OURS, SUFFIXES, in_order
-from harope_bench.layouts.base import Written, few, fewer, gathered
-from harope_bench.pixels import open_image, read_image
-from harope_bench.samples import SampleSet
-from harope_bench.store import disk
+from harope_bench.core.errors import OptionError, SampleError
+from harope_bench.core.storage import disk
+from harope_bench.data.folder_writer import write_folder
+from harope_bench.data.image_folder import OURS, SUFFIXES, in_order
+from harope_bench.data.image_io import open_image, read_image
+from harope_bench.data.sample_set import SampleSet
 from harope_bench.suites.base import PromptSuite
 from harope_bench.suites.dpg_bench import official_hashes
+from harope_bench.suites.official_layouts.base import Written, few, fewer, gathered
 
 TILED = True
 SUITE = "dpg-bench"

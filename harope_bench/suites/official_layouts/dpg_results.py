@@ -15,16 +15,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench.errors import StorageError
+from harope_bench.core.annotations import Answered, Answers
+from harope_bench.core.errors import StorageError
+from harope_bench.core.regular_file import open_regular
+from harope_bench.core.text_file import encoding_of, read_text
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.evaluators.dpg_bench import DpgBench
-from harope_bench.layouts.base import fewer
-from harope_bench.layouts.dpg import FORM, item_of
-from harope_bench.perceptions import Answered, Answers
-from harope_bench.regular import open_regular
-from harope_bench.rules import dpg as rule
+from harope_bench.evaluators.rules import dpg as rule
 from harope_bench.suites.base import PromptSuite
-from harope_bench.textfile import encoding_of, read_text
+from harope_bench.suites.official_layouts.base import fewer
+from harope_bench.suites.official_layouts.dpg import FORM, item_of
 
 READS = "dpg-bench"
 DETAIL = "_detail.txt"

@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
-from harope_bench.errors import OptionError, SampleError
-from harope_bench.folder_writing import write_folder, write_same
-from harope_bench.folders import FILE_LIST, images_below
-from harope_bench.jsonfile import parse_json
-from harope_bench.layouts.base import Written, few, gathered
-from harope_bench.layouts.image_keys import KEYS, NAMING, ImageKeys
-from harope_bench.records import SampleRecord, fault
-from harope_bench.samples import SampleSet, check_not_source, inside
-from harope_bench.store import read_lines, sha256_file
+from harope_bench.core.errors import OptionError, SampleError
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.schema import SampleRecord, fault
+from harope_bench.core.storage import read_lines, sha256_file
+from harope_bench.core.text_file import read_text
+from harope_bench.data.folder_writer import write_folder, write_same
+from harope_bench.data.image_folder import FILE_LIST, images_below
+from harope_bench.data.sample_set import SampleSet, check_not_source, inside
 from harope_bench.suites.base import PromptSuite
-from harope_bench.textfile import read_text
+from harope_bench.suites.official_layouts.base import Written, few, gathered
+from harope_bench.suites.official_layouts.image_keys import KEYS, NAMING, ImageKeys
 
 FILE = "file"
 SEPARATORS = {".csv": ",", ".tsv": "\t"}

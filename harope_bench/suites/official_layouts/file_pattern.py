@@ -7,8 +7,8 @@ from itertools import pairwise
 from string import Formatter
 from typing import NamedTuple
 
-from harope_bench.errors import OptionError
-from harope_bench.layouts.image_keys import KEYS, NUMBERS, TEXTS, check_names
+from harope_bench.core.errors import OptionError
+from harope_bench.suites.official_layouts.image_keys import KEYS, NUMBERS, TEXTS, check_names
 
 NUMBER, TEXT = "[0-9]{1,9}", "[^/]+"
 

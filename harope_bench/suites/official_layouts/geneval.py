@@ -15,15 +15,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harope_bench.errors import SampleError, StorageError
-from harope_bench.folder_writing import write_folder
-from harope_bench.folders import OURS
-from harope_bench.layouts.base import Written, few, fewer, gathered
-from harope_bench.layouts.geneval_prompts import FORM, PromptIndex, UnknownPromptError, few_reasons, read_line
-from harope_bench.samples import SampleSet, pictures
-from harope_bench.store import disk
+from harope_bench.core.errors import SampleError, StorageError
+from harope_bench.core.storage import disk
+from harope_bench.core.text_file import read_text
+from harope_bench.data.folder_writer import write_folder
+from harope_bench.data.image_folder import OURS
+from harope_bench.data.sample_set import SampleSet, pictures
 from harope_bench.suites.base import PromptSuite
-from harope_bench.textfile import read_text
+from harope_bench.suites.official_layouts.base import Written, few, fewer, gathered
+from harope_bench.suites.official_layouts.geneval_prompts import FORM, PromptIndex, UnknownPromptError, few_reasons, read_line
 
 SUITE = "geneval"
 SUITES = (SUITE, "shapes")  # whose cases hold GenEval's metadata

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harope_bench.jsonfile import parse_json
-from harope_bench.records import fault, printable
-from harope_bench.rules.geneval import PromptMetadata
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.schema import fault, printable
+from harope_bench.evaluators.rules.geneval import PromptMetadata
 from harope_bench.suites.base import PromptSuite
 
 FORM = "geneval"

@@ -17,20 +17,20 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from harope_bench.errors import StorageError
+from harope_bench.core.annotations import Answer, Box, Colours, Detection, Sighting
+from harope_bench.core.errors import StorageError
+from harope_bench.core.json_file import parse_json
+from harope_bench.core.regular_file import open_regular
+from harope_bench.core.schema import Record, fault, printable
+from harope_bench.core.storage import read_lines
+from harope_bench.core.text_file import encoding_of
+from harope_bench.data.image_folder import natural_key
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.evaluators.geneval import GenEval, Official
-from harope_bench.folders import natural_key
-from harope_bench.jsonfile import parse_json
-from harope_bench.layouts.base import fewer
-from harope_bench.layouts.geneval_prompts import PromptIndex, UnknownPromptError
-from harope_bench.perceptions import Answer, Box, Colours, Detection, Sighting
-from harope_bench.records import Record, fault, printable
-from harope_bench.regular import open_regular
-from harope_bench.rules import geneval as rule
-from harope_bench.store import read_lines
+from harope_bench.evaluators.rules import geneval as rule
 from harope_bench.suites.base import PromptSuite
-from harope_bench.textfile import encoding_of
+from harope_bench.suites.official_layouts.base import fewer
+from harope_bench.suites.official_layouts.geneval_prompts import PromptIndex, UnknownPromptError
 
 READS = "geneval"
 Scored = tuple[float, float, float, float, Annotated[float, Field(ge=0)]]  # x0, y0, x1, y1, score

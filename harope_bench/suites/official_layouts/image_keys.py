@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 
-from harope_bench.errors import OptionError
+from harope_bench.core.errors import OptionError
 from harope_bench.suites.base import Case, PromptSuite
 
 TEXTS = ("prompt", "id")

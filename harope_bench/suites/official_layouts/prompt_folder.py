@@ -8,14 +8,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from harope_bench.errors import OptionError, SampleError
-from harope_bench.folders import DIGITS, FILE_LIST, format_notes, images_below, in_order, listing
-from harope_bench.layouts.base import Layout, few, gathered, layout, names, recognised, suites
-from harope_bench.layouts.file_list import Placement, has_record, open_recorded, place_by_list
-from harope_bench.layouts.file_pattern import compile_pattern
-from harope_bench.layouts.image_keys import TEXTS, ImageKeys, UnknownPromptError
-from harope_bench.samples import PLAN, SampleSet, first, open_samples
+from harope_bench.core.errors import OptionError, SampleError
+from harope_bench.data.image_folder import DIGITS, FILE_LIST, format_notes, images_below, in_order, listing
+from harope_bench.data.sample_set import PLAN, SampleSet, first, open_samples
 from harope_bench.suites.base import PromptSuite
+from harope_bench.suites.official_layouts.base import Layout, few, gathered, layout, names, recognised, suites
+from harope_bench.suites.official_layouts.file_list import Placement, has_record, open_recorded, place_by_list
+from harope_bench.suites.official_layouts.file_pattern import compile_pattern
+from harope_bench.suites.official_layouts.image_keys import TEXTS, ImageKeys, UnknownPromptError
 
 EXAMPLE = "--pattern '{prompt_index}_{copy}.png'"
 STATE_IT = f"give --order copy-major or prompt-major, {EXAMPLE}, or --file-list FILE"
