@@ -1,6 +1,6 @@
 """The command line: one group, and the one place where a named error becomes a line and an exit code.
 
-The verbs stand in verbs/: each parses, calls one function, prints. Answers go to stdout, progress to stderr.
+The commands are in commands/: each parses, calls one function, prints. Answers go to stdout, progress to stderr.
 Exit 0 done, 1 a named error, 2 wrong usage, 3 the answer is no, 4 the gate cannot tell.
 """
 

@@ -175,24 +175,25 @@ def test_the_import_finder_finds_every_kind_of_import() -> None:
     source = """
 import torch.nn as nn, harope_bench.core.storage
 from typing import TYPE_CHECKING
-from harope_bench import registry, __version__
+from harope_bench.core import registry
+from harope_bench import __version__
 from .base import Suite
-from ..records import Request
+from ..core.schema import Request
 if TYPE_CHECKING:
     import typed
 class C:
     import bodily
     def method(self):
-        from harope_bench.backbones import dit
+        from harope_bench.models.backbones import dit
 try:
     import tried
 except ImportError:
     pass
 """
     found = {(f.module, f.on_import) for f in found_in(ast.parse(source), f"{PACKAGE}.suites.digits", True)}
-    here = {f"{PACKAGE}.store", f"{PACKAGE}.registry", PACKAGE, f"{PACKAGE}.suites.base", f"{PACKAGE}.records"}
+    here = {f"{PACKAGE}.core.storage", f"{PACKAGE}.core.registry", PACKAGE, f"{PACKAGE}.suites.base", f"{PACKAGE}.core.schema"}
     met = {"torch.nn", "typing", "bodily", "tried"} | here
-    assert found == {(name, True) for name in met} | {("typed", False), (f"{PACKAGE}.backbones.dit", False)}
+    assert found == {(name, True) for name in met} | {("typed", False), (f"{PACKAGE}.models.backbones.dit", False)}
 
 
 def test_the_circle_finder_finds_circles() -> None:

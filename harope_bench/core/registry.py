@@ -119,7 +119,7 @@ def _built_in(kind: str) -> list[Entry]:
     for file in sorted((PACKAGE / room.folder).rglob(f"*{room.suffix}")):
         if not _is_a_thing(file):
             continue
-        path = file.relative_to(PACKAGE.parent)
+        path = Path("harope_bench") / file.relative_to(PACKAGE)
         module = ".".join(path.with_suffix("").parts) if room.suffix == ".py" else None
         found.append(Entry(kind, file.stem.replace("_", "-"), path.as_posix(), file, module))
     return found

@@ -29,7 +29,8 @@ class Cost:
     profile = "table9"
     parity = (
         "Table 9's counts: plain integers of the layer's shape; with HARoPE they equal torch's operator counter on the built layer "
-        "plus its bias additions (tests/analysis/test_cost.py). 15 of the table's 16 distinct numbers come out; FLUX 1024 with the matrix is "
+        "plus its bias additions (tests/analysis/test_cost.py). 15 of the table's 16 distinct numbers come out; FLUX 1024 with "
+        "the matrix is "
         "134.184 against 134.1 printed"
     )
     rules = ("official",)

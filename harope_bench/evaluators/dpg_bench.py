@@ -42,7 +42,8 @@ class DpgBench(Prompts):
     version = 3
     profile = "ella"
     parity = (
-        "the rule equals a slow one written from the script's description, on random tables and on every edge case (tests/evaluators/test_dpg.py);"
+        "the rule equals a slow one written from the script's description, on random tables and on every edge case "
+        "(tests/evaluators/test_dpg.py);"
         " finished runs are read back to the digit; categories are those of a run in one process; the judge's parity is its own"
     )
     metrics = tuple(map(_metric, METRICS))

@@ -77,7 +77,8 @@ class Profile(NamedTuple):
 
 
 HELD = (
-    "held in tests/evaluators/test_fidelity.py: FID to scipy sqrtm and torch-fidelity 0.4 (1e-9 relative), IS to torch-fidelity in the same blocks "
+    "held in tests/evaluators/test_fidelity.py: FID to scipy sqrtm and torch-fidelity 0.4 (1e-9 relative), IS to torch-fidelity in "
+    "the same blocks "
     "(1e-12 relative), precision and recall to torch-fidelity and to full distance matrices (every image equal)"
 )
 ADM = ("fid", "sfid", "is", "precision", "recall")
@@ -96,13 +97,15 @@ PROFILES = {
     ),
     "torch-fidelity": Profile(
         ("fid", "is", "kid-subsets", "kid", "precision", "recall"),
-        "toshas/torch-fidelity 0.4 on the same features, held in tests/evaluators/test_profiles.py: FID, IS (10 splits shuffled by 2020), KID over "
+        "toshas/torch-fidelity 0.4 on the same features, held in tests/evaluators/test_profiles.py: FID, IS (10 splits "
+        "shuffled by 2020), KID over "
         "100 subsets of 1,000 (seed 2020), precision and recall of all against all; `kid` is the full U-statistic that these estimate",
         shuffled=True,
     ),
     "clean": Profile(
         ("fid", "kid"),
-        "GaParmar/clean-fid 0.1.35, its distance held in tests/evaluators/test_profiles.py (1e-9 relative); KID is the full U-statistic, where "
+        "GaParmar/clean-fid 0.1.35, its distance held in tests/evaluators/test_profiles.py (1e-9 relative); KID is the full "
+        "U-statistic, where "
         "clean-fid's own comes from unseeded subsets; its resize is that of the judge",
     ),
     "fd-dinov2": Profile(

@@ -1,6 +1,7 @@
 """Evaluator geneval: share of images that show what the prompt asks for, by task, and the mean of the six tasks.
 
-The rule is evaluators/rules/geneval.py; it reads a detector's things and, where a prompt names colours, what colour the surest of them have.
+The rule is evaluators/rules/geneval.py; it reads a detector's things and, where a prompt names colours, what colour
+the surest of them have.
 Source: djghosh13/geneval af4902f2, evaluation/evaluate_images.py and summary_scores.py.
 """
 

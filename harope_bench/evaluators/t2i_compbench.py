@@ -1,7 +1,8 @@
 """T2I-CompBench(++): eight categories, each scored by what BLIP-VQA, UniDet, DPT and CLIP saw.
 
 A category's value is the mean over its images. The rules stand in `rules/compbench_*.py`, their oddities by id in
-`evaluators/rules/compbench_quirks.py`. Where an official script would stop, the image has no score: it is counted as unread, and the metric is
+`evaluators/rules/compbench_quirks.py`. Where an official script would stop, the image has no score: it is counted as unread, and
+the metric is
 None unless the run is scored leniently.
 """
 
@@ -153,7 +154,8 @@ PART_READERS = {"attribute": read_attribute, "spatial": read_2d, "action": read_
 class T2ICompBench(Prompts):
     """See the module.
 
-    verdicts: what a finished official run says of each index, in place of the rules (suites/official_layouts/compbench_results.py); told: what must be
+    verdicts: what a finished official run says of each index, in place of the rules (suites/official_layouts/compbench_results.py);
+    told: what must be
     said of that run.
     """
 
@@ -161,7 +163,8 @@ class T2ICompBench(Prompts):
     profile = "t2i-compbench"
     parity = (
         "rules restated from Karine-Huang/T2I-CompBench 1b709499: position, the search for objects and numeracy equal plain restatements "
-        "of its scripts on random scenes, each quirk has a case under both sets of rules (tests/evaluators/test_compbench_rules.py); result files of "
+        "of its scripts on random scenes, each quirk has a case under both sets of rules (tests/evaluators/test_compbench_rules.py); "
+        "result files of "
         "its scripts are read to the last digit; nouns and noun chunks are those of en_core_web_sm 3.6.0, official is 3.5.0, not compared; "
         "no answer of the official networks was here"
     )

@@ -81,7 +81,7 @@ class Trial(NamedTuple):
 
 
 class Witness(Protocol):
-    """A judge that is asked about one image at a time, in the roles of perceptions.py.
+    """A judge that is asked about one image at a time, in the roles of core/annotations.py.
 
     Optional: `of(model)`, the same judge on a folder or hub id that the user names (`needs_model`: it has none of its own); `runner`, the
     path of a self-contained file that another Python executes in place of `open`; `canary()`, cases (Canary or Trial) that the

@@ -2,7 +2,8 @@
 
 Eight categories of 300 validation prompts, ten images each (Karine-Huang/T2I-CompBench at 1b709499). Categories stand one after another
 and copies outside: index = copy * number of prompts + prompt, so the first N indices of N prompts are one image of each. The official
-number in a file name counts 10 * place + copy through a category instead; `suites/official_layouts/compbench.py` translates. The official images were
+number in a file name counts 10 * place + copy through a category instead; `suites/official_layouts/compbench.py` translates. The
+official images were
 drawn by Stable Diffusion 2 with seeds 42 to 51 for the ten copies; here a sample's seed is that of its index, as everywhere.
 """
 

@@ -228,19 +228,19 @@ def test_runners_read_what_the_package_reads() -> None:
 
 
 CALLS = {  # what only the doors may call
-    "Image.open": {"pixels", "judges.runners.common"},
-    "json.loads": {"jsonfile", "judges.runners.common", "store", "judges.runners.unidet"},
+    "Image.open": {"data.image_io", "judges.runners.common"},
+    "json.loads": {"core.json_file", "judges.runners.common", "core.storage", "judges.runners.unidet"},
     "json.load": set(),
-    "tomllib.loads": {"tomlfile"},
+    "tomllib.loads": {"core.toml_file"},
     "tomllib.load": set(),
-    "csv.writer": {"escaping"},
-    "click.echo": {"verbs.terminal"},
+    "csv.writer": {"core.escaping"},
+    "click.echo": {"commands.terminal"},
     "click.secho": set(),
     "print": set(),
 }
 METHODS = {
-    "read_bytes": {"layouts.base", "registry", "judges.shapes_vision", "judges.runners.common"},
-    "read_text": {"partfiles", "suites.dpg_bench", "judges.runners.mplug", "judges.runners.common"},
+    "read_bytes": {"suites.official_layouts.base", "core.registry", "judges.micro.shapes_vision", "judges.runners.common"},
+    "read_text": {"core.part_files", "suites.dpg_bench", "judges.runners.mplug", "judges.runners.common"},
 }
 
 

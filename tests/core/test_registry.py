@@ -45,10 +45,12 @@ def test_listing_every_kind_imports_no_torch_and_none_of_the_things() -> None:
 @pytest.mark.parametrize("kind", sorted(registry.KINDS))
 def test_names_of_a_kind_are_the_stems_of_its_files(kind: str) -> None:
     room = registry.KINDS[kind]
-    stems = {p.stem for p in (registry.PACKAGE / room.folder).glob(f"*{room.suffix}")} - {"flags", "__init__"}
+    files = [p for p in (registry.PACKAGE / room.folder).rglob(f"*{room.suffix}") if p.stem not in ("flags", "__init__")]
     if room.suffix == ".py":
-        folder = room.folder.replace("/", ".")
-        stems = {stem for stem in stems if hasattr(importlib.import_module(f"harope_bench.{folder}.{stem}"), "PLUGIN")}
+        modules = [".".join(p.relative_to(registry.PACKAGE.parent).with_suffix("").parts) for p in files if "runners" not in p.parts]
+        stems = {module.rpartition(".")[2] for module in modules if hasattr(importlib.import_module(module), "PLUGIN")}
+    else:
+        stems = {p.stem for p in files}
     assert set(registry.names(kind)) == {stem.replace("_", "-") for stem in stems}
 
 
@@ -136,8 +138,8 @@ def test_a_name_claimed_by_two_packages_or_by_one_and_this_names_both(monkeypatc
 
 def test_a_users_checkpoint_with_a_shipped_name_names_both(bench_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(registry, "PACKAGE", tmp_path)
-    for folder in (tmp_path / "checkpoints", bench_home / "checkpoints"):
-        folder.mkdir()
+    for folder in (tmp_path / "models/checkpoints", bench_home / "checkpoints"):
+        folder.mkdir(parents=True)
         (folder / "digits-ape.toml").write_text("name = 'digits-ape'")
     with pytest.raises(NameClash) as caught:
         registry.names("checkpoints")

@@ -67,7 +67,10 @@ def _add(found: list[Question], parents: tuple[int, ...], text: str, phrase: str
 
 
 def item(case: Case, name: str, first: int) -> dict[str, Any]:
-    """The case as evaluators/rules/dpg.py reads an item. first: the row of its first question in the whole table; row 0 the official rules skip."""
+    """Return the case as evaluators/rules/dpg.py reads an item.
+
+    first: the row of its first question in the whole table; row 0 the official rules skip.
+    """
     rows = [
         {
             "row": first + place,

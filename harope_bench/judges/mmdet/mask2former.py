@@ -1,6 +1,7 @@
 """Judge mask2former: GenEval's own detector weights in transformers' class, with mmdet 2.x's way in and out.
 
-With shared random weights, every tensor perturbed, mmdet 3.3 gives the same detections (tests/judges/test_mask2former_mmdet.py), and so did mmdet
+With shared random weights, every tensor perturbed, mmdet 3.3 gives the same detections (tests/judges/test_mask2former_mmdet.py),
+and so did mmdet
 2.28.2's whole inference from image files: labels and boxes equal, scores within 1.5e-4. The published weights were not at hand.
 
 Source: djghosh13/geneval af4902f2:evaluation/evaluate_images.py; open-mmlab/mmdetection v2.28.2.

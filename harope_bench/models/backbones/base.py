@@ -81,9 +81,9 @@ class Backbone(Protocol):
     """What a backbone module's PLUGIN offers.
 
     `conditioning` and `settings_read` are the only places that say what a network takes and which settings it reads; plans
-    reject everything else (`conditioning.check_suite`, `catalogue.check_settings`).
+    reject everything else (`conditioning.check_suite`, `load_checkpoint.check_settings`).
 
-    Further methods, for backbones that need them; `catalogue`, `registering` and `generate` ask whether they are there:
+    Further methods, for backbones that need them; `load_checkpoint`, `register_checkpoint` and `generate` ask whether they are there:
 
     - `load(checkpoint, state) -> nn.Module`: the network with these weights, where a file's names are not the network's own;
     - `recall(args) -> dict`: config that a training file's arguments state; WeightsError for a network that is not this one;

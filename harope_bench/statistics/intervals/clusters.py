@@ -2,8 +2,10 @@
 
 The images of one prompt are alike (measured correlation 0.3 to 0.5), so they are not independent draws: an interval that counts
 images covers 81% where it claims 95%. Two questions have two intervals: would a rerun with new seeds agree, and would new prompts?
-Both are Student's t with Satterthwaite's degrees of freedom: with five prompts the normal interval covers 87% (tests/statistics/test_intervals.py).
-Scores with bounds have a score interval for new prompts: near a bound the t interval covers 63 to 90% (tests/statistics/test_simulation.py).
+Both are Student's t with Satterthwaite's degrees of freedom: with five prompts the normal interval covers 87%
+(tests/statistics/test_intervals.py).
+Scores with bounds have a score interval for new prompts: near a bound the t interval covers 63 to 90%
+(tests/statistics/test_simulation.py).
 """
 
 from __future__ import annotations
