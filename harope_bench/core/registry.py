@@ -116,12 +116,13 @@ def load_entry(entry: Entry) -> Any:
 def _built_in(kind: str) -> list[Entry]:
     room = KINDS[kind]
     found = []
-    for file in sorted((PACKAGE / room.folder).rglob(f"*{room.suffix}")):
+    folder = PACKAGE / room.folder
+    for file in sorted(folder.rglob(f"*{room.suffix}")):
         if not _is_a_thing(file):
             continue
-        path = Path("harope_bench") / file.relative_to(PACKAGE)
-        module = ".".join(path.with_suffix("").parts) if room.suffix == ".py" else None
-        found.append(Entry(kind, file.stem.replace("_", "-"), path.as_posix(), file, module))
+        path = f"harope_bench/{room.folder}/{file.relative_to(folder).as_posix()}"
+        module = path.removesuffix(".py").replace("/", ".") if room.suffix == ".py" else None
+        found.append(Entry(kind, file.stem.replace("_", "-"), path, file, module))
     return found
 
 
