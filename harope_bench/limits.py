@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harope_bench.errors import OptionError
+
 RESOLUTION = 8192  # pixels of a side
 STEPS = 10_000  # of a sampler
 GUIDANCE = 1_000.0
@@ -15,6 +17,8 @@ THREADS = 256
 BATCH = 65_536  # images of one training step
 TRAINING_STEPS = 100_000_000
 SCENES = 1_000_000  # rendered scenes, held in memory
+REFERENCE_IMAGES = 1_000_000  # real images kept in a reference
+WATCHED_IMAGES = 10_000  # requests or pictures whose attention is measured
 
 CONFIG = 1_000_000  # any number of a network's config
 # By key of a network's config; what is not here is held to CONFIG.
@@ -32,6 +36,12 @@ CONFIG_KEYS: Mapping[str, int] = {
 }
 BLOCK_WEIGHTS = 2**28  # hidden squared times blocks: about 5 billion weights in DiT's blocks
 TABLE_WEIGHTS = 2**28  # hidden times classes or positions
+
+
+def check_most(what: str, number: int, most: int) -> None:
+    """Raise OptionError where a number that `what` states is beyond its bound."""
+    if number > most:
+        raise OptionError(f"{what} {number:,} is more than {most:,}; give a smaller number")
 
 
 def check_config(config: dict[str, Any]) -> dict[str, Any]:
