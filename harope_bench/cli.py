@@ -12,7 +12,7 @@ import click
 
 from harope_bench import __version__
 from harope_bench.errors import BenchError
-from harope_bench.escaping import message_line, printable, terminal_text
+from harope_bench.escaping import message_line, printable, usage_text
 from harope_bench.verbs import audit, browse, compare, draw, failures, fetch, figure, leaderboard, paper, plan, score, tables, train
 from harope_bench.verbs.terminal import echo
 
@@ -39,7 +39,7 @@ class Bench(click.Group):
             echo("harope-bench: interrupted; what was reported done is kept, the same command goes on from there", err=True)
             ctx.exit(130)
         except click.ClickException as error:
-            error.message = terminal_text(error.message)  # type: ignore[misc]  # final for subclasses, not for us
+            error.message = usage_text(error.message)  # type: ignore[misc]  # final for subclasses, not for us
             raise
         except click.exceptions.Exit:
             raise

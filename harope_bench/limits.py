@@ -38,10 +38,17 @@ BLOCK_WEIGHTS = 2**28  # hidden squared times blocks: about 5 billion weights in
 TABLE_WEIGHTS = 2**28  # hidden times classes or positions
 
 
+def shown(number: float) -> str:
+    """Return a number for a message; an integer of very many digits by how many bits it has."""
+    if isinstance(number, float):
+        return f"{number:g}"
+    return f"{number:,}" if number.bit_length() <= 128 else f"a number of {number.bit_length():,} bits"
+
+
 def check_most(what: str, number: int, most: int) -> None:
     """Raise OptionError where a number that `what` states is beyond its bound."""
     if number > most:
-        raise OptionError(f"{what} {number:,} is more than {most:,}; give a smaller number")
+        raise OptionError(f"{what} {shown(number)} is more than {most:,}; give a smaller number")
 
 
 def check_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +56,7 @@ def check_config(config: dict[str, Any]) -> dict[str, Any]:
     numbers = {key: value for key, value in config.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
     for key, value in numbers.items():
         if abs(value) > (most := CONFIG_KEYS.get(key, CONFIG)):
-            raise ValueError(f"{key} = {value:g} is too large, at most {most:,}")
+            raise ValueError(f"{key} = {shown(value)} is too large, at most {most:,}")
     hidden, blocks = numbers.get("hidden", 1), sum(numbers.get(key, 0) for key in ("depth", "double", "single"))
     if hidden * hidden * blocks > BLOCK_WEIGHTS:
         raise ValueError(f"hidden {hidden} squared times {blocks} blocks is more than {BLOCK_WEIGHTS:,}, such a network is not built here")

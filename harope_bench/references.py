@@ -20,7 +20,7 @@ from harope_bench.evaluators.base import Observations
 from harope_bench.limits import REFERENCE_IMAGES, check_most
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.row_checks import first_bad_row, rows_complaint
-from harope_bench.observe import Seen, clear, observe
+from harope_bench.observe import Seen, check_extracts, clear, observe
 from harope_bench.records import JudgeRecord, printable
 from harope_bench.samples import SampleSet, reference_images
 from harope_bench.store import check_target, home, load_arrays, sha256_file
@@ -198,6 +198,7 @@ def build(
     Raises:
         StorageError: something else stands at the target and `replace` is not given, or the target is what is read.
     """
+    check_extracts(judge)
     check_most("--images", images, REFERENCE_IMAGES)
     _check_target(target, samples, judge, replace)
     work = target.with_name(f".{target.name}.observations")

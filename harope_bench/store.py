@@ -54,8 +54,15 @@ REFUSALS = (
 
 
 def home() -> Path:
-    """Where a user's own checkpoints live: HAROPE_BENCH_HOME, or ~/.harope-bench."""
-    return Path(os.environ.get("HAROPE_BENCH_HOME") or Path.home() / ".harope-bench").expanduser()
+    """Return where a user's own checkpoints live: HAROPE_BENCH_HOME, or ~/.harope-bench.
+
+    Raises:
+        StorageError: Neither names a folder: there is no such user, or the system knows no home of this one.
+    """
+    try:
+        return Path(os.environ.get("HAROPE_BENCH_HOME") or Path.home() / ".harope-bench").expanduser()
+    except RuntimeError as error:
+        raise StorageError("no home folder of the user is known; set HAROPE_BENCH_HOME to a folder that you may write") from error
 
 
 @contextmanager

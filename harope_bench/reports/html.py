@@ -381,7 +381,7 @@ def _log(path: Path) -> np.ndarray:
         table = csv.DictReader(read_text(path).splitlines())
         rows = [(float(row["step"]), float(row["loss"])) for row in table]
         curve = np.array(rows, dtype=np.float64).reshape(-1, 2)  # (lines, step and loss)
-    except (StorageError, KeyError, TypeError, ValueError) as error:
+    except (StorageError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise StorageError(f"{path} is not a training log (step,loss); delete it or bring the file back") from error
     if not len(curve) or not np.isfinite(curve).all():
         raise StorageError(f"{path} has no finite losses; delete it or bring the file back")
