@@ -9,6 +9,8 @@ from harope_bench.catalogue import plain
 from harope_bench.conditioning import Conditioning, check_fit, taken_by
 from harope_bench.errors import OptionError
 from harope_bench.records import Checkpoint
+from harope_bench.regular import check_regular
+from harope_bench.store import disk
 from harope_bench.training.model import Model, base_of
 from harope_bench.training.recipe import AnyRecipe, Classifier, Denoiser, Exam, Moments, Painter, SceneReader, Vit, read_recipe
 from harope_bench.training.written import LOG, SNAPSHOT, check_outputs
@@ -34,6 +36,9 @@ def run(
     recipe, digest = read_recipe(name)
     if base is not None and not isinstance(recipe, Painter):
         raise OptionError(f"recipe {recipe.name} starts from nothing; leave --from out")
+    if base is not None:
+        with disk(base):
+            check_regular(base)
     if isinstance(recipe, Denoiser | Painter | Vit):
         check_recipe(recipe)
         if encoding is None:

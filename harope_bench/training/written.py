@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,10 @@ def write_checkpoint(folder: Path, name: str, average: Mapping[str, Tensor], fac
 
 
 def check_outputs(folder: Path, names: Iterable[str]) -> None:
-    """Raise StorageError where one of a training's files would be written over a file that no training wrote."""
+    """Raise StorageError where a training cannot write its files: over one that no training wrote, or below a file."""
+    standing = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+    if os.path.lexists(standing) and not standing.is_dir():
+        raise StorageError(f"{standing} is no folder; choose another --out")
     for path in map(folder.joinpath, names):
         check_target(path)
         if path.exists() and not _is_of_training(path):

@@ -149,5 +149,3 @@ def test_what_acts_on_python_is_an_answer_or_one_line(name: str, room: Room) -> 
     text = done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
     assert done.returncode == row.code, text
     assert row.holds in text and "Traceback" not in text and "unexpected" not in text
-
-

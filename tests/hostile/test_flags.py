@@ -93,7 +93,11 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "judge-unknown": ((*EVAL, "--judge", "x"), NAMED, "judge"),
     "judge-of-prompts": ((*EVAL, "--judge", "detector=shapes-vision"), NAMED, "."),
     "judge-that-annotates": ((*EVAL, "--judge", "shapes-vision"), NAMED, "extracts no features"),
-    "judge-that-extracts": (("eval", IMAGES, "--suite", "shapes", "--order", "copy-major", "--judge", "vqa=digits-net", "--out", "new"), NAMED, "digits-net"),
+    "judge-that-extracts": (
+        ("eval", IMAGES, "--suite", "shapes", "--order", "copy-major", "--judge", "vqa=digits-net", "--out", "new"),
+        NAMED,
+        "digits-net",
+    ),
     "reference-judge-that-annotates": ((*REFERENCE[:-1], "shapes-vision"), NAMED, "extracts no features"),
     "judge-python-of-features": ((*EVAL, "--judge-python", "/bin/false"), NAMED, "means nothing"),
     "settings-of-what-is-drawn": ((*EVAL, "--steps", "3"), NAMED, "would change nothing"),
@@ -170,5 +174,3 @@ def build(room: Room) -> None:
 @table(*(Case(name, build, words, code, text) for name, (words, code, text) in ROWS.items()))
 def test_a_flag_that_means_nothing_is_one_line(case: Case, room: Room) -> None:
     run_case(case, room)
-
-

@@ -96,8 +96,10 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
 }
 
 ODD = [
-    Case(f"place-{kind}", odd_file(FILE, kind), CONVERT, 1, "000003")
-    for kind in ("pipe", "device", "loop", "dangling", "sparse")
+    Case(f"place-{kind}", odd_file(FILE, kind), CONVERT, 1, rf"000003.png.* {words}")
+    for kind, words in {
+        "pipe": "is a pipe", "device": "is a device", "loop": "Too many levels", "dangling": "No such file", "sparse": "at most",
+    }.items()
 ]  # fmt: skip
 
 

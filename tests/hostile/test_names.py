@@ -128,7 +128,15 @@ OUTPUTS = [
     if verb == "report" or kind in ("script", "quote", "steers", "turns")
 ]
 OUTPUTS += [
-    Case(f"csv-{kind}", targeted(text), ("table", "2", "--runs", ".", "--format", "csv", "--add", f"run={text}"), code, words, (), plain_cells)
+    Case(
+        f"csv-{kind}",
+        targeted(text),
+        ("table", "2", "--runs", ".", "--format", "csv", "--add", f"run={text}"),
+        code,
+        words,
+        (),
+        plain_cells,
+    )
     for kind, text, code, words in (
         ("formula", TEXTS["formula"], 0, "'=HYPERLINK"),
         ("at", TEXTS["at"], 0, "'@SUM"),
