@@ -29,6 +29,24 @@ REGISTER = ("register", "mine", "--weights", "home/checkpoints/tiny.safetensors"
 FIGURE = ("figure", "loss", "log.csv", "--out", "a.svg")
 BUILD = ("reference", IMAGES, "r.npz", "--judge", "digits-net")
 TRAIN = ("train", "shapes-vision", "--out", "new")
+TINY = ("train", "recipe.toml", "--encoding", "rope-axial", "--out", "new")
+OTHERS = "was not written by a training and would be lost"
+RECIPE = put(
+    "recipe.toml",
+    """
+kind = "denoiser"
+name = "recipe"
+suite = "digits"
+backbone = "dit"
+sampler = "flow"
+draw_steps = 2
+guidance = 1.5
+label_drop = 0.1
+ema = 0.9
+config = { hidden = 16, depth = 1, heads = 2, patch = 7, size = 28, channels = 1, classes = 10 }
+schedule = { steps = 2, batch = 2, lr = 0.01, warmup = 1, clip = 1.0, seed = 0, snapshot = 2 }
+""",
+)
 VERIFY = ("verify", RUN, "--redraw", "0", *REFERENCE)
 LOG = put("log.csv", "step,loss\n1,2\n2,1\n")
 WRITERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -157,21 +175,19 @@ PLACES = [
     Case("figure-onto-data", both(LOG, put("a.json", b'{"mine": 1}')), FIGURE, 1, "which no figure wrote"),
     Case("figure-onto-log", put("log.csv", "step,loss\n1,2\n2,1\n"), ("figure", "loss", "log.csv", "--out", "log.svg"), 1, "which no figure wrote"),
     Case("reference-onto-text", put("r.npz", b"mine"), BUILD, 1, "is no reference of these images"),
-    Case("train-onto-text", put("new/shapes_vision.toml", 'mine = "yes"\n'), TRAIN, 1, "was not written by a training and would be lost"),
-    Case("train-onto-weights", lambda room: _copied(room, "new/mine.safetensors", b"mine"), ("train", "digits-dit", "--encoding", "ape", "--name", "mine", "--out", "new"), 1, "was not written by a training"),
-    Case("train-onto-log", put("new/log.csv", "a,b\n1,2\n"), ("train", "digits-dit", "--encoding", "ape", "--out", "new"), 1, "was not written by a training"),
-    Case("train-onto-snapshot", put("new/snapshot.pt", b"mine"), ("train", "digits-dit", "--encoding", "ape", "--out", "new", "--no-resume"), 1, "was not written by a training"),
-    Case("train-onto-reference", put("new/digits-reference.npz", b"mine"), ("train", "digits-reference", "--out", "new"), 1, "was not written by a training"),
-    Case("train-onto-judge", put("new/digits_net.safetensors", b"mine"), ("train", "digits-net", "--out", "new"), 1, "was not written by a training"),
-    Case("train-snapshot-pipe", odd_file("new/snapshot.pt", "pipe"), ("train", "digits-dit", "--encoding", "ape", "--out", "new"), 1, "snapshot.pt is a pipe"),
-    Case("train-snapshot-text", put("new/snapshot.pt", b"mine"), ("train", "digits-dit", "--encoding", "ape", "--out", "new"), 1, "snapshot.pt cannot be read"),
-    Case("train-snapshot-device", odd_file("new/snapshot.pt", "device"), ("train", "digits-dit", "--encoding", "ape", "--out", "new"), 1, "snapshot.pt is a device"),
+    Case("train-onto-text", put("new/shapes_vision.toml", 'mine = "yes"\n'), TRAIN, 1, OTHERS),
+    Case("train-onto-weights", both(RECIPE, put("new/mine.safetensors", b"mine")), (*TINY, "--name", "mine"), 1, OTHERS),
+    Case("train-onto-facts", both(RECIPE, put("new/mine.toml", "a = 1")), (*TINY, "--name", "mine"), 1, OTHERS),
+    Case("train-onto-log", both(RECIPE, put("new/log.csv", "a,b\n1,2\n")), TINY, 1, OTHERS),
+    Case("train-onto-log-pipe", both(RECIPE, odd_file("new/log.csv", "pipe")), TINY, 1, "log.csv is not a file"),
+    Case("train-onto-snapshot", both(RECIPE, put("new/snapshot.pt", b"mine")), (*TINY, "--no-resume"), 1, OTHERS),
+    Case("train-onto-reference", put("new/digits-reference.npz", b"mine"), ("train", "digits-reference", "--out", "new"), 1, OTHERS),
+    Case("train-onto-judge", put("new/digits_net.safetensors", b"mine"), ("train", "digits-net", "--out", "new"), 1, OTHERS),
+    Case("train-snapshot-pipe", both(RECIPE, odd_file("new/snapshot.pt", "pipe")), TINY, 1, "snapshot.pt is a pipe"),
+    Case("train-snapshot-text", both(RECIPE, put("new/snapshot.pt", b"mine")), TINY, 1, "snapshot.pt cannot be read"),
+    Case("train-snapshot-device", both(RECIPE, odd_file("new/snapshot.pt", "device")), TINY, 1, "snapshot.pt is a device"),
     Case("train-from-pipe", odd_file("base.safetensors", "pipe"), ("train", "shapes-mmdit", "--encoding", "ape", "--from", "base.safetensors", "--out", "new"), 1, "base.safetensors"),
 ]  # fmt: skip
-
-
-def _copied(room: Room, name: str, data: bytes) -> None:
-    put(name, data)(room)
 
 
 # ------------------------------------------------------------------------------------------------ somebody else, meanwhile

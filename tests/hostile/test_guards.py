@@ -29,7 +29,6 @@ from harope_bench.limits import check_most
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.row_checks import first_bad_row
 from harope_bench.reports.tables import environment
-from harope_bench.training.written import check_outputs
 from harope_bench.verbs.options import Finite
 
 MODULES = (test_disk, test_environment, test_flags, test_images, test_names, test_npz, test_text, test_weights)
@@ -141,7 +140,6 @@ GUARDS = (
     Guard("a record names a file of its folder", everywhere(samples.inside, lambda folder, name, index: folder / name),
           ("text/line-file-through-link", "text/line-file-outside")),
     Guard("a report is written over reports alone", everywhere(store.check_overwritten, nothing), ("disk/report-onto-text",)),
-    Guard("a training writes over trainings alone", everywhere(check_outputs, nothing), ("disk/train-onto-reference",)),
     Guard("the gate looks at its files before it writes", everywhere(render.check_outputs, nothing), ("disk/junit-onto-text",)),
     Guard("links and pipes are not written over", everywhere(regular.check_replaceable, nothing), ("disk/report-onto-dangling",)),
     Guard("numbers of options have bounds", everywhere(check_most, nothing), ("flags/reference-images-huge",)),

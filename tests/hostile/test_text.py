@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
 from hostile.room import IMAGES, RESULT, RUN, Case, Outcome, Room, both, edit_json, odd_file, put, run_case, table
+
+from harope_bench.suites import coco_fid
 
 REFERENCE = ("--reference", "reference.npz")
 VERIFY = ("verify", RUN, "--redraw", "0", *REFERENCE)
@@ -305,6 +309,32 @@ RIGHT = [
 def _marked(room: Room) -> None:
     path = room.run / "plan.json"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
+def twice(room: Room) -> None:
+    """Write COCO's archive with two members of one name."""
+    with warnings.catch_warnings(), zipfile.ZipFile(room.folder / "coco.zip", "w") as archive:
+        warnings.simplefilter("ignore")
+        for caption in ("a", "b"):
+            rows = [{"image_id": 1, "id": 1, "caption": caption}]
+            archive.writestr(coco_fid.MEMBER, json.dumps({"annotations": rows}))
+
+
+def captions(room: Room) -> object:
+    return coco_fid.captions(room.folder / "coco.zip")
+
+
+ARCHIVES = [
+    Case("archive-twice", twice, captions, 1, "holds annotations/captions_val2014.json twice"),
+    Case("archive-text", put("coco.zip", b"hello"), captions, 1, "is not COCO's annotations"),
+    Case("archive-pipe", odd_file("coco.zip", "pipe"), captions, 1, "coco.zip"),
+    Case("archive-missing", None, captions, 1, "coco.zip"),
+]  # fmt: skip
+
+
+@table(*ARCHIVES)
+def test_an_archive_of_captions_that_is_none_is_named(case: Case, room: Room) -> None:
+    run_case(case, room)
 
 
 @table(*JSON, *FIELDS)
