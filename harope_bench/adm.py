@@ -18,6 +18,7 @@ from typing import IO
 import numpy as np
 
 from harope_bench.errors import SampleError
+from harope_bench.escaping import few
 from harope_bench.npz import claim, open_npz, read_header
 from harope_bench.pixels import PIXELS
 from harope_bench.store import first_line, repeated_member, writing
@@ -63,7 +64,7 @@ def shape_of(path: Path, reference: bool = False) -> tuple[int, int, int, int]:
             if "mu.npy" in names and not reference:
                 raise SampleError(f"{path} carries mu: it is a reference, or samples with foreign statistics; give a file with arr_0 only")
             if IMAGES not in names:
-                raise SampleError(f"{path} has no arr_0 (found {', '.join(names) or 'nothing'}); give an ADM sample file")
+                raise SampleError(f"{path} has no arr_0 (found {few(names)}); give an ADM sample file")
             shape, dtype, is_fortran = claim(archive, IMAGES, size)
     except DAMAGE as error:
         raise SampleError(f"{path} is not a readable npz ({first_line(error)}); make the file again") from error

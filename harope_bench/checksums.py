@@ -6,6 +6,7 @@ Whoever writes a file that is read back later records it here; whoever reads it 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -60,8 +61,8 @@ def drop(folder: Path, names: Iterable[str]) -> None:
 
 
 def has_sums(folder: Path) -> bool:
-    """Return whether the folder has a SHA256SUMS; folders of versions before it have none."""
-    return (folder / SUMS).is_file()
+    """Return whether something is called SHA256SUMS in the folder; folders of versions before it have none."""
+    return os.path.lexists(folder / SUMS)
 
 
 def state(folder: Path, name: str) -> State:

@@ -12,7 +12,7 @@ import click
 
 from harope_bench import __version__
 from harope_bench.errors import BenchError
-from harope_bench.escaping import printable, terminal_text
+from harope_bench.escaping import message_line, printable, usage_text
 from harope_bench.verbs import audit, browse, compare, draw, failures, fetch, figure, leaderboard, paper, plan, score, tables, train
 from harope_bench.verbs.terminal import echo
 
@@ -33,13 +33,13 @@ class Bench(click.Group):
         except BenchError as error:
             if ctx.params.get("debug"):
                 raise
-            echo(f"harope-bench: {printable(str(error))}", err=True)
+            echo(f"harope-bench: {message_line(str(error))}", err=True)
             ctx.exit(1)
         except (KeyboardInterrupt, click.Abort):
             echo("harope-bench: interrupted; what was reported done is kept, the same command goes on from there", err=True)
             ctx.exit(130)
         except click.ClickException as error:
-            error.message = terminal_text(error.message)  # type: ignore[misc]  # final for subclasses, not for us
+            error.message = usage_text(error.message)  # type: ignore[misc]  # final for subclasses, not for us
             raise
         except click.exceptions.Exit:
             raise

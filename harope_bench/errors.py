@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 100  # characters of an unknown name in a message
+
 
 class BenchError(Exception):
     """Base of every error this package raises on purpose; the command line prints it and exits 1."""
@@ -17,7 +19,8 @@ class UnknownName(BenchError):
         known = sorted(known)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
-        super().__init__(f"no {kind} named {name!r}; {hint}")
+        shown = f"{name[:LONGEST]}..." if len(name) > LONGEST else name
+        super().__init__(f"no {kind} named {shown!r}; {hint}")
 
 
 class NameClash(BenchError):

@@ -16,7 +16,7 @@ from harope_bench.adm import members, shape_of
 from harope_bench.device import require
 from harope_bench.errors import OptionError, PlanMismatch, SampleError, TooManyImages
 from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images
-from harope_bench.observe import known_errors, looker, observe
+from harope_bench.observe import check_extracts, known_errors, looker, observe
 from harope_bench.pixels import misnamed
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Plan, Result, Source, check_label
@@ -236,7 +236,7 @@ def way(suite: Any, name: str, asked: Asked) -> Way:
     if asked.judge is None and theirs is None:
         raise OptionError(f"profile {profile} needs a judge of its own, suite {asked.suite} has none; give --judge")
     judge = asked.judge or str(theirs)
-    registry.find("judges", judge)
+    check_extracts(judge)
     suffix = ("" if profile == own else f"_{profile}") + ("" if judge == theirs else f"_{judge}")
     return Way(name, evaluator, judge, suffix)
 

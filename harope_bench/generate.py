@@ -17,7 +17,8 @@ from harope_bench.catalogue import check_settings, checkpoint, open_drawer, weig
 from harope_bench.conditioning import check_requests, check_suite, fitting_suites, taken_by
 from harope_bench.device import require
 from harope_bench.errors import OptionError
-from harope_bench.indices import IndexRanges
+from harope_bench.indices import MOST, IndexRanges
+from harope_bench.limits import check_most
 from harope_bench.records import Checkpoint, Plan, Request, Settings, fault
 from harope_bench.samples import Run
 from harope_bench.store import check_hash
@@ -124,8 +125,10 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
         batch: samples between two writes, rounded up to whole tiles; it never changes a pixel.
 
     Raises:
-        PlanMismatch: the folder is another plan's. WeightsError: weights missing, altered or not fitting.
+        PlanMismatch: the folder is another plan's. WeightsError: weights missing, altered or not fitting. OptionError: more than
+            MOST samples.
     """
+    check_most("a request of samples:", len(indices), MOST)
     run, indices = Run(out), IndexRanges.of(indices)
     check_suite(plan.checkpoint, plan.suite)
     check_hash(weights_path(plan.checkpoint), plan.checkpoint.sha256)

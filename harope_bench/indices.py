@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import overload
+
+from harope_bench.limits import check_most
 
 MOST = 1_000_000  # samples that one request may name; a request of each is held in memory
 DIGITS = 12  # of an index
@@ -33,7 +36,8 @@ class IndexRanges(Sequence[int]):
 
     @classmethod
     def first(cls, count: int) -> IndexRanges:
-        """Return the indices 0 to `count` - 1."""
+        """Return the indices 0 to `count` - 1; OptionError for more than a sequence of Python can have."""
+        check_most("--count", count, sys.maxsize)
         return cls([(0, count - 1)] if count else [])
 
     def union(self, other: IndexRanges) -> IndexRanges:

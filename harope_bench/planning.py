@@ -16,6 +16,7 @@ from harope_bench.catalogue import checkpoint, open_drawer
 from harope_bench.compare import in_columns, shown
 from harope_bench.errors import OptionError, UnknownName
 from harope_bench.generate import draw_one, make_plan
+from harope_bench.indices import MOST
 from harope_bench.intervals.power import (
     SAMPLING_COV,
     SAMPLING_IMAGES,
@@ -27,6 +28,7 @@ from harope_bench.intervals.power import (
     seeds_for_method,
     smallest,
 )
+from harope_bench.limits import check_most
 from harope_bench.pairing import RULER, Found, collect, contrast
 from harope_bench.pixels import encode
 from harope_bench.records import Measurement, Metric, Plan
@@ -95,8 +97,9 @@ def budget(
             run tells it. images: of each run; the suite's own number if None. rate: images a second; a tile is drawn now if None.
 
     Raises:
-        UnknownName: the suite has no such metric. OptionError: neither a run nor a constant tells its noise.
+        UnknownName: the suite has no such metric. OptionError: neither a run nor a constant tells its noise, or more than MOST images.
     """
+    check_most("--count", images or 0, MOST)
     suite = registry.load("suites", plan.suite)
     facts, found = metric_of(suite, metric), collect(runs) if runs else []
     known = known_noise(plan, facts, found, value)

@@ -15,10 +15,12 @@ import numpy as np
 
 from harope_bench import adm, registry
 from harope_bench.errors import InvalidMomentsError, OptionError, SampleError, ShapeError, StorageError
+from harope_bench.escaping import few
 from harope_bench.evaluators.base import Observations
+from harope_bench.limits import REFERENCE_IMAGES, check_most
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.row_checks import first_bad_row, rows_complaint
-from harope_bench.observe import Seen, clear, observe
+from harope_bench.observe import Seen, check_extracts, clear, observe
 from harope_bench.records import JudgeRecord, printable
 from harope_bench.samples import SampleSet, reference_images
 from harope_bench.store import check_target, home, load_arrays, sha256_file
@@ -95,9 +97,7 @@ def _given(path: Path, judge: str, looking: Looking, shape: tuple[int, ...] | No
         raise StorageError(f"reference {path} is not there; give an .npz with mu and sigma")
     arrays = load_arrays(path, SMALL)
     if not {"mu", "sigma"} <= arrays.keys() and "arr_0" not in adm.members(path):
-        raise StorageError(
-            f"reference {path} has {', '.join(sorted(adm.members(path))) or 'nothing'}, wanted mu and sigma or arr_0; {AGAIN}"
-        )
+        raise StorageError(f"reference {path} has {few(adm.members(path))}, wanted mu and sigma or arr_0; {AGAIN}")
     sha256, unsaid = sha256_file(path), _maker(path, arrays, judge, looking)
     found, warnings = _with_images(path, sha256, arrays, judge, looking, shape)
     return Opened(path.name, sha256, found, (*unsaid, *warnings))
@@ -198,6 +198,8 @@ def build(
     Raises:
         StorageError: something else stands at the target and `replace` is not given, or the target is what is read.
     """
+    check_extracts(judge)
+    check_most("--images", images, REFERENCE_IMAGES)
     _check_target(target, samples, judge, replace)
     work = target.with_name(f".{target.name}.observations")
     seen = observe(samples, judge, work, device, rescore=False)
@@ -206,7 +208,8 @@ def build(
     found = statistics(seen.observations)
     lines = [printable(line) for line in (*samples.warnings, *_of_images(seen.warnings), *_singular(found, len(samples.indices)))]
     note = {JUDGE: np.array(judge), JUDGE_SHA256: np.array(seen.judge.weights_sha256), COUNT: np.array(len(samples.indices))}
-    batches = (batch.images for batch in chosen.batches(chosen.indices, 256))
+    fitting = max(1, adm.BATCH_BYTES // (height * width * channels))
+    batches = (batch.images for batch in chosen.batches(chosen.indices, min(256, fitting)))
     more = {**found, **note, TOLD: np.array(lines, dtype=np.str_)}
     adm.write(target, batches, (len(chosen.indices), height, width, channels), more=more, replace=replace)
     clear(work, list(seen.observations.arrays))

@@ -14,10 +14,12 @@ from harope_bench.classify import Wanted, classify, reading_plan, reads
 from harope_bench.errors import BenchError, OptionError, UnknownName
 from harope_bench.evaluate import Asked, Scored, evaluate
 from harope_bench.generate import generate, make_plan
+from harope_bench.indices import MOST
 from harope_bench.leaderboards import board
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, check_entries, runs_named, suites_of, unplaced_note
 from harope_bench.leaderboards.layout import Row, Table
 from harope_bench.leaderboards.matching import Scale, is_of_cell
+from harope_bench.limits import check_most
 from harope_bench.marking import Marking, mark, of_prompts, ready, shared
 from harope_bench.perceive import Terms
 from harope_bench.records import Checkpoint, Plan, shorten
@@ -77,6 +79,7 @@ def reproduce(
         BenchError: a table has no such scale, no row a registered checkpoint, a row several, something that a run needs is missing,
             or the scaling has nothing to act on; said before anything is drawn.
     """
+    check_most("--count", count or 0, MOST)
     is_all = list(names) == [ALL]
     wanted = registry.names("tables") if is_all else names
     chosen = [board.load_table(name) for name in wanted]

@@ -18,6 +18,7 @@ from harope_bench.errors import PlanMismatch, SampleError, StorageError, TooFewI
 from harope_bench.folder_writing import Pictures, write_folder
 from harope_bench.folders import SUFFIXES, listing, nested
 from harope_bench.indices import IndexRanges, parse_ranges
+from harope_bench.limits import RESOLUTION, check_most
 from harope_bench.partfiles import sweep
 from harope_bench.pixels import Decoded, centre_crop, cut, decode, encode
 from harope_bench.records import Plan, Request, SampleRecord, fault
@@ -328,7 +329,12 @@ def reference_images(path: Path) -> SampleSet:
 
 
 def cropped(samples: SampleSet, side: int) -> SampleSet:
-    """The same files, each centre-cropped as it is read, so that sizes may differ; SampleError for an npz, whose images have one size."""
+    """The same files, each centre-cropped as it is read, so that sizes may differ; SampleError for an npz, whose images have one size.
+
+    Raises:
+        OptionError: The side is more than RESOLUTION pixels.
+    """
+    check_most("--crop", side, RESOLUTION)
     if samples.files is None:
         raise SampleError(f"{samples.path} is an npz, whose images have one size; --crop is for folders")
     return replace(samples, crop=side, warnings=(*samples.warnings, f"images: centre-cropped to {side}x{side}"))
@@ -409,8 +415,15 @@ def _check_adm_target(samples: SampleSet, path: Path, replace: bool) -> None:
         return
     if replace and path.resolve().is_relative_to(samples.path.resolve()):
         raise StorageError(f"{path} is in {samples.path}, which is read; choose another place")
-    if not replace and (path.suffix != ".npz" or adm.shape_of(path) != (len(samples.indices), *samples.shape)):
+    if not replace and (path.suffix != ".npz" or _shape_if_npz(path) != (len(samples.indices), *samples.shape)):
         raise StorageError(f"{path} exists and holds something else; give --replace, or choose another place")
+
+
+def _shape_if_npz(path: Path) -> tuple[int, ...] | None:
+    try:
+        return adm.shape_of(path)
+    except SampleError:
+        return None
 
 
 def to_png(samples: SampleSet, folder: Path) -> None:

@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test of a module that computes as `numeric`: its answer may not depend on the processor."""
     for item in items:
         names = vars(getattr(item, "module", None) or object)
-        if NUMERIC & names.keys() and names["__name__"] not in FILES_AND_WORDS:
+        if NUMERIC & names.keys() and names["__name__"] not in FILES_AND_WORDS and "hostile" not in item.path.parts:
             item.add_marker(pytest.mark.numeric)
 
 

@@ -14,10 +14,12 @@ from harope_bench.errors import StorageError
 from harope_bench.gate.decide import Decision, Verdict
 from harope_bench.pairing import paired_rows
 from harope_bench.records import printable
-from harope_bench.store import disk, make_folder, read_lines, write_bytes
+from harope_bench.regular import check_replaceable
+from harope_bench.store import append_text, check_overwritten, disk, make_folder, read_lines, write_bytes
 
 SUMMARY_BYTES = 60_000  # a pull-request comment takes 65,536 characters
 CHANGED = 3
+TITLE = "harope-bench gate"  # of the JUnit suite, by which a later call knows its own file
 HEAD = ("metric", "baseline", "new", "worse by", "interval", "margin", "outcome")
 
 
@@ -84,10 +86,24 @@ def _most(moves: np.ndarray, run: Path) -> list[Changed]:
     return [Changed(order[i], float(moves[i]), records.get(order[i])) for i in chosen.tolist()]
 
 
+def check_outputs(junit: Path | None, summary: Path | None) -> None:
+    """Raise StorageError, before anything is written, where one of the gate's files cannot be written at these places."""
+    if junit is not None:
+        check_overwritten(junit, f'name="{TITLE}"', "JUnit XML of the gate")
+    if summary is not None:
+        with disk(summary):
+            check_replaceable(summary)
+
+
 def write_junit(verdict: Verdict, path: Path) -> None:
-    """JUnit XML, a test a metric: a regression is a failure, cannot tell and not comparable are errors."""
+    """Write JUnit XML, a test a metric: a regression is a failure, cannot tell and not comparable are errors.
+
+    Raises:
+        StorageError: Something other than the gate's JUnit XML stands at `path`, or the disk refuses.
+    """
+    check_outputs(path, None)
     counts = {word: sum(d.outcome in kinds for d in verdict.decisions) for word, kinds in _KINDS.items()}
-    suite = ElementTree.Element("testsuite", name="harope-bench gate", tests=str(len(verdict.decisions)), skipped="0")
+    suite = ElementTree.Element("testsuite", name=TITLE, tests=str(len(verdict.decisions)), skipped="0")
     suite.attrib.update({word: str(count) for word, count in counts.items()})
     for decision in verdict.decisions:
         case = ElementTree.SubElement(suite, "testcase", classname="harope-bench.gate", name=printable(decision.line.number), time="0")
@@ -105,8 +121,7 @@ _KINDS = {"failures": ("regression",), "errors": ("cannot tell", "not comparable
 def add_summary(verdict: Verdict, path: Path) -> None:
     """Adds the Markdown summary to a file, as GITHUB_STEP_SUMMARY wants it; StorageError where the file cannot be written."""
     make_folder(path.parent)
-    with disk(path), path.open("a", encoding="utf-8") as file:
-        file.write(markdown(verdict))
+    append_text(path, markdown(verdict))
 
 
 def markdown(verdict: Verdict) -> str:

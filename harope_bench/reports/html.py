@@ -22,9 +22,10 @@ from harope_bench.reports.chart_files import figures_of, table
 from harope_bench.reports.grid import GLYPHS, counted, kinds, shown_error, signed, title
 from harope_bench.reports.runs import Run, read_runs
 from harope_bench.reports.tables import anchor, environment, render, table_page
-from harope_bench.store import write_text
+from harope_bench.store import check_overwritten, write_text
 from harope_bench.textfile import read_text
 
+MARK = '<p class="kicker">harope-bench report</p>'  # by which a later call knows its own page
 WORDS = ("better", "worse", "not resolved", "not comparable")
 SOURCES = (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))
 
@@ -150,11 +151,12 @@ def write_report(runs: Path, out: Path, entries: Entries = NO_ENTRIES) -> Path:
         entries: rows that a user enters into the tables.
 
     Raises:
-        StorageError: the folder holds no run, or a file of a run is broken (named). UnknownName, OptionError: an entry that no
-            run or no table has.
+        StorageError: the folder holds no run, or a file of a run is broken (named); something other than a report stands at `out`.
+            UnknownName, OptionError: an entry that no run or no table has.
     """
+    check_overwritten(out, MARK, "report")
     page = read_page(runs, entries)
-    write_text(out, environment().get_template("report.html").render(page=page))
+    write_text(out, environment().get_template("report.html").render(page=page, mark=MARK))
     return out
 
 
@@ -379,7 +381,7 @@ def _log(path: Path) -> np.ndarray:
         table = csv.DictReader(read_text(path).splitlines())
         rows = [(float(row["step"]), float(row["loss"])) for row in table]
         curve = np.array(rows, dtype=np.float64).reshape(-1, 2)  # (lines, step and loss)
-    except (StorageError, KeyError, TypeError, ValueError) as error:
+    except (StorageError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise StorageError(f"{path} is not a training log (step,loss); delete it or bring the file back") from error
     if not len(curve) or not np.isfinite(curve).all():
         raise StorageError(f"{path} has no finite losses; delete it or bring the file back")

@@ -37,6 +37,8 @@ def captions(archive: Path) -> tuple[str, ...]:
     """The suite's captions in its order; StorageError if the archive is not COCO's."""
     try:
         with open_regular(archive) as file, zipfile.ZipFile(file) as held:
+            if held.namelist().count(MEMBER) > 1:
+                raise ValueError(f"it holds {MEMBER} twice, readers differ in which they take")
             if held.getinfo(MEMBER).file_size > CAPTIONS_BYTES:
                 raise ValueError(f"{MEMBER} is larger than {CAPTIONS_BYTES:,} bytes")
             rows = parse_json(held.read(MEMBER))["annotations"]

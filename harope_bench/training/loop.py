@@ -16,8 +16,10 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from harope_bench.errors import BenchError, PlanMismatch, WeightsError
-from harope_bench.store import first_line, make_folder, write_bytes, write_text
+from harope_bench.regular import check_regular
+from harope_bench.store import disk, first_line, make_folder, write_bytes, write_text
 from harope_bench.training.recipe import Schedule
+from harope_bench.training.written import LOG, SNAPSHOT
 
 LOG_EVERY = 10  # steps averaged into one line of the loss log
 
@@ -89,8 +91,8 @@ class Trainer:
 
     def __init__(self, network: nn.Module, schedule: Schedule, ema: float, folder: Path, identity: str, watch: Watch | None = None):
         self.network, self.schedule, self.ema = network, schedule, ema
-        self.snapshot, self.identity = make_folder(folder) / "snapshot.pt", identity
-        self.log_file = folder / "log.csv"
+        self.snapshot, self.identity = make_folder(folder) / SNAPSHOT, identity
+        self.log_file = folder / LOG
         self.optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.lr, weight_decay=0.0)
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self.step, self.log, self.watch = 0, "", watch
@@ -106,6 +108,8 @@ class Trainer:
         """
         if not self.snapshot.exists():
             return 0
+        with disk(self.snapshot):
+            check_regular(self.snapshot)
         try:
             state = torch.load(self.snapshot, weights_only=True)
             identity = state["identity"]

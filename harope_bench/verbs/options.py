@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import click
 
 NO = 3  # exit code of a verb whose answer is no
 NOT_CHECKED = 1  # of a verify that could not check something
+
+
+SIDE = re.compile(r"[0-9]{1,9}")  # pixels
 
 
 class Indices(click.ParamType):
@@ -49,8 +53,8 @@ class Sides(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A tuple of positive integers; a usage error otherwise."""
         parts = str(value).split(",")
-        if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-            self.fail(f"{value!r} is no resolution; write 28 or 28,56", param, ctx)
+        if not all(SIDE.fullmatch(part.strip()) and int(part) > 0 for part in parts):
+            self.fail(f"{str(value)[:100]!r} is no resolution; write 28 or 28,56", param, ctx)
         return tuple(int(part) for part in parts)
 
 
