@@ -28,6 +28,7 @@ from harope_bench.evaluate import (
 )
 from harope_bench.evaluators.base import Observations
 from harope_bench.findings import Findings, NotCheckedError, Status, status_of
+from harope_bench.kept_arrays import check_columns
 from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images
 from harope_bench.marking import FOREIGN, Marking, brought, files_digest
 from harope_bench.observe import DIFFERENT, JUDGE, Seen, judge_record, known_errors, observe, others, read_record
@@ -340,8 +341,10 @@ def check_cost(folder: Path, path: Path, plan: Plan | None, findings: Findings) 
 
 def _wrong_cost(folder: Path, stored: Result, plan: Plan | None) -> Wrong:
     evaluator: Any = registry.load("evaluators", stored.evaluator)
-    forwards = load_arrays(folder / OBSERVATIONS / "forwards.npz")
-    score = evaluator.score(Observations(np.arange(len(forwards["seconds"])), None, forwards), {})
+    path = folder / OBSERVATIONS / "forwards.npz"
+    forwards = load_arrays(path)
+    rows = check_columns(path, forwards, evaluator.arrays, evaluator.reasons)
+    score = evaluator.score(Observations(np.arange(rows), None, forwards), {})
     facts = {
         "version": evaluator.version,
         "profile": evaluator.profile,

@@ -33,7 +33,7 @@ class Cost:
         "134.184 against 134.1 printed"
     )
     rules = ("official",)
-    looks_at, arrays = "network", ARRAYS
+    looks_at, arrays, reasons = "network", ARRAYS, WHYS
     metrics = (
         Metric(name="params_m", title="parameters, one layer as Table 9 counts it", direction="lower", unit="million", decimals=2),
         Metric(name="flops_g", title="multiply-adds, one layer as Table 9 counts it", direction="lower", unit="giga", decimals=2),

@@ -17,12 +17,12 @@ import numpy as np
 import tiny_prompts
 import tomli_w
 from dpg_script import run_script
+from hostile.strategies import json_bytes, npz_bytes
 from PIL import Image
 
 from harope_bench.adm import write as write_adm
 from harope_bench.charts import Curve, Loss, Sweep, SweepLine, SweepPoint
 from harope_bench.records import Result, SampleRecord, Source
-from hostile.strategies import json_bytes, npz_bytes
 
 Files = Mapping[str, bytes]
 HASH = fake_runs.HASH
@@ -266,7 +266,9 @@ def lora(prefix: str = "transformer.") -> bytes:
     from safetensors.torch import save
 
     layer = f"{prefix}transformer_blocks.0.attn.to_q"
-    note = {"lora_adapter_metadata": json.dumps({"transformer.r": 4, "transformer.lora_alpha": 4, "transformer.alpha_pattern": {"to_q": 2}})}
+    note = {
+        "lora_adapter_metadata": json.dumps({"transformer.r": 4, "transformer.lora_alpha": 4, "transformer.alpha_pattern": {"to_q": 2}})
+    }
     return save({f"{layer}.lora_A.weight": torch.zeros(4, 8), f"{layer}.lora_B.weight": torch.zeros(8, 4)}, note)
 
 
@@ -302,7 +304,12 @@ VAE: Mapping[str, Any] = {"block_out_channels": [4, 4, 4, 4], "latent_channels":
 def snapshot() -> bytes:
     import torch
 
-    torch.save({"identity": "tiny", "step": 3, "log": "", "sha256": HASH}, buffer := io.BytesIO())
+    from harope_bench.training.loop import state_digest
+
+    layer = torch.nn.Linear(2, 2)
+    optimiser = torch.optim.AdamW(layer.parameters(), lr=0.1).state_dict()
+    state = {"identity": "tiny", "network": layer.state_dict(), "optimiser": optimiser, "average": layer.state_dict(), "step": 3, "log": ""}
+    torch.save({**state, "sha256": state_digest(state)}, buffer := io.BytesIO())
     return buffer.getvalue()
 
 
@@ -339,3 +346,11 @@ ASSET: Mapping[str, Any] = {
     "title": "A file", "licence": "MIT", "source": "https://a.test", "files": [{"name": "x.bin", "urls": ["https://a.test/x"], "sha256": HASH,
     "bytes": 3}],
 }  # fmt: skip
+
+
+@cache
+def forwards() -> bytes:
+    from harope_bench.evaluators.cost import ARRAYS, WHYS
+
+    numbers = {name: np.ones(3) for name in ARRAYS}
+    return npz_bytes({**numbers, **{name: np.array([""] * 3) for name in WHYS}})

@@ -14,25 +14,56 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
+from hostile import documents as d
 from toy_compbench import Toy
 
 from harope_bench import (
-    adapters, adm, catalogue, charts, checkpoint_files, checksums, classify, compare, contamination, evaluate, fetch, fetched, jsonfile,
-    kept_moments, observe, outside, pairing, perceive, pixels, references, registering, registry, remark, rows, store, textfile, tomlfile,
-    verify_files, verify_results, wrappers,
+    adapters,
+    adm,
+    catalogue,
+    charts,
+    checkpoint_files,
+    checksums,
+    classify,
+    compare,
+    contamination,
+    evaluate,
+    fetch,
+    fetched,
+    jsonfile,
+    kept_moments,
+    observe,
+    outside,
+    pairing,
+    perceive,
+    pixels,
+    references,
+    registering,
+    registry,
+    remark,
+    rows,
+    store,
+    textfile,
+    tomlfile,
+    verify_files,
+    verify_results,
+    wrappers,
 )  # fmt: skip
 from harope_bench.backbones import latents, lora_files, lora_names
 from harope_bench.costing import weigh
-from harope_bench.errors import BenchError
 from harope_bench.findings import Findings
+from harope_bench.folder_writing import write_folder
 from harope_bench.gate import baseline as gate_baseline
 from harope_bench.gate import policy, render
 from harope_bench.judges import _blip, _mmdet_file
 from harope_bench.judges.runners import common
 from harope_bench.layouts import base, compbench_results, dpg, dpg_results, file_list, geneval, geneval_results, prompt_folder
+from harope_bench.layouts.file_pattern import compile_pattern
 from harope_bench.layouts.image_keys import ImageKeys
 from harope_bench.leaderboards import layout, matching
+from harope_bench.leaderboards.entries import parse_entries
 from harope_bench.perceptions import Names, Questions
 from harope_bench.reports import failures, gallery, html, loss_logs, runs, site
 from harope_bench.samples import Run, open_samples
@@ -41,7 +72,7 @@ from harope_bench.suites import geneval as geneval_suite
 from harope_bench.suites.imagenet_val import ImageNetVal
 from harope_bench.training.loop import Trainer
 from harope_bench.training.recipe import Schedule, read_recipe
-from hostile import documents as d
+from harope_bench.verbs import figure, options
 
 Files = Mapping[str, bytes]
 
@@ -95,7 +126,7 @@ parser("text", {"x.txt": "one\ntwö\r\n".encode()}, lambda f: textfile.read_text
 parser("json", {"x.json": b'{"a": [1, "b", null], "c": {"d": 1.5}}'}, lambda f: jsonfile.read_json(f / "x.json"))
 parser("toml", {"x.toml": d.toml({"a": 1, "b": {"c": ["x", "y"]}})}, lambda f: tomlfile.read_toml(f / "x.toml"))
 parser("lines", {"x.jsonl": ROWS}, lambda f: store.read_lines(f / "x.jsonl"))
-parser("mended lines", {"x.jsonl": ROWS + b'{"cut'}, lambda f: (store.mend_lines(f / "x.jsonl"), store.read_lines(f / "x.jsonl")))
+parser("mended lines", {"x.jsonl": ROWS}, lambda f: (store.mend_lines(f / "x.jsonl"), store.read_lines(f / "x.jsonl")))
 
 
 def read_vouched(folder: Path) -> object:
@@ -116,13 +147,21 @@ def read_rows_file(folder: Path) -> object:
 
 
 parser("rows", lambda: {"x.npy": d.npy()}, read_rows_file)
-parser("file hashes", {"x.bin": b"abc"}, lambda f: (store.sha256_file(f / "x.bin"), store.git_blob(f / "x.bin"), fetched.md5_file(f / "x.bin")))
+parser(
+    "file hashes", {"x.bin": b"abc"}, lambda f: (store.sha256_file(f / "x.bin"), store.git_blob(f / "x.bin"), fetched.md5_file(f / "x.bin"))
+)
 
 # ------------------------------------------------------------------------------------------------- weights
 
 
 def read_weights(path: Path) -> object:
-    return store.load_weights(path), store.weights_header(path), store.weights_note(path), registering.noted(path), store.weights_sha256(path)
+    return (
+        store.load_weights(path),
+        store.weights_header(path),
+        store.weights_note(path),
+        registering.noted(path),
+        store.weights_sha256(path),
+    )
 
 
 parser("safetensors", lambda: {"x.safetensors": d.weights()}, lambda f: read_weights(f / "x.safetensors"))
@@ -130,7 +169,11 @@ parser("shards", d.sharded, lambda f: read_weights(f / "model.safetensors.index.
 parser(
     "torch file", lambda: {"x.pt": d.torch_file()}, lambda f: (store.load_weights(f / "x.pt"), store.training_arguments(f / "x.pt"))
 )  # fmt: skip
-parser("mmdet's file", lambda: {"x.pth": d.torch_file(False)}, lambda f: _mmdet_file.state(_mmdet_file.Weights(f / "x.pth", store.sha256_file(f / "x.pth"))))
+parser(
+    "mmdet's file",
+    lambda: {"x.pth": d.torch_file(False)},
+    lambda f: _mmdet_file.state(_mmdet_file.Weights(f / "x.pth", store.sha256_file(f / "x.pth"))),
+)
 parser("snapshot", lambda: {"snapshot.pt": d.snapshot()}, lambda f: trainer(f).resume())
 
 
@@ -143,7 +186,8 @@ def trainer(folder: Path) -> Trainer:
 
 def read_checkpoint_file(folder: Path) -> object:
     at_home(folder / "home")
-    return registering.register("mine", folder / "x.safetensors", {"suite": "digits", "source": "a test"})
+    registering.register("mine", folder / "x.safetensors", {"suite": "digits", "source": "a test"})
+    return registering.process_lines(catalogue.checkpoint("mine"))
 
 
 parser("weights to register", lambda: {"x.safetensors": d.dit_weights()}, read_checkpoint_file)
@@ -182,7 +226,9 @@ def read_keys(folder: Path) -> object:
     return lora_names.library_names(state, lambda: LAYERS), wrappers.without_prefixes(state), wrappers.unwrap({"model": state})
 
 
-KEYS = "module.ema_model.a.weight\nmodule.ema_model._orig_mod.b\nlora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight\nn_averaged"
+KEYS = (
+    "module.ema_model.a.weight\nmodule.ema_model._orig_mod.b\nlora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight\nn_averaged"
+)
 parser("names of weights", {"keys.txt": KEYS.encode()}, read_keys)
 
 
@@ -235,7 +281,11 @@ def read_reference(folder: Path) -> object:
 
 
 parser("reference", lambda: {"x.npz": d.moments_reference()}, read_reference)
-parser("reference to replace", lambda: {"x.npz": d.moments_reference()}, lambda f: references._check_target(f / "x.npz", small_set(f), JUDGE, False))
+parser(
+    "reference to replace",
+    lambda: {"x.npz": d.moments_reference()},
+    lambda f: references._check_target(f / "x.npz", small_set(f), JUDGE, False),
+)
 
 
 def small_set(folder: Path) -> Any:
@@ -247,7 +297,9 @@ def small_set(folder: Path) -> Any:
 def read_kept_moments(folder: Path) -> object:
     array = np.random.default_rng(0).normal(size=(8, 3))
     checksums.record_files(folder, ["x.npz"])
-    return kept_moments.moments(folder / "x.npz", array, kept_moments.Shards([d.HASH], 8)), kept_moments.are_sums_of(folder / "x.npz", array)
+    return kept_moments.moments(folder / "x.npz", array, kept_moments.Shards([d.HASH], 8)), kept_moments.are_sums_of(
+        folder / "x.npz", array
+    )
 
 
 parser("kept moments", lambda: {"x.npz": d.kept_moments()}, read_kept_moments)
@@ -306,7 +358,12 @@ def read_results(folder: Path) -> object:
 
 parser("run", d.run_files, read_run, "plan.json", "samples.jsonl", "requests.jsonl")
 parser("result", d.run_files, read_results, "results/fidelity.json")
-parser("result with hashes", d.run_files, lambda f: (checksums.record_files(f / "results", ["fidelity.json"]), read_results(f)), "results/fidelity.json")
+parser(
+    "result with hashes",
+    d.run_files,
+    lambda f: (checksums.record_files(f / "results", ["fidelity.json"]), read_results(f)),
+    "results/fidelity.json",
+)
 
 
 def read_comparison(folder: Path) -> object:
@@ -323,9 +380,10 @@ parser("two runs", two_runs, read_comparison, "new/results/fidelity.json", "new/
 
 
 def two_prompt_runs() -> Files:
+    prompts = {"fid": np.arange(4.0), "is": np.arange(4.0), "indices": np.arange(4), "prompts": np.arange(4)}
     record = d.json.loads(d.run_files()["results/fidelity.json"])
     record |= {"plan": None, "plan_digest": None, "rows": "fidelity.rows.jsonl", "suite": "geneval"}
-    files = {**d.run_files(), "results/fidelity.json": d.json_bytes(record)}
+    files = {**d.run_files(), "results/fidelity.json": d.json_bytes(record), "results/fidelity.npz": d.npz_bytes(prompts)}
     del files["plan.json"]
     return {f"{name}/{path}": data for name in ("old", "new") for path, data in files.items()}
 
@@ -355,13 +413,37 @@ parser(
     "baseline to replace", lambda: {"x.json": d.baseline(), **{f"run/{name}": data for name, data in d.run_files().items()}},
     lambda f: gate_baseline.write(f / "x.json", f / "run", "signed"), "x.json",
 )  # fmt: skip
-parser("gate's policy", {"gate.toml": d.toml(d.POLICY)}, lambda f: [policy.read(f / "gate.toml").rule(m).margin_of(3.0) for m in ("fid", "is")])
+parser(
+    "gate's policy", {"gate.toml": d.toml(d.POLICY)}, lambda f: [policy.read(f / "gate.toml").rule(m).margin_of(3.0) for m in ("fid", "is")]
+)
 parser("charts", d.charts, lambda f: [charts.read_chart(path) for path in sorted(f.glob("*.json"))])
 parser("recipe", {"x.toml": d.toml(d.RECIPE)}, lambda f: read_recipe(str(f / "x.toml")))
 parser("painter's recipe", {"x.toml": d.toml(d.PAINTER)}, lambda f: read_recipe(str(f / "x.toml")))
 parser("table", {"x.toml": d.toml(d.TABLE)}, lambda f: layout._read(registry.Entry("tables", "x", "a test", f / "x.toml")))
 parser("asset", {"x.toml": d.toml(d.ASSET)}, lambda f: fetched.Asset.model_validate(tomlfile.read_toml(f / "x.toml")), errors=(ValueError,))
 CHECKPOINT = {"checkpoints/mine.toml": d.toml({**d.plain(d.checkpoint()), "name": "mine"})}
+
+
+def read_logged(folder: Path) -> object:
+    at_home(folder / "home")
+    return html._curves(runs.read_runs(folder / "run"))
+
+
+def logged_run() -> Files:
+    files = {f"run/{name}": data for name, data in d.run_files().items()}
+    named = d.plain(d.checkpoint())
+    return {**files, **shadowed(named)}
+
+
+def shadowed(named: dict[str, Any]) -> Files:
+    """A user's checkpoint of another name than the shipped ones, with the log of its training, and the plan of a run of it."""
+    named = {**named, "name": "mine"}
+    plan = {**d.plain(d.fake_runs.plan(d.checkpoint())), "checkpoint": named}
+    places = {"home/checkpoints/mine.toml": d.toml(named), "home/checkpoints/mine.log.csv": b"step,loss\n1,3.0\n"}
+    return {**places, "run/plan.json": d.json_bytes(plan)}
+
+
+parser("logs of checkpoints", logged_run, read_logged, "home/checkpoints/mine.toml", "home/checkpoints/mine.log.csv")
 
 
 def read_checkpoints(folder: Path) -> object:
@@ -371,7 +453,11 @@ def read_checkpoints(folder: Path) -> object:
 
 
 parser("checkpoint", CHECKPOINT, read_checkpoints)
-parser("training log", {"log.csv": b"step,loss\n1,3.0\n2,2.5\n"}, lambda f: (html._log(f / "log.csv"), loss_logs.read_losses([f / "log.csv"], 0.9)))
+parser(
+    "training log",
+    {"log.csv": b"step,loss\n1,3.0\n2,2.5\n"},
+    lambda f: (html._log(f / "log.csv"), loss_logs.read_losses([f / "log.csv"], 0.9)),
+)
 DIT_LOG = b"[2026-01-01 10:00:00] (step=0000100) Train Loss: 0.2, Train Steps/Sec: 1\n[x] (step=0000200) Train Loss: 0.1, Train\n"
 parser("DiT's log", {"log.txt": DIT_LOG}, lambda f: loss_logs.read_losses([f / "log.txt"], 0))
 parser("page", {"index.html": b"<html></html>"}, lambda f: site._read(f / "index.html"))
@@ -418,6 +504,8 @@ def read_observed(folder: Path) -> object:
     verify_files.check_folder(folder / "observations/toy", findings)
     verify_files.check_rows(folder, findings)
     verify_files.check_archives(folder, findings)
+    verify_files.check_listed(folder / "observations/toy", findings)
+    verify_results.check_moments(folder / "observations/toy", folder / "observations/toy", 4, findings)
     judge = folder / "observations/toy"
     return findings, observe.read_record(judge / "shard-00000.json"), observe._recorded(judge)
 
@@ -432,14 +520,18 @@ parser(
 )  # fmt: skip
 parser("words of BLIP", {"vocab.txt": b"yes\nno\ncat\n"}, lambda f: _blip.Words(f / "vocab.txt"))
 parser(
-    "forwards", lambda: {"observations/forwards.npz": d.npz_bytes({"seconds": np.arange(3.0), "flops": np.array(3)})},
+    "forwards", lambda: {"observations/forwards.npz": d.forwards()},
     lambda f: verify_results._wrong_cost(f, d.fake_runs.result(None, [], evaluator="cost"), None),
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------- prompts, captions, file lists
 
 CAPTIONS = "a photo of a cat,x\n"
-parser("captions as lines", {"x.jsonl": d.as_lines({"text": "a cat"}, {"caption": "a dog"})}, lambda f: list(contamination.read_captions(f / "x.jsonl")))
+parser(
+    "captions as lines",
+    {"x.jsonl": d.as_lines({"text": "a cat"}, {"caption": "a dog"})},
+    lambda f: list(contamination.read_captions(f / "x.jsonl")),
+)
 parser("captions as csv", {"x.csv": b"text,n\na cat,1\na dog,2\n"}, lambda f: list(contamination.read_captions(f / "x.csv")))
 parser("captions as tsv", {"x.tsv": b"text\tn\na cat\t1\n"}, lambda f: list(contamination.read_captions(f / "x.tsv", "text")))
 parser("captions as text", {"x.txt": b"a cat\na dog\n"}, lambda f: list(contamination.read_captions(f / "x.txt")))
@@ -468,8 +560,58 @@ def read_asset(folder: Path) -> object:
     return found, fetched.checked("geneval", "evaluation_metadata.jsonl")
 
 
+def read_coco_reference(folder: Path) -> object:
+    at_home(folder)
+    return coco_fid.PLUGIN.reference(JUDGE)
+
+
+COCO_REFERENCE = f"references/coco-val2014-512-{JUDGE}.npz"
+parser("COCO's reference", lambda: {COCO_REFERENCE: d.npz_bytes({"judge_sha256": np.array(d.HASH)})}, read_coco_reference)
+
+
+class Answer:
+    """What a server says of a file."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        self.headers = headers
+
+
+def read_headers(folder: Path) -> object:
+    lines = (line.partition(": ") for line in textfile.read_text(folder / "headers.txt").split("\n"))
+    return fetch._version(Answer({name: value for name, _, value in lines}), 3)
+
+
+HEADERS = b'ETag: "x"\nContent-Length: 5\nContent-Range: bytes 3-7/8'
+parser("a server's headers", {"headers.txt": HEADERS}, read_headers)
+
+
+def read_arguments(folder: Path) -> object:
+    lines = textfile.read_text(folder / "words.txt").split("\n")
+    types = (options.Indices(), options.Sides(), options.KeyValue(), figure.Numbers(), options.Finite(0, 10))
+    return [kind.convert(line, None, None) for kind, line in zip(types, lines, strict=False)], parse_entries(lines[5:7], lines[7:])
+
+
+ARGUMENTS = b"0-4,7\n28,56\nsize=28\n100,500.5\n1.5\nmine=Ours\nother\nrow=mine"
+parser("words of the command line", {"words.txt": ARGUMENTS}, read_arguments, errors=(click.UsageError,))
+
+
+def read_pattern(folder: Path) -> object:
+    patterns = textfile.read_text(folder / "patterns.txt").split("\n")
+    return [compile_pattern(pattern).fullmatch(name) for pattern in patterns for name in ("0_1.png", "a cat/000001.png", "1" * 300)]
+
+
+PATTERNS = b"{prompt_index}_{copy}.png\n{prompt}/{copy}.png\n{id}-{copy}.png\n{index}.png\n{{x}}{index}"
+parser("patterns of names", {"patterns.txt": PATTERNS}, read_pattern)
+
+
+def write_again(folder: Path) -> object:
+    samples = small_set(folder)
+    return write_folder(folder / "out", ["0.png"], lambda names: (samples.image(0) for _ in names), {"note.txt": "x\n"})
+
+
+parser("a folder to go on with", lambda: {"out/0.png": d.png(), "out/note.txt": b"x\n"}, write_again)
 parser("receipt", d.prompt_home, read_asset, "assets/geneval/receipt.json")
-TAG = b"https://a.test/x\n\"etag\"\n123\n"
+TAG = b'https://a.test/x\n"etag"\n123\n'
 parser("half a download", {"x.etag": TAG, "x.part": b"half"}, lambda f: fetch._tagged(f / "x.part", "https://a.test/x"), "x.etag")
 
 
@@ -482,7 +624,7 @@ PROMPT_HOME = Path()  # the test writes the prompts once and says where
 
 
 LISTED_CSV = b"file,prompt_index,copy\na.png,0,0\nb.png,1,0\n"
-LISTED_LINES = d.as_lines({"file": "a.png", "index": 0}, {"file": "b.png", "prompt": "a photo of a dog", "copy": 1})
+LISTED_LINES = d.as_lines({"file": "a.png", "index": 0}, {"file": "b.png", "prompt_index": 1, "copy": 1})
 parser(
     "file list as csv", lambda: {"list.csv": LISTED_CSV, "a.png": d.png(), "b.png": d.png()},
     lambda f: file_list.place_by_list(f, f / "list.csv", ImageKeys(suite("geneval"), "geneval")), "list.csv",
@@ -574,5 +716,3 @@ def numbered(folder: Path) -> object:
 
 
 parser("names of files", {"names.txt": b"00001\n2\nimg_10\n0_1"}, numbered)
-
-BENCH_ERROR = BenchError

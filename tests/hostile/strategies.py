@@ -224,7 +224,7 @@ def npz_bytes(arrays: dict[str, np.ndarray], kind: int = zipfile.ZIP_STORED) -> 
 ODD_ARRAYS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
     lambda a: np.array(3.0),
     lambda a: np.zeros((0,)),
-    lambda a: a[:0],
+    lambda a: a[:0] if a.ndim else a,
     lambda a: np.concatenate([a, a]) if a.ndim else a,
     lambda a: a[..., None],
     lambda a: a.astype(np.complex128) if a.dtype.kind in "iuf" else a,

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import resource
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from harope_bench.errors import BenchError
 from hostile import documents, parsers
 from hostile.parsers import PARSERS, Files, Parser
 from hostile.strategies import changed_file
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import harope_bench
+from harope_bench.errors import BenchError
+
+ROOT = Path(harope_bench.__file__).parent
 # More examples, and others each time, where somebody looks for faults: HAROPE_BENCH_FUZZ=2000 pytest tests/hostile/test_fuzz_parsers.py
 DEEP = int(os.environ.get("HAROPE_BENCH_FUZZ", "0"))
 EXAMPLES = 25
@@ -94,3 +99,96 @@ def test_a_file_with_one_thing_wrong_is_a_value_or_one_line_of_a_named_error(par
 
     run()
     assert peak() - memory < MEMORY
+
+
+# ------------------------------------------------------------------------------ nobody opens a file that is not in the table
+
+# What opens a file from outside, or makes a value of its text. A function that calls one of these is a parser.
+DOORS = {
+    "open_regular", "read_regular", "change_regular", "read_if_present", "read_text", "decode_text", "parse_json", "read_json",
+    "read_toml", "read_toml_bytes", "parse_toml", "read_lines", "lines_by", "read_sums", "open_npz", "read_header", "load_arrays",
+    "load_weights", "read_weights", "weights_header", "weights_note", "open_image", "read_image", "model_validate", "model_validate_json",
+    "validate_json", "validate_python", "load_file", "np.load", "torch.load", "DictReader", "parse_ranges", "parse_indices", "json.loads",
+    "tomllib.loads", "gzip.open", "Image.open", "whole_number", "compile_pattern",
+}  # fmt: skip
+OF_THE_PACKAGE = "reads a file of the package itself"
+BY_HASH = "weights of a recorded hash, which go strictly into a network; store.load_weights is in the table"
+CHECKED = "makes a record of values that were checked as they were read"
+WRITES = "reads what this process has just made"
+RUNS = "the middle of a verb, which the tests of that verb run; the readers that it calls are in the table"
+ELSEWHERE = "runs in another Python, on weights that the user names"
+# Parsers that the table does not reach, by the beginning of their names, each with the reason.
+EXCEPTIONS = {
+    "backbones.lora.attach": BY_HASH, "backbones.pipelines.": BY_HASH, "catalogue.open_drawer": BY_HASH, "looking.matrices.": BY_HASH,
+    "training.model.start": BY_HASH, "registering.export": BY_HASH, "judges._clip.": BY_HASH, "judges._inception.": BY_HASH,
+    "judges._tower.": BY_HASH, "judges.blip_vqa.": BY_HASH, "judges.dpt_depth.": BY_HASH, "judges.digits_net.": OF_THE_PACKAGE,
+    "judges.shapes_net.": OF_THE_PACKAGE, "judges.shapes_vision.": OF_THE_PACKAGE, "judges.runners.mplug.": ELSEWHERE,
+    "judges.runners.unidet.": ELSEWHERE, "suites._parses.": OF_THE_PACKAGE, "suites.digits.": OF_THE_PACKAGE,
+    "suites.shapes.": OF_THE_PACKAGE, "classify._wrong_result": RUNS, "classify.without_values": CHECKED, "contracts.": CHECKED,
+    "costing.weigh._kept_or_made": RUNS, "costing.weigh.weightless": CHECKED, "evaluate.source_of": CHECKED,
+    "evaluators.dpg_bench.": CHECKED, "evaluators.geneval.": CHECKED, "leaderboards.entries.": CHECKED, "fetch._copy": WRITES,
+    "perceive._vouch": RUNS, "reproduce._write": RUNS, "samples.Run.add": WRITES, "samples.Run.settle": WRITES, "store.copy": WRITES,
+    "store.weights_bytes": WRITES, "training.written.": WRITES,
+}  # fmt: skip
+
+
+def calls_of_doors() -> dict[str, set[str]]:
+    """The doors that each function of the package calls, by its module and qualified name."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for name, call in calls_in(ast.parse(path.read_text()), ()):
+            if call in DOORS or call.rpartition(".")[2] in DOORS:
+                found.setdefault(f"{module}.{name}", set()).add(call)
+    return found
+
+
+def calls_in(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Every call with the function, outside of any other, in which it stands."""
+    for child in ast.iter_child_nodes(node):
+        is_scope = isinstance(child, ast.FunctionDef | ast.ClassDef)
+        inner = (*names, child.name) if is_scope and not is_inner(names, node) else names  # type: ignore[attr-defined]
+        if isinstance(child, ast.Call) and isinstance(child.func, ast.Name | ast.Attribute):
+            yield ".".join(names), ast.unparse(child.func)
+        yield from calls_in(child, inner)
+
+
+def is_inner(names: tuple[str, ...], node: ast.AST) -> bool:
+    """Whether a node is a function, whose inner functions count as itself."""
+    return bool(names) and isinstance(node, ast.FunctionDef)
+
+
+def reached(room: Path) -> set[str]:
+    """Every function of the package that the parsers of the table run on valid files."""
+    names: set[str] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(str(ROOT)):
+            module = ".".join(Path(code.co_filename).relative_to(ROOT).with_suffix("").parts)
+            names.add(f"{module}.{code.co_qualname.partition('.<locals>')[0]}")
+
+    for parser in PARSERS:
+        files = parser.files()
+        sys.setprofile(note)
+        try:
+            read(parser, room, files)
+        finally:
+            sys.setprofile(None)
+    return names
+
+
+def test_every_function_that_opens_a_file_from_outside_is_in_the_table(room: Path) -> None:
+    callers, names = calls_of_doors(), reached(room)
+    missing = {name for name in callers if name not in names and not name.startswith(tuple(EXCEPTIONS))}
+    assert not missing, "add to tests/hostile/parsers.py: " + ", ".join(sorted(missing))
+    idle = [start for start in EXCEPTIONS if not any(name.startswith(start) and name not in names for name in callers)]
+    assert not idle, f"these exceptions are none any more: {idle}"
+
+
+def test_a_door_without_a_parser_is_found() -> None:
+    """The search for callers sees methods, inner functions and doors by any name of their module."""
+    source = (
+        "class A:\n def f(self):\n  def g():\n   return store.read_lines(1)\n  return g\ndef h():\n return [parse_json(x) for x in y]\n"
+    )
+    assert {name for name, call in calls_in(ast.parse(source), ()) if call.rpartition(".")[2] in DOORS} == {"A.f", "h"}
