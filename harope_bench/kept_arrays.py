@@ -11,6 +11,7 @@ from harope_bench.errors import StorageError
 
 Arrays = Mapping[str, np.ndarray]
 NUMBERS, WHOLE, TEXTS = "biuf", "iu", "U"  # numpy's kinds
+MOST = 1e18  # of a count, of seconds or of bytes
 KEYS = ("indices", "prompts", "labels")
 PICTURES = "pictures"  # hashes of a classifier's pictures, (N, 32) uint8
 
@@ -35,16 +36,18 @@ def check_sample_arrays(path: Path, arrays: Arrays, metrics: Iterable[str]) -> N
 
 
 def check_columns(path: Path, arrays: Arrays, numbers: Iterable[str], texts: Iterable[str]) -> int:
-    """Return how many rows the named arrays have, each (N,) of numbers or of texts.
+    """Return how many rows the named arrays have, each (N,) of numbers from 0 to MOST (NaN: not known) or of texts.
 
     Raises:
-        StorageError: One is missing or has another kind, other axes or another length.
+        StorageError: One is missing or has another kind, other axes, another length or a number out of range.
     """
     kinds = {**dict.fromkeys(numbers, NUMBERS), **dict.fromkeys(texts, TEXTS)}
     if missing := sorted(kinds.keys() - arrays.keys()):
         raise StorageError(f"{path} lacks {missing[0]}; delete it and run eval again")
     for name, kind in kinds.items():
         _check(path, name, arrays[name], kind, 1)
+        if kind != TEXTS and ((arrays[name] < 0) | (arrays[name] > MOST)).any():
+            raise StorageError(f"{path}: {name} holds a number below 0 or above {MOST:g}; delete it and run eval again")
     return _check_lengths(path, {name: arrays[name] for name in kinds})
 
 

@@ -100,8 +100,8 @@ class _Share:
         values = arrays[self.array]
         if not np.isfinite(values).all():
             return _why(arrays, self.why)
-        each = arrays["batch"][0] if self.array == "macs" else 1
-        return float(values.max()) / each / self.unit
+        each = float(arrays["batch"][0]) if self.array == "macs" else 1.0
+        return float(values.max()) / each / self.unit if each > 0 else "the size of the batch is not known"
 
 
 class _Latency:

@@ -84,8 +84,8 @@ def run_files() -> Files:
         "results/fidelity.json": json.dumps(plain(result())).encode(),
         "results/fidelity.npz": npz_bytes(arrays),
         "results/fidelity.rows.jsonl": as_lines(
-            {"index": 0, "prompt": 0, "copy": 0, "task": "one", "text": "a cat", "verdict": "right", "scores": {"one": 1.0}, "evidence": {}},
-            {"index": 1, "prompt": 1, "copy": 0, "task": "one", "text": "a dog", "verdict": "wrong", "scores": {"one": 0.0}, "reason": "no"},
+            {"index": 0, "prompt": 0, "copy": 0, "task": "one", "text": "a cat", "verdict": "right", "scores": {"one": 1.0}},
+            {"index": 1, "prompt": 1, "copy": 0, "task": "one", "text": "a dog", "verdict": "wrong", "scores": {"one": 0}, "reason": "no"},
         ),
     }  # fmt: skip
 
@@ -163,7 +163,8 @@ def geneval_results() -> bytes:
         reason = "\n".join(f"expected {c['color']} {c['class']}>=1, found 0 {c['color']}; and 1 green" for c in coloured)
         rows.append({
             "filename": f"out/{prompt:05d}/samples/00000.png", "tag": facts["tag"], "prompt": facts["prompt"], "correct": not reason,
-            "reason": reason, "metadata": json.dumps(facts) if prompt % 2 else facts, "details": json.dumps(details) if prompt % 3 else details,
+            "reason": reason, "metadata": json.dumps(facts) if prompt % 2 else facts,
+            "details": json.dumps(details) if prompt % 3 else details,
         })  # fmt: skip
     return as_lines(*rows)
 
@@ -343,8 +344,8 @@ def dit_weights() -> bytes:
 
 
 ASSET: Mapping[str, Any] = {
-    "title": "A file", "licence": "MIT", "source": "https://a.test", "files": [{"name": "x.bin", "urls": ["https://a.test/x"], "sha256": HASH,
-    "bytes": 3}],
+    "title": "A file", "licence": "MIT", "source": "https://a.test",
+    "files": [{"name": "x.bin", "urls": ["https://a.test/x"], "sha256": HASH, "bytes": 3}],
 }  # fmt: skip
 
 

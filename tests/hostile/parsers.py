@@ -213,7 +213,8 @@ def read_lora(folder: Path) -> object:
 PEFT = b'{"r": 4, "lora_alpha": 8, "target_modules": ["to_q"], "use_dora": false, "alpha_pattern": {"to_q": 2}}'
 parser("LoRA", lambda: {"adapter_model.safetensors": d.lora()}, read_lora)
 parser(
-    "peft's LoRA", lambda: {"adapter_model.safetensors": d.lora("base_model.model."), "adapter_config.json": PEFT}, read_lora, "adapter_config.json"
+    "peft's LoRA", lambda: {"adapter_model.safetensors": d.lora("base_model.model."), "adapter_config.json": PEFT}, read_lora,
+    "adapter_config.json",
 )  # fmt: skip
 
 
@@ -267,7 +268,7 @@ parser(
 
 def read_adm(folder: Path) -> object:
     path = folder / "x.npz"
-    images = [batch for batch in adm.rows(path, 2)]
+    images = list(adm.rows(path, 2))
     return adm.members(path), adm.shape_of(path), images, adm.labels(path), open_samples(path).labels
 
 
