@@ -45,7 +45,7 @@ class FilePictures:
 
     def missing(self, count: int) -> int:
         """Return how many of the first `count` pictures, as a list names them, are no files here."""
-        return sum(not path.is_file() for path in self.paths[:count])
+        return sum(not is_file(path) for path in self.paths[:count])
 
     def data(self, index: int) -> bytes:
         """The file's bytes; SampleError where it cannot be read."""
