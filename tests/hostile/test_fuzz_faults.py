@@ -32,6 +32,7 @@ from harope_bench.backbones import latents, lora_files
 from harope_bench.classify import kept
 from harope_bench.costing import weigh
 from harope_bench.errors import BenchError, OptionError, SampleError, StorageError, WeightsError
+from harope_bench.findings import Findings
 from harope_bench.gate import policy, render
 from harope_bench.judges.runners import common
 from harope_bench.layouts import file_list, geneval_results
@@ -40,6 +41,7 @@ from harope_bench.samples import Run, inside
 from harope_bench.suites import _labels, coco_fid, dpg_bench
 from harope_bench.suites.imagenet_val import ImageNetVal
 from harope_bench.verbs.options import Sides
+from harope_bench.verify_results import check_moments
 
 STEERING = "\x1b[31mred\nsecond line\u202e"
 
@@ -121,6 +123,24 @@ def test_a_header_that_no_tokenizer_reads_is_no_header(tmp_path: Path) -> None:
     for damage in (b"(4, \x93NUMPY", b"((((((((", b"\x00\x00\x00\x00"):
         path = put(tmp_path / "x.npy", d.npy().replace(b"(4, 3), ", damage.ljust(8)))
         assert rows.header(path) is None and rows.digest(path, 0, 1) is None and not rows.is_whole(path)
+
+
+def test_moments_beside_rows_that_are_none_are_altered(tmp_path: Path) -> None:
+    put(tmp_path / "x.moments.npz", d.kept_moments())
+    objects = d.io.BytesIO()
+    d.np.save(objects, d.np.full(3, None), allow_pickle=True)
+    for data in (
+        d.npy()[:60],
+        d.npy()[:-8],
+        b"",
+        objects.getvalue(),
+        d.npy().replace(b"'<f8'", b"'<i8'"),
+        d.npy().replace(b"\x01\x00v", b"\x09\x00v"),
+    ):
+        findings = Findings()
+        put(tmp_path / "x.npy", data)
+        check_moments(tmp_path, tmp_path, 4, findings)
+        assert findings.status == "altered"
 
 
 def test_damaged_captions_are_named(tmp_path: Path) -> None:
