@@ -239,7 +239,7 @@ def kept(path: Path, key: str, rows: tuple[tuple[str, int, str], ...]) -> Shard 
             return None
         failed = dict(zip(a["failed"].tolist(), map(str, a["reasons"]), strict=True))
         return Shard(a["indices"], a["ranked"], a["logits"], failed, rows)
-    except (StorageError, KeyError, ValueError):
+    except (StorageError, KeyError, TypeError, ValueError):
         return None
 
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from harope_bench.escaping import printable
+
 LONGEST = 100  # characters of an unknown name in a message
 
 
 class BenchError(Exception):
     """Base of every error this package raises on purpose; the command line prints it and exits 1."""
+
+    def __str__(self) -> str:
+        """Return the message on one line: a name or field of a file that it quotes cannot steer a terminal or forge a second line."""
+        return printable(super().__str__())
 
 
 class UnknownName(BenchError):

@@ -46,7 +46,7 @@ def images_below(folder: Path) -> list[Path]:
     return sorted(images, key=lambda path: [natural_key(part) for part in path.relative_to(folder).parts])
 
 
-def natural_key(name: str) -> tuple[list[str | int], str]:
+def natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:
     """Return a sort key that compares runs of digits as numbers: img_2.png comes before img_10.png.
 
     >>> sorted(["a10b2", "a9b10", "a10b1"], key=natural_key)
@@ -54,7 +54,13 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     """
     stem, dot, suffix = name.rpartition(".")
     parts = DIGITS.split(stem if dot else suffix)  # text and digits in turn, text first
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+    return [_number_key(part) if place % 2 else part for place, part in enumerate(parts)], name
+
+
+def _number_key(digits: str) -> tuple[int, str]:
+    """Return a sort key of digits as a number, of however many; `int` takes 4,300."""
+    significant = digits.lstrip("0")
+    return len(significant), significant
 
 
 def in_order(paths: Iterable[Path]) -> list[Path]:

@@ -129,6 +129,14 @@ def spans(indices: Iterable[int]) -> list[tuple[int, int]]:
     return runs
 
 
+def whole_number(text: str) -> int | None:
+    """Return the number that a text of at most DIGITS ASCII digits is; None for any other text.
+
+    `str.isdecimal` also holds for other scripts' digits and for more digits than `int` reads.
+    """
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= DIGITS else None
+
+
 def parse_ranges(text: str) -> IndexRanges:
     """Return the indices of `0-499`, `7` or `0-9,20-29`, both ends included, however many.
 
@@ -138,11 +146,11 @@ def parse_ranges(text: str) -> IndexRanges:
     runs: list[tuple[int, int]] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        digits = [first, *([last] if dash else [])]
-        if not all(each.isascii() and each.isdecimal() and len(each) <= DIGITS for each in digits) or int(digits[-1]) < int(first):
+        start, stop = whole_number(first), whole_number(last if dash else first)
+        if start is None or stop is None or stop < start:
             shown = part if len(part) <= 40 else f"{part[:37]}..."
             raise ValueError(f"{shown!r} is no index range; write 0-499, 7 or 0-9,20-29")
-        runs.append((int(first), int(digits[-1])))
+        runs.append((start, stop))
     return IndexRanges(runs)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +22,13 @@ DENSEST = 1100  # deflate packs at most 1,032 bytes into one
 SMALL = 256 << 20  # bytes that any file may unpack to
 RATIO = 32  # and a larger one so many times its own size: features are hardly packed at all
 ARRAYS_BYTES = 16 << 30  # of the arrays that are held in memory at once
+
+
+# Zip, zlib and the header parser fail in all these ways on bytes from outside; RuntimeError is also an encrypted member.
+DAMAGE = (
+    ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
+    struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 class Header(NamedTuple):

@@ -20,11 +20,12 @@ from harope_bench.errors import StorageError, TooFewImages, UnknownName
 from harope_bench.intervals.clusters import PERMUTATIONS
 from harope_bench.intervals.paired_ratios import PairedRatio, paired_ratio
 from harope_bench.intervals.shares import bonett_price, is_share, mcnemar
+from harope_bench.kept_arrays import check_sample_arrays
 from harope_bench.prompt_pairs import PromptPairs, match_prompts, other_texts
 from harope_bench.records import Measurement, Metric, Result, Settings, fault, printable
 from harope_bench.regular import JSON_BYTES, read_regular
 from harope_bench.statistics import Difference, Interval
-from harope_bench.store import disk, load_arrays, read_if_present, read_lines, stamp_of
+from harope_bench.store import disk, lines_by, load_arrays, read_if_present, read_lines, stamp_of
 
 EVIDENCE = {
     "L0": "L0: a reported number only; its error is assumed.",
@@ -381,7 +382,7 @@ def _asked(path: Path) -> dict[int, tuple[int | None, str | None]] | None:
 
 @lru_cache(maxsize=32)
 def _read_asked(path: Path, stamp: tuple[int, int]) -> dict[int, tuple[int | None, str | None]]:
-    return {line["index"]: (line.get("label"), line.get("prompt")) for line in read_lines(path) if "index" in line}
+    return {index: (line.get("label"), line.get("prompt")) for index, line in lines_by(path, "index", int).items()}
 
 
 def beside(item: Found) -> Path:
@@ -400,7 +401,9 @@ def _read(path: Path, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
 def arrays_of(item: Found) -> dict[str, np.ndarray]:
     """The per-sample arrays of a result, read once as long as the file does not change: every cell of a table asks again."""
     path = beside(item)
-    return _read(path, stamp_of(path) or (0, 0))  # where it is gone, reading it says so
+    arrays = _read(path, stamp_of(path) or (0, 0))  # where it is gone, reading it says so
+    check_sample_arrays(path, arrays, [measurement.metric for measurement in item.result.measurements])
+    return arrays
 
 
 def holm_adjusted(found: Sequence[Difference]) -> list[float | None]:

@@ -287,7 +287,7 @@ def answers(folder: Path, role: str, asked: Sequence[Question]) -> dict[str, Tol
     told: dict[str, Told] = {}
     for line in read_lines(folder / ANSWERS):
         key = line.get("key")
-        if key not in wanted:
+        if not isinstance(key, str) or key not in wanted:
             continue
         if "answer" in line:
             told[key] = _read(role, wanted[key], line["answer"])

@@ -239,7 +239,7 @@ def _origin(arrays: Mapping[str, np.ndarray]) -> Origin:
     lines = () if told is None or told.dtype.kind != "U" else tuple(printable(str(line))[:LONGEST] for line in told.ravel()[:MOST])
     if count is None or count.dtype.kind not in "iu" or count.size != 1 or count < 1:
         return Origin(None, lines)
-    return Origin(int(count), lines)
+    return Origin(int(count.item()), lines)
 
 
 def _of_images(warnings: Iterable[str]) -> list[str]:

@@ -63,6 +63,16 @@ def read_regular(path: Path, limit: int) -> bytes:
     return data
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a file is there, for a name out of a file: also False where no file can be called so (too long, NUL)."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
+            return False
+        raise
+
+
 def check_regular(path: Path) -> None:
     """Refuse what is no regular file, before a library opens it by its path; errors as `open_regular`."""
     open_regular(path).close()

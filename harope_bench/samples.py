@@ -22,7 +22,7 @@ from harope_bench.limits import RESOLUTION, check_most
 from harope_bench.partfiles import sweep
 from harope_bench.pixels import Decoded, centre_crop, cut, decode, encode
 from harope_bench.records import Plan, Request, SampleRecord, fault
-from harope_bench.regular import IMAGE_BYTES, LINES_BYTES, read_regular
+from harope_bench.regular import IMAGE_BYTES, LINES_BYTES, is_file, read_regular
 from harope_bench.store import (
     append_line,
     check_target,
@@ -137,7 +137,7 @@ class Run:
         return wanted.without([i for i, record in records.items() if i in wanted and self._kept(record)])
 
     def _kept(self, record: SampleRecord) -> bool:
-        return record.status == "failed" or (record.file is not None and (self.folder / record.file).is_file())
+        return record.status == "failed" or (record.file is not None and is_file(self.folder / record.file))
 
     def add(self, request: Request, image: np.ndarray | None, reason: str | None) -> None:
         """Image first, then its line: a line always has its image. A fault is a failed sample without one."""
@@ -378,8 +378,8 @@ def _run_set(run: Run, plan: Plan | None, count: int | None) -> SampleSet:
 
 def inside(folder: Path, name: str, index: int) -> Path:
     """The file `name` of the folder; SampleError if a record points out of it."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    path = (folder / name.replace("\0", "")).resolve()
+    if "\0" in name or not path.is_relative_to(folder.resolve()):
         raise SampleError(f"record {index} of {folder} points outside the folder ({name}); the record was altered")
     return path
 

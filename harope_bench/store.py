@@ -30,6 +30,7 @@ from harope_bench.regular import (
     change_regular,
     check_regular,
     check_replaceable,
+    is_file,
     open_regular,
     read_regular,
 )
@@ -268,6 +269,22 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def lines_by(path: Path, field: str, kind: type[int] | type[str]) -> dict[Any, dict[str, Any]]:
+    """Return the objects of a .jsonl file by the field that names each; the last of a name counts.
+
+    Raises:
+        StorageError: As `read_lines`; also an object whose field is missing or of another type.
+    """
+    objects: dict[Any, dict[str, Any]] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        name = line.get(field)
+        if not isinstance(name, kind) or isinstance(name, bool):
+            wanted = "a whole number" if kind is int else "a text"
+            raise StorageError(f"{path} object {number} has no {field} that is {wanted}; delete the line and run again")
+        objects[name] = line
+    return objects
+
+
 def _lines(data: bytes, path: Path) -> list[bytes]:
     """Return the UTF-8 lines of a file's bytes; only a file with a byte order mark is decoded first."""
     marked = encoding_of(data) != "utf-8"
@@ -444,7 +461,7 @@ def shards(index: Path) -> list[Path]:
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise WeightsError(f"{index} names {name!r}, wanted .safetensors files beside it; copy it again")
-        if not (index.parent / name).is_file():
+        if not is_file(index.parent / name):
             raise WeightsError(f"{index} names {name!r}, which is missing; copy all {len(names)} shards beside it")
     for name in names:
         keys = weights_header(index.parent / name).keys()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harope_bench import kept_moments, registry
+from harope_bench import kept_moments, registry, rows
 from harope_bench.errors import BenchError, OptionError, SampleError, UnknownName
 from harope_bench.evaluate import (
     LATER_FIELDS,
@@ -28,6 +28,7 @@ from harope_bench.evaluate import (
 )
 from harope_bench.evaluators.base import Observations
 from harope_bench.findings import Findings, NotCheckedError, Status, status_of
+from harope_bench.kept_arrays import check_columns
 from harope_bench.layouts.prompt_folder import FolderForm, open_prompt_images
 from harope_bench.marking import FOREIGN, Marking, brought, files_digest
 from harope_bench.observe import DIFFERENT, JUDGE, Seen, judge_record, known_errors, observe, others, read_record
@@ -250,8 +251,16 @@ def check_moments(stored: Path, judge: Path, count: int, findings: Findings) -> 
     """Compare the moments that a run keeps with sums of the rows that its judge gives now."""
     for path in sorted(stored.glob("*.moments.npz")):
         array = judge / f"{path.name.removesuffix('.moments.npz')}.npy"
-        if array.is_file() and not kept_moments.are_sums_of(path, np.load(array, mmap_mode="r", allow_pickle=False)[:count]):
+        if array.is_file() and not _are_sums_of(path, array, count):
             findings.add("altered", path, f"{path}: are not the sums of what the judge sees now ({CAUSES})")
+
+
+def _are_sums_of(path: Path, array: Path, count: int) -> bool:
+    """Return whether moments are of the first `count` rows of a file; False where that is no file of rows of numbers."""
+    header = rows.header(array)
+    if header is None or header.dtype.kind != "f" or len(header.shape) != 2 or not header.has_rows(header.shape[0]):
+        return False
+    return kept_moments.are_sums_of(path, rows.view(array, min(count, header.shape[0])))
 
 
 # ------------------------------------------------------------------------------- images that lie elsewhere
@@ -340,8 +349,10 @@ def check_cost(folder: Path, path: Path, plan: Plan | None, findings: Findings) 
 
 def _wrong_cost(folder: Path, stored: Result, plan: Plan | None) -> Wrong:
     evaluator: Any = registry.load("evaluators", stored.evaluator)
-    forwards = load_arrays(folder / OBSERVATIONS / "forwards.npz")
-    score = evaluator.score(Observations(np.arange(len(forwards["seconds"])), None, forwards), {})
+    path = folder / OBSERVATIONS / "forwards.npz"
+    forwards = load_arrays(path)
+    count = check_columns(path, forwards, evaluator.arrays, evaluator.reasons)
+    score = evaluator.score(Observations(np.arange(count), None, forwards), {})
     facts = {
         "version": evaluator.version,
         "profile": evaluator.profile,

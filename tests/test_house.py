@@ -28,7 +28,8 @@ PACKAGE = "harope_bench"
 
 # Imports run downwards: a room may import those of lower layers, and itself.
 LAYERS: list[set[str]] = [
-    {"errors", "escaping", "indices", "limits"},
+    {"escaping", "indices", "limits"},
+    {"errors"},
     {"regular", "partfiles", "findings", "wrappers"},
     {"textfile", "npz"},
     {"tomlfile", "jsonfile"},
@@ -37,7 +38,7 @@ LAYERS: list[set[str]] = [
     {"registry", "provenance", "adm", "folders", "rows", "metrics", "statistics", "adapters", "perceptions", "outside"},
     {"folder_writing"},
     {"samples", "intervals", "catalogue", "conditioning", "contamination", "charts", "fetched", "rules", "scenes", "kept_moments"},
-    {"checkpoint_files"},
+    {"checkpoint_files", "kept_arrays"},
     {"encodings", "prompt_pairs", "registering"},
     {"pairing"},
     {"samplers", "suites", "judges", "evaluators"},
@@ -87,7 +88,7 @@ NEVER_TORCH = {
     "errors", "escaping", "limits", "regular", "jsonfile", "tomlfile", "textfile", "records", "checksums", "findings", "npz",
     "registry", "adm", "pixels", "folders", "rows", "metrics", "samples", "statistics", "evaluators",
     "leaderboards", "reports", "intervals", "pairing", "compare", "gate", "contamination", "charts", "adapters", "fetched", "fetch",
-    "perceptions", "prompt_pairs", "rules", "scenes", "layouts", "kept_moments", "indices",
+    "perceptions", "prompt_pairs", "rules", "scenes", "layouts", "kept_moments", "kept_arrays", "indices",
 }  # fmt: skip
 TORCH_INSIDE_FUNCTIONS = {
     "device",

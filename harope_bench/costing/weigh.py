@@ -18,6 +18,7 @@ from harope_bench.costing import clock, published
 from harope_bench.costing.count import Counts, counts, learned
 from harope_bench.errors import BenchError, MissingExtra, SampleError
 from harope_bench.evaluators.base import Observations
+from harope_bench.kept_arrays import check_columns
 from harope_bench.metrics.attention_cost import Attention, Learned
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Checkpoint, JudgeRecord, Option, Plan, Result, Settings
@@ -105,7 +106,7 @@ def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, obse
         write_arrays(seen_at, observe())
         checksums.record_files(seen_at.parent, [seen_at.name])
     arrays = load_arrays(seen_at)
-    rows = len(arrays["seconds"])
+    rows = check_columns(seen_at, arrays, evaluator.arrays, evaluator.reasons)
     score = evaluator.score(Observations(np.arange(rows), None, arrays), {})
     result = Result(
         evaluator=EVALUATOR,

@@ -15,7 +15,7 @@ from harope_bench.gate.decide import Decision, Verdict
 from harope_bench.pairing import paired_rows
 from harope_bench.records import printable
 from harope_bench.regular import check_replaceable
-from harope_bench.store import append_text, check_overwritten, disk, make_folder, read_lines, write_bytes
+from harope_bench.store import append_text, check_overwritten, disk, lines_by, make_folder, write_bytes
 
 SUMMARY_BYTES = 60_000  # a pull-request comment takes 65,536 characters
 CHANGED = 3
@@ -80,7 +80,8 @@ def changed(verdict: Verdict) -> tuple[str, list[Changed]] | None:
 
 
 def _most(moves: np.ndarray, run: Path) -> list[Changed]:
-    records = {line["index"]: line.get("file") for line in read_lines(run / "samples.jsonl")} if run.is_dir() else {}
+    path = run / "samples.jsonl"
+    records = {index: line.get("file") for index, line in lines_by(path, "index", int).items()} if run.is_dir() else {}
     order = sorted(records) if len(records) == len(moves) else list(range(len(moves)))
     chosen = np.argsort(-np.abs(moves), kind="stable")[:CHANGED]
     return [Changed(order[i], float(moves[i]), records.get(order[i])) for i in chosen.tolist()]

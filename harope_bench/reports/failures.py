@@ -40,8 +40,20 @@ def warnings(runs: Path) -> list[str]:
 
 def _of(path: Path, runs: Path) -> Iterator[dict[str, Any]]:
     name = str(path.relative_to(runs)).removesuffix(ROWS)
-    for row in read_lines(path):
+    for number, row in enumerate(read_lines(path), 1):
+        if not _is_row(row):
+            raise StorageError(f"{path} row {number} is not what eval writes (scores by metric, finite numbers); run eval --rescore")
         yield {"result": name, **row}
+
+
+def _is_row(row: Mapping[str, Any]) -> bool:
+    """Return whether scores are numbers by metric, or there are none, and no number of the row is infinite or NaN."""
+    scores = row.get("scores") or {}
+    try:
+        json.dumps(row, allow_nan=False)
+    except ValueError:
+        return False
+    return isinstance(scores, dict) and all(isinstance(value, int | float) for value in scores.values())
 
 
 def _wrong(row: Mapping[str, Any]) -> bool:

@@ -20,6 +20,7 @@ from harope_bench import fetched
 from harope_bench.conditioning import Conditioning
 from harope_bench.errors import NotHere, OptionError, StorageError
 from harope_bench.jsonfile import parse_json
+from harope_bench.npz import DAMAGE
 from harope_bench.records import Request, Settings, printable
 from harope_bench.regular import open_regular
 from harope_bench.store import first_line, home, load_arrays, sha256_file
@@ -46,7 +47,7 @@ def captions(archive: Path) -> tuple[str, ...]:
         for row in rows:
             image, told = int(row["image_id"]), (int(row["id"]), printable(str(row["caption"])))
             first[image] = min(first.get(image, told), told)
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise StorageError(f"{archive} is not COCO's annotations ({first_line(error)}); harope-bench fetch {ASSET}") from error
     order = sorted(first, key=lambda image: hashlib.sha256(f"coco-fid/{image}".encode()).digest())
     return tuple(first[image][1] for image in order[:COUNT])

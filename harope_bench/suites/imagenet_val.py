@@ -18,7 +18,8 @@ import numpy as np
 
 from harope_bench.conditioning import Conditioning
 from harope_bench.errors import OptionError, SampleError
-from harope_bench.regular import IMAGE_BYTES, read_regular
+from harope_bench.indices import whole_number
+from harope_bench.regular import IMAGE_BYTES, is_file, read_regular
 from harope_bench.store import disk
 from harope_bench.suites._pictures import decoded
 from harope_bench.textfile import read_text
@@ -44,7 +45,7 @@ class FilePictures:
 
     def missing(self, count: int) -> int:
         """Return how many of the first `count` pictures, as a list names them, are no files here."""
-        return sum(not path.is_file() for path in self.paths[:count])
+        return sum(not is_file(path) for path in self.paths[:count])
 
     def data(self, index: int) -> bytes:
         """The file's bytes; SampleError where it cannot be read."""
@@ -116,20 +117,21 @@ class ImageNetVal:
             raise OptionError(f"{path} holds no line; wanted lines 'name index'")
         if repeated := [name for name, times in Counter(p.name for p, _ in pairs).items() if times > 1]:
             raise OptionError(f"{path} lists {repeated[0]} more than once; keep one line a picture")
-        if not any(p.is_file() for p, _ in pairs):
+        if not any(is_file(p) for p, _ in pairs):
             raise OptionError(f"{folder} holds none of the {len(pairs):,} pictures that {path.name} lists; check --images")
         return pairs
 
     def _line(self, path: Path, number: int, line: str) -> tuple[str, int]:
-        name, _, label = line.strip().partition(" ")
-        if name.isdecimal() and not label:
+        name, _, text = line.strip().partition(" ")
+        label = whole_number(text.strip())
+        if name.isdecimal() and not text:
             raise OptionError(
                 f"{path} line {number} is a bare number; ILSVRC2012_validation_ground_truth.txt counts classes in another order, "
                 f"give caffe's {LIST} with lines 'name index'"
             )
-        if not label.strip().isdecimal() or int(label) >= self.classes or Path(name).name != name:
+        if label is None or label >= self.classes or Path(name).name != name:
             raise OptionError(f"{path} line {number} is {line.strip()[:60]!r}, wanted 'name index' with an index below {self.classes:,}")
-        return name, int(label)
+        return name, label
 
 
 PLUGIN = ImageNetVal()

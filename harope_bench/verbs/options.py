@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ NO = 3  # exit code of a verb whose answer is no
 NOT_CHECKED = 1  # of a verify that could not check something
 
 
-SIDE = re.compile(r"[0-9]{1,9}")  # pixels
 
 
 class Indices(click.ParamType):
@@ -52,10 +50,12 @@ class Sides(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A tuple of positive integers; a usage error otherwise."""
-        parts = str(value).split(",")
-        if not all(SIDE.fullmatch(part.strip()) and int(part) > 0 for part in parts):
-            self.fail(f"{str(value)[:100]!r} is no resolution; write 28 or 28,56", param, ctx)
-        return tuple(int(part) for part in parts)
+        from harope_bench.indices import whole_number
+
+        sides = [whole_number(part.strip()) for part in str(value).split(",")]
+        if not all(sides):
+            self.fail(f"{str(value)[:80]!r} is no resolution; write 28 or 28,56", param, ctx)
+        return tuple(sides)
 
 
 class KeyValue(click.ParamType):

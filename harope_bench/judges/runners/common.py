@@ -154,7 +154,7 @@ def serve(args: argparse.Namespace, name: str, version: int, judge_class: str, p
 
 def _line(ask: Mapping[str, Any], folder: Path, see: See) -> dict[str, Any]:
     """The line that answers a question."""
-    line = {"key": ask["key"], "index": ask["index"]}
+    line = {"key": ask["key"], "index": ask.get("index")}
     path = folder / ask["image"]  # an absolute path stays itself
     try:
         if digest(path) != ask["sha256"]:
@@ -189,7 +189,7 @@ def _claim(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def lines(path: Path, whole: bool = False) -> Iterator[dict[str, Any]]:
-    """The objects of a file of lines, or the one of the `whole` file; stops where it is not there or one is no JSON object."""
+    """The objects of a file of lines, each with a `key`, or the one of the `whole` file; stops where one is none or nothing is there."""
     if not path.is_file():
         stop(f"{path} is not there; let `harope-bench eval` write it")
     data = content(path)
@@ -201,6 +201,8 @@ def lines(path: Path, whole: bool = False) -> Iterator[dict[str, Any]]:
                 value = None
             if not isinstance(value, dict):
                 stop(f"{path} line {number} is not a JSON object; delete the line and run again")
+            if not whole and not isinstance(value.get("key"), str):
+                stop(f"{path} line {number} has no key that is a text; delete the line and run again")
             yield value
 
 
