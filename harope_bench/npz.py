@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tokenize
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
 DENSEST = 1100  # deflate packs at most 1,032 bytes into one
 SMALL = 256 << 20  # bytes that any file may unpack to
 RATIO = 32  # and a larger one so many times its own size: features are hardly packed at all
+# numpy parses a header as Python and, where that fails, as Python 2; both parsers fail in all these ways on damaged bytes.
+HEADER_DAMAGE = (ValueError, SyntaxError, TypeError, LookupError, EOFError, RecursionError, MemoryError, tokenize.TokenError)
 ARRAYS_BYTES = 16 << 30  # of the arrays that are held in memory at once
 
 
@@ -37,10 +40,13 @@ def open_npz(path: Path) -> Iterator[tuple[zipfile.ZipFile, int]]:
 
 
 def read_header(member: IO[bytes]) -> Header:
-    """Return the header of an array; ValueError where it is one of objects."""
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(member)
+    """Return the header of an array; ValueError where it is damaged, or one of objects."""
+    try:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(member)
+    except HEADER_DAMAGE as error:
+        raise ValueError(f"its header is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from error
     if dtype.hasobject:
         raise ValueError("it is an array of Python objects")
     return Header(shape, dtype, bool(fortran))
