@@ -115,17 +115,20 @@ def classify(plan: Plan, out: Path, wanted: Wanted, evaluators: Sequence[str] | 
     pictures = suite.pictures(wanted.place, wanted.labels)
     count = _count(pictures, wanted.count, plan.suite)
     check_hash(weights_path(plan.checkpoint), plan.checkpoint.sha256)
-    run = Run(out)
-    run.claim(plan)
-    run.ask(range(count))
-    checksums.record_files(out, [REQUESTS])
+    run, judge = Run(out), judge_of(plan, pictures, wanted.crop_ratio)
+    if run.plan is not None:
+        run.claim(plan)  # another plan's folder is rejected as that
     if (more := len(run.asked())) > count:
         raise OptionError(
             f"{out} was asked for {more:,} pictures, --count {count:,} would score a part; leave it out or give another --out"
         )
-    judge = judge_of(plan, pictures, wanted.crop_ratio)
     for name in names:
         _unclaimed(out / RESULTS / f"{name}.json", judge)
+
+    # Nothing is written above this line: what is refused changes no run that stands there.
+    run.claim(plan)
+    run.ask(range(count))
+    checksums.record_files(out, [REQUESTS])
     shards = _predict(plan, pictures, count, judge, out / OBSERVATIONS / plan.checkpoint.name, wanted)
     missing = missing_pictures(shards)
     return [_score(plan, shards, name, judge, out, missing, wanted.lenient) for name in names]

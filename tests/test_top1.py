@@ -307,6 +307,18 @@ def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(tmp_path: Path
     assert not again.fresh and len(calls) == 5
 
 
+@pytest.mark.parametrize("wanted", [Wanted(count=60, crop_ratio=0.5), Wanted(count=20), Wanted(count=60, crop_ratio=0.9)])
+def test_a_command_that_is_refused_changes_no_run(wanted: Wanted, tmp_path: Path) -> None:
+    """Else the pictures that it asked for are missing from then on, and the run is unfinished or altered."""
+    plan = reading_plan(registered(tmp_path, "tiny"), None, {})
+    classify.classify(plan, tmp_path / "run", Wanted(count=30))
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises((PlanMismatch, OptionError)):
+        classify.classify(plan, tmp_path / "run", wanted)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    assert verify(tmp_path / "run", 0).status == "ok"
+
+
 def test_a_folder_takes_no_other_crop_count_or_pictures(imagenet: Path, tmp_path: Path) -> None:
     registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
     plan = reading_plan("wide", None, {"resolution": 32})
