@@ -23,6 +23,7 @@ from harope_bench.store import first_line, repeated_member, writing
 IMAGES = "arr_0.npy"
 LABELS = "arr_1.npy"
 WHOLE = 1 << 30  # bytes of an array in Fortran order, which cannot be read piece by piece
+LAST_LABEL = 2**31 - 1  # of a class; a larger number of 64 bits without sign would come out negative
 BATCH_BYTES = 1 << 30  # of the images that are read at once
 
 
@@ -116,7 +117,10 @@ def labels(path: Path) -> np.ndarray | None:
             if shape != (n,) or dtype.kind not in "iu":
                 raise SampleError(f"{path} arr_1 is {dtype} {shape}, wanted integer labels ({n},); leave arr_1 out or correct it")
             with archive.open(LABELS) as member:
-                return np.lib.format.read_array(member, allow_pickle=False).astype(np.int64)
+                found = np.lib.format.read_array(member, allow_pickle=False)
+        if found.min() < 0 or found.max() > LAST_LABEL:
+            raise SampleError(f"{path} arr_1 holds label {found.min() if found.min() < 0 else found.max()}, wanted 0 to {LAST_LABEL:,}")
+        return found.astype(np.int64)
     except DAMAGE as error:
         raise SampleError(f"{path}: labels cannot be read ({first_line(error)}); make the file again") from error
 

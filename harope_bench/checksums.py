@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock
 
-from harope_bench.errors import StorageError
+from harope_bench.errors import AlteredFileError, StorageError
 from harope_bench.store import disk, make_folder, read_if_present, sha256_file, write_text
 
 SUMS = "SHA256SUMS"
@@ -85,10 +86,37 @@ def intact(folder: Path, name: str) -> bool:
         return False
 
 
+def check_recorded(path: Path, advice: str) -> None:
+    """Refuse a file that is not the recorded one, before its content is believed.
+
+    A file that no SHA256SUMS names passes: results of other tools and of versions before have none, and `verify` tells of them.
+
+    Args:
+        advice: What to do about it, the end of the error's sentence.
+
+    Raises:
+        AlteredFileError: Its sha256 is not the one in SHA256SUMS beside it. StorageError: The records cannot be read.
+    """
+    if not has_sums(path.parent) or state(path.parent, path.name) != "altered":
+        return
+    # Whoever writes it may be between the file and its hash, and has the lock for so long.
+    with suppress(OSError), alone(path.parent):
+        if state(path.parent, path.name) != "altered":
+            return
+    raise AlteredFileError(f"{path} was altered: its sha256 is not the one in {SUMS} beside it; {advice}")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the lock under which a folder's files and their hashes change; the same thread may take it again."""
+    with FileLock(folder / f".{SUMS}.lock", is_singleton=True):
+        yield
+
+
 def _change(folder: Path, hashes: Mapping[str, str], gone: Iterable[str]) -> None:
     make_folder(folder)
     gone = set(gone)
-    with disk(folder / SUMS), FileLock(folder / f".{SUMS}.lock"):
+    with disk(folder / SUMS), alone(folder):
         try:
             before = read_sums(folder)
         except StorageError:

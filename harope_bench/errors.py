@@ -101,6 +101,10 @@ class FetchError(BenchError):
     """A file that did not come, came cut short, or is not the one that was wanted."""
 
 
+class AlteredFileError(StorageError):
+    """A file that is not the one whose sha256 was recorded beside it."""
+
+
 class IrregularFileError(StorageError):
     """A pipe, a device, a socket or a link where a regular file is read or written."""
 

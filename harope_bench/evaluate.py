@@ -22,7 +22,7 @@ from harope_bench.provenance import now, provenance
 from harope_bench.records import Plan, Result, Source, check_label
 from harope_bench.references import Looking, Opened, open_reference
 from harope_bench.samples import Run, SampleSet, open_samples
-from harope_bench.store import read_if_present, sha256_bytes, write_arrays, write_text
+from harope_bench.store import disk, make_folder, read_if_present, sha256_bytes, write_arrays, write_text
 
 RESULTS, OBSERVATIONS = "results", "observations"
 LATER_FIELDS = ("suite", "resolution", "source")  # of a result, which versions before did not record
@@ -302,10 +302,11 @@ def relabel(path: Path, result: Result, label: str) -> Result:
     """
     labelled = result.model_copy(update={"label": check_label(label)})
     if labelled != result:
-        vouched = checksums.has_sums(path.parent) and checksums.intact(path.parent, path.name)
-        write_text(path, labelled.to_json(indent=1) + "\n")
-        if vouched:
-            checksums.record_files(path.parent, [path.name])
+        with disk(path), checksums.alone(path.parent):
+            vouched = checksums.has_sums(path.parent) and checksums.intact(path.parent, path.name)
+            write_text(path, labelled.to_json(indent=1) + "\n")
+            if vouched:
+                checksums.record_files(path.parent, [path.name])
     return labelled
 
 
@@ -359,14 +360,16 @@ def write_result(path: Path, result: Result, arrays: Mapping[str, Any], rows: st
         result = result.model_copy(update={"label": previous.label})
     text = result.to_json(indent=1) + "\n"
     names = [path.name]
-    if result.per_sample is not None:
-        names.append(result.per_sample)
-        write_arrays(path.with_name(result.per_sample), {name: np.asarray(array) for name, array in arrays.items()})
-    if result.rows is not None and rows is not None:
-        names.append(result.rows)
-        write_text(path.with_name(result.rows), rows)
-    write_text(path, text)
-    checksums.record_files(path.parent, names)
+    make_folder(path.parent)
+    with disk(path), checksums.alone(path.parent):  # nobody takes files for altered whose hashes are written next
+        if result.per_sample is not None:
+            names.append(result.per_sample)
+            write_arrays(path.with_name(result.per_sample), {name: np.asarray(array) for name, array in arrays.items()})
+        if result.rows is not None and rows is not None:
+            names.append(result.rows)
+            write_text(path.with_name(result.rows), rows)
+        write_text(path, text)
+        checksums.record_files(path.parent, names)
     return result
 
 

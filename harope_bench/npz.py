@@ -24,7 +24,7 @@ RATIO = 32  # and a larger one so many times its own size: features are hardly p
 ARRAYS_BYTES = 16 << 30  # of the arrays that are held in memory at once
 
 
-# Zip, zlib and the header parser fail in all these ways on bytes from outside; RuntimeError is also an encrypted member.
+# Zip, zlib and the header parser (Python, then Python 2) fail in all these ways on bytes from outside; RuntimeError is also an encrypted member.
 DAMAGE = (
     ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
     struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile,
@@ -47,10 +47,13 @@ def open_npz(path: Path) -> Iterator[tuple[zipfile.ZipFile, int]]:
 
 
 def read_header(member: IO[bytes]) -> Header:
-    """Return the header of an array; ValueError where it is one of objects."""
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(member)
+    """Return the header of an array; ValueError where it is damaged, or one of objects."""
+    try:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(member)
+    except DAMAGE as error:
+        raise ValueError(f"its header is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from error
     if dtype.hasobject:
         raise ValueError("it is an array of Python objects")
     return Header(shape, dtype, bool(fortran))

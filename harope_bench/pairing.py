@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
-from harope_bench import registry, statistics
+from harope_bench import checksums, registry, statistics
 from harope_bench.errors import StorageError, TooFewImages, UnknownName
 from harope_bench.intervals.clusters import PERMUTATIONS
 from harope_bench.intervals.paired_ratios import PairedRatio, paired_ratio
@@ -34,6 +34,9 @@ EVIDENCE = {
 }
 
 
+ADVICE = "bring that one back, or run eval again"
+
+
 class Found(NamedTuple):
     """A result and the file it was read from (its per-sample arrays lie beside it)."""
 
@@ -46,16 +49,20 @@ def collect(runs: Path) -> list[Found]:
 
     Raises:
         StorageError: the folder is not there, or a file is not a result; the file is named.
+        AlteredFileError: a result is not the one that was recorded.
     """
     if not runs.is_dir():
         raise StorageError(f"{runs} is not a folder; give the folder that holds the runs")
     paths = sorted(runs.glob("**/results/*.json"))
+    for path in paths:
+        checksums.check_recorded(path, ADVICE)
     read = [(path, data) for path in paths if (data := read_if_present(path)) is not None]  # one may be cleared meanwhile
     return [Found(_parsed(path, data), path) for path, data in read]
 
 
 def read_result(path: Path) -> Result:
-    """One result file; StorageError names the file and the field."""
+    """One result file; StorageError names the file and the field, AlteredFileError one that is not the recorded one."""
+    checksums.check_recorded(path, ADVICE)
     with disk(path):
         return _parsed(path, read_regular(path, JSON_BYTES))
 
@@ -382,6 +389,7 @@ def _asked(path: Path) -> dict[int, tuple[int | None, str | None]] | None:
 
 @lru_cache(maxsize=32)
 def _read_asked(path: Path, stamp: tuple[int, int]) -> dict[int, tuple[int | None, str | None]]:
+    checksums.check_recorded(path, "bring that one back, or generate the run again in another folder")
     return {index: (line.get("label"), line.get("prompt")) for index, line in lines_by(path, "index", int).items()}
 
 
@@ -395,6 +403,7 @@ def beside(item: Found) -> Path:
 
 @lru_cache(maxsize=32)
 def _read(path: Path, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
+    checksums.check_recorded(path, ADVICE)
     return load_arrays(path)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from harope_bench.errors import ShapeError, StorageError
-from harope_bench.npz import DAMAGE
+from harope_bench.npz import read_header
 from harope_bench.regular import change_regular, check_regular, open_regular
 from harope_bench.store import disk, make_folder
 
@@ -49,12 +49,12 @@ def header(path: Path) -> Header | None:
 
 def _parsed(file: IO[bytes]) -> Header | None:
     try:
-        if np.lib.format.read_magic(file) != (1, 0):
-            return None
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    except DAMAGE:
+        found = read_header(file)
+    except ValueError:
         return None
-    return None if fortran or dtype.hasobject or not shape else Header(shape, dtype, file.tell(), os.fstat(file.fileno()).st_size)
+    if found.is_fortran or not found.shape or min(found.shape) < 0:
+        return None
+    return Header(found.shape, found.dtype, file.tell(), os.fstat(file.fileno()).st_size)
 
 
 def reserve(path: Path, count: int, row: np.ndarray) -> None:

@@ -22,7 +22,7 @@ from harope_bench.kept_arrays import check_columns
 from harope_bench.metrics.attention_cost import Attention, Learned
 from harope_bench.provenance import now, provenance
 from harope_bench.records import Checkpoint, JudgeRecord, Option, Plan, Result, Settings
-from harope_bench.store import load_arrays, read_if_present, sha256_bytes, write_arrays, write_text
+from harope_bench.store import disk, load_arrays, make_folder, read_if_present, sha256_bytes, write_arrays, write_text
 
 EVALUATOR, FOLDER, FORWARDS = "cost", "cost", 30
 COUNTED = "counted on the meta device in one forward of one image; nothing was run"
@@ -126,8 +126,10 @@ def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, obse
         warnings=score.warnings,
         provenance=provenance(started, plan.settings.device),
     )
-    write_text(path, result.to_json(indent=1) + "\n")
-    checksums.record_files(path.parent, [path.name])
+    make_folder(path.parent)
+    with disk(path), checksums.alone(path.parent):
+        write_text(path, result.to_json(indent=1) + "\n")
+        checksums.record_files(path.parent, [path.name])
     return Weighed(result, path, True)
 
 

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from harope_bench.checksums import check_recorded
 from harope_bench.compare import ends, in_columns, shown, together
 from harope_bench.compare import facts as comparison_facts
 from harope_bench.errors import StorageError
@@ -81,6 +82,7 @@ def changed(verdict: Verdict) -> tuple[str, list[Changed]] | None:
 
 def _most(moves: np.ndarray, run: Path) -> list[Changed]:
     path = run / "samples.jsonl"
+    check_recorded(path, "bring that one back, or generate the run again in another folder")
     records = {index: line.get("file") for index, line in lines_by(path, "index", int).items()} if run.is_dir() else {}
     order = sorted(records) if len(records) == len(moves) else list(range(len(moves)))
     chosen = np.argsort(-np.abs(moves), kind="stable")[:CHANGED]

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harope_bench.checksums import check_recorded
 from harope_bench.errors import StorageError
 from harope_bench.escaping import csv_text
-from harope_bench.pairing import read_result
+from harope_bench.pairing import ADVICE, read_result
 from harope_bench.store import read_lines
 
 ROWS = ".rows.jsonl"
@@ -40,6 +41,7 @@ def warnings(runs: Path) -> list[str]:
 
 def _of(path: Path, runs: Path) -> Iterator[dict[str, Any]]:
     name = str(path.relative_to(runs)).removesuffix(ROWS)
+    check_recorded(path, ADVICE)
     for number, row in enumerate(read_lines(path), 1):
         if not _is_row(row):
             raise StorageError(f"{path} row {number} is not what eval writes (scores by metric, finite numbers); run eval --rescore")

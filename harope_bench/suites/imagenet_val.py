@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from harope_bench.conditioning import Conditioning
-from harope_bench.errors import OptionError, SampleError
+from harope_bench.errors import OptionError, SampleError, StorageError
 from harope_bench.indices import whole_number
 from harope_bench.regular import IMAGE_BYTES, is_file, read_regular
 from harope_bench.store import disk
@@ -43,10 +43,6 @@ class FilePictures:
         """File names without folders, so that both layouts are known as the same pictures."""
         return [path.name for path in self.paths]
 
-    def missing(self, count: int) -> int:
-        """Return how many of the first `count` pictures, as a list names them, are no files here."""
-        return sum(not is_file(path) for path in self.paths[:count])
-
     def data(self, index: int) -> bytes:
         """The file's bytes; SampleError where it cannot be read."""
         path = self.paths[index]
@@ -54,6 +50,8 @@ class FilePictures:
             return read_regular(path, IMAGE_BYTES)
         except OSError as error:
             raise SampleError(f"{path.name} cannot be read ({error.strerror})") from error
+        except StorageError as error:
+            raise SampleError(f"{path.name} is no regular file of at most {IMAGE_BYTES >> 20} MiB") from error
 
     def look(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
         """The picture as (side, side, 3) uint8; SampleError where it is damaged."""

@@ -15,8 +15,6 @@ NO = 3  # exit code of a verb whose answer is no
 NOT_CHECKED = 1  # of a verify that could not check something
 
 
-
-
 class Indices(click.ParamType):
     """`0-499`, `7` or `0-9,20-29`."""
 
