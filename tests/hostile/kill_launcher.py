@@ -1,10 +1,11 @@
 """A process that has torch and the package loaded and runs commands in forks of itself, each killed by SIGKILL at a chosen point.
 
-It reads one JSON list of jobs a line from stdin, runs the jobs of a line side by side, and answers one JSON list a line. A job is
-{"words": [...], "cwd": ..., "home": ..., "kill": [call, phase] or null}. The calls are those that change a disk: a file opened for
+It reads a JSON list of one or two jobs a line from stdin and answers with a JSON list of their results. A job is
+{"words": [...], "cwd": ..., "home": ..., "kill": [call, phase] or null}. The second starts when the first has come to its end or to
+its point, where it then lives for a moment more, with the locks that it holds. The calls are those that change a disk: a file opened for
 writing, the bytes written, truncate, fsync, mkdir, rename, link, unlink, rmdir. They are counted from 0 in the order in which the
-command makes them, those outside its folder left out. The phase says where the kill falls: before the call, after half of its bytes (of a call without bytes: after it),
-or after it.
+command makes them, those outside its folder left out. The phase says where the kill falls: before the call, after half of its bytes
+(of a call without bytes: after it), or after it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import resource
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +26,7 @@ from typing import Any
 TESTS = Path(__file__).resolve().parents[1]
 CLOCK = "2026-01-01T00:00:00+00:00"  # a resumed run differs from a straight one in its times; here no time passes
 SHARD, BLOCK = 20, 40  # images a shard, and rows between two writes of their moments: small, so that small runs have several of each
-PHASES = ("before", "half", "after")
+MOMENT = 0.5  # seconds for which a process lives on at its point while a second one works in its folder
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = ("mkdir", "rename", "replace", "link", "symlink", "unlink", "remove", "rmdir", "truncate", "ftruncate", "fsync", "fdatasync")
 
@@ -32,8 +34,9 @@ CHANGES = ("mkdir", "rename", "replace", "link", "symlink", "unlink", "remove", 
 class Calls:
     """The calls of this process that change a folder: counted, named, and at one of them the end."""
 
-    def __init__(self, folder: str, kill: tuple[int, str] | None):
+    def __init__(self, folder: str, kill: tuple[int, str] | None, arrival: int, lingers: bool):
         self.folder, self.kill, self.names = f"{folder}/", kill, list[str]()
+        self.arrival, self.lingers = arrival, lingers
 
     def make(self, name: str, call: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
         """Make a call, unless the kill falls before it or halfway."""
@@ -43,17 +46,19 @@ class Calls:
         self.names.append(name.replace(self.folder, ""))
         phase = self.kill[1] if self.kill is not None and self.kill[0] == number else None
         if phase == "before":
-            end()
+            self.end()
         try:
             return half() if phase == "half" and half is not None else call()
         finally:
             if phase is not None:
-                end()
+                self.end()
 
-
-def end() -> None:
-    """Kill this process as the system does when memory is short: nothing is flushed, nothing is cleared up."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    def end(self) -> None:
+        """Tell that the point is reached, and kill this process as the system does when memory is short: nothing is cleared up."""
+        os.close(self.arrival)
+        if self.lingers:
+            time.sleep(MOMENT)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def watch(calls: Calls) -> None:
@@ -148,11 +153,13 @@ def warm(assets: Path) -> None:
     for module in pkgutil.walk_packages(harope_bench.__path__, "harope_bench."):
         if ".runners" not in module.name:
             importlib.import_module(module.name)
+    for name in ("jinja2", "matplotlib.backends.backend_svg", "matplotlib.figure", "torch._dynamo"):  # what verbs load when they run
+        importlib.import_module(name)
     judge = importlib.import_module("harope_bench.judges.shapes_vision")
     assert judge.reads_the_truth(judge.PLUGIN.open("cpu")) is None  # the judge's self-check, kept for the forks
 
 
-def run(job: dict[str, Any], log: Path) -> int:
+def run(job: dict[str, Any], log: Path, arrival: int) -> int:
     """Run one job in this process and return its exit code; its words to the user go to files beside `log`."""
     for number, name in ((1, "out"), (2, "err")):
         handle = os.open(log.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -160,8 +167,7 @@ def run(job: dict[str, Any], log: Path) -> int:
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8") for number in (1, 2))  # noqa: SIM115
     os.environ["HAROPE_BENCH_HOME"] = job["home"]
     os.chdir(job["cwd"])
-    before = set(sys.modules)
-    code, calls, real_open = 0, Calls(job["cwd"], job["kill"]), open
+    code, calls, real_open = 0, Calls(job["cwd"], job["kill"], arrival, job.get("lingers", False)), open
     try:
         if "setup" in job:
             sys.path.insert(0, str(TESTS))
@@ -176,31 +182,36 @@ def run(job: dict[str, Any], log: Path) -> int:
             main()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 (what ends a command by another way than its exit code is a fault, and shown as one)
         traceback.print_exc()
         code = 70
     sys.stdout.flush()
     sys.stderr.flush()
     with real_open(log, "w") as file:
-        json.dump({"calls": calls.names, "modules": sorted(set(sys.modules) - before)}, file)
+        json.dump(calls.names, file)
     return code
 
 
 def fork(job: dict[str, Any], log: Path) -> int:
-    """Return the process id of a fork that runs a job."""
+    """Return the process id of a fork that runs a job, once it has come to its end or to the point at which it is killed."""
+    wait, arrival = os.pipe()
     child = os.fork()
     if child == 0:
-        os._exit(run(job, log))
+        os.close(wait)
+        os._exit(run(job, log, arrival))
+    os.close(arrival)
+    os.read(wait, 1)  # nothing comes; the other end is closed
+    os.close(wait)
     return child
 
 
 def reap(child: int, log: Path) -> dict[str, Any]:
-    """Wait for a fork; return its exit code (minus the signal that killed it), words, calls, CPU seconds and modules."""
+    """Wait for a fork; return its exit code (minus the signal that killed it), CPU seconds, calls and words."""
     _, status, used = os.wait4(child, 0)
     words = {name: log.with_suffix(f".{name}").read_text(errors="replace") for name in ("out", "err")}
-    facts = json.loads(log.read_text()) if log.exists() else {"calls": [], "modules": []}
+    calls = json.loads(log.read_text()) if log.exists() else []
     log.unlink(missing_ok=True)
-    return {"code": os.waitstatus_to_exitcode(status), "cpu": used.ru_utime + used.ru_stime, **words, **facts}
+    return {"code": os.waitstatus_to_exitcode(status), "cpu": used.ru_utime + used.ru_stime, "calls": calls, **words}
 
 
 def serve(logs: Path) -> None:
@@ -215,11 +226,6 @@ def serve(logs: Path) -> None:
         paths = [logs / f"{number}.json" for number in range(len(jobs))]
         children = [fork(job, path) for job, path in zip(jobs, paths, strict=True)]
         results = [reap(child, path) for child, path in zip(children, paths, strict=True)]
-        for name in {name for result in results for name in result.pop("modules")}:
-            try:
-                __import__(name)  # later forks have it
-            except Exception:  # noqa: BLE001 (a module of somebody else that can only be loaded by another)
-                continue
         os.write(answers, json.dumps(results).encode() + b"\n")
 
 

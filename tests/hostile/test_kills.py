@@ -117,7 +117,7 @@ class Bench:
     """A folder in which commands run, are killed and run again; the launcher that runs them."""
 
     def __init__(self, folder: Path):
-        self.folder, self.cpu = folder, 0.0
+        self.folder, self.cpu, self.count = folder, 0.0, 0
         self.straight: dict[str, Straight] = {}
         (folder / "assets").mkdir()
         (folder / "logs").mkdir()
@@ -125,7 +125,7 @@ class Bench:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(folder / "matplotlib")}
         words = [sys.executable, str(LAUNCHER), str(folder / "logs")]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-        self._answer()
+        self.cpu += self._answer()["cpu"]
         self._prepare()
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class Bench:
         return json.loads(line)
 
     def jobs(self, *jobs: dict[str, Any]) -> list[dict[str, Any]]:
-        """Run jobs side by side; return what became of each."""
+        """Run one job, or two of which the second starts at the first one's point; return what became of each."""
         assert self.process.stdin is not None
         facts = {"cwd": str(self.folder), "home": str(self.folder / "home"), "kill": None}
         self.process.stdin.write(json.dumps([{**facts, **job} for job in jobs]).encode() + b"\n")
@@ -237,6 +237,7 @@ class Bench:
         """Run a command up to the point at which it is killed; return the point in words."""
         done = self.run(VERBS[name].words, point)
         story = f"{name} killed {point.phase} call {point.call}"
+        self.count += 1
         assert done["code"] == -signal.SIGKILL, f"{story}: it ended with {done['code']} {done['err']}"
         return story
 
@@ -270,11 +271,11 @@ class Bench:
 
     def killed_beside(self, name: str, words: tuple[str, str], point: Point) -> None:
         """Kill one of two processes that work in one folder; the second is not to notice, and both again end as one process does."""
-        self.begin()
         straight = self.of(name)
         self.begin()
-        jobs = [{"words": command.split()} for command in words]
-        killed, living = self.jobs({**jobs[0], "kill": point}, jobs[1])
+        first, second = ({"words": command.split()} for command in words)
+        killed, living = self.jobs({**first, "kill": point, "lingers": True}, second)
+        self.count += 1
         story = f"{words[0]} killed {point.phase} call {point.call} beside {words[1]}"
         assert killed["code"] == -signal.SIGKILL, f"{story}: it ended with {killed['code']} {killed['err']}"
         assert living["code"] == 0, f"{story}: the second ended with {living['code']} {living['err']}"
@@ -298,6 +299,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made = Bench(tmp_path_factory.mktemp("kills"))
     yield made
     made.close()
+    sys.stderr.write(f"\nkill points: {made.count}, {made.cpu:.0f} CPU s\n")
 
 
 EIGHT = ("generate", "extract", "annotate", "evaluate", "train", "convert", "register", "report")
