@@ -21,6 +21,7 @@ def write(folder: Path) -> None:
     tiny.registered(folder / "weights")
     tiny.weights(folder / "weights/other.safetensors", "harope", seed=1)
     (folder / "recipe.toml").write_text(RECIPE.format(name="small", steps=24, seed=3, snapshot=5))
+    (folder / "log.csv").write_text("step,loss\n1,2.0\n2,1.0\n")
     _pictures(folder / "pictures", PICTURES)
     (folder / "asset").mkdir()
     for name, data in ASSET_FILES.items():

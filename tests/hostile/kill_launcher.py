@@ -141,13 +141,16 @@ def warm(assets: Path) -> None:
     import torch
 
     import harope_bench
-    from harope_bench import kept_moments, observe, provenance, registry
+    from harope_bench import provenance
+
+    provenance.now = lambda: CLOCK
+    provenance._git = lambda: (None, None)
+
+    from harope_bench import classify, kept_moments, observe, registry
     from harope_bench.metrics import moments
 
     torch.set_num_threads(1)
-    provenance.now = lambda: CLOCK
-    provenance._git = lambda: (None, None)
-    observe.SHARD = SHARD
+    observe.SHARD = classify.SHARD = SHARD
     kept_moments.BLOCK = moments.BLOCK = BLOCK
     registry.KINDS["assets"] = registry.Kind(str(assets), ".toml")  # type: ignore[index]
     for module in pkgutil.walk_packages(harope_bench.__path__, "harope_bench."):
