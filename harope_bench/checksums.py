@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -45,20 +45,28 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 def record(folder: Path, hashes: Mapping[str, str]) -> None:
     """Record the hash of files that stand in the folder or will be written next; other lines stay."""
-    _change(folder, hashes, ())
+    _change(folder, lambda sums: {**sums, **hashes})
 
 
 def record_files(folder: Path, names: Iterable[str]) -> None:
-    """Record files as they are now; the line of a file that is gone is dropped."""
+    """Record files as they are now; the line of a file that is gone is dropped.
+
+    They are hashed under the lock: of two processes that write one file, the last to write it is the last to record it.
+    """
     names = list(names)
-    present = {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
-    _change(folder, present, [name for name in names if name not in present])
+
+    def changed(sums: Mapping[str, str]) -> dict[str, str]:
+        present = {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
+        return {**{name: sha256 for name, sha256 in sums.items() if name not in names}, **present}
+
+    _change(folder, changed)
 
 
 def drop(folder: Path, names: Iterable[str]) -> None:
     """Drop the lines of files that are about to change piece by piece."""
+    gone = set(names)
     if has_sums(folder):
-        _change(folder, {}, names)
+        _change(folder, lambda sums: {name: sha256 for name, sha256 in sums.items() if name not in gone})
 
 
 def has_sums(folder: Path) -> bool:
@@ -113,15 +121,15 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _change(folder: Path, hashes: Mapping[str, str], gone: Iterable[str]) -> None:
+def _change(folder: Path, changed: Callable[[Mapping[str, str]], dict[str, str]]) -> None:
+    """Write what a function makes of the recorded hashes, while no other process changes them."""
     make_folder(folder)
-    gone = set(gone)
     with disk(folder / SUMS), alone(folder):
         try:
             before = read_sums(folder)
         except StorageError:
             before = {}  # damaged records vouch for nothing; what they lack is made again
-        sums = {**{name: sha256 for name, sha256 in before.items() if name not in gone}, **hashes}
+        sums = changed(before)
         if sums == before and has_sums(folder):
             return
         write_text(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))

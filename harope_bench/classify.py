@@ -27,7 +27,7 @@ from harope_bench.evaluators.base import Observations, Score
 from harope_bench.provenance import now, provenance
 from harope_bench.records import LENIENT, JudgeRecord, Measurement, Plan, Provenance, Result, Settings, fault
 from harope_bench.samples import REQUESTS, Run
-from harope_bench.store import check_hash, load_arrays, sha256_bytes, write_arrays
+from harope_bench.store import arrays_bytes, check_hash, load_arrays, sha256_bytes, write_bytes
 from harope_bench.suites.base import Pictures
 
 SHARD = 250  # pictures a file of predictions: what a kill may cost
@@ -200,8 +200,9 @@ def _predict(plan: Plan, pictures: Pictures, count: int, judge: JudgeRecord, fol
             if shard is None:
                 reader = reader or open_drawer(plan.checkpoint, plan.settings)
                 shard = _named(reader, plan, pictures, taken, ratio)
-                write_arrays(path, {**_arrays(shard), "key": np.array(key)})
-                checksums.record_files(folder, [path.name])
+                data = arrays_bytes({**_arrays(shard), "key": np.array(key)})
+                checksums.record(folder, {path.name: sha256_bytes(data)})  # first: a kill leaves no shard that nothing vouches for
+                write_bytes(path, data)
             done.append(shard)
             bar.update(len(indices))
     return done

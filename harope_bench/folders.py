@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from harope_bench.errors import SampleError
 from harope_bench.pixels import file_formats, misnamed
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
 OURS = ("results", "observations")  # what scoring puts beside images
 FILE_LIST = "file_list.jsonl"  # what converting puts beside images
+UNFINISHED = ".unfinished"  # stands in a folder as long as convert writes it
 DIGITS = re.compile(r"([0-9]+)")
 NATURAL = "images: read in natural order of their names, which are no plain numbers"
 
@@ -23,6 +25,14 @@ class Listing(NamedTuple):
 
     files: list[Path]
     warnings: tuple[str, ...]
+
+
+def check_finished(folder: Path) -> None:
+    """Raise SampleError for a folder that an interrupted conversion left: its images are a part of a set and no set."""
+    if (folder / UNFINISHED).exists():
+        raise SampleError(
+            f"{folder} is unfinished: convert was interrupted; run the same convert again, or delete {UNFINISHED} there to read this part"
+        )
 
 
 def listing(folder: Path) -> Listing:

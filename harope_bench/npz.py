@@ -24,7 +24,8 @@ RATIO = 32  # and a larger one so many times its own size: features are hardly p
 ARRAYS_BYTES = 16 << 30  # of the arrays that are held in memory at once
 
 
-# Zip, zlib and the header parser (Python, then Python 2) fail in all these ways on bytes from outside; RuntimeError is also an encrypted member.
+# Zip, zlib and the header parser (Python, then Python 2) fail in all these ways on bytes from outside.
+# RuntimeError is also an encrypted member.
 DAMAGE = (
     ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
     struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile,

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from harope_bench import adm, checksums
 from harope_bench.errors import PlanMismatch, SampleError, StorageError, TooFewImages
 from harope_bench.folder_writing import Pictures, write_folder
-from harope_bench.folders import SUFFIXES, listing, nested
+from harope_bench.folders import SUFFIXES, check_finished, listing, nested
 from harope_bench.indices import IndexRanges, parse_ranges
 from harope_bench.limits import RESOLUTION, check_most
 from harope_bench.partfiles import sweep
@@ -413,6 +413,7 @@ def inside(folder: Path, name: str, index: int) -> Path:
 
 
 def _folder_set(folder: Path) -> SampleSet:
+    check_finished(folder)
     found, warnings = listing(folder)
     if not found and (below := nested(folder)):
         raise SampleError(

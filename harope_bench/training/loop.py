@@ -58,6 +58,16 @@ def state_digest(state: Any) -> str:
     return digest.hexdigest()
 
 
+def _interned(state: Any) -> Any:
+    """Return nested dicts and lists whose equal keys are one object: pickle then writes equal states as equal bytes.
+
+    A key that was read from a snapshot is an object of its own, and pickle writes one word twice for two objects.
+    """
+    if isinstance(state, dict):
+        return {sys.intern(key) if isinstance(key, str) else key: _interned(value) for key, value in state.items()}
+    return [_interned(item) for item in state] if isinstance(state, list) else state
+
+
 def _digest_into(digest: Any, value: Any) -> None:
     if isinstance(value, Tensor):
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}\n".encode())
@@ -136,7 +146,7 @@ class Trainer:
             "log": self.log,
         }
         buffer = io.BytesIO()
-        torch.save({**state, "sha256": state_digest(state)}, buffer)
+        torch.save(_interned({**state, "sha256": state_digest(state)}), buffer)
         write_bytes(self.snapshot, buffer.getvalue())
         write_text(self.log_file, self.head + self.log)
 
