@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import overload
 
-from harope_bench.limits import check_most
+from harope_bench.errors import OptionError
 
 MOST = 1_000_000  # samples that one request may name; a request of each is held in memory
 DIGITS = 12  # of an index
@@ -37,7 +37,8 @@ class IndexRanges(Sequence[int]):
     @classmethod
     def first(cls, count: int) -> IndexRanges:
         """Return the indices 0 to `count` - 1; OptionError for more than a sequence of Python can have."""
-        check_most("--count", count, sys.maxsize)
+        if count > sys.maxsize:
+            raise OptionError(f"--count is a number of {count.bit_length()} bits, more than {sys.maxsize:,}; give a smaller number")
         return cls([(0, count - 1)] if count else [])
 
     def union(self, other: IndexRanges) -> IndexRanges:

@@ -128,14 +128,10 @@ class Started(NamedTuple):
 
 STARTED: dict[str, Started] = {
     "ascii-locale": Started({"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, ("table", "2"), 0, "Table 2"),
-    "ascii-output": Started({"PYTHONIOENCODING": "ascii"}, ("table", "2"), 0, "Table 2"),
     "latin-output": Started({"PYTHONIOENCODING": "latin-1"}, ("compare", RUN, RUN), 0, "baseline"),
-    "unknown-locale": Started({"LC_ALL": "xx_XX.UTF-8"}, ("list", "encodings"), 0, "harope"),
     "threads-of-text": Started({"OMP_NUM_THREADS": "many", "MKL_NUM_THREADS": "many"}, ("list", "encodings"), 0, "harope"),
     "threads-huge": Started({"OMP_NUM_THREADS": "99999999999"}, ("list", "encodings"), 0, "harope"),
     "optimised": Started({"PYTHONOPTIMIZE": "2"}, ("list", "encodings"), 0, "harope"),
-    "inspecting": Started({"PYTHONHASHSEED": "1"}, ("list", "encodings"), 0, "harope"),
-    "path-of-here": Started({"PYTHONSAFEPATH": "1"}, ("list", "encodings"), 0, "harope"),
     "no-home": Started({"HAROPE_BENCH_HOME": "", "HOME": ""}, ("list", "encodings"), 0, "harope"),
 }
 
