@@ -14,6 +14,7 @@ from torch import Tensor
 
 from harope_bench.analysis.attention_hooks import Watch, way_of
 from harope_bench.core.chart_schema import Distances
+from harope_bench.core.limits import WATCHED_IMAGES, check_most
 from harope_bench.core.schema import Plan
 from harope_bench.models.load_checkpoint import open_drawer
 
@@ -74,8 +75,9 @@ def measure(plan: Plan, images: int, times: Sequence[float] = TIMES, place: Path
     tokens are left out.
 
     Raises:
-        BenchError: the backbone's network shows no queries and keys.
+        BenchError: the backbone's network shows no queries and keys. OptionError: more than WATCHED_IMAGES images.
     """
+    check_most("--images", images, WATCHED_IMAGES)
     opened, sums = open_drawer(plan.checkpoint, plan.settings), _Sums()
     way, watch = way_of(opened, plan, place), Watch(times, sums.take)
     way.run(opened, plan, images, watch)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from harope_bench.assets import local_files
 from harope_bench.assets.local_files import AssetFile, Receipt
 from harope_bench.core.errors import FetchError
+from harope_bench.core.index_ranges import whole_number
 from harope_bench.core.regular_file import JSON_BYTES, open_regular, read_regular
 from harope_bench.core.storage import disk, make_folder, sha256_file, write_text
 
@@ -146,7 +147,7 @@ def _tagged(part: Path, url: str) -> Version | None:
         lines = read_regular(_tag(part), JSON_BYTES).decode("utf-8", "replace").splitlines()
     if len(lines) != 3 or lines[0] != url:
         return None
-    return Version(lines[1], int(lines[2]) if lines[2].isdecimal() else None)
+    return Version(lines[1], whole_number(lines[2]))
 
 
 def _download(name: str, file: AssetFile, part: Path) -> None:
@@ -254,9 +255,8 @@ def _version(answer: Any, start: int) -> Version:
     etag, length = answer.headers.get("ETag", ""), answer.headers.get("Content-Length") or ""
     validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
     told = answer.headers.get("Content-Range", "").rpartition("/")[2]
-    if told.isdecimal():
-        return Version(validator, int(told))
-    return Version(validator, start + int(length) if length.isdecimal() else None)
+    total, rest = whole_number(told), whole_number(length)
+    return Version(validator, total if total is not None or rest is None else start + rest)
 
 
 def _another(held: Version | None, now: Version) -> bool:

@@ -40,7 +40,9 @@ from harope_bench.commands.terminal import echo
 @click.option(
     "--judge", help="Judge in place of the suite's own, for prompts ROLE=NAME or ROLE=NAME:MODEL, comma-separated; results have own files."
 )
-@click.option("--allow-missing", "lenient", is_flag=True, help="Score although images, answers, tasks or listed pictures are missing.")
+@click.option(
+    "--allow-missing", "lenient", is_flag=True, help="Score although images, answers, tasks or listed pictures are missing or damaged."
+)
 @click.option("--judge-python", "python", type=click.Path(path_type=Path), help="Python that runs a judge of another environment.")
 @click.option(
     "--judge-option", "runner", type=KeyValue(), multiple=True, help="key=value for that judge's runner (weights=F, checkout=DIR)."

@@ -48,10 +48,12 @@ class Sides(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A tuple of positive integers; a usage error otherwise."""
-        parts = str(value).split(",")
-        if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-            self.fail(f"{value!r} is no resolution; write 28 or 28,56", param, ctx)
-        return tuple(int(part) for part in parts)
+        from harope_bench.core.index_ranges import whole_number
+
+        sides = [whole_number(part.strip()) for part in str(value).split(",")]
+        if not all(sides):
+            self.fail(f"{str(value)[:80]!r} is no resolution; write 28 or 28,56", param, ctx)
+        return tuple(sides)
 
 
 class KeyValue(click.ParamType):

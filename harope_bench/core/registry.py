@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harope_bench.core.errors import BenchError, NameClash, UnknownName
+from harope_bench.core.index_ranges import DIGITS
 from harope_bench.core.storage import home
 from harope_bench.core.toml_file import read_toml
 
@@ -79,7 +80,7 @@ def one(kind: str) -> str:
 
 def natural(name: str) -> tuple[object, ...]:
     """Sort key that puts table10 after table9."""
-    digits = "".join(c for c in name if c.isdigit())
+    digits = "".join(c for c in name if c in "0123456789")[:DIGITS]
     return (name.rstrip("0123456789"), int(digits) if digits else -1, name)
 
 

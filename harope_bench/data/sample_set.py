@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from harope_bench.core import checksums
 from harope_bench.core.errors import PlanMismatch, SampleError, StorageError, TooFewImages
 from harope_bench.core.index_ranges import IndexRanges, parse_ranges
+from harope_bench.core.limits import RESOLUTION, check_most
 from harope_bench.core.part_files import sweep
-from harope_bench.core.regular_file import IMAGE_BYTES, LINES_BYTES, read_regular
+from harope_bench.core.regular_file import IMAGE_BYTES, LINES_BYTES, is_file, read_regular
 from harope_bench.core.schema import Plan, Request, SampleRecord, fault
 from harope_bench.core.storage import (
     append_line,
@@ -32,7 +33,7 @@ from harope_bench.core.storage import (
 )
 from harope_bench.data import adm_npz
 from harope_bench.data.folder_writer import Pictures, write_folder
-from harope_bench.data.image_folder import SUFFIXES, listing, nested
+from harope_bench.data.image_folder import SUFFIXES, check_finished, listing, nested
 from harope_bench.data.image_io import Decoded, centre_crop, cut, decode, encode
 
 PLAN, RECORDS, REQUESTS, IMAGES, LOCK = "plan.json", "samples.jsonl", "requests.jsonl", "images", ".lock"
@@ -65,14 +66,19 @@ def differing(wanted: Plan, found: Plan) -> list[str]:
 
 @dataclass(frozen=True)
 class Run:
-    """A folder that holds, or will hold, the samples of one plan."""
+    """A folder that holds, or will hold, the samples of one plan.
+
+    is_checked: Plan and records must be the recorded ones, or AlteredFileError. `verify` alone reads others, to say what is wrong.
+    """
 
     folder: Path
+    is_checked: bool = True
 
     @property
     def plan(self) -> Plan | None:
         """The folder's plan, or None before there is one; PlanMismatch if it is not readable."""
         path = self.folder / PLAN
+        self._check(path)
         data = read_if_present(path)
         if data is None:
             return None
@@ -80,6 +86,10 @@ class Run:
             return Plan.model_validate_json(data)
         except ValueError as error:
             raise PlanMismatch(f"{path} is not a plan this version reads; choose another --out") from error
+
+    def _check(self, path: Path) -> None:
+        if self.is_checked:
+            checksums.check_recorded(path, "bring that one back, or choose another --out")
 
     def claim(self, plan: Plan) -> None:
         """Makes the folder this plan's; PlanMismatch names every differing field if it is another's."""
@@ -104,6 +114,7 @@ class Run:
 
     def records(self) -> dict[int, SampleRecord]:
         """Records by index; the last one counts. SampleError names a line that is no record."""
+        self._check(self.folder / RECORDS)
         found: dict[int, SampleRecord] = {}
         for number, line in enumerate(read_lines(self.folder / RECORDS), 1):
             try:
@@ -118,7 +129,7 @@ class Run:
         with self.alone():
             wanted = IndexRanges.of(indices)
             if wanted.without(self.asked()):
-                checksums.drop(self.folder, [RECORDS])  # lines are about to be added; `settle` vouches for the whole again
+                self._unsettle()
                 append_line(self.folder / REQUESTS, f'{{"indices": "{wanted}"}}')
 
     def asked(self) -> IndexRanges:
@@ -137,7 +148,7 @@ class Run:
         return wanted.without([i for i, record in records.items() if i in wanted and self._kept(record)])
 
     def _kept(self, record: SampleRecord) -> bool:
-        return record.status == "failed" or (record.file is not None and (self.folder / record.file).is_file())
+        return record.status == "failed" or (record.file is not None and is_file(self.folder / record.file))
 
     def add(self, request: Request, image: np.ndarray | None, reason: str | None) -> None:
         """Image first, then its line: a line always has its image. A fault is a failed sample without one."""
@@ -149,7 +160,18 @@ class Run:
                 file.write(data)
         record = SampleRecord.model_validate({**request.model_dump(), **facts})
         with self.alone():
+            self._unsettle()
             append_line(self.folder / RECORDS, record.to_json())
+
+    def _unsettle(self) -> None:
+        """Drop the hash of the records before lines are added; `settle` vouches for the whole again.
+
+        Raises:
+            AlteredFileError: They are not the recorded ones, and would be vouched for together with the new lines.
+        """
+        if self.is_settled:
+            self._check(self.folder / RECORDS)
+            checksums.drop(self.folder, [RECORDS])
 
     @property
     def is_settled(self) -> bool:
@@ -165,6 +187,7 @@ class Run:
             records = self.records()
             text = "".join(records[i].to_json() + "\n" for i in sorted(records))
             if text.encode() != (read_if_present(self.folder / RECORDS, LINES_BYTES) or b""):
+                self._unsettle()
                 write_text(self.folder / RECORDS, text)
             if not self.asked().without(records):
                 checksums.record(self.folder, {RECORDS: sha256_bytes(text.encode())})
@@ -303,16 +326,17 @@ class SampleSet:
             first += len(images)
 
 
-def open_samples(path: Path, count: int | None = None) -> SampleSet:
+def open_samples(path: Path, count: int | None = None, is_checked: bool = True) -> SampleSet:
     """A run folder, a folder of images, or an ADM .npz; with `count`, its first so many samples.
 
     A folder's images count by name, by number where every name is one (9.png before 10.png).
 
     Raises:
         SampleError: nothing there, no images, or a run that is not finished.
+        AlteredFileError: plan or records are not the recorded ones, unless `is_checked` is False.
     """
     if path.is_dir():
-        run = Run(path)
+        run = Run(path, is_checked)
         return _run_set(run, run.plan, count) if (path / PLAN).exists() else first(_folder_set(path), count)
     if path.is_file() and path.suffix == ".npz":
         n = adm_npz.shape_of(path)[0]
@@ -329,7 +353,12 @@ def reference_images(path: Path) -> SampleSet:
 
 
 def cropped(samples: SampleSet, side: int) -> SampleSet:
-    """The same files, each centre-cropped as it is read, so that sizes may differ; SampleError for an npz, whose images have one size."""
+    """The same files, each centre-cropped as it is read, so that sizes may differ; SampleError for an npz, whose images have one size.
+
+    Raises:
+        OptionError: The side is more than RESOLUTION pixels.
+    """
+    check_most("--crop", side, RESOLUTION)
     if samples.files is None:
         raise SampleError(f"{samples.path} is an npz, whose images have one size; --crop is for folders")
     return replace(samples, crop=side, warnings=(*samples.warnings, f"images: centre-cropped to {side}x{side}"))
@@ -344,7 +373,13 @@ def first(samples: SampleSet, count: int | None) -> SampleSet:
 
 def _run_set(run: Run, plan: Plan | None, count: int | None) -> SampleSet:
     held = run.records()
-    asked = (run.asked() or IndexRanges.of(held)) if count is None else IndexRanges.first(count)
+    requested = run.asked()
+    if requested and run.is_checked and (extra := IndexRanges.of(held).without(requested)):
+        line = f'{{"indices": "{extra}"}}'
+        raise SampleError(
+            f"{run.folder / REQUESTS} asks for {requested}, but {RECORDS} also has samples {extra}; a line is lost, add {line}"
+        )
+    asked = (requested or IndexRanges.of(held)) if count is None else IndexRanges.first(count)
     if missing := run.missing(asked):
         raise SampleError(
             f"{run.folder} is unfinished: {len(asked):,} asked, {len(missing):,} missing; run generate again with the same --out"
@@ -356,7 +391,6 @@ def _run_set(run: Run, plan: Plan | None, count: int | None) -> SampleSet:
         raise SampleError(f"all {len(records):,} samples of {run.folder} failed ({reason}); check the checkpoint's weights")
     if not good:
         raise SampleError(f"{run.folder} holds no image; run generate with this --out first")
-    gone = not (run.folder / REQUESTS).exists()
     return SampleSet(
         name=run.folder.name,
         path=run.folder,
@@ -367,19 +401,20 @@ def _run_set(run: Run, plan: Plan | None, count: int | None) -> SampleSet:
         files={i: inside(run.folder, str(r.file), i) for i, r in good.items()},
         recorded={i: str(r.sha256) for i, r in good.items()},
         labels={i: r.label for i, r in good.items() if r.label is not None},
-        warnings=(f"{REQUESTS} is missing: what was asked is taken from the records",) if gone else (),
+        warnings=() if requested else (f"{REQUESTS} is missing or empty: what was asked is taken from the records",),
     )
 
 
 def inside(folder: Path, name: str, index: int) -> Path:
     """The file `name` of the folder; SampleError if a record points out of it."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    path = (folder / name.replace("\0", "")).resolve()
+    if "\0" in name or not path.is_relative_to(folder.resolve()):
         raise SampleError(f"record {index} of {folder} points outside the folder ({name}); the record was altered")
     return path
 
 
 def _folder_set(folder: Path) -> SampleSet:
+    check_finished(folder)
     found, warnings = listing(folder)
     if not found and (below := nested(folder)):
         raise SampleError(
@@ -410,8 +445,15 @@ def _check_adm_target(samples: SampleSet, path: Path, replace: bool) -> None:
         return
     if replace and path.resolve().is_relative_to(samples.path.resolve()):
         raise StorageError(f"{path} is in {samples.path}, which is read; choose another place")
-    if not replace and (path.suffix != ".npz" or adm_npz.shape_of(path) != (len(samples.indices), *samples.shape)):
+    if not replace and (path.suffix != ".npz" or _shape_if_npz(path) != (len(samples.indices), *samples.shape)):
         raise StorageError(f"{path} exists and holds something else; give --replace, or choose another place")
+
+
+def _shape_if_npz(path: Path) -> tuple[int, ...] | None:
+    try:
+        return adm_npz.shape_of(path)
+    except SampleError:
+        return None
 
 
 def to_png(samples: SampleSet, folder: Path) -> None:

@@ -34,7 +34,7 @@ class Cost:
         "134.184 against 134.1 printed"
     )
     rules = ("official",)
-    looks_at, arrays = "network", ARRAYS
+    looks_at, arrays, reasons = "network", ARRAYS, WHYS
     metrics = (
         Metric(name="params_m", title="parameters, one layer as Table 9 counts it", direction="lower", unit="million", decimals=2),
         Metric(name="flops_g", title="multiply-adds, one layer as Table 9 counts it", direction="lower", unit="giga", decimals=2),
@@ -101,8 +101,8 @@ class _Share:
         values = arrays[self.array]
         if not np.isfinite(values).all():
             return _why(arrays, self.why)
-        each = arrays["batch"][0] if self.array == "macs" else 1
-        return float(values.max()) / each / self.unit
+        each = float(arrays["batch"][0]) if self.array == "macs" else 1.0
+        return float(values.max()) / each / self.unit if each > 0 else "the size of the batch is not known"
 
 
 class _Latency:

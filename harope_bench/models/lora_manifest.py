@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from harope_bench.core.errors import MissingExtra, StorageError, WeightsError
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
-from harope_bench.core.schema import Checkpoint, Name, Option, Record, fault
+from harope_bench.core.schema import NAME, Checkpoint, Name, Option, Record, fault
 from harope_bench.core.storage import INDEX_SUFFIX, check_hash, sha256_file, shards, weights_header
 from harope_bench.core.text_file import read_text
 
@@ -237,12 +237,14 @@ def check_loads(folder: Path, replaced: Collection[str] = ()) -> None:
         replaced: Parts whose weights come from elsewhere.
     """
     for part, named in _json(folder / PIPELINE).items():
-        is_model = isinstance(named, list) and len(named) == 2 and named[0] in LIBRARIES
+        is_model = _library(named) in LIBRARIES
         if is_model and part not in replaced and (part in WEIGHTS_OF or part.startswith("text_encoder")):
             _check_part(folder, part)
 
 
 def _check_part(folder: Path, part: str) -> None:
+    if not NAME.fullmatch(part):
+        raise WeightsError(f"{folder / PIPELINE} names the part {part!r}, wanted a plain name; copy the whole base")
     stem, inside = WEIGHTS_OF.get(part, "model"), folder / part
     if quantised := part_config(folder, part).get("quantization_config"):
         how = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else "some method"
@@ -266,11 +268,17 @@ def pipeline_class(folder: Path) -> str:
     """The name of a pipeline folder's class; WeightsError if any part is of another library than diffusers or transformers."""
     index = _json(folder / PIPELINE)
     for part, named in index.items():
-        if isinstance(named, list) and named[0] not in {*LIBRARIES, None}:
+        if isinstance(named, list) and named != [None, None] and _library(named) not in LIBRARIES:
             raise WeightsError(
-                f"{folder / PIPELINE} wants {part} from {named[0]}, which could run code; only {', '.join(sorted(LIBRARIES))} load"
+                f"{folder / PIPELINE} wants {part} from {_library(named)}, which could run code; only {', '.join(sorted(LIBRARIES))} load"
             )
     return str(index.get("_class_name"))
+
+
+def _library(named: Any) -> str | None:
+    """Return the library that a part of a pipeline's index names with a class; None where it is no such pair of texts."""
+    is_pair = isinstance(named, list) and len(named) == 2 and all(isinstance(text, str) for text in named)
+    return named[0] if is_pair else None
 
 
 def _json(path: Path) -> dict[str, Any]:

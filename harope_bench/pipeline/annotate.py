@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,17 @@ from tqdm import tqdm
 
 from harope_bench.core import checksums, registry
 from harope_bench.core.annotations import ANSWER_TYPES, Answer, Ask, fits
-from harope_bench.core.errors import BenchError, JudgeError, NotHere, OptionError, PlanMismatch, SampleError, StorageError, Waiting
+from harope_bench.core.errors import (
+    BenchError,
+    DiskError,
+    JudgeError,
+    NotHere,
+    OptionError,
+    PlanMismatch,
+    SampleError,
+    StorageError,
+    Waiting,
+)
 from harope_bench.core.schema import JudgeRecord, fault
 from harope_bench.core.storage import (
     append_line,
@@ -202,7 +213,7 @@ def _ask(
     elif asked and not terms.rescore:
         _still(chosen, folder)
     if asked and not terms.rescore:
-        _vouch(folder)
+        _vouch(folder, has_written=bool(missing))
     record = kept_record(folder) if asked else None
     if record is not None and record.name != chosen.name:
         raise PlanMismatch(f"{folder / JUDGE} is of {record.name}, asked for {chosen.name}; bring the answers of {chosen.name}")
@@ -212,16 +223,40 @@ def _ask(
 def _check_vouched(folder: Path) -> None:
     """Raise StorageError where answers, or who gave them, are not those that were recorded."""
     for name in (ANSWERS, JUDGE) if folder.is_dir() else ():
-        if checksums.has_sums(folder) and checksums.state(folder, name) == "altered":
-            raise StorageError(
-                f"{folder / name} is not the recorded one ({checksums.SUMS} beside it); bring that back, or delete the folder to ask again"
-            )
+        if not _is_altered(folder, name):
+            continue
+        with suppress(DiskError), _alone(folder):  # another process may have added an answer between the two reads
+            if not _is_altered(folder, name):
+                continue
+        raise StorageError(
+            f"{folder / name} is not the recorded one ({checksums.SUMS} beside it); bring that back, or delete the folder to ask again"
+        )
 
 
-def _vouch(folder: Path) -> None:
-    """Record answers and judge once they are whole; what is recorded already stays as it is."""
-    sums = checksums.read_sums(folder)
-    checksums.record_files(folder, [name for name in (ANSWERS, ASKS, JUDGE) if name not in sums and (folder / name).is_file()])
+def _is_altered(folder: Path, name: str) -> bool:
+    return checksums.has_sums(folder) and checksums.state(folder, name) == "altered"
+
+
+def _vouch(folder: Path, has_written: bool) -> None:
+    """Record answers and judge once they are whole; what is recorded already stays as it is, unless this process has written."""
+    with _alone(folder):
+        sums = {} if has_written else checksums.read_sums(folder)
+        checksums.record_files(folder, [name for name in (ANSWERS, ASKS, JUDGE) if name not in sums and (folder / name).is_file()])
+
+
+def _append(folder: Path, line: Mapping[str, Any]) -> None:
+    """Add a line to the answers; the hash that a faster process recorded of them without it is dropped first."""
+    with _alone(folder):
+        if ANSWERS in checksums.read_sums(folder):
+            checksums.drop(folder, [ANSWERS])
+        append_line(folder / ANSWERS, json.dumps(line, sort_keys=True, allow_nan=False))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a judge's folder for a moment, so that no answer comes between the hash of the answers and its record."""
+    with disk(folder), FileLock(make_folder(folder) / f".{JUDGE}.lock"):
+        yield
 
 
 def _still(chosen: Chosen, folder: Path) -> None:
@@ -275,7 +310,7 @@ def claim(folder: Path, record: JudgeRecord) -> None:
 
 def _first_record(folder: Path, record: JudgeRecord) -> JudgeRecord:
     """Write who answers, unless another process was faster; return the record that stands there."""
-    with disk(folder), FileLock(make_folder(folder) / f".{JUDGE}.lock"):
+    with _alone(folder):
         found = kept_record(folder)
         if found is None:
             write_text(folder / JUDGE, record.to_json(indent=1) + "\n")
@@ -288,7 +323,7 @@ def answers(folder: Path, role: str, asked: Sequence[Question]) -> dict[str, Tol
     told: dict[str, Told] = {}
     for line in read_lines(folder / ANSWERS):
         key = line.get("key")
-        if key not in wanted:
+        if not isinstance(key, str) or key not in wanted:
             continue
         if "answer" in line:
             told[key] = _read(role, wanted[key], line["answer"])
@@ -327,7 +362,7 @@ def _look(
         except (ArithmeticError, BenchError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
             line["error"] = f"{type(error).__name__}: {first_line(error)}"
             crashes += 1
-        append_line(folder / ANSWERS, json.dumps(line, sort_keys=True, allow_nan=False))
+        _append(folder, line)
         if crashes == CRASHES and not good:
             raise JudgeError(f"{chosen.name} failed on each of its first {CRASHES} images ({line['error']}); mend that and run again")
 
@@ -341,7 +376,7 @@ def _outside(samples: SampleSet, chosen: Chosen, plugin: Any, role: str, missing
             lines.append(_ask_line(samples, role, question, folder))
         except SampleError as error:
             told = {"key": question.key, "index": question.sample, "error": first_line(error)}
-            append_line(make_folder(folder) / ANSWERS, json.dumps(told, sort_keys=True))
+            _append(folder, told)
     write_text(folder / ASKS, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
     if not lines:
         return

@@ -23,7 +23,7 @@ from harope_bench.core.device import require
 from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, StorageError, WeightsError
 from harope_bench.core.provenance import now, provenance
 from harope_bench.core.schema import LENIENT, JudgeRecord, Measurement, Plan, Provenance, Result, Settings, fault
-from harope_bench.core.storage import check_hash, load_arrays, sha256_bytes, write_arrays
+from harope_bench.core.storage import arrays_bytes, check_hash, load_arrays, sha256_bytes, write_bytes
 from harope_bench.data.sample_set import REQUESTS, Run
 from harope_bench.evaluators.base import Observations, Score
 from harope_bench.models.load_checkpoint import check_settings, checkpoint, open_drawer, weights_path
@@ -40,7 +40,7 @@ PICTURES = "pictures"  # per-sample array of the pictures' hashes
 class Wanted:
     """Which pictures are named, and how they are cut: a folder and a list where the suite ships none; `count` takes the first.
 
-    lenient: Score although listed pictures are missing.
+    lenient: Score although listed pictures are missing or damaged.
     """
 
     place: Path | None = None
@@ -115,27 +115,35 @@ def classify(plan: Plan, out: Path, wanted: Wanted, evaluators: Sequence[str] | 
     pictures = suite.pictures(wanted.place, wanted.labels)
     count = _count(pictures, wanted.count, plan.suite)
     check_hash(weights_path(plan.checkpoint), plan.checkpoint.sha256)
-    run = Run(out)
-    run.claim(plan)
-    run.ask(range(count))
-    checksums.record_files(out, [REQUESTS])
+    run, judge = Run(out), judge_of(plan, pictures, wanted.crop_ratio)
+    if run.plan is not None:
+        run.claim(plan)  # another plan's folder is rejected as that
     if (more := len(run.asked())) > count:
         raise OptionError(
             f"{out} was asked for {more:,} pictures, --count {count:,} would score a part; leave it out or give another --out"
         )
-    judge = judge_of(plan, pictures, wanted.crop_ratio)
     for name in names:
         _unclaimed(out / RESULTS / f"{name}.json", judge)
+
+    # Nothing is written above this line: what is refused changes no run that stands there.
+    run.claim(plan)
+    run.ask(range(count))
+    checksums.record_files(out, [REQUESTS])
     shards = _predict(plan, pictures, count, judge, out / OBSERVATIONS / plan.checkpoint.name, wanted)
-    missing = pictures.missing(count)
+    missing = missing_pictures(shards)
     return [_score(plan, shards, name, judge, out, missing, wanted.lenient) for name in names]
 
 
+def missing_pictures(shards: Sequence[Shard]) -> int:
+    """Return how many pictures have no answer: not there, damaged, or the network's output was not finite."""
+    return sum(len(shard.failed) for shard in shards)
+
+
 def without_values(measurements: Sequence[Measurement], missing: int, lenient: bool) -> tuple[Measurement, ...]:
-    """Return the measurements, without values where listed pictures are missing and nobody said to score the rest."""
+    """Return the measurements, without values where pictures have no answer and nobody said to score the rest."""
     if not missing or lenient:
         return tuple(measurements)
-    reason = f"{missing:,} listed pictures are not there; complete the folder or the list, or --allow-missing scores the rest"
+    reason = f"{missing:,} pictures are missing, damaged or without an answer; mend them or the list, or --allow-missing scores the rest"
     absent = {"value": None, "se": None, "low": None, "high": None, "interval": None, "reason": reason}
     return tuple(Measurement.model_validate({**m.model_dump(), **absent}) for m in measurements)
 
@@ -192,8 +200,9 @@ def _predict(plan: Plan, pictures: Pictures, count: int, judge: JudgeRecord, fol
             if shard is None:
                 reader = reader or open_drawer(plan.checkpoint, plan.settings)
                 shard = _named(reader, plan, pictures, taken, ratio)
-                write_arrays(path, {**_arrays(shard), "key": np.array(key)})
-                checksums.record_files(folder, [path.name])
+                data = arrays_bytes({**_arrays(shard), "key": np.array(key)})
+                checksums.record(folder, {path.name: sha256_bytes(data)})  # first: a kill leaves no shard that nothing vouches for
+                write_bytes(path, data)
             done.append(shard)
             bar.update(len(indices))
     return done
@@ -239,7 +248,7 @@ def kept(path: Path, key: str, rows: tuple[tuple[str, int, str], ...]) -> Shard 
             return None
         failed = dict(zip(a["failed"].tolist(), map(str, a["reasons"]), strict=True))
         return Shard(a["indices"], a["ranked"], a["logits"], failed, rows)
-    except (StorageError, KeyError, ValueError):
+    except (StorageError, KeyError, TypeError, ValueError):
         return None
 
 
@@ -309,7 +318,9 @@ def _scored(name: str, shards: Sequence[Shard]) -> tuple[Observations, Score]:
 def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, out: Path, missing: int, lenient: bool) -> Scored:
     started, path = now(), out / RESULTS / f"{name}.json"
     current = standing(path, _facts(plan, shards, name, judge, out))
-    if current is not None and current.lenient == (lenient and missing > 0):
+    # A version before scored the rest where a picture was damaged.
+    is_of_rest = current is not None and any(m.value is not None for m in current.measurements)
+    if current is not None and current.lenient == (lenient and missing > 0) and (lenient or not (missing and is_of_rest)):
         return Scored(current, path, False)
     seen, score = _scored(name, shards)
     made_by = provenance(started, plan.settings.device)
@@ -378,14 +389,18 @@ def recheck(folder: Path, wanted: Wanted, chosen: int, chooser: Any) -> Checked:
     Raises:
         OptionError: the pictures are not there.
     """
-    plan = Run(folder).plan
+    run = Run(folder, is_checked=False)
+    plan = run.plan
     assert plan is not None
     suite = registry.load("suites", plan.suite)
-    pictures, count = suite.pictures(wanted.place, wanted.labels), len(Run(folder).asked())
+    pictures, count = suite.pictures(wanted.place, wanted.labels), len(run.asked())
     judge = judge_of(plan, pictures, wanted.crop_ratio)
     told = Checked([], [], [])
+    if not count:
+        told.wrong.append(f"{folder / REQUESTS} asks for no picture, and a classifier's run names at least one")
+        return told
     shards = _kept_shards(plan, pictures, count, judge, folder, told)
-    missing = pictures.missing(count)
+    missing = missing_pictures(shards)
     if len(shards) == -(-count // SHARD):
         for path in sorted((folder / RESULTS).glob("*.json")):
             told.wrong.extend(f"{path}: {line}" for line in _wrong_result(path, plan, shards, judge, folder, missing))

@@ -16,11 +16,11 @@ from harope_bench.core.device import require
 from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, TooManyImages
 from harope_bench.core.provenance import now, provenance
 from harope_bench.core.schema import Plan, Result, Source, check_label
-from harope_bench.core.storage import read_if_present, sha256_bytes, write_arrays, write_text
+from harope_bench.core.storage import disk, make_folder, read_if_present, sha256_bytes, write_arrays, write_text
 from harope_bench.data.adm_npz import members, shape_of
 from harope_bench.data.image_io import misnamed
 from harope_bench.data.sample_set import Run, SampleSet, open_samples
-from harope_bench.pipeline.extract_features import known_errors, looker, observe
+from harope_bench.pipeline.extract_features import check_extracts, known_errors, looker, observe
 from harope_bench.pipeline.reference_stats import Looking, Opened, open_reference
 from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
 
@@ -236,7 +236,7 @@ def way(suite: Any, name: str, asked: Asked) -> Way:
     if asked.judge is None and theirs is None:
         raise OptionError(f"profile {profile} needs a judge of its own, suite {asked.suite} has none; give --judge")
     judge = asked.judge or str(theirs)
-    registry.find("judges", judge)
+    check_extracts(judge)
     suffix = ("" if profile == own else f"_{profile}") + ("" if judge == theirs else f"_{judge}")
     return Way(name, evaluator, judge, suffix)
 
@@ -302,10 +302,11 @@ def relabel(path: Path, result: Result, label: str) -> Result:
     """
     labelled = result.model_copy(update={"label": check_label(label)})
     if labelled != result:
-        vouched = checksums.has_sums(path.parent) and checksums.intact(path.parent, path.name)
-        write_text(path, labelled.to_json(indent=1) + "\n")
-        if vouched:
-            checksums.record_files(path.parent, [path.name])
+        with disk(path), checksums.alone(path.parent):
+            vouched = checksums.has_sums(path.parent) and checksums.intact(path.parent, path.name)
+            write_text(path, labelled.to_json(indent=1) + "\n")
+            if vouched:
+                checksums.record_files(path.parent, [path.name])
     return labelled
 
 
@@ -359,14 +360,16 @@ def write_result(path: Path, result: Result, arrays: Mapping[str, Any], rows: st
         result = result.model_copy(update={"label": previous.label})
     text = result.to_json(indent=1) + "\n"
     names = [path.name]
-    if result.per_sample is not None:
-        names.append(result.per_sample)
-        write_arrays(path.with_name(result.per_sample), {name: np.asarray(array) for name, array in arrays.items()})
-    if result.rows is not None and rows is not None:
-        names.append(result.rows)
-        write_text(path.with_name(result.rows), rows)
-    write_text(path, text)
-    checksums.record_files(path.parent, names)
+    make_folder(path.parent)
+    with disk(path), checksums.alone(path.parent):  # nobody takes files for altered whose hashes are written next
+        if result.per_sample is not None:
+            names.append(result.per_sample)
+            write_arrays(path.with_name(result.per_sample), {name: np.asarray(array) for name, array in arrays.items()})
+        if result.rows is not None and rows is not None:
+            names.append(result.rows)
+            write_text(path.with_name(result.rows), rows)
+        write_text(path, text)
+        checksums.record_files(path.parent, names)
     return result
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from harope_bench.core.errors import JudgeError, OptionError, StorageError
 from harope_bench.core.escaping import progress_text
-from harope_bench.core.storage import disk, mend_lines, read_lines
+from harope_bench.core.storage import disk, lines_by, mend_lines, read_lines
 
 ASKS, ANSWERS, JUDGE = "asks.jsonl", "answers.jsonl", "judge.json"
 # What the other Python gets of our environment: where it finds programs, libraries, caches and devices; never our PYTHONPATH.
@@ -85,8 +85,8 @@ def heard(folder: Path, runner: Path) -> Heard:
         raise StorageError(f"{folder / ASKS} is not there; run eval again")
     with disk(folder):
         mend_lines(folder / ANSWERS)
-    asked = {line["key"] for line in read_lines(folder / ASKS)}
-    lines = [line for line in read_lines(folder / ANSWERS) if line.get("key") in asked]
+    asked = lines_by(folder / ASKS, "key", str).keys()
+    lines = [line for line in read_lines(folder / ANSWERS) if isinstance(line.get("key"), str) and line["key"] in asked]
     answered = {line["key"] for line in lines if "answer" in line}
     failed = {line["key"] for line in lines} - answered
     if silent := len(asked) - len(answered) - len(failed):

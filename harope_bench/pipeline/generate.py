@@ -15,7 +15,8 @@ from harope_bench.core import registry
 from harope_bench.core.conditioning import check_requests, check_suite, fitting_suites, taken_by
 from harope_bench.core.device import require
 from harope_bench.core.errors import OptionError
-from harope_bench.core.index_ranges import IndexRanges, tiles
+from harope_bench.core.index_ranges import MOST, IndexRanges, tiles
+from harope_bench.core.limits import check_most
 from harope_bench.core.schema import Checkpoint, Plan, Request, Settings, fault
 from harope_bench.core.storage import check_hash
 from harope_bench.data.sample_set import Run
@@ -123,8 +124,10 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
         batch: samples between two writes, rounded up to whole tiles; it never changes a pixel.
 
     Raises:
-        PlanMismatch: the folder is another plan's. WeightsError: weights missing, altered or not fitting.
+        PlanMismatch: the folder is another plan's. WeightsError: weights missing, altered or not fitting. OptionError: more than
+            MOST samples.
     """
+    check_most("a request of samples:", len(indices), MOST)
     run, indices = Run(out), IndexRanges.of(indices)
     check_suite(plan.checkpoint, plan.suite)
     check_hash(weights_path(plan.checkpoint), plan.checkpoint.sha256)

@@ -15,6 +15,8 @@ import numpy as np
 
 from harope_bench.core import registry
 from harope_bench.core.errors import InvalidMomentsError, OptionError, SampleError, ShapeError, StorageError
+from harope_bench.core.escaping import few
+from harope_bench.core.limits import REFERENCE_IMAGES, check_most
 from harope_bench.core.schema import JudgeRecord, printable
 from harope_bench.core.storage import check_target, home, load_arrays, sha256_file
 from harope_bench.data import adm_npz
@@ -22,7 +24,7 @@ from harope_bench.data.sample_set import SampleSet, reference_images
 from harope_bench.evaluators.base import Observations
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.row_checks import first_bad_row, rows_complaint
-from harope_bench.pipeline.extract_features import Seen, clear, observe
+from harope_bench.pipeline.extract_features import Seen, check_extracts, clear, observe
 
 IMAGES = 10_000  # in ADM's references
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -96,9 +98,7 @@ def _given(path: Path, judge: str, looking: Looking, shape: tuple[int, ...] | No
         raise StorageError(f"reference {path} is not there; give an .npz with mu and sigma")
     arrays = load_arrays(path, SMALL)
     if not {"mu", "sigma"} <= arrays.keys() and "arr_0" not in adm_npz.members(path):
-        raise StorageError(
-            f"reference {path} has {', '.join(sorted(adm_npz.members(path))) or 'nothing'}, wanted mu and sigma or arr_0; {AGAIN}"
-        )
+        raise StorageError(f"reference {path} has {few(adm_npz.members(path))}, wanted mu and sigma or arr_0; {AGAIN}")
     sha256, unsaid = sha256_file(path), _maker(path, arrays, judge, looking)
     found, warnings = _with_images(path, sha256, arrays, judge, looking, shape)
     return Opened(path.name, sha256, found, (*unsaid, *warnings))
@@ -199,6 +199,8 @@ def build(
     Raises:
         StorageError: something else stands at the target and `replace` is not given, or the target is what is read.
     """
+    check_extracts(judge)
+    check_most("--images", images, REFERENCE_IMAGES)
     _check_target(target, samples, judge, replace)
     work = target.with_name(f".{target.name}.observations")
     seen = observe(samples, judge, work, device, rescore=False)
@@ -207,7 +209,8 @@ def build(
     found = statistics(seen.observations)
     lines = [printable(line) for line in (*samples.warnings, *_of_images(seen.warnings), *_singular(found, len(samples.indices)))]
     note = {JUDGE: np.array(judge), JUDGE_SHA256: np.array(seen.judge.weights_sha256), COUNT: np.array(len(samples.indices))}
-    batches = (batch.images for batch in chosen.batches(chosen.indices, 256))
+    fitting = max(1, adm_npz.BATCH_BYTES // (height * width * channels))
+    batches = (batch.images for batch in chosen.batches(chosen.indices, min(256, fitting)))
     more = {**found, **note, TOLD: np.array(lines, dtype=np.str_)}
     adm_npz.write(target, batches, (len(chosen.indices), height, width, channels), more=more, replace=replace)
     clear(work, list(seen.observations.arrays))
@@ -237,7 +240,7 @@ def _origin(arrays: Mapping[str, np.ndarray]) -> Origin:
     lines = () if told is None or told.dtype.kind != "U" else tuple(printable(str(line))[:LONGEST] for line in told.ravel()[:MOST])
     if count is None or count.dtype.kind not in "iu" or count.size != 1 or count < 1:
         return Origin(None, lines)
-    return Origin(int(count), lines)
+    return Origin(int(count.item()), lines)
 
 
 def _of_images(warnings: Iterable[str]) -> list[str]:

@@ -146,7 +146,7 @@ def _check_results_alone(folder: Path, references: References, options: Options,
 def _plan_above(folder: Path) -> Plan | None:
     """Return the plan of the run that a folder of costs belongs to, where there is one that can be read."""
     try:
-        return Run(folder.parent).plan if folder.name == COST else None
+        return Run(folder.parent, is_checked=False).plan if folder.name == COST else None
     except BenchError:
         return None  # told of that folder itself
 
@@ -209,7 +209,7 @@ class Drawing(NamedTuple):
 def _check_redrawn(samples: SampleSet, plan: Plan, options: Options, findings: Findings) -> None:
     """Draw some samples again, failed ones among them, and compare with their records."""
     try:
-        drawing = Drawing(open_drawer(_checkpoint(plan), plan.settings), Run(samples.path).records())
+        drawing = Drawing(open_drawer(_checkpoint(plan), plan.settings), Run(samples.path, is_checked=False).records())
         chooser = random.SystemRandom() if options.seed is None else random.Random(options.seed)
         known = sorted({*samples.indices, *samples.failed})
         chosen = sorted(chooser.sample(known, min(options.redraw, len(known))))

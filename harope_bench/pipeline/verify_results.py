@@ -13,6 +13,8 @@ from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError, SampleError, UnknownName
 from harope_bench.core.schema import Measurement, Plan, Result, Source
 from harope_bench.core.storage import load_arrays, sha256_file
+from harope_bench.data import feature_rows
+from harope_bench.data.array_checks import check_columns
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import Observations
 from harope_bench.pipeline import moments_cache
@@ -251,8 +253,16 @@ def check_moments(stored: Path, judge: Path, count: int, findings: Findings) -> 
     """Compare the moments that a run keeps with sums of the rows that its judge gives now."""
     for path in sorted(stored.glob("*.moments.npz")):
         array = judge / f"{path.name.removesuffix('.moments.npz')}.npy"
-        if array.is_file() and not moments_cache.are_sums_of(path, np.load(array, mmap_mode="r", allow_pickle=False)[:count]):
+        if array.is_file() and not _are_sums_of(path, array, count):
             findings.add("altered", path, f"{path}: are not the sums of what the judge sees now ({CAUSES})")
+
+
+def _are_sums_of(path: Path, array: Path, count: int) -> bool:
+    """Return whether moments are of the first `count` rows of a file; False where that is no file of rows of numbers."""
+    header = feature_rows.header(array)
+    if header is None or header.dtype.kind != "f" or len(header.shape) != 2 or not header.has_rows(header.shape[0]):
+        return False
+    return moments_cache.are_sums_of(path, feature_rows.view(array, min(count, header.shape[0])))
 
 
 # ------------------------------------------------------------------------------- images that lie elsewhere
@@ -341,8 +351,10 @@ def check_cost(folder: Path, path: Path, plan: Plan | None, findings: Findings) 
 
 def _wrong_cost(folder: Path, stored: Result, plan: Plan | None) -> Wrong:
     evaluator: Any = registry.load("evaluators", stored.evaluator)
-    forwards = load_arrays(folder / OBSERVATIONS / "forwards.npz")
-    score = evaluator.score(Observations(np.arange(len(forwards["seconds"])), None, forwards), {})
+    path = folder / OBSERVATIONS / "forwards.npz"
+    forwards = load_arrays(path)
+    count = check_columns(path, forwards, evaluator.arrays, evaluator.reasons)
+    score = evaluator.score(Observations(np.arange(count), None, forwards), {})
     facts = {
         "version": evaluator.version,
         "profile": evaluator.profile,

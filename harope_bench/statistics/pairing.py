@@ -15,11 +15,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
-from harope_bench.core import registry
+from harope_bench.core import checksums, registry
 from harope_bench.core.errors import StorageError, TooFewImages, UnknownName
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
 from harope_bench.core.schema import Measurement, Metric, Result, Settings, fault, printable
-from harope_bench.core.storage import disk, load_arrays, read_if_present, read_lines, stamp_of
+from harope_bench.core.storage import disk, lines_by, load_arrays, read_if_present, read_lines, stamp_of
+from harope_bench.data.array_checks import check_sample_arrays
 from harope_bench.statistics import significance
 from harope_bench.statistics.intervals.clusters import PERMUTATIONS
 from harope_bench.statistics.intervals.paired_ratios import PairedRatio, paired_ratio
@@ -34,6 +35,9 @@ EVIDENCE = {
 }
 
 
+ADVICE = "bring that one back, or run eval again"
+
+
 class Found(NamedTuple):
     """A result and the file it was read from (its per-sample arrays lie beside it)."""
 
@@ -46,16 +50,20 @@ def collect(runs: Path) -> list[Found]:
 
     Raises:
         StorageError: the folder is not there, or a file is not a result; the file is named.
+        AlteredFileError: a result is not the one that was recorded.
     """
     if not runs.is_dir():
         raise StorageError(f"{runs} is not a folder; give the folder that holds the runs")
     paths = sorted(runs.glob("**/results/*.json"))
+    for path in paths:
+        checksums.check_recorded(path, ADVICE)
     read = [(path, data) for path in paths if (data := read_if_present(path)) is not None]  # one may be cleared meanwhile
     return [Found(_parsed(path, data), path) for path, data in read]
 
 
 def read_result(path: Path) -> Result:
-    """One result file; StorageError names the file and the field."""
+    """One result file; StorageError names the file and the field, AlteredFileError one that is not the recorded one."""
+    checksums.check_recorded(path, ADVICE)
     with disk(path):
         return _parsed(path, read_regular(path, JSON_BYTES))
 
@@ -382,7 +390,8 @@ def _asked(path: Path) -> dict[int, tuple[int | None, str | None]] | None:
 
 @lru_cache(maxsize=32)
 def _read_asked(path: Path, stamp: tuple[int, int]) -> dict[int, tuple[int | None, str | None]]:
-    return {line["index"]: (line.get("label"), line.get("prompt")) for line in read_lines(path) if "index" in line}
+    checksums.check_recorded(path, "bring that one back, or generate the run again in another folder")
+    return {index: (line.get("label"), line.get("prompt")) for index, line in lines_by(path, "index", int).items()}
 
 
 def beside(item: Found) -> Path:
@@ -395,13 +404,16 @@ def beside(item: Found) -> Path:
 
 @lru_cache(maxsize=32)
 def _read(path: Path, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
+    checksums.check_recorded(path, ADVICE)
     return load_arrays(path)
 
 
 def arrays_of(item: Found) -> dict[str, np.ndarray]:
     """The per-sample arrays of a result, read once as long as the file does not change: every cell of a table asks again."""
     path = beside(item)
-    return _read(path, stamp_of(path) or (0, 0))  # where it is gone, reading it says so
+    arrays = _read(path, stamp_of(path) or (0, 0))  # where it is gone, reading it says so
+    check_sample_arrays(path, arrays, [measurement.metric for measurement in item.result.measurements])
+    return arrays
 
 
 def holm_adjusted(found: Sequence[Difference]) -> list[float | None]:

@@ -100,9 +100,6 @@ class Pictures(Protocol):
     def labels(self) -> Sequence[int]:
         """The class of each picture."""
 
-    def missing(self, count: int) -> int:
-        """How many of the first `count` pictures are not there."""
-
     def data(self, index: int) -> bytes:
         """The bytes that a picture is known by; SampleError where they cannot be read."""
 

@@ -53,7 +53,7 @@ def prompts(path: Path) -> tuple[Prompt, ...]:
             data = read_regular(path, TEXT_BYTES)
         for number, row in enumerate(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))):
             _add(found, number, row)
-    except (ValidationError, ValueError, KeyError, AttributeError, csv.Error) as error:
+    except (ValidationError, ValueError, ArithmeticError, TypeError, KeyError, AttributeError, csv.Error) as error:
         told = fault(error) if isinstance(error, ValidationError) else first_line(error)
         at = sum(len(p.facts["questions"]) for p in found.values())
         raise StorageError(f"{path}: row {at} is none of DPG-Bench's ({told}); harope-bench fetch {ASSET}") from error

@@ -16,8 +16,10 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from harope_bench.core.errors import BenchError, PlanMismatch, WeightsError
-from harope_bench.core.storage import first_line, make_folder, write_bytes, write_text
+from harope_bench.core.regular_file import check_regular
+from harope_bench.core.storage import disk, first_line, make_folder, write_bytes, write_text
 from harope_bench.training.recipe import Schedule
+from harope_bench.training.written import LOG, SNAPSHOT
 
 LOG_EVERY = 10  # steps averaged into one line of the loss log
 
@@ -56,6 +58,16 @@ def state_digest(state: Any) -> str:
     return digest.hexdigest()
 
 
+def _interned(state: Any) -> Any:
+    """Return nested dicts and lists whose equal keys are one object: pickle then writes equal states as equal bytes.
+
+    A key that was read from a snapshot is an object of its own, and pickle writes one word twice for two objects.
+    """
+    if isinstance(state, dict):
+        return {sys.intern(key) if isinstance(key, str) else key: _interned(value) for key, value in state.items()}
+    return [_interned(item) for item in state] if isinstance(state, list) else state
+
+
 def _digest_into(digest: Any, value: Any) -> None:
     if isinstance(value, Tensor):
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}\n".encode())
@@ -89,8 +101,8 @@ class Trainer:
 
     def __init__(self, network: nn.Module, schedule: Schedule, ema: float, folder: Path, identity: str, watch: Watch | None = None):
         self.network, self.schedule, self.ema = network, schedule, ema
-        self.snapshot, self.identity = make_folder(folder) / "snapshot.pt", identity
-        self.log_file = folder / "log.csv"
+        self.snapshot, self.identity = make_folder(folder) / SNAPSHOT, identity
+        self.log_file = folder / LOG
         self.optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.lr, weight_decay=0.0)
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self.step, self.log, self.watch = 0, "", watch
@@ -106,6 +118,8 @@ class Trainer:
         """
         if not self.snapshot.exists():
             return 0
+        with disk(self.snapshot):
+            check_regular(self.snapshot)
         try:
             state = torch.load(self.snapshot, weights_only=True)
             identity = state["identity"]
@@ -132,7 +146,7 @@ class Trainer:
             "log": self.log,
         }
         buffer = io.BytesIO()
-        torch.save({**state, "sha256": state_digest(state)}, buffer)
+        torch.save(_interned({**state, "sha256": state_digest(state)}), buffer)
         write_bytes(self.snapshot, buffer.getvalue())
         write_text(self.log_file, self.head + self.log)
 

@@ -18,7 +18,8 @@ from harope_bench.core import checksums, registry
 from harope_bench.core.errors import BenchError, MissingExtra, SampleError
 from harope_bench.core.provenance import now, provenance
 from harope_bench.core.schema import Checkpoint, JudgeRecord, Option, Plan, Result, Settings
-from harope_bench.core.storage import load_arrays, read_if_present, sha256_bytes, write_arrays, write_text
+from harope_bench.core.storage import disk, load_arrays, make_folder, read_if_present, sha256_bytes, write_arrays, write_text
+from harope_bench.data.array_checks import check_columns
 from harope_bench.evaluators.base import Observations
 from harope_bench.metrics.attention_cost import Attention, Learned
 from harope_bench.models.load_checkpoint import open_drawer
@@ -105,7 +106,7 @@ def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, obse
         write_arrays(seen_at, observe())
         checksums.record_files(seen_at.parent, [seen_at.name])
     arrays = load_arrays(seen_at)
-    rows = len(arrays["seconds"])
+    rows = check_columns(seen_at, arrays, evaluator.arrays, evaluator.reasons)
     score = evaluator.score(Observations(np.arange(rows), None, arrays), {})
     result = Result(
         evaluator=EVALUATOR,
@@ -125,8 +126,10 @@ def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, obse
         warnings=score.warnings,
         provenance=provenance(started, plan.settings.device),
     )
-    write_text(path, result.to_json(indent=1) + "\n")
-    checksums.record_files(path.parent, [path.name])
+    make_folder(path.parent)
+    with disk(path), checksums.alone(path.parent):
+        write_text(path, result.to_json(indent=1) + "\n")
+        checksums.record_files(path.parent, [path.name])
     return Weighed(result, path, True)
 
 

@@ -63,7 +63,7 @@ def check(vae: str | None, channels: int, what: str) -> None:
         facts = parse_json(read_text(place / CONFIG))
         levels, wide = len(facts.get("block_out_channels", (64,))), facts.get("latent_channels", 4)
         scale, shift = float(facts.get("scaling_factor", SCALE)), facts.get("shift_factor")
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, ArithmeticError, TypeError, AttributeError) as error:
         raise OptionError(f"{place / CONFIG} is no autoencoder's configuration ({error}); copy it again") from error
     if (wide, 2 ** (levels - 1)) != (channels, FACTOR):
         raise OptionError(

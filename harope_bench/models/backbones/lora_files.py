@@ -5,6 +5,7 @@ Names are translated by the library's own converters. What would be left out sil
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.json_file import parse_json
+from harope_bench.core.schema import shorten
 from harope_bench.core.storage import (
     copy,
     disk,
@@ -33,6 +35,7 @@ from harope_bench.models.backbones.lora import PREFIX
 from harope_bench.models.lora_manifest import ENCODING_FILE, LORA_FILE, MANIFEST, Bare, Lora, Manifest
 
 PAIR = re.compile(rf"{re.escape(PREFIX)}(?P<layer>.+)\.lora_(A|B)\.weight")
+PATTERN_LENGTH, REPETITIONS = 200, 3  # of an expression in a file
 PEFT_CONFIG = "adapter_config.json"  # beside peft's adapter_model.safetensors
 NOTE = "lora_adapter_metadata"  # in which diffusers keeps peft's configuration
 UNTRIED = ("use_dora", "use_rslora", "lora_bias", "modules_to_save", "use_qalora", "alora_invocation_tokens")  # of that configuration
@@ -149,12 +152,14 @@ def _made(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], al
     if not ranks:
         raise WeightsError(f"{path} holds no low-rank weights of the transformer; give the LoRA's own file")
     if config:
-        patterns = config.get("alpha_pattern") or {}
+        patterns = _patterns(path, config.get("alpha_pattern") or {})
         scales = {layer: _matched(patterns, layer, config.get("lora_alpha", rank)) for layer, rank in ranks.items()}
     elif alphas:
         scales = {layer: alphas.get(layer, _common(alphas)) for layer in ranks}
     else:
         scales = dict(ranks)
+    if odd := next((layer for layer, scale in scales.items() if not _is_scale(scale)), None):
+        raise WeightsError(f"{path} has alpha {shorten(repr(scales[odd]), 40)} of {odd}, wanted a number above 0; save it again")
     rank, alpha = _common(ranks), _common(scales)
     return Lora(
         file=LORA_FILE,
@@ -165,6 +170,37 @@ def _made(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], al
         ranks={layer: value for layer, value in ranks.items() if value != rank},
         alphas={layer: value for layer, value in scales.items() if value != alpha},
     )
+
+
+def _is_scale(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _patterns(path: Path, found: Any) -> dict[str, float]:
+    """Return peft's patterns of layers' names with their alphas.
+
+    They are expressions out of a file, so only those are read that are short and cannot take for ever: without groups, and with few
+    repetitions.
+
+    Raises:
+        WeightsError: No object of patterns and numbers, no expression, or one that is not read here.
+    """
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path} has an alpha_pattern that is no object of patterns; save the adapter again")
+    for pattern in found:
+        repetitions = sum(pattern.count(sign) for sign in "*+?")
+        if len(pattern) > PATTERN_LENGTH or repetitions > REPETITIONS or not is_expression(pattern) or set(pattern) & set("(){}"):
+            raise WeightsError(f"{path} has the alpha_pattern {shorten(pattern, 60)!r}, which is not read here; write layers' names out")
+    return found
+
+
+def is_expression(pattern: str) -> bool:
+    """Return whether a text is a regular expression."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True
 
 
 def _matched(patterns: Mapping[str, float], layer: str, common: float) -> float:

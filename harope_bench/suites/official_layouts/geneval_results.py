@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from harope_bench.core.annotations import Answer, Box, Colours, Detection, Sighting
 from harope_bench.core.errors import StorageError
+from harope_bench.core.index_ranges import whole_number
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.regular_file import open_regular
 from harope_bench.core.schema import Record, fault, printable
@@ -33,6 +34,7 @@ from harope_bench.suites.official_layouts.base import fewer
 from harope_bench.suites.official_layouts.geneval_prompts import PromptIndex, UnknownPromptError
 
 READS = "geneval"
+COUNTED = 1000  # things of a colour that a reason counts; no prompt asks for more than a few
 Scored = tuple[float, float, float, float, Annotated[float, Field(ge=0)]]  # x0, y0, x1, y1, score
 BOXES = TypeAdapter(dict[str, list[Scored]])
 COLOURED = re.compile(r"expected (?P<colour>\w+) (?P<name>.+?)>=\d+, found \d+ (?P=colour); and (?P<seen>.+)")
@@ -158,7 +160,7 @@ def placed(found: Sequence[Row], known: PromptIndex, suite: PromptSuite, path: P
 def _copies(names: Sequence[str], copies: int) -> list[int]:
     """The number in each file name where all are copies' numbers, else their order."""
     stems = [Path(name.replace("\\", "/")).stem for name in names]
-    numbers = [int(stem) if stem.isascii() and stem.isdigit() else copies for stem in stems]
+    numbers = [copies if number is None else number for number in map(whole_number, stems)]
     if len(set(numbers)) == len(numbers) and max(numbers) < copies:
         return numbers
     order = sorted(range(len(names)), key=lambda k: (numbers[k], natural_key(names[k])))
@@ -208,4 +210,4 @@ def _shares(wanted: rule.Wanted, found: Sequence[Detection], places: Sequence[in
 def _counted(seen: str) -> list[str]:
     """["red", "blue", "blue"] of "1 red, 2 blue"."""
     found = re.findall(r"(\d+) (\w+)", seen)
-    return [colour for number, colour in found for _ in range(int(number))]
+    return [colour for number, colour in found for _ in range(min(whole_number(number) or 0, COUNTED))]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from harope_bench.core.errors import OptionError, SampleError
-from harope_bench.data.image_folder import DIGITS, FILE_LIST, format_notes, images_below, in_order, listing
+from harope_bench.data.image_folder import DIGITS, FILE_LIST, check_finished, format_notes, images_below, in_order, listing
 from harope_bench.data.sample_set import PLAN, SampleSet, first, open_samples
 from harope_bench.suites.base import PromptSuite
 from harope_bench.suites.official_layouts.base import Layout, few, gathered, layout, names, recognised, suites
@@ -97,6 +97,7 @@ def _open_npz(path: Path, suite_name: str, suite: PromptSuite, form: FolderForm)
 
 
 def _open_folder(folder: Path, suite_name: str, suite: PromptSuite, form: FolderForm) -> SampleSet:
+    check_finished(folder)
     if form.naming:
         tiled = [option for option in form.stated if option not in form.naming]
         _reject(tiled, f"{form.naming[0]} reads files of one image each")
