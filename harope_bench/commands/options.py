@@ -123,7 +123,7 @@ def scaling_option(told: str) -> Any:
 
 
 def generation_options(command: Command) -> Command:
-    """Add the options that say how samples are generated, `GenerationOptions` in `generation`, and `batch`."""
+    """Add the options of generation: `GenerationOptions` in `generation`, and `batch`."""
     options = [
         click.option("--steps", type=click.IntRange(1), help="Sampler steps; the checkpoint's own if left out."),
         click.option("--guidance", type=Finite(0), help="Guidance scale, 1 is none; the checkpoint's own if left out."),
@@ -162,7 +162,7 @@ def _generation_options() -> Callable[..., object]:
 
 
 def picture_options(command: Command) -> Command:
-    """Add the options of the real pictures that a classifier is evaluated on, `PictureOptions` in `pictures`."""
+    """Add the options of a classifier's real pictures: `PictureOptions` in `pictures`."""
     options = [
         click.option("--images", type=click.Path(path_type=Path), help="Folder of the real pictures, where the suite ships none."),
         click.option("--truth", type=click.Path(path_type=Path), help="List of lines 'name index', where there are no class folders."),
@@ -178,7 +178,7 @@ def _picture_options() -> Callable[..., object]:
 
 
 def folder_options(command: Command) -> Command:
-    """Add the options that say which image of a folder is of which prompt, `FolderForm` in `form`."""
+    """Add the options that say which image is of which prompt: `FolderForm` in `form`."""
     options = [
         click.option(
             "--order",

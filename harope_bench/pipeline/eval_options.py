@@ -1,4 +1,4 @@
-"""Everything that a user can tell `eval`, as one typed record, and the pipeline's records made of it.
+"""Everything that a user can tell `eval` as one typed record, and what the pipeline makes of it.
 
 None means that the user did not say it: the target, the suite or the checkpoint decides.
 """
@@ -48,15 +48,15 @@ class GenerationOptions:
         return asdict(self)
 
     @property
-    def stated(self) -> list[str]:
+    def stated_options(self) -> list[str]:
         """Return the options that would change images, as they are typed, in alphabetical order."""
-        fields = [key for key, value in self.overrides().items() if value is not None]
-        return [f"--{key.replace('_', '-')}" for key in sorted(fields) if key != "device"]
+        names = [name for name, value in self.overrides().items() if value is not None]
+        return [f"--{name.replace('_', '-')}" for name in sorted(names) if name != "device"]
 
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """Which real pictures a classifier is shown: their folder, their labels and how they are cut."""
+    """Which real pictures a classifier is shown: folder, list of labels and crop."""
 
     images: Path | None = None
     truth: Path | None = None
@@ -94,8 +94,8 @@ class EvalOptions:
     label: str | None = None
     out: Path | None = None
 
-    def values(self) -> dict[str, object]:
-        """Return, by their names on the command line, the options that apply to some targets alone."""
+    def conditional_options(self) -> dict[str, object]:
+        """Return the options that apply to some targets alone, by name on the command line."""
         return {
             **asdict(self.pictures),
             **asdict(self.form),
@@ -202,7 +202,7 @@ def prompt_scoring(options: EvalOptions, suite: str) -> Marking:
 
 
 def picture_selection(options: EvalOptions, count: int | None) -> Wanted:
-    """Return which real pictures a classifier is evaluated on; `count` takes the first, None all."""
+    """Return which real pictures a classifier is shown; `count` takes the first, None all."""
     return Wanted(
         place=options.pictures.images,
         labels=options.pictures.truth,

@@ -1,4 +1,7 @@
-"""A target to its results: each kind of target has one function, and all that a run lacks is named before any work."""
+"""A target to its results: one function for each kind of target.
+
+Everything that any run lacks is named before the first one works.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ TargetRun = tuple[Target, EvalOptions]  # one run of a target: its suite, resolu
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The results of all runs of a target, and an error for each run whose judge has not answered yet."""
+    """The results of all runs of a target, and an error for each run with pending answers."""
 
     results: tuple[Scored, ...]
     pending: tuple[Waiting, ...] = ()
@@ -53,7 +56,7 @@ class Evaluation:
 
 
 def evaluate_target(text: str, options: EvalOptions, suites: Sequence[str] = (), resolutions: Sequence[int] = ()) -> Evaluation:
-    """Evaluate a target, once for each suite and resolution; images of a checkpoint are generated first.
+    """Evaluate a target, once for each suite and resolution; a checkpoint generates first.
 
     Args:
         text: Name of a checkpoint, or a path, as `resolve` takes it.
@@ -64,8 +67,8 @@ def evaluate_target(text: str, options: EvalOptions, suites: Sequence[str] = (),
         BenchError: A name, an option or an image is wrong. Pending answers are no error here.
     """
     scores_images(options)  # an evaluator that nobody knows is named first
-    each = options_of_runs(text, options, suites, resolutions)
-    runs = prepare_runs([resolve_run(text, run_options) for run_options in each])
+    options_by_run = options_of_runs(text, options, suites, resolutions)
+    runs = prepare_runs([resolve_run(text, run_options) for run_options in options_by_run])
     results: list[Scored] = []
     pending: list[Waiting] = []
     for target, run_options in runs:
@@ -77,7 +80,7 @@ def evaluate_target(text: str, options: EvalOptions, suites: Sequence[str] = (),
 
 
 def evaluate_run(target: Target, options: EvalOptions) -> list[Scored]:
-    """Return the results of one run: the cost of its network if asked for, then those of its images."""
+    """Return the results of one run: its network's cost, if asked for, then those of its images."""
     costs = [measure_cost(target, options)] if network_evaluators(options) else []
     if not scores_images(options):
         return costs
@@ -85,7 +88,7 @@ def evaluate_run(target: Target, options: EvalOptions) -> list[Scored]:
 
 
 def label_results(results: Sequence[Scored], label: str | None) -> list[Scored]:
-    """Return the results with a label; files of finished ones are written again, not scored again."""
+    """Return the results with a label in them and in their files; nothing is scored again."""
     if label is None:
         return list(results)
     return [replace(scored, result=relabel(scored.path, scored.result, label)) for scored in results]
@@ -95,7 +98,11 @@ def label_results(results: Sequence[Scored], label: str | None) -> list[Scored]:
 
 
 def measures_network(evaluator: str) -> bool:
-    """Return whether an evaluator looks at the network itself, not at images; UnknownName if there is none."""
+    """Return whether an evaluator looks at the network itself, not at images.
+
+    Raises:
+        UnknownName: No evaluator has this name.
+    """
     return getattr(registry.load("evaluators", evaluator), "looks_at", "images") == "network"
 
 
@@ -134,34 +141,36 @@ def resolve_run(text: str, options: EvalOptions) -> TargetRun:
 
 
 def prepare_runs(runs: Sequence[TargetRun]) -> list[TargetRun]:
-    """Return the runs, those of checkpoints with their plans, once nothing keeps one from starting.
+    """Return the runs, with the plans of checkpoints, once nothing keeps one from starting.
 
     Raises:
         OptionError: An option does not apply to the target, or a plan cannot be made.
         MissingRequirementsError: Everything that any run lacks.
     """
+    planned_runs: list[TargetRun] = []
+    missing: list[Requirement] = []
     for target, options in runs:
+        planned_target, requirements = _plan_run(target, options)
+        planned_runs.append((planned_target, options))
+        missing += requirements
+    raise_missing(missing)
+    for target, options in planned_runs:
         if scores_images(options):
             check_options(target, options)
 
-    prepared: list[TargetRun] = []
-    missing: list[Requirement] = []
-    for target, options in runs:
-        planned, lacking = _plan_run(target, options)
-        prepared.append((planned, options))
-        missing += lacking
-    raise_missing(missing)
-
-    if len(prepared) > 1:  # the last run's judges are opened before the first run generates
-        check_prompt_judges(prepared)
-    return prepared
+    if len(planned_runs) > 1:  # judges of the last run are looked for before the first generates
+        check_prompt_judges(planned_runs)
+    return planned_runs
 
 
 def _plan_run(target: Target, options: EvalOptions) -> tuple[Target, list[Requirement]]:
     """Return the target with its plan, if it is a checkpoint, and what the run lacks."""
     if target.kind not in CHECKPOINTS:
         return target, _missing_for_images(target, options) if scores_images(options) else []
-    if target.kind is Kind.CLASSIFIER or not scores_images(options):
+    if not scores_images(options):
+        return replace(target, plan=plan_target(target, options)), []
+    if target.kind is Kind.CLASSIFIER:
+        check_options(target, options)  # its plan would name a setting's reason, not the option
         return replace(target, plan=plan_target(target, options)), []
 
     plan = plan_or_requirement(lambda: plan_target(target, options))
@@ -173,9 +182,9 @@ def _plan_run(target: Target, options: EvalOptions) -> tuple[Target, list[Requir
 
 
 def _missing_for_images(target: Target, options: EvalOptions) -> list[Requirement]:
-    """Return the prompts and judges that images of prompts lack; if prompts are here, judges are looked for later.
+    """Return the prompts and judges that images of prompts lack; nothing if prompts are here.
 
-    Which judges a folder needs follows from its prompts, so all of them count only without these.
+    Which judges a folder needs follows from its prompts, so they are looked for later.
     """
     suite = options.suite
     if suite is None or target.kind is Kind.CLASSIFIER_RUN or not of_prompts(suite):
@@ -189,7 +198,7 @@ def _missing_for_images(target: Target, options: EvalOptions) -> list[Requiremen
 
 
 def check_prompt_judges(runs: Sequence[TargetRun]) -> None:
-    """Raise the error of a judge or of prompts that are missing for the checkpoint's suites of prompts."""
+    """Raise the error of prompts or of a judge that a suite of any run lacks, once a suite."""
     checked: set[str | None] = set()
     for target, options in runs:
         if target.kind is not Kind.PROMPT_CHECKPOINT or not scores_images(options):
@@ -224,14 +233,14 @@ def score_prompts(target: Target, options: EvalOptions) -> list[Scored]:
 
     # What can fail cheaply comes before the first image is generated.
     names = evaluate_prompts.ready(scoring, options.evaluators, None if is_generated else target.path, count)
-    chosen = options.evaluators or registry.load("suites", suite).evaluators
-    others = [name for name in chosen if name not in names]
+    evaluators = options.evaluators or registry.load("suites", suite).evaluators
+    on_features = [name for name in evaluators if name not in names]
     if is_generated:
         generate_images(target, options)
     results = mark(target.path, target.out, scoring, names, count) if names else []
-    if others:
-        features = feature_scorings(options, suite, None)
-        results += evaluate_each(target.path, target.out, features, others, count)
+    if on_features:
+        scorings = feature_scorings(options, suite, None)
+        results += evaluate_each(target.path, target.out, scorings, on_features, count)
     return results
 
 
@@ -242,7 +251,7 @@ def import_results(target: Target, options: EvalOptions) -> list[Scored]:
 
 
 def score_classifier(target: Target, options: EvalOptions) -> list[Scored]:
-    """Return the results of a classifier's answers; a run's own pictures again if no count is given."""
+    """Return the results of a classifier; of a run on as many pictures as it has, or `count`."""
     assert target.plan is not None
     count = options.count
     if count is None and target.kind is Kind.CLASSIFIER_RUN:
@@ -251,7 +260,7 @@ def score_classifier(target: Target, options: EvalOptions) -> list[Scored]:
 
 
 def measure_cost(target: Target, options: EvalOptions) -> Scored:
-    """Return the cost of a checkpoint's network, or of the one that generated a run, with its settings.
+    """Return the cost of a checkpoint's network, or of the one that generated a run.
 
     Raises:
         OptionError: The target does not say which network generated it.
@@ -265,7 +274,7 @@ def measure_cost(target: Target, options: EvalOptions) -> Scored:
 
 
 def generate_images(target: Target, options: EvalOptions) -> None:
-    """Generate what is missing of the first `count` images of a checkpoint, or of all of its suite."""
+    """Generate what is missing of the first `count` images of a checkpoint, or of all."""
     assert target.plan is not None
     indices = requested_indices(target.plan.suite, options.count)
     generate(target.plan, indices, target.path, options.batch)

@@ -14,7 +14,7 @@ PICTURES = ("images", "truth", "crop_ratio")
 PLACING = ("order", "pattern", "file_list", "tiles")
 OF_PROMPTS = ("allow_missing", "judge_python", *PLACING)
 
-# Why, and which options (names of `EvalOptions.values`) do not apply; the first reason is reported.
+# A reason, and the options that do not apply: names of `EvalOptions.conditional_options`.
 _NO_CLASSIFIER = ("is no classifier", PICTURES)
 _CLASSIFIER = ("names real pictures", ("reference", "batch", "labels", *PLACING))
 _NO_PROMPTS = ("asks for no prompts", OF_PROMPTS)
@@ -37,7 +37,7 @@ REJECTED: dict[Kind, tuple[tuple[str, tuple[str, ...]], ...]] = {
 
 
 def check_options(target: Target, options: EvalOptions) -> None:
-    """Raise OptionError for an option that does not apply to this target, or a suite that is missing.
+    """Raise OptionError for an option that does not apply to this target, or a missing suite.
 
     Raises:
         OptionError: One line, with the option and what the target is.
@@ -51,7 +51,7 @@ def check_options(target: Target, options: EvalOptions) -> None:
         return
 
     # Images are there already, so what would generate others is a mistake.
-    if stated := options.generation.stated:
+    if stated := options.generation.stated_options:
         state = "has its plan already" if target.kind in CLASSIFIERS else "is drawn already"
         raise OptionError(f"{target.name} {state}, {stated[0]} would change nothing; leave it out")
     if target.kind in RUN_FOLDERS and target.plan is not None and target.suite != target.plan.suite:
@@ -59,7 +59,7 @@ def check_options(target: Target, options: EvalOptions) -> None:
 
 
 def _check_without_suite(target: Target, options: EvalOptions) -> None:
-    """Raise OptionError for images without a suite; a checkpoint's plan says which suites it has."""
+    """Raise OptionError for images without a suite; a checkpoint's plan names those that fit it."""
     is_classifier = target.kind in CLASSIFIERS
     reason, names = _CLASSIFIER if is_classifier else _NO_CLASSIFIER
     _reject(target, reason, names, options)
@@ -69,7 +69,7 @@ def _check_without_suite(target: Target, options: EvalOptions) -> None:
 
 
 def _reject(target: Target, reason: str, names: Iterable[str], options: EvalOptions) -> None:
-    values = options.values()
+    values = options.conditional_options()
     stated = [name for name in names if values[name] is not None]
     if stated:
         option = f"--{stated[0].replace('_', '-')}"

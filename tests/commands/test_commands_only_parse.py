@@ -69,7 +69,7 @@ def test_every_command_names_its_parameters() -> None:
 
 
 @pytest.fixture
-def received(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What `eval` calls its one function with."""
     calls: list[Any] = []
 
@@ -81,24 +81,24 @@ def received(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
-def evaluated(received: list[Any], *words: str) -> tuple[str, EvalOptions, list[str], list[int]]:
+def eval_arguments(calls: list[Any], *words: str) -> tuple[str, EvalOptions, list[str], list[int]]:
     done = CliRunner().invoke(main, ["eval", *words])
     assert done.exit_code == 0, (done.output, done.exception)
-    (arguments,) = received
+    (arguments,) = calls
     return arguments
 
 
-def test_eval_without_options_says_nothing(received: list[Any]) -> None:
-    assert evaluated(received, "runs/x") == ("runs/x", EvalOptions(), [], [])
+def test_eval_without_options_says_nothing(calls: list[Any]) -> None:
+    assert eval_arguments(calls, "runs/x") == ("runs/x", EvalOptions(), [], [])
 
 
-def test_every_option_of_eval_reaches_its_field(received: list[Any]) -> None:
+def test_every_option_of_eval_reaches_its_field(calls: list[Any]) -> None:
     words = """t --suite digits, --with fidelity,cost --reference r.npz --rules corrected --profile adm,clean,adm --judge detector=a
         --allow-missing --judge-python p --judge-option weights=3 --judge-option checkout=d --subset 4 --rescore --steps 5 --guidance 1.5
         --sampler flow --seed 6 --labels balanced --preset one --dtype float16 --pos-scaling ntk --guidance-channels 3
         --spacing leading --mu-policy clamp --vae v --no-vae-tiling --fold --batch 7 --resolution 28,56 --resolution 84 --count 8
         --images i --truth l --crop-ratio 0.5 --order copy-major --pattern p --file-list f --tiles 4 --label mine --out o"""
-    text, options, suites, resolutions = evaluated(received, *words.split())
+    text, options, suites, resolutions = eval_arguments(calls, *words.split())
     assert (text, suites, resolutions) == ("t", ["digits", ""], [28, 56, 84])
     assert options == EvalOptions(
         evaluators=("fidelity", "cost"),
@@ -152,7 +152,7 @@ def test_an_empty_profile_is_named(text: str) -> None:
     assert parse_profiles(None) == (None,)
 
 
-def test_more_samples_than_a_request_may_name_are_wrong_usage(received: list[Any]) -> None:
+def test_more_samples_than_a_request_may_name_are_wrong_usage(calls: list[Any]) -> None:
     done = CliRunner().invoke(main, ["eval", "digits-ape", "--count", "1000001"])
     assert done.exit_code == 2 and "is more than 1,000,000 samples" in done.output
-    assert not received
+    assert not calls

@@ -198,8 +198,8 @@ def test_a_checkpoints_plan_is_of_its_kind(name: str, generation: GenerationOpti
 
 
 def test_options_of_generation_are_named_as_they_are_typed() -> None:
-    assert GenerationOptions().stated == GenerationOptions(device="cuda").stated == []
-    assert GenerationOptions(vae_tiling=False, fold=False, seed=0).stated == ["--fold", "--seed", "--vae-tiling"]
+    assert GenerationOptions().stated_options == GenerationOptions(device="cuda").stated_options == []
+    assert GenerationOptions(vae_tiling=False, fold=False, seed=0).stated_options == ["--fold", "--seed", "--vae-tiling"]
 
 
 # --------------------------------------------------------------- options that are rejected
@@ -240,9 +240,16 @@ REJECTIONS: list[tuple[str, EvalOptions, str]] = [
 @pytest.mark.parametrize(("name", "options", "message"), REJECTIONS)
 def test_options_that_do_not_apply_are_rejected(place: Path, name: str, options: EvalOptions, message: str) -> None:
     with pytest.raises(OptionError) as caught:
-        prepare_runs([resolve_run(located(place, name), replace(options, out=place / "out"))])
+        check_options(*resolve_run(located(place, name), options))
     assert message in str(caught.value) and located(place, name) in str(caught.value)
-    assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["digits-ape", CLASSIFIER, "run", "classifier-run", "images"])
+def test_a_rejected_option_leaves_no_folder(place: Path, name: str) -> None:
+    options = EvalOptions(suite="digits" if name == "images" else None, form=FORM, out=place / "out")
+    with pytest.raises(OptionError, match="--order means nothing to it"):
+        evaluate_target(located(place, name), options)
+    assert not (place / "out").exists() and not (place / name / "results").exists()
 
 
 ACCEPTED: list[tuple[str, EvalOptions]] = [
