@@ -1,15 +1,18 @@
-"""What verbs share: parameter types, drawing options, JSON."""
+"""What verbs share: parameter types, groups of options that a command gets as one record, JSON."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+
+Command = Callable[..., None]  # the function of a command, called with its options by name
 
 NO = 3  # exit code of a verb whose answer is no
 NOT_CHECKED = 1  # of a verify that could not check something
@@ -75,6 +78,28 @@ class KeyValue(click.ParamType):
         return key, parsed if isinstance(parsed, (bool, int, float)) else text
 
 
+def with_record(
+    command: Command, parameter: str, load: Callable[[], Callable[..., object]], options: Sequence[Callable[[Command], Command]]
+) -> Command:
+    """Return the command with more options, which it gets as one record.
+
+    Args:
+        parameter: Of the command, for the record. load: Imports the record's class when the command
+            runs, so that the help starts fast; options that are no field of it stay as they are.
+    """
+
+    @functools.wraps(command)
+    def with_fields(**values: object) -> None:
+        record = load()
+        fields = {name: values.pop(name) for name in inspect.signature(record).parameters if name in values}
+        command(**{parameter: record(**fields)}, **values)
+
+    wrapped: Command = with_fields
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
 def entry_options(verb: Any) -> Any:
     """Add the options that put named runs into tables."""
     options = [
@@ -99,8 +124,8 @@ def scaling_option(told: str) -> Any:
     return click.option("--pos-scaling", type=click.Choice(SCALINGS), help=told)
 
 
-def drawing_options(verb: Any) -> Any:
-    """The options that say how samples are drawn."""
+def generation_options(command: Command) -> Command:
+    """Add the options of generation: `GenerationOptions` in `generation`, and `batch`."""
     options = [
         click.option("--steps", type=click.IntRange(1), help="Sampler steps; the checkpoint's own if left out."),
         click.option("--guidance", type=Finite(0), help="Guidance scale, 1 is none; the checkpoint's own if left out."),
@@ -129,21 +154,33 @@ def drawing_options(verb: Any) -> Any:
         ),
         click.option("--batch", type=click.IntRange(1), help="Samples between two writes (whole tiles); changes no pixel."),
     ]
-    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+    return with_record(command, "generation", _generation_options, options)
 
 
-def pictures_options(verb: Any) -> Any:
-    """The options that say which real pictures a classifier names, and how they are cut."""
+def _generation_options() -> Callable[..., object]:
+    from harope_bench.pipeline.eval_options import GenerationOptions
+
+    return GenerationOptions
+
+
+def picture_options(command: Command) -> Command:
+    """Add the options of a classifier's real pictures: `PictureOptions` in `pictures`."""
     options = [
         click.option("--images", type=click.Path(path_type=Path), help="Folder of the real pictures, where the suite ships none."),
         click.option("--truth", type=click.Path(path_type=Path), help="List of lines 'name index', where there are no class folders."),
         click.option("--crop-ratio", type=Finite(0.1, 1), help="Resolution over the side resized to before the crop; the suite's own."),
     ]
-    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+    return with_record(command, "pictures", _picture_options, options)
 
 
-def folder_options(verb: Any) -> Any:
-    """Add the options that say which image of a folder is of which prompt."""
+def _picture_options() -> Callable[..., object]:
+    from harope_bench.pipeline.eval_options import PictureOptions
+
+    return PictureOptions
+
+
+def folder_options(command: Command) -> Command:
+    """Add the options that say which image is of which prompt: `FolderForm` in `form`."""
     options = [
         click.option(
             "--order",
@@ -160,21 +197,33 @@ def folder_options(verb: Any) -> Any:
             type=click.Path(path_type=Path),
             help="A .csv, .tsv or .jsonl with file and index, or file, one of prompt_index, prompt, id, and copy.",
         ),
-        click.option("--tiles", type=click.Choice(["1", "2", "4"]), help="Images in each of DPG-Bench's pictures."),
+        click.option("--tiles", type=click.Choice([1, 2, 4]), help="Images in each of DPG-Bench's pictures."),
     ]
-    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+    return with_record(command, "form", _folder_form, options)
+
+
+def _folder_form() -> Callable[..., object]:
+    from harope_bench.suites.official_layouts.prompt_folder import FolderForm
+
+    return FolderForm
+
+
+def check_count(count: int | None) -> None:
+    """Raise a usage error where `--count` asks for more samples than one request may name."""
+    from harope_bench.core.index_ranges import MOST
+
+    if count is not None and count > MOST:
+        raise click.UsageError(f"--count {count:,} is more than {MOST:,} samples, the most of one request; use --indices in parts")
 
 
 def wanted_indices(suite: str, count: int | None, indices: Sequence[int] | None) -> Sequence[int]:
     """Return the indices that --count or --indices ask for; a usage error where they are too many for one request."""
-    from harope_bench.core import registry
-    from harope_bench.core.index_ranges import MOST, IndexRanges
+    from harope_bench.pipeline.generate import requested_indices
 
     if count is not None and indices is not None:
         raise click.UsageError("--count and --indices are two ways to say the same; give one")
-    if count is not None and count > MOST:
-        raise click.UsageError(f"--count {count:,} is more than {MOST:,} samples, the most of one request; use --indices in parts")
-    return indices if indices is not None else IndexRanges.first(count or registry.load("suites", suite).count)
+    check_count(count)
+    return indices if indices is not None else requested_indices(suite, count)
 
 
 def as_json(value: Any) -> str:

@@ -117,6 +117,11 @@ def suites_for(found: Checkpoint) -> str:
     return ", ".join(fitting_suites(taken_by(found.backbone, found.config))) or "none is registered that it can serve"
 
 
+def requested_indices(suite: str, count: int | None) -> IndexRanges:
+    """Return the first `count` indices of a suite, all of them if None."""
+    return IndexRanges.first(count or registry.load("suites", suite).count)
+
+
 def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = None) -> Drawn:
     """Draws the missing ones of `indices` into the folder; a finished folder is left as it is.
 
