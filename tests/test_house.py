@@ -365,7 +365,7 @@ def test_judge_keeps_its_promises(name: str) -> None:
     testing.check_judge(name)
 
 
-class OpenedToy:
+class LoadedToy:
     """A toy judge whose plug-in and opened form are apart, as in judges/base.py."""
 
     def __init__(self, see: Callable[[np.ndarray], dict[str, np.ndarray]], sha256: str = "ab" * 32):
@@ -375,7 +375,7 @@ class OpenedToy:
 def judge(see: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None, opened_sha256: str = "ab" * 32, **facts: Any) -> Any:
     see = see or (lambda images: {"colour": images.mean((1, 2)).astype(np.float32)})
     plain = {"version": 1, "judge_class": "micro", "preprocessing": "none", "arrays": ("colour",), "batch": 10}
-    members = {**plain, **facts, "weights_sha256": lambda self: "ab" * 32, "open": lambda self, device: OpenedToy(see, opened_sha256)}
+    members = {**plain, **facts, "weights_sha256": lambda self: "ab" * 32, "open": lambda self, device: LoadedToy(see, opened_sha256)}
     return type("Toy", (), members)()
 
 

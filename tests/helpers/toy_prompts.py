@@ -49,8 +49,8 @@ class ToyEye:
     def weights_sha256(self) -> str:
         return "7" * 64
 
-    def open(self, device: str) -> OpenedEye:
-        return OpenedEye(self)
+    def open(self, device: str) -> LoadedEye:
+        return LoadedEye(self)
 
     def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
         if self.fail_after is not None and len(self.asked) >= self.fail_after:
@@ -65,7 +65,7 @@ class ToyEye:
         return Sighting(size=(image.shape[1], image.shape[0]), found=found)
 
 
-class OpenedEye:
+class LoadedEye:
     """The eye, looking."""
 
     weights_sha256 = "7" * 64

@@ -19,7 +19,7 @@ from harope_bench.core.storage import sha256_file
 from harope_bench.judges.inception import inception_network
 from harope_bench.judges.inception.inception_network import (
     OWN,
-    OpenedInception,
+    LoadedInception,
     Outputs,
     Trunk,
     clean_resize,
@@ -254,4 +254,4 @@ def test_weights_that_run_code_or_do_not_fit_are_refused(tmp_path: Path, monkeyp
 
 def test_altered_weights_are_refused_before_they_are_opened(own: Path) -> None:
     with pytest.raises(WeightsError, match="recorded"):
-        OpenedInception(inception_network.Weights(own, "0" * 64), like_tensorflow1, "cpu")
+        LoadedInception(inception_network.Weights(own, "0" * 64), like_tensorflow1, "cpu")

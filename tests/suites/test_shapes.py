@@ -72,7 +72,7 @@ def test_judge_is_not_believed_when_it_misreads_known_scenes(monkeypatch: pytest
     assert case.check(JUDGE.open("cpu")) is None
     whole = parse.parse
     monkeypatch.setattr(parse, "parse", lambda image: whole(image)[1:])
-    spoiled = shapes_vision.OpenedShapesVision(JUDGE.weights_sha256())
+    spoiled = shapes_vision.LoadedShapesVision(JUDGE.weights_sha256())
     assert "not read as drawn" in (case.check(spoiled) or "")
 
 

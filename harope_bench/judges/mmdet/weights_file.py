@@ -15,6 +15,7 @@ from harope_bench.assets import local_files
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.schema import JudgeClass
 from harope_bench.core.storage import check_hash, first_line, load_weights
+from harope_bench.judges.base import Annotator
 from harope_bench.judges.generic.instance_detection import SCALE
 from harope_bench.judges.weights.asset_files import Source, Weights
 
@@ -102,9 +103,10 @@ def warnings(file: Weights) -> tuple[str, ...]:
     return ()
 
 
-class Detector:
+class GenEvalDetector(Annotator):
     """What GenEval's two detectors share: their file, and what they may be called with it. `scale` is mmdet's (longer, shorter) side."""
 
+    version = 1
     asset: str
     standing: JudgeClass  # with a published file
     roles = ("detector",)
