@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from harope_bench.core import registry
 from harope_bench.core.annotations import Answer, Ask
 from harope_bench.core.schema import Measurement, Metric
 from harope_bench.metrics.moments import Moments
@@ -132,3 +133,12 @@ class PromptEvaluator(Protocol):
 
     def assess(self, sights: Sequence[Sight], rules: str, lenient: bool) -> Score:
         """The measurements under these rules; a metric with a failed or unread image is None unless `lenient`."""
+
+
+def load_evaluator(name: str) -> Evaluator:
+    """Return the evaluator of that name.
+
+    Raises:
+        UnknownName: No such evaluator. PluginError: It is not derived from Evaluator. BenchError: It does not load.
+    """
+    return registry.load_plugin("evaluators", name, Evaluator)

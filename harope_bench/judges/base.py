@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from harope_bench.core import registry
 from harope_bench.core.annotations import Answer, Ask
 
 
@@ -98,3 +99,12 @@ class Witness(Protocol):
 
     def open(self, device: str) -> OpenedWitness:
         """Loads the weights (hash checked first); WeightsError if they are missing or altered."""
+
+
+def load_judge(name: str) -> Judge:
+    """Return the judge of that name.
+
+    Raises:
+        UnknownName: No such judge. PluginError: It is not derived from Judge. BenchError: It does not load.
+    """
+    return registry.load_plugin("judges", name, Judge)

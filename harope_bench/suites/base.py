@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from harope_bench.core import registry
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.schema import Request, Settings
 
@@ -126,3 +127,12 @@ class NamingSuite(Protocol):
 
     def pictures(self, place: Path | None, labels: Path | None) -> Pictures:
         """The pictures, of the user's folder where the suite ships none; OptionError where that does not fit."""
+
+
+def load_suite(name: str) -> Suite:
+    """Return the suite of that name.
+
+    Raises:
+        UnknownName: No such suite. PluginError: It is not derived from Suite. BenchError: It does not load.
+    """
+    return registry.load_plugin("suites", name, Suite)
