@@ -84,12 +84,10 @@ def preset(suite: str, plugin: Any, name: str | None) -> dict[str, Any]:
 
 def label_policy(suite: str, plugin: Any, asked: str | None) -> str | None:
     """What the plan records of the labels; None for a suite that leaves no choice."""
-    if hasattr(plugin, "policy"):
-        recorded: str = plugin.policy(asked)
-        return recorded
-    if asked is not None:
+    recorded: str | None = plugin.policy(asked)
+    if recorded is None and asked is not None:
         raise OptionError(f"suite {suite} leaves no choice of labels; leave --labels out")
-    return None
+    return recorded
 
 
 def _check_sampler(found: Checkpoint, settings: Settings) -> Settings:
