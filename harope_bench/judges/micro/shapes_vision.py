@@ -40,6 +40,8 @@ from harope_bench.judges.base import Annotator, Canary, LoadedAnnotator
 SCENES = 12  # of the self-check, at three sizes and three spoilings each
 FACTS = Path(__file__).parent / "shapes_vision.toml"
 FILES = ("answer.py", "draw.py", "parse.py", "words.py")
+# The room's name in code and in words, and what it was when results first recorded the parser's hash
+NAMES = ((shapes_world.__name__, "harope_bench.scenes"), ("data/shapes_world/", "scenes/"))
 
 
 class ShapesVision(Annotator):
@@ -134,8 +136,12 @@ def _asked(opened: LoadedAnnotator, image: np.ndarray, questions: Sequence[str])
 
 @cache
 def _hash() -> str:
+    """Return the sha256 of the parser's files as they were in their first room: where they lie makes no other parser."""
     folder = Path(shapes_world.__path__[0])
-    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in FILES)).hexdigest()
+    source = b"".join((folder / name).read_bytes() for name in FILES)
+    for here, first in NAMES:
+        source = source.replace(here.encode(), first.encode())
+    return hashlib.sha256(source).hexdigest()
 
 
 def _told(thing: parse.Detection) -> Detection:
