@@ -59,7 +59,7 @@ def spoiled(at: dict[str, list[int]], value: float) -> Callable[[LoadedMicroExtr
             seen[name][indices, 3] = value
         return seen
 
-    return extract_features
+    return observe
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
