@@ -5,11 +5,20 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from harope_bench.core.index_ranges import IndexRanges
+    from harope_bench.core.schema import Option
+
+Command = TypeVar("Command", bound=Callable[..., object] | click.Command)
+Decorator = Callable[[Command], Command]
 
 NO = 3  # exit code of a verb whose answer is no
 NOT_CHECKED = 1  # of a verify that could not check something
@@ -20,12 +29,12 @@ class Indices(click.ParamType):
 
     name = "indices"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> IndexRanges:
         """Return ascending indices; a usage error otherwise."""
         from harope_bench.core.index_ranges import parse_indices
 
         try:
-            return parse_indices(value)
+            return parse_indices(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -33,9 +42,9 @@ class Indices(click.ParamType):
 class Finite(click.FloatRange):
     """A float range that nan and infinity are not in."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number; a usage error for nan, infinity and what is out of range."""
-        number = super().convert(value, param, ctx)
+        number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number", param, ctx)
         return number
@@ -46,7 +55,7 @@ class Sides(click.ParamType):
 
     name = "sides"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         """A tuple of positive integers; a usage error otherwise."""
         parts = str(value).split(",")
         if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
@@ -59,7 +68,7 @@ class KeyValue(click.ParamType):
 
     name = "key=value"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Option]:
         """(key, value)."""
         from harope_bench.core.json_file import parse_json
 
@@ -73,7 +82,7 @@ class KeyValue(click.ParamType):
         return key, parsed if isinstance(parsed, (bool, int, float)) else text
 
 
-def entry_options(verb: Any) -> Any:
+def entry_options(verb: Command) -> Command:
     """Add the options that put named runs into tables."""
     options = [
         click.option(
@@ -92,12 +101,12 @@ def entry_options(verb: Any) -> Any:
 SCALINGS = ("none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate")
 
 
-def scaling_option(told: str) -> Any:
+def scaling_option(told: str) -> Decorator[Command]:
     """The option that names a position scaling."""
     return click.option("--pos-scaling", type=click.Choice(SCALINGS), help=told)
 
 
-def drawing_options(verb: Any) -> Any:
+def drawing_options(verb: Command) -> Command:
     """The options that say how samples are drawn."""
     options = [
         click.option("--steps", type=click.IntRange(1), help="Sampler steps; the checkpoint's own if left out."),
@@ -130,7 +139,7 @@ def drawing_options(verb: Any) -> Any:
     return functools.reduce(lambda f, option: option(f), reversed(options), verb)
 
 
-def pictures_options(verb: Any) -> Any:
+def pictures_options(verb: Command) -> Command:
     """The options that say which real pictures a classifier names, and how they are cut."""
     options = [
         click.option("--images", type=click.Path(path_type=Path), help="Folder of the real pictures, where the suite ships none."),
@@ -140,7 +149,7 @@ def pictures_options(verb: Any) -> Any:
     return functools.reduce(lambda f, option: option(f), reversed(options), verb)
 
 
-def folder_options(verb: Any) -> Any:
+def folder_options(verb: Command) -> Command:
     """Add the options that say which image of a folder is of which prompt."""
     options = [
         click.option(
@@ -165,21 +174,21 @@ def folder_options(verb: Any) -> Any:
 
 def wanted_indices(suite: str, count: int | None, indices: Sequence[int] | None) -> Sequence[int]:
     """Return the indices that --count or --indices ask for; a usage error where they are too many for one request."""
-    from harope_bench.core import registry
     from harope_bench.core.index_ranges import MOST, IndexRanges
+    from harope_bench.suites.base import load_suite
 
     if count is not None and indices is not None:
         raise click.UsageError("--count and --indices are two ways to say the same; give one")
     if count is not None and count > MOST:
         raise click.UsageError(f"--count {count:,} is more than {MOST:,} samples, the most of one request; use --indices in parts")
-    return indices if indices is not None else IndexRanges.first(count or registry.load("suites", suite).count)
+    return indices if indices is not None else IndexRanges.first(count or load_suite(suite).count)
 
 
-def as_json(value: Any) -> str:
+def as_json(value: object) -> str:
     """One JSON object, keys sorted, NaN forbidden."""
     return json.dumps(value, sort_keys=True, allow_nan=False, indent=1)
 
 
-def dump(record: Any) -> Any:
+def dump(record: BaseModel) -> dict[str, object]:
     """A record as plain JSON values."""
     return record.model_dump(mode="json")

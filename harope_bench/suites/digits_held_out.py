@@ -6,9 +6,9 @@ from pathlib import Path
 
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError
+from harope_bench.suites.base import PictureSuite
 from harope_bench.suites.digits import CLASSES, SIDE
 from harope_bench.suites.digits import PLUGIN as DIGITS
-from harope_bench.suites.base import PictureSuite
 from harope_bench.suites.image_stack import ArrayPictures
 
 

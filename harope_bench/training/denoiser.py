@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from harope_bench.core import registry
 from harope_bench.core.schema import Checkpoint
+from harope_bench.models.samplers.base import load_sampler
+from harope_bench.suites.base import load_suite
 from harope_bench.training.loop import Loss
 from harope_bench.training.model import Model, command, drawing, facts, trainer
 from harope_bench.training.recipe import Denoiser
@@ -23,10 +24,10 @@ def train(recipe: Denoiser, model: Model, name: str, folder: Path, resume: bool)
 
 def denoising_loss(recipe: Denoiser) -> Loss:
     """Mean squared error of the sampler's target; labels are dropped at the recipe's rate."""
-    images, labels = registry.load("suites", recipe.suite).images("train")
+    images, labels = load_suite(recipe.suite).images("train")
     clean_all = torch.from_numpy(images).float().div(127.5).sub(1)[:, None]  # (N, 1, H, W) in [-1, 1]
     label_all = torch.from_numpy(labels)
-    sampler = registry.load("samplers", recipe.sampler)
+    sampler = load_sampler(recipe.sampler)
     empty = int(recipe.config["classes"])
 
     def loss(network: nn.Module, rng: Generator) -> Tensor:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from harope_bench.core import registry
 from harope_bench.core.errors import BenchError
 from harope_bench.core.storage import sha256_bytes, weights_bytes, write_bytes, write_text
 from harope_bench.core.toml_file import toml_text
+from harope_bench.suites.base import load_suite
 from harope_bench.training.loop import Loss, Trainer
 from harope_bench.training.recipe import Classifier, SceneReader
 
@@ -35,7 +35,7 @@ def train(recipe: Classifier | SceneReader, recipe_sha256: str, folder: Path, re
     Raises:
         BenchError: the accuracy is below what the recipe asks for; nothing is written then.
     """
-    suite = registry.load("suites", recipe.suite)
+    suite = load_suite(recipe.suite)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.schedule.seed)
         network = pupil.network()

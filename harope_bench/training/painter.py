@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from harope_bench.core import registry
 from harope_bench.core.schema import Checkpoint
 from harope_bench.data.shapes_world.grammar import TASKS
 from harope_bench.data.shapes_world.pool import pool
+from harope_bench.models.samplers.base import load_sampler
 from harope_bench.training.loop import Loss, Watch
 from harope_bench.training.model import Model, command, drawing, facts, trainer
 from harope_bench.training.recipe import Painter
@@ -71,7 +71,7 @@ def scaled(images: Tensor) -> Tensor:
 
 def painting_loss(recipe: Painter, scenes: Scenes) -> Loss:
     """Mean squared error of the sampler's target; captions are dropped at the recipe's rate."""
-    sampler = registry.load("samplers", recipe.sampler)
+    sampler = load_sampler(recipe.sampler)
     first = scenes.alone.cumsum(0) <= round(recipe.spare * int(scenes.alone.sum()))
     among = (first | ~scenes.alone).nonzero()[:, 0]
 
@@ -101,7 +101,7 @@ def gauge(recipe: Painter) -> Watch:
     rng = torch.Generator().manual_seed(0)
     clean = scaled(held.images)
     noise = torch.randn(clean.shape, generator=rng)
-    pair = registry.load("samplers", recipe.sampler).pair(clean, noise, torch.linspace(*HIGH, WATCHED))
+    pair = load_sampler(recipe.sampler).pair(clean, noise, torch.linspace(*HIGH, WATCHED))
 
     @torch.no_grad()
     def measure(network: nn.Module) -> tuple[float, ...]:

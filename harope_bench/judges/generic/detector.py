@@ -17,8 +17,8 @@ from torch import Tensor
 from harope_bench.core.annotations import Ask, Box, Detection, Names, Sighting
 from harope_bench.core.errors import OptionError, ShapeError
 from harope_bench.judges.base import Canary, LoadedAnnotator
-from harope_bench.judges.generic.local_annotator import LocalAnnotator
 from harope_bench.judges.generic.instance_detection import KEPT, MASKED, TOP, Prepared, instances
+from harope_bench.judges.generic.local_annotator import LocalAnnotator
 from harope_bench.judges.generic.local_model import Local, strictly, transformers
 from harope_bench.judges.weights.precision import full_float32
 
