@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from harope_bench.core.schema import Option
 
 Command = TypeVar("Command", bound=Callable[..., object] | click.Command)
-Decorator = Callable[[Command], Command]
 
 NO = 3  # exit code of a verb whose answer is no
 NOT_CHECKED = 1  # of a verify that could not check something
@@ -42,7 +40,8 @@ class Indices(click.ParamType):
 class Finite(click.FloatRange):
     """A float range that nan and infinity are not in."""
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    # Any: what click's own range takes, which differs between its versions
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number; a usage error for nan, infinity and what is out of range."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
@@ -82,9 +81,16 @@ class KeyValue(click.ParamType):
         return key, parsed if isinstance(parsed, (bool, int, float)) else text
 
 
+def _with_options(verb: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    """Add options in the order in which the help lists them."""
+    for option in reversed(options):
+        verb = option(verb)
+    return verb
+
+
 def entry_options(verb: Command) -> Command:
     """Add the options that put named runs into tables."""
-    options = [
+    options: list[Callable[[Command], Command]] = [
         click.option(
             "--add",
             multiple=True,
@@ -95,20 +101,20 @@ def entry_options(verb: Command) -> Command:
             "--row", multiple=True, metavar="ROW_ID=NAME", help="Fill one of the table's own rows with the runs of NAME; may be repeated."
         ),
     ]
-    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+    return _with_options(verb, options)
 
 
 SCALINGS = ("none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate")
 
 
-def scaling_option(told: str) -> Decorator[Command]:
+def scaling_option(told: str) -> Callable[[Command], Command]:
     """The option that names a position scaling."""
     return click.option("--pos-scaling", type=click.Choice(SCALINGS), help=told)
 
 
 def drawing_options(verb: Command) -> Command:
     """The options that say how samples are drawn."""
-    options = [
+    options: list[Callable[[Command], Command]] = [
         click.option("--steps", type=click.IntRange(1), help="Sampler steps; the checkpoint's own if left out."),
         click.option("--guidance", type=Finite(0), help="Guidance scale, 1 is none; the checkpoint's own if left out."),
         click.option("--sampler", help="Sampler; the checkpoint's own if left out."),
@@ -136,22 +142,22 @@ def drawing_options(verb: Command) -> Command:
         ),
         click.option("--batch", type=click.IntRange(1), help="Samples between two writes (whole tiles); changes no pixel."),
     ]
-    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+    return _with_options(verb, options)
 
 
 def pictures_options(verb: Command) -> Command:
     """The options that say which real pictures a classifier names, and how they are cut."""
-    options = [
+    options: list[Callable[[Command], Command]] = [
         click.option("--images", type=click.Path(path_type=Path), help="Folder of the real pictures, where the suite ships none."),
         click.option("--truth", type=click.Path(path_type=Path), help="List of lines 'name index', where there are no class folders."),
         click.option("--crop-ratio", type=Finite(0.1, 1), help="Resolution over the side resized to before the crop; the suite's own."),
     ]
-    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+    return _with_options(verb, options)
 
 
 def folder_options(verb: Command) -> Command:
     """Add the options that say which image of a folder is of which prompt."""
-    options = [
+    options: list[Callable[[Command], Command]] = [
         click.option(
             "--order",
             type=click.Choice(["copy-major", "prompt-major"]),
@@ -169,7 +175,7 @@ def folder_options(verb: Command) -> Command:
         ),
         click.option("--tiles", type=click.Choice(["1", "2", "4"]), help="Images in each of DPG-Bench's pictures."),
     ]
-    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+    return _with_options(verb, options)
 
 
 def wanted_indices(suite: str, count: int | None, indices: Sequence[int] | None) -> Sequence[int]:

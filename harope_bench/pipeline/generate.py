@@ -54,7 +54,7 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Setting]) ->
     chosen_preset = _text(overrides.get("preset"))
     if overrides.get("pos_scaling") == "none" and "pos_scaling" not in found.drawing:
         overrides = {**overrides, "pos_scaling": None}  # to say so is to leave it out
-    said = {**preset(chosen, plugin, chosen_preset), **{k: v for k, v in overrides.items() if v is not None and k != "preset"}}
+    said: dict[str, Setting] = {**preset(chosen, plugin, chosen_preset), **{k: v for k, v in overrides.items() if v is not None and k != "preset"}}
     said = without_neutral(found, said)
     defaults = {
         "resolution": plugin.resolution,

@@ -59,7 +59,7 @@ def state_digest(state: object) -> str:
 def _digest_into(digest: hashlib._Hash, value: object) -> None:
     if isinstance(value, Tensor):
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     elif isinstance(value, dict):
         digest.update(f"dict {len(value)}\n".encode())
         for key in sorted(value, key=repr):

@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from harope_bench.core.schema import Checkpoint
 from harope_bench.data.shapes_world.grammar import TASKS
 from harope_bench.data.shapes_world.pool import pool
+from harope_bench.models.checkpoint_fields import CheckpointFields
 from harope_bench.models.samplers.base import load_sampler
 from harope_bench.training.loop import Loss, Watch
 from harope_bench.training.model import Model, command, drawing, facts, trainer
@@ -41,7 +42,7 @@ def train(recipe: Painter, model: Model, name: str, folder: Path, resume: bool) 
     training = trainer(model, folder, resume, gauge(recipe))
 
     def write(title: str, step: int, average: dict[str, Tensor]) -> Checkpoint:
-        told = {**facts(model), **drawing(recipe), "training_steps": step}
+        told: CheckpointFields = {**facts(model), **drawing(recipe), "training_steps": step}
         return write_checkpoint(folder, title, average, told, command(model))
 
     def keep(step: int, average: dict[str, Tensor]) -> None:

@@ -149,8 +149,8 @@ def _made(config: LoraConfig) -> lora_manifest.Lora:
         alpha=config.lora_alpha,
         targets=tuple(map(_layer, named)),
         exact=exact,
-        ranks={_layer(key): value for key, value in config.rank_pattern.items()},
-        alphas={_layer(key): value for key, value in config.alpha_pattern.items()},
+        ranks={_layer(key): value for key, value in (config.rank_pattern or {}).items()},
+        alphas={_layer(key): value for key, value in (config.alpha_pattern or {}).items()},
     )
 
 
