@@ -168,7 +168,11 @@ def _evidence(wanted: rule.Wanted, found: Sequence[Detection], colours: Mapping[
     clauses = []
     for clause, held in zip(wanted.include, verdict.clauses, strict=True):
         things = [_thing(found[place], colours.get(place)) for place in held.things]
-        row: dict[str, object] = {"wanted": clause.model_dump(by_alias=True, exclude_none=True), "held": held.fault is None, "things": things}
+        row: dict[str, object] = {
+            "wanted": clause.model_dump(by_alias=True, exclude_none=True),
+            "held": held.fault is None,
+            "things": things,
+        }
         below = [thing.score for thing in found if thing.label == clause.name]
         if len(held.things) < clause.count and below:
             row["surest_of_class"] = max(below)

@@ -54,8 +54,8 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Setting]) ->
     chosen_preset = _text(overrides.get("preset"))
     if overrides.get("pos_scaling") == "none" and "pos_scaling" not in found.drawing:
         overrides = {**overrides, "pos_scaling": None}  # to say so is to leave it out
-    said: dict[str, Setting] = {**preset(chosen, plugin, chosen_preset), **{k: v for k, v in overrides.items() if v is not None and k != "preset"}}
-    said = without_neutral(found, said)
+    stated = {field: value for field, value in overrides.items() if value is not None and field != "preset"}
+    said = without_neutral(found, {**preset(chosen, plugin, chosen_preset), **stated})
     defaults = {
         "resolution": plugin.resolution,
         "sampler": found.sampler,

@@ -15,7 +15,7 @@ from harope_bench.core.storage import sha256_bytes, weights_bytes, write_bytes, 
 from harope_bench.core.toml_file import toml_text
 from harope_bench.suites.base import load_suite
 from harope_bench.training.loop import Loss, Trainer
-from harope_bench.training.recipe import Classifier, SceneReader
+from harope_bench.training.recipe import JudgeRecipe
 
 EMA = 0.99
 
@@ -29,7 +29,7 @@ class Pupil(NamedTuple):
     reads: str
 
 
-def train(recipe: Classifier | SceneReader, recipe_sha256: str, folder: Path, resume: bool, pupil: Pupil) -> float:
+def train(recipe: JudgeRecipe, recipe_sha256: str, folder: Path, resume: bool, pupil: Pupil) -> float:
     """Trains the judge; leaves its .safetensors and .toml in the folder and returns held-out accuracy.
 
     Raises:

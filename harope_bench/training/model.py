@@ -16,7 +16,7 @@ from harope_bench.models.checkpoint_fields import CheckpointFields
 from harope_bench.models.load_checkpoint import checkpoint, weights_path
 from harope_bench.models.weights_facts import noted
 from harope_bench.training.loop import Trainer, Watch
-from harope_bench.training.recipe import Denoiser, Painter, Vit
+from harope_bench.training.recipe import GeneratorRecipe, ModelRecipe, Painter
 
 ADDED = "ape"  # adds its positions to the tokens, where all others rotate queries and keys
 
@@ -24,7 +24,7 @@ ADDED = "ape"  # adds its positions to the tokens, where all others rotate queri
 class Model(NamedTuple):
     """Which model: its recipe and the hash of its file, the encoding with its options, and the weights it starts from, if any."""
 
-    recipe: Denoiser | Painter | Vit
+    recipe: ModelRecipe
     recipe_sha256: str
     encoding: str
     options: dict[str, Option]
@@ -97,7 +97,7 @@ def facts(model: Model) -> CheckpointFields:
     }
 
 
-def drawing(recipe: Denoiser | Painter) -> CheckpointFields:
+def drawing(recipe: GeneratorRecipe) -> CheckpointFields:
     """Fields of a checkpoint that draws."""
     return {"suite": recipe.suite, "sampler": recipe.sampler, "steps": recipe.draw_steps, "guidance": recipe.guidance}
 

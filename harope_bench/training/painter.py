@@ -20,6 +20,7 @@ from harope_bench.models.checkpoint_fields import CheckpointFields
 from harope_bench.models.samplers.base import load_sampler
 from harope_bench.training.loop import Loss, Watch
 from harope_bench.training.model import Model, command, drawing, facts, trainer
+from harope_bench.training.noising import noised, scaled
 from harope_bench.training.recipe import Painter
 from harope_bench.training.written import write_checkpoint
 
@@ -65,11 +66,6 @@ def render(recipe: Painter, indices: Sequence[int]) -> Scenes:
     return Scenes(torch.from_numpy(drawn.images).permute(0, 3, 1, 2), words, alone)
 
 
-def scaled(images: Tensor) -> Tensor:
-    """Levels 0 to 255 to [-1, 1], float32."""
-    return images.float().div(127.5).sub(1)
-
-
 def painting_loss(recipe: Painter, scenes: Scenes) -> Loss:
     """Mean squared error of the sampler's target; captions are dropped at the recipe's rate."""
     sampler = load_sampler(recipe.sampler)
@@ -77,14 +73,10 @@ def painting_loss(recipe: Painter, scenes: Scenes) -> Loss:
     among = (first | ~scenes.alone).nonzero()[:, 0]
 
     def loss(network: nn.Module, rng: Generator) -> Tensor:
-        size = recipe.schedule.batch
-        chosen = among[torch.randint(len(among), (size,), generator=rng)]
-        clean = scaled(scenes.images[chosen])
-        noise, uniform = torch.randn(clean.shape, generator=rng), torch.rand(size, generator=rng)
-        drop = torch.rand(size, generator=rng) < recipe.text_drop
-        pair = sampler.pair(clean, noise, uniform)
-        predicted = predict(network, recipe, pair.noised, pair.time, scenes.words[chosen].masked_fill(drop[:, None], 0))
-        return (predicted - pair.target).square().mean()
+        chosen = among[torch.randint(len(among), (recipe.schedule.batch,), generator=rng)]
+        batch = noised(sampler, scaled(scenes.images[chosen]), recipe.text_drop, rng)
+        words = scenes.words[chosen].masked_fill(batch.dropped[:, None], 0)
+        return batch.squared_error(predict(network, recipe, batch.pair.noised, batch.pair.time, words))
 
     return loss
 

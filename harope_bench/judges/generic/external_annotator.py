@@ -25,7 +25,9 @@ class ExternalAnnotator(Annotator):
 
     def __init__(self, title: str, role: Role, runner: str, preprocessing: str, needs: str, option: str, otherwise: str):
         self.roles, self.runner, self.preprocessing = (role,), RUNNERS / runner, preprocessing
-        self.advice = f"{title} runs in a Python of its own, with {needs}; add --judge-python PYTHON --judge-option {option}, or {otherwise}"
+        self.advice = (
+            f"{title} runs in a Python of its own, with {needs}; add --judge-python PYTHON --judge-option {option}, or {otherwise}"
+        )
 
     def weights_sha256(self) -> str:
         """Raise NotHere: the other environment holds them."""

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, WeightsError
@@ -23,7 +22,7 @@ from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.models.backbones import folding
 from harope_bench.models.backbones.base import CLASSIFIED, Classifier, Clue, Probe, Process, SettingsRead
-from harope_bench.models.backbones.dit_blocks import Attention, PatchEmbed
+from harope_bench.models.backbones.dit_blocks import Attention, Mlp, PatchEmbed
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
 from harope_bench.models.backbones.sized import (
     DTYPES,
@@ -85,19 +84,6 @@ def configure(options: Mapping[str, Option]) -> Config:
     return checked_sizes(Config, "deit", {**heads, **options})
 
 
-class Mlp(nn.Module):
-    """Two layers with the exact GELU."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, width) to tokens."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class Block(nn.Module):
     """Pre-norm block whose two branches are scaled channel by channel (LayerScale)."""
 
@@ -105,7 +91,7 @@ class Block(nn.Module):
         super().__init__()
         width = config.hidden
         self.norm1, self.norm2 = nn.LayerNorm(width, EPS), nn.LayerNorm(width, EPS)
-        self.attn, self.mlp = Attention(width, config.heads), Mlp(width)
+        self.attn, self.mlp = Attention(width, config.heads), Mlp(width, "none")
         self.gamma_1, self.gamma_2 = (nn.Parameter(torch.full((width,), config.layer_scale)) for _ in range(2))
 
     def forward(self, x: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int) -> Tensor:
@@ -251,7 +237,7 @@ class DeitBackbone(FoldingBackbone[DeiT]):
         }
         if side := _side(state):
             config["size"] = side * patch
-        told = clues.told({k.removeprefix("encoding."): v.shape for k, v in own.items() if k.startswith("encoding.")})
+        told = clues.told_by_network(own)
         if told is None:
             return Clue(None, config)
         if told.heads or told.head_dim:

@@ -208,7 +208,7 @@ class DiffusersBackbone(AdapterBackbone[Positioned]):
             return Clue(self.plain[0], {}, dict(self.plain[1]))  # the library knows no other encoding than the base's own
         if not self.owns(state.keys()):
             return None
-        told = clues.told({k.removeprefix("encoding."): v.shape for k, v in state.items() if k.startswith("encoding.")})
+        told = clues.told_by_network(state)
         if told is not None:
             return Clue(told.encoding, {}, told.options)
         return Clue(self.untold(state.keys()), {})

@@ -18,7 +18,7 @@ from harope_bench.core.schema import Checkpoint, Option, Request, Settings
 from harope_bench.encodings import base as encodings
 from harope_bench.models.backbones import dit_keys, folding, latents
 from harope_bench.models.backbones.base import GENERATED, Clue, Probe, Process, SettingsRead
-from harope_bench.models.backbones.dit_blocks import Block, FinalLayer, LabelEmbedder, PatchEmbed, TimestepEmbedder
+from harope_bench.models.backbones.dit_blocks import Block, FinalLayer, LabelEmbedder, PatchEmbed, TimestepEmbedder, images_of
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
 from harope_bench.models.backbones.sampled import SampledDrawer
 from harope_bench.models.backbones.sampled import to_uint8 as to_uint8  # DiT's rule
@@ -130,9 +130,7 @@ class DiT(EncodedNetwork):
         c = self.t_embedder(time) + self.y_embedder(labels)  # (B, hidden)
         for layer, block in enumerate(self.blocks):
             tokens = block(tokens, c, self.encoding, positions, layer)
-        patches = self.final_layer(tokens, c).unflatten(1, (rows, columns))
-        patches = patches.unflatten(-1, (self.config.patch, self.config.patch, -1))  # (B, rows, cols, p, p, C)
-        return patches.permute(0, 5, 1, 3, 2, 4).reshape(len(x), -1, *x.shape[2:])
+        return images_of(self.final_layer(tokens, c), rows, columns, self.config.patch)
 
 
 class DitDrawer(SampledDrawer[DiT]):

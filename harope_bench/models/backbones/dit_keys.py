@@ -111,7 +111,7 @@ def sizes(state: Mapping[str, Tensor]) -> Size | None:
     if TABLE in state:
         config["size"] = side_of(state[TABLE]) * patch
         return Size(config, clues.Told("ape", {}))
-    told = clues.told({k.removeprefix("encoding."): tuple(v.shape) for k, v in state.items() if k.startswith("encoding.")})
+    told = clues.told_by_network(state)
     if told and (told.heads or told.head_dim):
         config["heads"] = told.heads or hidden // told.head_dim
     return Size(config, told)

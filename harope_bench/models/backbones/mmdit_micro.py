@@ -18,7 +18,7 @@ from harope_bench.core.schema import Checkpoint, Option, Request, Settings
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.models.backbones.base import GENERATED, Backbone, Clue, Probe, Process, SettingsRead
-from harope_bench.models.backbones.dit_blocks import FinalLayer, PatchEmbed, TimestepEmbedder
+from harope_bench.models.backbones.dit_blocks import FinalLayer, PatchEmbed, TimestepEmbedder, images_of
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
 from harope_bench.models.backbones.mmdit_blocks import Block, WordEmbedder
 from harope_bench.models.backbones.sampled import SampledDrawer
@@ -123,8 +123,7 @@ class MMDiT(EncodedNetwork):
             if block.joined and len(parts) > 1:
                 parts = [torch.cat(parts, 1)]
             parts = block(parts, shared, self.encoding, everywhere, layer)
-        patches = self.final_layer(parts[-1][:, -len(grid) :], c).unflatten(1, (rows, columns)).unflatten(-1, (patch, patch, -1))
-        return patches.permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
+        return images_of(self.final_layer(parts[-1][:, -len(grid) :], c), rows, columns, patch)
 
 
 class MicroDrawer(SampledDrawer[MMDiT]):
@@ -177,7 +176,7 @@ class MicroBackbone(Backbone[MMDiT]):
         hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
         blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
         double = {key.split(".")[1] for key in state if key.startswith("blocks.") and ".streams.1." in key}
-        told = clues.told({k.removeprefix("encoding."): tuple(v.shape) for k, v in state.items() if k.startswith("encoding.")})
+        told = clues.told_by_network(state)
         config: dict[str, Option] = {
             "hidden": hidden, "channels": channels, "patch": patch, "double": len(double), "single": len(blocks) - len(double),
             "heads": hidden // len(state["blocks.0.streams.0.norm_q.weight"]), "places": len(state["words.place.weight"]),
