@@ -82,7 +82,7 @@ class FeatureEvaluator(Evaluator):
         raise MissingMemberError(self, "score")
 
 
-# Any: JSON values, what a suite says of a prompt to an evaluator, which validates what it reads
+# What a suite says of a prompt to an evaluator: JSON values, which the evaluator validates as it reads them
 Facts = Mapping[str, Any]
 Seen = Mapping[str, Answer]  # answers so far, by role
 

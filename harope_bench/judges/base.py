@@ -57,10 +57,8 @@ class SelfCheck(Protocol):
     def name(self) -> str:
         """Return what the case is called."""
 
-    # Any: a judge's own checks take its own class with weights
-    @property
-    def check(self) -> Callable[[Any], str | None]:
-        """Return the function that says in words what is wrong with the judge with its weights, or None."""
+    def check(self, loaded: Any, /) -> str | None:
+        """Return in words what is wrong with the judge with its weights, or None; it is given its own class."""
 
 
 class Canary(NamedTuple):
@@ -199,24 +197,24 @@ def load_feature_extractor(name: str) -> FeatureExtractor:
     return judge
 
 
-def judge_record(choice: JudgeChoice) -> JudgeRecord:
+def judge_record(name: str, model: str | None = None) -> JudgeRecord:
     """Return what a result says of a judge, without opening its weights; errors as `JudgeChoice.judge` and `weights_sha256`."""
-    judge = choice.judge
+    judge = JudgeChoice(name, model).judge
     return JudgeRecord(
-        name=choice.name,
+        name=name,
         version=judge.version,
         judge_class=judge.judge_class,
         weights_sha256=judge.weights_sha256(),
         preprocessing=judge.preprocessing,
-        model=choice.model,
+        model=model,
     )
 
 
-def open_judge(choice: JudgeChoice, judge: Judge[Loaded_co], device: str) -> Loaded_co:
+def open_judge(name: str, judge: Judge[Loaded_co], device: str) -> Loaded_co:
     """Return a judge with its weights, once its self-check has found nothing.
 
     Args:
-        judge: the plug-in that `choice` names.
+        name: that the judge is registered by.
 
     Raises:
         WeightsError: Its weights are missing, altered, or of another network.
@@ -225,5 +223,5 @@ def open_judge(choice: JudgeChoice, judge: Judge[Loaded_co], device: str) -> Loa
     loaded = judge.open(device)
     for case in judge.canary():
         if complaint := case.check(loaded):
-            raise JudgeError(f"{choice.name} fails its self-check {case.name}: {complaint}; check its libraries with harope-bench doctor")
+            raise JudgeError(f"{name} fails its self-check {case.name}: {complaint}; check its libraries with harope-bench doctor")
     return loaded

@@ -15,6 +15,7 @@ from harope_bench.core.schema import Measurement, Plan, Result, Source
 from harope_bench.core.storage import load_arrays, sha256_file
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import Observations
+from harope_bench.judges.base import judge_record, load_judge
 from harope_bench.pipeline import moments_cache
 from harope_bench.pipeline.evaluate import (
     LATER_FIELDS,
@@ -32,7 +33,7 @@ from harope_bench.pipeline.evaluate import (
     way,
 )
 from harope_bench.pipeline.evaluate_prompts import FOREIGN, Marking, brought, files_digest
-from harope_bench.pipeline.extract_features import DIFFERENT, JUDGE, Seen, judge_record, known_errors, observe, others, read_record
+from harope_bench.pipeline.extract_features import DIFFERENT, JUDGE, Seen, known_errors, observe, others, read_record
 from harope_bench.pipeline.reference_stats import Looking, Opened, open_reference
 from harope_bench.pipeline.rescore_prompts import Remarked, marked_here, other_facts, other_files, other_names, remark
 from harope_bench.pipeline.verify_files import is_vouched
@@ -113,7 +114,7 @@ def _same_software(stored: Result) -> None:
         raise NotCheckedError(f"scored by {stored.evaluator}@{stored.version}, here is @{version}; run eval again")
     names = registry.entries("judges")
     for record in stored.judges.values() or [stored.judge]:
-        if record.name not in names or record.model is not None or hasattr(registry.load("judges", record.name), "runner"):
+        if record.name not in names or record.model is not None or load_judge(record.name).runner is not None:
             continue
         here = judge_record(record.name)
         if here != record:

@@ -30,7 +30,7 @@ from harope_bench.statistics.pairing import (
     unlikes,
     unrecorded,
 )
-from harope_bench.statistics.significance import Difference, Verdict
+from harope_bench.statistics.significance import Difference, Verdict, probability
 
 Run = tuple[Found, ...]  # the results of one sample set
 KEY = "suite, label or prompt, sample index, seed, resolution"
@@ -299,11 +299,6 @@ def shown(value: float | None, digits: int, sign: str = "") -> str:
 def ends(low: float | None, high: float | None, digits: int) -> str:
     """An interval, or a dash."""
     return "-" if low is None or high is None else f"{shown(low, digits, '+')} to {shown(high, digits, '+')}"
-
-
-def probability(p: float | None) -> str:
-    """A p value that never claims to be zero."""
-    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:

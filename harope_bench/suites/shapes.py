@@ -26,6 +26,7 @@ from harope_bench.data.shapes_world.grammar import Split
 from harope_bench.data.shapes_world.layout import compose, generator
 from harope_bench.data.shapes_world.pool import scene
 from harope_bench.data.shapes_world.questions import compbench, item
+from harope_bench.evaluators.base import Facts
 from harope_bench.suites.base import Case, PromptSuite, Reference
 
 SIDE = 32
@@ -45,10 +46,10 @@ def cases() -> tuple[grammar.Case, ...]:
 
 
 @cache
-def facts(prompt: int) -> Mapping[str, Mapping[str, object]]:
+def facts(prompt: int) -> Mapping[str, Facts]:
     """What the evaluators read of a caption, by form."""
     case = cases()[prompt]
-    first = 1 + sum(len(facts(earlier)["dpg"]["questions"]) for earlier in range(prompt))  # type: ignore[misc, arg-type]
+    first = 1 + sum(len(facts(earlier)["dpg"]["questions"]) for earlier in range(prompt))
     told = {"geneval": case.metadata(), "dpg": item(case, f"shapes{prompt:03d}", first)}
     bench = compbench(case, prompt)
     return told if bench is None else {**told, "compbench": bench}

@@ -27,6 +27,7 @@ from harope_bench.judges.inception.inception_network import (
     like_cleanfid,
     like_tensorflow1,
 )
+from harope_bench.judges.weights import asset_files
 
 JUDGES = ["inception-2015", "inception-2015-clean", "inception-2015-preview"]
 
@@ -148,7 +149,7 @@ def test_other_weights_make_a_substitute_and_the_result_says_so(own: Path) -> No
 
 
 def test_published_weights_are_equivalent_but_for_the_preview(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inception_network, "known_sha256", lambda: sha256_file(own))
+    monkeypatch.setattr(asset_files.Source, "known_sha256", lambda self: sha256_file(own))
     told = {name: (registry.load("judges", name).judge_class, len(registry.load("judges", name).warnings())) for name in JUDGES}
     assert told == {JUDGES[0]: ("equivalent", 0), JUDGES[1]: ("equivalent", 0), JUDGES[2]: ("substitute", 1)}
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -79,7 +78,7 @@ class Towers:
         self.prepare = transform.image_transform(SIDE, is_train=False, mean=MEAN, std=STD)
         self.words = tokenizer.SimpleTokenizer(context_length=network.context_length)
 
-    def cast(self) -> AbstractContextManager[Any]:
+    def cast(self) -> torch.autocast:
         """Half precision by autocast, where this judge has it and the network is on a GPU."""
         return torch.autocast("cuda", dtype=torch.float16, enabled=self.half)
 

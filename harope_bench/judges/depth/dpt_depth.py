@@ -7,7 +7,6 @@ Source: Karine-Huang/T2I-CompBench:UniDet_eval/3D_spatial_eval.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,7 @@ class Dpt(Published[LoadedAnnotator], Annotator):
     roles = ("depth",)
     source = Source("dpt-depth", "HAROPE_BENCH_DPT")
 
-    def __init__(self, sizes: Mapping[str, Any] = dpt_network.SIZES):
+    def __init__(self, sizes: dpt_network.Sizes = dpt_network.SIZES):
         self.sizes = sizes
 
     def open(self, device: str = "cpu") -> LoadedDpt:

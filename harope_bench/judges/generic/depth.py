@@ -26,6 +26,7 @@ METRES = {"zoedepth", "depth_pro", "glpn", "prompt_depth_anything"}  # distance:
 
 def nearness(depth: Tensor, config: Any) -> Tensor:
     """A network's map as larger is nearer; OptionError where its kind does not tell which way it runs."""
+    # a configuration of the library has this member where its network can give either
     if config.model_type in METRES or getattr(config, "depth_estimation_type", None) == "metric":
         return 1 / depth.clamp_min(1e-6)
     if config.model_type in NEARNESS:

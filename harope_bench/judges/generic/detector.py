@@ -43,6 +43,7 @@ class LoadedDetector(LoadedAnnotator):
         self.weights_sha256, self.kind, self.device = found.sha256, kind, device
         loader = library.AutoProcessor if kind == "told" else library.AutoImageProcessor
         self.processor: Any = _loaded(loader, found)
+        # the library's classes by the names in KINDS
         self.network: Any = strictly(getattr(library, KINDS[kind][0]), found.path, "object detector").to(device).eval()
 
     def see(self, role: str, image: np.ndarray, ask: Ask) -> Sighting:
@@ -106,6 +107,7 @@ def kind_of(found: Local) -> str:
     library = transformers()
     config = _loaded(library.AutoConfig, found)
     for kind, (_, mapping) in KINDS.items():
+        # the library's mappings by the names in KINDS
         if type(config) in getattr(library, mapping) and (kind != "masks" or config.model_type == "mask2former"):
             return kind
     raise OptionError(f"{found.path} holds a {config.model_type}, no object detector that this judge knows; give DETR, OWLv2 or their like")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,8 +51,8 @@ class Tower(Published[LoadedFeatureExtractor], FeatureExtractor):
     arrays = ("features",)
     width: tuple[str, int]  # of the features: the size that sets it, and the published network's
 
-    def __init__(self, sizes: Mapping[str, int] | None = None):
-        self.sizes: Mapping[str, int] = sizes or {}
+    def __init__(self, sizes: Mapping[str, Any] | None = None):
+        self.sizes: Mapping[str, Any] = sizes or {}  # options of the network's own library
 
     @property
     def widths(self) -> dict[str, int]:

@@ -104,6 +104,7 @@ class Vlm(LocalAnnotator):
         precision = "auto" if device == "cuda" else torch.float32
         network = strictly(library.AutoModelForImageTextToText, found.path, "vision-language model", dtype=precision)
         processor = library.AutoProcessor.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
+        # processors of the library are of many classes, which do not share these members
         if not hasattr(processor, "tokenizer") or not getattr(processor, "chat_template", None):
             raise OptionError(f"{found.path} has no chat form (chat_template) to ask in; take an instruction-tuned model")
         return LoadedVlm(network, processor, found.sha256, device)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -64,13 +64,13 @@ class Trunk(nn.Module):
         """Images (B, 3, 299, 299) in [-1, 0.9921875] to features, map and logits."""
         spatial = x
         for name in TRUNK:
-            layer = getattr(self.network, name)
+            layer = self.network.get_submodule(name)
             if name == "Mixed_6d":
-                spatial = layer.branch1x1(x)[:, :CHANNELS]  # (B, 7, 17, 17); TF's mixed_6/conv
+                spatial = layer.get_submodule("branch1x1")(x)[:, :CHANNELS]  # (B, 7, 17, 17); TF's mixed_6/conv
             x = layer(x)
         features = x.flatten(1)  # (B, 2048)
-        head: Any = self.network.fc
-        return Outputs(features.float(), spatial.float(), (features @ head.weight.T).float())
+        weight = self.network.get_parameter("fc.weight")  # (1008, 2048)
+        return Outputs(features.float(), spatial.float(), (features @ weight.T).float())
 
 
 def like_tensorflow1(images: np.ndarray) -> Tensor:
@@ -131,9 +131,11 @@ def folded(plain: nn.Module) -> nn.Module:
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     quick = copy.deepcopy(plain)
-    blocks: list[Any] = [module for module in quick.modules() if isinstance(getattr(module, "bn", None), nn.BatchNorm2d)]
-    for block in blocks:
-        block.conv, block.bn = fuse_conv_bn_eval(block.conv, block.bn), nn.Identity()
+    blocks = [(module, dict(module.named_children())) for module in quick.modules()]
+    for block, layers in blocks:
+        conv, norm = layers.get("conv"), layers.get("bn")
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            block.conv, block.bn = fuse_conv_bn_eval(conv, norm), nn.Identity()
     return quick.to(memory_format=torch.channels_last)
 
 

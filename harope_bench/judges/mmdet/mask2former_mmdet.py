@@ -34,7 +34,7 @@ CONFIG = "configs/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"
 
 def blank() -> nn.Module:
     """mmdet's network of the published configuration; its numbers do not matter, and no weights of Swin are downloaded."""
-    place = Path(mmcv_ops.mmdet().__file__).parent / ".mim" / CONFIG
+    place = Path(str(mmcv_ops.mmdet().__file__)).parent / ".mim" / CONFIG
     if not place.is_file():
         raise MissingExtra(f"mmdet has no {CONFIG}, wanted its release 3.3.0; {mmcv_ops.INSTALL}")
     from mmdet.registry import MODELS
@@ -48,7 +48,7 @@ def blank() -> nn.Module:
     return network.eval()
 
 
-def pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[str, Any]]:
+def pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[str, list[object]]]:
     """mmdet 3.3's test pipeline for an image (H, W, 3) uint8 in BGR; the published one reads the same from a file, as float32."""
     from mmcv.transforms import Compose
 
@@ -59,7 +59,7 @@ def pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[str, Any]]:
         ]
     )
 
-    def packed(image: np.ndarray) -> dict[str, Any]:
+    def packed(image: np.ndarray) -> dict[str, list[object]]:
         loaded = {"img": image.astype(np.float32), "img_shape": image.shape[:2], "ori_shape": image.shape[:2]}
         ready = steps(loaded)
         return {"inputs": [ready["inputs"]], "data_samples": [ready["data_samples"]]}

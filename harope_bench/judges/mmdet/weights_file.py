@@ -6,7 +6,6 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,11 +25,11 @@ OWN = "HAROPE_BENCH_MASK2FORMER"
 class Inert:
     """Stands for a Python object of a checkpoint's notes while it is unpickled; it keeps nothing and does nothing."""
 
-    def __new__(cls, *_: Any) -> Inert:
+    def __new__(cls, *_: object) -> Inert:
         """Takes whatever the pickle gives."""
         return super().__new__(cls)
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         """Drops the state."""
 
 
@@ -77,7 +76,7 @@ def state(file: Weights) -> Mapping[str, Tensor]:
     return dict(tensors)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     try:
         with torch.serialization.safe_globals(list(NOTES)):
             return torch.load(path, map_location="cpu", weights_only=True)

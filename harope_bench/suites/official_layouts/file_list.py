@@ -114,8 +114,9 @@ def _table_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
 
 
 def _cell(value: object) -> str | int:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_number else str(value).strip()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return str(value).strip()
 
 
 def _index(keys: ImageKeys, row: Row, path: Path) -> int:
