@@ -161,4 +161,7 @@ def test_a_judge_of_either_kind_is_opened_only_if_it_passes_its_self_check(kind:
 def test_a_trial_asks_the_annotator_and_shows_a_wrong_answer() -> None:
     image, found = np.zeros((4, 5, 3), np.uint8), Trial("it sees", "detector", np.zeros((4, 5, 3), np.uint8), Names(), lambda a: False)
     assert found.name == "it sees" and str(found.check(Blind())).startswith('it answers {"found": []')
-    assert Trial("it sees nothing", "detector", image, Names(), lambda answer: answer == Sighting(size=(5, 4), found=())).check(Blind()) is None
+    assert (
+        Trial("it sees nothing", "detector", image, Names(), lambda answer: answer == Sighting(size=(5, 4), found=())).check(Blind())
+        is None
+    )
