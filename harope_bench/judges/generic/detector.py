@@ -138,6 +138,12 @@ class Detector(LocalAnnotator):
     preprocessing = STEPS
     roles = ("detector", "detector-2d")
 
+    def found(self) -> Local:
+        """Return where the model lies; OptionError where none is named, NotHere where it is not there."""
+        if not self.model:
+            raise OptionError("judge detector runs a model of yours; write --judge detector=detector:FOLDER or detector:HUB-ID")
+        return super().found()
+
     def warnings(self) -> tuple[str, ...]:
         """What a result must say of the judge."""
         return (f"judge: {self.model} is a substitute, numbers compare with nothing published",)

@@ -27,7 +27,7 @@ class LocalAnnotator(Annotator):
 
     def found(self) -> Local:
         """Return where the model lies; NotHere where none is named or none is there."""
-        if self.model is None:
+        if not self.model:
             raise NotHere(
                 f"judge {self.name} runs a model of yours; harope-bench eval RUN --judge {self.roles[0]}={self.name}:FOLDER-OR-HUB-ID"
             )
