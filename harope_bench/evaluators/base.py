@@ -11,7 +11,8 @@ import numpy as np
 from harope_bench.core import registry
 from harope_bench.core.annotations import Answer, Ask
 from harope_bench.core.errors import MissingMemberError, OptionError
-from harope_bench.core.schema import Measurement, Metric
+from harope_bench.core.plugin_contracts import EvaluatorContract
+from harope_bench.core.schema import Measurement
 from harope_bench.metrics.moments import Moments
 
 
@@ -51,14 +52,12 @@ class Score(NamedTuple):
     rows: tuple[Mapping[str, object], ...] = ()
 
 
-class Evaluator:
+class Evaluator(EvaluatorContract):
     """Base class of all evaluators. A plug-in is derived from FeatureEvaluator or AnnotationEvaluator."""
 
-    version: int  # raised where its numbers or intervals move
     profile: str  # the published program whose formulas it follows
     parity: str  # against what it is held, in words
     rules: tuple[str, ...] = ("official",)  # sets of rules that it knows: official, corrected
-    metrics: tuple[Metric, ...]
     apart: tuple[str, ...] = ()  # profiles that need a judge of their own
     looks_at: Literal["images", "network"] = "images"  # what its rows are of
     arrays: tuple[str, ...] = ()  # of one that looks at networks: the arrays it reads

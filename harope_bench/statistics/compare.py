@@ -11,6 +11,7 @@ import numpy as np
 
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, StorageError, UnknownName
+from harope_bench.core.plugin_contracts import EvaluatorContract
 from harope_bench.core.schema import Metric
 from harope_bench.statistics import pairing, significance
 from harope_bench.statistics.intervals.paired_ratios import prompt_contributions
@@ -159,7 +160,7 @@ def _with(run: Run, metric: str) -> Found | None:
 
 
 def _metric(found: Found, name: str) -> Metric:
-    metrics: Sequence[Metric] = registry.load("evaluators", found.result.evaluator).metrics
+    metrics = registry.load_plugin("evaluators", found.result.evaluator, EvaluatorContract).metrics
     metric = next((m for m in metrics if m.name == name), None)
     if metric is None:
         raise UnknownName(f"metric of evaluator {found.result.evaluator}", name, [m.name for m in metrics])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from harope_bench.core import registry
-from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import MissingMemberError, OptionError
-from harope_bench.core.schema import Option, Request, Settings
+from harope_bench.core.plugin_contracts import SuiteContract
+from harope_bench.core.schema import Option
 from harope_bench.evaluators.base import Facts
 
 
@@ -25,29 +25,22 @@ class Reference(NamedTuple):
     judge_sha256: str
 
 
-class Suite:
+class Suite(SuiteContract):
     """Base class of all suites. A plug-in is derived from LabelSuite, CaptionSuite, PromptSuite or PictureSuite."""
 
-    task: Literal["draw", "prompts", "classify"] = "draw"  # how its images are evaluated: as a set, prompt by prompt, or by a classifier
     version: int  # raised where requests, reference or pictures change
     title: str
     resolution: int  # pixels of a side
-    asks: Conditioning | None = None  # what it asks of a network; None: what its first request shows
     judges: Mapping[str, str | Mapping[str, str]]  # by evaluator or `evaluator/profile`: the feature extractor, or annotators by role
     evaluators: tuple[str, ...]
     exact: bool = False  # whether `count` is part of the protocol
     profiles: Mapping[str, str] = {}  # by evaluator, where it is not the evaluator's own
     presets: Mapping[str, Mapping[str, Option]] = {}  # named settings
-    part_of: str | None = None  # the suite of which it has whole categories, so that its numbers stand in that suite's columns
 
     @property
     def count(self) -> int:
         """Return how many images it asks for; a plug-in may state it as an attribute."""
         raise MissingMemberError(self, "count")
-
-    def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
-        """Return the request of each index, a function of the index and the plan's settings alone."""
-        raise MissingMemberError(self, "requests")
 
     def policy(self, asked: str | None) -> str | None:
         """Return what a plan records of a label policy that is asked for; None where the suite leaves no choice of labels."""
@@ -153,4 +146,12 @@ def load_prompt_suite(name: str) -> PromptSuite:
     suite = load_suite(name)
     if not isinstance(suite, PromptSuite):
         raise OptionError(f"suite {name} has no prompts; choose a suite of prompts")
+    return suite
+
+
+def load_picture_suite(name: str) -> PictureSuite:
+    """Return the suite of pictures of that name; errors as `load_suite`, and OptionError for a suite of another kind."""
+    suite = load_suite(name)
+    if not isinstance(suite, PictureSuite):
+        raise OptionError(f"suite {name} has no pictures; choose a suite of pictures")
     return suite

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from harope_bench.core.conditioning import Conditioning, check_fit, taken_by
 from harope_bench.core.errors import OptionError
-from harope_bench.core.schema import Checkpoint
+from harope_bench.core.schema import Checkpoint, Option
 from harope_bench.models.load_checkpoint import plain
 from harope_bench.training.model import Model, base_of
 from harope_bench.training.recipe import Classifier, Denoiser, Exam, Painter, SceneReader, Vit, read_recipe
@@ -16,7 +15,7 @@ from harope_bench.training.recipe import Classifier, Denoiser, Exam, Painter, Sc
 def run(
     name: str,
     encoding: str | None,
-    options: dict[str, Any],
+    options: dict[str, Option],
     called: str | None,
     out: Path | None,
     resume: bool,

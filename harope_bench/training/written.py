@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import sha256_bytes, weights_bytes, write_bytes, write_text
 from harope_bench.core.toml_file import toml_text
+from harope_bench.models.checkpoint_fields import CheckpointFields
 
 
-def write_checkpoint(folder: Path, name: str, average: Mapping[str, Tensor], facts: Mapping[str, Any], source: str) -> Checkpoint:
+def write_checkpoint(folder: Path, name: str, average: Mapping[str, Tensor], facts: CheckpointFields, source: str) -> Checkpoint:
     """Leaves NAME.safetensors and NAME.toml in the folder; weights are stored as float16 to halve the file.
 
     The facts travel in the file too: equal keys do not tell qk_mode, heads or the sampler.
