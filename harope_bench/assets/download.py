@@ -8,9 +8,9 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from http.client import HTTPException
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 from urllib.parse import urlsplit
 
 from filelock import FileLock
@@ -53,7 +53,9 @@ class Version(NamedTuple):
 class SafeRedirects(urllib.request.HTTPRedirectHandler):
     """Follows a redirect to https, or to http where the way was http so far; FetchError for any other."""
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> urllib.request.Request | None:
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
         """The request that goes on; see urllib."""
         scheme = urlsplit(newurl).scheme
         if scheme != "https" and (req.type, scheme) != ("http", "http"):
@@ -178,7 +180,8 @@ def _from(url: str, file: AssetFile, part: Path) -> None:
             if error.code == 416:  # what is there does not fit what the server has: begin anew
                 _drop(part)
         except (urllib.error.URLError, HTTPException, OSError) as error:
-            fault = str(getattr(error, "reason", error)) or type(error).__name__
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            fault = str(reason) or type(error).__name__
     got = part.stat().st_size if part.is_file() else 0
     raise FetchError(f"{url}: {fault}, {got:,} bytes are kept; run the same command again to go on, or use --from with a copy")
 
@@ -250,7 +253,7 @@ def _ask(url: str, file: AssetFile, part: Path, have: int) -> Span:
     return Span(answer, start, version.total)
 
 
-def _version(answer: Any, start: int) -> Version:
+def _version(answer: HTTPResponse, start: int) -> Version:
     """What an answer tells of the file's version; a weak ETag does not vouch for the bytes (RFC 9110, 13.1.5)."""
     etag, length = answer.headers.get("ETag", ""), answer.headers.get("Content-Length") or ""
     validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")

@@ -8,9 +8,15 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from harope_bench.core.index_ranges import IndexRanges
+    from harope_bench.core.schema import Option
 
 Command = Callable[..., None]  # the function of a command, called with its options by name
 
@@ -23,12 +29,12 @@ class Indices(click.ParamType):
 
     name = "indices"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> IndexRanges:
         """Return ascending indices; a usage error otherwise."""
         from harope_bench.core.index_ranges import parse_indices
 
         try:
-            return parse_indices(value)
+            return parse_indices(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -36,9 +42,10 @@ class Indices(click.ParamType):
 class Finite(click.FloatRange):
     """A float range that nan and infinity are not in."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    # Any: what click's own range takes, which differs between its versions
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number; a usage error for nan, infinity and what is out of range."""
-        number = super().convert(value, param, ctx)
+        number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number", param, ctx)
         return number
@@ -49,14 +56,15 @@ class Sides(click.ParamType):
 
     name = "sides"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         """A tuple of positive integers; a usage error otherwise."""
         from harope_bench.core.index_ranges import whole_number
 
-        sides = [whole_number(part.strip()) for part in str(value).split(",")]
-        if not all(sides):
+        parts = str(value).split(",")
+        sides = tuple(side for part in parts if (side := whole_number(part.strip())))
+        if len(sides) < len(parts):
             self.fail(f"{str(value)[:80]!r} is no resolution; write 28 or 28,56", param, ctx)
-        return tuple(sides)
+        return sides
 
 
 class KeyValue(click.ParamType):
@@ -64,7 +72,7 @@ class KeyValue(click.ParamType):
 
     name = "key=value"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Option]:
         """(key, value)."""
         from harope_bench.core.json_file import parse_json
 
@@ -100,9 +108,16 @@ def with_record(
     return wrapped
 
 
-def entry_options(verb: Any) -> Any:
+def _with_options(verb: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    """Add options in the order in which the help lists them."""
+    for option in reversed(options):
+        verb = option(verb)
+    return verb
+
+
+def entry_options(verb: Command) -> Command:
     """Add the options that put named runs into tables."""
-    options = [
+    options: list[Callable[[Command], Command]] = [
         click.option(
             "--add",
             multiple=True,
@@ -113,20 +128,20 @@ def entry_options(verb: Any) -> Any:
             "--row", multiple=True, metavar="ROW_ID=NAME", help="Fill one of the table's own rows with the runs of NAME; may be repeated."
         ),
     ]
-    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+    return _with_options(verb, options)
 
 
 SCALINGS = ("none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate")
 
 
-def scaling_option(told: str) -> Any:
+def scaling_option(told: str) -> Callable[[Command], Command]:
     """The option that names a position scaling."""
     return click.option("--pos-scaling", type=click.Choice(SCALINGS), help=told)
 
 
 def generation_options(command: Command) -> Command:
     """Add the options of generation: `GenerationOptions` in `generation`, and `batch`."""
-    options = [
+    options: list[Callable[[Command], Command]] = [
         click.option("--steps", type=click.IntRange(1), help="Sampler steps; the checkpoint's own if left out."),
         click.option("--guidance", type=Finite(0), help="Guidance scale, 1 is none; the checkpoint's own if left out."),
         click.option("--sampler", help="Sampler; the checkpoint's own if left out."),
@@ -226,11 +241,11 @@ def wanted_indices(suite: str, count: int | None, indices: Sequence[int] | None)
     return indices if indices is not None else requested_indices(suite, count)
 
 
-def as_json(value: Any) -> str:
+def as_json(value: object) -> str:
     """One JSON object, keys sorted, NaN forbidden."""
     return json.dumps(value, sort_keys=True, allow_nan=False, indent=1)
 
 
-def dump(record: Any) -> Any:
+def dump(record: BaseModel) -> dict[str, object]:
     """A record as plain JSON values."""
     return record.model_dump(mode="json")

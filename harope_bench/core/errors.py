@@ -33,6 +33,18 @@ class NameClash(BenchError):
     """Two places claim one name."""
 
 
+class PluginError(BenchError):
+    """A plug-in that is not derived from the base class of its kind, or does not define what it must."""
+
+
+class MissingMemberError(PluginError):
+    """A plug-in that does not define what every plug-in of its kind must."""
+
+    def __init__(self, plugin: object, member: str):
+        kind = type(plugin)
+        super().__init__(f"{kind.__module__}.{kind.__qualname__} does not define `{member}`, which every plug-in of its kind must")
+
+
 class OptionError(BenchError):
     """An option nobody knows, or a value it does not take."""
 

@@ -477,7 +477,7 @@ def weights_sha256(path: Path) -> str:
     return sha256_bytes("".join(map(sha256_file, (path, *shards(path)))).encode())
 
 
-def training_arguments(path: Path) -> dict[str, Any]:
+def training_arguments(path: Path) -> dict[str, object]:
     """The arguments that a training file keeps beside its weights (`args` of DiT's train.py); empty for any other file.
 
     Raises:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from harope_bench.core import registry
 from harope_bench.core.chart_schema import Sweep, SweepLine, SweepPoint
 from harope_bench.core.errors import OptionError
 from harope_bench.core.schema import Checkpoint, Measurement, Metric, Plan, Result
+from harope_bench.evaluators.base import load_evaluator
 from harope_bench.statistics.pairing import Found
 
 Axis = Literal["resolution", "training-resolution", "pos-scaling"]
@@ -144,7 +144,7 @@ def _points(line: dict[str, Run], numeric: bool) -> tuple[SweepPoint, ...]:
 
 
 def _metric(result: Result, name: str) -> Metric:
-    plugin = registry.load("evaluators", result.evaluator)
+    plugin = load_evaluator(result.evaluator)
     return next(metric for metric in plugin.metrics if metric.name == name)
 
 

@@ -29,6 +29,7 @@ LOW_RANK = re.compile(r"lora\d*[._](A|B|down|up|mid)\.|lokr_|hada_|dora_scale|lo
 LIBRARIES = {"diffusers", "transformers"}  # whose classes a base may name; anything else could run code of the folder
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
 SINGLE = "diffusion_pytorch_model.safetensors"
+LibraryConfig = dict[str, Any]  # Any: JSON of diffusers or peft, whose values they alone know
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -37,7 +38,7 @@ class Base(Record):
 
     id: str
     revision: str | None = None
-    config: dict[str, Any]
+    config: LibraryConfig
     weights_sha256: Hash | None = None
 
 
@@ -170,17 +171,17 @@ def base_name(base: str) -> str:
     return folder.parent.parent.name if folder.parent.name == "snapshots" else folder.name
 
 
-def transformer_config(folder: Path) -> dict[str, Any]:
+def transformer_config(folder: Path) -> LibraryConfig:
     """The configuration of a base's transformer, without what the library notes for itself."""
     return part_config(folder, "transformer")
 
 
-def part_config(folder: Path, part: str) -> dict[str, Any]:
+def part_config(folder: Path, part: str) -> LibraryConfig:
     """The configuration of a part of a pipeline's folder, without what the library notes for itself."""
     return {key: value for key, value in _json(folder / part / "config.json").items() if not key.startswith("_")}
 
 
-def scheduler_config(folder: Path) -> dict[str, Any]:
+def scheduler_config(folder: Path) -> LibraryConfig:
     """Return the configuration of a base's scheduler."""
     return _json(folder / "scheduler" / "scheduler_config.json")
 
@@ -275,13 +276,13 @@ def pipeline_class(folder: Path) -> str:
     return str(index.get("_class_name"))
 
 
-def _library(named: Any) -> str | None:
+def _library(named: object) -> str | None:
     """Return the library that a part of a pipeline's index names with a class; None where it is no such pair of texts."""
     is_pair = isinstance(named, list) and len(named) == 2 and all(isinstance(text, str) for text in named)
-    return named[0] if is_pair else None
+    return named[0] if isinstance(named, list) and is_pair else None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> LibraryConfig:
     try:
         found = parse_json(read_text(path))
     except (StorageError, ValueError) as error:

@@ -22,13 +22,14 @@ from harope_bench.core.conditioning import check_suite, fitting_suites, taken_by
 from harope_bench.core.device import require
 from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, StorageError, WeightsError
 from harope_bench.core.provenance import now, provenance
-from harope_bench.core.schema import LENIENT, JudgeRecord, Measurement, Plan, Provenance, Result, Settings, fault
+from harope_bench.core.schema import LENIENT, Checkpoint, JudgeRecord, Measurement, Plan, Provenance, Result, Settings, fault
 from harope_bench.core.storage import arrays_bytes, check_hash, load_arrays, sha256_bytes, write_bytes
 from harope_bench.data.sample_set import REQUESTS, Run
 from harope_bench.evaluators.base import Observations, Score
-from harope_bench.models.load_checkpoint import check_settings, checkpoint, open_drawer, weights_path
+from harope_bench.models.backbones.base import Classifier, load_backbone
+from harope_bench.models.load_checkpoint import check_settings, checkpoint, open_classifier, weights_path
 from harope_bench.pipeline.evaluate import LATER_FIELDS, OBSERVATIONS, RESULTS, Scored, read_result, standing, write_result
-from harope_bench.suites.base import Pictures
+from harope_bench.suites.base import Pictures, load_suite
 
 SHARD = 250  # pictures a file of predictions: what a kill may cost
 ANSWERS = 5  # classes kept of each picture, the most likely first
@@ -63,12 +64,12 @@ class Shard(NamedTuple):
 
 def reads(name: str) -> bool:
     """Whether a suite's pictures are named instead of drawn."""
-    return getattr(registry.load("suites", name), "task", "draw") == TASK
+    return load_suite(name).task == TASK
 
 
-def names_pictures(found: Any) -> bool:
+def names_pictures(found: Checkpoint) -> bool:
     """Whether a checkpoint is a classifier's."""
-    return getattr(registry.load("backbones", found.backbone), "task", "draw") == TASK
+    return load_backbone(found.backbone).task == TASK
 
 
 def reading_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Plan:
@@ -86,7 +87,7 @@ def reading_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> 
     check_suite(found, chosen)
     if taken.kind != "pictures":
         raise OptionError(f"checkpoint {name} ({found.backbone}) generates images and is no classifier; harope-bench generate {name}")
-    plugin, backbone = registry.load("suites", chosen), registry.load("backbones", found.backbone)
+    plugin, backbone = load_suite(chosen), load_backbone(found.backbone)
     given = {key: value for key, value in overrides.items() if value is not None}
     check_settings(found, {**found.drawing, **given})
     try:
@@ -187,7 +188,7 @@ def judge_of(plan: Plan, pictures: Pictures, crop_ratio: float | None) -> JudgeR
 def _predict(plan: Plan, pictures: Pictures, count: int, judge: JudgeRecord, folder: Path, wanted: Wanted) -> list[Shard]:
     """The shards of the first `count` pictures: those on disk that are of these bytes, the rest made now."""
     done: list[Shard] = []
-    reader: Any = None
+    reader: Classifier | None = None
     ratio = registry.load("suites", plan.suite).crop_ratio if wanted.crop_ratio is None else wanted.crop_ratio
     with tqdm(total=count, desc=f"name {plan.checkpoint.name}", unit="picture", file=sys.stderr, disable=None) as bar:
         for first in range(0, count, SHARD):
@@ -198,7 +199,7 @@ def _predict(plan: Plan, pictures: Pictures, count: int, judge: JudgeRecord, fol
             if shard is None and wanted.rescore:
                 raise SampleError(f"{folder} lacks what {plan.checkpoint.name} said of pictures {first:,} on; run eval without --rescore")
             if shard is None:
-                reader = reader or open_drawer(plan.checkpoint, plan.settings)
+                reader = reader or open_classifier(plan.checkpoint, plan.settings)
                 shard = _named(reader, plan, pictures, taken, ratio)
                 data = arrays_bytes({**_arrays(shard), "key": np.array(key)})
                 checksums.record(folder, {path.name: sha256_bytes(data)})  # first: a kill leaves no shard that nothing vouches for
@@ -252,7 +253,7 @@ def kept(path: Path, key: str, rows: tuple[tuple[str, int, str], ...]) -> Shard 
         return None
 
 
-def _named(reader: Any, plan: Plan, pictures: Pictures, taken: Taken, ratio: float) -> Shard:
+def _named(reader: Classifier, plan: Plan, pictures: Pictures, taken: Taken, ratio: float) -> Shard:
     """Every picture of a shard named, tile by tile; index i sits in row i % tile, so neighbours change nothing."""
     tile, side, failed = plan.settings.tile, plan.settings.resolution, dict(taken.failed)
     logits: dict[int, np.ndarray] = {}
@@ -455,7 +456,7 @@ def _name_again(plan: Plan, pictures: Pictures, shards: Sequence[Shard], count: 
     """Some pictures named again; the same five classes and logits must come out."""
     known = {int(i): (s.ranked[k], s.logits[k]) for s in shards for k, i in enumerate(s.indices)}
     chosen = sorted(chooser.sample(sorted(known), min(count, len(known))))
-    reader = open_drawer(plan.checkpoint, plan.settings)
+    reader = open_classifier(plan.checkpoint, plan.settings)
     for i in chosen:
         again = _named(reader, plan, pictures, _bytes(pictures, [i]), ratio)
         if i in again.failed or not (np.array_equal(again.ranked[0], known[i][0]) and np.allclose(again.logits[0], known[i][1], atol=1e-4)):

@@ -20,6 +20,7 @@ from harope_bench.core.storage import disk, make_folder, read_if_present, sha256
 from harope_bench.data.adm_npz import members, shape_of
 from harope_bench.data.image_io import misnamed
 from harope_bench.data.sample_set import Run, SampleSet, open_samples
+from harope_bench.judges.base import load_feature_extractor, open_judge
 from harope_bench.pipeline.extract_features import check_extracts, known_errors, looker, observe
 from harope_bench.pipeline.reference_stats import Looking, Opened, open_reference
 from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
@@ -125,7 +126,7 @@ def ready(out: Path, wanted: Sequence[Asked], evaluators: Sequence[str] | None =
     if count is not None and getattr(plugin, "exact", False) and count > plugin.count:
         raise TooManyImages(f"{asked.suite} is scored on {plugin.count:,} images, --count asks for {count:,}; give --count {plugin.count}")
     for judge in () if asked.rescore else dict.fromkeys(chosen.judge for chosen in ways):
-        registry.load("judges", judge).open(asked.device)
+        open_judge(judge, load_feature_extractor(judge), asked.device)
     for judge in dict.fromkeys(chosen.judge for chosen in ways):
         open_reference(plugin, judge, asked.reference, looking(out, judge, asked))
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,8 +66,8 @@ def _stream(words: list[str]) -> tuple[int, str]:
     tail = b""
     with process:
         try:
-            assert process.stdout is not None
-            while piece := process.stdout.read1(65536):  # type: ignore[attr-defined]
+            assert isinstance(process.stdout, BufferedReader)
+            while piece := process.stdout.read1(65536):
                 tail = (tail + piece)[-TAIL:]
                 sys.stderr.write(progress_text(piece.decode("utf-8", "replace")))
                 sys.stderr.flush()

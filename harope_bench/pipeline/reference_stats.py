@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.core import registry
 from harope_bench.core.errors import InvalidMomentsError, OptionError, SampleError, ShapeError, StorageError
 from harope_bench.core.escaping import few
 from harope_bench.core.limits import REFERENCE_IMAGES, check_most
@@ -22,9 +21,11 @@ from harope_bench.core.storage import check_target, home, load_arrays, sha256_fi
 from harope_bench.data import adm_npz
 from harope_bench.data.sample_set import SampleSet, reference_images
 from harope_bench.evaluators.base import Observations
+from harope_bench.judges.base import load_feature_extractor, load_judge
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.row_checks import first_bad_row, rows_complaint
 from harope_bench.pipeline.extract_features import Seen, check_extracts, clear, observe
+from harope_bench.suites.base import Suite
 
 IMAGES = 10_000  # in ADM's references
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -66,11 +67,11 @@ class Looking(NamedTuple):
 
     def weights(self, judge: str) -> str:
         """Hash of the weights that look, or that looked."""
-        return str(registry.load("judges", judge).weights_sha256()) if self.looked is None else self.looked.weights_sha256
+        return load_judge(judge).weights_sha256() if self.looked is None else self.looked.weights_sha256
 
 
 def open_reference(
-    suite: Any, judge: str, path: Path | None, looking: Looking | None = None, shape: tuple[int, ...] | None = None
+    suite: Suite, judge: str, path: Path | None, looking: Looking | None = None, shape: tuple[int, ...] | None = None
 ) -> Opened:
     """The suite's reference, or the file given in its place, as this judge sees it.
 
@@ -86,6 +87,8 @@ def open_reference(
     if path is not None:
         return _given(path, judge, looking, shape)
     found = suite.reference(judge)
+    if found is None:
+        raise OptionError(f"the suite has no reference for {judge} ({suite.title}); give --reference FILE")
     if found.judge_sha256 != looking.weights(judge):
         raise OptionError(f"reference {found.name} was made with other weights of {judge}; build one, `harope-bench reference --help`")
     arrays = load_arrays(found.path, SMALL)
@@ -139,7 +142,7 @@ def _with_images(
 
 def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray], judge: str) -> None:
     """Raise unless statistics and features of a file are what they are called, and as wide as the judge's arrays."""
-    widths: Mapping[str, int] = getattr(registry.load("judges", judge), "widths", {})
+    widths = load_feature_extractor(judge).widths
     for array, names in STATISTICS.items():
         if any(name in arrays for name in names):
             _check_statistics(path, arrays, *names)

@@ -12,7 +12,7 @@ from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError, UnknownName
 from harope_bench.core.index_ranges import MOST
 from harope_bench.core.limits import check_most
-from harope_bench.core.schema import Checkpoint, Plan, shorten
+from harope_bench.core.schema import Checkpoint, Option, Plan, shorten
 from harope_bench.core.storage import read_if_present, write_text
 from harope_bench.leaderboards import board
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, check_entries, runs_named, suites_of, unplaced_note
@@ -204,7 +204,7 @@ def _plan(item: Work, device: str, seed: int, scaling: str | None) -> Plan:
     """A classifier's run has no seed: it draws nothing."""
     if reads(item.suite):
         return reading_plan(item.checkpoint, item.suite, {"device": device})
-    said = {"device": device, "seed": seed, "resolution": item.resolution}
+    said: dict[str, Option | None] = {"device": device, "seed": seed, "resolution": item.resolution}
     return make_plan(item.checkpoint, item.suite, {**said, "pos_scaling": scaling if _grows(item) else None})
 
 

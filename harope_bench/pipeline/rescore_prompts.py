@@ -11,7 +11,8 @@ import numpy as np
 from harope_bench.core import registry
 from harope_bench.core.schema import JudgeRecord, Result
 from harope_bench.core.storage import disk, lines_by, load_arrays
-from harope_bench.pipeline.annotate import ANSWERS, JUDGE, Chosen, Terms
+from harope_bench.judges.base import load_judge
+from harope_bench.pipeline.annotate import ANSWERS, JUDGE, Terms
 from harope_bench.pipeline.evaluate import LATER_FIELDS, OBSERVATIONS, stated_form
 from harope_bench.pipeline.evaluate_prompts import FOREIGN, Marking, mark, rows_path
 from harope_bench.pipeline.extract_features import read_record
@@ -88,12 +89,12 @@ def other_files(path: Path, again: Path) -> list[str]:
 
 
 def _elsewhere(record: JudgeRecord) -> bool:
-    return hasattr(registry.load("judges", record.name), "runner")
+    return load_judge(record.name).runner is not None
 
 
 def _spoken(record: JudgeRecord) -> str:
     """A judge as --judge takes it."""
-    return Chosen(record.name, record.model).name + (f":{record.model}" if record.model else "")
+    return record.name + (f":{record.model}" if record.model else "")
 
 
 def _few(value: object) -> str:

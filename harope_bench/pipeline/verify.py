@@ -22,6 +22,7 @@ from harope_bench.core.schema import Checkpoint, Plan, Result, SampleRecord
 from harope_bench.core.storage import check_hash, sha256_bytes
 from harope_bench.data.image_io import encode
 from harope_bench.data.sample_set import PLAN, Run, SampleSet
+from harope_bench.models.backbones.base import Drawer
 from harope_bench.models.load_checkpoint import checkpoint, open_drawer, weights_path
 from harope_bench.pipeline.classify import Wanted, reads, recheck
 from harope_bench.pipeline.evaluate import OBSERVATIONS, RESULTS, read_result
@@ -202,7 +203,7 @@ def _status_of_image(error: SampleError) -> Status:
 class Drawing(NamedTuple):
     """What draws a run's samples again, and their records."""
 
-    drawer: object
+    drawer: Drawer
     records: dict[int, SampleRecord]
 
 

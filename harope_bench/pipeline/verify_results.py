@@ -17,6 +17,7 @@ from harope_bench.data import feature_rows
 from harope_bench.data.array_checks import check_columns
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import Observations
+from harope_bench.judges.base import judge_record, load_judge
 from harope_bench.pipeline import moments_cache
 from harope_bench.pipeline.evaluate import (
     LATER_FIELDS,
@@ -34,7 +35,7 @@ from harope_bench.pipeline.evaluate import (
     way,
 )
 from harope_bench.pipeline.evaluate_prompts import FOREIGN, Marking, brought, files_digest
-from harope_bench.pipeline.extract_features import DIFFERENT, JUDGE, Seen, judge_record, known_errors, observe, others, read_record
+from harope_bench.pipeline.extract_features import DIFFERENT, JUDGE, Seen, known_errors, observe, others, read_record
 from harope_bench.pipeline.reference_stats import Looking, Opened, open_reference
 from harope_bench.pipeline.rescore_prompts import Remarked, marked_here, other_facts, other_files, other_names, remark
 from harope_bench.pipeline.verify_files import is_vouched
@@ -115,7 +116,7 @@ def _same_software(stored: Result) -> None:
         raise NotCheckedError(f"scored by {stored.evaluator}@{stored.version}, here is @{version}; run eval again")
     names = registry.entries("judges")
     for record in stored.judges.values() or [stored.judge]:
-        if record.name not in names or record.model is not None or hasattr(registry.load("judges", record.name), "runner"):
+        if record.name not in names or record.model is not None or load_judge(record.name).runner is not None:
             continue
         here = judge_record(record.name)
         if here != record:

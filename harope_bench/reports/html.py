@@ -25,6 +25,7 @@ from harope_bench.reports.chart_files import figures_of, table
 from harope_bench.reports.grid import GLYPHS, counted, kinds, shown_error, signed, title
 from harope_bench.reports.runs import Run, read_runs
 from harope_bench.reports.tables import anchor, environment, render, table_page
+from harope_bench.statistics.significance import probability
 
 MARK = '<p class="kicker">harope-bench report</p>'  # by which a later call knows its own page
 WORDS = ("better", "worse", "not resolved", "not comparable")
@@ -315,8 +316,8 @@ def _line(board: Board, item: Comparison) -> Line:
         DASH if found.delta is None else signed(found.delta, digits),
         interval,
         DASH if found.se is None else shown_error(found.se, digits),
-        probability(found.p),
-        probability(item.p_adjusted),
+        probability(found.p, DASH),
+        probability(item.p_adjusted, DASH),
         DASH if item.detectable is None else shown_error(item.detectable, digits),
         found.why,
         tuple("" if value is None else repr(value) for value in raw),
@@ -326,13 +327,6 @@ def _line(board: Board, item: Comparison) -> Line:
 def _digits(column: Column) -> int:
     """One digit more than the paper prints: differences are smaller than what they are taken from."""
     return (2 if column.decimals is None else column.decimals) + 1
-
-
-def probability(p: float | None) -> str:
-    """A p value that never claims to be zero."""
-    if p is None:
-        return DASH
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _measures(run: Run, item: Found) -> list[Measure]:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from harope_bench.core import checksums, registry
 from harope_bench.core.errors import StorageError, TooFewImages, UnknownName
+from harope_bench.core.plugin_contracts import EvaluatorContract
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
 from harope_bench.core.schema import Measurement, Metric, Result, Settings, fault, printable
 from harope_bench.core.storage import disk, lines_by, load_arrays, read_if_present, read_lines, stamp_of
@@ -195,7 +196,7 @@ def _without_names(judge: str | None) -> str | None:
 def _declared(result: Result, name: str) -> Metric | None:
     """Return the metric as its evaluator declares it; None where the evaluator is not installed or has no such metric."""
     try:
-        metrics: Sequence[Metric] = registry.load("evaluators", result.evaluator).metrics
+        metrics = registry.load_plugin("evaluators", result.evaluator, EvaluatorContract).metrics
     except UnknownName:
         return None
     return next((metric for metric in metrics if metric.name == name), None)

@@ -24,7 +24,7 @@ from harope_bench.core.json_file import parse_json
 from harope_bench.core.regular_file import open_regular
 from harope_bench.core.schema import Request, Settings, printable
 from harope_bench.core.storage import first_line, home, load_arrays, sha256_file
-from harope_bench.suites.base import Reference
+from harope_bench.suites.base import CaptionSuite, Reference
 
 ASSET = "coco-captions"
 MEMBER = "annotations/captions_val2014.json"
@@ -53,7 +53,7 @@ def captions(archive: Path) -> tuple[str, ...]:
     return tuple(first[image][1] for image in order[:COUNT])
 
 
-class CocoFid:
+class CocoFid(CaptionSuite):
     """Prompts are captions; see the module for the protocol."""
 
     version = 1

@@ -22,6 +22,7 @@ from harope_bench.core.index_ranges import whole_number
 from harope_bench.core.regular_file import IMAGE_BYTES, is_file, read_regular
 from harope_bench.core.storage import disk
 from harope_bench.core.text_file import read_text
+from harope_bench.suites.base import PictureSuite
 from harope_bench.suites.image_stack import decoded
 
 VARIABLE, LIST = "HAROPE_BENCH_IMAGENET_VAL", "val.txt"
@@ -58,10 +59,9 @@ class FilePictures:
         return decoded(data, self.names[index], side, crop_ratio)
 
 
-class ImageNetVal:
+class ImageNetVal(PictureSuite):
     """Standard single-crop protocol: shorter side to resolution / crop_ratio, bicubic, centre crop; the paper's recipe has ratio 1."""
 
-    task = "classify"
     version = 1
     title = "ImageNet-1k validation pictures to be named, 224 x 224"
     count = 50_000

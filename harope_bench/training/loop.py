@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -51,14 +51,14 @@ def rate(schedule: Schedule, step: int) -> float:
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def state_digest(state: Any) -> str:
+def state_digest(state: object) -> str:
     """Return the hex sha256 of nested dicts, lists, tensors and plain values: of every key, type, shape and bit."""
     digest = hashlib.sha256()
     _digest_into(digest, state)
     return digest.hexdigest()
 
 
-def _interned(state: Any) -> Any:
+def _interned(state: object) -> object:
     """Return nested dicts and lists whose equal keys are one object: pickle then writes equal states as equal bytes.
 
     A key that was read from a snapshot is an object of its own, and pickle writes one word twice for two objects.
@@ -68,10 +68,10 @@ def _interned(state: Any) -> Any:
     return [_interned(item) for item in state] if isinstance(state, list) else state
 
 
-def _digest_into(digest: Any, value: Any) -> None:
+def _digest_into(digest: hashlib._Hash, value: object) -> None:
     if isinstance(value, Tensor):
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     elif isinstance(value, dict):
         digest.update(f"dict {len(value)}\n".encode())
         for key in sorted(value, key=repr):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from harope_bench.core.conditioning import Conditioning, check_fit, taken_by
 from harope_bench.core.errors import OptionError
 from harope_bench.core.regular_file import check_regular
-from harope_bench.core.schema import Checkpoint
+from harope_bench.core.schema import Checkpoint, Option
 from harope_bench.core.storage import disk
 from harope_bench.models.load_checkpoint import plain
 from harope_bench.training.model import Model, base_of
@@ -19,7 +18,7 @@ from harope_bench.training.written import LOG, SNAPSHOT, check_outputs
 def run(
     name: str,
     encoding: str | None,
-    options: dict[str, Any],
+    options: dict[str, Option],
     called: str | None,
     out: Path | None,
     resume: bool,

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -17,13 +16,14 @@ from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import check_target, disk, sha256_bytes, weights_bytes, weights_note, write_bytes, write_text
 from harope_bench.core.toml_file import toml_text
 from harope_bench.data.adm_npz import DAMAGE, members
+from harope_bench.models.checkpoint_fields import CheckpointFields
 
 LOG, SNAPSHOT = "log.csv", "snapshot.pt"
 COMMAND = "harope-bench train"  # with which the source of each TOML file begins
 REFERENCE_ARRAYS = {"features", "mu", "sigma", "mu_s", "sigma_s"}
 
 
-def write_checkpoint(folder: Path, name: str, average: Mapping[str, Tensor], facts: Mapping[str, Any], source: str) -> Checkpoint:
+def write_checkpoint(folder: Path, name: str, average: Mapping[str, Tensor], facts: CheckpointFields, source: str) -> Checkpoint:
     """Leaves NAME.safetensors and NAME.toml in the folder; weights are stored as float16 to halve the file.
 
     The facts travel in the file too: equal keys do not tell qk_mode, heads or the sampler.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from harope_bench.core.json_file import parse_json
 from harope_bench.core.schema import Settings
 from harope_bench.core.storage import sha256_bytes, sha256_file
 from harope_bench.core.text_file import read_text
+from harope_bench.models.backbones.library_types import Autoencoder
 
 FACTOR = 8  # pixels a latent, along each side
 SCALE = 0.18215  # what DiT's training latents were multiplied by
@@ -84,7 +84,7 @@ def identity(vae: str | None, what: str) -> str:
 class Decoder:
     """An autoencoder's second half, float32 whatever the network's precision."""
 
-    def __init__(self, vae: Any):
+    def __init__(self, vae: Autoencoder):
         self.vae = vae
 
     @torch.inference_mode()

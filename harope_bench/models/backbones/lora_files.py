@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from safetensors import SafetensorError
 from torch import Tensor
@@ -31,8 +31,9 @@ from harope_bench.core.storage import (
 )
 from harope_bench.core.text_file import read_text
 from harope_bench.models.backbones import lora_names
+from harope_bench.models.backbones.library_types import PipeClass
 from harope_bench.models.backbones.lora import PREFIX
-from harope_bench.models.lora_manifest import ENCODING_FILE, LORA_FILE, MANIFEST, Bare, Lora, Manifest
+from harope_bench.models.lora_manifest import ENCODING_FILE, LORA_FILE, MANIFEST, Bare, LibraryConfig, Lora, Manifest
 
 PAIR = re.compile(rf"{re.escape(PREFIX)}(?P<layer>.+)\.lora_(A|B)\.weight")
 PATTERN_LENGTH, REPETITIONS = 200, 3  # of an expression in a file
@@ -49,7 +50,7 @@ class Read(NamedTuple):
     made: Lora
 
 
-def read(pipeline: Any, path: Path, layers: Callable[[], Iterable[str]] = tuple) -> Read:
+def read(pipeline: PipeClass, path: Path, layers: Callable[[], Iterable[str]] = tuple) -> Read:
     """The LoRA of a file.
 
     Args:
@@ -81,7 +82,7 @@ def read(pipeline: Any, path: Path, layers: Callable[[], Iterable[str]] = tuple)
     return Read(state, state.keys() == given.keys(), _made(path, state, config, alphas))
 
 
-def keep(folder: Path, bare: Bare, pipeline: Any, manifest: Manifest, layers: Callable[[], Iterable[str]] = tuple) -> Path:
+def keep(folder: Path, bare: Bare, pipeline: PipeClass, manifest: Manifest, layers: Callable[[], Iterable[str]] = tuple) -> Path:
     """Puts a LoRA and its encoding's weights into an adapter folder with their manifest, and returns the manifest's path.
 
     Files that have the library's names are copied byte by byte. Another tool's LoRA is written under these names, and the manifest
@@ -107,7 +108,7 @@ def keep(folder: Path, bare: Bare, pipeline: Any, manifest: Manifest, layers: Ca
     return target
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _config(path: Path) -> LibraryConfig:
     """Peft's configuration of the transformer's LoRA, where the file has a note of it."""
     try:
         noted = parse_json(weights_note(path).get(NOTE, "{}"))
@@ -119,7 +120,7 @@ def _config(path: Path) -> dict[str, Any]:
     return _tried(path, config or (noted if "lora_alpha" in noted else {}))  # save_lora_adapter notes it without prefix
 
 
-def _peft_config(path: Path) -> dict[str, Any]:
+def _peft_config(path: Path) -> LibraryConfig:
     """Peft's configuration beside the file that it saves, which alone tells the scale.
 
     Raises:
@@ -139,14 +140,14 @@ def _peft_config(path: Path) -> dict[str, Any]:
     return _tried(beside, config)
 
 
-def _tried(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+def _tried(path: Path, config: LibraryConfig) -> LibraryConfig:
     """Return peft's configuration; WeightsError for what it turns on and nothing here does."""
     if odd := next((key for key in UNTRIED if config.get(key)), None):
         raise WeightsError(f"{path} was made with {odd} = {config[odd]}, which is not attached here; save it merged or as plain LoRA")
     return config
 
 
-def _made(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], alphas: Mapping[str, float]) -> Lora:
+def _made(path: Path, state: Mapping[str, Tensor], config: LibraryConfig, alphas: Mapping[str, float]) -> Lora:
     """Rank from the shapes; alpha from the note, else from alphas in the file, else the rank, as the library has it."""
     ranks = {_layer(key): len(value) for key, value in state.items() if ".lora_A." in key}
     if not ranks:
@@ -172,11 +173,11 @@ def _made(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], al
     )
 
 
-def _is_scale(value: Any) -> bool:
+def _is_scale(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
-def _patterns(path: Path, found: Any) -> dict[str, float]:
+def _patterns(path: Path, found: object) -> dict[str, float]:
     """Return peft's patterns of layers' names with their alphas.
 
     They are expressions out of a file, so only those are read that are short and cannot take for ever: without groups, and with few

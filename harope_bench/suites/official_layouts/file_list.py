@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
@@ -88,7 +88,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield Row(line, file, {name: row[name] for name in names})
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     for line, text in enumerate(read_text(path).split("\n"), 1):
         if not text.strip():
             continue
@@ -101,7 +101,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield line, row
 
 
-def _table_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _table_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     separator = SEPARATORS.get(path.suffix.lower())
     if separator is None:
         raise OptionError(f"--file-list {path} is no .csv, .tsv or .jsonl; name it by its form")
@@ -115,9 +115,10 @@ def _table_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise OptionError(f"{path} line {table.line_num + 1} is not readable ({error}); correct the file") from error
 
 
-def _cell(value: Any) -> str | int:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_number else str(value).strip()
+def _cell(value: object) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return str(value).strip()
 
 
 def _index(keys: ImageKeys, row: Row, path: Path) -> int:

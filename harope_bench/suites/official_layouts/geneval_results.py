@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from harope_bench.core.annotations import Answer, Box, Colours, Detection, Sighting
 from harope_bench.core.errors import StorageError
@@ -26,7 +26,7 @@ from harope_bench.core.schema import Record, fault, printable
 from harope_bench.core.storage import read_lines
 from harope_bench.core.text_file import encoding_of
 from harope_bench.data.image_folder import natural_key
-from harope_bench.evaluators.base import Score, Sight
+from harope_bench.evaluators.base import Facts, Score, Sight
 from harope_bench.evaluators.geneval import GenEval, Official
 from harope_bench.evaluators.rules import geneval as rule
 from harope_bench.suites.base import PromptSuite
@@ -51,15 +51,15 @@ class Line(Record):
     prompt: str
     correct: bool
     reason: str = ""
-    metadata: str | dict[str, Any] | None = None
-    details: str | dict[str, Any] = Field(default="{}")
+    metadata: str | dict[str, JsonValue] | None = None
+    details: str | dict[str, JsonValue] = Field(default="{}")
 
 
 class Row(NamedTuple):
     """A line with its metadata and boxes read."""
 
     line: Line
-    facts: dict[str, Any]
+    facts: Facts
     boxes: dict[str, list[Scored]]
 
 
@@ -117,7 +117,7 @@ def rows(path: Path) -> list[Row]:
     return found
 
 
-def _object(value: str | dict[str, Any]) -> dict[str, Any]:
+def _object(value: str | dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Return the object that a field is, or holds as JSON; ValueError where it is none."""
     found = parse_json(value) if isinstance(value, str) else value
     if not isinstance(found, dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -38,7 +38,7 @@ class FolderForm:
     @property
     def stated(self) -> list[str]:
         """The options that are given, as they are written on the command line."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = vars(self)
         spelled = {name: "resolution" if name == "side" else name.replace("_", "-") for name in values}
         return [f"--{spelled[name]}" for name, value in values.items() if value is not None]
 
@@ -108,7 +108,7 @@ def _open_folder(folder: Path, suite_name: str, suite: PromptSuite, form: Folder
 
     known = recognised(folder, suite_name) or _tiled_layout(suite_name, form)
     if known is not None:
-        if not getattr(known, "TILED", False):
+        if not known.TILED:
             _reject(form.stated, f"{folder} holds files of one image each")
         return known.open_layout(folder, suite, form.side, form.tiles)
     if not listing(folder).files and not images_below(folder):
@@ -121,12 +121,12 @@ def _tiled_layout(suite_name: str, form: FolderForm) -> Layout | None:
     if not form.stated:
         return None
     fitting = (layout(name) for name in names())
-    return next((found for found in fitting if suite_name in suites(found) and getattr(found, "TILED", False)), None)
+    return next((found for found in fitting if suite_name in suites(found) and found.TILED), None)
 
 
 def is_tiled(suite_name: str) -> bool:
     """Return whether a suite has a layout that joins several images in a picture."""
-    return any(suite_name in suites(found) and getattr(found, "TILED", False) for found in map(layout, names()))
+    return any(suite_name in suites(found) and found.TILED for found in map(layout, names()))
 
 
 def _open_stated(folder: Path, suite_name: str, suite: PromptSuite, form: FolderForm) -> SampleSet:
