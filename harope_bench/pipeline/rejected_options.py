@@ -42,11 +42,9 @@ def check_options(target: Target, options: EvalOptions) -> None:
     Raises:
         OptionError: One line, with the option and what the target is.
     """
-    if target.suite is None:
-        _check_without_suite(target, options)
-        return
     for reason, names in REJECTED[target.kind]:
-        _reject(target, reason, names, options)
+        if target.suite is not None or names is not OF_PROMPTS:  # they may apply to the suite
+            _reject(target, reason, names, options)
     if target.kind in CHECKPOINTS or target.kind is Kind.OFFICIAL_RESULTS:
         return
 
@@ -54,18 +52,11 @@ def check_options(target: Target, options: EvalOptions) -> None:
     if stated := options.generation.stated_options:
         state = "has its plan already" if target.kind in CLASSIFIERS else "is drawn already"
         raise OptionError(f"{target.name} {state}, {stated[0]} would change nothing; leave it out")
-    if target.kind in RUN_FOLDERS and target.plan is not None and target.suite != target.plan.suite:
-        check_rescored(target.name, target.plan.suite, target.suite)
-
-
-def _check_without_suite(target: Target, options: EvalOptions) -> None:
-    """Raise OptionError for images without a suite; a checkpoint's plan names those that fit it."""
-    is_classifier = target.kind in CLASSIFIERS
-    reason, names = _CLASSIFIER if is_classifier else _NO_CLASSIFIER
-    _reject(target, reason, names, options)
-    if target.kind not in CHECKPOINTS:
+    if target.suite is None:
         known = ", ".join(registry.names("suites"))
         raise OptionError(f"{target.name} does not say its suite; add --suite, one of: {known}")
+    if target.kind in RUN_FOLDERS and target.plan is not None and target.suite != target.plan.suite:
+        check_rescored(target.name, target.plan.suite, target.suite)
 
 
 def _reject(target: Target, reason: str, names: Iterable[str], options: EvalOptions) -> None:

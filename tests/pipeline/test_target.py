@@ -229,6 +229,7 @@ REJECTIONS: list[tuple[str, EvalOptions, str]] = [
     ("prompt-run", EvalOptions(generation=GenerationOptions(fold=False)), "is drawn already, --fold would change nothing"),
     ("images", EvalOptions(suite="geneval", generation=GenerationOptions(steps=1)), "is drawn already, --steps would change nothing"),
     ("images.npz", EvalOptions(suite="digits", generation=GenerationOptions(vae="x")), "is drawn already, --vae would change nothing"),
+    ("images", EvalOptions(generation=GenerationOptions(seed=7)), "is drawn already, --seed would change nothing"),
     ("images", EvalOptions(), "does not say its suite; add --suite, one of: "),
     ("images", EvalOptions(is_lenient=True, form=FORM), "does not say its suite; add --suite, one of: "),
     ("results.jsonl", EvalOptions(), "does not say its suite; add --suite, one of: "),
