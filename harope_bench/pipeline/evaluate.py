@@ -237,7 +237,7 @@ def way(suite: Any, name: str, asked: Asked) -> Way:
     if asked.judge is None and theirs is None:
         raise OptionError(f"profile {profile} needs a judge of its own, suite {asked.suite} has none; give --judge")
     judge = asked.judge or str(theirs)
-    registry.find("judges", judge)
+    load_feature_extractor(judge)
     suffix = ("" if profile == own else f"_{profile}") + ("" if judge == theirs else f"_{judge}")
     return Way(name, evaluator, judge, suffix)
 
