@@ -1,6 +1,6 @@
 """Names to things: a file's stem is its name, a module's PLUGIN is the thing.
 
-Listing reads files and entry points and imports nothing. Both are read once a process; `clear_cache` forgets them.
+Listing reads files and entry points and imports nothing. Each is read once a process; `clear_cache` forgets them.
 
 The typed accessors (`load_backbone`, `load_suite`, ...) are beside the base class of each kind, in its room's `base`: they
 call `load_plugin` or `load_plugin_class`, which reject what is not derived from that class.
@@ -148,26 +148,25 @@ def load_entry(entry: Entry) -> Any:
 
 
 def clear_cache() -> None:
-    """Forget which files and entry points were found, for a process that installs or adds plug-ins while it runs."""
-    _files.cache_clear()
+    """Forget which entry points were found and which files have a PLUGIN, for a process that installs or adds plug-ins while it runs."""
+    _is_a_thing.cache_clear()
     _points.cache_clear()
 
 
 def _built_in(kind: str) -> list[Entry]:
     room = KINDS[kind]
-    folder, listed = PACKAGE / room.folder, []
-    for file in _files(PACKAGE, room):
+    listed = []
+    folder = PACKAGE / room.folder
+    for file in sorted(folder.rglob(f"*{room.suffix}")):
+        if not _is_a_thing(file):
+            continue
         path = f"harope_bench/{room.folder}/{file.relative_to(folder).as_posix()}"
         module = path.removesuffix(".py").replace("/", ".") if room.suffix == ".py" else None
         listed.append(Entry(kind, file.stem.replace("_", "-"), path, file, module))
     return listed
 
 
-@lru_cache(maxsize=64)
-def _files(package: Path, room: Kind) -> tuple[Path, ...]:
-    return tuple(file for file in sorted((package / room.folder).rglob(f"*{room.suffix}")) if _is_a_thing(file))
-
-
+@lru_cache(maxsize=4096)
 def _is_a_thing(file: Path) -> bool:
     """A module with a PLUGIN, or a file of facts but for the flags that tables share; what rooms share has none."""
     return b"\nPLUGIN" in file.read_bytes() if file.suffix == ".py" else file.stem != "flags"

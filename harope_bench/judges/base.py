@@ -193,7 +193,7 @@ def load_feature_extractor(name: str) -> FeatureExtractor:
     """Return the feature extractor of that name; errors as `load_judge`, and OptionError for an annotator."""
     judge = load_judge(name)
     if not isinstance(judge, FeatureExtractor):
-        raise OptionError(f"judge {name} gives no features, its roles are {', '.join(judge.roles)}; choose a feature extractor")
+        raise OptionError(f"judge {name} extracts no features, its roles are {', '.join(judge.roles)}; choose a feature extractor")
     return judge
 
 

@@ -21,7 +21,7 @@ from harope_bench.data.adm_npz import members, shape_of
 from harope_bench.data.image_io import misnamed
 from harope_bench.data.sample_set import Run, SampleSet, open_samples
 from harope_bench.judges.base import load_feature_extractor, open_judge
-from harope_bench.pipeline.extract_features import check_extracts, known_errors, looker, observe
+from harope_bench.pipeline.extract_features import known_errors, looker, observe
 from harope_bench.pipeline.reference_stats import Looking, Opened, open_reference
 from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
 
@@ -237,7 +237,7 @@ def way(suite: Any, name: str, asked: Asked) -> Way:
     if asked.judge is None and theirs is None:
         raise OptionError(f"profile {profile} needs a judge of its own, suite {asked.suite} has none; give --judge")
     judge = asked.judge or str(theirs)
-    check_extracts(judge)
+    load_feature_extractor(judge)
     suffix = ("" if profile == own else f"_{profile}") + ("" if judge == theirs else f"_{judge}")
     return Way(name, evaluator, judge, suffix)
 

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from harope_bench.core import checksums, registry
-from harope_bench.core.errors import OptionError, SampleError, ShapeError, WeightsError
+from harope_bench.core.errors import SampleError, ShapeError, WeightsError
 from harope_bench.core.json_file import JsonObject, parse_json
 from harope_bench.core.schema import ErrorRate, JudgeRecord, Option
 from harope_bench.core.storage import disk, read_if_present, sha256_bytes, write_text
@@ -132,13 +132,6 @@ def _changed(record: JudgeRecord) -> tuple[str, ...]:
         return ()
     fields = [name for name, value in record.model_dump().items() if here[name] != value]
     return (f"judge: {record.name} here is another one ({', '.join(fields)}); scored is what the recorded one saw",) if fields else ()
-
-
-def check_extracts(judge: str) -> None:
-    """Raise OptionError unless a judge of that name is a feature extractor: an annotator answers questions and gives no arrays."""
-    if not hasattr(registry.load("judges", judge), "arrays"):
-        known = ", ".join(name for name in registry.names("judges") if hasattr(registry.load("judges", name), "arrays"))
-        raise OptionError(f"judge {judge} annotates images of prompts and extracts no features; give one of: {known}")
 
 
 def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: bool, looked: JudgeRecord | None = None) -> Seen:

@@ -24,7 +24,7 @@ from harope_bench.evaluators.base import Observations
 from harope_bench.judges.base import load_feature_extractor, load_judge
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.row_checks import first_bad_row, rows_complaint
-from harope_bench.pipeline.extract_features import Seen, check_extracts, clear, observe
+from harope_bench.pipeline.extract_features import Seen, clear, observe
 from harope_bench.suites.base import Suite
 
 IMAGES = 10_000  # in ADM's references
@@ -202,7 +202,7 @@ def build(
     Raises:
         StorageError: something else stands at the target and `replace` is not given, or the target is what is read.
     """
-    check_extracts(judge)
+    load_feature_extractor(judge)
     check_most("--images", images, REFERENCE_IMAGES)
     _check_target(target, samples, judge, replace)
     work = target.with_name(f".{target.name}.observations")

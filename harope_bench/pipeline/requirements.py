@@ -16,6 +16,7 @@ from harope_bench.core.errors import BenchError, MissingExtra, MissingRequiremen
 from harope_bench.core.schema import Checkpoint, Plan
 from harope_bench.judges.base import JudgeChoice
 from harope_bench.models import lora_manifest
+from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import weights_path
 from harope_bench.pipeline.annotate import Terms
 from harope_bench.pipeline.evaluate import Asked, way
@@ -124,8 +125,7 @@ def checkpoint_requirement(found: Checkpoint) -> Requirement | None:
 
 def backbone_packages(plan: Plan) -> list[Requirement]:
     """Return the packages that a plan's network, or its autoencoder, needs and that are not installed."""
-    backbone = registry.load("backbones", plan.checkpoint.backbone)
-    needed = getattr(backbone, "packages", ())
+    needed = load_backbone(plan.checkpoint.backbone).packages
     return package_requirements((*needed, "diffusers") if plan.settings.vae else needed)
 
 

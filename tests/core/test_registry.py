@@ -181,7 +181,7 @@ def test_what_a_plug_in_does_not_define_is_named_with_its_class() -> None:
 # -------------------------------------------------------------------------------------------- cache
 
 
-def test_entry_points_and_files_are_looked_for_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_points_are_looked_for_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     scans: list[str] = []
 
     def entry_points(*, group: str) -> list[metadata.EntryPoint]:
@@ -196,6 +196,17 @@ def test_entry_points_and_files_are_looked_for_once_a_process(monkeypatch: pytes
     registry.clear_cache()
     registry.names("suites")
     assert len(scans) == 3
+
+
+def test_a_file_that_appears_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(
+        registry, "KINDS", {"recipes": registry.Kind(str(tmp_path), ".toml"), "suites": registry.Kind(str(tmp_path), ".py")}
+    )
+    assert (registry.names("recipes"), registry.names("suites")) == ([], [])
+    (tmp_path / "late.toml").write_text("")
+    (tmp_path / "late_one.py").write_text("x = 1\nPLUGIN = x\n")
+    (tmp_path / "shared.py").write_text("x = 1\n")
+    assert (registry.names("recipes"), registry.names("suites")) == (["late"], ["late-one"])
 
 
 def test_a_package_that_appears_on_the_path_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

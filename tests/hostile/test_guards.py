@@ -28,9 +28,9 @@ from harope_bench.core import array_file, escaping, json_file, regular_file, sto
 from harope_bench.core.conditioning import check_requests, check_suite
 from harope_bench.core.limits import check_most
 from harope_bench.data import image_io, sample_set
+from harope_bench.judges import base as judges_base
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.row_checks import first_bad_row
-from harope_bench.pipeline import extract_features
 from harope_bench.reports.tables import environment
 from harope_bench.statistics.gate import render
 
@@ -158,7 +158,7 @@ GUARDS = (
     Guard("JSON is parsed by one door", everywhere(json_file.parse_json, json_file.json.loads), ("text/baseline-nested", "text/line-nested")),
     Guard("a reference is a mean and a covariance", everywhere(moments_complaint, nothing), ("npz/covariance-asymmetric", "npz/covariance-negative", "npz/covariance-huge", "npz/mean-complex")),
     Guard("features are finite", everywhere(first_bad_row, nothing), ("npz/features-not-finite",)),
-    Guard("a judge of features is no annotator", everywhere(extract_features.check_extracts, nothing), ("flags/judge-that-annotates",)),
+    Guard("a judge of features is no annotator", everywhere(judges_base.load_feature_extractor, judges_base.load_judge), ("flags/judge-that-annotates",)),
     Guard("a suite asks for what a network takes", several(everywhere(check_suite, nothing), everywhere(check_requests, nothing)),
           ("flags/suite-of-prompts",)),
     Guard("text is read as its byte order mark says", everywhere(text_file.encoding_of, lambda start: "utf-8"), ("text/log-marked", "text/log-utf-16")),

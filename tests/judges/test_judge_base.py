@@ -122,7 +122,7 @@ def test_a_judge_that_only_looks_like_one_is_refused(judges: dict[str, Any]) -> 
 
 
 def test_a_judge_of_the_other_kind_is_refused_before_it_is_opened(judges: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match="judge blind gives no features, its roles are detector"):
+    with pytest.raises(OptionError, match="judge blind extracts no features, its roles are detector"):
         load_feature_extractor("blind")
     with pytest.raises(OptionError, match="judge mean gives features, it is no annotator"):
         _ = JudgeChoice("mean").annotator

@@ -34,6 +34,7 @@ def score(checkpoint: str, out: Path, *words: object) -> Any:
         (["--profile", "adm-exact,clean"], "profile clean needs a judge of its own"),
         (["--rules", "corrected"], "has official rules, not corrected"),
         (["--judge", "digits-nett"], "did you mean digits-net"),
+        (["--judge", "clipscore"], "judge clipscore extracts no features, its roles are similarity; choose a feature extractor"),
         (["--judge", "inception-2015"], "harope-bench fetch inception-2015"),
         (["--reference", "gone.npz"], "reference gone.npz is not there"),
     ],
