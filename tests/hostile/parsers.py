@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -25,6 +25,7 @@ from harope_bench.assets import download, local_files  # fmt: skip
 from harope_bench.commands import figure, options
 from harope_bench.core import chart_schema, checksums, json_file, registry, storage, text_file, toml_file, weight_wrappers
 from harope_bench.core.annotations import Names, Questions
+from harope_bench.core.errors import SampleError
 from harope_bench.data import adm_npz, feature_rows, image_io
 from harope_bench.data.folder_writer import write_folder
 from harope_bench.data.sample_set import Run, open_samples
@@ -341,7 +342,11 @@ parser(
 
 def read_validation(folder: Path) -> object:
     pictures = ImageNetVal().pictures(folder, None)
-    return [pictures.look(k, pictures.data(k), 8, 1.0) for k in range(len(pictures.labels)) if pictures.missing(k) == 0]
+    images = []
+    for index in range(len(pictures.labels)):
+        with suppress(SampleError):  # `classify` counts the picture as missing and reads the next
+            images.append(pictures.look(index, pictures.data(index), 8, 1.0))
+    return images
 
 
 parser("validation list", lambda: {"val.txt": b"a.png 3\nb.png 5\n", "a.png": d.png(), "b.png": d.png()}, read_validation, "val.txt")
