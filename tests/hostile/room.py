@@ -31,7 +31,7 @@ from harope_bench.cli import main
 from harope_bench.core import checksums, registry
 from harope_bench.core.errors import BenchError, StorageError
 from harope_bench.core.escaping import BLANKS
-from harope_bench.core.storage import arrays_bytes, sha256_bytes, sha256_file
+from harope_bench.core.storage import arrays_bytes, sha256_bytes
 from harope_bench.pipeline.evaluate import Asked, evaluate
 from harope_bench.pipeline.generate import generate, make_plan
 
@@ -269,7 +269,7 @@ def forge_records(room: Room) -> None:
         except StorageError:
             continue  # the case is about the records
         small = [name for name in sums if _is_small(path.parent / name)]
-        forged = {name: sha256_file(path.parent / name) for name in small}
+        forged = {name: sha256_bytes((path.parent / name).read_bytes()) for name in small}
         if forged != sums:
             path.write_text("".join(f"{sha256}  {name}\n" for name, sha256 in forged.items()))
 
