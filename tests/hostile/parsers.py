@@ -474,6 +474,11 @@ parser(
 DIT_LOG = b"[2026-01-01 10:00:00] (step=0000100) Train Loss: 0.2, Train Steps/Sec: 1\n[x] (step=0000200) Train Loss: 0.1, Train\n"
 parser("DiT's log", {"log.txt": DIT_LOG}, lambda f: loss_logs.read_losses([f / "log.txt"], 0))
 parser("page", {"index.html": b"<html></html>"}, lambda f: site._read(f / "index.html"))
+parser(
+    "report to replace",
+    {"report.html": f"<html>{html.MARK}</html>".encode()},
+    lambda f: storage.check_overwritten(f / "report.html", html.MARK, "report"),
+)
 
 # ------------------------------------------------------------------------------------------------- judges
 
@@ -494,6 +499,15 @@ def read_answers(folder: Path) -> object:
 
 
 parser("answers", {"judge.json": RECORD, "answers.jsonl": ANSWERS}, read_answers)
+
+
+def append_answer(folder: Path) -> object:
+    annotate._append(folder, {"key": "new", "index": 2, "answer": "yes"})
+    return annotate.answers(folder, "detector", [annotate.Question(0, 0, d.HASH, Names(), KEY)])
+
+
+VOUCHED_ANSWERS = {"answers.jsonl": ANSWERS, "SHA256SUMS": f"{d.HASH}  answers.jsonl\n{d.HASH}  judge.json\n".encode()}
+parser("answers to add to", VOUCHED_ANSWERS, append_answer)
 ASKS = d.as_lines({"key": KEY, "index": 0, "role": "vqa", "image": "x.png", "sha256": d.HASH, "ask": {}}, {"key": "other", "index": 1})
 parser(
     "answers of another Python", {"asks.jsonl": ASKS, "answers.jsonl": ANSWERS, "judge.json": RECORD},
