@@ -15,8 +15,16 @@ from typing import Literal
 
 from filelock import FileLock
 
-from harope_bench.core.errors import AlteredFileError, StorageError
-from harope_bench.core.storage import disk, make_folder, read_if_present, sha256_file, write_text
+from harope_bench.core.errors import AlteredFileError, FileTooLargeError, StorageError
+from harope_bench.core.regular_file import LINES_BYTES
+from harope_bench.core.storage import (
+    disk,
+    make_folder,
+    read_if_present,
+    sha256_file,
+    stamp_of,
+    write_text,
+)
 
 SUMS = "SHA256SUMS"
 LINE = re.compile(r"([0-9a-f]{64})  ([^/\\\x00-\x1f\x7f]+)")
@@ -81,7 +89,11 @@ def state(folder: Path, name: str) -> State:
         return "missing"
     if name not in sums:
         return "unlisted"
-    return "same" if sha256_file(folder / name) == sums[name] else "altered"
+    try:
+        sha256 = sha256_file(folder / name, missing_ok=True)
+    except FileNotFoundError:  # another process has removed it since
+        return "missing"
+    return "same" if sha256 == sums[name] else "altered"
 
 
 def intact(folder: Path, name: str) -> bool:
@@ -94,24 +106,39 @@ def intact(folder: Path, name: str) -> bool:
         return False
 
 
-def check_recorded(path: Path, advice: str) -> None:
+def check_recorded(path: Path, advice: str, limit: int = LINES_BYTES) -> None:
     """Refuse a file that is not the recorded one, before its content is believed.
 
     A file that no SHA256SUMS names passes: results of other tools and of versions before have none, and `verify` tells of them.
 
     Args:
         advice: What to do about it, the end of the error's sentence.
+        limit: The most bytes that any reader of such a file takes.
 
     Raises:
-        AlteredFileError: Its sha256 is not the one in SHA256SUMS beside it. StorageError: The records cannot be read.
+        AlteredFileError: Its sha256 is not the one in SHA256SUMS beside it.
+        FileTooLargeError: It has more than `limit` bytes, and hashing them might take hours.
+        StorageError: The records cannot be read.
     """
-    if not has_sums(path.parent) or state(path.parent, path.name) != "altered":
+    if not has_sums(path.parent):
+        return
+    _check_size(path, limit)
+    if state(path.parent, path.name) != "altered":
         return
     # Whoever writes it may be between the file and its hash, and has the lock for so long.
     with suppress(OSError), alone(path.parent):
         if state(path.parent, path.name) != "altered":
             return
     raise AlteredFileError(f"{path} was altered: its sha256 is not the one in {SUMS} beside it; {advice}")
+
+
+def _check_size(path: Path, limit: int) -> None:
+    stamp = stamp_of(path)
+    if stamp is not None and stamp[1] > limit:
+        raise FileTooLargeError(
+            f"{path} has {stamp[1]:,} bytes, at most {limit:,} are read; "
+            "check that it is the right file"
+        )
 
 
 @contextmanager

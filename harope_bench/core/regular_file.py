@@ -34,7 +34,10 @@ def open_regular(path: Path) -> BufferedReader:
 
 def _open_handle(path: Path, flags: int) -> int:
     """Return a handle of a regular file; errors as `open_regular`."""
-    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), 0o666)
+    except ValueError as error:  # a NUL or half a character, in a name out of a file
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
     try:
         mode = os.fstat(handle).st_mode
         if stat.S_ISDIR(mode):

@@ -296,9 +296,9 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file, read in pieces."""
-    with disk(path), open_regular(path) as file:
+def sha256_file(path: Path, missing_ok: bool = False) -> str:
+    """Return the hex sha256 of a file, read in pieces; errors as `disk`."""
+    with disk(path, missing_ok), open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

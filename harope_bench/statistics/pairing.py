@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from harope_bench.core import checksums, registry
+from harope_bench.core.array_file import ARRAYS_BYTES
 from harope_bench.core.errors import StorageError, TooFewImages, UnknownName
 from harope_bench.core.plugin_contracts import EvaluatorContract
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
@@ -405,7 +406,7 @@ def beside(item: Found) -> Path:
 
 @lru_cache(maxsize=32)
 def _read(path: Path, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
-    checksums.check_recorded(path, ADVICE)
+    checksums.check_recorded(path, ADVICE, ARRAYS_BYTES)
     return load_arrays(path)
 
 

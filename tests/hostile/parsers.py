@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -25,6 +25,7 @@ from harope_bench.assets import download, local_files  # fmt: skip
 from harope_bench.commands import figure, options
 from harope_bench.core import chart_schema, checksums, json_file, registry, storage, text_file, toml_file, weight_wrappers
 from harope_bench.core.annotations import Names, Questions
+from harope_bench.core.errors import SampleError
 from harope_bench.data import adm_npz, feature_rows, image_io
 from harope_bench.data.folder_writer import write_folder
 from harope_bench.data.sample_set import Run, open_samples
@@ -341,7 +342,11 @@ parser(
 
 def read_validation(folder: Path) -> object:
     pictures = ImageNetVal().pictures(folder, None)
-    return [pictures.look(k, pictures.data(k), 8, 1.0) for k in range(len(pictures.labels)) if pictures.missing(k) == 0]
+    images = []
+    for index in range(len(pictures.labels)):
+        with suppress(SampleError):  # `classify` counts the picture as missing and reads the next
+            images.append(pictures.look(index, pictures.data(index), 8, 1.0))
+    return images
 
 
 parser("validation list", lambda: {"val.txt": b"a.png 3\nb.png 5\n", "a.png": d.png(), "b.png": d.png()}, read_validation, "val.txt")
@@ -469,6 +474,11 @@ parser(
 DIT_LOG = b"[2026-01-01 10:00:00] (step=0000100) Train Loss: 0.2, Train Steps/Sec: 1\n[x] (step=0000200) Train Loss: 0.1, Train\n"
 parser("DiT's log", {"log.txt": DIT_LOG}, lambda f: loss_logs.read_losses([f / "log.txt"], 0))
 parser("page", {"index.html": b"<html></html>"}, lambda f: site._read(f / "index.html"))
+parser(
+    "report to replace",
+    {"report.html": f"<html>{html.MARK}</html>".encode()},
+    lambda f: storage.check_overwritten(f / "report.html", html.MARK, "report"),
+)
 
 # ------------------------------------------------------------------------------------------------- judges
 
@@ -489,6 +499,15 @@ def read_answers(folder: Path) -> object:
 
 
 parser("answers", {"judge.json": RECORD, "answers.jsonl": ANSWERS}, read_answers)
+
+
+def append_answer(folder: Path) -> object:
+    annotate._append(folder, {"key": "new", "index": 2, "answer": "yes"})
+    return annotate.answers(folder, "detector", [annotate.Question(0, 0, d.HASH, Names(), KEY)])
+
+
+VOUCHED_ANSWERS = {"answers.jsonl": ANSWERS, "SHA256SUMS": f"{d.HASH}  answers.jsonl\n{d.HASH}  judge.json\n".encode()}
+parser("answers to add to", VOUCHED_ANSWERS, append_answer)
 ASKS = d.as_lines({"key": KEY, "index": 0, "role": "vqa", "image": "x.png", "sha256": d.HASH, "ask": {}}, {"key": "other", "index": 1})
 parser(
     "answers of another Python", {"asks.jsonl": ASKS, "answers.jsonl": ANSWERS, "judge.json": RECORD},

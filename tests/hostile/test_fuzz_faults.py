@@ -16,7 +16,8 @@ from harope_bench.analysis import contamination
 from harope_bench.analysis.cost import profile
 from harope_bench.assets import download
 from harope_bench.commands.options import Sides
-from harope_bench.core import index_ranges, registry, storage
+from harope_bench.core import index_ranges, registry, regular_file, storage
+from harope_bench.core.annotations import Names
 from harope_bench.core.errors import BenchError, OptionError, SampleError, StorageError, WeightsError
 from harope_bench.data import adm_npz, array_checks, feature_rows
 from harope_bench.data.sample_set import Run, inside
@@ -173,10 +174,20 @@ def test_a_listed_name_that_no_file_can_have_is_a_missing_file(name: str, tmp_pa
     row = file_list.Row(1, name, {"index": 0})
     if "\0" not in name:
         assert not file_list.is_file(file_list._inside(tmp_path, row, tmp_path / "x.csv"))
-        listed = put(tmp_path / "val.txt", f"{name} 1\na.png 2\n".encode())
-        assert ImageNetVal().pictures(tmp_path, listed).missing(2) >= 0
+        pictures = ImageNetVal().pictures(tmp_path, put(tmp_path / "val.txt", f"{name} 1\na.png 2\n".encode()))
+        with pytest.raises(SampleError, match="cannot be read"):
+            pictures.data(pictures.names.index(name))
     (tmp_path / "samples.jsonl").write_bytes(d.as_lines({"index": 0, "file": name, "sha256": d.HASH}))
     assert list(Run(tmp_path).missing([0])) == [0]
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "\ud800.png", "x" * 3000])
+def test_a_name_that_no_file_can_have_is_a_refusal_of_the_disk(name: str, tmp_path: Path) -> None:
+    for opens in (regular_file.open_regular, regular_file.change_regular, regular_file.check_regular):
+        with pytest.raises(OSError):
+            opens(tmp_path / name)
+    with pytest.raises(StorageError, match="cannot use"):
+        storage.sha256_file(tmp_path / name)
 
 
 def test_a_record_with_a_nul_points_out_of_its_folder(tmp_path: Path) -> None:
@@ -209,7 +220,7 @@ def test_lines_without_the_field_that_names_them_are_named_errors(line: dict[str
 @pytest.mark.parametrize("line", ODD_LINES)
 def test_answers_without_a_question_are_no_answers(line: dict[str, Any], tmp_path: Path) -> None:
     put(tmp_path / "answers.jsonl", d.as_lines({**line, "answer": {}}))
-    question = annotate.Question(0, 0, d.HASH, annotate.perceptions.Names(), "a")
+    question = annotate.Question(0, 0, d.HASH, Names(), "a")
     assert annotate.answers(tmp_path, "detector", [question]) == {}
     put(tmp_path / "asks.jsonl", d.as_lines({"key": "a"}))
     put(tmp_path / "judge.json", b"{}")

@@ -159,12 +159,12 @@ def test_files_are_hashed_while_no_other_process_can_record_them(tmp_path: Path,
     (tmp_path / "a.json").write_text("{}")
     is_alone: list[bool] = []
 
-    def hashed(path: Path) -> str:
+    def hashed(path: Path, **options: bool) -> str:
         try:
             FileLock(tmp_path / f".{checksums.SUMS}.lock", timeout=0).acquire().lock.release()
         except Timeout:
             is_alone.append(True)
-        return storage.sha256_file(path)
+        return storage.sha256_file(path, **options)
 
     monkeypatch.setattr(checksums, "sha256_file", hashed)
     checksums.record_files(tmp_path, ["a.json"])

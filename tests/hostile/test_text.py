@@ -342,6 +342,32 @@ def test_json_that_is_no_record_is_named(case: Case, room: Room) -> None:
     run_case(case, room)
 
 
+def altered(name: str, build: Callable[[Room], Any], call: tuple[str, ...], words: str) -> Case:
+    """Return a row whose file is altered while SHA256SUMS stays as it was."""
+    return Case(name, build, call, 1, words, is_forged=False)
+
+
+# A file that still says what it should, or would be refused for something else, if nobody looked at its hash.
+RECORDED = [
+    altered("result-in-report", measured(value=0.0), REPORT, "fidelity_ref-.*json was altered: .*SHA256SUMS"),
+    altered("result-on-leaderboard", measured(value=0.0), BUILD, "fidelity_ref-.*json was altered: .*SHA256SUMS"),
+    altered("result-in-comparison", result(evaluator="nobody"), COMPARE, "fidelity_ref-.*json was altered: .*SHA256SUMS"),
+    altered("plan", settings(seed=5), TO_ADM, "plan.json was altered: .*SHA256SUMS"),
+    altered("plan-no-json", put("run/plan.json", b"{"), SCORE, "plan.json was altered: .*SHA256SUMS"),
+    altered("samples", lambda room: _only(room, sha256="0" * 64), TO_ADM, "samples.jsonl was altered: .*SHA256SUMS"),
+    altered("samples-no-json", records(b"hello\n"), REPORT, "samples.jsonl was altered: .*SHA256SUMS"),
+    altered("plan-sparse", odd_file("run/plan.json", "sparse"), SCORE, "plan.json has 1,099,511,627,776 bytes"),
+    altered("samples-sparse", odd_file("run/samples.jsonl", "sparse"), TO_ADM, "samples.jsonl has 1,099,511,627,776 bytes"),
+    altered("result-sparse", odd_file(RESULT, "sparse"), REPORT, "fidelity_ref-.*json has 1,099,511,627,776 bytes"),
+    altered("arrays-sparse", odd_file(RESULT.replace(".json", ".npz"), "sparse"), COMPARE, "npz has 1,099,511,627,776 bytes"),
+]  # fmt: skip
+
+
+@table(*RECORDED)
+def test_a_file_whose_hash_is_not_the_recorded_one_is_not_read(case: Case, room: Room) -> None:
+    run_case(case, room)
+
+
 @table(*LINES)
 def test_lines_that_are_no_records_are_named(case: Case, room: Room) -> None:
     run_case(case, room)
