@@ -135,10 +135,7 @@ def check_recorded(path: Path, advice: str, limit: int = LINES_BYTES) -> None:
 def _check_size(path: Path, limit: int) -> None:
     stamp = stamp_of(path)
     if stamp is not None and stamp[1] > limit:
-        raise FileTooLargeError(
-            f"{path} has {stamp[1]:,} bytes, at most {limit:,} are read; "
-            "check that it is the right file"
-        )
+        raise FileTooLargeError(f"{path} has {stamp[1]:,} bytes, at most {limit:,} are read; check that it is the right file")
 
 
 @contextmanager
