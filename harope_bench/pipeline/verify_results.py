@@ -354,7 +354,7 @@ def _wrong_cost(folder: Path, stored: Result, plan: Plan | None) -> Wrong:
     evaluator: Any = registry.load("evaluators", stored.evaluator)
     path = folder / OBSERVATIONS / "forwards.npz"
     forwards = load_arrays(path)
-    count = check_columns(path, forwards, evaluator.arrays, evaluator.reasons)
+    count = check_columns(path, forwards, evaluator.arrays, evaluator.texts)
     score = evaluator.score(Observations(np.arange(count), None, forwards), {})
     facts = {
         "version": evaluator.version,
