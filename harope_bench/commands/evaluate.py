@@ -129,7 +129,7 @@ def eval_(
 
 def labelled(scored: list[Any], label: str | None) -> list[Any]:
     """Return the results with the label that is given; finished ones are written again with it, not scored again."""
-    from harope_bench.pipeline.evaluate import Scored, relabel
+    from harope_bench.data.result_store import Scored, relabel
 
     return scored if label is None else [Scored(relabel(s.path, s.result, label), s.path, s.fresh) for s in scored]
 
@@ -195,7 +195,7 @@ def weighed(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> Any:
     """The cost of a checkpoint, or of the one that a run folder was drawn from, as that run drew."""
     from harope_bench.analysis.cost.profile import weigh
     from harope_bench.core.errors import OptionError
-    from harope_bench.data.sample_set import Run
+    from harope_bench.data.run_folder import Run
     from harope_bench.pipeline.classify import reading_plan
     from harope_bench.pipeline.generate import make_plan
 
@@ -220,4 +220,4 @@ def spoken(result: Any) -> list[str]:
     for m in result.measurements:
         value = f"{m.value:.6g}" + (f" +- {m.se:.2g}" if m.se is not None else "") if m.value is not None else f"none: {m.reason}"
         lines.append(f"{m.name:14} {value}  ({m.n_scored:,} of {m.n_asked:,} {what}{', ' + m.interval if m.interval else ''})")
-    return [*lines, *(f"warning: {w}" for w in result.warnings)]
+    return [*lines, *(f"warning: {w}" for w in result.warning_texts)]

@@ -13,7 +13,7 @@ from harope_bench.commands.targets import Drawing, Place, Wish, folder_form, nam
 def prompts_of(target: str, suite: str | None) -> str | None:
     """The suite of a target if its images are marked prompt by prompt, else None."""
     from harope_bench.core import registry
-    from harope_bench.data.sample_set import Run
+    from harope_bench.data.run_folder import Run
     from harope_bench.models.load_checkpoint import checkpoint
     from harope_bench.pipeline.evaluate_prompts import of_prompts
 
@@ -69,7 +69,7 @@ def marked(target: str, wish: Wish, names: list[str] | None, out: Path | None, d
 
 def cut_by_side(folder: Path, suite: str) -> bool:
     """Return whether a folder holds a suite's pictures of several images, whose side --resolution tells."""
-    from harope_bench.data.sample_set import PLAN
+    from harope_bench.data.run_folder import PLAN
     from harope_bench.suites.official_layouts.prompt_folder import is_tiled
 
     return folder.is_dir() and not (folder / PLAN).exists() and is_tiled(suite)

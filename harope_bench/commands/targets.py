@@ -64,7 +64,7 @@ def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tupl
     from harope_bench.core import registry
     from harope_bench.core.conditioning import check_rescored
     from harope_bench.core.errors import OptionError, UnknownName
-    from harope_bench.data.sample_set import PLAN, Run
+    from harope_bench.data.run_folder import PLAN, Run
     from harope_bench.pipeline.generate import make_plan
 
     path = Path(target)
@@ -89,7 +89,7 @@ def resolve(target: str, wish: Wish, out: Path | None, drawing: Drawing) -> tupl
 def names_pictures(target: str) -> bool:
     """Whether the target is a classifier's checkpoint or a run of one."""
     from harope_bench.core import registry
-    from harope_bench.data.sample_set import Run
+    from harope_bench.data.run_folder import Run
     from harope_bench.models.load_checkpoint import checkpoint
     from harope_bench.pipeline.classify import names_pictures, reads
 
@@ -102,7 +102,7 @@ def names_pictures(target: str) -> bool:
 def naming_plan(target: str, suite: str | None, out: Path | None, drawing: Drawing) -> tuple[Any, Path, int | None]:
     """Plan, folder and number of pictures (None: all) of a classifier's run; those of a run that is there already."""
     from harope_bench.core.errors import OptionError
-    from harope_bench.data.sample_set import Run
+    from harope_bench.data.run_folder import Run
     from harope_bench.pipeline.classify import reading_plan
 
     if not Path(target).exists():

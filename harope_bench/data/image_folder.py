@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.data.image_io import file_formats, misnamed
+from harope_bench.data.run_folder import OBSERVATIONS, RESULTS
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
-OURS = ("results", "observations")  # what scoring puts beside images
+OURS = (RESULTS, OBSERVATIONS)
 FILE_LIST = "file_list.jsonl"  # what converting puts beside images
 DIGITS = re.compile(r"([0-9]+)")
 NATURAL = "images: read in natural order of their names, which are no plain numbers"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from harope_bench.core.annotations import Answer, Ask
-from harope_bench.core.schema import Measurement, Metric
+from harope_bench.core.schema import Measurement, Metric, RuleDifference
 from harope_bench.metrics.moments import Moments
 
 
@@ -40,13 +40,15 @@ class Score(NamedTuple):
     `prompts` (N,) integers: prompts are then clusters, and a row of NaN is a sample that does not count for that metric. `METRIC_tasks`
     (N,) integers stand with a metric that is the mean of its tasks' means, METRIC_total and METRIC_weight (N,) with one that is a ratio of
     sums whose weights differ.
-    rows: of each image, as JSON values, the verdict and the reason in words.
+    rows: of each image, as JSON values, the verdict and the reason in words. rule_differences: metrics to which the other set of rules
+    gives another value; `warnings` do not repeat them.
     """
 
     measurements: tuple[Measurement, ...]
     per_sample: Mapping[str, np.ndarray]
     warnings: tuple[str, ...]
     rows: tuple[Mapping[str, Any], ...] = ()
+    rule_differences: tuple[RuleDifference, ...] = ()
 
 
 class Evaluator(Protocol):

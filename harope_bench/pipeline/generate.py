@@ -18,7 +18,7 @@ from harope_bench.core.errors import OptionError
 from harope_bench.core.index_ranges import IndexRanges, tiles
 from harope_bench.core.schema import Checkpoint, Plan, Request, Settings, fault
 from harope_bench.core.storage import check_hash
-from harope_bench.data.sample_set import Run
+from harope_bench.data.run_folder import Run
 from harope_bench.models.load_checkpoint import check_settings, checkpoint, open_drawer, weights_path, without_neutral
 
 

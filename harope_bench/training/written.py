@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import sha256_bytes, weights_bytes, write_bytes, write_text
-from harope_bench.core.toml_file import toml_text
+from harope_bench.core.toml_file import facts_text
 
 
 def write_checkpoint(folder: Path, name: str, average: Mapping[str, Tensor], facts: Mapping[str, Any], source: str) -> Checkpoint:
@@ -23,5 +23,5 @@ def write_checkpoint(folder: Path, name: str, average: Mapping[str, Tensor], fac
     said = {"name": name, **facts, "weights": f"{name}.safetensors", "sha256": sha256_bytes(data), "source": source}
     checkpoint = Checkpoint.model_validate(said)
     write_bytes(folder / checkpoint.weights, data)
-    write_text(folder / f"{name}.toml", toml_text(checkpoint.model_dump(mode="json", exclude_none=True)))
+    write_text(folder / f"{name}.toml", facts_text("checkpoint", checkpoint.model_dump(mode="json", exclude_none=True)))
     return checkpoint

@@ -20,7 +20,8 @@ from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, SampleError
 from harope_bench.core.schema import Result
 from harope_bench.data.image_io import encode
-from harope_bench.data.sample_set import Run, SampleSet, to_adm
+from harope_bench.data.run_folder import Run
+from harope_bench.data.sample_set import SampleSet, to_adm
 from harope_bench.data.shapes_world.draw import draw
 from harope_bench.data.shapes_world.layout import compose, generator
 from harope_bench.pipeline.evaluate_prompts import Marking, mark

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harope_bench.core.registry import read_toml
 from harope_bench.core.schema import ErrorRate
 from harope_bench.core.storage import fit, load_weights
+from harope_bench.core.toml_file import read_facts
 
 SIDE = 28
 FEATURES = 64
@@ -82,17 +82,17 @@ class DigitsNetJudge:
 
     def weights_sha256(self) -> str:
         """Recorded hash of the shipped weights."""
-        return str(read_toml(FACTS)["sha256"])
+        return str(read_facts("judge", FACTS)["sha256"])
 
     def errors(self) -> tuple[ErrorRate, ...]:
         """How it did on images that it was not trained on."""
-        facts = read_toml(FACTS)
+        facts = read_facts("judge", FACTS)
         of = facts["held_out_images"]
         return (ErrorRate(cases="held-out digits misread", wrong=of - round(facts["held_out_accuracy"] * of), of=of),)
 
     def open(self, device: str = "cpu") -> OpenedDigitsNet:
         """Loads the shipped weights."""
-        facts = read_toml(FACTS)
+        facts = read_facts("judge", FACTS)
         network = DigitsNet()
         fit(network, load_weights(FACTS.parent / facts["weights"], facts["sha256"]), "judge digits-net")
         return OpenedDigitsNet(network, facts["sha256"], device)

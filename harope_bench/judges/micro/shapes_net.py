@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harope_bench.core.registry import read_toml
 from harope_bench.core.schema import ErrorRate
 from harope_bench.core.storage import fit, load_weights
+from harope_bench.core.toml_file import read_facts
 from harope_bench.data.shapes_world.contents import CONTENTS
 from harope_bench.data.shapes_world.words import COLOURS
 
@@ -85,17 +85,17 @@ class ShapesNetJudge:
 
     def weights_sha256(self) -> str:
         """Recorded hash of the shipped weights."""
-        return str(read_toml(FACTS)["sha256"])
+        return str(read_facts("judge", FACTS)["sha256"])
 
     def errors(self) -> tuple[ErrorRate, ...]:
         """How it did on images that it was not trained on."""
-        facts = read_toml(FACTS)
+        facts = read_facts("judge", FACTS)
         of = facts["held_out_images"]
         return (ErrorRate(cases="held-out scenes misread", wrong=of - round(facts["held_out_accuracy"] * of), of=of),)
 
     def open(self, device: str = "cpu") -> OpenedShapesNet:
         """Loads the shipped weights."""
-        facts = read_toml(FACTS)
+        facts = read_facts("judge", FACTS)
         network = ShapesNet()
         fit(network, load_weights(FACTS.parent / facts["weights"], facts["sha256"]), "judge shapes-net")
         return OpenedShapesNet(network, facts["sha256"], device)
