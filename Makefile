@@ -17,7 +17,7 @@ test: $(VENV)/.dev
 
 # What computes, again; .ci/run sets other code paths of the libraries.
 numeric: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) -q -m 'numeric and not simulation and not scale and not weights and not gpu'
+	$(BIN)/python -m pytest -n $(WORKERS) -q -m 'numeric and not simulation and not scale and not kills and not weights and not gpu'
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

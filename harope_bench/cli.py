@@ -28,7 +28,7 @@ from harope_bench.commands import (
 )
 from harope_bench.commands.terminal import echo
 from harope_bench.core.errors import BenchError
-from harope_bench.core.escaping import printable, terminal_text
+from harope_bench.core.escaping import message_line, printable, usage_text
 
 
 class Bench(click.Group):
@@ -47,13 +47,13 @@ class Bench(click.Group):
         except BenchError as error:
             if ctx.params.get("debug"):
                 raise
-            echo(f"harope-bench: {printable(str(error))}", err=True)
+            echo(f"harope-bench: {message_line(str(error))}", err=True)
             ctx.exit(1)
         except (KeyboardInterrupt, click.Abort):
             echo("harope-bench: interrupted; what was reported done is kept, the same command goes on from there", err=True)
             ctx.exit(130)
         except click.ClickException as error:
-            error.message = terminal_text(error.message)  # type: ignore[misc]  # final for subclasses, not for us
+            error.message = usage_text(error.message)  # type: ignore[misc]  # final for subclasses, not for us
             raise
         except click.exceptions.Exit:
             raise

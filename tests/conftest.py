@@ -60,9 +60,9 @@ FILES_AND_WORDS = {
     "test_cli", "test_compbench_layout", "test_conditioning", "test_contamination", "test_cost", "test_cost_pipelines", "test_docs",
     "test_doors", "test_dpg_layout", "test_entries", "test_evidence", "test_extrapolation", "test_failures", "test_fetch", "test_gallery",
     "test_geneval_layout", "test_house", "test_leaderboards", "test_lora_files", "test_official_chain", "test_outside",
-    "test_prompt_folder", "test_ready", "test_records", "test_registry", "test_reports", "test_reproduce", "test_requirements",
-    "test_samples", "test_scale", "test_site", "test_store", "test_suites", "test_tables", "test_textfile", "test_verify",
-    "test_work_lost", "test_wrappers",
+    "test_prompt_folder", "test_ready", "test_recorded", "test_records", "test_registry", "test_reports", "test_reproduce",
+    "test_requirements", "test_samples", "test_scale", "test_site", "test_store", "test_suites", "test_tables", "test_textfile",
+    "test_verify",     "test_work_lost", "test_wrappers",
 }  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test of a module that computes as `numeric`: its answer may not depend on the processor."""
     for item in items:
         names = vars(getattr(item, "module", None) or object)
-        if NUMERIC & names.keys() and names["__name__"] not in FILES_AND_WORDS:
+        if NUMERIC & names.keys() and names["__name__"] not in FILES_AND_WORDS and "hostile" not in item.path.parts:
             item.add_marker(pytest.mark.numeric)
 
 

@@ -21,7 +21,8 @@ import harope_bench
 from harope_bench import testing
 from harope_bench.core import registry
 from harope_bench.core.schema import Measurement, Metric
-from harope_bench.evaluators.base import Observations, Score
+from harope_bench.evaluators.base import FeatureEvaluator, Observations, Score
+from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor, load_judge
 from harope_bench.testing.complaints import Complaints
 
 ROOT = Path(harope_bench.__file__).parent
@@ -33,8 +34,8 @@ FLOORS: list[set[str]] = [
     {"data", "assets", "metrics", "encodings"},
     {"statistics"},
     {"models", "evaluators", "judges"},
-    {"leaderboards"},
-    {"analysis", "training", "suites", "reports"},
+    {"leaderboards", "suites"},
+    {"analysis", "training", "reports"},
     {"testing", "pipeline"},
     {"commands"},
     {"cli"},
@@ -356,8 +357,8 @@ def test_table_keeps_its_promises(name: str) -> None:
 
 def shipped_judges() -> list[str]:
     """Judges whose weights ship with the package; the others are tried where their weights are."""
-    judges = ((name, registry.load("judges", name)) for name in registry.names("judges"))
-    return [name for name, judge in judges if getattr(judge, "judge_class", None) == "micro" and hasattr(judge, "arrays")]
+    judges = ((name, load_judge(name)) for name in registry.names("judges"))
+    return [name for name, judge in judges if judge.judge_class == "micro" and isinstance(judge, FeatureExtractor)]
 
 
 @pytest.mark.parametrize("name", shipped_judges())
@@ -365,7 +366,7 @@ def test_judge_keeps_its_promises(name: str) -> None:
     testing.check_judge(name)
 
 
-class OpenedToy:
+class LoadedToy(LoadedFeatureExtractor):
     """A toy judge whose plug-in and opened form are apart, as in judges/base.py."""
 
     def __init__(self, see: Callable[[np.ndarray], dict[str, np.ndarray]], sha256: str = "ab" * 32):
@@ -375,8 +376,8 @@ class OpenedToy:
 def judge(see: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None, opened_sha256: str = "ab" * 32, **facts: Any) -> Any:
     see = see or (lambda images: {"colour": images.mean((1, 2)).astype(np.float32)})
     plain = {"version": 1, "judge_class": "micro", "preprocessing": "none", "arrays": ("colour",), "batch": 10}
-    members = {**plain, **facts, "weights_sha256": lambda self: "ab" * 32, "open": lambda self, device: OpenedToy(see, opened_sha256)}
-    return type("Toy", (), members)()
+    members = {**plain, **facts, "weights_sha256": lambda self: "ab" * 32, "open": lambda self, device: LoadedToy(see, opened_sha256)}
+    return type("Toy", (FeatureExtractor,), members)()
 
 
 def colour(images: np.ndarray) -> np.ndarray:
@@ -440,7 +441,7 @@ def test_the_evaluator_fidelity_keeps_its_promises() -> None:
     testing.check_evaluator("fidelity", *synthetic())
 
 
-class ToyEvaluator:
+class ToyEvaluator(FeatureEvaluator):
     """The mean of one feature."""
 
     version = 1

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from harope_bench.analysis.attention_hooks import Watch, way_of
 from harope_bench.core.chart_schema import Distances
+from harope_bench.core.limits import WATCHED_IMAGES, check_most
 from harope_bench.core.schema import Plan
-from harope_bench.models.load_checkpoint import open_drawer
+from harope_bench.models.load_checkpoint import open_checkpoint
 
 TIMES = (100.0, 300.0, 500.0, 700.0, 900.0)  # of 1,000; a flow's time is the same share of its way
 LARGEST = 2**24  # probabilities held at once
@@ -74,11 +75,12 @@ def measure(plan: Plan, images: int, times: Sequence[float] = TIMES, place: Path
     tokens are left out.
 
     Raises:
-        BenchError: the backbone's network shows no queries and keys.
+        BenchError: the backbone's network shows no queries and keys. OptionError: more than WATCHED_IMAGES images.
     """
-    opened, sums = open_drawer(plan.checkpoint, plan.settings), _Sums()
+    check_most("--images", images, WATCHED_IMAGES)
+    opened, sums = open_checkpoint(plan.checkpoint, plan.settings), _Sums()
     way, watch = way_of(opened, plan, place), Watch(times, sums.take)
-    way.run(opened, plan, images, watch)
+    way.run(plan, images, watch)
     assert watch.positions is not None
     settings = plan.settings
     stride = settings.resolution / (float(watch.positions[:, -1].max()) + 1)

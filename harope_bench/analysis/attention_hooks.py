@@ -6,17 +6,22 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError
 from harope_bench.core.index_ranges import tiles
 from harope_bench.core.schema import Plan
-from harope_bench.models.samplers.base import chosen_sampler, index_generator
+from harope_bench.encodings.base import Encoding
+from harope_bench.models.backbones.base import Classifier, Drawer, LoadedCheckpoint, load_backbone
+from harope_bench.models.backbones.diffusers_networks import PipelineDrawer
+from harope_bench.models.backbones.encoded_network import EncodedNetwork
+from harope_bench.models.samplers.base import chosen_sampler
+from harope_bench.models.samplers.noise import index_generator
+from harope_bench.suites.base import load_picture_suite, load_suite
 
 See = Callable[[int, Tensor, Tensor, Tensor], None]  # layer, queries and keys (B, heads, N, head_dim), positions (N, axes)
 
@@ -26,7 +31,7 @@ class Enough(Exception):
 
 
 @contextmanager
-def watched(encoding: Any, see: See) -> Iterator[None]:
+def watched(encoding: Encoding, see: See) -> Iterator[None]:
     """Shows `see` what `rotate` returns, with its layer and positions; the encoding is as before afterwards."""
     rotate = encoding.rotate
 
@@ -35,11 +40,11 @@ def watched(encoding: Any, see: See) -> Iterator[None]:
         see(layer, q, k, positions)
         return q, k
 
-    encoding.rotate = seen
+    encoding.__dict__["rotate"] = seen  # in front of the method of its class
     try:
         yield
     finally:
-        del encoding.rotate
+        del encoding.__dict__["rotate"]
 
 
 def times_of(plan: Plan) -> list[float]:
@@ -96,21 +101,25 @@ class Watch:
 
 
 class Way(Protocol):
-    """How a kind of opened network is run while it is watched. `left_out`: tokens that are no part of the image."""
+    """How an opened network is run while it is watched. `left_out`: tokens that are no part of the image."""
 
     left_out: str
 
-    def run(self, opened: Any, plan: Plan, images: int, watch: Watch) -> None:
+    def run(self, plan: Plan, images: int, watch: Watch) -> None:
         """Runs it on the first `images` requests or pictures of the plan's suite."""
 
 
-def way_of(opened: Any, plan: Plan, place: Path | None) -> Way:
-    """The way of what `open_drawer` returned; BenchError for a network that shows no queries and keys."""
-    if not hasattr(getattr(opened, "network", None), "encoding"):
-        raise BenchError(f"backbone {plan.checkpoint.backbone} shows no queries and keys; look at a checkpoint of dit, deit, flux or sd3")
-    if hasattr(opened, "classify"):
-        return Named(place)
-    return Prompted() if hasattr(opened.network, "watch") else Labelled()
+def way_of(opened: LoadedCheckpoint, plan: Plan, place: Path | None) -> Way:
+    """The way of what `open_checkpoint` returned; BenchError for a network that shows no queries and keys."""
+    network = opened.network
+    if isinstance(network, EncodedNetwork):
+        if isinstance(opened, PipelineDrawer):
+            return Prompted(opened)
+        if isinstance(opened, Classifier):
+            return Named(opened, network, place)
+        if isinstance(opened, Drawer):
+            return Labelled(opened, network)
+    raise BenchError(f"backbone {plan.checkpoint.backbone} shows no queries and keys; look at a checkpoint of dit, deit, flux or sd3")
 
 
 class Labelled:
@@ -118,20 +127,23 @@ class Labelled:
 
     left_out = ""
 
-    def run(self, opened: Any, plan: Plan, images: int, watch: Watch) -> None:
+    def __init__(self, opened: Drawer, network: EncodedNetwork):
+        self.opened, self.network = opened, network
+
+    def run(self, plan: Plan, images: int, watch: Watch) -> None:
         """Tiles of requests, as they are drawn; the padding is not looked at."""
         tile, called = plan.settings.tile, times_of(plan)
-        requests = {r.index: r for r in registry.load("suites", plan.suite).requests(range(images))}
-        hook = opened.network.register_forward_pre_hook(lambda _, given: watch.tick(float(given[1][0])))
+        requests = {r.index: r for r in load_suite(plan.suite).requests(range(images))}
+        hook = self.network.register_forward_pre_hook(lambda _, given: watch.tick(float(given[1][0])))
         try:
-            with watched(opened.network.encoding, watch.see):
+            with watched(self.network.encoding, watch.see):
                 for group in tiles(list(requests), tile):
                     rows = [requests[group[0]]] * tile
                     for index in group:
                         rows[index % tile] = requests[index]
                     watch.begin([index % tile for index in group], called)
                     with suppress(Enough):
-                        opened.draw(rows, plan.settings)
+                        self.opened.draw(rows, plan.settings)
         finally:
             hook.remove()
 
@@ -141,13 +153,16 @@ class Prompted:
 
     left_out = "text tokens"
 
-    def run(self, opened: Any, plan: Plan, images: int, watch: Watch) -> None:
-        """Requests one by one; the scheduler's times are known when the transformer is first called."""
-        network = opened.network
-        steps: Iterator[float] = iter(())
-        registry.load("backbones", plan.checkpoint.backbone).reveal(network)
+    def __init__(self, opened: PipelineDrawer):
+        self.opened = opened
 
-        def before(_: nn.Module, __: Any) -> None:
+    def run(self, plan: Plan, images: int, watch: Watch) -> None:
+        """Requests one by one; the scheduler's times are known when the transformer is first called."""
+        opened, network = self.opened, self.opened.network
+        steps: Iterator[float] = iter(())
+        load_backbone(plan.checkpoint.backbone).reveal(network)
+
+        def before(_: nn.Module, __: object) -> None:
             nonlocal steps
             if not watch.rows:
                 called = [float(time) for time in opened.pipe.scheduler.timesteps]
@@ -156,6 +171,7 @@ class Prompted:
             watch.tick(next(steps))
 
         def see(layer: int, q: Tensor, k: Tensor) -> None:
+            assert network.places is not None  # set by the hook of every forward
             whole, image, of_image = network.places
             if q.shape[2] == len(whole):  # SD3.5 has a second attention, of the image alone
                 watch.see(layer, q[:, :, image], k[:, :, image], of_image)
@@ -163,7 +179,7 @@ class Prompted:
         hook = network.transformer.register_forward_pre_hook(before)
         network.watch = see
         try:
-            for request in registry.load("suites", plan.suite).requests(range(images)):
+            for request in load_suite(plan.suite).requests(range(images)):
                 watch.rows = []
                 with suppress(Enough):
                     opened.draw([request], plan.settings)
@@ -177,12 +193,12 @@ class Named:
 
     left_out = "class token"
 
-    def __init__(self, place: Path | None):
-        self.place = place
+    def __init__(self, opened: Classifier, network: EncodedNetwork, place: Path | None):
+        self.opened, self.network, self.place = opened, network, place
 
-    def run(self, opened: Any, plan: Plan, images: int, watch: Watch) -> None:
+    def run(self, plan: Plan, images: int, watch: Watch) -> None:
         """Pictures spread evenly over the suite; the network's `extra` tokens, if it has some, stand before those of the patches."""
-        suite, tile, skip = registry.load("suites", plan.suite), plan.settings.tile, getattr(opened.network, "extra", 0)
+        suite, tile, skip = load_picture_suite(plan.suite), plan.settings.tile, self.network.extra
         pictures = suite.pictures(self.place, None)
         if (held := len(pictures.names)) < images:
             raise OptionError(f"suite {plan.suite} has {held:,} pictures here, --images asks for {images:,}; lower it")
@@ -190,9 +206,9 @@ class Named:
         def see(layer: int, q: Tensor, k: Tensor, positions: Tensor) -> None:
             watch.see(layer, q[:, :, skip:], k[:, :, skip:], positions[skip:])
 
-        with watched(opened.network.encoding, see):
+        with watched(self.network.encoding, see):
             for group in tiles(list(range(images)), tile):
                 chosen = [i * held // images for i in group]
                 looks = [pictures.look(i, pictures.data(i), plan.settings.resolution, suite.crop_ratio) for i in chosen]
                 watch.begin(list(range(len(looks))))
-                opened.classify(np.stack([*looks, *[looks[0]] * (tile - len(looks))]))
+                self.opened.classify(np.stack([*looks, *[looks[0]] * (tile - len(looks))]))

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
 
-from harope_bench.core import registry
 from harope_bench.core.chart_schema import HeadMatrix, Matrices
 from harope_bench.core.errors import OptionError
 from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import check_hash, fit, load_weights
 from harope_bench.encodings import base
 from harope_bench.models import lora_manifest
+from harope_bench.models.backbones.base import AdapterBackbone, load_adapter_backbone, load_backbone
+from harope_bench.models.backbones.encoded_network import EncodedNetwork
 from harope_bench.models.load_checkpoint import weights_path
 
 Show = Literal["m", "m-i", "m-inverse-t", "operator"]
@@ -48,31 +49,25 @@ def measure(found: Checkpoint, show: Show, offsets: Sequence[tuple[float, ...]],
     )
 
 
-def _encoding(found: Checkpoint) -> Any:
+def _encoding(found: Checkpoint) -> base.Encoding:
     """The trained encoding alone, in float64."""
-    backbone, path = registry.load("backbones", found.backbone), weights_path(found)
+    path = weights_path(found)
     if path.name == lora_manifest.MANIFEST:
-        return _of_folder(found, backbone, path).double().eval()
-    state = load_weights(path, found.sha256)
-    if hasattr(backbone, "load"):
-        network = backbone.load(found, state)
-    else:
-        network = backbone.build(found.encoding, found.options, found.config)
-        fit(network, state, f"checkpoint {found.name}")
-    return network.encoding.double().eval()
+        return _of_folder(found, load_adapter_backbone(found.backbone), path).double().eval()
+    return load_backbone(found.backbone).load(found, load_weights(path, found.sha256)).encoding.double().eval()
 
 
-def _of_folder(found: Checkpoint, backbone: Any, path: Path) -> Any:
+def _of_folder(found: Checkpoint, backbone: AdapterBackbone[EncodedNetwork], path: Path) -> base.Encoding:
     """The encoding of an adapter folder; its manifest keeps the sizes, so that the base need not be here."""
     check_hash(path, found.sha256)
     manifest = lora_manifest.read(path)
-    encoding = base.build(registry.load("encodings", found.encoding), backbone.shape(manifest.base.config), dict(found.options))
+    encoding = base.build(base.load_encoding(found.encoding), backbone.shape(manifest.base.config), found.options)
     if manifest.encoding_file is not None:
         fit(encoding, load_weights(lora_manifest.listed(path, manifest, manifest.encoding_file)), f"the adapter of {path}")
     return encoding
 
 
-def _check(found: Checkpoint, encoding: Any, offsets: Sequence[tuple[float, ...]], layers: Sequence[int] | None) -> None:
+def _check(found: Checkpoint, encoding: base.Encoding, offsets: Sequence[tuple[float, ...]], layers: Sequence[int] | None) -> None:
     shape = encoding.shape
     if encoding.matrices(0) is None:
         raise OptionError(
@@ -84,8 +79,9 @@ def _check(found: Checkpoint, encoding: Any, offsets: Sequence[tuple[float, ...]
         raise OptionError(f"{found.name} has {shape.axes} axes, --offset gives {len(wrong_offset[0])}; write row,column")
 
 
-def _of_layer(encoding: Any, layer: int, show: Show, offsets: Sequence[tuple[float, ...]]) -> list[HeadMatrix]:
+def _of_layer(encoding: base.Encoding, layer: int, show: Show, offsets: Sequence[tuple[float, ...]]) -> list[HeadMatrix]:
     pair = encoding.matrices(layer)
+    assert pair is not None  # _check has asked
     count, d = pair.q.shape[:2]
     turns = [rotation(encoding, offset, layer).expand(encoding.shape.heads, d, d) for offset in offsets]
     made = []
@@ -94,12 +90,14 @@ def _of_layer(encoding: Any, layer: int, show: Show, offsets: Sequence[tuple[flo
         operators = [m.mT @ turn[group] @ k for turn in turns]
         moved = tuple(float((operator - turn[group]).norm()) for operator, turn in zip(operators, turns, strict=True))
         drawn = zip(offsets, operators, strict=True) if show == "operator" else [(None, shown(m, show))]
-        numbers = {**facts(m, encoding), "moved": moved, "layer": layer, "head": group if count > 1 else None}
-        made += [HeadMatrix(**numbers, offset=offset, shown=_rounded(values)) for offset, values in drawn]
+        numbers, head = facts(m, encoding), group if count > 1 else None
+        made += [
+            HeadMatrix(**numbers, moved=moved, layer=layer, head=head, offset=offset, shown=_rounded(values)) for offset, values in drawn
+        ]
     return made
 
 
-def rotation(encoding: Any, offset: Sequence[float], layer: int) -> Tensor:
+def rotation(encoding: base.Encoding, offset: Sequence[float], layer: int) -> Tensor:
     """R_D of an offset, (heads or 1, d, d), float64: what the encoding's own rotation does to the unit vectors."""
     shape = encoding.shape
     unit = torch.eye(shape.head_dim, dtype=torch.float64).expand(1, shape.heads, -1, -1)  # every vector is a token at the offset
@@ -115,8 +113,17 @@ def shown(m: Tensor, show: Show) -> Tensor:
     return {"m": lambda: m, "m-i": lambda: m - eye, "m-inverse-t": lambda: torch.linalg.inv(m).mT}[show]()
 
 
-def facts(m: Tensor, encoding: Any) -> dict[str, Any]:
+class MatrixFacts(TypedDict):
     """|M - I|_F, condition number (None where singular), singular values, and the share of energy that couples the axes."""
+
+    from_identity: float
+    condition: float | None
+    singular: tuple[float, ...]
+    coupling: float
+
+
+def facts(m: Tensor, encoding: base.Encoding) -> MatrixFacts:
+    """Return what is said of M (d, d)."""
     singular = torch.linalg.svdvals(m)
     smallest = float(singular[-1])
     axes = axes_of(encoding)
@@ -128,11 +135,11 @@ def facts(m: Tensor, encoding: Any) -> dict[str, Any]:
     }
 
 
-def axes_of(encoding: Any) -> Tensor:
+def axes_of(encoding: base.Encoding) -> Tensor:
     """The axis (d,) by whose coordinate each channel of a head turns, in the layout of the encoding."""
     planes = base.planes_of(encoding.shape, type(encoding).__name__.lower())
     axis = torch.repeat_interleave(torch.arange(len(planes)), torch.tensor(planes))
-    split = getattr(encoding.options, "layout", "interleaved") == "half-split"
+    split = isinstance(encoding.options, base.Rotary) and encoding.options.layout == "half-split"
     return axis.repeat(2) if split else axis.repeat_interleave(2)
 
 

@@ -7,9 +7,9 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from http.client import HTTPException
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 from urllib.parse import urlsplit
 
 from filelock import FileLock
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from harope_bench.assets import local_files
 from harope_bench.assets.local_files import AssetFile, Receipt
 from harope_bench.core.errors import FetchError
+from harope_bench.core.index_ranges import whole_number
 from harope_bench.core.regular_file import JSON_BYTES, open_regular, read_regular
 from harope_bench.core.storage import disk, make_folder, sha256_file, write_text
 
@@ -51,7 +52,9 @@ class Version(NamedTuple):
 class SafeRedirects(urllib.request.HTTPRedirectHandler):
     """Follows a redirect to https, or to http where the way was http so far; FetchError for any other."""
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> urllib.request.Request | None:
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
         """The request that goes on; see urllib."""
         scheme = urlsplit(newurl).scheme
         if scheme != "https" and (req.type, scheme) != ("http", "http"):
@@ -144,7 +147,7 @@ def _tagged(part: Path, url: str) -> Version | None:
         lines = read_regular(_tag(part), JSON_BYTES).decode("utf-8", "replace").splitlines()
     if len(lines) != 3 or lines[0] != url:
         return None
-    return Version(lines[1], int(lines[2]) if lines[2].isdecimal() else None)
+    return Version(lines[1], whole_number(lines[2]))
 
 
 def _download(name: str, file: AssetFile, part: Path) -> None:
@@ -175,7 +178,8 @@ def _from(url: str, file: AssetFile, part: Path) -> None:
             if error.code == 416:  # what is there does not fit what the server has: begin anew
                 _drop(part)
         except (urllib.error.URLError, HTTPException, OSError) as error:
-            fault = str(getattr(error, "reason", error)) or type(error).__name__
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            fault = str(reason) or type(error).__name__
     got = part.stat().st_size if part.is_file() else 0
     raise FetchError(f"{url}: {fault}, {got:,} bytes are kept; run the same command again to go on, or use --from with a copy")
 
@@ -247,14 +251,13 @@ def _ask(url: str, file: AssetFile, part: Path, have: int) -> Span:
     return Span(answer, start, version.total)
 
 
-def _version(answer: Any, start: int) -> Version:
+def _version(answer: HTTPResponse, start: int) -> Version:
     """What an answer tells of the file's version; a weak ETag does not vouch for the bytes (RFC 9110, 13.1.5)."""
     etag, length = answer.headers.get("ETag", ""), answer.headers.get("Content-Length") or ""
     validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
     told = answer.headers.get("Content-Range", "").rpartition("/")[2]
-    if told.isdecimal():
-        return Version(validator, int(told))
-    return Version(validator, start + int(length) if length.isdecimal() else None)
+    total, rest = whole_number(told), whole_number(length)
+    return Version(validator, total if total is not None or rest is None else start + rest)
 
 
 def _another(held: Version | None, now: Version) -> bool:

@@ -67,6 +67,7 @@ def gate(
         echo(f"{baseline}: {baselines.write(baseline, new, str(reason))}")
         return
     rules = policy.read(config)
+    render.check_outputs(junit, summary)
     verdict = decide.gate(baselines.open_side(baseline), baselines.open_side(new), rules)
     if junit is not None:
         render.write_junit(verdict, junit)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from harope_bench.commands.options import Finite, drawing_options
+from harope_bench.commands.options import Finite, generation_options
 from harope_bench.commands.terminal import echo
+
+if TYPE_CHECKING:
+    from harope_bench.pipeline.eval_options import GenerationOptions
 
 
 class Numbers(click.ParamType):
@@ -46,7 +49,7 @@ def figure() -> None:
 @click.option("--suite", help="Whose labels; the checkpoint's own if left out.")
 @click.option("--resolution", type=click.IntRange(1), help="Side in pixels; the suite's own if left out.")
 @click.option("--pictures", type=click.Path(path_type=Path), help="Folder of real pictures for a classifier whose suite ships none.")
-@drawing_options
+@generation_options
 @out_option
 def attention_distance(
     checkpoints: tuple[str, ...],
@@ -56,7 +59,7 @@ def attention_distance(
     pictures: Path | None,
     out: Path,
     batch: int | None,
-    **drawing: Any,
+    generation: GenerationOptions,
 ) -> None:
     """How far each head looks, by layer (Figure 5): post-rotation queries and keys on the model's own way, labelled or prompted branch.
 
@@ -67,12 +70,10 @@ def attention_distance(
     """
     from harope_bench.analysis.attention_distance import described, measure
     from harope_bench.core.chart_schema import AttentionDistance
-    from harope_bench.models.load_checkpoint import checkpoint
-    from harope_bench.pipeline.classify import names_pictures, reading_plan
-    from harope_bench.pipeline.generate import make_plan
+    from harope_bench.pipeline.target import plan_checkpoint
     from harope_bench.reports.chart_files import write_figure
 
-    plans = [(reading_plan if names_pictures(checkpoint(name)) else make_plan)(name, suite, drawing) for name in checkpoints]
+    plans = [plan_checkpoint(name, suite, generation) for name in checkpoints]
     runs = tuple(measure(plan, images, times, pictures) for plan in plans)
     for path in write_figure(AttentionDistance(settings=described(runs, images, times), runs=runs), out):
         echo(path)

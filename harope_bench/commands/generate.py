@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,19 +13,23 @@ from harope_bench.commands.options import (  # fmt: skip
     NOT_CHECKED,
     Indices,
     as_json,
-    drawing_options,
     dump,
     folder_options,
-    pictures_options,
+    generation_options,
+    picture_options,
     wanted_indices,
 )
 from harope_bench.commands.terminal import echo
+
+if TYPE_CHECKING:
+    from harope_bench.pipeline.eval_options import GenerationOptions, PictureOptions
+    from harope_bench.suites.official_layouts.prompt_folder import FolderForm
 
 
 @click.command()
 @click.argument("checkpoint")
 @click.option("--suite", help="What to draw; the checkpoint's own if left out.")
-@drawing_options
+@generation_options
 @click.option("--resolution", type=click.IntRange(1), help="Side in pixels; the suite's own if left out.")
 @click.option("--count", type=click.IntRange(1), help="Samples 0 to COUNT - 1; the suite's own number if left out.")
 @click.option("--indices", type=Indices(), help="Just these samples, as 0-499 or 0-9,20-29.")
@@ -39,7 +43,7 @@ def generate(
     indices: list[int] | None,
     out: Path,
     dry_run: bool,
-    **drawing: Any,
+    generation: GenerationOptions,
 ) -> None:
     """Draw samples from a registered CHECKPOINT; a second call draws what is missing.
 
@@ -49,7 +53,7 @@ def generate(
     from harope_bench.data.run_folder import Run
     from harope_bench.pipeline.generate import generate, make_plan, missing
 
-    plan = make_plan(checkpoint, suite, drawing)
+    plan = make_plan(checkpoint, suite, generation.overrides())
     wanted = wanted_indices(plan.suite, count, indices)
     if dry_run:
         lacking = missing(plan, wanted, Run(out))
@@ -69,7 +73,7 @@ def generate(
 @click.option(
     "--source", type=click.Path(path_type=Path), help="Images, or official results, that were scored from elsewhere and have moved."
 )
-@pictures_options
+@picture_options
 @click.option("--json", "json_", is_flag=True, help="One JSON object, with the status of each check.")
 def verify(
     run: Path,
@@ -77,9 +81,7 @@ def verify(
     seed: int | None,
     reference: Path | None,
     source: Path | None,
-    images: Path | None,
-    truth: Path | None,
-    crop_ratio: float | None,
+    pictures: PictureOptions,
     json_: bool,
 ) -> None:
     """Check every run and result in a folder again; exit 3 if anything was altered, 1 if something could not be checked.
@@ -90,7 +92,7 @@ def verify(
     from harope_bench.core.schema import printable
     from harope_bench.pipeline.verify import verify
 
-    findings = verify(run, redraw, seed, reference, images, truth, crop_ratio, source)
+    findings = verify(run, redraw, seed, reference, pictures.images, pictures.truth, pictures.crop_ratio, source)
     if json_:
         checks = [check._asdict() for check in findings.checks]
         told = {"checked": findings.checked, "wrong": findings.wrong, "not_checked": findings.unchecked}
@@ -122,11 +124,7 @@ def convert(
     target: Path,
     to: str,
     suite: str | None,
-    order: Any,
-    pattern: str | None,
-    file_list: Path | None,
-    tiles: str | None,
-    side: int | None,
+    form: FolderForm,
     count: int | None,
     replace: bool,
 ) -> None:
@@ -137,9 +135,7 @@ def convert(
     harope-bench convert pictures/ folders/ --to geneval --pattern '{prompt_index}_{copy}.png'
     """
     from harope_bench.suites.official_layouts.conversion import convert
-    from harope_bench.suites.official_layouts.prompt_folder import FolderForm
 
-    form = FolderForm(order, pattern, file_list, side, int(tiles) if tiles else None)
     done, failed = convert(source, target, to, suite, count, form, replace)
     left_out = f", {failed:,} failed samples left out" if failed else ""
     echo("\n  ".join((f"{target}: {done.images:,} images{left_out}", *done.warnings)))

@@ -1,15 +1,24 @@
-"""What verbs share: parameter types, drawing options, JSON."""
+"""What verbs share: parameter types, groups of options that a command gets as one record, JSON."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from harope_bench.core.index_ranges import IndexRanges
+    from harope_bench.core.schema import Option
+
+Command = Callable[..., None]  # the function of a command, called with its options by name
 
 NO = 3  # exit code of a verb whose answer is no
 NOT_CHECKED = 1  # of a verify that could not check something
@@ -20,12 +29,12 @@ class Indices(click.ParamType):
 
     name = "indices"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> IndexRanges:
         """Return ascending indices; a usage error otherwise."""
         from harope_bench.core.index_ranges import parse_indices
 
         try:
-            return parse_indices(value)
+            return parse_indices(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -33,9 +42,10 @@ class Indices(click.ParamType):
 class Finite(click.FloatRange):
     """A float range that nan and infinity are not in."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    # Any: what click's own range takes, which differs between its versions
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number; a usage error for nan, infinity and what is out of range."""
-        number = super().convert(value, param, ctx)
+        number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number", param, ctx)
         return number
@@ -46,12 +56,15 @@ class Sides(click.ParamType):
 
     name = "sides"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         """A tuple of positive integers; a usage error otherwise."""
+        from harope_bench.core.index_ranges import whole_number
+
         parts = str(value).split(",")
-        if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-            self.fail(f"{value!r} is no resolution; write 28 or 28,56", param, ctx)
-        return tuple(int(part) for part in parts)
+        sides = tuple(side for part in parts if (side := whole_number(part.strip())))
+        if len(sides) < len(parts):
+            self.fail(f"{str(value)[:80]!r} is no resolution; write 28 or 28,56", param, ctx)
+        return sides
 
 
 class KeyValue(click.ParamType):
@@ -59,7 +72,7 @@ class KeyValue(click.ParamType):
 
     name = "key=value"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Option]:
         """(key, value)."""
         from harope_bench.core.json_file import parse_json
 
@@ -73,9 +86,38 @@ class KeyValue(click.ParamType):
         return key, parsed if isinstance(parsed, (bool, int, float)) else text
 
 
-def entry_options(verb: Any) -> Any:
+def with_record(
+    command: Command, parameter: str, load: Callable[[], Callable[..., object]], options: Sequence[Callable[[Command], Command]]
+) -> Command:
+    """Return the command with more options, which it gets as one record.
+
+    Args:
+        parameter: Of the command, for the record. load: Imports the record's class when the command
+            runs, so that the help starts fast; options that are no field of it stay as they are.
+    """
+
+    @functools.wraps(command)
+    def with_fields(**values: object) -> None:
+        record = load()
+        fields = {name: values.pop(name) for name in inspect.signature(record).parameters if name in values}
+        command(**{parameter: record(**fields)}, **values)
+
+    wrapped: Command = with_fields
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def _with_options(verb: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    """Add options in the order in which the help lists them."""
+    for option in reversed(options):
+        verb = option(verb)
+    return verb
+
+
+def entry_options(verb: Command) -> Command:
     """Add the options that put named runs into tables."""
-    options = [
+    options: list[Callable[[Command], Command]] = [
         click.option(
             "--add",
             multiple=True,
@@ -86,20 +128,20 @@ def entry_options(verb: Any) -> Any:
             "--row", multiple=True, metavar="ROW_ID=NAME", help="Fill one of the table's own rows with the runs of NAME; may be repeated."
         ),
     ]
-    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+    return _with_options(verb, options)
 
 
 SCALINGS = ("none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate")
 
 
-def scaling_option(told: str) -> Any:
+def scaling_option(told: str) -> Callable[[Command], Command]:
     """The option that names a position scaling."""
     return click.option("--pos-scaling", type=click.Choice(SCALINGS), help=told)
 
 
-def drawing_options(verb: Any) -> Any:
-    """The options that say how samples are drawn."""
-    options = [
+def generation_options(command: Command) -> Command:
+    """Add the options of generation: `GenerationOptions` in `generation`, and `batch`."""
+    options: list[Callable[[Command], Command]] = [
         click.option("--steps", type=click.IntRange(1), help="Sampler steps; the checkpoint's own if left out."),
         click.option("--guidance", type=Finite(0), help="Guidance scale, 1 is none; the checkpoint's own if left out."),
         click.option("--sampler", help="Sampler; the checkpoint's own if left out."),
@@ -127,21 +169,33 @@ def drawing_options(verb: Any) -> Any:
         ),
         click.option("--batch", type=click.IntRange(1), help="Samples between two writes (whole tiles); changes no pixel."),
     ]
-    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+    return with_record(command, "generation", _generation_options, options)
 
 
-def pictures_options(verb: Any) -> Any:
-    """The options that say which real pictures a classifier names, and how they are cut."""
+def _generation_options() -> Callable[..., object]:
+    from harope_bench.pipeline.eval_options import GenerationOptions
+
+    return GenerationOptions
+
+
+def picture_options(command: Command) -> Command:
+    """Add the options of a classifier's real pictures: `PictureOptions` in `pictures`."""
     options = [
         click.option("--images", type=click.Path(path_type=Path), help="Folder of the real pictures, where the suite ships none."),
         click.option("--truth", type=click.Path(path_type=Path), help="List of lines 'name index', where there are no class folders."),
         click.option("--crop-ratio", type=Finite(0.1, 1), help="Resolution over the side resized to before the crop; the suite's own."),
     ]
-    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+    return with_record(command, "pictures", _picture_options, options)
 
 
-def folder_options(verb: Any) -> Any:
-    """Add the options that say which image of a folder is of which prompt."""
+def _picture_options() -> Callable[..., object]:
+    from harope_bench.pipeline.eval_options import PictureOptions
+
+    return PictureOptions
+
+
+def folder_options(command: Command) -> Command:
+    """Add the options that say which image is of which prompt: `FolderForm` in `form`."""
     options = [
         click.option(
             "--order",
@@ -158,28 +212,40 @@ def folder_options(verb: Any) -> Any:
             type=click.Path(path_type=Path),
             help="A .csv, .tsv or .jsonl with file and index, or file, one of prompt_index, prompt, id, and copy.",
         ),
-        click.option("--tiles", type=click.Choice(["1", "2", "4"]), help="Images in each of DPG-Bench's pictures."),
+        click.option("--tiles", type=click.Choice([1, 2, 4]), help="Images in each of DPG-Bench's pictures."),
     ]
-    return functools.reduce(lambda f, option: option(f), reversed(options), verb)
+    return with_record(command, "form", _folder_form, options)
+
+
+def _folder_form() -> Callable[..., object]:
+    from harope_bench.suites.official_layouts.prompt_folder import FolderForm
+
+    return FolderForm
+
+
+def check_count(count: int | None) -> None:
+    """Raise a usage error where `--count` asks for more samples than one request may name."""
+    from harope_bench.core.index_ranges import MOST
+
+    if count is not None and count > MOST:
+        raise click.UsageError(f"--count {count:,} is more than {MOST:,} samples, the most of one request; use --indices in parts")
 
 
 def wanted_indices(suite: str, count: int | None, indices: Sequence[int] | None) -> Sequence[int]:
     """Return the indices that --count or --indices ask for; a usage error where they are too many for one request."""
-    from harope_bench.core import registry
-    from harope_bench.core.index_ranges import MOST, IndexRanges
+    from harope_bench.pipeline.generate import requested_indices
 
     if count is not None and indices is not None:
         raise click.UsageError("--count and --indices are two ways to say the same; give one")
-    if count is not None and count > MOST:
-        raise click.UsageError(f"--count {count:,} is more than {MOST:,} samples, the most of one request; use --indices in parts")
-    return indices if indices is not None else IndexRanges.first(count or registry.load("suites", suite).count)
+    check_count(count)
+    return indices if indices is not None else requested_indices(suite, count)
 
 
-def as_json(value: Any) -> str:
+def as_json(value: object) -> str:
     """One JSON object, keys sorted, NaN forbidden."""
     return json.dumps(value, sort_keys=True, allow_nan=False, indent=1)
 
 
-def dump(record: Any) -> Any:
+def dump(record: BaseModel) -> dict[str, object]:
     """A record as plain JSON values."""
     return record.model_dump(mode="json")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from harope_bench.commands.options import NO, KeyValue, as_json
 from harope_bench.commands.terminal import echo
+
+if TYPE_CHECKING:
+    from harope_bench.core.registry import Entry
+    from harope_bench.core.schema import Option
 
 
 @click.command("list")
@@ -40,19 +45,23 @@ def list_(kind: str | None, verbose: bool, json_: bool) -> None:
             )
 
 
-def describe(entry: Any, verbose: bool) -> dict[str, Any]:
+def describe(entry: Entry, verbose: bool) -> dict[str, str | int]:
     """Name, and with `verbose` origin, version and parity where the thing states them."""
     from harope_bench.assets.local_files import asset
-    from harope_bench.core import registry
+    from harope_bench.evaluators.base import load_evaluator
+    from harope_bench.judges.base import load_judge
+    from harope_bench.suites.base import load_suite
 
     if not verbose:
         return {"name": entry.name}
-    facts: dict[str, Any] = {"name": entry.name, "origin": entry.origin}
-    if entry.kind in ("suites", "judges", "evaluators"):
-        plugin = registry.load(entry.kind, entry.name)
-        facts["version"] = plugin.version
-        if entry.kind == "evaluators":
-            facts["parity"] = plugin.parity
+    facts: dict[str, str | int] = {"name": entry.name, "origin": entry.origin}
+    if entry.kind == "suites":
+        facts["version"] = load_suite(entry.name).version
+    if entry.kind == "judges":
+        facts["version"] = load_judge(entry.name).version
+    if entry.kind == "evaluators":
+        evaluator = load_evaluator(entry.name)
+        facts |= {"version": evaluator.version, "parity": evaluator.parity}
     if entry.kind == "assets":
         facts["trust"] = "; ".join(sorted({file.trust for file in asset(entry.name).files}))
     return facts
@@ -108,7 +117,14 @@ def doctor(golden: bool, folder: Path | None, device: str, json_: bool) -> None:
 @click.option("--scale", type=click.Choice(["micro", "paper"]), help="What its numbers count as; paper if neither this nor the file says.")
 @click.option("--replace", is_flag=True, help="Take NAME from the checkpoint that has it.")
 def register(
-    name: str, weights: Path, encoding_weights: Path | None, options: Any, config: Any, drawing: Any, replace: bool, **said: Any
+    name: str,
+    weights: Path,
+    encoding_weights: Path | None,
+    options: Sequence[tuple[str, Option]],
+    config: Sequence[tuple[str, Option]],
+    drawing: Sequence[tuple[str, Option]],
+    replace: bool,
+    **said: str | int | float | None,
 ) -> None:
     """Register weights under NAME, with their sha256, after loading them strictly once; the same again is up to date.
 
@@ -118,14 +134,15 @@ def register(
     harope-bench register my-flux --weights lora-folder --config base=/models/FLUX.1-dev
     """
     from harope_bench.core import registry
+    from harope_bench.models.checkpoint_fields import known_fields
     from harope_bench.models.load_checkpoint import checkpoint
     from harope_bench.models.register_checkpoint import process_lines, register_once
 
     for kind in ("sampler", "suite"):
         if said[kind] is not None:
-            registry.find(f"{kind}s", said[kind])
+            registry.find(f"{kind}s", str(said[kind]))
     facts = {**said, "options": dict(options), "config": dict(config), "drawing": dict(drawing)}
-    registered = register_once(name, weights, facts, encoding_weights, replace)
+    registered = register_once(name, weights, known_fields(facts), encoding_weights, replace)
     echo(registered.path)
     if not registered.is_changed:
         echo("  up to date: these weights are registered with these facts", err=True)
@@ -144,6 +161,6 @@ def export(name: str, target: Path, folded: bool, replace: bool) -> None:
     \b
     harope-bench export digits-harope plain.safetensors --folded
     """
-    from harope_bench.models.register_checkpoint import export
+    from harope_bench.models.export_checkpoint import export
 
     echo(export(name, target, folded, replace))

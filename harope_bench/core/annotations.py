@@ -148,15 +148,18 @@ ANSWER_TYPES: dict[str, type[Answer]] = {
 
 
 def fits(ask: Ask, answer: Answer) -> bool:
-    """Whether an answer has as many parts as was asked for."""
-    pairs = {
-        Objects: lambda: (len(ask.objects), len(answer.shares)),  # type: ignore[union-attr]
-        Questions: lambda: (len(ask.questions), len(answer.answers)),  # type: ignore[union-attr]
-        Boxes: lambda: (len(ask.boxes), len(answer.depths)),  # type: ignore[union-attr]
-        Texts: lambda: (len(ask.texts), len(answer.cosines)),  # type: ignore[union-attr]
-    }
-    wanted, found = pairs[type(ask)]() if type(ask) in pairs else (0, 0)
-    return wanted == found
+    """Return whether an answer has as many parts as were asked for; names may be answered with any number of detections."""
+    match ask, answer:
+        case Objects(), Colours():
+            return len(ask.objects) == len(answer.shares)
+        case Questions(), Answers():
+            return len(ask.questions) == len(answer.answers)
+        case Boxes(), Depths():
+            return len(ask.boxes) == len(answer.depths)
+        case Texts(), Cosines():
+            return len(ask.texts) == len(answer.cosines)
+        case _:
+            return isinstance(ask, Names)
 
 
 def encode_mask(mask: np.ndarray) -> Mask:

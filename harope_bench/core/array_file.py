@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +23,14 @@ DENSEST = 1100  # deflate packs at most 1,032 bytes into one
 SMALL = 256 << 20  # bytes that any file may unpack to
 RATIO = 32  # and a larger one so many times its own size: features are hardly packed at all
 ARRAYS_BYTES = 16 << 30  # of the arrays that are held in memory at once
+
+
+# Zip, zlib and the header parser (Python, then Python 2) fail in all these ways on bytes from outside.
+# RuntimeError is also an encrypted member.
+DAMAGE = (
+    ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
+    struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 class Header(NamedTuple):
@@ -38,10 +49,13 @@ def open_npz(path: Path) -> Iterator[tuple[zipfile.ZipFile, int]]:
 
 
 def read_header(member: IO[bytes]) -> Header:
-    """Return the header of an array; ValueError where it is one of objects."""
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(member)
+    """Return the header of an array; ValueError where it is damaged, or one of objects."""
+    try:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(member)
+    except DAMAGE as error:
+        raise ValueError(f"its header is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from error
     if dtype.hasobject:
         raise ValueError("it is an array of Python objects")
     return Header(shape, dtype, bool(fortran))

@@ -6,15 +6,25 @@ Whoever writes a file that is read back later records it here; whoever reads it 
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock
 
-from harope_bench.core.errors import StorageError
-from harope_bench.core.storage import disk, make_folder, read_if_present, sha256_file, write_text
+from harope_bench.core.errors import AlteredFileError, FileTooLargeError, StorageError
+from harope_bench.core.regular_file import LINES_BYTES
+from harope_bench.core.storage import (
+    disk,
+    make_folder,
+    read_if_present,
+    sha256_file,
+    stamp_of,
+    write_text,
+)
 
 SUMS = "SHA256SUMS"
 LINE = re.compile(r"([0-9a-f]{64})  ([^/\\\x00-\x1f\x7f]+)")
@@ -43,25 +53,33 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 def record(folder: Path, hashes: Mapping[str, str]) -> None:
     """Record the hash of files that stand in the folder or will be written next; other lines stay."""
-    _change(folder, hashes, ())
+    _change(folder, lambda sums: {**sums, **hashes})
 
 
 def record_files(folder: Path, names: Iterable[str]) -> None:
-    """Record files as they are now; the line of a file that is gone is dropped."""
+    """Record files as they are now; the line of a file that is gone is dropped.
+
+    They are hashed under the lock: of two processes that write one file, the last to write it is the last to record it.
+    """
     names = list(names)
-    present = {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
-    _change(folder, present, [name for name in names if name not in present])
+
+    def changed(sums: Mapping[str, str]) -> dict[str, str]:
+        present = {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
+        return {**{name: sha256 for name, sha256 in sums.items() if name not in names}, **present}
+
+    _change(folder, changed)
 
 
 def drop(folder: Path, names: Iterable[str]) -> None:
     """Drop the lines of files that are about to change piece by piece."""
+    gone = set(names)
     if has_sums(folder):
-        _change(folder, {}, names)
+        _change(folder, lambda sums: {name: sha256 for name, sha256 in sums.items() if name not in gone})
 
 
 def has_sums(folder: Path) -> bool:
-    """Return whether the folder has a SHA256SUMS; folders of versions before it have none."""
-    return (folder / SUMS).is_file()
+    """Return whether something is called SHA256SUMS in the folder; folders of versions before it have none."""
+    return os.path.lexists(folder / SUMS)
 
 
 def state(folder: Path, name: str) -> State:
@@ -71,7 +89,11 @@ def state(folder: Path, name: str) -> State:
         return "missing"
     if name not in sums:
         return "unlisted"
-    return "same" if sha256_file(folder / name) == sums[name] else "altered"
+    try:
+        sha256 = sha256_file(folder / name, missing_ok=True)
+    except FileNotFoundError:  # another process has removed it since
+        return "missing"
+    return "same" if sha256 == sums[name] else "altered"
 
 
 def intact(folder: Path, name: str) -> bool:
@@ -84,15 +106,54 @@ def intact(folder: Path, name: str) -> bool:
         return False
 
 
-def _change(folder: Path, hashes: Mapping[str, str], gone: Iterable[str]) -> None:
+def check_recorded(path: Path, advice: str, limit: int = LINES_BYTES) -> None:
+    """Refuse a file that is not the recorded one, before its content is believed.
+
+    A file that no SHA256SUMS names passes: results of other tools and of versions before have none, and `verify` tells of them.
+
+    Args:
+        advice: What to do about it, the end of the error's sentence.
+        limit: The most bytes that any reader of such a file takes.
+
+    Raises:
+        AlteredFileError: Its sha256 is not the one in SHA256SUMS beside it.
+        FileTooLargeError: It has more than `limit` bytes, and hashing them might take hours.
+        StorageError: The records cannot be read.
+    """
+    if not has_sums(path.parent):
+        return
+    _check_size(path, limit)
+    if state(path.parent, path.name) != "altered":
+        return
+    # Whoever writes it may be between the file and its hash, and has the lock for so long.
+    with suppress(OSError), alone(path.parent):
+        if state(path.parent, path.name) != "altered":
+            return
+    raise AlteredFileError(f"{path} was altered: its sha256 is not the one in {SUMS} beside it; {advice}")
+
+
+def _check_size(path: Path, limit: int) -> None:
+    stamp = stamp_of(path)
+    if stamp is not None and stamp[1] > limit:
+        raise FileTooLargeError(f"{path} has {stamp[1]:,} bytes, at most {limit:,} are read; check that it is the right file")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the lock under which a folder's files and their hashes change; the same thread may take it again."""
+    with FileLock(folder / f".{SUMS}.lock", is_singleton=True):
+        yield
+
+
+def _change(folder: Path, changed: Callable[[Mapping[str, str]], dict[str, str]]) -> None:
+    """Write what a function makes of the recorded hashes, while no other process changes them."""
     make_folder(folder)
-    gone = set(gone)
-    with disk(folder / SUMS), FileLock(folder / f".{SUMS}.lock"):
+    with disk(folder / SUMS), alone(folder):
         try:
             before = read_sums(folder)
         except StorageError:
             before = {}  # damaged records vouch for nothing; what they lack is made again
-        sums = {**{name: sha256 for name, sha256 in before.items() if name not in gone}, **hashes}
+        sums = changed(before)
         if sums == before and has_sums(folder):
             return
         write_text(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))

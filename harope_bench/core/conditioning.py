@@ -7,54 +7,21 @@ compare the two here, before anything is written.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
 
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError
+from harope_bench.core.plugin_contracts import BackboneContract, SuiteContract
+from harope_bench.core.plugin_contracts import Conditioning as Conditioning  # plug-ins take it from here
 from harope_bench.core.schema import Checkpoint, Option, Request
-
-CLASSIFY = "classify"  # the task of a suite or a backbone whose images are real pictures
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """What a network takes beside noise, or what a suite asks for.
-
-    Attributes:
-        kind: labels, prompts, pictures (of a classifier, which answers with a label) or nothing.
-        classes: number of labels; None where it is not known.
-        is_optional: of a network, whether it also generates without label or prompt.
-    """
-
-    kind: Literal["labels", "prompts", "pictures", "nothing"]
-    classes: int | None = None
-    is_optional: bool = False
-
-    def __str__(self) -> str:
-        count = "" if self.classes is None else f"{self.classes:,} "
-        words = {"labels": f"{count}labels", "pictures": f"pictures of {count}classes", "nothing": "no labels and no prompts"}
-        return words.get(self.kind, self.kind)
-
-    def fits(self, asked: Conditioning) -> bool:
-        """Return whether a network that takes this can serve a suite that asks for `asked`."""
-        if asked.kind == "nothing":
-            return self.kind == "nothing" or self.is_optional
-        counts = {self.classes, asked.classes} - {None}
-        return self.kind == asked.kind and len(counts) < 2
 
 
 def taken_by(backbone: str, config: Mapping[str, Option]) -> Conditioning:
     """Return what the networks of a backbone take at these sizes.
 
     Raises:
-        OptionError: The backbone does not declare it, or the sizes are wrong.
+        OptionError: The sizes are wrong. PluginError: The backbone does not declare it.
     """
-    plugin = registry.load("backbones", backbone)
-    if not hasattr(plugin, "conditioning"):
-        raise OptionError(f"backbone {backbone} does not declare what it takes; give it a method `conditioning(config)`")
-    declared: Conditioning = plugin.conditioning(config)
-    return declared
+    return registry.load_plugin("backbones", backbone, BackboneContract).conditioning(config)
 
 
 def asked_by(suite: str) -> Conditioning:
@@ -63,19 +30,15 @@ def asked_by(suite: str) -> Conditioning:
     Raises:
         UnknownName: No such suite. BenchError: Its prompts are not here.
     """
-    return _asked(registry.load("suites", suite))
+    return _asked(registry.load_plugin("suites", suite, SuiteContract))
 
 
-def _asked(plugin: Any) -> Conditioning:
-    declared: Conditioning | None = getattr(plugin, "asks", None)
-    if declared is not None:
-        return declared
-    task = getattr(plugin, "task", None)
-    if task == CLASSIFY:
-        return Conditioning("pictures", plugin.classes)
-    if task == "prompts":
-        return Conditioning("prompts")
-    (request,) = plugin.requests([0])
+def _asked(suite: SuiteContract) -> Conditioning:
+    if suite.asks is not None:
+        return suite.asks
+    if suite.task != "draw":
+        return Conditioning("pictures" if suite.task == "classify" else "prompts")
+    (request,) = suite.requests([0])
     if request.prompt is not None:
         return Conditioning("prompts")
     return Conditioning("nothing" if request.label is None else "labels")
@@ -136,9 +99,9 @@ def _off_by_one(taken: Conditioning, asked: Conditioning) -> str:
 def fitting_suites(taken: Conditioning) -> list[str]:
     """Return the names of registered suites that a network can serve, leaving out those that do not load."""
     names = []
-    for name, entry in registry.entries("suites").items():
+    for name in registry.names("suites"):
         try:
-            if taken.fits(_asked(registry.load_entry(entry))):
+            if taken.fits(asked_by(name)):
                 names.append(name)
         except BenchError:  # a plug-in that is broken or whose prompts are not here cannot be advised
             continue
@@ -148,12 +111,10 @@ def fitting_suites(taken: Conditioning) -> list[str]:
 def check_requests(checkpoint: Checkpoint, requests: Iterable[Request]) -> None:
     """Raise OptionError for a request that the checkpoint's network cannot serve, named by its index."""
     taken = taken_by(checkpoint.backbone, checkpoint.config)
-    backbone = registry.load("backbones", checkpoint.backbone)
-    check_words = getattr(backbone, "check_request", None)
+    backbone = registry.load_plugin("backbones", checkpoint.backbone, BackboneContract)
     for request in requests:
         _check_request(checkpoint, taken, request)
-        if check_words is not None:
-            check_words(checkpoint, request)
+        backbone.check_request(checkpoint, request)
 
 
 def _check_request(checkpoint: Checkpoint, taken: Conditioning, request: Request) -> None:

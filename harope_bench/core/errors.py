@@ -5,9 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from harope_bench.core.escaping import printable
+
+LONGEST = 100  # characters of an unknown name in a message
+
 
 class BenchError(Exception):
     """Base of every error this package raises on purpose; the command line prints it and exits 1."""
+
+    def __str__(self) -> str:
+        """Return the message on one line: a name or field of a file that it quotes cannot steer a terminal or forge a second line."""
+        return printable(super().__str__())
 
 
 class UnknownName(BenchError):
@@ -17,11 +25,24 @@ class UnknownName(BenchError):
         known = sorted(known)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
-        super().__init__(f"no {kind} named {name!r}; {hint}")
+        shown = f"{name[:LONGEST]}..." if len(name) > LONGEST else name
+        super().__init__(f"no {kind} named {shown!r}; {hint}")
 
 
 class NameClash(BenchError):
     """Two places claim one name."""
+
+
+class PluginError(BenchError):
+    """A plug-in that is not derived from the base class of its kind, or does not define what it must."""
+
+
+class MissingMemberError(PluginError):
+    """A plug-in that does not define what every plug-in of its kind must."""
+
+    def __init__(self, plugin: object, member: str):
+        kind = type(plugin)
+        super().__init__(f"{kind.__module__}.{kind.__qualname__} does not define `{member}`, which every plug-in of its kind must")
 
 
 class OptionError(BenchError):
@@ -94,6 +115,10 @@ class FormatError(BenchError):
 
 class FetchError(BenchError):
     """A file that did not come, came cut short, or is not the one that was wanted."""
+
+
+class AlteredFileError(StorageError):
+    """A file that is not the one whose sha256 was recorded beside it."""
 
 
 class IrregularFileError(StorageError):

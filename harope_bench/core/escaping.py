@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+MESSAGE = 20_000  # characters of an error; the keys that a large network lacks are listed
+USAGE = 1_500  # characters of an error of usage
 FORMULA = ("=", "+", "-", "@")
 BLANKS = "\u00a0\u2007\u2008\u2009\u200a\u202f"  # blanks of a certain width, which typesetting uses
 NUMBER = re.compile(r"[+-]?(\d[\d,]*\.?\d*|\.\d+)([eE][+-]?\d+)?%?|[+-]?(inf|nan)|[+-]")
@@ -24,6 +26,25 @@ def printable(text: str) -> str:
 
 def _blanked(text: str, allowed: str = "") -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() or c in allowed else " " for c in text)
+
+
+def message_line(text: str) -> str:
+    """Return a message as one line of at most MESSAGE characters, and how many more there are."""
+    line = printable(text)
+    return line if len(line) <= MESSAGE else f"{line[:MESSAGE]} ... and {len(line) - MESSAGE:,} characters more"
+
+
+def usage_text(text: str) -> str:
+    """Return what is wrong with the words of a command, which may repeat them, cut to USAGE characters."""
+    shown = terminal_text(text)
+    return shown if len(shown) <= USAGE else f"{shown[:USAGE]} ..."
+
+
+def few(names: Iterable[str], most: int = 8) -> str:
+    """Return the first names, each cut to 80 characters, and how many more there are; `nothing` where there is none."""
+    known = sorted(names)
+    shown = [name[:80] for name in known[:most]] + ([f"{len(known) - most:,} more"] if len(known) > most else [])
+    return ", ".join(shown) or "nothing"
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:

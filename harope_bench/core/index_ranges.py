@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
 from typing import overload
+
+from harope_bench.core.errors import OptionError
 
 MOST = 1_000_000  # samples that one request may name; a request of each is held in memory
 DIGITS = 12  # of an index
@@ -33,7 +36,9 @@ class IndexRanges(Sequence[int]):
 
     @classmethod
     def first(cls, count: int) -> IndexRanges:
-        """Return the indices 0 to `count` - 1."""
+        """Return the indices 0 to `count` - 1; OptionError for more than a sequence of Python can have."""
+        if count > sys.maxsize:
+            raise OptionError(f"--count is a number of {count.bit_length()} bits, more than {sys.maxsize:,}; give a smaller number")
         return cls([(0, count - 1)] if count else [])
 
     def union(self, other: IndexRanges) -> IndexRanges:
@@ -125,6 +130,14 @@ def spans(indices: Iterable[int]) -> list[tuple[int, int]]:
     return runs
 
 
+def whole_number(text: str) -> int | None:
+    """Return the number that a text of at most DIGITS ASCII digits is; None for any other text.
+
+    `str.isdecimal` also holds for other scripts' digits and for more digits than `int` reads.
+    """
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= DIGITS else None
+
+
 def parse_ranges(text: str) -> IndexRanges:
     """Return the indices of `0-499`, `7` or `0-9,20-29`, both ends included, however many.
 
@@ -134,11 +147,11 @@ def parse_ranges(text: str) -> IndexRanges:
     runs: list[tuple[int, int]] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        digits = [first, *([last] if dash else [])]
-        if not all(each.isascii() and each.isdecimal() and len(each) <= DIGITS for each in digits) or int(digits[-1]) < int(first):
+        start, stop = whole_number(first), whole_number(last if dash else first)
+        if start is None or stop is None or stop < start:
             shown = part if len(part) <= 40 else f"{part[:37]}..."
             raise ValueError(f"{shown!r} is no index range; write 0-499, 7 or 0-9,20-29")
-        runs.append((int(first), int(digits[-1])))
+        runs.append((start, stop))
     return IndexRanges(runs)
 
 

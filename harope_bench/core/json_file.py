@@ -9,6 +9,9 @@ from typing import Any
 from harope_bench.core.errors import StorageError
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
 
+# Any: a JSON object from outside; whoever reads it checks what it takes
+JsonObject = dict[str, Any]
+
 
 def parse_json(data: bytes | str) -> Any:
     """Return the value of a JSON text.

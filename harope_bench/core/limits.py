@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harope_bench.core.errors import OptionError
+
 RESOLUTION = 8192  # pixels of a side
 STEPS = 10_000  # of a sampler
 GUIDANCE = 1_000.0
@@ -15,6 +17,8 @@ THREADS = 256
 BATCH = 65_536  # images of one training step
 TRAINING_STEPS = 100_000_000
 SCENES = 1_000_000  # rendered scenes, held in memory
+REFERENCE_IMAGES = 1_000_000  # real images kept in a reference
+WATCHED_IMAGES = 10_000  # requests or pictures whose attention is measured
 
 CONFIG = 1_000_000  # any number of a network's config
 # By key of a network's config; what is not here is held to CONFIG.
@@ -34,12 +38,25 @@ BLOCK_WEIGHTS = 2**28  # hidden squared times blocks: about 5 billion weights in
 TABLE_WEIGHTS = 2**28  # hidden times classes or positions
 
 
+def shown(number: float) -> str:
+    """Return a number for a message; an integer of very many digits by how many bits it has."""
+    if isinstance(number, float):
+        return f"{number:g}"
+    return f"{number:,}" if number.bit_length() <= 128 else f"a number of {number.bit_length():,} bits"
+
+
+def check_most(what: str, number: int, most: int) -> None:
+    """Raise OptionError where a number that `what` states is beyond its bound."""
+    if number > most:
+        raise OptionError(f"{what} {shown(number)} is more than {most:,}; give a smaller number")
+
+
 def check_config(config: dict[str, Any]) -> dict[str, Any]:
     """Return a network's config; raise ValueError where a number or a product of them is beyond its bound."""
     numbers = {key: value for key, value in config.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
     for key, value in numbers.items():
         if abs(value) > (most := CONFIG_KEYS.get(key, CONFIG)):
-            raise ValueError(f"{key} = {value:g} is too large, at most {most:,}")
+            raise ValueError(f"{key} = {shown(value)} is too large, at most {most:,}")
     hidden, blocks = numbers.get("hidden", 1), sum(numbers.get(key, 0) for key in ("depth", "double", "single"))
     if hidden * hidden * blocks > BLOCK_WEIGHTS:
         raise ValueError(f"hidden {hidden} squared times {blocks} blocks is more than {BLOCK_WEIGHTS:,}, such a network is not built here")

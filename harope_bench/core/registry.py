@@ -1,23 +1,30 @@
 """Names to things: a file's stem is its name, a module's PLUGIN is the thing.
 
-Listing reads files and entry points and imports nothing.
+Listing reads files and entry points and imports nothing. Each is read once a process; `clear_cache` forgets them.
+
+The typed accessors (`load_backbone`, `load_suite`, ...) are beside the base class of each kind, in its room's `base`: they
+call `load_plugin` or `load_plugin_class`, which reject what is not derived from that class.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from harope_bench.core.errors import BenchError, NameClash, UnknownName
+from harope_bench.core.errors import BenchError, NameClash, PluginError, UnknownName
+from harope_bench.core.index_ranges import DIGITS
 from harope_bench.core.storage import home
 from harope_bench.core.toml_file import read_toml
 
 PACKAGE = Path(__file__).parents[1]
+Plugin = TypeVar("Plugin")
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ def one(kind: str) -> str:
 
 def natural(name: str) -> tuple[object, ...]:
     """Sort key that puts table10 after table9."""
-    digits = "".join(c for c in name if c.isdigit())
+    digits = "".join(c for c in name if c in "0123456789")[:DIGITS]
     return (name.rstrip("0123456789"), int(digits) if digits else -1, name)
 
 
@@ -101,8 +108,35 @@ def load(kind: str, name: str) -> Any:
     return load_entry(find(kind, name))
 
 
+def load_plugin(kind: str, name: str, base: type[Plugin]) -> Plugin:
+    """Return the plug-in of that name, an instance of the base class of its kind.
+
+    Raises:
+        UnknownName: No such plug-in; the nearest are offered.
+        PluginError: Its class is not derived from `base`.
+        BenchError: Its module does not load.
+    """
+    plugin = load(kind, name)
+    if not isinstance(plugin, base):
+        raise _not_derived(kind, name, plugin, base, "an instance of a class")
+    return plugin
+
+
+def load_plugin_class(kind: str, name: str, base: type[Plugin]) -> type[Plugin]:
+    """Return the plug-in of that name where it is a class derived from `base`; errors as `load_plugin` raises them."""
+    plugin = load(kind, name)
+    if not (isinstance(plugin, type) and issubclass(plugin, base)):
+        raise _not_derived(kind, name, plugin, base, "a class")
+    return plugin
+
+
+def _not_derived(kind: str, name: str, plugin: object, base: type[object], needed: str) -> PluginError:
+    actual = f"the class {plugin.__name__}" if isinstance(plugin, type) else f"of type {type(plugin).__name__}"
+    return PluginError(f"PLUGIN of {one(kind)} {name!r} must be {needed} derived from {base.__module__}.{base.__name__}, it is {actual}")
+
+
 def load_entry(entry: Entry) -> Any:
-    """Return what an entry stands for; BenchError if it does not load. Whoever loads many looks the entries up once."""
+    """Return what an entry stands for; BenchError if it does not load."""
     kind, name = entry.kind, entry.name
     if entry.module is None:
         assert entry.path is not None
@@ -113,25 +147,33 @@ def load_entry(entry: Entry) -> Any:
         raise BenchError(f"{one(kind)} {name!r} of {entry.origin} does not load: {error}") from error
 
 
+def clear_cache() -> None:
+    """Forget which entry points were found and which files have a PLUGIN, for a process that installs or adds plug-ins while it runs."""
+    _is_a_thing.cache_clear()
+    _points.cache_clear()
+
+
 def _built_in(kind: str) -> list[Entry]:
     room = KINDS[kind]
-    found = []
-    for file in sorted((PACKAGE / room.folder).rglob(f"*{room.suffix}")):
+    listed = []
+    folder = PACKAGE / room.folder
+    for file in sorted(folder.rglob(f"*{room.suffix}")):
         if not _is_a_thing(file):
             continue
-        path = Path("harope_bench") / file.relative_to(PACKAGE)
-        module = ".".join(path.with_suffix("").parts) if room.suffix == ".py" else None
-        found.append(Entry(kind, file.stem.replace("_", "-"), path.as_posix(), file, module))
-    return found
+        path = f"harope_bench/{room.folder}/{file.relative_to(folder).as_posix()}"
+        module = path.removesuffix(".py").replace("/", ".") if room.suffix == ".py" else None
+        listed.append(Entry(kind, file.stem.replace("_", "-"), path, file, module))
+    return listed
 
 
+@lru_cache(maxsize=4096)
 def _is_a_thing(file: Path) -> bool:
     """A module with a PLUGIN, or a file of facts but for the flags that tables share; what rooms share has none."""
     return b"\nPLUGIN" in file.read_bytes() if file.suffix == ".py" else file.stem != "flags"
 
 
 def _at_home(kind: str) -> list[Entry]:
-    """A user's own checkpoints; other kinds come as packages."""
+    """A user's own checkpoints, read anew each time; other kinds come as packages."""
     folder = home() / "checkpoints"
     if kind != "checkpoints" or not os.path.isdir(folder):
         return []
@@ -142,6 +184,7 @@ def _installed(kind: str) -> list[Entry]:
     group = KINDS[kind].group
     if group is None:
         return []
+    points = _points(group, metadata.entry_points, tuple(sys.path))
     return [
         Entry(
             kind,
@@ -151,5 +194,15 @@ def _installed(kind: str) -> list[Entry]:
             point.module,
             point.attr or "PLUGIN",
         )
-        for point in metadata.entry_points(group=group)
+        for point in points
     ]
+
+
+@lru_cache(maxsize=64)
+def _points(group: str, scan: Callable[..., Sequence[metadata.EntryPoint]], path: tuple[str, ...]) -> tuple[metadata.EntryPoint, ...]:
+    """Return the entry points of a group; a scan takes 25 to 100 ms.
+
+    Args:
+        scan, path: `metadata.entry_points` and where it looks. Part of the key, so that another function or path is looked at anew.
+    """
+    return tuple(scan(group=group))

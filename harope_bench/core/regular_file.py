@@ -29,14 +29,22 @@ def open_regular(path: Path) -> BufferedReader:
         OSError: It cannot be opened, or is a folder.
         IrregularFileError: It is a pipe, a device or a socket, itself or at the end of a link.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    return os.fdopen(_open_handle(path, os.O_RDONLY), "rb")
+
+
+def _open_handle(path: Path, flags: int) -> int:
+    """Return a handle of a regular file; errors as `open_regular`."""
+    try:
+        handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), 0o666)
+    except ValueError as error:  # a NUL or half a character, in a name out of a file
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
     try:
         mode = os.fstat(handle).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
             raise IrregularFileError(f"{path} is {kind_of(mode)}, wanted a regular file; copy its bytes into one")
-        return os.fdopen(handle, "rb")
+        return handle
     except BaseException:
         os.close(handle)
         raise
@@ -58,6 +66,16 @@ def read_regular(path: Path, limit: int) -> bytes:
     return data
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a file is there, for a name out of a file: also False where no file can be called so (too long, NUL)."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
+            return False
+        raise
+
+
 def check_regular(path: Path) -> None:
     """Refuse what is no regular file, before a library opens it by its path; errors as `open_regular`."""
     open_regular(path).close()
@@ -65,8 +83,18 @@ def check_regular(path: Path) -> None:
 
 def change_regular(path: Path) -> BufferedRandom:
     """Open a regular file to change it in place; errors as `open_regular`."""
-    check_regular(path)
-    return path.open("r+b")
+    return os.fdopen(_open_handle(path, os.O_RDWR), "r+b")
+
+
+def append_handle(path: Path) -> int:
+    """Return a handle that adds to a regular file, which is made where there is none.
+
+    Raises:
+        OSError: It cannot be opened.
+        IrregularFileError: A link, a device, a pipe or a socket is there.
+    """
+    check_replaceable(path)
+    return _open_handle(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
 
 
 def check_replaceable(path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from harope_bench.core import formats, limits
-from harope_bench.core.errors import OptionError
+from harope_bench.core.errors import LONGEST, OptionError
 from harope_bench.core.escaping import printable
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -24,7 +24,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def plain_name(name: str) -> str:
     """The name itself if it can never choose a path; ValueError otherwise."""
     if not NAME.fullmatch(name) or ".." in name:
-        raise ValueError(f"{name!r} is not a plain name (letters, digits, dot, dash, underscore)")
+        raise ValueError(f"{name[:LONGEST]!r} is not a plain name (letters, digits, dot, dash, underscore)")
     return name
 
 

@@ -25,9 +25,12 @@ from harope_bench.core.json_file import parse_json
 from harope_bench.core.regular_file import (
     JSON_BYTES,
     LINES_BYTES,
+    MIB,
+    append_handle,
     change_regular,
     check_regular,
     check_replaceable,
+    is_file,
     open_regular,
     read_regular,
 )
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 
 NPY = b"\x93NUMPY"  # how a single array begins
+KEY_SHOWN = 200  # characters of an unknown key in a message
 NOTE = "__metadata__"  # of a .safetensors header
 INDEX_SUFFIX = ".safetensors.index.json"
 
@@ -51,8 +55,15 @@ REFUSALS = (
 
 
 def home() -> Path:
-    """Where a user's own checkpoints live: HAROPE_BENCH_HOME, or ~/.harope-bench."""
-    return Path(os.environ.get("HAROPE_BENCH_HOME") or Path.home() / ".harope-bench").expanduser()
+    """Return where a user's own checkpoints live: HAROPE_BENCH_HOME, or ~/.harope-bench.
+
+    Raises:
+        StorageError: Neither names a folder: there is no such user, or the system knows no home of this one.
+    """
+    try:
+        return Path(os.environ.get("HAROPE_BENCH_HOME") or Path.home() / ".harope-bench").expanduser()
+    except RuntimeError as error:
+        raise StorageError("no home folder of the user is known; set HAROPE_BENCH_HOME to a folder that you may write") from error
 
 
 @contextmanager
@@ -142,6 +153,14 @@ def check_target(path: Path, *inputs: Path) -> None:
             raise StorageError(f"{path} is what is read; choose another place")
 
 
+def check_overwritten(path: Path, mark: str, what: str) -> None:
+    """Raise StorageError where a file stands at `path` that does not hold `mark`, text of every `what` that this program writes."""
+    check_target(path)
+    with suppress(FileNotFoundError), disk(path, missing_ok=True), open_regular(path) as file:
+        if mark.encode() not in file.read(MIB):
+            raise StorageError(f"{path} is no {what} and would be lost; choose another place, or remove it")
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Atomic write of bytes."""
     with writing(path) as file:
@@ -193,10 +212,18 @@ def stamp_of(path: Path) -> tuple[int, int] | None:
 
 def append_line(path: Path, line: str) -> None:
     """One line added in a single write, so that processes can share the file; whole or not at all."""
-    data = utf8(path, line) + b"\n"
+    append_text(path, line + "\n")
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add text to a file in a single write, whole or not at all; the file is made where there is none.
+
+    Raises:
+        StorageError: The disk refuses, something other than a regular file is there, or the text holds half a character.
+    """
+    data = utf8(path, text)
     with disk(path):
-        check_replaceable(path)
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        handle = append_handle(path)
         try:
             part_files.lock(handle)  # against `mend_lines`, and a taken back line between two others
             written = os.write(handle, data)
@@ -242,6 +269,22 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def lines_by(path: Path, field: str, kind: type[int] | type[str]) -> dict[Any, dict[str, Any]]:
+    """Return the objects of a .jsonl file by the field that names each; the last of a name counts.
+
+    Raises:
+        StorageError: As `read_lines`; also an object whose field is missing or of another type.
+    """
+    objects: dict[Any, dict[str, Any]] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        name = line.get(field)
+        if not isinstance(name, kind) or isinstance(name, bool):
+            wanted = "a whole number" if kind is int else "a text"
+            raise StorageError(f"{path} object {number} has no {field} that is {wanted}; delete the line and run again")
+        objects[name] = line
+    return objects
+
+
 def _lines(data: bytes, path: Path) -> list[bytes]:
     """Return the UTF-8 lines of a file's bytes; only a file with a byte order mark is decoded first."""
     marked = encoding_of(data) != "utf-8"
@@ -253,9 +296,9 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file, read in pieces."""
-    with disk(path), open_regular(path) as file:
+def sha256_file(path: Path, missing_ok: bool = False) -> str:
+    """Return the hex sha256 of a file, read in pieces; errors as `disk`."""
+    with disk(path, missing_ok), open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -418,7 +461,7 @@ def shards(index: Path) -> list[Path]:
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise WeightsError(f"{index} names {name!r}, wanted .safetensors files beside it; copy it again")
-        if not (index.parent / name).is_file():
+        if not is_file(index.parent / name):
             raise WeightsError(f"{index} names {name!r}, which is missing; copy all {len(names)} shards beside it")
     for name in names:
         keys = weights_header(index.parent / name).keys()
@@ -434,7 +477,7 @@ def weights_sha256(path: Path) -> str:
     return sha256_bytes("".join(map(sha256_file, (path, *shards(path)))).encode())
 
 
-def training_arguments(path: Path) -> dict[str, Any]:
+def training_arguments(path: Path) -> dict[str, object]:
     """The arguments that a training file keeps beside its weights (`args` of DiT's train.py); empty for any other file.
 
     Raises:
@@ -516,19 +559,34 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def compare(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str) -> None:
-    """Raises WeightsError unless both have the same keys and shapes; lists every missing, unexpected and mis-shaped key."""
+    """Raise WeightsError unless both have the same keys, shapes and kinds of number.
+
+    It lists every key that is missing, unexpected, mis-shaped, or holds integers where the network has floats (quantised weights,
+    whose scales would be lost).
+    """
     complaints = []
     if missing := sorted(wanted.keys() - state.keys()):
         complaints.append(f"missing {', '.join(missing)}")
-    if unexpected := sorted(state.keys() - wanted.keys()):
+    if unexpected := sorted(key[:KEY_SHOWN] for key in state.keys() - wanted.keys()):
         complaints.append(f"unexpected {', '.join(unexpected)}")
     shapes = [
         f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}" for k, v in sorted(wanted.items()) if k in state and state[k].shape != v.shape
     ]
     if shapes:
         complaints.append(f"mis-shaped {', '.join(shapes)}")
+    kinds = [
+        f"{k} {_kind(state[k])} for {_kind(v)}"
+        for k, v in sorted(wanted.items())
+        if k in state and (state[k].is_floating_point(), state[k].is_complex()) != (v.is_floating_point(), v.is_complex())
+    ]
+    if kinds:
+        complaints.append(f"of another kind {', '.join(kinds)}")
     if complaints:
         raise WeightsError(f"{what} does not fit: {'; '.join(complaints)}; check --backbone, --encoding and --option")
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def fit(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from harope_bench.core.errors import StorageError
 from harope_bench.core.regular_file import TEXT_BYTES, read_regular
 
+MARK = "\ufeff"  # a byte order mark once it is decoded
 # UTF-32 comes first: its little-endian mark begins with that of UTF-16.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -43,7 +44,9 @@ def decode_text(data: bytes, path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise StorageError(f"{path} line {line} is not {encoding.upper()} text; save the file as UTF-8") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    # Files that were joined, or marked twice, have further marks, which would be part of the first name of a line.
+    return lines.lstrip(MARK).replace(f"\n{MARK}", "\n")
 
 
 def encoding_of(start: bytes) -> str:

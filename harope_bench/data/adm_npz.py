@@ -7,30 +7,24 @@ mu, sigma, mu_s, sigma_s.
 from __future__ import annotations
 
 import math
-import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from harope_bench.core.array_file import claim, open_npz, read_header
+from harope_bench.core.array_file import DAMAGE, claim, open_npz, read_header
 from harope_bench.core.errors import SampleError
+from harope_bench.core.escaping import few
 from harope_bench.core.storage import first_line, repeated_member, writing
 from harope_bench.data.image_io import PIXELS
 
 IMAGES = "arr_0.npy"
 LABELS = "arr_1.npy"
 WHOLE = 1 << 30  # bytes of an array in Fortran order, which cannot be read piece by piece
+LAST_LABEL = 2**31 - 1  # of a class; a larger number of 64 bits without sign would come out negative
 BATCH_BYTES = 1 << 30  # of the images that are read at once
-# Zip, zlib and the header parser fail in all these ways on bytes from outside; RuntimeError is also an encrypted member.
-DAMAGE = (
-    ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, MemoryError, SyntaxError,
-    struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile,
-)  # fmt: skip
 
 
 def _names(archive: zipfile.ZipFile) -> list[str]:
@@ -63,7 +57,7 @@ def shape_of(path: Path, reference: bool = False) -> tuple[int, int, int, int]:
             if "mu.npy" in names and not reference:
                 raise SampleError(f"{path} carries mu: it is a reference, or samples with foreign statistics; give a file with arr_0 only")
             if IMAGES not in names:
-                raise SampleError(f"{path} has no arr_0 (found {', '.join(names) or 'nothing'}); give an ADM sample file")
+                raise SampleError(f"{path} has no arr_0 (found {few(names)}); give an ADM sample file")
             shape, dtype, is_fortran = claim(archive, IMAGES, size)
     except DAMAGE as error:
         raise SampleError(f"{path} is not a readable npz ({first_line(error)}); make the file again") from error
@@ -123,7 +117,10 @@ def labels(path: Path) -> np.ndarray | None:
             if shape != (n,) or dtype.kind not in "iu":
                 raise SampleError(f"{path} arr_1 is {dtype} {shape}, wanted integer labels ({n},); leave arr_1 out or correct it")
             with archive.open(LABELS) as member:
-                return np.lib.format.read_array(member, allow_pickle=False).astype(np.int64)
+                found = np.lib.format.read_array(member, allow_pickle=False)
+        if found.min() < 0 or found.max() > LAST_LABEL:
+            raise SampleError(f"{path} arr_1 holds label {found.min() if found.min() < 0 else found.max()}, wanted 0 to {LAST_LABEL:,}")
+        return found.astype(np.int64)
     except DAMAGE as error:
         raise SampleError(f"{path}: labels cannot be read ({first_line(error)}); make the file again") from error
 

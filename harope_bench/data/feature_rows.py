@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from filelock import FileLock
 
+from harope_bench.core.array_file import read_header
 from harope_bench.core.errors import ShapeError, StorageError
 from harope_bench.core.regular_file import change_regular, check_regular, open_regular
 from harope_bench.core.storage import disk, make_folder
@@ -48,12 +49,12 @@ def header(path: Path) -> Header | None:
 
 def _parsed(file: IO[bytes]) -> Header | None:
     try:
-        if np.lib.format.read_magic(file) != (1, 0):
-            return None
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    except (ValueError, SyntaxError, TypeError, EOFError):
+        found = read_header(file)
+    except ValueError:
         return None
-    return None if fortran or dtype.hasobject or not shape else Header(shape, dtype, file.tell(), os.fstat(file.fileno()).st_size)
+    if found.is_fortran or not found.shape or min(found.shape) < 0:
+        return None
+    return Header(found.shape, found.dtype, file.tell(), os.fstat(file.fileno()).st_size)
 
 
 def reserve(path: Path, count: int, row: np.ndarray) -> None:

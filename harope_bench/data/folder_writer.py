@@ -10,16 +10,20 @@ import numpy as np
 
 from harope_bench.core.errors import SampleError
 from harope_bench.core.storage import disk, make_folder, read_if_present, write_bytes, write_text
+from harope_bench.data.image_folder import UNFINISHED
 from harope_bench.data.image_io import decode, encode
 
 Pictures = Callable[[list[str]], Iterator[np.ndarray]]  # names to images (H, W, 3) uint8, in the order of the names
 OTHERS = 3  # files that an error names
+NOTE = "harope-bench convert has not written all of this folder; run the same convert again\n"
 
 
 def write_folder(
     folder: Path, names: Sequence[str], pictures: Pictures, texts: Mapping[str, str] | None = None, later: Sequence[str] = ()
 ) -> None:
     """Write each image as PNG under its name, and the texts, below a folder; files that are there and right are kept.
+
+    Until all of them are there the folder holds UNFINISHED, and no reader takes it for a set.
 
     Args:
         names: Of image files, relative to the folder, each once. pictures: Is asked for some of them.
@@ -30,7 +34,7 @@ def write_folder(
     """
     texts = texts or {}
     present = _files_below(folder)
-    if others := sorted(present - set(names) - set(texts) - set(later)):
+    if others := sorted(present - set(names) - set(texts) - {*later, UNFINISHED}):
         more = f" and {len(others) - OTHERS:,} more" if len(others) > OTHERS else ""
         raise SampleError(
             f"{folder} is not an empty folder: {', '.join(others[:OTHERS])}{more} is no file of this conversion; choose another place"
@@ -38,11 +42,15 @@ def write_folder(
     _check_present(folder, [name for name in names if name in present], pictures, texts)
 
     make_folder(folder)
+    missing = [name for name in names if name not in present]
+    if missing or texts.keys() - present:
+        write_text(folder / UNFINISHED, NOTE)
     for name, text in texts.items():
         write_same(folder / name, text)
-    missing = [name for name in names if name not in present]
     for name, image in zip(missing, pictures(missing), strict=True):
         write_bytes(folder / name, encode(image))
+    with disk(folder):
+        (folder / UNFINISHED).unlink(missing_ok=True)
 
 
 def write_same(path: Path, text: str) -> None:

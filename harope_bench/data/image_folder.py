@@ -9,12 +9,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from harope_bench.core.errors import SampleError
 from harope_bench.data.image_io import file_formats, misnamed
 from harope_bench.data.run_folder import OBSERVATIONS, RESULTS
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
 OURS = (RESULTS, OBSERVATIONS)
 FILE_LIST = "file_list.jsonl"  # what converting puts beside images
+UNFINISHED = ".unfinished"  # stands in a folder as long as convert writes it
 DIGITS = re.compile(r"([0-9]+)")
 NATURAL = "images: read in natural order of their names, which are no plain numbers"
 
@@ -24,6 +26,14 @@ class Listing(NamedTuple):
 
     files: list[Path]
     warnings: tuple[str, ...]
+
+
+def check_finished(folder: Path) -> None:
+    """Raise SampleError for a folder that an interrupted conversion left: its images are a part of a set and no set."""
+    if (folder / UNFINISHED).exists():
+        raise SampleError(
+            f"{folder} is unfinished: convert was interrupted; run the same convert again, or delete {UNFINISHED} there to read this part"
+        )
 
 
 def listing(folder: Path) -> Listing:
@@ -47,7 +57,7 @@ def images_below(folder: Path) -> list[Path]:
     return sorted(images, key=lambda path: [natural_key(part) for part in path.relative_to(folder).parts])
 
 
-def natural_key(name: str) -> tuple[list[str | int], str]:
+def natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:
     """Return a sort key that compares runs of digits as numbers: img_2.png comes before img_10.png.
 
     >>> sorted(["a10b2", "a9b10", "a10b1"], key=natural_key)
@@ -55,7 +65,13 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     """
     stem, dot, suffix = name.rpartition(".")
     parts = DIGITS.split(stem if dot else suffix)  # text and digits in turn, text first
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+    return [_number_key(part) if place % 2 else part for place, part in enumerate(parts)], name
+
+
+def _number_key(digits: str) -> tuple[int, str]:
+    """Return a sort key of digits as a number, of however many; `int` takes 4,300."""
+    significant = digits.lstrip("0")
+    return len(significant), significant
 
 
 def in_order(paths: Iterable[Path]) -> list[Path]:

@@ -79,7 +79,8 @@ def open_image(data: bytes, what: str) -> Iterator[Image.Image]:
                 raise SampleError(f"{what} is {image.width}x{image.height}, at most {PIXELS:,} pixels are read; make it smaller")
             yield image
     except UNREADABLE as error:
-        raise SampleError(f"{what} is not a readable image ({printable(str(error))}); draw or copy it again") from error
+        why = "its bytes hold no such image" if isinstance(error, UnidentifiedImageError) else printable(str(error))
+        raise SampleError(f"{what} is not a readable image ({form}: {why}); draw or copy it again") from error
 
 
 def read_image(path: Path) -> bytes:

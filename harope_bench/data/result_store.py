@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from harope_bench.core import checksums
+from harope_bench.core.array_file import ARRAYS_BYTES
 from harope_bench.core.errors import PlanMismatch, SampleError, StorageError
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
 from harope_bench.core.schema import (
@@ -32,11 +33,23 @@ from harope_bench.core.schema import (
     fault,
     warnings_of,
 )
-from harope_bench.core.storage import disk, first_line, load_arrays, read_if_present, sha256_bytes, stamp_of, write_arrays, write_text
+from harope_bench.core.storage import (
+    disk,
+    first_line,
+    load_arrays,
+    make_folder,
+    read_if_present,
+    sha256_bytes,
+    stamp_of,
+    write_arrays,
+    write_text,
+)
+from harope_bench.data.array_checks import check_sample_arrays
 from harope_bench.data.run_folder import RESULTS
 from harope_bench.data.sample_set import SampleSet
 
 ROWS = ".rows.jsonl"  # ends the name of the file of verdicts on single images
+ADVICE = "bring that one back, or run eval again"  # about a file that is not the recorded one
 NO_SAMPLES = sha256_bytes(b"")  # of a result that looked at no image
 
 
@@ -235,13 +248,19 @@ def path_of_rows(rows: Path) -> Path:
 # ------------------------------------------------------------------------------------------------- reading
 
 
-def read_result(path: Path) -> Result:
+def read_result(path: Path, is_checked: bool = True) -> Result:
     """Return the result in a file.
+
+    Args:
+        is_checked: The file must be the recorded one. `verify` alone reads others, to say what is wrong.
 
     Raises:
         StorageError: It is not there or not a result; names the file and the field.
+        AlteredFileError: It is not the one that was recorded.
         FormatError: Another version of this package wrote it.
     """
+    if is_checked:
+        checksums.check_recorded(path, ADVICE)
     with disk(path):
         data = read_regular(path, JSON_BYTES)
     return _parse(data, path)
@@ -261,11 +280,14 @@ def read_results(folder: Path) -> list[StoredResult]:
 
     Raises:
         StorageError: The folder is not there, or a file is not a result; the file is named.
+        AlteredFileError: A result is not the one that was recorded.
         FormatError: Another version of this package wrote a file.
     """
     if not folder.is_dir():
         raise StorageError(f"{folder} is not a folder; give the folder that holds the runs")
     paths = result_paths_below(folder)
+    for path in paths:
+        checksums.check_recorded(path, ADVICE)
     files = [(path, data) for path in paths if (data := read_if_present(path)) is not None]  # one may be cleared meanwhile
     return [StoredResult(_parse(data, path), path) for path, data in files]
 
@@ -288,13 +310,21 @@ def named_arrays_path(item: StoredResult) -> Path:
 
 
 def read_arrays(item: StoredResult) -> dict[str, np.ndarray]:
-    """Return the per-sample arrays of a result; they are read once as long as the file does not change."""
+    """Return the per-sample arrays of a result; they are read once as long as the file does not change.
+
+    Raises:
+        StorageError: They are gone, or not what an evaluator writes.
+        AlteredFileError: They are not the ones that were recorded.
+    """
     path = named_arrays_path(item)
-    return _read_arrays(path, stamp_of(path) or (0, 0))  # where it is gone, reading it says so
+    arrays = _read_arrays(path, stamp_of(path) or (0, 0))  # where it is gone, reading it says so
+    check_sample_arrays(path, arrays, [measurement.metric for measurement in item.result.measurements])
+    return arrays
 
 
 @lru_cache(maxsize=32)
 def _read_arrays(path: Path, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
+    checksums.check_recorded(path, ADVICE, ARRAYS_BYTES)
     return load_arrays(path)
 
 
@@ -370,15 +400,17 @@ def write_result(path: Path, result: Result, arrays: Mapping[str, np.ndarray], r
     previous = find_result(path) if result.label is None else None
     if previous is not None and previous.label is not None:
         result = result.model_copy(update={"label": previous.label})
-    names = [path.name]
-    if result.per_sample is not None:
-        names.append(result.per_sample)
-        write_arrays(path.with_name(result.per_sample), {name: np.asarray(array) for name, array in arrays.items()})
-    if result.rows is not None and rows is not None:
-        names.append(result.rows)
-        write_text(path.with_name(result.rows), rows)
-    write_text(path, result_text(result))
-    checksums.record_files(path.parent, names)
+    text, names = result_text(result), [path.name]
+    make_folder(path.parent)
+    with disk(path), checksums.alone(path.parent):  # nobody takes files for altered whose hashes are written next
+        if result.per_sample is not None:
+            names.append(result.per_sample)
+            write_arrays(path.with_name(result.per_sample), {name: np.asarray(array) for name, array in arrays.items()})
+        if result.rows is not None and rows is not None:
+            names.append(result.rows)
+            write_text(path.with_name(result.rows), rows)
+        write_text(path, text)
+        checksums.record_files(path.parent, names)
     return result
 
 
@@ -390,8 +422,9 @@ def relabel(path: Path, result: Result, label: str) -> Result:
     """
     labelled = result.model_copy(update={"label": check_label(label)})
     if labelled != result:
-        was_recorded = is_as_written(path)
-        write_text(path, result_text(labelled))
-        if was_recorded:
-            checksums.record_files(path.parent, [path.name])
+        with disk(path), checksums.alone(path.parent):
+            was_recorded = is_as_written(path)
+            write_text(path, result_text(labelled))
+            if was_recorded:
+                checksums.record_files(path.parent, [path.name])
     return labelled

@@ -14,7 +14,7 @@ from harope_bench.core import checksums
 from harope_bench.core.errors import PlanMismatch, SampleError, StorageError
 from harope_bench.core.index_ranges import IndexRanges, parse_ranges
 from harope_bench.core.part_files import sweep
-from harope_bench.core.regular_file import LINES_BYTES
+from harope_bench.core.regular_file import LINES_BYTES, is_file
 from harope_bench.core.schema import Plan, Request, SampleRecord, fault
 from harope_bench.core.storage import append_line, make_folder, mend_lines, read_if_present, read_lines, sha256_bytes, write_text, writing
 from harope_bench.data.image_io import encode
@@ -41,9 +41,13 @@ def differing(wanted: Plan, found: Plan) -> list[str]:
 
 @dataclass(frozen=True)
 class Run:
-    """A folder that holds, or will hold, the samples of one plan."""
+    """A folder that holds, or will hold, the samples of one plan.
+
+    is_checked: Plan and records must be the recorded ones, or AlteredFileError. `verify` alone reads others, to say what is wrong.
+    """
 
     folder: Path
+    is_checked: bool = True
 
     @property
     def plan(self) -> Plan | None:
@@ -51,8 +55,10 @@ class Run:
 
         Raises:
             PlanMismatch: it is not readable. FormatError: another version of this package wrote it.
+            AlteredFileError: it is not the recorded one.
         """
         path = self.folder / PLAN
+        self._check(path)
         data = read_if_present(path)
         if data is None:
             return None
@@ -60,6 +66,10 @@ class Run:
             return Plan.from_json(data, path)
         except (StorageError, ValueError) as error:
             raise PlanMismatch(f"{path} is not a plan this version reads; choose another --out") from error
+
+    def _check(self, path: Path) -> None:
+        if self.is_checked:
+            checksums.check_recorded(path, "bring that one back, or choose another --out")
 
     def claim(self, plan: Plan) -> None:
         """Makes the folder this plan's; PlanMismatch names every differing field if it is another's."""
@@ -84,6 +94,7 @@ class Run:
 
     def records(self) -> dict[int, SampleRecord]:
         """Records by index; the last one counts. SampleError names a line that is no record."""
+        self._check(self.folder / RECORDS)
         found: dict[int, SampleRecord] = {}
         for number, line in enumerate(read_lines(self.folder / RECORDS), 1):
             try:
@@ -98,7 +109,7 @@ class Run:
         with self.alone():
             wanted = IndexRanges.of(indices)
             if wanted.without(self.asked()):
-                checksums.drop(self.folder, [RECORDS])  # lines are about to be added; `settle` vouches for the whole again
+                self._unsettle()
                 append_line(self.folder / REQUESTS, f'{{"indices": "{wanted}"}}')
 
     def asked(self) -> IndexRanges:
@@ -117,7 +128,7 @@ class Run:
         return wanted.without([i for i, record in records.items() if i in wanted and self._kept(record)])
 
     def _kept(self, record: SampleRecord) -> bool:
-        return record.status == "failed" or (record.file is not None and (self.folder / record.file).is_file())
+        return record.status == "failed" or (record.file is not None and is_file(self.folder / record.file))
 
     def add(self, request: Request, image: np.ndarray | None, reason: str | None) -> None:
         """Image first, then its line: a line always has its image. A fault is a failed sample without one."""
@@ -129,7 +140,18 @@ class Run:
                 file.write(data)
         record = SampleRecord.model_validate({**request.model_dump(), **facts})
         with self.alone():
+            self._unsettle()
             append_line(self.folder / RECORDS, record.to_json())
+
+    def _unsettle(self) -> None:
+        """Drop the hash of the records before lines are added; `settle` vouches for the whole again.
+
+        Raises:
+            AlteredFileError: They are not the recorded ones, and would be vouched for together with the new lines.
+        """
+        if self.is_settled:
+            self._check(self.folder / RECORDS)
+            checksums.drop(self.folder, [RECORDS])
 
     @property
     def is_settled(self) -> bool:
@@ -145,6 +167,7 @@ class Run:
             records = self.records()
             text = "".join(records[i].to_json() + "\n" for i in sorted(records))
             if text.encode() != (read_if_present(self.folder / RECORDS, LINES_BYTES) or b""):
+                self._unsettle()
                 write_text(self.folder / RECORDS, text)
             if not self.asked().without(records):
                 checksums.record(self.folder, {RECORDS: sha256_bytes(text.encode())})

@@ -13,14 +13,15 @@ import numpy as np
 
 from harope_bench.core.errors import SampleError, StorageError, TooFewImages
 from harope_bench.core.index_ranges import IndexRanges
+from harope_bench.core.limits import RESOLUTION, check_most
 from harope_bench.core.regular_file import IMAGE_BYTES, read_regular
 from harope_bench.core.schema import Plan
 from harope_bench.core.storage import check_target, sha256_bytes
 from harope_bench.data import adm_npz
 from harope_bench.data.folder_writer import Pictures, write_folder
-from harope_bench.data.image_folder import SUFFIXES, listing, nested
+from harope_bench.data.image_folder import SUFFIXES, check_finished, listing, nested
 from harope_bench.data.image_io import Decoded, centre_crop, cut, decode
-from harope_bench.data.run_folder import PLAN, REQUESTS, Run
+from harope_bench.data.run_folder import PLAN, RECORDS, REQUESTS, Run
 
 
 class Batch(NamedTuple):
@@ -165,16 +166,17 @@ class SampleSet:
             first += len(images)
 
 
-def open_samples(path: Path, count: int | None = None) -> SampleSet:
+def open_samples(path: Path, count: int | None = None, is_checked: bool = True) -> SampleSet:
     """A run folder, a folder of images, or an ADM .npz; with `count`, its first so many samples.
 
     A folder's images count by name, by number where every name is one (9.png before 10.png).
 
     Raises:
         SampleError: nothing there, no images, or a run that is not finished.
+        AlteredFileError: plan or records are not the recorded ones, unless `is_checked` is False.
     """
     if path.is_dir():
-        run = Run(path)
+        run = Run(path, is_checked)
         return _run_set(run, run.plan, count) if (path / PLAN).exists() else first(_folder_set(path), count)
     if path.is_file() and path.suffix == ".npz":
         n = adm_npz.shape_of(path)[0]
@@ -191,7 +193,12 @@ def reference_images(path: Path) -> SampleSet:
 
 
 def cropped(samples: SampleSet, side: int) -> SampleSet:
-    """The same files, each centre-cropped as it is read, so that sizes may differ; SampleError for an npz, whose images have one size."""
+    """The same files, each centre-cropped as it is read, so that sizes may differ; SampleError for an npz, whose images have one size.
+
+    Raises:
+        OptionError: The side is more than RESOLUTION pixels.
+    """
+    check_most("--crop", side, RESOLUTION)
     if samples.files is None:
         raise SampleError(f"{samples.path} is an npz, whose images have one size; --crop is for folders")
     return replace(samples, crop=side, warnings=(*samples.warnings, f"images: centre-cropped to {side}x{side}"))
@@ -206,7 +213,13 @@ def first(samples: SampleSet, count: int | None) -> SampleSet:
 
 def _run_set(run: Run, plan: Plan | None, count: int | None) -> SampleSet:
     held = run.records()
-    asked = (run.asked() or IndexRanges.of(held)) if count is None else IndexRanges.first(count)
+    requested = run.asked()
+    if requested and run.is_checked and (extra := IndexRanges.of(held).without(requested)):
+        line = f'{{"indices": "{extra}"}}'
+        raise SampleError(
+            f"{run.folder / REQUESTS} asks for {requested}, but {RECORDS} also has samples {extra}; a line is lost, add {line}"
+        )
+    asked = (requested or IndexRanges.of(held)) if count is None else IndexRanges.first(count)
     if missing := run.missing(asked):
         raise SampleError(
             f"{run.folder} is unfinished: {len(asked):,} asked, {len(missing):,} missing; run generate again with the same --out"
@@ -218,7 +231,6 @@ def _run_set(run: Run, plan: Plan | None, count: int | None) -> SampleSet:
         raise SampleError(f"all {len(records):,} samples of {run.folder} failed ({reason}); check the checkpoint's weights")
     if not good:
         raise SampleError(f"{run.folder} holds no image; run generate with this --out first")
-    gone = not (run.folder / REQUESTS).exists()
     return SampleSet(
         name=run.folder.name,
         path=run.folder,
@@ -229,19 +241,20 @@ def _run_set(run: Run, plan: Plan | None, count: int | None) -> SampleSet:
         files={i: inside(run.folder, str(r.file), i) for i, r in good.items()},
         recorded={i: str(r.sha256) for i, r in good.items()},
         labels={i: r.label for i, r in good.items() if r.label is not None},
-        warnings=(f"{REQUESTS} is missing: what was asked is taken from the records",) if gone else (),
+        warnings=() if requested else (f"{REQUESTS} is missing or empty: what was asked is taken from the records",),
     )
 
 
 def inside(folder: Path, name: str, index: int) -> Path:
     """The file `name` of the folder; SampleError if a record points out of it."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    path = (folder / name.replace("\0", "")).resolve()
+    if "\0" in name or not path.is_relative_to(folder.resolve()):
         raise SampleError(f"record {index} of {folder} points outside the folder ({name}); the record was altered")
     return path
 
 
 def _folder_set(folder: Path) -> SampleSet:
+    check_finished(folder)
     found, warnings = listing(folder)
     if not found and (below := nested(folder)):
         raise SampleError(
@@ -272,8 +285,15 @@ def _check_adm_target(samples: SampleSet, path: Path, replace: bool) -> None:
         return
     if replace and path.resolve().is_relative_to(samples.path.resolve()):
         raise StorageError(f"{path} is in {samples.path}, which is read; choose another place")
-    if not replace and (path.suffix != ".npz" or adm_npz.shape_of(path) != (len(samples.indices), *samples.shape)):
+    if not replace and (path.suffix != ".npz" or _shape_if_npz(path) != (len(samples.indices), *samples.shape)):
         raise StorageError(f"{path} exists and holds something else; give --replace, or choose another place")
+
+
+def _shape_if_npz(path: Path) -> tuple[int, ...] | None:
+    try:
+        return adm_npz.shape_of(path)
+    except SampleError:
+        return None
 
 
 def to_png(samples: SampleSet, folder: Path) -> None:

@@ -10,15 +10,18 @@ A rotary encoding is up to three steps, each of which a backbone may ask for alo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from harope_bench.core.errors import OptionError
+from harope_bench.core import registry
+from harope_bench.core.errors import MissingMemberError, OptionError
+from harope_bench.core.schema import Option
 from harope_bench.encodings.scaling import Kind, Scaling, frequencies
 
 _TURNS = WeakIdKeyDictionary()  # angles by the very tensor of positions, for as long as it lives
@@ -87,16 +90,21 @@ class Pair(NamedTuple):
 class Encoding(nn.Module):
     """Additive part `embed` and rotary part `rotate`, both identity unless overridden."""
 
-    facts: Facts
+    options: BaseModel  # of the class Options; a plug-in that reads them annotates them as its own
     Options: ClassVar[type[BaseModel]] = Options
-    source: ClassVar[str]
-    scalings: ClassVar[tuple[Kind, ...]] = ("none",)
+    source: ClassVar[str] = ""  # the paper's equation or the code that it follows
+    scalings: ClassVar[tuple[Kind, ...]] = ("none",)  # position scalings that mean something to it
 
-    def __init__(self, shape: Shape, options: Any):
+    def __init__(self, shape: Shape, options: BaseModel):
         super().__init__()
         self.shape = shape
         self.options = options
         self.scaling = Scaling()
+
+    @property
+    def facts(self) -> Facts:
+        """Return what it promises; a plug-in whose options do not change that states it as an attribute."""
+        raise MissingMemberError(self, "facts")
 
     @classmethod
     def named(cls) -> str:
@@ -148,7 +156,16 @@ class Encoding(nn.Module):
         self.scaling = scaling
 
 
-def build(kind: type[Encoding], shape: Shape, options: dict[str, Any]) -> Encoding:
+def load_encoding(name: str) -> type[Encoding]:
+    """Return the class of the encoding of that name.
+
+    Raises:
+        UnknownName: No such encoding. PluginError: It is no class derived from Encoding. BenchError: It does not load.
+    """
+    return registry.load_plugin_class("encodings", name, Encoding)
+
+
+def build(kind: type[Encoding], shape: Shape, options: Mapping[str, Option]) -> Encoding:
     """An encoding with checked options.
 
     Raises:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from torch import Tensor
+
 from harope_bench.core.errors import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]
+PREFIX = "encoding."  # of its parameters in a network
 
 
 # Dimensions of the parameters, by name: layers first, then heads where there is a row for each.
@@ -48,6 +51,11 @@ def told(shapes: Shapes) -> Told | None:
             _, count, d, _ = shapes[name]
             return Told("rope-matrix", {"matrix": matrix, "per_head": count > 1}, count if count > 1 else 0, d)
     return _string(shapes) or _others(shapes)
+
+
+def told_by_network(state: Mapping[str, Tensor]) -> Told | None:
+    """Return `told` of a whole network's state dict, where the encoding's parameters have the prefix `encoding.`."""
+    return told({key.removeprefix(PREFIX): tuple(value.shape) for key, value in state.items() if key.startswith(PREFIX)})
 
 
 def _string(shapes: Shapes) -> Told | None:

@@ -36,7 +36,7 @@ class HeadFreq(base.Encoding):
             raise base.OptionError(f"head-freq needs {shape.heads} bases above 1, one a head, found {options.bases}")
 
     @property
-    def facts(self) -> base.Facts:  # type: ignore[override]
+    def facts(self) -> base.Facts:
         """Heads differ only if their bases do."""
         alike = len(set(self.bases)) == 1
         return base.Facts(

@@ -7,7 +7,7 @@ as in the release (model/models_HARoPE.py:25-52). Dimensions: L layers, G matric
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,14 @@ def skew_exp(raw: Tensor) -> Tensor:
     return torch.linalg.matrix_exp(skew(raw))
 
 
+class SvdParameters(nn.Module):
+    """The parameters of `add_svd` alone."""
+
+    A_u: Tensor
+    A_v: Tensor
+    sigma: Tensor
+
+
 def add_svd(module: nn.Module, layers: int, count: int, d: int) -> None:
     """Gives a module the parameters A_u, A_v (L, G, d, d) and sigma (L, G, d) of M = U diag(s) V^T; M is the identity."""
     module.A_u = nn.Parameter(torch.zeros(layers, count, d, d))
@@ -43,7 +51,7 @@ def add_svd(module: nn.Module, layers: int, count: int, d: int) -> None:
     module.sigma = nn.Parameter(torch.full((layers, count, d), math.log(math.e - 1)))  # softplus gives 1
 
 
-def svd_pair(held: Any, layer: int, mode: QkMode) -> base.Pair:
+def svd_pair(held: SvdParameters | Before, layer: int, mode: QkMode) -> base.Pair:
     """M for queries and, for keys, M^-T ("dual", released code) or M ("same", paper equation 7).
 
     Args:
@@ -63,6 +71,9 @@ class Before(base.Encoding):
 
     scalings = ROTARY
     options: base.Rotary
+    A_u: Tensor  # this and the next two: of `add_svd`, where a member calls it
+    A_v: Tensor
+    sigma: Tensor
 
     def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, heads, N, head_dim) turned axis by axis."""

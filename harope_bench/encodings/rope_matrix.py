@@ -40,7 +40,7 @@ class RopeMatrix(Before):
             self.matrix = nn.Parameter(torch.eye(d).repeat(shape.layers, count, 1, 1))
 
     @property
-    def facts(self) -> base.Facts:  # type: ignore[override]
+    def facts(self) -> base.Facts:
         """What it promises depends on its options."""
         return base.Facts(
             relative=True,

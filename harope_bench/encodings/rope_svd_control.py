@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from harope_bench.encodings import base
-from harope_bench.encodings.matrices import Before, QkMode, add_svd, svd_pair
+from harope_bench.encodings.matrices import Before, QkMode, SvdParameters, add_svd, svd_pair
 
 
 class RopeSvdControl(Before):
@@ -30,11 +30,11 @@ class RopeSvdControl(Before):
 
     def __init__(self, shape: base.Shape, options: Options):
         super().__init__(shape, options)
-        self.control = nn.Module()
+        self.control = SvdParameters()
         add_svd(self.control, shape.layers, shape.heads, shape.head_dim)
 
     @property
-    def facts(self) -> base.Facts:  # type: ignore[override]
+    def facts(self) -> base.Facts:
         """What it promises depends on its options."""
         after = self.options.placement == "after-rotation"
         dual = self.options.qk_mode == "dual"

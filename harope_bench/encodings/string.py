@@ -46,7 +46,7 @@ class String(Before):
             self.freqs = nn.Parameter(start.float().repeat(*groups, 1))
 
     @property
-    def facts(self) -> base.Facts:  # type: ignore[override]
+    def facts(self) -> base.Facts:
         """What it promises depends on its options; circulant generators bring their own basis and cannot start as axial RoPE."""
         own = self.options.map == "circulant"
         return base.Facts(

@@ -1,15 +1,18 @@
-"""The contract of an evaluator: a rule on what a judge saw, plain numpy, no network."""
+"""Contracts of the evaluators: rules on what judges saw, plain numpy, no network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from harope_bench.core import registry
 from harope_bench.core.annotations import Answer, Ask
-from harope_bench.core.schema import Measurement, Metric, RuleDifference
+from harope_bench.core.errors import MissingMemberError, OptionError
+from harope_bench.core.plugin_contracts import EvaluatorContract
+from harope_bench.core.schema import Measurement, RuleDifference
 from harope_bench.metrics.moments import Moments
 
 
@@ -47,28 +50,43 @@ class Score(NamedTuple):
     measurements: tuple[Measurement, ...]
     per_sample: Mapping[str, np.ndarray]
     warnings: tuple[str, ...]
-    rows: tuple[Mapping[str, Any], ...] = ()
+    rows: tuple[Mapping[str, object], ...] = ()
     rule_differences: tuple[RuleDifference, ...] = ()
 
 
-class Evaluator(Protocol):
-    """What an evaluator module's PLUGIN offers.
+class Evaluator(EvaluatorContract):
+    """Base class of all evaluators. A plug-in is derived from FeatureEvaluator or AnnotationEvaluator."""
 
-    One that knows several published programs' formulas also has `profiles`, their names (its own among them), `under(profile)`, the
-    evaluator in another one, and `apart`, the profiles that need a judge of their own.
-    """
+    profile: str  # the published program whose formulas it follows
+    parity: str  # against what it is held, in words
+    rules: tuple[str, ...] = ("official",)  # sets of rules that it knows: official, corrected
+    apart: tuple[str, ...] = ()  # profiles that need a judge of their own
+    looks_at: Literal["images", "network"] = "images"  # what its rows are of
+    arrays: tuple[str, ...] = ()  # of one that looks at networks: the arrays of numbers it reads
+    texts: tuple[str, ...] = ()  # and its arrays of texts
 
-    version: int
-    profile: str
-    parity: str
-    rules: tuple[str, ...]
-    metrics: tuple[Metric, ...]
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """Return the profiles that it knows, its own among them; a plug-in may state them as an attribute."""
+        return (self.profile,)
+
+    def under(self, profile: str) -> Evaluator:
+        """Return the evaluator in another profile of `profiles`; OptionError for any other."""
+        if profile != self.profile:
+            raise OptionError(f"the evaluator has profile {self.profile}, not {profile}; leave --profile out")
+        return self
+
+
+class FeatureEvaluator(Evaluator):
+    """Base class of evaluators on the arrays of one judge."""
 
     def score(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> Score:
-        """The measurements; a metric that cannot be had is None with a reason."""
+        """Return the measurements; a metric that cannot be had is None with a reason."""
+        raise MissingMemberError(self, "score")
 
 
-Facts = Mapping[str, Any]  # what a suite says of a prompt to an evaluator: JSON values
+# What a suite says of a prompt to an evaluator: JSON values, which the evaluator validates as it reads them
+Facts = Mapping[str, Any]
 Seen = Mapping[str, Answer]  # answers so far, by role
 
 
@@ -102,7 +120,7 @@ class Mark:
     parts: Mapping[str, Part]
     reason: str
     unknown: int = 0
-    evidence: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,19 +136,41 @@ class Sight:
     fault: str | None = None
 
 
-class PromptEvaluator(Protocol):
-    """What an evaluator offers that scores prompts (evaluators/prompt_scores.py has what they share).
+class AnnotationEvaluator(Evaluator):
+    """Base class of evaluators on annotations; evaluators/prompt_scores.py has what those that score prompts share."""
 
-    form: the key of a case's facts that it reads; a case without it is not its own. looks: in the order in which judges are asked.
-    """
+    form: str  # the key of a case's facts that it reads; a case without it is not evaluated
+    looks: tuple[Look, ...]  # what judges are asked, in order
 
-    version: int
-    profile: str
-    parity: str
-    rules: tuple[str, ...]
-    metrics: tuple[Metric, ...]
-    form: str
-    looks: tuple[Look, ...]
+    def counts_for(self, facts: Facts) -> tuple[str, ...]:
+        """Return the metrics, macro ones aside, that an image of this prompt counts for."""
+        raise MissingMemberError(self, "counts_for")
 
     def assess(self, sights: Sequence[Sight], rules: str, lenient: bool) -> Score:
-        """The measurements under these rules; a metric with a failed or unread image is None unless `lenient`."""
+        """Return the measurements under these rules; a metric with a failed or unread image is None unless `lenient`."""
+        raise MissingMemberError(self, "assess")
+
+
+def load_evaluator(name: str) -> Evaluator:
+    """Return the evaluator of that name.
+
+    Raises:
+        UnknownName: No such evaluator. PluginError: It is not derived from Evaluator. BenchError: It does not load.
+    """
+    return registry.load_plugin("evaluators", name, Evaluator)
+
+
+def load_feature_evaluator(name: str) -> FeatureEvaluator:
+    """Return the evaluator on features of that name; errors as `load_evaluator`, and OptionError for another kind."""
+    evaluator = load_evaluator(name)
+    if not isinstance(evaluator, FeatureEvaluator):
+        raise OptionError(f"evaluator {name} scores annotations of prompts, not features; choose an evaluator on features")
+    return evaluator
+
+
+def load_annotation_evaluator(name: str) -> AnnotationEvaluator:
+    """Return the evaluator on annotations of that name; errors as `load_evaluator`, and OptionError for another kind."""
+    evaluator = load_evaluator(name)
+    if not isinstance(evaluator, AnnotationEvaluator):
+        raise OptionError(f"evaluator {name} scores features, not annotations of prompts; choose an evaluator of prompts")
+    return evaluator

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from harope_bench.core.schema import Measurement, Metric
-from harope_bench.evaluators.base import Observations, Score
+from harope_bench.evaluators.base import FeatureEvaluator, Observations, Score
 from harope_bench.metrics.attention_cost import QKV, Attention, Learned
 
 LAYER = ("hidden", "heads", "projections", "tokens", "added", "matrices", "matrix_width", "factors")
@@ -18,7 +18,7 @@ FEWEST = 10  # forwards below which the outer deciles would lie outside what was
 MILLION, GIGA = 10**6, 10**9
 
 
-class Cost:
+class Cost(FeatureEvaluator):
     """Counts and times of one network, each with its scope in the metric's title and in the measurement's name.
 
     Observations have a row a forward: the arrays of ARRAYS, float64, NaN where something was not had, and two of strings (WHYS) that
@@ -34,7 +34,9 @@ class Cost:
         "134.184 against 134.1 printed"
     )
     rules = ("official",)
-    looks_at, arrays = "network", ARRAYS
+    looks_at = "network"
+    arrays = ARRAYS
+    texts = WHYS
     metrics = (
         Metric(name="params_m", title="parameters, one layer as Table 9 counts it", direction="lower", unit="million", decimals=2),
         Metric(name="flops_g", title="multiply-adds, one layer as Table 9 counts it", direction="lower", unit="giga", decimals=2),
@@ -101,8 +103,8 @@ class _Share:
         values = arrays[self.array]
         if not np.isfinite(values).all():
             return _why(arrays, self.why)
-        each = arrays["batch"][0] if self.array == "macs" else 1
-        return float(values.max()) / each / self.unit
+        each = float(arrays["batch"][0]) if self.array == "macs" else 1.0
+        return float(values.max()) / each / self.unit if each > 0 else "the size of the batch is not known"
 
 
 class _Latency:

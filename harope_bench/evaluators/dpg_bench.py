@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from harope_bench.core.annotations import Answers, Ask, Questions
 from harope_bench.core.errors import ShapeError
@@ -127,16 +126,16 @@ def _reason(tile: rule.Tile) -> str:
     return f"{yes} of {len(tile.raw)} answered yes" + (f", {zeroed} of them 0 by what they depend on" if zeroed else "")
 
 
-def _evidence(item: rule.Item, answers: Sequence[str], tile: rule.Tile, read: Mapping[int, int]) -> dict[str, Any]:
+def _evidence(item: rule.Item, answers: Sequence[str], tile: rule.Tile, read: Mapping[int, int]) -> Facts:
     """The questions that are 0, with what they depend on; `by` is the parent that made one 0."""
     zero = []
     for number, place in read.items():
         if tile.final.get(number) == 0:
             asked = item.questions[place]
-            row: dict[str, Any] = {"id": number, "question": asked.question, "answer": answers[place], "category": asked.categories[-1]}
+            row: dict[str, object] = {"id": number, "question": asked.question, "answer": answers[place], "category": asked.categories[-1]}
             row |= {"parents": [p for p in asked.parents if p]} if any(asked.parents) else {}
             zero.append(row | ({"by": tile.zeroed[number]} if number in tile.zeroed else {}))
-    found: dict[str, Any] = {"item": item.item, "questions": len(read), "zero": zero}
+    found: dict[str, object] = {"item": item.item, "questions": len(read), "zero": zero}
     return found | ({"lost": tile.lost} if tile.lost is not None else {})
 
 

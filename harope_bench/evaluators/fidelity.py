@@ -12,7 +12,7 @@ import numpy as np
 
 from harope_bench.core.errors import InvalidMomentsError, OptionError, SampleError, ShapeError
 from harope_bench.core.schema import Measurement, Metric
-from harope_bench.evaluators.base import Observations, Score
+from harope_bench.evaluators.base import FeatureEvaluator, Observations, Score
 from harope_bench.metrics.frechet import frechet, influence, matrix_root, rows_root
 from harope_bench.metrics.half_neighbours import half_balls
 from harope_bench.metrics.inception_score import (
@@ -130,7 +130,7 @@ class Finding(NamedTuple):
     halves: np.ndarray | None = None
 
 
-class Fidelity:
+class Fidelity(FeatureEvaluator):
     """Image quality against a reference of real images, in one profile."""
 
     version = 3

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harope_bench.core.annotations import Ask, Colours, Detection, Names, Object, Objects, Sighting
 from harope_bench.core.errors import ShapeError
@@ -163,12 +163,16 @@ def _named(places: Sequence[int], seen: Seen) -> dict[int, str]:
     return {place: rule.colour(share) for place, share in zip(places, shares, strict=True)}
 
 
-def _evidence(wanted: rule.Wanted, found: Sequence[Detection], colours: Mapping[int, str], verdict: rule.Verdict) -> dict[str, Any]:
+def _evidence(wanted: rule.Wanted, found: Sequence[Detection], colours: Mapping[int, str], verdict: rule.Verdict) -> dict[str, object]:
     """What each clause was asked of, as JSON: boxes, scores, colours, and the surest thing of the class where there were too few."""
     clauses = []
     for clause, held in zip(wanted.include, verdict.clauses, strict=True):
         things = [_thing(found[place], colours.get(place)) for place in held.things]
-        row: dict[str, Any] = {"wanted": clause.model_dump(by_alias=True, exclude_none=True), "held": held.fault is None, "things": things}
+        row: dict[str, object] = {
+            "wanted": clause.model_dump(by_alias=True, exclude_none=True),
+            "held": held.fault is None,
+            "things": things,
+        }
         below = [thing.score for thing in found if thing.label == clause.name]
         if len(held.things) < clause.count and below:
             row["surest_of_class"] = max(below)
@@ -176,8 +180,8 @@ def _evidence(wanted: rule.Wanted, found: Sequence[Detection], colours: Mapping[
     return {"threshold": rule.threshold(wanted.tag), "clauses": clauses}
 
 
-def _thing(thing: Detection, colour: str | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"score": thing.score, "box": list(thing.box)}
+def _thing(thing: Detection, colour: str | None) -> dict[str, object]:
+    row: dict[str, object] = {"score": thing.score, "box": list(thing.box)}
     return row | ({"colour": colour} if colour else {})
 
 

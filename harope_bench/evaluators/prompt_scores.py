@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.core.errors import TooFewImages
+from harope_bench.core.errors import MissingMemberError, TooFewImages
 from harope_bench.core.schema import Measurement, Metric, RuleDifference
-from harope_bench.evaluators.base import Facts, Look, Mark, Part, Score, Seen, Sight
+from harope_bench.evaluators.base import AnnotationEvaluator, Facts, Mark, Part, Score, Seen, Sight
 from harope_bench.statistics.intervals.clusters import SLACK, cluster_score, prompt_means, score_interval
 from harope_bench.statistics.significance import Interval
 
@@ -27,32 +27,22 @@ class Counted(NamedTuple):
     failed: int
 
 
-class Prompts:
-    """Base of the evaluators of prompts; a subclass gives the facts of a PromptEvaluator and `mark`.
+class Prompts(AnnotationEvaluator):
+    """Base of the evaluators of prompts; a subclass gives the facts of an AnnotationEvaluator and `mark`.
 
     macro: metrics that are the unweighted mean over tasks of the named metrics, each of which is one task's.
     """
 
-    version: int
-    profile: str
-    parity: str
-    rules: tuple[str, ...] = ("official", "corrected")
-    metrics: tuple[Metric, ...]
-    form: str
-    looks: tuple[Look, ...]
+    rules = ("official", "corrected")
     macro: Mapping[str, tuple[str, ...]] = {}
 
     def task(self, facts: Facts) -> str:
-        """The stratum of a prompt, known before any image of it is seen."""
-        raise NotImplementedError
-
-    def counts_for(self, facts: Facts) -> tuple[str, ...]:
-        """The metrics, macro ones aside, that an image of this prompt counts for."""
-        raise NotImplementedError
+        """Return the stratum of a prompt, known before any image of it is seen."""
+        raise MissingMemberError(self, "task")
 
     def mark(self, facts: Facts, seen: Seen, rules: str) -> Mark:
-        """What the rules say of one image."""
-        raise NotImplementedError
+        """Return what the rules say of one image."""
+        raise MissingMemberError(self, "mark")
 
     def settle(self, sights: Sequence[Sight], marks: Sequence[Mark | None], rules: str) -> Sequence[Mark | None]:
         """Marks of all images once all are known: for rules that look beyond one image. None: the image does not count."""

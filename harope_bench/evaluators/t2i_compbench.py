@@ -258,7 +258,8 @@ def _ceiling(sights: Sequence[Sight], rules: Rules) -> list[str]:
     Which detector looked is not known here, so the line says whose labels it counts.
     """
     own = [sight for sight in sights if sight.facts["category"] == "spatial"]
-    found = {d.label for s in own for d in getattr(s.seen.get("detector-2d"), "found", ())}
+    sightings = [sighting for sight in own if isinstance(sighting := sight.seen.get("detector-2d"), Sighting)]
+    found = {detection.label for sighting in sightings for detection in sighting.found}
     if not own or rules != "official" or found & UNLABELLED:
         return []
     lost = {sight.prompt for sight in own if set(persons(ends(sight.facts))) & UNLABELLED}

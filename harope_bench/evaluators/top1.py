@@ -8,7 +8,7 @@ import numpy as np
 
 from harope_bench.core.errors import ShapeError
 from harope_bench.core.schema import Measurement, Metric
-from harope_bench.evaluators.base import Observations, Score
+from harope_bench.evaluators.base import FeatureEvaluator, Observations, Score
 from harope_bench.statistics.significance import wilson
 
 PERCENT = 100
@@ -19,7 +19,7 @@ METRICS = (
 DEPTH = {"top1": 1, "top5": 5}
 
 
-class Top1:
+class Top1(FeatureEvaluator):
     """Accuracy over all pictures that could be read; a tie of logits goes to the lower class."""
 
     version = 1

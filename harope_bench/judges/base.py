@@ -1,67 +1,75 @@
-"""The contract of a judge: a network that looks at images and says what it saw."""
+"""Contracts of the judges: networks, or parsers, that look at images.
+
+A feature extractor turns images into arrays, an annotator answers a query about one image. A plug-in holds the facts of its judge and
+loads no weights. `open_judge` gives the judge with its weights, `judge_record` what a result says of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from harope_bench.core import registry
 from harope_bench.core.annotations import Answer, Ask
+from harope_bench.core.errors import JudgeError, MissingMemberError, OptionError
+from harope_bench.core.schema import ErrorRate, JudgeClass, JudgeRecord, Option
+from harope_bench.core.storage import sha256_bytes
+
+# ------------------------------------------------------------------------------------------------- with weights
 
 
-class Opened(Protocol):
-    """A judge with its weights in place.
+class LoadedFeatureExtractor:
+    """Base class of feature extractors with their weights."""
 
-    It may also have `notes`, lines that a result must say of how it looked, and `way`, facts of how it computes that may move last bits:
-    `path` (plain, folded, compiled) and `tf32`; both are read after it has looked.
-    """
+    weights_sha256: str  # hash of the weights that are loaded
+    notes: Sequence[str] = ()  # lines that a result must say of how it looked; read after it has looked
 
-    weights_sha256: str
+    @property
+    def way(self) -> Mapping[str, Option]:
+        """Return how it computes, as far as that moves last bits: `path` (plain, folded, compiled) and `tf32`; read as `notes`."""
+        return {}
 
     def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Named float32 arrays of one row an image, for images (B, H, W, 3) uint8."""
+        """Return the named float32 arrays, one row an image, for images (B, H, W, 3) uint8."""
+        raise MissingMemberError(self, "observe")
 
 
-class Judge(Protocol):
-    """What a judge module's PLUGIN offers. `arrays` names what `observe` returns.
+class LoadedAnnotator:
+    """Base class of annotators with their weights."""
 
-    Optional: `errors()`, tuple[ErrorRate, ...], how often it was wrong where the truth is known; without opening its weights. `widths`,
-    by name of an array, how many numbers a row has; a reference of another width is rejected before anything is written.
-    `packages`, names of the optional packages that opening it imports.
-    """
+    weights_sha256: str  # hash of the weights that are loaded
 
-    version: int
-    judge_class: Literal["official", "equivalent", "substitute", "micro"]
-    preprocessing: str
-    arrays: tuple[str, ...]
-    batch: int
+    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+        """Return the answer of a role for an image (H, W, 3) uint8; it depends on nothing else."""
+        raise MissingMemberError(self, "see")
 
-    def weights_sha256(self) -> str:
-        """Recorded hash of its weights, without opening them."""
 
-    def open(self, device: str) -> Opened:
-        """Loads the weights (hash checked first); WeightsError if they are missing or altered."""
+Loaded_co = TypeVar("Loaded_co", bound=LoadedFeatureExtractor | LoadedAnnotator, covariant=True)
+
+
+class SelfCheck(Protocol):
+    """A case that a judge must pass before it is believed."""
+
+    @property
+    def name(self) -> str:
+        """Return what the case is called."""
+
+    def check(self, loaded: Any, /) -> str | None:
+        """Return in words what is wrong with the judge with its weights, or None; it is given its own class."""
 
 
 class Canary(NamedTuple):
-    """A case by name; `check` of the opened judge says in words what is wrong, or None."""
+    """A self-check by name; `check` is as in SelfCheck."""
 
     name: str
     check: Callable[[Any], str | None]
 
 
-class OpenedWitness(Protocol):
-    """A witness with its weights in place."""
-
-    weights_sha256: str
-
-    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
-        """The answer of that role for an image (H, W, 3) uint8; it depends on nothing else."""
-
-
 class Trial(NamedTuple):
-    """A Canary that asks a question: what it shows in words, the question, and whether an answer is right."""
+    """A self-check that asks an annotator: what it shows in words, the question, and whether an answer is right."""
 
     what: str
     role: str
@@ -71,30 +79,149 @@ class Trial(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it shows."""
+        """Return what it shows."""
         return self.what
 
-    def check(self, opened: OpenedWitness) -> str | None:
-        """The wrong answer in words, or None."""
-        answer = opened.see(self.role, self.image, self.ask)
+    def check(self, loaded: LoadedAnnotator) -> str | None:
+        """Return the wrong answer in words, or None."""
+        answer = loaded.see(self.role, self.image, self.ask)
         return None if self.right(answer) else f"it answers {answer.to_json()[:200]}"
 
 
-class Witness(Protocol):
-    """A judge that is asked about one image at a time, in the roles of core/annotations.py.
+# ----------------------------------------------------------------------------------------------------- plug-ins
 
-    Optional: `of(model)`, the same judge on a folder or hub id that the user names (`needs_model`: it has none of its own); `runner`, the
-    path of a self-contained file that another Python executes in place of `open`; `canary()`, cases (Canary or Trial) that the
-    opened judge must pass before it is believed; `errors()` as above.
-    """
 
-    version: int
-    judge_class: Literal["official", "equivalent", "substitute", "micro"]
-    preprocessing: str
-    roles: tuple[str, ...]
+class Judge(Generic[Loaded_co]):
+    """Base class of all judges. A plug-in is derived from FeatureExtractor or Annotator."""
+
+    version: int  # raised where its numbers or answers change
+    preprocessing: str  # from an image to the network's input, in words
+    packages: tuple[str, ...] = ()  # optional packages that opening it imports
+    needs_model: bool = False  # it has no weights of its own, `of` binds it to a model of the user's
+    runner: Path | None = None  # a self-contained file that another Python executes in place of `open`
+    arrays: tuple[str, ...] = ()  # of a feature extractor: what `observe` returns
+    roles: tuple[str, ...] = ()  # of an annotator: which of those in core/annotations.py it takes
+
+    @property
+    def judge_class(self) -> JudgeClass:
+        """Return how near it is to the published judge; a plug-in may state it as an attribute."""
+        raise MissingMemberError(self, "judge_class")
 
     def weights_sha256(self) -> str:
-        """Recorded hash of its weights, without opening them; NotHere with the command that brings them."""
+        """Return the recorded hash of its weights without opening them; NotHere names the command that brings them."""
+        raise MissingMemberError(self, "weights_sha256")
 
-    def open(self, device: str) -> OpenedWitness:
-        """Loads the weights (hash checked first); WeightsError if they are missing or altered."""
+    def open(self, device: str) -> Loaded_co:
+        """Load the weights, hash checked first; WeightsError where they are missing or altered. `open_judge` calls it."""
+        raise MissingMemberError(self, "open")
+
+    def of(self, model: str) -> Judge[Loaded_co] | None:
+        """Return the judge on a folder or hub id of the user's; None where it has its own weights."""
+        return None
+
+    def canary(self) -> tuple[SelfCheck, ...]:
+        """Return the cases that it must pass with its weights before it is believed."""
+        return ()
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a result must say of the judge; without opening its weights."""
+        return ()
+
+    def errors(self) -> tuple[ErrorRate, ...]:
+        """Return how often it was wrong where the truth is known; without opening its weights."""
+        return ()
+
+
+class FeatureExtractor(Judge[LoadedFeatureExtractor]):
+    """Base class of judges that turn images into arrays; `arrays` names them."""
+
+    batch: int = 50  # images that `observe` is given at once
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Return how many numbers a row has, by array, as far as that is known; a reference of another width is rejected."""
+        return {}
+
+
+class Annotator(Judge[LoadedAnnotator]):
+    """Base class of judges that answer queries about one image, in their `roles`."""
+
+
+class JudgeChoice(NamedTuple):
+    """A judge by its registered name and, where the user names one, the model that it runs."""
+
+    name: str
+    model: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """Return a plain name that tells two models of one judge apart."""
+        return self.name if self.model is None else f"{self.name}-{sha256_bytes(self.model.encode())[:8]}"
+
+    @property
+    def judge(self) -> Judge[LoadedFeatureExtractor | LoadedAnnotator]:
+        """Return the judge, bound to its model; OptionError where it takes none or needs one."""
+        judge = load_judge(self.name)
+        if self.model is None:
+            if judge.needs_model:
+                raise OptionError(f"judge {self.name} runs a model of yours; write {self.name}:FOLDER or {self.name}:HUB-ID")
+            return judge
+        bound = judge.of(self.model)
+        if bound is None:
+            raise OptionError(f"judge {self.name} has its own weights, it takes no model ({self.model}); write {self.name}")
+        return bound
+
+    @property
+    def annotator(self) -> Annotator:
+        """Return the judge as an annotator; OptionError where it is none."""
+        judge = self.judge
+        if not isinstance(judge, Annotator):
+            raise OptionError(f"judge {self.name} gives features, it is no annotator; give it to an evaluator on features")
+        return judge
+
+
+def load_judge(name: str) -> Judge[LoadedFeatureExtractor | LoadedAnnotator]:
+    """Return the judge of that name.
+
+    Raises:
+        UnknownName: No such judge. PluginError: It is not derived from Judge. BenchError: It does not load.
+    """
+    return registry.load_plugin("judges", name, Judge)
+
+
+def load_feature_extractor(name: str) -> FeatureExtractor:
+    """Return the feature extractor of that name; errors as `load_judge`, and OptionError for an annotator."""
+    judge = load_judge(name)
+    if not isinstance(judge, FeatureExtractor):
+        raise OptionError(f"judge {name} extracts no features, its roles are {', '.join(judge.roles)}; choose a feature extractor")
+    return judge
+
+
+def judge_record(name: str, model: str | None = None) -> JudgeRecord:
+    """Return what a result says of a judge, without opening its weights; errors as `JudgeChoice.judge` and `weights_sha256`."""
+    judge = JudgeChoice(name, model).judge
+    return JudgeRecord(
+        name=name,
+        version=judge.version,
+        judge_class=judge.judge_class,
+        weights_sha256=judge.weights_sha256(),
+        preprocessing=judge.preprocessing,
+        model=model,
+    )
+
+
+def open_judge(name: str, judge: Judge[Loaded_co], device: str) -> Loaded_co:
+    """Return a judge with its weights, once its self-check has found nothing.
+
+    Args:
+        name: that the judge is registered by.
+
+    Raises:
+        WeightsError: Its weights are missing, altered, or of another network.
+        JudgeError: A case of its self-check fails.
+    """
+    loaded = judge.open(device)
+    for case in judge.canary():
+        if complaint := case.check(loaded):
+            raise JudgeError(f"{name} fails its self-check {case.name}: {complaint}; check its libraries with harope-bench doctor")
+    return loaded

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from harope_bench.core.errors import OptionError, UnknownName
 from harope_bench.core.schema import Result, check_label, shorten
-from harope_bench.data.result_store import StoredResult, run_of
+from harope_bench.data.result_store import StoredResult, read_results, run_of
 from harope_bench.leaderboards.match_runs import SCALES, Scale, contenders, fits, has_network, stands_beside
 from harope_bench.leaderboards.table_spec import Column, EntryRow, Row, Table
 from harope_bench.models.load_checkpoint import checkpoint
@@ -53,10 +53,15 @@ NO_ENTRIES = Entries()
 def parse_entries(add: Iterable[str], row: Iterable[str], root: Path | None = None) -> Entries:
     """Return the entries of `NAME[=LABEL]` and `ROW_ID=NAME` texts.
 
+    Args:
+        root: The folder that holds the runs; a name with `=` in it (a folder `cfg=1.5`) is found there.
+
     Raises:
-        OptionError: an empty name, a label that is none, or a name or row that is given twice.
+        OptionError: an empty name, a label that is none, a name or row that is given twice, or a text that names two runs.
     """
-    entries = Entries(tuple(map(_addition, add)), tuple(map(_substitution, row)), root)
+    add = list(add)
+    found = read_results(root) if root is not None and root.is_dir() and any("=" in text for text in add) else []
+    entries = Entries(tuple(_addition(text, found, root) for text in add), tuple(map(_substitution, row)), root)
     keys = [("--add", entry.name) for entry in entries.additions] + [("--row", entry.row) for entry in entries.substitutions]
     if repeated := [key for key in keys if keys.count(key) > 1]:
         option, name = repeated[0]
@@ -64,11 +69,26 @@ def parse_entries(add: Iterable[str], row: Iterable[str], root: Path | None = No
     return entries
 
 
-def _addition(text: str) -> Addition:
-    name, equals, label = text.partition("=")
+def _addition(text: str, found: Sequence[StoredResult], root: Path | None) -> Addition:
+    """Return the name and label of a text; names and labels may hold `=`, so the runs that are there decide where it is split."""
+    places = [i for i, character in enumerate(text) if character == "="]
+    splits = [*((text[:i], text[i + 1 :]) for i in places), (text, None)]
+    runs = {split: paths for split in splits if (paths := _paths_named(split[0], found, root))}
+    if len(set(runs.values())) > 1:
+        names = " or ".join(repr(shorten(name, 60)) for name, _ in runs)
+        raise OptionError(f"--add {shorten(text, 60)!r} names run {names}; give the one that is meant by its folder, as ./FOLDER")
+    name, label = next(iter(runs), splits[0])
     if not name.strip():
         raise OptionError(f"--add {shorten(text, 60)!r} names no run; write --add NAME or --add NAME=LABEL")
-    return Addition(name, check_label(label) if equals else None)
+    return Addition(name, None if label is None else check_label(label))
+
+
+def _paths_named(name: str, found: Sequence[StoredResult], root: Path | None) -> tuple[str, ...]:
+    """Return the results of the runs of that name, empty where there is none."""
+    try:
+        return tuple(sorted(str(item.path) for item in runs_named(name, found, root)))
+    except UnknownName:
+        return ()
 
 
 def _substitution(text: str) -> Substitution:

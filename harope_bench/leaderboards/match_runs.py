@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from harope_bench.core import registry
+from harope_bench.core.plugin_contracts import SuiteContract
 from harope_bench.core.schema import CLASSES, Checkpoint, Measurement, Plan, Result
 from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.table_spec import Column, EntryRow, Row, Table
@@ -137,8 +138,7 @@ def has_network(table: Table, row: Row, result: Result) -> bool:
 @lru_cache(maxsize=64)  # asked for every cell and result; looking through the installed packages takes 10 ms
 def _whole(suite: str) -> str | None:
     """The suite that this one is a part of, all of whose images of a category it has; None where it is none."""
-    found: str | None = getattr(registry.load("suites", suite), "part_of", None) if suite in registry.entries("suites") else None
-    return found
+    return registry.load_plugin("suites", suite, SuiteContract).part_of if suite in registry.entries("suites") else None
 
 
 def _holds(checkpoint: Checkpoint, config: Mapping[str, object], options: Mapping[str, object]) -> bool:

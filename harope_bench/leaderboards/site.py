@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import Literal, NamedTuple
 
-from harope_bench.core import registry
 from harope_bench.core.errors import UnknownName
 from harope_bench.core.schema import JudgeRecord, Measurement, Metric
 from harope_bench.data.result_store import StoredResult
+from harope_bench.evaluators.base import load_evaluator
 from harope_bench.statistics import pairing
 from harope_bench.statistics.pairing import RULER, Footing
 from harope_bench.statistics.significance import ALPHA, Difference
@@ -122,7 +122,7 @@ def _metrics(found: Sequence[StoredResult]) -> tuple[tuple[Metric, ...], tuple[s
     """What the numbers mean, by the evaluator's own word; numbers of an evaluator that is not here have no direction and no rank."""
     measured = list(dict.fromkeys(m.metric for item in found for m in item.result.measurements))
     try:
-        known = {metric.name: metric for metric in registry.load("evaluators", found[0].result.evaluator).metrics}
+        known = {metric.name: metric for metric in load_evaluator(found[0].result.evaluator).metrics}
     except UnknownName:
         known = {}
     metrics = [known.get(name) or Metric(name=name, title=name, direction="higher", unit="not known", decimals=3) for name in measured]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from harope_bench.core import registry
 from harope_bench.core.chart_schema import Sweep, SweepLine, SweepPoint
 from harope_bench.core.errors import OptionError
 from harope_bench.core.schema import Checkpoint, Measurement, Metric, Plan, Result
 from harope_bench.data.result_store import StoredResult
+from harope_bench.evaluators.base import load_evaluator
 
 Axis = Literal["resolution", "training-resolution", "pos-scaling"]
 AXES: tuple[Axis, ...] = ("resolution", "training-resolution", "pos-scaling")
@@ -144,7 +144,7 @@ def _points(line: dict[str, Run], numeric: bool) -> tuple[SweepPoint, ...]:
 
 
 def _metric(result: Result, name: str) -> Metric:
-    plugin = registry.load("evaluators", result.evaluator)
+    plugin = load_evaluator(result.evaluator)
     return next(metric for metric in plugin.metrics if metric.name == name)
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError
-from harope_bench.core.schema import Checkpoint, fault, plain_name
+from harope_bench.core.schema import Checkpoint, Option, Settings, fault, plain_name
 from harope_bench.core.storage import check_hash, load_weights
 from harope_bench.core.toml_file import read_facts
 from harope_bench.models import lora_manifest
+from harope_bench.models.backbones.base import Classifier, Drawer, LoadedCheckpoint, load_adapter_backbone, load_backbone
 
 
 def checkpoint(name: str) -> Checkpoint:
@@ -43,13 +43,32 @@ def weights_path(found: Checkpoint) -> Path:
     return (entry.path.parent / found.weights).resolve()
 
 
-def open_drawer(found: Checkpoint, settings: Any) -> Any:
-    """The checkpoint's network, hash checked, strictly loaded, ready to draw with these settings."""
-    backbone, path = registry.load("backbones", found.backbone), weights_path(found)
+def open_checkpoint(found: Checkpoint, settings: Settings) -> LoadedCheckpoint:
+    """Return the checkpoint's network, hash checked, strictly loaded, ready to draw or to classify with these settings."""
+    path = weights_path(found)
     if path.name == lora_manifest.MANIFEST:
         check_hash(path, found.sha256)
-        return backbone.open_folder(found, path, settings)
-    return backbone.open(found, load_weights(path, found.sha256), settings)
+        return load_adapter_backbone(found.backbone).open_folder(found, path, settings)
+    return load_backbone(found.backbone).open(found, load_weights(path, found.sha256), settings)
+
+
+def open_drawer(found: Checkpoint, settings: Settings) -> Drawer:
+    """Return `open_checkpoint` of a checkpoint that generates; OptionError for a classifier."""
+    opened = open_checkpoint(found, settings)
+    if not isinstance(opened, Drawer):
+        raise OptionError(f"checkpoint {found.name} ({found.backbone}) opens no Drawer and cannot generate images; choose another one")
+    return opened
+
+
+def open_classifier(found: Checkpoint, settings: Settings) -> Classifier:
+    """Return `open_checkpoint` of a classifier; OptionError for a checkpoint that generates."""
+    opened = open_checkpoint(found, settings)
+    if not isinstance(opened, Classifier):
+        raise OptionError(f"checkpoint {found.name} ({found.backbone}) opens no Classifier and cannot classify; choose another one")
+    return opened
+
+
+Setting = Option | None  # the value of a field of Settings; None is not stated
 
 
 def plain(name: str) -> str:
@@ -60,22 +79,22 @@ def plain(name: str) -> str:
         raise OptionError(f"{error}; choose another name") from error
 
 
-NEUTRAL = {"guidance_channels": "all"}  # what a network without the setting does anyway: to say so is to leave it out
+NEUTRAL: Mapping[str, object] = {"guidance_channels": "all"}  # what a network without the setting does anyway: to say so is to leave it out
 
 
-def without_neutral(found: Checkpoint, named: Mapping[str, Any]) -> dict[str, Any]:
+def without_neutral(found: Checkpoint, named: Mapping[str, Setting]) -> dict[str, Setting]:
     """Return settings by field, without those that the network does not read and that state what it does anyway."""
-    read = registry.load("backbones", found.backbone).settings_read(found)
+    read = load_backbone(found.backbone).settings_read(found)
     return {field: value for field, value in named.items() if field in read.fields or field not in NEUTRAL or NEUTRAL[field] != value}
 
 
-def check_settings(found: Checkpoint, named: Mapping[str, Any]) -> None:
+def check_settings(found: Checkpoint, named: Mapping[str, Setting]) -> None:
     """Raise OptionError for a setting that changes nothing for this checkpoint's network; the backbone declares which it reads.
 
     Args:
         named: Settings by field, those that are asked for and the checkpoint's own defaults; None is not named.
     """
-    read = registry.load("backbones", found.backbone).settings_read(found)
+    read = load_backbone(found.backbone).settings_read(found)
     for field, value in named.items():
         if value is None or field in read.fields:
             continue
@@ -83,7 +102,7 @@ def check_settings(found: Checkpoint, named: Mapping[str, Any]) -> None:
         raise OptionError(f"{field} means nothing to checkpoint {found.name}: {reason}; {_remedy(found, field, value)}")
 
 
-def _remedy(found: Checkpoint, field: str, value: Any) -> str:
+def _remedy(found: Checkpoint, field: str, value: Setting) -> str:
     """What to do about a setting without meaning: the checkpoint's own default can only go by registering again."""
     if {**found.drawing, "steps": found.steps, "guidance": found.guidance, "sampler": found.sampler}.get(field) == value:
         return f"it is the default that {found.name} was registered with, register it again without"

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from harope_bench.core.errors import MissingExtra, StorageError, WeightsError
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
-from harope_bench.core.schema import Checkpoint, FileRecord, Name, Option, Record, fault
+from harope_bench.core.schema import NAME, Checkpoint, FileRecord, Name, Option, Record, fault
 from harope_bench.core.storage import INDEX_SUFFIX, check_hash, first_line, sha256_file, shards, weights_header
 from harope_bench.core.text_file import read_text
 
@@ -29,6 +29,7 @@ LOW_RANK = re.compile(r"lora\d*[._](A|B|down|up|mid)\.|lokr_|hada_|dora_scale|lo
 LIBRARIES = {"diffusers", "transformers"}  # whose classes a base may name; anything else could run code of the folder
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
 SINGLE = "diffusion_pytorch_model.safetensors"
+LibraryConfig = dict[str, Any]  # Any: JSON of diffusers or peft, whose values they alone know
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -37,7 +38,7 @@ class Base(Record):
 
     id: str
     revision: str | None = None
-    config: dict[str, Any]
+    config: LibraryConfig
     weights_sha256: Hash | None = None
 
 
@@ -175,17 +176,17 @@ def base_name(base: str) -> str:
     return folder.parent.parent.name if folder.parent.name == "snapshots" else folder.name
 
 
-def transformer_config(folder: Path) -> dict[str, Any]:
+def transformer_config(folder: Path) -> LibraryConfig:
     """The configuration of a base's transformer, without what the library notes for itself."""
     return part_config(folder, "transformer")
 
 
-def part_config(folder: Path, part: str) -> dict[str, Any]:
+def part_config(folder: Path, part: str) -> LibraryConfig:
     """The configuration of a part of a pipeline's folder, without what the library notes for itself."""
     return {key: value for key, value in _json(folder / part / "config.json").items() if not key.startswith("_")}
 
 
-def scheduler_config(folder: Path) -> dict[str, Any]:
+def scheduler_config(folder: Path) -> LibraryConfig:
     """Return the configuration of a base's scheduler."""
     return _json(folder / "scheduler" / "scheduler_config.json")
 
@@ -242,12 +243,14 @@ def check_loads(folder: Path, replaced: Collection[str] = ()) -> None:
         replaced: Parts whose weights come from elsewhere.
     """
     for part, named in _json(folder / PIPELINE).items():
-        is_model = isinstance(named, list) and len(named) == 2 and named[0] in LIBRARIES
+        is_model = _library(named) in LIBRARIES
         if is_model and part not in replaced and (part in WEIGHTS_OF or part.startswith("text_encoder")):
             _check_part(folder, part)
 
 
 def _check_part(folder: Path, part: str) -> None:
+    if not NAME.fullmatch(part):
+        raise WeightsError(f"{folder / PIPELINE} names the part {part!r}, wanted a plain name; copy the whole base")
     stem, inside = WEIGHTS_OF.get(part, "model"), folder / part
     if quantised := part_config(folder, part).get("quantization_config"):
         how = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else "some method"
@@ -271,14 +274,20 @@ def pipeline_class(folder: Path) -> str:
     """The name of a pipeline folder's class; WeightsError if any part is of another library than diffusers or transformers."""
     index = _json(folder / PIPELINE)
     for part, named in index.items():
-        if isinstance(named, list) and named[0] not in {*LIBRARIES, None}:
+        if isinstance(named, list) and named != [None, None] and _library(named) not in LIBRARIES:
             raise WeightsError(
-                f"{folder / PIPELINE} wants {part} from {named[0]}, which could run code; only {', '.join(sorted(LIBRARIES))} load"
+                f"{folder / PIPELINE} wants {part} from {_library(named)}, which could run code; only {', '.join(sorted(LIBRARIES))} load"
             )
     return str(index.get("_class_name"))
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _library(named: object) -> str | None:
+    """Return the library that a part of a pipeline's index names with a class; None where it is no such pair of texts."""
+    is_pair = isinstance(named, list) and len(named) == 2 and all(isinstance(text, str) for text in named)
+    return named[0] if isinstance(named, list) and is_pair else None
+
+
+def _json(path: Path) -> LibraryConfig:
     try:
         found = parse_json(read_text(path))
     except (StorageError, ValueError) as error:

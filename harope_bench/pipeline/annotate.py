@@ -11,18 +11,30 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from filelock import FileLock
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from harope_bench.core import checksums, registry
+from harope_bench.core import checksums
 from harope_bench.core.annotations import ANSWER_TYPES, Answer, Ask, fits
-from harope_bench.core.errors import BenchError, JudgeError, NotHere, OptionError, PlanMismatch, SampleError, StorageError, Waiting
+from harope_bench.core.errors import (
+    BenchError,
+    DiskError,
+    JudgeError,
+    NotHere,
+    OptionError,
+    PlanMismatch,
+    SampleError,
+    StorageError,
+    Waiting,
+)
 from harope_bench.core.formats import json_text, parse_facts
+from harope_bench.core.json_file import JsonObject
 from harope_bench.core.schema import JudgeRecord, fault
 from harope_bench.core.storage import (
     append_line,
@@ -32,7 +44,6 @@ from harope_bench.core.storage import (
     mend_lines,
     read_if_present,
     read_lines,
-    sha256_bytes,
     sha256_file,
     write_bytes,
     write_text,
@@ -40,33 +51,12 @@ from harope_bench.core.storage import (
 from harope_bench.data.image_io import encode
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import Look, Sight
+from harope_bench.judges.base import Annotator, JudgeChoice, judge_record, load_judge, open_judge
 from harope_bench.pipeline import external_judge
 from harope_bench.suites.base import Case
 
 ANSWERS, ASKS, JUDGE = "answers.jsonl", "asks.jsonl", "judge.json"
 CRASHES = 5  # failures in a row from the start after which the judge, not the image, is at fault
-
-
-class Chosen(NamedTuple):
-    """A judge for a role: its registered name and, where the user names one, the model it runs."""
-
-    name: str
-    model: str | None = None
-
-    @property
-    def folder(self) -> str:
-        """A plain name that tells two models of one judge apart."""
-        return self.name if self.model is None else f"{self.name}-{sha256_bytes(self.model.encode())[:8]}"
-
-    @property
-    def plugin(self) -> Any:
-        """The judge, bound to its model; OptionError where it takes none or needs one."""
-        found: Any = registry.load("judges", self.name)
-        if self.model is not None and not hasattr(found, "of"):
-            raise OptionError(f"judge {self.name} has its own weights, it takes no model ({self.model}); write {self.name}")
-        if self.model is None and getattr(found, "needs_model", False):
-            raise OptionError(f"judge {self.name} runs a model of yours; write {self.name}:FOLDER or {self.name}:HUB-ID")
-        return found if self.model is None else found.of(self.model)
 
 
 @dataclass(frozen=True)
@@ -96,22 +86,22 @@ class Told(NamedTuple):
     error: str | None
 
 
-def choose(text: str | None, usual: Mapping[str, str]) -> dict[str, Chosen]:
+def choose(text: str | None, usual: Mapping[str, str]) -> dict[str, JudgeChoice]:
     """The judge of each role: the suite's, or those of `role=NAME`, `role=NAME:MODEL`, comma-separated, or NAME alone for a single role.
 
     Raises:
         OptionError: a role that the evaluator has not, or a judge that does not take the role.
     """
-    found = {role: Chosen(*_split(name)) for role, name in usual.items()}
+    found = {role: JudgeChoice(*_split(name)) for role, name in usual.items()}
     for part in (text or "").split(",") if text else ():
         role, equals, name = part.strip().partition("=")
         if not equals:
             role, name = (next(iter(usual)) if len(usual) == 1 else ""), role
         if role not in usual or not name:
             raise OptionError(f"--judge {part!r} names no role; write one of {', '.join(f'{r}=NAME' for r in usual)}")
-        found[role] = Chosen(*_split(name))
+        found[role] = JudgeChoice(*_split(name))
     for role, chosen in found.items():
-        roles = getattr(registry.load("judges", chosen.name), "roles", ())
+        roles = load_judge(chosen.name).roles
         if role not in roles:
             raise OptionError(f"judge {chosen.name} is no {role}; its roles are {', '.join(roles) or 'none, it gives features'}")
     return found
@@ -123,7 +113,13 @@ def _split(text: str) -> tuple[str, str | None]:
 
 
 def perceive(
-    samples: SampleSet, cases: Mapping[int, Case], form: str, looks: Sequence[Look], judges: Mapping[str, Chosen], out: Path, terms: Terms
+    samples: SampleSet,
+    cases: Mapping[int, Case],
+    form: str,
+    looks: Sequence[Look],
+    judges: Mapping[str, JudgeChoice],
+    out: Path,
+    terms: Terms,
 ) -> tuple[list[Sight], dict[str, JudgeRecord]]:
     """Every image of the set that has this form, with what was answered; and who answered, by role.
 
@@ -183,7 +179,7 @@ def key_of(role: str, image: str, ask: Ask) -> str:
 
 
 def _ask(
-    samples: SampleSet, chosen: Chosen, role: str, asked: Sequence[Question], folder: Path, terms: Terms
+    samples: SampleSet, chosen: JudgeChoice, role: str, asked: Sequence[Question], folder: Path, terms: Terms
 ) -> tuple[dict[str, Told], JudgeRecord | None]:
     """Answers by key: those of the folder, and of the judge where one is missing or failed."""
     _check_vouched(folder)
@@ -194,18 +190,18 @@ def _ask(
     if terms.rescore and (never := [q for q in missing if q.key not in told]):
         raise SampleError(f"{folder} lacks {chosen.name}'s answers on {len(never):,} images; run eval without --rescore once")
     if missing and not terms.rescore:
-        plugin = chosen.plugin
+        annotator = chosen.annotator
         checksums.drop(folder, [ANSWERS, ASKS, JUDGE])  # another Python may write them; `_vouch` vouches for the whole again
-        if hasattr(plugin, "runner"):
-            _outside(samples, chosen, plugin, role, missing, folder, terms)
+        if annotator.runner is not None:
+            _outside(samples, chosen, annotator.runner, role, missing, folder, terms)
         else:
-            claim(folder, record_of(chosen, plugin))
-            _look(samples, chosen, plugin, role, missing, folder, terms.device, any(one.answer for one in told.values()))
+            claim(folder, judge_record(chosen.name, chosen.model))
+            _look(samples, chosen, annotator, role, missing, folder, terms.device, any(one.answer for one in told.values()))
         told = answers(folder, role, asked)
     elif asked and not terms.rescore:
         _still(chosen, folder)
     if asked and not terms.rescore:
-        _vouch(folder)
+        _vouch(folder, has_written=bool(missing))
     record = kept_record(folder) if asked else None
     if record is not None and record.name != chosen.name:
         raise PlanMismatch(f"{folder / JUDGE} is of {record.name}, asked for {chosen.name}; bring the answers of {chosen.name}")
@@ -215,40 +211,51 @@ def _ask(
 def _check_vouched(folder: Path) -> None:
     """Raise StorageError where answers, or who gave them, are not those that were recorded."""
     for name in (ANSWERS, JUDGE) if folder.is_dir() else ():
-        if checksums.has_sums(folder) and checksums.state(folder, name) == "altered":
-            raise StorageError(
-                f"{folder / name} is not the recorded one ({checksums.SUMS} beside it); bring that back, or delete the folder to ask again"
-            )
+        if not _is_altered(folder, name):
+            continue
+        with suppress(DiskError), _alone(folder):  # another process may have added an answer between the two reads
+            if not _is_altered(folder, name):
+                continue
+        raise StorageError(
+            f"{folder / name} is not the recorded one ({checksums.SUMS} beside it); bring that back, or delete the folder to ask again"
+        )
 
 
-def _vouch(folder: Path) -> None:
-    """Record answers and judge once they are whole; what is recorded already stays as it is."""
-    sums = checksums.read_sums(folder)
-    checksums.record_files(folder, [name for name in (ANSWERS, ASKS, JUDGE) if name not in sums and (folder / name).is_file()])
+def _is_altered(folder: Path, name: str) -> bool:
+    return checksums.has_sums(folder) and checksums.state(folder, name) == "altered"
 
 
-def _still(chosen: Chosen, folder: Path) -> None:
+def _vouch(folder: Path, has_written: bool) -> None:
+    """Record answers and judge once they are whole; what is recorded already stays as it is, unless this process has written."""
+    with _alone(folder):
+        sums = {} if has_written else checksums.read_sums(folder)
+        checksums.record_files(folder, [name for name in (ANSWERS, ASKS, JUDGE) if name not in sums and (folder / name).is_file()])
+
+
+def _append(folder: Path, line: Mapping[str, object]) -> None:
+    """Add a line to the answers; the hash that a faster process recorded of them without it is dropped first."""
+    with _alone(folder):
+        if ANSWERS in checksums.read_sums(folder):
+            checksums.drop(folder, [ANSWERS])
+        append_line(folder / ANSWERS, json.dumps(line, sort_keys=True, allow_nan=False))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a judge's folder for a moment, so that no answer comes between the hash of the answers and its record."""
+    with disk(folder), FileLock(make_folder(folder) / f".{JUDGE}.lock"):
+        yield
+
+
+def _still(chosen: JudgeChoice, folder: Path) -> None:
     """PlanMismatch if the judge is another one now than the one that answered; weights that are not here say nothing."""
-    plugin = chosen.plugin
-    if hasattr(plugin, "runner"):
+    if chosen.judge.runner is not None:
         return
     try:
-        record = record_of(chosen, plugin)
+        record = judge_record(chosen.name, chosen.model)
     except NotHere:
         return
     claim(folder, record)
-
-
-def record_of(chosen: Chosen, plugin: Any) -> JudgeRecord:
-    """Facts of a judge, without opening its weights."""
-    return JudgeRecord(
-        name=chosen.name,
-        version=plugin.version,
-        judge_class=plugin.judge_class,
-        weights_sha256=plugin.weights_sha256(),
-        preprocessing=plugin.preprocessing,
-        model=chosen.model,
-    )
 
 
 def kept_record(folder: Path) -> JudgeRecord | None:
@@ -283,7 +290,7 @@ def claim(folder: Path, record: JudgeRecord) -> None:
 
 def _first_record(folder: Path, record: JudgeRecord) -> JudgeRecord:
     """Write who answers, unless another process was faster; return the record that stands there."""
-    with disk(folder), FileLock(make_folder(folder) / f".{JUDGE}.lock"):
+    with _alone(folder):
         found = kept_record(folder)
         if found is None:
             write_text(folder / JUDGE, json_text("answers", record.model_dump(mode="json")))
@@ -296,7 +303,7 @@ def answers(folder: Path, role: str, asked: Sequence[Question]) -> dict[str, Tol
     told: dict[str, Told] = {}
     for line in read_lines(folder / ANSWERS):
         key = line.get("key")
-        if key not in wanted:
+        if not isinstance(key, str) or key not in wanted:
             continue
         if "answer" in line:
             told[key] = _read(role, wanted[key], line["answer"])
@@ -305,7 +312,7 @@ def answers(folder: Path, role: str, asked: Sequence[Question]) -> dict[str, Tol
     return told
 
 
-def _read(role: str, ask: Ask, answer: Any) -> Told:
+def _read(role: str, ask: Ask, answer: object) -> Told:
     try:
         found = ANSWER_TYPES[role].model_validate(answer)
     except ValidationError as error:
@@ -313,34 +320,34 @@ def _read(role: str, ask: Ask, answer: Any) -> Told:
     return Told(found, None) if fits(ask, found) else Told(None, "it answered another number of things than were asked")
 
 
-def opened(chosen: Chosen, plugin: Any, device: str) -> Any:
-    """The judge with its weights, once its self-check has found nothing; JudgeError says what it found."""
-    found = plugin.open(device)
-    for case in plugin.canary() if hasattr(plugin, "canary") else ():
-        if wrong := case.check(found):
-            raise JudgeError(f"{chosen.name} fails its self-check {case.name}: {wrong}; check its libraries with harope-bench doctor")
-    return found
-
-
 def _look(
-    samples: SampleSet, chosen: Chosen, plugin: Any, role: str, missing: Sequence[Question], folder: Path, device: str, good: bool
+    samples: SampleSet,
+    chosen: JudgeChoice,
+    annotator: Annotator,
+    role: str,
+    missing: Sequence[Question],
+    folder: Path,
+    device: str,
+    good: bool,
 ) -> None:
     """Asks the judge here; each answer is on disk before the next question. good: it has answered here before."""
-    judge, crashes = opened(chosen, plugin, device), 0
+    judge, crashes = open_judge(chosen.name, annotator, device), 0
     for question in tqdm(missing, desc=f"ask {chosen.name}", unit="image", file=sys.stderr, disable=None):
-        line: dict[str, Any] = {"key": question.key, "index": question.sample}
+        line: JsonObject = {"key": question.key, "index": question.sample}
         try:
             line["answer"] = judge.see(role, samples.image(question.sample), question.ask).model_dump(mode="json", exclude_none=True)
             good = True
         except (ArithmeticError, BenchError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
             line["error"] = f"{type(error).__name__}: {first_line(error)}"
             crashes += 1
-        append_line(folder / ANSWERS, json.dumps(line, sort_keys=True, allow_nan=False))
+        _append(folder, line)
         if crashes == CRASHES and not good:
             raise JudgeError(f"{chosen.name} failed on each of its first {CRASHES} images ({line['error']}); mend that and run again")
 
 
-def _outside(samples: SampleSet, chosen: Chosen, plugin: Any, role: str, missing: Sequence[Question], folder: Path, terms: Terms) -> None:
+def _outside(
+    samples: SampleSet, chosen: JudgeChoice, runner: Path, role: str, missing: Sequence[Question], folder: Path, terms: Terms
+) -> None:
     """Writes the questions down and has another Python answer them; an image that cannot be read is an error and no question."""
     mend_lines(folder / ANSWERS)
     lines = []
@@ -349,21 +356,21 @@ def _outside(samples: SampleSet, chosen: Chosen, plugin: Any, role: str, missing
             lines.append(_ask_line(samples, role, question, folder))
         except SampleError as error:
             told = {"key": question.key, "index": question.sample, "error": first_line(error)}
-            append_line(make_folder(folder) / ANSWERS, json.dumps(told, sort_keys=True))
+            _append(folder, told)
     write_text(folder / ASKS, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
     if not lines:
         return
     if terms.python is None:
         raise Waiting(
             f"{chosen.name} runs in an environment of its own; {len(lines):,} questions stand in {folder / ASKS}: give --judge-python, "
-            f"or run PYTHON {plugin.runner} --folder {folder} and eval again"
+            f"or run PYTHON {runner} --folder {folder} and eval again"
         )
-    external_judge.run(terms.python, plugin.runner, folder, {"device": terms.device, **terms.runner_options})
+    external_judge.run(terms.python, runner, folder, {"device": terms.device, **terms.runner_options})
     if kept_record(folder) is None:
-        raise JudgeError(f"{plugin.runner.name} did not say who answers ({folder / JUDGE} is missing); use the runner of this package")
+        raise JudgeError(f"{runner.name} did not say who answers ({folder / JUDGE} is missing); use the runner of this package")
 
 
-def _ask_line(samples: SampleSet, role: str, question: Question, folder: Path) -> dict[str, Any]:
+def _ask_line(samples: SampleSet, role: str, question: Question, folder: Path) -> JsonObject:
     """A question as the runner reads it, its image by the way from the folder; one that is no whole file is written beside it."""
     samples.check(question.sample)
     path = samples.files.get(question.sample) if samples.files is not None else None

@@ -19,7 +19,7 @@ from harope_bench.core.conditioning import check_suite, fitting_suites, taken_by
 from harope_bench.core.device import require
 from harope_bench.core.errors import BenchError, OptionError, PlanMismatch, WeightsError
 from harope_bench.core.provenance import now, provenance
-from harope_bench.core.schema import LENIENT, JudgeRecord, Measurement, Plan, Provenance, Result, Settings, fault, warnings_of
+from harope_bench.core.schema import LENIENT, Checkpoint, JudgeRecord, Measurement, Plan, Provenance, Result, Settings, fault, warnings_of
 from harope_bench.core.storage import check_hash, load_arrays, sha256_bytes
 from harope_bench.data.result_store import (
     Method,
@@ -36,9 +36,10 @@ from harope_bench.data.result_store import (
 )
 from harope_bench.data.run_folder import OBSERVATIONS, REQUESTS, Run
 from harope_bench.evaluators.base import Observations, Score
-from harope_bench.models.load_checkpoint import check_settings, checkpoint, open_drawer, weights_path
+from harope_bench.models.backbones.base import load_backbone
+from harope_bench.models.load_checkpoint import check_settings, checkpoint, open_classifier, weights_path
 from harope_bench.pipeline.predictions import SHARD, Shard, find_shard, name_pictures, predict, read_pictures, shard_key, shard_path
-from harope_bench.suites.base import Pictures
+from harope_bench.suites.base import Pictures, load_suite
 
 TASK = "classify"
 PICTURES = "pictures"  # per-sample array of the pictures' hashes
@@ -48,7 +49,7 @@ PICTURES = "pictures"  # per-sample array of the pictures' hashes
 class Wanted:
     """Which pictures are named, and how they are cut: a folder and a list where the suite ships none; `count` takes the first.
 
-    lenient: Score although listed pictures are missing.
+    lenient: Score although listed pictures are missing or damaged.
     """
 
     place: Path | None = None
@@ -61,12 +62,12 @@ class Wanted:
 
 def reads(name: str) -> bool:
     """Whether a suite's pictures are named instead of drawn."""
-    return getattr(registry.load("suites", name), "task", "draw") == TASK
+    return load_suite(name).task == TASK
 
 
-def names_pictures(found: Any) -> bool:
+def names_pictures(found: Checkpoint) -> bool:
     """Whether a checkpoint is a classifier's."""
-    return getattr(registry.load("backbones", found.backbone), "task", "draw") == TASK
+    return load_backbone(found.backbone).task == TASK
 
 
 def reading_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Plan:
@@ -84,7 +85,7 @@ def reading_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> 
     check_suite(found, chosen)
     if taken.kind != "pictures":
         raise OptionError(f"checkpoint {name} ({found.backbone}) generates images and is no classifier; harope-bench generate {name}")
-    plugin, backbone = registry.load("suites", chosen), registry.load("backbones", found.backbone)
+    plugin, backbone = load_suite(chosen), load_backbone(found.backbone)
     given = {key: value for key, value in overrides.items() if value is not None}
     check_settings(found, {**found.drawing, **given})
     try:
@@ -113,28 +114,36 @@ def classify(plan: Plan, out: Path, wanted: Wanted, evaluators: Sequence[str] | 
     pictures = suite.pictures(wanted.place, wanted.labels)
     count = _count(pictures, wanted.count, plan.suite)
     check_hash(weights_path(plan.checkpoint), plan.checkpoint.sha256)
-    run = Run(out)
-    run.claim(plan)
-    run.ask(range(count))
-    checksums.record_files(out, [REQUESTS])
+    run, judge = Run(out), judge_of(plan, pictures, wanted.crop_ratio)
+    if run.plan is not None:
+        run.claim(plan)  # another plan's folder is rejected as that
     if (more := len(run.asked())) > count:
         raise OptionError(
             f"{out} was asked for {more:,} pictures, --count {count:,} would score a part; leave it out or give another --out"
         )
-    judge = judge_of(plan, pictures, wanted.crop_ratio)
     for name in names:
         _unclaimed(result_path(out, name), judge)
+
+    # Nothing is written above this line: what is refused changes no run that stands there.
+    run.claim(plan)
+    run.ask(range(count))
+    checksums.record_files(out, [REQUESTS])
     ratio = suite.crop_ratio if wanted.crop_ratio is None else wanted.crop_ratio
     shards = predict(plan, pictures, count, judge, out / OBSERVATIONS / plan.checkpoint.name, ratio, wanted.rescore)
-    missing = pictures.missing(count)
+    missing = missing_pictures(shards)
     return [_score(plan, shards, name, judge, out, missing, wanted.lenient) for name in names]
 
 
+def missing_pictures(shards: Sequence[Shard]) -> int:
+    """Return how many pictures have no answer: not there, damaged, or the network's output was not finite."""
+    return sum(len(shard.failed) for shard in shards)
+
+
 def without_values(measurements: Sequence[Measurement], missing: int, lenient: bool) -> tuple[Measurement, ...]:
-    """Return the measurements, without values where listed pictures are missing and nobody said to score the rest."""
+    """Return the measurements, without values where pictures have no answer and nobody said to score the rest."""
     if not missing or lenient:
         return tuple(measurements)
-    reason = f"{missing:,} listed pictures are not there; complete the folder or the list, or --allow-missing scores the rest"
+    reason = f"{missing:,} pictures are missing, damaged or without an answer; mend them or the list, or --allow-missing scores the rest"
     absent = {"value": None, "se": None, "low": None, "high": None, "interval": None, "reason": reason}
     return tuple(Measurement.model_validate({**m.model_dump(), **absent}) for m in measurements)
 
@@ -211,7 +220,10 @@ def _scored(name: str, shards: Sequence[Shard]) -> tuple[Observations, Score]:
 def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, out: Path, missing: int, lenient: bool) -> Scored:
     started, path = now(), result_path(out, name)
     subject, method = _subject(plan, shards, out), _method(plan, shards, name, judge, lenient and missing > 0)
-    if (current := find_current(path, subject, method)) is not None:
+    current = find_current(path, subject, method)
+    # A version before scored the rest where a picture was damaged.
+    is_of_rest = current is not None and any(m.value is not None for m in current.measurements)
+    if current is not None and (lenient or not (missing and is_of_rest)):
         return Scored(current, path, False)
     seen, score = _scored(name, shards)
     result = _result(path, subject, method, score, shards, missing, provenance(started, plan.settings.device))
@@ -260,14 +272,18 @@ def recheck(folder: Path, wanted: Wanted, chosen: int, chooser: Any) -> Checked:
     Raises:
         OptionError: the pictures are not there.
     """
-    plan = Run(folder).plan
+    run = Run(folder, is_checked=False)
+    plan = run.plan
     assert plan is not None
     suite = registry.load("suites", plan.suite)
-    pictures, count = suite.pictures(wanted.place, wanted.labels), len(Run(folder).asked())
+    pictures, count = suite.pictures(wanted.place, wanted.labels), len(run.asked())
     judge = judge_of(plan, pictures, wanted.crop_ratio)
     told = Checked([], [], [])
+    if not count:
+        told.wrong.append(f"{folder / REQUESTS} asks for no picture, and a classifier's run names at least one")
+        return told
     shards = _kept_shards(plan, pictures, count, judge, folder, told)
-    missing = pictures.missing(count)
+    missing = missing_pictures(shards)
     if len(shards) == -(-count // SHARD):
         for path in result_paths(folder):
             told.wrong.extend(f"{path}: {line}" for line in _wrong_result(path, plan, shards, judge, folder, missing))
@@ -297,7 +313,7 @@ def _kept_shards(plan: Plan, pictures: Pictures, count: int, judge: JudgeRecord,
 
 def _wrong_result(path: Path, plan: Plan, shards: Sequence[Shard], judge: JudgeRecord, folder: Path, missing: int) -> list[str]:
     try:
-        stored = read_result(path)
+        stored = read_result(path, is_checked=False)
     except BenchError as error:
         return [f"is not a result this version reads: {error}"]
     if stored.evaluator not in registry.load("suites", plan.suite).evaluators:
@@ -322,7 +338,7 @@ def _name_again(plan: Plan, pictures: Pictures, shards: Sequence[Shard], count: 
     """Some pictures named again; the same five classes and logits must come out."""
     known = {int(i): (s.ranked[k], s.logits[k]) for s in shards for k, i in enumerate(s.indices)}
     chosen = sorted(chooser.sample(sorted(known), min(count, len(known))))
-    reader = open_drawer(plan.checkpoint, plan.settings)
+    reader = open_classifier(plan.checkpoint, plan.settings)
     for i in chosen:
         again = name_pictures(reader, plan, pictures, read_pictures(pictures, [i]), ratio)
         if i in again.failed or not (np.array_equal(again.ranked[0], known[i][0]) and np.allclose(again.logits[0], known[i][1], atol=1e-4)):

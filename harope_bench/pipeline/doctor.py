@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harope_bench.assets import local_files
 from harope_bench.core import registry
@@ -13,9 +13,9 @@ from harope_bench.core.errors import BenchError, JudgeError, MissingExtra, NotHe
 from harope_bench.core.provenance import version
 from harope_bench.core.schema import worst
 from harope_bench.core.storage import check_hash, home
+from harope_bench.judges.base import Judge, JudgeChoice, LoadedAnnotator, LoadedFeatureExtractor, load_judge, open_judge
 from harope_bench.models.load_checkpoint import checkpoint, weights_path
 from harope_bench.pipeline import selftest
-from harope_bench.pipeline.annotate import Chosen, opened
 from harope_bench.pipeline.requirements import (
     EXTRAS,
     Requirement,
@@ -25,6 +25,7 @@ from harope_bench.pipeline.requirements import (
     prompts_requirement,
     reference_requirement,
 )
+from harope_bench.suites.base import PromptSuite, load_suite
 
 NEEDED = (
     "torch",
@@ -133,20 +134,20 @@ def _checkpoint(name: str) -> Finding:
 def _judges() -> list[Finding]:
     found = []
     for name in registry.names("judges"):
-        plugin = registry.load("judges", name)
-        if getattr(plugin, "needs_model", False):
-            found.append(Finding("judge", name, "ok", f"{plugin.judge_class}; runs a model of yours, --judge ROLE={name}:FOLDER", ""))
+        judge = load_judge(name)
+        if judge.needs_model:
+            found.append(Finding("judge", name, "ok", f"{judge.judge_class}; runs a model of yours, --judge ROLE={name}:FOLDER", ""))
             continue
-        found.append(_judge(name, plugin))
+        found.append(_judge(name, judge))
     return found
 
 
-def _judge(name: str, plugin: Any) -> Finding:
+def _judge(name: str, judge: Judge[LoadedFeatureExtractor | LoadedAnnotator]) -> Finding:
     """Return what a run would lack of a judge, or what opening it and its self-check say."""
-    if lacking := judge_requirements(Chosen(name)):
+    if lacking := judge_requirements(JudgeChoice(name)):
         return _finding("judge", name, lacking[0], "")
     try:
-        return Finding("judge", name, "ok", *_opened(name, plugin))
+        return Finding("judge", name, "ok", _opened(name, judge), "")
     except JudgeError as error:
         return Finding("judge", name, "broken", str(error), "reinstall harope-bench and its extras")
     except (NotHere, MissingExtra) as error:
@@ -155,14 +156,14 @@ def _judge(name: str, plugin: Any) -> Finding:
         return Finding("judge", name, "broken", str(error), "reinstall harope-bench")
 
 
-def _opened(name: str, plugin: Any) -> tuple[str, str]:
-    """What is said of a judge that opens and passes its self-check; its errors are the caller's."""
-    checks = [case.name for case in plugin.canary()] if hasattr(plugin, "canary") else []
-    judge = opened(Chosen(name), plugin, "cpu")
+def _opened(name: str, judge: Judge[LoadedFeatureExtractor | LoadedAnnotator]) -> str:
+    """Return what is said of a judge that opens and passes its self-check; its errors are the caller's."""
+    checks = [case.name for case in judge.canary()]
+    loaded = open_judge(name, judge, "cpu")
     told = f", self-check: {', '.join(checks)}" if checks else ""
-    if hasattr(plugin, "errors") and (rates := plugin.errors()):
+    if rates := judge.errors():
         told += f"; on known cases {worst(rates)}"
-    return f"{plugin.judge_class}, weights {judge.weights_sha256[:12]}{told}", ""
+    return f"{judge.judge_class}, weights {loaded.weights_sha256[:12]}{told}"
 
 
 def _absent(area: str, name: str, error: BenchError) -> Finding:
@@ -182,21 +183,20 @@ def _self_test() -> list[Finding]:
 def _references() -> list[Finding]:
     found = []
     for name in registry.names("suites"):
-        suite = registry.load("suites", name)
-        if getattr(suite, "task", "draw") == "prompts":
+        suite = load_suite(name)
+        if isinstance(suite, PromptSuite):
             found.append(_prompts(name, suite))
-        if not hasattr(suite, "reference"):
-            continue
         for judge in sorted(
             {judge for key, judge in suite.judges.items() if isinstance(judge, str) and "/" not in key}
         ):  # of the suites' own profiles
             lacking = reference_requirement(name, judge)
-            detail = f"{suite.reference(judge).name}, seen by {judge}" if lacking is None else ""
-            found.append(_finding("reference", name, lacking, detail))
+            reference = suite.reference(judge) if lacking is None else None
+            if lacking is not None or reference is not None:
+                found.append(_finding("reference", name, lacking, f"{reference.name}, seen by {judge}" if reference else ""))
     return found
 
 
-def _prompts(name: str, suite: Any) -> Finding:
+def _prompts(name: str, suite: PromptSuite) -> Finding:
     lacking = prompts_requirement(name)
     detail = "" if lacking else "{}, {:.12}".format(*suite.source())
     return _finding("prompts", name, lacking, detail)

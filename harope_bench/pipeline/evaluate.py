@@ -15,18 +15,10 @@ from harope_bench.core.provenance import now, provenance
 from harope_bench.core.schema import Plan, Result, ResultWarning, Source, warnings_of
 from harope_bench.data.adm_npz import members, shape_of
 from harope_bench.data.image_io import misnamed
-from harope_bench.data.result_store import (
-    Method,
-    Scored,
-    build_result,
-    claim_results,
-    find_current,
-    result_path,
-    subject_of,
-    write_result,
-)
+from harope_bench.data.result_store import Method, Scored, build_result, claim_results, find_current, result_path, subject_of, write_result
 from harope_bench.data.run_folder import OBSERVATIONS, Run
 from harope_bench.data.sample_set import SampleSet, open_samples
+from harope_bench.judges.base import load_feature_extractor, open_judge
 from harope_bench.pipeline.extract_features import Seen, known_errors, looker, observe
 from harope_bench.pipeline.reference_stats import Looking, Opened, open_reference
 from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
@@ -119,7 +111,7 @@ def ready(out: Path, wanted: Sequence[Asked], evaluators: Sequence[str] | None =
     if count is not None and getattr(plugin, "exact", False) and count > plugin.count:
         raise TooManyImages(f"{asked.suite} is scored on {plugin.count:,} images, --count asks for {count:,}; give --count {plugin.count}")
     for judge in () if asked.rescore else dict.fromkeys(chosen.judge for chosen in ways):
-        registry.load("judges", judge).open(asked.device)
+        open_judge(judge, load_feature_extractor(judge), asked.device)
     for judge in dict.fromkeys(chosen.judge for chosen in ways):
         open_reference(plugin, judge, asked.reference, looking(out, judge, asked))
 
@@ -230,7 +222,7 @@ def way(suite: Any, name: str, asked: Asked) -> Way:
     if asked.judge is None and theirs is None:
         raise OptionError(f"profile {profile} needs a judge of its own, suite {asked.suite} has none; give --judge")
     judge = asked.judge or str(theirs)
-    registry.find("judges", judge)
+    load_feature_extractor(judge)
     suffix = ("" if profile == own else f"_{profile}") + ("" if judge == theirs else f"_{judge}")
     return Way(name, evaluator, judge, suffix)
 

@@ -30,8 +30,9 @@ from harope_bench.data.result_store import (
 from harope_bench.data.run_folder import OBSERVATIONS, Run
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import Score, Sight
+from harope_bench.judges.base import JudgeChoice
 from harope_bench.pipeline import external_judge
-from harope_bench.pipeline.annotate import Chosen, Terms, choose, perceive
+from harope_bench.pipeline.annotate import Terms, choose, perceive
 from harope_bench.pipeline.evaluate import source_of
 from harope_bench.pipeline.extract_features import known_errors
 from harope_bench.suites.base import Case
@@ -68,7 +69,7 @@ class Rule(NamedTuple):
 
     name: str
     evaluator: Any
-    judges: Mapping[str, Chosen]
+    judges: Mapping[str, JudgeChoice]
     suffix: str
 
 
@@ -120,14 +121,14 @@ def ready(asked: Marking, evaluators: Sequence[str] | None, target: Path | None 
 
     # Dictionaries keep one order, so that an error is the same each time.
     judges = dict.fromkeys(chosen for rule in rules for chosen in rule.judges.values())
-    plugins = {chosen: chosen.plugin for chosen in judges}
-    if asked.terms.python is not None and any(hasattr(plugin, "runner") for plugin in plugins.values()):
+    plugins = {chosen: chosen.judge for chosen in judges}
+    if asked.terms.python is not None and any(plugin.runner is not None for plugin in plugins.values()):
         external_judge.program(asked.terms.python)
 
     cases = None if target is None else _cases(target, asked, suite, count)
     needed = {rule.judges[role] for rule in rules for role in rule.judges if cases is None or _is_needed(rule.evaluator, role, cases)}
     for chosen, plugin in plugins.items():
-        if chosen in needed and not hasattr(plugin, "runner"):
+        if chosen in needed and plugin.runner is None:
             plugin.weights_sha256()
     return [rule.name for rule in rules]
 
@@ -277,13 +278,13 @@ def together(records: Mapping[str, JudgeRecord]) -> JudgeRecord:
     )
 
 
-def doubts(judges: Iterable[Chosen], records: Mapping[str, JudgeRecord]) -> tuple[str, ...]:
+def doubts(judges: Iterable[JudgeChoice], records: Mapping[str, JudgeRecord]) -> tuple[str, ...]:
     """What the judges that answered say of their own weights; nothing where these are not here any more."""
     found: dict[str, None] = {}
     used = {record.name for record in records.values()}
-    for plugin in (chosen.plugin for chosen in judges if chosen.name in used):
+    for plugin in (chosen.judge for chosen in judges if chosen.name in used):
         try:
-            found.update(dict.fromkeys(plugin.warnings() if hasattr(plugin, "warnings") else ()))
+            found.update(dict.fromkeys(plugin.warnings()))
         except WeightsError:
             continue
     return tuple(found)

@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.core.errors import JudgeError, OptionError, StorageError
 from harope_bench.core.escaping import progress_text
-from harope_bench.core.storage import disk, mend_lines, read_lines
+from harope_bench.core.storage import disk, lines_by, mend_lines, read_lines
 
 ASKS, ANSWERS, JUDGE = "asks.jsonl", "answers.jsonl", "judge.json"
 # What the other Python gets of our environment: where it finds programs, libraries, caches and devices; never our PYTHONPATH.
@@ -65,8 +66,8 @@ def _stream(words: list[str]) -> tuple[int, str]:
     tail = b""
     with process:
         try:
-            assert process.stdout is not None
-            while piece := process.stdout.read1(65536):  # type: ignore[attr-defined]
+            assert isinstance(process.stdout, BufferedReader)
+            while piece := process.stdout.read1(65536):
                 tail = (tail + piece)[-TAIL:]
                 sys.stderr.write(progress_text(piece.decode("utf-8", "replace")))
                 sys.stderr.flush()
@@ -85,8 +86,8 @@ def heard(folder: Path, runner: Path) -> Heard:
         raise StorageError(f"{folder / ASKS} is not there; run eval again")
     with disk(folder):
         mend_lines(folder / ANSWERS)
-    asked = {line["key"] for line in read_lines(folder / ASKS)}
-    lines = [line for line in read_lines(folder / ANSWERS) if line.get("key") in asked]
+    asked = lines_by(folder / ASKS, "key", str).keys()
+    lines = [line for line in read_lines(folder / ANSWERS) if isinstance(line.get("key"), str) and line["key"] in asked]
     answered = {line["key"] for line in lines if "answer" in line}
     failed = {line["key"] for line in lines} - answered
     if silent := len(asked) - len(answered) - len(failed):

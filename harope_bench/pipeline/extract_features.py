@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
@@ -25,12 +25,13 @@ from tqdm import tqdm
 from harope_bench.core import checksums, registry
 from harope_bench.core.errors import SampleError, ShapeError, WeightsError
 from harope_bench.core.formats import with_format, without_format
-from harope_bench.core.json_file import parse_json
+from harope_bench.core.json_file import JsonObject, parse_json
 from harope_bench.core.schema import ErrorRate, JudgeRecord, Option, ResultWarning, warnings_of
 from harope_bench.core.storage import disk, read_if_present, sha256_bytes, write_text
 from harope_bench.data import feature_rows
 from harope_bench.data.sample_set import Batch, SampleSet
 from harope_bench.evaluators.base import Observations
+from harope_bench.judges.base import LoadedFeatureExtractor, judge_record, load_feature_extractor, load_judge, open_judge
 from harope_bench.metrics.moments import Moments
 from harope_bench.pipeline import moments_cache
 
@@ -80,26 +81,16 @@ class Shard:
         return self.first + len(self.indices)
 
 
-def judge_record(name: str) -> JudgeRecord:
-    """Facts of a judge, without opening its weights."""
-    plugin = registry.load("judges", name)
-    return JudgeRecord(
-        name=name,
-        version=plugin.version,
-        judge_class=plugin.judge_class,
-        weights_sha256=plugin.weights_sha256(),
-        preprocessing=plugin.preprocessing,
-    )
-
-
 def known_errors(records: Iterable[JudgeRecord]) -> dict[str, tuple[ErrorRate, ...]]:
     """How often these judges were wrong where the truth is known, by name; without those of whom nothing is known here."""
-    found = {}
+    known = registry.entries("judges")
+    rates = {}
     for record in records:
-        plugin: Any = registry.load("judges", record.name) if record.name in registry.entries("judges") else None
-        if hasattr(plugin, "errors") and (plugin.version, plugin.weights_sha256()) == (record.version, record.weights_sha256):
-            found[record.name] = plugin.errors()
-    return {name: rates for name, rates in found.items() if rates}
+        judge = load_judge(record.name) if record.name in known else None
+        found = judge.errors() if judge is not None else ()
+        if judge is not None and found and (judge.version, judge.weights_sha256()) == (record.version, record.weights_sha256):
+            rates[record.name] = found
+    return rates
 
 
 def looker(judge: str, folder: Path, rescore: bool) -> Looker:
@@ -121,7 +112,7 @@ def looker(judge: str, folder: Path, rescore: bool) -> Looker:
 
 
 def _present(judge: str) -> Looker:
-    return Looker(judge_record(judge), warnings_of("judge", getattr(registry.load("judges", judge), "warnings", tuple)()))
+    return Looker(judge_record(judge), warnings_of("judge", load_judge(judge).warnings()))
 
 
 def _recorded(folder: Path) -> Looker | None:
@@ -142,10 +133,10 @@ def _recorded(folder: Path) -> Looker | None:
 def _changed(record: JudgeRecord) -> tuple[ResultWarning, ...]:
     """A warning where the judge that is here is not the one that looked; none where it cannot be told because its weights are gone."""
     try:
-        here = judge_record(record.name)
+        here = judge_record(record.name).model_dump()
     except WeightsError:
         return ()
-    fields = [name for name in JudgeRecord.model_fields if getattr(here, name) != getattr(record, name)]
+    fields = [name for name, value in record.model_dump().items() if here[name] != value]
     text = f"judge: {record.name} here is another one ({', '.join(fields)}); scored is what the recorded one saw"
     return warnings_of("judge-changed", [text] if fields else [])
 
@@ -163,7 +154,7 @@ def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: 
     """
     _recorded(folder)  # of another version nothing is read, and nothing is written over it
     who = Looker(looked) if looked is not None else looker(judge, folder, rescore)
-    names = registry.load("judges", judge).arrays
+    names = load_feature_extractor(judge).arrays
     shards = cut(samples, who.record)
     stale = [shard for shard in shards if kept(folder, shard, names) is None]
     fresh = sum(len(shard.indices) for shard in stale)
@@ -183,7 +174,7 @@ def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: 
     return Seen(seen, who.record, fresh, warnings, flags(records))
 
 
-def _moments(folder: Path, arrays: Mapping[str, np.ndarray], records: Sequence[Mapping[str, Any]], name: str) -> Moments:
+def _moments(folder: Path, arrays: Mapping[str, np.ndarray], records: Sequence[JsonObject], name: str) -> Moments:
     """Those of an array, kept with the hashes of its rows, which the shards' records tell."""
     shards = moments_cache.Shards([record["sha256"][name] for record in records], SHARD)
     return moments_cache.moments(folder / moments_name(name), arrays[name], shards)
@@ -227,7 +218,7 @@ def shard_key(record: JudgeRecord, images: Sequence[tuple[int, str]], crop: int 
     return hashlib.sha256(f"{record.to_json()}{images}{seen_as}".encode()).hexdigest()
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> JsonObject:
     """A shard's record; empty where there is none or it is damaged, for its images can be judged again."""
     try:
         found = parse_json(read_if_present(path) or b"{}")
@@ -236,7 +227,7 @@ def read_record(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def kept(folder: Path, shard: Shard, names: Sequence[str]) -> dict[str, Any] | None:
+def kept(folder: Path, shard: Shard, names: Sequence[str]) -> JsonObject | None:
     """The shard's record if it is vouched for, of this judge and these images, and its rows are whole; None otherwise."""
     found = read_record(folder / shard_name(shard.number)) if checksums.intact(folder, shard_name(shard.number)) else {}
     if found.get("key") != shard.key or not isinstance(found.get("sha256"), dict):
@@ -255,8 +246,8 @@ def others(kept: Path, wanted: Path) -> list[str]:
 
 
 def _look(samples: SampleSet, judge: str, todo: Sequence[Shard], folder: Path, device: str) -> None:
-    plugin: Any = registry.load("judges", judge)
-    opened = plugin.open(device)
+    plugin = load_feature_extractor(judge)
+    opened = open_judge(judge, plugin, device)
     with tqdm(total=sum(len(s.indices) for s in todo), desc=f"judge {judge}", unit="image", file=sys.stderr, disable=None) as bar:
         for shard in todo:
             odd: Counter[str] = Counter()
@@ -270,9 +261,9 @@ def _look(samples: SampleSet, judge: str, todo: Sequence[Shard], folder: Path, d
             _keep(folder, shard, seen, len(samples.indices), _facts(opened, device, odd))
 
 
-def _facts(opened: Any, device: str, odd: Counter[str]) -> dict[str, Any]:
+def _facts(opened: LoadedFeatureExtractor, device: str, odd: Counter[str]) -> JsonObject:
     """What a shard's record tells beside its rows: oddities of the images, the judge's notes, and how it computed."""
-    return {"odd": dict(odd), "notes": list(getattr(opened, "notes", ())), "way": {"device": device, **getattr(opened, "way", {})}}
+    return {"odd": dict(odd), "notes": list(opened.notes), "way": {"device": device, **opened.way}}
 
 
 def _finite(judge: str, shard: Shard, seen: dict[str, np.ndarray]) -> None:
@@ -287,7 +278,7 @@ def _finite(judge: str, shard: Shard, seen: dict[str, np.ndarray]) -> None:
         )
 
 
-def _keep(folder: Path, shard: Shard, seen: dict[str, np.ndarray], count: int, facts: dict[str, Any]) -> None:
+def _keep(folder: Path, shard: Shard, seen: dict[str, np.ndarray], count: int, facts: JsonObject) -> None:
     """Rows first, then their record: a record always tells of rows that are there."""
     told = {}
     for name, part in seen.items():
@@ -307,7 +298,7 @@ def _odd(batch: Batch) -> Iterator[str]:
     yield from ("constant" for image in batch.images if (image == image[0, 0]).all())  # one by one: a batch at 2048 pixels is 600 MB
 
 
-def oddities(records: Sequence[dict[str, Any]], images: int) -> tuple[str, ...]:
+def oddities(records: Sequence[JsonObject], images: int) -> tuple[str, ...]:
     """What the records of all shards tell of the images, as warnings."""
     odd: Counter[str] = Counter()
     for record in records:
@@ -316,19 +307,19 @@ def oddities(records: Sequence[dict[str, Any]], images: int) -> tuple[str, ...]:
     return tuple(words.format(f"{odd[key]:,}", f"{images:,}") for key, words in told.items() if odd[key])
 
 
-def notes_of(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def notes_of(records: Sequence[JsonObject]) -> tuple[str, ...]:
     """What the judge noted of itself while it looked, each line once, in order."""
     return tuple(dict.fromkeys(note for record in records for note in record.get("notes", ())))
 
 
-def mixed(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def mixed(records: Sequence[JsonObject]) -> tuple[str, ...]:
     """A warning where shards were not all looked at in one way; shards that do not tell are left out."""
     ways = Counter(f"{way.get('path', 'plain')} on {way.get('device')}" for record in records if (way := _way(record)))
     told = ", ".join(f"{count:,} {way}" for way, count in sorted(ways.items()))
     return (f"judge: shards were looked at in different ways ({told}), so their last bits may differ",) if len(ways) > 1 else ()
 
 
-def flags(records: Sequence[Mapping[str, Any]]) -> dict[str, Option]:
+def flags(records: Sequence[JsonObject]) -> dict[str, Option]:
     """How the judge computed: `judge_device`, `judge_path`, `judge_tf32`, as far as the records tell."""
     found: dict[str, list[Option]] = {}
     for key, value in (pair for record in records for pair in _way(record).items()):
@@ -336,7 +327,7 @@ def flags(records: Sequence[Mapping[str, Any]]) -> dict[str, Option]:
     return {key: values[0] if len(set(values)) == 1 else ", ".join(sorted(map(str, set(values)))) for key, values in sorted(found.items())}
 
 
-def _way(record: Mapping[str, Any]) -> dict[str, Option]:
+def _way(record: JsonObject) -> dict[str, Option]:
     found = record.get("way")
     return found if isinstance(found, dict) else {}
 

@@ -6,20 +6,24 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, NoReturn
 
+import numpy as np
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from harope_bench.core import registry
 from harope_bench.core.conditioning import check_requests, check_suite, fitting_suites, taken_by
 from harope_bench.core.device import require
 from harope_bench.core.errors import OptionError
-from harope_bench.core.index_ranges import IndexRanges, tiles
-from harope_bench.core.schema import Checkpoint, Plan, Request, Settings, fault
+from harope_bench.core.index_ranges import MOST, IndexRanges, tiles
+from harope_bench.core.limits import check_most
+from harope_bench.core.schema import Checkpoint, Option, Plan, Request, Settings, fault
 from harope_bench.core.storage import check_hash
 from harope_bench.data.run_folder import Run
-from harope_bench.models.load_checkpoint import check_settings, checkpoint, open_drawer, weights_path, without_neutral
+from harope_bench.models.backbones.base import Drawer, load_backbone
+from harope_bench.models.load_checkpoint import Setting, check_settings, checkpoint, open_drawer, weights_path, without_neutral
+from harope_bench.models.samplers.base import chosen_sampler, load_sampler
+from harope_bench.suites.base import Suite, load_suite
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Drawn:
     failed: int
 
 
-def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Plan:
+def make_plan(name: str, suite: str | None, overrides: Mapping[str, Setting]) -> Plan:
     """The plan of a checkpoint and a suite; None values in `overrides` take the checkpoint's defaults.
 
     Raises:
@@ -43,16 +47,16 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
     chosen = suite or found.suite
     if chosen is None:
         raise OptionError(f"checkpoint {name} has no suite of its own; add --suite, one of: {suites_for(found)}")
-    plugin = registry.load("suites", chosen)
+    plugin = load_suite(chosen)
     check_suite(found, chosen)
     if taken_by(found.backbone, found.config).kind == "pictures":
         raise OptionError(f"checkpoint {name} ({found.backbone}) is a classifier and cannot generate images; harope-bench eval {name}")
-    backbone = registry.load("backbones", found.backbone)
-    chosen_preset = overrides.get("preset")
+    backbone = load_backbone(found.backbone)
+    chosen_preset = _text(overrides.get("preset"))
     if overrides.get("pos_scaling") == "none" and "pos_scaling" not in found.drawing:
         overrides = {**overrides, "pos_scaling": None}  # to say so is to leave it out
-    said = {**preset(chosen, plugin, chosen_preset), **{k: v for k, v in overrides.items() if v is not None and k != "preset"}}
-    said = without_neutral(found, said)
+    stated = {field: value for field, value in overrides.items() if value is not None and field != "preset"}
+    said = without_neutral(found, {**preset(chosen, plugin, chosen_preset), **stated})
     defaults = {
         "resolution": plugin.resolution,
         "sampler": found.sampler,
@@ -63,45 +67,45 @@ def make_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Pla
     }
     check_settings(found, {**defaults, **said})
     try:
-        settings = Settings(**{**defaults, **said, "labels": label_policy(chosen, plugin, said.get("labels"))})
+        settings = Settings(**{**defaults, **said, "labels": label_policy(chosen, plugin, _text(said.get("labels")))})
     except ValidationError as error:
         raise OptionError(f"{fault(error)}; give --{error.errors()[0]['loc'][0]} another value") from error
     settings = _check_sampler(found, settings)
     require(settings.device)
     backbone.check(found, settings)
-    if hasattr(backbone, "settled"):
-        settings = backbone.settled(found, settings)
+    settings = backbone.settled(found, settings)
     return Plan(checkpoint=found, suite=chosen, suite_version=plugin.version, settings=settings, preset=chosen_preset)
 
 
-def preset(suite: str, plugin: Any, name: str | None) -> dict[str, Any]:
+def _text(value: Setting) -> str | None:
+    return None if value is None else str(value)
+
+
+def preset(suite: str, plugin: Suite, name: str | None) -> dict[str, Option]:
     """The settings that a suite's preset stands for; OptionError if it has none of that name."""
-    known = getattr(plugin, "presets", {})
+    known = plugin.presets
     if name is not None and name not in known:
         raise OptionError(f"suite {suite} has {', '.join(known) or 'no'} presets, not {name}; leave --preset out or choose one of these")
     return dict(known[name]) if name else {}
 
 
-def label_policy(suite: str, plugin: Any, asked: str | None) -> str | None:
+def label_policy(suite: str, plugin: Suite, asked: str | None) -> str | None:
     """What the plan records of the labels; None for a suite that leaves no choice."""
-    if hasattr(plugin, "policy"):
-        recorded: str = plugin.policy(asked)
-        return recorded
-    if asked is not None:
+    recorded = plugin.policy(asked)
+    if recorded is None and asked is not None:
         raise OptionError(f"suite {suite} leaves no choice of labels; leave --labels out")
-    return None
+    return recorded
 
 
 def _check_sampler(found: Checkpoint, settings: Settings) -> Settings:
     """Return the settings, without a spacing that is the sampler's own; OptionError where the sampler does not fit."""
-    from harope_bench.models.samplers.base import chosen_sampler
-
-    read = registry.load("backbones", found.backbone).settings_read(found).fields
-    missing = [field for field in ("sampler", "steps", "guidance") if field in read and getattr(settings, field) is None]
+    read = load_backbone(found.backbone).settings_read(found).fields
+    said = {"sampler": settings.sampler, "steps": settings.steps, "guidance": settings.guidance}
+    missing = [field for field, value in said.items() if field in read and value is None]
     if missing or found.sampler is None or settings.sampler is None or settings.steps is None:
         raise OptionError(f"checkpoint {found.name} does not say its {(missing or ['sampler'])[0]}; register it with one")
     trained = found.sampler
-    sampler, own = registry.load("samplers", settings.sampler), registry.load("samplers", trained)
+    sampler, own = load_sampler(settings.sampler), load_sampler(trained)
     chosen_sampler(settings).check(settings.steps)
     if sampler.predicts != own.predicts:
         raise OptionError(
@@ -116,6 +120,11 @@ def suites_for(found: Checkpoint) -> str:
     return ", ".join(fitting_suites(taken_by(found.backbone, found.config))) or "none is registered that it can serve"
 
 
+def requested_indices(suite: str, count: int | None) -> IndexRanges:
+    """Return the first `count` indices of a suite, all of them if None."""
+    return IndexRanges.first(count or load_suite(suite).count)
+
+
 def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = None) -> Drawn:
     """Draws the missing ones of `indices` into the folder; a finished folder is left as it is.
 
@@ -123,8 +132,10 @@ def generate(plan: Plan, indices: Sequence[int], out: Path, batch: int | None = 
         batch: samples between two writes, rounded up to whole tiles; it never changes a pixel.
 
     Raises:
-        PlanMismatch: the folder is another plan's. WeightsError: weights missing, altered or not fitting.
+        PlanMismatch: the folder is another plan's. WeightsError: weights missing, altered or not fitting. OptionError: more than
+            MOST samples.
     """
+    check_most("a request of samples:", len(indices), MOST)
     run, indices = Run(out), IndexRanges.of(indices)
     check_suite(plan.checkpoint, plan.suite)
     check_hash(weights_path(plan.checkpoint), plan.checkpoint.sha256)
@@ -157,12 +168,12 @@ def missing(plan: Plan, indices: Sequence[int], run: Run) -> dict[int, Request]:
 
 def _requests(plan: Plan, indices: Sequence[int]) -> list[Request]:
     """Return the suite's requests of these indices; OptionError for one that the checkpoint's network cannot serve."""
-    requests: list[Request] = registry.load("suites", plan.suite).requests(indices, plan.settings)
+    requests = load_suite(plan.suite).requests(indices, plan.settings)
     check_requests(plan.checkpoint, requests)
     return requests
 
 
-def _draw(run: Run, plan: Plan, requests: Mapping[int, Request], batch: int, drawer: Any = None) -> None:
+def _draw(run: Run, plan: Plan, requests: Mapping[int, Request], batch: int, drawer: Drawer | None) -> None:
     drawer = drawer or open_drawer(plan.checkpoint, plan.settings)
     waiting: list[Made] = []
     with tqdm(total=len(requests), desc=f"draw {plan.checkpoint.name}", unit="image", file=sys.stderr, disable=None) as bar:
@@ -174,7 +185,7 @@ def _draw(run: Run, plan: Plan, requests: Mapping[int, Request], batch: int, dra
         _keep(run, waiting, bar)
 
 
-def _keep(run: Run, made: Sequence[Made], bar: Any) -> None:
+def _keep(run: Run, made: Sequence[Made], bar: tqdm[NoReturn]) -> None:
     for one in made:
         run.add(*one)
     bar.update(len(made))
@@ -184,11 +195,11 @@ class Made(NamedTuple):
     """One request drawn: its image (H, W, 3) uint8, or why there is none."""
 
     request: Request
-    image: Any
+    image: np.ndarray | None
     reason: str | None
 
 
-def _tile(drawer: Any, requests: Sequence[Request], settings: Settings) -> list[Made]:
+def _tile(drawer: Drawer, requests: Sequence[Request], settings: Settings) -> list[Made]:
     """Draws one tile. Index i sits in row i % tile; rows nobody asked for repeat a request and are dropped."""
     rows = [requests[0]] * settings.tile
     for request in requests:
@@ -202,7 +213,7 @@ def _tile(drawer: Any, requests: Sequence[Request], settings: Settings) -> list[
     return done
 
 
-def draw_one(drawer: Any, plan: Plan, index: int) -> Any:
+def draw_one(drawer: Drawer, plan: Plan, index: int) -> np.ndarray | None:
     """The image (H, W, 3) uint8 of one index, drawn now; None if its row is a fault."""
     (request,) = _requests(plan, [index])
     (made,) = _tile(drawer, [request], plan.settings)

@@ -68,7 +68,7 @@ def are_sums_of(path: Path, rows: np.ndarray) -> bool:
     """Return whether a moments file holds the sums of the leading blocks of rows (N, D), to the last bit."""
     try:
         stored = Moments.from_arrays(load_arrays(path))
-    except (StorageError, ShapeError, KeyError):
+    except (StorageError, ShapeError, InvalidMomentsError, KeyError):
         return False
     if stored.count > len(rows) or stored.count % BLOCK or stored.mean.shape != rows.shape[1:]:
         return False

@@ -13,6 +13,8 @@ import numpy as np
 
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, UnknownName
+from harope_bench.core.index_ranges import MOST
+from harope_bench.core.limits import check_most
 from harope_bench.core.schema import Measurement, Metric, Plan
 from harope_bench.data.image_io import encode
 from harope_bench.data.result_store import StoredResult, read_results
@@ -96,8 +98,9 @@ def budget(
             run tells it. images: of each run; the suite's own number if None. rate: images a second; a tile is drawn now if None.
 
     Raises:
-        UnknownName: the suite has no such metric. OptionError: neither a run nor a constant tells its noise.
+        UnknownName: the suite has no such metric. OptionError: neither a run nor a constant tells its noise, or more than MOST images.
     """
+    check_most("--count", images or 0, MOST)
     suite = registry.load("suites", plan.suite)
     facts, found = metric_of(suite, metric), read_results(runs) if runs else []
     known = known_noise(plan, facts, found, value)

@@ -6,7 +6,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -15,8 +15,9 @@ from harope_bench.core import checksums
 from harope_bench.core.array_file import arrays_with_format, check_arrays_format
 from harope_bench.core.errors import SampleError, StorageError
 from harope_bench.core.schema import JudgeRecord, Plan
-from harope_bench.core.storage import load_arrays, sha256_bytes, write_arrays
-from harope_bench.models.load_checkpoint import open_drawer
+from harope_bench.core.storage import arrays_bytes, load_arrays, sha256_bytes, write_bytes
+from harope_bench.models.backbones.base import Classifier
+from harope_bench.models.load_checkpoint import open_classifier
 from harope_bench.suites.base import Pictures
 
 SHARD = 250  # pictures a file of predictions: what a kill may cost
@@ -40,7 +41,7 @@ def predict(plan: Plan, pictures: Pictures, count: int, judge: JudgeRecord, fold
         SampleError: `rescore` is set and a shard is missing. FormatError: another version of this package wrote one.
     """
     done: list[Shard] = []
-    reader: Any = None
+    reader: Classifier | None = None
     with tqdm(total=count, desc=f"name {plan.checkpoint.name}", unit="picture", file=sys.stderr, disable=None) as bar:
         for first in range(0, count, SHARD):
             indices, path = range(first, min(count, first + SHARD)), shard_path(folder, first)
@@ -50,10 +51,11 @@ def predict(plan: Plan, pictures: Pictures, count: int, judge: JudgeRecord, fold
             if shard is None and rescore:
                 raise SampleError(f"{folder} lacks what {plan.checkpoint.name} said of pictures {first:,} on; run eval without --rescore")
             if shard is None:
-                reader = reader or open_drawer(plan.checkpoint, plan.settings)
+                reader = reader or open_classifier(plan.checkpoint, plan.settings)
                 shard = name_pictures(reader, plan, pictures, taken, ratio)
-                write_arrays(path, arrays_with_format("predictions", {**_arrays(shard), "key": np.array(key)}))
-                checksums.record_files(folder, [path.name])
+                data = arrays_bytes(arrays_with_format("predictions", {**_arrays(shard), "key": np.array(key)}))
+                checksums.record(folder, {path.name: sha256_bytes(data)})  # first: a kill leaves no shard that nothing vouches for
+                write_bytes(path, data)
             done.append(shard)
             bar.update(len(indices))
     return done
@@ -110,11 +112,11 @@ def find_shard(path: Path, key: str, rows: tuple[tuple[str, int, str], ...]) -> 
             return None
         failed = dict(zip(a["failed"].tolist(), map(str, a["reasons"]), strict=True))
         return Shard(a["indices"], a["ranked"], a["logits"], failed, rows)
-    except (StorageError, KeyError, ValueError):
+    except (StorageError, KeyError, TypeError, ValueError):
         return None
 
 
-def name_pictures(reader: Any, plan: Plan, pictures: Pictures, taken: Taken, ratio: float) -> Shard:
+def name_pictures(reader: Classifier, plan: Plan, pictures: Pictures, taken: Taken, ratio: float) -> Shard:
     """Every picture of a shard named, tile by tile; index i sits in row i % tile, so neighbours change nothing."""
     tile, side, failed = plan.settings.tile, plan.settings.resolution, dict(taken.failed)
     logits: dict[int, np.ndarray] = {}

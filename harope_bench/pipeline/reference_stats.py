@@ -9,22 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.core import registry
 from harope_bench.core.array_file import arrays_with_format, check_arrays_format
 from harope_bench.core.errors import InvalidMomentsError, OptionError, SampleError, ShapeError, StorageError
+from harope_bench.core.escaping import few
 from harope_bench.core.formats import FORMAT
+from harope_bench.core.limits import REFERENCE_IMAGES, check_most
 from harope_bench.core.schema import JudgeRecord, printable
 from harope_bench.core.storage import check_target, home, load_arrays, sha256_file
 from harope_bench.data import adm_npz
 from harope_bench.data.sample_set import SampleSet, reference_images
 from harope_bench.evaluators.base import Observations
+from harope_bench.judges.base import load_feature_extractor, load_judge
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.row_checks import first_bad_row, rows_complaint
 from harope_bench.pipeline.extract_features import Seen, clear, observe
+from harope_bench.suites.base import Suite
 
 IMAGES = 10_000  # in ADM's references
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -66,11 +69,11 @@ class Looking(NamedTuple):
 
     def weights(self, judge: str) -> str:
         """Hash of the weights that look, or that looked."""
-        return str(registry.load("judges", judge).weights_sha256()) if self.looked is None else self.looked.weights_sha256
+        return load_judge(judge).weights_sha256() if self.looked is None else self.looked.weights_sha256
 
 
 def open_reference(
-    suite: Any, judge: str, path: Path | None, looking: Looking | None = None, shape: tuple[int, ...] | None = None
+    suite: Suite, judge: str, path: Path | None, looking: Looking | None = None, shape: tuple[int, ...] | None = None
 ) -> Opened:
     """The suite's reference, or the file given in its place, as this judge sees it.
 
@@ -86,6 +89,8 @@ def open_reference(
     if path is not None:
         return _given(path, judge, looking, shape)
     found = suite.reference(judge)
+    if found is None:
+        raise OptionError(f"the suite has no reference for {judge} ({suite.title}); give --reference FILE")
     if found.judge_sha256 != looking.weights(judge):
         raise OptionError(f"reference {found.name} was made with other weights of {judge}; build one, `harope-bench reference --help`")
     arrays = load_arrays(found.path, SMALL)
@@ -98,9 +103,7 @@ def _given(path: Path, judge: str, looking: Looking, shape: tuple[int, ...] | No
         raise StorageError(f"reference {path} is not there; give an .npz with mu and sigma")
     arrays = load_arrays(path, SMALL)
     if not {"mu", "sigma"} <= arrays.keys() and "arr_0" not in adm_npz.members(path):
-        raise StorageError(
-            f"reference {path} has {', '.join(sorted(adm_npz.members(path))) or 'nothing'}, wanted mu and sigma or arr_0; {AGAIN}"
-        )
+        raise StorageError(f"reference {path} has {few(adm_npz.members(path))}, wanted mu and sigma or arr_0; {AGAIN}")
     sha256, unsaid = sha256_file(path), _maker(path, arrays, judge, looking)
     found, warnings = _with_images(path, sha256, arrays, judge, looking, shape)
     return Opened(path.name, sha256, found, (*unsaid, *warnings))
@@ -146,7 +149,7 @@ def _with_images(
 
 def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray], judge: str) -> None:
     """Raise unless statistics and features of a file are what they are called, and as wide as the judge's arrays."""
-    widths: Mapping[str, int] = getattr(registry.load("judges", judge), "widths", {})
+    widths = load_feature_extractor(judge).widths
     for array, names in STATISTICS.items():
         if any(name in arrays for name in names):
             _check_statistics(path, arrays, *names)
@@ -206,6 +209,8 @@ def build(
     Raises:
         StorageError: something else stands at the target and `replace` is not given, or the target is what is read.
     """
+    load_feature_extractor(judge)
+    check_most("--images", images, REFERENCE_IMAGES)
     _check_target(target, samples, judge, replace)
     work = target.with_name(f".{target.name}.observations")
     seen = observe(samples, judge, work, device, rescore=False)
@@ -215,7 +220,8 @@ def build(
     texts = [warning.text for warning in seen.warnings if warning.code == "images"]  # of the judge, whoever uses it says
     lines = [printable(line) for line in (*samples.warnings, *texts, *_singular(found, len(samples.indices)))]
     note = {JUDGE: np.array(judge), JUDGE_SHA256: np.array(seen.judge.weights_sha256), COUNT: np.array(len(samples.indices))}
-    batches = (batch.images for batch in chosen.batches(chosen.indices, 256))
+    fitting = max(1, adm_npz.BATCH_BYTES // (height * width * channels))
+    batches = (batch.images for batch in chosen.batches(chosen.indices, min(256, fitting)))
     more = arrays_with_format("reference", {**found, **note, TOLD: np.array(lines, dtype=np.str_)})
     adm_npz.write(target, batches, (len(chosen.indices), height, width, channels), more=more, replace=replace)
     clear(work, list(seen.observations.arrays))
@@ -245,7 +251,7 @@ def _origin(arrays: Mapping[str, np.ndarray]) -> Origin:
     lines = () if told is None or told.dtype.kind != "U" else tuple(printable(str(line))[:LONGEST] for line in told.ravel()[:MOST])
     if count is None or count.dtype.kind not in "iu" or count.size != 1 or count < 1:
         return Origin(None, lines)
-    return Origin(int(count), lines)
+    return Origin(int(count.item()), lines)
 
 
 def _singular(found: Mapping[str, np.ndarray], images: int) -> tuple[str, ...]:

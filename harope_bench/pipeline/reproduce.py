@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError, UnknownName
-from harope_bench.core.schema import Checkpoint, Plan, shorten
+from harope_bench.core.index_ranges import MOST
+from harope_bench.core.limits import check_most
+from harope_bench.core.schema import Checkpoint, Option, Plan, shorten
 from harope_bench.core.storage import read_if_present, write_text
 from harope_bench.data.result_store import Scored, read_results
 from harope_bench.leaderboards import board
@@ -78,6 +80,7 @@ def reproduce(
         BenchError: a table has no such scale, no row a registered checkpoint, a row several, something that a run needs is missing,
             or the scaling has nothing to act on; said before anything is drawn.
     """
+    check_most("--count", count or 0, MOST)
     is_all = list(names) == [ALL]
     wanted = registry.names("tables") if is_all else names
     chosen = [board.load_table(name) for name in wanted]
@@ -202,7 +205,7 @@ def _plan(item: Work, device: str, seed: int, scaling: str | None) -> Plan:
     """A classifier's run has no seed: it draws nothing."""
     if reads(item.suite):
         return reading_plan(item.checkpoint, item.suite, {"device": device})
-    said = {"device": device, "seed": seed, "resolution": item.resolution}
+    said: dict[str, Option | None] = {"device": device, "seed": seed, "resolution": item.resolution}
     return make_plan(item.checkpoint, item.suite, {**said, "pos_scaling": scaling if _grows(item) else None})
 
 

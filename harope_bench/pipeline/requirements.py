@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, MissingExtra, MissingRequirementsError, MissingVaeError, NotHere, WeightsError
 from harope_bench.core.schema import Checkpoint, Plan
+from harope_bench.judges.base import JudgeChoice
 from harope_bench.models import lora_manifest
+from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import weights_path
-from harope_bench.pipeline.annotate import Chosen, Terms
+from harope_bench.pipeline.annotate import Terms
 from harope_bench.pipeline.evaluate import Asked, way
 from harope_bench.pipeline.evaluate_prompts import Marking, of_prompts, rules_of
+from harope_bench.suites.base import PictureSuite, PromptSuite, Suite, load_prompt_suite, load_suite
 
 EXTRAS = {"t2i": ("transformers", "diffusers", "peft"), "mmdet": ("mmdet", "mmcv")}
 
@@ -75,8 +78,8 @@ def missing_of_suites(suites: Iterable[str], scoring: Scoring | None = None) -> 
     scoring = scoring or Scoring()
     lacking: list[Requirement | None] = []
     for name in dict.fromkeys(suites):
-        suite = registry.load("suites", name)
-        if getattr(suite, "task", "draw") == "classify":
+        suite = load_suite(name)
+        if isinstance(suite, PictureSuite):
             continue
         lacking += [prompts_requirement(name)] if of_prompts(name) else []
         if not scoring.is_rescored:
@@ -84,7 +87,7 @@ def missing_of_suites(suites: Iterable[str], scoring: Scoring | None = None) -> 
     return _unique(lacking)
 
 
-def _of_scoring(name: str, suite: Any, scoring: Scoring) -> list[Requirement | None]:
+def _of_scoring(name: str, suite: Suite, scoring: Scoring) -> list[Requirement | None]:
     """Return what the evaluators of one suite lack: judges of each role, or one judge and its reference."""
     lacking: list[Requirement | None] = []
     on_prompts: list[str] = []
@@ -99,7 +102,7 @@ def _of_scoring(name: str, suite: Any, scoring: Scoring) -> list[Requirement | N
     for profile in scoring.profiles if others else ():
         for evaluator in others:
             chosen_way = way(suite, evaluator, Asked(name, scoring.reference, scoring.rules, profile=profile, judge=judge))
-            lacking += judge_requirements(Chosen(chosen_way.judge), scoring.python)
+            lacking += judge_requirements(JudgeChoice(chosen_way.judge), scoring.python)
             lacking += [] if scoring.reference else [reference_requirement(name, chosen_way.judge)]
     return lacking
 
@@ -122,41 +125,38 @@ def checkpoint_requirement(found: Checkpoint) -> Requirement | None:
 
 def backbone_packages(plan: Plan) -> list[Requirement]:
     """Return the packages that a plan's network, or its autoencoder, needs and that are not installed."""
-    backbone = registry.load("backbones", plan.checkpoint.backbone)
-    needed = getattr(backbone, "packages", ())
+    needed = load_backbone(plan.checkpoint.backbone).packages
     return package_requirements((*needed, "diffusers") if plan.settings.vae else needed)
 
 
 def requests_requirement(plan: Plan) -> Requirement | None:
     """Return the prompts that a suite's first request needs; None where they are there or the suite has none."""
-    suite = registry.load("suites", plan.suite)
-    if of_prompts(plan.suite) or not hasattr(suite, "requests"):
+    suite = load_suite(plan.suite)
+    if isinstance(suite, PromptSuite | PictureSuite):
         return None  # `prompts_requirement` looks at those of a suite of prompts
     return _requirement("prompts", plan.suite, lambda: suite.requests([0], plan.settings), f"harope-bench fetch {plan.suite}")
 
 
 def prompts_requirement(name: str) -> Requirement | None:
     """Return the prompts of a suite if they are missing or altered."""
-    return _requirement("prompts", name, registry.load("suites", name).source, f"harope-bench fetch {name}")
+    return _requirement("prompts", name, load_prompt_suite(name).source, f"harope-bench fetch {name}")
 
 
 def reference_requirement(name: str, judge: str) -> Requirement | None:
     """Return the reference of a suite for a judge if it is missing or altered; None also where the suite has none."""
-    suite = registry.load("suites", name)
-    if not hasattr(suite, "reference"):
-        return None
+    suite = load_suite(name)
     return _requirement("reference", name, lambda: suite.reference(judge), f"harope-bench train {name}-reference")
 
 
-def judge_requirements(chosen: Chosen, python: Path | None = None) -> list[Requirement]:
+def judge_requirements(chosen: JudgeChoice, python: Path | None = None) -> list[Requirement]:
     """Return the weights and packages that a judge lacks; one of another Python lacks nothing here but that Python."""
-    plugin = chosen.plugin
-    is_elsewhere = hasattr(plugin, "runner")
+    judge = chosen.judge
+    is_elsewhere = judge.runner is not None
     if is_elsewhere and python is not None:
         return []
-    weights = _requirement("judge", chosen.name, plugin.weights_sha256, "reinstall harope-bench")
+    weights = _requirement("judge", chosen.name, judge.weights_sha256, "reinstall harope-bench")
     found = [weights._replace(is_blocking=not is_elsewhere)] if weights else []
-    return [*found, *package_requirements(getattr(plugin, "packages", ()))]
+    return [*found, *package_requirements(judge.packages)]
 
 
 def package_requirements(modules: Iterable[str]) -> list[Requirement]:

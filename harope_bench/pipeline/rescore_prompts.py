@@ -10,10 +10,11 @@ import numpy as np
 
 from harope_bench.core import registry
 from harope_bench.core.schema import JudgeRecord, Result
-from harope_bench.core.storage import disk, load_arrays, read_lines
+from harope_bench.core.storage import disk, lines_by, load_arrays
 from harope_bench.data.result_store import arrays_path, rows_path
 from harope_bench.data.run_folder import OBSERVATIONS
-from harope_bench.pipeline.annotate import ANSWERS, JUDGE, Chosen, Terms
+from harope_bench.judges.base import load_judge
+from harope_bench.pipeline.annotate import ANSWERS, JUDGE, Terms
 from harope_bench.pipeline.evaluate import stated_form
 from harope_bench.pipeline.evaluate_prompts import FOREIGN, Marking, mark
 from harope_bench.pipeline.extract_features import read_record
@@ -87,12 +88,12 @@ def other_files(path: Path, again: Path) -> list[str]:
 
 
 def _elsewhere(record: JudgeRecord) -> bool:
-    return hasattr(registry.load("judges", record.name), "runner")
+    return load_judge(record.name).runner is not None
 
 
 def _spoken(record: JudgeRecord) -> str:
     """A judge as --judge takes it."""
-    return Chosen(record.name, record.model).name + (f":{record.model}" if record.model else "")
+    return record.name + (f":{record.model}" if record.model else "")
 
 
 def _few(value: object) -> str:
@@ -113,8 +114,8 @@ def _verdicts(stored: Path, again: Path) -> list[str]:
     """Images whose row of verdict and reason is another one now."""
     if not stored.is_file():
         return [f"{stored.name} beside it is gone; run eval --rescore"]
-    one, two = ({row.get("index"): row for row in read_lines(path)} for path in (stored, again))
-    other = sorted(index for index in {*one, *two} if isinstance(index, int) and one.get(index) != two.get(index))
+    one, two = (lines_by(path, "index", int) for path in (stored, again))
+    other = sorted(index for index in {*one, *two} if one.get(index) != two.get(index))
     return [f"{stored.name}: verdicts on {len(other):,} images differ, first on image {other[0]}"] if other else []
 
 
@@ -122,7 +123,7 @@ def _answers(stored: Path, again: Path) -> list[str]:
     """Judges whose kept answers are not what they say now; one that is gone is no fault, eval asks again."""
     wrong = []
     for path in sorted(again.glob(f"*/{ANSWERS}")):
-        kept, now = ({line.get("key"): line for line in read_lines(place / path.parent.name / ANSWERS)} for place in (stored, again))
+        kept, now = (lines_by(place / path.parent.name / ANSWERS, "key", str) for place in (stored, again))
         other = [now[key].get("index") for key in now if key in kept and kept[key] != now[key]]
         wrong += [f"{stored.name}/{path.parent.name}/{ANSWERS}: {len(other):,} answers differ, first on image {other[0]}"] if other else []
         wrong += _other_judge(stored / path.parent.name / JUDGE, path.parent / JUDGE)

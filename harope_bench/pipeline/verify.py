@@ -24,6 +24,7 @@ from harope_bench.data.image_io import encode
 from harope_bench.data.result_store import read_result, result_paths, result_paths_below, run_of
 from harope_bench.data.run_folder import OBSERVATIONS, PLAN, RESULTS, Run
 from harope_bench.data.sample_set import SampleSet
+from harope_bench.models.backbones.base import Drawer
 from harope_bench.models.load_checkpoint import checkpoint, open_drawer, weights_path
 from harope_bench.pipeline.classify import Wanted, reads, recheck
 from harope_bench.pipeline.generate import draw_one
@@ -147,7 +148,7 @@ def _check_results_alone(folder: Path, references: References, options: Options,
 def _plan_above(folder: Path) -> Plan | None:
     """Return the plan of the run that a folder of costs belongs to, where there is one that can be read."""
     try:
-        return Run(folder.parent).plan if folder.name == COST else None
+        return Run(folder.parent, is_checked=False).plan if folder.name == COST else None
     except BenchError:
         return None  # told of that folder itself
 
@@ -175,7 +176,7 @@ def _check_run(folder: Path, plan: Plan, references: References, options: Option
 def _readable(path: Path) -> Result | None:
     """Return a result, None where it cannot be read; whoever checks it tells why."""
     try:
-        return read_result(path)
+        return read_result(path, is_checked=False)
     except BenchError:
         return None
 
@@ -211,14 +212,14 @@ def _status_of_image(error: SampleError) -> Status:
 class Drawing(NamedTuple):
     """What draws a run's samples again, and their records."""
 
-    drawer: object
+    drawer: Drawer
     records: dict[int, SampleRecord]
 
 
 def _check_redrawn(samples: SampleSet, plan: Plan, options: Options, findings: Findings) -> None:
     """Draw some samples again, failed ones among them, and compare with their records."""
     try:
-        drawing = Drawing(open_drawer(_checkpoint(plan), plan.settings), Run(samples.path).records())
+        drawing = Drawing(open_drawer(_checkpoint(plan), plan.settings), Run(samples.path, is_checked=False).records())
         chooser = random.SystemRandom() if options.seed is None else random.Random(options.seed)
         known = sorted({*samples.indices, *samples.failed})
         chosen = sorted(chooser.sample(known, min(options.redraw, len(known))))

@@ -83,7 +83,7 @@ def is_vouched(path: Path) -> bool:
 def open_plan(folder: Path, findings: Findings) -> Plan | None:
     """Return the plan of a run folder; None, and a finding, where it has none that can be read."""
     try:
-        return Run(folder).plan
+        return Run(folder, is_checked=False).plan
     except PlanMismatch as error:
         vouched = checksums.has_sums(folder) and checksums.intact(folder, PLAN)
         findings.add(status_of(error, vouched), folder / PLAN, str(error))
@@ -96,8 +96,8 @@ def open_run(folder: Path, findings: Findings) -> SampleSet | None:
     A run that was never finished could not be checked. One that was finished once has lost something since.
     """
     try:
-        samples = open_samples(folder)
-        extra = Run(folder).records().keys() - {*samples.indices, *samples.failed}
+        samples = open_samples(folder, is_checked=False)
+        extra = Run(folder, is_checked=False).records().keys() - {*samples.indices, *samples.failed}
     except BenchError as error:
         findings.add(_status_of_unfinished(folder, error), folder, str(error))
         return None
@@ -118,7 +118,7 @@ def _status_of_unfinished(folder: Path, error: BenchError) -> Status:
 def check_requests(samples: SampleSet, plan: Plan, findings: Findings) -> None:
     """Compare label and prompt of every record with what suite, settings and index give."""
     path = samples.path / RECORDS
-    records = Run(samples.path).records()
+    records = Run(samples.path, is_checked=False).records()
     try:
         requests = {r.index: r for r in registry.load("suites", plan.suite).requests(sorted(records), plan.settings)}
     except BenchError as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from harope_bench.core.errors import BenchError, DiskError, JudgeError, MissingExtra, UnknownName, WeightsError
+from harope_bench.core.errors import AlteredFileError, BenchError, DiskError, JudgeError, MissingExtra, UnknownName, WeightsError
 
 CAUSES = "altered, or other hardware, threads or library versions"  # of a difference
 Status = Literal["ok", "altered", "could-not-check"]
@@ -73,4 +73,6 @@ def status_of(error: BenchError, is_vouched: bool) -> Status:
     Args:
         is_vouched: The files in question are as they were recorded, so that an error is of what is needed to check them.
     """
+    if isinstance(error, AlteredFileError):
+        return "altered"
     return "could-not-check" if is_vouched or isinstance(error, ABSENCES) else "altered"

@@ -14,10 +14,12 @@ from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError, SampleError, UnknownName
 from harope_bench.core.schema import Measurement, Plan, Result, ResultWarning, Source, warnings_of
 from harope_bench.core.storage import load_arrays, sha256_file
+from harope_bench.data.array_checks import check_columns
 from harope_bench.data.result_store import NO_SAMPLES, Method, Scored, Subject, arrays_path, build_result, read_result, set_digest
 from harope_bench.data.run_folder import OBSERVATIONS
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import Observations
+from harope_bench.judges.base import judge_record, load_judge
 from harope_bench.pipeline.evaluate import (
     Asked,
     Way,
@@ -29,7 +31,7 @@ from harope_bench.pipeline.evaluate import (
     way,
 )
 from harope_bench.pipeline.evaluate_prompts import FOREIGN, Marking, brought, files_digest
-from harope_bench.pipeline.extract_features import Seen, judge_record, known_errors, observe
+from harope_bench.pipeline.extract_features import Seen, known_errors, observe
 from harope_bench.pipeline.reference_stats import Looking, Opened, open_reference
 from harope_bench.pipeline.rescore_prompts import Remarked, marked_here, other_facts, other_files, other_names, remark
 from harope_bench.pipeline.verify_files import is_vouched
@@ -84,7 +86,7 @@ def check_result(path: Path, findings: Findings, redo: Callable[[Result], Wrong]
     """Check one result by doing its work again; what cannot be done again is told apart from what is altered."""
     vouched = is_vouched(path)
     try:
-        stored = read_result(path)
+        stored = read_result(path, is_checked=False)
     except BenchError as error:
         findings.add(status_of(error, vouched), path, f"{path}: is not a result this version reads: {error}")
         return
@@ -111,7 +113,7 @@ def _same_software(stored: Result) -> None:
         raise NotCheckedError(f"scored by {stored.evaluator}@{stored.version}, here is @{version}; run eval again")
     names = registry.entries("judges")
     for record in stored.judges.values() or [stored.judge]:
-        if record.name not in names or record.model is not None or hasattr(registry.load("judges", record.name), "runner"):
+        if record.name not in names or record.model is not None or load_judge(record.name).runner is not None:
             continue
         here = judge_record(record.name)
         if here != record:
@@ -318,8 +320,10 @@ def check_cost(folder: Path, path: Path, plan: Plan | None, findings: Findings) 
 
 def _wrong_cost(folder: Path, stored: Result, plan: Plan | None) -> Wrong:
     evaluator: Any = registry.load("evaluators", stored.evaluator)
-    forwards = read_forwards(folder / OBSERVATIONS / "forwards.npz")
-    score = evaluator.score(Observations(np.arange(len(forwards["seconds"])), None, forwards), {})
+    path = folder / OBSERVATIONS / "forwards.npz"
+    forwards = read_forwards(path)
+    count = check_columns(path, forwards, evaluator.arrays, evaluator.texts)
+    score = evaluator.score(Observations(np.arange(count), None, forwards), {})
     facts = {
         "version": evaluator.version,
         "profile": evaluator.profile,

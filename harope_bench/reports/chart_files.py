@@ -24,14 +24,14 @@ def write_figure(chart: Chart, out: Path) -> list[Path]:
         raise OptionError(f"{out} should end in .svg; the data go beside it as .json and .csv")
     head = '<?xml version="1.0" encoding="utf-8"?>\n'
     texts = {
-        out: head + _standing_alone(draw(chart, _id(out))) + "\n",
-        out.with_suffix(".json"): chart.to_json() + "\n",
+        out.with_suffix(".json"): chart.to_json() + "\n",  # first: by it the next call knows what an interrupted one left
         out.with_suffix(".csv"): table(chart),
+        out: head + _standing_alone(draw(chart, _id(out))) + "\n",
     }
     _check_replaced(out)
     for path, text in texts.items():
         write_text(path, text)
-    return list(texts)
+    return [out, *(path for path in texts if path != out)]
 
 
 def _check_replaced(out: Path) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harope_bench.core.checksums import check_recorded
 from harope_bench.core.errors import StorageError
 from harope_bench.core.escaping import csv_text
 from harope_bench.core.storage import read_lines
-from harope_bench.data.result_store import ROWS, path_of_rows, read_result, rows_paths_below
+from harope_bench.data.result_store import ADVICE, ROWS, path_of_rows, read_result, rows_paths_below
 
 FIELDS = ("result", "index", "prompt", "copy", "task", "text", "verdict", "reason", "scores", "other_rules", "evidence")
 
@@ -39,8 +40,21 @@ def warnings(runs: Path) -> list[str]:
 
 def _of(path: Path, runs: Path) -> Iterator[dict[str, Any]]:
     name = str(path.relative_to(runs)).removesuffix(ROWS)
-    for row in read_lines(path):
+    check_recorded(path, ADVICE)
+    for number, row in enumerate(read_lines(path), 1):
+        if not _is_row(row):
+            raise StorageError(f"{path} row {number} is not what eval writes (scores by metric, finite numbers); run eval --rescore")
         yield {"result": name, **row}
+
+
+def _is_row(row: Mapping[str, Any]) -> bool:
+    """Return whether scores are numbers by metric, or there are none, and no number of the row is infinite or NaN."""
+    scores = row.get("scores") or {}
+    try:
+        json.dumps(row, allow_nan=False)
+    except ValueError:
+        return False
+    return isinstance(scores, dict) and all(isinstance(value, int | float) for value in scores.values())
 
 
 def _wrong(row: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from harope_bench import __version__
 from harope_bench.core import registry
 from harope_bench.core.errors import StorageError
-from harope_bench.core.storage import write_text
+from harope_bench.core.storage import check_overwritten, write_text
 from harope_bench.core.text_file import read_text
 from harope_bench.data.result_store import StoredResult, run_of
 from harope_bench.leaderboards.board import EVIDENCE, Board, build
@@ -26,7 +26,9 @@ from harope_bench.reports.chart_files import figures_of, table
 from harope_bench.reports.grid import GLYPHS, counted, kinds, shown_error, signed, title
 from harope_bench.reports.runs import Run, read_runs
 from harope_bench.reports.tables import anchor, environment, render, table_page
+from harope_bench.statistics.significance import probability
 
+MARK = '<p class="kicker">harope-bench report</p>'  # by which a later call knows its own page
 WORDS = ("better", "worse", "not resolved", "not comparable")
 SOURCES = (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))
 
@@ -152,11 +154,12 @@ def write_report(runs: Path, out: Path, entries: Entries = NO_ENTRIES) -> Path:
         entries: rows that a user enters into the tables.
 
     Raises:
-        StorageError: the folder holds no run, or a file of a run is broken (named). UnknownName, OptionError: an entry that no
-            run or no table has.
+        StorageError: the folder holds no run, or a file of a run is broken (named); something other than a report stands at `out`.
+            UnknownName, OptionError: an entry that no run or no table has.
     """
+    check_overwritten(out, MARK, "report")
     page = read_page(runs, entries)
-    write_text(out, environment().get_template("report.html").render(page=page))
+    write_text(out, environment().get_template("report.html").render(page=page, mark=MARK))
     return out
 
 
@@ -314,8 +317,8 @@ def _line(board: Board, item: Comparison) -> Line:
         DASH if found.delta is None else signed(found.delta, digits),
         interval,
         DASH if found.se is None else shown_error(found.se, digits),
-        probability(found.p),
-        probability(item.p_adjusted),
+        probability(found.p, DASH),
+        probability(item.p_adjusted, DASH),
         DASH if item.detectable is None else shown_error(item.detectable, digits),
         found.why,
         tuple("" if value is None else repr(value) for value in raw),
@@ -325,13 +328,6 @@ def _line(board: Board, item: Comparison) -> Line:
 def _digits(column: Column) -> int:
     """One digit more than the paper prints: differences are smaller than what they are taken from."""
     return (2 if column.decimals is None else column.decimals) + 1
-
-
-def probability(p: float | None) -> str:
-    """A p value that never claims to be zero."""
-    if p is None:
-        return DASH
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _measures(run: Run, item: StoredResult) -> list[Measure]:
@@ -381,7 +377,7 @@ def _log(path: Path) -> np.ndarray:
         table = csv.DictReader(read_text(path).splitlines())
         rows = [(float(row["step"]), float(row["loss"])) for row in table]
         curve = np.array(rows, dtype=np.float64).reshape(-1, 2)  # (lines, step and loss)
-    except (StorageError, KeyError, TypeError, ValueError) as error:
+    except (StorageError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise StorageError(f"{path} is not a training log (step,loss); delete it or bring the file back") from error
     if not len(curve) or not np.isfinite(curve).all():
         raise StorageError(f"{path} has no finite losses; delete it or bring the file back")

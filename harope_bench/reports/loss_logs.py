@@ -57,11 +57,20 @@ def _lines(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
 
 def _table(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
     runs: dict[str, list[tuple[float, float]]] = {}
-    for row in csv.DictReader(text.splitlines()[1:], _header(text)):
+    for row in _rows(path, text):
         if None in row or row.get("loss") is None:
             raise StorageError(f"{path} has a line that is not step,loss or step,loss,run; correct it")
         runs.setdefault(row.get("run") or _name(path), []).append((_number(path, row["step"]), _number(path, row["loss"])))
     return runs or {_name(path): []}
+
+
+def _rows(path: Path, text: str) -> Iterator[dict[str, str]]:
+    """Yield the rows under the first line; StorageError where a line is no csv, a cell longer than the library takes for example."""
+    rows = csv.DictReader(text.splitlines()[1:], _header(text))
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise StorageError(f"{path} line {rows.line_num + 2} is not readable ({error}); correct it") from error
 
 
 def _number(path: Path, text: str) -> float:

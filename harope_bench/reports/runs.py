@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from harope_bench.core.checksums import check_recorded
 from harope_bench.core.errors import StorageError
 from harope_bench.core.schema import Plan, SampleRecord, fault
 from harope_bench.core.storage import first_line, read_if_present, read_lines
@@ -60,6 +61,7 @@ def _read(runs: Path, folder: Path, found: Sequence[StoredResult]) -> Run:
 
 
 def _plan(path: Path) -> Plan | None:
+    check_recorded(path, "restore it or move the run away")
     data = read_if_present(path)
     if data is None:
         return None
@@ -73,6 +75,7 @@ def _plan(path: Path) -> Plan | None:
 def _samples(folder: Path) -> tuple[SampleRecord, ...]:
     """By index; the last line of an index counts. Without a list, the folder's PNG files in order."""
     path = folder / RECORDS
+    check_recorded(path, "restore it or move the run away")
     try:
         records = {record.index: record for record in map(SampleRecord.model_validate, read_lines(path))}
     except ValidationError as error:

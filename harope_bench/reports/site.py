@@ -16,9 +16,9 @@ from harope_bench.leaderboards.site import UNKNOWN, Entry, Protocol, Section, se
 from harope_bench.leaderboards.table_spec import DASH
 from harope_bench.reports.card import Card, Check, cards, checks, span
 from harope_bench.reports.grid import shown_error, signed
-from harope_bench.reports.html import probability
 from harope_bench.reports.runs import Run, read_runs
 from harope_bench.reports.tables import environment
+from harope_bench.statistics.significance import probability
 
 MARK = '<meta name="generator" content="harope-bench leaderboard">'  # by which a later build knows a page as its own
 BAR_WIDTH, BAR_EDGE = 120.0, 4.0

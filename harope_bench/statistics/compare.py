@@ -11,14 +11,26 @@ import numpy as np
 
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, StorageError, UnknownName
+from harope_bench.core.plugin_contracts import EvaluatorContract
 from harope_bench.core.schema import Metric
 from harope_bench.data.result_store import StoredResult, read_results, run_of
 from harope_bench.data.run_folder import RESULTS
 from harope_bench.statistics import pairing, significance
 from harope_bench.statistics.intervals.paired_ratios import prompt_contributions
 from harope_bench.statistics.intervals.training import hierarchical, shared_variance
-from harope_bench.statistics.pairing import RULER, SETTINGS, Footing, Rows, contrast, footing, paired_rows, unlike, unlikes, unrecorded
-from harope_bench.statistics.significance import Difference, Verdict
+from harope_bench.statistics.pairing import (
+    RULER,
+    SETTINGS,
+    Footing,
+    Rows,
+    contrast,
+    footing,
+    paired_rows,
+    unlike,
+    unlikes,
+    unrecorded,
+)
+from harope_bench.statistics.significance import Difference, Verdict, probability
 
 Run = tuple[StoredResult, ...]  # the results of one sample set
 KEY = "suite, label or prompt, sample index, seed, resolution"
@@ -148,7 +160,7 @@ def _with(run: Run, metric: str) -> StoredResult | None:
 
 
 def _metric(found: StoredResult, name: str) -> Metric:
-    metrics: Sequence[Metric] = registry.load("evaluators", found.result.evaluator).metrics
+    metrics = registry.load_plugin("evaluators", found.result.evaluator, EvaluatorContract).metrics
     metric = next((m for m in metrics if m.name == name), None)
     if metric is None:
         raise UnknownName(f"metric of evaluator {found.result.evaluator}", name, [m.name for m in metrics])
@@ -287,11 +299,6 @@ def shown(value: float | None, digits: int, sign: str = "") -> str:
 def ends(low: float | None, high: float | None, digits: int) -> str:
     """An interval, or a dash."""
     return "-" if low is None or high is None else f"{shown(low, digits, '+')} to {shown(high, digits, '+')}"
-
-
-def probability(p: float | None) -> str:
-    """A p value that never claims to be zero."""
-    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -14,10 +14,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from harope_bench.core import registry
+from harope_bench.core import checksums, registry
 from harope_bench.core.errors import TooFewImages, UnknownName
+from harope_bench.core.plugin_contracts import EvaluatorContract
 from harope_bench.core.schema import JudgeRecord, Measurement, Metric, Result, Settings, printable
-from harope_bench.core.storage import read_lines, stamp_of
+from harope_bench.core.storage import lines_by, read_lines, stamp_of
 from harope_bench.data.result_store import StoredResult, named_arrays_path, read_arrays, run_of
 from harope_bench.data.run_folder import RECORDS
 from harope_bench.statistics import significance
@@ -157,7 +158,7 @@ def _vouched(old: StoredResult, new: StoredResult, one: Footing, other: Footing,
 def _declared(result: Result, name: str) -> Metric | None:
     """Return the metric as its evaluator declares it; None where the evaluator is not installed or has no such metric."""
     try:
-        metrics: Sequence[Metric] = registry.load("evaluators", result.evaluator).metrics
+        metrics = registry.load_plugin("evaluators", result.evaluator, EvaluatorContract).metrics
     except UnknownName:
         return None
     return next((metric for metric in metrics if metric.name == name), None)
@@ -352,7 +353,8 @@ def _asked(path: Path) -> dict[int, tuple[int | None, str | None]] | None:
 
 @lru_cache(maxsize=32)
 def _read_asked(path: Path, stamp: tuple[int, int]) -> dict[int, tuple[int | None, str | None]]:
-    return {line["index"]: (line.get("label"), line.get("prompt")) for line in read_lines(path) if "index" in line}
+    checksums.check_recorded(path, "bring that one back, or generate the run again in another folder")
+    return {index: (line.get("label"), line.get("prompt")) for index, line in lines_by(path, "index", int).items()}
 
 
 def holm_adjusted(found: Sequence[Difference]) -> list[float | None]:

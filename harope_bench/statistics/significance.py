@@ -173,3 +173,10 @@ def verdict(direction: Literal["higher", "lower"], delta: float, p: float) -> Ve
 def silent(why: str) -> Difference:
     """The difference of which nothing can be said, and why."""
     return Difference(None, None, None, None, None, False, "not comparable", why)
+
+
+def probability(p: float | None, absent: str = "-") -> str:
+    """Return a p value in words that never claim it to be zero, `absent` where there is none."""
+    if p is None:
+        return absent
+    return "<0.001" if p < 0.001 else f"{p:.3f}"

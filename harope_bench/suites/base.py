@@ -1,16 +1,19 @@
-"""The contract of a suite: what to draw, and against which reference it is judged."""
+"""Contracts of the suites: what to generate or classify, and against which reference or by which judges it is evaluated."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from harope_bench.core.conditioning import Conditioning
-from harope_bench.core.schema import Request, Settings
+from harope_bench.core import registry
+from harope_bench.core.errors import MissingMemberError, OptionError
+from harope_bench.core.plugin_contracts import SuiteContract
+from harope_bench.core.schema import Option
+from harope_bench.evaluators.base import Facts
 
 
 class Reference(NamedTuple):
@@ -22,31 +25,46 @@ class Reference(NamedTuple):
     judge_sha256: str
 
 
-class Suite(Protocol):
-    """What a suite module's PLUGIN offers.
+class Suite(SuiteContract):
+    """Base class of all suites. A plug-in is derived from LabelSuite, CaptionSuite, PromptSuite or PictureSuite."""
 
-    `asks` says what it asks of a network (harope_bench/core/conditioning.py): labels with their number, prompts, pictures or nothing.
-    `judges` maps an evaluator, or `evaluator/profile`, to the judge it reads. Optional: `profiles`, the profile of an evaluator where
-    it is not the evaluator's own; `exact`, whether `count` is part of the protocol; `presets`, named settings; `policy(asked)`,
-    where labels can be chosen: what the plan records.
-    """
-
-    version: int
+    version: int  # raised where requests, reference or pictures change
     title: str
-    count: int
-    asks: Conditioning
-    resolution: int
-    judges: dict[str, str]
+    resolution: int  # pixels of a side
+    judges: Mapping[str, str | Mapping[str, str]]  # by evaluator or `evaluator/profile`: the feature extractor, or annotators by role
     evaluators: tuple[str, ...]
+    exact: bool = False  # whether `count` is part of the protocol
+    profiles: Mapping[str, str] = {}  # by evaluator, where it is not the evaluator's own
+    presets: Mapping[str, Mapping[str, Option]] = {}  # named settings
 
-    def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
-        """The request of each index; a function of the index and the plan's settings alone."""
+    @property
+    def count(self) -> int:
+        """Return how many images it asks for; a plug-in may state it as an attribute."""
+        raise MissingMemberError(self, "count")
 
-    def reference(self, judge: str) -> Reference:
-        """Where the reference statistics for that judge lie; NotHere (of fetch) or WeightsError if they are not there."""
+    def policy(self, asked: str | None) -> str | None:
+        """Return what a plan records of a label policy that is asked for; None where the suite leaves no choice of labels."""
+        return None
+
+    def reference(self, judge: str) -> Reference | None:
+        """Return the reference statistics for a judge; None where the suite has none.
+
+        Raises:
+            NotHere, WeightsError: They are not here, or altered; the command that brings them is named.
+        """
+        return None
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Real images (N, H, W) or (N, H, W, 3) uint8 and labels (N,) int64 of a split."""
+        """Return real images (N, H, W) or (N, H, W, 3) uint8 and labels (N,) int64 of a split; OptionError where it has none."""
+        raise OptionError(f"{self.title} has no images of split {split!r}; choose another suite")
+
+
+class LabelSuite(Suite):
+    """Base class of suites of labels, whose images are compared with a reference as a set."""
+
+
+class CaptionSuite(Suite):
+    """Base class of suites of captions, whose images are compared with a reference as a set and not with their captions."""
 
 
 @dataclass(frozen=True)
@@ -56,73 +74,81 @@ class Case:
     prompt: int
     copy: int
     text: str
-    facts: Mapping[str, Mapping[str, Any]]
+    facts: Mapping[str, Facts]
 
 
-class PromptSuite(Protocol):
-    """What a suite of prompts offers (`task` is "prompts"): `copies` images each, index = copy * number of prompts + prompt.
+class PromptSuite(Suite):
+    """Base class of suites of prompts, `copies` images each, index = copy * number of prompts + prompt.
 
-    So the first N indices of N prompts are one image of each. `judges` maps an evaluator to the judge of each role. `source` is the
-    name and sha256 of the prompts' file or files; NotHere names the command that brings them. Optional: `part_of`, the suite of which
-    this one has whole categories, so that its numbers stand in that suite's columns.
+    So the first N indices of N prompts are one image of each.
     """
 
-    task: str
-    asks: Conditioning
-    version: int
-    title: str
-    count: int
+    task = "prompts"
     copies: int
-    resolution: int
-    judges: Mapping[str, Mapping[str, str]]
-    evaluators: tuple[str, ...]
-
-    def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
-        """The request of each index."""
 
     def case(self, index: int) -> Case:
-        """What is asked at an index; OptionError beyond the last."""
+        """Return what is asked at an index; OptionError beyond the last."""
+        raise MissingMemberError(self, "case")
 
     def source(self) -> tuple[str, str]:
-        """Name and sha256 of the prompts."""
+        """Return name and sha256 of the prompts' file or files; NotHere names the command that brings them."""
+        raise MissingMemberError(self, "source")
 
 
 class Pictures(Protocol):
     """Real pictures with labels, in a fixed order. whole: these are all pictures of the suite as it is defined."""
 
-    whole: bool
+    @property
+    def whole(self) -> bool:
+        """Return whether these are all."""
 
     @property
     def names(self) -> Sequence[str]:
-        """A name of each picture."""
+        """Return a name of each picture."""
 
     @property
     def labels(self) -> Sequence[int]:
-        """The class of each picture."""
-
-    def missing(self, count: int) -> int:
-        """How many of the first `count` pictures are not there."""
+        """Return the class of each picture."""
 
     def data(self, index: int) -> bytes:
-        """The bytes that a picture is known by; SampleError where they cannot be read."""
+        """Return the bytes that a picture is known by; SampleError where they cannot be read."""
 
     def look(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
-        """The picture in these bytes as (side, side, 3) uint8; SampleError where they are damaged."""
+        """Return the picture in these bytes as (side, side, 3) uint8; SampleError where they are damaged."""
 
 
-class NamingSuite(Protocol):
-    """What a suite offers whose pictures a classifier names (`task` is "classify") instead of drawing any."""
+class PictureSuite(Suite):
+    """Base class of suites of real pictures, which a classifier names."""
 
-    task: str
-    asks: Conditioning
-    version: int
-    title: str
-    count: int
+    task = "classify"
     classes: int
-    resolution: int
     crop_ratio: float
-    judges: dict[str, str]
-    evaluators: tuple[str, ...]
 
     def pictures(self, place: Path | None, labels: Path | None) -> Pictures:
-        """The pictures, of the user's folder where the suite ships none; OptionError where that does not fit."""
+        """Return the pictures, of the user's folder where the suite ships none; OptionError where that does not fit."""
+        raise MissingMemberError(self, "pictures")
+
+
+def load_suite(name: str) -> Suite:
+    """Return the suite of that name.
+
+    Raises:
+        UnknownName: No such suite. PluginError: It is not derived from Suite. BenchError: It does not load.
+    """
+    return registry.load_plugin("suites", name, Suite)
+
+
+def load_prompt_suite(name: str) -> PromptSuite:
+    """Return the suite of prompts of that name; errors as `load_suite`, and OptionError for a suite of another kind."""
+    suite = load_suite(name)
+    if not isinstance(suite, PromptSuite):
+        raise OptionError(f"suite {name} has no prompts; choose a suite of prompts")
+    return suite
+
+
+def load_picture_suite(name: str) -> PictureSuite:
+    """Return the suite of pictures of that name; errors as `load_suite`, and OptionError for a suite of another kind."""
+    suite = load_suite(name)
+    if not isinstance(suite, PictureSuite):
+        raise OptionError(f"suite {name} has no pictures; choose a suite of pictures")
+    return suite

@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from harope_bench.assets import local_files
+from harope_bench.core.array_file import DAMAGE
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import NotHere, OptionError, StorageError
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.regular_file import open_regular
 from harope_bench.core.schema import Request, Settings, printable
 from harope_bench.core.storage import first_line, home, load_arrays, sha256_file
-from harope_bench.suites.base import Reference
+from harope_bench.suites.base import CaptionSuite, Reference
 
 ASSET = "coco-captions"
 MEMBER = "annotations/captions_val2014.json"
@@ -37,6 +38,8 @@ def captions(archive: Path) -> tuple[str, ...]:
     """The suite's captions in its order; StorageError if the archive is not COCO's."""
     try:
         with open_regular(archive) as file, zipfile.ZipFile(file) as held:
+            if held.namelist().count(MEMBER) > 1:
+                raise ValueError(f"it holds {MEMBER} twice, readers differ in which they take")
             if held.getinfo(MEMBER).file_size > CAPTIONS_BYTES:
                 raise ValueError(f"{MEMBER} is larger than {CAPTIONS_BYTES:,} bytes")
             rows = parse_json(held.read(MEMBER))["annotations"]
@@ -44,13 +47,13 @@ def captions(archive: Path) -> tuple[str, ...]:
         for row in rows:
             image, told = int(row["image_id"]), (int(row["id"]), printable(str(row["caption"])))
             first[image] = min(first.get(image, told), told)
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise StorageError(f"{archive} is not COCO's annotations ({first_line(error)}); harope-bench fetch {ASSET}") from error
     order = sorted(first, key=lambda image: hashlib.sha256(f"coco-fid/{image}".encode()).digest())
     return tuple(first[image][1] for image in order[:COUNT])
 
 
-class CocoFid:
+class CocoFid(CaptionSuite):
     """Prompts are captions; see the module for the protocol."""
 
     version = 1

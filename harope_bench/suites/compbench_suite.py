@@ -14,17 +14,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from harope_bench.assets import local_files
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.core.schema import Request, Settings
 from harope_bench.core.text_file import read_text
+from harope_bench.evaluators.base import Facts
 from harope_bench.evaluators.rules.compbench_counts import TOKEN
 from harope_bench.evaluators.rules.compbench_sums import kind
 from harope_bench.suites import noun_chunks
-from harope_bench.suites.base import Case
+from harope_bench.suites.base import Case, PromptSuite
 
 ASSET = "t2i-compbench"
 FORM = "compbench"
@@ -44,16 +44,15 @@ JUDGES = {  # 2D is seen by UniDet RS200, numeracy and 3D by UniDet R50
 }
 
 
-class CompBench:
+class CompBench(PromptSuite):
     """Some categories of T2I-CompBench, under the readings of one version of spaCy's model."""
 
-    task = "prompts"
     asks = Conditioning("prompts")
     version = 1
     copies = COPIES
     resolution = 512
-    judges: Mapping[str, Mapping[str, str]] = {EVALUATOR: JUDGES}
-    evaluators: tuple[str, ...] = (EVALUATOR,)
+    judges = {EVALUATOR: JUDGES}
+    evaluators = (EVALUATOR,)
 
     def __init__(self, title: str, categories: Sequence[str] = CATEGORIES, model: str = noun_chunks.BASE):
         self.title, self.categories, self.model = title, tuple(categories), model
@@ -110,7 +109,7 @@ class CompBench:
         return [f"{category}_val.txt" for category in self.categories] + more + ([OBJECTS] if "numeracy" in self.categories else [])
 
     @property
-    def _held(self) -> Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]]:
+    def _held(self) -> Mapping[str, tuple[tuple[str, Facts], ...]]:
         """Prompts and facts by category, of the files as they lie in the user's home now."""
         return _read(local_files.folder(ASSET), self._pinned, self.model)
 
@@ -121,12 +120,12 @@ class CompBench:
 
 
 @lru_cache(maxsize=8)
-def _read(place: Path, files: tuple[tuple[str, str | None], ...], model: str) -> Mapping[str, Any]:
+def _read(place: Path, files: tuple[tuple[str, str | None], ...], model: str) -> Mapping[str, tuple[tuple[str, Facts], ...]]:
     """Prompts and facts by category. place: where the files lie; each is hashed once."""
     lines = {name: _lines(local_files.checked(ASSET, name).path) for name, _ in files}
     lists = {key: frozenset(lines[name]) for key, name in LISTS.items() if name in lines}
     known = [_forms(line) for line in lines.get(OBJECTS, ())]
-    found: dict[str, Any] = {}
+    found: dict[str, tuple[tuple[str, Facts], ...]] = {}
     for category in CATEGORIES:
         texts = lines.get(f"{category}_val.txt")
         if texts is not None:
@@ -149,9 +148,9 @@ def _forms(line: str) -> tuple[str, str]:
 
 def _facts(
     category: str, place: int, text: str, model: str, lists: Mapping[str, frozenset[str]], known: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
+) -> Facts:
     """What the rules read of a prompt, as JSON values."""
-    facts: dict[str, Any] = {"category": category, "place": place, "text": text}
+    facts: dict[str, object] = {"category": category, "place": place, "text": text}
     if category == "numeracy":
         words = f" {' '.join(TOKEN.findall(text))} "
         return facts | {"known": [list(forms) for forms in known if any(f" {form} " in words for form in forms)]}

@@ -18,7 +18,7 @@ from harope_bench.core.errors import OptionError, StorageError, WeightsError
 from harope_bench.core.schema import Request, Settings
 from harope_bench.core.storage import check_hash, load_arrays, sha256_bytes
 from harope_bench.core.toml_file import read_facts
-from harope_bench.suites.base import Reference
+from harope_bench.suites.base import LabelSuite, Reference
 
 FOLDER = Path(__file__).parent
 DATA = FOLDER / "digits-5000.npz"
@@ -53,7 +53,7 @@ def resized(side: int) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)) for image in images])
 
 
-class Digits:
+class Digits(LabelSuite):
     """Balanced, interleaved labels: image i shows digit i mod 10."""
 
     version = 1

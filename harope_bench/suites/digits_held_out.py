@@ -6,15 +6,15 @@ from pathlib import Path
 
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError
+from harope_bench.suites.base import PictureSuite
 from harope_bench.suites.digits import CLASSES, SIDE
 from harope_bench.suites.digits import PLUGIN as DIGITS
 from harope_bench.suites.image_stack import ArrayPictures
 
 
-class HeldOut:
+class HeldOut(PictureSuite):
     """The last 100 of each digit, in the file's order."""
 
-    task = "classify"
     version = 1
     title = "handwritten digits to be named, 28 x 28"
     count = 1000

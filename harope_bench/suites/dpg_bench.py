@@ -13,7 +13,7 @@ import io
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -23,8 +23,9 @@ from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.core.regular_file import TEXT_BYTES, read_regular
 from harope_bench.core.schema import Request, Settings, fault, plain_name
 from harope_bench.core.storage import disk, first_line, sha256_bytes
+from harope_bench.evaluators.base import Facts
 from harope_bench.evaluators.rules.dpg import Item
-from harope_bench.suites.base import Case
+from harope_bench.suites.base import Case, PromptSuite
 
 ASSET, FILE = "dpg-bench", "dpg_bench.csv"
 HASHES = Path(__file__).parent / "dpg-bench-prompts.txt"  # item, and the first 16 digits of its stripped prompt's sha256
@@ -35,7 +36,7 @@ class Prompt(NamedTuple):
     """A prompt's text and its facts, as `rules.dpg.Item` reads them."""
 
     text: str
-    facts: dict[str, Any]
+    facts: Facts
 
 
 @cache
@@ -53,7 +54,7 @@ def prompts(path: Path) -> tuple[Prompt, ...]:
             data = read_regular(path, TEXT_BYTES)
         for number, row in enumerate(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))):
             _add(found, number, row)
-    except (ValidationError, ValueError, KeyError, AttributeError, csv.Error) as error:
+    except (ValidationError, ValueError, ArithmeticError, TypeError, KeyError, AttributeError, csv.Error) as error:
         told = fault(error) if isinstance(error, ValidationError) else first_line(error)
         at = sum(len(p.facts["questions"]) for p in found.values())
         raise StorageError(f"{path}: row {at} is none of DPG-Bench's ({told}); harope-bench fetch {ASSET}") from error
@@ -82,16 +83,15 @@ def _is_official(item: str, text: str) -> bool | None:
     return None if wanted is None else sha256_bytes(text.encode()).startswith(wanted)
 
 
-class DpgBench:
+class DpgBench(PromptSuite):
     """A case is an item and a copy; copies are the tiles of the official 2 x 2 grid, row by row."""
 
-    task = "prompts"
     asks = Conditioning("prompts")
     version = 1
     title = "DPG-Bench: 1,065 long prompts, four images each"
     copies = COPIES
     resolution = 512
-    judges: Mapping[str, Mapping[str, str]] = {"dpg-bench": {"vqa": "mplug"}}
+    judges = {"dpg-bench": {"vqa": "mplug"}}
     evaluators = ("dpg-bench",)
 
     @property

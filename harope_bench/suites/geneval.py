@@ -8,10 +8,9 @@ Source: djghosh13/geneval af4902f2, prompts/evaluation_metadata.jsonl.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -21,15 +20,16 @@ from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.schema import Request, Settings, fault
 from harope_bench.core.text_file import read_text
+from harope_bench.evaluators.base import Facts
 from harope_bench.evaluators.rules.geneval import Wanted
-from harope_bench.suites.base import Case
+from harope_bench.suites.base import Case, PromptSuite
 
 ASSET, FILE = "geneval", "evaluation_metadata.jsonl"
 PROMPTS, COPIES = 553, 4
 
 
 @lru_cache(maxsize=2)
-def lines(path: Path) -> tuple[Mapping[str, Any], ...]:
+def lines(path: Path) -> tuple[Facts, ...]:
     """The metadata of each prompt, in file order; StorageError names a line that is none."""
     found = []
     texts = [line for line in read_text(path).split("\n") if line.strip()]
@@ -45,16 +45,15 @@ def lines(path: Path) -> tuple[Mapping[str, Any], ...]:
     return tuple(found)
 
 
-class GenEval:
+class GenEval(PromptSuite):
     """A case is a line of the metadata and a copy; the line as it stands is its facts."""
 
-    task = "prompts"
     asks = Conditioning("prompts")
     version = 1
     title = "GenEval: 553 prompts of six tasks, four images each"
     copies = COPIES
     resolution = 512
-    judges: Mapping[str, Mapping[str, str]] = {"geneval": {"detector": "mask2former", "colours": "clip-vit-l-14"}}
+    judges = {"geneval": {"detector": "mask2former", "colours": "clip-vit-l-14"}}
     evaluators = ("geneval",)
 
     @property

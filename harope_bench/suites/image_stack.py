@@ -45,10 +45,6 @@ class ArrayPictures:
         """A name of each picture: its place."""
         return [f"{i:05d}" for i in range(len(self.labels))]
 
-    def missing(self, count: int) -> int:
-        """Return 0: pictures in memory are all there."""
-        return 0
-
     def data(self, index: int) -> bytes:
         """What the picture is known by."""
         return self.images[index].tobytes()

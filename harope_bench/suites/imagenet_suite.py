@@ -6,23 +6,22 @@ Sources: openai/guided-diffusion (protocol and references), Studentxll/HARoPE:sa
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
 from harope_bench.assets import local_files
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import NotHere, OptionError
-from harope_bench.core.schema import Request, Settings
+from harope_bench.core.schema import Option, Request, Settings
 from harope_bench.suites import label_files
-from harope_bench.suites.base import Reference
+from harope_bench.suites.base import LabelSuite, Reference
 
 CLASSES = 1000
 NETWORK = "inception-2015"
-RELEASE = {"sampler": "ddpm", "steps": 250, "guidance": 1.5, "guidance_channels": "3"}
+RELEASE: dict[str, Option] = {"sampler": "ddpm", "steps": 250, "guidance": 1.5, "guidance_channels": "3"}
 
 
-class ImageNet:
+class ImageNet(LabelSuite):
     """One resolution. Labels follow the plan's policy, uniform if it names none."""
 
     version = 1
@@ -34,7 +33,7 @@ class ImageNet:
     evaluators = ("fidelity",)
     profiles = {"fidelity": "adm"}
     # 250 respaced steps, guidance 1.5 on three of four latent channels, random labels; as published, their script draws 50,176 images
-    presets: dict[str, dict[str, Any]] = {
+    presets = {
         "harope-release": {**RELEASE, "labels": "uniform"},
         "harope-release-balanced": {**RELEASE, "labels": "balanced"},
     }

@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from harope_bench.core.conditioning import Conditioning
-from harope_bench.core.errors import OptionError, SampleError
-from harope_bench.core.regular_file import IMAGE_BYTES, read_regular
+from harope_bench.core.errors import OptionError, SampleError, StorageError
+from harope_bench.core.index_ranges import whole_number
+from harope_bench.core.regular_file import IMAGE_BYTES, is_file, read_regular
 from harope_bench.core.storage import disk
 from harope_bench.core.text_file import read_text
+from harope_bench.suites.base import PictureSuite
 from harope_bench.suites.image_stack import decoded
 
 VARIABLE, LIST = "HAROPE_BENCH_IMAGENET_VAL", "val.txt"
@@ -42,10 +44,6 @@ class FilePictures:
         """File names without folders, so that both layouts are known as the same pictures."""
         return [path.name for path in self.paths]
 
-    def missing(self, count: int) -> int:
-        """Return how many of the first `count` pictures, as a list names them, are no files here."""
-        return sum(not path.is_file() for path in self.paths[:count])
-
     def data(self, index: int) -> bytes:
         """The file's bytes; SampleError where it cannot be read."""
         path = self.paths[index]
@@ -53,16 +51,17 @@ class FilePictures:
             return read_regular(path, IMAGE_BYTES)
         except OSError as error:
             raise SampleError(f"{path.name} cannot be read ({error.strerror})") from error
+        except StorageError as error:
+            raise SampleError(f"{path.name} is no regular file of at most {IMAGE_BYTES >> 20} MiB") from error
 
     def look(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
         """The picture as (side, side, 3) uint8; SampleError where it is damaged."""
         return decoded(data, self.names[index], side, crop_ratio)
 
 
-class ImageNetVal:
+class ImageNetVal(PictureSuite):
     """Standard single-crop protocol: shorter side to resolution / crop_ratio, bicubic, centre crop; the paper's recipe has ratio 1."""
 
-    task = "classify"
     version = 1
     title = "ImageNet-1k validation pictures to be named, 224 x 224"
     count = 50_000
@@ -116,20 +115,21 @@ class ImageNetVal:
             raise OptionError(f"{path} holds no line; wanted lines 'name index'")
         if repeated := [name for name, times in Counter(p.name for p, _ in pairs).items() if times > 1]:
             raise OptionError(f"{path} lists {repeated[0]} more than once; keep one line a picture")
-        if not any(p.is_file() for p, _ in pairs):
+        if not any(is_file(p) for p, _ in pairs):
             raise OptionError(f"{folder} holds none of the {len(pairs):,} pictures that {path.name} lists; check --images")
         return pairs
 
     def _line(self, path: Path, number: int, line: str) -> tuple[str, int]:
-        name, _, label = line.strip().partition(" ")
-        if name.isdecimal() and not label:
+        name, _, text = line.strip().partition(" ")
+        label = whole_number(text.strip())
+        if name.isdecimal() and not text:
             raise OptionError(
                 f"{path} line {number} is a bare number; ILSVRC2012_validation_ground_truth.txt counts classes in another order, "
                 f"give caffe's {LIST} with lines 'name index'"
             )
-        if not label.strip().isdecimal() or int(label) >= self.classes or Path(name).name != name:
+        if label is None or label >= self.classes or Path(name).name != name:
             raise OptionError(f"{path} line {number} is {line.strip()[:60]!r}, wanted 'name index' with an index below {self.classes:,}")
-        return name, int(label)
+        return name, label
 
 
 PLUGIN = ImageNetVal()

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from harope_bench.core.errors import OptionError
+from harope_bench.core.index_ranges import whole_number
 from harope_bench.core.storage import home, sha256_bytes, sha256_file, write_bytes
 from harope_bench.core.text_file import read_text
 
@@ -78,9 +79,10 @@ def _read(path: Path, classes: int) -> tuple[int, ...]:
     lines = read_text(path).split()
     found = []
     for number, line in enumerate(lines, 1):
-        if not line.isdecimal() or int(line) >= classes:
+        label = whole_number(line)
+        if label is None or label >= classes:
             raise OptionError(f"{path} label {number} is {line[:20]!r}, wanted a number from 0 to {classes - 1}; correct the file")
-        found.append(int(line))
+        found.append(label)
     if not found:
         raise OptionError(f"{path} holds no labels; give one a line")
     return tuple(found)

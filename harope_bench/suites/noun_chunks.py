@@ -36,6 +36,13 @@ class Parse(NamedTuple):
     no_adj: str = ""
 
 
+class Readings(NamedTuple):
+    """What the shipped file holds: who read, and the rows of spans, both by version of the model."""
+
+    made_with: Mapping[str, str]
+    rows: Mapping[str, Mapping[str, str]]
+
+
 def parse(prompt: str, version: str) -> Parse:
     """The reading of a prompt by that version of the model; StorageError for a text that was never read."""
     rows = _rows(version)
@@ -47,12 +54,12 @@ def parse(prompt: str, version: str) -> Parse:
 
 def versions() -> tuple[str, ...]:
     """Versions of the model whose readings ship."""
-    return tuple(_facts()["rows"])
+    return tuple(_facts().rows)
 
 
 def source(version: str) -> str:
     """Who read the prompts, in words."""
-    return str(_facts()["made_with"][version])
+    return _facts().made_with[version]
 
 
 def sha256() -> str:
@@ -117,14 +124,14 @@ def _joined(prompt: str, spans: Sequence[Span]) -> list[Span]:
 
 
 @lru_cache(maxsize=1)
-def _facts() -> Mapping[str, Mapping[str, str | Mapping[str, str]]]:
-    return read_toml(PATH)
+def _facts() -> Readings:
+    facts = read_toml(PATH)
+    return Readings(facts["made_with"], facts["rows"])
 
 
 @lru_cache(maxsize=4)
 def _rows(version: str) -> Mapping[str, str]:
-    known = _facts()["rows"]
+    known = _facts().rows
     if version not in known:
         raise OptionError(f"no reading by en_core_web_sm {version} ships; there are {', '.join(known)}")
-    base, own = known[BASE], known[version]
-    return {**dict(base), **dict(own)}  # type: ignore[arg-type]
+    return {**known[BASE], **known[version]}

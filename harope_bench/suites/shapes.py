@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,8 @@ from harope_bench.data.shapes_world.grammar import Split
 from harope_bench.data.shapes_world.layout import compose, generator
 from harope_bench.data.shapes_world.pool import scene
 from harope_bench.data.shapes_world.questions import compbench, item
-from harope_bench.suites.base import Case, Reference
+from harope_bench.evaluators.base import Facts
+from harope_bench.suites.base import Case, PromptSuite, Reference
 
 SIDE = 32
 COPIES = 6
@@ -46,25 +46,24 @@ def cases() -> tuple[grammar.Case, ...]:
 
 
 @cache
-def facts(prompt: int) -> Mapping[str, Mapping[str, object]]:
+def facts(prompt: int) -> Mapping[str, Facts]:
     """What the evaluators read of a caption, by form."""
     case = cases()[prompt]
-    first = 1 + sum(len(facts(earlier)["dpg"]["questions"]) for earlier in range(prompt))  # type: ignore[misc, arg-type]
+    first = 1 + sum(len(facts(earlier)["dpg"]["questions"]) for earlier in range(prompt))
     told = {"geneval": case.metadata(), "dpg": item(case, f"shapes{prompt:03d}", first)}
     bench = compbench(case, prompt)
     return told if bench is None else {**told, "compbench": bench}
 
 
-class Shapes:
+class Shapes(PromptSuite):
     """Index = copy * captions + caption."""
 
-    task = "prompts"
     asks = Conditioning("prompts")
     version = 2
     title = "drawn scenes of shapes: 67 captions of six tasks, six images each, 32 x 32"
     copies = COPIES
     resolution = SIDE
-    judges: Mapping[str, Any] = {
+    judges = {
         "fidelity": "shapes-net",
         "geneval": {"detector": "shapes-vision", "colours": "shapes-vision"},
         "dpg-bench": {"vqa": "shapes-vision"},

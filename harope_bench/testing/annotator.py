@@ -1,11 +1,11 @@
-"""The contract of a witness, and of an evaluator that marks what witnesses saw."""
+"""The contract of an annotator, and of an evaluator on annotations."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harope_bench.core.schema import CLASSES
 from harope_bench.testing.complaints import PLAIN, Complaints
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from harope_bench.core.annotations import Ask
-    from harope_bench.evaluators.base import Score, Sight
+    from harope_bench.evaluators.base import AnnotationEvaluator, Score, Sight
+    from harope_bench.judges.base import Annotator, LoadedAnnotator
 
 
 def usual_asks() -> dict[str, Ask]:
@@ -34,7 +35,7 @@ def usual_asks() -> dict[str, Ask]:
 
 
 def check_witness(
-    name: str | Any, images: Sequence[np.ndarray] | None = None, asks: Mapping[str, Ask] | None = None, device: str = "cpu"
+    name: str | Annotator, images: Sequence[np.ndarray] | None = None, asks: Mapping[str, Ask] | None = None, device: str = "cpu"
 ) -> None:
     """Holds a judge that is asked in roles to the contract of judges/base.py.
 
@@ -47,20 +48,22 @@ def check_witness(
     """
     import numpy as np
 
-    from harope_bench.core import registry
+    from harope_bench.judges.base import JudgeChoice
 
-    plugin: Any = registry.load("judges", name) if isinstance(name, str) else name
+    plugin = JudgeChoice(name).annotator if isinstance(name, str) else name
     rng = np.random.default_rng(0)
     shown = images or [rng.integers(0, 256, (32, 40, 3), dtype=np.uint8) for _ in range(2)]
     complaints = Complaints(f"judge {name if isinstance(name, str) else type(name).__qualname__}")
-    bench = _WitnessBench(plugin, plugin.open(device), shown, {**usual_asks(), **(asks or {})}, complaints)
+    bench = _AnnotatorBench(plugin, plugin.open(device), shown, {**usual_asks(), **(asks or {})}, complaints)
     complaints.run([bench.declares_itself, bench.answers_what_is_asked, bench.repeats_itself])
 
 
-class _WitnessBench:
-    """One witness on the bench, one method a promise."""
+class _AnnotatorBench:
+    """One annotator on the bench, one method a promise."""
 
-    def __init__(self, plugin: Any, opened: Any, images: Sequence[np.ndarray], asks: Mapping[str, Ask], complaints: Complaints):
+    def __init__(
+        self, plugin: Annotator, opened: LoadedAnnotator, images: Sequence[np.ndarray], asks: Mapping[str, Ask], complaints: Complaints
+    ):
         self.plugin, self.opened, self.images, self.asks, self.expect = plugin, opened, images, asks, complaints.expect
 
     def declares_itself(self) -> None:
@@ -101,7 +104,7 @@ class _WitnessBench:
             self.expect(self.opened.see(role, self.images[0], self.asks[role]) == one, f"{role} says something else the second time")
 
 
-def check_prompt_evaluator(name: str | Any, sights: Sequence[Sight]) -> None:
+def check_prompt_evaluator(name: str | AnnotationEvaluator, sights: Sequence[Sight]) -> None:
     """Holds an evaluator of prompts to the contract of evaluators/base.py.
 
     Args:
@@ -111,9 +114,9 @@ def check_prompt_evaluator(name: str | Any, sights: Sequence[Sight]) -> None:
     Raises:
         AssertionError: lists every promise that does not hold.
     """
-    from harope_bench.core import registry
+    from harope_bench.evaluators.base import load_annotation_evaluator
 
-    plugin: Any = registry.load("evaluators", name) if isinstance(name, str) else name
+    plugin = load_annotation_evaluator(name) if isinstance(name, str) else name
     complaints = Complaints(f"evaluator {name if isinstance(name, str) else type(name).__qualname__}")
     bench = _MarkBench(plugin, sights, complaints)
     complaints.run([bench.declares_itself, bench.measures_everything, bench.a_failure_is_no_score, bench.repeats_itself])
@@ -122,7 +125,7 @@ def check_prompt_evaluator(name: str | Any, sights: Sequence[Sight]) -> None:
 class _MarkBench:
     """One evaluator of prompts on the bench, one method a promise."""
 
-    def __init__(self, plugin: Any, sights: Sequence[Sight], complaints: Complaints):
+    def __init__(self, plugin: AnnotationEvaluator, sights: Sequence[Sight], complaints: Complaints):
         self.plugin, self.sights, self.expect = plugin, sights, complaints.expect
 
     def declares_itself(self) -> None:
@@ -131,8 +134,8 @@ class _MarkBench:
 
         expect, plugin = self.expect, self.plugin
         expect(isinstance(plugin.version, int) and plugin.version >= 1, f"version is {plugin.version!r}, wanted an integer from 1")
-        for what in ("profile", "parity", "form"):
-            expect(isinstance(getattr(plugin, what), str) and getattr(plugin, what).strip(), f"says nothing of its {what}")
+        for what, text in (("profile", plugin.profile), ("parity", plugin.parity), ("form", plugin.form)):
+            expect(isinstance(text, str) and text.strip(), f"says nothing of its {what}")
         expect(set(plugin.rules) <= {"official", "corrected"} and plugin.rules, f"rules are {plugin.rules}, wanted official or corrected")
         names = [metric.name for metric in plugin.metrics]
         expect(names and len(set(names)) == len(names), f"metric names are missing or repeat: {names}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from harope_bench.testing.complaints import Complaints
 
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from harope_bench.core.schema import Checkpoint, Request, Settings
-    from harope_bench.models.backbones.base import Drawer
+    from harope_bench.core.schema import Checkpoint, Option, Request, Settings
+    from harope_bench.models.backbones.base import Drawer, LoadedCheckpoint
+    from harope_bench.models.backbones.encoded_network import EncodedNetwork
 
 
 class _Trial(NamedTuple):
@@ -26,13 +27,13 @@ class _Trial(NamedTuple):
 
 def check_backbone(
     name: str,
-    config: Mapping[str, Any],
+    config: Mapping[str, Option],
     encoding: str = "rope-axial",
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Option] | None = None,
     resolution: int | None = None,
     sampler: str = "flow",
     request: Callable[[int], Request] | None = None,
-    drawing: Mapping[str, Any] | None = None,
+    drawing: Mapping[str, Option] | None = None,
 ) -> None:
     """Holds a registered backbone to the contract of models/backbones/base.py: built small, given random weights, drawn from or read with.
 
@@ -49,10 +50,10 @@ def check_backbone(
     Raises:
         AssertionError: lists every promise that does not hold.
     """
-    from harope_bench.core import registry
+    from harope_bench.models.backbones.base import load_backbone
 
-    names = getattr(registry.load("backbones", name), "task", "draw") == "classify"
-    kind, side = _ClassifierBench if names else _BackboneBench, resolution or int(config["size"])
+    is_classifier = load_backbone(name).task == "classify"
+    kind, side = _ClassifierBench if is_classifier else _BackboneBench, resolution or int(config["size"])
     bench = kind(name, dict(config), encoding, dict(options or {}), side, sampler, request, dict(drawing or {}))
     shared = [
         bench.declares_its_tile,
@@ -73,17 +74,17 @@ class _BackboneBench:
     def __init__(
         self,
         name: str,
-        config: dict[str, Any],
+        config: dict[str, Option],
         encoding: str,
-        options: dict[str, Any],
+        options: dict[str, Option],
         resolution: int,
         sampler: str,
         request: Callable[[int], Request] | None,
-        drawing: dict[str, Any],
+        drawing: dict[str, Option],
     ):
-        from harope_bench.core import registry
+        from harope_bench.models.backbones.base import load_backbone
 
-        self.backbone: Any = registry.load("backbones", name)
+        self.backbone = load_backbone(name)
         self.name, self.config, self.encoding, self.options = name, config, encoding, options
         self.resolution, self.sampler, self.drawing = resolution, sampler, drawing
         self.request = request or self.numbered
@@ -96,7 +97,7 @@ class _BackboneBench:
 
         return Request(index=index, label=index % int(self.config.get("classes", 1)), prompt=f"image number {index}")
 
-    def build(self, seed: int = 0) -> Any:
+    def build(self, seed: int = 0) -> EncodedNetwork:
         """A fresh network, the same for the same seed."""
         import torch
 
@@ -121,14 +122,21 @@ class _BackboneBench:
         )  # fmt: skip
         return _Trial(checkpoint, settings, state)
 
-    def open(self, trial: _Trial) -> Drawer:
-        """The trial's drawer."""
-        drawer: Drawer = self.backbone.open(trial.checkpoint, trial.state, trial.settings)
-        return drawer
+    def open(self, trial: _Trial) -> LoadedCheckpoint:
+        """The trial's network, ready to draw or to classify."""
+        return self.backbone.open(trial.checkpoint, trial.state, trial.settings)
+
+    def drawer(self, trial: _Trial) -> Drawer:
+        """The trial's drawer; AssertionError where the backbone opens something else."""
+        from harope_bench.models.backbones.base import Drawer
+
+        opened = self.open(trial)
+        assert isinstance(opened, Drawer), f"`open` gives a {type(opened).__name__}, wanted one derived from Drawer"
+        return opened
 
     def draw(self, trial: _Trial, indices: Sequence[int]) -> np.ndarray:
         """Images of these indices, one tile."""
-        return self.open(trial).draw([self.request(i) for i in indices], trial.settings).images
+        return self.drawer(trial).draw([self.request(i) for i in indices], trial.settings).images
 
     def own(self) -> list[Callable[[], None]]:
         """The promises of a backbone that draws."""
@@ -138,7 +146,7 @@ class _BackboneBench:
 
     def declares_its_tile(self) -> None:
         """The padded batch shape is a positive number."""
-        tile = getattr(self.backbone, "tile", None)
+        tile = getattr(self.backbone, "tile", None)  # getattr: a plug-in that forgets it is what is looked for
         self.expect(isinstance(tile, int) and tile > 0, f"`tile` is {tile!r}, wanted a positive integer")
 
     def declares_what_it_takes_and_reads(self) -> None:
@@ -229,7 +237,7 @@ class _BackboneBench:
         self.expect(len({image.tobytes() for image in images}) == self.ROWS, "draws equal images for different indices")
         trial = self.trial()
         spoiled = trial._replace(state={k: v * math.nan for k, v in trial.state.items()})
-        faults = self.open(spoiled).draw([self.request(i) for i in range(self.ROWS)], spoiled.settings).faults
+        faults = self.drawer(spoiled).draw([self.request(i) for i in range(self.ROWS)], spoiled.settings).faults
         self.expect(set(faults) == set(range(self.ROWS)), "does not call a row that is not finite a fault")
 
     def draws_each_row_alone(self) -> None:
@@ -237,7 +245,7 @@ class _BackboneBench:
         import numpy as np
 
         trial = self.trial()
-        drawer, wanted = self.open(trial), self.draw(trial, range(self.ROWS))
+        drawer, wanted = self.drawer(trial), self.draw(trial, range(self.ROWS))
         for row in range(self.ROWS):
             rows = [row if i == row else 100 + i for i in range(self.ROWS)]
             for indices in (rows, [row] * self.ROWS):
@@ -284,9 +292,11 @@ class _ClassifierBench(_BackboneBench):
 
     def logits(self, images: np.ndarray, weights: int = 0) -> np.ndarray:
         """What an opened classifier says of images."""
-        reader: Any = self.open(self.trial(weights=weights))
-        found: np.ndarray = reader.classify(images)
-        return found
+        from harope_bench.models.backbones.base import Classifier
+
+        opened = self.open(self.trial(weights=weights))
+        assert isinstance(opened, Classifier), f"`open` gives a {type(opened).__name__}, wanted one derived from Classifier"
+        return opened.classify(images)
 
     def gives_logits(self) -> None:
         """Finite float32 (B, classes) that differ between pictures; the global generators stay as they are."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harope_bench.testing.complaints import Complaints, gap
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from harope_bench.core.schema import Option
     from harope_bench.encodings.base import Encoding, Facts, Shape
 
 BATCH = 2
@@ -31,7 +32,7 @@ def check_encoding(
     name: str | type[Encoding],
     head_dim: int = 16,
     grids: Sequence[tuple[int, int]] = ((4, 4), (3, 5)),
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Option] | None = None,
 ) -> None:
     """Holds an encoding to the contract of encodings/base.py and to each of its declared Facts.
 
@@ -44,9 +45,9 @@ def check_encoding(
     Raises:
         AssertionError: lists every promise that does not hold. OptionError: these options are refused.
     """
-    from harope_bench.core import registry
+    from harope_bench.encodings.base import load_encoding
 
-    kind: type[Encoding] = registry.load("encodings", name) if isinstance(name, str) else name
+    kind = load_encoding(name) if isinstance(name, str) else name
     bench = _EncodingBench(kind, head_dim, [*grids, LARGE], dict(options or {}))
     bench.complaints.run(
         [
@@ -72,7 +73,7 @@ def check_encoding(
 class _EncodingBench:
     """One encoding on the bench: fresh and perturbed copies, random inputs, and one method a promise."""
 
-    def __init__(self, kind: type[Encoding], head_dim: int, grids: list[tuple[int, int]], options: dict[str, Any]):
+    def __init__(self, kind: type[Encoding], head_dim: int, grids: list[tuple[int, int]], options: dict[str, Option]):
         from harope_bench.encodings.base import Shape
 
         self.kind, self.options, self.grids = kind, options, grids
@@ -81,7 +82,7 @@ class _EncodingBench:
         self.expect = self.complaints.expect
         self.build(options)  # options that are refused are the caller's mistake, not a broken promise
 
-    def build(self, options: dict[str, Any]) -> Encoding:
+    def build(self, options: dict[str, Option]) -> Encoding:
         """A freshly initialised encoding, the same one every time."""
         import torch
 
@@ -101,7 +102,8 @@ class _EncodingBench:
         """Whether it touches queries and keys."""
         from harope_bench.encodings.base import Encoding
 
-        return any(getattr(self.kind, step) is not getattr(Encoding, step) for step in ("rotate", "turned", "matrices"))
+        kind = self.kind
+        return kind.rotate is not Encoding.rotate or kind.turned is not Encoding.turned or kind.matrices is not Encoding.matrices
 
     def fresh(self) -> Encoding:
         """As before training."""
@@ -149,9 +151,10 @@ class _EncodingBench:
         """Facts, options and source are there, and something is overridden."""
         from harope_bench.encodings.base import Encoding, Facts, Options
 
-        self.expect(isinstance(getattr(self.fresh(), "facts", None), Facts), "declares no `facts` of type Facts")
+        has_facts = self.kind.facts is not Encoding.facts and isinstance(self.facts, Facts)
+        self.expect(has_facts, "declares no `facts` of type Facts")
         self.expect(issubclass(self.kind.Options, Options), "its `Options` is not a subclass of encodings.base.Options")
-        self.expect(str(getattr(self.kind, "source", "")).strip(), "declares no `source`: name the paper's equation or the code it follows")
+        self.expect(self.kind.source.strip(), "declares no `source`: name the paper's equation or the code it follows")
         self.expect(
             self.kind.embed is not Encoding.embed or self.rotary,
             "overrides neither `embed` nor `rotate` nor its steps, so it encodes nothing",
@@ -246,11 +249,9 @@ class _EncodingBench:
 
     def starts_as_axial_as_declared(self) -> None:
         """Before training, scores equal those of rope-axial with the same options, or, where not promised, differ."""
-        from harope_bench.core import registry
-        from harope_bench.encodings.base import build
+        from harope_bench.encodings.base import build, load_encoding
 
-        axial_kind = registry.load("encodings", "rope-axial")
-        encoding: Any = self.fresh()
+        axial_kind, encoding = load_encoding("rope-axial"), self.fresh()
         shared = {k: v for k, v in encoding.options.model_dump().items() if k in axial_kind.Options.model_fields}
         axial = build(axial_kind, self.shape, shared)
         worst = max(

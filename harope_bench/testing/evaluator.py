@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harope_bench.testing.complaints import PLAIN, Complaints
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from harope_bench.evaluators.base import Observations, Score
+    from harope_bench.evaluators.base import FeatureEvaluator, Observations, Score
 
 
-def check_evaluator(name: str | Any, seen: Observations, reference: Mapping[str, np.ndarray]) -> None:
+def check_evaluator(name: str | FeatureEvaluator, seen: Observations, reference: Mapping[str, np.ndarray]) -> None:
     """Holds an evaluator to the contract of evaluators/base.py on synthetic observations.
 
     Args:
@@ -25,9 +25,9 @@ def check_evaluator(name: str | Any, seen: Observations, reference: Mapping[str,
     Raises:
         AssertionError: lists every promise that does not hold.
     """
-    from harope_bench.core import registry
+    from harope_bench.evaluators.base import load_feature_evaluator
 
-    plugin: Any = registry.load("evaluators", name) if isinstance(name, str) else name
+    plugin = load_feature_evaluator(name) if isinstance(name, str) else name
     bench = _EvaluatorBench(plugin, seen, reference, Complaints(f"evaluator {name if isinstance(name, str) else type(name).__qualname__}"))
     bench.complaints.run(
         [
@@ -43,14 +43,13 @@ def check_evaluator(name: str | Any, seen: Observations, reference: Mapping[str,
 class _EvaluatorBench:
     """One evaluator on the bench, one method a promise."""
 
-    def __init__(self, plugin: Any, seen: Observations, reference: Mapping[str, np.ndarray], complaints: Complaints):
+    def __init__(self, plugin: FeatureEvaluator, seen: Observations, reference: Mapping[str, np.ndarray], complaints: Complaints):
         self.plugin, self.seen, self.reference = plugin, seen, reference
         self.complaints, self.expect = complaints, complaints.expect
 
     def score(self, seen: Observations) -> Score:
         """What the evaluator says of these observations."""
-        score: Score = self.plugin.score(seen, self.reference)
-        return score
+        return self.plugin.score(seen, self.reference)
 
     def first(self, n: int) -> Observations:
         """The first n rows alone."""

@@ -1,25 +1,27 @@
-"""The contract of a judge."""
+"""The contract of a feature extractor."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harope_bench.testing.complaints import PLAIN, Complaints
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
+
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def check_judge(name: str | Any, images: np.ndarray | None = None, device: str = "cpu") -> None:
+def check_judge(name: str | FeatureExtractor, images: np.ndarray | None = None, device: str = "cpu") -> None:
     """Holds a judge to the contract of judges/base.py.
 
     Args:
-        name: a registered judge, or the plug-in itself.
+        name: a registered feature extractor, or the plug-in itself.
         images: (B, H, W, 3) uint8 it is shown, at least three; random ones of 28 x 28 if not given.
         device: where it is opened.
 
@@ -28,9 +30,9 @@ def check_judge(name: str | Any, images: np.ndarray | None = None, device: str =
     """
     import numpy as np
 
-    from harope_bench.core import registry
+    from harope_bench.judges.base import load_feature_extractor
 
-    plugin: Any = registry.load("judges", name) if isinstance(name, str) else name
+    plugin = load_feature_extractor(name) if isinstance(name, str) else name
     complaints = Complaints(f"judge {name if isinstance(name, str) else type(name).__qualname__}")
     shown = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 3), dtype=np.uint8) if images is None else images
     opened = plugin.open(device)
@@ -44,7 +46,7 @@ class _JudgeBench:
     # A batch of another size may take another kernel; 1e-4 of the largest value is far below what a score shows.
     BESIDE = 1e-4
 
-    def __init__(self, plugin: Any, opened: Any, images: np.ndarray, complaints: Complaints):
+    def __init__(self, plugin: FeatureExtractor, opened: LoadedFeatureExtractor, images: np.ndarray, complaints: Complaints):
         self.plugin, self.opened, self.images, self.expect = plugin, opened, images, complaints.expect
 
     def declares_itself(self) -> None:
@@ -59,11 +61,9 @@ class _JudgeBench:
             expect(PLAIN.fullmatch(str(array)), f"array name {array!r} is not plain")
         expect(len(set(plugin.arrays)) == len(plugin.arrays), f"array names repeat: {plugin.arrays}")
         expect(SHA256.fullmatch(str(self.opened.weights_sha256)), f"weights_sha256 is {self.opened.weights_sha256!r}, wanted 64 hex digits")
-        if hasattr(plugin, "weights_sha256"):
-            recorded = plugin.weights_sha256()
-            expect(recorded == self.opened.weights_sha256, f"records weights {recorded}, opens {self.opened.weights_sha256}")
-        if hasattr(plugin, "batch"):
-            expect(isinstance(plugin.batch, int) and plugin.batch > 0, f"batch is {plugin.batch!r}, wanted a positive integer")
+        recorded = plugin.weights_sha256()
+        expect(recorded == self.opened.weights_sha256, f"records weights {recorded}, opens {self.opened.weights_sha256}")
+        expect(isinstance(plugin.batch, int) and plugin.batch > 0, f"batch is {plugin.batch!r}, wanted a positive integer")
 
     def returns_what_it_names(self) -> None:
         """Exactly the arrays it names: float32, finite, one row an image, images untouched."""
@@ -77,7 +77,7 @@ class _JudgeBench:
             self.expect(array.dtype == np.float32, f"{name} is {array.dtype}, wanted float32")
             self.expect(len(array) == len(self.images), f"{name} has {len(array)} rows for {len(self.images)} images")
             self.expect(np.isfinite(array).all(), f"{name} is not finite")
-            width = getattr(self.plugin, "widths", {}).get(name, array.shape[1])
+            width = self.plugin.widths.get(name, array.shape[1])
             self.expect(array.shape[1] == width, f"{name} has rows of {array.shape[1]} numbers, declares {width}")
             self.expect(len(array) < 2 or not np.array_equal(array[0], array[1]), f"{name} is the same for different images")
         again = self.opened.observe(self.images)

@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from harope_bench.core import registry
 from harope_bench.core.schema import Checkpoint
+from harope_bench.models.samplers.base import load_sampler
+from harope_bench.suites.base import load_suite
 from harope_bench.training.loop import Loss
 from harope_bench.training.model import Model, command, drawing, facts, trainer
+from harope_bench.training.noising import noised, scaled
 from harope_bench.training.recipe import Denoiser
 from harope_bench.training.written import write_checkpoint
 
@@ -23,20 +25,16 @@ def train(recipe: Denoiser, model: Model, name: str, folder: Path, resume: bool)
 
 def denoising_loss(recipe: Denoiser) -> Loss:
     """Mean squared error of the sampler's target; labels are dropped at the recipe's rate."""
-    images, labels = registry.load("suites", recipe.suite).images("train")
-    clean_all = torch.from_numpy(images).float().div(127.5).sub(1)[:, None]  # (N, 1, H, W) in [-1, 1]
+    images, labels = load_suite(recipe.suite).images("train")
+    clean_all = scaled(torch.from_numpy(images))[:, None]  # (N, 1, H, W) in [-1, 1]
     label_all = torch.from_numpy(labels)
-    sampler = registry.load("samplers", recipe.sampler)
+    sampler = load_sampler(recipe.sampler)
     empty = int(recipe.config["classes"])
 
     def loss(network: nn.Module, rng: Generator) -> Tensor:
-        size = recipe.schedule.batch
-        chosen = torch.randint(len(clean_all), (size,), generator=rng)
-        clean = clean_all[chosen]
-        noise, uniform = torch.randn(clean.shape, generator=rng), torch.rand(size, generator=rng)
-        drop = torch.rand(size, generator=rng) < recipe.label_drop
-        pair = sampler.pair(clean, noise, uniform)
-        predicted = network(pair.noised, pair.time, label_all[chosen].masked_fill(drop, empty))
-        return (predicted - pair.target).square().mean()
+        chosen = torch.randint(len(clean_all), (recipe.schedule.batch,), generator=rng)
+        batch = noised(sampler, clean_all[chosen], recipe.label_drop, rng)
+        labels = label_all[chosen].masked_fill(batch.dropped, empty)
+        return batch.squared_error(network(batch.pair.noised, batch.pair.time, labels))
 
     return loss

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from harope_bench.core import registry
 from harope_bench.core.errors import BenchError
 from harope_bench.core.storage import sha256_bytes, weights_bytes, write_bytes, write_text
 from harope_bench.core.toml_file import facts_text
+from harope_bench.suites.base import load_suite
 from harope_bench.training.loop import Loss, Trainer
-from harope_bench.training.recipe import Classifier, SceneReader
+from harope_bench.training.recipe import JudgeRecipe
 
 EMA = 0.99
 
@@ -29,13 +29,13 @@ class Pupil(NamedTuple):
     reads: str
 
 
-def train(recipe: Classifier | SceneReader, recipe_sha256: str, folder: Path, resume: bool, pupil: Pupil) -> float:
+def train(recipe: JudgeRecipe, recipe_sha256: str, folder: Path, resume: bool, pupil: Pupil) -> float:
     """Trains the judge; leaves its .safetensors and .toml in the folder and returns held-out accuracy.
 
     Raises:
         BenchError: the accuracy is below what the recipe asks for; nothing is written then.
     """
-    suite = registry.load("suites", recipe.suite)
+    suite = load_suite(recipe.suite)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.schedule.seed)
         network = pupil.network()

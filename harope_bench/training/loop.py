@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,8 +17,10 @@ from tqdm import tqdm
 
 from harope_bench.core.errors import BenchError, PlanMismatch, WeightsError
 from harope_bench.core.formats import FORMAT, check_format, with_format
-from harope_bench.core.storage import first_line, make_folder, write_bytes, write_text
+from harope_bench.core.regular_file import check_regular
+from harope_bench.core.storage import disk, first_line, make_folder, write_bytes, write_text
 from harope_bench.training.recipe import Schedule
+from harope_bench.training.written import LOG, SNAPSHOT
 
 LOG_EVERY = 10  # steps averaged into one line of the loss log
 
@@ -50,17 +52,27 @@ def rate(schedule: Schedule, step: int) -> float:
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def state_digest(state: Any) -> str:
+def state_digest(state: object) -> str:
     """Return the hex sha256 of nested dicts, lists, tensors and plain values: of every key, type, shape and bit."""
     digest = hashlib.sha256()
     _digest_into(digest, state)
     return digest.hexdigest()
 
 
-def _digest_into(digest: Any, value: Any) -> None:
+def _interned(state: object) -> object:
+    """Return nested dicts and lists whose equal keys are one object: pickle then writes equal states as equal bytes.
+
+    A key that was read from a snapshot is an object of its own, and pickle writes one word twice for two objects.
+    """
+    if isinstance(state, dict):
+        return {sys.intern(key) if isinstance(key, str) else key: _interned(value) for key, value in state.items()}
+    return [_interned(item) for item in state] if isinstance(state, list) else state
+
+
+def _digest_into(digest: hashlib._Hash, value: object) -> None:
     if isinstance(value, Tensor):
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     elif isinstance(value, dict):
         digest.update(f"dict {len(value)}\n".encode())
         for key in sorted(value, key=repr):
@@ -90,8 +102,8 @@ class Trainer:
 
     def __init__(self, network: nn.Module, schedule: Schedule, ema: float, folder: Path, identity: str, watch: Watch | None = None):
         self.network, self.schedule, self.ema = network, schedule, ema
-        self.snapshot, self.identity = make_folder(folder) / "snapshot.pt", identity
-        self.log_file = folder / "log.csv"
+        self.snapshot, self.identity = make_folder(folder) / SNAPSHOT, identity
+        self.log_file = folder / LOG
         self.optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.lr, weight_decay=0.0)
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self.step, self.log, self.watch = 0, "", watch
@@ -107,6 +119,8 @@ class Trainer:
         """
         if not self.snapshot.exists():
             return 0
+        with disk(self.snapshot):
+            check_regular(self.snapshot)
         try:
             state = dict(torch.load(self.snapshot, weights_only=True))
         except Exception as error:  # the unpickler fails in a dozen ways on damaged bytes
@@ -136,7 +150,7 @@ class Trainer:
         }
         state = with_format("snapshot", facts)
         buffer = io.BytesIO()
-        torch.save({**state, "sha256": state_digest(state)}, buffer)
+        torch.save(_interned({**state, "sha256": state_digest(state)}), buffer)
         write_bytes(self.snapshot, buffer.getvalue())
         write_text(self.log_file, self.head + self.log)
 

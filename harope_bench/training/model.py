@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import nn
 
-from harope_bench.core import registry
 from harope_bench.core.errors import OptionError
 from harope_bench.core.schema import Option
 from harope_bench.core.storage import check_hash, fit, load_weights, sha256_file
+from harope_bench.models.backbones.base import load_backbone
+from harope_bench.models.backbones.encoded_network import EncodedNetwork
+from harope_bench.models.checkpoint_fields import CheckpointFields
 from harope_bench.models.load_checkpoint import checkpoint, weights_path
-from harope_bench.models.register_checkpoint import noted
+from harope_bench.models.weights_facts import noted
 from harope_bench.training.loop import Trainer, Watch
-from harope_bench.training.recipe import Denoiser, Painter, Vit
+from harope_bench.training.recipe import GeneratorRecipe, ModelRecipe, Painter
 
 ADDED = "ape"  # adds its positions to the tokens, where all others rotate queries and keys
 
@@ -23,7 +24,7 @@ ADDED = "ape"  # adds its positions to the tokens, where all others rotate queri
 class Model(NamedTuple):
     """Which model: its recipe and the hash of its file, the encoding with its options, and the weights it starts from, if any."""
 
-    recipe: Denoiser | Painter | Vit
+    recipe: ModelRecipe
     recipe_sha256: str
     encoding: str
     options: dict[str, Option]
@@ -35,7 +36,7 @@ def trainer(model: Model, folder: Path, resume: bool, watch: Watch | None = None
     recipe = model.recipe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.schedule.seed)
-        network = registry.load("backbones", recipe.backbone).build(model.encoding, model.options, recipe.config)
+        network = load_backbone(recipe.backbone).build(model.encoding, model.options, recipe.config)
     if model.base is not None:
         start(network, model, model.base)
     made = Trainer(network, recipe.schedule, recipe.ema, folder, _identity(model), watch)
@@ -51,7 +52,7 @@ def _identity(model: Model) -> str:
     return f"recipe {model.recipe.name} {model.recipe_sha256[:12]}, encoding {model.encoding} {options}{said}"
 
 
-def start(network: nn.Module, model: Model, base: Path) -> None:
+def start(network: EncodedNetwork, model: Model, base: Path) -> None:
     """Weights of `base` in the network's place; only parameters of the encoding may be missing there.
 
     Raises:
@@ -80,7 +81,7 @@ def base_of(recipe: Painter, encoding: str) -> Path | None:
     return weights_path(found)
 
 
-def facts(model: Model) -> dict[str, Any]:
+def facts(model: Model) -> CheckpointFields:
     """Fields of the checkpoint that every recipe of a model has."""
     recipe = model.recipe
     return {
@@ -96,7 +97,7 @@ def facts(model: Model) -> dict[str, Any]:
     }
 
 
-def drawing(recipe: Denoiser | Painter) -> dict[str, Any]:
+def drawing(recipe: GeneratorRecipe) -> CheckpointFields:
     """Fields of a checkpoint that draws."""
     return {"suite": recipe.suite, "sampler": recipe.sampler, "steps": recipe.draw_steps, "guidance": recipe.guidance}
 

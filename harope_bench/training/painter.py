@@ -13,12 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from harope_bench.core import registry
 from harope_bench.core.schema import Checkpoint
 from harope_bench.data.shapes_world.grammar import TASKS
 from harope_bench.data.shapes_world.pool import pool
+from harope_bench.models.checkpoint_fields import CheckpointFields
+from harope_bench.models.samplers.base import load_sampler
 from harope_bench.training.loop import Loss, Watch
 from harope_bench.training.model import Model, command, drawing, facts, trainer
+from harope_bench.training.noising import noised, scaled
 from harope_bench.training.recipe import Painter
 from harope_bench.training.written import write_checkpoint
 
@@ -41,7 +43,7 @@ def train(recipe: Painter, model: Model, name: str, folder: Path, resume: bool) 
     training = trainer(model, folder, resume, gauge(recipe))
 
     def write(title: str, step: int, average: dict[str, Tensor]) -> Checkpoint:
-        told = {**facts(model), **drawing(recipe), "training_steps": step}
+        told: CheckpointFields = {**facts(model), **drawing(recipe), "training_steps": step}
         return write_checkpoint(folder, title, average, told, command(model))
 
     def keep(step: int, average: dict[str, Tensor]) -> None:
@@ -64,26 +66,17 @@ def render(recipe: Painter, indices: Sequence[int]) -> Scenes:
     return Scenes(torch.from_numpy(drawn.images).permute(0, 3, 1, 2), words, alone)
 
 
-def scaled(images: Tensor) -> Tensor:
-    """Levels 0 to 255 to [-1, 1], float32."""
-    return images.float().div(127.5).sub(1)
-
-
 def painting_loss(recipe: Painter, scenes: Scenes) -> Loss:
     """Mean squared error of the sampler's target; captions are dropped at the recipe's rate."""
-    sampler = registry.load("samplers", recipe.sampler)
+    sampler = load_sampler(recipe.sampler)
     first = scenes.alone.cumsum(0) <= round(recipe.spare * int(scenes.alone.sum()))
     among = (first | ~scenes.alone).nonzero()[:, 0]
 
     def loss(network: nn.Module, rng: Generator) -> Tensor:
-        size = recipe.schedule.batch
-        chosen = among[torch.randint(len(among), (size,), generator=rng)]
-        clean = scaled(scenes.images[chosen])
-        noise, uniform = torch.randn(clean.shape, generator=rng), torch.rand(size, generator=rng)
-        drop = torch.rand(size, generator=rng) < recipe.text_drop
-        pair = sampler.pair(clean, noise, uniform)
-        predicted = predict(network, recipe, pair.noised, pair.time, scenes.words[chosen].masked_fill(drop[:, None], 0))
-        return (predicted - pair.target).square().mean()
+        chosen = among[torch.randint(len(among), (recipe.schedule.batch,), generator=rng)]
+        batch = noised(sampler, scaled(scenes.images[chosen]), recipe.text_drop, rng)
+        words = scenes.words[chosen].masked_fill(batch.dropped[:, None], 0)
+        return batch.squared_error(predict(network, recipe, batch.pair.noised, batch.pair.time, words))
 
     return loss
 
@@ -101,7 +94,7 @@ def gauge(recipe: Painter) -> Watch:
     rng = torch.Generator().manual_seed(0)
     clean = scaled(held.images)
     noise = torch.randn(clean.shape, generator=rng)
-    pair = registry.load("samplers", recipe.sampler).pair(clean, noise, torch.linspace(*HIGH, WATCHED))
+    pair = load_sampler(recipe.sampler).pair(clean, noise, torch.linspace(*HIGH, WATCHED))
 
     @torch.no_grad()
     def measure(network: nn.Module) -> tuple[float, ...]:

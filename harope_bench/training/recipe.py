@@ -31,23 +31,43 @@ class Schedule(Record):
     threads: int | None = Field(default=None, gt=0, le=limits.THREADS)
 
 
-class Denoiser(Record):
-    """A diffusion or flow model of one encoding."""
+class ModelRecipe(Record):
+    """Base class of recipes of a model of one encoding, which becomes a checkpoint; `ema` is the rate of the running average."""
 
-    kind: Literal["denoiser"]
     name: Name
     suite: Name
     backbone: Name
     config: Config
     schedule: Schedule
-    sampler: Name
-    draw_steps: int = Field(gt=0, le=limits.STEPS)
-    guidance: float = Field(ge=0, le=limits.GUIDANCE)
-    label_drop: float = Field(ge=0, le=1)
     ema: float = Field(ge=0, lt=1)
 
 
-class Painter(Record):
+class GeneratorRecipe(ModelRecipe):
+    """Base class of recipes of a model that generates; steps and guidance are its checkpoint's defaults."""
+
+    sampler: Name
+    draw_steps: int = Field(gt=0, le=limits.STEPS)
+    guidance: float = Field(ge=0, le=limits.GUIDANCE)
+
+
+class JudgeRecipe(Record):
+    """Base class of recipes of a judge's network, trained on the training split of `suite` and measured on the held-out one."""
+
+    name: Name
+    suite: Name
+    judge: Name
+    schedule: Schedule
+    least_accuracy: float = Field(ge=0, le=1)
+
+
+class Denoiser(GeneratorRecipe):
+    """A diffusion or flow model of one encoding."""
+
+    kind: Literal["denoiser"]
+    label_drop: float = Field(ge=0, le=1)
+
+
+class Painter(GeneratorRecipe):
     """A flow model of captions, of one encoding.
 
     scenes: how many are rendered; spare: share of those of one thing that is used. precision: of the matrix products in training.
@@ -56,16 +76,7 @@ class Painter(Record):
     """
 
     kind: Literal["painter"]
-    name: Name
-    suite: Name
-    backbone: Name
-    config: Config
-    schedule: Schedule
-    sampler: Name
-    draw_steps: int = Field(gt=0, le=limits.STEPS)
-    guidance: float = Field(ge=0, le=limits.GUIDANCE)
     text_drop: float = Field(ge=0, le=1)
-    ema: float = Field(ge=0, lt=1)
     scenes: int = Field(gt=0, le=limits.SCENES)
     spare: float = Field(default=1.0, ge=0, le=1)
     keep: tuple[int, ...] = ()
@@ -80,40 +91,24 @@ class Painter(Record):
         return self
 
 
-class Vit(Record):
+class Vit(ModelRecipe):
     """An image classifier of one encoding, trained on the training split of `suite` and registered for the suite `tested_on`."""
 
     kind: Literal["vit"]
-    name: Name
-    suite: Name
     tested_on: Name
-    backbone: Name
-    config: Config
-    schedule: Schedule
     smoothing: float = Field(default=0.0, ge=0, lt=1)
-    ema: float = Field(ge=0, lt=1)
 
 
-class Classifier(Record):
-    """A judge's network, trained on the training split and measured on the held-out one."""
+class Classifier(JudgeRecipe):
+    """The network of a judge of digits."""
 
     kind: Literal["classifier"]
-    name: Name
-    suite: Name
-    judge: Name
-    schedule: Schedule
-    least_accuracy: float = Field(ge=0, le=1)
 
 
-class SceneReader(Record):
-    """The network of a judge of drawn scenes, trained on the training split and measured on scenes of test captions."""
+class SceneReader(JudgeRecipe):
+    """The network of a judge of drawn scenes; its held-out split is scenes of test captions."""
 
     kind: Literal["scene-reader"]
-    name: Name
-    suite: Name
-    judge: Name
-    schedule: Schedule
-    least_accuracy: float = Field(ge=0, le=1)
 
 
 class Moments(Record):

@@ -38,9 +38,10 @@ def reading_loss(images: np.ndarray, labels: np.ndarray, size: int) -> Loss:
         chosen = torch.randint(len(images), (size,), generator=rng)
         x = moved(prepare(images[chosen.numpy()]), rng)
         x = x + NOISE * torch.rand(size, 1, 1, 1, generator=rng) * torch.randn(x.shape, generator=rng)
-        features, _, logits, colours = network(x)
-        named = F.cross_entropy(logits, content[chosen]) + SMALL * features.square().mean()
-        return named + F.binary_cross_entropy_with_logits(colours, painted[chosen])
+        assert isinstance(network, ShapesNet)
+        outputs = network(x)
+        named = F.cross_entropy(outputs.logits, content[chosen]) + SMALL * outputs.features.square().mean()
+        return named + F.binary_cross_entropy_with_logits(network.colours(outputs.features), painted[chosen])
 
     return loss
 

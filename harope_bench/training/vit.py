@@ -9,9 +9,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from harope_bench.core import registry
 from harope_bench.core.schema import Checkpoint
 from harope_bench.models.backbones.deit import configure, normalise
+from harope_bench.suites.base import load_suite
 from harope_bench.training.classifier import jitter
 from harope_bench.training.loop import Loss
 from harope_bench.training.model import Model, command, facts, trainer
@@ -27,7 +27,7 @@ def train(recipe: Vit, model: Model, name: str, folder: Path, resume: bool) -> C
 
 def naming_loss(recipe: Vit) -> Loss:
     """Cross-entropy on randomly shifted, turned and stretched training images."""
-    images, labels = registry.load("suites", recipe.suite).images("train")
+    images, labels = load_suite(recipe.suite).images("train")
     whole = normalise(np.repeat(images[..., None], 3, -1), configure(recipe.config))  # (N, C, H, W)
     wanted = torch.from_numpy(labels)
 

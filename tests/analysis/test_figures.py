@@ -166,12 +166,12 @@ def test_measuring_does_not_depend_on_the_tiles_other_rows(make_checkpoint: Call
 def test_a_classifiers_distance_is_of_its_patches_alone(tmp_path: Path) -> None:
     """Queries and keys made by hand of each block's input; the class token, which stands first, in neither."""
     from harope_bench.models.backbones import deit
-    from harope_bench.models.load_checkpoint import checkpoint, open_drawer
+    from harope_bench.models.load_checkpoint import checkpoint, open_classifier
     from harope_bench.pipeline.classify import reading_plan
 
     plan = reading_plan("digits-deit-harope", None, {})
     found = attention_distance.measure(plan, 3)
-    reader, inputs = open_drawer(plan.checkpoint, plan.settings), []
+    reader, inputs = open_classifier(plan.checkpoint, plan.settings), []
     for block in reader.network.blocks:
         block.attn.qkv.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
     pictures = registry.load("suites", "digits-held-out").pictures(None, None)

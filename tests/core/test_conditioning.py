@@ -190,13 +190,14 @@ def test_a_recipe_whose_suite_gives_something_else_is_rejected(tiny_recipe: Path
 
 
 def test_a_run_is_not_scored_by_a_suite_that_asks_for_something_else(tmp_path: Path) -> None:
-    from harope_bench.commands.targets import Wish, resolve
+    from harope_bench.pipeline.eval_options import EvalOptions
+    from harope_bench.pipeline.evaluate_target import evaluate_target
 
     plan = make_plan(tiny.registered(tmp_path / "w"), None, {})
     generate(plan, [0], tmp_path / "run")
-    wish = Wish("shapes", *[None] * 3, *[None] * 11)  # type: ignore[arg-type, list-item]
     with pytest.raises(OptionError, match="was generated for suite digits, which asks for 10 labels, suite shapes asks for prompts"):
-        resolve(str(tmp_path / "run"), wish, None, {"device": "cpu"})
+        evaluate_target(str(tmp_path / "run"), EvalOptions(suite="shapes"))
+    assert not (tmp_path / "run" / "results").exists()
 
 
 # ------------------------------------------------------------------------------------- settings that mean nothing

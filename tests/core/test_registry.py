@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.errors import BenchError, NameClash, UnknownName
+from harope_bench.core.errors import BenchError, MissingMemberError, NameClash, PluginError, UnknownName
+from harope_bench.encodings.base import Encoding
 from harope_bench.encodings.rope_axial import RopeAxial
 
 
@@ -145,6 +146,79 @@ def test_a_users_checkpoint_with_a_shipped_name_names_both(bench_home: Path, mon
         registry.names("checkpoints")
     assert "harope_bench/models/checkpoints/digits-ape.toml" in str(caught.value)
     assert str(bench_home / "checkpoints" / "digits-ape.toml") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "actual"),
+    [
+        ("json:JSONDecoder", "the class JSONDecoder"),
+        ("json:loads", "of type function"),
+        ("harope_bench.core.registry:PACKAGE", "of type PosixPath"),
+        ("harope_bench.core.registry:KINDS", "of type dict"),
+    ],
+)
+def test_a_plug_in_of_another_base_is_named_with_the_base_it_needs(monkeypatch: pytest.MonkeyPatch, value: str, actual: str) -> None:
+    installed(monkeypatch, stranger=value)
+    message = f"PLUGIN of encoding 'stranger' must be a class derived from harope_bench.encodings.base.Encoding, it is {actual}"
+    with pytest.raises(PluginError, match=f"^{message}$"):
+        registry.load_plugin_class("encodings", "stranger", Encoding)
+    with pytest.raises(PluginError, match=r"must be an instance of a class derived from harope_bench\.encodings\.base\.Encoding"):
+        registry.load_plugin("encodings", "stranger", Encoding)
+
+
+def test_a_class_is_no_instance_and_an_instance_no_class() -> None:
+    assert registry.load_plugin_class("encodings", "rope-axial", Encoding) is RopeAxial
+    with pytest.raises(PluginError, match="it is the class RopeAxial"):
+        registry.load_plugin("encodings", "rope-axial", Encoding)
+
+
+def test_what_a_plug_in_does_not_define_is_named_with_its_class() -> None:
+    assert str(MissingMemberError(registry.KINDS["suites"], "requests")) == (
+        "harope_bench.core.registry.Kind does not define `requests`, which every plug-in of its kind must"
+    )
+
+
+# -------------------------------------------------------------------------------------------- cache
+
+
+def test_entry_points_are_looked_for_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    scans: list[str] = []
+
+    def entry_points(*, group: str) -> list[metadata.EntryPoint]:
+        scans.append(group)
+        return []
+
+    monkeypatch.setattr(metadata, "entry_points", entry_points)
+    for _ in range(3):
+        registry.load("encodings", "ape")
+        registry.names("suites")
+    assert sorted(scans) == ["harope_bench.encodings", "harope_bench.suites"]
+    registry.clear_cache()
+    registry.names("suites")
+    assert len(scans) == 3
+
+
+def test_a_file_that_appears_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(
+        registry, "KINDS", {"recipes": registry.Kind(str(tmp_path), ".toml"), "suites": registry.Kind(str(tmp_path), ".py")}
+    )
+    assert (registry.names("recipes"), registry.names("suites")) == ([], [])
+    (tmp_path / "late.toml").write_text("")
+    (tmp_path / "late_one.py").write_text("x = 1\nPLUGIN = x\n")
+    (tmp_path / "shared.py").write_text("x = 1\n")
+    assert (registry.names("recipes"), registry.names("suites")) == (["late"], ["late-one"])
+
+
+def test_a_package_that_appears_on_the_path_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As one that a test or a notebook adds to sys.path."""
+    assert "late" not in registry.names("encodings")
+    (tmp_path / "late-1.dist-info").mkdir()
+    (tmp_path / "late-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1\n")
+    (tmp_path / "late-1.dist-info" / "entry_points.txt").write_text("[harope_bench.encodings]\nlate = late_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "late (late_package)" in registry.find("encodings", "late").origin
+    monkeypatch.undo()
+    assert "late" not in registry.names("encodings")
 
 
 # -------------------------------------------------------------------------------------- user's home

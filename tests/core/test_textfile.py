@@ -43,7 +43,7 @@ def val_list(path: Path) -> list[tuple[str, int]]:
     for name in ("a.JPEG", "b.JPEG", "c.JPEG"):
         Image.new("RGB", (8, 8)).save(path.parent / name)
     pictures = IMAGENET.pictures(path.parent, path)
-    assert pictures.missing(3) == 0
+    assert all(picture.is_file() for picture in pictures.paths)
     return list(zip(pictures.names, pictures.labels, strict=True))
 
 
@@ -105,6 +105,20 @@ def test_another_encoding_is_rejected_with_its_line(tmp_path: Path) -> None:
         read_text(tmp_path / "a.txt")
     with pytest.raises(StorageError, match=r"cannot read .*b.txt: No such file"):
         read_text(tmp_path / "b.txt")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbf\xef\xbb\xbf0.png 1\n1.png 2\n",  # saved twice by a tool that always adds a mark
+        b"0.png 1\n\xef\xbb\xbf1.png 2\n",  # two files joined
+        b"\xef\xbb\xbf0.png 1\r\n\xef\xbb\xbf1.png 2\r\n",
+        "\ufeff\ufeff0.png 1\n\ufeff1.png 2\n".encode("utf-16"),
+    ],
+)
+def test_further_marks_are_no_part_of_a_name(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "val.txt").write_bytes(data)
+    assert read_text(tmp_path / "val.txt") == "0.png 1\n1.png 2\n"
 
 
 def test_packed_captions_keep_their_encoding(tmp_path: Path) -> None:

@@ -178,6 +178,22 @@ def test_labels_are_one_integer_an_image(labels: np.ndarray, images: np.ndarray,
         open_samples(tmp_path / "l.npz")
 
 
+@pytest.mark.parametrize("label", [-1, 2**31, 2**63 - 1])
+def test_a_label_that_is_no_class_is_named(label: int, images: np.ndarray, tmp_path: Path) -> None:
+    labels = np.zeros(len(images), dtype=np.int64)
+    labels[1] = label
+    np.savez(tmp_path / "a.npz", arr_0=images, arr_1=labels)
+    with pytest.raises(SampleError, match=f"holds label {label}, wanted 0 to"):
+        open_samples(tmp_path / "a.npz")
+
+
+def test_a_label_without_sign_does_not_come_out_negative(images: np.ndarray, tmp_path: Path) -> None:
+    labels = np.full(len(images), 2**63 + 5, dtype=np.uint64)
+    np.savez(tmp_path / "a.npz", arr_0=images, arr_1=labels)
+    with pytest.raises(SampleError, match="holds label 9223372036854775813"):
+        open_samples(tmp_path / "a.npz")
+
+
 def test_labels_of_python_objects_are_never_unpickled(images: np.ndarray, tmp_path: Path) -> None:
     np.savez(tmp_path / "l.npz", arr_0=images, arr_1=np.array([{}] * 7))
     with pytest.raises(SampleError, match="labels cannot be read"):

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from harope_bench.cli import main
-from harope_bench.core import registry, storage
+from harope_bench.core import checksums, registry, storage
 from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, ShapeError
 from harope_bench.core.schema import Measurement
 from harope_bench.core.storage import load_arrays
@@ -26,6 +26,7 @@ from harope_bench.leaderboards.board import build, load_table
 from harope_bench.models import register_checkpoint
 from harope_bench.pipeline import classify, predictions
 from harope_bench.pipeline.classify import Wanted, reading_plan
+from harope_bench.pipeline.evaluate import write_result
 from harope_bench.pipeline.generate import make_plan
 from harope_bench.pipeline.reproduce import reproduce
 from harope_bench.pipeline.verify import verify
@@ -219,12 +220,55 @@ def test_a_list_saved_with_a_byte_order_mark_loses_no_picture_and_missing_ones_l
     (part,) = classify.classify(plan, tmp_path / "part", Wanted(place=folder))
     for metric in part.result.measurements:
         assert (metric.value, metric.low, metric.n_asked, metric.n_scored, metric.n_failed) == (None, None, 6, 5, 1)
-        assert metric.reason is not None and metric.reason.startswith("1 listed pictures are not there; complete the folder")
+        assert metric.reason is not None and metric.reason.startswith("1 pictures are missing, damaged or without an answer; mend")
     assert verify(tmp_path / "part", 0, 0, images=folder).wrong == []
     (lenient,) = classify.classify(plan, tmp_path / "part", Wanted(place=folder, lenient=True))
     top1 = lenient.result.measured("top1")
     assert top1 is not None and top1.value is not None and lenient.result.is_lenient and lenient.fresh
     assert verify(tmp_path / "part", 0, 0, images=folder).wrong == []
+
+
+DAMAGES = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:60]),
+    "empty": lambda path: path.write_bytes(b""),
+    "of a format that is not read": lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0"),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a link to nothing": lambda path: (path.unlink(), path.symlink_to("nothing")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_listed_picture_that_cannot_be_read_leaves_no_number(damage: str, tmp_path: Path) -> None:
+    """A top-1 over the rest is that of another set of pictures, and looks like the benchmark's."""
+    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    plan, folder = reading_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
+    folder.mkdir()
+    for k in range(4):
+        Image.fromarray(np.full((36, 36, 3), 40 * k, dtype=np.uint8)).save(folder / f"{k}.png")
+    (folder / "val.txt").write_text("".join(f"{k}.png {k}\n" for k in range(4)))
+    DAMAGES[damage](folder / "2.png")
+
+    (part,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder))
+    assert [(m.value, m.low, m.n_scored, m.n_failed) for m in part.result.measurements] == [(None, None, 3, 1)] * 2
+    assert any(line.startswith("picture 2 failed: ") for line in part.result.warnings)
+    assert verify(tmp_path / "run", 0, 0, images=folder).wrong == []
+    (lenient,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder, lenient=True))
+    assert all(m.value is not None for m in lenient.result.measurements) and lenient.result.lenient
+
+
+def test_a_number_over_the_rest_that_a_version_before_kept_is_not_up_to_date(tmp_path: Path) -> None:
+    registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
+    plan, folder = reading_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
+    folder.mkdir()
+    Image.fromarray(np.zeros((36, 36, 3), dtype=np.uint8)).save(folder / "0.png")
+    (folder / "1.png").write_bytes(b"no picture")
+    (folder / "val.txt").write_text("0.png 0\n1.png 1\n")
+    (lenient,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder, lenient=True))
+    old = lenient.result.model_copy(update={"warnings": lenient.result.warnings[1:]})
+    write_result(lenient.path, old, storage.load_arrays(lenient.path.with_suffix(".npz")))
+    assert not old.lenient and old.measurements[0].value is not None
+    (again,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder))
+    assert again.fresh and again.result.measurements[0].value is None
 
 
 def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None:
@@ -264,6 +308,18 @@ def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(tmp_path: Path
         assert path.read_bytes() == (tmp_path / "killed" / path.relative_to(tmp_path / "straight")).read_bytes()
     (again,) = classify.classify(plan, tmp_path / "killed", Wanted())
     assert not again.fresh and len(calls) == 5
+
+
+@pytest.mark.parametrize("wanted", [Wanted(count=60, crop_ratio=0.5), Wanted(count=20), Wanted(count=60, crop_ratio=0.9)])
+def test_a_command_that_is_refused_changes_no_run(wanted: Wanted, tmp_path: Path) -> None:
+    """Else the pictures that it asked for are missing from then on, and the run is unfinished or altered."""
+    plan = reading_plan(registered(tmp_path, "tiny"), None, {})
+    classify.classify(plan, tmp_path / "run", Wanted(count=30))
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises((PlanMismatch, OptionError)):
+        classify.classify(plan, tmp_path / "run", wanted)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    assert verify(tmp_path / "run", 0).status == "ok"
 
 
 def test_a_folder_takes_no_other_crop_count_or_pictures(imagenet: Path, tmp_path: Path) -> None:
@@ -350,6 +406,7 @@ def test_a_run_of_the_papers_size_finds_its_row(tmp_path: Path) -> None:
     facts["judge"]["judge_class"] = "official"
     facts["plan"]["suite"], facts["plan"]["checkpoint"]["config"]["hidden"] = "imagenet-val", 1024
     path.write_text(json.dumps(facts))
+    checksums.record_files(path.parent, [path.name])
     board = build(load_table("1"), read_results(tmp_path / "runs"))
     cells = {key for key, cell in board.cells.items() if cell.measured is not None}
     assert cells == {("l-axial", "top1")}

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from harope_bench.core.schema import Checkpoint, Request, Settings
+from harope_bench.suites.base import CaptionSuite
 
 WORDS = ["a", "photo", "of", "red", "blue", "cat", "dog", "and", "the", "on"]
 VAE = {
@@ -162,7 +163,7 @@ def saved(folder: Path, kind: str, seed: int = 0, **sizes: Any) -> Path:
 # ------------------------------------------------------------------------------------- what tests of both share
 
 
-class Prompts:
+class Prompts(CaptionSuite):
     """A suite of prompts, registered by the fixture `prompts`."""
 
     version, count, resolution = 1, 4, 64

@@ -14,15 +14,15 @@ from harope_bench.core.annotations import Answer, Answered, Answers, Ask, Detect
 from harope_bench.core.schema import Metric, Request, Settings
 from harope_bench.evaluators.base import Facts, Look, Mark, Part, Seen
 from harope_bench.evaluators.prompt_scores import Prompts
-from harope_bench.suites.base import Case
+from harope_bench.judges.base import Annotator, LoadedAnnotator
+from harope_bench.suites.base import Case, PromptSuite
 
 PROMPTS = (("bright", "a bright square"), ("bright", "a bright room"), ("red", "a red square"), ("red", "a red room"))
 
 
-class ToySuite:
+class ToySuite(PromptSuite):
     """Four prompts, two copies."""
 
-    task = "prompts"
     version, title, count, copies, resolution = 1, "toy prompts", 8, 2, 8
     judges: Mapping[str, Mapping[str, str]] = {"toy-rule": {"detector": "toy-eye", "vqa": "toy-eye"}}
     evaluators = ("toy-rule",)
@@ -38,7 +38,7 @@ class ToySuite:
         return "toy prompts", hashlib.sha256(repr(PROMPTS).encode()).hexdigest()
 
 
-class ToyEye:
+class ToyEye(Annotator):
     """Finds one thing where an image is brighter than 100 in the mean; answers `yes` if its red is more than half."""
 
     version, judge_class, preprocessing, roles = 1, "micro", "mean of pixels", ("detector", "vqa")
@@ -49,8 +49,8 @@ class ToyEye:
     def weights_sha256(self) -> str:
         return "7" * 64
 
-    def open(self, device: str) -> OpenedEye:
-        return OpenedEye(self)
+    def open(self, device: str) -> LoadedEye:
+        return LoadedEye(self)
 
     def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
         if self.fail_after is not None and len(self.asked) >= self.fail_after:
@@ -65,13 +65,16 @@ class ToyEye:
         return Sighting(size=(image.shape[1], image.shape[0]), found=found)
 
 
-class OpenedEye:
+class LoadedEye(LoadedAnnotator):
     """The eye, looking."""
 
     weights_sha256 = "7" * 64
 
     def __init__(self, eye: ToyEye):
-        self.see = eye.see
+        self.eye = eye
+
+    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+        return self.eye.see(role, image, ask)
 
 
 class ToyRule(Prompts):

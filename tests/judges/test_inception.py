@@ -19,7 +19,7 @@ from harope_bench.core.storage import sha256_file
 from harope_bench.judges.inception import inception_network
 from harope_bench.judges.inception.inception_network import (
     OWN,
-    OpenedInception,
+    LoadedInception,
     Outputs,
     Trunk,
     clean_resize,
@@ -27,6 +27,7 @@ from harope_bench.judges.inception.inception_network import (
     like_cleanfid,
     like_tensorflow1,
 )
+from harope_bench.judges.weights import asset_files
 
 JUDGES = ["inception-2015", "inception-2015-clean", "inception-2015-preview"]
 
@@ -148,7 +149,7 @@ def test_other_weights_make_a_substitute_and_the_result_says_so(own: Path) -> No
 
 
 def test_published_weights_are_equivalent_but_for_the_preview(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inception_network, "known_sha256", lambda: sha256_file(own))
+    monkeypatch.setattr(asset_files.Source, "known_sha256", lambda self: sha256_file(own))
     told = {name: (registry.load("judges", name).judge_class, len(registry.load("judges", name).warnings())) for name in JUDGES}
     assert told == {JUDGES[0]: ("equivalent", 0), JUDGES[1]: ("equivalent", 0), JUDGES[2]: ("substitute", 1)}
 
@@ -254,4 +255,4 @@ def test_weights_that_run_code_or_do_not_fit_are_refused(tmp_path: Path, monkeyp
 
 def test_altered_weights_are_refused_before_they_are_opened(own: Path) -> None:
     with pytest.raises(WeightsError, match="recorded"):
-        OpenedInception(inception_network.Weights(own, "0" * 64), like_tensorflow1, "cpu")
+        LoadedInception(inception_network.Weights(own, "0" * 64), like_tensorflow1, "cpu")

@@ -239,7 +239,7 @@ def test_either_published_file_serves_both_judges(name: str, monkeypatch: pytest
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> mask2former.OpenedMask2Former:
+def opened(tmp_path_factory: pytest.TempPathFactory) -> mask2former.LoadedMask2Former:
     pytest.importorskip("cv2")
     pytest.importorskip("transformers")
     with pytest.MonkeyPatch.context() as patch:
@@ -250,7 +250,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> mask2former.OpenedMask2F
     return found
 
 
-def test_an_image_is_seen_alike_every_time_and_stays_as_it_was(opened: mask2former.OpenedMask2Former) -> None:
+def test_an_image_is_seen_alike_every_time_and_stays_as_it_was(opened: mask2former.LoadedMask2Former) -> None:
     image = np.random.default_rng(0).integers(0, 256, (12, 18, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
     before = image.copy()
     one = opened.see("detector", image, Names(names=("cat",)))
@@ -261,17 +261,17 @@ def test_an_image_is_seen_alike_every_time_and_stays_as_it_was(opened: mask2form
     assert swapped != one, "red and blue are not the same to it"
 
 
-def test_boxes_that_are_one_short_are_caught(opened: mask2former.OpenedMask2Former) -> None:
+def test_boxes_that_are_one_short_are_caught(opened: mask2former.LoadedMask2Former) -> None:
     answer = opened.see("detector", NOISE, Names())
     assert self_check.consistent(answer) and any(d.mask for d in answer.found)
     assert not self_check.consistent(_one_short(answer))
     assert not self_check.consistent(answer.model_copy(update={"found": answer.found[::-1]}))
 
 
-def test_a_wrong_stack_fails_the_self_check(opened: mask2former.OpenedMask2Former) -> None:
+def test_a_wrong_stack_fails_the_self_check(opened: mask2former.LoadedMask2Former) -> None:
     checks = {case.name: case.check for case in mask2former.PLUGIN.canary()}
     assert {name: check(opened) for name, check in checks.items()} == dict.fromkeys(("channels", "boxes", "activation", "device"))
-    other = mask2former.OpenedMask2Former(copy.deepcopy(opened.network), "", "cpu", opened.scale)
+    other = mask2former.LoadedMask2Former(copy.deepcopy(opened.network), "", "cpu", opened.scale)
     other.network.model.pixel_level_module.encoder.swin.encoder.layers[0].blocks[0].mlp.activation_fn = nn.GELU(approximate="tanh")
     assert "off the exact GELU" in str(checks["activation"](other))
     blue = torch.zeros(1, 3, 4, 4)
@@ -286,9 +286,9 @@ def _one_short(seen: Sighting) -> Sighting:
     )
 
 
-def test_a_device_that_computes_something_else_is_not_believed(opened: mask2former.OpenedMask2Former) -> None:
+def test_a_device_that_computes_something_else_is_not_believed(opened: mask2former.LoadedMask2Former) -> None:
     """As if a GPU had a decoder of its own: its logits are held to the CPU's."""
-    other = mask2former.OpenedMask2Former(copy.deepcopy(opened.network), "", "cpu", opened.scale)
+    other = mask2former.LoadedMask2Former(copy.deepcopy(opened.network), "", "cpu", opened.scale)
     assert mask2former.as_on_the_cpu(opened) is None and mask2former.drift(other, opened) is None
     with torch.no_grad():
         other.network.model.pixel_level_module.decoder.encoder.layers[3].self_attn.sampling_offsets.weight.zero_()

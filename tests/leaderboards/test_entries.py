@@ -376,6 +376,44 @@ def test_a_label_like_a_formula_is_text_for_a_spreadsheet(micro: Path) -> None:
     assert row[1] == "'=1+2"
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "label"),
+    [
+        ("cfg=1.5", "cfg=1.5", None),
+        ("cfg=1.5=Guided", "cfg=1.5", "Guided"),
+        ("cfg=1.5=x = y", "cfg=1.5", "x = y"),
+        ("./deep/cfg=2=Two", "./deep/cfg=2", "Two"),
+        ("a=b", "a=b", None),  # a label that `eval --label` wrote
+        ("a=b=c=d", "a=b", "c=d"),
+        ("my-pe=x=y", "my-pe", "x=y"),
+        ("unknown=x=y", "unknown", "x=y"),
+        ("=x", "=x", None),
+    ],
+)
+def test_a_name_that_holds_an_equals_sign_is_found(micro: Path, text: str, name: str, label: str | None) -> None:
+    """Folders are called so, and labels may be."""
+    for folder, said in (("cfg=1.5", None), ("deep/cfg=2", None), ("c", "a=b"), ("e", "=x")):
+        path = own_run(micro / folder, name=f"own-{folder[0]}") / "results/fidelity.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "label": said}))
+    assert parse_entries([text], [], micro).additions == ((name, label),)
+
+
+def test_two_names_with_equals_signs_are_not_one_given_twice(micro: Path) -> None:
+    for folder in ("cfg=1.5", "cfg=2"):
+        own_run(micro / folder, name=f"own-{folder[-1]}")
+    assert [row.printed for row in board(micro, "2", "cfg=1.5", "cfg=2").table.rows[-2:]] == ["cfg=1.5", "cfg=2"]
+
+
+def test_a_text_that_names_two_runs_is_an_error_and_one_run_by_two_names_is_none(micro: Path) -> None:
+    own_run(micro / "a", name="own-a")
+    path = own_run(micro / "c", name="own-c") / "results/fidelity.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "label": "a=b"}))
+    with pytest.raises(OptionError, match=r"'a=b' names run 'a' or 'a=b'; give the one that is meant by its folder"):
+        parse_entries(["a=b"], [], micro)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "label": "c=b"}))
+    assert parse_entries(["c=b"], [], micro).additions == (("c", "b"),)
+
+
 @pytest.mark.parametrize("label", ["a\nb", "a\x1b[31m", "\u202eevil", "x" * (LABEL_LENGTH + 1), "x" * 10_000, " ", ""])
 def test_a_label_of_several_lines_or_without_bound_is_refused(micro: Path, label: str) -> None:
     with pytest.raises(OptionError, match="a label is one printable line") as error:

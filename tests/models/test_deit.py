@@ -17,8 +17,9 @@ from harope_bench.core.schema import Checkpoint, Settings
 from harope_bench.core.storage import fit, load_weights, weights_bytes
 from harope_bench.models import load_checkpoint, register_checkpoint
 from harope_bench.models.backbones import deit
-from harope_bench.models.load_checkpoint import checkpoint, open_drawer
-from harope_bench.models.register_checkpoint import export, register
+from harope_bench.models.export_checkpoint import export
+from harope_bench.models.load_checkpoint import checkpoint, open_classifier
+from harope_bench.models.register_checkpoint import register
 from harope_bench.pipeline.classify import reading_plan
 from harope_bench.training.recipe import Vit, read_recipe
 from harope_bench.training.run import run
@@ -145,7 +146,7 @@ def test_a_published_file_registers_and_runs(tmp_path: Path, monkeypatch: pytest
     register_checkpoint.register("mine", tmp_path / "w.safetensors", {"config": {"heads": 4}, "suite": "imagenet-val"})
     found = load_checkpoint.checkpoint("mine")
     assert (found.encoding, found.sampler, found.steps, found.config["size"]) == ("rope-mixed", None, None, 64)
-    reader = load_checkpoint.open_drawer(found, Settings(resolution=64, tile=2))
+    reader = load_checkpoint.open_classifier(found, Settings(resolution=64, tile=2))
     assert reader.classify(np.zeros((2, 64, 64, 3), dtype=np.uint8)).shape == (2, 1000)
 
 
@@ -337,14 +338,14 @@ def test_folding_is_the_papers_default_and_changes_nothing_but_rounding(tmp_path
     settings = reading_plan("folded", "imagenet-val", {"resolution": 16}).settings
     assert settings.fold
     pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
-    said = [open_drawer(found, settings.model_copy(update={"fold": fold})).classify(pictures) for fold in (True, False)]
+    said = [open_classifier(found, settings.model_copy(update={"fold": fold})).classify(pictures) for fold in (True, False)]
     np.testing.assert_allclose(said[0], said[1], rtol=0, atol=1e-5 * np.abs(said[1]).max())
     out = export("folded", tmp_path / "plain.safetensors", folded=True)
     register("plain", out, {})
     left = checkpoint("plain")
     assert (left.encoding, "fold" in left.drawing) == ("rope-axial", False)
     np.testing.assert_allclose(
-        open_drawer(left, reading_plan("plain", None, {"resolution": 16}).settings).classify(pictures), said[1], atol=1e-4
+        open_classifier(left, reading_plan("plain", None, {"resolution": 16}).settings).classify(pictures), said[1], atol=1e-4
     )
 
 

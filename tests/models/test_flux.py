@@ -543,7 +543,7 @@ def test_positions_grow_with_the_resolution(base: Path) -> None:
 def test_noise_is_packed_as_the_pipeline_packs_its_own(base: Path, pipe: Any) -> None:
     drawer = plain_drawer(base)
     ours = drawer.noise(7, tiny.settings())
-    from harope_bench.models.samplers.base import index_generator
+    from harope_bench.models.samplers.noise import index_generator
 
     theirs, _ = pipe.prepare_latents(1, 4, 64, 64, torch.float32, torch.device("cpu"), index_generator(0, 7))
     assert torch.equal(ours, theirs)

@@ -16,8 +16,9 @@ from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, WeightsError
 from harope_bench.encodings.base import Pair
 from harope_bench.models.backbones import dit, folding
+from harope_bench.models.export_checkpoint import export
 from harope_bench.models.load_checkpoint import checkpoint, open_drawer
-from harope_bench.models.register_checkpoint import export, register
+from harope_bench.models.register_checkpoint import register
 from harope_bench.pipeline.generate import draw_one, make_plan
 
 PLUGIN = registry.load("backbones", "dit")
@@ -93,7 +94,7 @@ def test_a_folded_dit_computes_the_same_on_any_grid(encoding: str, options: dict
     cases = [(noise(2, 4, *shape), torch.tensor([3.0, 900.0]), torch.tensor([1, 10])) for shape in ((8, 8), (6, 12))]
     with torch.no_grad():
         before = [net(*case) for case in cases]
-        dit.fold(net, "a test")
+        PLUGIN.fold(net, "a test")
         assert net.encoding.facts.foldable is False
         assert type(net.encoding).__name__ == "RopeAxial"
         assert not list(net.encoding.parameters())
@@ -108,7 +109,7 @@ def test_a_folded_dit_computes_the_same_on_any_grid(encoding: str, options: dict
 )
 def test_what_has_no_matrix_before_the_rotation_does_not_fold(encoding: str, options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=f"{encoding} with these options has no matrix that folds"):
-        dit.fold(network(encoding, **options), "a test")
+        PLUGIN.fold(network(encoding, **options), "a test")
 
 
 def test_a_fold_that_changes_outputs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +117,7 @@ def test_a_fold_that_changes_outputs_is_refused(monkeypatch: pytest.MonkeyPatch)
     right = folding.precise
     monkeypatch.setattr(folding, "precise", lambda encoding: [Pair(pair.q, pair.q) for pair in right(encoding)])
     with pytest.raises(WeightsError, match="a test folded differs from itself unfolded by .*draw with --no-fold"):
-        dit.fold(network("harope"), "a test")
+        PLUGIN.fold(network("harope"), "a test")
 
 
 # ------------------------------------------------------------------------------------------ plans, files

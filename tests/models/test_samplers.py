@@ -18,8 +18,9 @@ from harope_bench.core import registry
 from harope_bench.core.errors import OptionError
 from harope_bench.core.schema import Settings
 from harope_bench.models.samplers import ddim, ddpm
-from harope_bench.models.samplers.base import chosen_sampler, index_generator, unit_noise
+from harope_bench.models.samplers.base import chosen_sampler
 from harope_bench.models.samplers.flow import TIME_SCALE, Flow
+from harope_bench.models.samplers.noise import index_generator, unit_noise
 from harope_bench.pipeline.generate import make_plan
 
 MEAN, SPREAD = 0.7, 0.25  # of the one-dimensional Gaussian that is to be drawn

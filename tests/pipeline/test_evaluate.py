@@ -168,6 +168,7 @@ def test_failed_samples_are_counted(tmp_path: Path, run: Path) -> None:
     lines = (run / "samples.jsonl").read_text().splitlines()
     failed = {**json.loads(lines[4]), "status": "failed", "reason": "broke", "file": None, "sha256": None}
     (run / "samples.jsonl").write_text("\n".join([*lines[:4], json.dumps(failed), *lines[5:]]) + "\n")
+    checksums.record_files(run, ["samples.jsonl"])
     (scored,) = score(run, run)
     fid = scored.result.measured("fid")
     assert fid is not None
@@ -233,6 +234,7 @@ def test_when_everything_failed_the_reason_is_said(tmp_path: Path, run: Path) ->
     lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     failed = [{**line, "status": "failed", "reason": "not finite", "file": None, "sha256": None} for line in lines]
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in failed))
+    checksums.record_files(run, ["samples.jsonl"])
     with pytest.raises(SampleError, match=r"all 50 samples .* failed \(not finite\)"):
         score(run, run)
 
@@ -241,6 +243,24 @@ def test_a_lost_list_of_requests_is_a_warning_not_a_loss(run: Path) -> None:
     (run / "requests.jsonl").unlink()
     (scored,) = score(run, run)
     assert "requests.jsonl is missing" in scored.result.warning_texts[0]
+
+
+def test_a_list_of_requests_that_says_nothing_is_a_warning(run: Path) -> None:
+    """A damaged last line counts as one that a kill cut; with it the only one is gone."""
+    (run / "requests.jsonl").write_text('{"indices": "0-4')
+    (scored,) = score(run, run)
+    assert "requests.jsonl is missing or empty" in scored.result.warnings[0]
+
+
+def test_a_run_that_grew_is_not_scored_in_part_because_a_request_is_lost(run: Path) -> None:
+    generate(Run(run).plan, range(52), run)  # type: ignore[arg-type]
+    first, second = (run / "requests.jsonl").read_text().splitlines()
+    for text in (first + "\n", first + "\n" + second[:-3], first.replace("49", "48") + "\n"):
+        (run / "requests.jsonl").write_text(text)
+        with pytest.raises(SampleError, match="a line is lost, add"):
+            open_samples(run)
+    (run / "requests.jsonl").write_text(first + "\n" + '{"indices": "50-51"}\n')
+    assert len(open_samples(run).indices) == 52
 
 
 @pytest.mark.parametrize(
@@ -254,5 +274,6 @@ def test_a_lost_list_of_requests_is_a_warning_not_a_loss(run: Path) -> None:
 def test_a_line_that_is_something_else_is_named(run: Path, name: str, line: str, complaint: str) -> None:
     with (run / name).open("a") as file:
         file.write(line + "\n")
+    checksums.record_files(run, ["samples.jsonl"])
     with pytest.raises((SampleError, StorageError), match=complaint):
         open_samples(run)

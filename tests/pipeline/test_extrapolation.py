@@ -107,7 +107,7 @@ def runs(place: Place) -> Path:
     killed(words, Run, "add", IMAGES + 6)
     assert len(read_lines(place.runs / "plain/geneval/r48/samples.jsonl")) == 5
     assert not (place.runs / "plain/geneval/r64").exists()
-    killed(words, vlm.OpenedVlm, "see", 5)
+    killed(words, vlm.LoadedVlm, "see", 5)
     answers = read_lines(next((place.runs / "plain/dpg-bench/r32/observations").glob("*/answers.jsonl")))
     assert len(answers) == 4 and not (place.runs / "plain/dpg-bench/r32/results").exists()
     said(*words)
@@ -152,7 +152,7 @@ def test_nothing_is_drawn_or_asked_twice(runs: Path, suite: str) -> None:
 
 def test_the_same_command_again_does_no_work(place: Place, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Run, "add", lambda *_: pytest.fail("an image was drawn again"))
-    monkeypatch.setattr(vlm.OpenedVlm, "see", lambda *_: pytest.fail("a judge was asked again"))
+    monkeypatch.setattr(vlm.LoadedVlm, "see", lambda *_: pytest.fail("a judge was asked again"))
     assert said(*place.words("plain", runs / "plain")).count("(stood already, no work done)") == 9
 
 

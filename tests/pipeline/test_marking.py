@@ -187,7 +187,7 @@ def test_a_model_is_named_after_a_colon_and_has_answers_of_its_own(toy: ToyEye) 
     chosen = choose("vqa=toy-eye:some/folder", {"detector": "toy-eye", "vqa": "toy-eye"})["vqa"]
     assert chosen.model == "some/folder" and chosen.folder != "toy-eye"
     with pytest.raises(OptionError, match="takes no model"):
-        chosen.plugin  # noqa: B018
+        chosen.judge  # noqa: B018
 
 
 def test_a_judge_that_fails_its_self_check_is_not_asked(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:

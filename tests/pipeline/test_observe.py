@@ -18,7 +18,8 @@ from harope_bench.data.image_io import encode
 from harope_bench.data.result_store import Scored
 from harope_bench.data.sample_set import open_samples
 from harope_bench.judges.inception.inception_network import OWN
-from harope_bench.judges.micro.digits_net import DigitsNetJudge, OpenedDigitsNet
+from harope_bench.judges.micro.digits_net import DigitsNetJudge
+from harope_bench.judges.micro.micro_extractor import LoadedMicroExtractor
 from harope_bench.pipeline import extract_features
 from harope_bench.pipeline.evaluate import Asked, evaluate, evaluate_each
 from harope_bench.pipeline.extract_features import JUDGE, shard_name
@@ -49,11 +50,11 @@ def bytes_of(out: Path) -> dict[str, bytes]:
     return found
 
 
-def spoiled(at: dict[str, list[int]], value: float) -> Callable[[OpenedDigitsNet, np.ndarray], dict[str, np.ndarray]]:
+def spoiled(at: dict[str, list[int]], value: float) -> Callable[[LoadedMicroExtractor, np.ndarray], dict[str, np.ndarray]]:
     """The judge with one value of these arrays and images altered."""
-    honest = OpenedDigitsNet.observe
+    honest = LoadedMicroExtractor.observe
 
-    def observe(self: OpenedDigitsNet, images: np.ndarray) -> dict[str, np.ndarray]:
+    def observe(self: LoadedMicroExtractor, images: np.ndarray) -> dict[str, np.ndarray]:
         seen = {name: array.copy() for name, array in honest(self, images).items()}
         for name, indices in at.items():
             seen[name][indices, 3] = value
@@ -65,7 +66,7 @@ def spoiled(at: dict[str, list[int]], value: float) -> Callable[[OpenedDigitsNet
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_not_kept(run: Path, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(OpenedDigitsNet, "observe", spoiled({"features": [7, 9], "logits": [9, 11, 12, 13, 14]}, value))
+        broken.setattr(LoadedMicroExtractor, "observe", spoiled({"features": [7, 9], "logits": [9, 11, 12, 13, 14]}, value))
         with pytest.raises(SampleError) as error:
             score(run)
     assert str(error.value) == (
@@ -141,7 +142,7 @@ def test_observations_without_a_record_of_the_judge_are_scored_with_the_one_here
 
 def test_shards_that_were_looked_at_in_different_ways_are_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extract_features, "SHARD", 20)
-    monkeypatch.setattr(OpenedDigitsNet, "way", {"path": "folded", "tf32": False}, raising=False)
+    monkeypatch.setattr(LoadedMicroExtractor, "way", {"path": "folded", "tf32": False}, raising=False)
     first = score(run).result
     assert not any("different ways" in line for line in first.warning_texts)
     assert {k: v for k, v in first.provenance.flags.items() if k.startswith("judge_")} == {

@@ -24,13 +24,14 @@ from harope_bench.cli import main
 from harope_bench.core import registry
 from harope_bench.core.annotations import Answer, Answered, Answers, Ask, Colours, Objects, Questions
 from harope_bench.core.storage import read_lines
+from harope_bench.judges.base import Annotator, LoadedAnnotator
 from harope_bench.suites.official_layouts import dpg_results, geneval_results
 from harope_bench.suites.official_layouts.geneval_prompts import PromptIndex
 
 __all__ = ["dpg_suite", "geneval_suite"]
 
 
-class Recorded:
+class Recorded(Annotator):
     """A judge that says of the image whose first pixel is k what stands in its k-th entry."""
 
     version, judge_class, preprocessing = 1, "equivalent", "the first pixel"
@@ -44,7 +45,7 @@ class Recorded:
         return self.weights
 
     def open(self, device: str) -> Any:
-        return type("Opened", (), {"weights_sha256": self.weights, "see": lambda _, *given: self.see(*given)})()
+        return type("LoadedRecorded", (LoadedAnnotator,), {"weights_sha256": self.weights, "see": lambda _, *given: self.see(*given)})()
 
     def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
         self.asked += 1

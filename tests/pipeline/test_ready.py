@@ -34,6 +34,7 @@ def score(checkpoint: str, out: Path, *words: object) -> Any:
         (["--profile", "adm-exact,clean"], "profile clean needs a judge of its own"),
         (["--rules", "corrected"], "has official rules, not corrected"),
         (["--judge", "digits-nett"], "did you mean digits-net"),
+        (["--judge", "clipscore"], "judge clipscore extracts no features, its roles are similarity; choose a feature extractor"),
         (["--judge", "inception-2015"], "harope-bench fetch inception-2015"),
         (["--reference", "gone.npz"], "reference gone.npz is not there"),
     ],
@@ -48,7 +49,7 @@ def test_a_broken_reference_or_judge_is_found_first(checkpoint: str, tmp_path: P
     np.savez(tmp_path / "other.npz", mu=np.zeros(64), sigma=np.eye(64), judge="inception-2015", judge_sha256="ab" * 32)
     said = score(checkpoint, tmp_path / "run", "--reference", tmp_path / "other.npz")
     assert "was made by inception-2015" in said.output
-    monkeypatch.setattr("harope_bench.judges.micro.digits_net.load_weights", lambda path, sha256: {})
+    monkeypatch.setattr("harope_bench.judges.micro.micro_extractor.load_weights", lambda path, sha256: {})
     said = score(checkpoint, tmp_path / "run")
     assert "judge digits-net does not fit: missing" in said.output
     assert not (tmp_path / "run").exists()

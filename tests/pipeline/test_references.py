@@ -23,9 +23,10 @@ from harope_bench.core.storage import home, load_arrays, sha256_file
 from harope_bench.data import adm_npz
 from harope_bench.data.image_io import centre_crop, encode
 from harope_bench.data.sample_set import cropped, open_samples
+from harope_bench.judges.base import judge_record
 from harope_bench.judges.inception.inception_network import OWN
 from harope_bench.pipeline.evaluate import Asked, Scored, evaluate
-from harope_bench.pipeline.extract_features import judge_record, shard_key
+from harope_bench.pipeline.extract_features import shard_key
 from harope_bench.pipeline.reference_stats import Looking, build, open_reference, origin
 from harope_bench.suites.digits import PLUGIN as DIGITS
 

@@ -19,9 +19,9 @@ from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards.board import Board, build, load_table
 from harope_bench.leaderboards.table_spec import Table, check_table
 from harope_bench.reports.grid import shown_error, signed
-from harope_bench.reports.html import probability
 from harope_bench.reports.latex import escape
 from harope_bench.reports.tables import FORMATS, render
+from harope_bench.statistics.significance import probability
 
 GOLD = Path(__file__).parents[1] / "gold"
 NUMBERS = [str(n) for n in range(1, 11)]

@@ -19,6 +19,7 @@ from harope_bench.core.schema import Measurement
 from harope_bench.data.image_io import encode
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import Score
+from harope_bench.judges.base import Annotator, LoadedAnnotator
 from harope_bench.pipeline.evaluate_prompts import Marking, mark, ready
 from harope_bench.suites.official_layouts import base, compbench
 from harope_bench.suites.official_layouts import compbench_results as results
@@ -395,7 +396,7 @@ def test_what_is_no_result(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------- end to end
 
 
-class Eye:
+class Eye(Annotator):
     """A judge of every role that answers as a perfect image would make it, but for an image of thirteen."""
 
     version, judge_class, preprocessing = 1, "micro", "none"
@@ -406,7 +407,7 @@ class Eye:
         return self.weights_sha256_
 
     def open(self, device: str) -> Any:
-        return type("Opened", (), {"weights_sha256": self.weights_sha256_, "see": staticmethod(see)})()
+        return type("LoadedEye", (LoadedAnnotator,), {"weights_sha256": self.weights_sha256_, "see": staticmethod(see)})()
 
 
 def see(role: str, image: np.ndarray, ask: Any) -> Any:
@@ -454,7 +455,7 @@ def test_only_judges_of_the_categories_that_are_there_are_needed(tmp_path: Path,
     needed: list[str] = []
     load = registry.load
 
-    class Absent:
+    class Absent(Annotator):
         roles = ("vqa", "detector", "detector-2d", "depth", "similarity")
 
         def __init__(self, name: str):

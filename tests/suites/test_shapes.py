@@ -11,6 +11,7 @@ import pytest
 from harope_bench.core import registry
 from harope_bench.core.annotations import Names, Questions
 from harope_bench.core.errors import OptionError
+from harope_bench.data import shapes_world
 from harope_bench.data.shapes_world import parse
 from harope_bench.data.shapes_world.contents import CONTENTS, MARKS, label
 from harope_bench.data.shapes_world.draw import Ground, Scene, Thing, draw
@@ -72,7 +73,7 @@ def test_judge_is_not_believed_when_it_misreads_known_scenes(monkeypatch: pytest
     assert case.check(JUDGE.open("cpu")) is None
     whole = parse.parse
     monkeypatch.setattr(parse, "parse", lambda image: whole(image)[1:])
-    spoiled = shapes_vision.OpenedShapesVision(JUDGE.weights_sha256())
+    spoiled = shapes_vision.LoadedShapesVision(JUDGE.weights_sha256())
     assert "not read as drawn" in (case.check(spoiled) or "")
 
 
@@ -85,6 +86,23 @@ def test_errors_on_known_scenes_are_of_this_parser_and_in_every_result(tmp_path:
     assert found.judge_errors == {"shapes-vision": rates}
     said = [check.text for check in checks(read_runs(tmp_path))]
     assert any(text.startswith("judge shapes-vision on cases whose truth is known: no error in ") for text in said)
+
+
+def test_the_parser_is_the_same_judge_in_whatever_room_its_files_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs recorded this hash before the files moved; one changed line of code is another parser."""
+    recorded = "f54bab0c5d741b375a611bb5662d7f24a967dd542c4395b328daacdb64563444"
+    assert JUDGE.weights_sha256() == recorded == JUDGE.open("cpu").weights_sha256
+    for name in shapes_vision.FILES:
+        (tmp_path / name).write_bytes((Path(shapes_world.__path__[0]) / name).read_bytes())
+    monkeypatch.setattr(shapes_world, "__path__", [str(tmp_path)])
+    shapes_vision._hash.cache_clear()
+    try:
+        assert shapes_vision._hash() == recorded
+        (tmp_path / "words.py").write_text((tmp_path / "words.py").read_text() + "MORE = 1\n")
+        shapes_vision._hash.cache_clear()
+        assert shapes_vision._hash() != recorded
+    finally:
+        shapes_vision._hash.cache_clear()
 
 
 def test_errors_of_another_parser_are_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:

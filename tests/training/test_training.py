@@ -26,7 +26,7 @@ from harope_bench.training import denoiser, loop
 from harope_bench.training.model import Model
 from harope_bench.training.recipe import Denoiser, Exam, Schedule, read_recipe
 
-KEPT = ("digits-harope.safetensors", "digits-harope.toml", "log.csv")
+KEPT = ("digits-harope.safetensors", "digits-harope.toml", "log.csv", "snapshot.pt")
 
 # A real process that trains; it tells its parent of every snapshot, and every step takes a little, so that it can be hit between two.
 SLOWLY = """

@@ -5,24 +5,24 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+Operator = Callable[..., object]  # one of torch's
 WARM = 3  # forwards before the first one that counts
 
 
-def seconds(run: Callable[[], Any], count: int, device: torch.device) -> list[float]:
+def seconds(run: Callable[[], object], count: int, device: torch.device) -> list[float]:
     """Wall times of `count` forwards after WARM unmeasured ones; the device is waited for on both sides of each."""
     for _ in range(WARM):
         run()
     return [_once(run, device) for _ in range(count)]
 
 
-def _once(run: Callable[[], Any], device: torch.device) -> float:
+def _once(run: Callable[[], object], device: torch.device) -> float:
     _wait(device)
     start = time.perf_counter()
     run()
@@ -37,7 +37,7 @@ def _wait(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def peak_bytes(run: Callable[[], Any], network: nn.Module, device: torch.device) -> int:
+def peak_bytes(run: Callable[[], object], network: nn.Module, device: torch.device) -> int:
     """Most bytes held at once in one forward, weights included.
 
     On CUDA what torch's allocator says. Elsewhere the storages of all tensors alive, as torch's operators make them: the scratch space
@@ -61,7 +61,9 @@ class Live(TorchDispatchMode):
         self.now = self.peak = 0
         self.held: set[int] = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Operator, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
         """Runs the operator and counts what it made; a view shares its storage and counts nothing."""
         known = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         out = func(*args, **(kwargs or {}))
@@ -71,7 +73,7 @@ class Live(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
         return out
 
-    def _hold(self, storage: Any) -> None:
+    def _hold(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
         if key not in self.held:
             self.held.add(key)

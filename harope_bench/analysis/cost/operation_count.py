@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ class Counts(NamedTuple):
     macs: int
 
 
-def counts(network: nn.Module, inputs: Mapping[str, Any]) -> Counts:
+def counts(network: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Counts:
     """Counts of a network on the meta device.
 
     Multiply-adds are those of matrix products and convolutions, halved from torch's operator counter. On the meta device scaled dot

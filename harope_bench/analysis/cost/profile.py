@@ -20,6 +20,7 @@ from harope_bench.core.formats import FORMAT
 from harope_bench.core.provenance import now, provenance
 from harope_bench.core.schema import Checkpoint, JudgeRecord, Option, Plan, Result, Settings
 from harope_bench.core.storage import load_arrays, sha256_bytes, write_arrays
+from harope_bench.data.array_checks import check_columns
 from harope_bench.data.result_store import (
     NO_SAMPLES,
     Method,
@@ -32,9 +33,11 @@ from harope_bench.data.result_store import (
     write_result,
 )
 from harope_bench.data.run_folder import OBSERVATIONS
-from harope_bench.evaluators.base import Observations
+from harope_bench.evaluators.base import Observations, load_feature_evaluator
 from harope_bench.metrics.attention_cost import Attention, Learned
-from harope_bench.models.load_checkpoint import open_drawer
+from harope_bench.models.backbones.base import Probe, load_backbone
+from harope_bench.models.backbones.encoded_network import EncodedNetwork
+from harope_bench.models.load_checkpoint import open_checkpoint
 
 EVALUATOR, FOLDER, FORWARDS = "cost", "cost", 30
 COUNTED = "counted on the meta device in one forward of one image; nothing was run"
@@ -50,7 +53,7 @@ def weigh(plan: Plan, out: Path, count: int | None = None, batch: int | None = N
         SampleError: `rescore` is set and nothing was observed. WeightsError: weights missing, altered or not fitting.
     """
     size, forwards = batch or 1, count or FORWARDS
-    merged = ", LoRA merged" if hasattr(registry.load("backbones", plan.checkpoint.backbone), "merge") else ""
+    merged = ", LoRA merged" if load_backbone(plan.checkpoint.backbone).has_lora else ""
     return _kept_or_made(plan, out, instrument(plan.settings, size, forwards) + merged, rescore, lambda: _run(plan, forwards, size))
 
 
@@ -95,7 +98,7 @@ def instrument(settings: Settings, batch: int, count: int) -> str:
 
 
 def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, observe: Callable[[], dict[str, np.ndarray]]) -> Scored:
-    started, evaluator = now(), registry.load("evaluators", EVALUATOR)
+    started, evaluator = now(), load_feature_evaluator(EVALUATOR)
     path = result_path(out / FOLDER, EVALUATOR)
     seen_at = out / FOLDER / OBSERVATIONS / "forwards.npz"
     judge = JudgeRecord(
@@ -112,7 +115,8 @@ def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, obse
         write_arrays(seen_at, arrays_with_format("forwards", observe()))
         checksums.record_files(seen_at.parent, [seen_at.name])
     arrays = read_forwards(seen_at)
-    score = evaluator.score(Observations(np.arange(len(arrays["seconds"])), None, arrays), {})
+    rows = check_columns(seen_at, arrays, evaluator.arrays, evaluator.texts)
+    score = evaluator.score(Observations(np.arange(rows), None, arrays), {})
     made_by = provenance(started, plan.settings.device)
     result = build_result(path, subject, method, score, made_by, scale=plan.checkpoint.scale, has_arrays=False)
     return Scored(write_result(path, result, {}), path, True)
@@ -150,13 +154,10 @@ def _seen(plan: Plan, batch: int) -> Seen:
     A plan without weights names no base, so its sizes are those that are published.
     """
     found = plan.checkpoint
-    known = registry.names("backbones")
-    backbone = registry.load("backbones", found.backbone) if found.backbone in known else None
-    sized = found.backbone not in published_shapes.PUBLISHED or "base" in found.config
-    if backbone is not None and hasattr(backbone, "probe") and sized:
-        with torch.device("meta"):
-            network = backbone.build(found.encoding, found.options, found.config)
-            probe = backbone.probe(network, plan.settings.resolution, batch)
+    is_sized = found.backbone not in published_shapes.PUBLISHED or "base" in found.config
+    built = _built(plan, batch) if is_sized and found.backbone in registry.names("backbones") else None
+    if built is not None:
+        network, probe = built
         return Seen(counts(network, probe.inputs), learned(network.encoding), probe.layer, probe.tokens)
     if found.backbone not in published_shapes.PUBLISHED:
         return Seen(None, Learned(), None, 0, f"backbone {found.backbone} gives no forward to count")
@@ -168,16 +169,33 @@ def _seen(plan: Plan, batch: int) -> Seen:
     return Seen(whole, one.learned, one.layer, one.tokens)
 
 
+class Built(NamedTuple):
+    """A network on the meta device and one forward of it."""
+
+    network: EncodedNetwork
+    probe: Probe
+
+
+def _built(plan: Plan, batch: int) -> Built | None:
+    """Return a plan's network with the forward that is counted; None where its backbone gives none."""
+    found, backbone = plan.checkpoint, load_backbone(plan.checkpoint.backbone)
+    with torch.device("meta"):
+        network = backbone.build(found.encoding, found.options, found.config)
+        probe = backbone.probe(network, plan.settings.resolution, batch)
+    return None if probe is None else Built(network, probe)
+
+
 def _run(plan: Plan, count: int, batch: int) -> dict[str, np.ndarray]:
     """Counts on the meta device, then the opened network's times and memory."""
     seen, device = _seen(plan, batch), torch.device(plan.settings.device)
-    network = getattr(open_drawer(plan.checkpoint, plan.settings), "network", None)
-    backbone = registry.load("backbones", plan.checkpoint.backbone)
-    if network is None or not hasattr(backbone, "probe"):
-        raise BenchError(f"backbone {plan.checkpoint.backbone} gives no network to time; evaluate another checkpoint")
-    if hasattr(backbone, "merge"):
+    network = open_checkpoint(plan.checkpoint, plan.settings).network
+    backbone = load_backbone(plan.checkpoint.backbone)
+    if network is not None:
         backbone.merge(network)
-    inputs = backbone.probe(network, plan.settings.resolution, batch).inputs
+    probe = None if network is None else backbone.probe(network, plan.settings.resolution, batch)
+    if network is None or probe is None:
+        raise BenchError(f"backbone {plan.checkpoint.backbone} gives no network to time; evaluate another checkpoint")
+    inputs = probe.inputs
 
     def forward() -> None:
         with torch.inference_mode():
@@ -192,7 +210,7 @@ def _arrays(seen: Seen, batch: int, seconds: list[float], peak: float, why_run: 
     whole = seen.counts or (nan, nan, nan)
     sizes = (layer.hidden, layer.heads, layer.projections, seen.tokens) if layer else (nan,) * 4
     values = (*sizes, own.parameters, own.matrices, own.width, own.factors, batch, *whole, 0.0, peak)
-    names = registry.load("evaluators", EVALUATOR).arrays
+    names = load_feature_evaluator(EVALUATOR).arrays
     rows = {name: np.full(len(seconds), value, dtype=np.float64) for name, value in zip(names, values, strict=True)}
     whys = {"why_model": np.array([seen.why] * len(seconds)), "why_run": np.array([why_run] * len(seconds))}
     return {**rows, "seconds": np.array(seconds), **whys}

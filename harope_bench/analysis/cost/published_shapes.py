@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from harope_bench.analysis.cost.operation_count import Counts, counts, learned
-from harope_bench.core import registry
 from harope_bench.core.errors import MissingExtra
+from harope_bench.core.schema import Option
 from harope_bench.encodings import base as encodings
 from harope_bench.metrics.attention_cost import LAYERS, PATCH, TEXT_TOKENS, WHOLE, Attention, Learned
 
@@ -26,7 +27,7 @@ class Published(NamedTuple):
     """A transformer: how it is built, what its forward takes at a side in pixels, its counted layer, layers and text tokens."""
 
     build: Callable[[], nn.Module]
-    inputs: Callable[[int], dict[str, Any]]
+    inputs: Callable[[int], dict[str, torch.Tensor]]
     layer: Attention
     layers: int
     text: int
@@ -42,11 +43,11 @@ class Layer(NamedTuple):
     tokens: int
 
 
-def layer(backbone: str, encoding: str, options: Mapping[str, Any], resolution: int) -> Layer:
+def layer(backbone: str, encoding: str, options: Mapping[str, Option], resolution: int) -> Layer:
     """The layer of a published transformer that Table 9 counts."""
     network = PUBLISHED[backbone]
     with torch.device("meta"):
-        own = encodings.build(registry.load("encodings", encoding), _shape(network), dict(options))
+        own = encodings.build(encodings.load_encoding(encoding), _shape(network), options)
     parameters = sum(p.numel() for p in own.parameters())
     return Layer(network.layer, learned(own), parameters, (resolution // PATCH) ** 2 + network.text)
 
@@ -75,7 +76,7 @@ def _shape(network: Published) -> encodings.Shape:
     return encodings.Shape(one.hidden, one.heads, one.width, network.layers, len(axes), axes, still_axes=len(axes) - 2)
 
 
-def _diffusers() -> Any:
+def _diffusers() -> ModuleType:
     try:
         import diffusers
     except ModuleNotFoundError as error:
@@ -89,7 +90,7 @@ def _flux() -> nn.Module:
     return _diffusers().FluxTransformer2DModel(guidance_embeds=True)
 
 
-def _flux_inputs(side: int) -> dict[str, Any]:
+def _flux_inputs(side: int) -> dict[str, torch.Tensor]:
     tokens, one = (side // PATCH) ** 2, torch.empty(1, device="meta")
     return {
         "hidden_states": one.new_empty(1, tokens, 64),
@@ -114,7 +115,7 @@ def _sd3() -> nn.Module:
     )
 
 
-def _sd3_inputs(side: int) -> dict[str, Any]:
+def _sd3_inputs(side: int) -> dict[str, torch.Tensor]:
     one = torch.empty(1, device="meta")
     return {
         "hidden_states": one.new_empty(1, 16, side // 8, side // 8),

@@ -184,11 +184,12 @@ def _first(places: Sequence[int]) -> int | None:
 def _image(found: Sequence[Thing], pair: Pair, nouns: Sequence[str], fit: Callable[[Thing, Thing], Verdict]) -> Verdict:
     """Presence and position of two detections, of which one or both may be missing."""
     one, other = pair
-    if one is None and other is None:
-        return Verdict(0.0, f"neither {nouns[0]} nor {nouns[1]} was found")
     if one is None or other is None:
+        present = other if one is None else one
+        if present is None:
+            return Verdict(0.0, f"neither {nouns[0]} nor {nouns[1]} was found")
         here, gone = (nouns[1], nouns[0]) if one is None else (nouns[0], nouns[1])
-        score = 0.25 * found[one if other is None else other].score  # type: ignore[index]
+        score = 0.25 * found[present].score
         return Verdict(score, f"{here} was found, {gone} was not", score)
     score = 0.25 * found[one].score + 0.25 * found[other].score
     placed = fit(found[one], found[other])

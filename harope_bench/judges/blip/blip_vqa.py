@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,15 +21,16 @@ from harope_bench.assets import local_files
 from harope_bench.core.annotations import Answer, Answered, Answers, Ask, Questions
 from harope_bench.core.errors import NotHere, OptionError
 from harope_bench.core.storage import load_weights
-from harope_bench.judges.base import Canary, Trial
+from harope_bench.judges.base import Annotator, Canary, LoadedAnnotator, Trial
 from harope_bench.judges.blip import blip_network
 from harope_bench.judges.clip.clip_network import MEAN, STD
-from harope_bench.judges.generic.local_model import Local, local, weights_file
+from harope_bench.judges.generic.local_annotator import LocalAnnotator
+from harope_bench.judges.generic.local_model import weights_file
 from harope_bench.judges.generic.self_check import red_comes_first, red_image
-from harope_bench.judges.generic.vision_tower import scaled
+from harope_bench.judges.generic.vision_tower import scaled, stretched
 from harope_bench.judges.weights.asset_files import Source, Weights
 from harope_bench.judges.weights.precision import full_float32
-from harope_bench.judges.weights.published import Published, fitted
+from harope_bench.judges.weights.published import Published
 
 VOCABULARY = "vocab.txt"
 ALIKE = 1e-4  # shares are compared at four decimals
@@ -41,11 +42,10 @@ STEPS = (
 
 def pixels(image: np.ndarray) -> Tensor:
     """An image (H, W, 3) uint8 as (1, 3, 480, 480) float32, stretched where not square."""
-    square = Image.fromarray(image).resize((blip_network.SIDE, blip_network.SIDE), Image.Resampling.BICUBIC)
-    return scaled(np.array(square)[None], MEAN, STD)
+    return scaled(stretched([image], blip_network.SIDE, Image.Resampling.BICUBIC), MEAN, STD)
 
 
-class OpenedBlip:
+class LoadedBlip(LoadedAnnotator):
     """The network with weights, and its words."""
 
     def __init__(self, network: Any, words: blip_network.Words, weights_sha256: str, device: str):
@@ -61,7 +61,7 @@ class OpenedBlip:
         return Answers(answers=tuple(Answered(text="yes" if share > 0.5 else "no", yes=share) for share in shares))
 
 
-def neighbours_do_not_count(opened: OpenedBlip) -> str | None:
+def neighbours_do_not_count(opened: LoadedBlip) -> str | None:
     """Whether a question is answered alike alone and beside a longer one: padding would show."""
     short, long = "red?", "is it a long red car with a green door?"
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -70,7 +70,7 @@ def neighbours_do_not_count(opened: OpenedBlip) -> str | None:
     return None if abs(shares[0] - shares[1]) < ALIKE else f"beside a longer question yes has {shares[0]:.5f}, alone {shares[1]:.5f}"
 
 
-def begins_rightly(opened: OpenedBlip) -> str | None:
+def begins_rightly(opened: LoadedBlip) -> str | None:
     """Whether a question begins with [ENC]."""
     found = opened.words.tokens("red?")
     return (
@@ -87,7 +87,7 @@ STACK = (
 )
 
 
-class Blip(Published):
+class Blip(Published[LoadedAnnotator], Annotator):
     """The plug-in; `vision` and `text` replace sizes of the network, so that tests make it small."""
 
     title = "BLIP VQA base"
@@ -101,9 +101,9 @@ class Blip(Published):
 
     def of(self, model: str) -> Converted:
         """The same steps on a conversion: a folder or a hub id of the local cache."""
-        return Converted(self, model)
+        return Converted(model, self)
 
-    def open(self, device: str = "cpu") -> OpenedBlip:
+    def open(self, device: str = "cpu") -> LoadedBlip:
         """Loads the weights strictly, hash checked first.
 
         Raises:
@@ -115,11 +115,10 @@ class Blip(Published):
         words = blip_network.Words(beside if own else local_files.checked(self.source.asset, VOCABULARY).path)
         return self.opened(found, load_weights(found.path, found.sha256), words, device)
 
-    def opened(self, found: Weights, state: Mapping[str, Tensor], words: blip_network.Words, device: str) -> OpenedBlip:
+    def opened(self, found: Weights, state: Mapping[str, Tensor], words: blip_network.Words, device: str) -> LoadedBlip:
         """The network with these tensors."""
-        network = blip_network.built(self.vision, self.text)
-        fitted(network, blip_network.arranged(state), found, self.title, self.source.asset)
-        return OpenedBlip(network, words, found.sha256, device)
+        network = self.filled(blip_network.built(self.vision, self.text), blip_network.arranged(state), found)
+        return LoadedBlip(network, words, found.sha256, device)
 
     def canary(self) -> tuple[Canary | Trial, ...]:
         """The stack, whatever the weights; with the published ones also a red disc's colour, which was not yet seen with them."""
@@ -134,31 +133,22 @@ class Blip(Published):
         return (*STACK, *self.seen(Trial("a red circle is red rather than blue", "vqa", image, ask, right)))
 
 
-class Converted:
+class Converted(LocalAnnotator):
     """The judge on a user's conversion."""
 
-    version = 1
-    judge_class: Literal["substitute"] = "substitute"
-    packages = ("transformers",)
+    name = "blip-vqa"
     preprocessing = f"{STEPS}; positions of another size stretched bicubic"
     roles = ("vqa",)
 
-    def __init__(self, plugin: Blip, model: str):
-        self.plugin, self.model = plugin, model
-
-    def found(self) -> Local:
-        """Where the model lies."""
-        return local(self.model)
-
-    def weights_sha256(self) -> str:
-        """Hash of the folder; NotHere with the command that brings it."""
-        return self.found().sha256
+    def __init__(self, model: str | None = None, plugin: Blip | None = None):
+        super().__init__(model)
+        self.plugin = plugin or Blip()
 
     def warnings(self) -> tuple[str, ...]:
         """What a result must say of the judge."""
         return ("judge: a conversion of BLIP VQA base, its positions may be of another image size",)
 
-    def open(self, device: str = "cpu") -> OpenedBlip:
+    def open(self, device: str = "cpu") -> LoadedBlip:
         """Loads the folder's weights strictly."""
         folder, sha256 = self.found()
         path = weights_file(folder)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -19,11 +18,11 @@ from torch import Tensor, nn
 
 from harope_bench.core.errors import ShapeError, WeightsError
 from harope_bench.core.storage import check_hash, load_weights
-from harope_bench.judges.base import Canary
+from harope_bench.judges.base import Annotator, Canary, LoadedAnnotator
 from harope_bench.judges.generic.self_check import red_comes_first, red_image
-from harope_bench.judges.weights.asset_files import Source, Weights
+from harope_bench.judges.weights.asset_files import Weights
 from harope_bench.judges.weights.precision import full_float32
-from harope_bench.judges.weights.published import Published, fitted
+from harope_bench.judges.weights.published import Published
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training images
 SIDE = 224
@@ -79,7 +78,7 @@ class Towers:
         self.prepare = transform.image_transform(SIDE, is_train=False, mean=MEAN, std=STD)
         self.words = tokenizer.SimpleTokenizer(context_length=network.context_length)
 
-    def cast(self) -> AbstractContextManager[Any]:
+    def cast(self) -> torch.autocast:
         """Half precision by autocast, where this judge has it and the network is on a GPU."""
         return torch.autocast("cuda", dtype=torch.float16, enabled=self.half)
 
@@ -101,12 +100,19 @@ class Towers:
             return nn.functional.normalize(self.network.encode_text(self.words(list(texts)).to(self.device)), dim=-1)
 
 
-def red_first(opened: Any) -> str | None:
+class LoadedClip(LoadedAnnotator):
+    """Base class of the judges with these towers."""
+
+    def __init__(self, towers: Towers):
+        self.towers, self.weights_sha256 = towers, towers.weights_sha256
+
+
+def red_first(opened: LoadedClip) -> str | None:
     """Whether red pictures reach CLIP red first."""
     return red_comes_first(opened.towers.prepare(Image.fromarray(red_image()))[None])
 
 
-def words_known(opened: Any) -> str | None:
+def words_known(opened: LoadedClip) -> str | None:
     """Whether a sentence becomes the tokens that CLIP was trained with."""
     found = opened.towers.words(["A photo of a  red car"])[0].tolist()
     return None if found[:9] == SENTENCE and not any(found[9:]) else f"a sentence becomes {found[:9]}, wanted {SENTENCE}"
@@ -115,11 +121,10 @@ def words_known(opened: Any) -> str | None:
 STACK = (Canary("red reaches the network first", red_first), Canary("a sentence becomes CLIP's tokens", words_known))
 
 
-class ClipWitness(Published):
+class ClipAnnotator(Published[LoadedAnnotator], Annotator):
     """What both plug-ins of this network share; `sizes` replaces open_clip's configuration, so that tests make it small."""
 
     model: str
-    source: Source
 
     def __init__(self, sizes: Mapping[str, Any] | None = None):
         self.sizes = sizes
@@ -137,4 +142,4 @@ class ClipWitness(Published):
         state = torchscript_state(found) if known else load_weights(found.path, found.sha256)
         network = built(self.sizes or open_clip.get_model_config(self.model))
         tensors = {name: tensor for name, tensor in state.items() if name not in BESIDE}
-        return Towers(fitted(network, tensors, found, self.title, self.source.asset), found.sha256, device, half)
+        return Towers(self.filled(network, tensors, found), found.sha256, device, half)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from harope_bench.core.annotations import Answer, Ask, Colours, Object, Objects, decode_mask, encode_mask
 from harope_bench.core.errors import OptionError, ShapeError
 from harope_bench.judges.base import Canary, Trial
-from harope_bench.judges.clip.clip_network import STACK, ClipWitness, Towers
+from harope_bench.judges.clip.clip_network import STACK, ClipAnnotator, LoadedClip, Towers
 from harope_bench.judges.generic.self_check import red_image
 from harope_bench.judges.weights.asset_files import Source
 from harope_bench.judges.weights.precision import full_float32
@@ -53,11 +53,11 @@ def classifier(towers: Towers, name: str, candidates: Iterable[str]) -> Tensor:
         return nn.functional.normalize(torch.stack(rows), dim=-1)
 
 
-class OpenedColours:
+class LoadedColours(LoadedClip):
     """The network with weights; sentences of a thing are embedded once."""
 
     def __init__(self, towers: Towers):
-        self.towers, self.weights_sha256 = towers, towers.weights_sha256
+        super().__init__(towers)
         self.known: dict[tuple[str, tuple[str, ...]], Tensor] = {}
 
     def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
@@ -76,7 +76,7 @@ class OpenedColours:
         return tuple(logits.double().softmax(-1).tolist())
 
 
-class ClipColours(ClipWitness):
+class ClipColours(ClipAnnotator):
     """The plug-in."""
 
     title, model = "OpenAI's CLIP ViT-L/14", "ViT-L-14-quickgelu"
@@ -87,9 +87,9 @@ class ClipColours(ClipWitness):
     roles = ("colours",)
     source = Source("clip-vit-l-14", "HAROPE_BENCH_CLIP_L14")
 
-    def open(self, device: str = "cpu") -> OpenedColours:
+    def open(self, device: str = "cpu") -> LoadedColours:
         """Loads the weights strictly, hash checked first; WeightsError where they are missing, altered, or the activation is another."""
-        return OpenedColours(self.towers(device, half=True))
+        return LoadedColours(self.towers(device, half=True))
 
     def canary(self) -> tuple[Canary | Trial, ...]:
         """The stack, whatever the weights; with the published ones also balls of plain colours, which were not yet seen with them."""
@@ -97,7 +97,7 @@ class ClipColours(ClipWitness):
         return (*STACK, Canary("a thing is cut out over grey", grey_around), *self.seen(*(_trial(*ball) for ball in balls.items())))
 
 
-def grey_around(opened: OpenedColours) -> str | None:
+def grey_around(opened: LoadedColours) -> str | None:
     """Whether a thing keeps its pixels, its surroundings become #999, and halves are rounded to even."""
     mask = np.zeros((8, 8), dtype=bool)
     mask[3:5, 3:5] = True

@@ -14,15 +14,12 @@ from PIL import Image
 from harope_bench.core.annotations import Answer, Ask, Cosines, Texts
 from harope_bench.core.errors import OptionError
 from harope_bench.judges.base import Canary, Trial
-from harope_bench.judges.clip.clip_network import STACK, ClipWitness, Towers
+from harope_bench.judges.clip.clip_network import STACK, ClipAnnotator, LoadedClip
 from harope_bench.judges.weights.asset_files import Source
 
 
-class OpenedScore:
+class LoadedScore(LoadedClip):
     """The network with weights."""
-
-    def __init__(self, towers: Towers):
-        self.towers, self.weights_sha256 = towers, towers.weights_sha256
 
     def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
         """The cosine of the image with each text."""
@@ -32,7 +29,7 @@ class OpenedScore:
         return Cosines(cosines=tuple(cosines[0].double().tolist()))
 
 
-class ClipScore(ClipWitness):
+class ClipScore(ClipAnnotator):
     """The plug-in."""
 
     title, model = "OpenAI's CLIP ViT-B/32", "ViT-B-32-quickgelu"
@@ -40,9 +37,9 @@ class ClipScore(ClipWitness):
     roles = ("similarity",)
     source = Source("clipscore", "HAROPE_BENCH_CLIP_B32")
 
-    def open(self, device: str = "cpu") -> OpenedScore:
+    def open(self, device: str = "cpu") -> LoadedScore:
         """Loads the weights strictly, hash checked first; WeightsError where they are missing, altered, or the activation is another."""
-        return OpenedScore(self.towers(device, half=False))
+        return LoadedScore(self.towers(device, half=False))
 
     def canary(self) -> tuple[Canary | Trial, ...]:
         """The stack, whatever the weights; with the published ones also a red picture's name, which was not yet seen with them."""

@@ -6,7 +6,6 @@ Source: Karine-Huang/T2I-CompBench:UniDet_eval/3D_spatial_eval.py, experts/model
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from harope_bench.core.annotations import Box, Depth, Depths
-from harope_bench.judges.base import Canary
+from harope_bench.judges.base import Canary, LoadedAnnotator
 
 FRAME, LONGEST = 479, 480  # shorter and longer side of the detector's picture
 SLACK = 1e-4  # of a pixel: a corner that went to image pixels and back must not fall below the whole number it was
@@ -62,7 +61,7 @@ def _mean(patch: np.ndarray) -> float | None:
     return float(patch.mean(dtype=np.float64)) if patch.size else None
 
 
-def grows_to_the_right(opened: Any) -> str | None:
+def grows_to_the_right(opened: LoadedAnnotator) -> str | None:
     """Whether a map that is nearer on the right says so of a box there, and not of that box with its axes exchanged."""
     right, top = depths(torch.arange(480.0).expand(480, 480), (64, 64), ((32, 0, 64, 32), (0, 0, 64, 8))).depths
     told = [right.mean, right.transposed, top.mean, top.transposed]

@@ -7,7 +7,6 @@ Source: Karine-Huang/T2I-CompBench:UniDet_eval/3D_spatial_eval.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,24 +17,23 @@ from torch import Tensor
 from harope_bench.core.annotations import Answer, Ask, Boxes
 from harope_bench.core.errors import OptionError
 from harope_bench.core.storage import load_weights
-from harope_bench.judges.base import Canary
+from harope_bench.judges.base import Annotator, Canary, LoadedAnnotator
 from harope_bench.judges.depth import depth_annotator, dpt_network
 from harope_bench.judges.generic.self_check import red_comes_first, red_image
-from harope_bench.judges.generic.vision_tower import scaled
+from harope_bench.judges.generic.vision_tower import scaled, stretched
 from harope_bench.judges.weights.asset_files import Source
 from harope_bench.judges.weights.precision import full_float32
-from harope_bench.judges.weights.published import Published, fitted
+from harope_bench.judges.weights.published import Published
 
 HALF = (0.5, 0.5, 0.5)
 
 
 def pixels(image: np.ndarray) -> Tensor:
     """An image (H, W, 3) uint8 as (1, 3, 480, 480) float32 from -1 to 1, stretched where not square."""
-    square = Image.fromarray(image).resize((dpt_network.SIDE, dpt_network.SIDE), Image.Resampling.BILINEAR)
-    return scaled(np.array(square)[None], HALF, HALF)
+    return scaled(stretched([image], dpt_network.SIDE, Image.Resampling.BILINEAR), HALF, HALF)
 
 
-class OpenedDpt:
+class LoadedDpt(LoadedAnnotator):
     """The network with weights."""
 
     def __init__(self, network: Any, weights_sha256: str, device: str):
@@ -51,7 +49,7 @@ class OpenedDpt:
         return depth_annotator.depths(nearness.float(), image.shape[:2], ask.boxes)
 
 
-class Dpt(Published):
+class Dpt(Published[LoadedAnnotator], Annotator):
     """The plug-in; `sizes` replaces those of the network, so that tests make it small."""
 
     title = "DPT-Hybrid (MiDaS)"
@@ -60,10 +58,10 @@ class Dpt(Published):
     roles = ("depth",)
     source = Source("dpt-depth", "HAROPE_BENCH_DPT")
 
-    def __init__(self, sizes: Mapping[str, Any] = dpt_network.SIZES):
+    def __init__(self, sizes: dpt_network.Sizes = dpt_network.SIZES):
         self.sizes = sizes
 
-    def open(self, device: str = "cpu") -> OpenedDpt:
+    def open(self, device: str = "cpu") -> LoadedDpt:
         """Loads the weights strictly, hash checked first.
 
         Raises:
@@ -71,8 +69,8 @@ class Dpt(Published):
         """
         found = self.source.found()
         state = load_weights(found.path, found.sha256)
-        network = fitted(dpt_network.built(self.sizes), dpt_network.arranged(state), found, self.title, self.source.asset)
-        return OpenedDpt(network, found.sha256, device)
+        network = self.filled(dpt_network.built(self.sizes), dpt_network.arranged(state), found)
+        return LoadedDpt(network, found.sha256, device)
 
     def canary(self) -> tuple[Canary, ...]:
         """The stack, whatever the weights; what the published ones see in a picture was not seen here and is not asked."""

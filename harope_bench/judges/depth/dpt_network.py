@@ -20,7 +20,8 @@ from harope_bench.judges.generic.local_model import transformers
 
 SIDE = 480
 UNUSED = ("pretrained.model.head.weight", "pretrained.model.head.bias")  # the classifier of its pretraining
-SIZES: dict[str, Any] = {
+Sizes = Mapping[str, int | list[int]]
+SIZES: Sizes = {
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_attention_heads": 12,
@@ -56,7 +57,7 @@ NAMES = {  # the published file's names to transformers'
 PACKED = re.compile(r"pretrained\.model\.blocks\.(\d+)\.attn\.qkv\.(weight|bias)$")
 
 
-def built(sizes: Mapping[str, Any]) -> nn.Module:
+def built(sizes: Sizes) -> nn.Module:
     """transformers' network, images (1, 3, 480, 480) to inverse depth (1, 480, 480); its weights not set."""
     library = transformers()
     own = {"image_size": 384, "layer_norm_eps": 1e-6, "readout_type": "project", "reassemble_factors": [1, 1, 1, 0.5]}

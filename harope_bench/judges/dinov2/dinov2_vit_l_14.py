@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from harope_bench.core.errors import WeightsError
-from harope_bench.judges.generic.vision_tower import Tower, scaled
+from harope_bench.judges.generic.vision_tower import Tower, scaled, stretched
 from harope_bench.judges.weights.asset_files import Source
 
 SIDE, PATCH = 224, 14
@@ -57,8 +57,7 @@ class DinoV2(Tower):
 
     def prepare(self, images: np.ndarray) -> Tensor:
         """Images (B, H, W, 3) uint8 to (B, 3, 224, 224) float32."""
-        resized = [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for image in images]
-        return scaled(np.stack(resized), MEAN, STD)
+        return scaled(stretched(images, SIDE, Image.Resampling.BICUBIC), MEAN, STD)
 
     def arranged(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Without the mask token, which only training uses, and with positions for 16 x 16 patches."""

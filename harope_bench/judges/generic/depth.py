@@ -5,7 +5,7 @@ The network's own image steps come from its folder. What it tells is brought to 
 
 from __future__ import annotations
 
-from typing import Any, Literal, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from harope_bench.core.annotations import Answer, Ask, Boxes
-from harope_bench.core.errors import NotHere, OptionError
-from harope_bench.judges.base import Canary
+from harope_bench.core.errors import OptionError
+from harope_bench.judges.base import Canary, LoadedAnnotator
 from harope_bench.judges.depth import depth_annotator
-from harope_bench.judges.generic.local_model import Local, local, strictly, transformers
+from harope_bench.judges.generic.local_annotator import LocalAnnotator
+from harope_bench.judges.generic.local_model import strictly, transformers
 from harope_bench.judges.weights.precision import full_float32
 
 NEARNESS = {"dpt", "depth_anything"}  # inverse depth up to scale and shift: larger is nearer
@@ -25,6 +26,7 @@ METRES = {"zoedepth", "depth_pro", "glpn", "prompt_depth_anything"}  # distance:
 
 def nearness(depth: Tensor, config: Any) -> Tensor:
     """A network's map as larger is nearer; OptionError where its kind does not tell which way it runs."""
+    # a configuration of the library has this member where its network can give either
     if config.model_type in METRES or getattr(config, "depth_estimation_type", None) == "metric":
         return 1 / depth.clamp_min(1e-6)
     if config.model_type in NEARNESS:
@@ -36,7 +38,7 @@ def _kinds() -> str:
     return ", ".join(sorted(NEARNESS | METRES))
 
 
-class OpenedDepth:
+class LoadedDepth(LoadedAnnotator):
     """A network with its weights and its own image steps."""
 
     def __init__(self, network: Any, prepare: Any, weights_sha256: str, device: str):
@@ -53,32 +55,14 @@ class OpenedDepth:
         return depth_annotator.depths(nearness(found, self.network.config), image.shape[:2], ask.boxes)
 
 
-class DepthModel:
+class DepthModel(LocalAnnotator):
     """The plug-in; bound to a model by `of`."""
 
-    version = 1
-    judge_class: Literal["substitute"] = "substitute"
+    name = "depth"
     preprocessing = f"the model's own image steps; float32; {depth_annotator.STEPS}"
     roles = ("depth",)
-    packages = ("transformers",)
-    needs_model = True
 
-    def __init__(self, model: str | None = None):
-        self.model = model
-
-    def of(self, model: str) -> DepthModel:
-        """The judge on a folder, or on a hub id that the local cache holds."""
-        return DepthModel(model)
-
-    def found(self) -> Local:
-        """Where the model lies; NotHere where none is named or none is there."""
-        return local(self.model) if self.model else _unnamed()
-
-    def weights_sha256(self) -> str:
-        """Hash of the model's folder."""
-        return self.found().sha256
-
-    def open(self, device: str = "cpu") -> OpenedDepth:
+    def open(self, device: str = "cpu") -> LoadedDepth:
         """Loads network and image steps.
 
         Raises:
@@ -88,15 +72,11 @@ class DepthModel:
         network = strictly(library.AutoModelForDepthEstimation, found.path, "depth network")
         nearness(torch.ones(1), network.config)
         prepare = library.AutoImageProcessor.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
-        return OpenedDepth(network, prepare, found.sha256, device)
+        return LoadedDepth(network, prepare, found.sha256, device)
 
     def canary(self) -> tuple[Canary, ...]:
         """The steps behind the network, whatever the model."""
         return depth_annotator.STACK
-
-
-def _unnamed() -> NoReturn:
-    raise NotHere("judge depth runs a model of yours; harope-bench eval RUN --judge depth=depth:FOLDER-OR-HUB-ID")
 
 
 PLUGIN = DepthModel()

@@ -8,7 +8,7 @@ nothing that was published with GenEval's or T2I-CompBench's own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from harope_bench.core.annotations import Ask, Box, Detection, Names, Sighting
 from harope_bench.core.errors import OptionError, ShapeError
-from harope_bench.judges.base import Canary
+from harope_bench.judges.base import Canary, LoadedAnnotator
 from harope_bench.judges.generic.instance_detection import KEPT, MASKED, TOP, Prepared, instances
-from harope_bench.judges.generic.local_model import Local, local, strictly, transformers
+from harope_bench.judges.generic.local_annotator import LocalAnnotator
+from harope_bench.judges.generic.local_model import Local, strictly, transformers
 from harope_bench.judges.weights.precision import full_float32
 
 KINDS = {  # transformers' Auto class of each kind, and how its mapping of configurations is called
@@ -34,7 +35,7 @@ STEPS = (
 )
 
 
-class Opened:
+class LoadedDetector(LoadedAnnotator):
     """A detector with weights and its own processor, ready to look."""
 
     def __init__(self, found: Local, kind: str, device: str):
@@ -42,6 +43,7 @@ class Opened:
         self.weights_sha256, self.kind, self.device = found.sha256, kind, device
         loader = library.AutoProcessor if kind == "told" else library.AutoImageProcessor
         self.processor: Any = _loaded(loader, found)
+        # the library's classes by the names in KINDS
         self.network: Any = strictly(getattr(library, KINDS[kind][0]), found.path, "object detector").to(device).eval()
 
     def see(self, role: str, image: np.ndarray, ask: Ask) -> Sighting:
@@ -105,6 +107,7 @@ def kind_of(found: Local) -> str:
     library = transformers()
     config = _loaded(library.AutoConfig, found)
     for kind, (_, mapping) in KINDS.items():
+        # the library's mappings by the names in KINDS
         if type(config) in getattr(library, mapping) and (kind != "masks" or config.model_type == "mask2former"):
             return kind
     raise OptionError(f"{found.path} holds a {config.model_type}, no object detector that this judge knows; give DETR, OWLv2 or their like")
@@ -118,7 +121,7 @@ def _loaded(auto: Any, found: Local) -> Any:
         raise OptionError(f"{found.path} has no {auto.__name__} that transformers reads ({why}); give a whole detector's folder") from error
 
 
-def keeps_inside(opened: Opened) -> str | None:
+def keeps_inside(opened: LoadedDetector) -> str | None:
     """Whether boxes in an image of noise lie inside it, the surest first."""
     image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
     found = opened.see("detector", image, Names(names=("person",))).found
@@ -127,43 +130,19 @@ def keeps_inside(opened: Opened) -> str | None:
     return None if inside and ordered else "boxes in an image of noise lie outside it or are not in order"
 
 
-class Detector:
-    """The plug-in, of no model yet; `of` binds it to the user's."""
+class Detector(LocalAnnotator):
+    """The plug-in; bound to a model by `of`."""
 
+    name = "detector"
     version = 2
-    judge_class = "substitute"
     preprocessing = STEPS
     roles = ("detector", "detector-2d")
-    packages = ("transformers",)
-    needs_model = True
 
-    def of(self, model: str) -> Bound:
-        """The judge on a folder or a hub id that the local cache holds."""
-        return Bound(model)
-
-    def weights_sha256(self) -> str:
-        """OptionError: no model was named."""
-        self._unnamed()
-
-    def open(self, device: str = "cpu") -> Opened:
-        """OptionError: no model was named."""
-        self._unnamed()
-
-    def _unnamed(self) -> NoReturn:
-        raise OptionError("judge detector runs a model of yours; write --judge detector=detector:FOLDER or detector:HUB-ID")
-
-
-class Bound(Detector):
-    """The judge on one model."""
-
-    needs_model = False
-
-    def __init__(self, model: str):
-        self.model = model
-
-    def weights_sha256(self) -> str:
-        """Hash over the files of the model's folder; NotHere with the command that brings it."""
-        return local(self.model).sha256
+    def found(self) -> Local:
+        """Return where the model lies; OptionError where none is named, NotHere where it is not there."""
+        if not self.model:
+            raise OptionError("judge detector runs a model of yours; write --judge detector=detector:FOLDER or detector:HUB-ID")
+        return super().found()
 
     def warnings(self) -> tuple[str, ...]:
         """What a result must say of the judge."""
@@ -173,14 +152,14 @@ class Bound(Detector):
         """A check that holds for any detector; what this one sees in a known image nobody recorded."""
         return (Canary("boxes", keeps_inside),)
 
-    def open(self, device: str = "cpu") -> Opened:
+    def open(self, device: str = "cpu") -> LoadedDetector:
         """Loads the model, every weight filled from its folder.
 
         Raises:
             NotHere: no such folder, nothing in the cache. OptionError: no object detector. WeightsError: weights missing or damaged.
         """
-        found = local(self.model)
-        return Opened(found, kind_of(found), device)
+        found = self.found()
+        return LoadedDetector(found, kind_of(found), device)
 
 
 PLUGIN = Detector()

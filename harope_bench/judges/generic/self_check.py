@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from harope_bench.core.annotations import Answer, Names, Sighting, decode_mask
+from harope_bench.judges.base import LoadedAnnotator
 from harope_bench.judges.generic.instance_detection import CLASSES, Prepared, box_of
 
 SIDE = 64  # pixels of the images that are shown
 
 
-def own_boxes(opened: Any) -> str | None:
+def own_boxes(opened: LoadedAnnotator) -> str | None:
     """Coarse noise: whatever is found in it lies inside, the surest first, and each box is its mask's own with far edges exclusive."""
     image = np.random.default_rng(0).integers(0, 256, (SIDE // 8, SIDE // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
     return None if consistent(opened.see("detector", image, Names())) else "boxes in an image of noise are not their masks' own"

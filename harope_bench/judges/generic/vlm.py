@@ -6,7 +6,7 @@ first token give a share of yes, so that a rule can take either.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from harope_bench.core.annotations import Answer, Answered, Answers, Ask, Questions
-from harope_bench.core.errors import NotHere, OptionError
-from harope_bench.judges.base import Canary
-from harope_bench.judges.generic.local_model import Local, local, strictly, transformers
+from harope_bench.core.errors import OptionError
+from harope_bench.judges.base import Canary, LoadedAnnotator
+from harope_bench.judges.generic.local_annotator import LocalAnnotator
+from harope_bench.judges.generic.local_model import strictly, transformers
 from harope_bench.judges.weights.precision import full_float32
 
 INSTRUCTION = "Answer with yes or no."
@@ -54,7 +55,7 @@ def greedy(own: Any, tokenizer: Any) -> Any:
     )
 
 
-class OpenedVlm:
+class LoadedVlm(LoadedAnnotator):
     """A model with its weights, its words and its image steps."""
 
     def __init__(self, network: Any, processor: Any, weights_sha256: str, device: str):
@@ -83,35 +84,17 @@ class OpenedVlm:
         return Answered(text=text, yes=share(found.logits[0][0].float(), self.yes, self.no))
 
 
-class Vlm:
+class Vlm(LocalAnnotator):
     """The plug-in; bound to a model by `of`."""
 
-    version = 1
-    judge_class: Literal["substitute"] = "substitute"
+    name = "vlm"
     preprocessing = (
         f"the model's own image steps and chat form, question and {INSTRUCTION!r}, greedy, {LONGEST} tokens; share of yes: its tokens' "
         "part of the first; float32, on cuda the model's own precision"
     )
     roles = ("vqa",)
-    packages = ("transformers",)
-    needs_model = True
 
-    def __init__(self, model: str | None = None):
-        self.model = model
-
-    def of(self, model: str) -> Vlm:
-        """The judge on a folder, or on a hub id that the local cache holds."""
-        return Vlm(model)
-
-    def found(self) -> Local:
-        """Where the model lies; NotHere where none is named or none is there."""
-        return local(self.model) if self.model else _unnamed()
-
-    def weights_sha256(self) -> str:
-        """Hash of the model's folder."""
-        return self.found().sha256
-
-    def open(self, device: str = "cpu") -> OpenedVlm:
+    def open(self, device: str = "cpu") -> LoadedVlm:
         """Loads model, words and image steps.
 
         Raises:
@@ -121,16 +104,17 @@ class Vlm:
         precision = "auto" if device == "cuda" else torch.float32
         network = strictly(library.AutoModelForImageTextToText, found.path, "vision-language model", dtype=precision)
         processor = library.AutoProcessor.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
+        # processors of the library are of many classes, which do not share these members
         if not hasattr(processor, "tokenizer") or not getattr(processor, "chat_template", None):
             raise OptionError(f"{found.path} has no chat form (chat_template) to ask in; take an instruction-tuned model")
-        return OpenedVlm(network, processor, found.sha256, device)
+        return LoadedVlm(network, processor, found.sha256, device)
 
     def canary(self) -> tuple[Canary, ...]:
         """What holds for any model: what it sees in a picture is its own affair."""
         return (Canary("a question's neighbours do not count", neighbours_do_not_count),)
 
 
-def neighbours_do_not_count(opened: OpenedVlm) -> str | None:
+def neighbours_do_not_count(opened: LoadedVlm) -> str | None:
     """Whether a question is answered alike alone and after another."""
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     last = "Is it red?"
@@ -139,10 +123,6 @@ def neighbours_do_not_count(opened: OpenedVlm) -> str | None:
     shares = [a.yes or 0.0 for a in told]
     alike = told[0].text == told[1].text and abs(shares[0] - shares[1]) < ALIKE
     return None if alike else f"after another question it answers {told[0].to_json()}, alone {told[1].to_json()}"
-
-
-def _unnamed() -> NoReturn:
-    raise NotHere("judge vlm runs a model of yours; harope-bench eval RUN --judge vqa=vlm:FOLDER-OR-HUB-ID")
 
 
 PLUGIN = Vlm()

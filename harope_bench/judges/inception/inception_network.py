@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +20,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from harope_bench.core.errors import WeightsError
+from harope_bench.core.schema import JudgeClass, Option
 from harope_bench.core.storage import load_weights
+from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
 from harope_bench.judges.weights.asset_files import Source, Weights
 from harope_bench.judges.weights.precision import full_float32
+from harope_bench.judges.weights.published import Published
 
 ASSET = "inception-2015"
 OWN = "HAROPE_BENCH_INCEPTION"  # a weights file of one's own
@@ -61,13 +64,13 @@ class Trunk(nn.Module):
         """Images (B, 3, 299, 299) in [-1, 0.9921875] to features, map and logits."""
         spatial = x
         for name in TRUNK:
-            layer = getattr(self.network, name)
+            layer = self.network.get_submodule(name)
             if name == "Mixed_6d":
-                spatial = layer.branch1x1(x)[:, :CHANNELS]  # (B, 7, 17, 17); TF's mixed_6/conv
+                spatial = layer.get_submodule("branch1x1")(x)[:, :CHANNELS]  # (B, 7, 17, 17); TF's mixed_6/conv
             x = layer(x)
         features = x.flatten(1)  # (B, 2048)
-        head: Any = self.network.fc
-        return Outputs(features.float(), spatial.float(), (features @ head.weight.T).float())
+        weight = self.network.get_parameter("fc.weight")  # (1008, 2048)
+        return Outputs(features.float(), spatial.float(), (features @ weight.T).float())
 
 
 def like_tensorflow1(images: np.ndarray) -> Tensor:
@@ -102,16 +105,6 @@ def clean_resize(image: np.ndarray) -> np.ndarray:
     return np.stack(resized, axis=-1).clip(0, 255)
 
 
-def weights() -> Weights:
-    """The file in use; WeightsError with the command that brings it where there is none."""
-    return Source(ASSET, OWN).found()
-
-
-def known_sha256() -> str:
-    """The hash of the published weights."""
-    return Source(ASSET, OWN).known_sha256()
-
-
 def network(path: Path, sha256: str) -> nn.Module:
     """torch-fidelity's extractor with the weights of the file, checked before it is opened; nothing but tensors is unpickled.
 
@@ -138,13 +131,15 @@ def folded(plain: nn.Module) -> nn.Module:
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     quick = copy.deepcopy(plain)
-    blocks: list[Any] = [module for module in quick.modules() if isinstance(getattr(module, "bn", None), nn.BatchNorm2d)]
-    for block in blocks:
-        block.conv, block.bn = fuse_conv_bn_eval(block.conv, block.bn), nn.Identity()
+    blocks = [(module, dict(module.named_children())) for module in quick.modules()]
+    for block, layers in blocks:
+        conv, norm = layers.get("conv"), layers.get("bn")
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            block.conv, block.bn = fuse_conv_bn_eval(conv, norm), nn.Identity()
     return quick.to(memory_format=torch.channels_last)
 
 
-class OpenedInception:
+class LoadedInception(LoadedFeatureExtractor):
     """The network with weights, ready to look; `notes` say what was not as it should be."""
 
     def __init__(self, found: Weights, prepare: Callable[[np.ndarray], Tensor], device: str, preview: bool = False):
@@ -155,7 +150,7 @@ class OpenedInception:
         self.notes: list[str] = []
 
     @property
-    def way(self) -> dict[str, str | bool]:
+    def way(self) -> Mapping[str, Option]:
         """Which of the networks looked, and that no product was rounded to TF32."""
         return {"path": self.path, "tf32": False}
 
@@ -216,15 +211,16 @@ class OpenedInception:
 
 
 @lru_cache(maxsize=1)
-def opened(file: Weights, prepare: Callable[[np.ndarray], Tensor], device: str, preview: bool, compiled: bool) -> OpenedInception:
+def opened(file: Weights, prepare: Callable[[np.ndarray], Tensor], device: str, preview: bool, compiled: bool) -> LoadedInception:
     """The network of these weights; kept, so that it is compared with the plain one once."""
-    return OpenedInception(file, prepare, device, preview)
+    return LoadedInception(file, prepare, device, preview)
 
 
-class Inception:
+class Inception(Published[LoadedFeatureExtractor], FeatureExtractor):
     """The plug-in: facts, and the door to the network. One class for every way to prepare images and to compute."""
 
-    version = 1
+    title = "Inception of 2015"
+    source = Source(ASSET, OWN)
     arrays = ("features", "spatial", "logits")
     widths = {"features": FEATURES, "spatial": 17 * 17 * CHANNELS}
     batch = 50
@@ -233,26 +229,15 @@ class Inception:
         self.preprocessing, self.prepare, self.preview = preprocessing, prepare, preview
 
     @property
-    def judge_class(self) -> Literal["equivalent", "substitute"]:
+    def judge_class(self) -> JudgeClass:
         """Equivalent with the published weights in float32; anything else is a substitute."""
-        try:
-            return "equivalent" if not self.preview and weights().sha256 == known_sha256() else "substitute"
-        except WeightsError:
-            return "substitute"
-
-    def weights_sha256(self) -> str:
-        """Hash of the file in use."""
-        return weights().sha256
+        return "substitute" if self.preview else super().judge_class
 
     def warnings(self) -> tuple[str, ...]:
         """What a result must say of the judge."""
-        other = (
-            ()
-            if weights().sha256 == known_sha256()
-            else ("judge: other weights than Inception of 2015's, or a copy of another hash; numbers compare with nothing published",)
-        )
-        return (*other, "judge: preview in bfloat16, not for a reported number") if self.preview else other
+        preview = ("judge: preview in bfloat16, not for a reported number",) if self.preview else ()
+        return (*super().warnings(), *preview)
 
-    def open(self, device: str = "cpu") -> OpenedInception:
+    def open(self, device: str = "cpu") -> LoadedInception:
         """Loads the weights, hash checked first; the same network serves samples and reference of one process."""
-        return opened(weights(), self.prepare, device, self.preview, os.environ.get(COMPILE) == "1")
+        return opened(self.source.found(), self.prepare, device, self.preview, os.environ.get(COMPILE) == "1")

@@ -21,11 +21,12 @@ from harope_bench.core.annotations import Ask, Sighting
 from harope_bench.core.errors import MissingExtra, WeightsError
 from harope_bench.core.schema import JudgeClass
 from harope_bench.core.storage import compare
-from harope_bench.judges.base import Canary
+from harope_bench.judges.base import Canary, LoadedAnnotator
 from harope_bench.judges.generic.instance_detection import CLASSES, TOLD, Prepared, instances, prepared
 from harope_bench.judges.generic.self_check import box_is_exclusive, own_boxes, red_comes_first, red_image
 from harope_bench.judges.mmdet import key_map, weights_file
 from harope_bench.judges.weights.precision import full_float32
+from harope_bench.judges.weights.published import misfit_named
 
 ASSET = "mask2former"
 SWIN: Mapping[str, Any] = {
@@ -35,7 +36,6 @@ SWIN: Mapping[str, Any] = {
     "window_size": 7,
     "out_features": ["stage1", "stage2", "stage3", "stage4"],
 }
-SHOWN = 200  # characters of a misfit: another network differs in hundreds of keys
 DRIFT = 1e-2  # of the logits' spread: rounding of another device stays far below, a wrong kernel far above
 
 
@@ -64,16 +64,13 @@ def filled(network: nn.Module, state: dict[str, Tensor], what: str) -> nn.Module
         if not torch.equal(given.pop(name).flatten(), buffers[name].flatten()):
             raise WeightsError(f"{what} does not fit Mask2Former Swin-S: {name} counts places another way; harope-bench fetch {ASSET}")
     unread = {name: tensor for name, tensor in own.items() if name.startswith(key_map.UNFILLED)}
-    try:
+    with misfit_named(what, "Mask2Former Swin-S", ASSET):
         compare({name: tensor for name, tensor in own.items() if name not in unread}, given, what)
-    except WeightsError as error:
-        told = str(error).partition(" does not fit: ")[2].partition("; check --")[0][:SHOWN]
-        raise WeightsError(f"{what} does not fit Mask2Former Swin-S: {told}; harope-bench fetch {ASSET}") from error
     network.load_state_dict({**given, **unread}, strict=True)
     return network
 
 
-class OpenedMask2Former:
+class LoadedMask2Former(LoadedAnnotator):
     """The detector with weights, ready to look."""
 
     def __init__(self, network: nn.Module, weights_sha256: str, device: str, scale: tuple[int, int]):
@@ -93,14 +90,14 @@ class OpenedMask2Former:
         return out.class_queries_logits[0], out.masks_queries_logits[0]
 
 
-def as_on_the_cpu(opened: OpenedMask2Former) -> str | None:
+def as_on_the_cpu(opened: LoadedMask2Former) -> str | None:
     """Whether the device computes what the CPU does; a GPU's build once gave detections near zero (djghosh13/geneval issue 15)."""
     if opened.device == "cpu":
         return None
-    return drift(opened, OpenedMask2Former(copy.deepcopy(opened.network), opened.weights_sha256, "cpu", opened.scale))
+    return drift(opened, LoadedMask2Former(copy.deepcopy(opened.network), opened.weights_sha256, "cpu", opened.scale))
 
 
-def drift(opened: OpenedMask2Former, wanted: OpenedMask2Former) -> str | None:
+def drift(opened: LoadedMask2Former, wanted: LoadedMask2Former) -> str | None:
     """Whether the logits of a small image differ by more than rounding."""
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
     seen = prepared(image, (256, 256))
@@ -111,7 +108,7 @@ def drift(opened: OpenedMask2Former, wanted: OpenedMask2Former) -> str | None:
     return None
 
 
-def uses_exact_gelu(opened: OpenedMask2Former) -> str | None:
+def uses_exact_gelu(opened: LoadedMask2Former) -> str | None:
     """Swin was trained with the exact GELU; a stack that puts in its tanh form or QuickGELU shifts every score."""
     acts = [m for n, m in opened.network.named_modules() if "swin" in n and n.endswith("activation_fn")]
     x = torch.linspace(-3, 3, 61, device=opened.device)
@@ -120,10 +117,9 @@ def uses_exact_gelu(opened: OpenedMask2Former) -> str | None:
     return None if off < 1e-5 else f"activations of the backbone are {off:.1e} off the exact GELU"
 
 
-class Mask2Former(weights_file.Detector):
+class Mask2Former(weights_file.GenEvalDetector):
     """The plug-in; tests make its scale small."""
 
-    version = 1
     asset = ASSET
     packages = ("transformers",)
     standing: JudgeClass = "equivalent"
@@ -141,7 +137,7 @@ class Mask2Former(weights_file.Detector):
             Canary("device", as_on_the_cpu),
         )
 
-    def open(self, device: str = "cpu") -> OpenedMask2Former:
+    def open(self, device: str = "cpu") -> LoadedMask2Former:
         """Loads the weights strictly, hash checked first.
 
         Raises:
@@ -149,7 +145,7 @@ class Mask2Former(weights_file.Detector):
         """
         file = self.file()
         network = filled(blank(), dict(weights_file.state(file)), str(file.path))
-        return OpenedMask2Former(network, file.sha256, device, self.scale)
+        return LoadedMask2Former(network, file.sha256, device, self.scale)
 
 
 PLUGIN = Mask2Former()

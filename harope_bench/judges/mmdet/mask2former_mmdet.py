@@ -18,23 +18,23 @@ import torch
 from torch import Tensor, nn
 
 from harope_bench.core.annotations import Ask, Sighting
-from harope_bench.core.errors import MissingExtra, WeightsError
+from harope_bench.core.errors import MissingExtra
 from harope_bench.core.schema import JudgeClass
 from harope_bench.core.storage import compare
-from harope_bench.judges.base import Canary
+from harope_bench.judges.base import Canary, LoadedAnnotator
 from harope_bench.judges.generic.instance_detection import TOLD, told
 from harope_bench.judges.generic.self_check import own_boxes, red_comes_first, red_image
 from harope_bench.judges.mmdet import key_map, mmcv_ops, weights_file
 from harope_bench.judges.weights.precision import full_float32
+from harope_bench.judges.weights.published import misfit_named
 
 ASSET = "mask2former-mmdet"
 CONFIG = "configs/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"
-SHOWN = 200  # characters of a misfit
 
 
 def blank() -> nn.Module:
     """mmdet's network of the published configuration; its numbers do not matter, and no weights of Swin are downloaded."""
-    place = Path(mmcv_ops.mmdet().__file__).parent / ".mim" / CONFIG
+    place = Path(str(mmcv_ops.mmdet().__file__)).parent / ".mim" / CONFIG
     if not place.is_file():
         raise MissingExtra(f"mmdet has no {CONFIG}, wanted its release 3.3.0; {mmcv_ops.INSTALL}")
     from mmdet.registry import MODELS
@@ -48,7 +48,7 @@ def blank() -> nn.Module:
     return network.eval()
 
 
-def pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[str, Any]]:
+def pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[str, list[object]]]:
     """mmdet 3.3's test pipeline for an image (H, W, 3) uint8 in BGR; the published one reads the same from a file, as float32."""
     from mmcv.transforms import Compose
 
@@ -59,7 +59,7 @@ def pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[str, Any]]:
         ]
     )
 
-    def packed(image: np.ndarray) -> dict[str, Any]:
+    def packed(image: np.ndarray) -> dict[str, list[object]]:
         loaded = {"img": image.astype(np.float32), "img_shape": image.shape[:2], "ori_shape": image.shape[:2]}
         ready = steps(loaded)
         return {"inputs": [ready["inputs"]], "data_samples": [ready["data_samples"]]}
@@ -67,7 +67,7 @@ def pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[str, Any]]:
     return packed
 
 
-class OpenedMmdet:
+class LoadedMmdet(LoadedAnnotator):
     """The detector with weights, ready to look."""
 
     def __init__(self, network: nn.Module, weights_sha256: str, device: str, scale: tuple[int, int]):
@@ -87,10 +87,9 @@ class OpenedMmdet:
         return ready
 
 
-class Mmdet(weights_file.Detector):
+class Mmdet(weights_file.GenEvalDetector):
     """The plug-in; tests make its scale small."""
 
-    version = 1
     asset = ASSET
     packages = ("mmdet", "mmcv")
     standing: JudgeClass = "official"
@@ -103,7 +102,7 @@ class Mmdet(weights_file.Detector):
         """Checks of the stack that hold for any weights; what the published ones see in a known image could not be recorded here."""
         return (Canary("channels", lambda opened: red_comes_first(opened.prepared(red_image()))), Canary("boxes", own_boxes))
 
-    def open(self, device: str = "cpu") -> OpenedMmdet:
+    def open(self, device: str = "cpu") -> LoadedMmdet:
         """Loads the weights strictly, hash checked first.
 
         Raises:
@@ -112,15 +111,12 @@ class Mmdet(weights_file.Detector):
         file = self.file()
         network, state = blank(), key_map.renewed(weights_file.state(file))
         _fit(network, state, str(file.path))
-        return OpenedMmdet(network, file.sha256, device, self.scale)
+        return LoadedMmdet(network, file.sha256, device, self.scale)
 
 
 def _fit(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    try:
+    with misfit_named(what, "mmdet's Mask2Former", ASSET):
         compare(network.state_dict(), state, what)
-    except WeightsError as error:
-        misfit = str(error).partition(" does not fit: ")[2].partition("; check --")[0][:SHOWN]
-        raise WeightsError(f"{what} does not fit mmdet's Mask2Former: {misfit}; harope-bench fetch {ASSET}") from error
     network.load_state_dict(dict(state), strict=True)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
-from typing import Any
+from typing import NoReturn
 
 from harope_bench.core.errors import MissingExtra
 
@@ -24,12 +24,12 @@ INSTALL = "pip install 'harope-bench[t2i,mmdet]'"
 class StandIn(types.ModuleType):
     """In the place of the compiled module: every operation is there, and none can be called."""
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
         """An operation that raises when it is called; the import system's own names are not there."""
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def absent(*_: Any, **__: Any) -> Any:
+        def absent(*_: object, **__: object) -> NoReturn:
             raise MissingExtra(
                 f"mmcv's compiled {name} was called, mmcv-lite has none; install mmcv 2.1.0 with its operations in its place"
             )
@@ -37,7 +37,7 @@ class StandIn(types.ModuleType):
         return absent
 
 
-def mmdet() -> Any:
+def mmdet() -> types.ModuleType:
     """mmdet, ready to build models, with the stand-in where mmcv was built without operations.
 
     Raises:
@@ -53,8 +53,7 @@ def mmdet() -> Any:
     except (ImportError, AssertionError) as error:  # mmdet asserts which mmcv it takes
         raise MissingExtra(f"judge mask2former-mmdet needs mmdet 3.3 ({error}); {INSTALL}") from error
     if isinstance(sys.modules.get(EXTENSION), StandIn):
-        attention: Any = import_module("mmcv.ops.multi_scale_deform_attn")
-        attention.IS_CUDA_AVAILABLE = False
+        vars(import_module("mmcv.ops.multi_scale_deform_attn"))["IS_CUDA_AVAILABLE"] = False
     return found
 
 

@@ -6,7 +6,6 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from harope_bench.assets import local_files
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.schema import JudgeClass
 from harope_bench.core.storage import check_hash, first_line, load_weights
+from harope_bench.judges.base import Annotator
 from harope_bench.judges.generic.instance_detection import SCALE
 from harope_bench.judges.weights.asset_files import Source, Weights
 
@@ -25,11 +25,11 @@ OWN = "HAROPE_BENCH_MASK2FORMER"
 class Inert:
     """Stands for a Python object of a checkpoint's notes while it is unpickled; it keeps nothing and does nothing."""
 
-    def __new__(cls, *_: Any) -> Inert:
+    def __new__(cls, *_: object) -> Inert:
         """Takes whatever the pickle gives."""
         return super().__new__(cls)
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         """Drops the state."""
 
 
@@ -76,7 +76,7 @@ def state(file: Weights) -> Mapping[str, Tensor]:
     return dict(tensors)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     try:
         with torch.serialization.safe_globals(list(NOTES)):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -102,9 +102,10 @@ def warnings(file: Weights) -> tuple[str, ...]:
     return ()
 
 
-class Detector:
+class GenEvalDetector(Annotator):
     """What GenEval's two detectors share: their file, and what they may be called with it. `scale` is mmdet's (longer, shorter) side."""
 
+    version = 1
     asset: str
     standing: JudgeClass  # with a published file
     roles = ("detector",)

@@ -8,34 +8,14 @@ Source: TencentQQGYLab/ELLA:dpg_bench/compute_dpg_bench.py; damo/mplug_visual-qu
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NoReturn
+from harope_bench.judges.generic.external_annotator import ExternalAnnotator
 
-from harope_bench.core.errors import NotHere
-
-
-class Mplug:
-    """The plug-in: facts, and the runner's path. What ran is recorded by the runner."""
-
-    version = 1
-    judge_class = "official"
-    preprocessing = "modelscope's pipeline: bicubic to the model's square, 25 question tokens, beam of 5, float32"
-    roles = ("vqa",)
-    runner = Path(__file__).parents[1] / "runners" / "mplug.py"
-
-    def weights_sha256(self) -> str:
-        """NotHere: the other environment holds them."""
-        self._elsewhere()
-
-    def open(self, device: str) -> NoReturn:
-        """NotHere: the other environment opens it."""
-        self._elsewhere()
-
-    def _elsewhere(self) -> NoReturn:
-        raise NotHere(
-            "mplug runs in a Python of its own, with modelscope; add --judge-python PYTHON --judge-option weights=FOLDER, "
-            "or import answers that the official script wrote"
-        )
-
-
-PLUGIN = Mplug()
+PLUGIN = ExternalAnnotator(
+    title="mplug",
+    role="vqa",
+    runner="mplug.py",
+    preprocessing="modelscope's pipeline: bicubic to the model's square, 25 question tokens, beam of 5, float32",
+    needs="modelscope",
+    option="weights=FOLDER",
+    otherwise="import answers that the official script wrote",
+)

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ FORMAT = 1  # of judge.json and of the files beside it; equal to harope_bench.co
 CRASHES = 5  # failures from the start on, without an answer, after which the judge is at fault and not the image
 REPORT = 10.0  # seconds between two lines of progress
 PIECE = 1 << 20
+LINES_BYTES = 1 << 30  # of a file of lines, as harope_bench.core.regular_file has it
 # Equal to harope_bench.data.image_io, whose reasons are told there; a test holds them equal.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 PIXELS = 2**26
@@ -55,8 +57,7 @@ def digest(path: Path, names: Sequence[str] = ()) -> str:
         told = [f"{name} {digest(path / name)}" for name in names]
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
     total = hashlib.sha256()
-    regular(path)
-    with path.open("rb") as file:
+    with opened(path) as file:
         for piece in iter(lambda: file.read(PIECE), b""):
             total.update(piece)
     return total.hexdigest()
@@ -79,17 +80,36 @@ def picture(path: Path) -> Any:
     """The image as Pillow's RGB."""
     from PIL import Image
 
-    regular(path)
-    with Image.open(path, formats=FORMATS) as image:
+    with opened(path) as file, Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > PIXELS:
             raise ValueError(f"{path} is {image.width}x{image.height}, at most {PIXELS} pixels are read")
         return image.convert("RGB")
 
 
-def regular(path: Path) -> None:
-    """Raises ValueError for a pipe, a device or a socket: it would wait for ever or have no end."""
-    if path.exists() and not path.is_file():
+def opened(path: Path, flags: int = os.O_RDONLY) -> Any:
+    """Open a regular file; the open handle is asked, so that nobody can put another file in its place meanwhile.
+
+    Raises:
+        OSError: It cannot be opened.
+        ValueError: It is a pipe, a device or a socket, which would wait for ever or has no end.
+    """
+    handle = os.open(str(path), flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
         raise ValueError(f"{path} is no regular file")
+    return os.fdopen(handle, "rb" if flags == os.O_RDONLY else "r+b")
+
+
+def content(path: Path) -> bytes:
+    """Return the bytes of a file of lines; stops where it is not there, is no regular file or is too large."""
+    try:
+        with opened(path) as file:
+            data = bytes(file.read(LINES_BYTES + 1))
+    except (OSError, ValueError) as error:
+        stop(f"{path} cannot be read ({error}); let `harope-bench eval` write it")
+    if len(data) > LINES_BYTES:
+        stop(f"{path} has more than {LINES_BYTES} bytes; let `harope-bench eval` write it")
+    return data
 
 
 def versions(*packages: str) -> str:
@@ -135,7 +155,7 @@ def serve(args: argparse.Namespace, name: str, version: int, judge_class: str, p
 
 def _line(ask: Mapping[str, Any], folder: Path, see: See) -> dict[str, Any]:
     """The line that answers a question."""
-    line = {"key": ask["key"], "index": ask["index"]}
+    line = {"key": ask["key"], "index": ask.get("index")}
     path = folder / ask["image"]  # an absolute path stays itself
     try:
         if digest(path) != ask["sha256"]:
@@ -173,10 +193,10 @@ def _claim(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def lines(path: Path, whole: bool = False) -> Iterator[dict[str, Any]]:
-    """The objects of a file of lines, or the one of the `whole` file; stops where it is not there or one is no JSON object."""
+    """The objects of a file of lines, each with a `key`, or the one of the `whole` file; stops where one is none or nothing is there."""
     if not path.is_file():
         stop(f"{path} is not there; let `harope-bench eval` write it")
-    data = path.read_bytes()
+    data = content(path)
     for number, line in enumerate([data] if whole else data.split(b"\n"), 1):
         if line.strip():
             try:
@@ -185,6 +205,8 @@ def lines(path: Path, whole: bool = False) -> Iterator[dict[str, Any]]:
                 value = None
             if not isinstance(value, dict):
                 stop(f"{path} line {number} is not a JSON object; delete the line and run again")
+            if not whole and not isinstance(value.get("key"), str):
+                stop(f"{path} line {number} has no key that is a text; delete the line and run again")
             yield value
 
 
@@ -192,8 +214,8 @@ def _answered(path: Path) -> set[str]:
     """Keys that have an answer. A last line that a kill cut short is dropped first, so that the next does not grow onto it."""
     if not path.is_file():
         return set()
-    data = path.read_bytes()
+    data = content(path)
     if data and not data.endswith(b"\n"):
-        with path.open("rb+") as file:
+        with opened(path, os.O_RDWR) as file:
             file.truncate(data.rfind(b"\n") + 1)
     return {line["key"] for line in lines(path) if "answer" in line}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.assets import local_files
+from harope_bench.assets.local_files import AssetFile
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.storage import sha256_file, stamp_of
 
@@ -38,9 +39,14 @@ class Source(NamedTuple):
         held = local_files.bring(self.asset)
         return Weights(held.path, held.sha256)
 
+    @property
+    def published(self) -> AssetFile:
+        """Return what is known of the published weights."""
+        return local_files.asset(self.asset).files[0]
+
     def known_sha256(self) -> str:
-        """The hash of the published weights."""
-        return str(local_files.asset(self.asset).files[0].sha256)
+        """Return the hash of the published weights, as much of it as is known; empty where none is."""
+        return self.published.sha256 or self.published.sha256_prefix or ""
 
 
 @lru_cache(maxsize=8)

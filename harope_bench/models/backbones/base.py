@@ -1,16 +1,33 @@
-"""The contract of a backbone: build the network, read it back, draw a tile of samples."""
+"""Contracts of the backbones: build the network, read it back, draw a tile of samples or classify one of pictures.
+
+Nothing here imports torch, so that commands and plans can ask a backbone's contract before a network is needed.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
-from torch import Tensor, nn
 
-from harope_bench.core.conditioning import Conditioning
+from harope_bench.core import registry
+from harope_bench.core.errors import MissingMemberError, OptionError
+from harope_bench.core.plugin_contracts import BackboneContract, Task
 from harope_bench.core.schema import Checkpoint, Option, Request, Settings
+from harope_bench.core.storage import fit
 from harope_bench.metrics.attention_cost import Attention
+from harope_bench.models.checkpoint_fields import CheckpointFields
+from harope_bench.models.lora_manifest import Bare, LibraryConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harope_bench.encodings.base import Shape
+    from harope_bench.models.backbones.encoded_network import EncodedNetwork
+
+Network = TypeVar("Network", bound="EncodedNetwork")
 
 
 class Clue(NamedTuple):
@@ -22,14 +39,14 @@ class Clue(NamedTuple):
     encoding: str | None
     config: dict[str, Option]
     options: dict[str, Option] = {}
-    defaults: Mapping[str, Any] = {}
+    defaults: CheckpointFields = {}
 
 
 class Exported(NamedTuple):
     """A network's state dict under this package's names, and the fields of Checkpoint that changed with it."""
 
     state: dict[str, Tensor]
-    facts: dict[str, Any]
+    facts: CheckpointFields
 
 
 GENERATED = frozenset({"resolution", "seed", "tile", "device", "dtype", "labels", "sampler", "steps", "guidance", "pos_scaling"})
@@ -65,72 +82,162 @@ class Drawn(NamedTuple):
 class Probe(NamedTuple):
     """One forward to count or time: keyword inputs on the network's device, its counted attention layer, and the tokens that layer sees."""
 
-    inputs: Mapping[str, Any]
+    inputs: Mapping[str, Tensor]
     layer: Attention
     tokens: int
 
 
-class Drawer(Protocol):
-    """An opened checkpoint that draws."""
+class LoadedCheckpoint:
+    """Base class of what a backbone opens: a network with a checkpoint's weights, on its device."""
+
+    network: EncodedNetwork | None = None  # whose cost and attention can be measured; None: it shows none
+
+
+class Drawer(LoadedCheckpoint):
+    """Base class of opened checkpoints that generate."""
 
     def draw(self, requests: Sequence[Request], settings: Settings) -> Drawn:
-        """A full tile of requests drawn; row i depends on requests[i] alone."""
+        """Return a full tile of requests drawn; row i depends on requests[i] alone."""
+        raise MissingMemberError(self, "draw")
 
 
-class Backbone(Protocol):
-    """What a backbone module's PLUGIN offers.
+class Classifier(LoadedCheckpoint):
+    """Base class of opened checkpoints that classify; a backbone whose `task` is "classify" opens one."""
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """Return logits (B, classes) float32 of images (B, H, W, 3) uint8; row i depends on images[i] alone."""
+        raise MissingMemberError(self, "classify")
+
+
+class Backbone(BackboneContract, Generic[Network]):
+    """Base class of all backbones.
 
     `conditioning` and `settings_read` are the only places that say what a network takes and which settings it reads; plans
     reject everything else (`conditioning.check_suite`, `load_checkpoint.check_settings`).
-
-    Further methods, for backbones that need them; `load_checkpoint`, `register_checkpoint` and `generate` ask whether they are there:
-
-    - `load(checkpoint, state) -> nn.Module`: the network with these weights, where a file's names are not the network's own;
-    - `recall(args) -> dict`: config that a training file's arguments state; WeightsError for a network that is not this one;
-    - `usual_settings(config, stated) -> dict`: fields of Checkpoint that a base is published with;
-    - `relabelled(clue, classes) -> Clue`: the sizes again where the number of labels is told;
-    - `check_request(checkpoint, request)`: OptionError for a request that the network cannot read;
-    - `settled(checkpoint, settings) -> Settings`: checked settings with what only the disk tells (the hash of an autoencoder);
-    - `export(checkpoint, state, folded) -> Exported`;
-    - `merge(network)`: what is done once before a network is timed;
-    - `reveal(network)`: makes a network with `watch` (models/backbones/positioned.py) show its queries and keys;
-    - `adopt(folder, bare, base, said) -> Path`: makes an adapter folder of a LoRA without manifest.
-
-    `tile` is the padded batch shape; a family that wants another puts it into its Clue's `defaults["drawing"]`.
     """
 
-    tile: int
+    tile: int  # padded batch shape; a family that wants another puts it into its Clue's `defaults["drawing"]`
+    task: Task = "draw"  # "draw" opens a Drawer, "classify" a Classifier
+    packages: tuple[str, ...] = ()  # optional packages that opening a checkpoint imports
+    has_lora: bool = False  # whether a network may carry LoRA, which `merge` adds into its weights
+    lookalikes: re.Pattern[str] | None = None  # names of files whose networks have these keys and predict something else
 
-    def build(self, encoding: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Module:
-        """A freshly initialised network."""
+    def build(self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]) -> Network:
+        """Return a freshly initialised network; OptionError names the option or the field."""
+        raise MissingMemberError(self, "build")
 
     def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
-        """What a state dict's keys tell, or None if it is not this backbone's."""
-
-    def conditioning(self, config: Mapping[str, Any]) -> Conditioning:
-        """Return what a network of these sizes takes beside noise, or what a classifier looks at."""
+        """Return what a state dict's keys tell, or None if it is not this backbone's."""
+        raise MissingMemberError(self, "recognise")
 
     def settings_read(self, checkpoint: Checkpoint) -> SettingsRead:
         """Return the settings that change what this checkpoint makes; any other one is rejected by name."""
+        raise MissingMemberError(self, "settings_read")
 
     def process(self, checkpoint: Checkpoint) -> Process:
         """Return what registration prints of this checkpoint's network."""
+        raise MissingMemberError(self, "process")
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        """Raises OptionError if the checkpoint cannot be drawn from with these settings."""
+        """Raise OptionError if the checkpoint cannot be drawn from with these settings."""
+        raise MissingMemberError(self, "check")
 
-    def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> Drawer:
-        """The network with these weights, strictly loaded, ready to draw."""
+    def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> LoadedCheckpoint:
+        """Return the network with these weights, strictly loaded, ready to draw or to classify."""
+        raise MissingMemberError(self, "open")
 
-    def probe(self, network: Any, resolution: int, batch: int) -> Probe:
-        """Inputs of one forward of so many images; the network may lie on the meta device. A backbone without it is not counted."""
+    # Optional from here on.
 
+    def own_names(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a file's weights under the names that they have in the network; WeightsError for what no network here has."""
+        return dict(state)
 
-class Classifier(Protocol):
-    """An opened checkpoint that names pictures."""
+    def load(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> Network:
+        """Return the network with these weights, whosever names the file has; WeightsError unless every key finds its place."""
+        import torch
 
-    def classify(self, images: np.ndarray) -> np.ndarray:
-        """Logits (B, classes) float32 of images (B, H, W, 3) uint8; row i depends on images[i] alone.
+        with torch.random.fork_rng(devices=[]):
+            network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
+        fit(network, self.own_names(checkpoint, state), f"checkpoint {checkpoint.name}")
+        return network
 
-        A backbone whose `task` is "classify" opens one of these in place of a Drawer.
+    def recall(self, args: Mapping[str, object]) -> dict[str, Option] | None:
+        """Return the sizes that a training file's arguments state; None for a backbone that knows no training files.
+
+        Raises:
+            WeightsError: They name a network that is not this one.
         """
+        return None
+
+    def relabelled(self, clue: Clue, classes: int) -> Clue:
+        """Return the clue again where the number of labels is told."""
+        return clue
+
+    def usual(self, encoding: str) -> dict[str, Option]:
+        """Return the options that a published network of this encoding has where nothing says them."""
+        return {}
+
+    def usual_settings(self, config: Mapping[str, Option], stated: CheckpointFields) -> CheckpointFields:
+        """Return the fields of Checkpoint that a base is published with; OptionError where they must be stated."""
+        return {}
+
+    def doubts(self, state: Mapping[str, Tensor], encoding: str, config: Mapping[str, Option]) -> None:
+        """Raise OptionError for foreign weights that are not what they are said to be, or that leave something open."""
+
+    def settled(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
+        """Return checked settings with what only the disk tells, such as the hash of an autoencoder."""
+        return settings
+
+    def export(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], folded: bool) -> Exported:
+        """Return the weights under this package's names, with matrices folded if asked; OptionError where that cannot be."""
+        raise OptionError(f"backbone {checkpoint.backbone} has no export; use its weights file as it is")
+
+    def probe(self, network: Network, resolution: int, batch: int) -> Probe | None:
+        """Return inputs of one forward of so many images, also on the meta device; None: the network is not counted."""
+        return None
+
+    def merge(self, network: Network) -> None:
+        """Do what is done once before a network is timed, such as adding LoRA into its weights."""
+
+    def reveal(self, network: Network) -> None:
+        """Make a network show its queries and keys where something else is at work; outputs stay as they are."""
+
+
+class AdapterBackbone(Backbone[Network]):
+    """Base class of backbones on a pipeline of a library, whose checkpoints may also be adapter folders (models/lora_manifest.py)."""
+
+    pipeline: ClassVar[str]  # the library's class
+    plain: ClassVar[tuple[str, dict[str, Option]]]  # encoding and options of the base as it is published
+
+    def shape(self, config: LibraryConfig) -> Shape:
+        """Return what an encoding may know of a transformer of that configuration."""
+        raise MissingMemberError(self, "shape")
+
+    def open_folder(self, checkpoint: Checkpoint, path: Path, settings: Settings) -> LoadedCheckpoint:
+        """Return the base with an adapter folder's weights, strictly loaded; `path` is its manifest, hash checked already."""
+        raise MissingMemberError(self, "open_folder")
+
+    def check_folder(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Raise WeightsError unless base and adapter fit together; compares names and shapes without making the base."""
+        raise MissingMemberError(self, "check_folder")
+
+    def adopt(self, folder: Path, bare: Bare, base: str, said: CheckpointFields) -> Path:
+        """Make an adapter folder of a LoRA without manifest, and return the manifest's path."""
+        raise MissingMemberError(self, "adopt")
+
+
+def load_backbone(name: str) -> Backbone[EncodedNetwork]:
+    """Return the backbone of that name.
+
+    Raises:
+        UnknownName: No such backbone. PluginError: It is not derived from Backbone. BenchError: It does not load.
+    """
+    return registry.load_plugin("backbones", name, Backbone)
+
+
+def load_adapter_backbone(name: str) -> AdapterBackbone[EncodedNetwork]:
+    """Return the backbone of that name; errors as `load_backbone`, and OptionError where it reads no adapter folders."""
+    backbone = load_backbone(name)
+    if not isinstance(backbone, AdapterBackbone):
+        raise OptionError(f"backbone {name} reads no adapter folders; give a file of its weights")
+    return backbone

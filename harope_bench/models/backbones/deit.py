@@ -8,26 +8,35 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from harope_bench.core import registry
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, WeightsError
-from harope_bench.core.schema import Checkpoint, Option, Settings, fault, printable
-from harope_bench.core.storage import fit
+from harope_bench.core.schema import Checkpoint, Option, Settings, printable
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
-from harope_bench.metrics import attention_cost
 from harope_bench.models.backbones import folding
-from harope_bench.models.backbones.base import CLASSIFIED, Clue, Exported, Probe, Process, SettingsRead
-from harope_bench.models.backbones.dit import DTYPES, grid_positions
-from harope_bench.models.backbones.dit_blocks import Attention, PatchEmbed
+from harope_bench.models.backbones.base import CLASSIFIED, Classifier, Clue, Probe, Process, SettingsRead
+from harope_bench.models.backbones.dit_blocks import Attention, Mlp, PatchEmbed
+from harope_bench.models.backbones.encoded_network import EncodedNetwork
+from harope_bench.models.backbones.sized import (
+    DTYPES,
+    FoldingBackbone,
+    Sizes,
+    check_resolution,
+    checked_sizes,
+    counted_layer,
+    encode,
+    grid_positions,
+    ramp,
+    rescale,
+)
+from harope_bench.models.checkpoint_fields import CheckpointFields
 
 EPS = 1e-6  # of every layer norm
 ROPE_VIT: dict[str, Option] = {
@@ -46,13 +55,11 @@ TRAINED_AS = re.compile(r"(rope_(axial|mixed)(_ape)?_)?deit_(tiny|small|medium|b
 LAYER_SCALE = re.compile(r"\bls([12])\.gamma$")
 
 
-class Config(BaseModel):
+class Config(Sizes):
     """Size of a DeiT. size: side of the training images in pixels. layer_scale: where its factors start.
 
     heads are of 64 channels each where they are not said, as in every published DeiT.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     hidden: int = Field(gt=0)
     depth: int = Field(gt=0)
@@ -64,32 +71,17 @@ class Config(BaseModel):
     layer_scale: float = 1e-4
     normalised: Literal["imagenet", "half"] = "imagenet"
 
+    @property
+    def layers(self) -> int:
+        """Attention layers."""
+        return self.depth
 
-def configure(options: Mapping[str, Any]) -> Config:
+
+def configure(options: Mapping[str, Option]) -> Config:
     """A checked Config; OptionError names the field."""
     hidden = options.get("hidden")
-    try:
-        config = Config(**{**({"heads": hidden // 64} if isinstance(hidden, int) else {}), **options})
-    except ValidationError as error:
-        raise OptionError(f"deit config {fault(error)}; its fields: {', '.join(Config.model_fields)}") from error
-    if config.hidden % config.heads:
-        raise OptionError(f"deit hidden {config.hidden} does not divide into {config.heads} heads; choose another number")
-    if config.size % config.patch:
-        raise OptionError(f"deit size {config.size} does not divide into patches of {config.patch}; choose another size")
-    return config
-
-
-class Mlp(nn.Module):
-    """Two layers with the exact GELU."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, width) to tokens."""
-        return self.fc2(F.gelu(self.fc1(x)))
+    heads: dict[str, Option] = {"heads": hidden // 64} if isinstance(hidden, int) else {}
+    return checked_sizes(Config, "deit", {**heads, **options})
 
 
 class Block(nn.Module):
@@ -99,7 +91,7 @@ class Block(nn.Module):
         super().__init__()
         width = config.hidden
         self.norm1, self.norm2 = nn.LayerNorm(width, EPS), nn.LayerNorm(width, EPS)
-        self.attn, self.mlp = Attention(width, config.heads), Mlp(width)
+        self.attn, self.mlp = Attention(width, config.heads), Mlp(width, "none")
         self.gamma_1, self.gamma_2 = (nn.Parameter(torch.full((width,), config.layer_scale)) for _ in range(2))
 
     def forward(self, x: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int) -> Tensor:
@@ -108,7 +100,7 @@ class Block(nn.Module):
         return x + self.gamma_2 * self.mlp(self.norm2(x))
 
 
-class DeiT(nn.Module):
+class DeiT(EncodedNetwork):
     """The network: normalised images to logits, read off the class token, the one of `extra` tokens before those of the patches."""
 
     extra = 1
@@ -131,6 +123,11 @@ class DeiT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+
+    @property
+    def fused(self) -> list[nn.Linear]:
+        """The projections to queries, keys and values, layer by layer."""
+        return [block.attn.qkv for block in self.blocks if isinstance(block, Block)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, classes) of images (B, C, H, W); H, W divisible by patch.
@@ -156,8 +153,10 @@ def normalise(images: np.ndarray, config: Config) -> Tensor:
     return x.mean(1, keepdim=True) if config.channels == 1 else x
 
 
-class DeitClassifier:
+class DeitClassifier(Classifier):
     """Reads images with a DeiT."""
+
+    network: DeiT
 
     def __init__(self, network: DeiT, device: torch.device, dtype: torch.dtype):
         self.network = network.to(device=device, dtype=dtype).eval()
@@ -204,20 +203,18 @@ def _grid_coordinates(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {"freqs_t_x": columns, "freqs_t_y": rows}
 
 
-class DeitBackbone:
+class DeitBackbone(FoldingBackbone[DeiT]):
     """DeiT-B, DeiT-L and the micro classifiers; it draws nothing."""
 
     task = "classify"
     tile = 50  # images a batch, the last one padded, so that bits do not depend on what was asked for
 
-    def build(self, encoding: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> DeiT:
+    def build(self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]) -> DeiT:
         """A freshly initialised DeiT; errors name the option or the field."""
         size = configure(config)
-        side = size.size // size.patch
-        shape = encodings.Shape(size.hidden, size.heads, size.hidden // size.heads, size.depth, grid=(side, side))
-        built = encodings.build(registry.load("encodings", encoding), shape, dict(options))
+        built = encode(encoding, options, size)
         if isinstance(built.options, encodings.Rotary):
-            encodings.planes_of(shape, encoding)  # else found out at the first picture
+            encodings.planes_of(size.shape, encoding)  # else found out at the first picture
         return DeiT(size, built)
 
     def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
@@ -240,16 +237,17 @@ class DeitBackbone:
         }
         if side := _side(state):
             config["size"] = side * patch
-        told = clues.told({k.removeprefix("encoding."): v.shape for k, v in own.items() if k.startswith("encoding.")})
+        told = clues.told_by_network(own)
         if told is None:
             return Clue(None, config)
         if told.heads or told.head_dim:
             config["heads"] = told.heads or hidden // told.head_dim
         sized = {"size": patch, **config}  # any side: whether it folds does not depend on it
         folds = "heads" in config and self._encoding(told.encoding, told.options, sized).facts.foldable
-        return Clue(told.encoding, config, told.options, {"drawing": {"fold": True}} if folds else {})
+        defaults: CheckpointFields = {"drawing": {"fold": True}} if folds else {}
+        return Clue(told.encoding, config, told.options, defaults)
 
-    def recall(self, args: Mapping[str, Any]) -> dict[str, Option]:
+    def recall(self, args: Mapping[str, object]) -> dict[str, Option]:
         """Return nothing: DeiT's training arguments add no size to the keys.
 
         Raises:
@@ -262,36 +260,29 @@ class DeitBackbone:
 
     def usual(self, encoding: str) -> dict[str, Option]:
         """Options that a published DeiT of this encoding has where nothing says them."""
-        rotary = issubclass(registry.load("encodings", encoding).Options, encodings.Rotary)
+        rotary = issubclass(encodings.load_encoding(encoding).Options, encodings.Rotary)
         return dict(ROPE_VIT) if rotary else {}
 
-    def doubts(self, state: Mapping[str, Tensor], encoding: str, config: Mapping[str, Any]) -> None:
+    def doubts(self, state: Mapping[str, Tensor], encoding: str, config: Mapping[str, Option]) -> None:
         """Asks for the side at training where a file without a table or saved coordinates leaves it open: 192 and 224 are published."""
         if "size" not in config:
             raise OptionError(
                 f"deit weights of {encoding} do not tell the side of their training pictures; add --config size=224 or another"
             )
 
-    def _encoding(self, encoding: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> encodings.Encoding:
+    def _encoding(self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]) -> encodings.Encoding:
         """The encoding of such a network, without memory for it."""
         with torch.device("meta"):
             return self.build(encoding, options, config).encoding
 
-    def load(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> DeiT:
-        """The network with these weights, under this package's names or those of a published file; every key is accounted for.
-
-        Raises:
-            WeightsError: keys or shapes that do not fit, or two encodings in one file.
-        """
-        with torch.random.fork_rng(devices=[]):
-            network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
+    def own_names(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of this package's file or a published one; WeightsError for two encodings in one file."""
         own = translated(state)
         if {"encoding.table", "encoding.freqs"} <= own.keys():
             raise WeightsError(f"{checkpoint.name} adds a table and turns by frequencies at once; no registered encoding does both")
-        fit(network, own, f"checkpoint {checkpoint.name}")
-        return network
+        return own
 
-    def conditioning(self, config: Mapping[str, Any]) -> Conditioning:
+    def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
         """Return the classes that pictures are named by."""
         return Conditioning("pictures", configure(config).classes)
 
@@ -307,53 +298,32 @@ class DeitBackbone:
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses a resolution that the patches do not tile."""
-        patch = configure(checkpoint.config).patch
-        if settings.resolution % patch:
-            near = max(patch, round(settings.resolution / patch) * patch)
-            raise OptionError(f"resolution {settings.resolution} does not divide into patches of {patch}; --resolution {near} does")
+        config = configure(checkpoint.config)
+        check_resolution(config, settings.resolution)
         if settings.pos_scaling is not None:
-            rescale(self._encoding(checkpoint.encoding, checkpoint.options, checkpoint.config), configure(checkpoint.config), settings)
+            rescale(self._encoding(checkpoint.encoding, checkpoint.options, checkpoint.config), config, settings)
         if settings.fold:
             folding.foldable(self._encoding(checkpoint.encoding, checkpoint.options, checkpoint.config))
 
     def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> DeitClassifier:
         """The network with these weights, ready to read."""
         network = self.load(checkpoint, state)
-        if settings.pos_scaling is not None:
-            rescale(network.encoding, network.config, settings)
+        rescale(network.encoding, network.config, settings)
         if settings.fold:
-            fold(network, f"checkpoint {checkpoint.name}")
+            self.fold(network, f"checkpoint {checkpoint.name}")
         return DeitClassifier(network, torch.device(settings.device), DTYPES[settings.dtype])
 
     def probe(self, network: DeiT, resolution: int, batch: int) -> Probe:
         """A ramp of pixels; tokens with the class token."""
         config, one = network.config, next(network.parameters())
-        shape = (batch, config.channels, resolution, resolution)
-        ramp = torch.linspace(-1, 1, math.prod(shape), device=one.device, dtype=one.dtype).view(shape)
-        layer = attention_cost.Attention(config.hidden, config.heads, attention_cost.WHOLE)
-        return Probe({"x": ramp}, layer, (resolution // config.patch) ** 2 + 1)
+        x = ramp((batch, config.channels, resolution, resolution), one)
+        return Probe({"x": x}, counted_layer(config), (resolution // config.patch) ** 2 + 1)
 
-    def export(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], folded: bool) -> Exported:
-        """The weights under this package's names, as they are or folded into a model of the plain encoding."""
-        network = self.load(checkpoint, state)
-        if not folded:
-            return Exported(network.state_dict(), {})
-        fold(network, f"checkpoint {checkpoint.name}")
-        return Exported(network.state_dict(), folding.left_over(network.encoding, checkpoint.drawing))
-
-
-def rescale(encoding: encodings.Encoding, config: Config, settings: Settings) -> None:
-    """Tells the encoding how to meet the grid of these settings; OptionError for a kind that means nothing to it."""
-    sides = [side // config.patch for side in (config.size, settings.resolution)]
-    encoding.rescale(encodings.Scaling(settings.pos_scaling or "none", *((side, side) for side in sides)))
-
-
-def fold(network: DeiT, what: str) -> None:
-    """Moves the encoding's matrices into the projections, in place; exact, since they act on the class token too."""
-    config = network.config
-    picture = torch.randn((1, config.channels, config.size, config.size), generator=torch.Generator().manual_seed(0))
-    fused = [cast(Block, block).attn.qkv for block in network.blocks]
-    folding.fold_network(network, fused, lambda: cast(Tensor, network(picture)), what)
+    def fold(self, network: DeiT, what: str) -> None:
+        """Move the encoding's matrices into the projections, in place; exact, since they act on the class token too."""
+        config = network.config
+        picture = torch.randn((1, config.channels, config.size, config.size), generator=torch.Generator().manual_seed(0))
+        folding.fold_network(network, network.fused, lambda: network(picture), what)
 
 
 PLUGIN = DeitBackbone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,16 +39,17 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two layers with tanh GELU."""
+    """Two layers with GELU, in DiT's tanh form or exact ("none")."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, approximate: Literal["tanh", "none"] = "tanh"):
         super().__init__()
+        self.approximate = approximate
         self.fc1 = nn.Linear(width, 4 * width)
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, N, width) to tokens."""
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
 
 
 class Block(nn.Module):
@@ -93,6 +95,12 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, N, width)."""
         return self.proj(x).flatten(2).transpose(1, 2)
+
+
+def images_of(patches: Tensor, rows: int, columns: int, patch: int) -> Tensor:
+    """Patches (B, rows * columns, patch * patch * C) as images (B, C, rows * patch, columns * patch)."""
+    grid = patches.unflatten(1, (rows, columns)).unflatten(-1, (patch, patch, -1))  # (B, rows, columns, p, p, C)
+    return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, rows * patch, columns * patch)
 
 
 class TimestepEmbedder(nn.Module):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,8 +46,9 @@ def own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     bare = dict(state)
     groups: dict[str, dict[int, Tensor]] = {}
-    for key in [key for key in bare if LEARNED.fullmatch(key)]:
-        layer, name = LEARNED.fullmatch(key).groups()  # type: ignore[union-attr]
+    matches = {key: match for key in bare if (match := LEARNED.fullmatch(key))}
+    for key, match in matches.items():
+        layer, name = match.groups()
         groups.setdefault(name, {})[int(layer)] = bare.pop(key)
     for name, layers in groups.items():
         if sorted(layers) != list(range(len(layers))) or len({v.shape for v in layers.values()}) != 1 or len(layers) != depth(bare):
@@ -58,7 +59,7 @@ def own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return bare
 
 
-def depth(state: Mapping[str, Any]) -> int:
+def depth(state: Mapping[str, Tensor]) -> int:
     """Number of blocks."""
     return 1 + max((int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.", key))), default=-1)
 
@@ -110,7 +111,7 @@ def sizes(state: Mapping[str, Tensor]) -> Size | None:
     if TABLE in state:
         config["size"] = side_of(state[TABLE]) * patch
         return Size(config, clues.Told("ape", {}))
-    told = clues.told({k.removeprefix("encoding."): tuple(v.shape) for k, v in state.items() if k.startswith("encoding.")})
+    told = clues.told_by_network(state)
     if told and (told.heads or told.head_dim):
         config["heads"] = told.heads or hidden // told.head_dim
     return Size(config, told)
@@ -127,7 +128,7 @@ def unknown_model(model: str) -> str:
     return f"the file's args name the network {model}, which is not a DiT; give weights of {known}"
 
 
-def arguments(args: Mapping[str, Any]) -> dict[str, Option]:
+def arguments(args: Mapping[str, object]) -> dict[str, Option]:
     """Return the configuration that DiT's training arguments state: model, image_size, num_classes.
 
     Raises:
@@ -140,8 +141,8 @@ def arguments(args: Mapping[str, Any]) -> dict[str, Option]:
     if named := MODEL.fullmatch(str(args.get("model", ""))):
         hidden, layers, heads = SIZES[named[1]]
         config |= {"hidden": hidden, "depth": layers, "heads": heads, "patch": int(named[2]), "channels": LATENT}
-    if isinstance(args.get("image_size"), int):
-        config["size"] = args["image_size"] // FACTOR
-    if isinstance(args.get("num_classes"), int):
-        config["classes"] = args["num_classes"]
+    if isinstance(side := args.get("image_size"), int):
+        config["size"] = side // FACTOR
+    if isinstance(classes := args.get("num_classes"), int):
+        config["classes"] = classes
     return config

@@ -7,21 +7,25 @@ pipelines/flux/pipeline_flux.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from harope_bench.core.errors import OptionError
-from harope_bench.core.schema import Checkpoint, Settings
+from harope_bench.core.schema import Checkpoint, Option, Settings
 from harope_bench.encodings import base as encodings
 from harope_bench.metrics import attention_cost
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import SettingsRead
-from harope_bench.models.backbones.pipelines import Config, PipelineBackbone, PipelineDrawer
+from harope_bench.models.backbones.diffusers_networks import Config, PipelineDrawer
+from harope_bench.models.backbones.library_types import AttentionLayer, Inputs, Pipe, Transformer
+from harope_bench.models.backbones.pipelines import PipelineBackbone
 from harope_bench.models.backbones.positioned import Positioned, Processor, agree, heads_of, keep, normed, places, put
+from harope_bench.models.checkpoint_fields import CheckpointFields
+from harope_bench.models.lora_manifest import LibraryConfig
 
 
 class FluxProcessor(Processor):
@@ -29,12 +33,12 @@ class FluxProcessor(Processor):
 
     def __call__(
         self,
-        attn: Any,
+        attn: AttentionLayer,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        image_rotary_emb: Any = None,
-    ) -> Any:
+        image_rotary_emb: object = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Image tokens, and text tokens (B, N, width) where the block keeps them apart, after attention."""
         q, k, v = (heads_of(to(hidden_states), attn.head_dim) for to in (attn.to_q, attn.to_k, attn.to_v))
         text = 0
@@ -50,7 +54,7 @@ class FluxProcessor(Processor):
             return found
         return attn.to_out[1](attn.to_out[0](found[:, text:].contiguous())), attn.to_add_out(found[:, :text].contiguous())
 
-    def _single(self, attn: Any, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def _single(self, attn: AttentionLayer, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Text and image together under one norm; only the part that is acted on has the folded matrix."""
         if not self.folded or self.network.tokens == "all":
             return normed(q, attn.norm_q, self.folded.get("q")), normed(k, attn.norm_k, self.folded.get("k"))
@@ -60,10 +64,10 @@ class FluxProcessor(Processor):
         return put(attn.norm_q(q), on_q, part), put(attn.norm_k(k), on_k, part)
 
 
-def locate(network: Positioned) -> Any:
+def locate(network: Positioned) -> Callable[[nn.Module, Inputs, dict[str, Tensor]], None]:
     """A hook that reads the tokens' ids off a forward of the transformer: text first, at the origin."""
 
-    def see(_: nn.Module, __: Any, named: dict[str, Any]) -> None:
+    def see(_: nn.Module, __: Inputs, named: dict[str, Tensor]) -> None:
         text, image = (ids[0] if ids.ndim == 3 else ids for ids in (named["txt_ids"], named["img_ids"]))
         network.places = places(torch.cat((text, image)).cpu().float(), slice(len(text), len(text) + len(image)))
 
@@ -80,7 +84,7 @@ def has_shift(base: Path) -> bool:
     return bool(lora_manifest.scheduler_config(base).get("use_dynamic_shifting"))
 
 
-def clamped(scheduler: Any) -> Any:
+def clamped(scheduler: Pipe) -> Pipe:
     """The scheduler with one time shift for every size, its largest."""
     shift = scheduler.config.get("max_shift", 1.15)
     return type(scheduler).from_config(scheduler.config, base_shift=shift, max_shift=shift)
@@ -92,7 +96,8 @@ class FluxDrawer(PipelineDrawer):
     def noise(self, index: int, settings: Settings) -> Tensor:
         """Unit latents (1, tokens, 4 * channels) of an index."""
         noise = super().noise(index, settings)
-        return self.pipe._pack_latents(noise, *noise.shape)
+        packed: Tensor = self.pipe._pack_latents(noise, *noise.shape)
+        return packed
 
 
 class FluxBackbone(PipelineBackbone):
@@ -101,7 +106,7 @@ class FluxBackbone(PipelineBackbone):
     name, pipeline, transformer, patch = "flux", "FluxPipeline", "FluxTransformer2DModel", 2
     plain = ("rope-axial", {})
     defaults = {"steps": 28, "guidance": 3.5, "drawing": {"mu_policy": "extrapolate", "vae_tiling": True}}
-    distilled: ClassVar[dict[str, Any]] = {
+    distilled: ClassVar[CheckpointFields] = {
         "steps": 4,
         "config": {"text_tokens": 256},
         "drawing": {"vae_tiling": True},
@@ -109,7 +114,7 @@ class FluxBackbone(PipelineBackbone):
     drawer = FluxDrawer
     projections = attention_cost.QKV
 
-    def usual_settings(self, config: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+    def usual_settings(self, config: Mapping[str, Option], stated: CheckpointFields) -> CheckpointFields:
         """Return schnell's settings for a base without guidance embedding, dev's for one with it."""
         folder = lora_manifest.base_folder(self.configure(config).base)
         usual = super().usual_settings(config, stated) if has_guidance(folder) else {"sampler": "flow", **self.distilled}
@@ -128,13 +133,13 @@ class FluxBackbone(PipelineBackbone):
             absent["mu_policy"] = "the scheduler of its base does not shift times by the size of the image"
         return SettingsRead((read.fields | {"mu_policy"}) - absent.keys(), {**read.reasons, **absent})
 
-    def shape(self, config: Mapping[str, Any]) -> encodings.Shape:
+    def shape(self, config: LibraryConfig) -> encodings.Shape:
         """Three axes: one that no image moves along, rows, columns."""
         heads, size = config["num_attention_heads"], config["attention_head_dim"]
         layers, axes = config["num_layers"] + config["num_single_layers"], tuple(config["axes_dims_rope"])
         return encodings.Shape(heads * size, heads, size, layers, len(axes), axes, still_axes=len(axes) - 2)
 
-    def place(self, transformer: Any, encoding: str, options: Mapping[str, Any], tokens: str = "all") -> Positioned:
+    def place(self, transformer: Transformer, encoding: str, options: Mapping[str, Option], tokens: str = "all") -> Positioned:
         """The transformer with a fresh encoding; OptionError for one that is not made of axes."""
         network = super().place(transformer, encoding, options, tokens)
         if not isinstance(network.encoding.options, encodings.Rotary):
@@ -148,7 +153,7 @@ class FluxBackbone(PipelineBackbone):
         network.transformer.set_attn_processor({name: FluxProcessor(network, layer) for layer, name in enumerate(names)})
         network.transformer.register_forward_pre_hook(locate(network), with_kwargs=True)
 
-    def finish(self, pipe: Any, network: Positioned, config: Config, settings: Settings) -> PipelineDrawer:
+    def finish(self, pipe: Pipe, network: Positioned, config: Config, settings: Settings) -> PipelineDrawer:
         """As every pipeline; `mu_policy` clamp holds the time shift at that of the largest training size."""
         side = settings.resolution // (2 * pipe.vae_scale_factor)
         if settings.mu_policy == "clamp" and side**2 > pipe.scheduler.config.get("max_image_seq_len", 4096):
@@ -177,7 +182,7 @@ class FluxBackbone(PipelineBackbone):
         placed = ids if like.is_meta else {key: value.to(like) for key, value in ids.items()}
         return {**{key: value.to(like) for key, value in wanted.items()}, **placed}
 
-    def owns(self, keys: Any) -> bool:
+    def owns(self, keys: Collection[str]) -> bool:
         """Single blocks are FLUX's alone."""
         return any(key.startswith("transformer.single_transformer_blocks.") for key in keys)
 

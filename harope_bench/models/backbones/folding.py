@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from harope_bench.core.errors import OptionError, WeightsError
+from harope_bench.core.schema import Option
 from harope_bench.encodings.base import Encoding, Pair
 from harope_bench.models.backbones.base import SettingsRead
+from harope_bench.models.backbones.encoded_network import EncodedNetwork
+from harope_bench.models.checkpoint_fields import CheckpointFields
 
 EQUAL = 1e-5  # of the output's root mean square; float32 sums in another order differ by about 1e-6
 
@@ -109,7 +112,7 @@ def fold_all(encoding: Encoding, fused: Sequence[nn.Linear]) -> Encoding:
 
 
 @torch.no_grad()
-def fold_network(network: Any, fused: Sequence[nn.Linear], trial: Callable[[], Tensor], what: str) -> None:
+def fold_network(network: EncodedNetwork, fused: Sequence[nn.Linear], trial: Callable[[], Tensor], what: str) -> None:
     """Folds a network's `encoding` into its fused projections, in place, and tries one random forward pass before and after.
 
     Raises:
@@ -120,7 +123,7 @@ def fold_network(network: Any, fused: Sequence[nn.Linear], trial: Callable[[], T
     same_outputs(before, trial(), what)
 
 
-def left_over(encoding: Encoding, drawing: Mapping[str, Any]) -> dict[str, Any]:
+def left_over(encoding: Encoding, drawing: Mapping[str, Option]) -> CheckpointFields:
     """The fields of a Checkpoint that are other ones once its matrix is folded and `encoding` is left."""
     return {
         "encoding": encoding.named(),

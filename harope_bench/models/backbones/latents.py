@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from harope_bench.core.json_file import parse_json
 from harope_bench.core.schema import Settings
 from harope_bench.core.storage import sha256_bytes, sha256_file
 from harope_bench.core.text_file import read_text
+from harope_bench.models.backbones.library_types import Autoencoder
 
 FACTOR = 8  # pixels a latent, along each side
 SCALE = 0.18215  # what DiT's training latents were multiplied by
@@ -63,7 +63,7 @@ def check(vae: str | None, channels: int, what: str) -> None:
         facts = parse_json(read_text(place / CONFIG))
         levels, wide = len(facts.get("block_out_channels", (64,))), facts.get("latent_channels", 4)
         scale, shift = float(facts.get("scaling_factor", SCALE)), facts.get("shift_factor")
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, ArithmeticError, TypeError, AttributeError) as error:
         raise OptionError(f"{place / CONFIG} is no autoencoder's configuration ({error}); copy it again") from error
     if (wide, 2 ** (levels - 1)) != (channels, FACTOR):
         raise OptionError(
@@ -84,7 +84,7 @@ def identity(vae: str | None, what: str) -> str:
 class Decoder:
     """An autoencoder's second half, float32 whatever the network's precision."""
 
-    def __init__(self, vae: Any):
+    def __init__(self, vae: Autoencoder):
         self.vae = vae
 
     @torch.inference_mode()

@@ -9,20 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from harope_bench.core.errors import OptionError, WeightsError
 from harope_bench.core.storage import compare, fit, load_weights, make_folder, sha256_file, weights_bytes, write_bytes, write_text
 from harope_bench.models import lora_manifest
+from harope_bench.models.backbones.library_types import PipeClass
+from harope_bench.models.backbones.positioned import Positioned
 from harope_bench.models.lora_manifest import ENCODING_FILE, LORA_FILE
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 RANK = 32  # the paper's; it states neither alpha nor the targets
 PREFIX = "transformer."  # of every key in the library's files
 
 
-def add(network: Any, targets: Sequence[str], rank: int = RANK, alpha: int | None = None) -> None:
+def add(network: Positioned, targets: Sequence[str], rank: int = RANK, alpha: int | None = None) -> None:
     """Fresh LoRA on these linear layers of the network's transformer; alpha is the rank if left out.
 
     Raises:
@@ -31,7 +36,7 @@ def add(network: Any, targets: Sequence[str], rank: int = RANK, alpha: int | Non
     _add(network, lora_manifest.Lora(file=LORA_FILE, rank=rank, alpha=alpha or rank, targets=tuple(targets)))
 
 
-def _add(network: Any, made: lora_manifest.Lora) -> None:
+def _add(network: Positioned, made: lora_manifest.Lora) -> None:
     from peft import LoraConfig
 
     if attached(network):
@@ -55,31 +60,32 @@ def _whole(layer: str) -> str:
     return f"^{re.escape(layer)}"
 
 
-def attached(network: Any) -> bool:
+def attached(network: Positioned) -> bool:
     """Whether the network's transformer carries LoRA."""
+    # getattr: peft gives a transformer this attribute with its first LoRA
     return bool(getattr(network.transformer, "peft_config", None))
 
 
-def state_of(network: Any) -> dict[str, Tensor]:
+def state_of(network: Positioned) -> dict[str, Tensor]:
     """LoRA weights by the library's names."""
     from peft.utils import get_peft_model_state_dict
 
     return {PREFIX + key: value for key, value in get_peft_model_state_dict(network.transformer).items()}
 
 
-def switch(network: Any, on: bool) -> None:
+def switch(network: Positioned, on: bool) -> None:
     """Turns LoRA on or off without removing it."""
     (network.transformer.enable_adapters if on else network.transformer.disable_adapters)()
 
 
-def merge(network: Any) -> None:
+def merge(network: Positioned) -> None:
     """Adds LoRA into the base weights, in their dtype, and removes it: costs nothing from then on."""
     if attached(network):
         network.transformer.fuse_lora()
         network.transformer.unload_lora()
 
 
-def attach(network: Any, path: Path, manifest: lora_manifest.Manifest) -> None:
+def attach(network: Positioned, path: Path, manifest: lora_manifest.Manifest) -> None:
     """Loads what an adapter folder lists, strictly; a network on the meta device is only compared with it.
 
     Raises:
@@ -100,13 +106,13 @@ def attach(network: Any, path: Path, manifest: lora_manifest.Manifest) -> None:
             _load(network, state)
 
 
-def _load(network: Any, state: dict[str, Tensor]) -> None:
+def _load(network: Positioned, state: dict[str, Tensor]) -> None:
     from peft.utils import set_peft_model_state_dict
 
     set_peft_model_state_dict(network.transformer, {key.removeprefix(PREFIX): value for key, value in state.items()})
 
 
-def save(folder: Path, network: Any, pipeline: Any, manifest: lora_manifest.Manifest) -> Path:
+def save(folder: Path, network: Positioned, pipeline: PipeClass, manifest: lora_manifest.Manifest) -> Path:
     """Writes LoRA and encoding weights of a network with the manifest that lists them, and returns the manifest's path.
 
     Args:
@@ -114,36 +120,37 @@ def save(folder: Path, network: Any, pipeline: Any, manifest: lora_manifest.Mani
         manifest: with everything but the files.
     """
     make_folder(folder)
-    update: dict[str, Any] = {"files": {}}
+    encoding_file, made = None, None
     if state := network.encoding.state_dict():
         write_bytes(
             folder / ENCODING_FILE, weights_bytes({key: value.cpu() for key, value in state.items()}, {"encoding": manifest.encoding})
         )
-        update["encoding_file"] = ENCODING_FILE
+        encoding_file = ENCODING_FILE
     if attached(network):
         config = network.transformer.peft_config["default"]
         _write(folder, network, pipeline, config)
-        update["lora"] = _made(config)
-    files = [name for name in (ENCODING_FILE, LORA_FILE) if name in (update.get("encoding_file"), LORA_FILE if "lora" in update else None)]
-    update["files"] = {name: sha256_file(folder / name) for name in files}
+        made = _made(config)
+    names = [name for name in (encoding_file, made.file if made else None) if name is not None]
+    files = {name: sha256_file(folder / name) for name in names}
     target = folder / lora_manifest.MANIFEST
+    update = {"encoding_file": encoding_file, "lora": made, "files": files}
     write_text(target, manifest.model_copy(update=update).to_json(indent=1) + "\n")
     return target
 
 
-def _made(config: Any) -> lora_manifest.Lora:
+def _made(config: LoraConfig) -> lora_manifest.Lora:
     """What `_add` would make such LoRA of again."""
-    exact = isinstance(config.target_modules, str)
-    named = config.target_modules.split("|") if exact else sorted(config.target_modules)
-    plain = {kind: {_layer(key): value for key, value in getattr(config, f"{kind}_pattern").items()} for kind in ("rank", "alpha")}
+    targets = config.target_modules or ()
+    exact = isinstance(targets, str)
+    named = targets.split("|") if isinstance(targets, str) else sorted(targets)
     return lora_manifest.Lora(
         file=LORA_FILE,
         rank=config.r,
         alpha=config.lora_alpha,
         targets=tuple(map(_layer, named)),
         exact=exact,
-        ranks=plain["rank"],
-        alphas=plain["alpha"],
+        ranks={_layer(key): value for key, value in (config.rank_pattern or {}).items()},
+        alphas={_layer(key): value for key, value in (config.alpha_pattern or {}).items()},
     )
 
 
@@ -151,7 +158,7 @@ def _layer(pattern: str) -> str:
     return pattern.removeprefix("^").replace("\\", "")
 
 
-def _write(folder: Path, network: Any, pipeline: Any, config: Any) -> None:
+def _write(folder: Path, network: Positioned, pipeline: PipeClass, config: LoraConfig) -> None:
     layers = {key.removeprefix(PREFIX): value.detach().cpu().contiguous() for key, value in state_of(network).items()}
     pipeline.save_lora_weights(
         folder, transformer_lora_layers=layers, weight_name=LORA_FILE, transformer_lora_adapter_metadata=config.to_dict()

@@ -5,17 +5,19 @@ Names are translated by the library's own converters. What would be left out sil
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from safetensors import SafetensorError
 from torch import Tensor
 
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.json_file import parse_json
+from harope_bench.core.schema import shorten
 from harope_bench.core.storage import (
     copy,
     disk,
@@ -29,10 +31,12 @@ from harope_bench.core.storage import (
 )
 from harope_bench.core.text_file import read_text
 from harope_bench.models.backbones import lora_names
+from harope_bench.models.backbones.library_types import PipeClass
 from harope_bench.models.backbones.lora import PREFIX
-from harope_bench.models.lora_manifest import ENCODING_FILE, LORA_FILE, MANIFEST, Bare, Lora, Manifest
+from harope_bench.models.lora_manifest import ENCODING_FILE, LORA_FILE, MANIFEST, Bare, LibraryConfig, Lora, Manifest
 
 PAIR = re.compile(rf"{re.escape(PREFIX)}(?P<layer>.+)\.lora_(A|B)\.weight")
+PATTERN_LENGTH, REPETITIONS = 200, 3  # of an expression in a file
 PEFT_CONFIG = "adapter_config.json"  # beside peft's adapter_model.safetensors
 NOTE = "lora_adapter_metadata"  # in which diffusers keeps peft's configuration
 UNTRIED = ("use_dora", "use_rslora", "lora_bias", "modules_to_save", "use_qalora", "alora_invocation_tokens")  # of that configuration
@@ -46,7 +50,7 @@ class Read(NamedTuple):
     made: Lora
 
 
-def read(pipeline: Any, path: Path, layers: Callable[[], Iterable[str]] = tuple) -> Read:
+def read(pipeline: PipeClass, path: Path, layers: Callable[[], Iterable[str]] = tuple) -> Read:
     """The LoRA of a file.
 
     Args:
@@ -78,7 +82,7 @@ def read(pipeline: Any, path: Path, layers: Callable[[], Iterable[str]] = tuple)
     return Read(state, state.keys() == given.keys(), _made(path, state, config, alphas))
 
 
-def keep(folder: Path, bare: Bare, pipeline: Any, manifest: Manifest, layers: Callable[[], Iterable[str]] = tuple) -> Path:
+def keep(folder: Path, bare: Bare, pipeline: PipeClass, manifest: Manifest, layers: Callable[[], Iterable[str]] = tuple) -> Path:
     """Puts a LoRA and its encoding's weights into an adapter folder with their manifest, and returns the manifest's path.
 
     Files that have the library's names are copied byte by byte. Another tool's LoRA is written under these names, and the manifest
@@ -104,7 +108,7 @@ def keep(folder: Path, bare: Bare, pipeline: Any, manifest: Manifest, layers: Ca
     return target
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _config(path: Path) -> LibraryConfig:
     """Peft's configuration of the transformer's LoRA, where the file has a note of it."""
     try:
         noted = parse_json(weights_note(path).get(NOTE, "{}"))
@@ -116,7 +120,7 @@ def _config(path: Path) -> dict[str, Any]:
     return _tried(path, config or (noted if "lora_alpha" in noted else {}))  # save_lora_adapter notes it without prefix
 
 
-def _peft_config(path: Path) -> dict[str, Any]:
+def _peft_config(path: Path) -> LibraryConfig:
     """Peft's configuration beside the file that it saves, which alone tells the scale.
 
     Raises:
@@ -136,25 +140,27 @@ def _peft_config(path: Path) -> dict[str, Any]:
     return _tried(beside, config)
 
 
-def _tried(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+def _tried(path: Path, config: LibraryConfig) -> LibraryConfig:
     """Return peft's configuration; WeightsError for what it turns on and nothing here does."""
     if odd := next((key for key in UNTRIED if config.get(key)), None):
         raise WeightsError(f"{path} was made with {odd} = {config[odd]}, which is not attached here; save it merged or as plain LoRA")
     return config
 
 
-def _made(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], alphas: Mapping[str, float]) -> Lora:
+def _made(path: Path, state: Mapping[str, Tensor], config: LibraryConfig, alphas: Mapping[str, float]) -> Lora:
     """Rank from the shapes; alpha from the note, else from alphas in the file, else the rank, as the library has it."""
     ranks = {_layer(key): len(value) for key, value in state.items() if ".lora_A." in key}
     if not ranks:
         raise WeightsError(f"{path} holds no low-rank weights of the transformer; give the LoRA's own file")
     if config:
-        patterns = config.get("alpha_pattern") or {}
+        patterns = _patterns(path, config.get("alpha_pattern") or {})
         scales = {layer: _matched(patterns, layer, config.get("lora_alpha", rank)) for layer, rank in ranks.items()}
     elif alphas:
         scales = {layer: alphas.get(layer, _common(alphas)) for layer in ranks}
     else:
         scales = dict(ranks)
+    if odd := next((layer for layer, scale in scales.items() if not _is_scale(scale)), None):
+        raise WeightsError(f"{path} has alpha {shorten(repr(scales[odd]), 40)} of {odd}, wanted a number above 0; save it again")
     rank, alpha = _common(ranks), _common(scales)
     return Lora(
         file=LORA_FILE,
@@ -165,6 +171,37 @@ def _made(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], al
         ranks={layer: value for layer, value in ranks.items() if value != rank},
         alphas={layer: value for layer, value in scales.items() if value != alpha},
     )
+
+
+def _is_scale(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _patterns(path: Path, found: object) -> dict[str, float]:
+    """Return peft's patterns of layers' names with their alphas.
+
+    They are expressions out of a file, so only those are read that are short and cannot take for ever: without groups, and with few
+    repetitions.
+
+    Raises:
+        WeightsError: No object of patterns and numbers, no expression, or one that is not read here.
+    """
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path} has an alpha_pattern that is no object of patterns; save the adapter again")
+    for pattern in found:
+        repetitions = sum(pattern.count(sign) for sign in "*+?")
+        if len(pattern) > PATTERN_LENGTH or repetitions > REPETITIONS or not is_expression(pattern) or set(pattern) & set("(){}"):
+            raise WeightsError(f"{path} has the alpha_pattern {shorten(pattern, 60)!r}, which is not read here; write layers' names out")
+    return found
+
+
+def is_expression(pattern: str) -> bool:
+    """Return whether a text is a regular expression."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True
 
 
 def _matched(patterns: Mapping[str, float], layer: str, common: float) -> float:

@@ -8,7 +8,6 @@ one attention over both; a single block has one stream for all tokens. Source: E
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +63,7 @@ class Block(nn.Module):
 
     def forward(self, parts: Sequence[Tensor], c: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int) -> list[Tensor]:
         """Tokens of each stream (B, N_i, width) to tokens; `positions` (sum of N_i, axes) and c (B, 6, width) are those of all."""
-        streams = [cast(Stream, stream) for stream in self.streams]
+        streams = [stream for stream in self.streams if isinstance(stream, Stream)]
         told = [stream.modulation(c) for stream in streams]
         triples = [stream.heads_of(x, m[0], m[1]) for stream, x, m in zip(streams, parts, told, strict=True)]
         q, k, v = (torch.cat(same, 2) for same in zip(*triples, strict=True))

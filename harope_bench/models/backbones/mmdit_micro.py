@@ -6,39 +6,44 @@ encoding. The pooled caption and the time modulate all blocks. Source: Esser et 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from torch import Tensor, nn
 
-from harope_bench.core import registry
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError
-from harope_bench.core.schema import Checkpoint, Option, Request, Settings, fault
-from harope_bench.core.storage import fit
+from harope_bench.core.schema import Checkpoint, Option, Request, Settings
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
-from harope_bench.encodings.scaling import Scaling
-from harope_bench.metrics import attention_cost
-from harope_bench.models.backbones.base import GENERATED, Clue, Drawn, Probe, Process, SettingsRead
-from harope_bench.models.backbones.dit import DTYPES, to_uint8
-from harope_bench.models.backbones.dit_blocks import FinalLayer, PatchEmbed, TimestepEmbedder
+from harope_bench.models.backbones.base import GENERATED, Backbone, Clue, Probe, Process, SettingsRead
+from harope_bench.models.backbones.dit_blocks import FinalLayer, PatchEmbed, TimestepEmbedder, images_of
+from harope_bench.models.backbones.encoded_network import EncodedNetwork
 from harope_bench.models.backbones.mmdit_blocks import Block, WordEmbedder
-from harope_bench.models.samplers.base import chosen_sampler, index_generator, unit_noise
+from harope_bench.models.backbones.sampled import SampledDrawer
+from harope_bench.models.backbones.sized import (
+    DTYPES,
+    Sizes,
+    check_encoding,
+    check_resolution,
+    checked_sizes,
+    counted_layer,
+    encode,
+    grid_positions,
+    ramp,
+    rescale,
+)
+from harope_bench.models.samplers.base import load_sampler
 
 NEEDED = {"x_embedder.proj.weight", "words.word.weight", "words.place.weight", "blocks.0.streams.0.norm_q.weight"}
 
 
-class Config(BaseModel):
+class Config(Sizes):
     """Sizes. `double` blocks with two streams come first, then `single` ones.
 
     size: side in pixels of the training images. words: the vocabulary, separated by spaces. places: words a caption can have.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     hidden: int = Field(gt=0)
     double: int = Field(ge=0)
@@ -56,32 +61,17 @@ class Config(BaseModel):
         return tuple(self.words.split())
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of tokens at training."""
-        return (self.size // self.patch, self.size // self.patch)
+    def layers(self) -> int:
+        """Attention layers."""
+        return self.double + self.single
 
 
-def configure(options: Mapping[str, Any]) -> Config:
+def configure(options: Mapping[str, Option]) -> Config:
     """A checked Config; OptionError names the field."""
-    try:
-        config = Config(**options)
-    except ValidationError as error:
-        raise OptionError(f"mmdit-micro config {fault(error)}; its fields: {', '.join(Config.model_fields)}") from error
-    if config.hidden % config.heads:
-        raise OptionError(f"mmdit-micro hidden {config.hidden} does not divide into {config.heads} heads; choose another number")
-    if config.size % config.patch:
-        raise OptionError(f"mmdit-micro size {config.size} does not divide into patches of {config.patch}; choose another size")
-    return config
+    return checked_sizes(Config, "mmdit-micro", options)
 
 
-def encode(encoding: str, options: Mapping[str, Any], config: Config) -> encodings.Encoding:
-    """A freshly initialised encoding for a network of this size."""
-    depth = config.double + config.single
-    shape = encodings.Shape(config.hidden, config.heads, config.hidden // config.heads, depth, grid=config.grid)
-    return encodings.build(registry.load("encodings", encoding), shape, dict(options))
-
-
-class MMDiT(nn.Module):
+class MMDiT(EncodedNetwork):
     """The network: noised images, times and words to a prediction of the images' shape."""
 
     def __init__(self, config: Config, encoding: encodings.Encoding):
@@ -114,7 +104,7 @@ class MMDiT(nn.Module):
     def positions(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Positions of all tokens (places + rows * columns, 2), text at the origin, and of the image's alone; always the same tensors."""
         if (rows, columns) not in self._placed:
-            image = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
+            image = grid_positions(rows, columns)
             self._placed[rows, columns] = torch.cat((torch.zeros(self.config.places, 2), image)), image
         return self._placed[rows, columns]
 
@@ -129,46 +119,27 @@ class MMDiT(nn.Module):
         shared = self.modulation(c).unflatten(-1, (6, -1))
         parts = [tokens, image]
         for layer, block in enumerate(self.blocks):
-            if cast(Block, block).joined and len(parts) > 1:
+            assert isinstance(block, Block)
+            if block.joined and len(parts) > 1:
                 parts = [torch.cat(parts, 1)]
             parts = block(parts, shared, self.encoding, everywhere, layer)
-        patches = self.final_layer(parts[-1][:, -len(grid) :], c).unflatten(1, (rows, columns)).unflatten(-1, (patch, patch, -1))
-        return patches.permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
+        return images_of(self.final_layer(parts[-1][:, -len(grid) :], c), rows, columns, patch)
 
 
-class MicroDrawer:
-    """Draws images from captions, in pixel space."""
+class MicroDrawer(SampledDrawer[MMDiT]):
+    """Draws images from captions, in pixel space; a request without a prompt is drawn without text."""
 
     def __init__(self, network: MMDiT, device: torch.device, dtype: torch.dtype):
-        self.network = network.to(device=device, dtype=dtype).eval()
-        self.device, self.dtype = device, dtype
+        super().__init__(network, device, dtype)
+        self.channels = network.config.channels
 
-    @torch.inference_mode()
-    def draw(self, requests: Sequence[Request], settings: Settings) -> Drawn:
-        """A tile of images; a row that is not finite is a fault. A request without a prompt is drawn without text."""
-        assert settings.steps is not None and settings.guidance is not None  # make_plan refuses
-        config = self.network.config
-        generators = [index_generator(settings.seed, r.index) for r in requests]
-        words = torch.stack([worded(r.prompt or "", config) for r in requests]).to(self.device)
-        noise = unit_noise((config.channels, settings.resolution, settings.resolution), generators).to(self.device)
-        sampler = chosen_sampler(settings)
-        images = sampler.sample(self._guided(words, settings.guidance), noise, settings.steps, generators)
-        finite = images.flatten(1).isfinite().all(1).tolist()
-        faults = {row: "the network's output is not finite" for row, good in enumerate(finite) if not good}
-        return Drawn(to_uint8(images.nan_to_num()), faults)
+    def conditions(self, requests: Sequence[Request]) -> Tensor:
+        """Words (B, places)."""
+        return torch.stack([worded(r.prompt or "", self.network.config) for r in requests])
 
-    def _guided(self, words: Tensor, guidance: float) -> Any:
-        """The network with captions bound; classifier-free guidance towards them from no text unless it is exactly 1."""
-
-        def predict(x: Tensor, time: Tensor) -> Tensor:
-            if guidance == 1:
-                return self.network(x.to(self.dtype), time, words).float()
-            twice = torch.cat((x, x)).to(self.dtype)
-            both = self.network(twice, torch.cat((time, time)), torch.cat((words, torch.zeros_like(words)))).float()
-            told, untold = both.chunk(2)
-            return untold + guidance * (told - untold)
-
-        return predict
+    def unconditional(self, conditions: Tensor) -> Tensor:
+        """No text."""
+        return torch.zeros_like(conditions)
 
 
 def worded(prompt: str, config: Config) -> Tensor:
@@ -186,12 +157,12 @@ def worded(prompt: str, config: Config) -> Tensor:
     return torch.tensor([known[word] for word in words] + [0] * (config.places - len(words)))
 
 
-class MicroBackbone:
+class MicroBackbone(Backbone[MMDiT]):
     """Draws small pictures from captions of a fixed vocabulary. No folding: the norms stand between projection and matrix."""
 
     tile = 24
 
-    def build(self, encoding: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> MMDiT:
+    def build(self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]) -> MMDiT:
         """A freshly initialised network; errors name the option or the field."""
         size = configure(config)
         return MMDiT(size, encode(encoding, options, size))
@@ -205,14 +176,14 @@ class MicroBackbone:
         hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
         blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
         double = {key.split(".")[1] for key in state if key.startswith("blocks.") and ".streams.1." in key}
-        told = clues.told({k.removeprefix("encoding."): tuple(v.shape) for k, v in state.items() if k.startswith("encoding.")})
+        told = clues.told_by_network(state)
         config: dict[str, Option] = {
             "hidden": hidden, "channels": channels, "patch": patch, "double": len(double), "single": len(blocks) - len(double),
             "heads": hidden // len(state["blocks.0.streams.0.norm_q.weight"]), "places": len(state["words.place.weight"]),
         }  # fmt: skip
         return Clue(told and told.encoding, config, told.options if told else {})
 
-    def conditioning(self, config: Mapping[str, Any]) -> Conditioning:
+    def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
         """Return prompts, of the words that it knows; it also generates without one."""
         return Conditioning("prompts", is_optional=True)
 
@@ -230,47 +201,30 @@ class MicroBackbone:
         """Return what the network predicts by its sampler, its words and its side at training."""
         config = configure(checkpoint.config)
         words = f"prompts of up to {config.places} of its {len(config.vocabulary)} words"
-        return Process(registry.load("samplers", str(checkpoint.sampler)).predicts, words, config.size)
+        return Process(load_sampler(str(checkpoint.sampler)).predicts, words, config.size)
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses a resolution that the patches do not tile and a scaling without a meaning here."""
         config = configure(checkpoint.config)
-        if settings.resolution % config.patch:
-            near = max(config.patch, round(settings.resolution / config.patch) * config.patch)
-            raise OptionError(f"resolution {settings.resolution} does not divide into patches of {config.patch}; --resolution {near} does")
-        with torch.random.fork_rng(devices=[]):
-            encoding = encode(checkpoint.encoding, checkpoint.options, config)
-        rescale(encoding, config, settings)
-        one, place = torch.zeros(1, config.heads, 1, config.hidden // config.heads), torch.zeros(1, 2)
-        encoding.embed(torch.zeros(1, 1, config.hidden), place)
-        encoding.rotate(one, one, place, 0)
+        check_resolution(config, settings.resolution)
+        check_encoding(checkpoint, config, settings)
 
     def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> MicroDrawer:
         """The network with these weights, strictly loaded, ready to draw."""
-        with torch.random.fork_rng(devices=[]):
-            network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
-        fit(network, state, f"checkpoint {checkpoint.name}")
+        network = self.load(checkpoint, state)
         rescale(network.encoding, network.config, settings)
         return MicroDrawer(network, torch.device(settings.device), DTYPES[settings.dtype])
 
     def probe(self, network: MMDiT, resolution: int, batch: int) -> Probe:
         """A ramp of pixels, the middle of the process, the vocabulary's first words; the counted layer is a block of one stream."""
         config, one = network.config, next(network.parameters())
-        shape = (batch, config.channels, resolution, resolution)
         inputs = {
-            "x": torch.linspace(-1, 1, math.prod(shape), device=one.device, dtype=one.dtype).view(shape),
+            "x": ramp((batch, config.channels, resolution, resolution), one),
             "time": torch.full((batch,), 500.0, device=one.device),
             "words": (torch.arange(config.places, device=one.device) % len(config.vocabulary) + 1).repeat(batch, 1),
         }
         tokens = config.places + (resolution // config.patch) ** 2
-        return Probe(inputs, attention_cost.Attention(config.hidden, config.heads, attention_cost.WHOLE), tokens)
-
-
-def rescale(encoding: encodings.Encoding, config: Config, settings: Settings) -> None:
-    """Tells the encoding how to meet the grid of these settings; OptionError for a kind that means nothing to it."""
-    if settings.pos_scaling is not None:
-        side = settings.resolution // config.patch
-        encoding.rescale(Scaling(settings.pos_scaling, config.grid, (side, side)))
+        return Probe(inputs, counted_layer(config), tokens)
 
 
 PLUGIN = MicroBackbone()

@@ -1,320 +1,27 @@
-"""What FLUX and SD3 share: a diffusers pipeline from a local folder whose attention asks our encoding for positions.
-
-Nothing is downloaded. An image is drawn alone, so its bits do not depend on what is drawn beside it.
-"""
+"""Adapter folders on a diffusers pipeline, of FLUX and SD3: opened, checked, made of a LoRA without manifest, saved."""
 
 from __future__ import annotations
 
-import re
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from harope_bench.core import registry
-from harope_bench.core.conditioning import Conditioning
-from harope_bench.core.errors import MissingExtra, OptionError, WeightsError
-from harope_bench.core.schema import Checkpoint, Option, Request, Settings, fault
-from harope_bench.core.storage import fit, load_weights, weights_note
+from harope_bench.core.errors import OptionError
+from harope_bench.core.schema import Checkpoint, Option, Settings
+from harope_bench.core.storage import load_weights, weights_note
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
-from harope_bench.metrics import attention_cost
 from harope_bench.models import lora_manifest
-from harope_bench.models.backbones import folding, lora, lora_files
-from harope_bench.models.backbones.base import GENERATED, Clue, Drawn, Probe, Process, SettingsRead
-from harope_bench.models.backbones.dit import DTYPES
-from harope_bench.models.backbones.positioned import Positioned, Takes
-from harope_bench.models.samplers.base import index_generator, unit_noise
-
-# The projections of an attention; the paper does not state what its LoRA is on.
-TARGETS = tuple(f"attn.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
+from harope_bench.models.backbones import lora, lora_files
+from harope_bench.models.backbones.diffusers_networks import DiffusersBackbone, PipelineDrawer
+from harope_bench.models.backbones.positioned import Positioned
+from harope_bench.models.checkpoint_fields import CheckpointFields
 
 
-# Names of bases that take few steps; they have the sizes of the base that they were distilled from.
-DISTILLED = re.compile(r"turbo|schnell|lightning|distill|hyper-?sd|\blcm\b|\btcd\b", re.IGNORECASE)
-
-
-class Config(BaseModel):
-    """How a base is used.
-
-    base: folder or hub id of the whole pipeline. tokens: which tokens the encoding acts on; text left out stays as the
-    projections made it. merge: LoRA is added into the base weights.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    base: str
-    tokens: Literal["all", "image"] = "all"
-    text_tokens: int = Field(default=512, gt=0, le=512)
-    merge: bool = False
-
-
-def library() -> Any:
-    """diffusers, imported now and without its bars; MissingExtra names the install."""
-    try:
-        import diffusers
-        import peft  # noqa: F401
-        import transformers
-    except ImportError as error:
-        raise MissingExtra(
-            f"text-to-image pipelines need diffusers, transformers and peft ({error}); pip install 'harope-bench[t2i]'"
-        ) from error
-    transformers.utils.logging.disable_progress_bar()
-    diffusers.utils.logging.disable_progress_bar()
-    return diffusers
-
-
-def is_library_file(state: Mapping[str, Any]) -> bool:
-    """Return whether no key has the prefixes of a whole network here, as in the library's own transformer files."""
-    return bool(state) and not any(key.startswith(("transformer.", "encoding.")) for key in state)
-
-
-def named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the library's transformer weights under the names that they have in a whole network."""
-    return {f"transformer.{key}": value for key, value in state.items()}
-
-
-class PipelineDrawer:
-    """Draws with the pipeline's own scheduler from noise of our generators."""
-
-    def __init__(self, pipe: Any, network: Positioned, config: Config):
-        self.pipe, self.network, self.config = pipe, network, config
-
-    @torch.inference_mode()
-    def draw(self, requests: Sequence[Request], settings: Settings) -> Drawn:
-        """Images of these requests, one after the other. One that is not finite is a fault."""
-        pictures, faults = [], {}
-        for row, request in enumerate(requests):
-            if request.prompt is None:
-                raise OptionError(f"a text-to-image pipeline draws from prompts, request {request.index} has none; choose another suite")
-            image = self.image(request, settings).float()  # (3, H, W)
-            if not image.isfinite().all():
-                faults[row] = "the network's output is not finite"
-            pictures.append((255 * image.nan_to_num()).round().to("cpu", torch.uint8).permute(1, 2, 0).numpy())
-        return Drawn(np.stack(pictures), faults)
-
-    def image(self, request: Request, settings: Settings) -> Tensor:
-        """One image (3, H, W) in [0, 1]."""
-        drawn = self.pipe(
-            prompt=request.prompt,
-            height=settings.resolution,
-            width=settings.resolution,
-            num_inference_steps=settings.steps,
-            **({} if settings.guidance is None else {"guidance_scale": settings.guidance}),
-            latents=self.noise(request.index, settings),
-            max_sequence_length=self.config.text_tokens,
-            output_type="pt",
-        )
-        return drawn.images[0]
-
-    def noise(self, index: int, settings: Settings) -> Tensor:
-        """Unit latents (1, channels, rows, columns) of an index, on the CPU in float32."""
-        side = settings.resolution // self.pipe.vae_scale_factor
-        return unit_noise((self.pipe.vae.config.latent_channels, side, side), [index_generator(settings.seed, index)])
-
-
-class PipelineBackbone(ABC):
-    """A diffusers pipeline. `name` is ours, `pipeline` and `transformer` are the library's classes.
-
-    `steps` and `guidance` are the library's defaults, `plain` the encoding of the base as it is published. other_text: tokens of text
-    beside Config.text_tokens. projections: of the layer whose cost is told (metrics/attention_cost.py).
-    """
-
-    tile = 1
-    packages = ("diffusers", "transformers", "peft")
-    name: ClassVar[str]
-    pipeline: ClassVar[str]
-    transformer: ClassVar[str]
-    targets: ClassVar[tuple[str, ...]] = TARGETS
-    plain: ClassVar[tuple[str, dict[str, Option]]]
-    defaults: ClassVar[dict[str, Any]]
-    patch: ClassVar[int]
-    other_text: ClassVar[int] = 0
-    projections: ClassVar[int] = attention_cost.WHOLE
-    drawer: ClassVar[type[PipelineDrawer]] = PipelineDrawer
-    accepts: ClassVar[type[Config]] = Config
-
-    def configure(self, options: Mapping[str, Any]) -> Config:
-        """A checked Config; OptionError names the field."""
-        try:
-            return self.accepts(**options)
-        except ValidationError as error:
-            raise OptionError(f"{self.name} config {fault(error)}; its fields: {', '.join(self.accepts.model_fields)}") from error
-
-    @abstractmethod
-    def shape(self, config: Mapping[str, Any]) -> encodings.Shape:
-        """What an encoding may know of a transformer of that configuration."""
-
-    @abstractmethod
-    def install(self, network: Positioned) -> None:
-        """Puts our processors into the transformer."""
-
-    def reveal(self, network: Positioned) -> None:
-        """Puts our processors where the library's own are still at work, so that `watch` is called; outputs stay as they are."""
-        return
-
-    @abstractmethod
-    def prepare(self, network: Positioned) -> None:
-        """Moves the learned matrix into weights, as far as that is exact."""
-
-    @abstractmethod
-    def inputs(self, network: Positioned, side: int, text: int, batch: int) -> dict[str, Tensor]:
-        """Random inputs of one denoising step: side x side image tokens and so many of text, on the network's device."""
-
-    def trial(self, network: Positioned) -> dict[str, Tensor]:
-        """Random inputs of a small forward: 4 x 4 image tokens and 8 of text."""
-        return self.inputs(network, 4, 8, 1)
-
-    def probe(self, network: Positioned, resolution: int, batch: int) -> Probe:
-        """One denoising step of the transformer at that side in pixels, with random inputs; text and image tokens are counted."""
-        assert network.takes is not None
-        side, text = resolution // network.takes.unit, network.takes.text
-        shape = self.shape(network.transformer.config)
-        layer = attention_cost.Attention(shape.width, shape.heads, self.projections)
-        return Probe(self.inputs(network, side, text, batch), layer, side**2 + text)
-
-    def merge(self, network: Positioned) -> None:
-        """Adds LoRA into the base weights, as anyone does who draws more than once; nothing where there is none."""
-        lora.merge(network)
-
-    def place(self, transformer: Any, encoding: str, options: Mapping[str, Any], tokens: str = "all") -> Positioned:
-        """The transformer with a fresh encoding between its norms and its scores; errors name the option."""
-        built = encodings.build(registry.load("encodings", encoding), self.shape(transformer.config), dict(options))
-        network = Positioned(transformer, built, tokens)
-        self.install(network)
-        return network
-
-    def bare(self, config: Mapping[str, Any]) -> Any:
-        """A freshly initialised transformer of the library, of that configuration."""
-        return getattr(library(), self.transformer).from_config(dict(config))
-
-    def build(self, encoding: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> Positioned:
-        """A freshly initialised network of the base's sizes; errors name the option or the field."""
-        used = self.configure(config)
-        registry.find("encodings", encoding)
-        folder = lora_manifest.base_folder(used.base)
-        network = self.place(self.bare(lora_manifest.transformer_config(folder)), encoding, options, used.tokens)
-        network.takes = Takes(used.text_tokens + self.other_text, self.unit(folder))
-        return network
-
-    def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
-        """The encoding of a whole network's state dict, as saved from `build`."""
-        if is_library_file(state) and self.owns(named(state).keys()):
-            return Clue(self.plain[0], {}, dict(self.plain[1]))  # the library knows no other encoding than the base's own
-        if not self.owns(state.keys()):
-            return None
-        told = clues.told({k.removeprefix("encoding."): v.shape for k, v in state.items() if k.startswith("encoding.")})
-        if told is not None:
-            return Clue(told.encoding, {}, told.options)
-        return Clue(self.untold(state.keys()), {})
-
-    def load(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> Positioned:
-        """Return the network with these weights, of a whole network or of the library's transformer alone, strictly loaded."""
-        with torch.random.fork_rng(devices=[]):
-            network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
-        fit(network, named(state) if is_library_file(state) else state, f"checkpoint {checkpoint.name}")
-        return network
-
-    @abstractmethod
-    def owns(self, keys: Any) -> bool:
-        """Whether these are the keys of such a network."""
-
-    def untold(self, keys: Any) -> str | None:
-        """The encoding that leaves no parameters, where the keys tell it all the same."""
-        return None
-
-    def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        """Refuses what the pipeline cannot draw, and settings that mean nothing to it."""
-        folder = lora_manifest.base_folder(self.configure(checkpoint.config).base)
-        unit = self.unit(folder)
-        if settings.resolution % unit:
-            near = max(unit, round(settings.resolution / unit) * unit)
-            raise OptionError(f"resolution {settings.resolution} does not divide into tokens of {unit}; --resolution {near} does")
-        if settings.sampler != "flow":
-            raise OptionError(f"{self.name} draws with its own flow scheduler, not {settings.sampler}; leave --sampler out")
-        self._check_scaling(checkpoint, folder, settings)
-
-    def _check_scaling(self, checkpoint: Checkpoint, folder: Path, settings: Settings) -> None:
-        """Raise OptionError for a position scaling that the encoding or the text's scores cannot take."""
-        config = self.configure(checkpoint.config)
-        scaling = self.scaling(config.tokens, lora_manifest.transformer_config(folder), self.unit(folder), settings)
-        if scaling.kind != "none":
-            self.encoding_of(checkpoint).rescale(scaling)
-
-    def conditioning(self, config: Mapping[str, Any]) -> Conditioning:
-        """Return prompts of any words."""
-        return Conditioning("prompts")
-
-    def settings_read(self, checkpoint: Checkpoint) -> SettingsRead:
-        """Return what every generating network reads, tiles of the decoder, and `fold` where there are matrices."""
-        fields = set(GENERATED | {"vae_tiling"})
-        reasons = dict.fromkeys(("vae", "guidance_channels"), f"the base of {self.name} has its own autoencoder")
-        reasons["mu_policy"] = f"the time shift of {self.name} is fixed"
-        reasons["spacing"] = f"{self.name} generates with its base's own scheduler"
-        if self.folds(checkpoint):
-            return SettingsRead(frozenset({*fields, "fold"}), reasons)
-        return SettingsRead(frozenset(fields), {**reasons, "fold": folding.no_matrix(checkpoint.encoding)})
-
-    def usual_settings(self, config: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields of Checkpoint that this base is published with.
-
-        Args:
-            stated: Fields of Checkpoint that the user states.
-
-        Raises:
-            OptionError: The base is distilled by its name, and nobody states its steps and guidance.
-        """
-        base = str(self.configure(config).base)
-        mark = DISTILLED.search(lora_manifest.base_name(base))
-        if mark and not {"steps", "guidance"} <= stated.keys():
-            raise OptionError(
-                f"base {base} is distilled by its name ({mark[0]}), and its files do not tell its steps and guidance; "
-                "add --steps and --guidance as its authors publish them"
-            )
-        return {"sampler": "flow", **self.defaults}
-
-    def process(self, checkpoint: Checkpoint) -> Process:
-        """Return what the base's scheduler takes the prediction for, its text, and its side at training."""
-        config = self.configure(checkpoint.config)
-        folder = lora_manifest.base_folder(config.base)
-        side = self.trained(lora_manifest.transformer_config(folder)) * self.unit(folder)
-        return Process("velocity", f"prompts of up to {config.text_tokens} tokens", side)
-
-    def settled(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
-        """The settings with `fold`, which is on where there is a matrix and nothing else is said."""
-        if settings.fold is None and self.folds(checkpoint):
-            return settings.model_copy(update={"fold": True})
-        return settings
-
-    def folds(self, checkpoint: Checkpoint) -> bool:
-        """Whether the checkpoint's encoding has matrices before the rotation; told without its weights."""
-        with torch.inference_mode():
-            return self.encoding_of(checkpoint).matrices(0) is not None
-
-    def encoding_of(self, checkpoint: Checkpoint) -> encodings.Encoding:
-        """Return a fresh encoding of one layer of the checkpoint's base."""
-        shape = self.shape(lora_manifest.transformer_config(lora_manifest.base_folder(self.configure(checkpoint.config).base)))
-        with torch.random.fork_rng(devices=[]):
-            return encodings.build(registry.load("encodings", checkpoint.encoding), replace(shape, layers=1), dict(checkpoint.options))
-
-    def unit(self, folder: Path) -> int:
-        """Pixels of a token's side."""
-        return int(self.patch * 2 ** (len(lora_manifest.part_config(folder, "vae")["block_out_channels"]) - 1))
-
-    def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> PipelineDrawer:
-        """A pipeline of the base whose transformer and encoding have these weights."""
-        config = self.configure(checkpoint.config)
-        network = self.load(checkpoint, state)
-        with torch.random.fork_rng(devices=[]):
-            nn.Module.to(network.transformer, DTYPES[settings.dtype])  # the library's own warns of modules that it does not have
-            pipe = self.assembled(lora_manifest.base_folder(config.base), settings, transformer=network.transformer)
-        return self.finish(pipe, network, config, settings)
+class PipelineBackbone(DiffusersBackbone):
+    """Base class of backbones on a diffusers pipeline, with their adapter folders."""
 
     def open_folder(self, checkpoint: Checkpoint, path: Path, settings: Settings) -> PipelineDrawer:
         """The base with an adapter folder's LoRA and encoding, strictly loaded; `path` is its manifest, hash checked already."""
@@ -337,7 +44,7 @@ class PipelineBackbone(ABC):
             )
             lora.attach(network, path, manifest)
 
-    def adopt(self, folder: Path, bare: lora_manifest.Bare, base: str, said: Mapping[str, Any]) -> Path:
+    def adopt(self, folder: Path, bare: lora_manifest.Bare, base: str, said: CheckpointFields) -> Path:
         """Makes an adapter folder of a LoRA without manifest, and returns the manifest's path.
 
         The encoding is the one said, else the one that its file's note or keys tell, else the base's own.
@@ -354,7 +61,7 @@ class PipelineBackbone(ABC):
         encoding, options = self.meant(bare, state, said)
         with torch.device("meta"):
             shape = self.shape(lora_manifest.transformer_config(found))
-            needs = encodings.build(registry.load("encodings", encoding), shape, dict(options)).state_dict()
+            needs = encodings.build(encodings.load_encoding(encoding), shape, options).state_dict()
         if needs and not state:
             raise OptionError(f"encoding {encoding} has weights of its own, {bare.lora} has none of them; add --encoding-weights FILE")
         manifest = lora_manifest.Manifest(
@@ -364,7 +71,7 @@ class PipelineBackbone(ABC):
             options=dict(options),
             tokens=said.get("config", {}).get("tokens", "all"),
         )
-        return lora_files.keep(folder, bare, getattr(library(), self.pipeline), manifest, lambda: self.layers(found))
+        return lora_files.keep(folder, bare, self.pipe_class, manifest, lambda: self.layers(found))
 
     def layers(self, folder: Path) -> list[str]:
         """Return the names of the linear layers of a base's transformer; nothing is loaded."""
@@ -372,7 +79,7 @@ class PipelineBackbone(ABC):
             transformer = self.bare(lora_manifest.transformer_config(folder))
         return [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
 
-    def meant(self, bare: lora_manifest.Bare, state: Mapping[str, Tensor], said: Mapping[str, Any]) -> tuple[str, dict[str, Option]]:
+    def meant(self, bare: lora_manifest.Bare, state: Mapping[str, Tensor], said: CheckpointFields) -> tuple[str, dict[str, Option]]:
         """The encoding of a LoRA without manifest, with the options that are said or that shapes show."""
         told = clues.told({key: value.shape for key, value in state.items()})
         noted = weights_note(bare.encoding).get("encoding") if bare.encoding else None
@@ -384,64 +91,6 @@ class PipelineBackbone(ABC):
         shown = told.options if told and told.encoding == name else self.plain[1] if name == self.plain[0] else {}
         return name, {**shown, **said.get("options", {})}
 
-    def owned(self, folder: Path) -> None:
-        """WeightsError unless the folder is a pipeline of this kind with nothing foreign in it."""
-        if (found := lora_manifest.pipeline_class(folder)) != self.pipeline:
-            raise WeightsError(f"{folder} holds a {found}, {self.name} needs a {self.pipeline}; --config base=FOLDER names another")
-
-    def assembled(self, folder: Path, settings: Settings, **parts: Any) -> Any:
-        """The pipeline of that folder in the asked dtype, from safetensors alone."""
-        self.owned(folder)
-        kind = getattr(library(), self.pipeline)
-        try:
-            pipe = kind.from_pretrained(folder, dtype=DTYPES[settings.dtype], local_files_only=True, use_safetensors=True, **parts)
-        except (OSError, ValueError, KeyError) as error:
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise WeightsError(f"{folder} does not load as a {self.pipeline}: {line}; copy the base again") from error
-        if pipe.scheduler.config.get("stochastic_sampling"):
-            raise WeightsError(f"the scheduler of {folder} adds noise of the global generator; set stochastic_sampling to false in it")
-        pipe.set_progress_bar_config(disable=True)
-        return pipe
-
-    def finish(self, pipe: Any, network: Positioned, config: Config, settings: Settings) -> PipelineDrawer:
-        """Everything on its device, scaled for the resolution, merged and folded as configured."""
-        pipe.to(settings.device)
-        network.to(settings.device).eval()
-        network.takes = Takes(config.text_tokens + self.other_text, pipe.vae_scale_factor * self.patch)
-        if config.merge:
-            lora.merge(network)
-        self.rescale(network, pipe, settings)
-        if settings.fold:
-            self.prepare(network)
-        if settings.vae_tiling:
-            pipe.vae.enable_tiling()
-        return self.drawer(pipe, network, config)
-
-    def rescale(self, network: Positioned, pipe: Any, settings: Settings) -> None:
-        """Position scaling of the two image axes; an axis before them has length 1."""
-        unit = pipe.vae_scale_factor * self.patch
-        network.encoding.rescale(self.scaling(network.tokens, network.transformer.config, unit, settings))
-
-    def scaling(self, tokens: str, config: Mapping[str, Any], unit: int, settings: Settings) -> encodings.Scaling:
-        """Return the position scaling of the two image axes; an axis before them has length 1.
-
-        Args:
-            config: The transformer's. unit: Pixels of a token's side.
-
-        Raises:
-            OptionError: A scaling that would also change text, which `tokens` leaves alone.
-        """
-        kind = settings.pos_scaling or "none"
-        if kind == "yarn" and tokens == "image":
-            raise OptionError("pos_scaling yarn also scales the text's scores, which tokens=image leaves alone; use tokens=all or ntk")
-        before = (1,) * (self.shape(config).axes - 2)
-        trained, sides = self.trained(config), settings.resolution // unit
-        return encodings.Scaling(kind, (*before, trained, trained), (*before, sides, sides))
-
-    def trained(self, config: Mapping[str, Any]) -> int:
-        """Tokens of a side at training."""
-        return 64
-
     def save(self, folder: Path, network: Positioned, base: str, training: Mapping[str, Option] | None = None) -> Path:
         """Writes the network's LoRA and encoding as an adapter folder and returns its manifest's path.
 
@@ -449,8 +98,14 @@ class PipelineBackbone(ABC):
             base: folder or hub id of the base that the network was made from; the manifest keeps its name and its identity.
             training: facts of the training, kept as they are.
         """
-        kind = getattr(library(), self.pipeline)
         made = lora_manifest.describe(lora_manifest.base_folder(base), Path(base).name if Path(base).is_dir() else base)
         options = network.encoding.options.model_dump(exclude_none=True)
-        facts = {"backbone": self.name, "base": made, "encoding": network.encoding.named(), "options": options, "tokens": network.tokens}
-        return lora.save(folder, network, kind, lora_manifest.Manifest(**facts, training=dict(training or {})))
+        manifest = lora_manifest.Manifest(
+            backbone=self.name,
+            base=made,
+            encoding=network.encoding.named(),
+            options=options,
+            tokens=network.tokens,
+            training=dict(training or {}),
+        )
+        return lora.save(folder, network, self.pipe_class, manifest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from harope_bench.encodings import base as encodings
 from harope_bench.models.backbones import folding
+from harope_bench.models.backbones.encoded_network import EncodedNetwork
+from harope_bench.models.backbones.library_types import AttentionLayer, Inputs, Norm, Transformer
 
 SLACK = {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # relative, of outputs that should be equal
 
@@ -36,7 +38,7 @@ class Takes(NamedTuple):
     unit: int
 
 
-class Positioned(nn.Module):
+class Positioned(EncodedNetwork):
     """A transformer of diffusers with the encoding that its attention processors ask.
 
     `places` is set at each forward, before the blocks run; `takes` where the whole pipeline is known. `ready` says that queries and
@@ -44,8 +46,7 @@ class Positioned(nn.Module):
     whose products are the scores.
     """
 
-    transformer: Any
-    encoding: encodings.Encoding
+    transformer: Transformer
 
     def __init__(self, transformer: nn.Module, encoding: encodings.Encoding, tokens: str = "all"):
         super().__init__()
@@ -55,7 +56,7 @@ class Positioned(nn.Module):
         self.ready = False
         self.watch: Callable[[int, Tensor, Tensor], None] | None = None
 
-    def forward(self, *inputs: Any, **named: Any) -> Any:
+    def forward(self, *inputs: Inputs, **named: Inputs) -> Inputs:
         """The transformer's own forward."""
         return self.transformer(*inputs, **named)
 
@@ -87,15 +88,17 @@ class Processor:
         self.network, self.layer = network, layer
         self.folded: dict[str, Tensor] = {}
 
-    def text_of(self, attn: Any, states: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def text_of(self, attn: AttentionLayer, states: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, heads, N, size) of text that has its own projections."""
         q, k, v = (heads_of(to(states), size) for to in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
         return normed(q, attn.norm_added_q, self.folded.get("text_q")), normed(k, attn.norm_added_k, self.folded.get("text_k")), v
 
 
-def attentions(network: Positioned) -> list[Any]:
+def attentions(network: Positioned) -> list[AttentionLayer]:
     """Attention modules with our processors, in the order of the layers."""
-    return [module for module in network.transformer.modules() if isinstance(getattr(module, "processor", None), Processor)]
+    modules = network.transformer.modules()
+    # getattr: few of the library's modules have a processor, and no class of it says which
+    return [module for module in modules if isinstance(getattr(module, "processor", None), Processor)]
 
 
 @torch.no_grad()
@@ -131,7 +134,7 @@ def heads_of(x: Tensor, size: int) -> Tensor:
     return x.unflatten(-1, (-1, size)).transpose(1, 2)
 
 
-def normed(x: Tensor, norm: Any, matrix: Tensor | None) -> Tensor:
+def normed(x: Tensor, norm: Norm, matrix: Tensor | None) -> Tensor:
     """x (B, heads, N, d) under a norm that may be None; with `matrix`, which holds the norm's weights, without them."""
     if matrix is None:
         return x if norm is None else norm(x)
@@ -139,13 +142,13 @@ def normed(x: Tensor, norm: Any, matrix: Tensor | None) -> Tensor:
     return bare @ matrix.mT
 
 
-def with_weights(matrix: Tensor, norm: Any, like: Tensor) -> Tensor:
+def with_weights(matrix: Tensor, norm: Norm, like: Tensor) -> Tensor:
     """A diag(g) (heads or 1, d, d) in the dtype and on the device of `like`, of a matrix A and the weights g of the norm before it."""
     weights = 1.0 if norm is None or norm.weight is None else norm.weight.detach().float()
     return (matrix.detach().float() * weights).to(like)
 
 
-def kept(matrix: Tensor, norm: Any, like: Tensor, what: str) -> Tensor:
+def kept(matrix: Tensor, norm: Norm, like: Tensor, what: str) -> Tensor:
     """`with_weights`, held to norm and matrix on four random tokens, head by head, in float32; WeightsError names what differs."""
     made = with_weights(matrix, norm, like)
     x = torch.randn((len(matrix), 4, matrix.shape[-1]), generator=torch.Generator().manual_seed(0)).to(like.device)

@@ -7,21 +7,24 @@ the origin, the matrix acts on all tokens. Source: diffusers:models/transformers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harope_bench.core.errors import OptionError
-from harope_bench.core.schema import Checkpoint, Settings
+from harope_bench.core.schema import Checkpoint, Option, Settings
 from harope_bench.encodings import base as encodings
+from harope_bench.encodings.ape import Ape
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones import folding, lora
-from harope_bench.models.backbones.pipelines import Config, PipelineBackbone, PipelineDrawer
+from harope_bench.models.backbones.diffusers_networks import Config
+from harope_bench.models.backbones.library_types import AttentionLayer, Inputs, Transformer
+from harope_bench.models.backbones.pipelines import PipelineBackbone
 from harope_bench.models.backbones.positioned import Positioned, Processor, agree, attentions, heads_of, keep, normed, places
+from harope_bench.models.lora_manifest import LibraryConfig
 
 TABLE = "transformer.pos_embed.pos_embed"
 
@@ -29,7 +32,9 @@ TABLE = "transformer.pos_embed.pos_embed"
 class Sd3Processor(Processor):
     """Joint attention, image first, then text; or attention of the image alone (SD3.5's second one)."""
 
-    def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *_: Any, **__: Any) -> Any:
+    def __call__(
+        self, attn: AttentionLayer, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *_: Inputs, **__: Inputs
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Image tokens, and text tokens (B, N, width) where they are given, after attention."""
         size, image = attn.inner_dim // attn.heads, hidden_states.shape[1]
         q, k, v = (heads_of(to(hidden_states), size) for to in (attn.to_q, attn.to_k, attn.to_v))
@@ -38,17 +43,17 @@ class Sd3Processor(Processor):
             q_text, k_text, v_text = self.text_of(attn, encoder_hidden_states, size)
             q, k, v = torch.cat((q, q_text), 2), torch.cat((k, k_text), 2), torch.cat((v, v_text), 2)
         found = self.network.attend(q, k, v, self.layer).transpose(1, 2).flatten(2).to(q.dtype)  # (B, N, width)
-        out = attn.to_out[1](attn.to_out[0](found[:, :image]))
+        out: Tensor = attn.to_out[1](attn.to_out[0](found[:, :image]))
         if encoder_hidden_states is None:
             return out
         text = found[:, image:]
         return out, text if attn.context_pre_only else attn.to_add_out(text)
 
 
-def locate(network: Positioned) -> Any:
+def locate(network: Positioned) -> Callable[[nn.Module, Inputs, dict[str, Tensor]], None]:
     """A hook that knows from a forward's inputs where tokens are: the image's grid, then text at the origin."""
 
-    def see(transformer: Any, given: Any, named: dict[str, Any]) -> None:
+    def see(transformer: Transformer, given: Inputs, named: dict[str, Tensor]) -> None:
         latents = named["hidden_states"] if "hidden_states" in named else given[0]
         text = named["encoder_hidden_states"] if "encoder_hidden_states" in named else given[1]
         rows, columns = (side // transformer.config["patch_size"] for side in latents.shape[-2:])
@@ -70,26 +75,24 @@ class Sd3Backbone(PipelineBackbone):
     name, pipeline, transformer, patch = "sd3", "StableDiffusion3Pipeline", "SD3Transformer2DModel", 2
     plain = ("ape", {"form": "sd3"})
     defaults = {"steps": 28, "guidance": 7.0, "drawing": {"vae_tiling": True}}
-    drawer = PipelineDrawer
     accepts = Sd3Config
     other_text = 77  # CLIP's
 
-    def shape(self, config: Mapping[str, Any]) -> encodings.Shape:
+    def shape(self, config: LibraryConfig) -> encodings.Shape:
         """Rows and columns, half of a head each."""
         heads, size = config["num_attention_heads"], config["attention_head_dim"]
         side = self.trained(config)
         return encodings.Shape(heads * size, heads, size, config["num_layers"], grid=(side, side))
 
-    def trained(self, config: Mapping[str, Any]) -> int:
+    def trained(self, config: LibraryConfig) -> int:
         """Tokens of a side at training."""
         return int(config["sample_size"]) // int(config["patch_size"])
 
-    def place(self, transformer: Any, encoding: str, options: Mapping[str, Any], tokens: str = "all") -> Positioned:
+    def place(self, transformer: Transformer, encoding: str, options: Mapping[str, Option], tokens: str = "all") -> Positioned:
         """The transformer with a fresh encoding; for ape it is the library's, untouched."""
         network = super().place(transformer, encoding, options, tokens)
-        form = getattr(network.encoding.options, "form", "sd3")
-        if form != "sd3":
-            raise OptionError(f"sd3 has its own table, ape form {form} would be another; say --option form=sd3")
+        if isinstance(network.encoding, Ape) and not has_table(network):
+            raise OptionError(f"sd3 has its own table, ape form {network.encoding.options.form} would be another; say --option form=sd3")
         return network
 
     def install(self, network: Positioned) -> None:
@@ -126,11 +129,11 @@ class Sd3Backbone(PipelineBackbone):
             }
         return {key: value.to(like) for key, value in wanted.items()}
 
-    def owns(self, keys: Any) -> bool:
+    def owns(self, keys: Collection[str]) -> bool:
         """A patch embedding in a joint transformer is SD3's."""
         return {"transformer.pos_embed.proj.weight", "transformer.context_embedder.weight"} <= set(keys)
 
-    def untold(self, keys: Any) -> str | None:
+    def untold(self, keys: Collection[str]) -> str | None:
         """The table, where it is there."""
         return "ape" if TABLE in keys else None
 
@@ -156,7 +159,7 @@ class Sd3Backbone(PipelineBackbone):
 
 def has_table(network: Positioned) -> bool:
     """Whether positions come from the library's table."""
-    return getattr(network.encoding.options, "form", None) == "sd3"
+    return isinstance(network.encoding, Ape) and network.encoding.options.form == "sd3"
 
 
 def process(network: Positioned) -> None:
@@ -181,7 +184,7 @@ def fold(network: Positioned) -> None:
 
 
 @torch.no_grad()
-def fold_one(projection: Any, matrix: Tensor, what: str) -> None:
+def fold_one(projection: nn.Linear, matrix: Tensor, what: str) -> None:
     """Folds one projection and holds it, head by head, to the matrix after the projection on four random tokens."""
     x = torch.randn((4, projection.in_features), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

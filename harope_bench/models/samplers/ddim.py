@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
-from harope_bench.models.samplers.base import Network, unit_noise
+from harope_bench.models.samplers.base import Network
 from harope_bench.models.samplers.ddpm import Ddpm, schedule, told
 from harope_bench.models.samplers.ddpm import strided as strided  # its own spacing
+from harope_bench.models.samplers.noise import unit_noise
 
 
 class Ddim(Ddpm):
@@ -18,7 +19,7 @@ class Ddim(Ddpm):
     Steps are those of DiT's create_diffusion("ddimN") unless their spacing is named.
     """
 
-    spacings: tuple[str, ...] = ("leading", "linspace")
+    spacings = ("leading", "linspace")
 
     def __init__(self, eta: float = 0.0, spacing: str | None = None) -> None:
         super().__init__(spacing)

@@ -11,7 +11,8 @@ import torch
 from torch import Generator, Tensor
 
 from harope_bench.core.errors import OptionError
-from harope_bench.models.samplers.base import Network, Pair, beside, unit_noise
+from harope_bench.models.samplers.base import Network, Pair, Sampler
+from harope_bench.models.samplers.noise import beside, unit_noise
 
 TRAINED = 1000  # diffusion steps of the training process
 
@@ -116,7 +117,7 @@ def told(network: Network, x: Tensor, time: int) -> tuple[Tensor, Tensor | None]
     return said, None
 
 
-class Ddpm:
+class Ddpm(Sampler):
     """x_t = sqrt(a_t) x + sqrt(1 - a_t) noise; the network predicts the noise and, with learned sigma, a share of the variance.
 
     Source: facebookresearch/DiT:diffusion/ (Ho et al. 2020, arXiv 2006.11239, betas 1e-4 to 0.02; respacing and learned
@@ -126,7 +127,7 @@ class Ddpm:
     """
 
     predicts = "noise"
-    spacings: tuple[str, ...] = ("linspace", "leading")
+    spacings = ("linspace", "leading")
     alphas: Tensor
 
     def __init__(self, spacing: str | None = None) -> None:

@@ -8,12 +8,13 @@ from itertools import pairwise
 import torch
 from torch import Generator, Tensor
 
-from harope_bench.models.samplers.base import Network, Pair, beside
+from harope_bench.models.samplers.base import Network, Pair, Sampler
+from harope_bench.models.samplers.noise import beside
 
 TIME_SCALE = 1000.0  # the network's sinusoidal time embedding expects a range like DDPM's
 
 
-class Flow:
+class Flow(Sampler):
     """x_t = (1 - t) x + t noise; the network predicts the velocity noise - x.
 
     Source: Liu et al. 2022, arXiv 2209.03003; times are logit-normal in training (Esser et al. 2024).
@@ -31,9 +32,6 @@ class Flow:
         time = normal.sigmoid()
         t = beside(time, clean)
         return Pair((1 - t) * clean + t * noise, time * TIME_SCALE, noise - clean)
-
-    def check(self, steps: int) -> None:
-        """Any number of steps will do."""
 
     def sample(self, network: Network, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
         """Euler integration from time 1 to 0 in steps that are equal before the shift; no noise is added on the way."""

@@ -8,9 +8,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from harope_bench.core.checksums import check_recorded
 from harope_bench.core.errors import StorageError
+from harope_bench.core.regular_file import check_replaceable
 from harope_bench.core.schema import printable
-from harope_bench.core.storage import disk, make_folder, read_lines, write_bytes
+from harope_bench.core.storage import append_text, check_overwritten, disk, lines_by, make_folder, write_bytes
 from harope_bench.statistics.compare import ends, in_columns, shown, together
 from harope_bench.statistics.compare import facts as comparison_facts
 from harope_bench.statistics.gate.decide import Decision, Verdict
@@ -18,6 +20,7 @@ from harope_bench.statistics.pairing import paired_rows
 
 SUMMARY_BYTES = 60_000  # a pull-request comment takes 65,536 characters
 CHANGED = 3
+TITLE = "harope-bench gate"  # of the JUnit suite, by which a later call knows its own file
 HEAD = ("metric", "baseline", "new", "worse by", "interval", "margin", "outcome")
 
 
@@ -78,16 +81,32 @@ def changed(verdict: Verdict) -> tuple[str, list[Changed]] | None:
 
 
 def _most(moves: np.ndarray, run: Path) -> list[Changed]:
-    records = {line["index"]: line.get("file") for line in read_lines(run / "samples.jsonl")} if run.is_dir() else {}
+    path = run / "samples.jsonl"
+    check_recorded(path, "bring that one back, or generate the run again in another folder")
+    records = {index: line.get("file") for index, line in lines_by(path, "index", int).items()} if run.is_dir() else {}
     order = sorted(records) if len(records) == len(moves) else list(range(len(moves)))
     chosen = np.argsort(-np.abs(moves), kind="stable")[:CHANGED]
     return [Changed(order[i], float(moves[i]), records.get(order[i])) for i in chosen.tolist()]
 
 
+def check_outputs(junit: Path | None, summary: Path | None) -> None:
+    """Raise StorageError, before anything is written, where one of the gate's files cannot be written at these places."""
+    if junit is not None:
+        check_overwritten(junit, f'name="{TITLE}"', "JUnit XML of the gate")
+    if summary is not None:
+        with disk(summary):
+            check_replaceable(summary)
+
+
 def write_junit(verdict: Verdict, path: Path) -> None:
-    """JUnit XML, a test a metric: a regression is a failure, cannot tell and not comparable are errors."""
+    """Write JUnit XML, a test a metric: a regression is a failure, cannot tell and not comparable are errors.
+
+    Raises:
+        StorageError: Something other than the gate's JUnit XML stands at `path`, or the disk refuses.
+    """
+    check_outputs(path, None)
     counts = {word: sum(d.outcome in kinds for d in verdict.decisions) for word, kinds in _KINDS.items()}
-    suite = ElementTree.Element("testsuite", name="harope-bench gate", tests=str(len(verdict.decisions)), skipped="0")
+    suite = ElementTree.Element("testsuite", name=TITLE, tests=str(len(verdict.decisions)), skipped="0")
     suite.attrib.update({word: str(count) for word, count in counts.items()})
     for decision in verdict.decisions:
         case = ElementTree.SubElement(suite, "testcase", classname="harope-bench.gate", name=printable(decision.line.number), time="0")
@@ -105,8 +124,7 @@ _KINDS = {"failures": ("regression",), "errors": ("cannot tell", "not comparable
 def add_summary(verdict: Verdict, path: Path) -> None:
     """Adds the Markdown summary to a file, as GITHUB_STEP_SUMMARY wants it; StorageError where the file cannot be written."""
     make_folder(path.parent)
-    with disk(path), path.open("a", encoding="utf-8") as file:
-        file.write(markdown(verdict))
+    append_text(path, markdown(verdict))
 
 
 def markdown(verdict: Verdict) -> str:

@@ -1,7 +1,7 @@
 """What a layout module offers, and which layout a folder has.
 
-A layout is how another program keeps the images of a suite of prompts in a folder. Its module has `SUITE`, the suite's name, and where
-it holds parts of it too `SUITES`, all their names; where a picture is cut into several images `TILED`, true;
+A layout is how another program keeps the images of a suite of prompts in a folder. Its module has `SUITE`, the suite's name; `SUITES`,
+all suites whose images it holds; `TILED`, whether a picture joins several images;
 `recognise(folder)`, whether a folder has this form; `open_layout(folder, suite)`, the images as a set whose indices are the suite's,
 with a reason for each that is not there; `write(samples, suite, folder)`, the other way.
 
@@ -16,12 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, SampleError, UnknownName
 from harope_bench.data.image_io import misnamed
 from harope_bench.data.sample_set import SampleSet, check_not_source
 from harope_bench.evaluators.base import Score
-from harope_bench.suites.base import PromptSuite
+from harope_bench.suites.base import PromptSuite, load_prompt_suite
 
 
 class Written(NamedTuple):
@@ -35,6 +34,8 @@ class Layout(Protocol):
     """A layout's module."""
 
     SUITE: str
+    SUITES: tuple[str, ...]
+    TILED: bool
 
     def recognise(self, folder: Path) -> bool:
         """Whether the folder has this form."""
@@ -83,7 +84,7 @@ def layout(name: str) -> Layout:
 
 def suites(found: Layout) -> tuple[str, ...]:
     """The suites whose images a layout holds."""
-    return tuple(getattr(found, "SUITES", (found.SUITE,)))
+    return found.SUITES
 
 
 def recognised(folder: Path, suite_name: str | None = None) -> Layout | None:
@@ -117,7 +118,7 @@ def written(samples: SampleSet, name: str, folder: Path, suite_name: str | None 
     suite_name = samples.plan.suite if samples.plan is not None else suite_name or into.SUITE
     if suite_name not in suites(into):
         raise OptionError(f"{samples.path} was drawn for suite {suite_name}, the layout {name} is of {into.SUITE}; choose another --to")
-    return into.write(samples, registry.load("suites", suite_name), folder)
+    return into.write(samples, load_prompt_suite(suite_name), folder)
 
 
 def fewer(copies: int, expected: int, what: str = "prompt") -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from harope_bench.suites.official_layouts.base import Written, few, fewer, gathe
 
 SUITE = "t2i-compbench"
 SUITES = (SUITE, "t2i-compbench-table5")
+TILED = False
 SAMPLES = "samples"
 FILE = re.compile(r"(?P<text>[^_]+?)(?:_(?P<number>[0-9]{1,9}))?")
 LONGEST = 240  # bytes of a file name, of the 255 that file systems take

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError
 from harope_bench.data.run_folder import PLAN, Run
 from harope_bench.data.sample_set import SampleSet, open_samples, to_adm, to_png
+from harope_bench.suites.base import PromptSuite, load_suite
 from harope_bench.suites.official_layouts.base import Written, layout, names, recognised, written
 from harope_bench.suites.official_layouts.file_list import has_record, write_recorded
 from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
@@ -37,10 +37,10 @@ def convert(
         SampleError: No such images, or something lies at `target` already.
     """
     suite_name = _suite_of(source, to, suite_name, form or FolderForm())
-    suite: Any = registry.load("suites", suite_name) if suite_name is not None else None
-    if suite is not None and getattr(suite, "task", "draw") == "prompts":
-        samples = open_prompt_images(source, suite_name or "", suite, count, form)
-        done = _write_prompts(samples, target, to, suite, suite_name or "", replace)
+    suite = load_suite(suite_name) if suite_name is not None else None
+    if suite_name is not None and isinstance(suite, PromptSuite):
+        samples = open_prompt_images(source, suite_name, suite, count, form)
+        done = _write_prompts(samples, target, to, suite, suite_name, replace)
     else:
         samples = open_samples(source, count)
         done = _write_plain(samples, target, to, replace)
@@ -71,7 +71,7 @@ def _suite_of(source: Path, to: str, suite_name: str | None, form: FolderForm) -
     return None
 
 
-def _write_prompts(samples: SampleSet, target: Path, to: str, suite: Any, suite_name: str, replace: bool) -> Written:
+def _write_prompts(samples: SampleSet, target: Path, to: str, suite: PromptSuite, suite_name: str, replace: bool) -> Written:
     if to == "png":
         return write_recorded(samples, suite, target)
     if to == "adm":

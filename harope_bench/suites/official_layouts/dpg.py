@@ -27,6 +27,7 @@ from harope_bench.suites.official_layouts.base import Written, few, fewer, gathe
 
 TILED = True
 SUITE = "dpg-bench"
+SUITES = (SUITE,)
 FORM = "dpg"
 SHAPES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}  # tiles across and down, by their number
 

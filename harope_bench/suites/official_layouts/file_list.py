@@ -8,14 +8,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
 
 from harope_bench.core.errors import OptionError, SampleError
 from harope_bench.core.formats import with_format, without_format
+from harope_bench.core.index_ranges import DIGITS, whole_number
 from harope_bench.core.json_file import parse_json
+from harope_bench.core.regular_file import is_file
 from harope_bench.core.schema import SampleRecord, fault
 from harope_bench.core.storage import read_lines, sha256_file
 from harope_bench.core.text_file import read_text
@@ -65,7 +67,7 @@ def place_by_list(folder: Path, path: Path, keys: ImageKeys) -> Placement:
         if index in files or index in failed or str(image) in lines:
             raise OptionError(f"{path} line {row.line} states an image or a file again; keep one line an image")
         lines[str(image)] = row.line
-        if image.is_file():
+        if is_file(image):
             files[index] = image
         else:
             failed[index] = f"{row.file} is listed and not there"
@@ -88,7 +90,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield Row(line, file, {name: row[name] for name in names})
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     for line, text in enumerate(read_text(path).split("\n"), 1):
         if not text.strip():
             continue
@@ -101,7 +103,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield line, row
 
 
-def _table_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _table_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     separator = SEPARATORS.get(path.suffix.lower())
     if separator is None:
         raise OptionError(f"--file-list {path} is no .csv, .tsv or .jsonl; name it by its form")
@@ -115,20 +117,26 @@ def _table_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise OptionError(f"{path} line {table.line_num + 1} is not readable ({error}); correct the file") from error
 
 
-def _cell(value: Any) -> str | int:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_number else str(value).strip()
+def _cell(value: object) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return str(value).strip()
 
 
 def _index(keys: ImageKeys, row: Row, path: Path) -> int:
     for name in ("index", "prompt_index", "copy"):
-        text = str(row.keys.get(name, 0))
-        if not (text.isascii() and text.isdigit() and len(text) < 10):
+        text = _shown(row.keys.get(name, 0))
+        if whole_number(text) is None:
             raise OptionError(f"{path} line {row.line}: {name} is {text[:20]!r}, wanted a whole number from 0")
     try:
         return keys.index(row.keys)
     except OptionError as error:
         raise OptionError(f"{path} line {row.line}: {error}") from error
+
+
+def _shown(value: str | int) -> str:
+    """Return a cell as text; a number of more digits than `int` writes is none."""
+    return value if isinstance(value, str) else str(value) if abs(value) < 10**DIGITS else "a number without end"
 
 
 def _inside(folder: Path, row: Row, path: Path) -> Path:
@@ -139,7 +147,7 @@ def _inside(folder: Path, row: Row, path: Path) -> Path:
     name = row.file
     if "\0" in name:
         raise OptionError(f"{path} line {row.line}: the file name holds a NUL character; correct it")
-    if "\\" in name and not (folder / name).is_file():
+    if "\\" in name and not is_file(folder / name):
         name = name.replace("\\", "/")
     image = (folder / name).resolve()
     if not image.is_relative_to(folder.resolve()):
@@ -171,7 +179,7 @@ def open_recorded(folder: Path, suite: PromptSuite, suite_name: str) -> SampleSe
                 f"{folder / FILE_LIST} has another prompt at index {index} than {suite_name}; give the suite that it was made for"
             )
         image = inside(folder, str(record.file), index) if record.status == "ok" else None
-        if image is not None and image.is_file():
+        if image is not None and is_file(image):
             files[index] = image
         else:
             failed[index] = record.reason or f"{record.file} is not there"

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harope_bench.core.errors import SampleError, StorageError
 from harope_bench.core.storage import disk
@@ -21,12 +20,14 @@ from harope_bench.core.text_file import read_text
 from harope_bench.data.folder_writer import write_folder
 from harope_bench.data.image_folder import OURS
 from harope_bench.data.sample_set import SampleSet, pictures
+from harope_bench.evaluators.base import Facts
 from harope_bench.suites.base import PromptSuite
 from harope_bench.suites.official_layouts.base import Written, few, fewer, gathered
 from harope_bench.suites.official_layouts.geneval_prompts import FORM, PromptIndex, UnknownPromptError, few_reasons, read_line
 
 SUITE = "geneval"
 SUITES = (SUITE, "shapes")  # whose cases hold GenEval's metadata
+TILED = False
 METADATA, SAMPLES = "metadata.jsonl", "samples"
 IMAGE = re.compile(r"[0-9]+\.png")
 
@@ -116,7 +117,7 @@ def _folders(folder: Path, suite: PromptSuite) -> Folders:
     return Folders(of_prompt, tuple(warnings))
 
 
-def _metadata(place: Path) -> Mapping[str, Any]:
+def _metadata(place: Path) -> Facts:
     """Return the metadata of a folder; UnknownPromptError where there are none that can be read."""
     if not (place / METADATA).is_file():
         raise UnknownPromptError(f"it has no {METADATA}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pydantic import ValidationError
 
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.schema import fault, printable
+from harope_bench.evaluators.base import Facts
 from harope_bench.evaluators.rules.geneval import PromptMetadata
 from harope_bench.suites.base import PromptSuite
 
@@ -26,13 +26,13 @@ class PromptIndex:
 
     def __init__(self, suite: PromptSuite):
         self.of_text: dict[str, list[int]] = {}
-        self.facts: dict[int, Mapping[str, Any]] = {}
+        self.facts: dict[int, Facts] = {}
         for prompt in range(suite.count // suite.copies):
             facts = suite.case(prompt).facts[FORM]
             self.facts[prompt] = facts
             self.of_text.setdefault(_text(facts["prompt"]), []).append(prompt)
 
-    def find(self, line: Mapping[str, Any], number: int | None = None) -> int:
+    def find(self, line: Facts, number: int | None = None) -> int:
         """Return the prompt that a metadata line means; of several alike the one of that number, else the first.
 
         Raises:
@@ -56,7 +56,7 @@ class PromptIndex:
         return number if number in fitting else fitting[0]
 
 
-def read_line(text: str) -> Mapping[str, Any]:
+def read_line(text: str) -> Facts:
     """Return the object of a metadata file: of the whole text, else of its first line.
 
     Raises:
@@ -72,10 +72,11 @@ def read_line(text: str) -> Mapping[str, Any]:
     raise UnknownPromptError("its metadata are no JSON object")
 
 
-def _differences(stated: PromptMetadata, facts: Mapping[str, Any]) -> list[str]:
+def _differences(stated: PromptMetadata, facts: Facts) -> list[str]:
     """Return the fields that a line states and that the prompt has otherwise."""
     official = PromptMetadata.model_validate(facts)
-    return [field for field in DECISIVE if field in stated.model_fields_set and getattr(stated, field) != getattr(official, field)]
+    known, expected = stated.model_dump(include=stated.model_fields_set), official.model_dump()
+    return [field for field in DECISIVE if field in known and known[field] != expected[field]]
 
 
 def _text(text: str) -> str:

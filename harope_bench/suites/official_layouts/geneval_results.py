@@ -12,20 +12,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from harope_bench.core.annotations import Answer, Box, Colours, Detection, Sighting
 from harope_bench.core.errors import StorageError
+from harope_bench.core.index_ranges import whole_number
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.regular_file import open_regular
 from harope_bench.core.schema import Record, fault, printable
 from harope_bench.core.storage import read_lines
 from harope_bench.core.text_file import encoding_of
 from harope_bench.data.image_folder import natural_key
-from harope_bench.evaluators.base import Score, Sight
+from harope_bench.evaluators.base import Facts, Score, Sight
 from harope_bench.evaluators.geneval import GenEval, Official
 from harope_bench.evaluators.rules import geneval as rule
 from harope_bench.suites.base import PromptSuite
@@ -33,6 +34,7 @@ from harope_bench.suites.official_layouts.base import fewer
 from harope_bench.suites.official_layouts.geneval_prompts import PromptIndex, UnknownPromptError
 
 READS = "geneval"
+COUNTED = 1000  # things of a colour that a reason counts; no prompt asks for more than a few
 Scored = tuple[float, float, float, float, Annotated[float, Field(ge=0)]]  # x0, y0, x1, y1, score
 BOXES = TypeAdapter(dict[str, list[Scored]])
 COLOURED = re.compile(r"expected (?P<colour>\w+) (?P<name>.+?)>=\d+, found \d+ (?P=colour); and (?P<seen>.+)")
@@ -49,15 +51,15 @@ class Line(Record):
     prompt: str
     correct: bool
     reason: str = ""
-    metadata: str | dict[str, Any] | None = None
-    details: str | dict[str, Any] = Field(default="{}")
+    metadata: str | dict[str, JsonValue] | None = None
+    details: str | dict[str, JsonValue] = Field(default="{}")
 
 
 class Row(NamedTuple):
     """A line with its metadata and boxes read."""
 
     line: Line
-    facts: dict[str, Any]
+    facts: Facts
     boxes: dict[str, list[Scored]]
 
 
@@ -115,7 +117,7 @@ def rows(path: Path) -> list[Row]:
     return found
 
 
-def _object(value: str | dict[str, Any]) -> dict[str, Any]:
+def _object(value: str | dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Return the object that a field is, or holds as JSON; ValueError where it is none."""
     found = parse_json(value) if isinstance(value, str) else value
     if not isinstance(found, dict):
@@ -158,7 +160,7 @@ def placed(found: Sequence[Row], known: PromptIndex, suite: PromptSuite, path: P
 def _copies(names: Sequence[str], copies: int) -> list[int]:
     """The number in each file name where all are copies' numbers, else their order."""
     stems = [Path(name.replace("\\", "/")).stem for name in names]
-    numbers = [int(stem) if stem.isascii() and stem.isdigit() else copies for stem in stems]
+    numbers = [copies if number is None else number for number in map(whole_number, stems)]
     if len(set(numbers)) == len(numbers) and max(numbers) < copies:
         return numbers
     order = sorted(range(len(names)), key=lambda k: (numbers[k], natural_key(names[k])))
@@ -208,4 +210,4 @@ def _shares(wanted: rule.Wanted, found: Sequence[Detection], places: Sequence[in
 def _counted(seen: str) -> list[str]:
     """["red", "blue", "blue"] of "1 red, 2 blue"."""
     found = re.findall(r"(\d+) (\w+)", seen)
-    return [colour for number, colour in found for _ in range(int(number))]
+    return [colour for number, colour in found for _ in range(min(whole_number(number) or 0, COUNTED))]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from harope_bench.core.errors import OptionError, SampleError
-from harope_bench.data.image_folder import DIGITS, FILE_LIST, format_notes, images_below, in_order, listing
+from harope_bench.data.image_folder import DIGITS, FILE_LIST, check_finished, format_notes, images_below, in_order, listing
 from harope_bench.data.run_folder import PLAN
 from harope_bench.data.sample_set import SampleSet, first, open_samples
 from harope_bench.suites.base import PromptSuite
@@ -39,7 +39,7 @@ class FolderForm:
     @property
     def stated(self) -> list[str]:
         """The options that are given, as they are written on the command line."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = vars(self)
         spelled = {name: "resolution" if name == "side" else name.replace("_", "-") for name in values}
         return [f"--{spelled[name]}" for name, value in values.items() if value is not None]
 
@@ -98,6 +98,7 @@ def _open_npz(path: Path, suite_name: str, suite: PromptSuite, form: FolderForm)
 
 
 def _open_folder(folder: Path, suite_name: str, suite: PromptSuite, form: FolderForm) -> SampleSet:
+    check_finished(folder)
     if form.naming:
         tiled = [option for option in form.stated if option not in form.naming]
         _reject(tiled, f"{form.naming[0]} reads files of one image each")
@@ -108,7 +109,7 @@ def _open_folder(folder: Path, suite_name: str, suite: PromptSuite, form: Folder
 
     known = recognised(folder, suite_name) or _tiled_layout(suite_name, form)
     if known is not None:
-        if not getattr(known, "TILED", False):
+        if not known.TILED:
             _reject(form.stated, f"{folder} holds files of one image each")
         return known.open_layout(folder, suite, form.side, form.tiles)
     if not listing(folder).files and not images_below(folder):
@@ -121,12 +122,12 @@ def _tiled_layout(suite_name: str, form: FolderForm) -> Layout | None:
     if not form.stated:
         return None
     fitting = (layout(name) for name in names())
-    return next((found for found in fitting if suite_name in suites(found) and getattr(found, "TILED", False)), None)
+    return next((found for found in fitting if suite_name in suites(found) and found.TILED), None)
 
 
 def is_tiled(suite_name: str) -> bool:
     """Return whether a suite has a layout that joins several images in a picture."""
-    return any(suite_name in suites(found) and getattr(found, "TILED", False) for found in map(layout, names()))
+    return any(suite_name in suites(found) and found.TILED for found in map(layout, names()))
 
 
 def _open_stated(folder: Path, suite_name: str, suite: PromptSuite, form: FolderForm) -> SampleSet:

@@ -1,0 +1,38 @@
+"""An annotator that runs a model of the user's own, `NAME:MODEL` on the command line; always a substitute."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from harope_bench.core.errors import NotHere
+from harope_bench.judges.base import Annotator
+from harope_bench.judges.generic.local_model import Local, local
+
+
+class LocalAnnotator(Annotator):
+    """Base class of the plug-ins; `of` binds one to a folder, or to a hub id that the local cache holds."""
+
+    version = 1
+    judge_class = "substitute"
+    packages = ("transformers",)
+    needs_model = True
+    name: str  # that it is registered by
+
+    def __init__(self, model: str | None = None):
+        self.model = model
+
+    def of(self, model: str) -> Self:
+        """Return the judge on a folder, or on a hub id that the local cache holds."""
+        return type(self)(model)
+
+    def found(self) -> Local:
+        """Return where the model lies; NotHere where none is named or none is there."""
+        if not self.model:
+            raise NotHere(
+                f"judge {self.name} runs a model of yours; harope-bench eval RUN --judge {self.roles[0]}={self.name}:FOLDER-OR-HUB-ID"
+            )
+        return local(self.model)
+
+    def weights_sha256(self) -> str:
+        """Return the hash of the model's folder; NotHere names the command that brings it."""
+        return self.found().sha256

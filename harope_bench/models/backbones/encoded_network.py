@@ -1,0 +1,14 @@
+"""What all networks of the backbones are: modules whose attention asks an encoding for positions."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from harope_bench.encodings.base import Encoding
+
+
+class EncodedNetwork(nn.Module):
+    """Base class of networks with an encoding."""
+
+    encoding: Encoding
+    extra = 0  # tokens before those of the patches, such as a class token

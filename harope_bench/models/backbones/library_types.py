@@ -1,0 +1,14 @@
+"""Names for objects of diffusers and peft whose classes are known only when a pipeline is loaded, and which state no types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Library = Any  # the module diffusers
+Pipe = Any  # a pipeline: transformer, autoencoder, scheduler, text encoders
+PipeClass = Any  # its class, with from_pretrained, save_lora_weights, lora_state_dict
+Transformer = Any  # FluxTransformer2DModel, SD3Transformer2DModel
+Autoencoder = Any  # AutoencoderKL
+AttentionLayer = Any  # an attention module of the transformer
+Norm = Any  # its norm of queries or keys, or None
+Inputs = Any  # of an attention or a forward, passed on as they come

@@ -1,0 +1,58 @@
+"""The fields of a Checkpoint, as far as somebody states them: a file, its keys, its arguments, a recipe, the user."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict, get_args
+
+from harope_bench.core.schema import Option
+
+Field = Literal[
+    "name", "backbone", "encoding", "options", "config", "weights", "sha256", "source", "scale", "suite", "sampler", "steps",
+    "guidance", "drawing", "recipe", "recipe_sha256", "training_seed", "training_steps",
+]  # fmt: skip
+FIELDS: tuple[Field, ...] = get_args(Field)
+
+
+class CheckpointFields(TypedDict, total=False):
+    """Fields of core.schema.Checkpoint; one that nobody states is absent. Checkpoint.model_validate checks the values."""
+
+    name: str
+    backbone: str
+    encoding: str
+    options: dict[str, Option]
+    config: dict[str, Option]
+    weights: str
+    sha256: str
+    source: str
+    scale: Literal["micro", "paper"]
+    suite: str
+    sampler: str
+    steps: int
+    guidance: float
+    drawing: dict[str, Option]
+    recipe: str
+    recipe_sha256: str
+    training_seed: int
+    training_steps: int
+
+
+def known_fields(values: Any) -> CheckpointFields:
+    """Return those values that are named as a field.
+
+    Args:
+        values: by name. Any: of a file's note or a command line; whoever makes a Checkpoint of them checks them.
+    """
+    fields: CheckpointFields = {}
+    for field in FIELDS:
+        if field in values:
+            fields[field] = values[field]
+    return fields
+
+
+def stated_fields(fields: CheckpointFields) -> CheckpointFields:
+    """Return the fields that are stated: None and an empty mapping are not."""
+    stated = fields.copy()
+    for field in FIELDS:
+        if stated.get(field) in (None, {}):
+            stated.pop(field, None)
+    return stated

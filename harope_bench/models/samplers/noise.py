@@ -1,0 +1,25 @@
+"""Noise of the samplers: one CPU generator a sample."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+
+def unit_noise(shape: tuple[int, ...], generators: Sequence[Generator]) -> Tensor:
+    """Float32 CPU noise (B, *shape), row i from generators[i]."""
+    return torch.stack([torch.randn(shape, generator=g) for g in generators])
+
+
+def beside(values: Tensor, like: Tensor) -> Tensor:
+    """Values (B,) shaped to multiply a tensor (B, ...)."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def index_generator(seed: int, index: int) -> Generator:
+    """The CPU generator of one sample, a function of the run's seed and the index alone."""
+    digest = hashlib.sha256(f"{seed}/{index}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,146 @@
+"""What a target is. The question is answered here, once, and nowhere else.
+
+A target is a text: the name of a registered checkpoint, or a path to a run folder, to images or to
+the results file of an official script. A path that exists goes before a checkpoint of that name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from harope_bench.core import registry
+from harope_bench.core.errors import UnknownName
+from harope_bench.core.schema import Plan
+from harope_bench.core.storage import disk
+from harope_bench.data.run_folder import Run
+from harope_bench.models.load_checkpoint import checkpoint
+from harope_bench.pipeline.classify import names_pictures, reading_plan, reads
+from harope_bench.pipeline.eval_options import RUNS, EvalOptions, GenerationOptions
+from harope_bench.pipeline.evaluate_prompts import of_prompts
+from harope_bench.pipeline.generate import make_plan
+from harope_bench.suites.official_layouts.base import reader
+
+
+class Kind(Enum):
+    """Every kind of target. The suite decides whether images are scored prompt by prompt."""
+
+    CHECKPOINT = "checkpoint that generates images"
+    PROMPT_CHECKPOINT = "checkpoint that generates images of prompts"
+    CLASSIFIER = "checkpoint of a classifier"
+    RUN = "run folder"
+    PROMPT_RUN = "run folder of prompts"
+    CLASSIFIER_RUN = "run folder of a classifier"
+    IMAGE_FOLDER = "folder of images"
+    PROMPT_FOLDER = "folder of images of prompts"
+    IMAGE_FILE = "file of images"
+    PROMPT_FILE = "file of images of prompts"
+    OFFICIAL_RESULTS = "finished run of an official script"
+
+
+CHECKPOINTS = frozenset({Kind.CHECKPOINT, Kind.PROMPT_CHECKPOINT, Kind.CLASSIFIER})
+CLASSIFIERS = frozenset({Kind.CLASSIFIER, Kind.CLASSIFIER_RUN})
+RUN_FOLDERS = frozenset({Kind.RUN, Kind.PROMPT_RUN, Kind.CLASSIFIER_RUN})
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target that is resolved.
+
+    name: As the user typed it. path: What is evaluated; of a checkpoint the run folder that its
+    images go to. out: Folder of the results. suite: None where nothing names one.
+    plan: Of a run folder the plan in it; of a checkpoint None until `plan_target` makes it.
+    """
+
+    kind: Kind
+    name: str
+    path: Path
+    out: Path
+    suite: str | None = None
+    plan: Plan | None = None
+
+
+def resolve(text: str, options: EvalOptions | None = None) -> Target:
+    """Return what a target is, under the suite and the output folder of the options.
+
+    Raises:
+        UnknownName: Neither a path nor a checkpoint has this name, or no suite has the suite's.
+        PlanMismatch: The folder holds a plan.json that is no plan.
+        StorageError: The path cannot be looked at, as one that is too long.
+    """
+    options = options or EvalOptions()
+    if options.suite is not None:
+        registry.find("suites", options.suite)
+    path = Path(text)
+    with disk(path):
+        is_there = path.exists()
+    if is_there:
+        return _resolve_path(text, path, options)
+    if text not in registry.entries("checkpoints"):
+        raise UnknownName("file, folder or checkpoint", text, registry.names("checkpoints"))
+    return resolve_checkpoint(text, options)
+
+
+def resolve_checkpoint(name: str, options: EvalOptions) -> Target:
+    """Return the target that a registered checkpoint is, whatever paths are called like it.
+
+    Raises:
+        UnknownName: No checkpoint has this name.
+    """
+    registered = checkpoint(name)
+    suite = options.suite or registered.suite
+    folder = options.out or RUNS / name
+    if names_pictures(registered):
+        kind = Kind.CLASSIFIER
+    elif suite is not None and of_prompts(suite):
+        kind = Kind.PROMPT_CHECKPOINT
+    else:
+        kind = Kind.CHECKPOINT
+    return Target(kind, name, folder, folder, suite)
+
+
+def _resolve_path(text: str, path: Path, options: EvalOptions) -> Target:
+    """Return the target that an existing file or folder is."""
+    plan = Run(path).plan if path.is_dir() else None
+    suite = options.suite or (plan.suite if plan is not None else None)
+    kind = _kind_of_path(path, plan, suite)
+    if kind is Kind.CLASSIFIER_RUN and plan is not None:
+        suite = plan.suite  # real pictures are those of the plan, whatever else is asked for
+    out = options.out or (path if kind in RUN_FOLDERS else RUNS / f"eval-{path.stem}")
+    return Target(kind, text, path, out, suite, plan)
+
+
+def _kind_of_path(path: Path, plan: Plan | None, suite: str | None) -> Kind:
+    if plan is not None and reads(plan.suite):
+        return Kind.CLASSIFIER_RUN
+    has_prompts = suite is not None and of_prompts(suite)
+    if has_prompts and reader(path) is not None:
+        return Kind.OFFICIAL_RESULTS
+    if plan is not None:
+        return Kind.PROMPT_RUN if has_prompts else Kind.RUN
+    if path.is_dir():
+        return Kind.PROMPT_FOLDER if has_prompts else Kind.IMAGE_FOLDER
+    return Kind.PROMPT_FILE if has_prompts else Kind.IMAGE_FILE
+
+
+def plan_target(target: Target, options: EvalOptions) -> Plan:
+    """Return the plan by which a checkpoint's target generates, or classifies real pictures.
+
+    Raises:
+        UnknownName, OptionError: A suite or a setting does not fit. WeightsError: The checkpoint
+            lacks its base or its autoencoder.
+    """
+    assert target.kind in CHECKPOINTS
+    make = reading_plan if target.kind is Kind.CLASSIFIER else make_plan
+    return make(target.name, options.suite, options.generation.overrides())
+
+
+def plan_checkpoint(name: str, suite: str | None, generation: GenerationOptions) -> Plan:
+    """Return the plan of a checkpoint by its name, of a classifier as of one that generates.
+
+    Raises:
+        UnknownName, OptionError, WeightsError: As `resolve_checkpoint` and `plan_target`.
+    """
+    options = EvalOptions(suite=suite, generation=generation)
+    return plan_target(resolve_checkpoint(name, options), options)

@@ -1,0 +1,194 @@
+"""Plug-ins have typed base classes: accessors reject what is not derived from them, and optional members have defaults."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_type_hints
+
+import pytest
+
+from harope_bench.core import registry
+from harope_bench.core.conditioning import asked_by, taken_by
+from harope_bench.core.errors import MissingMemberError, OptionError, PluginError, WeightsError
+from harope_bench.core.plugin_contracts import EvaluatorContract, SuiteContract
+from harope_bench.core.schema import Checkpoint, Request, Settings
+from harope_bench.encodings.base import Encoding, load_encoding
+from harope_bench.evaluators.base import Evaluator, load_evaluator
+from harope_bench.judges.base import Judge, load_judge
+from harope_bench.leaderboards.table_spec import Table, load_table
+from harope_bench.models import weights_facts
+from harope_bench.models.backbones.base import Backbone, Classifier, Clue, Drawer, load_adapter_backbone, load_backbone
+from harope_bench.models.checkpoint_fields import FIELDS, CheckpointFields, known_fields, stated_fields
+from harope_bench.models.export_checkpoint import export
+from harope_bench.models.load_checkpoint import checkpoint, open_classifier, open_drawer
+from harope_bench.models.samplers.base import Sampler, load_sampler
+from harope_bench.suites.base import Suite, load_suite
+
+ACCESSORS: dict[str, tuple[Callable[[str], object], type]] = {
+    "backbones": (load_backbone, Backbone),
+    "encodings": (load_encoding, Encoding),
+    "samplers": (load_sampler, Sampler),
+    "suites": (load_suite, Suite),
+    "judges": (load_judge, Judge),
+    "evaluators": (load_evaluator, Evaluator),
+}
+# What the liars below are made of: they have the members of a plug-in, and are not derived from its base class.
+DUCK = SimpleNamespace(task="draw", asks=None, metrics=(), requests=lambda indices: [], conditioning=lambda config: None)
+
+
+class BareBackbone(Backbone[Any]):
+    """A backbone with what is required alone."""
+
+    tile = 1
+
+
+class Numbers(Suite):
+    """A suite that leaves it to its first request what it asks for."""
+
+    def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
+        return [Request(index=i, label=i) for i in indices]
+
+
+BARE, NUMBERS = BareBackbone(), Numbers()
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """A function that makes an attribute of this module known as the plug-in `toy` of a kind, as an installed package would."""
+
+    def install(kind: str, attribute: str) -> None:
+        point = metadata.EntryPoint("toy", f"{__name__}:{attribute}", f"harope_bench.{kind}")
+        monkeypatch.setattr(metadata, "entry_points", lambda *, group: [point] if group == point.group else [])
+
+    return install
+
+
+# ------------------------------------------------------------------------------------------- accessors
+
+
+@pytest.mark.parametrize("kind", ACCESSORS)
+def test_every_listed_plug_in_is_derived_from_the_base_class_of_its_kind(kind: str) -> None:
+    load, base = ACCESSORS[kind]
+    for name in registry.names(kind):
+        plugin = load(name)
+        assert plugin is registry.load(kind, name)
+        assert issubclass(plugin, base) if isinstance(plugin, type) else isinstance(plugin, base), name
+
+
+@pytest.mark.parametrize("kind", ACCESSORS)
+def test_a_plug_in_that_only_looks_like_one_is_rejected_with_its_name_and_the_base_class(kind: str, install: Any) -> None:
+    load, base = ACCESSORS[kind]
+    install(kind, "DUCK")
+    with pytest.raises(PluginError) as caught:
+        load("toy")
+    text = str(caught.value)
+    assert f"PLUGIN of {registry.one(kind)} 'toy' must be" in text
+    assert f"derived from {base.__module__}.{base.__name__}, it is of type SimpleNamespace" in text
+    assert "\n" not in text
+
+
+def test_lower_rooms_reject_it_as_well(install: Any) -> None:
+    install("suites", "DUCK")
+    with pytest.raises(PluginError, match=r"derived from harope_bench\.core\.plugin_contracts\.SuiteContract"):
+        asked_by("toy")
+    install("backbones", "DUCK")
+    with pytest.raises(PluginError, match=r"derived from harope_bench\.core\.plugin_contracts\.BackboneContract"):
+        taken_by("toy", {})
+    assert issubclass(Suite, SuiteContract) and issubclass(Evaluator, EvaluatorContract)
+
+
+def test_tables_are_read_into_their_type() -> None:
+    assert all(isinstance(load_table(name), Table) for name in registry.names("tables"))
+
+
+def test_a_suite_without_a_declaration_asks_for_what_its_first_request_shows(install: Any) -> None:
+    install("suites", "NUMBERS")
+    assert asked_by("toy").kind == "labels"
+
+
+# -------------------------------------------------------------------------------------------- defaults
+
+
+def test_a_backbone_with_what_is_required_alone_has_every_optional_member() -> None:
+    found, clue, settings = checkpoint("digits-ape"), Clue(None, {}), Settings(resolution=8, tile=1)
+    assert BARE.own_names(found, {}) == {}
+    assert BARE.recall({"model": "another"}) is None
+    assert BARE.relabelled(clue, 7) is clue
+    assert (BARE.usual("ape"), BARE.usual_settings({}, {}), BARE.packages, BARE.has_lora, BARE.lookalikes) == ({}, {}, (), False, None)
+    assert BARE.settled(found, settings) is settings
+    assert BARE.probe(None, 8, 1) is None
+    assert (BARE.doubts({}, "ape", {}), BARE.check_request(found, Request(index=0)), BARE.merge(None), BARE.reveal(None)) == (None,) * 4
+
+
+@pytest.mark.parametrize(
+    ("member", "call"),
+    [
+        ("build", lambda: BARE.build("ape", {}, {})),
+        ("recognise", lambda: BARE.recognise({})),
+        ("conditioning", lambda: BARE.conditioning({})),
+        ("sample", lambda: Sampler().sample(lambda x, time: x, None, 1, [])),
+        ("requests", lambda: Suite().requests([0])),
+        ("draw", lambda: Drawer().draw([], Settings(resolution=8, tile=1))),
+        ("classify", lambda: Classifier().classify(None)),
+    ],
+)
+def test_a_required_member_that_is_missing_is_named(member: str, call: Callable[[], object]) -> None:
+    with pytest.raises(MissingMemberError, match=rf"^\S+ does not define `{member}`, which every plug-in of its kind must$"):
+        call()
+
+
+def test_what_a_backbone_cannot_do_is_said_by_its_name(tmp_path: Path, install: Any) -> None:
+    with pytest.raises(OptionError, match="backbone mmdit-micro has no export; use its weights file as it is"):
+        export("shapes-harope", tmp_path / "w.safetensors", False)
+    with pytest.raises(OptionError, match="backbone dit reads no adapter folders; give a file of its weights"):
+        load_adapter_backbone("dit")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_training_file_of_a_backbone_that_knows_none_is_rejected(monkeypatch: pytest.MonkeyPatch, install: Any, tmp_path: Path) -> None:
+    install("backbones", "BARE")
+    monkeypatch.setattr(weights_facts, "training_arguments", lambda path: {"model": "Other-B/2"})
+    with pytest.raises(WeightsError, match="was trained as Other-B/2, and backbone toy knows no training files"):
+        weights_facts.arguments("toy", tmp_path / "w.pt")
+    monkeypatch.setattr(weights_facts, "training_arguments", lambda path: {})
+    assert weights_facts.arguments("toy", tmp_path / "w.pt") == {}
+
+
+def test_a_checkpoint_opens_as_what_its_backbone_says_it_does() -> None:
+    found, settings = checkpoint("digits-deit-ape"), Settings(resolution=28, tile=2)
+    assert isinstance(open_classifier(found, settings), Classifier)
+    with pytest.raises(OptionError, match=r"digits-deit-ape \(deit\) opens no Drawer"):
+        open_drawer(found, settings)
+    drawn = Settings(resolution=28, tile=2, sampler="flow", steps=1, guidance=1)
+    assert isinstance(open_drawer(checkpoint("digits-ape"), drawn), Drawer)
+    with pytest.raises(OptionError, match=r"digits-ape \(dit\) opens no Classifier"):
+        open_classifier(checkpoint("digits-ape"), drawn)
+
+
+# ---------------------------------------------------------------------------------------------- fields
+
+
+def test_the_fields_that_can_be_stated_are_those_of_a_checkpoint() -> None:
+    assert set(FIELDS) == set(Checkpoint.model_fields) == set(get_type_hints(CheckpointFields))
+
+
+def test_what_is_not_stated_and_what_is_no_field_is_left_out() -> None:
+    said = {"steps": None, "guidance": 0.0, "options": {}, "config": {"size": 0}, "suite": "", "another": 1}
+    assert known_fields(said) == {key: value for key, value in said.items() if key != "another"}
+    assert stated_fields(known_fields(said)) == {"guidance": 0.0, "config": {"size": 0}, "suite": ""}
+    assert said["steps"] is None and "options" in said  # what was given stays as it was
+
+
+# ----------------------------------------------------------------------------------------------- torch
+
+
+def test_the_contracts_of_networks_are_read_without_torch() -> None:
+    modules = ["models.backbones.base", "models.samplers.base", "suites.base", "judges.base", "evaluators.base", "models.weights_facts"]
+    names = ", ".join(f"harope_bench.{name}" for name in modules)
+    done = subprocess.run([sys.executable, "-c", f"import sys, {names}; print('torch' in sys.modules)"], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr

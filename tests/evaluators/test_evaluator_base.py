@@ -1,0 +1,67 @@
+"""Base classes of the evaluators: what is optional has a default, what is missing is named, every shipped one is of one kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harope_bench.core import registry
+from harope_bench.core.errors import MissingMemberError, OptionError, PluginError
+from harope_bench.evaluators.base import (
+    AnnotationEvaluator,
+    FeatureEvaluator,
+    Observations,
+    load_annotation_evaluator,
+    load_evaluator,
+    load_feature_evaluator,
+)
+from harope_bench.evaluators.prompt_scores import Prompts
+
+
+class Plain(FeatureEvaluator):
+    """An evaluator that defines what it must and nothing else."""
+
+    version, profile, parity, metrics = 1, "plain", "none", ()
+
+
+@pytest.mark.parametrize("name", registry.names("evaluators"))
+def test_every_shipped_evaluator_scores_features_or_annotations(name: str) -> None:
+    evaluator = load_evaluator(name)
+    assert isinstance(evaluator, FeatureEvaluator) != isinstance(evaluator, AnnotationEvaluator)
+    assert evaluator.profile in evaluator.profiles and set(evaluator.apart) <= set(evaluator.profiles)
+    assert evaluator.under(evaluator.profile).metrics == evaluator.metrics
+    with pytest.raises(OptionError):
+        evaluator.under("nobody's")
+
+
+def test_what_an_evaluator_leaves_out_has_a_default() -> None:
+    plain = Plain()
+    assert (plain.rules, plain.profiles, plain.apart, plain.looks_at, plain.arrays) == (("official",), ("plain",), (), "images", ())
+    assert plain.under("plain") is plain
+
+
+@pytest.mark.parametrize(
+    ("call", "member"),
+    [
+        (lambda: Plain().score(Observations(np.arange(0), None, {}), {}), "score"),
+        (lambda: AnnotationEvaluator().assess([], "official", False), "assess"),
+        (lambda: AnnotationEvaluator().counts_for({}), "counts_for"),
+        (lambda: Prompts().task({}), "task"),
+        (lambda: Prompts().mark({}, {}, "official"), "mark"),
+    ],
+)
+def test_what_an_evaluator_must_define_is_named_where_it_is_missing(call: Any, member: str) -> None:
+    with pytest.raises(MissingMemberError, match=f"does not define `{member}`"):
+        call()
+
+
+def test_an_evaluator_of_the_other_kind_or_of_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OptionError, match="evaluator geneval scores annotations"):
+        load_feature_evaluator("geneval")
+    with pytest.raises(OptionError, match="evaluator fidelity scores features"):
+        load_annotation_evaluator("fidelity")
+    monkeypatch.setattr(registry, "load", lambda kind, name: type("Duck", (), {"version": 1})())
+    with pytest.raises(PluginError, match=r"evaluator 'duck' must be an instance of a class derived from harope_bench\.evaluators\.base"):
+        load_evaluator("duck")

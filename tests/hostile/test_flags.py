@@ -1,0 +1,176 @@
+"""Flags beyond every bound, of the wrong kind, or that do not go together: one line, and nothing is written."""
+
+from __future__ import annotations
+
+import numpy as np
+from hostile.room import IMAGES, RUN, Case, Room, put, run_case, table
+
+GENERATE = ("generate", "tiny", "--out", "new")
+EVAL = ("eval", RUN, "--reference", "reference.npz")
+CHECKPOINT = ("eval", "tiny", "--out", "new")
+REFERENCE = ("reference", IMAGES, "r.npz", "--judge", "digits-net")
+DISTANCE = ("figure", "attention-distance", "tiny", "--out", "a.svg")
+MATRICES = ("figure", "matrices", "tiny", "--out", "a.svg")
+SWEEP = ("figure", "sweep", ".", "--metric", "fid", "--out", "a.svg")
+PLAN = ("plan", "tiny", "--difference", "1")
+REPRODUCE = ("reproduce", "table2", "--scale", "micro", "--out", "new")
+VERIFY = ("verify", RUN, "--reference", "reference.npz")
+CONVERT = ("convert", IMAGES, "out.npz", "--to", "adm")
+REGISTER = ("register", "mine", "--weights", "home/checkpoints/tiny.safetensors", "--encoding", "rope-axial", "--sampler", "flow")
+TABLE = ("table", "2")
+GATE = ("gate", RUN, RUN)
+USAGE, NAMED = 2, 1
+
+ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
+    # counts and ranges
+    "count-zero": ((*GENERATE, "--count", "0"), USAGE, "--count"),
+    "count-negative": ((*GENERATE, "--count", "-3"), USAGE, "--count"),
+    "count-of-text": ((*GENERATE, "--count", "many"), USAGE, "--count"),
+    "count-half": ((*GENERATE, "--count", "2.5"), USAGE, "--count"),
+    "count-huge": ((*GENERATE, "--count", "1000000001"), USAGE, "more than 1,000,000 samples"),
+    "count-of-digits": ((*GENERATE, "--count", "9" * 5000), USAGE, "--count"),
+    "count-and-indices": ((*GENERATE, "--count", "2", "--indices", "0-1"), USAGE, "give one"),
+    "indices-huge": ((*GENERATE, "--indices", "0-99999999"), USAGE, "at most 1,000,000"),
+    "indices-backwards": ((*GENERATE, "--indices", "5-2"), USAGE, "index range"),
+    "indices-negative": ((*GENERATE, "--indices", "-5--2"), USAGE, "index range"),
+    "indices-empty": ((*GENERATE, "--indices", ""), USAGE, "index range"),
+    "indices-of-text": ((*GENERATE, "--indices", "all"), USAGE, "index range"),
+    "indices-wide-digits": ((*GENERATE, "--indices", "\u0661-\u0662\u00b2"), USAGE, "index range"),
+    "eval-count-beyond": ((*EVAL, "--count", "9"), NAMED, "unfinished|asks for 9|holds 4"),
+    "eval-count-huge": ((*EVAL, "--count", "1" + "0" * 30), NAMED, "."),
+    "eval-subset-alone": ((*EVAL, "--subset", "1"), NAMED, "subset"),
+    "eval-subset-negative": ((*EVAL, "--subset", "-1"), USAGE, "--subset"),
+    "convert-count-huge": (("convert", RUN, "out.npz", "--to", "adm", "--count", "1" + "0" * 30), NAMED, "--count"),
+    "convert-count-beyond": ((*CONVERT, "--count", "99"), NAMED, "asks for 99"),
+    "reproduce-count-huge": ((*REPRODUCE, "--count", "1000000001"), NAMED, "1,000,000"),
+    "plan-count-huge": ((*PLAN, "--count", "1" + "0" * 30, "--rate", "1"), NAMED, "1,000,000|more than"),
+    "examples-negative": (("audit", "--captions", "c.txt", "--suite", "x", "--examples", "-1"), USAGE, "--examples"),
+    "redraw-negative": ((*VERIFY, "--redraw", "-1"), USAGE, "--redraw"),
+    # how samples are drawn
+    "steps-zero": ((*GENERATE, "--steps", "0"), USAGE, "--steps"),
+    "steps-huge": ((*GENERATE, "--count", "2", "--steps", "10001"), NAMED, "steps"),
+    "guidance-nan": ((*GENERATE, "--guidance", "nan"), USAGE, "finite"),
+    "guidance-infinite": ((*GENERATE, "--guidance", "inf"), USAGE, "finite"),
+    "guidance-negative": ((*GENERATE, "--guidance", "-1"), USAGE, "--guidance"),
+    "guidance-huge": ((*GENERATE, "--guidance", "1e30"), NAMED, "guidance"),
+    "seed-negative": ((*GENERATE, "--seed", "-1"), USAGE, "--seed"),
+    "seed-huge": ((*GENERATE, "--seed", str(2**64)), NAMED, "seed"),
+    "side-huge": ((*GENERATE, "--count", "2", "--resolution", "1000000000"), NAMED, "resolution"),
+    "side-odd": ((*GENERATE, "--count", "2", "--resolution", "29"), NAMED, "."),
+    "batch-zero": ((*GENERATE, "--batch", "0"), USAGE, "--batch"),
+    "device-unknown": ((*GENERATE, "--device", "tpu"), USAGE, "--device"),
+    "device-outside": ((*GENERATE, "--device", "cuda:../x"), USAGE, "--device"),
+    "device-not-here": ((*GENERATE, "--count", "2", "--device", "mps"), NAMED, "mps"),
+    "dtype-unknown": ((*GENERATE, "--dtype", "float8"), USAGE, "--dtype"),
+    "scaling-unknown": ((*GENERATE, "--pos-scaling", "x"), USAGE, "--pos-scaling"),
+    "vae-of-a-micro-network": ((*GENERATE, "--count", "2", "--vae", "/nowhere"), NAMED, "vae"),
+    "fold-of-a-micro-network": ((*GENERATE, "--count", "2", "--fold"), NAMED, "fold"),
+    "spacing-of-a-flow": ((*GENERATE, "--count", "2", "--spacing", "leading"), NAMED, "spacing"),
+    "policy-of-a-micro-network": ((*GENERATE, "--count", "2", "--mu-policy", "clamp"), NAMED, "mu"),
+    "labels-of-digits": ((*GENERATE, "--count", "2", "--labels", "uniform"), NAMED, "label"),
+    "preset-unknown": ((*GENERATE, "--count", "2", "--preset", "x"), NAMED, "preset"),
+    "suite-of-prompts": ((*GENERATE, "--count", "2", "--suite", "shapes"), NAMED, "prompts"),
+    "suite-of-more-labels": ((*GENERATE, "--count", "2", "--suite", "imagenet-256"), NAMED, "labels"),
+    "suite-of-a-classifier": ((*GENERATE, "--count", "2", "--suite", "digits-held-out"), NAMED, "."),
+    "out-missing": (("generate", "tiny", "--count", "2"), USAGE, "--out"),
+    "no-checkpoint": (("generate", "--out", "new"), USAGE, "CHECKPOINT"),
+    "flag-unknown": ((*GENERATE, "--guidence", "1"), USAGE, "No such option"),
+    "flag-that-steers": ((*GENERATE, "--\x1b[2J"), USAGE, "No such option"),
+    "value-missing": ((*GENERATE, "--count"), USAGE, "--count"),
+    "word-more": ((*GENERATE, "more"), USAGE, "unexpected extra argument"),
+    # how samples are scored
+    "resolutions-of-text": ((*CHECKPOINT, "--resolution", "28,x"), USAGE, "is no resolution"),
+    "resolutions-negative": ((*CHECKPOINT, "--resolution", "-28"), USAGE, "is no resolution"),
+    "resolutions-empty": ((*CHECKPOINT, "--resolution", ""), USAGE, "is no resolution"),
+    "resolutions-of-digits": ((*CHECKPOINT, "--resolution", "9" * 5000), USAGE, "is no resolution"),
+    "resolutions-huge": ((*CHECKPOINT, "--resolution", "999999999"), NAMED, "resolution"),
+    "evaluator-unknown": ((*EVAL, "--with", "fidelityy"), NAMED, "fidelity"),
+    "evaluator-empty": ((*EVAL, "--with", ","), NAMED, "."),
+    "evaluator-of-prompts": ((*EVAL, "--with", "geneval"), NAMED, "."),
+    "profile-unknown": ((*EVAL, "--profile", "x"), NAMED, "profile"),
+    "profile-empty": ((*EVAL, "--profile", "adm,,clean"), NAMED, "empty name"),
+    "rules-unknown": ((*EVAL, "--rules", "x"), USAGE, "--rules"),
+    "judge-unknown": ((*EVAL, "--judge", "x"), NAMED, "judge"),
+    "judge-of-prompts": ((*EVAL, "--judge", "detector=shapes-vision"), NAMED, "."),
+    "judge-that-annotates": ((*EVAL, "--judge", "shapes-vision"), NAMED, "extracts no features"),
+    "judge-that-extracts": (
+        ("eval", IMAGES, "--suite", "shapes", "--order", "copy-major", "--judge", "vqa=digits-net", "--out", "new"),
+        NAMED,
+        "digits-net",
+    ),
+    "reference-judge-that-annotates": ((*REFERENCE[:-1], "shapes-vision"), NAMED, "extracts no features"),
+    "judge-python-of-features": ((*EVAL, "--judge-python", "/bin/false"), NAMED, "means nothing"),
+    "settings-of-what-is-drawn": ((*EVAL, "--steps", "3"), NAMED, "would change nothing"),
+    "order-of-labels": ((*EVAL, "--order", "copy-major"), NAMED, "means nothing"),
+    "truth-of-a-generator": ((*EVAL, "--truth", "t.txt"), NAMED, "means nothing"),
+    "crop-ratio-zero": ((*EVAL, "--crop-ratio", "0"), USAGE, "--crop-ratio"),
+    "crop-ratio-nan": ((*EVAL, "--crop-ratio", "nan"), USAGE, "--crop-ratio"),
+    "suite-another": ((*EVAL, "--suite", "digits-16"), NAMED, "digits"),
+    "suite-missing": (("eval", IMAGES, "--out", "new"), NAMED, "add --suite"),
+    "reference-missing": (("eval", RUN, "--reference", "none.npz"), NAMED, "none.npz"),
+    "reference-of-another-suffix": (("reference", IMAGES, "r.txt", "--judge", "digits-net"), NAMED, "add .npz"),
+    "reference-images-few": ((*REFERENCE, "--images", "3"), USAGE, "--images"),
+    "reference-images-huge": ((*REFERENCE, "--images", "1000001"), NAMED, "--images 1,000,001 is more than 1,000,000"),
+    "reference-crop-small": ((*REFERENCE, "--crop", "7"), USAGE, "--crop"),
+    "reference-crop-huge": ((*REFERENCE, "--crop", "8193"), NAMED, "--crop 8,193 is more than 8,192"),
+    "reference-crop-of-npz": (("reference", "x.npz", "r.npz", "--judge", "digits-net", "--crop", "28"), NAMED, "--crop is for folders"),
+    "reference-onto-itself": (("reference", "x.npz", "x.npz", "--judge", "digits-net", "--replace"), NAMED, "is what is read"),
+    # figures, plans, tables
+    "figure-images-huge": ((*DISTANCE, "--images", "10001"), NAMED, "--images 10,001 is more than 10,000"),
+    "figure-images-zero": ((*DISTANCE, "--images", "0"), USAGE, "--images"),
+    "figure-times-nan": ((*DISTANCE, "--times", "100,nan"), USAGE, "finite"),
+    "figure-times-of-text": ((*DISTANCE, "--times", "soon"), USAGE, "--times"),
+    "figure-times-empty": ((*DISTANCE, "--times", ""), USAGE, "--times"),
+    "figure-of-another-suffix": (("figure", "attention-distance", "tiny", "--images", "1", "--out", "a.png"), NAMED, "should end in .svg"),
+    "figure-layer-beyond": ((*MATRICES, "--layer", "99"), NAMED, "."),
+    "figure-layer-negative": ((*MATRICES, "--layer", "-1"), USAGE, "--layer"),
+    "figure-offset-of-three": ((*MATRICES, "--offset", "1,2,3"), NAMED, "."),
+    "figure-offset-infinite": ((*MATRICES, "--offset", "inf,0"), USAGE, "finite"),
+    "figure-ema-of-one": (("figure", "loss", "log.csv", "--ema", "1", "--out", "a.svg"), USAGE, "--ema"),
+    "sweep-metric-unknown": ((*SWEEP, "--metric", "x"), NAMED, "x"),
+    "plan-difference-zero": (("plan", "tiny", "--difference", "0"), USAGE, "--difference"),
+    "plan-difference-nan": (("plan", "tiny", "--difference", "nan"), USAGE, "finite"),
+    "plan-power-of-one": ((*PLAN, "--power", "1"), USAGE, "--power"),
+    "plan-metric-unknown": ((*PLAN, "--metric", "x", "--rate", "1"), NAMED, "x"),
+    "plan-value-infinite": ((*PLAN, "--value", "inf"), USAGE, "finite"),
+    "plan-rate-zero": ((*PLAN, "--rate", "0"), USAGE, "--rate"),
+    "table-unknown": (("table", "99"), NAMED, "99"),
+    "table-outside": (("table", "../../etc/passwd"), NAMED, "table"),
+    "table-form-unknown": ((*TABLE, "--format", "doc"), USAGE, "--format"),
+    "table-add-without-runs": ((*TABLE, "--add", "x"), USAGE, "--runs"),
+    "table-add-empty": ((*TABLE, "--runs", ".", "--add", "=x"), NAMED, "--add"),
+    "table-add-unknown": ((*TABLE, "--runs", ".", "--add", "nobody"), NAMED, "nobody"),
+    "table-row-unknown": ((*TABLE, "--runs", ".", "--row", "nobody=run"), NAMED, "nobody"),
+    "table-row-half": ((*TABLE, "--runs", ".", "--row", "nobody"), NAMED, "--row"),
+    "compare-metric-unknown": (("compare", RUN, RUN, "--metric", "x"), NAMED, "x"),
+    "compare-with-nothing": (("compare", RUN, "nowhere"), NAMED, "nowhere"),
+    "gate-update-without-reason": ((*GATE, "--update"), USAGE, "--reason"),
+    "gate-reason-without-update": ((*GATE, "--reason", "x"), USAGE, "--update"),
+    "gate-reason-blank": (("gate", "b.json", RUN, "--update", "--reason", " "), NAMED, "reason"),
+    "gate-update-of-text": (("gate", "b.txt", RUN, "--update", "--reason", "x"), NAMED, ".json"),
+    "register-option-half": ((*REGISTER, "--option", "base"), USAGE, "key=value"),
+    "register-option-unknown": ((*REGISTER, "--option", "x=1", "--config", "heads=2"), NAMED, "x"),
+    "register-config-huge": ((*REGISTER, "--config", "heads=1000000", "--config", "size=28"), NAMED, "heads|hidden"),
+    "register-config-of-digits": ((*REGISTER, "--config", "heads=" + "9" * 4000, "--config", "size=28"), NAMED, "heads = a number of"),
+    "register-config-nan": ((*REGISTER, "--config", "heads=NaN", "--config", "size=28"), NAMED, "heads"),
+    "register-config-zero": ((*REGISTER, "--config", "heads=0", "--config", "size=28"), NAMED, "heads"),
+    "register-config-uneven": ((*REGISTER, "--config", "heads=3", "--config", "size=28"), NAMED, "."),
+    "register-config-negative": ((*REGISTER, "--config", "heads=-2", "--config", "size=28"), NAMED, "heads"),
+    "register-drawing-unknown": ((*REGISTER, "--config", "heads=2", "--config", "size=28", "--drawing", "x=1"), NAMED, "x"),
+    "register-steps-zero": ((*REGISTER, "--steps", "0"), USAGE, "--steps"),
+    "register-weights-missing": (("register", "mine"), USAGE, "--weights"),
+    "fetch-unknown": (("fetch", "nobody"), NAMED, "nobody"),
+    "verb-unknown": (("genrate",), USAGE, "No such command"),
+    "paper-noise-unknown": (("paper", "noise", "99"), NAMED, "99"),
+    "list-unknown": (("list", "nobodies"), NAMED, "nobodies"),
+}
+
+
+def build(room: Room) -> None:
+    np.savez(room.folder / "x.npz", arr_0=np.zeros((4, 28, 28, 3), np.uint8))
+    put("log.csv", "step,loss\n1,2\n2,1\n")(room)
+
+
+@table(*(Case(name, build, words, code, text) for name, (words, code, text) in ROWS.items()))
+def test_a_flag_that_means_nothing_is_one_line(case: Case, room: Room) -> None:
+    run_case(case, room)

@@ -1,0 +1,329 @@
+"""What fuzzing found, each as a plain example beside others of its kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from hostile import documents as d
+from hostile.strategies import LONG_DIGITS, ODD_ARRAYS, npz_bytes
+
+from harope_bench.analysis import contamination
+from harope_bench.analysis.cost import profile
+from harope_bench.assets import download
+from harope_bench.commands.options import Sides
+from harope_bench.core import index_ranges, registry, regular_file, storage
+from harope_bench.core.annotations import Names
+from harope_bench.core.errors import BenchError, OptionError, SampleError, StorageError, WeightsError
+from harope_bench.data import adm_npz, array_checks, feature_rows
+from harope_bench.data.sample_set import Run, inside
+from harope_bench.judges.runners import common
+from harope_bench.models import load_checkpoint, lora_manifest
+from harope_bench.models.backbones import latents, lora_files
+from harope_bench.pipeline import annotate, external_judge, rescore_prompts
+from harope_bench.pipeline.classify import kept
+from harope_bench.pipeline.verify_findings import Findings
+from harope_bench.pipeline.verify_results import check_moments
+from harope_bench.reports import failures
+from harope_bench.statistics import pairing  # fmt: skip
+from harope_bench.statistics.gate import policy, render
+from harope_bench.suites import coco_fid, dpg_bench, label_files
+from harope_bench.suites.imagenet_val import ImageNetVal
+from harope_bench.suites.official_layouts import file_list, geneval_results
+
+STEERING = "\x1b[31mred\nsecond line\u202e"
+
+
+def put(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+# --------------------------------------------------------------------------------- a message quotes a file's own words
+
+QUOTING: dict[str, Callable[[Path], object]] = {
+    "field of a policy": lambda f: policy.read(put(f / "gate.toml", d.toml({"default": {STEERING: 1}}))),
+    "field of a record": lambda f: Run(put(f / "samples.jsonl", d.as_lines({"index": 0, STEERING: 1})).parent).records(),
+    "member of an npz": lambda f: adm_npz.shape_of(put(f / "x.npz", npz_bytes({"\x1b[31m": d.np.zeros(2)}))),
+    "column of captions": lambda f: list(contamination.read_captions(put(f / "x.csv", b"\x1b[31mred,n\na,1\n"))),
+    "column of a file list": lambda f: list(file_list.read_rows(put(f / "x.csv", b"\x1b[31mred,copy\na,1\n"))),
+    "value of a base": lambda f: lora_manifest.check_base(lora_manifest.Base(id=STEERING, config={"a": 1}), base_of(f, {"a": STEERING})),
+    "key of weights": lambda f: storage.load_weights(put(f / "x.safetensors", d.weights().replace(b'"F32"', b'"\x7fF3"'))),
+    "name of a thing": lambda f: registry.find("suites", STEERING),
+}  # fmt: skip
+
+
+def base_of(folder: Path, config: dict[str, Any]) -> Path:
+    put(folder / "transformer/config.json", d.json_bytes(config))
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(QUOTING))
+def test_a_message_that_quotes_a_file_is_one_line_that_steers_nothing(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BenchError) as caught:
+        QUOTING[name](tmp_path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) > 20
+
+
+# ------------------------------------------------------------------------------------------ digits that int() does not take
+
+OTHER_DIGITS = (LONG_DIGITS, "²", "١٢", "1_0", "+1", "-1", " ", "")
+
+
+@pytest.mark.parametrize("text", OTHER_DIGITS)
+def test_a_whole_number_is_a_few_ascii_digits(text: str, tmp_path: Path) -> None:
+    assert index_ranges.whole_number(text) is None and index_ranges.whole_number("0042") == 42
+    with pytest.raises(OptionError, match=r"label 2 is|holds no labels|^$") if text.strip() else pytest.raises(OptionError):
+        label_files.policy(str(put(tmp_path / "labels.txt", f"1\n{text}\n".encode() if text.strip() else b" \n")), 10)
+    with pytest.raises(click.UsageError, match="is no resolution"):
+        Sides().convert(f"28,{text}", None, None)
+    with pytest.raises(OptionError, match="is '|wanted|holds none"):
+        ImageNetVal().pictures(tmp_path, put(tmp_path / "val.txt", f"a.png {text}\n".encode()))
+
+
+@pytest.mark.parametrize("text", [LONG_DIGITS, "²"])
+def test_a_server_and_a_file_name_with_such_digits_are_read_without_a_number(text: str, tmp_path: Path) -> None:
+    class Answer:
+        headers = {"Content-Length": text, "Content-Range": f"bytes 0-1/{text}", "ETag": '"x"'}
+
+    assert download._version(Answer(), 0) == download.Version('"x"', None)
+    assert geneval_results._copies([f"out/{text}.png", "out/1.png"], 4) == [1, 0]
+
+
+def test_checkpoints_with_digits_of_other_scripts_in_their_names_are_listed(bench_home: Path) -> None:
+    for name in ("²", "١", "a²b3"):
+        put(bench_home / "checkpoints" / f"{name}.toml", b"")
+    assert {"²", "١", "a²b3"} <= set(registry.names("checkpoints"))
+    with pytest.raises(BenchError, match="register the checkpoint again"):
+        load_checkpoint.checkpoint("²")
+
+
+def test_a_reason_cannot_count_more_things_than_memory_holds() -> None:
+    assert geneval_results._counted("2 red, 1 blue") == ["red", "red", "blue"]
+    assert len(geneval_results._counted(f"999999999999 red, {LONG_DIGITS} blue")) <= geneval_results.COUNTED
+
+
+# ------------------------------------------------------------------------------------------- damage below a named format
+
+
+def test_a_header_that_no_tokenizer_reads_is_no_header(tmp_path: Path) -> None:
+    for damage in (b"(4, \x93NUMPY", b"((((((((", b"\x00\x00\x00\x00"):
+        path = put(tmp_path / "x.npy", d.npy().replace(b"(4, 3), ", damage.ljust(8)))
+        assert feature_rows.header(path) is None and feature_rows.digest(path, 0, 1) is None and not feature_rows.is_whole(path)
+
+
+def test_moments_beside_rows_that_are_none_are_altered(tmp_path: Path) -> None:
+    put(tmp_path / "x.moments.npz", d.kept_moments())
+    objects = d.io.BytesIO()
+    d.np.save(objects, d.np.full(3, None), allow_pickle=True)
+    for data in (
+        d.npy()[:60],
+        d.npy()[:-8],
+        b"",
+        objects.getvalue(),
+        d.npy().replace(b"'<f8'", b"'<i8'"),
+        d.npy().replace(b"\x01\x00v", b"\x09\x00v"),
+    ):
+        findings = Findings()
+        put(tmp_path / "x.npy", data)
+        check_moments(tmp_path, tmp_path, 4, findings)
+        assert findings.status == "altered"
+
+
+def test_damaged_captions_are_named(tmp_path: Path) -> None:
+    import io
+    import zipfile
+
+    whole = d.coco()
+    damaged = [whole[:70] + bytes([whole[70] ^ 255]) + whole[71:], whole[:50], b"PK\x03\x04"]
+    for value in (1e400, "x", None, [], LONG_DIGITS):
+        with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
+            rows_of = [{"image_id": value, "id": 1, "caption": "a cat"}]
+            archive.writestr("annotations/captions_val2014.json", json.dumps({"annotations": rows_of}))
+        damaged.append(buffer.getvalue())
+    for number, data in enumerate(damaged):
+        with pytest.raises(StorageError, match="is not COCO's annotations"):
+            coco_fid.captions(put(tmp_path / f"{number}.zip", data))
+
+
+def test_a_number_too_large_for_a_float_is_named(tmp_path: Path) -> None:
+    for value in (10**400, "x", [1], None):
+        put(tmp_path / "config.json", d.json_bytes({**d.VAE, "scaling_factor": value}))
+        put(tmp_path / "diffusion_pytorch_model.safetensors", b"")
+        with pytest.raises(OptionError, match="is no autoencoder's configuration"):
+            latents.check(str(tmp_path), 4, "x")
+    for number, cell in enumerate(("1e999", "x", "")):
+        table = d.dpg_table().replace(b",1,0,", f",{cell},0,".encode(), 1)
+        with pytest.raises(StorageError, match="is none of DPG-Bench's"):
+            dpg_bench.prompts(put(tmp_path / f"{number}.csv", table))
+    with pytest.raises(StorageError, match="is none of DPG-Bench's"):
+        dpg_bench.prompts(put(tmp_path / "short.csv", d.dpg_table().splitlines(keepends=True)[0] + b"a-cat,a cat\n"))
+
+
+# --------------------------------------------------------------------------------------- names that no file can have
+
+
+@pytest.mark.parametrize("name", ["x" * 3000 + ".png", "a\0b.png"])
+def test_a_listed_name_that_no_file_can_have_is_a_missing_file(name: str, tmp_path: Path) -> None:
+    put(tmp_path / "a.png", d.png())
+    row = file_list.Row(1, name, {"index": 0})
+    if "\0" not in name:
+        assert not file_list.is_file(file_list._inside(tmp_path, row, tmp_path / "x.csv"))
+        pictures = ImageNetVal().pictures(tmp_path, put(tmp_path / "val.txt", f"{name} 1\na.png 2\n".encode()))
+        with pytest.raises(SampleError, match="cannot be read"):
+            pictures.data(pictures.names.index(name))
+    (tmp_path / "samples.jsonl").write_bytes(d.as_lines({"index": 0, "file": name, "sha256": d.HASH}))
+    assert list(Run(tmp_path).missing([0])) == [0]
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "\ud800.png", "x" * 3000])
+def test_a_name_that_no_file_can_have_is_a_refusal_of_the_disk(name: str, tmp_path: Path) -> None:
+    for opens in (regular_file.open_regular, regular_file.change_regular, regular_file.check_regular):
+        with pytest.raises(OSError):
+            opens(tmp_path / name)
+    with pytest.raises(StorageError, match="cannot use"):
+        storage.sha256_file(tmp_path / name)
+
+
+def test_a_record_with_a_nul_points_out_of_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match="points outside the folder"):
+        inside(tmp_path, "images/\0.png", 0)
+
+
+# ------------------------------------------------------------------------------------------ lines that lack their key
+
+ODD_LINES = ({}, {"index": "1", "key": 1}, {"index": [1], "key": [1]}, {"index": True, "key": None}, {"index": {}, "key": {}})
+
+
+@pytest.mark.parametrize("line", ODD_LINES)
+def test_lines_without_the_field_that_names_them_are_named_errors(line: dict[str, Any], tmp_path: Path) -> None:
+    path = put(tmp_path / "samples.jsonl", d.as_lines({"index": 0, "key": "a"}, line))
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: storage.lines_by(path, "index", int),
+        lambda: storage.lines_by(path, "key", str),
+        lambda: pairing._read_asked(path, (0, len(str(line)))),
+        lambda: render._most(d.np.arange(2.0), tmp_path),
+        lambda: rescore_prompts._verdicts(path, path),
+    )
+    for read in readers:
+        with pytest.raises(StorageError, match="object 2 has no (index|key) that is"):
+            read()
+    with pytest.raises(SystemExit):
+        list(common.lines(path))
+
+
+@pytest.mark.parametrize("line", ODD_LINES)
+def test_answers_without_a_question_are_no_answers(line: dict[str, Any], tmp_path: Path) -> None:
+    put(tmp_path / "answers.jsonl", d.as_lines({**line, "answer": {}}))
+    question = annotate.Question(0, 0, d.HASH, Names(), "a")
+    assert annotate.answers(tmp_path, "detector", [question]) == {}
+    put(tmp_path / "asks.jsonl", d.as_lines({"key": "a"}))
+    put(tmp_path / "judge.json", b"{}")
+    with pytest.raises(BenchError, match="left 1 of 1 questions without an answer"):
+        external_judge.heard(tmp_path, Path("runner.py"))
+
+
+def test_verdicts_that_eval_does_not_write_are_named(tmp_path: Path) -> None:
+    for row in ({"scores": {"a": "1"}}, {"scores": [1]}, {"scores": " "}, {"scores": {"a": None}}, {"index": float("nan")}):
+        put(tmp_path / "results/x.rows.jsonl", d.as_lines({"index": 0, "scores": {"a": 0.5}}, row))
+        with pytest.raises(StorageError, match="row 2 is not what eval writes"):
+            failures.failures(tmp_path)
+    put(tmp_path / "results/x.rows.jsonl", d.as_lines({"index": 0, "scores": {"a": 0.5}}, {"index": 1, "verdict": "failed"}))
+    assert len(failures.failures(tmp_path)) == 2
+
+
+# ------------------------------------------------------------------------------------ arrays that are not what they are called
+
+
+def test_arrays_of_another_kind_are_refused_before_they_are_compared(tmp_path: Path) -> None:
+    good = {"fid": d.np.arange(4.0), "indices": d.np.arange(4)}
+    array_checks.check_sample_arrays(tmp_path, {**good, "mine": d.np.array("anything")}, ["fid"])
+    for name in good:
+        for odd in (d.np.array(3.0), d.np.full(4, "x"), d.np.zeros((4, 1)), d.np.zeros(4, dtype="datetime64[s]")):
+            with pytest.raises(StorageError, match=f"{name} is .* wanted (whole )?numbers of 1 axes"):
+                array_checks.check_sample_arrays(tmp_path, {**good, name: odd}, ["fid"])
+    with pytest.raises(StorageError, match="different lengths"):
+        array_checks.check_sample_arrays(tmp_path, {**good, "prompts": d.np.arange(3)}, ["fid"])
+
+
+def test_forwards_of_another_kind_are_refused_before_they_are_scored(tmp_path: Path) -> None:
+    from harope_bench.pipeline.verify_results import _wrong_cost
+
+    def read(arrays: dict[str, Any]) -> object:
+        put(tmp_path / "observations/forwards.npz", npz_bytes(arrays))
+        return _wrong_cost(tmp_path, d.fake_runs.result(None, [], evaluator="cost"), None)
+
+    with d.np.load(d.io.BytesIO(d.forwards())) as found:
+        good = dict(found)
+    read(good)
+    read({**good, "batch": d.np.zeros(3)})  # of a batch of nothing the multiply-adds of one image are not known
+    for name in ("seconds", "hidden", "why_run"):
+        odd_values = (good[name][:2], good[name][..., None], d.np.full(3, 1e300), d.np.full(3, -1.0), d.np.array(3.0))
+        for odd in odd_values:
+            with pytest.raises(StorageError):
+                read({**good, name: odd})
+        with pytest.raises(StorageError, match=f"lacks {name}"):
+            read({key: array for key, array in good.items() if key != name})
+    assert profile.check_columns is array_checks.check_columns, "the same check as the verb's own reader"
+
+
+def test_predictions_of_another_kind_are_made_again(tmp_path: Path) -> None:
+    good = {"key": d.np.array("k"), "failed": d.np.array([1]), "reasons": d.np.array(["x"]), "indices": d.np.arange(2)}
+    good |= {"ranked": d.np.zeros((2, 5)), "logits": d.np.zeros((2, 5))}
+    assert kept(put(tmp_path / "x.npz", npz_bytes(good)), "k", ()) is not None
+    for name in ("failed", "reasons"):
+        assert kept(put(tmp_path / "x.npz", npz_bytes({**good, name: d.np.array(3.0)})), "k", ()) is None
+
+
+# ------------------------------------------------------------------------------------------------- pipelines and LoRA
+
+
+@pytest.mark.parametrize("named", [[], ["diffusers"], [["diffusers"], "X"], [1, 2], [{}, {}], ["os", "system"], ["diffusers", 1]])
+def test_a_part_of_a_pipeline_is_a_library_and_a_class(named: list[Any], tmp_path: Path) -> None:
+    put(tmp_path / "model_index.json", d.json_bytes({**d.PIPELINE_INDEX, "vae": named}))
+    with pytest.raises(WeightsError, match="wants vae from"):
+        lora_manifest.pipeline_class(tmp_path)
+    put(tmp_path / "model_index.json", d.json_bytes({"vae": named, "_class_name": "X"}))
+    if named != ["diffusers", "X"]:
+        lora_manifest.check_loads(tmp_path)  # what is no model of these libraries is not loaded
+
+
+def test_a_part_of_a_pipeline_cannot_choose_a_path(tmp_path: Path) -> None:
+    put(tmp_path / "secret/config.json", b"{}")
+    put(tmp_path / "base/model_index.json", d.json_bytes({"text_encoder/../../secret": ["transformers", "CLIPTextModel"]}))
+    with pytest.raises(WeightsError, match="wanted a plain name"):
+        lora_manifest.check_loads(tmp_path / "base")
+
+
+@pytest.mark.parametrize("patterns", ["x", [1], {"(a+)+$": 2}, {"[": 2}, {"a*a*a*a*": 2}, {"x" * 300: 2}, {"to_q": "2"}, {"to_q": None},
+                                      {"to_q": -1}, {"to_q": float("inf")}, {"to_q": []}])  # fmt: skip
+def test_an_alpha_pattern_that_is_none_is_named(patterns: Any, tmp_path: Path) -> None:
+    from hostile.parsers import LAYERS, Library
+
+    put(tmp_path / "adapter_model.safetensors", d.lora("base_model.model."))
+    put(tmp_path / "adapter_config.json", d.json_bytes({"r": 4, "lora_alpha": 8, "alpha_pattern": patterns}))
+    with pytest.raises(WeightsError, match="alpha"):
+        lora_files.read(Library, tmp_path / "adapter_model.safetensors", lambda: LAYERS)
+
+
+def test_an_alpha_pattern_of_names_is_read(tmp_path: Path) -> None:
+    from hostile.parsers import LAYERS, Library
+
+    put(tmp_path / "adapter_model.safetensors", d.lora("base_model.model."))
+    for pattern in ("to_q", r"transformer_blocks\.\d+\.attn\.to_q", ".*to_q"):
+        put(tmp_path / "adapter_config.json", d.json_bytes({"r": 4, "lora_alpha": 8, "alpha_pattern": {pattern: 2}}))
+        assert lora_files.read(Library, tmp_path / "adapter_model.safetensors", lambda: LAYERS).made.alpha == 2
+
+
+def test_the_odd_arrays_are_odd() -> None:
+    """Every one of them differs from what it is made of in kind, shape, order or value."""
+    whole = d.np.arange(4.0)[:, None] + d.np.arange(2.0)
+    for odd in ODD_ARRAYS:
+        array = odd(whole)
+        same = array.dtype == whole.dtype and array.shape == whole.shape and d.np.array_equal(array, whole)
+        assert not same or array.flags.f_contiguous

@@ -1,0 +1,167 @@
+"""Base classes of the judges: what is optional has a default, what is missing is named, and there is one way to open a judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harope_bench.core import registry
+from harope_bench.core.annotations import Answer, Ask, Names, Sighting
+from harope_bench.core.errors import JudgeError, MissingMemberError, OptionError, PluginError
+from harope_bench.core.schema import JudgeRecord
+from harope_bench.judges.base import (
+    Annotator,
+    Canary,
+    FeatureExtractor,
+    JudgeChoice,
+    LoadedAnnotator,
+    LoadedFeatureExtractor,
+    Trial,
+    judge_record,
+    load_feature_extractor,
+    load_judge,
+    open_judge,
+)
+
+
+class Mean(LoadedFeatureExtractor):
+    """The mean of an image."""
+
+    weights_sha256 = "1" * 64
+
+    def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return {"mean": images.mean((1, 2, 3), keepdims=True)[..., 0, 0].astype(np.float32)}
+
+
+class MeanJudge(FeatureExtractor):
+    """A plug-in that defines what it must and nothing else."""
+
+    version, judge_class, preprocessing, arrays = 1, "micro", "none", ("mean",)
+
+    def weights_sha256(self) -> str:
+        return "1" * 64
+
+    def open(self, device: str) -> Mean:
+        return Mean()
+
+
+class Blind(LoadedAnnotator):
+    """Finds nothing."""
+
+    weights_sha256 = "2" * 64
+
+    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+        return Sighting(size=(image.shape[1], image.shape[0]), found=())
+
+
+class BlindJudge(Annotator):
+    """An annotator that runs any model."""
+
+    version, judge_class, preprocessing, roles = 3, "substitute", "none", ("detector",)
+
+    def __init__(self, model: str | None = None):
+        self.model = model
+
+    def of(self, model: str) -> BlindJudge:
+        return BlindJudge(model)
+
+    def weights_sha256(self) -> str:
+        return ("2" if self.model is None else "3") * 64
+
+    def open(self, device: str) -> Blind:
+        return Blind()
+
+
+@pytest.fixture
+def judges(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Judges that a test registers."""
+    extra: dict[str, Any] = {"mean": MeanJudge(), "blind": BlindJudge()}
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda kind, name: extra[name] if kind == "judges" and name in extra else load(kind, name))
+    return extra
+
+
+@pytest.mark.parametrize("name", registry.names("judges"))
+def test_every_shipped_judge_extracts_features_or_annotates(name: str) -> None:
+    judge = load_judge(name)
+    assert isinstance(judge, FeatureExtractor) != isinstance(judge, Annotator)
+    assert bool(judge.arrays) == isinstance(judge, FeatureExtractor) and bool(judge.roles) == isinstance(judge, Annotator)
+    assert judge.judge_class in ("official", "equivalent", "substitute", "micro") and judge.version >= 1
+    assert judge.runner is None or judge.runner.is_file()
+
+
+def test_what_a_judge_leaves_out_has_a_default() -> None:
+    judge = MeanJudge()
+    assert (judge.packages, judge.needs_model, judge.runner, judge.roles, judge.widths, judge.batch) == ((), False, None, (), {}, 50)
+    assert (judge.canary(), judge.warnings(), judge.errors(), judge.of("some/model")) == ((), (), (), None)
+    assert (Mean().notes, Mean().way) == ((), {})
+
+
+@pytest.mark.parametrize(
+    ("call", "member"),
+    [
+        (lambda: FeatureExtractor().judge_class, "judge_class"),
+        (lambda: Annotator().weights_sha256(), "weights_sha256"),
+        (lambda: FeatureExtractor().open("cpu"), "open"),
+        (lambda: LoadedFeatureExtractor().observe(np.zeros((1, 2, 2, 3), np.uint8)), "observe"),
+        (lambda: LoadedAnnotator().see("detector", np.zeros((2, 2, 3), np.uint8), Names()), "see"),
+    ],
+)
+def test_what_a_judge_must_define_is_named_where_it_is_missing(call: Any, member: str) -> None:
+    with pytest.raises(MissingMemberError, match=f"does not define `{member}`"):
+        call()
+
+
+def test_a_judge_that_only_looks_like_one_is_refused(judges: dict[str, Any]) -> None:
+    judges["duck"] = type("Duck", (), vars(MeanJudge) | {"__dict__": None, "__weakref__": None})
+    with pytest.raises(PluginError, match=r"judge 'duck' must be an instance of a class derived from harope_bench\.judges\.base\.Judge"):
+        load_judge("duck")
+
+
+def test_a_judge_of_the_other_kind_is_refused_before_it_is_opened(judges: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="judge blind extracts no features, its roles are detector"):
+        load_feature_extractor("blind")
+    with pytest.raises(OptionError, match="judge mean gives features, it is no annotator"):
+        _ = JudgeChoice("mean").annotator
+
+
+def test_a_model_is_bound_where_the_judge_takes_one(judges: dict[str, Any]) -> None:
+    assert judge_record("blind").weights_sha256 == "2" * 64
+    bound = judge_record("blind", "some/model")
+    assert bound == JudgeRecord(
+        name="blind", version=3, judge_class="substitute", weights_sha256="3" * 64, preprocessing="none", model="some/model"
+    )
+    with pytest.raises(OptionError, match=r"judge mean has its own weights, it takes no model \(some/model\)"):
+        judge_record("mean", "some/model")
+    judges["blind"].needs_model = True
+    with pytest.raises(OptionError, match="judge blind runs a model of yours"):
+        judge_record("blind")
+
+
+def test_two_models_of_one_judge_have_folders_of_their_own() -> None:
+    folders = {JudgeChoice("blind").folder, JudgeChoice("blind", "a").folder, JudgeChoice("blind", "b").folder}
+    assert len(folders) == 3 and all(Path(folder).name == folder for folder in folders)
+
+
+@pytest.mark.parametrize("kind", ["extractor", "annotator"])
+def test_a_judge_of_either_kind_is_opened_only_if_it_passes_its_self_check(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge: FeatureExtractor | Annotator = MeanJudge() if kind == "extractor" else BlindJudge()
+    checked: list[Any] = []
+    good = Canary("good", lambda loaded: checked.append(loaded))
+    monkeypatch.setattr(type(judge), "canary", lambda self: (good,))
+    assert open_judge("toy", judge, "cpu") is checked[0]
+    monkeypatch.setattr(type(judge), "canary", lambda self: (good, Canary("bad", lambda loaded: "it is blind")))
+    with pytest.raises(JudgeError, match="toy fails its self-check bad: it is blind"):
+        open_judge("toy", judge, "cpu")
+
+
+def test_a_trial_asks_the_annotator_and_shows_a_wrong_answer() -> None:
+    image, found = np.zeros((4, 5, 3), np.uint8), Trial("it sees", "detector", np.zeros((4, 5, 3), np.uint8), Names(), lambda a: False)
+    assert found.name == "it sees" and str(found.check(Blind())).startswith('it answers {"found": []')
+    assert (
+        Trial("it sees nothing", "detector", image, Names(), lambda answer: answer == Sighting(size=(5, 4), found=())).check(Blind())
+        is None
+    )

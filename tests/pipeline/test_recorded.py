@@ -1,0 +1,207 @@
+"""Whoever reads a recorded file back refuses one that was altered since; nothing is written, and nothing vouches for it afterwards."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from click.testing import CliRunner, Result
+from test_evidence import STATED, moments_only
+from test_marking import SHOWN
+from test_marking import images as toy_images
+from toy_prompts import ToyEye, toy
+
+from harope_bench.cli import main
+from harope_bench.core import checksums
+from harope_bench.core.errors import AlteredFileError
+from harope_bench.core.storage import load_arrays, write_arrays
+from harope_bench.data.sample_set import Run
+from harope_bench.pipeline.evaluate import Asked, evaluate
+from harope_bench.pipeline.evaluate_prompts import Marking, mark
+from harope_bench.pipeline.generate import generate, make_plan
+from harope_bench.pipeline.verify import verify
+from harope_bench.statistics.pairing import collect
+
+__all__ = ["toy"]  # the fixture
+COUNT = 4
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a checkpoint, and a run of it that was scored; tests copy both."""
+    place = tmp_path_factory.mktemp("recorded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HAROPE_BENCH_HOME", str(place / "home"))
+        generate(make_plan(tiny.registered(place / "weights"), None, {}), range(COUNT), place / "runs/a")
+        evaluate(place / "runs/a", place / "runs/a", Asked("digits", moments_only(place)))
+    shutil.copytree(place / "runs/a", place / "runs/b")
+    return place
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    monkeypatch.setenv("HAROPE_BENCH_HOME", str(made / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def state_of(place: Path) -> dict[str, bytes]:
+    """Every file that is no lock."""
+    files = (path for path in sorted(place.rglob("*")) if path.is_file() and not path.name.endswith(".lock"))
+    return {str(path.relative_to(place)): path.read_bytes() for path in files}
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Alter JSON, or the second line of a .jsonl, and tell nobody."""
+    lines = path.read_text().splitlines() if path.suffix == ".jsonl" else ["", path.read_text()]
+    facts = json.loads(lines[1])
+    change(facts)
+    lines[1] = json.dumps(facts)
+    path.write_text("\n".join(lines).strip() + "\n")
+
+
+def result_of(run: Path) -> Path:
+    """The one result; its name holds the hash of its reference."""
+    (path,) = (run / "results").glob("*.json")
+    return path
+
+
+def value(facts: dict[str, Any]) -> None:
+    facts["measurements"][0]["value"] = 1.5
+
+
+def alter_result(run: Path) -> None:
+    edit(result_of(run), value)
+
+
+def alter_arrays(run: Path) -> None:
+    path = result_of(run).with_suffix(".npz")
+    arrays = load_arrays(path)
+    write_arrays(path, {**arrays, "is": arrays["is"] + 1})
+
+
+def alter_records(run: Path) -> None:
+    edit(run / "samples.jsonl", lambda line: line.update(label=7))
+
+
+def alter_plan(run: Path) -> None:
+    edit(run / "plan.json", lambda facts: facts["settings"].update(guidance=4.0))
+
+
+RESULTS_ARE_READ = [
+    ["table", "2", "--runs", "runs"],
+    ["compare", "runs/a", "runs/b"],
+    ["report", "--runs", "runs", "--out", "report.html"],
+    ["gate", "runs/a", "runs/b"],
+    ["gate", "new.json", "runs/b", "--update", "--reason", "first"],
+    ["leaderboard", "build", "runs", "--out", "board"],
+]
+ARRAYS_ARE_READ = [["compare", "runs/a", "runs/b"], ["gate", "new.json", "runs/b", "--update", "--reason", "first"]]
+RECORDS_ARE_READ = [
+    ["report", "--runs", "runs", "--out", "report.html"],
+    ["compare", "runs/a", "runs/b"],
+    ["eval", "runs/b"],
+    ["convert", "runs/b", "out.npz", "--to", "adm"],
+    ["convert", "runs/b", "out", "--to", "png"],
+    ["generate", "tiny", "--count", "5", "--out", "runs/b"],
+]
+PLAN_IS_READ = [
+    ["report", "--runs", "runs", "--out", "report.html"],
+    ["eval", "runs/b"],
+    ["convert", "runs/b", "out.npz", "--to", "adm"],
+    ["generate", "tiny", "--count", "5", "--out", "runs/b"],
+]
+ROWS = [
+    *((alter_result, words, ".json") for words in RESULTS_ARE_READ),
+    *((alter_arrays, words, ".npz") for words in ARRAYS_ARE_READ),
+    *((alter_records, words, "samples.jsonl") for words in RECORDS_ARE_READ),
+    *((alter_plan, words, "plan.json") for words in PLAN_IS_READ),
+]
+
+
+@pytest.mark.parametrize(("alter", "words", "file"), ROWS, ids=[f"{file}-{'-'.join(words[:2])}" for _, words, file in ROWS])
+def test_what_was_altered_is_not_read_back(place: Path, alter: Callable[[Path], None], words: list[str], file: str) -> None:
+    alter(place / "runs/b")
+    before = state_of(place)
+    result = call(*words)
+    assert result.exit_code == 1, result.output
+    assert re.search(rf"runs/b/\S*{re.escape(file)} was altered", result.output) and len(result.stderr.strip().splitlines()) == 1
+    assert state_of(place) == before
+
+
+def test_nothing_vouches_for_altered_records_after_the_run_grew(place: Path) -> None:
+    """New lines are added to the file and its hash is recorded anew: of the old lines nobody would know."""
+    alter_records(place / "runs/b")
+    call("generate", "tiny", "--count", str(COUNT + 1), "--out", "runs/b")
+    assert verify(place / "runs/b", 0).status == "altered"
+
+
+def test_verify_still_says_what_is_wrong_in_altered_records(place: Path) -> None:
+    alter_records(place / "runs/b")
+    wrong = verify(place / "runs/b", 0, reference=None).wrong
+    assert any("samples.jsonl: its sha256" in line for line in wrong) and any("label or prompt of samples 1 " in line for line in wrong)
+
+
+def test_altered_verdicts_are_not_listed(tmp_path: Path, toy: ToyEye) -> None:
+    mark(toy_images(tmp_path / "images", SHOWN), tmp_path / "out", Marking("toy", form=STATED))
+    assert call("failures", tmp_path).exit_code == 0
+    edit(tmp_path / "out/results/toy-rule.rows.jsonl", lambda row: row.update(verdict="right", scores={"toy": 1.0}))
+    assert "toy-rule.rows.jsonl was altered" in call("failures", tmp_path).output
+
+
+def test_results_without_recorded_hashes_are_read(place: Path) -> None:
+    """Those of other tools, and those that were copied alone."""
+    (place / "runs/b/results/SHA256SUMS").unlink()
+    alter_result(place / "runs/b")
+    assert [found.result.measurements[0].value for found in collect(place / "runs")][1] == 1.5
+
+
+def test_a_result_whose_hash_is_about_to_be_written_is_waited_for(place: Path) -> None:
+    """A table that is made while `eval` writes: between the file and its hash there is a moment."""
+    path = result_of(place / "runs/b")
+    reader_failures: list[AlteredFileError] = []
+
+    def read() -> None:
+        try:
+            checksums.check_recorded(path, "")
+        except AlteredFileError as error:
+            reader_failures.append(error)
+
+    with checksums.alone(path.parent):
+        alter_result(place / "runs/b")
+        reader = threading.Thread(target=read)
+        reader.start()
+        checksums.record_files(path.parent, [path.name])
+    reader.join()
+    assert reader_failures == []
+
+
+def test_altered_results_of_a_folder_that_may_not_be_written_are_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no lock to take, and nobody who writes."""
+
+    def refuse(*args: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    alter_result(place / "runs/b")
+    monkeypatch.setattr(checksums, "FileLock", refuse)
+    with pytest.raises(AlteredFileError):
+        collect(place / "runs")
+
+
+def test_plain_runs_are_read_by_every_command(place: Path) -> None:
+    """So that the refusals above are of the alteration."""
+    assert Run(place / "runs/b").records().keys() == set(range(COUNT))
+    for words in RESULTS_ARE_READ[:3] + RECORDS_ARE_READ[2:5]:
+        assert call(*words).exit_code == 0, words
