@@ -19,14 +19,13 @@ from harope_bench.core import checksums, registry, storage
 from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, ShapeError
 from harope_bench.core.schema import Measurement
 from harope_bench.core.storage import load_arrays
-from harope_bench.data.result_store import read_results
+from harope_bench.data.result_store import read_results, write_result
 from harope_bench.evaluators.base import Observations
 from harope_bench.evaluators.top1 import PLUGIN
 from harope_bench.leaderboards.board import build, load_table
 from harope_bench.models import register_checkpoint
 from harope_bench.pipeline import classify, predictions
 from harope_bench.pipeline.classify import Wanted, reading_plan
-from harope_bench.pipeline.evaluate import write_result
 from harope_bench.pipeline.generate import make_plan
 from harope_bench.pipeline.reproduce import reproduce
 from harope_bench.pipeline.verify import verify
@@ -250,10 +249,10 @@ def test_a_listed_picture_that_cannot_be_read_leaves_no_number(damage: str, tmp_
 
     (part,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder))
     assert [(m.value, m.low, m.n_scored, m.n_failed) for m in part.result.measurements] == [(None, None, 3, 1)] * 2
-    assert any(line.startswith("picture 2 failed: ") for line in part.result.warnings)
+    assert any(line.startswith("picture 2 failed: ") for line in part.result.warning_texts)
     assert verify(tmp_path / "run", 0, 0, images=folder).wrong == []
     (lenient,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder, lenient=True))
-    assert all(m.value is not None for m in lenient.result.measurements) and lenient.result.lenient
+    assert all(m.value is not None for m in lenient.result.measurements) and lenient.result.is_lenient
 
 
 def test_a_number_over_the_rest_that_a_version_before_kept_is_not_up_to_date(tmp_path: Path) -> None:
@@ -264,9 +263,9 @@ def test_a_number_over_the_rest_that_a_version_before_kept_is_not_up_to_date(tmp
     (folder / "1.png").write_bytes(b"no picture")
     (folder / "val.txt").write_text("0.png 0\n1.png 1\n")
     (lenient,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder, lenient=True))
-    old = lenient.result.model_copy(update={"warnings": lenient.result.warnings[1:]})
+    old = lenient.result.model_copy(update={"warnings": lenient.result.warnings[1:], "is_lenient": False})
     write_result(lenient.path, old, storage.load_arrays(lenient.path.with_suffix(".npz")))
-    assert not old.lenient and old.measurements[0].value is not None
+    assert not old.is_lenient and old.measurements[0].value is not None
     (again,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder))
     assert again.fresh and again.result.measurements[0].value is None
 

@@ -20,14 +20,14 @@ from harope_bench.core import index_ranges, registry, regular_file, storage
 from harope_bench.core.annotations import Names
 from harope_bench.core.errors import BenchError, OptionError, SampleError, StorageError, WeightsError
 from harope_bench.data import adm_npz, array_checks, feature_rows
-from harope_bench.data.sample_set import Run, inside
+from harope_bench.data.run_folder import Run
+from harope_bench.data.sample_set import inside
 from harope_bench.judges.runners import common
 from harope_bench.models import load_checkpoint, lora_manifest
 from harope_bench.models.backbones import latents, lora_files
 from harope_bench.pipeline import annotate, external_judge, rescore_prompts
-from harope_bench.pipeline.classify import kept
 from harope_bench.pipeline.verify_findings import Findings
-from harope_bench.pipeline.verify_results import check_moments
+from harope_bench.pipeline.verify_observations import check_moments
 from harope_bench.reports import failures
 from harope_bench.statistics import pairing  # fmt: skip
 from harope_bench.statistics.gate import policy, render
@@ -275,9 +275,9 @@ def test_forwards_of_another_kind_are_refused_before_they_are_scored(tmp_path: P
 def test_predictions_of_another_kind_are_made_again(tmp_path: Path) -> None:
     good = {"key": d.np.array("k"), "failed": d.np.array([1]), "reasons": d.np.array(["x"]), "indices": d.np.arange(2)}
     good |= {"ranked": d.np.zeros((2, 5)), "logits": d.np.zeros((2, 5))}
-    assert kept(put(tmp_path / "x.npz", npz_bytes(good)), "k", ()) is not None
+    assert find_shard(put(tmp_path / "x.npz", d.npz_of("predictions", good)), "k", ()) is not None
     for name in ("failed", "reasons"):
-        assert kept(put(tmp_path / "x.npz", npz_bytes({**good, name: d.np.array(3.0)})), "k", ()) is None
+        assert find_shard(put(tmp_path / "x.npz", d.npz_of("predictions", {**good, name: d.np.array(3.0)})), "k", ()) is None
 
 
 # ------------------------------------------------------------------------------------------------- pipelines and LoRA
