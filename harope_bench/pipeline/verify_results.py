@@ -9,16 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harope_bench.analysis.cost.profile import read_forwards
+from harope_bench.analysis.cost.forwards import FILE, read_forwards
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError, SampleError, UnknownName
 from harope_bench.core.schema import Measurement, Plan, Result, ResultWarning, Source, warnings_of
 from harope_bench.core.storage import load_arrays, sha256_file
-from harope_bench.data.array_checks import check_columns
 from harope_bench.data.result_store import NO_SAMPLES, Method, Scored, Subject, arrays_path, build_result, read_result, set_digest
 from harope_bench.data.run_folder import OBSERVATIONS
 from harope_bench.data.sample_set import SampleSet
-from harope_bench.evaluators.base import Observations
+from harope_bench.evaluators.base import load_feature_evaluator
 from harope_bench.judges.base import judge_record, load_judge
 from harope_bench.pipeline.evaluate import (
     Asked,
@@ -319,11 +318,8 @@ def check_cost(folder: Path, path: Path, plan: Plan | None, findings: Findings) 
 
 
 def _wrong_cost(folder: Path, stored: Result, plan: Plan | None) -> Wrong:
-    evaluator: Any = registry.load("evaluators", stored.evaluator)
-    path = folder / OBSERVATIONS / "forwards.npz"
-    forwards = read_forwards(path)
-    count = check_columns(path, forwards, evaluator.arrays, evaluator.texts)
-    score = evaluator.score(Observations(np.arange(count), None, forwards), {})
+    evaluator = load_feature_evaluator(stored.evaluator)
+    score = evaluator.score(read_forwards(folder / OBSERVATIONS / FILE, evaluator), {})
     facts = {
         "version": evaluator.version,
         "profile": evaluator.profile,

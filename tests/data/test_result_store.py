@@ -15,7 +15,7 @@ import pytest
 
 import harope_bench
 from harope_bench.core import checksums
-from harope_bench.core.errors import FormatError, OptionError, PlanMismatch, StorageError
+from harope_bench.core.errors import AlteredFileError, FormatError, OptionError, PlanMismatch, StorageError
 from harope_bench.core.schema import Measurement, Result, ResultWarning, RuleDifference, WarningCode, warnings_of
 from harope_bench.core.storage import read_lines, sha256_bytes, write_text
 from harope_bench.data import result_store
@@ -140,7 +140,7 @@ def test_a_new_label_does_not_vouch_for_a_result_that_was_altered(tmp_path: Path
     path = write(tmp_path)
     facts = json.loads(path.read_text())
     write_text(path, json.dumps({**facts, "target": "another"}))
-    relabel(path, read_result(path), "mine")
+    relabel(path, read_result(path, is_checked=False), "mine")
     assert checksums.state(path.parent, path.name) == "altered"
 
 
@@ -231,9 +231,32 @@ def test_a_damaged_result_is_a_named_error_to_read_and_none_to_find(name: str, t
 def test_a_field_that_does_not_fit_is_named(field: str, value: object, tmp_path: Path) -> None:
     path = write(tmp_path)
     rewrite(path, **{field: value})
+    checksums.record_files(path.parent, [path.name])
     with pytest.raises(StorageError, match=f"is not a result .*{field}"):
         read_result(path)
     assert find_result(path) is None
+
+
+READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "one result": (".json", read_result),
+    "results of a table": (".json", lambda path: read_results(path.parent.parent)),
+    "arrays": (".npz", lambda path: read_arrays(StoredResult(read_result(path), path))),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_not_the_recorded_file_is_refused_and_may_be_read_unchecked(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    suffix, read = READERS[name]
+    read(path)
+    altered = path.with_suffix(suffix)
+    altered.write_bytes(altered.read_bytes() + b"\n")
+    with pytest.raises(AlteredFileError, match="is not the one in SHA256SUMS beside it; bring that one back, or run eval again") as caught:
+        read(path)
+    assert str(altered) in str(caught.value)
+    assert read_result(path, is_checked=False) == find_result(path)
+    (path.parent / checksums.SUMS).unlink()  # results of other tools have none
+    read(path)
 
 
 def test_a_result_that_is_not_there_is_an_error_to_read_and_none_to_find(tmp_path: Path) -> None:

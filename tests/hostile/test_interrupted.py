@@ -19,7 +19,7 @@ from harope_bench.core.errors import SampleError
 from harope_bench.data import folder_writer
 from harope_bench.data.image_folder import UNFINISHED
 from harope_bench.data.sample_set import open_samples
-from harope_bench.pipeline import annotate
+from harope_bench.pipeline import annotate, predictions
 from harope_bench.reports import chart_files
 from harope_bench.suites.official_layouts.prompt_folder import open_prompt_images
 

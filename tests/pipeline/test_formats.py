@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import harope_bench
+from harope_bench.analysis.cost.forwards import read_forwards
 from harope_bench.assets import local_files
 from harope_bench.assets.local_files import Receipt, receipt_text
 from harope_bench.core import formats, registry
@@ -26,7 +27,9 @@ from harope_bench.core.toml_file import facts_text, read_toml, toml_text
 from harope_bench.data import result_store
 from harope_bench.data.image_folder import FILE_LIST
 from harope_bench.data.run_folder import Run
+from harope_bench.evaluators.base import load_feature_evaluator
 from harope_bench.judges.micro import digits_net, shapes_net
+from harope_bench.judges.micro.micro_extractor import MicroExtractor
 from harope_bench.judges.runners import common
 from harope_bench.models import lora_manifest
 from harope_bench.models.load_checkpoint import checkpoint
@@ -120,10 +123,14 @@ def manifest() -> str:
     return lora_manifest.Manifest(backbone="flux", base=base, encoding="ape").to_json(indent=1)
 
 
-def patched(module: Any, name: str, value: Path, call: Callable[[], object]) -> object:
+def patched(owner: Any, name: str, value: Path, call: Callable[[], object]) -> object:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, name, value)
+        patch.setattr(owner, name, value)
         return call()
+
+
+def weights_of(judge: MicroExtractor, facts: Path) -> str:
+    return str(patched(judge, "facts", facts, judge.weights_sha256))
 
 
 FEATURES = {"judge": JUDGE.model_dump(mode="json"), "warnings": []}
@@ -141,7 +148,7 @@ FILES = {
         "answers", placed("judge.json", lambda: json_text("answers", JUDGE.model_dump())), lambda path: kept_record(path.parent)
     ),
     "predictions": File("predictions", arrays_file("predictions"), lambda path: find_shard(path, "k", ())),
-    "forwards": File("forwards", arrays_file("forwards"), lambda path: registry_free_forwards(path)),
+    "forwards": File("forwards", arrays_file("forwards"), lambda path: forwards_of(path)),
     "a baseline": File("baseline", a_baseline, baseline.open_side),
     "a snapshot": File("snapshot", a_snapshot, lambda path: trainer(path.parent).resume()),
     "a suite's reference": File(
@@ -154,8 +161,8 @@ FILES = {
         arrays_file("reference"),
         lambda path: reference_stats._maker(path, load_arrays(path), "x", reference_stats.Looking(looked=JUDGE)),
     ),
-    "digits-net": File("judge", of_judge("digits_net"), lambda path: patched(digits_net, "FACTS", path, digits_net.PLUGIN.weights_sha256)),
-    "shapes-net": File("judge", of_judge("shapes_net"), lambda path: patched(shapes_net, "FACTS", path, shapes_net.PLUGIN.weights_sha256)),
+    "digits-net": File("judge", of_judge("digits_net"), lambda path: weights_of(digits_net.PLUGIN, path)),
+    "shapes-net": File("judge", of_judge("shapes_net"), lambda path: weights_of(shapes_net.PLUGIN, path)),
     "a checkpoint": File("checkpoint", a_checkpoint, lambda path: checkpoint("mine")),
     "an adapter": File("adapter", placed("manifest.json", manifest), lora_manifest.read),
     "a receipt": File("receipt", a_receipt, lambda path: local_files.receipts("geneval")),
@@ -167,10 +174,8 @@ FILES = {
 }
 
 
-def registry_free_forwards(path: Path) -> object:
-    from harope_bench.analysis.cost.profile import read_forwards
-
-    return read_forwards(path)
+def forwards_of(path: Path) -> object:
+    return read_forwards(path, load_feature_evaluator("cost"))
 
 
 def set_format(path: Path, version: object) -> None:

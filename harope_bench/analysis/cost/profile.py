@@ -12,15 +12,14 @@ import numpy as np
 import torch
 
 from harope_bench.analysis.cost import latency, published_shapes
+from harope_bench.analysis.cost.forwards import FILE, read_forwards
 from harope_bench.analysis.cost.operation_count import Counts, counts, learned
 from harope_bench.core import checksums, registry
-from harope_bench.core.array_file import arrays_with_format, check_arrays_format
+from harope_bench.core.array_file import arrays_with_format
 from harope_bench.core.errors import BenchError, MissingExtra, SampleError
-from harope_bench.core.formats import FORMAT
 from harope_bench.core.provenance import now, provenance
 from harope_bench.core.schema import Checkpoint, JudgeRecord, Option, Plan, Result, Settings
-from harope_bench.core.storage import load_arrays, sha256_bytes, write_arrays
-from harope_bench.data.array_checks import check_columns
+from harope_bench.core.storage import sha256_bytes, write_arrays
 from harope_bench.data.result_store import (
     NO_SAMPLES,
     Method,
@@ -33,7 +32,7 @@ from harope_bench.data.result_store import (
     write_result,
 )
 from harope_bench.data.run_folder import OBSERVATIONS
-from harope_bench.evaluators.base import Observations, load_feature_evaluator
+from harope_bench.evaluators.base import load_feature_evaluator
 from harope_bench.metrics.attention_cost import Attention, Learned
 from harope_bench.models.backbones.base import Probe, load_backbone
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
@@ -100,7 +99,7 @@ def instrument(settings: Settings, batch: int, count: int) -> str:
 def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, observe: Callable[[], dict[str, np.ndarray]]) -> Scored:
     started, evaluator = now(), load_feature_evaluator(EVALUATOR)
     path = result_path(out / FOLDER, EVALUATOR)
-    seen_at = out / FOLDER / OBSERVATIONS / "forwards.npz"
+    seen_at = out / FOLDER / OBSERVATIONS / FILE
     judge = JudgeRecord(
         name="meter", version=1, judge_class="equivalent", weights_sha256=sha256_bytes(preprocessing.encode()), preprocessing=preprocessing
     )
@@ -114,9 +113,7 @@ def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, obse
     if not rescore and not same:
         write_arrays(seen_at, arrays_with_format("forwards", observe()))
         checksums.record_files(seen_at.parent, [seen_at.name])
-    arrays = read_forwards(seen_at)
-    rows = check_columns(seen_at, arrays, evaluator.arrays, evaluator.texts)
-    score = evaluator.score(Observations(np.arange(rows), None, arrays), {})
+    score = evaluator.score(read_forwards(seen_at, evaluator), {})
     made_by = provenance(started, plan.settings.device)
     result = build_result(path, subject, method, score, made_by, scale=plan.checkpoint.scale, has_arrays=False)
     return Scored(write_result(path, result, {}), path, True)
@@ -125,13 +122,6 @@ def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, obse
 def _stored(path: Path, seen: Path) -> Result | None:
     """Return the result of forwards that are as they were written, whatever plan and device it is of."""
     return find_result(path) if all(is_as_written(file) for file in (path, seen)) else None
-
-
-def read_forwards(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of the forwards that were observed; FormatError where another version of this package wrote them."""
-    arrays = load_arrays(path)
-    check_arrays_format("forwards", arrays, path)
-    return {name: array for name, array in arrays.items() if name != FORMAT}
 
 
 class Seen(NamedTuple):
