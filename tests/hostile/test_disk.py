@@ -224,6 +224,8 @@ MEANWHILE = [
     Case("reference-vanishes", vanishing("reference.npz"), SCORE, 1, "reference.npz", ("new*",)),
     Case("checkpoint-vanishes", vanishing("tiny.toml"), GENERATE, 1, "tiny.toml"),
     Case("plan-vanishes", vanishing("plan.json"), ("convert", RUN, "out.npz", "--to", "adm"), 0, "4 images", ("out.npz",)),
+    Case("samples-vanish", vanishing("samples.jsonl"), ("convert", RUN, "out.npz", "--to", "adm"), 1, "4 missing"),
+    Case("result-vanishes", vanishing(Path(RESULT).name), REPORT, 0, "report.html", ("report.html",)),
     Case("parts-of-others", put("new/.mine.part", b"mine"), GENERATE, 0, "2 drawn now", ("new/*",)),
     Case("files-of-others", put("new/images/mine.txt", b"mine"), GENERATE, 0, "2 drawn now", ("new/*",)),
 ]  # fmt: skip

@@ -24,7 +24,7 @@ from hostile.room import Case, Room, run_case
 import harope_bench
 from harope_bench.cli import Bench
 from harope_bench.commands.options import Finite
-from harope_bench.core import array_file, escaping, json_file, regular_file, storage, text_file, toml_file
+from harope_bench.core import array_file, checksums, escaping, json_file, regular_file, storage, text_file, toml_file
 from harope_bench.core.conditioning import check_requests, check_suite
 from harope_bench.core.limits import check_most
 from harope_bench.data import image_io, run_folder, sample_set
@@ -164,6 +164,7 @@ GUARDS = (
     Guard("text is read as its byte order mark says", everywhere(text_file.encoding_of, lambda start: "utf-8"), ("text/log-marked", "text/log-utf-16")),
     Guard("a refusal of the disk says what to do", everywhere(storage.disk, lambda path, missing_ok=False: nullcontext()),
           ("disk/read-only-report",)),
+    Guard("a file that is read back is the recorded one", everywhere(checksums.check_recorded, nothing), ("text/result-in-report",)),
     Guard("a run folder is of one plan", attribute(run_folder.Run, "claim", nothing), ("disk/another-plan",)),
 )  # fmt: skip
 
