@@ -110,7 +110,7 @@ def make_checkpoint(bench_home: Path) -> Callable[..., Any]:
 
         from harope_bench.core import registry
         from harope_bench.core.storage import sha256_bytes, write_bytes, write_text
-        from harope_bench.core.toml_file import toml_text
+        from harope_bench.core.toml_file import facts_text
         from harope_bench.models.load_checkpoint import checkpoint
 
         with torch.random.fork_rng(devices=[]):
@@ -124,7 +124,7 @@ def make_checkpoint(bench_home: Path) -> Callable[..., Any]:
             "source": "a test", "scale": "micro", "suite": "digits", "sampler": "flow", "steps": 2, "guidance": 1.5,
             "config": TINY, "options": options,
         }  # fmt: skip
-        write_text(bench_home / "checkpoints" / f"{name}.toml", toml_text(facts))
+        write_text(bench_home / "checkpoints" / f"{name}.toml", facts_text("checkpoint", facts))
         return checkpoint(name)
 
     return make

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -105,8 +104,7 @@ def _one(name: str, file: AssetFile, source: Path | None) -> Brought:
         told = f"{source} is not {file.name}: it" if source else f"{file.name} came whole but"
         raise FetchError(f"{told} {why}; nothing was kept, {'give another file' if source else 'run fetch again or use --from'}")
     noted = {**local_files.receipts(name), file.name: Receipt(sha256=sha256, addressed=source is None)}
-    shown = {key: receipt.model_dump() for key, receipt in noted.items()}
-    write_text(path.with_name(local_files.RECEIPT), json.dumps(shown, indent=1, sort_keys=True) + "\n")
+    write_text(path.with_name(local_files.RECEIPT), local_files.receipt_text(noted))
     with disk(path):
         part.replace(path)
     _drop(part)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import Field, StringConstraints, ValidationError
 
 from harope_bench.core import registry
-from harope_bench.core.errors import BenchError, NotHere, WeightsError
-from harope_bench.core.json_file import parse_json
+from harope_bench.core.errors import BenchError, NotHere, StorageError, WeightsError
+from harope_bench.core.formats import json_text, parse_facts
 from harope_bench.core.regular_file import open_regular
 from harope_bench.core.schema import Name, Record, fault
 from harope_bench.core.storage import disk, git_blob, home, read_if_present, sha256_file
@@ -122,16 +123,24 @@ def receipts(name: str) -> dict[str, Receipt]:
     """By file name what was noted when the files came; empty where nothing came or the record is damaged.
 
     Of a hash alone nobody knows how its file came.
+
+    Raises:
+        FormatError: Another version of this package wrote the record.
     """
     path = folder(name) / RECEIPT
-    try:
-        found = parse_json(read_if_present(path) or b"{}")
-    except ValueError:
+    data = read_if_present(path)
+    if data is None:
         return {}
     try:
-        return {str(k): Receipt.model_validate({"sha256": v} if isinstance(v, str) else v) for k, v in dict(found).items()}
-    except (TypeError, ValueError):  # pydantic's ValidationError is a ValueError
+        noted = dict(parse_facts("receipt", data, path).get("files", {}))
+        return {str(k): Receipt.model_validate({"sha256": v} if isinstance(v, str) else v) for k, v in noted.items()}
+    except (StorageError, TypeError, ValueError):  # pydantic's ValidationError is a ValueError
         return {}
+
+
+def receipt_text(noted: Mapping[str, Receipt]) -> str:
+    """Return the text of the record of files that came, by name."""
+    return json_text("receipt", {"files": {name: receipt.model_dump() for name, receipt in noted.items()}})
 
 
 def held(name: str, file: str | None = None) -> Held | None:

@@ -22,8 +22,8 @@ from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
     from harope_bench.core.schema import Option, Result
+    from harope_bench.data.result_store import Scored
     from harope_bench.pipeline.eval_options import GenerationOptions, PictureOptions
-    from harope_bench.pipeline.evaluate import Scored
     from harope_bench.suites.official_layouts.prompt_folder import FolderForm
 
 
@@ -157,4 +157,4 @@ def result_lines(result: Result, samples: str) -> list[str]:
     for m in result.measurements:
         value = f"{m.value:.6g}" + (f" +- {m.se:.2g}" if m.se is not None else "") if m.value is not None else f"none: {m.reason}"
         lines.append(f"{m.name:14} {value}  ({m.n_scored:,} of {m.n_asked:,} {samples}{', ' + m.interval if m.interval else ''})")
-    return [*lines, *(f"warning: {warning}" for warning in result.warnings)]
+    return [*lines, *(f"warning: {text}" for text in result.warning_texts)]

@@ -125,11 +125,11 @@ def sweep(runs: Path, suite: str | None, metric: str, axis: Any, out: Path) -> N
     \b
     harope-bench figure sweep runs --metric overall --axis resolution --out runs/figures/overall.svg
     """
+    from harope_bench.data.result_store import read_results
     from harope_bench.leaderboards.sweep import sweep as swept
     from harope_bench.reports.chart_files import write_figure
-    from harope_bench.statistics.pairing import collect
 
-    found = swept(collect(runs), suite, metric, axis)
+    found = swept(read_results(runs), suite, metric, axis)
     for path in write_figure(found, out):
         echo(path)
     for line in found.lines:

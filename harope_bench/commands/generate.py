@@ -50,7 +50,7 @@ def generate(
     \b
     harope-bench generate digits-harope --suite digits --count 500 --out runs/harope
     """
-    from harope_bench.data.sample_set import Run
+    from harope_bench.data.run_folder import Run
     from harope_bench.pipeline.generate import generate, make_plan, missing
 
     plan = make_plan(checkpoint, suite, generation.overrides())

@@ -24,6 +24,7 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any, ad
     harope-bench table 2 --runs runs/table2 --show both --format md
     harope-bench table 2 --runs runs/table2 --add my-pe="MyPE (ours)"
     """
+    from harope_bench.data.result_store import read_results
     from harope_bench.leaderboards import board
     from harope_bench.leaderboards.entries import parse_entries
     from harope_bench.reports import tables
@@ -33,7 +34,7 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any, ad
     if (add or row) and (runs is None or show == "published"):
         raise click.UsageError("--add and --row show measured runs; give --runs DIR and leave --show published out")
     chosen, entries = [board.load_table(name) for name in names], parse_entries(add, row, runs)
-    results = board.collect(runs) if runs else []
+    results = read_results(runs) if runs else []
     boards = board.build_all(chosen, results, show or ("both" if runs else "published"), None, entries)
     texts = [tables.render(each, format_) for each in boards]
     if format_ == "json" and len(texts) > 1:

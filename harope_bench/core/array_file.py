@@ -8,13 +8,14 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from harope_bench.core.formats import FORMAT, Kind, check_format, with_format
 from harope_bench.core.regular_file import open_regular
 
 KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
@@ -77,6 +78,17 @@ def claimed_bytes(archive: zipfile.ZipFile, name: str, size: int) -> int:
     """Return how many bytes the array of a member takes, in any order of its axes; errors as `claim`."""
     header = claim(archive, name, size)
     return math.prod(header.shape) * header.dtype.itemsize
+
+
+def arrays_with_format(kind: Kind, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz with the format version of its kind beside them, () int64."""
+    return {name: np.asarray(array) for name, array in with_format(kind, arrays).items()}
+
+
+def check_arrays_format(kind: Kind, arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Raise FormatError unless the arrays of an .npz hold the format version of this package."""
+    version = arrays.get(FORMAT)
+    check_format(kind, None if version is None else version.tolist(), path)
 
 
 def check_total(total: int, size: int) -> None:

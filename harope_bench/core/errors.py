@@ -109,6 +109,10 @@ class DiskError(StorageError):
     """The disk itself refused, which says nothing of what lies on it."""
 
 
+class FormatError(BenchError):
+    """A file that the package writes and reads back, of a format version that is not this one's."""
+
+
 class FetchError(BenchError):
     """A file that did not come, came cut short, or is not the one that was wanted."""
 

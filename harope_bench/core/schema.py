@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from harope_bench.core import limits
+from harope_bench.core import formats, limits
 from harope_bench.core.errors import LONGEST, OptionError
 from harope_bench.core.escaping import printable
 
@@ -74,6 +75,31 @@ class Record(BaseModel):
     def to_json(self, indent: int | None = None) -> str:
         """JSON text with sorted keys; equal records give equal bytes."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, allow_nan=False, indent=indent)
+
+
+class FileRecord(Record):
+    """Base of the nouns that are a JSON file of their own: it begins with the format version of its kind.
+
+    As a part of another record it has none.
+    """
+
+    kind: ClassVar[formats.Kind]
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Return the text of the file: sorted keys, with the format version; equal records give equal bytes."""
+        facts = formats.with_format(self.kind, self.model_dump(mode="json"))
+        return json.dumps(facts, sort_keys=True, allow_nan=False, indent=indent)
+
+    @classmethod
+    def from_json(cls, data: bytes, path: Path) -> Self:
+        """Return the record of a file's bytes.
+
+        Raises:
+            FormatError: The file is of another format version.
+            StorageError: It is no JSON object.
+            ValueError: It is no JSON, or (ValidationError) a field is wrong.
+        """
+        return cls.model_validate(formats.parse_facts(cls.kind, data, path))
 
 
 class Settings(Record):
@@ -157,8 +183,10 @@ class Request(Record):
     prompt: str | None = None
 
 
-class Plan(Record):
+class Plan(FileRecord):
     """What every sample of a run is a function of, together with its index. `preset` names where the settings came from."""
+
+    kind = "plan"
 
     checkpoint: Checkpoint
     suite: Name
@@ -275,6 +303,18 @@ UNRECORDED = "0" * 64  # hash of a judge's weights that a file of results does n
 NO_JUDGE = "none"  # name of the record of images that no judge had to look at
 JudgeClass = Literal["official", "equivalent", "micro", "substitute"]
 LENIENT = "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"  # a result's warning
+WarningCode = Literal[
+    "images",  # their format, order, placing or colours
+    "protocol",  # their number or size is not the suite's, or several are of one prompt
+    "judge",  # its weights, its class, or how it computed
+    "judge-changed",  # the judge that is here now is not the one that looked
+    "judge-paths",  # shards were looked at in different ways
+    "substitute",  # a judge stands in for the official one
+    "imported",  # the numbers are of an official script that ran elsewhere
+    "reference",  # what it holds, or who made it
+    "lenient",  # scored although something may be missing
+    "evaluator",  # what the rule says of its own numbers
+]
 CLASSES: tuple[JudgeClass, ...] = ("official", "equivalent", "micro", "substitute")  # the paper's own first
 
 
@@ -336,7 +376,42 @@ class Source(Record):
     tiles: int | None = None
 
 
-class Result(Record):
+class ResultWarning(Record):
+    """What a reader must know of a result: the text for people, and a code by which programs tell warnings apart."""
+
+    code: WarningCode
+    text: str
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return self.text
+
+
+def warnings_of(code: WarningCode, texts: Iterable[str]) -> tuple[ResultWarning, ...]:
+    """Return warnings of one code, in the order of their texts."""
+    return tuple(ResultWarning(code=code, text=text) for text in texts)
+
+
+class RuleDifference(Record):
+    """The values of one metric under both sets of rules, where they differ; None where no image counts under a set.
+
+    decimals: how many of each value are printed.
+    """
+
+    metric: Name
+    official: float | None
+    corrected: float | None
+    decimals: int = Field(ge=0)
+
+    @property
+    def text(self) -> str:
+        """Return both values in words, the official one first."""
+        values = {"official": self.official, "corrected": self.corrected}
+        shown = (f"{'none' if value is None else f'{value:.{self.decimals}f}'} {rules}" for rules, value in values.items())
+        return f"{self.metric} is {', '.join(shown)}"
+
+
+class Result(FileRecord):
     """What one evaluator said of one sample set. judges: by role, where several looked; `judge` then stands for them together.
 
     judge_errors: how often each judge was wrong, by name, where that was measured on known cases.
@@ -345,7 +420,13 @@ class Result(Record):
 
     suite: for which the images were evaluated, resolution: their side in pixels where they are square; a result without a plan
     has no other record of them. label: the text of its row in tables, as the user gave it.
+
+    is_lenient: It was scored although images, answers or whole tasks may be missing (--allow-missing).
+
+    rule_differences: the metrics to which the other set of rules gives another value; `warnings` do not repeat them.
     """
+
+    kind = "result"
 
     evaluator: Name
     version: int
@@ -367,20 +448,23 @@ class Result(Record):
     reference: str
     reference_sha256: str
     measurements: tuple[Measurement, ...]
-    warnings: tuple[str, ...] = ()
+    is_lenient: bool = False
+    rule_differences: tuple[RuleDifference, ...] = ()
+    warnings: tuple[ResultWarning, ...] = ()
     per_sample: str | None = None
     rows: str | None = None
     source: Source | None = None
     provenance: Provenance
 
     @property
-    def lenient(self) -> bool:
-        """Whether it was scored although something may be missing."""
-        return LENIENT in self.warnings
+    def warning_texts(self) -> tuple[str, ...]:
+        """Return what its warnings say, in order, and behind them the differences between the rules."""
+        differences = (f"rules: {difference.text}" for difference in self.rule_differences)
+        return (*(warning.text for warning in self.warnings), *differences)
 
     @property
     def suite_name(self) -> str | None:
-        """Return the suite that the images were evaluated for; None where an older version did not record it."""
+        """Return the suite that the images were evaluated for; None where that is not recorded."""
         return self.plan.suite if self.plan else self.suite
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 import tomli_w
 
 from harope_bench.core.errors import BenchError, StorageError
+from harope_bench.core.formats import Kind, with_format, without_format
 from harope_bench.core.regular_file import FACTS_BYTES, read_regular
 from harope_bench.core.text_file import decode_text
 
@@ -27,6 +28,21 @@ def toml_text(facts: Mapping[str, Any]) -> str:
         shown = text[max(0, error.start - 30) : error.end].split("\n")[-1]
         raise StorageError(f"{shown!a} is not Unicode text; rename the file or correct the name") from error
     return text
+
+
+def facts_text(kind: Kind, facts: Mapping[str, Any]) -> str:
+    """Return the TOML of a file of a kind, its format version first; errors as `toml_text`."""
+    return toml_text(with_format(kind, facts))
+
+
+def read_facts(kind: Kind, path: Path) -> dict[str, Any]:
+    """Return the facts of a TOML file of a kind, without its format version.
+
+    Raises:
+        BenchError: As `read_toml`.
+        FormatError: The file is of another format version.
+    """
+    return without_format(kind, read_toml(path), path)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

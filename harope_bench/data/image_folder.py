@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from harope_bench.core.errors import SampleError
 from harope_bench.data.image_io import file_formats, misnamed
+from harope_bench.data.run_folder import OBSERVATIONS, RESULTS
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
-OURS = ("results", "observations")  # what scoring puts beside images
+OURS = (RESULTS, OBSERVATIONS)
 FILE_LIST = "file_list.jsonl"  # what converting puts beside images
 UNFINISHED = ".unfinished"  # stands in a folder as long as convert writes it
 DIGITS = re.compile(r"([0-9]+)")

@@ -12,7 +12,7 @@ from harope_bench.core import registry
 from harope_bench.core.annotations import Answer, Ask
 from harope_bench.core.errors import MissingMemberError, OptionError
 from harope_bench.core.plugin_contracts import EvaluatorContract
-from harope_bench.core.schema import Measurement
+from harope_bench.core.schema import Measurement, RuleDifference
 from harope_bench.metrics.moments import Moments
 
 
@@ -43,13 +43,15 @@ class Score(NamedTuple):
     `prompts` (N,) integers: prompts are then clusters, and a row of NaN is a sample that does not count for that metric. `METRIC_tasks`
     (N,) integers stand with a metric that is the mean of its tasks' means, METRIC_total and METRIC_weight (N,) with one that is a ratio of
     sums whose weights differ.
-    rows: of each image, as JSON values, the verdict and the reason in words.
+    rows: of each image, as JSON values, the verdict and the reason in words. rule_differences: metrics to which the other set of rules
+    gives another value; `warnings` do not repeat them.
     """
 
     measurements: tuple[Measurement, ...]
     per_sample: Mapping[str, np.ndarray]
     warnings: tuple[str, ...]
     rows: tuple[Mapping[str, object], ...] = ()
+    rule_differences: tuple[RuleDifference, ...] = ()
 
 
 class Evaluator(EvaluatorContract):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harope_bench.core.errors import MissingMemberError, TooFewImages
-from harope_bench.core.schema import Measurement, Metric
+from harope_bench.core.schema import Measurement, Metric, RuleDifference
 from harope_bench.evaluators.base import AnnotationEvaluator, Facts, Mark, Part, Score, Seen, Sight
 from harope_bench.statistics.intervals.clusters import SLACK, cluster_score, prompt_means, score_interval
 from harope_bench.statistics.significance import Interval
@@ -53,7 +53,7 @@ class Prompts(AnnotationEvaluator):
         return ()
 
     def assess(self, sights: Sequence[Sight], rules: str, lenient: bool) -> Score:
-        """Every metric, its rows, and a warning for each metric that the other rules give another value.
+        """Every metric, its rows, and each metric to which the other rules give another value.
 
         per_sample: indices, prompts (N,), METRIC_tasks (N,) of macro metrics, and each metric (N,) with NaN where an image does not count;
         METRIC_total and METRIC_weight (N,) where images weigh differently.
@@ -67,18 +67,20 @@ class Prompts(AnnotationEvaluator):
         numbers = np.unique(tasks, return_inverse=True)[1].astype(np.int64)
         arrays |= {f"{name}_tasks": numbers for name in self.macro}
         measurements, warnings = [], list(self.notes(sights, marks, rules))
+        differences: list[RuleDifference] = []
         for metric in self.metrics:
             rows = self._rows(metric.name, sights, marks)
             arrays[metric.name] = rows
             arrays |= self._sums(metric.name, marks)
             measurements.append(self._measured(metric, sights, marks, rows, arrays, lenient))
             warnings += _without_error(measurements[-1])
-            warnings += _differing(metric, rows, self._rows(metric.name, sights, others), rules, self._macro_tasks(metric.name, tasks))
+            by_rules = {rules: rows, OTHER[rules]: self._rows(metric.name, sights, others)}
+            differences += _differing(metric, by_rules, self._macro_tasks(metric.name, tasks))
         unread = sum(m.unknown for m in marks if m)
         if unread:
             warnings.append(f"answers: {unread:,} that no rule can read")
         told = tuple(_told(s, m, o, rules) for s, m, o in zip(sights, marks, others, strict=True))
-        return Score(tuple(measurements), arrays, tuple(warnings), told)
+        return Score(tuple(measurements), arrays, tuple(warnings), told, tuple(differences))
 
     def _marks(self, sights: Sequence[Sight], rules: str) -> Sequence[Mark | None]:
         settled = self.settle(sights, [None if s.fault else self.mark(s.facts, s.seen, rules) for s in sights], rules)
@@ -196,19 +198,19 @@ def _why_not(metric: str, asked: int, failed: int, unread: int, missing: Sequenc
     return f"{unread:,} answers cannot be read; --allow-missing leaves it to the rules what they count as" if unread else None
 
 
-def _differing(metric: Metric, rows: np.ndarray, others: np.ndarray, rules: str, tasks: np.ndarray | None) -> list[str]:
-    """A line where the two sets of rules give other values."""
+def _differing(metric: Metric, by_rules: Mapping[str, np.ndarray], tasks: np.ndarray | None) -> list[RuleDifference]:
+    """Return both values where the two sets of rules give different ones; by_rules: contributions (N,) under each set."""
 
-    def value(found: np.ndarray) -> float | None:
-        keep = np.isfinite(found)
-        return average(found[keep], None if tasks is None else tasks[keep]) if keep.any() else None
+    def value(rows: np.ndarray) -> float | None:
+        counts = np.isfinite(rows)
+        return average(rows[counts], None if tasks is None else tasks[counts]) if counts.any() else None
 
-    one, two = value(rows), value(others)
-    if one == two or (one is not None and two is not None and math.isclose(one, two, rel_tol=1e-12, abs_tol=1e-12)):
+    official, corrected = value(by_rules["official"]), value(by_rules["corrected"])
+    if official == corrected:
         return []
-    words = {rules: one, OTHER[rules]: two}
-    shown = [f"{words[name]:.{metric.decimals + 1}f} {name}" if words[name] is not None else f"none {name}" for name in OTHER]
-    return [f"rules: {metric.name} is {', '.join(shown)}"]
+    if official is not None and corrected is not None and math.isclose(official, corrected, rel_tol=1e-12, abs_tol=1e-12):
+        return []
+    return [RuleDifference(metric=metric.name, official=official, corrected=corrected, decimals=metric.decimals + 1)]
 
 
 def _told(sight: Sight, mark: Mark | None, other: Mark | None, rules: str) -> dict[str, object]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harope_bench.core.storage import sha256_bytes
+from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.comparability import general, incomparable, named, of_rules
 from harope_bench.leaderboards.comparisons import EVIDENCE, Comparison, comparisons, contrast
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, check_entries, enter, notes_of, unplaced_note
-from harope_bench.leaderboards.match_runs import SCALES, Found, Picked, Picks, Scale, collect, footing, pick, undecided, unlike
+from harope_bench.leaderboards.match_runs import SCALES, Picked, Picks, Scale, footing, pick, undecided, unlike
 from harope_bench.leaderboards.table_spec import PERCENT, Column, EntryRow, Flag, Row, Table, half_unit, load_table, value_of
 from harope_bench.statistics import significance
 
@@ -22,11 +23,9 @@ __all__ = [
     "Board",
     "Cell",
     "Comparison",
-    "Found",
     "Note",
     "build",
     "build_all",
-    "collect",
     "comparisons",
     "load_table",
 ]
@@ -118,7 +117,7 @@ class Board:
 
 def build_all(
     tables: Sequence[Table],
-    found: Sequence[Found],
+    found: Sequence[StoredResult],
     show: Show = "both",
     scale: Scale | None = None,
     entries: Entries = NO_ENTRIES,
@@ -135,7 +134,7 @@ def build_all(
 
 def build(
     table: Table,
-    found: Sequence[Found],
+    found: Sequence[StoredResult],
     show: Show = "both",
     scale: Scale | None = None,
     entries: Entries = NO_ENTRIES,
@@ -183,14 +182,14 @@ def build(
     )
 
 
-def _scale(table: Table, found: Sequence[Found], entries: Entries) -> Scale | None:
+def _scale(table: Table, found: Sequence[StoredResult], entries: Entries) -> Scale | None:
     """Return the scale that most of the entered rows have numbers of; of equals paper before micro; None without a number."""
     entered = {scale: enter(table, found, scale, entries) for scale in SCALES}
     measured = [scale for scale in SCALES if pick(entered[scale], found, scale) or undecided(entered[scale], found, scale)]
     return max(measured, key=lambda scale: len({row.name for row in entered[scale].rows if isinstance(row, EntryRow)}), default=None)
 
 
-def _undecided(table: Table, found: Sequence[Found], scale: Scale) -> dict[tuple[str, str], list[str]]:
+def _undecided(table: Table, found: Sequence[StoredResult], scale: Scale) -> dict[tuple[str, str], list[str]]:
     """Return the remark on each cell that runs of several checkpoints fit."""
     return {
         (row_id, key): [

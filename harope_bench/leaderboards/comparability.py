@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from harope_bench.assets import local_files
 from harope_bench.core import registry
 from harope_bench.core.schema import JudgeRecord, Result
-from harope_bench.leaderboards.match_runs import SCALES, Found, Picked, Picks, Scale, aside, pick
+from harope_bench.data.result_store import StoredResult
+from harope_bench.leaderboards.match_runs import SCALES, Picked, Picks, Scale, aside, pick
 from harope_bench.leaderboards.table_spec import Column, Table
 
 __all__ = ["general", "incomparable", "named", "of_rules"]
@@ -53,9 +54,9 @@ def of_rules(picked: Picked) -> list[str]:
     told = [f"Judge {_eyes(record)} stands in for the official {role}." for role, record in _stand_ins(result)]
     if result.rules != "official":
         told.append(f"Rules {result.rules}, not those of the published scorer.")
-    if result.lenient:
+    if result.is_lenient:
         told.append("Scored with --allow-missing: images, answers or whole tasks may be missing.")
-    return told + [f"{line.removeprefix('rules: ')}." for line in result.warnings if line.startswith(f"rules: {metric} is ")]
+    return told + [f"{difference.text}." for difference in result.rule_differences if difference.metric == metric]
 
 
 def _eyes(record: JudgeRecord) -> str:
@@ -74,7 +75,7 @@ def named(table: Table, picks: Picks) -> tuple[str, list[str]]:
     return f"profile {' and '.join(profiles)}", references
 
 
-def general(table: Table, found: Sequence[Found], scale: Scale | None, picks: Picks) -> list[str]:
+def general(table: Table, found: Sequence[StoredResult], scale: Scale | None, picks: Picks) -> list[str]:
     """Notes on the measured numbers of a table as a whole."""
     if scale is None:
         return ["No run that was found belongs to this table."]

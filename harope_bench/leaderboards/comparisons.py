@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harope_bench.leaderboards.match_runs import SCALES, Found, Picked, Picks, Scale, pick
+from harope_bench.data.result_store import StoredResult
+from harope_bench.leaderboards.match_runs import SCALES, Picked, Picks, Scale, pick
 from harope_bench.leaderboards.table_spec import Column, Row, Table
 from harope_bench.statistics import pairing, significance
 from harope_bench.statistics.significance import Difference, Verdict
@@ -29,7 +30,7 @@ class Comparison:
     verdict: Verdict
 
 
-def comparisons(table: Table, found: Sequence[Found]) -> list[Comparison]:
+def comparisons(table: Table, found: Sequence[StoredResult]) -> list[Comparison]:
     """Every measured row against its baseline in every column, Holm-adjusted within the table and scale.
 
     `detectable` is the smallest difference that this design finds with 80% power, (1.96 + 0.84) SE.

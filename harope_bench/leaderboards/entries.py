@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from harope_bench.core.errors import OptionError, UnknownName
 from harope_bench.core.schema import Result, check_label, shorten
-from harope_bench.leaderboards.match_runs import SCALES, Found, Scale, collect, contenders, fits, has_network, stands_beside
+from harope_bench.data.result_store import StoredResult, read_results, run_of
+from harope_bench.leaderboards.match_runs import SCALES, Scale, contenders, fits, has_network, stands_beside
 from harope_bench.leaderboards.table_spec import Column, EntryRow, Row, Table
 from harope_bench.models.load_checkpoint import checkpoint
 
@@ -59,7 +60,7 @@ def parse_entries(add: Iterable[str], row: Iterable[str], root: Path | None = No
         OptionError: an empty name, a label that is none, a name or row that is given twice, or a text that names two runs.
     """
     add = list(add)
-    found = collect(root) if root is not None and root.is_dir() and any("=" in text for text in add) else []
+    found = read_results(root) if root is not None and root.is_dir() and any("=" in text for text in add) else []
     entries = Entries(tuple(_addition(text, found, root) for text in add), tuple(map(_substitution, row)), root)
     keys = [("--add", entry.name) for entry in entries.additions] + [("--row", entry.row) for entry in entries.substitutions]
     if repeated := [key for key in keys if keys.count(key) > 1]:
@@ -68,7 +69,7 @@ def parse_entries(add: Iterable[str], row: Iterable[str], root: Path | None = No
     return entries
 
 
-def _addition(text: str, found: Sequence[Found], root: Path | None) -> Addition:
+def _addition(text: str, found: Sequence[StoredResult], root: Path | None) -> Addition:
     """Return the name and label of a text; names and labels may hold `=`, so the runs that are there decide where it is split."""
     places = [i for i, character in enumerate(text) if character == "="]
     splits = [*((text[:i], text[i + 1 :]) for i in places), (text, None)]
@@ -82,7 +83,7 @@ def _addition(text: str, found: Sequence[Found], root: Path | None) -> Addition:
     return Addition(name, None if label is None else check_label(label))
 
 
-def _paths_named(name: str, found: Sequence[Found], root: Path | None) -> tuple[str, ...]:
+def _paths_named(name: str, found: Sequence[StoredResult], root: Path | None) -> tuple[str, ...]:
     """Return the results of the runs of that name, empty where there is none."""
     try:
         return tuple(sorted(str(item.path) for item in runs_named(name, found, root)))
@@ -100,13 +101,13 @@ def _substitution(text: str) -> Substitution:
 # ------------------------------------------------------------------------------------------- names to runs
 
 
-def run_folder(item: Found) -> Path:
+def run_folder(item: StoredResult) -> Path:
     """Return the folder of the run that a result belongs to; what a network costs lies one folder below it."""
-    folder = item.path.parent.parent
+    folder = run_of(item.path)
     return folder.parent if folder.name == "cost" and item.result.evaluator == "cost" else folder
 
 
-def run_path(item: Found, root: Path | None) -> str:
+def run_path(item: StoredResult, root: Path | None) -> str:
     """Return a run's folder relative to the folder of all runs."""
     folder = run_folder(item)
     if root is None or not folder.is_relative_to(root):
@@ -115,7 +116,7 @@ def run_path(item: Found, root: Path | None) -> str:
     return root.resolve().name if path == "." else path
 
 
-def names_of(item: Found, root: Path | None) -> set[str]:
+def names_of(item: StoredResult, root: Path | None) -> set[str]:
     """Return every name of a result's run: checkpoint, target, label, folder and the folders above it below the root."""
     result, path = item.result, run_path(item, root)
     folders = {path, *(parent.as_posix() for parent in Path(path).parents)} - {".", "/"}
@@ -123,7 +124,7 @@ def names_of(item: Found, root: Path | None) -> set[str]:
     return {result.target, *({result.label} if result.label else ()), *plan, Path(path).name, *folders}
 
 
-def runs_named(name: str, found: Sequence[Found], root: Path | None) -> list[Found]:
+def runs_named(name: str, found: Sequence[StoredResult], root: Path | None) -> list[StoredResult]:
     """Return the results of the runs of that name; a name with a slash (`./my-pe`) is a folder's where there is such a folder.
 
     Raises:
@@ -145,7 +146,7 @@ def _folders(path: str) -> list[str]:
 # ------------------------------------------------------------------------------------------- runs to rows
 
 
-def enter(table: Table, found: Sequence[Found], scale: Scale, entries: Entries) -> Table:
+def enter(table: Table, found: Sequence[StoredResult], scale: Scale, entries: Entries) -> Table:
     """Return the table with the rows that the named runs fill at a scale; a name that fills no cell of it changes nothing.
 
     Raises:
@@ -167,7 +168,7 @@ def enter(table: Table, found: Sequence[Found], scale: Scale, entries: Entries) 
     return entered
 
 
-def _substituted(table: Table, row: Row, entry: Substitution, items: Sequence[Found], scale: Scale) -> Row:
+def _substituted(table: Table, row: Row, entry: Substitution, items: Sequence[StoredResult], scale: Scale) -> Row:
     """Return the row filled by these results if it is the one that is named and they fit a cell of it."""
     if row.id != entry.row or not items:
         return row
@@ -176,7 +177,7 @@ def _substituted(table: Table, row: Row, entry: Substitution, items: Sequence[Fo
     return filled if _placed(table, filled, items) else row
 
 
-def _added(table: Table, addition: Addition, items: Sequence[Found], scale: Scale) -> list[EntryRow]:
+def _added(table: Table, addition: Addition, items: Sequence[StoredResult], scale: Scale) -> list[EntryRow]:
     """Return a row for each block of the table that these results belong to; one apart where they are of no block's network or side."""
     label = addition.label or _label_of(items) or shorten(addition.name) or "run"
     rows = []
@@ -195,7 +196,7 @@ def _is_peer(table: Table, peer: Row, row: EntryRow, result: Result) -> bool:
     return has_side and has_network(table, peer, result) and any(stands_beside(table, row, column, result) for column in table.columns)
 
 
-def _apart(table: Table, items: Sequence[Found], scale: Scale, name: str, label: str) -> list[EntryRow]:
+def _apart(table: Table, items: Sequence[StoredResult], scale: Scale, name: str, label: str) -> list[EntryRow]:
     """Return a row outside the table's blocks for results of its suites whose network or side is no row's; empty where none fits."""
     for peers in _blocks(table, scale):
         row = _beside(table, peers[0], items, scale, name, label)
@@ -216,14 +217,14 @@ def _blocks(table: Table, scale: Scale) -> list[list[Row]]:
     return list(blocks.values())
 
 
-def _beside(table: Table, peer: Row, items: Sequence[Found], scale: Scale, name: str, label: str) -> EntryRow:
+def _beside(table: Table, peer: Row, items: Sequence[StoredResult], scale: Scale, name: str, label: str) -> EntryRow:
     """Return an added row with the facts that the rows of a block share."""
     facts = {"id": "added", "printed": label, **{key: getattr(peer, key) for key in ("model", "res", "micro_res", "backbone", "suite")}}
     shows_label = any("{printed}" in head.text for head in table.heads)
     return _entry_row(table, peer, items, scale, name, {**facts, "label_head": None if shows_label else table.heads[0].text})
 
 
-def _entry_row(table: Table, peer: Row, items: Sequence[Found], scale: Scale, name: str, facts: Mapping[str, object]) -> EntryRow:
+def _entry_row(table: Table, peer: Row, items: Sequence[StoredResult], scale: Scale, name: str, facts: Mapping[str, object]) -> EntryRow:
     suite = _micro_suite(table, peer) if scale == "micro" else None
     return EntryRow.model_validate(
         {**facts, "scale": scale, "name": name, "results": tuple(str(i.path) for i in items), "micro_suite": suite}
@@ -238,7 +239,7 @@ def _micro_suite(table: Table, peer: Row) -> str | None:
     return checkpoint(names[0]).suite if names else None
 
 
-def _placed(table: Table, row: EntryRow, items: Sequence[Found]) -> bool:
+def _placed(table: Table, row: EntryRow, items: Sequence[StoredResult]) -> bool:
     return any(_measures(column, i.result) and stands_beside(table, row, column, i.result) for i in items for column in table.columns)
 
 
@@ -246,7 +247,7 @@ def _measures(column: Column, result: Result) -> bool:
     return result.measured(column.measures) is not None
 
 
-def _label_of(items: Sequence[Found]) -> str | None:
+def _label_of(items: Sequence[StoredResult]) -> str | None:
     """Return the label that results share; None where they have none, or several."""
     labels = {item.result.label for item in items if item.result.label}
     return labels.pop() if len(labels) == 1 else None
@@ -267,7 +268,7 @@ def _with_own_id(row: EntryRow, rows: Sequence[Row]) -> EntryRow:
     return row.model_copy(update={"id": next(text for text in ids if text not in taken)})
 
 
-def _check_single(table: Table, found: Sequence[Found], scale: Scale, root: Path | None) -> None:
+def _check_single(table: Table, found: Sequence[StoredResult], scale: Scale, root: Path | None) -> None:
     """OptionError where runs of a row that a user named differ in more than their count and seed."""
     for row, column, same, _ in contenders(table, found, scale):
         if isinstance(row, EntryRow) and len({_identity(item.result) for item, _ in same}) > 1 and column.of == "images":
@@ -291,7 +292,7 @@ def _identity(result: Result) -> str:
 # ------------------------------------------------------------------------------------------- what must be said
 
 
-def check_entries(tables: Sequence[Table], found: Sequence[Found], entries: Entries, scales: Sequence[Scale] = SCALES) -> None:
+def check_entries(tables: Sequence[Table], found: Sequence[StoredResult], entries: Entries, scales: Sequence[Scale] = SCALES) -> None:
     """Raise for what no table takes.
 
     Raises:
@@ -311,7 +312,7 @@ def check_entries(tables: Sequence[Table], found: Sequence[Found], entries: Entr
             raise OptionError(_misfit(tables, runs_named(entry.name, found, entries.root), entry.name, f"row {entry.row}"))
 
 
-def _misfit(tables: Sequence[Table], items: Sequence[Found], name: str, place: str) -> str:
+def _misfit(tables: Sequence[Table], items: Sequence[StoredResult], name: str, place: str) -> str:
     held = sorted({f"{i.result.evaluator} on suite {i.result.suite_name or 'not recorded'} ({i.result.scale})" for i in items})
     suites = sorted({suite for table in tables for suite in suites_of(table)})
     return (
@@ -332,10 +333,10 @@ def _called(tables: Sequence[Table]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def unplaced_note(tables: Sequence[Table], found: Sequence[Found], entries: Entries = NO_ENTRIES) -> str | None:
+def unplaced_note(tables: Sequence[Table], found: Sequence[StoredResult], entries: Entries = NO_ENTRIES) -> str | None:
     """Return a note that names every run which fits no row of these tables at its scale; None where each fits one."""
     entered = {scale: [enter(table, found, scale, entries) for table in tables] for scale in SCALES}
-    runs: dict[Path, list[Found]] = {}
+    runs: dict[Path, list[StoredResult]] = {}
     for item in found:
         runs.setdefault(run_folder(item), []).append(item)
     strangers = [items for items in runs.values() if not any(_has_place(entered[i.result.scale], i) for i in items)]
@@ -352,7 +353,7 @@ def unplaced_note(tables: Sequence[Table], found: Sequence[Found], entries: Entr
     return f"{len(strangers)} {verb} no row of {_called(tables)}: {', '.join(texts[:LISTED])}{rest}; {how}."
 
 
-def _has_place(tables: Sequence[Table], item: Found) -> bool:
+def _has_place(tables: Sequence[Table], item: StoredResult) -> bool:
     return any(
         _measures(column, item.result) and _fits_row(table, row, column, item)
         for table in tables
@@ -361,17 +362,17 @@ def _has_place(tables: Sequence[Table], item: Found) -> bool:
     )
 
 
-def _fits_row(table: Table, row: Row, column: Column, item: Found) -> bool:
+def _fits_row(table: Table, row: Row, column: Column, item: StoredResult) -> bool:
     if isinstance(row, EntryRow):
         return str(item.path) in row.results and stands_beside(table, row, column, item.result)
     return fits(table, row, column, item.result)
 
 
-def _could_enter(tables: Sequence[Table], items: Sequence[Found]) -> bool:
+def _could_enter(tables: Sequence[Table], items: Sequence[StoredResult]) -> bool:
     return any(_added(table, Addition("run"), items, items[0].result.scale) for table in tables)
 
 
-def _run_text(item: Found) -> str:
+def _run_text(item: StoredResult) -> str:
     result = item.result
     name = result.label or (result.plan.checkpoint.name if result.plan else result.target)
     return f"{shorten(name, 60)} (suite {result.suite_name or 'not recorded'})"

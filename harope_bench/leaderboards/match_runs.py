@@ -11,28 +11,26 @@ from typing import Literal, NamedTuple
 from harope_bench.core import registry
 from harope_bench.core.plugin_contracts import SuiteContract
 from harope_bench.core.schema import CLASSES, Checkpoint, Measurement, Plan, Result
+from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.table_spec import Column, EntryRow, Row, Table
 from harope_bench.statistics import pairing
-from harope_bench.statistics.pairing import Footing, Found, collect, read_result, unlike
+from harope_bench.statistics.pairing import Footing, unlike
 
 __all__ = [
     "SCALES",
     "Footing",
-    "Found",
     "Picked",
     "Picks",
     "Ruler",
     "Scale",
     "aside",
     "checkpoints_of",
-    "collect",
     "contenders",
     "fits",
     "footing",
     "has_network",
     "is_of_cell",
     "pick",
-    "read_result",
     "ruler",
     "stands_beside",
     "undecided",
@@ -151,7 +149,7 @@ def _holds(checkpoint: Checkpoint, config: Mapping[str, object], options: Mappin
 class Picked:
     """The measurement that stands in a cell, the result it comes from, and how many others fitted."""
 
-    found: Found
+    found: StoredResult
     measurement: Measurement
     others: int
 
@@ -182,10 +180,10 @@ def ruler(result: Result) -> Ruler:
     """The ruler of a result."""
     records = result.judges or {"judge": result.judge}
     eyes = [f"{role} {r.name} {r.weights_sha256[:12]}" for role, r in sorted(records.items()) if r.judge_class == "substitute"]
-    return Ruler(result.profile, result.rules, result.judge.judge_class, result.lenient, tuple(eyes))
+    return Ruler(result.profile, result.rules, result.judge.judge_class, result.is_lenient, tuple(eyes))
 
 
-def pick(table: Table, found: Sequence[Found], scale: Scale) -> Picks:
+def pick(table: Table, found: Sequence[StoredResult], scale: Scale) -> Picks:
     """For each (row, column) the fitting measurement over the most images; ties go to the lower seed, then path.
 
     A column has numbers of one ruler: of that which fills most of its rows, of equals the one nearest to the paper's.
@@ -198,7 +196,7 @@ def pick(table: Table, found: Sequence[Found], scale: Scale) -> Picks:
     return picks
 
 
-def undecided(table: Table, found: Sequence[Found], scale: Scale) -> dict[tuple[str, str], tuple[str, ...]]:
+def undecided(table: Table, found: Sequence[StoredResult], scale: Scale) -> dict[tuple[str, str], tuple[str, ...]]:
     """Return the cells (row, column) of the table's own rows that runs of several checkpoints fit, with the names of these."""
     return {
         (row.id, column.key): tuple(names)
@@ -212,11 +210,11 @@ class Contest(NamedTuple):
 
     row: Row
     column: Column
-    same: list[tuple[Found, Measurement]]
+    same: list[tuple[StoredResult, Measurement]]
     fitting: int
 
 
-def contenders(table: Table, found: Sequence[Found], scale: Scale) -> Iterable[Contest]:
+def contenders(table: Table, found: Sequence[StoredResult], scale: Scale) -> Iterable[Contest]:
     """Yield every cell with the measurements that may fill it; runs that have a row of their own contend for no other."""
     added = {path for row in table.rows if isinstance(row, EntryRow) and row.is_added for path in row.results}
     for column, chosen, fitting in _columns(table, found, scale):
@@ -229,7 +227,7 @@ def contenders(table: Table, found: Sequence[Found], scale: Scale) -> Iterable[C
             yield Contest(row, column, same, len(candidates))
 
 
-def checkpoints_of(candidates: Iterable[tuple[Found, Measurement]]) -> list[str]:
+def checkpoints_of(candidates: Iterable[tuple[StoredResult, Measurement]]) -> list[str]:
     """Return the names of the different checkpoints (by their weights) that measurements are of, sorted."""
     plans = [item.result.plan for item, _ in candidates if item.result.plan is not None]
     names: dict[str, set[str]] = {}
@@ -239,7 +237,7 @@ def checkpoints_of(candidates: Iterable[tuple[Found, Measurement]]) -> list[str]
     return sorted(f"{min(group)} ({sha256[:12]})" if has_namesakes else min(group) for sha256, group in names.items())
 
 
-def aside(table: Table, found: Sequence[Found], scale: Scale) -> dict[str, list[tuple[str, str]]]:
+def aside(table: Table, found: Sequence[StoredResult], scale: Scale) -> dict[str, list[tuple[str, str]]]:
     """The cells (row, column) that stay empty because their numbers have another ruler than their column, by what differs."""
     told: dict[str, list[tuple[str, str]]] = {}
     for column, chosen, fitting in _columns(table, found, scale):
@@ -263,10 +261,10 @@ def _differs(one: Ruler, chosen: Ruler) -> str:
     return ", ".join(words[name] for name in names if name != "substitutes" or "judge" not in names)  # another class says it already
 
 
-Candidates = dict[str, list[tuple[Found, Measurement]]]
+Candidates = dict[str, list[tuple[StoredResult, Measurement]]]
 
 
-def _columns(table: Table, found: Sequence[Found], scale: Scale) -> Iterable[tuple[Column, Ruler | None, Candidates]]:
+def _columns(table: Table, found: Sequence[StoredResult], scale: Scale) -> Iterable[tuple[Column, Ruler | None, Candidates]]:
     """Every column with its ruler and, by row, the measurements that fit."""
     of_scale = [item for item in found if item.result.scale == scale]
     for column in table.columns:
@@ -274,7 +272,7 @@ def _columns(table: Table, found: Sequence[Found], scale: Scale) -> Iterable[tup
         yield column, _ruler(fitting.values(), table.protocol.get("profile")), fitting
 
 
-def _ruler(rows: Iterable[Sequence[tuple[Found, Measurement]]], profile: object) -> Ruler | None:
+def _ruler(rows: Iterable[Sequence[tuple[StoredResult, Measurement]]], profile: object) -> Ruler | None:
     """The ruler that most rows have a number of; of equals a strict one, the paper's profile, rules and judge, then rank."""
     first: dict[Ruler, tuple[bool, bool, int, int, str]] = {}
     filled: Counter[Ruler] = Counter()
@@ -290,7 +288,7 @@ def _ruler(rows: Iterable[Sequence[tuple[Found, Measurement]]], profile: object)
     )
 
 
-def _candidates(table: Table, row: Row, column: Column, found: Sequence[Found]) -> list[tuple[Found, Measurement]]:
+def _candidates(table: Table, row: Row, column: Column, found: Sequence[StoredResult]) -> list[tuple[StoredResult, Measurement]]:
     """Return the measurements that fit a cell. Where each column is of another network, an entered row leaves the other columns."""
     measured = [(item, m) for item in found if (m := item.result.measured(column.measures)) is not None]
     if isinstance(row, EntryRow):
@@ -300,7 +298,7 @@ def _candidates(table: Table, row: Row, column: Column, found: Sequence[Found]) 
     return [(item, m) for item, m in measured if fits(table, row, column, item.result)]
 
 
-def _rank(candidate: tuple[Found, Measurement]) -> tuple[bool, bool, int, int, str]:
+def _rank(candidate: tuple[StoredResult, Measurement]) -> tuple[bool, bool, int, int, str]:
     """A value first, then positions as trained, then the most images, the lowest seed."""
     item, measurement = candidate
     settings = item.result.plan.settings if item.result.plan else None

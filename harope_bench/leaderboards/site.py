@@ -10,9 +10,10 @@ from typing import Literal, NamedTuple
 
 from harope_bench.core.errors import UnknownName
 from harope_bench.core.schema import JudgeRecord, Measurement, Metric
+from harope_bench.data.result_store import StoredResult
 from harope_bench.evaluators.base import load_evaluator
 from harope_bench.statistics import pairing
-from harope_bench.statistics.pairing import RULER, Footing, Found
+from harope_bench.statistics.pairing import RULER, Footing
 from harope_bench.statistics.significance import ALPHA, Difference
 
 UNKNOWN = "not recorded"
@@ -40,7 +41,7 @@ class Rank:
 
     place: int
     shared: bool
-    before: Found | None = None
+    before: StoredResult | None = None
     step: Difference | None = None
     p_adjusted: float | None = None
 
@@ -49,7 +50,7 @@ class Rank:
 class Entry:
     """One result in its section: its measurements and its place by metric."""
 
-    found: Found
+    found: StoredResult
     ranks: dict[str, Rank]
 
     def measured(self, metric: str) -> Measurement | None:
@@ -67,15 +68,15 @@ class Section:
     entries: tuple[Entry, ...]
 
 
-def sections(found: Sequence[Found]) -> list[Section]:
+def sections(found: Sequence[StoredResult]) -> list[Section]:
     """A section for each protocol, in the order of the protocols' text."""
-    groups: dict[Protocol, list[Found]] = {}
+    groups: dict[Protocol, list[StoredResult]] = {}
     for item in found:
         groups.setdefault(protocol(item), []).append(item)
     return [_section(key, groups[key]) for key in sorted(groups)]
 
 
-def protocol(item: Found) -> Protocol:
+def protocol(item: StoredResult) -> Protocol:
     """The protocol of a result: evaluator, profile, rules, judge, reference, number of images, suite, resolution, scale."""
     result = item.result
     first = next((pairing.footing(result, m) for m in result.measurements), None)
@@ -108,7 +109,7 @@ def _known(ground: Footing | None, name: str) -> str:
     return UNKNOWN if value is None else str(value)
 
 
-def _section(key: Protocol, found: Sequence[Found]) -> Section:
+def _section(key: Protocol, found: Sequence[StoredResult]) -> Section:
     metrics, ranked = _metrics(found)
     ranks = {metric.name: rank(metric.name, metric.direction, found) for metric in metrics if metric.name in ranked}
     entries = [Entry(item, {name: places[i] for name, places in ranks.items() if i in places}) for i, item in enumerate(found)]
@@ -117,7 +118,7 @@ def _section(key: Protocol, found: Sequence[Found]) -> Section:
     return Section(key, metrics, ranked, tuple(entries))
 
 
-def _metrics(found: Sequence[Found]) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
+def _metrics(found: Sequence[StoredResult]) -> tuple[tuple[Metric, ...], tuple[str, ...]]:
     """What the numbers mean, by the evaluator's own word; numbers of an evaluator that is not here have no direction and no rank."""
     measured = list(dict.fromkeys(m.metric for item in found for m in item.result.measurements))
     try:
@@ -135,7 +136,7 @@ def _order(entry: Entry, metric: str, metrics: Sequence[Metric]) -> tuple[bool, 
     return (value is None, sign * (value or 0.0), str(entry.found.path))
 
 
-def rank(metric: str, direction: Literal["higher", "lower"], found: Sequence[Found]) -> dict[int, Rank]:
+def rank(metric: str, direction: Literal["higher", "lower"], found: Sequence[StoredResult]) -> dict[int, Rank]:
     """The places by index into `found`: 1 + the number of rows resolved to be better (5%, Holm over all pairs of the column).
 
     Rows that nothing separates so share a place, and a chain of near neighbours does not tie its ends. Differences are paired
@@ -154,7 +155,7 @@ def rank(metric: str, direction: Literal["higher", "lower"], found: Sequence[Fou
     return ranks
 
 
-def _value(item: Found, metric: str) -> float | None:
+def _value(item: StoredResult, metric: str) -> float | None:
     measurement = item.result.measured(metric)
     return measurement.value if measurement else None
 

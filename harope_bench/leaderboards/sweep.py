@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 from harope_bench.core.chart_schema import Sweep, SweepLine, SweepPoint
 from harope_bench.core.errors import OptionError
 from harope_bench.core.schema import Checkpoint, Measurement, Metric, Plan, Result
+from harope_bench.data.result_store import StoredResult
 from harope_bench.evaluators.base import load_evaluator
-from harope_bench.statistics.pairing import Found
 
 Axis = Literal["resolution", "training-resolution", "pos-scaling"]
 AXES: tuple[Axis, ...] = ("resolution", "training-resolution", "pos-scaling")
@@ -35,7 +35,7 @@ class Run(NamedTuple):
     places: dict[Axis, str | None]
 
 
-def sweep(found: Sequence[Found], suite: str | None, metric: str, axis: Axis) -> Sweep:
+def sweep(found: Sequence[StoredResult], suite: str | None, metric: str, axis: Axis) -> Sweep:
     """The metric along the axis; a line holds the runs of one encoding and ruler that agree in all that is drawn but the axis.
 
     Of several runs at one place the one over the most images counts, of equals the lower seed.
@@ -126,7 +126,7 @@ def _judge(result: Result) -> str:
 
 
 def _rules(result: Result) -> str:
-    return result.rules + (" with --allow-missing" if result.lenient else "")
+    return result.rules + (" with --allow-missing" if result.is_lenient else "")
 
 
 def _profile(result: Result) -> str:
@@ -148,5 +148,5 @@ def _metric(result: Result, name: str) -> Metric:
     return next(metric for metric in plugin.metrics if metric.name == name)
 
 
-def _known(found: Sequence[Found]) -> str:
+def _known(found: Sequence[StoredResult]) -> str:
     return ", ".join(sorted({m.metric for item in found for m in item.result.measurements if m.value is not None})) or "none"

@@ -16,11 +16,10 @@ from typing import NamedTuple
 from filelock import FileLock
 from pydantic import ValidationError
 
-from harope_bench.core import registry
-from harope_bench.core.errors import BenchError, NameClash
+from harope_bench.core.errors import BenchError, FormatError, NameClash
 from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import disk, home, make_folder, sha256_file, write_text
-from harope_bench.core.toml_file import toml_text
+from harope_bench.core.toml_file import facts_text, read_facts
 from harope_bench.models import lora_manifest
 
 SHOWN = 3  # differing facts that an error names
@@ -85,7 +84,7 @@ def settle(found: Checkpoint, replace: bool, scratch: Path | None = None) -> Reg
         if scratch is not None:
             _move(scratch, found, former)
         if former is None or former != found:
-            write_text(path, toml_text(found.model_dump(mode="json", exclude_none=True)))
+            write_text(path, facts_text("checkpoint", found.model_dump(mode="json", exclude_none=True)))
         if former is not None and _is_own(former) and not _is_own(found):
             shutil.rmtree(folder_path(found.name), ignore_errors=True)
     return Registered(path, bool(differences) or not former)
@@ -108,7 +107,9 @@ def _former(path: Path, found: Checkpoint) -> tuple[Checkpoint | None, list[str]
     if not path.exists():
         return None, []
     try:
-        former = Checkpoint.model_validate(registry.read_toml(path))
+        former = Checkpoint.model_validate(read_facts("checkpoint", path))
+    except FormatError as error:
+        return None, [str(error)]
     except (ValidationError, BenchError):
         return None, ["it cannot be read"]
     old, new = (record.model_dump(mode="json", exclude={"weights", "source"}) for record in (former, found))

@@ -11,6 +11,7 @@ from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError
 from harope_bench.core.schema import Checkpoint, Option, Settings, fault, plain_name
 from harope_bench.core.storage import check_hash, load_weights
+from harope_bench.core.toml_file import read_facts
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import Classifier, Drawer, LoadedCheckpoint, load_adapter_backbone, load_backbone
 
@@ -19,12 +20,12 @@ def checkpoint(name: str) -> Checkpoint:
     """A registered checkpoint, as its TOML says.
 
     Raises:
-        UnknownName: offers the nearest. BenchError: the TOML is not a checkpoint's.
+        UnknownName: offers the nearest. BenchError: the TOML is not a checkpoint's. FormatError: another version wrote it.
     """
     entry = registry.find("checkpoints", name)
     assert entry.path is not None
     try:
-        found = Checkpoint.model_validate(registry.read_toml(entry.path))
+        found = Checkpoint.model_validate(read_facts("checkpoint", entry.path))
     except ValidationError as error:
         raise BenchError(f"{entry.path}: {fault(error)}; register the checkpoint again") from error
     if found.name != entry.path.stem:

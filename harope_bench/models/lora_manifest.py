@@ -17,8 +17,8 @@ from pydantic import Field, ValidationError
 from harope_bench.core.errors import MissingExtra, StorageError, WeightsError
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
-from harope_bench.core.schema import NAME, Checkpoint, Name, Option, Record, fault
-from harope_bench.core.storage import INDEX_SUFFIX, check_hash, sha256_file, shards, weights_header
+from harope_bench.core.schema import NAME, Checkpoint, FileRecord, Name, Option, Record, fault
+from harope_bench.core.storage import INDEX_SUFFIX, check_hash, first_line, sha256_file, shards, weights_header
 from harope_bench.core.text_file import read_text
 
 MANIFEST, PIPELINE = "manifest.json", "model_index.json"
@@ -58,10 +58,11 @@ class Lora(Record):
     alphas: dict[str, float] = {}
 
 
-class Manifest(Record):
+class Manifest(FileRecord):
     """All that an adapter folder says of itself. `tokens`: which tokens the encoding acts on."""
 
-    format: Literal[1] = 1
+    kind = "adapter"
+
     backbone: Name
     base: Base
     encoding: Name
@@ -78,13 +79,17 @@ def read(path: Path) -> Manifest:
 
     Raises:
         WeightsError: not there, no JSON, a field that is wrong, or a file name that is none.
+        FormatError: another version of this package wrote it.
     """
     try:
-        return Manifest.model_validate_json(read_regular(path, JSON_BYTES))
+        data = read_regular(path, JSON_BYTES)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror}); give the adapter folder or its {MANIFEST}") from error
-    except ValidationError as error:
-        raise WeightsError(f"{path} is no adapter manifest: {fault(error)}; write it again") from error
+    try:
+        return Manifest.from_json(data, path)
+    except (StorageError, ValueError) as error:
+        why = fault(error) if isinstance(error, ValidationError) else first_line(error)
+        raise WeightsError(f"{path} is no adapter manifest: {why}; write it again") from error
 
 
 def listed(path: Path, manifest: Manifest, name: str) -> Path:

@@ -33,6 +33,7 @@ from harope_bench.core.errors import (
     StorageError,
     Waiting,
 )
+from harope_bench.core.formats import json_text, parse_facts
 from harope_bench.core.json_file import JsonObject
 from harope_bench.core.schema import JudgeRecord, fault
 from harope_bench.core.storage import (
@@ -182,6 +183,8 @@ def _ask(
 ) -> tuple[dict[str, Told], JudgeRecord | None]:
     """Answers by key: those of the folder, and of the judge where one is missing or failed."""
     _check_vouched(folder)
+    if asked:
+        kept_record(folder)  # of another version nothing is read, and nothing is added to it
     told = answers(folder, role, asked)
     missing = [q for q in asked if q.key not in told or (told[q.key].answer is None and not terms.rescore)]
     if terms.rescore and (never := [q for q in missing if q.key not in told]):
@@ -256,15 +259,20 @@ def _still(chosen: JudgeChoice, folder: Path) -> None:
 
 
 def kept_record(folder: Path) -> JudgeRecord | None:
-    """Who answered in this folder; None before anyone did. PlanMismatch if the record cannot be read."""
+    """Who answered in this folder; None before anyone did.
+
+    Raises:
+        PlanMismatch: the record cannot be read. FormatError: another version of this package wrote it.
+    """
     path = folder / JUDGE
     data = read_if_present(path)
     if data is None:
         return None
     try:
-        return JudgeRecord.model_validate_json(data)
-    except ValidationError as error:
-        raise PlanMismatch(f"{path} is no judge's record ({fault(error)}); delete {folder} and judge again") from error
+        return JudgeRecord.model_validate(parse_facts("answers", data, path))
+    except (StorageError, ValueError) as error:
+        why = fault(error) if isinstance(error, ValidationError) else first_line(error)
+        raise PlanMismatch(f"{path} is no judge's record ({why}); delete {folder} and judge again") from error
 
 
 def claim(folder: Path, record: JudgeRecord) -> None:
@@ -285,7 +293,7 @@ def _first_record(folder: Path, record: JudgeRecord) -> JudgeRecord:
     with _alone(folder):
         found = kept_record(folder)
         if found is None:
-            write_text(folder / JUDGE, record.to_json(indent=1) + "\n")
+            write_text(folder / JUDGE, json_text("answers", record.model_dump(mode="json")))
         return found or record
 
 

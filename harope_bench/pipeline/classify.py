@@ -6,8 +6,6 @@ resumed) and results/. The pictures themselves stay where they are; their hashes
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +13,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
-from tqdm import tqdm
 
 from harope_bench.core import checksums, registry
 from harope_bench.core.conditioning import check_suite, fitting_suites, taken_by
 from harope_bench.core.device import require
-from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, StorageError, WeightsError
+from harope_bench.core.errors import BenchError, OptionError, PlanMismatch, WeightsError
 from harope_bench.core.provenance import now, provenance
-from harope_bench.core.schema import LENIENT, Checkpoint, JudgeRecord, Measurement, Plan, Provenance, Result, Settings, fault
-from harope_bench.core.storage import arrays_bytes, check_hash, load_arrays, sha256_bytes, write_bytes
-from harope_bench.data.sample_set import REQUESTS, Run
+from harope_bench.core.schema import LENIENT, Checkpoint, JudgeRecord, Measurement, Plan, Provenance, Result, Settings, fault, warnings_of
+from harope_bench.core.storage import check_hash, load_arrays, sha256_bytes
+from harope_bench.data.result_store import (
+    Method,
+    Scored,
+    Subject,
+    arrays_path,
+    build_result,
+    find_current,
+    find_result,
+    read_result,
+    result_path,
+    result_paths,
+    write_result,
+)
+from harope_bench.data.run_folder import OBSERVATIONS, REQUESTS, Run
 from harope_bench.evaluators.base import Observations, Score
-from harope_bench.models.backbones.base import Classifier, load_backbone
+from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import check_settings, checkpoint, open_classifier, weights_path
-from harope_bench.pipeline.evaluate import LATER_FIELDS, OBSERVATIONS, RESULTS, Scored, read_result, standing, write_result
+from harope_bench.pipeline.predictions import SHARD, Shard, find_shard, name_pictures, predict, read_pictures, shard_key, shard_path
 from harope_bench.suites.base import Pictures, load_suite
 
-SHARD = 250  # pictures a file of predictions: what a kill may cost
-ANSWERS = 5  # classes kept of each picture, the most likely first
 TASK = "classify"
 PICTURES = "pictures"  # per-sample array of the pictures' hashes
 
@@ -50,16 +58,6 @@ class Wanted:
     crop_ratio: float | None = None
     rescore: bool = False
     lenient: bool = False
-
-
-class Shard(NamedTuple):
-    """What a checkpoint said of some pictures: indices and ranked classes and logits of those that could be read, reasons of the rest."""
-
-    indices: np.ndarray
-    ranked: np.ndarray
-    logits: np.ndarray
-    failed: dict[int, str]
-    rows: tuple[tuple[str, int, str], ...]
 
 
 def reads(name: str) -> bool:
@@ -124,13 +122,14 @@ def classify(plan: Plan, out: Path, wanted: Wanted, evaluators: Sequence[str] | 
             f"{out} was asked for {more:,} pictures, --count {count:,} would score a part; leave it out or give another --out"
         )
     for name in names:
-        _unclaimed(out / RESULTS / f"{name}.json", judge)
+        _unclaimed(result_path(out, name), judge)
 
     # Nothing is written above this line: what is refused changes no run that stands there.
     run.claim(plan)
     run.ask(range(count))
     checksums.record_files(out, [REQUESTS])
-    shards = _predict(plan, pictures, count, judge, out / OBSERVATIONS / plan.checkpoint.name, wanted)
+    ratio = suite.crop_ratio if wanted.crop_ratio is None else wanted.crop_ratio
+    shards = predict(plan, pictures, count, judge, out / OBSERVATIONS / plan.checkpoint.name, ratio, wanted.rescore)
     missing = missing_pictures(shards)
     return [_score(plan, shards, name, judge, out, missing, wanted.lenient) for name in names]
 
@@ -151,7 +150,7 @@ def without_values(measurements: Sequence[Measurement], missing: int, lenient: b
 
 def _unclaimed(path: Path, judge: JudgeRecord) -> None:
     """PlanMismatch if a result of other pictures, labels or another crop lies where this one would go."""
-    found = read_result(path)
+    found = find_result(path)
     if found is not None and found.judge != judge:
         fields = [key for key in ("preprocessing", "weights_sha256", "judge_class") if getattr(found.judge, key) != getattr(judge, key)]
         what = {"preprocessing": "another crop", "weights_sha256": "other pictures or labels"}.get(
@@ -182,132 +181,34 @@ def judge_of(plan: Plan, pictures: Pictures, crop_ratio: float | None) -> JudgeR
     )
 
 
-# ----------------------------------------------------------------------------------------------- predictions
-
-
-def _predict(plan: Plan, pictures: Pictures, count: int, judge: JudgeRecord, folder: Path, wanted: Wanted) -> list[Shard]:
-    """The shards of the first `count` pictures: those on disk that are of these bytes, the rest made now."""
-    done: list[Shard] = []
-    reader: Classifier | None = None
-    ratio = registry.load("suites", plan.suite).crop_ratio if wanted.crop_ratio is None else wanted.crop_ratio
-    with tqdm(total=count, desc=f"name {plan.checkpoint.name}", unit="picture", file=sys.stderr, disable=None) as bar:
-        for first in range(0, count, SHARD):
-            indices, path = range(first, min(count, first + SHARD)), folder / f"{first // SHARD:05d}.npz"
-            taken = _bytes(pictures, indices)
-            key = shard_key(plan, judge, taken.rows)
-            shard = kept(path, key, taken.rows)
-            if shard is None and wanted.rescore:
-                raise SampleError(f"{folder} lacks what {plan.checkpoint.name} said of pictures {first:,} on; run eval without --rescore")
-            if shard is None:
-                reader = reader or open_classifier(plan.checkpoint, plan.settings)
-                shard = _named(reader, plan, pictures, taken, ratio)
-                data = arrays_bytes({**_arrays(shard), "key": np.array(key)})
-                checksums.record(folder, {path.name: sha256_bytes(data)})  # first: a kill leaves no shard that nothing vouches for
-                write_bytes(path, data)
-            done.append(shard)
-            bar.update(len(indices))
-    return done
-
-
-class Taken(NamedTuple):
-    """The bytes of some pictures, why some have none, and a row (name, label, sha256 or reason) of each."""
-
-    data: dict[int, bytes]
-    failed: dict[int, str]
-    rows: tuple[tuple[str, int, str], ...]
-
-
-def _bytes(pictures: Pictures, indices: Sequence[int]) -> Taken:
-    data, failed, rows, names, labels = {}, {}, [], pictures.names, pictures.labels
-    for i in indices:
-        try:
-            data[i] = pictures.data(i)
-            told = sha256_bytes(data[i])
-        except SampleError as error:
-            failed[i] = told = str(error)
-        rows.append((names[i], int(labels[i]), told))
-    return Taken(data, failed, tuple(rows))
-
-
-def shard_key(plan: Plan, judge: JudgeRecord, rows: Sequence[tuple[str, int, str]]) -> str:
-    """Hex digest of plan, preprocessing and pictures: a shard with another key is of other work and is made again."""
-    return hashlib.sha256(f"{plan.digest}{judge.preprocessing}{list(rows)}".encode()).hexdigest()
-
-
-def _arrays(shard: Shard) -> dict[str, np.ndarray]:
-    reasons = {"failed": np.array(list(shard.failed), dtype=np.int64), "reasons": np.array(list(shard.failed.values()), dtype=np.str_)}
-    return {"indices": shard.indices, "ranked": shard.ranked, "logits": shard.logits, **reasons}
-
-
-def kept(path: Path, key: str, rows: tuple[tuple[str, int, str], ...]) -> Shard | None:
-    """The shard on disk if it is of exactly this work; a damaged or altered one is made again."""
-    if not path.is_file() or not checksums.intact(path.parent, path.name):
-        return None
-    try:
-        a = load_arrays(path)
-        if str(a["key"]) != key:
-            return None
-        failed = dict(zip(a["failed"].tolist(), map(str, a["reasons"]), strict=True))
-        return Shard(a["indices"], a["ranked"], a["logits"], failed, rows)
-    except (StorageError, KeyError, TypeError, ValueError):
-        return None
-
-
-def _named(reader: Classifier, plan: Plan, pictures: Pictures, taken: Taken, ratio: float) -> Shard:
-    """Every picture of a shard named, tile by tile; index i sits in row i % tile, so neighbours change nothing."""
-    tile, side, failed = plan.settings.tile, plan.settings.resolution, dict(taken.failed)
-    logits: dict[int, np.ndarray] = {}
-    for number in sorted({i // tile for i in taken.data}):
-        images = np.zeros((tile, side, side, 3), dtype=np.uint8)
-        for i in (i for i in taken.data if i // tile == number):
-            try:
-                images[i % tile] = pictures.look(i, taken.data[i], side, ratio)
-                logits[i] = images[i % tile]  # a place, filled below
-            except SampleError as error:
-                failed[i] = str(error)
-        said = reader.classify(images)
-        for i in [i for i in logits if i // tile == number]:
-            logits[i] = said[i % tile]
-            if not np.isfinite(logits[i]).all():
-                failed[i] = "the network's output is not finite"
-                del logits[i]
-    return _shard(logits, failed, taken.rows)
-
-
-def _shard(logits: dict[int, np.ndarray], failed: dict[int, str], rows: tuple[tuple[str, int, str], ...]) -> Shard:
-    indices = sorted(logits)
-    whole = np.stack([logits[i] for i in indices]) if indices else np.zeros((0, ANSWERS), dtype=np.float32)
-    ranked = np.argsort(-whole, axis=1, kind="stable")[:, :ANSWERS]
-    best = np.take_along_axis(whole, ranked, 1).astype(np.float32)
-    return Shard(np.array(indices, dtype=np.int64), ranked.astype(np.int64), best, dict(sorted(failed.items())), rows)
-
-
 # --------------------------------------------------------------------------------------------------- results
 
 
 def seen_in(shards: Sequence[Shard]) -> Observations:
     """All predictions in index order, with the labels of the pictures."""
-    rows = [row for shard in shards for row in shard.rows]
+    rows = _rows(shards)
     joined = {name: np.concatenate([getattr(s, name) for s in shards]) for name in ("indices", "ranked", "logits")}
     labels = np.array([label for _, label, _ in rows], dtype=np.int64)[joined["indices"]]
     return Observations(joined.pop("indices"), labels, joined, failed=sum(len(s.failed) for s in shards))
 
 
-def _facts(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, out: Path) -> dict[str, Any]:
-    """What decides a result beside the predictions."""
-    evaluator: Any = registry.load("evaluators", name)
-    rows = [row for shard in shards for row in shard.rows]
+def _subject(plan: Plan, shards: Sequence[Shard], out: Path) -> Subject:
+    """Return the pictures as the subject of a result."""
     failed = sorted((i, why) for shard in shards for i, why in shard.failed.items())
-    return {
-        "evaluator": name,
-        "version": evaluator.version,
-        "profile": evaluator.profile,
-        "rules": "official",
-        "samples_sha256": sha256_bytes(f"{plan.digest}{rows}{failed}".encode()),
-        "reference_sha256": sha256_bytes(repr(rows).encode()),
-        "target": out.name,
-        "judge": judge,
-    }
+    sha256 = sha256_bytes(f"{plan.digest}{_rows(shards)}{failed}".encode())
+    return Subject(out.name, sha256, plan, plan.suite, plan.settings.resolution)
+
+
+def _method(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, is_lenient: bool) -> Method:
+    """Return how an evaluator scores the predictions; is_lenient: pictures are missing and may be."""
+    rows = _rows(shards)
+    reference = f"labels of {len(rows):,} pictures of {plan.suite}"
+    evaluator: Any = registry.load("evaluators", name)
+    return Method(name, evaluator, judge, reference, sha256_bytes(repr(rows).encode()), is_lenient=is_lenient)
+
+
+def _rows(shards: Sequence[Shard]) -> list[tuple[str, int, str]]:
+    return [row for shard in shards for row in shard.rows]
 
 
 def _scored(name: str, shards: Sequence[Shard]) -> tuple[Observations, Score]:
@@ -317,50 +218,31 @@ def _scored(name: str, shards: Sequence[Shard]) -> tuple[Observations, Score]:
 
 
 def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, out: Path, missing: int, lenient: bool) -> Scored:
-    started, path = now(), out / RESULTS / f"{name}.json"
-    current = standing(path, _facts(plan, shards, name, judge, out))
+    started, path = now(), result_path(out, name)
+    subject, method = _subject(plan, shards, out), _method(plan, shards, name, judge, lenient and missing > 0)
+    current = find_current(path, subject, method)
     # A version before scored the rest where a picture was damaged.
     is_of_rest = current is not None and any(m.value is not None for m in current.measurements)
-    if current is not None and current.lenient == (lenient and missing > 0) and (lenient or not (missing and is_of_rest)):
+    if current is not None and (lenient or not (missing and is_of_rest)):
         return Scored(current, path, False)
     seen, score = _scored(name, shards)
-    made_by = provenance(started, plan.settings.device)
-    result = _result(plan, shards, name, judge, out, score, made_by, path, missing, lenient)
+    result = _result(path, subject, method, score, shards, missing, provenance(started, plan.settings.device))
     return Scored(write_result(path, result, _per_sample(score, seen, shards)), path, True)
 
 
 def _result(
-    plan: Plan,
-    shards: Sequence[Shard],
-    name: str,
-    judge: JudgeRecord,
-    out: Path,
-    score: Score,
-    made_by: Provenance,
-    path: Path,
-    missing: int,
-    lenient: bool,
+    path: Path, subject: Subject, method: Method, score: Score, shards: Sequence[Shard], missing: int, made_by: Provenance
 ) -> Result:
     """Return the result of these predictions; all of it but target and provenance follows from what is here."""
-    return Result(
-        **_facts(plan, shards, name, judge, out),
-        parity=registry.load("evaluators", name).parity,
-        scale=plan.checkpoint.scale,
-        suite=plan.suite,
-        resolution=plan.settings.resolution,
-        plan=plan,
-        plan_digest=plan.digest,
-        reference=f"labels of {sum(len(s.rows) for s in shards):,} pictures of {plan.suite}",
-        measurements=without_values(score.measurements, missing, lenient),
-        warnings=(*((LENIENT,) if lenient and missing else ()), *_first_reasons(shards), *score.warnings),
-        per_sample=path.with_suffix(".npz").name,
-        provenance=made_by,
-    )
+    valued = score._replace(measurements=without_values(score.measurements, missing, method.is_lenient))
+    warnings = (*warnings_of("lenient", [LENIENT] if method.is_lenient else []), *warnings_of("images", _first_reasons(shards)))
+    scale = subject.plan.checkpoint.scale if subject.plan is not None else None
+    return build_result(path, subject, method, valued, made_by, warnings, scale=scale)
 
 
 def _per_sample(score: Score, seen: Observations, shards: Sequence[Shard]) -> dict[str, np.ndarray]:
     """Return the scores with what each picture is: its hash as `pictures` (N, 32) uint8, and its label, so that equal pictures pair."""
-    rows = [row for shard in shards for row in shard.rows]
+    rows = _rows(shards)
     hashes = b"".join(bytes.fromhex(rows[i][2]) for i in seen.indices.tolist())
     arrays = {k: np.asarray(v) for k, v in score.per_sample.items()}
     pictures = np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 32)
@@ -403,7 +285,7 @@ def recheck(folder: Path, wanted: Wanted, chosen: int, chooser: Any) -> Checked:
     shards = _kept_shards(plan, pictures, count, judge, folder, told)
     missing = missing_pictures(shards)
     if len(shards) == -(-count // SHARD):
-        for path in sorted((folder / RESULTS).glob("*.json")):
+        for path in result_paths(folder):
             told.wrong.extend(f"{path}: {line}" for line in _wrong_result(path, plan, shards, judge, folder, missing))
             told.checked.append(f"{path.name}: facts, measurements and arrays scored again from the predictions")
     if chosen and shards:
@@ -418,9 +300,9 @@ def recheck(folder: Path, wanted: Wanted, chosen: int, chooser: Any) -> Checked:
 def _kept_shards(plan: Plan, pictures: Pictures, count: int, judge: JudgeRecord, folder: Path, told: Checked) -> list[Shard]:
     shards = []
     for first in range(0, count, SHARD):
-        path = folder / OBSERVATIONS / plan.checkpoint.name / f"{first // SHARD:05d}.npz"
-        rows = _bytes(pictures, range(first, min(count, first + SHARD))).rows
-        shard = kept(path, shard_key(plan, judge, rows), rows)
+        path = shard_path(folder / OBSERVATIONS / plan.checkpoint.name, first)
+        rows = read_pictures(pictures, range(first, min(count, first + SHARD))).rows
+        shard = find_shard(path, shard_key(plan, judge, rows), rows)
         if shard is None:
             told.wrong.append(f"{path} is missing, damaged, or of other pictures or another crop than are here now")
         else:
@@ -430,23 +312,23 @@ def _kept_shards(plan: Plan, pictures: Pictures, count: int, judge: JudgeRecord,
 
 
 def _wrong_result(path: Path, plan: Plan, shards: Sequence[Shard], judge: JudgeRecord, folder: Path, missing: int) -> list[str]:
-    stored = read_result(path)
-    if stored is None:
-        return ["is not a result this version reads"]
+    try:
+        stored = read_result(path, is_checked=False)
+    except BenchError as error:
+        return [f"is not a result this version reads: {error}"]
     if stored.evaluator not in registry.load("suites", plan.suite).evaluators:
         return [f"evaluator {stored.evaluator} is not one of suite {plan.suite}"]
+    subject = _subject(plan, shards, folder)
+    method = _method(plan, shards, stored.evaluator, judge, stored.is_lenient and missing > 0)
     seen, score = _scored(stored.evaluator, shards)
-    again = _result(plan, shards, stored.evaluator, judge, folder, score, stored.provenance, path, missing, stored.lenient)
+    again = _result(path, subject, method, score, shards, missing, stored.provenance)
     exempt = {"target", "label", "measurements"}  # a folder may be moved, a label is the user's; measurements are compared below
-    exempt |= {name for name in LATER_FIELDS if getattr(stored, name) is None}
     fields = [name for name in Result.model_fields if name not in exempt]
     wrong = [f"{name} is not what is here now" for name in fields if getattr(stored, name) != getattr(again, name)]
     if stored.measurements != again.measurements:
         wrong.append("measurements are not what the predictions give")
-    held = load_arrays(path.with_suffix(".npz")) if path.with_suffix(".npz").is_file() else {}
+    held = load_arrays(arrays_path(path)) if arrays_path(path).is_file() else {}
     fresh = _per_sample(score, seen, shards)
-    if PICTURES not in held:  # results written before pictures had their hashes there
-        fresh = {name: array for name, array in fresh.items() if name not in (PICTURES, "labels")}
     if held.keys() != fresh.keys() or any(not np.array_equal(held[k], fresh[k]) for k in fresh):
         wrong.append("per-sample arrays are not what the predictions give")
     return wrong
@@ -458,7 +340,7 @@ def _name_again(plan: Plan, pictures: Pictures, shards: Sequence[Shard], count: 
     chosen = sorted(chooser.sample(sorted(known), min(count, len(known))))
     reader = open_classifier(plan.checkpoint, plan.settings)
     for i in chosen:
-        again = _named(reader, plan, pictures, _bytes(pictures, [i]), ratio)
+        again = name_pictures(reader, plan, pictures, read_pictures(pictures, [i]), ratio)
         if i in again.failed or not (np.array_equal(again.ranked[0], known[i][0]) and np.allclose(again.logits[0], known[i][1], atol=1e-4)):
             told.wrong.append(f"picture {i} named again gives other classes or logits (altered, or other hardware, threads or libraries)")
     told.checked.append(f"{len(chosen)} pictures named again: {', '.join(map(str, chosen))}")

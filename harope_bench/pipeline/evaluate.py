@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
-from harope_bench.core import checksums, registry
+from harope_bench.core import registry
 from harope_bench.core.device import require
-from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, TooManyImages
+from harope_bench.core.errors import OptionError, SampleError, TooManyImages
 from harope_bench.core.provenance import now, provenance
-from harope_bench.core.schema import Plan, Result, Source, check_label
-from harope_bench.core.storage import disk, make_folder, read_if_present, sha256_bytes, write_arrays, write_text
+from harope_bench.core.schema import Plan, Result, ResultWarning, Source, warnings_of
 from harope_bench.data.adm_npz import members, shape_of
 from harope_bench.data.image_io import misnamed
-from harope_bench.data.sample_set import Run, SampleSet, open_samples
+from harope_bench.data.result_store import Method, Scored, build_result, claim_results, find_current, result_path, subject_of, write_result
+from harope_bench.data.run_folder import OBSERVATIONS, Run
+from harope_bench.data.sample_set import SampleSet, open_samples
 from harope_bench.judges.base import load_feature_extractor, open_judge
-from harope_bench.pipeline.extract_features import known_errors, looker, observe
+from harope_bench.pipeline.extract_features import Seen, known_errors, looker, observe
 from harope_bench.pipeline.reference_stats import Looking, Opened, open_reference
 from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
-
-RESULTS, OBSERVATIONS = "results", "observations"
-LATER_FIELDS = ("suite", "resolution", "source")  # of a result, which versions before did not record
-NO_SAMPLES = sha256_bytes(b"")  # of a result that looked at no image
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A result and whether this call had to work for it."""
-
-    result: Result
-    path: Path
-    fresh: bool
 
 
 @dataclass(frozen=True)
@@ -108,9 +93,9 @@ def evaluate_each(
         Job(chosen, open_reference(plugin, chosen.judge, asked.reference, looking(out, chosen.judge, asked), samples.shape))
         for chosen in ways
     ]
-    claim(out, samples)
-    origin = source_of(target, out, asked.suite, samples.plan, asked.form, count, asked.subset)
-    return [_score(samples, job, out, asked, told, origin) for job in jobs]
+    claim_results(out, samples)
+    source = source_of(target, out, asked.suite, samples.plan, asked.form, count, asked.subset)
+    return [_score(samples, job, out, asked, told, source) for job in jobs]
 
 
 def ready(out: Path, wanted: Sequence[Asked], evaluators: Sequence[str] | None = None, count: int | None = None) -> None:
@@ -242,73 +227,41 @@ def way(suite: Any, name: str, asked: Asked) -> Way:
     return Way(name, evaluator, judge, suffix)
 
 
-def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[str, ...], origin: Source | None) -> Scored:
+def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[str, ...], source: Source | None) -> Scored:
     started, (way, reference), evaluator = now(), job, job.way.evaluator
-    path = out / RESULTS / f"{way.name}{way.suffix}{variant(asked, reference.sha256)}.json"
-    facts = {
-        "evaluator": way.name,
-        "version": evaluator.version,
-        "profile": evaluator.profile,
-        "rules": asked.rules,
-        "samples_sha256": set_digest(samples),
-        "reference_sha256": reference.sha256,
-        "target": samples.name,
-    }
+    path = result_path(out, f"{way.name}{way.suffix}{variant(asked, reference.sha256)}")
     seen = observe(samples, way.judge, out / OBSERVATIONS / way.judge, asked.device, asked.rescore)
-    facts["judge"] = seen.judge
-    described = description(samples, asked.suite)
-    if not asked.rescore and (kept := standing(path, {**facts, **foreign(described, samples)})) is not None:
-        return Scored(kept, path, False)
+    subject = subject_of(samples, asked.suite, source)
+    method = Method(way.name, evaluator, seen.judge, reference.name, reference.sha256, asked.rules)
+    if not asked.rescore and (current := find_current(path, subject, method)) is not None:
+        return Scored(current, path, False)
+
     score = evaluator.score(seen.observations, reference.arrays)
-    arrays = {**score.per_sample, "indices": seen.observations.indices}
-    result = Result(
-        **facts,
-        **described,
-        parity=evaluator.parity,
-        scale="micro" if seen.judge.judge_class == "micro" else "paper",
-        plan=samples.plan,
-        plan_digest=samples.plan.digest if samples.plan else None,
-        judge_errors=known_errors([seen.judge]),
-        reference=reference.name,
-        measurements=score.measurements,
-        warnings=(*samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings),
-        per_sample=path.with_suffix(".npz").name,
-        source=origin,
-        provenance=provenance(started, asked.device, seen.flags),
+    result = build_result(
+        path,
+        subject,
+        method,
+        score,
+        provenance(started, asked.device, seen.flags),
+        warnings_before(samples, told, seen, reference),
+        known_errors([seen.judge]),
     )
+    arrays = {**score.per_sample, "indices": seen.observations.indices}
     return Scored(write_result(path, result, arrays), path, True)
 
 
-def description(samples: SampleSet, suite: str) -> dict[str, Any]:
-    """Return the suite and the side in pixels (None: not square, or not readable) that a result records of its images."""
-    if samples.plan is not None:
-        return {"suite": suite, "resolution": samples.plan.settings.resolution}
-    try:
-        height, width, _ = samples.shape
-    except (SampleError, IndexError):  # the first image is damaged, or there is none
-        return {"suite": suite, "resolution": None}
-    return {"suite": suite, "resolution": height if height == width else None}
+def warnings_before(samples: SampleSet, told: Sequence[str], seen: Seen, reference: Opened) -> tuple[ResultWarning, ...]:
+    """Return what a result must say of images, judge and reference, before what its evaluator says.
 
-
-def foreign(described: dict[str, Any], samples: SampleSet) -> dict[str, Any]:
-    """Return the description where it decides whether a result stands: images without a plan have no other record of it."""
-    return described if samples.plan is None else {}
-
-
-def relabel(path: Path, result: Result, label: str) -> Result:
-    """Return the result with this label, written to its file if it had another; nothing is scored again.
-
-    Raises:
-        OptionError: the text is no label.
+    Args:
+        told: the lines of `notes`.
     """
-    labelled = result.model_copy(update={"label": check_label(label)})
-    if labelled != result:
-        with disk(path), checksums.alone(path.parent):
-            vouched = checksums.has_sums(path.parent) and checksums.intact(path.parent, path.name)
-            write_text(path, labelled.to_json(indent=1) + "\n")
-            if vouched:
-                checksums.record_files(path.parent, [path.name])
-    return labelled
+    return (
+        *warnings_of("images", samples.warnings),
+        *warnings_of("protocol", told),
+        *seen.warnings,
+        *warnings_of("reference", reference.warnings),
+    )
 
 
 def source_of(
@@ -348,69 +301,10 @@ def stated_form(source: Source | None, folder: Path, images: Path | None = None)
     return FolderForm(source.order, source.pattern, listed, source.side, source.tiles)
 
 
-def write_result(path: Path, result: Result, arrays: Mapping[str, Any], rows: str | None = None) -> Result:
-    """Write a result, its per-sample arrays and, where it has them, its rows, and return it; SHA256SUMS beside them vouches for all.
-
-    The label of the result that it replaces stays unless it has one.
-
-    Args:
-        rows: text of the file of verdicts that `result.rows` names.
-    """
-    previous = read_result(path) if result.label is None and path.is_file() else None
-    if previous is not None and previous.label is not None:
-        result = result.model_copy(update={"label": previous.label})
-    text = result.to_json(indent=1) + "\n"
-    names = [path.name]
-    make_folder(path.parent)
-    with disk(path), checksums.alone(path.parent):  # nobody takes files for altered whose hashes are written next
-        if result.per_sample is not None:
-            names.append(result.per_sample)
-            write_arrays(path.with_name(result.per_sample), {name: np.asarray(array) for name, array in arrays.items()})
-        if result.rows is not None and rows is not None:
-            names.append(result.rows)
-            write_text(path.with_name(result.rows), rows)
-        write_text(path, text)
-        checksums.record_files(path.parent, names)
-    return result
-
-
 def variant(asked: Asked, reference_sha256: str) -> str:
     """What a result's file name carries beside its evaluator: rules and reference where they are not the suite's own."""
     rules = "" if asked.rules == "official" else f"_{asked.rules}"
     return rules if asked.reference is None else f"{rules}_ref-{reference_sha256[:8]}"
-
-
-def claim(out: Path, samples: SampleSet) -> None:
-    """PlanMismatch if `out` holds any result of other images, whose observations would be lost; a run that grew is the same work."""
-    digest = set_digest(samples)
-    for path in sorted((out / RESULTS).glob("*.json")):
-        found = read_result(path)
-        if found is None or found.samples_sha256 in (digest, NO_SAMPLES):
-            continue
-        if samples.plan is None or found.plan_digest != samples.plan.digest:
-            raise PlanMismatch(f"{path} is of other images ({found.target}), asked for {samples.name}; choose another --out")
-
-
-def set_digest(samples: SampleSet) -> str:
-    """Hex sha256 of indices, image hashes and failures: two equal sets have one digest."""
-    rows = list(zip(samples.indices, samples.hashes, strict=True))
-    return hashlib.sha256(repr((rows, sorted(samples.failed.items()))).encode()).hexdigest()
-
-
-def standing(path: Path, facts: dict[str, Any]) -> Result | None:
-    """The result at `path` if it is of exactly this work and it and its arrays are as they were written."""
-    names = (path.name, path.with_suffix(".npz").name)
-    vouched = all(checksums.has_sums(path.parent) and checksums.intact(path.parent, name) for name in names)
-    found = read_result(path) if vouched else None
-    return found if found and all(getattr(found, key) == value for key, value in facts.items()) else None
-
-
-def read_result(path: Path) -> Result | None:
-    """The result in a file, or None if there is none or another version wrote it."""
-    try:
-        return Result.model_validate_json(read_if_present(path) or b"")
-    except ValueError:
-        return None
 
 
 def same_numbers(a: Result, b: Result) -> bool:

@@ -13,26 +13,27 @@ from harope_bench.core import registry
 from harope_bench.core.device import require
 from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, WeightsError
 from harope_bench.core.provenance import now, provenance
-from harope_bench.core.schema import CLASSES, LENIENT, NO_JUDGE, UNRECORDED, JudgeRecord, Result, Source
+from harope_bench.core.schema import CLASSES, LENIENT, NO_JUDGE, UNRECORDED, JudgeRecord, ResultWarning, Source, warnings_of
 from harope_bench.core.storage import sha256_bytes, sha256_file
-from harope_bench.data.sample_set import Run, SampleSet
+from harope_bench.data.result_store import (
+    Method,
+    Scored,
+    Subject,
+    build_result,
+    claim_results,
+    find_current,
+    find_result,
+    result_path,
+    subject_of,
+    write_result,
+)
+from harope_bench.data.run_folder import OBSERVATIONS, Run
+from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import Score, Sight
 from harope_bench.judges.base import JudgeChoice
 from harope_bench.pipeline import external_judge
 from harope_bench.pipeline.annotate import Terms, choose, perceive
-from harope_bench.pipeline.evaluate import (
-    OBSERVATIONS,
-    RESULTS,
-    Scored,
-    claim,
-    description,
-    foreign,
-    read_result,
-    set_digest,
-    source_of,
-    standing,
-    write_result,
-)
+from harope_bench.pipeline.evaluate import source_of
 from harope_bench.pipeline.extract_features import known_errors
 from harope_bench.suites.base import Case
 from harope_bench.suites.official_layouts.base import reader
@@ -199,7 +200,7 @@ def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | No
     if samples.plan is not None and samples.plan.suite != asked.suite:
         raise OptionError(f"{target} was drawn for suite {samples.plan.suite}, asked for {asked.suite}; leave --suite out")
     cases = {i: suite.case(i) for i in sorted({*samples.indices, *samples.failed})}
-    claim(out, samples)
+    claim_results(out, samples)
     with_prompts = [rule for rule in chosen if any(rule.evaluator.form in case.facts for case in cases.values())]
     origin = source_of(target, out, asked.suite, samples.plan, asked.form, count)
     return [_mark(samples, rule, out, asked, cases, suite.source(), origin) for rule in with_prompts or chosen]
@@ -215,49 +216,33 @@ def _mark(
     origin: Source | None,
 ) -> Scored:
     started, evaluator = now(), rule.evaluator
-    path = out / RESULTS / f"{rule.name}{rule.suffix}.json"
-    looks = evaluator.looks
-    sights, records = perceive(samples, cases, evaluator.form, looks, rule.judges, out / OBSERVATIONS, asked.terms)
+    path = result_path(out, f"{rule.name}{rule.suffix}")
+    sights, records = perceive(samples, cases, evaluator.form, evaluator.looks, rule.judges, out / OBSERVATIONS, asked.terms)
     if not sights:
         raise SampleError(f"{samples.path} has no image that {rule.name} could mark; draw more of suite {asked.suite}")
-    facts = {
-        "evaluator": rule.name,
-        "version": evaluator.version,
-        "profile": evaluator.profile,
-        "rules": asked.rules,
-        "samples_sha256": set_digest(samples),
-        "answers_sha256": answers_digest(sights),
-        "reference_sha256": source[1],
-        "target": samples.name,
-        "judge": together(records),
-        "judges": records,
-    }
-    described = description(samples, asked.suite)
-    if not asked.terms.rescore and (kept := standing(path, {**facts, **foreign(described, samples)})) is not None:
-        return Scored(kept, path, False)
+    subject = subject_of(samples, asked.suite, origin)
+    judge, digest = together(records), answers_digest(sights)
+    method = Method(rule.name, evaluator, judge, source[0], source[1], asked.rules, records, digest, asked.lenient)
+    if not asked.terms.rescore and (current := find_current(path, subject, method)) is not None:
+        return Scored(current, path, False)
+
     score: Score = evaluator.assess(sights, asked.rules, asked.lenient)
-    result = Result(
-        **facts,
-        **described,
-        parity=evaluator.parity,
-        scale="micro" if facts["judge"].judge_class == "micro" else "paper",
-        plan=samples.plan,
-        plan_digest=samples.plan.digest if samples.plan else None,
-        judge_errors=known_errors(records.values()),
-        reference=source[0],
-        measurements=score.measurements,
-        warnings=(*samples.warnings, *substitutes(records), *doubts(rule.judges.values(), records), *lenient(asked), *score.warnings),
-        per_sample=path.with_suffix(".npz").name,
-        rows=rows_path(path).name,
-        source=origin,
-        provenance=provenance(started, asked.terms.device),
+    result = build_result(
+        path,
+        subject,
+        method,
+        score,
+        provenance(started, asked.terms.device),
+        (
+            *warnings_of("images", samples.warnings),
+            *warnings_of("substitute", substitutes(records)),
+            *warnings_of("judge", doubts(rule.judges.values(), records)),
+            *lenient(asked),
+        ),
+        known_errors(records.values()),
+        has_rows=True,
     )
     return Scored(write_result(path, result, score.per_sample, rows_text(score)), path, True)
-
-
-def rows_path(result: Path) -> Path:
-    """Where the verdicts of single images lie beside a result."""
-    return result.with_suffix(".rows.jsonl")
 
 
 def rows_text(score: Score) -> str:
@@ -315,9 +300,9 @@ def substitutes(records: Mapping[str, JudgeRecord]) -> tuple[str, ...]:
     )
 
 
-def lenient(asked: Marking) -> tuple[str, ...]:
+def lenient(asked: Marking) -> tuple[ResultWarning, ...]:
     """What a result must say that was scored although something may be missing."""
-    return (LENIENT,) if asked.lenient else ()
+    return warnings_of("lenient", (LENIENT,) if asked.lenient else ())
 
 
 def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
@@ -334,20 +319,21 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
         raise OptionError(f"{path} is a finished run of {name}, asked for suite {asked.suite}; give --suite {name}")
     score = found.imported(path, suite, asked.lenient, asked.rules)
     evaluator = registry.load("evaluators", name)
-    written = out / RESULTS / f"{name}{variant(asked)}.json"
+    written = result_path(out, f"{name}{variant(asked)}")
+    prompts, sha256_of_prompts = suite.source()
     sha256 = files_digest(path)
-    if (stood := read_result(written)) is not None and stood.samples_sha256 != sha256:
-        raise PlanMismatch(f"{written} is of other images ({stood.target}), asked for {path.name}; choose another --out")
-    result = Result(
-        evaluator=name, version=evaluator.version, profile=evaluator.profile, rules=asked.rules, parity=evaluator.parity, scale="paper",
-        target=path.name, suite=asked.suite, resolution=asked.form.side, plan=None, plan_digest=None,
-        samples_sha256=sha256, judge=FOREIGN, reference=suite.source()[0],
-        reference_sha256=suite.source()[1], measurements=score.measurements,
-        warnings=(FOREIGN.preprocessing, *lenient(asked), *score.warnings),
-        per_sample=written.with_suffix(".npz").name, rows=rows_path(written).name,
-        source=source_of(path, out, asked.suite, form=asked.form),
-        provenance=provenance(started, asked.terms.device),
-    )  # fmt: skip
+    if (stored := find_result(written)) is not None and stored.samples_sha256 != sha256:
+        raise PlanMismatch(f"{written} is of other images ({stored.target}), asked for {path.name}; choose another --out")
+    origin = source_of(path, out, asked.suite, form=asked.form)
+    result = build_result(
+        written,
+        Subject(path.name, sha256, suite=asked.suite, resolution=asked.form.side, source=origin),
+        Method(name, evaluator, FOREIGN, prompts, sha256_of_prompts, asked.rules, is_lenient=asked.lenient),
+        score,
+        provenance(started, asked.terms.device),
+        (*warnings_of("imported", [FOREIGN.preprocessing]), *lenient(asked)),
+        has_rows=True,
+    )
     return Scored(write_result(written, result, score.per_sample, rows_text(score)), written, True)
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, Waiting
-from harope_bench.data.sample_set import Run
+from harope_bench.data.result_store import Scored, relabel
+from harope_bench.data.run_folder import Run
 from harope_bench.pipeline import evaluate_prompts
 from harope_bench.pipeline.classify import classify
 from harope_bench.pipeline.eval_options import (
@@ -21,7 +22,7 @@ from harope_bench.pipeline.eval_options import (
     prompt_scoring,
     required_scoring,
 )
-from harope_bench.pipeline.evaluate import Scored, evaluate_each, ready, relabel
+from harope_bench.pipeline.evaluate import evaluate_each, ready
 from harope_bench.pipeline.evaluate_prompts import brought, mark, of_prompts
 from harope_bench.pipeline.generate import generate, requested_indices
 from harope_bench.pipeline.rejected_options import check_options
@@ -91,7 +92,7 @@ def label_results(results: Sequence[Scored], label: str | None) -> list[Scored]:
     """Return the results with a label in them and in their files; nothing is scored again."""
     if label is None:
         return list(results)
-    return [replace(scored, result=relabel(scored.path, scored.result, label)) for scored in results]
+    return [scored._replace(result=relabel(scored.path, scored.result, label)) for scored in results]
 
 
 # ------------------------------------------------------------------------------------ evaluators
@@ -269,8 +270,7 @@ def measure_cost(target: Target, options: EvalOptions) -> Scored:
 
     if target.plan is None:
         raise OptionError(f"{target.name} does not say which network drew it; give a checkpoint's name or a run folder")
-    weighed = weigh(target.plan, target.out, options.count, options.batch, options.is_rescored)
-    return Scored(weighed.result, weighed.path, weighed.fresh)
+    return weigh(target.plan, target.out, options.count, options.batch, options.is_rescored)
 
 
 def generate_images(target: Target, options: EvalOptions) -> None:

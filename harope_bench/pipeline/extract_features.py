@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from harope_bench.core import checksums, registry
 from harope_bench.core.errors import SampleError, ShapeError, WeightsError
+from harope_bench.core.formats import with_format, without_format
 from harope_bench.core.json_file import JsonObject, parse_json
-from harope_bench.core.schema import ErrorRate, JudgeRecord, Option
+from harope_bench.core.schema import ErrorRate, JudgeRecord, Option, ResultWarning, warnings_of
 from harope_bench.core.storage import disk, read_if_present, sha256_bytes, write_text
 from harope_bench.data import feature_rows
 from harope_bench.data.sample_set import Batch, SampleSet
@@ -39,7 +40,6 @@ JUDGE = "judge.json"
 NAMED = 5  # images that an error names
 ODD = {"L": "grey, read as three equal channels", "1": "black and white, read as three equal channels", "P": "of a palette, read as RGB"}
 PLAIN = "RGB"
-DIFFERENT = "judge: shards were looked at in different ways"
 
 
 class Seen(NamedTuple):
@@ -51,7 +51,7 @@ class Seen(NamedTuple):
     observations: Observations
     judge: JudgeRecord
     fresh: int
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[ResultWarning, ...] = ()
     flags: Mapping[str, Option] = {}
 
 
@@ -59,7 +59,7 @@ class Looker(NamedTuple):
     """A judge that looked or will look, and what a result must say of it."""
 
     record: JudgeRecord
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[ResultWarning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,26 +112,33 @@ def looker(judge: str, folder: Path, rescore: bool) -> Looker:
 
 
 def _present(judge: str) -> Looker:
-    return Looker(judge_record(judge), load_judge(judge).warnings())
+    return Looker(judge_record(judge), warnings_of("judge", load_judge(judge).warnings()))
 
 
 def _recorded(folder: Path) -> Looker | None:
-    found = read_record(folder / JUDGE) if checksums.intact(folder, JUDGE) else {}
-    warnings = found.get("warnings")
+    """Return who looked, None where the folder does not tell; FormatError where another version of this package wrote it."""
+    path = folder / JUDGE
+    facts = read_record(path) if checksums.intact(folder, JUDGE) else {}
+    if not facts:
+        return None
+    facts = without_format("features", facts, path)
+    warnings = facts.get("warnings")
     try:
-        return Looker(JudgeRecord.model_validate(found.get("judge")), tuple(map(str, warnings)) if isinstance(warnings, list) else ())
+        record = JudgeRecord.model_validate(facts.get("judge"))
     except ValidationError:
         return None
+    return Looker(record, warnings_of("judge", map(str, warnings) if isinstance(warnings, list) else ()))
 
 
-def _changed(record: JudgeRecord) -> tuple[str, ...]:
+def _changed(record: JudgeRecord) -> tuple[ResultWarning, ...]:
     """A warning where the judge that is here is not the one that looked; none where it cannot be told because its weights are gone."""
     try:
         here = judge_record(record.name).model_dump()
     except WeightsError:
         return ()
     fields = [name for name, value in record.model_dump().items() if here[name] != value]
-    return (f"judge: {record.name} here is another one ({', '.join(fields)}); scored is what the recorded one saw",) if fields else ()
+    text = f"judge: {record.name} here is another one ({', '.join(fields)}); scored is what the recorded one saw"
+    return warnings_of("judge-changed", [text] if fields else [])
 
 
 def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: bool, looked: JudgeRecord | None = None) -> Seen:
@@ -143,7 +150,9 @@ def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: 
     Raises:
         SampleError: an image is bad (named by index), or `rescore` is set and something was never judged.
         WeightsError: the judge's weights are not here, and it is not a rescoring.
+        FormatError: another version of this package wrote what `folder` holds.
     """
+    _recorded(folder)  # of another version nothing is read, and nothing is written over it
     who = Looker(looked) if looked is not None else looker(judge, folder, rescore)
     names = load_feature_extractor(judge).arrays
     shards = cut(samples, who.record)
@@ -160,8 +169,9 @@ def observe(samples: SampleSet, judge: str, folder: Path, device: str, rescore: 
     records = [read_record(folder / shard_name(shard.number)) for shard in shards]
     summed = partial(_moments, folder, arrays, records)
     seen = Observations(np.array(samples.indices, dtype=np.int64), labels, arrays, len(samples.failed), summed)
-    told = oddities(records, len(samples.indices))
-    return Seen(seen, who.record, fresh, (*who.warnings, *told, *mixed(records)), flags(records))
+    odd = warnings_of("images", oddities(records, len(samples.indices)))
+    warnings = (*who.warnings, *odd, *warnings_of("judge", notes_of(records)), *warnings_of("judge-paths", mixed(records)))
+    return Seen(seen, who.record, fresh, warnings, flags(records))
 
 
 def _moments(folder: Path, arrays: Mapping[str, np.ndarray], records: Sequence[JsonObject], name: str) -> Moments:
@@ -173,8 +183,8 @@ def _moments(folder: Path, arrays: Mapping[str, np.ndarray], records: Sequence[J
 def _remember(folder: Path, who: Looker) -> None:
     """Who looks is written before the first shard, so that a rescoring needs no weights."""
     if _recorded(folder) != who:
-        told = {"judge": who.record.model_dump(mode="json"), "warnings": who.warnings}
-        _write_vouched(folder, JUDGE, json.dumps(told, sort_keys=True) + "\n")
+        facts = {"judge": who.record.model_dump(mode="json"), "warnings": [warning.text for warning in who.warnings]}
+        _write_vouched(folder, JUDGE, json.dumps(with_format("features", facts), sort_keys=True) + "\n")
 
 
 def _write_vouched(folder: Path, name: str, text: str) -> None:
@@ -289,20 +299,24 @@ def _odd(batch: Batch) -> Iterator[str]:
 
 
 def oddities(records: Sequence[JsonObject], images: int) -> tuple[str, ...]:
-    """What the records of all shards tell, as warnings."""
+    """What the records of all shards tell of the images, as warnings."""
     odd: Counter[str] = Counter()
     for record in records:
         odd.update(record.get("odd", {}))
     told = {**{mode: f"images: {{}} of {{}} are {words}" for mode, words in ODD.items()}, "constant": "images: {} of {} are of one colour"}
-    notes = dict.fromkeys(note for record in records for note in record.get("notes", ()))  # each once, in order
-    return (*(words.format(f"{odd[key]:,}", f"{images:,}") for key, words in told.items() if odd[key]), *notes)
+    return tuple(words.format(f"{odd[key]:,}", f"{images:,}") for key, words in told.items() if odd[key])
+
+
+def notes_of(records: Sequence[JsonObject]) -> tuple[str, ...]:
+    """What the judge noted of itself while it looked, each line once, in order."""
+    return tuple(dict.fromkeys(note for record in records for note in record.get("notes", ())))
 
 
 def mixed(records: Sequence[JsonObject]) -> tuple[str, ...]:
     """A warning where shards were not all looked at in one way; shards that do not tell are left out."""
     ways = Counter(f"{way.get('path', 'plain')} on {way.get('device')}" for record in records if (way := _way(record)))
     told = ", ".join(f"{count:,} {way}" for way, count in sorted(ways.items()))
-    return (f"{DIFFERENT} ({told}), so their last bits may differ",) if len(ways) > 1 else ()
+    return (f"judge: shards were looked at in different ways ({told}), so their last bits may differ",) if len(ways) > 1 else ()
 
 
 def flags(records: Sequence[JsonObject]) -> dict[str, Option]:

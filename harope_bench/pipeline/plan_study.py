@@ -17,6 +17,7 @@ from harope_bench.core.index_ranges import MOST
 from harope_bench.core.limits import check_most
 from harope_bench.core.schema import Measurement, Metric, Plan
 from harope_bench.data.image_io import encode
+from harope_bench.data.result_store import StoredResult, read_results
 from harope_bench.models.load_checkpoint import checkpoint, open_drawer
 from harope_bench.pipeline.generate import draw_one, make_plan
 from harope_bench.statistics.compare import in_columns, shown
@@ -31,7 +32,7 @@ from harope_bench.statistics.intervals.power import (
     seeds_for_method,
     smallest,
 )
-from harope_bench.statistics.pairing import RULER, Found, collect, contrast
+from harope_bench.statistics.pairing import RULER, contrast
 
 SEEDS = (1, 2, 3, 5, 10)  # rows of the table of designs
 RAW = 3  # bytes a pixel of an uncompressed image
@@ -101,7 +102,7 @@ def budget(
     """
     check_most("--count", images or 0, MOST)
     suite = registry.load("suites", plan.suite)
-    facts, found = metric_of(suite, metric), collect(runs) if runs else []
+    facts, found = metric_of(suite, metric), read_results(runs) if runs else []
     known = known_noise(plan, facts, found, value)
     count = images or suite.count
     designs = tuple(_design(known.noise, seeds, count, difference, power) for seeds in SEEDS)
@@ -123,7 +124,7 @@ def _design(noise: Noise, seeds: int, images: int, difference: float, power: flo
     return Design(seeds, known, estimated, images_for_method(noise, difference, seeds, power))
 
 
-def known_noise(plan: Plan, metric: Metric, found: Sequence[Found], value: float | None) -> Known:
+def known_noise(plan: Plan, metric: Metric, found: Sequence[StoredResult], value: float | None) -> Known:
     """The noise from runs of this suite where there are some, completed by the constants.
 
     Raises:
@@ -151,13 +152,13 @@ def _sampling_words() -> str:
     return f"drawing: {SAMPLING_COV:.1%} of FID at {SAMPLING_IMAGES:,} images, assumed (clean-fid's README)"
 
 
-def _is_of(plan: Plan, metric: Metric, item: Found) -> bool:
+def _is_of(plan: Plan, metric: Metric, item: StoredResult) -> bool:
     measured, of = item.result.measured(metric.name), item.result.plan
     same = of is not None and of.suite == plan.suite and of.settings.resolution == plan.settings.resolution
     return same and measured is not None and measured.value is not None and measured.se is not None
 
 
-def _measured(plan: Plan, metric: Metric, found: Sequence[Found]) -> Known:
+def _measured(plan: Plan, metric: Metric, found: Sequence[StoredResult]) -> Known:
     own = [item for item in found if item.result.plan and item.result.plan.checkpoint.sha256 == plan.checkpoint.sha256]
     first, about = (own or list(found))[0], _number(metric, (own or list(found))[0])
     value, images = float(about.value or 0.0), about.n_scored
@@ -172,13 +173,13 @@ def _measured(plan: Plan, metric: Metric, found: Sequence[Found]) -> Known:
     return Known(value, Noise(training, sampling, paired), (told, *sources))
 
 
-def _number(metric: Metric, item: Found) -> Measurement:
+def _number(metric: Metric, item: StoredResult) -> Measurement:
     measured = item.result.measured(metric.name)
     assert measured is not None
     return measured
 
 
-def _training(plan: Plan, metric: Metric, found: Sequence[Found]) -> tuple[float | None, str]:
+def _training(plan: Plan, metric: Metric, found: Sequence[StoredResult]) -> tuple[float | None, str]:
     """Spread over training seeds of this encoding, the drawing noise in it left in: it cannot make the answer too small."""
     values: dict[str, float | None] = {}
     for item in found:
@@ -191,7 +192,7 @@ def _training(plan: Plan, metric: Metric, found: Sequence[Found]) -> tuple[float
     return spread, f"training: measured over {len(values)} training seeds of {plan.checkpoint.encoding}"
 
 
-def _paired(metric: Metric, first: Found, found: Sequence[Found]) -> float | None:
+def _paired(metric: Metric, first: StoredResult, found: Sequence[StoredResult]) -> float | None:
     """Spread of one sample's difference between `first` and each other checkpoint of the same requests or prompts; the median."""
     spreads = []
     for other in found:

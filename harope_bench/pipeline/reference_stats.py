@@ -7,14 +7,16 @@ what was odd about them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from harope_bench.core.array_file import arrays_with_format, check_arrays_format
 from harope_bench.core.errors import InvalidMomentsError, OptionError, SampleError, ShapeError, StorageError
 from harope_bench.core.escaping import few
+from harope_bench.core.formats import FORMAT
 from harope_bench.core.limits import REFERENCE_IMAGES, check_most
 from harope_bench.core.schema import JudgeRecord, printable
 from harope_bench.core.storage import check_target, home, load_arrays, sha256_file
@@ -31,7 +33,7 @@ IMAGES = 10_000  # in ADM's references
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 JUDGE, JUDGE_SHA256 = "judge", "judge_sha256"  # members that name who looked
 COUNT, TOLD = "images", "warnings"  # members: how many images the statistics are of, and what was odd about them
-NOTES = (JUDGE, JUDGE_SHA256, COUNT, TOLD)
+NOTES = (JUDGE, JUDGE_SHA256, COUNT, TOLD, FORMAT)
 SMALL = ("mu", "sigma", "mu_s", "sigma_s", "features", *NOTES)
 AGAIN = "make it with `harope-bench reference`"
 MOST, LONGEST = 20, 300  # warnings that are read from a file, and characters of each
@@ -108,9 +110,14 @@ def _given(path: Path, judge: str, looking: Looking, shape: tuple[int, ...] | No
 
 
 def _maker(path: Path, arrays: Mapping[str, np.ndarray], judge: str, looking: Looking) -> tuple[str, ...]:
-    """OptionError where the file says that another judge made its statistics; a warning where it says nothing."""
+    """A warning where the file does not say which judge made its statistics.
+
+    Raises:
+        OptionError: another judge made them. FormatError: another version of this package made the file.
+    """
     if JUDGE not in arrays:
         return (f"reference: the file does not say which judge made it, taken as {judge}",) if "mu" in arrays else ()
+    check_arrays_format("reference", arrays, path)
     said = (str(arrays[JUDGE]), str(arrays.get(JUDGE_SHA256, "")))
     if said != (judge, looking.weights(judge)):
         raise OptionError(f"reference {path} was made by {said[0]} ({said[1][:12]}...), not by {judge} with its weights; build it again")
@@ -210,11 +217,12 @@ def build(
     chosen = samples.chosen(images, seed) if images < len(samples.indices) else samples
     height, width, channels = samples.shape
     found = statistics(seen.observations)
-    lines = [printable(line) for line in (*samples.warnings, *_of_images(seen.warnings), *_singular(found, len(samples.indices)))]
+    texts = [warning.text for warning in seen.warnings if warning.code == "images"]  # of the judge, whoever uses it says
+    lines = [printable(line) for line in (*samples.warnings, *texts, *_singular(found, len(samples.indices)))]
     note = {JUDGE: np.array(judge), JUDGE_SHA256: np.array(seen.judge.weights_sha256), COUNT: np.array(len(samples.indices))}
     fitting = max(1, adm_npz.BATCH_BYTES // (height * width * channels))
     batches = (batch.images for batch in chosen.batches(chosen.indices, min(256, fitting)))
-    more = {**found, **note, TOLD: np.array(lines, dtype=np.str_)}
+    more = arrays_with_format("reference", {**found, **note, TOLD: np.array(lines, dtype=np.str_)})
     adm_npz.write(target, batches, (len(chosen.indices), height, width, channels), more=more, replace=replace)
     clear(work, list(seen.observations.arrays))
     return target
@@ -244,11 +252,6 @@ def _origin(arrays: Mapping[str, np.ndarray]) -> Origin:
     if count is None or count.dtype.kind not in "iu" or count.size != 1 or count < 1:
         return Origin(None, lines)
     return Origin(int(count.item()), lines)
-
-
-def _of_images(warnings: Iterable[str]) -> list[str]:
-    """Those of the images: what is odd about the judge is said by whoever uses it."""
-    return [line for line in warnings if not line.startswith("judge:")]
 
 
 def _singular(found: Mapping[str, np.ndarray], images: int) -> tuple[str, ...]:

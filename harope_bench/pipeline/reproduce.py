@@ -14,6 +14,7 @@ from harope_bench.core.index_ranges import MOST
 from harope_bench.core.limits import check_most
 from harope_bench.core.schema import Checkpoint, Option, Plan, shorten
 from harope_bench.core.storage import read_if_present, write_text
+from harope_bench.data.result_store import Scored, read_results
 from harope_bench.leaderboards import board
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, check_entries, runs_named, suites_of, unplaced_note
 from harope_bench.leaderboards.match_runs import Scale, is_of_cell
@@ -21,7 +22,7 @@ from harope_bench.leaderboards.table_spec import Row, Table
 from harope_bench.models.load_checkpoint import checkpoint
 from harope_bench.pipeline.annotate import Terms
 from harope_bench.pipeline.classify import Wanted, classify, reading_plan, reads
-from harope_bench.pipeline.evaluate import Asked, Scored, evaluate
+from harope_bench.pipeline.evaluate import Asked, evaluate
 from harope_bench.pipeline.evaluate_prompts import Marking, mark, of_prompts, ready, shared
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.requirements import (
@@ -110,7 +111,7 @@ def reproduce(
 
 def _rendered(chosen: Sequence[Table], scale: Scale, out: Path, entries: Entries, works: Sequence[TableWork]) -> list[Path]:
     """The tables in all formats and the report, of everything below `out`."""
-    results, written = board.collect(out), []
+    results, written = read_results(out), []
     check_entries(chosen, results, entries, (scale,))
     strangers = unplaced_note(chosen, results, entries)
     for table, work in zip(chosen, works, strict=True):
@@ -388,7 +389,7 @@ def added_work(tables: Sequence[Table], scale: Scale, entries: Entries) -> list[
 def _check_run_there(name: str, entries: Entries) -> None:
     """UnknownName unless runs of that name are below the output folder already."""
     out = entries.root
-    results = board.collect(out) if out is not None and out.is_dir() else []
+    results = read_results(out) if out is not None and out.is_dir() else []
     if results:
         runs_named(name, results, out)
     else:

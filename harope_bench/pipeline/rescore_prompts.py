@@ -11,16 +11,16 @@ import numpy as np
 from harope_bench.core import registry
 from harope_bench.core.schema import JudgeRecord, Result
 from harope_bench.core.storage import disk, lines_by, load_arrays
+from harope_bench.data.result_store import arrays_path, rows_path
+from harope_bench.data.run_folder import OBSERVATIONS
 from harope_bench.judges.base import load_judge
 from harope_bench.pipeline.annotate import ANSWERS, JUDGE, Terms
-from harope_bench.pipeline.evaluate import LATER_FIELDS, OBSERVATIONS, stated_form
-from harope_bench.pipeline.evaluate_prompts import FOREIGN, Marking, mark, rows_path
+from harope_bench.pipeline.evaluate import stated_form
+from harope_bench.pipeline.evaluate_prompts import FOREIGN, Marking, mark
 from harope_bench.pipeline.extract_features import read_record
-from harope_bench.statistics.prompt_pairs import SUMS
 
 # Of a result, what need not come out the same: who scored it, where its images lay, and what it and its files are called.
 EXEMPT = ("provenance", "source", "target", "label", "per_sample", "rows")
-SUM_ENDS = tuple(f"_{end}" for end in SUMS)
 
 
 class Remarked(NamedTuple):
@@ -53,7 +53,7 @@ def remark(folder: Path, path: Path, stored: Result, room: Path, images: Path | 
         with disk(room):
             shutil.copytree(folder / OBSERVATIONS / name, room / OBSERVATIONS / name, dirs_exist_ok=True)
     judge = ",".join(f"{role}={_spoken(record)}" for role, record in sorted(stored.judges.items()))
-    asked = Marking(suite, stored.rules, judge or None, stored.lenient, Terms(), stated_form(source, folder, images))
+    asked = Marking(suite, stored.rules, judge or None, stored.is_lenient, Terms(), stated_form(source, folder, images))
     (again,) = mark(images or folder, room, asked, [stored.evaluator], source.count if source else None)
     wrong = [*other_facts(stored, again.result), *other_names(stored, path)]
     judged = again.result.measurements[0].n_asked if len(believed) < len(stored.judges) or not stored.judges else 0
@@ -64,17 +64,16 @@ def remark(folder: Path, path: Path, stored: Result, room: Path, images: Path | 
 
 def other_facts(stored: Result, again: Result) -> list[str]:
     """Return a line for each field in which a result differs from the same work done again."""
-    exempt = {*EXEMPT, *(name for name in LATER_FIELDS if getattr(stored, name) is None)}
     return [
         f"{name} is {_few(getattr(stored, name))}, should be {_few(getattr(again, name))}"
         for name in Result.model_fields
-        if name not in exempt and getattr(stored, name) != getattr(again, name)
+        if name not in EXEMPT and getattr(stored, name) != getattr(again, name)
     ]
 
 
 def other_names(stored: Result, path: Path) -> list[str]:
     """Return a line for each file that a result does not name by its own name."""
-    names = {"per_sample": path.with_suffix(".npz").name, "rows": rows_path(path).name}
+    names = {"per_sample": arrays_path(path).name, "rows": rows_path(path).name}
     return [
         f"{field} is {_few(getattr(stored, field))}, should be {name}"
         for field, name in names.items()
@@ -84,7 +83,7 @@ def other_names(stored: Result, path: Path) -> list[str]:
 
 def other_files(path: Path, again: Path) -> list[str]:
     """Return a line for each array, and for verdicts, that are not those of the same work done again."""
-    lines = _rows(path.with_suffix(".npz"), again.with_suffix(".npz"))
+    lines = _rows(arrays_path(path), arrays_path(again))
     return lines + (_verdicts(rows_path(path), rows_path(again)) if rows_path(again).is_file() else [])
 
 
@@ -106,8 +105,6 @@ def _rows(stored: Path, again: Path) -> list[str]:
     if not stored.is_file():
         return [f"{stored.name} beside it is gone; run eval --rescore"]
     one, two = load_arrays(stored), load_arrays(again)
-    if not any(name.endswith(SUM_ENDS) for name in one):  # results written before ratio metrics kept their sums
-        two = {name: array for name, array in two.items() if not name.endswith(SUM_ENDS)}
     if one.keys() != two.keys():
         return [f"{stored.name} holds {sorted(one)}, should hold {sorted(two)}"]
     return [f"{stored.name}: {name} differs" for name in one if not np.array_equal(one[name], two[name], equal_nan=True)]

@@ -14,7 +14,7 @@ from harope_bench.core import registry
 from harope_bench.core.errors import UnknownName
 from harope_bench.core.schema import Plan
 from harope_bench.core.storage import disk
-from harope_bench.data.sample_set import Run
+from harope_bench.data.run_folder import Run
 from harope_bench.models.load_checkpoint import checkpoint
 from harope_bench.pipeline.classify import names_pictures, reading_plan, reads
 from harope_bench.pipeline.eval_options import RUNS, EvalOptions, GenerationOptions

@@ -21,15 +21,16 @@ from harope_bench.core.errors import BenchError, SampleError
 from harope_bench.core.schema import Checkpoint, Plan, Result, SampleRecord
 from harope_bench.core.storage import check_hash, sha256_bytes
 from harope_bench.data.image_io import encode
-from harope_bench.data.sample_set import PLAN, Run, SampleSet
+from harope_bench.data.result_store import read_result, result_paths, result_paths_below, run_of
+from harope_bench.data.run_folder import OBSERVATIONS, PLAN, RESULTS, Run
+from harope_bench.data.sample_set import SampleSet
 from harope_bench.models.backbones.base import Drawer
 from harope_bench.models.load_checkpoint import checkpoint, open_drawer, weights_path
 from harope_bench.pipeline.classify import Wanted, reads, recheck
-from harope_bench.pipeline.evaluate import OBSERVATIONS, RESULTS, read_result
 from harope_bench.pipeline.generate import draw_one
 from harope_bench.pipeline.verify_files import check_archives, check_requests, check_rows, check_sums, open_plan, open_run
-from harope_bench.pipeline.verify_findings import Findings, NotCheckedError, Status, status_of
-from harope_bench.pipeline.verify_results import CAUSES, Given, References, check_cost, check_elsewhere, check_results, reference_given
+from harope_bench.pipeline.verify_findings import CAUSES, Findings, NotCheckedError, Status, status_of
+from harope_bench.pipeline.verify_results import Given, References, check_cost, check_elsewhere, check_results, reference_given
 
 COST = "cost"  # the evaluator of the network itself, whose results lie in a folder of their own
 
@@ -88,10 +89,10 @@ def run_folders(folder: Path) -> list[Path]:
 
     A folder that is named as results itself, or is named by one of its results, counts as the folder that holds it.
     """
-    if folder.name == RESULTS and any(folder.glob("*.json")):
+    if folder.name == RESULTS and result_paths(folder.parent):
         return [folder.parent]
     plans = {path.parent for path in folder.glob(f"**/{PLAN}")}
-    results = {path.parent.parent for path in folder.glob(f"**/{RESULTS}/*.json")}
+    results = {run_of(path) for path in result_paths_below(folder)}
     return sorted(plans | results)
 
 
@@ -136,8 +137,8 @@ def _check_results_alone(folder: Path, references: References, options: Options,
     """Check results without a plan beside them: of images elsewhere, of an official file, or of a network."""
     check_archives(folder, findings)
     parent = _plan_above(folder)
-    for path in sorted((folder / RESULTS).glob("*.json")):
-        stored = read_result(path)
+    for path in result_paths(folder):
+        stored = _readable(path)
         if stored is not None and stored.evaluator == COST:
             check_cost(folder, path, parent, findings)
         else:
@@ -161,8 +162,8 @@ def _check_run(folder: Path, plan: Plan, references: References, options: Option
         return
     check_requests(samples, plan, findings)
     given = Given(samples, plan, references, _check_images(samples, findings))
-    paths = sorted((folder / RESULTS).glob("*.json"))
-    own = [path for path in paths if not _is_elsewhere(read_result(path))]
+    paths = result_paths(folder)
+    own = [path for path in paths if not _is_elsewhere(_readable(path))]
     check_results(folder, own, given, temporary / OBSERVATIONS, findings)
     for path in [path for path in paths if path not in own]:
         check_elsewhere(folder, path, options.source, references, temporary / "elsewhere", findings)
@@ -170,6 +171,14 @@ def _check_run(folder: Path, plan: Plan, references: References, options: Option
         findings.add("ok", folder, "no results to check")
     if options.redraw:
         _check_redrawn(samples, plan, options, findings)
+
+
+def _readable(path: Path) -> Result | None:
+    """Return a result, None where it cannot be read; whoever checks it tells why."""
+    try:
+        return read_result(path, is_checked=False)
+    except BenchError:
+        return None
 
 
 def _is_elsewhere(stored: Result | None) -> bool:

@@ -10,13 +10,14 @@ from harope_bench.core.errors import BenchError, PlanMismatch, StorageError
 from harope_bench.core.schema import Plan, SampleRecord
 from harope_bench.core.storage import load_arrays
 from harope_bench.data import feature_rows
-from harope_bench.data.sample_set import PLAN, RECORDS, REQUESTS, Run, SampleSet, open_samples
-from harope_bench.pipeline.evaluate import OBSERVATIONS, RESULTS
+from harope_bench.data.result_store import ROWS, arrays_path, rows_path
+from harope_bench.data.run_folder import OBSERVATIONS, PLAN, RECORDS, REQUESTS, RESULTS, Run
+from harope_bench.data.sample_set import SampleSet, open_samples
 from harope_bench.pipeline.extract_features import read_record
 from harope_bench.pipeline.verify_findings import Findings, Status, status_of
 
 SHARDS = "[0-9][0-9][0-9][0-9][0-9].json"
-RESULT_FILES = ("*.json", "*.npz", "*.rows.jsonl")
+RESULT_FILES = ("*.json", "*.npz", f"*{ROWS}")
 VOUCHED_FILES = ("*.json", "*.jsonl", "*.npz")  # of observations
 SHOWN = 5  # of many alike, in a message
 
@@ -75,7 +76,7 @@ def check_listed(results: Path, findings: Findings) -> None:
 
 def is_vouched(path: Path) -> bool:
     """Return whether a result and what lies beside it have the recorded hashes."""
-    beside = [file for file in (path.with_suffix(".npz"), path.with_suffix(".rows.jsonl")) if file.is_file()]
+    beside = [file for file in (arrays_path(path), rows_path(path)) if file.is_file()]
     return checksums.has_sums(path.parent) and all(checksums.intact(file.parent, file.name) for file in (path, *beside))
 
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from harope_bench.core.errors import AlteredFileError, BenchError, DiskError, JudgeError, MissingExtra, UnknownName, WeightsError
 
+CAUSES = "altered, or other hardware, threads or library versions"  # of a difference
 Status = Literal["ok", "altered", "could-not-check"]
 
 

@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from harope_bench.analysis.cost.forwards import FILE, read_forwards
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError, SampleError, UnknownName
-from harope_bench.core.schema import Measurement, Plan, Result, Source
+from harope_bench.core.schema import Measurement, Plan, Result, ResultWarning, Source, warnings_of
 from harope_bench.core.storage import load_arrays, sha256_file
-from harope_bench.data import feature_rows
-from harope_bench.data.array_checks import check_columns
+from harope_bench.data.result_store import NO_SAMPLES, Method, Scored, Subject, arrays_path, build_result, read_result, set_digest
+from harope_bench.data.run_folder import OBSERVATIONS
 from harope_bench.data.sample_set import SampleSet
-from harope_bench.evaluators.base import Observations
+from harope_bench.evaluators.base import load_feature_evaluator
 from harope_bench.judges.base import judge_record, load_judge
-from harope_bench.pipeline import moments_cache
 from harope_bench.pipeline.evaluate import (
-    LATER_FIELDS,
-    NO_SAMPLES,
-    OBSERVATIONS,
     Asked,
-    Scored,
     Way,
     chosen_samples,
     evaluate,
     notes,
-    read_result,
-    set_digest,
     stated_form,
+    warnings_before,
     way,
 )
 from harope_bench.pipeline.evaluate_prompts import FOREIGN, Marking, brought, files_digest
-from harope_bench.pipeline.extract_features import DIFFERENT, JUDGE, Seen, known_errors, observe, others, read_record
+from harope_bench.pipeline.extract_features import Seen, known_errors, observe
 from harope_bench.pipeline.reference_stats import Looking, Opened, open_reference
 from harope_bench.pipeline.rescore_prompts import Remarked, marked_here, other_facts, other_files, other_names, remark
 from harope_bench.pipeline.verify_files import is_vouched
-from harope_bench.pipeline.verify_findings import Findings, NotCheckedError, Status, status_of
+from harope_bench.pipeline.verify_findings import CAUSES, Findings, NotCheckedError, Status, status_of
+from harope_bench.pipeline.verify_observations import check_observations
 from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
 
-CAUSES = "altered, or other hardware, threads or library versions"
 UNSOUND = "not judged again, because images are wrong"
-WAY = "way"  # of a shard's record: how the judge computed, which another device may do otherwise
 
 
 class References(NamedTuple):
@@ -84,14 +78,16 @@ def check_results(folder: Path, paths: Sequence[Path], given: Given, temporary: 
 
     for path in paths:
         check_result(path, findings, partial(_again, path, given, look, temporary / "prompts"))
-    _check_observations(folder, temporary, given.samples, findings)
+    check_observations(folder, temporary, given.samples, findings)
 
 
 def check_result(path: Path, findings: Findings, redo: Callable[[Result], Wrong]) -> None:
     """Check one result by doing its work again; what cannot be done again is told apart from what is altered."""
-    stored, vouched = read_result(path), is_vouched(path)
-    if stored is None:
-        findings.add("could-not-check" if vouched else "altered", path, f"{path}: is not a result this version reads")
+    vouched = is_vouched(path)
+    try:
+        stored = read_result(path, is_checked=False)
+    except BenchError as error:
+        findings.add(status_of(error, vouched), path, f"{path}: is not a result this version reads: {error}")
         return
     try:
         if vouched:
@@ -187,12 +183,12 @@ def _wrong_facts(stored: Result, path: Path, chosen: Way, given: Given) -> Itera
         "judges": {},
         "judge_errors": {name: [r.model_dump(mode="json") for r in rates] for name, rates in known_errors([record]).items()},
         "answers_sha256": None,
-        "per_sample": path.with_suffix(".npz").name,
+        "per_sample": arrays_path(path).name,
         "rows": None,
         "suite": given.plan.suite,
         "resolution": given.plan.settings.resolution,
+        "is_lenient": False,
     }
-    facts = {name: value for name, value in facts.items() if name not in LATER_FIELDS or getattr(stored, name) is not None}
     yield from unequal(stored.model_dump(mode="json", include=set(facts)), facts)
     if stored.rules not in evaluator.rules:
         yield f"rules is {stored.rules}, evaluator {stored.evaluator} has {', '.join(evaluator.rules)}"
@@ -212,11 +208,21 @@ def _wrong_scores(stored: Result, path: Path, chosen: Way, reference: Opened, gi
     name = given.plan.suite
     told = notes(given.samples, registry.load("suites", name), name, given.references.path)
     yield from (f"{line} ({CAUSES})" for line in unequal(_by_name(stored.measurements), _by_name(score.measurements)))
-    warnings = [*given.samples.warnings, *told, *seen.warnings, *reference.warnings, *score.warnings]
-    facts = {"warnings": warnings, "order": [m.name for m in score.measurements]}
-    said = [line for line in stored.warnings if not line.startswith(DIFFERENT)]  # of how it was looked at then, which is over
-    yield from unequal({"warnings": said, "order": [m.name for m in stored.measurements]}, facts)
-    yield from _wrong_rows(path.with_suffix(".npz"), {**score.per_sample, "indices": seen.observations.indices})
+    before = warnings_before(given.samples, told, seen, reference)
+    method = Method(stored.evaluator, chosen.evaluator, stored.judge, reference.name, reference.sha256)
+    again = build_result(path, Subject(stored.target, stored.samples_sha256), method, score, stored.provenance, before)
+    then = [w for w in stored.warnings if w.code != "judge-paths"]  # of how it was looked at then, which is over
+    yield from unequal(_told(stored, then), _told(again, again.warnings))
+    yield from _wrong_rows(arrays_path(path), {**score.per_sample, "indices": seen.observations.indices})
+
+
+def _told(result: Result, warnings: Iterable[ResultWarning]) -> dict[str, Any]:
+    """Return what a result says in words and in which order."""
+    return {
+        "warnings": [(warning.code, warning.text) for warning in warnings],
+        "rule_differences": [(item.metric, item.official, item.corrected) for item in result.rule_differences],
+        "order": [m.name for m in result.measurements],
+    }
 
 
 def _wrong_rows(path: Path, arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
@@ -225,45 +231,6 @@ def _wrong_rows(path: Path, arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
         return
     different = other_arrays(load_arrays(path), {name: np.asarray(row) for name, row in arrays.items()})
     yield from (f"{path.name}: {name} is not what was scored again ({CAUSES})" for name in different)
-
-
-def _check_observations(folder: Path, fresh: Path, samples: SampleSet, findings: Findings) -> None:
-    """Compare what the run keeps of its judges with what they see now; what is gone is no fault, eval makes it again."""
-    for judge in sorted(path for path in fresh.glob("*") if (path / JUDGE).is_file()):
-        stored, name = folder / OBSERVATIONS / judge.name, judge.name
-        if (stored / JUDGE).is_file() and read_record(stored / JUDGE) != read_record(judge / JUDGE):
-            findings.add("altered", stored / JUDGE, f"{stored / JUDGE}: is not the record of the judge that looks now")
-        pairs = [(stored / path.name, path) for path in sorted(judge.glob("[0-9]*.json")) if (stored / path.name).is_file()]
-        for old, new in pairs:
-            if names := others(old, new):
-                line = f"{old}: {', '.join(names)} not what {name} sees now ({CAUSES})"
-                findings.add("altered", old, line)
-            if fields := _other_fields(read_record(old), read_record(new)):
-                findings.add("altered", old, f"{old}: {', '.join(fields)} is not what {name} records now")
-        check_moments(stored, judge, len(samples.indices), findings)
-        if pairs:
-            findings.add("ok", stored, f"{len(pairs):,} shards of observations compared with what the judge sees now")
-
-
-def _other_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    fields = ({*old, *new}) - {WAY, "sha256"}
-    return sorted(name for name in fields if old.get(name) != new.get(name))
-
-
-def check_moments(stored: Path, judge: Path, count: int, findings: Findings) -> None:
-    """Compare the moments that a run keeps with sums of the rows that its judge gives now."""
-    for path in sorted(stored.glob("*.moments.npz")):
-        array = judge / f"{path.name.removesuffix('.moments.npz')}.npy"
-        if array.is_file() and not _are_sums_of(path, array, count):
-            findings.add("altered", path, f"{path}: are not the sums of what the judge sees now ({CAUSES})")
-
-
-def _are_sums_of(path: Path, array: Path, count: int) -> bool:
-    """Return whether moments are of the first `count` rows of a file; False where that is no file of rows of numbers."""
-    header = feature_rows.header(array)
-    if header is None or header.dtype.kind != "f" or len(header.shape) != 2 or not header.has_rows(header.shape[0]):
-        return False
-    return moments_cache.are_sums_of(path, feature_rows.view(array, min(count, header.shape[0])))
 
 
 # ------------------------------------------------------------------------------- images that lie elsewhere
@@ -292,7 +259,7 @@ def _elsewhere(folder: Path, path: Path, stored: Result, source: Path | None, re
 
 def _imported(place: Path, origin: Source, stored: Result, form: FolderForm, room: Path) -> Scored:
     """An official results file read again."""
-    again = brought(place, room, Marking(origin.suite, stored.rules, lenient=stored.lenient, form=form))
+    again = brought(place, room, Marking(origin.suite, stored.rules, lenient=stored.is_lenient, form=form))
     if again is None:
         raise NotCheckedError(f"{place} is not read as results of {stored.evaluator} by this version")
     return again
@@ -351,11 +318,8 @@ def check_cost(folder: Path, path: Path, plan: Plan | None, findings: Findings) 
 
 
 def _wrong_cost(folder: Path, stored: Result, plan: Plan | None) -> Wrong:
-    evaluator: Any = registry.load("evaluators", stored.evaluator)
-    path = folder / OBSERVATIONS / "forwards.npz"
-    forwards = load_arrays(path)
-    count = check_columns(path, forwards, evaluator.arrays, evaluator.texts)
-    score = evaluator.score(Observations(np.arange(count), None, forwards), {})
+    evaluator = load_feature_evaluator(stored.evaluator)
+    score = evaluator.score(read_forwards(folder / OBSERVATIONS / FILE, evaluator), {})
     facts = {
         "version": evaluator.version,
         "profile": evaluator.profile,
@@ -363,7 +327,9 @@ def _wrong_cost(folder: Path, stored: Result, plan: Plan | None) -> Wrong:
         "rules": "official",
         "samples_sha256": NO_SAMPLES,
         "plan_digest": (plan or stored.plan).digest if plan or stored.plan else None,  # type: ignore[union-attr]
-        "warnings": list(score.warnings),
+        "warnings": [warning.model_dump() for warning in warnings_of("evaluator", score.warnings)],
+        "rule_differences": [],
+        "is_lenient": False,
     }
     lines = list(unequal(stored.model_dump(mode="json", include=set(facts)), facts))
     lines += unequal(_by_name(stored.measurements), _by_name(score.measurements))

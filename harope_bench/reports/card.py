@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harope_bench.core.schema import Result, worst
-from harope_bench.leaderboards.match_runs import Found
+from harope_bench.data.result_store import StoredResult
 from harope_bench.reports.runs import Run
 
 Facts = dict[str, str]
@@ -68,7 +68,7 @@ def run_facts(run: Run) -> Facts:
     return facts
 
 
-def _result_facts(item: Found) -> dict[str, Any]:
+def _result_facts(item: StoredResult) -> dict[str, Any]:
     """The result without its plan (stated once, with suite and side) and with its measurements as counts; a label is no fact."""
     stated = {"suite", "resolution"} if item.result.plan else set()
     facts = item.result.model_dump(mode="json", exclude={"plan", "measurements", "plan_digest", "label", *stated})
@@ -109,7 +109,7 @@ def checks(runs: Sequence[Run]) -> list[Check]:
     return [*_parity(found), *_agreement(found), *_warnings(runs), *_open_questions(runs)]
 
 
-def _parity(found: Sequence[Found]) -> Iterator[Check]:
+def _parity(found: Sequence[StoredResult]) -> Iterator[Check]:
     claims = {(f.result.evaluator, f.result.version, f.result.profile, f.result.rules, f.result.parity) for f in found}
     for evaluator, version, profile, rules, parity in sorted(claims):
         yield Check("claim", f"{evaluator}@{version} ({profile}, {rules} rules): {parity}")
@@ -122,7 +122,7 @@ def _parity(found: Sequence[Found]) -> Iterator[Check]:
         yield Check("claim", f"judge {name} on cases whose truth is known: {worst(rates)}")
 
 
-def _agreement(found: Sequence[Found]) -> Iterator[Check]:
+def _agreement(found: Sequence[StoredResult]) -> Iterator[Check]:
     if len(found) < 2:
         return
     same: dict[str, Callable[[Result], object]] = {
@@ -160,7 +160,7 @@ def _sampling(result: Result) -> object:
 def _warnings(runs: Sequence[Run]) -> Iterator[Check]:
     for run in runs:
         for item in run.found:
-            for warning in item.result.warnings:
+            for warning in item.result.warning_texts:
                 yield Check("no", f"{run.id}, {item.result.evaluator}: {warning}")
             if item.result.provenance.dirty:
                 yield Check("no", f"{run.id}, {item.result.evaluator}: made with uncommitted changes in the package")

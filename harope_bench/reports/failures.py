@@ -11,9 +11,8 @@ from harope_bench.core.checksums import check_recorded
 from harope_bench.core.errors import StorageError
 from harope_bench.core.escaping import csv_text
 from harope_bench.core.storage import read_lines
-from harope_bench.statistics.pairing import ADVICE, read_result
+from harope_bench.data.result_store import ADVICE, ROWS, path_of_rows, read_result, rows_paths_below
 
-ROWS = ".rows.jsonl"
 FIELDS = ("result", "index", "prompt", "copy", "task", "text", "verdict", "reason", "scores", "other_rules", "evidence")
 
 
@@ -23,7 +22,7 @@ def failures(runs: Path, everything: bool = False) -> list[dict[str, Any]]:
     Raises:
         StorageError: no result there holds rows of single images.
     """
-    paths = sorted(runs.glob(f"**/results/*{ROWS}"))
+    paths = rows_paths_below(runs)
     if not paths:
         raise StorageError(f"{runs} holds no verdicts on single images (results/*{ROWS}); eval a suite of prompts there first")
     return [row for path in paths for row in _of(path, runs) if everything or _wrong(row)]
@@ -32,10 +31,10 @@ def failures(runs: Path, everything: bool = False) -> list[dict[str, Any]]:
 def warnings(runs: Path) -> list[str]:
     """Return what the results that hold these rows say of themselves, each line behind the result's name."""
     lines = []
-    for path in sorted(runs.glob(f"**/results/*{ROWS}")):
+    for path in rows_paths_below(runs):
         name = str(path.relative_to(runs)).removesuffix(ROWS)
-        result = path.with_name(path.name.removesuffix(ROWS) + ".json")
-        lines += [f"{name}: {line}" for line in read_result(result).warnings] if result.is_file() else []
+        result = path_of_rows(path)
+        lines += [f"{name}: {line}" for line in read_result(result).warning_texts] if result.is_file() else []
     return lines
 
 

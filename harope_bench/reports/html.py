@@ -14,10 +14,11 @@ from harope_bench.core import registry
 from harope_bench.core.errors import StorageError
 from harope_bench.core.storage import check_overwritten, write_text
 from harope_bench.core.text_file import read_text
+from harope_bench.data.result_store import StoredResult, run_of
 from harope_bench.leaderboards.board import EVIDENCE, Board, build
 from harope_bench.leaderboards.comparisons import Comparison
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, check_entries, enter, unplaced_note
-from harope_bench.leaderboards.match_runs import SCALES, Found, Scale, pick, undecided
+from harope_bench.leaderboards.match_runs import SCALES, Scale, pick, undecided
 from harope_bench.leaderboards.table_spec import DASH, Column, EntryRow, Row, Table, load_tables
 from harope_bench.reports import charts_svg, figures, gallery
 from harope_bench.reports.card import Card, Check, cards, checks, span
@@ -203,7 +204,7 @@ def _question(boards: Sequence[Board]) -> str:
     return next(iter(asked), None) or "What was measured in these runs?"
 
 
-def shown_tables(found: Sequence[Found], entries: Entries = NO_ENTRIES) -> list[tuple[Table, Scale]]:
+def shown_tables(found: Sequence[StoredResult], entries: Entries = NO_ENTRIES) -> list[tuple[Table, Scale]]:
     """Return every registered table and scale that a result belongs to, and those that an added run needs to have a row at all.
 
     Raises:
@@ -230,11 +231,11 @@ def _in_table_order(runs: Sequence[Run], sections: Sequence[Section]) -> list[Ru
         found = [item for run in runs for item in run.found]
         picks = pick(section.board.table, found, section.board.scale) if section.board.scale else {}
         for picked in picks.values():
-            order.setdefault(picked.found.path.parent.parent, len(order))
+            order.setdefault(run_of(picked.found.path), len(order))
     return sorted(runs, key=lambda run: order.get(run.folder, len(order)))
 
 
-def _listed(item: Found, sections: Sequence[Section]) -> bool:
+def _listed(item: StoredResult, sections: Sequence[Section]) -> bool:
     return any(
         picked.found.path == item.path
         for section in sections
@@ -243,7 +244,7 @@ def _listed(item: Found, sections: Sequence[Section]) -> bool:
     )
 
 
-def _section(board: Board, found: Sequence[Found]) -> Section:
+def _section(board: Board, found: Sequence[StoredResult]) -> Section:
     lines = tuple(_line(board, item) for item in board.compared)
     paired = sum(item.difference.paired for item in board.compared)
     return Section(
@@ -329,7 +330,7 @@ def _digits(column: Column) -> int:
     return (2 if column.decimals is None else column.decimals) + 1
 
 
-def _measures(run: Run, item: Found) -> list[Measure]:
+def _measures(run: Run, item: StoredResult) -> list[Measure]:
     return [
         Measure(
             run.id,

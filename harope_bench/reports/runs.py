@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from harope_bench.core.checksums import check_recorded
 from harope_bench.core.errors import StorageError
 from harope_bench.core.schema import Plan, SampleRecord, fault
-from harope_bench.core.storage import read_if_present, read_lines
+from harope_bench.core.storage import first_line, read_if_present, read_lines
 from harope_bench.data.image_folder import in_order
-from harope_bench.leaderboards.match_runs import Found, collect
+from harope_bench.data.result_store import StoredResult, read_results, run_of
+from harope_bench.data.run_folder import PLAN, RECORDS
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Run:
     id: str
     plan: Plan | None
     samples: tuple[SampleRecord, ...]
-    found: tuple[Found, ...]
+    found: tuple[StoredResult, ...]
 
     @property
     def title(self) -> str:
@@ -47,14 +48,14 @@ def read_runs(runs: Path) -> list[Run]:
     Raises:
         StorageError: the folder is not there, or a file of a run is broken; the file is named.
     """
-    found = collect(runs)
-    folders = {path.parent for path in runs.glob("**/plan.json")} | {item.path.parent.parent for item in found}
+    found = read_results(runs)
+    folders = {path.parent for path in runs.glob(f"**/{PLAN}")} | {run_of(item.path) for item in found}
     return [_read(runs, folder, found) for folder in sorted(folders)]
 
 
-def _read(runs: Path, folder: Path, found: Sequence[Found]) -> Run:
-    own = tuple(item for item in found if item.path.parent.parent == folder)
-    plan = _plan(folder / "plan.json") or next((item.result.plan for item in own if item.result.plan), None)
+def _read(runs: Path, folder: Path, found: Sequence[StoredResult]) -> Run:
+    own = tuple(item for item in found if run_of(item.path) == folder)
+    plan = _plan(folder / PLAN) or next((item.result.plan for item in own if item.result.plan), None)
     name = folder.relative_to(runs).as_posix()
     return Run(folder, runs.resolve().name if name == "." else name, plan, _samples(folder), own)
 
@@ -65,14 +66,15 @@ def _plan(path: Path) -> Plan | None:
     if data is None:
         return None
     try:
-        return Plan.model_validate_json(data)
-    except ValidationError as error:
-        raise StorageError(f"{path} is not a plan ({fault(error)}); restore it or move the run away") from error
+        return Plan.from_json(data, path)
+    except ValueError as error:
+        why = fault(error) if isinstance(error, ValidationError) else first_line(error)
+        raise StorageError(f"{path} is not a plan ({why}); restore it or move the run away") from error
 
 
 def _samples(folder: Path) -> tuple[SampleRecord, ...]:
     """By index; the last line of an index counts. Without a list, the folder's PNG files in order."""
-    path = folder / "samples.jsonl"
+    path = folder / RECORDS
     check_recorded(path, "restore it or move the run away")
     try:
         records = {record.index: record for record in map(SampleRecord.model_validate, read_lines(path))}

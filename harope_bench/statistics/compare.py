@@ -13,6 +13,8 @@ from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, StorageError, UnknownName
 from harope_bench.core.plugin_contracts import EvaluatorContract
 from harope_bench.core.schema import Metric
+from harope_bench.data.result_store import StoredResult, read_results, run_of
+from harope_bench.data.run_folder import RESULTS
 from harope_bench.statistics import pairing, significance
 from harope_bench.statistics.intervals.paired_ratios import prompt_contributions
 from harope_bench.statistics.intervals.training import hierarchical, shared_variance
@@ -20,9 +22,7 @@ from harope_bench.statistics.pairing import (
     RULER,
     SETTINGS,
     Footing,
-    Found,
     Rows,
-    collect,
     contrast,
     footing,
     paired_rows,
@@ -32,7 +32,7 @@ from harope_bench.statistics.pairing import (
 )
 from harope_bench.statistics.significance import Difference, Verdict, probability
 
-Run = tuple[Found, ...]  # the results of one sample set
+Run = tuple[StoredResult, ...]  # the results of one sample set
 KEY = "suite, label or prompt, sample index, seed, resolution"
 
 
@@ -93,10 +93,10 @@ def open_side(path: Path) -> Side:
     Raises:
         StorageError: no result below the folder. OptionError: runs of other encodings, or of the same weights.
     """
-    runs: dict[Path, list[Found]] = {}
-    for found in collect(path):
-        if found.path.parent.parent == path or not (path / "results").is_dir():
-            runs.setdefault(found.path.parent.parent, []).append(found)
+    runs: dict[Path, list[StoredResult]] = {}
+    for found in read_results(path):
+        if run_of(found.path) == path or not (path / RESULTS).is_dir():
+            runs.setdefault(run_of(found.path), []).append(found)
     if not runs:
         raise StorageError(f"{path} holds no result; score it first: harope-bench eval {path}")
     side = Side(path, tuple(tuple(run) for run in runs.values()))
@@ -154,12 +154,12 @@ def _line(name: str, baseline: Side, new: Side) -> Line:
     return Line(metric, measured.name, measured.n_scored, values[0], values[1], found, None, detectable, found.verdict)
 
 
-def _with(run: Run, metric: str) -> Found | None:
+def _with(run: Run, metric: str) -> StoredResult | None:
     """The result of a run that holds this metric."""
     return next((found for found in run if found.result.measured(metric) is not None), None)
 
 
-def _metric(found: Found, name: str) -> Metric:
+def _metric(found: StoredResult, name: str) -> Metric:
     metrics = registry.load_plugin("evaluators", found.result.evaluator, EvaluatorContract).metrics
     metric = next((m for m in metrics if m.name == name), None)
     if metric is None:
@@ -167,17 +167,17 @@ def _metric(found: Found, name: str) -> Metric:
     return metric
 
 
-def _values(name: str, side: Sequence[Found | None]) -> list[float | None]:
+def _values(name: str, side: Sequence[StoredResult | None]) -> list[float | None]:
     measured = [found.result.measured(name) if found else None for found in side]
     return [m.value if m else None for m in measured]
 
 
-def _mean(name: str, side: Sequence[Found | None]) -> float | None:
+def _mean(name: str, side: Sequence[StoredResult | None]) -> float | None:
     values = [v for v in _values(name, side) if v is not None]
     return float(np.mean(values)) if len(values) == len(side) else None
 
 
-def _difference(metric: Metric, old: Sequence[Found | None], new: Sequence[Found | None]) -> Difference:
+def _difference(metric: Metric, old: Sequence[StoredResult | None], new: Sequence[StoredResult | None]) -> Difference:
     before, after = [f for f in old if f], [f for f in new if f]
     if len(before) < len(old) or len(after) < len(new):
         return significance.silent(f"{metric.name} was not measured in every run")
@@ -189,13 +189,13 @@ def _difference(metric: Metric, old: Sequence[Found | None], new: Sequence[Found
     return _between_methods(metric, before, after)
 
 
-def _footing(metric: Metric, found: Found) -> Footing:
+def _footing(metric: Metric, found: StoredResult) -> Footing:
     measured = found.result.measured(metric.name)
     assert measured is not None
     return footing(found.result, measured)
 
 
-def _between_methods(metric: Metric, old: list[Found], new: list[Found]) -> Difference:
+def _between_methods(metric: Metric, old: list[StoredResult], new: list[StoredResult]) -> Difference:
     values = [[v for v in _values(metric.name, side) if v is not None] for side in (old, new)]
     if len(values[0]) < len(old) or len(values[1]) < len(new):
         return significance.silent("a value is missing")
@@ -206,7 +206,7 @@ def _between_methods(metric: Metric, old: list[Found], new: list[Found]) -> Diff
     return Difference(found.delta, found.se, found.low, found.high, found.p, False, word, why, "Student's t over training seeds", found.df)
 
 
-def _shared(metric: Metric, old: list[Found], new: list[Found]) -> tuple[float, str]:
+def _shared(metric: Metric, old: list[StoredResult], new: list[StoredResult]) -> tuple[float, str]:
     """Variance of drawing that the spread over a side's runs cannot hold, and in words what was assumed."""
     rows = [paired_rows(metric.name, old[0], other) for other in (*old[1:], *new)]
     if not any(row.why for row in rows):
@@ -228,7 +228,7 @@ def _contributions(rows: Sequence[Rows]) -> list[np.ndarray]:
     return [side for side in (rows[0].old, *(row.new for row in rows)) if side is not None]
 
 
-def _seed(found: Found) -> int | None:
+def _seed(found: StoredResult) -> int | None:
     return found.result.plan.settings.seed if found.result.plan else None
 
 

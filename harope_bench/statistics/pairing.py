@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import ValidationError
 
 from harope_bench.core import checksums, registry
-from harope_bench.core.array_file import ARRAYS_BYTES
-from harope_bench.core.errors import StorageError, TooFewImages, UnknownName
+from harope_bench.core.errors import TooFewImages, UnknownName
 from harope_bench.core.plugin_contracts import EvaluatorContract
-from harope_bench.core.regular_file import JSON_BYTES, read_regular
-from harope_bench.core.schema import Measurement, Metric, Result, Settings, fault, printable
-from harope_bench.core.storage import disk, lines_by, load_arrays, read_if_present, read_lines, stamp_of
-from harope_bench.data.array_checks import check_sample_arrays
+from harope_bench.core.schema import JudgeRecord, Measurement, Metric, Result, Settings, printable
+from harope_bench.core.storage import lines_by, read_lines, stamp_of
+from harope_bench.data.result_store import StoredResult, named_arrays_path, read_arrays, run_of
+from harope_bench.data.run_folder import RECORDS
 from harope_bench.statistics import significance
 from harope_bench.statistics.intervals.clusters import PERMUTATIONS
 from harope_bench.statistics.intervals.paired_ratios import PairedRatio, paired_ratio
@@ -35,46 +33,6 @@ EVIDENCE = {
     "L1": "L1: this checkpoint against that checkpoint; a claim about the method needs several training seeds.",
     "L2": "L2: this method against that method, several training seeds on each side.",
 }
-
-
-ADVICE = "bring that one back, or run eval again"
-
-
-class Found(NamedTuple):
-    """A result and the file it was read from (its per-sample arrays lie beside it)."""
-
-    result: Result
-    path: Path
-
-
-def collect(runs: Path) -> list[Found]:
-    """Every result under a folder (`**/results/*.json`), in the order of the paths.
-
-    Raises:
-        StorageError: the folder is not there, or a file is not a result; the file is named.
-        AlteredFileError: a result is not the one that was recorded.
-    """
-    if not runs.is_dir():
-        raise StorageError(f"{runs} is not a folder; give the folder that holds the runs")
-    paths = sorted(runs.glob("**/results/*.json"))
-    for path in paths:
-        checksums.check_recorded(path, ADVICE)
-    read = [(path, data) for path in paths if (data := read_if_present(path)) is not None]  # one may be cleared meanwhile
-    return [Found(_parsed(path, data), path) for path, data in read]
-
-
-def read_result(path: Path) -> Result:
-    """One result file; StorageError names the file and the field, AlteredFileError one that is not the recorded one."""
-    checksums.check_recorded(path, ADVICE)
-    with disk(path):
-        return _parsed(path, read_regular(path, JSON_BYTES))
-
-
-def _parsed(path: Path, data: bytes) -> Result:
-    try:
-        return Result.model_validate_json(data)
-    except ValidationError as error:
-        raise StorageError(f"{path} is not a result ({fault(error)}); delete it and evaluate again") from error
 
 
 class Footing(NamedTuple):
@@ -114,7 +72,7 @@ def footing(result: Result, measurement: Measurement) -> Footing:
         f"{result.evaluator}@{result.version}",
         result.profile,
         result.rules,
-        f"{judge.name}@{judge.version} {judge.weights_sha256[:12]} {judge.preprocessing}" if judge.is_recorded else None,
+        _judge_words(judge, judge.weights_sha256[:12]),
         "official" if judge.judge_class == "equivalent" else judge.judge_class,
         result.reference_sha256[:12],
         f"{plan.suite}@{plan.suite_version}" if plan else None,
@@ -153,7 +111,7 @@ def unrecorded(footings: Sequence[Footing], fields: Sequence[str] = Footing._fie
 
 
 def contrast(
-    metric: str, direction: Literal["higher", "lower"], old: Found, new: Found, fields: Sequence[str] = Footing._fields
+    metric: str, direction: Literal["higher", "lower"], old: StoredResult, new: StoredResult, fields: Sequence[str] = Footing._fields
 ) -> Difference:
     """New minus old in one metric, paired by sample where both drew the same samples; not comparable where `fields` differ."""
     before, after = old.result.measured(metric), new.result.measured(metric)
@@ -163,7 +121,7 @@ def contrast(
     declared = _declared(old.result, metric)
     one, other = footing(old.result, before), footing(new.result, after)
     if declared is None or not declared.needs_equal_copies:
-        one, other = _vouched(one, other, rows)
+        one, other = _vouched(old, new, one, other, rows)
     if differs := unlike(one, other, fields):
         return significance.silent(differs)
     span = None if declared is None or declared.bounds is None else declared.bounds[1] - declared.bounds[0]
@@ -176,22 +134,25 @@ def contrast(
     paired = significance.difference(direction, before, after, rows.old, rows.new)
     granted = _grant_one_sample(paired, after.n_scored, span)
     paired = granted._replace(why=f"{rows.how}; {ONE_EACH_WAY}") if granted else paired._replace(why=rows.how + _without_error(paired))
-    return _by_share(direction, paired, rows.old, rows.new, span) if is_share(rows.old) and is_share(rows.new) else paired
+    if is_share(rows.old) and is_share(rows.new):
+        return _by_share(direction, paired._replace(why=rows.how), rows.old, rows.new, span)
+    return paired
 
 
-def _vouched(one: Footing, other: Footing, rows: Rows) -> tuple[Footing, Footing]:
+def _judge_words(judge: JudgeRecord, sha256: str = "") -> str | None:
+    """Return a judge in words, None where it is not recorded; without `sha256` two judges of other weights have the same words."""
+    parts = (f"{judge.name}@{judge.version}", sha256, judge.preprocessing)
+    return " ".join(part for part in parts if part) if judge.is_recorded else None
+
+
+def _vouched(old: StoredResult, new: StoredResult, one: Footing, other: Footing, rows: Rows) -> tuple[Footing, Footing]:
     """Return both footings without what the pairs vouch for: how many images a prompt has, or what equal pictures are called."""
     if rows.prompts is not None:
         return one, other._replace(images=one.images, number=one.number)
     if rows.how == BY_PICTURE:
-        judges = [_without_names(footing.judge) for footing in (one, other)]
+        judges = [_judge_words(item.result.judge) for item in (old, new)]  # for labels the hash is that of the pictures' names
         return one._replace(judge=judges[0]), other._replace(judge=judges[1], reference=one.reference)
     return one, other
-
-
-def _without_names(judge: str | None) -> str | None:
-    """Return the footing's judge without its hash, which for labels is that of the pictures' names."""
-    return None if judge is None else " ".join(part for i, part in enumerate(judge.split(" ", 2)) if i != 1)
 
 
 def _declared(result: Result, name: str) -> Metric | None:
@@ -233,7 +194,7 @@ def _by_share(direction: Literal["higher", "lower"], found: Difference, old: np.
     unit = max(hit, span or 0.0)  # where nobody is right the rows do not show their unit
     low, high = min(unit * around.low, found.delta), max(unit * around.high, found.delta)
     found = found._replace(se=unit * around.se, low=low, high=high, p=pairs.p, verdict=word, test="McNemar, exact")
-    return found._replace(why=found.why.partition(";")[0], wins=won, losses=lost, ties=pairs.ties, hit=hit)
+    return found._replace(wins=won, losses=lost, ties=pairs.ties, hit=hit)
 
 
 def _by_prompt(
@@ -295,7 +256,7 @@ class Rows(NamedTuple):
     is_of_samples: bool = True
 
 
-def paired_rows(metric: str, old: Found, new: Found) -> Rows:
+def paired_rows(metric: str, old: StoredResult, new: StoredResult) -> Rows:
     """Return the rows of the same samples, pictures or prompts of two runs.
 
     The key of a sample is seed, suite, resolution, sample indices, labels and prompts; the references must be equal too. `METRIC_halves`
@@ -303,9 +264,9 @@ def paired_rows(metric: str, old: Found, new: Found) -> Rows:
     the same samples in both runs and come times sqrt(H), so that sd / sqrt(H) of their difference is its error.
     """
     for item in (old, new):
-        if item.result.per_sample is None or not beside(item).is_file():
+        if item.result.per_sample is None or not named_arrays_path(item).is_file():
             return Rows(None, None, "per-sample values were not kept")
-    arrays = [arrays_of(item) for item in (old, new)]
+    arrays = [read_arrays(item) for item in (old, new)]
     has_halves = all(f"{metric}_halves" in a for a in arrays)
     name = f"{metric}_halves" if has_halves else metric
     if any(name not in a or "indices" not in a for a in arrays):
@@ -340,17 +301,17 @@ def _same_pictures(metric: str, old: dict[str, np.ndarray], new: dict[str, np.nd
     return Rows(one, two, "", how=BY_PICTURE)
 
 
-def _same_prompts(metric: str, old: Found, new: Found, other_samples: str) -> Rows:
+def _same_prompts(metric: str, old: StoredResult, new: StoredResult, other_samples: str) -> Rows:
     """Return the prompts that both results score: of one file of prompts, with equal texts where both record them."""
     if old.result.reference_sha256 != new.result.reference_sha256:
         return Rows(None, None, "other prompts: their files differ")
     if other := other_texts(*(texts_of(item) for item in (old, new))):
         return Rows(None, None, other)
-    pairs = match_prompts(metric, arrays_of(old), arrays_of(new), other_samples)
+    pairs = match_prompts(metric, read_arrays(old), read_arrays(new), other_samples)
     return Rows(None, None, pairs) if isinstance(pairs, str) else Rows(None, None, "", pairs)
 
 
-def _other_samples(old: Found, new: Found) -> str:
+def _other_samples(old: StoredResult, new: StoredResult) -> str:
     """Return why the samples of two runs are not the same requests; empty where they are."""
     a, b = old.result, new.result
     if a.plan is None or b.plan is None:
@@ -362,18 +323,18 @@ def _other_samples(old: Found, new: Found) -> str:
     if other := next((f"other {name}" for name, x, y in zip(names, *keys, strict=True) if x != y), ""):
         return other
     # the plan decides labels and prompts; the lists are held against each other where both are here
-    asked = [_asked(item.path.parent.parent / "samples.jsonl") for item in (old, new)]
+    asked = [_asked(run_of(item.path) / RECORDS) for item in (old, new)]
     return "other labels or prompts" if None not in asked and asked[0] != asked[1] else ""
 
 
-def texts_of(item: Found) -> Mapping[int, str]:
+def texts_of(item: StoredResult) -> Mapping[int, str]:
     """Return the recorded text of each prompt, by number: of the result's rows, else of the run's list; empty where neither is here."""
     name = item.result.rows
     path = item.path.parent / name if name and Path(name).name == name else None
     if path is not None and (stamp := stamp_of(path)) is not None:
         return _read_texts(path, stamp)
-    asked = _asked(item.path.parent.parent / "samples.jsonl") or {}
-    arrays = arrays_of(item)
+    asked = _asked(run_of(item.path) / RECORDS) or {}
+    arrays = read_arrays(item)
     numbers = zip(arrays["indices"].tolist(), arrays["prompts"].tolist(), strict=True)
     return {prompt: text for index, prompt in numbers if index in asked and (text := asked[index][1]) is not None}
 
@@ -394,28 +355,6 @@ def _asked(path: Path) -> dict[int, tuple[int | None, str | None]] | None:
 def _read_asked(path: Path, stamp: tuple[int, int]) -> dict[int, tuple[int | None, str | None]]:
     checksums.check_recorded(path, "bring that one back, or generate the run again in another folder")
     return {index: (line.get("label"), line.get("prompt")) for index, line in lines_by(path, "index", int).items()}
-
-
-def beside(item: Found) -> Path:
-    """Path of the per-sample arrays: a plain file name beside the result, never a path of its choosing."""
-    name = item.result.per_sample or ""
-    if Path(name).name != name:
-        raise StorageError(f"{item.path} names per-sample values outside its folder ({name}); evaluate the run again")
-    return item.path.parent / name
-
-
-@lru_cache(maxsize=32)
-def _read(path: Path, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
-    checksums.check_recorded(path, ADVICE, ARRAYS_BYTES)
-    return load_arrays(path)
-
-
-def arrays_of(item: Found) -> dict[str, np.ndarray]:
-    """The per-sample arrays of a result, read once as long as the file does not change: every cell of a table asks again."""
-    path = beside(item)
-    arrays = _read(path, stamp_of(path) or (0, 0))  # where it is gone, reading it says so
-    check_sample_arrays(path, arrays, [measurement.metric for measurement in item.result.measurements])
-    return arrays
 
 
 def holm_adjusted(found: Sequence[Difference]) -> list[float | None]:

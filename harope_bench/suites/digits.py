@@ -15,9 +15,9 @@ from PIL import Image
 
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, StorageError, WeightsError
-from harope_bench.core.registry import read_toml
 from harope_bench.core.schema import Request, Settings
 from harope_bench.core.storage import check_hash, load_arrays, sha256_bytes
+from harope_bench.core.toml_file import read_facts
 from harope_bench.suites.base import LabelSuite, Reference
 
 FOLDER = Path(__file__).parent
@@ -72,7 +72,7 @@ class Digits(LabelSuite):
 
     def reference(self, judge: str) -> Reference:
         """The 4,000 training images as the judge saw them; rebuilt by `harope-bench train NAME-reference`."""
-        facts = read_toml(FOLDER / f"{self.name}.toml")
+        facts = read_facts("reference", FOLDER / f"{self.name}.toml")
         if facts["judge"] != judge:
             raise WeightsError(f"suite {self.name} has reference statistics for {facts['judge']}, not for {judge}; use that judge")
         path = FOLDER / facts["file"]

@@ -16,9 +16,9 @@ import numpy as np
 
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, WeightsError
-from harope_bench.core.registry import read_toml
 from harope_bench.core.schema import Request, Settings
 from harope_bench.core.storage import check_hash
+from harope_bench.core.toml_file import read_facts
 from harope_bench.data.shapes_world import grammar
 from harope_bench.data.shapes_world.contents import label
 from harope_bench.data.shapes_world.draw import draw
@@ -104,7 +104,7 @@ class Shapes(PromptSuite):
 
     def reference(self, judge: str) -> Reference:
         """The split `captions` as the judge saw it; rebuilt by `harope-bench train shapes-reference`."""
-        facts = read_toml(FACTS)
+        facts = read_facts("reference", FACTS)
         if facts["judge"] != judge:
             raise WeightsError(f"suite shapes has reference statistics for {facts['judge']}, not for {judge}; use that judge")
         path = FACTS.parent / facts["file"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harope_bench.core import registry
 from harope_bench.core.storage import write_text
-from harope_bench.core.toml_file import toml_text
+from harope_bench.core.toml_file import facts_text
 from harope_bench.training.recipe import Exam
 
 
@@ -14,5 +14,5 @@ def examine(recipe: Exam, folder: Path) -> Path:
     """Leaves JUDGE.toml with the judge's errors in the folder."""
     facts = registry.load("judges", recipe.judge).examine(recipe.scenes)
     path = folder / f"{recipe.judge.replace('-', '_')}.toml"
-    write_text(path, toml_text({"source": f"harope-bench train {recipe.name}", **facts}))
+    write_text(path, facts_text("judge", {"source": f"harope-bench train {recipe.name}", **facts}))
     return path

@@ -12,7 +12,7 @@ from torch import nn
 
 from harope_bench.core.errors import BenchError
 from harope_bench.core.storage import sha256_bytes, weights_bytes, write_bytes, write_text
-from harope_bench.core.toml_file import toml_text
+from harope_bench.core.toml_file import facts_text
 from harope_bench.suites.base import load_suite
 from harope_bench.training.loop import Loss, Trainer
 from harope_bench.training.recipe import JudgeRecipe
@@ -64,5 +64,5 @@ def train(recipe: JudgeRecipe, recipe_sha256: str, folder: Path, resume: bool, p
         "source": f"harope-bench train {recipe.name}",
     }
     write_bytes(folder / f"{stem}.safetensors", data)
-    write_text(folder / f"{stem}.toml", toml_text(facts))
+    write_text(folder / f"{stem}.toml", facts_text("judge", facts))
     return accuracy

@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from harope_bench.core.errors import BenchError, PlanMismatch, WeightsError
+from harope_bench.core.formats import FORMAT, check_format, with_format
 from harope_bench.core.regular_file import check_regular
 from harope_bench.core.storage import disk, first_line, make_folder, write_bytes, write_text
 from harope_bench.training.recipe import Schedule
@@ -113,22 +114,24 @@ class Trainer:
         """Takes up the snapshot of the folder if there is one; returns the step it stands at.
 
         Raises:
-            PlanMismatch: the snapshot belongs to another recipe, encoding or seed. WeightsError: it is damaged, or of a version before
-            snapshots held a sha256.
+            PlanMismatch: the snapshot belongs to another recipe, encoding or seed. WeightsError: it is damaged.
+            FormatError: another version of this package wrote it.
         """
         if not self.snapshot.exists():
             return 0
         with disk(self.snapshot):
             check_regular(self.snapshot)
         try:
-            state = torch.load(self.snapshot, weights_only=True)
-            identity = state["identity"]
+            state = dict(torch.load(self.snapshot, weights_only=True))
         except Exception as error:  # the unpickler fails in a dozen ways on damaged bytes
             raise WeightsError(f"{self.snapshot} cannot be read ({first_line(error)}); delete it or pass --no-resume") from error
+        check_format("snapshot", state.get(FORMAT), self.snapshot)
         if state.pop("sha256", None) != state_digest(state):
             raise WeightsError(f"{self.snapshot} is not what training wrote (its sha256 differs); bring it back or pass --no-resume")
-        if identity != self.identity:
-            raise PlanMismatch(f"{self.snapshot} is of {identity}, asked for {self.identity}; choose another --out or pass --no-resume")
+        if state["identity"] != self.identity:
+            raise PlanMismatch(
+                f"{self.snapshot} is of {state['identity']}, asked for {self.identity}; choose another --out or pass --no-resume"
+            )
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.average, self.step, self.log = state["average"], state["step"], state["log"]
@@ -137,7 +140,7 @@ class Trainer:
 
     def save(self) -> None:
         """Snapshot and log, each whole or not at all."""
-        state = {
+        facts = {
             "identity": self.identity,
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -145,6 +148,7 @@ class Trainer:
             "step": self.step,
             "log": self.log,
         }
+        state = with_format("snapshot", facts)
         buffer = io.BytesIO()
         torch.save(_interned({**state, "sha256": state_digest(state)}), buffer)
         write_bytes(self.snapshot, buffer.getvalue())

@@ -8,7 +8,7 @@ import numpy as np
 
 from harope_bench.core import registry
 from harope_bench.core.storage import sha256_file, write_arrays, write_text
-from harope_bench.core.toml_file import toml_text
+from harope_bench.core.toml_file import facts_text
 from harope_bench.training.recipe import Moments
 
 
@@ -37,5 +37,5 @@ def build(recipe: Moments, folder: Path) -> Path:
         "images": len(rgb),
         "source": f"harope-bench train {recipe.name}",
     }
-    write_text(folder / f"{recipe.suite}.toml", toml_text(facts))
+    write_text(folder / f"{recipe.suite}.toml", facts_text("reference", facts))
     return path

@@ -14,7 +14,7 @@ from harope_bench.core.errors import SampleError, StorageError
 from harope_bench.core.regular_file import FACTS_BYTES, open_regular
 from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import check_target, disk, sha256_bytes, weights_bytes, weights_note, write_bytes, write_text
-from harope_bench.core.toml_file import toml_text
+from harope_bench.core.toml_file import facts_text
 from harope_bench.data.adm_npz import DAMAGE, members
 from harope_bench.models.checkpoint_fields import CheckpointFields
 
@@ -32,7 +32,7 @@ def write_checkpoint(folder: Path, name: str, average: Mapping[str, Tensor], fac
     said = {"name": name, **facts, "weights": f"{name}.safetensors", "sha256": sha256_bytes(data), "source": source}
     checkpoint = Checkpoint.model_validate(said)
     write_bytes(folder / checkpoint.weights, data)
-    write_text(folder / f"{name}.toml", toml_text(checkpoint.model_dump(mode="json", exclude_none=True)))
+    write_text(folder / f"{name}.toml", facts_text("checkpoint", checkpoint.model_dump(mode="json", exclude_none=True)))
     return checkpoint
 
 

@@ -22,6 +22,7 @@ from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, SampleError
 from harope_bench.core.schema import Result
 from harope_bench.core.storage import load_arrays
+from harope_bench.data.result_store import read_results
 from harope_bench.encodings import base as encodings
 from harope_bench.evaluators.base import Observations
 from harope_bench.evaluators.cost import ARRAYS, LAYER
@@ -377,7 +378,7 @@ def test_micro_rows_have_cost_and_fidelity(make_checkpoint: Callable[..., Any], 
     table = micro_table9({"dit-rope": "tiny-rope", "dit-harope": "tiny-harope"})
     monkeypatch.setattr(board, "load_table", lambda name: table)
     reproduce.reproduce(["9"], "micro", 12, tmp_path, "cpu", 0)
-    made = board.build(table, board.collect(tmp_path), "both", "micro")
+    made = board.build(table, read_results(tmp_path), "both", "micro")
     for row in ("dit-rope", "dit-harope"):
         for column in ("params_m", "flops_g", "fid"):
             assert made.cells[row, column].status == "measured" or column == "fid"

@@ -34,10 +34,11 @@ from harope_bench.core.limits import check_config
 from harope_bench.core.regular_file import open_regular, read_regular
 from harope_bench.core.schema import Checkpoint, Settings
 from harope_bench.data import adm_npz, feature_rows, image_io
-from harope_bench.data.sample_set import Run, open_samples
+from harope_bench.data.result_store import read_result
+from harope_bench.data.run_folder import Run
+from harope_bench.data.sample_set import open_samples
 from harope_bench.judges.runners import common
 from harope_bench.statistics.gate.baseline import open_side
-from harope_bench.statistics.pairing import read_result
 from harope_bench.suites import image_stack
 from harope_bench.suites.imagenet_val import FilePictures
 from harope_bench.suites.official_layouts import dpg
@@ -493,7 +494,7 @@ def test_the_numbers_of_shipped_recipes_and_checkpoints_are_within_the_bounds() 
     for name in registry.names("recipes"):
         read_recipe(name)
     for entry in registry.entries("checkpoints").values():
-        Checkpoint.model_validate(toml_file.read_toml(entry.path))  # type: ignore[arg-type]
+        Checkpoint.model_validate(toml_file.read_facts("checkpoint", entry.path))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

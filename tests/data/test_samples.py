@@ -19,7 +19,8 @@ from harope_bench.core.index_ranges import parse_indices, spans
 from harope_bench.core.schema import Checkpoint, Plan, Request, Settings
 from harope_bench.data import adm_npz
 from harope_bench.data.image_io import decode, encode
-from harope_bench.data.sample_set import Run, SampleSet, inside, open_samples, to_adm, to_png
+from harope_bench.data.run_folder import Run
+from harope_bench.data.sample_set import SampleSet, inside, open_samples, to_adm, to_png
 
 
 @pytest.fixture

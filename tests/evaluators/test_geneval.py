@@ -114,7 +114,7 @@ def test_both_rules_stand_side_by_side_where_they_differ() -> None:
     found = [thing("dog", 0.5, (0, 0, 5, 5)), thing("dog", 0.5, (9, 9, 20, 20))]
     sights = [sight(k, k, ONE_OF_EACH["colors"], found, "blue", "red") for k in range(2)]
     score = GENEVAL.assess(sights, "official", True)
-    assert "rules: colors is 0.0000 official, 1.0000 corrected" in score.warnings
+    assert "colors is 0.0000 official, 1.0000 corrected" in [difference.text for difference in score.rule_differences]
     assert score.rows[0]["other_rules"]["scores"]["colors"] == 1.0
 
 

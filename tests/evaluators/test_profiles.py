@@ -201,7 +201,7 @@ def test_numbers_of_two_profiles_never_meet(run: Path) -> None:
     found = []
     for profile in ("adm", "adm-exact"):
         (scored,) = evaluate(run, run, Asked("digits", profile=profile))
-        found.append(pairing.Found(scored.result, scored.path))
+        found.append(pairing.StoredResult(scored.result, scored.path))
     for metric in ("fid", "precision"):
         difference = pairing.contrast(metric, "lower", *found)
         assert difference.delta is None and "profile adm against adm-exact" in difference.why
@@ -215,7 +215,7 @@ def test_a_column_has_numbers_of_one_profile(tmp_path: Path) -> None:
         generate(make_plan(checkpoint, "digits", {"steps": 1}), range(30), run)
         for profile in profiles:
             (scored,) = evaluate(run, run, Asked("digits", profile=profile))
-            found.append(pairing.Found(scored.result, scored.path))
+            found.append(pairing.StoredResult(scored.result, scored.path))
     for chosen, wanted in ((found, "adm-exact"), (found[1:2], "adm")):
         picks = match_runs.pick(table, chosen, "micro")
         assert picks and {picked.found.result.profile for picked in picks.values()} == {wanted}

@@ -10,12 +10,13 @@ import pytest
 
 from harope_bench.core.errors import TooFewImages
 from harope_bench.core.schema import Measurement
+from harope_bench.data.result_store import StoredResult, read_result
 from harope_bench.evaluators.base import Observations
 from harope_bench.evaluators.fidelity import PLUGIN, RANDOM_HALVES
 from harope_bench.metrics import random_halves
 from harope_bench.metrics.neighbours import balls
 from harope_bench.metrics.random_halves import half_recalls, random_sides
-from harope_bench.statistics.pairing import Found, contrast, paired_rows, read_result
+from harope_bench.statistics.pairing import contrast, paired_rows
 
 
 def slow_recalls(drawn: np.ndarray, real: np.ndarray, splits: int) -> np.ndarray:
@@ -82,13 +83,13 @@ def test_where_halves_are_alike_the_references_error_stands() -> None:
     assert found.interval == "Wilson, radii fixed" and "recall_halves" not in rows and (found.se or 0) > 0
 
 
-def scored_run(folder: Path, encoding: str, drawn: np.ndarray, real: np.ndarray) -> Found:
+def scored_run(folder: Path, encoding: str, drawn: np.ndarray, real: np.ndarray) -> StoredResult:
     """Return a result of recall and precision with its rows beside it, as `evaluate` leaves it."""
     score = PLUGIN.score(Observations(np.arange(len(drawn)), None, {"features": drawn}), {"features": real})
     plan = fake_runs.plan(fake_runs.checkpoint(f"digits-{encoding}", encoding))
     measurements = [m for m in score.measurements if m.metric in ("recall", "precision")]
     path = fake_runs.write_result(folder, fake_runs.result(plan, measurements), dict(score.per_sample))
-    return Found(read_result(path), path)
+    return StoredResult(read_result(path), path)
 
 
 def test_recalls_of_two_models_are_paired_by_halves(tmp_path: Path) -> None:

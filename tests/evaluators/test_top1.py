@@ -19,13 +19,13 @@ from harope_bench.core import checksums, registry, storage
 from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, ShapeError
 from harope_bench.core.schema import Measurement
 from harope_bench.core.storage import load_arrays
+from harope_bench.data.result_store import read_results, write_result
 from harope_bench.evaluators.base import Observations
 from harope_bench.evaluators.top1 import PLUGIN
-from harope_bench.leaderboards.board import build, collect, load_table
+from harope_bench.leaderboards.board import build, load_table
 from harope_bench.models import register_checkpoint
-from harope_bench.pipeline import classify
+from harope_bench.pipeline import classify, predictions
 from harope_bench.pipeline.classify import Wanted, reading_plan
-from harope_bench.pipeline.evaluate import write_result
 from harope_bench.pipeline.generate import make_plan
 from harope_bench.pipeline.reproduce import reproduce
 from harope_bench.pipeline.verify import verify
@@ -198,7 +198,7 @@ def test_a_classifier_is_scored_on_pictures_and_damaged_ones_are_counted(imagene
     damaged = next(
         i for i, name in enumerate(registry.load("suites", "imagenet-val").pictures(imagenet, None).names) if name.endswith("0022.JPEG")
     )
-    assert scored.result.warnings[0].startswith(f"picture {damaged} failed: ILSVRC2012_val_00000022.JPEG is not a readable image")
+    assert scored.result.warning_texts[0].startswith(f"picture {damaged} failed: ILSVRC2012_val_00000022.JPEG is not a readable image")
     assert verify(tmp_path / "run", 3, 0, images=imagenet).wrong == []
 
 
@@ -223,7 +223,7 @@ def test_a_list_saved_with_a_byte_order_mark_loses_no_picture_and_missing_ones_l
     assert verify(tmp_path / "part", 0, 0, images=folder).wrong == []
     (lenient,) = classify.classify(plan, tmp_path / "part", Wanted(place=folder, lenient=True))
     top1 = lenient.result.measured("top1")
-    assert top1 is not None and top1.value is not None and lenient.result.lenient and lenient.fresh
+    assert top1 is not None and top1.value is not None and lenient.result.is_lenient and lenient.fresh
     assert verify(tmp_path / "part", 0, 0, images=folder).wrong == []
 
 
@@ -249,10 +249,10 @@ def test_a_listed_picture_that_cannot_be_read_leaves_no_number(damage: str, tmp_
 
     (part,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder))
     assert [(m.value, m.low, m.n_scored, m.n_failed) for m in part.result.measurements] == [(None, None, 3, 1)] * 2
-    assert any(line.startswith("picture 2 failed: ") for line in part.result.warnings)
+    assert any(line.startswith("picture 2 failed: ") for line in part.result.warning_texts)
     assert verify(tmp_path / "run", 0, 0, images=folder).wrong == []
     (lenient,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder, lenient=True))
-    assert all(m.value is not None for m in lenient.result.measurements) and lenient.result.lenient
+    assert all(m.value is not None for m in lenient.result.measurements) and lenient.result.is_lenient
 
 
 def test_a_number_over_the_rest_that_a_version_before_kept_is_not_up_to_date(tmp_path: Path) -> None:
@@ -263,9 +263,9 @@ def test_a_number_over_the_rest_that_a_version_before_kept_is_not_up_to_date(tmp
     (folder / "1.png").write_bytes(b"no picture")
     (folder / "val.txt").write_text("0.png 0\n1.png 1\n")
     (lenient,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder, lenient=True))
-    old = lenient.result.model_copy(update={"warnings": lenient.result.warnings[1:]})
+    old = lenient.result.model_copy(update={"warnings": lenient.result.warnings[1:], "is_lenient": False})
     write_result(lenient.path, old, storage.load_arrays(lenient.path.with_suffix(".npz")))
-    assert not old.lenient and old.measurements[0].value is not None
+    assert not old.is_lenient and old.measurements[0].value is not None
     (again,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder))
     assert again.fresh and again.result.measurements[0].value is None
 
@@ -289,7 +289,7 @@ def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None
 def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = reading_plan(registered(tmp_path, "tiny"), None, {})
     classify.classify(plan, tmp_path / "straight", Wanted())
-    named, calls = classify._named, []
+    named, calls = predictions.name_pictures, []
 
     def dies(*arguments: Any) -> Any:
         calls.append(1)
@@ -297,7 +297,7 @@ def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(tmp_path: Path
             raise KeyboardInterrupt
         return named(*arguments)
 
-    monkeypatch.setattr(classify, "_named", dies)
+    monkeypatch.setattr(predictions, "name_pictures", dies)
     with pytest.raises(KeyboardInterrupt):
         classify.classify(plan, tmp_path / "killed", Wanted())
     (scored,) = classify.classify(plan, tmp_path / "killed", Wanted())
@@ -384,7 +384,7 @@ def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
 def test_two_classifiers_are_compared_picture_by_picture(tmp_path: Path) -> None:
     for seed, name in enumerate(("one", "two")):
         classify.classify(reading_plan(registered(tmp_path, name, seed=seed), None, {}), tmp_path / "runs" / name, Wanted())
-    old, new = collect(tmp_path / "runs")
+    old, new = read_results(tmp_path / "runs")
     found = contrast("top1", "higher", old, new)
     rows = [load_arrays(item.path.with_suffix(".npz"))["top1"] > 0 for item in (old, new)]
     assert (found.paired, found.test) == (True, "McNemar, exact")
@@ -406,7 +406,7 @@ def test_a_run_of_the_papers_size_finds_its_row(tmp_path: Path) -> None:
     facts["plan"]["suite"], facts["plan"]["checkpoint"]["config"]["hidden"] = "imagenet-val", 1024
     path.write_text(json.dumps(facts))
     checksums.record_files(path.parent, [path.name])
-    board = build(load_table("1"), collect(tmp_path / "runs"))
+    board = build(load_table("1"), read_results(tmp_path / "runs"))
     cells = {key for key, cell in board.cells.items() if cell.measured is not None}
     assert cells == {("l-axial", "top1")}
     assert board.cells["l-axial", "top1"].verdict == "not comparable (50 against 50,000 images)"
@@ -420,7 +420,7 @@ def test_table_1_is_reproduced_at_micro_scale(tmp_path: Path, monkeypatch: pytes
     assert [name in shipped for name in rows] == [True] * 5 + [False] * 5  # the Large rows have no small stand-in
     done = reproduce(["1"], "micro", 100, tmp_path / "out", "cpu", 0)
     assert (done.rows, done.drawn, done.scored) == (5, 0, 5)
-    board = build(load_table("1"), collect(tmp_path / "out"))
+    board = build(load_table("1"), read_results(tmp_path / "out"))
     assert board.scale == "micro" and sum(cell.measured is not None for cell in board.cells.values()) == 5
     assert {cell.verdict for cell in board.cells.values()} == {"not comparable (micro)", None}
     assert conductor.reproduce(["1"], "micro", 100, tmp_path / "out", "cpu", 0).scored == 0

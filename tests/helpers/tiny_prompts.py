@@ -9,6 +9,7 @@ from typing import Any
 
 from dpg_script import FIELDS
 
+from harope_bench.core.formats import json_text
 from harope_bench.core.storage import sha256_file
 from harope_bench.suites import noun_chunks
 
@@ -79,7 +80,7 @@ def _placed(place: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (place / name).write_text(text, encoding="utf-8", newline="")
     (place / "receipt.json").write_text(
-        json.dumps({path.name: sha256_file(path) for path in place.iterdir() if path.name != "receipt.json"})
+        json_text("receipt", {"files": {path.name: sha256_file(path) for path in place.iterdir() if path.name != "receipt.json"}})
     )
 
 

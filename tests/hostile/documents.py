@@ -20,8 +20,10 @@ from dpg_script import run_script
 from hostile.strategies import json_bytes, npz_bytes
 from PIL import Image
 
+from harope_bench.core.array_file import arrays_with_format
 from harope_bench.core.chart_schema import Curve, Loss, Sweep, SweepLine, SweepPoint
-from harope_bench.core.schema import Result, SampleRecord, Source
+from harope_bench.core.formats import Kind, with_format
+from harope_bench.core.schema import Result, SampleRecord, Source, warnings_of
 from harope_bench.data.adm_npz import write as write_adm
 
 Files = Mapping[str, bytes]
@@ -51,6 +53,15 @@ def plain(record: Any) -> Any:
     return record.model_dump(mode="json", exclude_none=True)
 
 
+def file_of(kind: Kind, record: Any) -> bytes:
+    """The JSON file of a kind that a record, or its facts, is."""
+    return json.dumps(with_format(kind, record if isinstance(record, Mapping) else plain(record))).encode()
+
+
+def npz_of(kind: Kind, arrays: Mapping[str, np.ndarray]) -> bytes:
+    return npz_bytes(arrays_with_format(kind, arrays))
+
+
 def checkpoint() -> Any:
     return fake_runs.checkpoint(config={"hidden": 16, "depth": 1, "size": 28}, options={"theta": 100.0}, drawing={"mu_policy": "clamp"})
 
@@ -58,7 +69,7 @@ def checkpoint() -> Any:
 def result() -> Result:
     numbers = [fake_runs.measurement("fid", 13.0, n=4), fake_runs.measurement("is", 8.0, n=4)]
     return fake_runs.result(
-        fake_runs.plan(checkpoint()), numbers, label="ours", suite="digits", per_sample="fidelity.npz", warnings=("images: few",),
+        fake_runs.plan(checkpoint()), numbers, label="ours", suite="digits", per_sample="fidelity.npz", warnings=warnings_of("images", ["images: few"]),
         source=Source(suite="digits", path="../images", count=4),
     )  # fmt: skip
 
@@ -78,10 +89,10 @@ def run_files() -> Files:
     arrays = {"fid": np.arange(4.0), "is": np.arange(4.0) + 1, "indices": np.arange(4)}
     return {
         **dict.fromkeys(names, png()),
-        "plan.json": json.dumps(plain(fake_runs.plan(checkpoint()))).encode(),
+        "plan.json": file_of("plan", fake_runs.plan(checkpoint())),
         "samples.jsonl": as_lines(*map(plain, records)),
         "requests.jsonl": as_lines({"indices": "0-1"}, {"indices": "2,3"}),
-        "results/fidelity.json": json.dumps(plain(result())).encode(),
+        "results/fidelity.json": file_of("result", result()),
         "results/fidelity.npz": npz_bytes(arrays),
         "results/fidelity.rows.jsonl": as_lines(
             {"index": 0, "prompt": 0, "copy": 0, "task": "one", "text": "a cat", "verdict": "right", "scores": {"one": 1.0}},
@@ -96,7 +107,7 @@ def baseline() -> bytes:
 
     bare = result().model_copy(update={"per_sample": None})
     made = Baseline(reason="signed", replaces=None, results=(bare,), rows={}, provenance=fake_runs.provenance(), digest="")
-    facts = made.model_dump(mode="json")
+    facts = json.loads(made.to_json())
     return json.dumps({**facts, "digest": digest_of(facts)}).encode()
 
 
@@ -212,7 +223,7 @@ def moments_reference() -> bytes:
     width = registry.load("judges", "digits-net").widths["features"]
     rows = np.random.default_rng(0).normal(size=(width + 40, width))
     arrays = {"mu": rows.mean(axis=0), "sigma": np.cov(rows, rowvar=False), "images": np.array(len(rows))}
-    return npz_bytes({**arrays, "warnings": np.array(["images: grey"])})
+    return npz_of("reference", {**arrays, "warnings": np.array(["images: grey"])})
 
 
 @cache
@@ -309,7 +320,8 @@ def snapshot() -> bytes:
 
     layer = torch.nn.Linear(2, 2)
     optimiser = torch.optim.AdamW(layer.parameters(), lr=0.1).state_dict()
-    state = {"identity": "tiny", "network": layer.state_dict(), "optimiser": optimiser, "average": layer.state_dict(), "step": 3, "log": ""}
+    facts = {"identity": "tiny", "network": layer.state_dict(), "optimiser": optimiser, "average": layer.state_dict(), "step": 3, "log": ""}
+    state = with_format("snapshot", facts)
     torch.save({**state, "sha256": state_digest(state)}, buffer := io.BytesIO())
     return buffer.getvalue()
 
@@ -354,4 +366,4 @@ def forwards() -> bytes:
     from harope_bench.evaluators.cost import ARRAYS, WHYS
 
     numbers = {name: np.ones(3) for name in ARRAYS}
-    return npz_bytes({**numbers, **{name: np.array([""] * 3) for name in WHYS}})
+    return npz_of("forwards", {**numbers, **{name: np.array([""] * 3) for name in WHYS}})

@@ -148,10 +148,10 @@ def warm(assets: Path) -> None:
 
     from harope_bench.core import registry
     from harope_bench.metrics import moments
-    from harope_bench.pipeline import classify, extract_features, moments_cache
+    from harope_bench.pipeline import classify, extract_features, moments_cache, predictions
 
     torch.set_num_threads(1)
-    extract_features.SHARD = classify.SHARD = SHARD
+    extract_features.SHARD = predictions.SHARD = classify.SHARD = SHARD
     moments_cache.BLOCK = moments.BLOCK = BLOCK
     registry.KINDS["assets"] = registry.Kind(str(assets), ".toml")  # type: ignore[index]
     for module in pkgutil.walk_packages(harope_bench.__path__, "harope_bench."):

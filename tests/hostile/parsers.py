@@ -26,31 +26,33 @@ from harope_bench.commands import figure, options
 from harope_bench.core import chart_schema, checksums, json_file, registry, storage, text_file, toml_file, weight_wrappers
 from harope_bench.core.annotations import Names, Questions
 from harope_bench.core.errors import SampleError
-from harope_bench.data import adm_npz, feature_rows, image_io
+from harope_bench.core.formats import with_format
+from harope_bench.data import adm_npz, feature_rows, image_io, result_store
 from harope_bench.data.folder_writer import write_folder
-from harope_bench.data.sample_set import Run, open_samples
+from harope_bench.data.run_folder import Run
+from harope_bench.data.sample_set import open_samples
 from harope_bench.judges.blip import blip_network
 from harope_bench.judges.mmdet import weights_file
 from harope_bench.judges.runners import common
-from harope_bench.leaderboards import match_runs, table_spec
+from harope_bench.leaderboards import table_spec
 from harope_bench.leaderboards.entries import parse_entries
 from harope_bench.models import checkpoint_folder, load_checkpoint, lora_manifest, register_checkpoint
 from harope_bench.models.backbones import latents, lora_files, lora_names
 from harope_bench.pipeline import (
     annotate,
-    classify,
-    evaluate,
     external_judge,
     extract_features,
     moments_cache,
+    predictions,
     reference_stats,
     rescore_prompts,
     verify_files,
+    verify_observations,
     verify_results,
 )
 from harope_bench.pipeline.verify_findings import Findings
 from harope_bench.reports import failures, gallery, html, loss_logs, runs, site
-from harope_bench.statistics import compare, pairing
+from harope_bench.statistics import compare
 from harope_bench.statistics.gate import baseline as gate_baseline
 from harope_bench.statistics.gate import policy, render
 from harope_bench.suites import coco_fid, compbench_suite, dpg_bench, image_stack, label_files
@@ -310,12 +312,13 @@ parser("kept moments", lambda: {"x.npz": d.kept_moments()}, read_kept_moments)
 parser(
     "predictions",
     lambda: {
-        "x.npz": d.npz_bytes(
+        "x.npz": d.npz_of(
+            "predictions",
             {"key": np.array("k"), "failed": np.array([1]), "reasons": np.array(["x"]), "indices": np.arange(2), "ranked": np.zeros((2, 5)),
              "logits": np.zeros((2, 5))}
         )
     },
-    lambda f: classify.kept(f / "x.npz", "k", ()),
+    lambda f: predictions.find_shard(f / "x.npz", "k", ()),
 )  # fmt: skip
 
 # -------------------------------------------------------------------------------------------------- images
@@ -361,7 +364,8 @@ def read_run(folder: Path) -> object:
 
 def read_results(folder: Path) -> object:
     path = folder / "results/fidelity.json"
-    return pairing.read_result(path), evaluate.read_result(path), profile._standing(path, path), match_runs.collect(folder)
+    found = result_store.read_result(path), result_store.find_result(path), profile._stored(path, path)
+    return found, result_store.read_results(folder)
 
 
 parser("run", d.run_files, read_run, "plan.json", "samples.jsonl", "requests.jsonl")
@@ -434,7 +438,7 @@ parser(
     lambda f: local_files.Asset.model_validate(toml_file.read_toml(f / "x.toml")),
     errors=(ValueError,),
 )
-CHECKPOINT = {"checkpoints/mine.toml": d.toml({**d.plain(d.checkpoint()), "name": "mine"})}
+CHECKPOINT = {"checkpoints/mine.toml": d.toml(with_format("checkpoint", {**d.plain(d.checkpoint()), "name": "mine"}))}
 
 
 def read_logged(folder: Path) -> object:
@@ -452,8 +456,11 @@ def shadowed(named: dict[str, Any]) -> Files:
     """A user's checkpoint of another name than the shipped ones, with the log of its training, and the plan of a run of it."""
     named = {**named, "name": "mine"}
     plan = {**d.plain(d.fake_runs.plan(d.checkpoint())), "checkpoint": named}
-    places = {"home/checkpoints/mine.toml": d.toml(named), "home/checkpoints/mine.log.csv": b"step,loss\n1,3.0\n"}
-    return {**places, "run/plan.json": d.json_bytes(plan)}
+    places = {
+        "home/checkpoints/mine.toml": d.toml(with_format("checkpoint", named)),
+        "home/checkpoints/mine.log.csv": b"step,loss\n1,3.0\n",
+    }
+    return {**places, "run/plan.json": d.file_of("plan", plan)}
 
 
 parser("logs of checkpoints", logged_run, read_logged, "home/checkpoints/mine.toml", "home/checkpoints/mine.log.csv")
@@ -483,8 +490,8 @@ parser(
 # ------------------------------------------------------------------------------------------------- judges
 
 KEY = "k" * 8
-RECORD = d.json_bytes(
-    {"name": "toy", "version": 1, "judge_class": "micro", "weights_sha256": d.HASH, "preprocessing": "none"}
+RECORD = d.file_of(
+    "answers", {"name": "toy", "version": 1, "judge_class": "micro", "weights_sha256": d.HASH, "preprocessing": "none"}
 )  # fmt: skip
 BOX = [0.0, 0.0, 5.0, 5.0]
 ANSWERS = d.as_lines(
@@ -525,7 +532,8 @@ def read_questions(folder: Path) -> object:
 
 parser("questions", {"asks.jsonl": ASKS, "answers.jsonl": ANSWERS}, read_questions, errors=(SystemExit,))
 SHARD = {"key": KEY, "rows": [0, 4], "sha256": {"x": d.HASH}, "warnings": ["grey"]}
-LOOKED = {"judge": d.json.loads(RECORD), "warnings": ["substitute"]}
+RECORDED_JUDGE = {name: value for name, value in d.json.loads(RECORD).items() if name != "format"}
+LOOKED = with_format("features", {"judge": RECORDED_JUDGE, "warnings": ["substitute"]})
 
 
 def read_observed(folder: Path) -> object:
@@ -534,7 +542,7 @@ def read_observed(folder: Path) -> object:
     verify_files.check_rows(folder, findings)
     verify_files.check_archives(folder, findings)
     verify_files.check_listed(folder / "observations/toy", findings)
-    verify_results.check_moments(folder / "observations/toy", folder / "observations/toy", 4, findings)
+    verify_observations.check_moments(folder / "observations/toy", folder / "observations/toy", 4, findings)
     judge = folder / "observations/toy"
     return findings, extract_features.read_record(judge / "shard-00000.json"), extract_features._recorded(judge)
 
@@ -595,7 +603,7 @@ def read_coco_reference(folder: Path) -> object:
 
 
 COCO_REFERENCE = f"references/coco-val2014-512-{JUDGE}.npz"
-parser("COCO's reference", lambda: {COCO_REFERENCE: d.npz_bytes({"judge_sha256": np.array(d.HASH)})}, read_coco_reference)
+parser("COCO's reference", lambda: {COCO_REFERENCE: d.npz_of("reference", {"judge_sha256": np.array(d.HASH)})}, read_coco_reference)
 
 
 class Answer:
@@ -663,8 +671,8 @@ parser(
     lambda f: file_list.place_by_list(f, f / "list.jsonl", ImageKeys(suite("geneval"), "geneval")), "list.jsonl",
 )  # fmt: skip
 RECORDED = d.as_lines(
-    {"index": 0, "file": "a.png", "sha256": d.HASH, "prompt": "a photo of a cat"},
-    {"index": 1, "prompt": "a photo of a dog", "status": "failed", "reason": "no image"},
+    with_format("image-list", {"index": 0, "file": "a.png", "sha256": d.HASH, "prompt": "a photo of a cat"}),
+    with_format("image-list", {"index": 1, "prompt": "a photo of a dog", "status": "failed", "reason": "no image"}),
 )
 parser(
     "converted folder", lambda: {"file_list.jsonl": RECORDED, "a.png": d.png()},

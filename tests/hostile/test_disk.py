@@ -12,7 +12,7 @@ from typing import Any
 from hostile.room import IMAGES, RESULT, RUN, Case, Room, both, odd_file, put, run_case, table
 
 from harope_bench.core.index_ranges import IndexRanges
-from harope_bench.data.sample_set import Run
+from harope_bench.data.run_folder import Run
 
 REFERENCE = ("--reference", "reference.npz")
 GENERATE = ("generate", "tiny", "--count", "2", "--out", "new")

@@ -37,7 +37,7 @@ ROWS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "indices-of-text": ((*GENERATE, "--indices", "all"), USAGE, "index range"),
     "indices-wide-digits": ((*GENERATE, "--indices", "\u0661-\u0662\u00b2"), USAGE, "index range"),
     "eval-count-beyond": ((*EVAL, "--count", "9"), NAMED, "unfinished|asks for 9|holds 4"),
-    "eval-count-huge": ((*EVAL, "--count", "1" + "0" * 30), NAMED, "."),
+    "eval-count-huge": ((*EVAL, "--count", "1" + "0" * 30), USAGE, "more than 1,000,000 samples"),
     "eval-subset-alone": ((*EVAL, "--subset", "1"), NAMED, "subset"),
     "eval-subset-negative": ((*EVAL, "--subset", "-1"), USAGE, "--subset"),
     "convert-count-huge": (("convert", RUN, "out.npz", "--to", "adm", "--count", "1" + "0" * 30), NAMED, "--count"),

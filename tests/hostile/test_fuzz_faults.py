@@ -19,15 +19,17 @@ from harope_bench.commands.options import Sides
 from harope_bench.core import index_ranges, registry, regular_file, storage
 from harope_bench.core.annotations import Names
 from harope_bench.core.errors import BenchError, OptionError, SampleError, StorageError, WeightsError
+from harope_bench.core.formats import with_format
 from harope_bench.data import adm_npz, array_checks, feature_rows
-from harope_bench.data.sample_set import Run, inside
+from harope_bench.data.run_folder import Run
+from harope_bench.data.sample_set import inside
 from harope_bench.judges.runners import common
 from harope_bench.models import load_checkpoint, lora_manifest
 from harope_bench.models.backbones import latents, lora_files
-from harope_bench.pipeline import annotate, external_judge, rescore_prompts
-from harope_bench.pipeline.classify import kept
+from harope_bench.pipeline import annotate, external_judge, rescore_prompts, verify_results
+from harope_bench.pipeline.predictions import find_shard
 from harope_bench.pipeline.verify_findings import Findings
-from harope_bench.pipeline.verify_results import check_moments
+from harope_bench.pipeline.verify_observations import check_moments
 from harope_bench.reports import failures
 from harope_bench.statistics import pairing  # fmt: skip
 from harope_bench.statistics.gate import policy, render
@@ -97,7 +99,7 @@ def test_a_server_and_a_file_name_with_such_digits_are_read_without_a_number(tex
 
 def test_checkpoints_with_digits_of_other_scripts_in_their_names_are_listed(bench_home: Path) -> None:
     for name in ("²", "١", "a²b3"):
-        put(bench_home / "checkpoints" / f"{name}.toml", b"")
+        put(bench_home / "checkpoints" / f"{name}.toml", d.toml(with_format("checkpoint", {})))
     assert {"²", "١", "a²b3"} <= set(registry.names("checkpoints"))
     with pytest.raises(BenchError, match="register the checkpoint again"):
         load_checkpoint.checkpoint("²")
@@ -252,11 +254,9 @@ def test_arrays_of_another_kind_are_refused_before_they_are_compared(tmp_path: P
 
 
 def test_forwards_of_another_kind_are_refused_before_they_are_scored(tmp_path: Path) -> None:
-    from harope_bench.pipeline.verify_results import _wrong_cost
-
     def read(arrays: dict[str, Any]) -> object:
-        put(tmp_path / "observations/forwards.npz", npz_bytes(arrays))
-        return _wrong_cost(tmp_path, d.fake_runs.result(None, [], evaluator="cost"), None)
+        put(tmp_path / "observations/forwards.npz", d.npz_of("forwards", arrays))
+        return verify_results._wrong_cost(tmp_path, d.fake_runs.result(None, [], evaluator="cost"), None)
 
     with d.np.load(d.io.BytesIO(d.forwards())) as found:
         good = dict(found)
@@ -269,15 +269,15 @@ def test_forwards_of_another_kind_are_refused_before_they_are_scored(tmp_path: P
                 read({**good, name: odd})
         with pytest.raises(StorageError, match=f"lacks {name}"):
             read({key: array for key, array in good.items() if key != name})
-    assert profile.check_columns is array_checks.check_columns, "the same check as the verb's own reader"
+    assert profile.read_forwards is verify_results.read_forwards, "the same check as the verb's own reader"
 
 
 def test_predictions_of_another_kind_are_made_again(tmp_path: Path) -> None:
     good = {"key": d.np.array("k"), "failed": d.np.array([1]), "reasons": d.np.array(["x"]), "indices": d.np.arange(2)}
     good |= {"ranked": d.np.zeros((2, 5)), "logits": d.np.zeros((2, 5))}
-    assert kept(put(tmp_path / "x.npz", npz_bytes(good)), "k", ()) is not None
+    assert find_shard(put(tmp_path / "x.npz", d.npz_of("predictions", good)), "k", ()) is not None
     for name in ("failed", "reasons"):
-        assert kept(put(tmp_path / "x.npz", npz_bytes({**good, name: d.np.array(3.0)})), "k", ()) is None
+        assert find_shard(put(tmp_path / "x.npz", d.npz_of("predictions", {**good, name: d.np.array(3.0)})), "k", ()) is None
 
 
 # ------------------------------------------------------------------------------------------------- pipelines and LoRA

@@ -27,7 +27,7 @@ from harope_bench.commands.options import Finite
 from harope_bench.core import array_file, checksums, escaping, json_file, regular_file, storage, text_file, toml_file
 from harope_bench.core.conditioning import check_requests, check_suite
 from harope_bench.core.limits import check_most
-from harope_bench.data import image_io, sample_set
+from harope_bench.data import image_io, run_folder, sample_set
 from harope_bench.judges import base as judges_base
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.row_checks import first_bad_row
@@ -165,7 +165,7 @@ GUARDS = (
     Guard("a refusal of the disk says what to do", everywhere(storage.disk, lambda path, missing_ok=False: nullcontext()),
           ("disk/read-only-report",)),
     Guard("a file that is read back is the recorded one", everywhere(checksums.check_recorded, nothing), ("text/result-in-report",)),
-    Guard("a run folder is of one plan", attribute(sample_set.Run, "claim", nothing), ("disk/another-plan",)),
+    Guard("a run folder is of one plan", attribute(run_folder.Run, "claim", nothing), ("disk/another-plan",)),
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from harope_bench.core.errors import SampleError
 from harope_bench.data import folder_writer
 from harope_bench.data.image_folder import UNFINISHED
 from harope_bench.data.sample_set import open_samples
-from harope_bench.pipeline import annotate, classify
+from harope_bench.pipeline import annotate, predictions
 from harope_bench.reports import chart_files
 from harope_bench.suites.official_layouts.prompt_folder import open_prompt_images
 
@@ -173,10 +173,10 @@ def test_files_are_hashed_while_no_other_process_can_record_them(tmp_path: Path,
 
 @pytest.mark.parametrize("shard", [0, 1])
 def test_every_shard_of_predictions_is_vouched_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: int) -> None:
-    monkeypatch.setattr(classify, "SHARD", 8)
+    monkeypatch.setattr(predictions, "SHARD", 8)
     words = ("eval", "digits-deit-harope", "--count", "16", "--out")
     run(*words, tmp_path / "straight")
-    real = classify.write_bytes
+    real = predictions.write_bytes
 
     def write(path: Path, data: bytes) -> None:
         real(path, data)
@@ -184,7 +184,7 @@ def test_every_shard_of_predictions_is_vouched_for(tmp_path: Path, monkeypatch: 
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(classify, "write_bytes", write)
+        patch.setattr(predictions, "write_bytes", write)
         run(*words, tmp_path / "killed", code=130)
     run(*words, tmp_path / "killed")
     straight, killed = (checksums.read_sums(tmp_path / name / "observations/digits-deit-harope") for name in ("straight", "killed"))

@@ -13,6 +13,7 @@ from hostile.room import RUN, SIDE, Case, Outcome, Room, both, odd_file, run_cas
 from hostile.test_weights import Payload
 
 from harope_bench.core import array_file
+from harope_bench.core.array_file import arrays_with_format
 from harope_bench.data import adm_npz
 
 IMAGES = np.zeros((4, SIDE, SIDE, 3), np.uint8)
@@ -159,6 +160,7 @@ RIGHT = [
 ]  # fmt: skip
 
 MU, SIGMA = np.zeros(64), np.eye(64)
+FORMAT = arrays_with_format("reference", {})  # of a file that says who looked
 
 
 def turned(row: int, column: int, value: float) -> np.ndarray:
@@ -188,8 +190,8 @@ REFERENCES = [
     Case("features-not-finite", saved(mu=MU, sigma=SIGMA, features=np.full((9, 64), np.nan, np.float32)), AGAINST, 1, "not finite"),
     Case("features-of-no-image", saved(mu=MU, sigma=SIGMA, features=np.zeros((0, 64), np.float32)), AGAINST, 1, "of no image"),
     Case("features-of-text", saved(mu=MU, sigma=SIGMA, features=np.array([["a"] * 64])), AGAINST, 1, "features of reference"),
-    Case("judge-another", saved(mu=MU, sigma=SIGMA, judge=np.array("inception-2015")), AGAINST, 1, "was made by inception-2015"),
-    Case("judge-that-steers", saved(mu=MU, sigma=SIGMA, judge=np.array("\x1b[2J\u202e" + "x" * 99)), AGAINST, 1, "was made by"),
+    Case("judge-another", saved(**FORMAT, mu=MU, sigma=SIGMA, judge=np.array("inception-2015")), AGAINST, 1, "was made by inception-2015"),
+    Case("judge-that-steers", saved(**FORMAT, mu=MU, sigma=SIGMA, judge=np.array("\x1b[2J\u202e" + "x" * 99)), AGAINST, 1, "was made by"),
     Case("judge-a-pickle", lambda room: np.savez(room.folder / "x.npz", mu=MU, sigma=SIGMA, judge=np.array([Payload(room.canary)], object)), AGAINST, 1, "judge cannot be read"),
     Case("reference-bomb", both(bound(array_file, "SMALL", 1 << 20), zipped(("mu.npy", npy(MU)), ("sigma.npy", filled(3_000_000, "(3000000,)")))), AGAINST, 1, "unpack to"),
 ]  # fmt: skip

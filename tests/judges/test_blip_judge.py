@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from harope_bench.assets import local_files
 from harope_bench.core import registry
 from harope_bench.core.annotations import ANSWER_TYPES, Boxes, Questions, fits
 from harope_bench.core.errors import NotHere, OptionError, WeightsError
+from harope_bench.core.formats import json_text
 from harope_bench.core.storage import sha256_file
 from harope_bench.judges.blip import blip_network
 
@@ -283,12 +283,12 @@ def test_what_fetch_brought_is_believed_with_a_word_of_doubt(small: Path, bench_
     for name, source in zip(names, (small, small.with_name("vocab.txt")), strict=True):
         (place / name).write_bytes(source.read_bytes())
     receipt = {name: {"sha256": sha256_file(place / name), "addressed": True} for name in names}
-    (place / local_files.RECEIPT).write_text(json.dumps(receipt))
+    (place / local_files.RECEIPT).write_text(json_text("receipt", {"files": receipt}))
     assert plugin.judge_class == "equivalent"
     assert "publisher states no hash" in plugin.warnings()[0] and "rests on the address" in plugin.warnings()[0]
     assert plugin.open("cpu").weights_sha256 == receipt[names[0]]["sha256"]
     for unknown in ({**receipt[names[0]], "addressed": False}, receipt[names[0]]["sha256"]):
-        (place / local_files.RECEIPT).write_text(json.dumps({**receipt, names[0]: unknown}))
+        (place / local_files.RECEIPT).write_text(json_text("receipt", {"files": {**receipt, names[0]: unknown}}))
         assert plugin.judge_class == "substitute" and "came by --from" in plugin.warnings()[0]
 
 

@@ -172,7 +172,7 @@ def test_eval_scores_with_a_reference_that_was_built(name: str, small: dict[str,
         result = json.loads(path.read_text())
         (measured,) = result["measurements"]
         assert measured["metric"] == PROFILE[name] and result["judge"]["judge_class"] == "substitute"
-        assert any("other weights" in w for w in result["warnings"])
+        assert any("other weights" in w["text"] for w in result["warnings"])
         found[kind] = measured["value"]
     assert found["drawn"] > 10 * abs(found["real"]) and abs(found["real"]) < 1e-3
 

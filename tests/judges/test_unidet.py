@@ -16,9 +16,9 @@ from PIL import Image
 from harope_bench.core import registry
 from harope_bench.core.annotations import Sighting
 from harope_bench.core.errors import JudgeError, NotHere
-from harope_bench.core.schema import JudgeRecord
 from harope_bench.core.storage import read_lines, sha256_file
 from harope_bench.pipeline import external_judge
+from harope_bench.pipeline.annotate import kept_record
 
 PYTHON = Path(sys.executable)
 UNIDET, RS200 = registry.load("judges", "unidet"), registry.load("judges", "unidet-rs200")
@@ -112,7 +112,8 @@ def test_both_networks_see_blue_first_and_answer_in_the_images_own_pixels(
     assert red.size == (1024, 768) and [d.label for d in red.found] == ["table, desk", "cat"], "the surest first"
     assert red.found[1].score == pytest.approx(0.1) and blue.found[1].score == pytest.approx(0.1 + 255 / 512)
     assert red.found[0].box == pytest.approx((0, 0, 1024, 768)) and red.found[1].box == pytest.approx((0, 0, 512, 384))
-    record = JudgeRecord.model_validate_json((folder / "judge.json").read_bytes())
+    record = kept_record(folder)
+    assert record is not None
     weights = checkout / "UniDet_eval" / "experts" / "expert_weights" / f"Unified_learned_OCIM_{backbone}_6x+2x.pth"
     assert record.weights_sha256 == sha256_file(weights) and record.judge_class == "substitute"
     assert "a substitute: no --judge-option sha256=HEX" in record.preprocessing
@@ -145,7 +146,8 @@ def test_weights_that_are_more_than_tensors_need_the_users_word(checkout: Path, 
         external_judge.run(PYTHON, UNIDET.runner, ask(), options | {"sha256": "0" * 64})
     folder = ask()
     assert external_judge.run(PYTHON, UNIDET.runner, folder, options | {"sha256": sha256_file(path)}).answered == 2
-    record = JudgeRecord.model_validate_json((folder / "judge.json").read_bytes())
+    record = kept_record(folder)
+    assert record is not None
     assert record.judge_class == "official" and "the user names as the published one" in record.preprocessing
 
 

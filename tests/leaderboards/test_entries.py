@@ -20,7 +20,8 @@ from PIL import Image
 from harope_bench.cli import main
 from harope_bench.core.errors import OptionError, StorageError, UnknownName
 from harope_bench.core.schema import LABEL_LENGTH, JudgeRecord, Measurement, Result
-from harope_bench.leaderboards.board import Board, build, build_all, collect, load_table
+from harope_bench.data.result_store import read_result, read_results
+from harope_bench.leaderboards.board import Board, build, build_all, load_table
 from harope_bench.leaderboards.entries import Entries, parse_entries
 from harope_bench.pipeline.evaluate import Asked, evaluate
 from harope_bench.reports.html import read_page
@@ -42,7 +43,7 @@ def own_run(folder: Path, name: str = "my-pe", n: int = 500, seed: int = 0, **se
     """A micro run of an encoding that no table knows, its noise shared with the table's rows of that seed."""
     fake.micro_run(folder, "harope", n, seed)
     path = folder / "results/fidelity.json"
-    result = Result.model_validate_json(path.read_bytes())
+    result = read_result(path)
     who = fake.plan(fake.checkpoint(name, "my-encoding", sha256="cd" * 32), seed=seed, **settings)
     made = result.model_copy(update={"plan": who, "plan_digest": who.digest, "target": folder.name})
     path.write_text(made.to_json(indent=1) + "\n")
@@ -75,7 +76,7 @@ def flux(folder: Path, encoding: str, side: int, overall: float, name: str | Non
 
 
 def board(runs: Path, number: str, *add: str, row: tuple[str, ...] = (), show: Any = "both") -> Board:
-    return build_all([load_table(number)], collect(runs), show, None, parse_entries(add, row, runs))[0]
+    return build_all([load_table(number)], read_results(runs), show, None, parse_entries(add, row, runs))[0]
 
 
 def heads(shown: Board) -> list[str]:
@@ -129,7 +130,7 @@ def test_a_run_that_fits_no_row_is_named_until_it_is_added(micro: Path) -> None:
     assert "1 run fits no row of Table 2: her-pe (suite digits); --add NAME puts it in." in render(board(micro, "2", "my-pe"), "md")
     assert "fit no row" not in render(board(micro, "2", "my-pe", "x/y"), "md")
     assert "fit" not in render(board(micro, "2", show="published"), "md")
-    both = build_all([load_table("2"), load_table("1")], collect(micro), "both")
+    both = build_all([load_table("2"), load_table("1")], read_results(micro), "both")
     assert all(any("no row of Table 2 and Table 1: my-pe" in note.text for note in each.notes) for each in both)
 
 
@@ -234,15 +235,15 @@ def test_a_scored_folder_is_a_row_of_table_2_and_is_labelled_without_scoring_aga
     words = ("eval", folder, "--suite", "digits", "--profile", "adm", "--out", runs / "scored")
     run(*words)
     path = runs / "scored/results/fidelity_adm.json"
-    first = Result.model_validate_json(path.read_bytes())
+    first = read_result(path)
     assert (first.plan, first.suite, first.resolution, first.label) == (None, "digits", 28, None)
     assert board(runs, "2", "pictures").table.rows[-1].printed == "pictures"
-    monkeypatch.setattr("harope_bench.pipeline.evaluate.write_arrays", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr("harope_bench.data.result_store.write_arrays", lambda *_: pytest.fail("scored again"))
     assert "stood already" in run(*words, "--label", "Collected")
-    second = Result.model_validate_json(path.read_bytes())
+    second = read_result(path)
     assert second == first.model_copy(update={"label": "Collected"})
     run(*words)
-    assert Result.model_validate_json(path.read_bytes()) == second, "a label stays until another is given"
+    assert read_result(path) == second, "a label stays until another is given"
     shown = board(runs, "2", "Collected")
     assert heads(shown)[-1] == "Collected"
     assert {item.verdict for item in shown.compared if item.row == "Collected"} == {"not comparable"}, "12 images against 500"
@@ -304,7 +305,7 @@ def test_two_imports_of_one_name_are_ambiguous(tmp_path: Path) -> None:
 def test_runs_of_two_checkpoints_leave_a_row_undecided_until_somebody_decides(tmp_path: Path) -> None:
     flux(tmp_path / "1", "harope", 512, 0.7, "flux-a", sha256="aa" * 32)
     flux(tmp_path / "2", "harope", 512, 0.8, "flux-b", sha256="bb" * 32)
-    shown = build(load_table("4"), collect(tmp_path))
+    shown = build(load_table("4"), read_results(tmp_path))
     cell = shown.cells["r512-harope", "overall"]
     assert (cell.status, cell.measured) == ("undecided", None)
     assert "2 checkpoints fit HARoPE (flux-a, flux-b)" in str(cell.note) and "--row r512-harope=NAME" in str(cell.note)
@@ -319,7 +320,7 @@ def test_runs_of_two_checkpoints_leave_a_row_undecided_until_somebody_decides(tm
 def test_one_name_with_other_weights_is_two_checkpoints(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "a", "harope")
     fake.micro_run(tmp_path / "b", "harope", sha256="cd" * 32)
-    cell = build(load_table("2"), collect(tmp_path)).cells["harope", "fid"]
+    cell = build(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
     assert cell.status == "undecided" and "digits-harope (abababababab), digits-harope (cdcdcdcdcdcd)" in str(cell.note)
 
 
@@ -424,7 +425,7 @@ def test_a_label_of_several_lines_or_without_bound_is_refused(micro: Path, label
     facts = {**json.loads(path.read_text()), "label": label}
     path.write_text(json.dumps(facts))
     with pytest.raises(StorageError, match="is not a result") as broken:
-        collect(micro)
+        read_results(micro)
     assert str(broken.value).isprintable()
 
 
@@ -436,7 +437,7 @@ def test_a_hostile_target_is_a_short_printable_row_and_note(micro: Path, target:
     assert note.isprintable() and len(note) < 200
     label = board(micro, "2", target).table.rows[-1].printed
     assert label.isprintable() and 0 < len(label) <= LABEL_LENGTH
-    found, entries = collect(micro), Entries(parse_entries([target + "!"], []).additions, (), micro)
+    found, entries = read_results(micro), Entries(parse_entries([target + "!"], []).additions, (), micro)
     with pytest.raises(UnknownName) as error:
         build(load_table("2"), found, entries=entries)
     assert str(error.value).isprintable() and len(str(error.value)) < 1000
@@ -472,7 +473,7 @@ def test_leaderboard_pages_do_not_depend_on_labels(micro: Path, tmp_path: Path) 
 
 def test_old_results_without_the_new_fields_are_read(micro: Path) -> None:
     facts = json.loads((micro / "ours/results/fidelity.json").read_text())
-    for key in ("label", "suite", "resolution"):
+    for key in ("format", "label", "suite", "resolution"):
         facts.pop(key)
     result = Result.model_validate(facts)
     assert (result.suite_name, result.side) == ("digits", 28)

@@ -21,8 +21,9 @@ from harope_bench.assets import local_files
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, StorageError, UnknownName
 from harope_bench.core.storage import load_arrays
+from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards import match_runs
-from harope_bench.leaderboards.board import build, collect, comparisons, load_table
+from harope_bench.leaderboards.board import build, comparisons, load_table
 from harope_bench.leaderboards.table_spec import check_table, decimals_of, half_unit, published_flags, value_of
 
 NUMBERS = [str(n) for n in range(1, 11)]
@@ -202,7 +203,7 @@ def test_a_wrong_table_says_where(change: dict[str, Any], complaint: str) -> Non
 def test_results_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
     for name in ("b", "a", "c/deep"):
         fake.write_result(tmp_path / name, fake.result(None, [fake.measurement("fid", 1.0)]))
-    assert [item.path.relative_to(tmp_path).parts[0] for item in collect(tmp_path)] == ["a", "b", "c"]
+    assert [item.path.relative_to(tmp_path).parts[0] for item in read_results(tmp_path)] == ["a", "b", "c"]
 
 
 def test_a_broken_result_is_named_not_skipped(tmp_path: Path) -> None:
@@ -211,17 +212,17 @@ def test_a_broken_result_is_named_not_skipped(tmp_path: Path) -> None:
     facts["measurements"][0]["n_scored"] = 499
     path.write_text(json.dumps(facts))
     with pytest.raises(StorageError, match=r"fidelity\.json is not a result \(measurements\.0"):
-        collect(tmp_path)
+        read_results(tmp_path)
     path.write_text("{")
     with pytest.raises(StorageError, match=r"fidelity\.json"):
-        collect(tmp_path)
+        read_results(tmp_path)
     with pytest.raises(StorageError, match="not a folder"):
-        collect(tmp_path / "nowhere")
+        read_results(tmp_path / "nowhere")
 
 
 def test_a_micro_run_finds_its_row_by_checkpoint_name(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "x", "harope")
-    board = build(load_table("2"), collect(tmp_path))
+    board = build(load_table("2"), read_results(tmp_path))
     assert board.scale == "micro"
     assert board.cells["harope", "fid"].measured == pytest.approx(13.2)
     assert {key for key, cell in board.cells.items() if cell.status == "measured"} == {("harope", c.key) for c in board.table.columns}
@@ -234,7 +235,7 @@ def test_another_suite_or_a_run_without_a_plan_finds_no_row(tmp_path: Path) -> N
     who = fake.plan(fake.checkpoint("digits-harope", "harope"), suite="shapes")
     fake.write_result(tmp_path / "a", fake.result(who, [fake.measurement("fid", 1.0)]))
     fake.write_result(tmp_path / "b", fake.result(None, [fake.measurement("fid", 1.0)]))
-    board = build(load_table("2"), collect(tmp_path))
+    board = build(load_table("2"), read_results(tmp_path))
     assert board.measured == 0
     assert board.notes[-1].text == "No run that was found belongs to this table."
 
@@ -250,7 +251,7 @@ def test_another_suite_or_a_run_without_a_plan_finds_no_row(tmp_path: Path) -> N
 )
 def test_a_paper_run_must_be_of_the_tables_model_and_suite(tmp_path: Path, facts: dict[str, Any], belongs: bool) -> None:
     fake.write_result(tmp_path, paper_result("harope", 9.0, **facts))
-    assert build(load_table("2"), collect(tmp_path)).measured == (1 if belongs else 0)
+    assert build(load_table("2"), read_results(tmp_path)).measured == (1 if belongs else 0)
 
 
 def test_paper_runs_find_rows_by_resolution_steps_and_column_facts(tmp_path: Path) -> None:
@@ -264,7 +265,7 @@ def test_paper_runs_find_rows_by_resolution_steps_and_column_facts(tmp_path: Pat
         who = fake.plan(fake.checkpoint("flux", encoding, options=options, training_steps=steps, **flux), "geneval", resolution=res)
         made = fake.result(who, [fake.measurement("overall", 0.1 * i)], evaluator="geneval")
         fake.write_result(tmp_path / str(i), made)
-    found = collect(tmp_path)
+    found = read_results(tmp_path)
     seven = build(load_table("7"), found)
     assert {k: c.measured for k, c in seven.cells.items() if c.measured is not None} == {
         ("s500", "harope"): 0.0,
@@ -284,7 +285,7 @@ def test_readings_of_the_papers_networks_are_no_notes_of_a_micro_board(tmp_path:
     assert table.readings
 
     def said(scale: Any) -> set[str]:
-        return {note.text for note in build(table, collect(tmp_path), "both", scale).notes if "does not say; our runs" in note.text}
+        return {note.text for note in build(table, read_results(tmp_path), "both", scale).notes if "does not say; our runs" in note.text}
 
     assert said("micro") == set()
     assert said("paper") == {f"The paper does not say; our runs: {reading}" for reading in table.readings}
@@ -293,7 +294,7 @@ def test_readings_of_the_papers_networks_are_no_notes_of_a_micro_board(tmp_path:
 def test_the_result_over_most_images_is_shown_and_said(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "small", "harope", n=300)
     fake.micro_run(tmp_path / "large", "harope", n=500, seed=1)
-    cell = build(load_table("2"), collect(tmp_path)).cells["harope", "fid"]
+    cell = build(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
     assert cell.n == 500
     assert cell.note == "2 results fit HARoPE; shown is, of those as trained if there are any, the one over the most images (500)"
 
@@ -302,7 +303,7 @@ def test_a_missing_value_keeps_its_reason(tmp_path: Path) -> None:
     who = fake.plan(fake.checkpoint("digits-harope", "harope"))
     none = fake.measurement("fid", None, reason="64 images, 65 needed", n_scored=490, n_failed=10)
     fake.write_result(tmp_path, fake.result(who, [none]))
-    board = build(load_table("2"), collect(tmp_path))
+    board = build(load_table("2"), read_results(tmp_path))
     cell = board.cells["harope", "fid"]
     assert (cell.status, cell.measured, cell.delta) == ("no value", None, None)
     assert "64 images, 65 needed" in (cell.note or "")
@@ -315,7 +316,7 @@ def test_a_missing_value_keeps_its_reason(tmp_path: Path) -> None:
 
 def test_micro_is_never_compared_with_the_paper(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
-    board = build(load_table("2"), collect(tmp_path))
+    board = build(load_table("2"), read_results(tmp_path))
     cell = board.cells["harope", "fid"]
     assert cell.delta == pytest.approx(13.2 - 8.90)
     assert {c.verdict for c in board.cells.values()} == {"not comparable (micro)"}
@@ -324,7 +325,7 @@ def test_micro_is_never_compared_with_the_paper(tmp_path: Path) -> None:
 def test_paper_and_micro_never_share_a_board(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
     fake.write_result(tmp_path / "paper", paper_result("harope", 9.0))
-    found = collect(tmp_path)
+    found = read_results(tmp_path)
     both = build(load_table("2"), found)
     assert (both.scale, both.measured) == ("paper", 1)
     assert any("micro scale were found too" in note.text for note in both.notes)
@@ -343,7 +344,7 @@ def test_paper_and_micro_never_share_a_board(tmp_path: Path) -> None:
 )
 def test_verdict_against_a_printed_number(tmp_path: Path, value: float, se: float, n: int, verdict: str) -> None:
     fake.write_result(tmp_path, paper_result("harope", value, n, se))
-    cell = build(load_table("2"), collect(tmp_path)).cells["harope", "fid"]
+    cell = build(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
     assert (cell.verdict or "").startswith(verdict)
     assert cell.half_unit == "0.005"
 
@@ -359,7 +360,7 @@ def test_verdict_against_a_printed_number(tmp_path: Path, value: float, se: floa
 def test_other_formulas_or_another_reference_are_not_compared_with_the_paper(tmp_path: Path, facts: dict[str, str], verdict: str) -> None:
     made = paper_result("harope", 8.60).model_copy(update=facts)
     fake.write_result(tmp_path, made)
-    shown = build(load_table("2"), collect(tmp_path))
+    shown = build(load_table("2"), read_results(tmp_path))
     cell = shown.cells["harope", "fid"]
     assert (cell.verdict or "").startswith(verdict)
     assert cell.source is not None and (cell.source.profile, cell.source.reference) == (made.profile, made.reference)
@@ -370,13 +371,13 @@ def test_other_formulas_or_another_reference_are_not_compared_with_the_paper(tmp
 def test_of_equals_a_column_takes_the_papers_profile(tmp_path: Path) -> None:
     for place, profile in (("a", "clean"), ("b", "adm")):  # the first path would win a tie
         fake.write_result(tmp_path / place, paper_result("harope", 9.0).model_copy(update={"profile": profile}))
-    cell = build(load_table("2"), collect(tmp_path)).cells["harope", "fid"]
+    cell = build(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
     assert cell.source is not None and cell.source.profile == "adm"
 
 
 def test_only_a_resolved_best_stands_alone(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
-    board = build(load_table("2"), collect(tmp_path))
+    board = build(load_table("2"), read_results(tmp_path))
     best = {c.key: [row.id for row in board.table.rows if board.cells[row.id, c.key].best_measured] for c in board.table.columns}
     assert best["fid"] == ["harope"]  # 2.3 better with a paired error of 0.3
     assert {"axial", "string", "harope"} <= set(best["precision"])  # 0.01 apart with an error of 0.007
@@ -389,7 +390,7 @@ def test_numbers_of_unequal_footing_are_not_ranked(tmp_path: Path) -> None:
     for encoding in ("ape", "rope-axial", "string"):
         fake.micro_run(tmp_path / encoding, encoding, n=500)
     fake.micro_run(tmp_path / "harope", "harope", n=300)
-    board = build(load_table("2"), collect(tmp_path))
+    board = build(load_table("2"), read_results(tmp_path))
     cell = board.cells["harope", "fid"]
     assert not cell.best_measured
     assert "not ranked with the others: number fid-300 against fid-500" in (cell.note or "")
@@ -400,7 +401,7 @@ def test_numbers_of_unequal_footing_are_not_ranked(tmp_path: Path) -> None:
 
 def test_pairing_by_sample_removes_the_noise_that_both_share(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
-    item = next(i for i in comparisons(load_table("2"), collect(tmp_path)) if (i.row, i.column) == ("harope", "fid"))
+    item = next(i for i in comparisons(load_table("2"), read_results(tmp_path)) if (i.row, i.column) == ("harope", "fid"))
     rows = [load_arrays(tmp_path / f"digits-{e}/results/fidelity.npz")["fid"] for e in ("rope-axial", "harope")]
     assert item.baseline == "axial"
     assert item.difference.paired
@@ -412,7 +413,7 @@ def test_pairing_by_sample_removes_the_noise_that_both_share(tmp_path: Path) -> 
 def test_other_seeds_are_compared_unpaired_and_it_is_said(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "a", "rope-axial", seed=0)
     fake.micro_run(tmp_path / "b", "harope", seed=1)
-    compared = comparisons(load_table("2"), collect(tmp_path))
+    compared = comparisons(load_table("2"), read_results(tmp_path))
     assert {(item.difference.paired, item.difference.why) for item in compared} == {(False, "unpaired: other seed")}
 
 
@@ -422,13 +423,13 @@ def test_other_sample_indices_are_not_paired(tmp_path: Path) -> None:
     path = tmp_path / "b/results/fidelity.npz"
     with np.load(path) as rows:
         np.savez(path, **{**rows, "indices": rows["indices"] + 1})
-    whys = {item.difference.why for item in comparisons(load_table("2"), collect(tmp_path))}
+    whys = {item.difference.why for item in comparisons(load_table("2"), read_results(tmp_path))}
     assert whys == {"unpaired: other sample indices"}
 
 
 def test_verdicts_are_made_from_adjusted_p(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
-    compared = comparisons(load_table("2"), collect(tmp_path))
+    compared = comparisons(load_table("2"), read_results(tmp_path))
     assert len(compared) == 20
     for item in compared:
         assert item.p_adjusted is not None
@@ -444,7 +445,7 @@ def test_a_result_cannot_name_arrays_outside_its_folder(tmp_path: Path) -> None:
     path = fake.micro_run(tmp_path / "b", "harope") / "results/fidelity.json"
     path.write_text(path.read_text().replace('"fidelity.npz"', '"../../a/results/fidelity.npz"'))
     with pytest.raises(StorageError, match="outside its folder"):
-        comparisons(load_table("2"), collect(tmp_path))
+        comparisons(load_table("2"), read_results(tmp_path))
 
 
 def test_tables_and_reports_start_without_torch_or_matplotlib() -> None:

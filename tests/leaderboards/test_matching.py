@@ -8,10 +8,10 @@ from typing import Any
 import fake_runs as fake
 import pytest
 
-from harope_bench.core.schema import LENIENT, JudgeRecord
+from harope_bench.core.schema import JudgeRecord
+from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.board import build, load_table
 from harope_bench.leaderboards.match_runs import pick
-from harope_bench.statistics.pairing import Found
 
 KIND = {"official": "mask2former-mmdet", "equivalent": "mask2former", "substitute": "detector"}
 
@@ -22,24 +22,24 @@ def judged(kind: str, **facts: Any) -> JudgeRecord:
 
 def scored(
     encoding: str, side: int, kind: str, evaluator: str = "geneval", n: int = 16, lenient: bool = False, model: str = "", **values: float
-) -> Found:
+) -> StoredResult:
     """A result of FLUX with that encoding at that side, looked at by that kind of judge."""
     who = fake.checkpoint(f"flux-{encoding}", encoding, backbone="flux", config={}, scale="paper", suite=evaluator)
     plan = fake.plan(who, evaluator, resolution=side, sampler="flow", steps=28)
     judge = judged(kind, model=model or None, weights_sha256=(model[-1:] or "1") * 64)
     made = fake.result(
         plan, [fake.measurement(name, value, 0.01, n) for name, value in values.items()], evaluator=evaluator, profile=evaluator,
-        judge=judge, judges={"detector": judge}, scale="paper", warnings=(LENIENT,) if lenient else (),
+        judge=judge, judges={"detector": judge}, scale="paper", is_lenient=lenient,
     )  # fmt: skip
-    return Found(made, Path(f"{encoding}-{side}-{kind}-{lenient}{model}/results/{evaluator}.json"))
+    return StoredResult(made, Path(f"{encoding}-{side}-{kind}-{lenient}{model}/results/{evaluator}.json"))
 
 
-def shown(found: list[Found], column: str) -> dict[str, str]:
+def shown(found: list[StoredResult], column: str) -> dict[str, str]:
     picks = pick(load_table("4"), found, "paper")
     return {row: picked.found.result.judge.judge_class for (row, key), picked in picks.items() if key == column}
 
 
-def notes(found: list[Found]) -> list[str]:
+def notes(found: list[StoredResult]) -> list[str]:
     return [note.text for note in build(load_table("4"), found).notes if note.id is None]
 
 
@@ -90,7 +90,7 @@ def test_lenient_and_strict_numbers_never_share_a_column(strict_rows: int) -> No
     strict = [scored("rope-axial", side, "official", colors=0.5) for side in (512, 1024)[:strict_rows]]
     found = [*strict, scored("harope", 512, "official", lenient=True, colors=0.9)]
     picks = pick(load_table("4"), found, "paper")
-    assert {p.found.result.lenient for (_, key), p in picks.items() if key == "colors"} == {False}
+    assert {p.found.result.is_lenient for (_, key), p in picks.items() if key == "colors"} == {False}
     assert any("r512-harope Color (scored with --allow-missing)" in text for text in notes(found))
 
 

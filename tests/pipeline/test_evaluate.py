@@ -13,7 +13,8 @@ import tiny
 from harope_bench.core import checksums
 from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, StorageError, TooFewImages, UnknownName
 from harope_bench.data.image_io import encode
-from harope_bench.data.sample_set import Run, open_samples, to_adm, to_png
+from harope_bench.data.run_folder import Run
+from harope_bench.data.sample_set import open_samples, to_adm, to_png
 from harope_bench.pipeline.evaluate import Asked, Scored, evaluate, same_numbers
 from harope_bench.pipeline.extract_features import shard_name
 from harope_bench.pipeline.generate import generate, make_plan
@@ -241,7 +242,7 @@ def test_when_everything_failed_the_reason_is_said(tmp_path: Path, run: Path) ->
 def test_a_lost_list_of_requests_is_a_warning_not_a_loss(run: Path) -> None:
     (run / "requests.jsonl").unlink()
     (scored,) = score(run, run)
-    assert "requests.jsonl is missing" in scored.result.warnings[0]
+    assert "requests.jsonl is missing" in scored.result.warning_texts[0]
 
 
 def test_a_list_of_requests_that_says_nothing_is_a_warning(run: Path) -> None:

@@ -26,6 +26,7 @@ from toy_prompts import ToyEye, toy
 from harope_bench.cli import main
 from harope_bench.core import checksums, registry
 from harope_bench.core.errors import DiskError, SampleError, StorageError, WeightsError
+from harope_bench.core.formats import json_text
 from harope_bench.core.index_ranges import parse_indices
 from harope_bench.core.storage import load_arrays, read_lines, sha256_file, write_arrays
 from harope_bench.data import adm_npz, feature_rows, sample_set
@@ -34,7 +35,7 @@ from harope_bench.data.image_io import encode
 from harope_bench.judges.micro.digits_net import DigitsNetJudge
 from harope_bench.metrics.moments import BLOCK
 from harope_bench.models import register_checkpoint
-from harope_bench.pipeline import classify, moments_cache, verify_results
+from harope_bench.pipeline import classify, moments_cache, verify_observations
 from harope_bench.pipeline.evaluate import Asked, evaluate
 from harope_bench.pipeline.evaluate_prompts import Marking, brought, mark
 from harope_bench.pipeline.generate import generate, make_plan
@@ -147,7 +148,7 @@ def geneval(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = bench_home / "assets" / ASSET
     place.mkdir(parents=True)
     (place / FILE).write_text("".join(json.dumps(facts) + "\n" for facts in metadata()))
-    (place / "receipt.json").write_text(json.dumps({FILE: sha256_file(place / FILE)}))
+    (place / "receipt.json").write_text(json_text("receipt", {"files": {FILE: sha256_file(place / FILE)}}))
     monkeypatch.setattr(GenEval, "count", 48)
 
 
@@ -362,12 +363,12 @@ def test_verify_sums_moments_again(tmp_path: Path) -> None:
     digests = [str(feature_rows.digest(kept / "features.npy", start, start + 1000)) for start in range(0, BLOCK, 1000)]
     moments_cache.moments(kept / "features.moments.npz", cloud, moments_cache.Shards(digests, 1000))
     findings = Findings()
-    verify_results.check_moments(kept, fresh, BLOCK, findings)
+    verify_observations.check_moments(kept, fresh, BLOCK, findings)
     assert findings.checks == []
     arrays = load_arrays(kept / "features.moments.npz")
     write_arrays(kept / "features.moments.npz", {**arrays, "mean": np.nextafter(arrays["mean"], np.inf)})
     checksums.record_files(kept, ["features.moments.npz"])
-    verify_results.check_moments(kept, fresh, BLOCK, findings)
+    verify_observations.check_moments(kept, fresh, BLOCK, findings)
     assert [check.status for check in findings.checks] == ["altered"]
 
 

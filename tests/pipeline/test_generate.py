@@ -18,7 +18,8 @@ from harope_bench.core import checksums
 from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, UnknownName, WeightsError
 from harope_bench.core.index_ranges import tiles
 from harope_bench.core.schema import Plan
-from harope_bench.data.sample_set import Run, open_samples
+from harope_bench.data.run_folder import Run
+from harope_bench.data.sample_set import open_samples
 from harope_bench.pipeline.generate import generate, make_plan
 
 

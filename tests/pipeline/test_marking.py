@@ -14,12 +14,14 @@ from PIL import Image
 from toy_prompts import ToyEye, ToyRule, ToySuite, toy
 
 from harope_bench.core.errors import JudgeError, OptionError, PlanMismatch, SampleError, Waiting
+from harope_bench.core.formats import json_text
+from harope_bench.data.result_store import StoredResult
 from harope_bench.data.sample_set import open_samples
 from harope_bench.evaluators.prompt_scores import SCORE_INTERVAL
 from harope_bench.judges.base import Canary
 from harope_bench.pipeline.annotate import Terms, choose, perceive
 from harope_bench.pipeline.evaluate_prompts import Marking, mark
-from harope_bench.statistics.pairing import Found, contrast
+from harope_bench.statistics.pairing import contrast
 from harope_bench.statistics.significance import wilson
 from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
 
@@ -71,14 +73,14 @@ def test_prompts_that_are_all_half_right_have_no_known_error(tmp_path: Path, toy
     (scored,) = mark(images(tmp_path / "i", shown), tmp_path / "o", in_order())
     found = {m.name: m for m in scored.result.measurements}
     assert found["bright"].value == 0.5 and (found["bright"].se, found["bright"].low, found["bright"].interval) == (None, None, None)
-    assert any(line.startswith("bright: its error is not known") for line in scored.result.warnings)
+    assert any(line.startswith("bright: its error is not known") for line in scored.result.warning_texts)
     assert found["red"].se is not None
 
 
 def test_the_other_rules_are_told_where_they_give_another_number(tmp_path: Path, toy: ToyEye) -> None:
     (scored,) = mark(images(tmp_path / "i", SHOWN), tmp_path / "o", in_order())
-    assert "rules: red is 0.5000 official, 0.7500 corrected" in scored.result.warnings
-    assert not any(line.startswith("rules: bright") for line in scored.result.warnings)
+    assert "rules: red is 0.5000 official, 0.7500 corrected" in scored.result.warning_texts
+    assert not any(line.startswith("rules: bright") for line in scored.result.warning_texts)
     assert marked(tmp_path / "i", tmp_path / "o", rules="corrected")["red"] == 3 / 4
     assert {p.name for p in (tmp_path / "o" / "results").glob("*.json")} == {"toy-rule.json", "toy-rule_corrected.json"}
 
@@ -157,7 +159,7 @@ def test_two_folders_of_the_same_prompts_are_paired_by_prompt(tmp_path: Path, to
     found = []
     for name, shown in (("a", SHOWN), ("b", [WHITE] * 8)):
         (scored,) = mark(images(tmp_path / name, shown), tmp_path / f"o{name}", in_order())
-        found.append(Found(scored.result, scored.path))
+        found.append(StoredResult(scored.result, scored.path))
     difference = contrast("overall", "higher", *found)
     assert difference.paired and difference.prompts == 4 and difference.why.startswith("paired by prompt: a run has no plan")
 
@@ -250,7 +252,7 @@ def test_another_judge_is_noticed_when_every_answer_is_there(tmp_path: Path, toy
 def test_what_a_judge_says_of_its_weights_stands_in_the_result(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ToyEye, "warnings", lambda self: ("judge: not the published eye",), raising=False)
     (scored,) = mark(images(tmp_path / "i", SHOWN), tmp_path / "o", in_order())
-    assert "judge: not the published eye" in scored.result.warnings
+    assert "judge: not the published eye" in scored.result.warning_texts
 
 
 RUNNER = """
@@ -312,7 +314,7 @@ def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judg
     with pytest.raises(Waiting, match="8 questions stand in"):
         marked(folder, tmp_path / "o")
     record = {"name": "other", "version": 1, "judge_class": "official", "preprocessing": "x", "weights_sha256": "5" * 64}
-    (tmp_path / "o/observations/toy-eye/judge.json").write_text(json.dumps(record))
+    (tmp_path / "o/observations/toy-eye/judge.json").write_text(json_text("answers", record))
     lines = (tmp_path / "o/observations/toy-eye/asks.jsonl").read_text().splitlines()
     told = [{"key": json.loads(line)["key"], "index": 0, "answer": {"size": [8, 8], "found": []}} for line in lines]
     (tmp_path / "o/observations/toy-eye/answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))

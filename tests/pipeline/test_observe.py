@@ -15,12 +15,13 @@ import tiny
 from harope_bench.core import checksums
 from harope_bench.core.errors import SampleError, WeightsError
 from harope_bench.data.image_io import encode
+from harope_bench.data.result_store import Scored
 from harope_bench.data.sample_set import open_samples
 from harope_bench.judges.inception.inception_network import OWN
 from harope_bench.judges.micro.digits_net import DigitsNetJudge
 from harope_bench.judges.micro.micro_extractor import LoadedMicroExtractor
 from harope_bench.pipeline import extract_features
-from harope_bench.pipeline.evaluate import Asked, Scored, evaluate, evaluate_each
+from harope_bench.pipeline.evaluate import Asked, evaluate, evaluate_each
 from harope_bench.pipeline.extract_features import JUDGE, shard_name
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.reference_stats import build
@@ -108,7 +109,7 @@ def test_scored_again_without_weights_the_bytes_are_equal(weights: Path, tmp_pat
     assert all(one.fresh for one in again) and bytes_of(out) == before
     assert (
         "judge: other weights than Inception of 2015's, or a copy of another hash; numbers compare with nothing published"
-        in again[0].result.warnings
+        in again[0].result.warning_texts
     )
     (out / "observations/inception-2015" / JUDGE).unlink()
     with pytest.raises(SampleError, match="does not tell which weights inception-2015 looked with, and they are not here; run eval"):
@@ -120,7 +121,7 @@ def test_a_judge_that_changed_since_is_told_and_the_old_one_stands(run: Path, mo
     monkeypatch.setattr(DigitsNetJudge, "weights_sha256", lambda self: "ab" * 32)
     after = score(run, rescore=True).result
     assert after.judge == before.judge and after.measurements == before.measurements
-    assert [line for line in after.warnings if line not in before.warnings] == [
+    assert [line for line in after.warning_texts if line not in before.warning_texts] == [
         "judge: digits-net here is another one (weights_sha256); scored is what the recorded one saw"
     ]
 
@@ -143,7 +144,7 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(run: Path, monkey
     monkeypatch.setattr(extract_features, "SHARD", 20)
     monkeypatch.setattr(LoadedMicroExtractor, "way", {"path": "folded", "tf32": False}, raising=False)
     first = score(run).result
-    assert not any("different ways" in line for line in first.warnings)
+    assert not any("different ways" in line for line in first.warning_texts)
     assert {k: v for k, v in first.provenance.flags.items() if k.startswith("judge_")} == {
         "judge_device": "cpu",
         "judge_path": "folded",
@@ -158,12 +159,12 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(run: Path, monkey
         checksums.record_files(path.parent, [path.name])
         again = score(run, rescore=True).result
         assert again.measurements == first.measurements
-        assert f"judge: shards were looked at in different ways {told}, so their last bits may differ" in again.warnings
+        assert f"judge: shards were looked at in different ways {told}, so their last bits may differ" in again.warning_texts
         assert again.provenance.flags["judge_device"] == "cpu, cuda"
     assert verify(run, 0).wrong == []  # the numbers stand; how they were come by is no fault
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "way"}))
     (path.parent / checksums.SUMS).unlink()  # of an older version
-    assert not any("different ways" in line for line in score(run, rescore=True).result.warnings)
+    assert not any("different ways" in line for line in score(run, rescore=True).result.warning_texts)
 
 
 def test_a_reference_seen_by_another_judge_since_is_not_scored_against(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,9 @@ import pytest
 from harope_bench.core import registry
 from harope_bench.core.annotations import ANSWER_TYPES as KINDS
 from harope_bench.core.errors import BenchError, JudgeError, NotHere, OptionError
-from harope_bench.core.schema import JudgeRecord
 from harope_bench.core.storage import read_lines, sha256_bytes, sha256_file
 from harope_bench.pipeline import external_judge
+from harope_bench.pipeline.annotate import kept_record
 
 RUNNERS = Path(external_judge.__file__).parents[1] / "judges" / "runners"
 STDLIB = {*sys.stdlib_module_names, "PIL", "common"}
@@ -101,7 +101,8 @@ def test_a_bare_environment_answers_every_question(
     folder = ask(*["how large?"] * 4)
     assert external_judge.run(python, runner, folder, {"device": "cpu"}) == external_judge.Heard(4, 0)
     assert answered(folder) == {i: f"{i + 1} bytes" for i in range(4)}
-    record = JudgeRecord.model_validate_json((folder / "judge.json").read_bytes())
+    record = kept_record(folder)
+    assert record is not None
     assert (record.name, record.version, record.preprocessing) == ("stand-in", 2, "counts bytes on cpu")
     assert "4 of 4 images, 0 failed" in capsys.readouterr().err
     for line in read_lines(folder / "answers.jsonl"):
@@ -193,7 +194,7 @@ def test_answers_of_another_judge_are_not_mixed(python: Path, runner: Path, ask:
     folder, weights = ask("a", "b"), tmp_path / "weights.bin"
     weights.write_bytes(b"one")
     external_judge.run(python, runner, folder, {"weights": str(weights)})
-    assert JudgeRecord.model_validate_json((folder / "judge.json").read_bytes()).weights_sha256 == sha256_file(weights)
+    assert (record := kept_record(folder)) is not None and record.weights_sha256 == sha256_file(weights)
     weights.write_bytes(b"two")
     with pytest.raises(JudgeError, match="has answers of another judge: weights_sha256"):
         external_judge.run(python, runner, folder, {"weights": str(weights)})
@@ -273,7 +274,8 @@ def test_mplug_answers_in_the_pipelines_words(python: Path, ask: Callable[..., P
     finally:
         (site / "imitation.pth").unlink()
     assert answered(folder) == {0: "yes Is the man wise?", 1: "yes Is it red?"}
-    record = JudgeRecord.model_validate_json((folder / "judge.json").read_bytes())
+    record = kept_record(folder)
+    assert record is not None
     assert (record.name, record.judge_class) == ("mplug", "substitute") and "revision v1.0.1; python 3." in record.preprocessing
     assert "a substitute: no --judge-option sha256=HEX" in record.preprocessing
 
@@ -290,7 +292,8 @@ def test_mplug_is_official_by_a_hash_alone(python: Path, ask: Callable[..., Path
         assert external_judge.run(python, plugin.runner, folder, {**options, "sha256": known}) == external_judge.Heard(1, 0)
     finally:
         (site / "imitation.pth").unlink()
-    record = JudgeRecord.model_validate_json((folder / "judge.json").read_bytes())
+    record = kept_record(folder)
+    assert record is not None
     assert record.judge_class == "official" and "the user names as the published one" in record.preprocessing
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from harope_bench.cli import main
 from harope_bench.core.errors import TooManyImages
-from harope_bench.data.sample_set import Run
+from harope_bench.data.run_folder import Run
 from harope_bench.judges.micro.digits_net import DigitsNetJudge
 from harope_bench.pipeline.evaluate import Asked, ready
 

@@ -22,12 +22,12 @@ from harope_bench.cli import main
 from harope_bench.core import checksums
 from harope_bench.core.errors import AlteredFileError
 from harope_bench.core.storage import load_arrays, write_arrays
-from harope_bench.data.sample_set import Run
+from harope_bench.data.result_store import read_results
+from harope_bench.data.run_folder import Run
 from harope_bench.pipeline.evaluate import Asked, evaluate
 from harope_bench.pipeline.evaluate_prompts import Marking, mark
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.verify import verify
-from harope_bench.statistics.pairing import collect
 
 __all__ = ["toy"]  # the fixture
 COUNT = 4
@@ -165,7 +165,7 @@ def test_results_without_recorded_hashes_are_read(place: Path) -> None:
     """Those of other tools, and those that were copied alone."""
     (place / "runs/b/results/SHA256SUMS").unlink()
     alter_result(place / "runs/b")
-    assert [found.result.measurements[0].value for found in collect(place / "runs")][1] == 1.5
+    assert [found.result.measurements[0].value for found in read_results(place / "runs")][1] == 1.5
 
 
 def test_a_result_whose_hash_is_about_to_be_written_is_waited_for(place: Path) -> None:
@@ -197,7 +197,7 @@ def test_altered_results_of_a_folder_that_may_not_be_written_are_refused(place: 
     alter_result(place / "runs/b")
     monkeypatch.setattr(checksums, "FileLock", refuse)
     with pytest.raises(AlteredFileError):
-        collect(place / "runs")
+        read_results(place / "runs")
 
 
 def test_plain_runs_are_read_by_every_command(place: Path) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from harope_bench.cli import main
 from harope_bench.core import registry
+from harope_bench.core.array_file import arrays_with_format
 from harope_bench.core.errors import OptionError, SampleError, StorageError
 from harope_bench.core.storage import home, load_arrays, sha256_file
 from harope_bench.data import adm_npz
@@ -76,7 +77,7 @@ def test_a_built_reference_is_adms_format_and_scores(real: Path, drawn: Path, tm
     assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn", "real", "real.npz"]
     result = score(drawn, tmp_path / "out", reference=path)
     assert all(m.value is not None for m in result.result.measurements)
-    told = [w for w in result.result.warnings if w.startswith("reference")]
+    told = [w for w in result.result.warning_texts if w.startswith("reference")]
     assert told == ["reference: N <= D (120 images, 196 dimensions of mu_s); the statistics lean on N"]
 
 
@@ -92,7 +93,7 @@ def test_a_reference_says_what_was_odd_about_its_images(drawn: Path, tmp_path: P
     wanted = ("30 of 30 images are of a lossy format", "centre-cropped to 28x28", "30 of 30 are grey", "N <= D (30 images, ")
     assert origin(path).images == 30
     assert all(words in told for words in wanted)
-    warnings = [w for w in score(drawn, tmp_path / "out", reference=path).result.warnings if w.startswith("reference: ")]
+    warnings = [w for w in score(drawn, tmp_path / "out", reference=path).result.warning_texts if w.startswith("reference: ")]
     assert all(any(words in w for w in warnings) for words in wanted)
 
 
@@ -145,9 +146,9 @@ def test_images_of_another_size_than_the_suites(bare: Path, drawn: Path, tmp_pat
     with pytest.raises(SampleError, match="images of 28x28, imagenet-128 is scored at 128x128; give the suite of that size"):
         evaluate(drawn, tmp_path / "out", asked)
     (told,) = evaluate(drawn, tmp_path / "own", replace(asked, reference=tmp_path / "real.npz"))
-    assert "images: 28x28, the protocol of imagenet-128 is for 128x128" in told.result.warnings
+    assert "images: 28x28, the protocol of imagenet-128 is for 128x128" in told.result.warning_texts
     large = folder_of(tmp_path / "large", digits("held-out", 10).repeat(2, 1).repeat(2, 2))
-    assert "images: 56x56, the protocol of digits is for 28x28" in score(large, tmp_path / "56", reference=bare).result.warnings
+    assert "images: 56x56, the protocol of digits is for 28x28" in score(large, tmp_path / "56", reference=bare).result.warning_texts
 
 
 def test_a_suites_reference_made_by_another_judge_is_refused(own: Path, tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_a_suites_reference_made_by_another_judge_is_refused(own: Path, tmp_path
     suite = registry.load("suites", "coco-fid")
     path = home() / "references" / "coco-val2014-512-inception-2015-clean.npz"
     path.parent.mkdir(parents=True)
-    arrays = {"mu": np.zeros(2048), "sigma": np.eye(2048), "judge_sha256": np.array(sha256_file(own))}
+    arrays = arrays_with_format("reference", {"mu": np.zeros(2048), "sigma": np.eye(2048), "judge_sha256": np.array(sha256_file(own))})
     np.savez(path, **arrays, judge=np.array("inception-2015"))
     with pytest.raises(OptionError, match="was made by inception-2015 .* not by inception-2015-clean"):
         open_reference(suite, "inception-2015-clean", None)
@@ -190,8 +191,8 @@ def test_statistics_without_images_give_fid_and_sfid_alone_and_it_is_said(real: 
     np.savez(tmp_path / "bare.npz", mu=arrays["mu"], sigma=arrays["sigma"])
     scored = score(drawn, tmp_path / "out", reference=tmp_path / "bare.npz")
     assert {m.metric for m in scored.result.measurements if m.value is not None} == {"fid", "is"}
-    assert "reference: statistics without images (arr_0), so no precision, recall or KID" in scored.result.warnings
-    assert "reference: the file does not say which judge made it, taken as digits-net" in scored.result.warnings
+    assert "reference: statistics without images (arr_0), so no precision, recall or KID" in scored.result.warning_texts
+    assert "reference: the file does not say which judge made it, taken as digits-net" in scored.result.warning_texts
     whole = score(drawn, tmp_path / "whole", reference=tmp_path / "real.npz")
     assert value(whole, "fid") == value(scored, "fid")
 
@@ -199,7 +200,7 @@ def test_statistics_without_images_give_fid_and_sfid_alone_and_it_is_said(real: 
 def test_images_without_statistics_give_their_own_and_it_is_said(real: Path, drawn: Path, tmp_path: Path) -> None:
     adm_npz.write(tmp_path / "plain.npz", iter([digits("train", 120)]), (120, 28, 28, 3))
     scored = score(drawn, tmp_path / "out", reference=tmp_path / "plain.npz")
-    assert "reference: it carries no statistics, they are of its own 120 images" in scored.result.warnings
+    assert "reference: it carries no statistics, they are of its own 120 images" in scored.result.warning_texts
     whole = score(drawn, tmp_path / "whole", reference=build(open_samples(real), tmp_path / "real.npz", JUDGE))
     assert value(scored, "fid") == pytest.approx(value(whole, "fid"), rel=1e-6)
 
@@ -207,7 +208,7 @@ def test_images_without_statistics_give_their_own_and_it_is_said(real: Path, dra
 def test_images_of_another_size_are_warned_of(drawn: Path, tmp_path: Path) -> None:
     adm_npz.write(tmp_path / "big.npz", iter([digits("train", 120).repeat(2, 1).repeat(2, 2)]), (120, 56, 56, 3))
     scored = score(drawn, tmp_path / "out", reference=tmp_path / "big.npz")
-    assert "reference: its images are 56x56, the samples 28x28" in scored.result.warnings
+    assert "reference: its images are 56x56, the samples 28x28" in scored.result.warning_texts
 
 
 def test_a_sample_file_that_carries_mu_is_refused(real: Path, tmp_path: Path) -> None:
@@ -295,14 +296,14 @@ def test_grey_and_one_coloured_images_are_told_also_by_a_later_call(drawn: Path,
     (drawn / "00006.png").write_bytes(encode(np.full((28, 28, 3), 7, np.uint8)))
     wanted = ("images: 1 of 60 are grey, read as three equal channels", "images: 2 of 60 are of one colour")
     first = score(drawn, tmp_path / "out")
-    assert first.result.warnings[:2] == wanted
-    assert score(drawn, tmp_path / "out", rescore=True).result.warnings == first.result.warnings
+    assert first.result.warning_texts[:2] == wanted
+    assert score(drawn, tmp_path / "out", rescore=True).result.warning_texts == first.result.warning_texts
 
 
 def test_lossy_files_and_copies_are_told(drawn: Path, tmp_path: Path) -> None:
     Image.fromarray(digits("train", 1)[0]).save(drawn / "00003.jpg")
     (drawn / "00004.png").write_bytes((drawn / "00005.png").read_bytes())
-    told = " | ".join(score(drawn, tmp_path / "out").result.warnings)
+    told = " | ".join(score(drawn, tmp_path / "out").result.warning_texts)
     assert "1 of 61 images are of a lossy format" in told
     assert "duplicates in features, 1 of 61 samples repeat those of another one exactly" in told
 
@@ -310,7 +311,7 @@ def test_lossy_files_and_copies_are_told(drawn: Path, tmp_path: Path) -> None:
 def test_a_random_choice_is_seeded_and_told(drawn: Path, tmp_path: Path) -> None:
     chosen = [evaluate(drawn, tmp_path / f"{s}-{n}", Asked("digits", subset=s), count=40)[0].result for s, n in ((0, 0), (0, 1), (1, 0))]
     assert chosen[0].measurements == chosen[1].measurements != chosen[2].measurements
-    assert "images: a random choice of 40 out of 60, seed 0" in chosen[0].warnings
+    assert "images: a random choice of 40 out of 60, seed 0" in chosen[0].warning_texts
     with pytest.raises(OptionError, match="--subset chooses --count images"):
         evaluate(drawn, tmp_path / "x", Asked("digits", subset=0))
 

@@ -12,11 +12,12 @@ import pytest
 
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, UnknownName
-from harope_bench.core.toml_file import toml_text
-from harope_bench.data.sample_set import Run
+from harope_bench.core.toml_file import facts_text
+from harope_bench.data.result_store import read_results
+from harope_bench.data.run_folder import Run
 from harope_bench.data.shapes_world.grammar import cases as captions
 from harope_bench.leaderboards import match_runs
-from harope_bench.leaderboards.board import build, collect, load_table
+from harope_bench.leaderboards.board import build, load_table
 from harope_bench.leaderboards.entries import parse_entries
 from harope_bench.models import load_checkpoint
 from harope_bench.pipeline import reproduce
@@ -66,7 +67,7 @@ def test_a_run_as_trained_stands_before_one_with_scaling(tmp_path: Path) -> None
     for name, scaling in (("a", "ntk"), ("b", None)):
         plan = make_plan("shapes-harope", "shapes", {"resolution": 48, "pos_scaling": scaling, "steps": 2})
         mark(generate(plan, range(8), tmp_path / name).folder, tmp_path / name, Marking("shapes"))
-    text = render(build(load_table("4"), collect(tmp_path), "measured"), "md")
+    text = render(build(load_table("4"), read_results(tmp_path), "measured"), "md")
     assert "2 results fit" in text and "position scaling" not in text
 
 
@@ -108,7 +109,7 @@ def paper_runs(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
     def register(name: str, encoding: str, sha256: str, **facts: Any) -> None:
         found = fake.checkpoint(name, encoding, backbone="flux", scale="paper", suite="geneval", sha256=sha256 * 32, **facts)
-        (place / f"{name}.toml").write_text(toml_text(found.model_dump(mode="json", exclude_none=True)))
+        (place / f"{name}.toml").write_text(facts_text("checkpoint", found.model_dump(mode="json", exclude_none=True)))
 
     def make(plan: Any, folder: Path, count: Any, done: Any, marking: Any) -> None:
         made.append((plan.checkpoint.name, plan.suite, plan.settings.resolution))

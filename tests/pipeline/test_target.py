@@ -137,7 +137,7 @@ def test_official_results_in_a_folder_are_told_from_images(tmp_path: Path) -> No
 
 def spoil(folder: Path) -> None:
     folder.mkdir()
-    (folder / "plan.json").write_text("{}")
+    (folder / "plan.json").write_text('{"format": 1}')
 
 
 WRONG: list[tuple[str, str | None, type[BenchError], str]] = [

@@ -25,15 +25,14 @@ from harope_bench.core.errors import NameClash, SampleError
 from harope_bench.core.index_ranges import IndexRanges
 from harope_bench.core.schema import Settings
 from harope_bench.core.storage import home
-from harope_bench.data import adm_npz, feature_rows, sample_set
+from harope_bench.data import adm_npz, feature_rows, result_store, run_folder, sample_set
+from harope_bench.data.result_store import find_result
 from harope_bench.models.register_checkpoint import register, register_once
 from harope_bench.pipeline import moments_cache
 from harope_bench.pipeline.annotate import kept_record
-from harope_bench.pipeline.evaluate import read_result
 from harope_bench.pipeline.extract_features import clear, read_record
 from harope_bench.reports.gallery import _caption
 from harope_bench.reports.runs import read_runs
-from harope_bench.statistics import pairing
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="locks of a kernel")
 
@@ -74,7 +73,7 @@ def test_guidance_stands_in_words_where_there_is_one() -> None:
 
 def test_plans_differ_in_words() -> None:
     one, two = (fake_runs.plan(fake_runs.checkpoint(), guidance=value) for value in (None, 3.0))
-    assert sample_set.differing(one, two) == ["settings.guidance is 3.0 there, not set asked"]
+    assert run_folder.differing(one, two) == ["settings.guidance is 3.0 there, not set asked"]
 
 
 def test_a_line_of_a_sweep_without_guidance_says_so(tmp_path: Path) -> None:
@@ -83,7 +82,7 @@ def test_a_line_of_a_sweep_without_guidance_says_so(tmp_path: Path) -> None:
     for guidance in (None, 1.5):
         of = fake_runs.plan(fake_runs.checkpoint(), guidance=guidance)
         fake_runs.write_result(tmp_path / str(guidance), fake_runs.result(of, [fake_runs.measurement("fid", 12.0)]))
-    labels = [line.label for line in sweep(pairing.collect(tmp_path), None, "fid", "resolution").lines]
+    labels = [line.label for line in sweep(result_store.read_results(tmp_path), None, "fid", "resolution").lines]
     assert sorted(labels) == ["digits-ape, guidance 1.5", "digits-ape, no guidance"]
 
 
@@ -106,18 +105,18 @@ def vanishing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 
 
 READERS: dict[str, tuple[Callable[[Path], Any], Any]] = {
-    "result.json": (read_result, None),
+    "result.json": (find_result, None),
     "00000.json": (read_record, {}),
     "judge.json": (lambda path: kept_record(path.parent), None),
-    "plan.json": (lambda path: sample_set.Run(path.parent).plan, None),
-    "samples.jsonl": (lambda path: sample_set.Run(path.parent).records(), {}),
-    "requests.jsonl": (lambda path: sample_set.Run(path.parent).asked(), IndexRanges()),
+    "plan.json": (lambda path: run_folder.Run(path.parent).plan, None),
+    "samples.jsonl": (lambda path: run_folder.Run(path.parent).records(), {}),
+    "requests.jsonl": (lambda path: run_folder.Run(path.parent).asked(), IndexRanges()),
     "answers.jsonl": (storage.mend_lines, None),
     "rows.npy": (feature_rows.header, None),
     "digest.npy": (lambda path: feature_rows.digest(path, 0, 1), None),
     "stamp": (storage.stamp_of, None),
     "bytes": (storage.read_if_present, None),
-    "results/a.json": (lambda path: pairing.collect(path.parent.parent), []),
+    "results/a.json": (lambda path: result_store.read_results(path.parent.parent), []),
 }
 
 
@@ -149,7 +148,7 @@ def test_a_part_that_its_writer_renames_during_the_sweep_is_no_error(tmp_path: P
         def __exit__(self, *_: object) -> None: ...
 
     monkeypatch.setattr(part_files.os, "scandir", Racing)
-    sample_set.sweep(tmp_path)
+    run_folder.sweep(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

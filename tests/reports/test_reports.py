@@ -14,9 +14,10 @@ from document import HOSTILE, Document
 from PIL import Image
 
 from harope_bench.core.errors import StorageError
-from harope_bench.core.schema import Checkpoint
+from harope_bench.core.schema import Checkpoint, warnings_of
 from harope_bench.core.storage import append_line, write_text
-from harope_bench.leaderboards.board import build, collect, load_table
+from harope_bench.data.result_store import read_results
+from harope_bench.leaderboards.board import build, load_table
 from harope_bench.reports.html import read_page, write_report
 from harope_bench.reports.runs import read_runs
 from harope_bench.reports.tables import render
@@ -27,7 +28,8 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six micro runs with samples, and a folder of images that came without a plan."""
     runs = fake.micro_table(tmp_path_factory.mktemp("runs"), samples=40)
     fake.write_samples(runs / "theirs", 12)
-    fake.write_result(runs / "theirs", fake.result(None, [fake.measurement("fid", 33.3, 1.1, n=12)], warnings=("labels are sorted",)))
+    told = warnings_of("images", ["labels are sorted"])
+    fake.write_result(runs / "theirs", fake.result(None, [fake.measurement("fid", 33.3, 1.1, n=12)], warnings=told))
     return runs
 
 
@@ -144,7 +146,7 @@ def test_header_answers_in_words_with_its_evidence(page: str) -> None:
 
 def test_sources_to_copy_are_the_rendered_tables(micro: Path) -> None:
     section = read_page(micro).sections[0]
-    board = build(load_table("2"), collect(micro))
+    board = build(load_table("2"), read_results(micro))
     assert dict(section.sources) == {
         name: render(board, kind) for name, kind in (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))
     }
@@ -198,7 +200,8 @@ def test_hostile_records_come_out_as_text(tmp_path: Path) -> None:
     write_text(run / "plan.json", who.to_json())
     append_line(run / "samples.jsonl", json.dumps({"index": 0, "status": "failed", "reason": HOSTILE, "prompt": HOSTILE}))
     none = fake.measurement("fid", None, reason=HOSTILE)
-    made = fake.result(who, [none], warnings=(HOSTILE,), target=HOSTILE, parity=HOSTILE, reference=HOSTILE, profile=HOSTILE)
+    told = warnings_of("images", [HOSTILE])
+    made = fake.result(who, [none], warnings=told, target=HOSTILE, parity=HOSTILE, reference=HOSTILE, profile=HOSTILE)
     fake.write_result(run, made)
     fake.write_result(tmp_path / "theirs", fake.result(None, [none], target=HOSTILE))
     text = write_report(tmp_path, tmp_path / "r.html").read_text()
@@ -227,8 +230,8 @@ def test_a_run_drawn_but_not_scored_is_in_the_report(tmp_path: Path) -> None:
 def test_a_folder_without_runs_and_a_broken_plan_are_errors(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="holds no run"):
         write_report(tmp_path, tmp_path / "r.html")
-    write_text(tmp_path / "run/plan.json", "{}")
-    with pytest.raises(StorageError, match=r"plan\.json is not a plan"):
+    write_text(tmp_path / "run/plan.json", '{"format": 1}')
+    with pytest.raises(StorageError, match=r"plan\.json is not a plan \(checkpoint: "):
         write_report(tmp_path, tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
 

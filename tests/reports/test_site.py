@@ -16,13 +16,14 @@ from fake_runs import checkpoint, measurement, micro_run, micro_table, plan, res
 
 from harope_bench.cli import main
 from harope_bench.core.errors import StorageError
+from harope_bench.core.schema import warnings_of
+from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards.site import Section, protocol, rank, sections
 from harope_bench.reports.site import page_name, read_site, write_site
-from harope_bench.statistics.pairing import collect
 
 
 def build(runs: Path) -> list[Section]:
-    return sections(collect(runs))
+    return sections(read_results(runs))
 
 
 def put(folder: Path, name: str, value: float | None, se: float = 0.1, n: int = 500, **facts: object) -> Path:
@@ -70,7 +71,7 @@ def test_another_protocol_is_another_section(facts: dict[str, object], tmp_path:
 def test_another_number_of_images_or_another_judge_is_another_section(tmp_path: Path) -> None:
     put(tmp_path, "a", 10.0)
     put(tmp_path, "b", 9.0, n=400)
-    judge = collect(tmp_path)[0].result.judge.model_copy(update={"weights_sha256": "ef" * 32})
+    judge = read_results(tmp_path)[0].result.judge.model_copy(update={"weights_sha256": "ef" * 32})
     put(tmp_path, "c", 8.0, judge=judge)
     assert [len(section.entries) for section in build(tmp_path)] == [1, 1, 1]
 
@@ -214,7 +215,7 @@ def test_pages_need_nothing_from_outside(tmp_path: Path) -> None:
 
 def test_hostile_words_stay_words(tmp_path: Path) -> None:
     made = result(plan(checkpoint(source=HOSTILE)), [measurement("fid", 3.0)], target=HOSTILE, parity=HOSTILE, profile=HOSTILE)
-    made = made.model_copy(update={"warnings": (HOSTILE,), "reference": HOSTILE})
+    made = made.model_copy(update={"warnings": warnings_of("images", [HOSTILE]), "reference": HOSTILE})
     write_result(tmp_path / "runs" / 'x"><img src=x>', made)
     for path in write_site(tmp_path / "runs", tmp_path / "site"):
         page = Document(path.read_text())
@@ -245,7 +246,7 @@ def test_folders_without_results_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="holds no result"):
         write_site(tmp_path, tmp_path / "site")
     assert not (tmp_path / "site").exists()
-    put(tmp_path, "a", 1.0).write_text("{}")
+    put(tmp_path, "a", 1.0).write_text('{"format": 1}')
     with pytest.raises(StorageError, match="is not a result"):
         write_site(tmp_path, tmp_path / "site")
 
@@ -259,7 +260,7 @@ def test_drawn_runs_without_a_score_are_named(tmp_path: Path) -> None:
 
 def test_the_protocol_is_read_from_the_result_alone(tmp_path: Path) -> None:
     put(tmp_path, "a", 1.0)
-    key = protocol(collect(tmp_path)[0])
+    key = protocol(read_results(tmp_path)[0])
     assert (key.suite, key.resolution, key.images, key.evaluator, key.scale) == ("digits@1", "28", (500,), "fidelity@1", "micro")
 
 

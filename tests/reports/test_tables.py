@@ -15,7 +15,8 @@ import pytest
 from document import HOSTILE, Document
 
 from harope_bench.core.errors import UnknownName
-from harope_bench.leaderboards.board import Board, build, collect, load_table
+from harope_bench.data.result_store import read_results
+from harope_bench.leaderboards.board import Board, build, load_table
 from harope_bench.leaderboards.table_spec import Table, check_table
 from harope_bench.reports.grid import shown_error, signed
 from harope_bench.reports.latex import escape
@@ -70,7 +71,7 @@ def test_a_dash_is_printed_where_the_paper_prints_one() -> None:
 
 def test_csv_has_one_header_row_and_full_numbers(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
-    board = build(load_table("2"), collect(tmp_path))
+    board = build(load_table("2"), read_results(tmp_path))
     rows = list(csv.DictReader(io.StringIO(render(board, "csv"))))
     assert [row["id"] for row in rows] == [row.id for row in board.table.rows]
     assert rows[5]["fid.published"] == "8.90"
@@ -81,7 +82,7 @@ def test_csv_has_one_header_row_and_full_numbers(tmp_path: Path) -> None:
 
 def test_json_keeps_strings_floats_and_sources_apart(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
-    text = render(build(load_table("2"), collect(tmp_path)), "json")
+    text = render(build(load_table("2"), read_results(tmp_path)), "json")
     facts = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
     cell = next(row for row in facts["rows"] if row["id"] == "harope")["cells"]["fid"]
     assert (cell["published"], cell["half_unit"], cell["measured"], cell["number"]) == ("8.90", "0.005", 13.2, "fid-500")
@@ -103,7 +104,7 @@ def test_measured_numbers_use_the_columns_decimals_and_never_claim_no_error() ->
 
 def test_side_by_side_says_what_is_what(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "a", "harope")
-    board = build(load_table("2"), collect(tmp_path))
+    board = build(load_table("2"), read_results(tmp_path))
     text = render(board, "md")
     assert "measured (micro) FID-500" in text
     assert "13.20 ± 0.95" in text
@@ -158,7 +159,7 @@ def hostile_table() -> Table:
 
 def test_hostile_table_comes_out_as_text(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "a", "harope")
-    board = build(hostile_table(), collect(tmp_path))
+    board = build(hostile_table(), read_results(tmp_path))
     text = render(board, "html")
     document = Document(text)
     assert document.tags.keys() <= {"table", "caption", "colgroup", "thead", "tbody", "tr", "th", "td", "sup", "a", "p", "ol", "li"}

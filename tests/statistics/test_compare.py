@@ -15,8 +15,9 @@ from harope_bench.cli import main
 from harope_bench.core.errors import OptionError, StorageError, UnknownName
 from harope_bench.core.schema import JudgeRecord, Result
 from harope_bench.core.storage import load_arrays, write_text
+from harope_bench.data.result_store import StoredResult, read_result
 from harope_bench.statistics.compare import compare, open_side, words
-from harope_bench.statistics.pairing import RULER, Found, contrast, footing, paired_rows, read_result, unlike
+from harope_bench.statistics.pairing import RULER, contrast, footing, paired_rows, unlike
 from harope_bench.statistics.significance import mean_error, quantile
 
 
@@ -141,7 +142,7 @@ def test_a_side_is_one_method(tmp_path: Path) -> None:
         compare(open_side(tmp_path / "same/0"), open_side(tmp_path / "same/1"), ["fidd"])
 
 
-def prompted(folder: Path, encoding: str, chance: float, tasks: bool = True) -> Found:
+def prompted(folder: Path, encoding: str, chance: float, tasks: bool = True) -> StoredResult:
     """A run whose precision stands for a score of prompts: 30 prompts of 4 images in three tasks."""
     run = fake_runs.micro_run(folder, encoding, n=120)
     rng = np.random.default_rng(len(encoding))
@@ -154,7 +155,7 @@ def prompted(folder: Path, encoding: str, chance: float, tasks: bool = True) -> 
     value = float(np.mean([np.nanmean(hits[prompts // 10 == t]) for t in range(3)]))
     measured = tuple(m.model_copy(update={"value": value}) if m.metric == "precision" else m for m in made.measurements)
     changed(run, measurements=measured)
-    return Found(read_result(run / "results/fidelity.json"), run / "results/fidelity.json")
+    return StoredResult(read_result(run / "results/fidelity.json"), run / "results/fidelity.json")
 
 
 def test_prompts_are_clusters_and_have_two_intervals(tmp_path: Path) -> None:

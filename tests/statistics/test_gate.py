@@ -17,10 +17,10 @@ from harope_bench.cli import main
 from harope_bench.core.errors import BenchError, OptionError
 from harope_bench.core.schema import Metric
 from harope_bench.core.storage import write_arrays, write_text
+from harope_bench.data.result_store import read_result
 from harope_bench.statistics.compare import Line
 from harope_bench.statistics.gate import baseline, decide, policy, render
 from harope_bench.statistics.intervals.shares import bonett_price
-from harope_bench.statistics.pairing import read_result
 from harope_bench.statistics.significance import Difference
 
 OURS = Path(harope_bench.__file__).parent / "leaderboards/baselines"

@@ -18,6 +18,7 @@ from harope_bench.core.annotations import Answered, Answers
 from harope_bench.core.errors import ShapeError, TooFewImages
 from harope_bench.core.schema import JudgeRecord, Plan
 from harope_bench.core.storage import write_arrays, write_text
+from harope_bench.data.result_store import StoredResult, read_arrays, read_result
 from harope_bench.evaluators.base import Sight
 from harope_bench.evaluators.prompt_scores import contributions
 from harope_bench.leaderboards.site import sections
@@ -31,7 +32,7 @@ from harope_bench.statistics.gate import baseline, decide, policy
 from harope_bench.statistics.intervals.clusters import cluster_score, prompt_means, sign_flip
 from harope_bench.statistics.intervals.paired_ratios import PromptSamples, paired_ratio, prompt_contributions
 from harope_bench.statistics.intervals.shares import bonett_price
-from harope_bench.statistics.pairing import RULER, Found, arrays_of, contrast, footing, read_result, unlikes, unrecorded
+from harope_bench.statistics.pairing import RULER, contrast, footing, unlikes, unrecorded
 from harope_bench.statistics.significance import Difference, mean_error
 
 OWN_JUDGE = JudgeRecord(name="mask2former", version=1, judge_class="equivalent", weights_sha256="ab" * 32, preprocessing="none")
@@ -51,7 +52,7 @@ def hits(seed: int, copies: int = 4, chance: float = 0.6, prompts: int = PROMPTS
     return (np.random.default_rng(seed).random((copies, prompts)) < level).astype(float)
 
 
-def scored(folder: Path, right: np.ndarray, of: Plan | None = None, texts: list[str] | None = None, **facts: Any) -> Found:
+def scored(folder: Path, right: np.ndarray, of: Plan | None = None, texts: list[str] | None = None, **facts: Any) -> StoredResult:
     """A GenEval result over the images `right` (copies, prompts), index = copy * prompts + prompt; an import where there is no plan."""
     copies, prompts = right.shape
     rows = right.ravel()
@@ -68,20 +69,20 @@ def scored(folder: Path, right: np.ndarray, of: Plan | None = None, texts: list[
         lines = [json.dumps({"index": i, "prompt": i, "text": text}) + "\n" for i, text in enumerate(texts)]
         write_text(path.with_suffix(".rows.jsonl"), "".join(lines))
         write_text(path, read_result(path).model_copy(update={"rows": "geneval.rows.jsonl"}).to_json())
-    return Found(read_result(path), path)
+    return StoredResult(read_result(path), path)
 
 
-def any_correct(folder: Path, right: np.ndarray, of: Plan | None = None) -> Found:
+def any_correct(folder: Path, right: np.ndarray, of: Plan | None = None) -> StoredResult:
     """The same with the share of prompts that have a correct image."""
     item = scored(folder, right, of)
     rows = np.tile(right.max(0), len(right))
     made = fake_runs.measurement(ANY, float(rows.mean()), mean_error(right.max(0)), rows.size)
     write_text(item.path, item.result.model_copy(update={"measurements": (*item.result.measurements, made)}).to_json())
-    write_arrays(item.path.with_suffix(".npz"), arrays_of(item) | {ANY: rows})
-    return Found(read_result(item.path), item.path)
+    write_arrays(item.path.with_suffix(".npz"), read_arrays(item) | {ANY: rows})
+    return StoredResult(read_result(item.path), item.path)
 
 
-def difference(old: Found, new: Found) -> Difference:
+def difference(old: StoredResult, new: StoredResult) -> Difference:
     return contrast(METRIC, "higher", old, new, RULER)
 
 
@@ -232,14 +233,14 @@ def of_prompts(totals: np.ndarray, weights: np.ndarray, tasks: np.ndarray | None
     return PromptSamples(totals, weights, np.arange(len(totals)), np.zeros(len(totals), int) if tasks is None else tasks)
 
 
-def entity(folder: Path, totals: np.ndarray, weights: np.ndarray, keep_sums: bool = True) -> Found:
+def entity(folder: Path, totals: np.ndarray, weights: np.ndarray, keep_sums: bool = True) -> StoredResult:
     """A DPG-Bench result of one image a prompt; without sums as results before had it."""
     rows = contributions(totals, weights)
     sums = {"entity_total": totals, "entity_weight": weights} if keep_sums else {}
     arrays = {"indices": np.arange(len(rows)), "prompts": np.arange(len(rows)), "entity": rows, **sums}
     made = fake_runs.measurement("entity", float(totals.sum() / weights.sum()), mean_error(rows), len(rows))
     path = fake_runs.write_result(folder, fake_runs.result(plan(), [made], evaluator="dpg-bench"), arrays, "dpg-bench")
-    return Found(read_result(path), path)
+    return StoredResult(read_result(path), path)
 
 
 def test_one_prompt_that_changed_is_one_win_and_the_rest_are_ties(tmp_path: Path) -> None:
@@ -388,7 +389,7 @@ def test_equal_shares_have_an_interval_with_a_width(tmp_path: Path, hit: int, ev
     for name in ("old", "new"):
         made = fake_runs.result(plan(), [fake_runs.measurement(metric, float(rows.mean()), 1.0, 200)], evaluator=evaluator)
         path = fake_runs.write_result(tmp_path / name, made, {metric: rows, "indices": np.arange(200)}, evaluator)
-        found.append(Found(read_result(path), path))
+        found.append(StoredResult(read_result(path), path))
     told = contrast(metric, "higher", *found)
     assert (told.p, told.verdict, told.why) == (1.0, "not resolved", "paired by sample")
     assert (
@@ -406,7 +407,7 @@ def test_recall_whose_halves_did_not_move_has_an_interval_with_a_width(tmp_path:
         made = fake_runs.result(plan(), [recall], evaluator="fidelity", samples_sha256=digest * 64)
         rows = {"recall": np.arange(300) % 4 > 0, "recall_halves": np.linspace(0.7, 0.8, 40), "indices": np.arange(200)}
         paths.append(fake_runs.write_result(run, made, rows, "fidelity"))
-    told = contrast("recall", "higher", *(Found(read_result(path), path) for path in paths))
+    told = contrast("recall", "higher", *(StoredResult(read_result(path), path) for path in paths))
     assert told.low is not None and told.high is not None and told.se is not None
     assert told.high - told.low == pytest.approx(2 * 1.96 * np.sqrt(2) / 202, rel=0.01)
     assert (told.delta, told.p, told.verdict) == (0.0, 1.0, "not resolved") and told.why.endswith("grants one sample each way")
@@ -425,7 +426,7 @@ def test_equal_rows_of_a_distance_have_no_known_error(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------- equal pictures
 
 
-def pictures(folder: Path, order: np.ndarray, right: np.ndarray, labels: np.ndarray, names: str = "a") -> Found:
+def pictures(folder: Path, order: np.ndarray, right: np.ndarray, labels: np.ndarray, names: str = "a") -> StoredResult:
     """A classifier's result over 100 pictures that lie in another order, under other names."""
     hashes = np.random.default_rng(3).integers(0, 256, (100, 32)).astype(np.uint8)[order]
     judge = JudgeRecord(name="imagenet-labels", version=1, judge_class="official", weights_sha256=names * 64, preprocessing="RGB; 224")
@@ -433,7 +434,7 @@ def pictures(folder: Path, order: np.ndarray, right: np.ndarray, labels: np.ndar
                             reference_sha256=names * 64)  # fmt: skip
     arrays = {"indices": np.arange(100), "top1": right[order], "labels": labels[order], "pictures": hashes}
     path = fake_runs.write_result(folder, made, arrays, "top1")
-    return Found(read_result(path), path)
+    return StoredResult(read_result(path), path)
 
 
 def test_classifiers_pair_by_picture_whatever_the_files_are_called(tmp_path: Path) -> None:
@@ -498,5 +499,5 @@ def test_training_seeds_of_imports_are_not_other_draws() -> None:
     """Seeds that nobody recorded are not taken for different ones."""
     metric = registry.load("evaluators", "fidelity").metrics[0]
     made = fake_runs.result(None, [fake_runs.measurement("fid", 10.0, 0.2)])
-    runs = [[Found(made, Path(f"{side}{k}.json")) for k in range(2)] for side in "ab"]
+    runs = [[StoredResult(made, Path(f"{side}{k}.json")) for k in range(2)] for side in "ab"]
     assert compare._shared(metric, *runs) == (pytest.approx(0.08), "drawing errors taken as common to a side's runs")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from PIL import Image
 
 from harope_bench.cli import main
 from harope_bench.core.errors import OptionError, SampleError, StorageError
+from harope_bench.core.formats import json_text
 from harope_bench.core.storage import sha256_file
 from harope_bench.data.image_io import encode
 from harope_bench.evaluators.rules.dpg import Item, scored
@@ -40,7 +40,7 @@ def suite(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
         writer = csv.DictWriter(file, list(table_rows()[0]))
         writer.writeheader()
         writer.writerows(table_rows())
-    (path.parent / "receipt.json").write_text(json.dumps({path.name: sha256_file(path)}))
+    (path.parent / "receipt.json").write_text(json_text("receipt", {"files": {path.name: sha256_file(path)}}))
     monkeypatch.setattr("harope_bench.suites.dpg_bench.PLUGIN", found := Tiny())
     return found
 

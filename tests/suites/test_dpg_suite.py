@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from harope_bench.assets import local_files
 from harope_bench.assets.download import fetch
 from harope_bench.core import registry
 from harope_bench.core.errors import FetchError, NotHere, OptionError, StorageError
+from harope_bench.core.formats import json_text
 from harope_bench.evaluators.rules.dpg import Item
 from harope_bench.suites.dpg_bench import DpgBench, official_hashes, prompts
 
@@ -26,7 +26,7 @@ def table(bench_home: Path) -> Path:
     """A table in place of the official one, with commas, quotes and an accent in it."""
     path = bench_home / "assets" / "dpg-bench" / "dpg_bench.csv"
     path.parent.mkdir(parents=True)
-    (path.parent / "receipt.json").write_text(json.dumps({path.name: "cd" * 32}))
+    (path.parent / "receipt.json").write_text(json_text("receipt", {"files": {path.name: "cd" * 32}}))
     rows = [("partiprompts97", "Some text, with commas.\n", 1, "0", WHOLE, "Is there an owl?"),
             ("partiprompts97", "Some text, with commas.\n", 2, "1, 0", COLOUR, 'Is the owl "red", or pink?'),
             ("7", "Ein schöner Satz", 1, "0", "global - (photo)", "Is it a photo?"),

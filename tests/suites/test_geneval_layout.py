@@ -17,6 +17,7 @@ from harope_bench.cli import main
 from harope_bench.core import registry
 from harope_bench.core.annotations import Colours, Detection, Sighting
 from harope_bench.core.errors import SampleError, StorageError, UnknownName
+from harope_bench.core.formats import json_text
 from harope_bench.core.storage import sha256_file
 from harope_bench.data.sample_set import open_samples
 from harope_bench.evaluators.rules.geneval import COLOURS, TASKS, Wanted, coloured, judged, kept
@@ -56,7 +57,7 @@ def suite(bench_home: Path) -> Tiny:
     place = bench_home / "assets" / ASSET
     place.mkdir(parents=True)
     (place / FILE).write_text("".join(json.dumps(facts) + "\n" for facts in metadata()))
-    (place / "receipt.json").write_text(json.dumps({FILE: sha256_file(place / FILE)}))
+    (place / "receipt.json").write_text(json_text("receipt", {"files": {FILE: sha256_file(place / FILE)}}))
     return Tiny()
 
 
@@ -365,7 +366,7 @@ def test_the_scripts_verdict_stands_where_the_rule_says_otherwise(tmp_path: Path
     score = results.imported(tmp_path / "results.jsonl", suite)
     assert same_digits({m.metric: m.value for m in score.measurements}, summary(rows))
     assert any("agrees on 47 of 48; not on " in w for w in score.warnings)
-    assert any(w.startswith("rules: counting is ") for w in score.warnings)  # the corrected rules judge by the boxes
+    assert any(difference.metric == "counting" for difference in score.rule_differences)  # the corrected rules judge by the boxes
 
 
 def test_a_run_that_is_not_whole_is_none_and_its_summary_on_demand(tmp_path: Path, suite: Tiny) -> None:

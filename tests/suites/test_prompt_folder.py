@@ -20,7 +20,8 @@ from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, SampleError
 from harope_bench.core.schema import Result
 from harope_bench.data.image_io import encode
-from harope_bench.data.sample_set import Run, SampleSet, to_adm
+from harope_bench.data.run_folder import Run
+from harope_bench.data.sample_set import SampleSet, to_adm
 from harope_bench.data.shapes_world.draw import draw
 from harope_bench.data.shapes_world.layout import compose, generator
 from harope_bench.pipeline.evaluate_prompts import Marking, mark
@@ -416,7 +417,7 @@ def test_all_evaluators_of_a_suite_see_one_set_of_images(world: World, tmp_path:
     assert done.exit_code == 0, done.output
     results = [row["result"] for row in json.loads(done.stdout)["results"]]
     assert {result["samples_sha256"] for result in results} == {world.result.samples_sha256}
-    assert all("prompt-major as stated" in " ".join(result["warnings"]) for result in results)
+    assert all("prompt-major as stated" in " ".join(warning["text"] for warning in result["warnings"]) for result in results)
     done = CliRunner().invoke(main, ["failures", str(tmp_path / "o"), "--format", "csv"])
     assert "images: prompt-major as stated" in done.stderr and list(csv.reader(done.stdout.splitlines()))
 

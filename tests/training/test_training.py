@@ -21,7 +21,7 @@ from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError, PlanMismatch, UnknownName, WeightsError
 from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import sha256_file
-from harope_bench.core.toml_file import toml_text
+from harope_bench.core.toml_file import read_facts, toml_text
 from harope_bench.training import denoiser, loop
 from harope_bench.training.model import Model
 from harope_bench.training.recipe import Denoiser, Exam, Schedule, read_recipe
@@ -167,7 +167,7 @@ def test_a_recipe_changed_in_one_number_is_another_recipe(make_recipe: Callable[
 
 def test_a_training_leaves_a_checkpoint_that_draws(tiny_recipe: Path, tmp_path: Path) -> None:
     made = train(tiny_recipe, tmp_path / "run")
-    facts = tomllib.loads((tmp_path / "run" / "digits-harope.toml").read_text())
+    facts = read_facts("checkpoint", tmp_path / "run" / "digits-harope.toml")
     found = Checkpoint.model_validate(facts)
     assert found == made
     assert (found.sampler, found.steps, found.guidance, found.training_seed, found.training_steps) == ("flow", 2, 1.5, 3, 25)

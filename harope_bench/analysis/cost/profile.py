@@ -10,17 +10,29 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
 from harope_bench.analysis.cost import latency, published_shapes
+from harope_bench.analysis.cost.forwards import FILE, read_forwards
 from harope_bench.analysis.cost.operation_count import Counts, counts, learned
 from harope_bench.core import checksums, registry
+from harope_bench.core.array_file import arrays_with_format
 from harope_bench.core.errors import BenchError, MissingExtra, SampleError
 from harope_bench.core.provenance import now, provenance
 from harope_bench.core.schema import Checkpoint, JudgeRecord, Option, Plan, Result, Settings
-from harope_bench.core.storage import disk, load_arrays, make_folder, read_if_present, sha256_bytes, write_arrays, write_text
-from harope_bench.data.array_checks import check_columns
-from harope_bench.evaluators.base import Observations, load_feature_evaluator
+from harope_bench.core.storage import sha256_bytes, write_arrays
+from harope_bench.data.result_store import (
+    NO_SAMPLES,
+    Method,
+    Scored,
+    Subject,
+    build_result,
+    find_result,
+    is_as_written,
+    result_path,
+    write_result,
+)
+from harope_bench.data.run_folder import OBSERVATIONS
+from harope_bench.evaluators.base import load_feature_evaluator
 from harope_bench.metrics.attention_cost import Attention, Learned
 from harope_bench.models.backbones.base import Probe, load_backbone
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
@@ -30,15 +42,7 @@ EVALUATOR, FOLDER, FORWARDS = "cost", "cost", 30
 COUNTED = "counted on the meta device in one forward of one image; nothing was run"
 
 
-class Weighed(NamedTuple):
-    """A result and whether this call had to work for it."""
-
-    result: Result
-    path: Path
-    fresh: bool
-
-
-def weigh(plan: Plan, out: Path, count: int | None = None, batch: int | None = None, rescore: bool = False) -> Weighed:
+def weigh(plan: Plan, out: Path, count: int | None = None, batch: int | None = None, rescore: bool = False) -> Scored:
     """Counts a checkpoint's network and times `count` forwards of `batch` images on the plan's device; goes to `out`/cost.
 
     The counts are those of the network as trained, without LoRA; what runs is what draws, which may have its matrices folded and has
@@ -52,7 +56,7 @@ def weigh(plan: Plan, out: Path, count: int | None = None, batch: int | None = N
     return _kept_or_made(plan, out, instrument(plan.settings, size, forwards) + merged, rescore, lambda: _run(plan, forwards, size))
 
 
-def count(plan: Plan, out: Path) -> Weighed:
+def count(plan: Plan, out: Path) -> Scored:
     """Counts a plan's network without weights; goes to `out`/cost."""
     return _kept_or_made(plan, out, COUNTED, False, lambda: _count(plan))
 
@@ -92,56 +96,32 @@ def instrument(settings: Settings, batch: int, count: int) -> str:
     return f"{device}, torch {torch.__version__}, {settings.dtype}, {count} forwards of {batch} images after {latency.WARM} to warm up"
 
 
-def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, observe: Callable[[], dict[str, np.ndarray]]) -> Weighed:
+def _kept_or_made(plan: Plan, out: Path, preprocessing: str, rescore: bool, observe: Callable[[], dict[str, np.ndarray]]) -> Scored:
     started, evaluator = now(), load_feature_evaluator(EVALUATOR)
-    path, seen_at = out / FOLDER / "results" / f"{EVALUATOR}.json", out / FOLDER / "observations" / "forwards.npz"
+    path = result_path(out / FOLDER, EVALUATOR)
+    seen_at = out / FOLDER / OBSERVATIONS / FILE
     judge = JudgeRecord(
         name="meter", version=1, judge_class="equivalent", weights_sha256=sha256_bytes(preprocessing.encode()), preprocessing=preprocessing
     )
-    stands = _standing(path, seen_at)
-    same = stands is not None and (stands.plan_digest, stands.judge) == (plan.digest, judge)
-    if stands and same and stands.version == evaluator.version and not rescore:
-        return Weighed(stands, path, False)
+    subject, method = Subject(plan.checkpoint.name, NO_SAMPLES, plan), Method(EVALUATOR, evaluator, judge, "none", sha256_bytes(b""))
+    stored = _stored(path, seen_at)
+    same = stored is not None and (stored.plan_digest, stored.judge) == (plan.digest, judge)
+    if stored is not None and same and stored.version == evaluator.version and not rescore:
+        return Scored(stored, path, False)
     if rescore and not same:
         raise SampleError(f"{seen_at} holds no forwards of this plan on this device; run eval --with {EVALUATOR} without --rescore once")
     if not rescore and not same:
-        write_arrays(seen_at, observe())
+        write_arrays(seen_at, arrays_with_format("forwards", observe()))
         checksums.record_files(seen_at.parent, [seen_at.name])
-    arrays = load_arrays(seen_at)
-    rows = check_columns(seen_at, arrays, evaluator.arrays, evaluator.texts)
-    score = evaluator.score(Observations(np.arange(rows), None, arrays), {})
-    result = Result(
-        evaluator=EVALUATOR,
-        version=evaluator.version,
-        profile=evaluator.profile,
-        rules="official",
-        parity=evaluator.parity,
-        scale=plan.checkpoint.scale,
-        target=plan.checkpoint.name,
-        plan=plan,
-        plan_digest=plan.digest,
-        samples_sha256=sha256_bytes(b""),
-        judge=judge,
-        reference="none",
-        reference_sha256=sha256_bytes(b""),
-        measurements=score.measurements,
-        warnings=score.warnings,
-        provenance=provenance(started, plan.settings.device),
-    )
-    make_folder(path.parent)
-    with disk(path), checksums.alone(path.parent):
-        write_text(path, result.to_json(indent=1) + "\n")
-        checksums.record_files(path.parent, [path.name])
-    return Weighed(result, path, True)
+    score = evaluator.score(read_forwards(seen_at, evaluator), {})
+    made_by = provenance(started, plan.settings.device)
+    result = build_result(path, subject, method, score, made_by, scale=plan.checkpoint.scale, has_arrays=False)
+    return Scored(write_result(path, result, {}), path, True)
 
 
-def _standing(path: Path, seen: Path) -> Result | None:
-    if not all(checksums.has_sums(file.parent) and checksums.intact(file.parent, file.name) for file in (path, seen)):
-        return None
-    try:
-        return Result.model_validate_json(read_if_present(path) or b"")
-    except ValidationError:
-        return None  # another version wrote it
+def _stored(path: Path, seen: Path) -> Result | None:
+    """Return the result of forwards that are as they were written, whatever plan and device it is of."""
+    return find_result(path) if all(is_as_written(file) for file in (path, seen)) else None
 
 
 class Seen(NamedTuple):

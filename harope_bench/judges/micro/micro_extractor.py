@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harope_bench.core.errors import MissingMemberError
-from harope_bench.core.registry import read_toml
 from harope_bench.core.schema import ErrorRate
 from harope_bench.core.storage import fit, load_weights
+from harope_bench.core.toml_file import read_facts
 from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
 
 FEATURES = 64
@@ -105,17 +105,17 @@ class MicroExtractor(FeatureExtractor):
 
     def weights_sha256(self) -> str:
         """Return the recorded hash of the shipped weights."""
-        return str(read_toml(self.facts)["sha256"])
+        return str(read_facts("judge", self.facts)["sha256"])
 
     def errors(self) -> tuple[ErrorRate, ...]:
         """Return how it did on images that it was not trained on."""
-        facts = read_toml(self.facts)
+        facts = read_facts("judge", self.facts)
         of = facts["held_out_images"]
         return (ErrorRate(cases=self.cases, wrong=of - round(facts["held_out_accuracy"] * of), of=of),)
 
     def open(self, device: str = "cpu") -> LoadedMicroExtractor:
         """Load the shipped weights."""
-        facts = read_toml(self.facts)
+        facts = read_facts("judge", self.facts)
         network = self.network()
         fit(network, load_weights(self.facts.parent / facts["weights"], facts["sha256"]), self.title)
         return LoadedMicroExtractor(network, self.prepare, facts["sha256"], device)

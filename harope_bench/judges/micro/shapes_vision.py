@@ -29,8 +29,8 @@ from harope_bench.core.annotations import (
     encode_mask,
 )
 from harope_bench.core.errors import ShapeError
-from harope_bench.core.registry import read_toml
 from harope_bench.core.schema import ErrorRate
+from harope_bench.core.toml_file import read_facts
 from harope_bench.data import shapes_world
 from harope_bench.data.shapes_world import answer, parse
 from harope_bench.data.shapes_world.measured import Seen, measured
@@ -68,7 +68,7 @@ class ShapesVision(Annotator):
 
     def errors(self) -> tuple[ErrorRate, ...]:
         """What `examine` found, as shipped; nothing where the parser is another one now."""
-        facts = read_toml(FACTS)
+        facts = read_facts("judge", FACTS)
         if facts["parser_sha256"] != _hash():
             return ()
         return tuple(rate for kind, told in facts.items() if isinstance(told, dict) for rate in _rates(kind, told))

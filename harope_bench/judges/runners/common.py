@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Sequence  # noqa: UP035 - read by Python 3.8
 
 ASKS, ANSWERS, JUDGE = "asks.jsonl", "answers.jsonl", "judge.json"
+FORMAT = 1  # of judge.json and of the files beside it; equal to harope_bench.core.formats, which a test holds
 CRASHES = 5  # failures from the start on, without an answer, after which the judge is at fault and not the image
 REPORT = 10.0  # seconds between two lines of progress
 PIECE = 1 << 20
@@ -179,12 +180,15 @@ def _claim(folder: Path, facts: Mapping[str, Any]) -> None:
     path, part = folder / JUDGE, folder / f"{JUDGE}.{os.getpid()}.part"  # of each process its own
     if path.is_file():
         (kept,) = lines(path, whole=True)
+        if kept.get("format") != FORMAT:
+            message = "{} is not of this version: wanted format {}, found {}; made by another version of harope-bench: delete its folder"
+            stop(message.format(path, FORMAT, str(kept.get("format"))[:40]))
         for field in sorted(facts):
             if kept.get(field) != facts[field]:
                 told = (folder, field, str(kept.get(field))[:40], str(facts[field])[:40])
                 stop("{} has answers of another judge: {} {} there, {} now; delete it or use another folder".format(*told))
         return
-    part.write_text(json.dumps(dict(facts), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(dict(facts, format=FORMAT), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(str(part), str(path))
 
 

@@ -5,28 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
-from harope_bench.core.errors import OptionError, StorageError
+from harope_bench.core.errors import FormatError, OptionError, StorageError
+from harope_bench.core.formats import FORMAT
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.provenance import now, provenance
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
-from harope_bench.core.schema import Provenance, Record, Result, fault
+from harope_bench.core.schema import FileRecord, Provenance, Result, fault
 from harope_bench.core.storage import check_hash, disk, make_folder, read_if_present, sha256_bytes, sha256_file, write_arrays, write_text
+from harope_bench.data.result_store import StoredResult, named_arrays_path, read_arrays
 from harope_bench.statistics import compare
 from harope_bench.statistics.compare import Side
-from harope_bench.statistics.pairing import Found, arrays_of, beside
 
 
-class Baseline(Record):
+class Baseline(FileRecord):
     """What was measured, who signed it off and why, and the hash of each file of contributions.
 
     replaces: sha256 of the baseline that stood here before. digest: of all other fields, so that a number that is edited is noticed.
     """
 
-    format: Literal[2] = 2
+    kind = "baseline"
+
     reason: str
     replaces: str | None
     results: tuple[Result, ...]
@@ -49,6 +51,7 @@ def open_side(path: Path) -> Side:
 
     Raises:
         StorageError: not a baseline, or a field is not what was signed off. WeightsError: its contributions are not the recorded ones.
+        FormatError: another version of this package wrote it.
     """
     if not path.is_file():
         return compare.open_side(path)
@@ -57,7 +60,9 @@ def open_side(path: Path) -> Side:
     advice = f"write one: harope-bench gate {path} RUN --update --reason ..."
     try:
         facts = parse_json(data)
-        found = Baseline.model_validate_json(json.dumps(facts))  # one reading of keys that stand twice
+        if not isinstance(facts, dict) or not facts.keys() >= {"results", "reason"}:  # a file of another kind has another format
+            raise StorageError(f"{path} is no baseline (it lacks results or reason); {advice}")
+        found = Baseline.from_json(data, path)
     except ValidationError as error:
         raise StorageError(f"{path} is no baseline ({fault(error)}); {advice}") from error
     except ValueError as error:
@@ -67,10 +72,10 @@ def open_side(path: Path) -> Side:
             f"{path} was edited after it was written: its fields have digest {digest_of(facts)[:12]}..., recorded is "
             f"{found.digest[:12]}...; bring the written one back, or {advice}"
         )
-    run = tuple(Found(result, path) for result in found.results)
+    run = tuple(StoredResult(result, path) for result in found.results)
     for item in run:
         if item.result.per_sample is not None:
-            check_hash(beside(item), found.rows.get(item.result.per_sample, ""))
+            check_hash(named_arrays_path(item), found.rows.get(item.result.per_sample, ""))
     if not run:
         raise StorageError(f"{path} holds no result; write it again from a run that was scored")
     return Side(path, (run,))
@@ -96,12 +101,11 @@ def write(path: Path, run: Path, reason: str) -> str:
     results = tuple(_kept(path, found) for found in side.runs[0])
     rows = {r.per_sample: sha256_file(path.parent / r.per_sample) for r in results if r.per_sample}
     before = sha256_bytes(data) if data is not None else None
-    if data is not None and _is_same(data, reason.strip(), results, rows):
+    if data is not None and _is_same(path, data, reason.strip(), results, rows):
         return f"{path} is up to date: {reason.strip()}"
     made = Baseline(reason=reason.strip(), replaces=before, results=results, rows=rows, provenance=provenance(now(), "cpu"), digest="")
-    facts = made.model_dump(mode="json")
-    facts["digest"] = digest_of(facts)
-    write_text(path, json.dumps(facts, sort_keys=True, allow_nan=False, indent=1) + "\n")
+    signed = made.model_copy(update={"digest": digest_of(parse_json(made.to_json()))})
+    write_text(path, signed.to_json(indent=1) + "\n")
     return f"{sum(len(r.measurements) for r in results)} numbers of {side.title}, {'replaced' if before else 'new'}: {reason.strip()}"
 
 
@@ -111,26 +115,26 @@ def _is_baseline(data: bytes) -> bool:
         found = parse_json(data)
     except ValueError:
         return False
-    return isinstance(found, dict) and {"format", "results", "reason"} <= found.keys()
+    return isinstance(found, dict) and {FORMAT, "results", "reason"} <= found.keys()
 
 
-def _is_same(data: bytes, reason: str, results: tuple[Result, ...], rows: dict[str, str]) -> bool:
-    """Return whether a baseline's bytes say these results for this reason already."""
+def _is_same(path: Path, data: bytes, reason: str, results: tuple[Result, ...], rows: dict[str, str]) -> bool:
+    """Return whether a baseline's bytes say these results for this reason already; those of another version do not."""
     try:
-        stored = Baseline.model_validate_json(data)
-    except ValidationError:
+        stored = Baseline.from_json(data, path)
+    except (FormatError, StorageError, ValueError):
         return False
     if stored.digest != digest_of(parse_json(data)):
         return False
     return (stored.reason, stored.results, stored.rows) == (reason, results, rows)
 
 
-def _kept(path: Path, found: Found) -> Result:
+def _kept(path: Path, found: StoredResult) -> Result:
     """The result with its contributions copied beside the baseline and no path of this machine in it."""
     result, name = found.result, None
-    if result.per_sample is not None and beside(found).is_file():
+    if result.per_sample is not None and named_arrays_path(found).is_file():
         name = f"{path.stem}.{found.path.stem}.npz"
-        write_arrays(path.parent / name, arrays_of(found), compress=True)
+        write_arrays(path.parent / name, read_arrays(found), compress=True)
     plan = result.plan
     if plan is not None:
         bare = plan.checkpoint.model_copy(update={"weights": Path(plan.checkpoint.weights).name})

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError
-from harope_bench.data.sample_set import PLAN, Run, SampleSet, open_samples, to_adm, to_png
+from harope_bench.data.run_folder import PLAN, Run
+from harope_bench.data.sample_set import SampleSet, open_samples, to_adm, to_png
 from harope_bench.suites.base import PromptSuite, load_suite
 from harope_bench.suites.official_layouts.base import Written, layout, names, recognised, written
 from harope_bench.suites.official_layouts.file_list import has_record, write_recorded

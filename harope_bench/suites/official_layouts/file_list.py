@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from harope_bench.core.errors import OptionError, SampleError
+from harope_bench.core.formats import with_format, without_format
 from harope_bench.core.index_ranges import DIGITS, whole_number
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.regular_file import is_file
@@ -166,6 +168,7 @@ def open_recorded(folder: Path, suite: PromptSuite, suite_name: str) -> SampleSe
 
     Raises:
         SampleError: A line that is no record, a file outside the folder, or a prompt that is not the suite's.
+        FormatError: Another version of this package wrote a line.
     """
     records = _records(folder)
     files: dict[int, Path] = {}
@@ -195,7 +198,7 @@ def _records(folder: Path) -> dict[int, SampleRecord]:
     records: dict[int, SampleRecord] = {}
     for number, line in enumerate(read_lines(path), 1):
         try:
-            record = SampleRecord.model_validate(line)
+            record = SampleRecord.model_validate(without_format("image-list", line, path))
         except ValidationError as error:
             raise SampleError(
                 f"{path} line {number} is no record of convert ({fault(error)}); give it as --file-list {path} if it is yours, or delete it"
@@ -234,4 +237,5 @@ def _images(samples: SampleSet, indices: list[int]) -> Iterator[np.ndarray]:
 
 
 def _as_lines(records: Iterable[SampleRecord]) -> str:
-    return "".join(record.to_json() + "\n" for record in sorted(records, key=lambda record: record.index))
+    lines = (with_format("image-list", record.model_dump(mode="json")) for record in sorted(records, key=lambda record: record.index))
+    return "".join(json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in lines)

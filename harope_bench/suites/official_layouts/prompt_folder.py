@@ -10,7 +10,8 @@ from typing import Literal
 
 from harope_bench.core.errors import OptionError, SampleError
 from harope_bench.data.image_folder import DIGITS, FILE_LIST, check_finished, format_notes, images_below, in_order, listing
-from harope_bench.data.sample_set import PLAN, SampleSet, first, open_samples
+from harope_bench.data.run_folder import PLAN
+from harope_bench.data.sample_set import SampleSet, first, open_samples
 from harope_bench.suites.base import PromptSuite
 from harope_bench.suites.official_layouts.base import Layout, few, gathered, layout, names, recognised, suites
 from harope_bench.suites.official_layouts.file_list import Placement, has_record, open_recorded, place_by_list

@@ -1,0 +1,29 @@
+"""The forwards of a network that were timed, as they are kept in forwards.npz: one row a forward. Needs no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from harope_bench.core.array_file import check_arrays_format
+from harope_bench.core.formats import FORMAT
+from harope_bench.core.storage import load_arrays
+from harope_bench.data.array_checks import check_columns
+from harope_bench.evaluators.base import FeatureEvaluator, Observations
+
+FILE = "forwards.npz"
+
+
+def read_forwards(path: Path, evaluator: FeatureEvaluator) -> Observations:
+    """Return the forwards in a file, with the arrays that an evaluator reads.
+
+    Raises:
+        FormatError: Another version of this package wrote them.
+        StorageError: An array is missing, or not what it is called.
+    """
+    stored = load_arrays(path)
+    check_arrays_format("forwards", stored, path)
+    arrays = {name: array for name, array in stored.items() if name != FORMAT}
+    count = check_columns(path, arrays, evaluator.arrays, evaluator.texts)
+    return Observations(np.arange(count), None, arrays)

@@ -1,0 +1,291 @@
+"""Format versions: every kind of file that the package writes and reads back carries one, and another one is a named error."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fake_runs
+import numpy as np
+import pytest
+import torch
+
+import harope_bench
+from harope_bench.analysis.cost.forwards import read_forwards
+from harope_bench.assets import local_files
+from harope_bench.assets.local_files import Receipt, receipt_text
+from harope_bench.core import formats, registry
+from harope_bench.core.array_file import arrays_with_format
+from harope_bench.core.errors import BenchError, FormatError
+from harope_bench.core.formats import FORMAT, FORMATS, Kind, json_text, version_of, with_format
+from harope_bench.core.schema import JudgeRecord
+from harope_bench.core.storage import home, load_arrays, write_arrays, write_text
+from harope_bench.core.toml_file import facts_text, read_toml, toml_text
+from harope_bench.data import result_store
+from harope_bench.data.image_folder import FILE_LIST
+from harope_bench.data.run_folder import Run
+from harope_bench.evaluators.base import load_feature_evaluator
+from harope_bench.judges.micro import digits_net, shapes_net
+from harope_bench.judges.micro.micro_extractor import MicroExtractor
+from harope_bench.judges.runners import common
+from harope_bench.models import lora_manifest
+from harope_bench.models.load_checkpoint import checkpoint
+from harope_bench.pipeline import reference_stats
+from harope_bench.pipeline.annotate import kept_record
+from harope_bench.pipeline.extract_features import looker
+from harope_bench.pipeline.predictions import find_shard
+from harope_bench.reports.runs import read_runs
+from harope_bench.statistics.gate import baseline
+from harope_bench.suites import digits
+from harope_bench.suites.official_layouts.file_list import open_recorded
+from harope_bench.training.loop import Trainer
+from harope_bench.training.recipe import Schedule
+
+PLAN = fake_runs.plan(fake_runs.checkpoint())
+JUDGE = JudgeRecord(name="digits-net", version=1, judge_class="micro", weights_sha256="ab" * 32, preprocessing="none")
+
+
+class File(NamedTuple):
+    """How a file of a kind comes to be in a folder, and one way in which the package reads it back."""
+
+    kind: Kind
+    write: Callable[[Path], Path]
+    read: Callable[[Path], object]
+
+
+def placed(name: str, text: Callable[[], str]) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        write_text(folder / name, text())
+        return folder / name
+
+    return write
+
+
+def a_result(folder: Path) -> Path:
+    return fake_runs.write_result(folder, fake_runs.result(PLAN, [fake_runs.measurement("fid", 9.0)]))
+
+
+def a_baseline(folder: Path) -> Path:
+    run = fake_runs.micro_run(folder / "run", "harope", n=40)
+    baseline.write(folder / "b.json", run, "a test")
+    return folder / "b.json"
+
+
+def arrays_file(kind: Kind) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        write_arrays(folder / "a.npz", arrays_with_format(kind, {"key": np.array("k"), "seconds": np.ones(2), "judge": np.array("x")}))
+        return folder / "a.npz"
+
+    return write
+
+
+def trainer(folder: Path) -> Trainer:
+    schedule = Schedule(steps=1, batch=1, lr=0.1, warmup=0, decay="none", clip=1.0, seed=0, snapshot=1)
+    return Trainer(torch.nn.Linear(2, 1), schedule, 0.9, folder, "a test")
+
+
+def a_snapshot(folder: Path) -> Path:
+    trainer(folder).save()
+    return folder / "snapshot.pt"
+
+
+def a_checkpoint(folder: Path) -> Path:
+    path = home() / "checkpoints" / "mine.toml"
+    write_text(path, facts_text("checkpoint", fake_runs.checkpoint("mine").model_dump(mode="json", exclude_none=True)))
+    return path
+
+
+def a_receipt(folder: Path) -> Path:
+    path = local_files.folder("geneval") / local_files.RECEIPT
+    write_text(path, receipt_text({"a.jsonl": Receipt(sha256="ab" * 32, addressed=True)}))
+    return path
+
+
+def of_suite(folder: Path) -> Path:
+    write_text(folder / "digits.toml", (digits.FOLDER / "digits.toml").read_text())
+    return folder / "digits.toml"
+
+
+def of_judge(name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        module = {"digits_net": digits_net, "shapes_net": shapes_net}[name]
+        write_text(folder / f"{name}.toml", (Path(module.__file__).with_name(f"{name}.toml")).read_text())
+        return folder / f"{name}.toml"
+
+    return write
+
+
+def manifest() -> str:
+    base = lora_manifest.Base(id="a", config={})
+    return lora_manifest.Manifest(backbone="flux", base=base, encoding="ape").to_json(indent=1)
+
+
+def patched(owner: Any, name: str, value: Path, call: Callable[[], object]) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, value)
+        return call()
+
+
+def weights_of(judge: MicroExtractor, facts: Path) -> str:
+    return str(patched(judge, "facts", facts, judge.weights_sha256))
+
+
+FEATURES = {"judge": JUDGE.model_dump(mode="json"), "warnings": []}
+LINE = {"index": 0, "status": "failed", "reason": "a test", "prompt": "a"}
+FILES = {
+    "plan.json of a run": File("plan", placed("plan.json", lambda: PLAN.to_json(indent=1)), lambda path: Run(path.parent).plan),
+    "plan.json in a report": File("plan", placed("plan.json", lambda: PLAN.to_json(indent=1)), lambda path: read_runs(path.parent)),
+    "a result": File("result", a_result, result_store.read_result),
+    "a result that may be missing": File("result", a_result, result_store.find_result),
+    "results of a table": File("result", a_result, lambda path: result_store.read_results(path.parent.parent)),
+    "who looked": File(
+        "features", placed("judge.json", lambda: json_text("features", FEATURES)), lambda path: looker("digits-net", path.parent, True)
+    ),
+    "who answered": File(
+        "answers", placed("judge.json", lambda: json_text("answers", JUDGE.model_dump())), lambda path: kept_record(path.parent)
+    ),
+    "predictions": File("predictions", arrays_file("predictions"), lambda path: find_shard(path, "k", ())),
+    "forwards": File("forwards", arrays_file("forwards"), lambda path: forwards_of(path)),
+    "a baseline": File("baseline", a_baseline, baseline.open_side),
+    "a snapshot": File("snapshot", a_snapshot, lambda path: trainer(path.parent).resume()),
+    "a suite's reference": File(
+        "reference",
+        of_suite,
+        lambda path: patched(digits, "FOLDER", path.parent, lambda: registry.load("suites", "digits").reference("digits-net")),
+    ),
+    "a reference of a user": File(
+        "reference",
+        arrays_file("reference"),
+        lambda path: reference_stats._maker(path, load_arrays(path), "x", reference_stats.Looking(looked=JUDGE)),
+    ),
+    "digits-net": File("judge", of_judge("digits_net"), lambda path: weights_of(digits_net.PLUGIN, path)),
+    "shapes-net": File("judge", of_judge("shapes_net"), lambda path: weights_of(shapes_net.PLUGIN, path)),
+    "a checkpoint": File("checkpoint", a_checkpoint, lambda path: checkpoint("mine")),
+    "an adapter": File("adapter", placed("manifest.json", manifest), lora_manifest.read),
+    "a receipt": File("receipt", a_receipt, lambda path: local_files.receipts("geneval")),
+    "a list of images": File(
+        "image-list",
+        placed(FILE_LIST, lambda: json.dumps(with_format("image-list", LINE)) + "\n"),
+        lambda path: open_recorded(path.parent, registry.load("suites", "shapes"), "shapes"),
+    ),
+}
+
+
+def forwards_of(path: Path) -> object:
+    return read_forwards(path, load_feature_evaluator("cost"))
+
+
+def set_format(path: Path, version: object) -> None:
+    """Write a file again with another format version, with none where it is None."""
+    if path.suffix == ".npz":
+        arrays = {name: array for name, array in load_arrays(path).items() if name != FORMAT}
+        write_arrays(path, arrays if version is None else {**arrays, FORMAT: np.array(version)})
+        return
+    if path.suffix == ".pt":
+        facts = torch.load(path, weights_only=True)
+    elif path.suffix == ".toml":
+        facts = read_toml(path)
+    else:
+        facts = json.loads(path.read_text())
+    facts = {name: value for name, value in facts.items() if name != FORMAT} | ({} if version is None else {FORMAT: version})
+    if path.suffix == ".pt":
+        torch.save(facts, path)
+    else:
+        write_text(path, toml_text(facts) if path.suffix == ".toml" else json.dumps(facts) + "\n")
+
+
+def test_every_kind_of_file_is_tried_here() -> None:
+    assert {file.kind for file in FILES.values()} == set(FORMATS)
+
+
+@pytest.mark.usefixtures("bench_home")
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_this_version_is_read(name: str, tmp_path: Path) -> None:
+    file = FILES[name]
+    path = file.write(tmp_path)
+    assert not isinstance(problem(file, path), FormatError)
+
+
+@pytest.mark.usefixtures("bench_home")
+@pytest.mark.parametrize("version", [0, 7, None, "1", True, 1.0])
+@pytest.mark.parametrize("name", [name for name in FILES if name != "a snapshot"])
+def test_another_version_is_an_error_that_names_both_and_the_remedy(name: str, version: object, tmp_path: Path) -> None:
+    check_error(FILES[name], version, tmp_path)
+
+
+@pytest.mark.parametrize("version", [7, None])
+def test_a_snapshot_of_another_version_is_not_resumed(version: object, tmp_path: Path) -> None:
+    check_error(FILES["a snapshot"], version, tmp_path)
+
+
+def problem(file: File, path: Path) -> BenchError | None:
+    """Return the error of reading a file; the rest of a toy may not be of a real run, such as its prompt."""
+    try:
+        file.read(path)
+    except BenchError as error:
+        return error
+    return None
+
+
+def check_error(file: File, version: object, folder: Path) -> None:
+    path = file.write(folder)
+    set_format(path, version)
+    before = path.read_bytes()
+    with pytest.raises(FormatError) as caught:
+        file.read(path)
+    message = str(caught.value)
+    shown = "none" if version is None else str(version)
+    assert f"wanted format {version_of(file.kind)}, found {shown}; made by another version of harope-bench: " in message
+    assert str(path) in message and FORMATS[file.kind].advice in message and "\n" not in message
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["\x1b[31m7", "7\n8", "9" * 200])
+def test_a_hostile_version_steers_no_terminal_and_stays_short(text: str, tmp_path: Path) -> None:
+    with pytest.raises(FormatError) as caught:
+        formats.check_format("plan", text, tmp_path / "plan.json")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+def test_the_format_decides_no_pixel() -> None:
+    """The digest is of the deciding fields: a number in the file must not move it, nor what a judge is known by."""
+    text = PLAN.to_json()
+    assert json.loads(text)[FORMAT] == version_of("plan")
+    again = type(PLAN).from_json(text.encode(), Path("plan.json"))
+    assert again == PLAN and again.digest == PLAN.digest and FORMAT not in json.dumps(PLAN.deciding())
+    assert FORMAT not in json.loads(JUDGE.to_json())
+
+
+def test_a_runner_of_another_python_writes_the_format_of_the_package() -> None:
+    assert version_of("answers") == common.FORMAT
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "judge"])
+def test_shipped_files_have_the_format_of_their_kind(kind: Kind) -> None:
+    root = Path(harope_bench.__file__).parent
+    folders = {"checkpoint": "models/checkpoints", "judge": "judges/micro"}
+    paths = sorted((root / folders[kind]).glob("*.toml"))
+    assert paths and all(read_toml(path)[FORMAT] == version_of(kind) for path in paths)
+
+
+def numbered_literals(tree: ast.AST) -> Iterator[int]:
+    """Return the lines that give a field or key `format` a number of their own."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values, strict=True)
+            numbers = [v for k, v in pairs if isinstance(k, ast.Constant) and k.value == FORMAT and isinstance(v, ast.Constant)]
+            yield from (v.lineno for v in numbers if isinstance(v.value, int))
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == FORMAT:
+            numbers = [child for child in ast.walk(node) if isinstance(child, ast.Constant) and type(child.value) is int]
+            yield from (number.lineno for number in numbers[:1])
+
+
+def test_the_numbers_have_one_owner() -> None:
+    """No module but core/formats.py states a format version; the runners, which run without the package, are held to it above."""
+    root = Path(harope_bench.__file__).parent
+    lines = {str(p.relative_to(root)): list(numbered_literals(ast.parse(p.read_text()))) for p in root.rglob("*.py")}
+    assert not {name: found for name, found in lines.items() if found}
+    assert list(numbered_literals(ast.parse('class A:\n    format: int = 2\nb = {"format": 3}'))) == [2, 3]
