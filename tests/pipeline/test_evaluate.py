@@ -249,7 +249,7 @@ def test_a_list_of_requests_that_says_nothing_is_a_warning(run: Path) -> None:
     """A damaged last line counts as one that a kill cut; with it the only one is gone."""
     (run / "requests.jsonl").write_text('{"indices": "0-4')
     (scored,) = score(run, run)
-    assert "requests.jsonl is missing or empty" in scored.result.warnings[0]
+    assert "requests.jsonl is missing or empty" in scored.result.warning_texts[0]
 
 
 def test_a_run_that_grew_is_not_scored_in_part_because_a_request_is_lost(run: Path) -> None:

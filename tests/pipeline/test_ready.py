@@ -46,7 +46,7 @@ def test_what_cannot_be_scored_is_not_drawn(words: list[str], complaint: str, ch
 
 
 def test_a_broken_reference_or_judge_is_found_first(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.savez(tmp_path / "other.npz", mu=np.zeros(64), sigma=np.eye(64), judge="inception-2015", judge_sha256="ab" * 32)
+    np.savez(tmp_path / "other.npz", mu=np.zeros(64), sigma=np.eye(64), judge="inception-2015", judge_sha256="ab" * 32, format=1)
     said = score(checkpoint, tmp_path / "run", "--reference", tmp_path / "other.npz")
     assert "was made by inception-2015" in said.output
     monkeypatch.setattr("harope_bench.judges.micro.micro_extractor.load_weights", lambda path, sha256: {})
