@@ -72,7 +72,7 @@ def modules(source: str) -> Iterator[str]:
 def distributions(folder: Path) -> set[str]:
     """Distributions of other people that the files below a folder import."""
     files = [path for path in folder.rglob("*.py") if STAND_ALONE not in path.parents]
-    ours = {"harope_bench"} | {path.stem for path in TESTS.rglob("*.py")}
+    ours = {"harope_bench", "hostile"} | {path.stem for path in TESTS.rglob("*.py")}
     found = {module for path in files for module in modules(path.read_text(encoding="utf-8"))}
     foreign = found - set(sys.stdlib_module_names) - ours
     return {DISTRIBUTIONS.get(module, module.lower().replace("_", "-")) for module in foreign}
