@@ -172,8 +172,9 @@ def test_a_reader_is_told_ceiling_presence_and_floor() -> None:
 
 def test_both_rules_are_told_where_they_differ() -> None:
     listed = sighting(("cup, mug", 0.9, 100, 200), ("dog", 0.8, 300, 200))
-    told = notes(sights("spatial", spatial={"detector-2d": listed}))
-    assert "rules: spatial_2d is 0.00000 official, 0.92500 corrected" in told
+    for rules in ("official", "corrected"):
+        score = PLUGIN.assess(sights("spatial", spatial={"detector-2d": listed}), rules, True)
+        assert "spatial_2d is 0.00000 official, 0.92500 corrected" in [difference.text for difference in score.rule_differences]
 
 
 # ------------------------------------------------------------------------------------------------- suite
