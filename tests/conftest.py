@@ -61,8 +61,8 @@ FILES_AND_WORDS = {
     "test_doors", "test_dpg_layout", "test_entries", "test_evidence", "test_extrapolation", "test_failures", "test_fetch", "test_gallery",
     "test_formats", "test_geneval_layout", "test_house", "test_leaderboards", "test_lora_files", "test_official_chain", "test_outside",
     "test_prompt_folder", "test_ready", "test_recorded", "test_records", "test_registry", "test_reports", "test_reproduce",
-    "test_requirements", "test_result_store", "test_samples", "test_scale", "test_site", "test_store", "test_suites", "test_tables", "test_textfile",
-    "test_verify", "test_work_lost", "test_wrappers",
+    "test_requirements", "test_result_store", "test_samples", "test_scale", "test_site", "test_store", "test_suites", "test_tables",
+    "test_textfile", "test_verify", "test_work_lost", "test_wrappers",
 }  # fmt: skip
 
 
