@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from harope_bench.core.errors import OptionError
+from harope_bench.core.errors import MissingMemberError, OptionError
 from harope_bench.core.schema import Checkpoint, Option, Settings, fault
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings.scaling import Scaling
@@ -35,7 +35,7 @@ class Sizes(BaseModel):
     @property
     def layers(self) -> int:
         """Attention layers."""
-        raise NotImplementedError
+        raise MissingMemberError(self, "layers")
 
     @property
     def scale(self) -> int:
@@ -141,7 +141,7 @@ class FoldingBackbone(Backbone[Network], Generic[Network]):
 
     def fold(self, network: Network, what: str) -> None:
         """Move the encoding's matrices into the projections, in place; WeightsError where the outputs differ."""
-        raise NotImplementedError
+        raise MissingMemberError(self, "fold")
 
     def export(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], folded: bool) -> Exported:
         """Return the weights under this package's names, as they are or folded into a model of the plain encoding."""
