@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, NamedTuple
+from typing import IO, BinaryIO, Literal, NamedTuple
 
 from harope_bench.core.errors import OptionError, StorageError, UnknownName
 from harope_bench.core.json_file import parse_json
@@ -305,7 +305,7 @@ def read_captions(path: Path, column: str | None = None) -> Iterator[tuple[int, 
         raise OptionError(f"{path} is no .jsonl, .csv, .tsv or .txt (also .gz); convert the captions to one of these")
 
 
-def _field(path: Path, line: int, facts: dict[str, Any], column: str | None) -> str:
+def _field(path: Path, line: int, facts: dict[str, object], column: str | None) -> str:
     name = column or next((each for each in FIELDS if each in facts), None)
     if name is None or not isinstance(facts.get(name), str):
         raise OptionError(
@@ -318,7 +318,7 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)[:8]) or "none"
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     for number, line in _lines(path):
         if not line.strip():
             continue

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harope_bench.core.errors import BenchError, NameClash, PluginError, UnknownName
+from harope_bench.core.errors import BenchError, NameClash, OptionError, PluginError, UnknownName
 from harope_bench.core.index_ranges import DIGITS
 from harope_bench.core.storage import home
 from harope_bench.core.toml_file import read_toml
@@ -127,6 +127,21 @@ def load_plugin_class(kind: str, name: str, base: type[Plugin]) -> type[Plugin]:
     plugin = load(kind, name)
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
         raise _not_derived(kind, name, plugin, base, "a class")
+    return plugin
+
+
+def require_kind(plugin: object, base: type[Plugin], message: str) -> Plugin:
+    """Return the plug-in where it is of that narrower kind.
+
+    Args:
+        base: Base class of the narrower kind.
+        message: What is wrong and what to do, for a plug-in of another kind.
+
+    Raises:
+        OptionError: It is of another kind.
+    """
+    if not isinstance(plugin, base):
+        raise OptionError(message)
     return plugin
 
 

@@ -162,15 +162,11 @@ def load_evaluator(name: str) -> Evaluator:
 
 def load_feature_evaluator(name: str) -> FeatureEvaluator:
     """Return the evaluator on features of that name; errors as `load_evaluator`, and OptionError for another kind."""
-    evaluator = load_evaluator(name)
-    if not isinstance(evaluator, FeatureEvaluator):
-        raise OptionError(f"evaluator {name} scores annotations of prompts, not features; choose an evaluator on features")
-    return evaluator
+    message = f"evaluator {name} scores annotations of prompts, not features; choose an evaluator on features"
+    return registry.require_kind(load_evaluator(name), FeatureEvaluator, message)
 
 
 def load_annotation_evaluator(name: str) -> AnnotationEvaluator:
     """Return the evaluator on annotations of that name; errors as `load_evaluator`, and OptionError for another kind."""
-    evaluator = load_evaluator(name)
-    if not isinstance(evaluator, AnnotationEvaluator):
-        raise OptionError(f"evaluator {name} scores features, not annotations of prompts; choose an evaluator of prompts")
-    return evaluator
+    message = f"evaluator {name} scores features, not annotations of prompts; choose an evaluator of prompts"
+    return registry.require_kind(load_evaluator(name), AnnotationEvaluator, message)

@@ -174,10 +174,8 @@ class JudgeChoice(NamedTuple):
     @property
     def annotator(self) -> Annotator:
         """Return the judge as an annotator; OptionError where it is none."""
-        judge = self.judge
-        if not isinstance(judge, Annotator):
-            raise OptionError(f"judge {self.name} gives features, it is no annotator; give it to an evaluator on features")
-        return judge
+        message = f"judge {self.name} gives features, it is no annotator; give it to an evaluator on features"
+        return registry.require_kind(self.judge, Annotator, message)
 
 
 def load_judge(name: str) -> Judge[LoadedFeatureExtractor | LoadedAnnotator]:
@@ -192,9 +190,8 @@ def load_judge(name: str) -> Judge[LoadedFeatureExtractor | LoadedAnnotator]:
 def load_feature_extractor(name: str) -> FeatureExtractor:
     """Return the feature extractor of that name; errors as `load_judge`, and OptionError for an annotator."""
     judge = load_judge(name)
-    if not isinstance(judge, FeatureExtractor):
-        raise OptionError(f"judge {name} extracts no features, its roles are {', '.join(judge.roles)}; choose a feature extractor")
-    return judge
+    message = f"judge {name} extracts no features, its roles are {', '.join(judge.roles)}; choose a feature extractor"
+    return registry.require_kind(judge, FeatureExtractor, message)
 
 
 def judge_record(name: str, model: str | None = None) -> JudgeRecord:

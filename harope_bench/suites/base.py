@@ -140,15 +140,11 @@ def load_suite(name: str) -> Suite:
 
 def load_prompt_suite(name: str) -> PromptSuite:
     """Return the suite of prompts of that name; errors as `load_suite`, and OptionError for a suite of another kind."""
-    suite = load_suite(name)
-    if not isinstance(suite, PromptSuite):
-        raise OptionError(f"suite {name} has no prompts; choose a suite of prompts")
-    return suite
+    message = f"suite {name} has no prompts; choose a suite of prompts"
+    return registry.require_kind(load_suite(name), PromptSuite, message)
 
 
 def load_picture_suite(name: str) -> PictureSuite:
     """Return the suite of pictures of that name; errors as `load_suite`, and OptionError for a suite of another kind."""
-    suite = load_suite(name)
-    if not isinstance(suite, PictureSuite):
-        raise OptionError(f"suite {name} has no pictures; choose a suite of pictures")
-    return suite
+    message = f"suite {name} has no pictures; choose a suite of pictures"
+    return registry.require_kind(load_suite(name), PictureSuite, message)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harope_bench.testing.complaints import Complaints
 
 if TYPE_CHECKING:
-    pass
+    from harope_bench.leaderboards.table_spec import Column, Row, Table
 
 
 PRINTED = re.compile(r"(-?\d+(?:\.(\d+))?)(?: ?\([+-]\d+(?:\.\d+)?%\))?")
@@ -29,10 +29,10 @@ def check_table(name: str) -> None:
 class _TableBench:
     """One table on the bench, one method a promise."""
 
-    def __init__(self, table: Any, complaints: Complaints):
+    def __init__(self, table: Table, complaints: Complaints):
         self.table, self.complaints, self.expect = table, complaints, complaints.expect
 
-    def cells(self) -> list[tuple[Any, Any, str]]:
+    def cells(self) -> list[tuple[Row, Column, str]]:
         """Row, column and printed string of every published cell."""
         pairs = [(row, column) for row in self.table.rows for column in self.table.columns]
         return [(row, column, row.published[column.key]) for row, column in pairs if column.key in row.published]

@@ -12,13 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.text_file import read_text
+from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.local_model import transformers
 
 SIDE, PATCH = 480, 16
@@ -109,7 +109,7 @@ def plain(question: str) -> str:
     return " ".join(text.split(" ")[:50])
 
 
-def yes_shares(network: Any, pixels: Tensor, questions: Sequence[list[int]]) -> list[float]:
+def yes_shares(network: Network, pixels: Tensor, questions: Sequence[list[int]]) -> list[float]:
     """P(yes) / (P(yes) + P(no)) of the answer's first word, for tokenised questions about an image (1, 3, 480, 480).
 
     Questions of one length share a batch, none is padded.

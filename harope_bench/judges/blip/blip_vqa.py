@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +23,10 @@ from harope_bench.core.storage import load_weights
 from harope_bench.judges.base import Annotator, Canary, LoadedAnnotator, Trial
 from harope_bench.judges.blip import blip_network
 from harope_bench.judges.clip.clip_network import MEAN, STD
+from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.local_annotator import LocalAnnotator
 from harope_bench.judges.generic.local_model import weights_file
-from harope_bench.judges.generic.self_check import red_comes_first, red_image
+from harope_bench.judges.generic.self_check import answers_beside_and_alone, red_comes_first, red_image
 from harope_bench.judges.generic.vision_tower import scaled, stretched
 from harope_bench.judges.weights.asset_files import Source, Weights
 from harope_bench.judges.weights.precision import full_float32
@@ -48,7 +48,7 @@ def pixels(image: np.ndarray) -> Tensor:
 class LoadedBlip(LoadedAnnotator):
     """The network with weights, and its words."""
 
-    def __init__(self, network: Any, words: blip_network.Words, weights_sha256: str, device: str):
+    def __init__(self, network: Network, words: blip_network.Words, weights_sha256: str, device: str):
         self.network, self.words, self.weights_sha256, self.device = network.to(device), words, weights_sha256, device
 
     @torch.inference_mode()
@@ -62,11 +62,9 @@ class LoadedBlip(LoadedAnnotator):
 
 
 def neighbours_do_not_count(opened: LoadedBlip) -> str | None:
-    """Whether a question is answered alike alone and beside a longer one: padding would show."""
-    short, long = "red?", "is it a long red car with a green door?"
-    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    both, alone = (opened.see("vqa", image, Questions(questions=asked)) for asked in ((short, long), (short,)))
-    shares = [a.answers[0].yes or 0.0 for a in (both, alone) if isinstance(a, Answers)]
+    """Return what differs where a question is answered alone and beside a longer one, or None: padding would show."""
+    beside, alone = answers_beside_and_alone(opened, ("red?", "is it a long red car with a green door?"), 0, side=32)
+    shares = [answer.yes or 0.0 for answer in (beside, alone)]
     return None if abs(shares[0] - shares[1]) < ALIKE else f"beside a longer question yes has {shares[0]:.5f}, alone {shares[1]:.5f}"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import torch
 from PIL import Image
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from harope_bench.core.errors import ShapeError, WeightsError
 from harope_bench.core.storage import check_hash, load_weights
 from harope_bench.judges.base import Annotator, Canary, LoadedAnnotator
+from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.self_check import red_comes_first, red_image
 from harope_bench.judges.weights.asset_files import Weights
 from harope_bench.judges.weights.precision import full_float32
@@ -38,7 +39,15 @@ def torchscript_state(found: Weights) -> Mapping[str, Tensor]:
         return dict(torch.jit.load(str(found.path), map_location="cpu").state_dict())
 
 
-def built(config: Mapping[str, Any]) -> nn.Module:
+class Sizes(TypedDict):
+    """open_clip's configuration of a network with both towers; the towers' fields are its own."""
+
+    embed_dim: int
+    vision_cfg: Mapping[str, object]
+    text_cfg: Mapping[str, object]
+
+
+def built(config: Sizes) -> nn.Module:
     """open_clip's network of these sizes, its weights not set.
 
     Raises:
@@ -73,7 +82,7 @@ class Towers:
     def __init__(self, network: nn.Module, weights_sha256: str, device: str, half: bool):
         from open_clip import tokenizer, transform
 
-        self.network: Any = network.to(device).eval()
+        self.network: Network = network.to(device).eval()
         self.weights_sha256, self.device, self.half = weights_sha256, device, half and device == "cuda"
         self.prepare = transform.image_transform(SIDE, is_train=False, mean=MEAN, std=STD)
         self.words = tokenizer.SimpleTokenizer(context_length=network.context_length)
@@ -126,7 +135,7 @@ class ClipAnnotator(Published[LoadedAnnotator], Annotator):
 
     model: str
 
-    def __init__(self, sizes: Mapping[str, Any] | None = None):
+    def __init__(self, sizes: Sizes | None = None):
         self.sizes = sizes
 
     def towers(self, device: str, half: bool) -> Towers:

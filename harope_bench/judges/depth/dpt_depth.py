@@ -7,8 +7,6 @@ Source: Karine-Huang/T2I-CompBench:UniDet_eval/3D_spatial_eval.py.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from PIL import Image
@@ -19,6 +17,7 @@ from harope_bench.core.errors import OptionError
 from harope_bench.core.storage import load_weights
 from harope_bench.judges.base import Annotator, Canary, LoadedAnnotator
 from harope_bench.judges.depth import depth_annotator, dpt_network
+from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.self_check import red_comes_first, red_image
 from harope_bench.judges.generic.vision_tower import scaled, stretched
 from harope_bench.judges.weights.asset_files import Source
@@ -36,7 +35,7 @@ def pixels(image: np.ndarray) -> Tensor:
 class LoadedDpt(LoadedAnnotator):
     """The network with weights."""
 
-    def __init__(self, network: Any, weights_sha256: str, device: str):
+    def __init__(self, network: Network, weights_sha256: str, device: str):
         self.network, self.weights_sha256, self.device = network.to(device), weights_sha256, device
 
     @torch.inference_mode()

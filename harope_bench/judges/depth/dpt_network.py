@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.local_model import transformers
 
 SIDE = 480
@@ -62,7 +62,7 @@ def built(sizes: Sizes) -> nn.Module:
     library = transformers()
     own = {"image_size": 384, "layer_norm_eps": 1e-6, "readout_type": "project", "reassemble_factors": [1, 1, 1, 0.5]}
     with torch.random.fork_rng(devices=[]):
-        network: Any = library.DPTForDepthEstimation(library.DPTConfig(is_hybrid=True, **own, **sizes))
+        network: Network = library.DPTForDepthEstimation(library.DPTConfig(is_hybrid=True, **own, **sizes))
     network.dpt.embeddings.image_size = (SIDE, SIDE)  # it would refuse images of another size than the stored positions'
     found: nn.Module = network.eval()
     return found

@@ -24,6 +24,7 @@ SIDE, PATCH = 224, 14
 GRID = SIDE // PATCH  # 16 patches a side
 STORED = 37  # patches a side in the published weights, of images of 518
 OFFSET = 0.1  # the scale is (16 + 0.1) / 37: the original guards its rounding so, and its features depend on it
+SIZES = {"embed_dim": 1024, "depth": 24, "num_heads": 16}  # of the published network
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
@@ -46,14 +47,23 @@ class DinoV2(Tower):
     title = "DINOv2 ViT-L/14"
     preprocessing = "PIL bicubic with antialias to 224 x 224 on uint8, stretched where not square; x / 255, ImageNet's mean and deviation"
     batch = 50
-    width = ("embed_dim", 1024)
+    width = ("embed_dim", SIZES["embed_dim"])
     source = Source("dinov2-vit-l-14", "HAROPE_BENCH_DINOV2")
 
     def blank(self) -> nn.Module:
         """timm's vit_large_patch14_dinov2 for images of 224; gives the class token after the last norm."""
         import timm
 
-        return timm.create_model("vit_large_patch14_dinov2", pretrained=False, num_classes=0, img_size=SIDE, **self.sizes)
+        sizes = {**SIZES, **self.sizes}
+        return timm.create_model(
+            "vit_large_patch14_dinov2",
+            pretrained=False,
+            num_classes=0,
+            img_size=SIDE,
+            embed_dim=sizes["embed_dim"],
+            depth=sizes["depth"],
+            num_heads=sizes["num_heads"],
+        )
 
     def prepare(self, images: np.ndarray) -> Tensor:
         """Images (B, H, W, 3) uint8 to (B, 3, 224, 224) float32."""

@@ -5,7 +5,7 @@ The network's own image steps come from its folder. What it tells is brought to 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from harope_bench.core.annotations import Answer, Ask, Boxes
 from harope_bench.core.errors import OptionError
 from harope_bench.judges.base import Canary, LoadedAnnotator
 from harope_bench.judges.depth import depth_annotator
+from harope_bench.judges.generic.library_types import ModelConfig, Network
 from harope_bench.judges.generic.local_annotator import LocalAnnotator
 from harope_bench.judges.generic.local_model import strictly, transformers
 from harope_bench.judges.weights.precision import full_float32
@@ -24,10 +25,10 @@ NEARNESS = {"dpt", "depth_anything"}  # inverse depth up to scale and shift: lar
 METRES = {"zoedepth", "depth_pro", "glpn", "prompt_depth_anything"}  # distance: larger is farther
 
 
-def nearness(depth: Tensor, config: Any) -> Tensor:
+def nearness(depth: Tensor, config: ModelConfig) -> Tensor:
     """A network's map as larger is nearer; OptionError where its kind does not tell which way it runs."""
-    # a configuration of the library has this member where its network can give either
-    if config.model_type in METRES or getattr(config, "depth_estimation_type", None) == "metric":
+    estimated = getattr(config, "depth_estimation_type", None)  # only kinds that can give either have this field
+    if config.model_type in METRES or estimated == "metric":
         return 1 / depth.clamp_min(1e-6)
     if config.model_type in NEARNESS:
         return depth
@@ -41,7 +42,7 @@ def _kinds() -> str:
 class LoadedDepth(LoadedAnnotator):
     """A network with its weights and its own image steps."""
 
-    def __init__(self, network: Any, prepare: Any, weights_sha256: str, device: str):
+    def __init__(self, network: Network, prepare: Callable[..., Mapping[str, Tensor]], weights_sha256: str, device: str):
         self.network, self.prepare, self.weights_sha256, self.device = network.to(device).eval(), prepare, weights_sha256, device
 
     @torch.inference_mode()

@@ -7,8 +7,8 @@ nothing that was published with GenEval's or T2I-CompBench's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,14 +18,32 @@ from harope_bench.core.annotations import Ask, Box, Detection, Names, Sighting
 from harope_bench.core.errors import OptionError, ShapeError
 from harope_bench.judges.base import Canary, LoadedAnnotator
 from harope_bench.judges.generic.instance_detection import KEPT, MASKED, TOP, Prepared, instances
+from harope_bench.judges.generic.library_types import AutoClass, Library, ModelConfig, Processor
 from harope_bench.judges.generic.local_annotator import LocalAnnotator
 from harope_bench.judges.generic.local_model import Local, strictly, transformers
 from harope_bench.judges.weights.precision import full_float32
 
-KINDS = {  # transformers' Auto class of each kind, and how its mapping of configurations is called
-    "told": ("AutoModelForZeroShotObjectDetection", "MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING"),
-    "closed": ("AutoModelForObjectDetection", "MODEL_FOR_OBJECT_DETECTION_MAPPING"),
-    "masks": ("AutoModelForUniversalSegmentation", "MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING"),
+
+class DetectorKind(NamedTuple):
+    """A kind of detector of transformers: the Auto class that loads it, and the classes of configurations that are of it."""
+
+    auto: Callable[[Library], AutoClass]
+    configs: Callable[[Library], Container[type[ModelConfig]]]
+
+
+KINDS: Mapping[str, DetectorKind] = {
+    "told": DetectorKind(
+        lambda library: library.AutoModelForZeroShotObjectDetection,
+        lambda library: library.MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING,
+    ),
+    "closed": DetectorKind(
+        lambda library: library.AutoModelForObjectDetection,
+        lambda library: library.MODEL_FOR_OBJECT_DETECTION_MAPPING,
+    ),
+    "masks": DetectorKind(
+        lambda library: library.AutoModelForUniversalSegmentation,
+        lambda library: library.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
+    ),
 }
 LONGER = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}  # COCO's names as GenEval has them
 STEPS = (
@@ -42,9 +60,8 @@ class LoadedDetector(LoadedAnnotator):
         library = transformers()
         self.weights_sha256, self.kind, self.device = found.sha256, kind, device
         loader = library.AutoProcessor if kind == "told" else library.AutoImageProcessor
-        self.processor: Any = _loaded(loader, found)
-        # the library's classes by the names in KINDS
-        self.network: Any = strictly(getattr(library, KINDS[kind][0]), found.path, "object detector").to(device).eval()
+        self.processor: Processor = _loaded(loader, found)
+        self.network = strictly(KINDS[kind].auto(library), found.path, "object detector").to(device).eval()
 
     def see(self, role: str, image: np.ndarray, ask: Ask) -> Sighting:
         """Everything found in an image (H, W, 3) uint8; a detector that is told what to look for finds the names asked alone."""
@@ -106,14 +123,13 @@ def kind_of(found: Local) -> str:
     """Which kind of detector a folder holds; OptionError where it is none of them."""
     library = transformers()
     config = _loaded(library.AutoConfig, found)
-    for kind, (_, mapping) in KINDS.items():
-        # the library's mappings by the names in KINDS
-        if type(config) in getattr(library, mapping) and (kind != "masks" or config.model_type == "mask2former"):
+    for kind, facts in KINDS.items():
+        if type(config) in facts.configs(library) and (kind != "masks" or config.model_type == "mask2former"):
             return kind
     raise OptionError(f"{found.path} holds a {config.model_type}, no object detector that this judge knows; give DETR, OWLv2 or their like")
 
 
-def _loaded(auto: Any, found: Local) -> Any:
+def _loaded(auto: AutoClass, found: Local) -> Processor | ModelConfig:
     try:
         return auto.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:

@@ -7,7 +7,8 @@ mmdet/core/mask/utils.py, mmdet/datasets/pipelines/transforms.py; mmcv 1.7.2, mm
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def prepared(image: np.ndarray, scale: tuple[int, int] = SCALE) -> Prepared:
     return Prepared(tensor, (height, width), (image.shape[0], image.shape[1]))
 
 
-def _cv2() -> Any:
+def _cv2() -> ModuleType:
     try:
         import cv2
     except ImportError as error:

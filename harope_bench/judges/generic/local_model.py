@@ -6,12 +6,13 @@ import hashlib
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from safetensors import SafetensorError
 
 from harope_bench.core.errors import MissingExtra, NotHere, OptionError, WeightsError
 from harope_bench.core.storage import disk, first_line, sha256_file, stamp_of
+from harope_bench.judges.generic.library_types import AutoClass, Library, Network
 
 # What decides an answer: weights, configuration, words, the chat's form. Readmes and pictures do not.
 COUNTED = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".jinja")
@@ -24,7 +25,7 @@ class Local(NamedTuple):
     sha256: str
 
 
-def transformers() -> Any:
+def transformers() -> Library:
     """The library, imported now and without its bars; MissingExtra names the install."""
     try:
         import transformers as found
@@ -81,7 +82,7 @@ def weights_file(folder: Path) -> Path:
     return found[0]
 
 
-def strictly(auto: Any, folder: Path, kind: str, **options: Any) -> Any:
+def strictly(auto: AutoClass, folder: Path, kind: str, **options: object) -> Network:
     """The network that an Auto class of transformers makes of a folder, every weight of it filled from there.
 
     Raises:

@@ -1,14 +1,14 @@
-"""Checks of the stack that runs a detector: they hold for any weights, since what the published ones see could not be recorded here."""
+"""Checks of the stack that runs a judge: they hold for any weights, since what the published ones see could not be recorded here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harope_bench.core.annotations import Answer, Names, Sighting, decode_mask
+from harope_bench.core.annotations import Answer, Answered, Answers, Names, Questions, Sighting, decode_mask
 from harope_bench.judges.base import LoadedAnnotator
 from harope_bench.judges.generic.instance_detection import CLASSES, Prepared, box_of
 
@@ -45,6 +45,19 @@ def red_comes_first(tensor: Tensor) -> str | None:
     return (
         None if red > 0 > max(green, blue) else f"a red image reaches the network as ({red:.2f}, {green:.2f}, {blue:.2f}), wanted red first"
     )
+
+
+def answers_beside_and_alone(opened: LoadedAnnotator, questions: Sequence[str], number: int, side: int) -> tuple[Answered, Answered]:
+    """Return the answers to question `number`: asked together with the other questions, and asked alone.
+
+    Args:
+        side: Of the image of noise that is asked about, in pixels.
+    """
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    together = opened.see("vqa", image, Questions(questions=tuple(questions)))
+    alone = opened.see("vqa", image, Questions(questions=(questions[number],)))
+    assert isinstance(together, Answers) and isinstance(alone, Answers)  # a judge of vqa gives these
+    return together.answers[number], alone.answers[0]
 
 
 def box_is_exclusive(instances: Callable[[Tensor, Tensor, Prepared], Sighting]) -> str | None:

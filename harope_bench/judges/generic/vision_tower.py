@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -51,14 +50,14 @@ class Tower(Published[LoadedFeatureExtractor], FeatureExtractor):
     arrays = ("features",)
     width: tuple[str, int]  # of the features: the size that sets it, and the published network's
 
-    def __init__(self, sizes: Mapping[str, Any] | None = None):
-        self.sizes: Mapping[str, Any] = sizes or {}  # options of the network's own library
+    def __init__(self, sizes: Mapping[str, int] | None = None):
+        self.sizes: Mapping[str, int] = sizes or {}  # options of the network's own library
 
     @property
     def widths(self) -> dict[str, int]:
         """How many numbers a row of features has."""
         size, published = self.width
-        return {"features": int(self.sizes.get(size, published))}
+        return {"features": self.sizes.get(size, published)}
 
     def blank(self) -> nn.Module:
         """The network, images (B, 3, S, S) to features (B, D); its numbers do not matter."""

@@ -6,8 +6,6 @@ first token give a share of yes, so that a rule can take either.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from PIL import Image
@@ -16,8 +14,10 @@ from torch import Tensor
 from harope_bench.core.annotations import Answer, Answered, Answers, Ask, Questions
 from harope_bench.core.errors import OptionError
 from harope_bench.judges.base import Canary, LoadedAnnotator
+from harope_bench.judges.generic.library_types import ChatProcessor, EndTokens, Network, Tokenizer
 from harope_bench.judges.generic.local_annotator import LocalAnnotator
 from harope_bench.judges.generic.local_model import strictly, transformers
+from harope_bench.judges.generic.self_check import answers_beside_and_alone
 from harope_bench.judges.weights.precision import full_float32
 
 INSTRUCTION = "Answer with yes or no."
@@ -26,7 +26,7 @@ ALIKE = 1e-3  # of a share: half precision on a GPU may move last bits
 FORMS = {word: [form for plain in (word, word.capitalize(), word.upper()) for form in (plain, f" {plain}")] for word in ("yes", "no")}
 
 
-def forms(tokenizer: Any, word: str) -> list[int]:
+def forms(tokenizer: Tokenizer, word: str) -> list[int]:
     """The tokens that are a word by themselves, in any of its forms."""
     found = {tuple(tokenizer.encode(form, add_special_tokens=False)) for form in FORMS[word]}
     unknown = tokenizer.unk_token_id
@@ -46,8 +46,8 @@ def tidy(text: str) -> str:
     return text.strip().rstrip(".!").strip().lower()
 
 
-def greedy(own: Any, tokenizer: Any) -> Any:
-    """Greedy decoding; of a model's own settings only where an answer ends."""
+def greedy(own: EndTokens, tokenizer: Tokenizer) -> EndTokens:
+    """Return settings of greedy decoding; of a model's own ones only where an answer ends."""
     ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
     pad = own.pad_token_id if own.pad_token_id is not None else tokenizer.pad_token_id
     return transformers().GenerationConfig(
@@ -58,7 +58,7 @@ def greedy(own: Any, tokenizer: Any) -> Any:
 class LoadedVlm(LoadedAnnotator):
     """A model with its weights, its words and its image steps."""
 
-    def __init__(self, network: Any, processor: Any, weights_sha256: str, device: str):
+    def __init__(self, network: Network, processor: ChatProcessor, weights_sha256: str, device: str):
         self.network, self.processor, self.weights_sha256, self.device = network.to(device).eval(), processor, weights_sha256, device
         self.yes, self.no = forms(processor.tokenizer, "yes"), forms(processor.tokenizer, "no")
         # in place of the model's own, since generate fills what it is not given, a repetition penalty say, from there
@@ -104,8 +104,7 @@ class Vlm(LocalAnnotator):
         precision = "auto" if device == "cuda" else torch.float32
         network = strictly(library.AutoModelForImageTextToText, found.path, "vision-language model", dtype=precision)
         processor = library.AutoProcessor.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
-        # processors of the library are of many classes, which do not share these members
-        if not hasattr(processor, "tokenizer") or not getattr(processor, "chat_template", None):
+        if not isinstance(processor, ChatProcessor) or not processor.chat_template:
             raise OptionError(f"{found.path} has no chat form (chat_template) to ask in; take an instruction-tuned model")
         return LoadedVlm(network, processor, found.sha256, device)
 
@@ -115,14 +114,11 @@ class Vlm(LocalAnnotator):
 
 
 def neighbours_do_not_count(opened: LoadedVlm) -> str | None:
-    """Whether a question is answered alike alone and after another."""
-    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    last = "Is it red?"
-    both, alone = (opened.see("vqa", image, Questions(questions=q)) for q in (("Is there a long green car in the picture?", last), (last,)))
-    told = [a.answers[-1] for a in (both, alone) if isinstance(a, Answers)]
-    shares = [a.yes or 0.0 for a in told]
-    alike = told[0].text == told[1].text and abs(shares[0] - shares[1]) < ALIKE
-    return None if alike else f"after another question it answers {told[0].to_json()}, alone {told[1].to_json()}"
+    """Return what differs where a question is answered alone and after another one, or None."""
+    questions = ("Is there a long green car in the picture?", "Is it red?")
+    after, alone = answers_beside_and_alone(opened, questions, 1, side=64)
+    alike = after.text == alone.text and abs((after.yes or 0.0) - (alone.yes or 0.0)) < ALIKE
+    return None if alike else f"after another question it answers {after.to_json()}, alone {alone.to_json()}"
 
 
 PLUGIN = Vlm()

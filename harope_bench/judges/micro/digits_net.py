@@ -36,15 +36,12 @@ class DigitsNetJudge(MicroExtractor):
 
     preprocessing = "mean of channels; antialiased bilinear to 28 x 28 where needed; x / 127.5 - 1"
     widths = {"features": FEATURES, "spatial": SPATIAL * 7 * 7}
+    prepare = staticmethod(prepare)
     title, facts, cases = "judge digits-net", FACTS, "held-out digits misread"
 
     def network(self) -> DigitsNet:
         """Return the network, its weights not set."""
         return DigitsNet()
-
-    def prepare(self, images: np.ndarray) -> Tensor:
-        """Return images as the network's input."""
-        return prepare(images)
 
 
 PLUGIN = DigitsNetJudge()

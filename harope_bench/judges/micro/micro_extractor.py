@@ -100,7 +100,7 @@ class MicroExtractor(FeatureExtractor):
         raise MissingMemberError(self, "network")
 
     def prepare(self, images: np.ndarray) -> Tensor:
-        """Return images (B, H, W, 3) uint8 as the network's input."""
+        """Return images (B, H, W, 3) uint8 as the network's input; a plug-in may state a function as a static method."""
         raise MissingMemberError(self, "prepare")
 
     def weights_sha256(self) -> str:

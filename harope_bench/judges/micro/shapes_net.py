@@ -42,15 +42,12 @@ class ShapesNetJudge(MicroExtractor):
 
     preprocessing = "antialiased bilinear to 32 x 32 where needed; x / 127.5 - 1"
     widths = {"features": FEATURES, "spatial": SPATIAL * 8 * 8}
+    prepare = staticmethod(prepare)
     title, facts, cases = "judge shapes-net", FACTS, "held-out scenes misread"
 
     def network(self) -> ShapesNet:
         """Return the network, its weights not set."""
         return ShapesNet()
-
-    def prepare(self, images: np.ndarray) -> Tensor:
-        """Return images as the network's input."""
-        return prepare(images)
 
 
 PLUGIN = ShapesNetJudge()

@@ -11,25 +11,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from harope_bench.core.annotations import Ask, Sighting
-from harope_bench.core.errors import MissingExtra, WeightsError
+from harope_bench.core.errors import WeightsError
 from harope_bench.core.schema import JudgeClass
 from harope_bench.core.storage import compare
 from harope_bench.judges.base import Canary, LoadedAnnotator
 from harope_bench.judges.generic.instance_detection import CLASSES, TOLD, Prepared, instances, prepared
+from harope_bench.judges.generic.library_types import Network
+from harope_bench.judges.generic.local_model import transformers
 from harope_bench.judges.generic.self_check import box_is_exclusive, own_boxes, red_comes_first, red_image
 from harope_bench.judges.mmdet import key_map, weights_file
 from harope_bench.judges.weights.precision import full_float32
 from harope_bench.judges.weights.published import misfit_named
 
 ASSET = "mask2former"
-SWIN: Mapping[str, Any] = {
+SWIN: Mapping[str, object] = {
     "embed_dim": 96,
     "depths": [2, 2, 18, 2],
     "num_heads": [3, 6, 12, 24],
@@ -41,14 +42,10 @@ DRIFT = 1e-2  # of the logits' spread: rounding of another device stays far belo
 
 def blank() -> nn.Module:
     """transformers' Mask2Former with Swin-S and 80 classes; its numbers do not matter. The process keeps its random numbers."""
-    try:
-        from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
-    except ImportError as error:
-        raise MissingExtra(f"the detector runs in transformers, which does not load ({error}); pip install 'harope-bench[t2i]'") from error
-    sizes: dict[str, Any] = {"num_labels": len(CLASSES)}
-    config = Mask2FormerConfig(backbone_config=SwinConfig(**SWIN), **sizes)
+    library = transformers()
+    config = library.Mask2FormerConfig(backbone_config=library.SwinConfig(**SWIN), num_labels=len(CLASSES))
     with torch.random.fork_rng(devices=[]):
-        network: nn.Module = Mask2FormerForUniversalSegmentation(config)
+        network: nn.Module = library.Mask2FormerForUniversalSegmentation(config)
     return network.eval()
 
 
@@ -74,7 +71,8 @@ class LoadedMask2Former(LoadedAnnotator):
     """The detector with weights, ready to look."""
 
     def __init__(self, network: nn.Module, weights_sha256: str, device: str, scale: tuple[int, int]):
-        self.network, self.weights_sha256 = network.to(device).eval(), weights_sha256
+        self.network: Network = network.to(device).eval()
+        self.weights_sha256 = weights_sha256
         self.device, self.scale = device, scale
 
     def see(self, role: str, image: np.ndarray, ask: Ask) -> Sighting:
@@ -86,7 +84,7 @@ class LoadedMask2Former(LoadedAnnotator):
     def logits(self, seen: Prepared) -> tuple[Tensor, Tensor]:
         """Class logits (100, 81) and mask logits (100, H' / 4, W' / 4)."""
         with torch.inference_mode(), full_float32():
-            out: Any = self.network(pixel_values=seen.tensor.to(self.device))
+            out = self.network(pixel_values=seen.tensor.to(self.device))
         return out.class_queries_logits[0], out.masks_queries_logits[0]
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from harope_bench.core.schema import JudgeClass
 from harope_bench.core.storage import compare
 from harope_bench.judges.base import Canary, LoadedAnnotator
 from harope_bench.judges.generic.instance_detection import TOLD, told
+from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.self_check import own_boxes, red_comes_first, red_image
 from harope_bench.judges.mmdet import key_map, mmcv_ops, weights_file
 from harope_bench.judges.weights.precision import full_float32
@@ -71,7 +71,7 @@ class LoadedMmdet(LoadedAnnotator):
     """The detector with weights, ready to look."""
 
     def __init__(self, network: nn.Module, weights_sha256: str, device: str, scale: tuple[int, int]):
-        self.network: Any = network.to(device).eval()
+        self.network: Network = network.to(device).eval()
         self.weights_sha256, self.packed = weights_sha256, pipeline(scale)
 
     def see(self, role: str, image: np.ndarray, ask: Ask) -> Sighting:

@@ -17,7 +17,10 @@ import stat
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Mapping, Sequence  # noqa: UP035 - read by Python 3.8
+from typing import IO, TYPE_CHECKING, Any, Callable, Dict, Iterator, Mapping, Sequence  # noqa: UP035 - read by Python 3.8
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 ASKS, ANSWERS, JUDGE = "asks.jsonl", "answers.jsonl", "judge.json"
 FORMAT = 1  # of judge.json and of the files beside it; equal to harope_bench.core.formats, which a test holds
@@ -29,7 +32,8 @@ LINES_BYTES = 1 << 30  # of a file of lines, as harope_bench.core.regular_file h
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 PIXELS = 2**26
 
-See = Callable[[str, Path, Dict[str, Any]], Dict[str, Any]]  # noqa: UP006
+Json = Dict[str, Any]  # noqa: UP006 - an object of a line of JSON, whose values each role reads for itself
+See = Callable[[str, Path, Json], Json]
 
 
 def stop(message: str) -> None:
@@ -76,7 +80,7 @@ def standing(found: str, told: str | None) -> tuple[str, str]:
     return "official", "weights of the sha256 that the user names as the published one"
 
 
-def picture(path: Path) -> Any:
+def picture(path: Path) -> Picture:
     """The image as Pillow's RGB."""
     from PIL import Image
 
@@ -86,14 +90,16 @@ def picture(path: Path) -> Any:
         return image.convert("RGB")
 
 
-def opened(path: Path, flags: int = os.O_RDONLY) -> Any:
+def opened(path: Path, flags: int = os.O_RDONLY) -> IO[bytes]:
     """Open a regular file; the open handle is asked, so that nobody can put another file in its place meanwhile.
 
     Raises:
         OSError: It cannot be opened.
         ValueError: It is a pipe, a device or a socket, which would wait for ever or has no end.
     """
-    handle = os.open(str(path), flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    nonblock = getattr(os, "O_NONBLOCK", 0)  # Windows has none
+    binary = getattr(os, "O_BINARY", 0)  # Windows alone has it
+    handle = os.open(str(path), flags | nonblock | binary)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise ValueError(f"{path} is no regular file")
@@ -153,7 +159,7 @@ def serve(args: argparse.Namespace, name: str, version: int, judge_class: str, p
                 sys.stderr.flush()
 
 
-def _line(ask: Mapping[str, Any], folder: Path, see: See) -> dict[str, Any]:
+def _line(ask: Json, folder: Path, see: See) -> Json:
     """The line that answers a question."""
     line = {"key": ask["key"], "index": ask.get("index")}
     path = folder / ask["image"]  # an absolute path stays itself
@@ -167,13 +173,13 @@ def _line(ask: Mapping[str, Any], folder: Path, see: See) -> dict[str, Any]:
         return dict(line, error="{}: {}".format(type(error).__name__, (str(error).splitlines() or ["no message"])[0]))
 
 
-def _add(out: Any, line: Mapping[str, Any]) -> None:
+def _add(out: IO[bytes], line: Json) -> None:
     out.write((json.dumps(line, sort_keys=True, allow_nan=False) + "\n").encode())
     out.flush()
     os.fsync(out.fileno())
 
 
-def _claim(folder: Path, facts: Mapping[str, Any]) -> None:
+def _claim(folder: Path, facts: Json) -> None:
     """Says who answers; stops where someone else did."""
     if not re.match(r"[0-9a-f]{64}$", facts["weights_sha256"]):
         stop("weights_sha256 is {!r}, wanted 64 hex digits; mend the runner".format(facts["weights_sha256"]))
@@ -192,7 +198,7 @@ def _claim(folder: Path, facts: Mapping[str, Any]) -> None:
     os.replace(str(part), str(path))
 
 
-def lines(path: Path, whole: bool = False) -> Iterator[dict[str, Any]]:
+def lines(path: Path, whole: bool = False) -> Iterator[Json]:
     """The objects of a file of lines, each with a `key`, or the one of the `whole` file; stops where one is none or nothing is there."""
     if not path.is_file():
         stop(f"{path} is not there; let `harope-bench eval` write it")

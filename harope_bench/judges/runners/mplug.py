@@ -16,17 +16,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Callable, Dict  # noqa: UP035 - read by Python 3.8
 
 import common  # type: ignore[import-not-found]  # beside this file, which is executed and not imported
 
 NAME, VERSION = "mplug", 1
+Pipeline = Callable[[Dict[str, object]], Dict[str, object]]  # noqa: UP006 - Python 3.8
 FILES = ("configuration.json", "config.yaml", "vocab.txt", "pytorch_model.bin")
 ABOUT = {"sha256": "published hash of pytorch_model.bin; without it the answers are a substitute's"}
 STEPS = "modelscope's pipeline: bicubic to the model's square, 25 question tokens, beam of 5, float32"
 
 
-def pipeline_of(folder: Path, device: str) -> Any:
+def pipeline_of(folder: Path, device: str) -> Pipeline:
     """modelscope's pipeline on a local folder."""
     try:
         from modelscope.pipelines import pipeline  # type: ignore[import-not-found]
@@ -54,7 +55,7 @@ def main() -> None:
     judge_class, why = common.standing(common.digest(folder / FILES[-1]), args.sha256)
     asked = pipeline_of(folder, args.device)
 
-    def see(role: str, image: Path, ask: dict[str, Any]) -> dict[str, Any]:
+    def see(role: str, image: Path, ask: common.Json) -> common.Json:
         if role != "vqa":
             raise ValueError(f"mplug answers questions (vqa), not {role}")
         picture = common.picture(image)

@@ -110,7 +110,7 @@ def network(place: Path, weights: Path, backbone: str, device: str) -> tuple[Any
     return built.eval(), [str(label) for label in labels], config.name
 
 
-def seer(model: Any, labels: list[str], device: str, wanted: str) -> Any:
+def seer(model: Any, labels: list[str], device: str, wanted: str) -> common.See:
     """A function that sees an image: everything found, boxes in the image's own pixels."""
     import numpy as np
     import torch
@@ -118,7 +118,7 @@ def seer(model: Any, labels: list[str], device: str, wanted: str) -> Any:
 
     resize = Resize(size=SHORT, max_size=LONG)
 
-    def see(role: str, image: Path, ask: dict[str, Any]) -> dict[str, Any]:
+    def see(role: str, image: Path, ask: common.Json) -> common.Json:
         if role != wanted:
             raise ValueError(f"this runner was started for {wanted}, not {role}")
         whole = common.picture(image)
@@ -133,7 +133,7 @@ def seer(model: Any, labels: list[str], device: str, wanted: str) -> Any:
     return see
 
 
-def sighting(found: Any, labels: list[str], size: tuple[int, int], seen: tuple[int, int]) -> dict[str, Any]:
+def sighting(found: Any, labels: list[str], size: tuple[int, int], seen: tuple[int, int]) -> common.Json:
     """detectron2's fields as an answer, the surest first."""
     across, down = size[0] / seen[0], size[1] / seen[1]
     rows = zip(found["pred_boxes"].tensor.float().tolist(), found["scores"].float().tolist(), found["pred_classes"].tolist())  # noqa: B905 - Python 3.8

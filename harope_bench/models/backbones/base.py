@@ -237,7 +237,5 @@ def load_backbone(name: str) -> Backbone[EncodedNetwork]:
 
 def load_adapter_backbone(name: str) -> AdapterBackbone[EncodedNetwork]:
     """Return the backbone of that name; errors as `load_backbone`, and OptionError where it reads no adapter folders."""
-    backbone = load_backbone(name)
-    if not isinstance(backbone, AdapterBackbone):
-        raise OptionError(f"backbone {name} reads no adapter folders; give a file of its weights")
-    return backbone
+    message = f"backbone {name} reads no adapter folders; give a file of its weights"
+    return registry.require_kind(load_backbone(name), AdapterBackbone, message)

@@ -62,8 +62,7 @@ def _whole(layer: str) -> str:
 
 def attached(network: Positioned) -> bool:
     """Whether the network's transformer carries LoRA."""
-    # getattr: peft gives a transformer this attribute with its first LoRA
-    return bool(getattr(network.transformer, "peft_config", None))
+    return bool(getattr(network.transformer, "peft_config", None))  # peft adds it with the first LoRA
 
 
 def state_of(network: Positioned) -> dict[str, Tensor]:

@@ -97,8 +97,11 @@ class Processor:
 def attentions(network: Positioned) -> list[AttentionLayer]:
     """Attention modules with our processors, in the order of the layers."""
     modules = network.transformer.modules()
-    # getattr: few of the library's modules have a processor, and no class of it says which
-    return [module for module in modules if isinstance(getattr(module, "processor", None), Processor)]
+    return [
+        module
+        for module in modules
+        if isinstance(getattr(module, "processor", None), Processor)  # few modules of the library have one
+    ]
 
 
 @torch.no_grad()
