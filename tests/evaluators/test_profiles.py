@@ -19,9 +19,10 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from harope_bench import testing
 from harope_bench.cli import main
 from harope_bench.core.errors import OptionError, StorageError
-from harope_bench.evaluators import fidelity
+from harope_bench.evaluators import fidelity_findings
 from harope_bench.evaluators.base import Observations, Score
-from harope_bench.evaluators.fidelity import PLUGIN, PROFILES
+from harope_bench.evaluators.fidelity import PLUGIN
+from harope_bench.evaluators.fidelity_profiles import PROFILES
 from harope_bench.leaderboards import board, match_runs
 from harope_bench.metrics.moments import Moments
 from harope_bench.pipeline.evaluate import Asked, evaluate, evaluate_each
@@ -117,8 +118,8 @@ def test_kid_needs_images_and_enough_of_them(seen: Observations, reference: dict
 def test_every_profile_keeps_the_contract(
     profile: str, seen: Observations, reference: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fidelity, "kid_subsets", partial(fidelity.kid_subsets, subsets=2, size=30))
-    monkeypatch.setattr(fidelity, "SUBSET_SIZE", 30)
+    monkeypatch.setattr(fidelity_findings, "kid_subsets", partial(fidelity_findings.kid_subsets, subsets=2, size=30))
+    monkeypatch.setattr(fidelity_findings, "SUBSET_SIZE", 30)
     few = Observations(seen.indices[:60], None, {k: v[:60] for k, v in seen.arrays.items()}, failed=2)
     testing.check_evaluator(PLUGIN.under(profile), few, {**reference, "features": reference["features"][:80]})
 

@@ -12,7 +12,8 @@ from harope_bench.core.errors import TooFewImages
 from harope_bench.core.schema import Measurement
 from harope_bench.data.result_store import StoredResult, read_result
 from harope_bench.evaluators.base import Observations
-from harope_bench.evaluators.fidelity import PLUGIN, RANDOM_HALVES
+from harope_bench.evaluators.fidelity import PLUGIN
+from harope_bench.evaluators.fidelity_findings import RANDOM_HALVES
 from harope_bench.metrics import random_halves
 from harope_bench.metrics.neighbours import balls
 from harope_bench.metrics.random_halves import half_recalls, random_sides

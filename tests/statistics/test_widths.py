@@ -10,7 +10,8 @@ import pytest
 from harope_bench.core import registry
 from harope_bench.core.schema import Measurement, Metric
 from harope_bench.evaluators.base import Observations
-from harope_bench.evaluators.fidelity import PROFILES, Fidelity
+from harope_bench.evaluators.fidelity import Fidelity
+from harope_bench.evaluators.fidelity_profiles import PROFILES
 from harope_bench.evaluators.prompt_scores import Prompts, clustered
 
 EVALUATORS = [registry.load("evaluators", name) for name in registry.names("evaluators")]
