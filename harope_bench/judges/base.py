@@ -50,6 +50,10 @@ class LoadedAnnotator:
 Loaded_co = TypeVar("Loaded_co", bound=LoadedFeatureExtractor | LoadedAnnotator, covariant=True)
 
 
+# Any: each judge writes checks of its own class with weights, and is asked no other's
+Check = Callable[[Any], str | None]
+
+
 class SelfCheck(Protocol):
     """A case that a judge must pass before it is believed."""
 
@@ -57,15 +61,16 @@ class SelfCheck(Protocol):
     def name(self) -> str:
         """Return what the case is called."""
 
-    def check(self, loaded: Any, /) -> str | None:
-        """Return in words what is wrong with the judge with its weights, or None; it is given its own class."""
+    @property
+    def check(self) -> Check:
+        """Return the function that says in words what is wrong with the judge with its weights, or None."""
 
 
 class Canary(NamedTuple):
     """A self-check by name; `check` is as in SelfCheck."""
 
     name: str
-    check: Callable[[Any], str | None]
+    check: Check
 
 
 class Trial(NamedTuple):

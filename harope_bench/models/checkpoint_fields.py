@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict, get_args
+from collections.abc import Mapping
+from typing import Literal, TypedDict, cast, get_args
 
 from harope_bench.core.schema import Option
 
@@ -36,17 +37,14 @@ class CheckpointFields(TypedDict, total=False):
     training_steps: int
 
 
-def known_fields(values: Any) -> CheckpointFields:
+def known_fields(values: Mapping[str, object]) -> CheckpointFields:
     """Return those values that are named as a field.
 
     Args:
-        values: by name. Any: of a file's note or a command line; whoever makes a Checkpoint of them checks them.
+        values: By name, of a file's note or a command line; whoever makes a Checkpoint of them checks them.
     """
-    fields: CheckpointFields = {}
-    for field in FIELDS:
-        if field in values:
-            fields[field] = values[field]
-    return fields
+    # cast: the types are those of fields only after that check
+    return cast(CheckpointFields, {field: values[field] for field in FIELDS if field in values})
 
 
 def stated_fields(fields: CheckpointFields) -> CheckpointFields:

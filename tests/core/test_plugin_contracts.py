@@ -18,16 +18,30 @@ from harope_bench.core.errors import MissingMemberError, OptionError, PluginErro
 from harope_bench.core.plugin_contracts import EvaluatorContract, SuiteContract
 from harope_bench.core.schema import Checkpoint, Request, Settings
 from harope_bench.encodings.base import Encoding, load_encoding
-from harope_bench.evaluators.base import Evaluator, load_evaluator
-from harope_bench.judges.base import Judge, load_judge
+from harope_bench.evaluators.base import (
+    AnnotationEvaluator,
+    Evaluator,
+    FeatureEvaluator,
+    load_annotation_evaluator,
+    load_evaluator,
+    load_feature_evaluator,
+)
+from harope_bench.judges.base import FeatureExtractor, Judge, load_feature_extractor, load_judge
 from harope_bench.leaderboards.table_spec import Table, load_table
 from harope_bench.models import weights_facts
-from harope_bench.models.backbones.base import Backbone, Classifier, Clue, Drawer, load_adapter_backbone, load_backbone
+from harope_bench.models.backbones.base import AdapterBackbone, Backbone, Classifier, Clue, Drawer, load_adapter_backbone, load_backbone
 from harope_bench.models.checkpoint_fields import FIELDS, CheckpointFields, known_fields, stated_fields
 from harope_bench.models.export_checkpoint import export
 from harope_bench.models.load_checkpoint import checkpoint, open_classifier, open_drawer
 from harope_bench.models.samplers.base import Sampler, load_sampler
-from harope_bench.suites.base import Suite, load_suite
+from harope_bench.suites.base import (
+    PictureSuite,
+    PromptSuite,
+    Suite,
+    load_picture_suite,
+    load_prompt_suite,
+    load_suite,
+)
 
 ACCESSORS: dict[str, tuple[Callable[[str], object], type]] = {
     "backbones": (load_backbone, Backbone),
@@ -37,6 +51,14 @@ ACCESSORS: dict[str, tuple[Callable[[str], object], type]] = {
     "judges": (load_judge, Judge),
     "evaluators": (load_evaluator, Evaluator),
 }
+NARROWER: list[tuple[str, Callable[[str], object], type]] = [
+    ("backbones", load_adapter_backbone, AdapterBackbone),
+    ("suites", load_prompt_suite, PromptSuite),
+    ("suites", load_picture_suite, PictureSuite),
+    ("judges", load_feature_extractor, FeatureExtractor),
+    ("evaluators", load_feature_evaluator, FeatureEvaluator),
+    ("evaluators", load_annotation_evaluator, AnnotationEvaluator),
+]
 # What the liars below are made of: they have the members of a plug-in, and are not derived from its base class.
 DUCK = SimpleNamespace(task="draw", asks=None, metrics=(), requests=lambda indices: [], conditioning=lambda config: None)
 
@@ -140,6 +162,20 @@ def test_a_backbone_with_what_is_required_alone_has_every_optional_member() -> N
 def test_a_required_member_that_is_missing_is_named(member: str, call: Callable[[], object]) -> None:
     with pytest.raises(MissingMemberError, match=rf"^\S+ does not define `{member}`, which every plug-in of its kind must$"):
         call()
+
+
+@pytest.mark.parametrize(("kind", "load", "base"), NARROWER, ids=lambda value: getattr(value, "__name__", value))
+def test_a_plugin_of_another_kind_is_rejected_by_its_name(kind: str, load: Callable[[str], object], base: type) -> None:
+    of_the_kind, message = 0, r"^(backbone|suite|judge|evaluator) {} .+; (give|choose) .+$"
+    for name in registry.names(kind):
+        plugin = registry.load(kind, name)
+        if isinstance(plugin, base):
+            assert load(name) is plugin
+            of_the_kind += 1
+        else:
+            with pytest.raises(OptionError, match=message.format(name)):
+                load(name)
+    assert 0 < of_the_kind < len(registry.names(kind))
 
 
 def test_what_a_backbone_cannot_do_is_said_by_its_name(tmp_path: Path, install: Any) -> None:

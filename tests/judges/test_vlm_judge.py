@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,16 @@ def test_words_are_counted_in_all_their_forms() -> None:
     assert [vlm.tidy(text) for text in (" Yes.", "yes", "No!", "It is red. ", "")] == ["yes", "yes", "no", "it is red", ""]
 
 
-def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path, model: Path) -> None:
+# What AutoProcessor gives for models that cannot be asked in a chat.
+PROCESSORS_WITHOUT_CHAT = (
+    SimpleNamespace(chat_template="{{ messages }}", apply_chat_template=print),  # no tokenizer
+    SimpleNamespace(tokenizer=object(), apply_chat_template=print),  # no member for a chat form
+    SimpleNamespace(tokenizer=object(), chat_template=None, apply_chat_template=print),  # no chat form
+    SimpleNamespace(tokenizer=object(), chat_template="", apply_chat_template=print),  # an empty chat form
+)
+
+
+def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = registry.load("judges", "vlm")
     assert plugin.needs_model and plugin.roles == ("vqa",)
     for wrong in (plugin.weights_sha256, lambda: plugin.open("cpu")):
@@ -173,6 +183,11 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path, model: Path) -> 
         plugin.of("Qwen/Qwen-of-nobody").weights_sha256()
     with pytest.raises(OptionError, match="has no chat form"):
         plugin.of(str(saved(tmp_path / "mute", chat=None))).open("cpu")
+    for processor in PROCESSORS_WITHOUT_CHAT:
+        with monkeypatch.context() as patch:
+            patch.setattr(transformers.AutoProcessor, "from_pretrained", lambda *_, found=processor, **__: found)
+            with pytest.raises(OptionError, match="has no chat form"):
+                plugin.of(str(model)).open("cpu")
     broken = saved(tmp_path / "broken")
     (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:5000])
     with pytest.raises(WeightsError, match="its weights cannot be read") as caught:

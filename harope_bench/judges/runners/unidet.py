@@ -20,6 +20,7 @@ from typing import Any
 
 import common  # type: ignore[import-not-found,unused-ignore]  # beside this file, which is executed and not imported
 
+DetectronObject = Any  # a network of detectron2, or what it found: the library is not installed here
 VERSION = 1
 NAMES = {"detector": ("unidet", "R50"), "detector-2d": ("unidet-rs200", "RS200")}  # by role
 SURE, SHORT, LONG = 0.5, 479, 480
@@ -85,7 +86,7 @@ def trusted(path: Path, told: str | None) -> str:
     return found
 
 
-def network(place: Path, weights: Path, backbone: str, device: str) -> tuple[Any, list[str], str]:
+def network(place: Path, weights: Path, backbone: str, device: str) -> tuple[DetectronObject, list[str], str]:
     """The benchmark's network with weights, its labels, and the names of both in words."""
     import argparse
 
@@ -110,7 +111,7 @@ def network(place: Path, weights: Path, backbone: str, device: str) -> tuple[Any
     return built.eval(), [str(label) for label in labels], config.name
 
 
-def seer(model: Any, labels: list[str], device: str, wanted: str) -> common.See:
+def seer(model: DetectronObject, labels: list[str], device: str, wanted: str) -> common.See:
     """A function that sees an image: everything found, boxes in the image's own pixels."""
     import numpy as np
     import torch
@@ -133,7 +134,7 @@ def seer(model: Any, labels: list[str], device: str, wanted: str) -> common.See:
     return see
 
 
-def sighting(found: Any, labels: list[str], size: tuple[int, int], seen: tuple[int, int]) -> common.Json:
+def sighting(found: DetectronObject, labels: list[str], size: tuple[int, int], seen: tuple[int, int]) -> common.Json:
     """detectron2's fields as an answer, the surest first."""
     across, down = size[0] / seen[0], size[1] / seen[1]
     rows = zip(found["pred_boxes"].tensor.float().tolist(), found["scores"].float().tolist(), found["pred_classes"].tolist())  # noqa: B905 - Python 3.8

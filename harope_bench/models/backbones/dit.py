@@ -18,7 +18,15 @@ from harope_bench.core.schema import Checkpoint, Option, Request, Settings
 from harope_bench.encodings import base as encodings
 from harope_bench.models.backbones import dit_keys, folding, latents
 from harope_bench.models.backbones.base import GENERATED, Clue, Probe, Process, SettingsRead
-from harope_bench.models.backbones.dit_blocks import Block, FinalLayer, LabelEmbedder, PatchEmbed, TimestepEmbedder, images_of
+from harope_bench.models.backbones.dit_blocks import (
+    Block,
+    FinalLayer,
+    LabelEmbedder,
+    PatchEmbed,
+    TimestepEmbedder,
+    images_of,
+    initialise_projections,
+)
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
 from harope_bench.models.backbones.sampled import SampledDrawer
 from harope_bench.models.backbones.sampled import to_uint8 as to_uint8  # DiT's rule
@@ -32,6 +40,7 @@ from harope_bench.models.backbones.sized import (
     counted_layer,
     encode,
     grid_positions,
+    middle_times,
     ramp,
     rescale,
 )
@@ -99,11 +108,7 @@ class DiT(EncodedNetwork):
 
     def _initialise(self) -> None:
         """DiT's own start: Xavier layers, small embeddings, zero gates and zero output."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.x_embedder.proj.weight.view(self.config.hidden, -1))
+        initialise_projections(self.modules(), self.x_embedder)
         for _, parameter in self._named("x_embedder.proj.bias", "final_layer.linear"):
             nn.init.zeros_(parameter)
         for name, parameter in self._named("y_embedder", "t_embedder"):
@@ -284,7 +289,7 @@ class DitBackbone(FoldingBackbone[DiT]):
         shape = (batch, config.channels, rows * config.patch, columns * config.patch)
         inputs = {
             "x": ramp(shape, one),
-            "time": torch.full((batch,), 500.0, device=one.device),
+            "time": middle_times(batch, one),
             "labels": torch.arange(batch, device=one.device) % config.classes,
         }
         return Probe(inputs, counted_layer(config), rows * columns)

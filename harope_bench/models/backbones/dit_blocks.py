@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -95,6 +96,20 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, N, width)."""
         return self.proj(x).flatten(2).transpose(1, 2)
+
+
+def initialise_projections(modules: Iterable[nn.Module], patches: PatchEmbed) -> None:
+    """Set DiT's first weights: Xavier linear layers without bias, then patches as one linear layer.
+
+    Args:
+        modules: In which the linear layers are looked for, in the order of their random numbers.
+    """
+    for module in modules:
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    weight = patches.proj.weight
+    nn.init.xavier_uniform_(weight.view(len(weight), -1))  # (width, channels * patch * patch)
 
 
 def images_of(patches: Tensor, rows: int, columns: int, patch: int) -> Tensor:

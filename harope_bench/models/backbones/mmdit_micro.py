@@ -18,7 +18,7 @@ from harope_bench.core.schema import Checkpoint, Option, Request, Settings
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.models.backbones.base import GENERATED, Backbone, Clue, Probe, Process, SettingsRead
-from harope_bench.models.backbones.dit_blocks import FinalLayer, PatchEmbed, TimestepEmbedder, images_of
+from harope_bench.models.backbones.dit_blocks import FinalLayer, PatchEmbed, TimestepEmbedder, images_of, initialise_projections
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
 from harope_bench.models.backbones.mmdit_blocks import Block, WordEmbedder
 from harope_bench.models.backbones.sampled import SampledDrawer
@@ -31,6 +31,7 @@ from harope_bench.models.backbones.sized import (
     counted_layer,
     encode,
     grid_positions,
+    middle_times,
     ramp,
     rescale,
 )
@@ -90,11 +91,8 @@ class MMDiT(EncodedNetwork):
 
     def _initialise(self) -> None:
         """Xavier layers, small embeddings, zero gates and zero output, as in DiT."""
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and not name.startswith("encoding"):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.x_embedder.proj.weight.view(self.config.hidden, -1))
+        outside_encoding = (module for name, module in self.named_modules() if not name.startswith("encoding"))
+        initialise_projections(outside_encoding, self.x_embedder)
         for embedding in (self.words.word, self.words.place):
             nn.init.normal_(embedding.weight, std=0.5)
         for name, parameter in self.named_parameters():
@@ -220,7 +218,7 @@ class MicroBackbone(Backbone[MMDiT]):
         config, one = network.config, next(network.parameters())
         inputs = {
             "x": ramp((batch, config.channels, resolution, resolution), one),
-            "time": torch.full((batch,), 500.0, device=one.device),
+            "time": middle_times(batch, one),
             "words": (torch.arange(config.places, device=one.device) % len(config.vocabulary) + 1).repeat(batch, 1),
         }
         tokens = config.places + (resolution // config.patch) ** 2

@@ -131,6 +131,11 @@ def ramp(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return torch.linspace(-1, 1, math.prod(shape), device=like.device, dtype=like.dtype).view(shape)
 
 
+def middle_times(batch: int, like: Tensor) -> Tensor:
+    """Return times (B,) float32 of the middle of the process, 500 of 1,000, on the device of `like`."""
+    return torch.full((batch,), 500.0, device=like.device)
+
+
 def counted_layer(sizes: Sizes) -> attention_cost.Attention:
     """Return the attention layer whose cost is counted."""
     return attention_cost.Attention(sizes.hidden, sizes.heads, attention_cost.WHOLE)
