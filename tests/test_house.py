@@ -53,7 +53,7 @@ NEVER_TORCH = {"core", "data", "assets", "metrics", "statistics", "evaluators", 
 TORCH_INSIDE_FUNCTIONS = {"suites", "testing", "pipeline", "commands", "cli"}
 TORCH_INSIDE_FUNCTIONS_MODULES = {
     f"{PACKAGE}.{name}"
-    for name in ("core.device", "core.storage", "core.provenance", "models.load_checkpoint", "models.register_checkpoint")
+    for name in ("core.device", "core.state_dicts", "core.provenance", "models.load_checkpoint", "models.register_checkpoint")
 }
 
 
@@ -176,7 +176,6 @@ def test_the_import_finder_finds_every_kind_of_import() -> None:
     source = """
 import torch.nn as nn, harope_bench.core.storage
 from typing import TYPE_CHECKING
-from harope_bench.core import registry
 from harope_bench import __version__
 from .base import Suite
 from ..core.schema import Request

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import IO, BinaryIO, Literal, NamedTuple
 
 from harope_bench.core.errors import OptionError, StorageError, UnknownName
+from harope_bench.core.escaping import printable
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.regular_file import check_regular, open_regular
-from harope_bench.core.schema import printable
 from harope_bench.core.storage import disk, home
 from harope_bench.core.text_file import encoding_of
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from harope_bench.core.chart_schema import HeadMatrix, Matrices
 from harope_bench.core.errors import OptionError
 from harope_bench.core.schema import Checkpoint
-from harope_bench.core.storage import check_hash, fit, load_weights
+from harope_bench.core.state_dicts import check_hash, fit, load_weights
 from harope_bench.encodings import base
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import AdapterBackbone, load_adapter_backbone, load_backbone

@@ -12,8 +12,8 @@ from pydantic import Field, StringConstraints, ValidationError
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, NotHere, StorageError, WeightsError
 from harope_bench.core.formats import json_text, parse_facts
+from harope_bench.core.record_base import Name, Record, fault
 from harope_bench.core.regular_file import open_regular
-from harope_bench.core.schema import Name, Record, fault
 from harope_bench.core.storage import disk, git_blob, home, read_if_present, sha256_file
 
 RECEIPT = "receipt.json"

@@ -21,7 +21,8 @@ from harope_bench.commands.options import (
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
-    from harope_bench.core.schema import Option, Result
+    from harope_bench.core.record_base import Option
+    from harope_bench.core.schema import Result
     from harope_bench.data.result_store import Scored
     from harope_bench.pipeline.eval_options import GenerationOptions, PictureOptions
     from harope_bench.suites.official_layouts.prompt_folder import FolderForm
@@ -97,7 +98,7 @@ def eval_(
     harope-bench eval my-flux --suite geneval,dpg-bench --resolution 512,1024,2048 --out runs/my-flux
     harope-bench eval results.jsonl --suite geneval --label "FLUX + ours" --out runs/ours
     """
-    from harope_bench.core.schema import check_label
+    from harope_bench.core.record_base import check_label
     from harope_bench.pipeline.eval_options import EvalOptions, parse_profiles
     from harope_bench.pipeline.evaluate_target import evaluate_target
 

@@ -89,7 +89,7 @@ def verify(
     \b
     harope-bench verify runs/harope --redraw 5
     """
-    from harope_bench.core.schema import printable
+    from harope_bench.core.escaping import printable
     from harope_bench.pipeline.verify import verify
 
     findings = verify(run, redraw, seed, reference, pictures.images, pictures.truth, pictures.crop_ratio, source)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from harope_bench.core.index_ranges import IndexRanges
-    from harope_bench.core.schema import Option
+    from harope_bench.core.record_base import Option
 
 Command = Callable[..., None]  # the function of a command, called with its options by name
 

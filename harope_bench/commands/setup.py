@@ -13,8 +13,8 @@ from harope_bench.commands.options import NO, KeyValue, as_json
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
+    from harope_bench.core.record_base import Option
     from harope_bench.core.registry import Entry
-    from harope_bench.core.schema import Option
 
 
 @click.command("list")

@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import Field
 
 from harope_bench.core.errors import ShapeError
-from harope_bench.core.schema import Record
+from harope_bench.core.record_base import Record
 
 Role = Literal["detector", "detector-2d", "colours", "vqa", "depth", "similarity"]
 Box = tuple[float, float, float, float]

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from harope_bench.core.errors import StorageError
+from harope_bench.core.record_base import Record, fault
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
-from harope_bench.core.schema import Record, fault
 from harope_bench.core.storage import disk
 
 Matrix = tuple[tuple[float, ...], ...]

@@ -12,7 +12,8 @@ from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError
 from harope_bench.core.plugin_contracts import BackboneContract, SuiteContract
 from harope_bench.core.plugin_contracts import Conditioning as Conditioning  # plug-ins take it from here
-from harope_bench.core.schema import Checkpoint, Option, Request
+from harope_bench.core.record_base import Option
+from harope_bench.core.schema import Checkpoint, Request
 
 
 def taken_by(backbone: str, config: Mapping[str, Option]) -> Conditioning:

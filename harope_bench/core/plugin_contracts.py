@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harope_bench.core.errors import MissingMemberError
-from harope_bench.core.schema import Checkpoint, Metric, Option, Request, Settings
+from harope_bench.core.record_base import Option
+from harope_bench.core.schema import Checkpoint, Metric, Request, Settings
 
 Task = Literal["draw", "prompts", "classify"]  # images as a set, prompt by prompt, or real pictures that are classified
 

@@ -12,7 +12,8 @@ from importlib import metadata
 from pathlib import Path
 
 from harope_bench import __version__
-from harope_bench.core.schema import Option, Provenance
+from harope_bench.core.record_base import Option
+from harope_bench.core.schema import Provenance
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "scipy", "pydantic")
 

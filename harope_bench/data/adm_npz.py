@@ -14,10 +14,11 @@ from typing import IO
 
 import numpy as np
 
+from harope_bench.core.array_archive import repeated_member
 from harope_bench.core.array_file import DAMAGE, claim, open_npz, read_header
 from harope_bench.core.errors import SampleError
 from harope_bench.core.escaping import few
-from harope_bench.core.storage import first_line, repeated_member, writing
+from harope_bench.core.storage import first_line, writing
 from harope_bench.data.image_io import PIXELS
 
 IMAGES = "arr_0.npy"

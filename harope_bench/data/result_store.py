@@ -1,4 +1,4 @@
-"""Results on disk: how they are built, where they lie, how they are written and read, and whether they are still current.
+"""Results on disk: how they are built, written and read, and whether they are still current; result_paths says where they lie.
 
 A result is RUN/results/NAME.json. Beside it lie NAME.npz, its per-sample arrays, and, where it has verdicts on single images,
 NAME.rows.jsonl; SHA256SUMS vouches for all. No other module builds a Result or writes into a folder of results.
@@ -16,8 +16,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from harope_bench.core import checksums
+from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.array_file import ARRAYS_BYTES
 from harope_bench.core.errors import PlanMismatch, SampleError, StorageError
+from harope_bench.core.record_base import check_label, fault
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
 from harope_bench.core.schema import (
     ErrorRate,
@@ -29,26 +31,21 @@ from harope_bench.core.schema import (
     ResultWarning,
     RuleDifference,
     Source,
-    check_label,
-    fault,
     warnings_of,
 )
 from harope_bench.core.storage import (
     disk,
     first_line,
-    load_arrays,
     make_folder,
     read_if_present,
     sha256_bytes,
     stamp_of,
-    write_arrays,
     write_text,
 )
 from harope_bench.data.array_checks import check_sample_arrays
-from harope_bench.data.run_folder import RESULTS
+from harope_bench.data.result_paths import arrays_path, result_paths, result_paths_below, rows_path
 from harope_bench.data.sample_set import SampleSet
 
-ROWS = ".rows.jsonl"  # ends the name of the file of verdicts on single images
 ADVICE = "bring that one back, or run eval again"  # about a file that is not the recorded one
 NO_SAMPLES = sha256_bytes(b"")  # of a result that looked at no image
 
@@ -200,49 +197,6 @@ def _side(samples: SampleSet) -> int | None:
     except (SampleError, IndexError):  # the first image is damaged, or there is none
         return None
     return height if height == width else None
-
-
-# --------------------------------------------------------------------------------------------------- paths
-
-
-def result_path(folder: Path, name: str) -> Path:
-    """Return where the result of that name lies in a run folder."""
-    return folder / RESULTS / f"{name}.json"
-
-
-def result_paths(folder: Path) -> list[Path]:
-    """Return the files of a run folder's results, in order."""
-    return sorted((folder / RESULTS).glob("*.json"))
-
-
-def result_paths_below(folder: Path) -> list[Path]:
-    """Return the files of all results of the run folders at and below a folder, in order."""
-    return sorted(folder.glob(f"**/{RESULTS}/*.json"))
-
-
-def run_of(path: Path) -> Path:
-    """Return the run folder that a result lies in."""
-    return path.parent.parent
-
-
-def arrays_path(path: Path) -> Path:
-    """Return where the per-sample arrays of a result lie."""
-    return path.with_suffix(".npz")
-
-
-def rows_path(path: Path) -> Path:
-    """Return where the verdicts on single images lie beside a result."""
-    return path.with_suffix(ROWS)
-
-
-def rows_paths_below(folder: Path) -> list[Path]:
-    """Return the files of verdicts on single images at and below a folder, in order."""
-    return sorted(folder.glob(f"**/{RESULTS}/*{ROWS}"))
-
-
-def path_of_rows(rows: Path) -> Path:
-    """Return the result that a file of verdicts on single images lies beside."""
-    return rows.with_name(rows.name.removesuffix(ROWS) + ".json")
 
 
 # ------------------------------------------------------------------------------------------------- reading

@@ -13,10 +13,18 @@ from pydantic import ValidationError
 from harope_bench.core import checksums
 from harope_bench.core.errors import PlanMismatch, SampleError, StorageError
 from harope_bench.core.index_ranges import IndexRanges, parse_ranges
+from harope_bench.core.json_lines import append_line, mend_lines, read_lines
 from harope_bench.core.part_files import sweep
+from harope_bench.core.record_base import fault
 from harope_bench.core.regular_file import LINES_BYTES, is_file
-from harope_bench.core.schema import Plan, Request, SampleRecord, fault
-from harope_bench.core.storage import append_line, make_folder, mend_lines, read_if_present, read_lines, sha256_bytes, write_text, writing
+from harope_bench.core.schema import Plan, Request, SampleRecord
+from harope_bench.core.storage import (
+    make_folder,
+    read_if_present,
+    sha256_bytes,
+    write_text,
+    writing,
+)
 from harope_bench.data.image_io import encode
 
 PLAN, RECORDS, REQUESTS, IMAGES, LOCK = "plan.json", "samples.jsonl", "requests.jsonl", "images", ".lock"

@@ -21,7 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from harope_bench.core import registry
 from harope_bench.core.errors import MissingMemberError, OptionError
-from harope_bench.core.schema import Option
+from harope_bench.core.record_base import Option
 from harope_bench.encodings.scaling import Kind, Scaling, frequencies
 
 _TURNS = WeakIdKeyDictionary()  # angles by the very tensor of positions, for as long as it lives

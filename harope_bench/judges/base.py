@@ -15,7 +15,8 @@ import numpy as np
 from harope_bench.core import registry
 from harope_bench.core.annotations import Answer, Ask
 from harope_bench.core.errors import JudgeError, MissingMemberError, OptionError
-from harope_bench.core.schema import ErrorRate, JudgeClass, JudgeRecord, Option
+from harope_bench.core.record_base import Option
+from harope_bench.core.schema import ErrorRate, JudgeClass, JudgeRecord
 from harope_bench.core.storage import sha256_bytes
 
 # ------------------------------------------------------------------------------------------------- with weights

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from harope_bench.core.storage import sha256_bytes
 from harope_bench.data.result_store import StoredResult
+from harope_bench.leaderboards.best_cells import best_cells, ranked_blocks
 from harope_bench.leaderboards.comparability import general, incomparable, named, of_rules
-from harope_bench.leaderboards.comparisons import EVIDENCE, Comparison, comparisons, contrast
+from harope_bench.leaderboards.comparisons import EVIDENCE, Comparison, comparisons
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, check_entries, enter, notes_of, unplaced_note
-from harope_bench.leaderboards.match_runs import SCALES, Picked, Picks, Scale, footing, pick, undecided, unlike
-from harope_bench.leaderboards.table_spec import PERCENT, Column, EntryRow, Flag, Row, Table, half_unit, load_table, value_of
+from harope_bench.leaderboards.match_runs import SCALES, Picked, Picks, Scale, pick, undecided
+from harope_bench.leaderboards.notes import Note, Notes
+from harope_bench.leaderboards.table_spec import PERCENT, Column, EntryRow, Row, Table, half_unit, load_table, value_of
 from harope_bench.statistics import significance
 
 __all__ = [
@@ -32,22 +33,6 @@ __all__ = [
 
 Show = Literal["published", "measured", "both"]
 Status = Literal["measured", "no value", "not run", "undecided"]
-SEVERITY = {"conflict": "conflict", "warn": "warning", "info": "information", "run": "run"}
-
-
-@dataclass(frozen=True)
-class Note:
-    """A numbered note under the table: a flag of the paper, or something a reader must know of a run."""
-
-    number: int
-    id: str | None
-    severity: Literal["info", "warn", "conflict", "run"]
-    text: str
-
-    @property
-    def words(self) -> str:
-        """The note as it is printed."""
-        return f"{self.id} ({SEVERITY[self.severity]}): {self.text}" if self.id else self.text
 
 
 @dataclass(frozen=True)
@@ -153,9 +138,9 @@ def build(
     table = enter(table, found, used, entries) if used else table
     picks = pick(table, found, used) if used else {}
     open_cells = _undecided(table, found, used) if used else {}
-    notes = _Notes(table.flags if show != "measured" else ())
+    notes = Notes(table.flags if show != "measured" else ())
     remarks = _remarks(table, picks) | open_cells
-    best = _best(table, picks)
+    best = best_cells(table, picks)
     cells = {}
     for row in table.rows:
         for column in table.columns:
@@ -200,46 +185,8 @@ def _undecided(table: Table, found: Sequence[StoredResult], scale: Scale) -> dic
     }
 
 
-@dataclass
-class _Notes:
-    """Numbers notes as they come; equal texts share a number."""
-
-    flags: tuple[Flag, ...]
-    all: list[Note] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        for flag in self.flags:
-            self.all.append(Note(len(self.all) + 1, flag.id, flag.severity, f"{flag.text} {flag.beside}".strip()))
-
-    def of_cell(self, table: Table, row: Row, column: Column) -> list[Flag]:
-        """The flags that name this cell."""
-        return [flag for flag in self.flags if f"{table.id}/{row.id}/{column.key}" in flag.cells]
-
-    def of_table(self, table: Table) -> tuple[int, ...]:
-        """Numbers of the notes that belong to the table as a whole."""
-        elsewhere = {flag.id for flag in self.flags if not any(cell.startswith(f"{table.id}/") for cell in flag.cells)}
-        return tuple(note.number for note in self.all if note.id in elsewhere)
-
-    def mark(self, flag: Flag) -> int:
-        """The number of a flag."""
-        return next(note.number for note in self.all if note.id == flag.id)
-
-    def add(self, text: str) -> int:
-        """The number of a note about runs."""
-        for note in self.all:
-            if note.id is None and note.text == text:
-                return note.number
-        self.all.append(Note(len(self.all) + 1, None, "run", text))
-        return self.all[-1].number
-
-    def general(self, texts: Iterable[str]) -> None:
-        """Notes that hang on no cell."""
-        for text in texts:
-            self.add(text)
-
-
 def _cell(
-    table: Table, row: Row, column: Column, picked: Picked | None, base: Picked | None, notes: _Notes, remarks: list[str], best: bool
+    table: Table, row: Row, column: Column, picked: Picked | None, base: Picked | None, notes: Notes, remarks: list[str], best: bool
 ) -> Cell:
     printed = row.published.get(column.key)
     flags = notes.of_cell(table, row, column)
@@ -345,61 +292,10 @@ def _remarks(table: Table, picks: Picks) -> dict[tuple[str, str], list[str]]:
             )
         if m.n_scored != m.n_asked and table.column(key[1]).of == "images":
             remarks[key].append(f"{m.n_scored:,} of {m.n_asked:,} images scored, {m.n_failed} failed, {m.n_abstained} abstained")
-    for ranked in _ranked(table, picks).values():
+    for ranked in ranked_blocks(table, picks).values():
         for key, differs in ranked.aside.items():
             remarks[key].append(f"not ranked with the others: {differs}")
     return remarks
-
-
-@dataclass
-class _Ranked:
-    """The cells of one block on one footing, and those set aside with the reason."""
-
-    together: list[tuple[str, str]] = field(default_factory=list)
-    aside: dict[tuple[str, str], str] = field(default_factory=dict)
-
-
-def _ranked(table: Table, picks: Picks) -> dict[tuple[str, str], _Ranked]:
-    blocks: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for key, picked in picks.items():
-        if picked.measurement.value is not None and table.column(key[1]).of == "images":  # counts are not contestants
-            blocks.setdefault(table.block_of(table.row(key[0]), table.column(key[1])), []).append(key)
-    return {block: _on_one_footing(picks, keys) for block, keys in blocks.items()}
-
-
-def _on_one_footing(picks: Picks, keys: list[tuple[str, str]]) -> _Ranked:
-    common = Counter(footing(picks[key]) for key in keys).most_common(1)[0][0]
-    ranked = _Ranked()
-    for key in keys:
-        if differs := unlike(footing(picks[key]), common):
-            ranked.aside[key] = differs
-        else:
-            ranked.together.append(key)
-    return ranked
-
-
-def _best(table: Table, picks: Picks) -> set[tuple[str, str]]:
-    """Cells that are the best of their block or not shown to be worse than it (5%, Holm within the block)."""
-    best: set[tuple[str, str]] = set()
-    for ranked in _ranked(table, picks).values():
-        if len(ranked.together) > 1:
-            best |= _top(table, picks, ranked.together)
-    return best
-
-
-def _top(table: Table, picks: Picks, keys: list[tuple[str, str]]) -> set[tuple[str, str]]:
-    column = table.column(keys[0][1])
-    sign = 1 if column.direction == "higher" else -1
-    leader = max(keys, key=lambda key: sign * (picks[key].measurement.value or 0.0))
-    rest = [key for key in keys if key != leader]
-    against = [contrast(column, picks[leader], picks[key]) for key in rest]
-    tested = significance.holm([1.0 if d.p is None else d.p for d in against])
-    level = {
-        key
-        for key, d, p in zip(rest, against, tested, strict=True)
-        if d.delta is None or significance.verdict(column.direction, d.delta, p) != "worse"
-    }
-    return {leader} | level
 
 
 def _measured_title(table: Table, picks: Picks, scale: Scale | None) -> str:

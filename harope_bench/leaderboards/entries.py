@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.core.errors import OptionError, UnknownName
-from harope_bench.core.schema import Result, check_label, shorten
-from harope_bench.data.result_store import StoredResult, read_results, run_of
+from harope_bench.core.record_base import check_label, shorten
+from harope_bench.core.schema import Result
+from harope_bench.data.result_paths import run_of
+from harope_bench.data.result_store import StoredResult, read_results
 from harope_bench.leaderboards.match_runs import SCALES, Scale, contenders, fits, has_network, stands_beside
 from harope_bench.leaderboards.table_spec import Column, EntryRow, Row, Table
 from harope_bench.models.load_checkpoint import checkpoint

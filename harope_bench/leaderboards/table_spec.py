@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError
-from harope_bench.core.schema import Name, Option, Record, fault
+from harope_bench.core.record_base import Name, Option, Record, fault
 
 PAPER = Path(__file__).parent / "paper"
 DASH = "\N{EN DASH}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypedDict, cast, get_args
 
-from harope_bench.core.schema import Option
+from harope_bench.core.record_base import Option
 
 Field = Literal[
     "name", "backbone", "encoding", "options", "config", "weights", "sha256", "source", "scale", "suite", "sampler", "steps",

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from harope_bench.core.errors import OptionError
-from harope_bench.core.storage import check_target, load_weights, weights_bytes, writing
+from harope_bench.core.state_dicts import load_weights, weights_bytes
+from harope_bench.core.storage import check_target, writing
 from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import checkpoint, weights_path
 

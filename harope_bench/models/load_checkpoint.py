@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError
-from harope_bench.core.schema import Checkpoint, Option, Settings, fault, plain_name
-from harope_bench.core.storage import check_hash, load_weights
+from harope_bench.core.record_base import Option, fault, plain_name
+from harope_bench.core.schema import Checkpoint, Settings
+from harope_bench.core.state_dicts import check_hash, load_weights
 from harope_bench.core.toml_file import read_facts
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import Classifier, Drawer, LoadedCheckpoint, load_adapter_backbone, load_backbone

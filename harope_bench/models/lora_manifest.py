@@ -16,9 +16,11 @@ from pydantic import Field, ValidationError
 
 from harope_bench.core.errors import MissingExtra, StorageError, WeightsError
 from harope_bench.core.json_file import parse_json
+from harope_bench.core.record_base import NAME, FileRecord, Name, Option, Record, fault
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
-from harope_bench.core.schema import NAME, Checkpoint, FileRecord, Name, Option, Record, fault
-from harope_bench.core.storage import INDEX_SUFFIX, check_hash, first_line, sha256_file, shards, weights_header
+from harope_bench.core.schema import Checkpoint
+from harope_bench.core.state_dicts import INDEX_SUFFIX, check_hash, shards, weights_header
+from harope_bench.core.storage import first_line, sha256_file
 from harope_bench.core.text_file import read_text
 
 MANIFEST, PIPELINE = "manifest.json", "model_index.json"

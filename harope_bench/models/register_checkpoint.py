@@ -12,8 +12,10 @@ from pydantic import ValidationError
 from harope_bench.core import registry
 from harope_bench.core.conditioning import check_suite
 from harope_bench.core.errors import NameClash, OptionError, WeightsError
-from harope_bench.core.schema import Checkpoint, Option, Settings, fault
-from harope_bench.core.storage import INDEX_SUFFIX, load_weights, read_weights, weights_sha256, write_text
+from harope_bench.core.record_base import Option, fault
+from harope_bench.core.schema import Checkpoint, Settings
+from harope_bench.core.state_dicts import INDEX_SUFFIX, load_weights, read_weights, weights_sha256
+from harope_bench.core.storage import write_text
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import AdapterBackbone, Backbone, load_adapter_backbone, load_backbone
 from harope_bench.models.checkpoint_fields import CheckpointFields, stated_fields

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from harope_bench.core import registry
 from harope_bench.core.conditioning import asked_by
 from harope_bench.core.errors import OptionError, WeightsError
+from harope_bench.core.escaping import printable
 from harope_bench.core.json_file import parse_json
-from harope_bench.core.schema import Option, printable
-from harope_bench.core.storage import training_arguments, weights_note
+from harope_bench.core.record_base import Option
+from harope_bench.core.state_dicts import training_arguments, weights_note
 from harope_bench.models.backbones.base import Clue, load_backbone
 from harope_bench.models.checkpoint_fields import CheckpointFields, known_fields
 

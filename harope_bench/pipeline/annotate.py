@@ -35,15 +35,14 @@ from harope_bench.core.errors import (
 )
 from harope_bench.core.formats import json_text, parse_facts
 from harope_bench.core.json_file import JsonObject
-from harope_bench.core.schema import JudgeRecord, fault
+from harope_bench.core.json_lines import append_line, mend_lines, read_lines
+from harope_bench.core.record_base import fault
+from harope_bench.core.schema import JudgeRecord
 from harope_bench.core.storage import (
-    append_line,
     disk,
     first_line,
     make_folder,
-    mend_lines,
     read_if_present,
-    read_lines,
     sha256_file,
     write_bytes,
     write_text,

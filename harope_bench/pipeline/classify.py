@@ -15,23 +15,34 @@ import numpy as np
 from pydantic import ValidationError
 
 from harope_bench.core import checksums, registry
+from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.conditioning import check_suite, fitting_suites, taken_by
 from harope_bench.core.device import require
 from harope_bench.core.errors import BenchError, OptionError, PlanMismatch, WeightsError
 from harope_bench.core.provenance import now, provenance
-from harope_bench.core.schema import LENIENT, Checkpoint, JudgeRecord, Measurement, Plan, Provenance, Result, Settings, fault, warnings_of
-from harope_bench.core.storage import check_hash, load_arrays, sha256_bytes
+from harope_bench.core.record_base import fault
+from harope_bench.core.schema import (
+    LENIENT,
+    Checkpoint,
+    JudgeRecord,
+    Measurement,
+    Plan,
+    Provenance,
+    Result,
+    Settings,
+    warnings_of,
+)
+from harope_bench.core.state_dicts import check_hash
+from harope_bench.core.storage import sha256_bytes
+from harope_bench.data.result_paths import arrays_path, result_path, result_paths
 from harope_bench.data.result_store import (
     Method,
     Scored,
     Subject,
-    arrays_path,
     build_result,
     find_current,
     find_result,
     read_result,
-    result_path,
-    result_paths,
     write_result,
 )
 from harope_bench.data.run_folder import OBSERVATIONS, REQUESTS, Run

@@ -12,7 +12,8 @@ from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, JudgeError, MissingExtra, NotHere
 from harope_bench.core.provenance import version
 from harope_bench.core.schema import worst
-from harope_bench.core.storage import check_hash, home
+from harope_bench.core.state_dicts import check_hash
+from harope_bench.core.storage import home
 from harope_bench.judges.base import Judge, JudgeChoice, LoadedAnnotator, LoadedFeatureExtractor, load_judge, open_judge
 from harope_bench.models.load_checkpoint import checkpoint, weights_path
 from harope_bench.pipeline import selftest

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from harope_bench.core.errors import OptionError
-from harope_bench.core.schema import Option
+from harope_bench.core.record_base import Option
 from harope_bench.pipeline.annotate import Terms
 from harope_bench.pipeline.classify import Wanted
 from harope_bench.pipeline.evaluate import Asked

@@ -15,7 +15,16 @@ from harope_bench.core.provenance import now, provenance
 from harope_bench.core.schema import Plan, Result, ResultWarning, Source, warnings_of
 from harope_bench.data.adm_npz import members, shape_of
 from harope_bench.data.image_io import misnamed
-from harope_bench.data.result_store import Method, Scored, build_result, claim_results, find_current, result_path, subject_of, write_result
+from harope_bench.data.result_paths import result_path
+from harope_bench.data.result_store import (
+    Method,
+    Scored,
+    build_result,
+    claim_results,
+    find_current,
+    subject_of,
+    write_result,
+)
 from harope_bench.data.run_folder import OBSERVATIONS, Run
 from harope_bench.data.sample_set import SampleSet, open_samples
 from harope_bench.judges.base import load_feature_extractor, open_judge

@@ -15,6 +15,7 @@ from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, Wei
 from harope_bench.core.provenance import now, provenance
 from harope_bench.core.schema import CLASSES, LENIENT, NO_JUDGE, UNRECORDED, JudgeRecord, ResultWarning, Source, warnings_of
 from harope_bench.core.storage import sha256_bytes, sha256_file
+from harope_bench.data.result_paths import result_path
 from harope_bench.data.result_store import (
     Method,
     Scored,
@@ -23,7 +24,6 @@ from harope_bench.data.result_store import (
     claim_results,
     find_current,
     find_result,
-    result_path,
     subject_of,
     write_result,
 )

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from harope_bench.core.errors import JudgeError, OptionError, StorageError
 from harope_bench.core.escaping import progress_text
-from harope_bench.core.storage import disk, lines_by, mend_lines, read_lines
+from harope_bench.core.json_lines import lines_by, mend_lines, read_lines
+from harope_bench.core.storage import disk
 
 ASKS, ANSWERS, JUDGE = "asks.jsonl", "answers.jsonl", "judge.json"
 # What the other Python gets of our environment: where it finds programs, libraries, caches and devices; never our PYTHONPATH.

@@ -26,7 +26,8 @@ from harope_bench.core import checksums, registry
 from harope_bench.core.errors import SampleError, ShapeError, WeightsError
 from harope_bench.core.formats import with_format, without_format
 from harope_bench.core.json_file import JsonObject, parse_json
-from harope_bench.core.schema import ErrorRate, JudgeRecord, Option, ResultWarning, warnings_of
+from harope_bench.core.record_base import Option
+from harope_bench.core.schema import ErrorRate, JudgeRecord, ResultWarning, warnings_of
 from harope_bench.core.storage import disk, read_if_present, sha256_bytes, write_text
 from harope_bench.data import feature_rows
 from harope_bench.data.sample_set import Batch, SampleSet

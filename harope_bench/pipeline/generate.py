@@ -17,8 +17,9 @@ from harope_bench.core.device import require
 from harope_bench.core.errors import OptionError
 from harope_bench.core.index_ranges import MOST, IndexRanges, tiles
 from harope_bench.core.limits import check_most
-from harope_bench.core.schema import Checkpoint, Option, Plan, Request, Settings, fault
-from harope_bench.core.storage import check_hash
+from harope_bench.core.record_base import Option, fault
+from harope_bench.core.schema import Checkpoint, Plan, Request, Settings
+from harope_bench.core.state_dicts import check_hash
 from harope_bench.data.run_folder import Run
 from harope_bench.models.backbones.base import Drawer, load_backbone
 from harope_bench.models.load_checkpoint import Setting, check_settings, checkpoint, open_drawer, weights_path, without_neutral

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from harope_bench.core import checksums
+from harope_bench.core.array_archive import arrays_bytes, load_arrays
 from harope_bench.core.errors import InvalidMomentsError, ShapeError, StorageError
-from harope_bench.core.storage import arrays_bytes, load_arrays, sha256_bytes, write_bytes
+from harope_bench.core.storage import sha256_bytes, write_bytes
 from harope_bench.metrics.moments import BLOCK, Moments
 
 OF = "rows_sha256"

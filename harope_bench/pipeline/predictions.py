@@ -12,10 +12,11 @@ import numpy as np
 from tqdm import tqdm
 
 from harope_bench.core import checksums
+from harope_bench.core.array_archive import arrays_bytes, load_arrays
 from harope_bench.core.array_file import arrays_with_format, check_arrays_format
 from harope_bench.core.errors import SampleError, StorageError
 from harope_bench.core.schema import JudgeRecord, Plan
-from harope_bench.core.storage import arrays_bytes, load_arrays, sha256_bytes, write_bytes
+from harope_bench.core.storage import sha256_bytes, write_bytes
 from harope_bench.models.backbones.base import Classifier
 from harope_bench.models.load_checkpoint import open_classifier
 from harope_bench.suites.base import Pictures

@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.array_file import arrays_with_format, check_arrays_format
 from harope_bench.core.errors import InvalidMomentsError, OptionError, SampleError, ShapeError, StorageError
-from harope_bench.core.escaping import few
+from harope_bench.core.escaping import few, printable
 from harope_bench.core.formats import FORMAT
 from harope_bench.core.limits import REFERENCE_IMAGES, check_most
-from harope_bench.core.schema import JudgeRecord, printable
-from harope_bench.core.storage import check_target, home, load_arrays, sha256_file
+from harope_bench.core.schema import JudgeRecord
+from harope_bench.core.storage import check_target, home, sha256_file
 from harope_bench.data import adm_npz
 from harope_bench.data.sample_set import SampleSet, reference_images
 from harope_bench.evaluators.base import Observations

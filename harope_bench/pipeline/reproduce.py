@@ -12,7 +12,8 @@ from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError, UnknownName
 from harope_bench.core.index_ranges import MOST
 from harope_bench.core.limits import check_most
-from harope_bench.core.schema import Checkpoint, Option, Plan, shorten
+from harope_bench.core.record_base import Option, shorten
+from harope_bench.core.schema import Checkpoint, Plan
 from harope_bench.core.storage import read_if_present, write_text
 from harope_bench.data.result_store import Scored, read_results
 from harope_bench.leaderboards import board

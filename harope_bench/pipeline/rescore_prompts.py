@@ -9,9 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from harope_bench.core import registry
+from harope_bench.core.array_archive import load_arrays
+from harope_bench.core.json_lines import lines_by
 from harope_bench.core.schema import JudgeRecord, Result
-from harope_bench.core.storage import disk, lines_by, load_arrays
-from harope_bench.data.result_store import arrays_path, rows_path
+from harope_bench.core.storage import disk
+from harope_bench.data.result_paths import arrays_path, rows_path
 from harope_bench.data.run_folder import OBSERVATIONS
 from harope_bench.judges.base import load_judge
 from harope_bench.pipeline.annotate import ANSWERS, JUDGE, Terms

@@ -19,9 +19,11 @@ import numpy as np
 
 from harope_bench.core.errors import BenchError, SampleError
 from harope_bench.core.schema import Checkpoint, Plan, Result, SampleRecord
-from harope_bench.core.storage import check_hash, sha256_bytes
+from harope_bench.core.state_dicts import check_hash
+from harope_bench.core.storage import sha256_bytes
 from harope_bench.data.image_io import encode
-from harope_bench.data.result_store import read_result, result_paths, result_paths_below, run_of
+from harope_bench.data.result_paths import result_paths, result_paths_below, run_of
+from harope_bench.data.result_store import read_result
 from harope_bench.data.run_folder import OBSERVATIONS, PLAN, RESULTS, Run
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.models.backbones.base import Drawer

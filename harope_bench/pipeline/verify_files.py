@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from harope_bench.core import checksums, registry
+from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.checksums import SUMS
 from harope_bench.core.errors import BenchError, PlanMismatch, StorageError
 from harope_bench.core.schema import Plan, SampleRecord
-from harope_bench.core.storage import load_arrays
 from harope_bench.data import feature_rows
-from harope_bench.data.result_store import ROWS, arrays_path, rows_path
+from harope_bench.data.result_paths import ROWS, arrays_path, rows_path
 from harope_bench.data.run_folder import OBSERVATIONS, PLAN, RECORDS, REQUESTS, RESULTS, Run
 from harope_bench.data.sample_set import SampleSet, open_samples
 from harope_bench.pipeline.extract_features import read_record

@@ -11,10 +11,20 @@ import numpy as np
 
 from harope_bench.analysis.cost.forwards import FILE, read_forwards
 from harope_bench.core import registry
+from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.errors import BenchError, OptionError, SampleError, UnknownName
 from harope_bench.core.schema import Measurement, Plan, Result, ResultWarning, Source, warnings_of
-from harope_bench.core.storage import load_arrays, sha256_file
-from harope_bench.data.result_store import NO_SAMPLES, Method, Scored, Subject, arrays_path, build_result, read_result, set_digest
+from harope_bench.core.storage import sha256_file
+from harope_bench.data.result_paths import arrays_path
+from harope_bench.data.result_store import (
+    NO_SAMPLES,
+    Method,
+    Scored,
+    Subject,
+    build_result,
+    read_result,
+    set_digest,
+)
 from harope_bench.data.run_folder import OBSERVATIONS
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.evaluators.base import load_feature_evaluator

@@ -10,8 +10,9 @@ from typing import Any
 from harope_bench.core.checksums import check_recorded
 from harope_bench.core.errors import StorageError
 from harope_bench.core.escaping import csv_text
-from harope_bench.core.storage import read_lines
-from harope_bench.data.result_store import ADVICE, ROWS, path_of_rows, read_result, rows_paths_below
+from harope_bench.core.json_lines import read_lines
+from harope_bench.data.result_paths import ROWS, path_of_rows, rows_paths_below
+from harope_bench.data.result_store import ADVICE, read_result
 
 FIELDS = ("result", "index", "prompt", "copy", "task", "text", "verdict", "reason", "scores", "other_rules", "evidence")
 

@@ -14,7 +14,8 @@ from harope_bench.core import registry
 from harope_bench.core.errors import StorageError
 from harope_bench.core.storage import check_overwritten, write_text
 from harope_bench.core.text_file import read_text
-from harope_bench.data.result_store import StoredResult, run_of
+from harope_bench.data.result_paths import run_of
+from harope_bench.data.result_store import StoredResult
 from harope_bench.leaderboards.board import EVIDENCE, Board, build
 from harope_bench.leaderboards.comparisons import Comparison
 from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, check_entries, enter, unplaced_note

@@ -10,10 +10,13 @@ from pydantic import ValidationError
 
 from harope_bench.core.checksums import check_recorded
 from harope_bench.core.errors import StorageError
-from harope_bench.core.schema import Plan, SampleRecord, fault
-from harope_bench.core.storage import first_line, read_if_present, read_lines
+from harope_bench.core.json_lines import read_lines
+from harope_bench.core.record_base import fault
+from harope_bench.core.schema import Plan, SampleRecord
+from harope_bench.core.storage import first_line, read_if_present
 from harope_bench.data.image_folder import in_order
-from harope_bench.data.result_store import StoredResult, read_results, run_of
+from harope_bench.data.result_paths import run_of
+from harope_bench.data.result_store import StoredResult, read_results
 from harope_bench.data.run_folder import PLAN, RECORDS
 
 

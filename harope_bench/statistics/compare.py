@@ -13,7 +13,8 @@ from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, StorageError, UnknownName
 from harope_bench.core.plugin_contracts import EvaluatorContract
 from harope_bench.core.schema import Metric
-from harope_bench.data.result_store import StoredResult, read_results, run_of
+from harope_bench.data.result_paths import run_of
+from harope_bench.data.result_store import StoredResult, read_results
 from harope_bench.data.run_folder import RESULTS
 from harope_bench.statistics import pairing, significance
 from harope_bench.statistics.intervals.paired_ratios import prompt_contributions

@@ -16,10 +16,13 @@ import numpy as np
 
 from harope_bench.core import checksums, registry
 from harope_bench.core.errors import TooFewImages, UnknownName
+from harope_bench.core.escaping import printable
+from harope_bench.core.json_lines import lines_by, read_lines
 from harope_bench.core.plugin_contracts import EvaluatorContract
-from harope_bench.core.schema import JudgeRecord, Measurement, Metric, Result, Settings, printable
-from harope_bench.core.storage import lines_by, read_lines, stamp_of
-from harope_bench.data.result_store import StoredResult, named_arrays_path, read_arrays, run_of
+from harope_bench.core.schema import JudgeRecord, Measurement, Metric, Result, Settings
+from harope_bench.core.storage import stamp_of
+from harope_bench.data.result_paths import run_of
+from harope_bench.data.result_store import StoredResult, named_arrays_path, read_arrays
 from harope_bench.data.run_folder import RECORDS
 from harope_bench.statistics import significance
 from harope_bench.statistics.intervals.clusters import PERMUTATIONS

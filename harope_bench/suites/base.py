@@ -12,7 +12,7 @@ import numpy as np
 from harope_bench.core import registry
 from harope_bench.core.errors import MissingMemberError, OptionError
 from harope_bench.core.plugin_contracts import SuiteContract
-from harope_bench.core.schema import Option
+from harope_bench.core.record_base import Option
 from harope_bench.evaluators.base import Facts
 
 

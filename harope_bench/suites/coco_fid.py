@@ -17,13 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from harope_bench.assets import local_files
+from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.array_file import DAMAGE
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import NotHere, OptionError, StorageError
+from harope_bench.core.escaping import printable
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.regular_file import open_regular
-from harope_bench.core.schema import Request, Settings, printable
-from harope_bench.core.storage import first_line, home, load_arrays, sha256_file
+from harope_bench.core.schema import Request, Settings
+from harope_bench.core.storage import first_line, home, sha256_file
 from harope_bench.suites.base import CaptionSuite, Reference
 
 ASSET = "coco-captions"

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, StorageError, WeightsError
 from harope_bench.core.schema import Request, Settings
-from harope_bench.core.storage import check_hash, load_arrays, sha256_bytes
+from harope_bench.core.state_dicts import check_hash
+from harope_bench.core.storage import sha256_bytes
 from harope_bench.core.toml_file import read_facts
 from harope_bench.suites.base import LabelSuite, Reference
 

@@ -20,8 +20,9 @@ from pydantic import ValidationError
 from harope_bench.assets import local_files
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, StorageError
+from harope_bench.core.record_base import fault, plain_name
 from harope_bench.core.regular_file import TEXT_BYTES, read_regular
-from harope_bench.core.schema import Request, Settings, fault, plain_name
+from harope_bench.core.schema import Request, Settings
 from harope_bench.core.storage import disk, first_line, sha256_bytes
 from harope_bench.evaluators.base import Facts
 from harope_bench.evaluators.rules.dpg import Item

@@ -18,7 +18,8 @@ from harope_bench.assets import local_files
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.core.json_file import parse_json
-from harope_bench.core.schema import Request, Settings, fault
+from harope_bench.core.record_base import fault
+from harope_bench.core.schema import Request, Settings
 from harope_bench.core.text_file import read_text
 from harope_bench.evaluators.base import Facts
 from harope_bench.evaluators.rules.geneval import Wanted

@@ -12,7 +12,8 @@ import numpy as np
 from harope_bench.assets import local_files
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import NotHere, OptionError
-from harope_bench.core.schema import Option, Request, Settings
+from harope_bench.core.record_base import Option
+from harope_bench.core.schema import Request, Settings
 from harope_bench.suites import label_files
 from harope_bench.suites.base import LabelSuite, Reference
 

@@ -17,7 +17,7 @@ import numpy as np
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, WeightsError
 from harope_bench.core.schema import Request, Settings
-from harope_bench.core.storage import check_hash
+from harope_bench.core.state_dicts import check_hash
 from harope_bench.core.toml_file import read_facts
 from harope_bench.data.shapes_world import grammar
 from harope_bench.data.shapes_world.contents import label

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from harope_bench.core.schema import Checkpoint, Option, Request, Settings
+    from harope_bench.core.record_base import Option
+    from harope_bench.core.schema import Checkpoint, Request, Settings
     from harope_bench.models.backbones.base import Drawer, LoadedCheckpoint
     from harope_bench.models.backbones.encoded_network import EncodedNetwork
 
@@ -205,7 +206,7 @@ class _BackboneBench:
 
     def reads_its_own_state_dict(self) -> None:
         """`recognise` tells sizes that build the same network again, and never a wrong encoding."""
-        from harope_bench.core.storage import fit
+        from harope_bench.core.state_dicts import fit
 
         trial = self.trial()
         clue = self.backbone.recognise(trial.state)

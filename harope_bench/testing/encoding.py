@@ -10,7 +10,7 @@ from harope_bench.testing.complaints import Complaints, gap
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harope_bench.core.schema import Option
+    from harope_bench.core.record_base import Option
     from harope_bench.encodings.base import Encoding, Facts, Shape
 
 BATCH = 2

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from harope_bench.core.errors import BenchError
-from harope_bench.core.storage import sha256_bytes, weights_bytes, write_bytes, write_text
+from harope_bench.core.state_dicts import weights_bytes
+from harope_bench.core.storage import sha256_bytes, write_bytes, write_text
 from harope_bench.core.toml_file import facts_text
 from harope_bench.suites.base import load_suite
 from harope_bench.training.loop import Loss, Trainer

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 
 from harope_bench.core.errors import OptionError
-from harope_bench.core.schema import Option
-from harope_bench.core.storage import check_hash, fit, load_weights, sha256_file
+from harope_bench.core.record_base import Option
+from harope_bench.core.state_dicts import check_hash, fit, load_weights
+from harope_bench.core.storage import sha256_file
 from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
 from harope_bench.models.checkpoint_fields import CheckpointFields

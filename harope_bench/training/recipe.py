@@ -9,7 +9,8 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from harope_bench.core import limits, registry
 from harope_bench.core.errors import OptionError
-from harope_bench.core.schema import Config, Name, Record, fault
+from harope_bench.core.record_base import Name, Record, fault
+from harope_bench.core.schema import Config
 from harope_bench.core.storage import sha256_bytes
 from harope_bench.core.toml_file import parse_toml, read_toml_bytes
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from harope_bench.core import registry
-from harope_bench.core.storage import sha256_file, write_arrays, write_text
+from harope_bench.core.array_archive import write_arrays
+from harope_bench.core.storage import sha256_file, write_text
 from harope_bench.core.toml_file import facts_text
 from harope_bench.training.recipe import Moments
 

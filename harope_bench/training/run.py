@@ -6,8 +6,9 @@ from pathlib import Path
 
 from harope_bench.core.conditioning import Conditioning, check_fit, taken_by
 from harope_bench.core.errors import OptionError
+from harope_bench.core.record_base import Option
 from harope_bench.core.regular_file import check_regular
-from harope_bench.core.schema import Checkpoint, Option
+from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import disk
 from harope_bench.models.load_checkpoint import plain
 from harope_bench.training.model import Model, base_of

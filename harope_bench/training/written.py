@@ -13,7 +13,8 @@ from harope_bench.core.array_file import open_npz
 from harope_bench.core.errors import SampleError, StorageError
 from harope_bench.core.regular_file import FACTS_BYTES, open_regular
 from harope_bench.core.schema import Checkpoint
-from harope_bench.core.storage import check_target, disk, sha256_bytes, weights_bytes, weights_note, write_bytes, write_text
+from harope_bench.core.state_dicts import weights_bytes, weights_note
+from harope_bench.core.storage import check_target, disk, sha256_bytes, write_bytes, write_text
 from harope_bench.core.toml_file import facts_text
 from harope_bench.data.adm_npz import DAMAGE, members
 from harope_bench.models.checkpoint_fields import CheckpointFields

@@ -19,9 +19,9 @@ from harope_bench.analysis.cost import latency, profile
 from harope_bench.analysis.cost.operation_count import counts, learned
 from harope_bench.cli import main
 from harope_bench.core import registry
+from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.errors import BenchError, SampleError
 from harope_bench.core.schema import Result
-from harope_bench.core.storage import load_arrays
 from harope_bench.data.result_store import read_results
 from harope_bench.encodings import base as encodings
 from harope_bench.evaluators.base import Observations

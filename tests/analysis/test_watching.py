@@ -16,7 +16,7 @@ from harope_bench.analysis import attention_distance
 from harope_bench.core import registry
 from harope_bench.core.chart_schema import Distances, read_chart
 from harope_bench.core.schema import Plan
-from harope_bench.core.storage import weights_bytes
+from harope_bench.core.state_dicts import weights_bytes
 from harope_bench.pipeline.generate import make_plan
 
 tiny.needs_t2i()

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 import harope_bench
 from harope_bench.cli import main
-from harope_bench.core.storage import load_arrays
+from harope_bench.core.array_archive import load_arrays
 
 VERBS = [
     "list",

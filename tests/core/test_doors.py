@@ -28,7 +28,20 @@ from pydantic import ValidationError
 import harope_bench
 from harope_bench.analysis import contamination
 from harope_bench.cli import main
-from harope_bench.core import chart_schema, checksums, escaping, index_ranges, json_file, registry, storage, text_file, toml_file
+from harope_bench.core import (
+    array_archive,
+    chart_schema,
+    checksums,
+    escaping,
+    index_ranges,
+    json_file,
+    json_lines,
+    registry,
+    state_dicts,
+    storage,
+    text_file,
+    toml_file,
+)
 from harope_bench.core.errors import BenchError, FileTooLargeError, IrregularFileError, OptionError, SampleError, StorageError
 from harope_bench.core.limits import check_config
 from harope_bench.core.regular_file import open_regular, read_regular
@@ -53,13 +66,13 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "text": text_file.read_text,
     "json": json_file.read_json,
     "toml": toml_file.read_toml,
-    "lines": storage.read_lines,
+    "lines": json_lines.read_lines,
     "hash": storage.sha256_file,
     "blob": storage.git_blob,
     "copy": lambda path: storage.copy(path, path.with_name("copy")),
-    "mend": storage.mend_lines,
-    "arrays": storage.load_arrays,
-    "weights": storage.load_weights,
+    "mend": json_lines.mend_lines,
+    "arrays": array_archive.load_arrays,
+    "weights": state_dicts.load_weights,
     "npz": adm_npz.shape_of,
     "result": read_result,
     "baseline": open_side,
@@ -140,8 +153,8 @@ def test_a_sparse_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
     "write",
     [
         lambda path: storage.write_text(path, "x"),
-        lambda path: storage.append_line(path, "{}"),
-        lambda path: storage.write_arrays(path, {"a": np.zeros(2)}),
+        lambda path: json_lines.append_line(path, "{}"),
+        lambda path: array_archive.write_arrays(path, {"a": np.zeros(2)}),
         lambda path: adm_npz.write(path, iter([np.zeros((1, 2, 2, 3), np.uint8)]), (1, 2, 2, 3)),
     ],
 )
@@ -155,7 +168,7 @@ def test_nothing_but_a_regular_file_is_written_over(write: Callable[[Path], None
 
 
 def test_text_that_is_none_is_a_named_error_and_leaves_nothing(tmp_path: Path) -> None:
-    for write in (lambda: storage.write_text(tmp_path / "a", "x\udc80"), lambda: storage.append_line(tmp_path / "a", "x\udc80")):
+    for write in (lambda: storage.write_text(tmp_path / "a", "x\udc80"), lambda: json_lines.append_line(tmp_path / "a", "x\udc80")):
         with pytest.raises(StorageError, match="no Unicode text"):
             write()
     with pytest.raises(StorageError, match="not Unicode text"):
@@ -230,7 +243,7 @@ def test_runners_read_what_the_package_reads() -> None:
 
 CALLS = {  # what only the doors may call
     "Image.open": {"data.image_io", "judges.runners.common"},
-    "json.loads": {"core.json_file", "judges.runners.common", "core.storage", "judges.runners.unidet"},
+    "json.loads": {"core.json_file", "judges.runners.common", "core.state_dicts", "judges.runners.unidet"},
     "json.load": set(),
     "tomllib.loads": {"core.toml_file"},
     "tomllib.load": set(),
@@ -243,13 +256,13 @@ CALLS = {  # what only the doors may call
     "os.fdopen": {"core.regular_file", "core.storage", "judges.runners.common"},
     "io.open": set(),
     "codecs.open": set(),
-    "np.load": {"core.storage", "data.feature_rows", "pipeline.verify_results"},  # the last of rows that it has just written
+    "np.load": {"core.array_archive", "data.feature_rows", "pipeline.verify_results"},  # the last of rows that it has just written
     "np.loadtxt": set(),
     "np.genfromtxt": set(),
     "np.fromfile": set(),
     "pickle.load": set(),
     "pickle.loads": set(),
-    "zipfile.ZipFile": {"core.array_file", "data.adm_npz", "core.storage", "suites.coco_fid"},
+    "zipfile.ZipFile": {"core.array_file", "data.adm_npz", "core.array_archive", "suites.coco_fid"},
     "gzip.open": {"analysis.contamination"},
     "eval": set(),
     "exec": set(),
@@ -321,7 +334,7 @@ def test_hostile_json_is_one_kind_of_error_for_every_reader(name: str, tmp_path:
             read(path)
         assert "\n" not in str(caught.value)
     (lines := tmp_path / "x.jsonl").write_bytes(data + b"\n{}\n")
-    for each in (storage.read_lines, lambda path: list(contamination.read_captions(path))):
+    for each in (json_lines.read_lines, lambda path: list(contamination.read_captions(path))):
         with pytest.raises(BenchError, match="line 1 is not"):
             each(lines)
 
@@ -329,7 +342,7 @@ def test_hostile_json_is_one_kind_of_error_for_every_reader(name: str, tmp_path:
 @pytest.mark.parametrize("line", [b"[]", b"1", b'"text"', b"null"])
 def test_a_line_that_is_no_object_is_a_named_error(line: bytes, tmp_path: Path) -> None:
     (path := tmp_path / "requests.jsonl").write_bytes(b'{"indices": "0"}\n' + line + b"\n")
-    for read in (lambda: storage.read_lines(path), Run(tmp_path).asked):
+    for read in (lambda: json_lines.read_lines(path), Run(tmp_path).asked):
         with pytest.raises(StorageError, match="line 2 is not a JSON object"):
             read()
     (asks := tmp_path / "asks.jsonl").write_bytes(line + b"\n")
@@ -339,9 +352,9 @@ def test_a_line_that_is_no_object_is_a_named_error(line: bytes, tmp_path: Path) 
 
 def test_a_safetensors_header_nested_too_deeply_is_no_header(tmp_path: Path) -> None:
     (path := tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(DEEP)) + DEEP)
-    assert storage.weights_header(path) == {} and storage.weights_note(path) == {}
+    assert state_dicts.weights_header(path) == {} and state_dicts.weights_note(path) == {}
     with pytest.raises(BenchError, match="not a readable safetensors"):
-        storage.load_weights(path)
+        state_dicts.load_weights(path)
 
 
 def test_toml_from_the_library_comes_back_whatever_the_characters(tmp_path: Path) -> None:
@@ -378,7 +391,7 @@ def test_a_small_npz_of_much_is_refused_by_its_headers(tmp_path: Path, monkeypat
     monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("it was unpacked"))
     for shapes in (((1 << 18,),), ((1 << 16,), (1 << 16,), (1 << 16,))):
         with pytest.raises(StorageError, match=r"bytes unpack to [\d,]+, at most 1,048,576 are read"):
-            storage.load_arrays(packed(tmp_path / "x.npz", *shapes))
+            array_archive.load_arrays(packed(tmp_path / "x.npz", *shapes))
     assert array_file.RATIO * (18 << 20) < 4 << 30, "18 MB that hold 4 GB"
 
 
@@ -387,7 +400,7 @@ def test_what_is_used_of_an_npz_is_what_counts(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(array_file, "SMALL", 1 << 20)
     path = packed(tmp_path / "x.npz", (4,), (1 << 18,))
-    assert storage.load_arrays(path, only=["arr_0"])["arr_0"].shape == (4,)
+    assert array_archive.load_arrays(path, only=["arr_0"])["arr_0"].shape == (4,)
 
 
 def test_images_of_an_npz_are_read_in_bounded_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -576,6 +589,6 @@ def test_an_argument_that_is_not_utf8_is_a_named_error() -> None:
 def test_rows_do_not_wait_for_a_pipe(tmp_path: Path) -> None:
     assert feature_rows.header(tmp_path / "none.npy") is None
     os.mkfifo(path := tmp_path / "x.npy")
-    for read in (feature_rows.header, storage.mend_lines, lambda pipe: feature_rows.digest(pipe, 0, 1), storage.read_if_present):
+    for read in (feature_rows.header, json_lines.mend_lines, lambda pipe: feature_rows.digest(pipe, 0, 1), storage.read_if_present):
         with pytest.raises(IrregularFileError):
             read(path)

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from harope_bench.core import schema
+from harope_bench.core import record_base, schema
+from harope_bench.core.record_base import FileRecord
 from harope_bench.core.schema import (
     Checkpoint,
     ErrorRate,
-    FileRecord,
     JudgeRecord,
     Measurement,
     Metric,
@@ -77,11 +77,11 @@ EVERY = [
 
 def test_every_record_of_the_module_is_tried_here() -> None:
     kinds = {c for c in vars(schema).values() if isinstance(c, type) and issubclass(c, BaseModel) and c.__module__ == schema.__name__}
-    assert {type(r) for r in EVERY} == kinds - {schema.Record, schema.FileRecord}
+    assert {type(r) for r in EVERY} == kinds - {record_base.Record, record_base.FileRecord}
 
 
 @pytest.mark.parametrize("record", EVERY, ids=lambda r: type(r).__name__)
-def test_a_record_is_frozen_and_refuses_fields_nobody_knows(record: schema.Record) -> None:
+def test_a_record_is_frozen_and_refuses_fields_nobody_knows(record: record_base.Record) -> None:
     for field in type(record).model_fields:
         with pytest.raises(ValidationError, match="frozen"):
             setattr(record, field, getattr(record, field))
@@ -90,7 +90,7 @@ def test_a_record_is_frozen_and_refuses_fields_nobody_knows(record: schema.Recor
 
 
 @pytest.mark.parametrize("record", EVERY, ids=lambda r: type(r).__name__)
-def test_a_record_comes_back_from_its_json_with_sorted_keys(record: schema.Record) -> None:
+def test_a_record_comes_back_from_its_json_with_sorted_keys(record: record_base.Record) -> None:
     text = record.to_json()
     back = record.from_json(text.encode(), Path("a.json")) if isinstance(record, FileRecord) else record.model_validate_json(text)
     assert back == record and back.to_json() == text
@@ -99,7 +99,7 @@ def test_a_record_comes_back_from_its_json_with_sorted_keys(record: schema.Recor
 
 @pytest.mark.parametrize("record", EVERY, ids=lambda r: type(r).__name__)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_no_record_takes_a_number_that_is_not_finite(record: schema.Record, bad: float) -> None:
+def test_no_record_takes_a_number_that_is_not_finite(record: record_base.Record, bad: float) -> None:
     held = record.model_dump()
     floats = [field for field, value in held.items() if isinstance(value, float)]
     for field in floats:

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from harope_bench.core import storage
+from harope_bench.core import array_archive, json_lines, state_dicts, storage
 from harope_bench.core.errors import BenchError, StorageError, WeightsError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and /dev/full are Linux's")
@@ -89,12 +89,12 @@ def test_writing_makes_folders_and_replaces(tmp_path: Path) -> None:
 WRITERS: list[Callable[[Path], object]] = [
     lambda path: storage.write_bytes(path, b"x"),
     lambda path: storage.write_text(path, "x"),
-    lambda path: storage.write_arrays(path, {"a": np.zeros(3)}),
+    lambda path: array_archive.write_arrays(path, {"a": np.zeros(3)}),
     lambda path: storage.make_folder(path),
 ]
 
 
-@pytest.mark.parametrize("write", [*WRITERS, lambda path: storage.append_line(path, "{}")])
+@pytest.mark.parametrize("write", [*WRITERS, lambda path: json_lines.append_line(path, "{}")])
 def test_a_file_in_place_of_a_folder_is_one_line(tmp_path: Path, write: Callable[[Path], object]) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot use") as caught:
@@ -123,21 +123,21 @@ def test_a_full_disk_says_what_to_do_and_leaves_no_half_file(tmp_path: Path, mon
 @linux
 def test_a_full_device_is_told_by_a_real_write(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageError, match="/dev/full is a device and is not written over"):
-        storage.append_line(Path("/dev/full"), "{}")
+        json_lines.append_line(Path("/dev/full"), "{}")
     monkeypatch.setattr(storage, "append_handle", lambda path: os.open(path, os.O_WRONLY | os.O_APPEND))
     with pytest.raises(StorageError, match="cannot use /dev/full: No space left on device"):
-        storage.append_line(Path("/dev/full"), "{}")
+        json_lines.append_line(Path("/dev/full"), "{}")
 
 
 def test_a_line_that_the_disk_takes_only_half_of_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, write = tmp_path / "log.jsonl", os.write
-    storage.append_line(path, '{"i": 0}')
+    json_lines.append_line(path, '{"i": 0}')
     with monkeypatch.context() as patch:
         patch.setattr(storage.os, "write", lambda handle, data: write(handle, data[: len(data) // 2]))
         with pytest.raises(StorageError, match="No space left"):
-            storage.append_line(path, '{"i": 1}')
-    storage.append_line(path, '{"i": 2}')
-    assert storage.read_lines(path) == [{"i": 0}, {"i": 2}]
+            json_lines.append_line(path, '{"i": 1}')
+    json_lines.append_line(path, '{"i": 2}')
+    assert json_lines.read_lines(path) == [{"i": 0}, {"i": 2}]
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EIO])
@@ -158,9 +158,9 @@ def test_a_refusing_disk_is_named_and_cleaned_up(tmp_path: Path, monkeypatch: py
 def test_lines_come_back_in_order(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     for i in range(3):
-        storage.append_line(path, json.dumps({"i": i}))
-    assert storage.read_lines(path) == [{"i": 0}, {"i": 1}, {"i": 2}]
-    assert storage.read_lines(tmp_path / "none.jsonl") == []
+        json_lines.append_line(path, json.dumps({"i": i}))
+    assert json_lines.read_lines(path) == [{"i": 0}, {"i": 1}, {"i": 2}]
+    assert json_lines.read_lines(tmp_path / "none.jsonl") == []
 
 
 def test_only_a_cut_last_line_is_left_out(tmp_path: Path) -> None:
@@ -168,13 +168,13 @@ def test_only_a_cut_last_line_is_left_out(tmp_path: Path) -> None:
     for cut in range(len(b'{"i": 0}\n'), len(whole)):
         path.write_bytes(whole[:cut])
         done = cut >= len(whole) - 1  # without its newline the last line is still whole
-        assert storage.read_lines(path) == [{"i": 0}, *([{"name": "ä"}] if done else [])]
+        assert json_lines.read_lines(path) == [{"i": 0}, *([{"name": "ä"}] if done else [])]
     path.write_bytes(b'{"i": 0}\n{"i": \n{"i": 2}\n')
     with pytest.raises(StorageError, match="line 2 is not JSON"):
-        storage.read_lines(path)
+        json_lines.read_lines(path)
     path.write_bytes(b'{"i": 0}\n{"i": \n')
     with pytest.raises(StorageError, match="line 2 is not JSON"):
-        storage.read_lines(path)
+        json_lines.read_lines(path)
 
 
 def test_processes_can_share_a_log(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_processes_can_share_a_log(tmp_path: Path) -> None:
     )
     writers = [subprocess.Popen([sys.executable, "-c", script, str(path), who]) for who in "ab"]
     assert [w.wait() for w in writers] == [0, 0]
-    lines = storage.read_lines(path)
+    lines = json_lines.read_lines(path)
     assert {who: [line["i"] for line in lines if line["who"] == who] for who in "ab"} == {who: list(range(200)) for who in "ab"}
 
 
@@ -201,8 +201,8 @@ def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
         "turned": np.arange(12.0).reshape(3, 4).T,
     }
     for compress in (False, True):
-        storage.write_arrays(tmp_path / "a.npz", arrays, compress)
-        back = storage.load_arrays(tmp_path / "a.npz")
+        array_archive.write_arrays(tmp_path / "a.npz", arrays, compress)
+        back = array_archive.load_arrays(tmp_path / "a.npz")
         assert back.keys() == arrays.keys()
         for name, array in arrays.items():
             assert back[name].shape == array.shape
@@ -213,10 +213,10 @@ def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compress", [False, True])
 def test_equal_arrays_give_equal_bytes_at_any_time(tmp_path: Path, compress: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.random.default_rng(0).normal(size=(50, 4))
-    storage.write_arrays(tmp_path / "one.npz", {"b": rows, "a": rows[:2]}, compress)
+    array_archive.write_arrays(tmp_path / "one.npz", {"b": rows, "a": rows[:2]}, compress)
     monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
     monkeypatch.setattr("time.localtime", lambda *_: (2033, 5, 18, 3, 33, 20, 2, 138, 0))
-    storage.write_arrays(tmp_path / "two.npz", {"a": rows[:2].copy(), "b": rows}, compress)
+    array_archive.write_arrays(tmp_path / "two.npz", {"a": rows[:2].copy(), "b": rows}, compress)
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
 
 
@@ -238,39 +238,39 @@ def test_the_trap_of_these_tests_works(tmp_path: Path) -> None:
 def test_an_npz_of_python_objects_is_refused_unopened_and_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "bad.npz", good=np.zeros(3), bad=np.array([Trap(tmp_path / "mark")], dtype=object))
     with pytest.raises(StorageError, match=r"bad\.npz: bad cannot be read .*Python objects"):
-        storage.load_arrays(tmp_path / "bad.npz")
+        array_archive.load_arrays(tmp_path / "bad.npz")
     assert not (tmp_path / "mark").exists()
 
 
 def test_a_bare_pickle_in_place_of_an_npz_is_refused_unopened(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(pickle.dumps(Trap(tmp_path / "mark")))
     with pytest.raises(StorageError, match=r"bad\.npz"):
-        storage.load_arrays(tmp_path / "bad.npz")
+        array_archive.load_arrays(tmp_path / "bad.npz")
     assert not (tmp_path / "mark").exists()
 
 
 def test_a_single_array_in_place_of_an_npz_is_named_for_what_it_is(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(StorageError, match=r"one\.npy holds a single array \(\.npy\).*np\.savez"):
-        storage.load_arrays(tmp_path / "one.npy")
+        array_archive.load_arrays(tmp_path / "one.npy")
 
 
 @pytest.mark.parametrize("compress", [False, True])
 def test_a_truncated_or_damaged_npz_is_a_named_error_whatever_the_damage(tmp_path: Path, compress: bool) -> None:
     path, rng = tmp_path / "cut.npz", random.Random(0)
-    storage.write_arrays(path, {"a": np.arange(100.0), "b": np.arange(50)}, compress)
+    array_archive.write_arrays(path, {"a": np.arange(100.0), "b": np.arange(50)}, compress)
     whole = path.read_bytes()
     for cut in range(0, len(whole) - 1, 37):
         path.write_bytes(whole[:cut])
         with pytest.raises(StorageError, match=r"cut\.npz"):
-            storage.load_arrays(path)
+            array_archive.load_arrays(path)
     for _ in range(300):  # the zip reader and the header parser fail in a dozen ways; none may reach a user
         bent = bytearray(whole)
         for _ in range(rng.randint(1, 4)):
             bent[rng.randrange(len(bent))] = rng.randrange(256)
         path.write_bytes(bytes(bent))
         try:
-            storage.load_arrays(path)
+            array_archive.load_arrays(path)
         except StorageError as error:
             one_line(error)
 
@@ -280,12 +280,12 @@ def test_a_header_that_promises_more_than_memory_is_a_named_error(tmp_path: Path
         with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive, archive.open("a.npy", "w") as member:
             np.lib.format.write_array_header_1_0(member, {"descr": "<f8", "fortran_order": False, "shape": shape})
         with pytest.raises(StorageError, match=r"huge\.npz: a cannot be read"):
-            storage.load_arrays(tmp_path / "huge.npz")
+            array_archive.load_arrays(tmp_path / "huge.npz")
 
 
 def test_a_missing_npz_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"none\.npz: No such file"):
-        storage.load_arrays(tmp_path / "none.npz")
+        array_archive.load_arrays(tmp_path / "none.npz")
 
 
 # ------------------------------------------------------------------------------------------ weights
@@ -301,23 +301,23 @@ def test_weights_come_back_from_both_formats(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pt")
     for name in ("w.safetensors", "w.pt"):
         path = tmp_path / name
-        back = storage.load_weights(path, storage.sha256_file(path))
+        back = state_dicts.load_weights(path, storage.sha256_file(path))
         assert back.keys() == state.keys()
         assert all(torch.equal(back[k], state[k]) for k in state)
-    assert storage.weights_note(tmp_path / "w.safetensors") == {"encoding": "harope"}
-    assert storage.weights_note(tmp_path / "w.pt") == {}
+    assert state_dicts.weights_note(tmp_path / "w.safetensors") == {"encoding": "harope"}
+    assert state_dicts.weights_note(tmp_path / "w.pt") == {}
 
 
 def test_equal_weights_and_notes_give_equal_bytes_that_others_can_read(tmp_path: Path) -> None:
     state = {"b": torch.arange(3.0).half(), "a": torch.arange(10.0).reshape(2, 5).T, "n": torch.tensor(7)}
     note = {f"key{i}": "ä" * i for i in range(6)}  # safetensors itself would write them in another order each time
     turned = dict(reversed(state.items())), dict(reversed(note.items()))
-    data = {storage.weights_bytes(weights, words) for weights, words in ((state, note), turned) for _ in range(5)}
+    data = {state_dicts.weights_bytes(weights, words) for weights, words in ((state, note), turned) for _ in range(5)}
     assert len(data) == 1
     path = tmp_path / "w.safetensors"
     path.write_bytes(data.pop())
-    assert storage.weights_note(path) == note
-    for back in (load_file(path), storage.load_weights(path)):
+    assert state_dicts.weights_note(path) == note
+    for back in (load_file(path), state_dicts.load_weights(path)):
         assert back.keys() == state.keys()
         assert all(torch.equal(back[k], state[k]) and back[k].dtype == state[k].dtype for k in state)
 
@@ -334,7 +334,7 @@ def test_a_hostile_pickle_is_refused_and_its_code_not_run(tmp_path: Path, name: 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of pickle protocols it does not know
             with pytest.raises(WeightsError, match=f"{name} holds Python objects.*was not opened") as caught:
-                storage.load_weights(tmp_path / name)
+                state_dicts.load_weights(tmp_path / name)
         one_line(caught.value)
         assert not (tmp_path / "mark").exists()
 
@@ -342,7 +342,7 @@ def test_a_hostile_pickle_is_refused_and_its_code_not_run(tmp_path: Path, name: 
 def test_a_hostile_pickle_named_safetensors_is_refused_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(pickle.dumps(Trap(tmp_path / "mark")))
     with pytest.raises(WeightsError, match="is not a readable safetensors file"):
-        storage.load_weights(tmp_path / "w.safetensors")
+        state_dicts.load_weights(tmp_path / "w.safetensors")
     assert not (tmp_path / "mark").exists()
 
 
@@ -359,11 +359,11 @@ def test_damaged_weights_are_a_named_error_whatever_the_damage(tmp_path: Path) -
             for _ in range(rng.randint(1, 4) if bent else 0):
                 bent[rng.randrange(len(bent))] = rng.randrange(256)
             path.write_bytes(bytes(bent))
-            storage.weights_note(path)
+            state_dicts.weights_note(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch warns of pickle protocols it does not know
                 try:
-                    storage.load_weights(path)
+                    state_dicts.load_weights(path)
                 except WeightsError as error:
                     refused.append((path.name, error))
     assert len(refused) > 200
@@ -373,7 +373,7 @@ def test_damaged_weights_are_a_named_error_whatever_the_damage(tmp_path: Path) -
 @pytest.mark.parametrize("header", [b"[1]", b"null", b'{"__metadata__": 5}', b'{"__metadata__": [1]}', b"\xff", b""])
 def test_the_note_of_a_damaged_header_is_empty(tmp_path: Path, header: bytes) -> None:
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
-    assert storage.weights_note(tmp_path / "w.safetensors") == {}
+    assert state_dicts.weights_note(tmp_path / "w.safetensors") == {}
 
 
 @pytest.mark.parametrize(
@@ -390,19 +390,19 @@ def test_the_note_of_a_damaged_header_is_empty(tmp_path: Path, header: bytes) ->
 def test_what_is_no_bare_state_dict_is_refused(tmp_path: Path, thing: object) -> None:
     torch.save(thing, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="is not a bare state dict"):
-        storage.load_weights(tmp_path / "w.pt")
+        state_dicts.load_weights(tmp_path / "w.pt")
 
 
 def test_altered_weights_are_refused_before_they_are_opened(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
     path.write_bytes(pickle.dumps(Trap(tmp_path / "mark")))
     with pytest.raises(WeightsError, match=r"w\.pt has sha256 [0-9a-f]{12}\.\.\., recorded 000000000000\.\.\."):
-        storage.load_weights(path, "0" * 64)
+        state_dicts.load_weights(path, "0" * 64)
     assert not (tmp_path / "mark").exists()
     with pytest.raises(WeightsError, match=r"none\.pt is not there"):
-        storage.load_weights(tmp_path / "none.pt")
+        state_dicts.load_weights(tmp_path / "none.pt")
     with pytest.raises(WeightsError, match=r"none\.pt is not there"):
-        storage.load_weights(tmp_path / "none.pt", "0" * 64)
+        state_dicts.load_weights(tmp_path / "none.pt", "0" * 64)
 
 
 def test_fit_lists_every_missing_unexpected_and_misshaped_key() -> None:
@@ -410,7 +410,7 @@ def test_fit_lists_every_missing_unexpected_and_misshaped_key() -> None:
     before = {k: v.clone() for k, v in module.state_dict().items()}
     state = {"0.weight": torch.zeros(2, 4), "1.bias": torch.zeros(4, 1), "extra.a": torch.zeros(1), "extra.b": torch.zeros(1)}
     with pytest.raises(WeightsError) as caught:
-        storage.fit(module, state, "checkpoint x")
+        state_dicts.fit(module, state, "checkpoint x")
     assert one_line(caught.value).startswith(
         "checkpoint x does not fit: missing 0.bias, 1.weight; unexpected extra.a, extra.b; "
         "mis-shaped 0.weight (2, 4) for (2, 3), 1.bias (4, 1) for (4,); "
@@ -420,7 +420,7 @@ def test_fit_lists_every_missing_unexpected_and_misshaped_key() -> None:
 
 def test_fit_casts_to_the_modules_dtype() -> None:
     module, other = layer(), layer()
-    storage.fit(module, {k: v.half() for k, v in other.state_dict().items()}, "x")
+    state_dicts.fit(module, {k: v.half() for k, v in other.state_dict().items()}, "x")
     assert {v.dtype for v in module.state_dict().values()} == {torch.float32}
     assert torch.equal(module[0].weight, other[0].weight.half().float())  # type: ignore[index]
 
@@ -432,7 +432,7 @@ def test_hashes_are_sha256(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     wanted = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
     assert storage.sha256_bytes(b"abc") == storage.sha256_file(tmp_path / "abc") == wanted
-    storage.check_hash(tmp_path / "abc", wanted)
+    state_dicts.check_hash(tmp_path / "abc", wanted)
     with pytest.raises(StorageError, match="cannot use"):
         storage.sha256_file(tmp_path)
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from harope_bench.analysis import contamination
 from harope_bench.core.errors import BenchError, StorageError
+from harope_bench.core.json_lines import read_lines
 from harope_bench.core.registry import read_toml
-from harope_bench.core.storage import read_lines
 from harope_bench.core.text_file import read_text
 from harope_bench.reports.loss_logs import read_losses
 from harope_bench.statistics.gate import policy

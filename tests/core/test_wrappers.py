@@ -17,7 +17,8 @@ from torch import Tensor
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError, WeightsError
 from harope_bench.core.schema import Request, Settings
-from harope_bench.core.storage import home, load_weights, read_weights, weights_sha256
+from harope_bench.core.state_dicts import load_weights, read_weights, weights_sha256
+from harope_bench.core.storage import home
 from harope_bench.core.weight_wrappers import unwrap
 from harope_bench.models.load_checkpoint import checkpoint, weights_path
 from harope_bench.models.register_checkpoint import process_lines, register

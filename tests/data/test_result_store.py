@@ -16,9 +16,11 @@ import pytest
 import harope_bench
 from harope_bench.core import checksums
 from harope_bench.core.errors import AlteredFileError, FormatError, OptionError, PlanMismatch, StorageError
+from harope_bench.core.json_lines import read_lines
 from harope_bench.core.schema import Measurement, Result, ResultWarning, RuleDifference, WarningCode, warnings_of
-from harope_bench.core.storage import read_lines, sha256_bytes, write_text
+from harope_bench.core.storage import sha256_bytes, write_text
 from harope_bench.data import result_store
+from harope_bench.data.result_paths import result_path, rows_path
 from harope_bench.data.result_store import (
     Method,
     StoredResult,
@@ -31,8 +33,6 @@ from harope_bench.data.result_store import (
     read_result,
     read_results,
     relabel,
-    result_path,
-    rows_path,
     write_result,
 )
 from harope_bench.data.sample_set import SampleSet

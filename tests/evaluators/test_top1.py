@@ -15,10 +15,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from harope_bench.cli import main
-from harope_bench.core import checksums, registry, storage
+from harope_bench.core import array_archive, checksums, registry, state_dicts
+from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, ShapeError
 from harope_bench.core.schema import Measurement
-from harope_bench.core.storage import load_arrays
 from harope_bench.data.result_store import read_results, write_result
 from harope_bench.evaluators.base import Observations
 from harope_bench.evaluators.top1 import PLUGIN
@@ -264,7 +264,7 @@ def test_a_number_over_the_rest_that_a_version_before_kept_is_not_up_to_date(tmp
     (folder / "val.txt").write_text("0.png 0\n1.png 1\n")
     (lenient,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder, lenient=True))
     old = lenient.result.model_copy(update={"warnings": lenient.result.warnings[1:], "is_lenient": False})
-    write_result(lenient.path, old, storage.load_arrays(lenient.path.with_suffix(".npz")))
+    write_result(lenient.path, old, array_archive.load_arrays(lenient.path.with_suffix(".npz")))
     assert not old.is_lenient and old.measurements[0].value is not None
     (again,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder))
     assert again.fresh and again.result.measurements[0].value is None
@@ -274,7 +274,7 @@ def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None
     """Against a loop without shards or tiles."""
     plan = reading_plan(registered(tmp_path, "tiny"), None, {})
     (scored,) = classify.classify(plan, tmp_path / "run", Wanted(count=300))
-    network = registry.load("backbones", "deit").load(plan.checkpoint, storage.load_weights(tmp_path / "tiny.safetensors")).eval()
+    network = registry.load("backbones", "deit").load(plan.checkpoint, state_dicts.load_weights(tmp_path / "tiny.safetensors")).eval()
     images, labels = registry.load("suites", "digits").images("held-out")
     x = torch.from_numpy(images[:300]).float()[:, None] / 127.5 - 1
     with torch.inference_mode():

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from harope_bench.core.array_archive import write_arrays
+from harope_bench.core.json_lines import append_line
 from harope_bench.core.schema import Checkpoint, JudgeRecord, Measurement, Plan, Provenance, Result, SampleRecord, Settings
-from harope_bench.core.storage import append_line, write_arrays, write_text
+from harope_bench.core.storage import write_text
 
 ENCODINGS = ("ape", "rope-vanilla", "rope-axial", "videorope", "string", "harope")
 CENTRES = {"ape": 24.0, "rope-vanilla": 18.4, "rope-axial": 15.6, "videorope": 17.5, "string": 15.5, "harope": 13.2}

@@ -247,7 +247,7 @@ def weights() -> bytes:
     """A file that `train` wrote of a tiny network of DiT's names, with its note."""
     import torch
 
-    from harope_bench.core.storage import weights_bytes
+    from harope_bench.core.state_dicts import weights_bytes
 
     note = {"checkpoint": json.dumps({"name": "x", "backbone": "dit", "encoding": "ape", "options": {}, "config": {"hidden": 16}})}
     return weights_bytes({"module.a.weight": torch.zeros(2, 3), "module.b": torch.ones(2)}, note)
@@ -344,7 +344,7 @@ def dit_weights() -> bytes:
     import torch
 
     from harope_bench.core import registry
-    from harope_bench.core.storage import weights_bytes
+    from harope_bench.core.state_dicts import weights_bytes
 
     config = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10}
     with torch.random.fork_rng(devices=[]):

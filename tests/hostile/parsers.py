@@ -23,7 +23,19 @@ from harope_bench.analysis import contamination
 from harope_bench.analysis.cost import profile
 from harope_bench.assets import download, local_files  # fmt: skip
 from harope_bench.commands import figure, options
-from harope_bench.core import chart_schema, checksums, json_file, registry, storage, text_file, toml_file, weight_wrappers
+from harope_bench.core import (
+    array_archive,
+    chart_schema,
+    checksums,
+    json_file,
+    json_lines,
+    registry,
+    state_dicts,
+    storage,
+    text_file,
+    toml_file,
+    weight_wrappers,
+)
 from harope_bench.core.annotations import Names, Questions
 from harope_bench.core.errors import SampleError
 from harope_bench.core.formats import with_format
@@ -124,8 +136,8 @@ ROWS = d.as_lines({"a": 1, "b": "x"}, {"a": [1, 2], "b": {"c": None}})
 parser("text", {"x.txt": "one\ntwö\r\n".encode()}, lambda f: text_file.read_text(f / "x.txt"))
 parser("json", {"x.json": b'{"a": [1, "b", null], "c": {"d": 1.5}}'}, lambda f: json_file.read_json(f / "x.json"))
 parser("toml", {"x.toml": d.toml({"a": 1, "b": {"c": ["x", "y"]}})}, lambda f: toml_file.read_toml(f / "x.toml"))
-parser("lines", {"x.jsonl": ROWS}, lambda f: storage.read_lines(f / "x.jsonl"))
-parser("mended lines", {"x.jsonl": ROWS}, lambda f: (storage.mend_lines(f / "x.jsonl"), storage.read_lines(f / "x.jsonl")))
+parser("lines", {"x.jsonl": ROWS}, lambda f: json_lines.read_lines(f / "x.jsonl"))
+parser("mended lines", {"x.jsonl": ROWS}, lambda f: (json_lines.mend_lines(f / "x.jsonl"), json_lines.read_lines(f / "x.jsonl")))
 
 
 def read_vouched(folder: Path) -> object:
@@ -135,7 +147,7 @@ def read_vouched(folder: Path) -> object:
 
 
 parser("hashes", {"SHA256SUMS": f"{d.HASH}  a.txt\n{d.HASH}  b.txt\n".encode(), "a.txt": b"a"}, read_vouched, "SHA256SUMS")
-parser("arrays", lambda: {"x.npz": d.kept_moments()}, lambda f: storage.load_arrays(f / "x.npz"))
+parser("arrays", lambda: {"x.npz": d.kept_moments()}, lambda f: array_archive.load_arrays(f / "x.npz"))
 
 
 def read_rows_file(folder: Path) -> object:
@@ -157,18 +169,18 @@ parser(
 
 def read_weights(path: Path) -> object:
     return (
-        storage.load_weights(path),
-        storage.weights_header(path),
-        storage.weights_note(path),
+        state_dicts.load_weights(path),
+        state_dicts.weights_header(path),
+        state_dicts.weights_note(path),
         register_checkpoint.noted(path),
-        storage.weights_sha256(path),
+        state_dicts.weights_sha256(path),
     )
 
 
 parser("safetensors", lambda: {"x.safetensors": d.weights()}, lambda f: read_weights(f / "x.safetensors"))
 parser("shards", d.sharded, lambda f: read_weights(f / "model.safetensors.index.json"))
 parser(
-    "torch file", lambda: {"x.pt": d.torch_file()}, lambda f: (storage.load_weights(f / "x.pt"), storage.training_arguments(f / "x.pt"))
+    "torch file", lambda: {"x.pt": d.torch_file()}, lambda f: (state_dicts.load_weights(f / "x.pt"), state_dicts.training_arguments(f / "x.pt"))
 )  # fmt: skip
 parser(
     "mmdet's file",

@@ -29,9 +29,10 @@ from PIL import Image
 
 from harope_bench.cli import main
 from harope_bench.core import checksums, registry
+from harope_bench.core.array_archive import arrays_bytes
 from harope_bench.core.errors import BenchError, StorageError
 from harope_bench.core.escaping import BLANKS
-from harope_bench.core.storage import arrays_bytes, sha256_bytes
+from harope_bench.core.storage import sha256_bytes
 from harope_bench.pipeline.evaluate import Asked, evaluate
 from harope_bench.pipeline.generate import generate, make_plan
 

@@ -16,7 +16,7 @@ from harope_bench.analysis import contamination
 from harope_bench.analysis.cost import profile
 from harope_bench.assets import download
 from harope_bench.commands.options import Sides
-from harope_bench.core import index_ranges, registry, regular_file, storage
+from harope_bench.core import index_ranges, json_lines, registry, regular_file, state_dicts, storage
 from harope_bench.core.annotations import Names
 from harope_bench.core.errors import BenchError, OptionError, SampleError, StorageError, WeightsError
 from harope_bench.core.formats import with_format
@@ -55,7 +55,7 @@ QUOTING: dict[str, Callable[[Path], object]] = {
     "column of captions": lambda f: list(contamination.read_captions(put(f / "x.csv", b"\x1b[31mred,n\na,1\n"))),
     "column of a file list": lambda f: list(file_list.read_rows(put(f / "x.csv", b"\x1b[31mred,copy\na,1\n"))),
     "value of a base": lambda f: lora_manifest.check_base(lora_manifest.Base(id=STEERING, config={"a": 1}), base_of(f, {"a": STEERING})),
-    "key of weights": lambda f: storage.load_weights(put(f / "x.safetensors", d.weights().replace(b'"F32"', b'"\x7fF3"'))),
+    "key of weights": lambda f: state_dicts.load_weights(put(f / "x.safetensors", d.weights().replace(b'"F32"', b'"\x7fF3"'))),
     "name of a thing": lambda f: registry.find("suites", STEERING),
 }  # fmt: skip
 
@@ -206,8 +206,8 @@ ODD_LINES = ({}, {"index": "1", "key": 1}, {"index": [1], "key": [1]}, {"index":
 def test_lines_without_the_field_that_names_them_are_named_errors(line: dict[str, Any], tmp_path: Path) -> None:
     path = put(tmp_path / "samples.jsonl", d.as_lines({"index": 0, "key": "a"}, line))
     readers: tuple[Callable[[], object], ...] = (
-        lambda: storage.lines_by(path, "index", int),
-        lambda: storage.lines_by(path, "key", str),
+        lambda: json_lines.lines_by(path, "index", int),
+        lambda: json_lines.lines_by(path, "key", str),
         lambda: pairing._read_asked(path, (0, len(str(line)))),
         lambda: render._most(d.np.arange(2.0), tmp_path),
         lambda: rescore_prompts._verdicts(path, path),

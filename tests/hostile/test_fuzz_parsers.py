@@ -130,7 +130,7 @@ EXCEPTIONS = {
     "analysis.cost.profile.weightless": CHECKED, "pipeline.evaluate.source_of": CHECKED,
     "evaluators.dpg_bench.": CHECKED, "evaluators.geneval.": CHECKED, "leaderboards.entries.": CHECKED, "assets.download._copy": WRITES,
     "pipeline.annotate._vouch": RUNS, "pipeline.reproduce._write": RUNS, "data.run_folder.Run.add": WRITES, "data.run_folder.Run.settle": WRITES, "core.storage.copy": WRITES,
-    "core.storage.weights_bytes": WRITES, "training.written.": WRITES,
+    "core.state_dicts.weights_bytes": WRITES, "training.written.": WRITES,
 }  # fmt: skip
 
 

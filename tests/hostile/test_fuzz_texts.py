@@ -21,15 +21,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from harope_bench.core import annotations, checksums, escaping, index_ranges, json_file, schema, storage, toml_file
+from harope_bench.core import (
+    annotations,
+    array_archive,
+    checksums,
+    escaping,
+    index_ranges,
+    json_file,
+    json_lines,
+    record_base,
+    schema,
+    toml_file,
+)
 from harope_bench.core.errors import BenchError
+from harope_bench.core.record_base import FileRecord, Record
 from harope_bench.core.schema import (
     Checkpoint,
-    FileRecord,
     JudgeRecord,
     Measurement,
     Plan,
-    Record,
     Request,
     ResultWarning,
     SampleRecord,
@@ -40,7 +50,7 @@ from harope_bench.leaderboards.entries import parse_entries
 from harope_bench.suites.official_layouts.file_pattern import compile_pattern
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | odd_texts.filter(lambda text: text.isprintable() or text.isascii())
-names = st.from_regex(schema.NAME, fullmatch=True).filter(lambda name: ".." not in name)
+names = st.from_regex(record_base.NAME, fullmatch=True).filter(lambda name: ".." not in name)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 options = st.dictionaries(texts, texts | st.booleans() | st.integers(-(2**53), 2**53) | numbers, max_size=4)
 
@@ -113,8 +123,8 @@ def test_plans_that_are_equal_have_equal_digests_and_another_seed_has_another(pl
 def test_lines_that_are_added_come_back_in_their_order(lines: list[SampleRecord]) -> None:
     with tempfile.TemporaryDirectory() as place:
         for line in lines:
-            storage.append_line(Path(place) / "x.jsonl", line.to_json())
-        assert [SampleRecord.model_validate(line) for line in storage.read_lines(Path(place) / "x.jsonl")] == lines
+            json_lines.append_line(Path(place) / "x.jsonl", line.to_json())
+        assert [SampleRecord.model_validate(line) for line in json_lines.read_lines(Path(place) / "x.jsonl")] == lines
 
 
 # ----------------------------------------------------------------------------------------- TOML, npz, hashes
@@ -141,8 +151,8 @@ any_arrays = arrays_of.arrays(kinds, arrays_of.array_shapes(min_dims=0, max_dims
 @given(st.dictionaries(st.from_regex(r"[a-z_0-9]{1,9}", fullmatch=True), any_arrays, max_size=4))
 def test_arrays_come_back_equal_to_the_bit(arrays: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as place:
-        storage.write_arrays(Path(place) / "x.npz", arrays)
-        again = storage.load_arrays(Path(place) / "x.npz")
+        array_archive.write_arrays(Path(place) / "x.npz", arrays)
+        again = array_archive.load_arrays(Path(place) / "x.npz")
     assert again.keys() == arrays.keys()
     for name, array in arrays.items():
         assert (again[name].dtype, again[name].shape, again[name].tobytes()) == (array.dtype, array.shape, array.tobytes())
@@ -259,8 +269,8 @@ def test_a_page_takes_any_text_and_gives_it_back(text: str) -> None:
 @fuzz
 @given(any_text, any_text)
 def test_a_shortened_text_is_one_line_of_its_length(text: str, field: str) -> None:
-    assert len(schema.shorten(text)) <= schema.LABEL_LENGTH and schema.shorten(text).isprintable()
-    label, error = attempt(schema.check_label, text)
+    assert len(record_base.shorten(text)) <= record_base.LABEL_LENGTH and record_base.shorten(text).isprintable()
+    label, error = attempt(record_base.check_label, text)
     if error is not None:
         assert isinstance(error, BenchError) and str(error).isprintable()
     else:

@@ -24,7 +24,18 @@ from hostile.room import Case, Room, run_case
 import harope_bench
 from harope_bench.cli import Bench
 from harope_bench.commands.options import Finite
-from harope_bench.core import array_file, checksums, escaping, json_file, regular_file, storage, text_file, toml_file
+from harope_bench.core import (
+    array_archive,
+    array_file,
+    checksums,
+    escaping,
+    json_file,
+    regular_file,
+    state_dicts,
+    storage,
+    text_file,
+    toml_file,
+)
 from harope_bench.core.conditioning import check_requests, check_suite
 from harope_bench.core.limits import check_most
 from harope_bench.data import image_io, run_folder, sample_set
@@ -139,11 +150,11 @@ GUARDS = (
           ("npz/judge-a-pickle",)),
     Guard("an npz holds what its headers claim", everywhere(array_file.claim, any_header), ("npz/less-than-there-is", "npz/far-more")),
     Guard("an npz does not unpack to more than its bound", attribute(array_file, "check_total", nothing), ("npz/reference-bomb",)),
-    Guard("an array stands once in an npz", everywhere(storage.repeated_member, nothing), ("npz/twice",)),
+    Guard("an array stands once in an npz", everywhere(array_archive.repeated_member, nothing), ("npz/twice",)),
     Guard("torch files are unpickled as tensors alone",
-          attribute(storage, "_torch_file", lambda path: torch.load(path, map_location="cpu", weights_only=False)), ("weights/zip-pt",)),
-    Guard("weights have the network's keys and shapes", attribute(storage, "compare", nothing), ("weights/key-missing", "weights/integers")),
-    Guard("weights have the recorded hash", everywhere(storage.check_hash, nothing), ("weights/registered-flip", "weights/export-flip")),
+          attribute(state_dicts, "_torch_file", lambda path: torch.load(path, map_location="cpu", weights_only=False)), ("weights/zip-pt",)),
+    Guard("weights have the network's keys and shapes", attribute(state_dicts, "compare", nothing), ("weights/key-missing", "weights/integers")),
+    Guard("weights have the recorded hash", everywhere(state_dicts.check_hash, nothing), ("weights/registered-flip", "weights/export-flip")),
     Guard("text that steers a terminal is blanked", attribute(escaping, "_blanked", lambda text, allowed="": text), ("weights/key-that-steers",)),
     Guard("no csv cell is a formula", attribute(escaping, "csv_cell", lambda value: value), ("names/csv-formula", "names/csv-at")),
     Guard("pages escape texts", everywhere(environment, unescaped), ("names/report-script", "names/site-script")),

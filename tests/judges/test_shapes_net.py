@@ -9,7 +9,8 @@ import pytest
 from scipy import ndimage
 
 from harope_bench.core import registry
-from harope_bench.core.storage import fit, load_arrays, load_weights
+from harope_bench.core.array_archive import load_arrays
+from harope_bench.core.state_dicts import fit, load_weights
 from harope_bench.judges.micro.shapes_net import FACTS, ShapesNet
 from harope_bench.metrics.frechet import Gaussian, frechet
 from harope_bench.suites.shapes import PLUGIN as SUITE

@@ -16,7 +16,8 @@ from PIL import Image
 from harope_bench.core import registry
 from harope_bench.core.annotations import Sighting
 from harope_bench.core.errors import JudgeError, NotHere
-from harope_bench.core.storage import read_lines, sha256_file
+from harope_bench.core.json_lines import read_lines
+from harope_bench.core.storage import sha256_file
 from harope_bench.pipeline import external_judge
 from harope_bench.pipeline.annotate import kept_record
 

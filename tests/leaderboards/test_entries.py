@@ -19,7 +19,8 @@ from PIL import Image
 
 from harope_bench.cli import main
 from harope_bench.core.errors import OptionError, StorageError, UnknownName
-from harope_bench.core.schema import LABEL_LENGTH, JudgeRecord, Measurement, Result
+from harope_bench.core.record_base import LABEL_LENGTH
+from harope_bench.core.schema import JudgeRecord, Measurement, Result
 from harope_bench.data.result_store import read_result, read_results
 from harope_bench.leaderboards.board import Board, build, build_all, load_table
 from harope_bench.leaderboards.entries import Entries, parse_entries

@@ -19,8 +19,8 @@ import pytest
 
 from harope_bench.assets import local_files
 from harope_bench.core import registry
+from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.errors import BenchError, StorageError, UnknownName
-from harope_bench.core.storage import load_arrays
 from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards import match_runs
 from harope_bench.leaderboards.board import build, comparisons, load_table

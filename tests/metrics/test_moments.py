@@ -10,8 +10,8 @@ from clouds import cloud
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.errors import ShapeError, TooFewImages
-from harope_bench.core.storage import load_arrays, write_arrays
 from harope_bench.metrics.moments import Moments
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, PlanMismatch, WeightsError
 from harope_bench.core.schema import Checkpoint, Settings
-from harope_bench.core.storage import fit, load_weights, weights_bytes
+from harope_bench.core.state_dicts import fit, load_weights, weights_bytes
 from harope_bench.models import load_checkpoint, register_checkpoint
 from harope_bench.models.backbones import deit
 from harope_bench.models.export_checkpoint import export

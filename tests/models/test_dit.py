@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, WeightsError
-from harope_bench.core.storage import load_weights
+from harope_bench.core.state_dicts import load_weights
 from harope_bench.models.backbones import dit_keys
 from harope_bench.models.load_checkpoint import checkpoint
 from harope_bench.models.register_checkpoint import register

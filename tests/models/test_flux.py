@@ -403,7 +403,7 @@ def test_whether_it_folds_is_a_setting_of_the_plan(base: Path, tmp_path: Path, m
 
 
 def test_a_whole_networks_weights_are_registered(base: Path, tmp_path: Path) -> None:
-    from harope_bench.core.storage import weights_bytes
+    from harope_bench.core.state_dicts import weights_bytes
 
     path = tmp_path / "whole.safetensors"
     path.write_bytes(weights_bytes(tiny.trained(placed(base)).state_dict(), {}))

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, NameClash, OptionError, WeightsError
 from harope_bench.core.schema import Request
-from harope_bench.core.storage import home, sha256_file, weights_bytes
+from harope_bench.core.state_dicts import weights_bytes
+from harope_bench.core.storage import home, sha256_file
 from harope_bench.models import lora_manifest
 
 tiny.needs_t2i()

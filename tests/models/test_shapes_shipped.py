@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.storage import fit, load_weights, sha256_file
+from harope_bench.core.state_dicts import fit, load_weights
+from harope_bench.core.storage import sha256_file
 from harope_bench.data.sample_set import open_samples
 from harope_bench.data.shapes_world.answer import share
 from harope_bench.data.shapes_world.parse import parse

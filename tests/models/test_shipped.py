@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.storage import fit, load_arrays, load_weights, sha256_file
+from harope_bench.core.array_archive import load_arrays
+from harope_bench.core.state_dicts import fit, load_weights
+from harope_bench.core.storage import sha256_file
 from harope_bench.data.sample_set import open_samples
 from harope_bench.judges.micro.digits_net import FACTS as JUDGE_FACTS
 from harope_bench.judges.micro.digits_net import DigitsNet

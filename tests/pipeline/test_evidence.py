@@ -25,10 +25,12 @@ from toy_prompts import ToyEye, toy
 
 from harope_bench.cli import main
 from harope_bench.core import checksums, registry
+from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.errors import DiskError, SampleError, StorageError, WeightsError
 from harope_bench.core.formats import json_text
 from harope_bench.core.index_ranges import parse_indices
-from harope_bench.core.storage import load_arrays, read_lines, sha256_file, write_arrays
+from harope_bench.core.json_lines import read_lines
+from harope_bench.core.storage import sha256_file
 from harope_bench.data import adm_npz, feature_rows, sample_set
 from harope_bench.data.image_folder import listing
 from harope_bench.data.image_io import encode

@@ -21,7 +21,7 @@ tiny.needs_t2i()
 
 from harope_bench.cli import main  # noqa: E402
 from harope_bench.core import registry  # noqa: E402
-from harope_bench.core.storage import read_lines  # noqa: E402
+from harope_bench.core.json_lines import read_lines  # noqa: E402
 from harope_bench.data.run_folder import Run  # noqa: E402
 from harope_bench.judges.base import Canary  # noqa: E402
 from harope_bench.judges.generic import vlm  # noqa: E402

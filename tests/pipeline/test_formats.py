@@ -18,11 +18,12 @@ from harope_bench.analysis.cost.forwards import read_forwards
 from harope_bench.assets import local_files
 from harope_bench.assets.local_files import Receipt, receipt_text
 from harope_bench.core import formats, registry
+from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.array_file import arrays_with_format
 from harope_bench.core.errors import BenchError, FormatError
 from harope_bench.core.formats import FORMAT, FORMATS, Kind, json_text, version_of, with_format
 from harope_bench.core.schema import JudgeRecord
-from harope_bench.core.storage import home, load_arrays, write_arrays, write_text
+from harope_bench.core.storage import home, write_text
 from harope_bench.core.toml_file import facts_text, read_toml, toml_text
 from harope_bench.data import result_store
 from harope_bench.data.image_folder import FILE_LIST

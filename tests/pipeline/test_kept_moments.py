@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harope_bench.core.storage import load_arrays, write_arrays
+from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.data import feature_rows
 from harope_bench.metrics import moments as summing
 from harope_bench.metrics.moments import BLOCK, Moments
@@ -135,7 +135,6 @@ def test_a_damaged_file_is_made_again(file: Path, cloud: np.ndarray) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from harope_bench.pipeline import moments_cache
 sys.path.insert(0, sys.argv[2])
 import test_kept_moments as here
 honest = moments_cache.write_bytes

@@ -23,7 +23,7 @@ from test_geneval_layout import suite as geneval_suite
 from harope_bench.cli import main
 from harope_bench.core import registry
 from harope_bench.core.annotations import Answer, Answered, Answers, Ask, Colours, Objects, Questions
-from harope_bench.core.storage import read_lines
+from harope_bench.core.json_lines import read_lines
 from harope_bench.judges.base import Annotator, LoadedAnnotator
 from harope_bench.suites.official_layouts import dpg_results, geneval_results
 from harope_bench.suites.official_layouts.geneval_prompts import PromptIndex

@@ -18,7 +18,8 @@ import pytest
 from harope_bench.core import registry
 from harope_bench.core.annotations import ANSWER_TYPES as KINDS
 from harope_bench.core.errors import BenchError, JudgeError, NotHere, OptionError
-from harope_bench.core.storage import read_lines, sha256_bytes, sha256_file
+from harope_bench.core.json_lines import read_lines
+from harope_bench.core.storage import sha256_bytes, sha256_file
 from harope_bench.pipeline import external_judge
 from harope_bench.pipeline.annotate import kept_record
 

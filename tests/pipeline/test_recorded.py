@@ -20,8 +20,8 @@ from toy_prompts import ToyEye, toy
 
 from harope_bench.cli import main
 from harope_bench.core import checksums
+from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.errors import AlteredFileError
-from harope_bench.core.storage import load_arrays, write_arrays
 from harope_bench.data.result_store import read_results
 from harope_bench.data.run_folder import Run
 from harope_bench.pipeline.evaluate import Asked, evaluate

@@ -17,9 +17,10 @@ from PIL import Image
 
 from harope_bench.cli import main
 from harope_bench.core import registry
+from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.array_file import arrays_with_format
 from harope_bench.core.errors import OptionError, SampleError, StorageError
-from harope_bench.core.storage import home, load_arrays, sha256_file
+from harope_bench.core.storage import home, sha256_file
 from harope_bench.data import adm_npz
 from harope_bench.data.image_io import centre_crop, encode
 from harope_bench.data.sample_set import cropped, open_samples

@@ -13,8 +13,8 @@ import pytest
 import tiny
 
 from harope_bench.core import checksums
+from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.errors import SampleError, StorageError
-from harope_bench.core.storage import load_arrays, write_arrays
 from harope_bench.data import feature_rows
 from harope_bench.pipeline.evaluate import Asked, evaluate
 from harope_bench.pipeline.extract_features import shard_name

@@ -20,7 +20,7 @@ from PIL import Image
 
 from harope_bench.assets import local_files
 from harope_bench.cli import main
-from harope_bench.core import part_files, storage
+from harope_bench.core import array_archive, json_lines, part_files, storage
 from harope_bench.core.errors import NameClash, SampleError
 from harope_bench.core.index_ranges import IndexRanges
 from harope_bench.core.schema import Settings
@@ -111,7 +111,7 @@ READERS: dict[str, tuple[Callable[[Path], Any], Any]] = {
     "plan.json": (lambda path: run_folder.Run(path.parent).plan, None),
     "samples.jsonl": (lambda path: run_folder.Run(path.parent).records(), {}),
     "requests.jsonl": (lambda path: run_folder.Run(path.parent).asked(), IndexRanges()),
-    "answers.jsonl": (storage.mend_lines, None),
+    "answers.jsonl": (json_lines.mend_lines, None),
     "rows.npy": (feature_rows.header, None),
     "digest.npy": (lambda path: feature_rows.digest(path, 0, 1), None),
     "stamp": (storage.stamp_of, None),
@@ -185,7 +185,7 @@ def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> No
         file.write(b": 2}\n")
     process.stdout.close()
     assert process.wait(60) == 0
-    assert storage.read_lines(path) == [{"key": 1}, {"key": 2}]
+    assert json_lines.read_lines(path) == [{"key": 1}, {"key": 2}]
 
 
 # ------------------------------------------------------------------------------------ D4: what a kill leaves
@@ -194,7 +194,6 @@ def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> No
 KILLED = """
 import os, sys
 from pathlib import Path
-from harope_bench.core import storage
 with storage.writing(Path(sys.argv[1])) as file:
     file.write(b"half" * 1000)
     file.flush()
@@ -415,8 +414,8 @@ def test_a_figure_is_drawn_again_and_over_nothing_else(tmp_path: Path) -> None:
 
 WRITERS: dict[str, Callable[[Path], object]] = {
     "bytes": lambda path: storage.write_bytes(path, b"x"),
-    "line": lambda path: storage.append_line(path, "{}"),
-    "arrays": lambda path: storage.write_arrays(path, {"a": np.zeros(1)}),
+    "line": lambda path: json_lines.append_line(path, "{}"),
+    "arrays": lambda path: array_archive.write_arrays(path, {"a": np.zeros(1)}),
     "rows": lambda path: feature_rows.reserve(path, 1, np.zeros(2)),
 }
 

@@ -13,8 +13,9 @@ import pytest
 from document import HOSTILE, Document
 from PIL import Image
 
+from harope_bench.core.json_lines import append_line
 from harope_bench.core.schema import SampleRecord
-from harope_bench.core.storage import append_line, write_text
+from harope_bench.core.storage import write_text
 from harope_bench.reports.gallery import CAPTIONED, COLUMNS, SHOWN, Panel, evenly, panels
 from harope_bench.reports.html import write_report
 from harope_bench.reports.runs import read_runs

@@ -14,8 +14,9 @@ from document import HOSTILE, Document
 from PIL import Image
 
 from harope_bench.core.errors import StorageError
+from harope_bench.core.json_lines import append_line
 from harope_bench.core.schema import Checkpoint, warnings_of
-from harope_bench.core.storage import append_line, write_text
+from harope_bench.core.storage import write_text
 from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards.board import build, load_table
 from harope_bench.reports.html import read_page, write_report

@@ -12,9 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from harope_bench.cli import main
+from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.errors import OptionError, StorageError, UnknownName
 from harope_bench.core.schema import JudgeRecord, Result
-from harope_bench.core.storage import load_arrays, write_text
+from harope_bench.core.storage import write_text
 from harope_bench.data.result_store import StoredResult, read_result
 from harope_bench.statistics.compare import compare, open_side, words
 from harope_bench.statistics.pairing import RULER, contrast, footing, paired_rows, unlike

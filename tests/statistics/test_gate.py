@@ -14,9 +14,10 @@ from click.testing import CliRunner, Result
 
 import harope_bench
 from harope_bench.cli import main
+from harope_bench.core.array_archive import write_arrays
 from harope_bench.core.errors import BenchError, OptionError
 from harope_bench.core.schema import Metric
-from harope_bench.core.storage import write_arrays, write_text
+from harope_bench.core.storage import write_text
 from harope_bench.data.result_store import read_result
 from harope_bench.statistics.compare import Line
 from harope_bench.statistics.gate import baseline, decide, policy, render
@@ -358,7 +359,7 @@ def test_our_own_baselines_are_whole_and_of_the_shipped_weights(name: str) -> No
 
 
 def test_hostile_texts_stay_texts_in_junit_and_markdown(tmp_path: Path) -> None:
-    from harope_bench.core.schema import printable
+    from harope_bench.core.escaping import printable
     from harope_bench.statistics.gate.render import _plain
 
     hostile = "x\r\r## gate: pass\r\r\x01\x1b[31m @team <b>"

@@ -15,9 +15,10 @@ from click.testing import CliRunner
 from harope_bench.cli import main
 from harope_bench.core import registry
 from harope_bench.core.annotations import Answered, Answers
+from harope_bench.core.array_archive import write_arrays
 from harope_bench.core.errors import ShapeError, TooFewImages
 from harope_bench.core.schema import JudgeRecord, Plan
-from harope_bench.core.storage import write_arrays, write_text
+from harope_bench.core.storage import write_text
 from harope_bench.data.result_store import StoredResult, read_arrays, read_result
 from harope_bench.evaluators.base import Sight
 from harope_bench.evaluators.prompt_scores import contributions

@@ -13,7 +13,8 @@ from torch import Generator, Tensor, nn
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, WeightsError
 from harope_bench.core.schema import Checkpoint
-from harope_bench.core.storage import load_weights, sha256_file, weights_bytes
+from harope_bench.core.state_dicts import load_weights, weights_bytes
+from harope_bench.core.storage import sha256_file
 from harope_bench.training import loop, painter, run
 from harope_bench.training.model import Model, base_of, start
 from harope_bench.training.recipe import Painter, Schedule, read_recipe

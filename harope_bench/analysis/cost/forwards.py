@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.array_file import check_arrays_format
 from harope_bench.core.formats import FORMAT
-from harope_bench.core.storage import load_arrays
 from harope_bench.data.array_checks import check_columns
 from harope_bench.evaluators.base import FeatureEvaluator, Observations
 

@@ -15,11 +15,14 @@ from harope_bench.analysis.cost import latency, published_shapes
 from harope_bench.analysis.cost.forwards import FILE, read_forwards
 from harope_bench.analysis.cost.operation_count import Counts, counts, learned
 from harope_bench.core import checksums, registry
+from harope_bench.core.array_archive import write_arrays
 from harope_bench.core.array_file import arrays_with_format
 from harope_bench.core.errors import BenchError, MissingExtra, SampleError
 from harope_bench.core.provenance import now, provenance
-from harope_bench.core.schema import Checkpoint, JudgeRecord, Option, Plan, Result, Settings
-from harope_bench.core.storage import sha256_bytes, write_arrays
+from harope_bench.core.record_base import Option
+from harope_bench.core.schema import Checkpoint, JudgeRecord, Plan, Result, Settings
+from harope_bench.core.storage import sha256_bytes
+from harope_bench.data.result_paths import result_path
 from harope_bench.data.result_store import (
     NO_SAMPLES,
     Method,
@@ -28,7 +31,6 @@ from harope_bench.data.result_store import (
     build_result,
     find_result,
     is_as_written,
-    result_path,
     write_result,
 )
 from harope_bench.data.run_folder import OBSERVATIONS

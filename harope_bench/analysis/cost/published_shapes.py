@@ -16,7 +16,7 @@ from torch import nn
 
 from harope_bench.analysis.cost.operation_count import Counts, counts, learned
 from harope_bench.core.errors import MissingExtra
-from harope_bench.core.schema import Option
+from harope_bench.core.record_base import Option
 from harope_bench.encodings import base as encodings
 from harope_bench.metrics.attention_cost import LAYERS, PATCH, TEXT_TOKENS, WHOLE, Attention, Learned
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from harope_bench.core.schema import Record
+from harope_bench.core.record_base import Record
 
 YES = "yes"
 L1 = ("entity", "attribute", "relation", "global", "other")

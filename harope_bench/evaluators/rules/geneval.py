@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
 from harope_bench.core.annotations import Box, Detection
-from harope_bench.core.schema import Record
+from harope_bench.core.record_base import Record
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")

@@ -19,7 +19,7 @@ from torch import Tensor
 from harope_bench.assets import local_files
 from harope_bench.core.annotations import Answer, Answered, Answers, Ask, Questions
 from harope_bench.core.errors import NotHere, OptionError
-from harope_bench.core.storage import load_weights
+from harope_bench.core.state_dicts import load_weights
 from harope_bench.judges.base import Annotator, Canary, LoadedAnnotator, Trial
 from harope_bench.judges.blip import blip_network
 from harope_bench.judges.clip.clip_network import MEAN, STD

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from harope_bench.core.errors import ShapeError, WeightsError
-from harope_bench.core.storage import check_hash, load_weights
+from harope_bench.core.state_dicts import check_hash, load_weights
 from harope_bench.judges.base import Annotator, Canary, LoadedAnnotator
 from harope_bench.judges.generic.library_types import Network
 from harope_bench.judges.generic.self_check import red_comes_first, red_image

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harope_bench.core.annotations import Answer, Ask, Boxes
 from harope_bench.core.errors import OptionError
-from harope_bench.core.storage import load_weights
+from harope_bench.core.state_dicts import load_weights
 from harope_bench.judges.base import Annotator, Canary, LoadedAnnotator
 from harope_bench.judges.depth import depth_annotator, dpt_network
 from harope_bench.judges.generic.library_types import Network

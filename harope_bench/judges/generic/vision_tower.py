@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from harope_bench.core.errors import MissingMemberError
-from harope_bench.core.storage import fit, load_weights
+from harope_bench.core.state_dicts import fit, load_weights
 from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
 from harope_bench.judges.weights.asset_files import Weights
 from harope_bench.judges.weights.precision import full_float32

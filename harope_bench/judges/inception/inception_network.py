@@ -20,8 +20,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from harope_bench.core.errors import WeightsError
-from harope_bench.core.schema import JudgeClass, Option
-from harope_bench.core.storage import load_weights
+from harope_bench.core.record_base import Option
+from harope_bench.core.schema import JudgeClass
+from harope_bench.core.state_dicts import load_weights
 from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
 from harope_bench.judges.weights.asset_files import Source, Weights
 from harope_bench.judges.weights.precision import full_float32

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from harope_bench.core.errors import MissingMemberError
 from harope_bench.core.schema import ErrorRate
-from harope_bench.core.storage import fit, load_weights
+from harope_bench.core.state_dicts import fit, load_weights
 from harope_bench.core.toml_file import read_facts
 from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from harope_bench.core.annotations import Ask, Sighting
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.schema import JudgeClass
-from harope_bench.core.storage import compare
+from harope_bench.core.state_dicts import compare
 from harope_bench.judges.base import Canary, LoadedAnnotator
 from harope_bench.judges.generic.instance_detection import CLASSES, TOLD, Prepared, instances, prepared
 from harope_bench.judges.generic.library_types import Network

@@ -13,7 +13,8 @@ from torch import Tensor
 from harope_bench.assets import local_files
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.schema import JudgeClass
-from harope_bench.core.storage import check_hash, first_line, load_weights
+from harope_bench.core.state_dicts import check_hash, load_weights
+from harope_bench.core.storage import first_line
 from harope_bench.judges.base import Annotator
 from harope_bench.judges.generic.instance_detection import SCALE
 from harope_bench.judges.weights.asset_files import Source, Weights

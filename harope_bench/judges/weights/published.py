@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from harope_bench.assets import local_files
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.schema import JudgeClass
-from harope_bench.core.storage import fit
+from harope_bench.core.state_dicts import fit
 from harope_bench.judges.base import Judge, Loaded_co, Trial
 from harope_bench.judges.weights.asset_files import Source, Weights
 

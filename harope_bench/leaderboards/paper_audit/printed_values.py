@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
-from harope_bench.core.schema import Option
+from harope_bench.core.record_base import Option
 from harope_bench.leaderboards.table_spec import Column, Row, Table, value_of
 
 Severity = Literal["conflict", "warn", "info"]

@@ -15,8 +15,9 @@ import numpy as np
 from harope_bench.core import registry
 from harope_bench.core.errors import MissingMemberError, OptionError
 from harope_bench.core.plugin_contracts import BackboneContract, Task
-from harope_bench.core.schema import Checkpoint, Option, Request, Settings
-from harope_bench.core.storage import fit
+from harope_bench.core.record_base import Option
+from harope_bench.core.schema import Checkpoint, Request, Settings
+from harope_bench.core.state_dicts import fit
 from harope_bench.metrics.attention_cost import Attention
 from harope_bench.models.checkpoint_fields import CheckpointFields
 from harope_bench.models.lora_manifest import Bare, LibraryConfig

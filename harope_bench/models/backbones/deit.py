@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, WeightsError
-from harope_bench.core.schema import Checkpoint, Option, Settings, printable
+from harope_bench.core.escaping import printable
+from harope_bench.core.record_base import Option
+from harope_bench.core.schema import Checkpoint, Settings
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.models.backbones import folding

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from harope_bench.core import registry
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import MissingExtra, MissingMemberError, OptionError, WeightsError
-from harope_bench.core.schema import Checkpoint, Option, Request, Settings, fault
+from harope_bench.core.record_base import Option, fault
+from harope_bench.core.schema import Checkpoint, Request, Settings
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.metrics import attention_cost

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError
-from harope_bench.core.schema import Checkpoint, Option, Request, Settings
+from harope_bench.core.record_base import Option
+from harope_bench.core.schema import Checkpoint, Request, Settings
 from harope_bench.encodings import base as encodings
 from harope_bench.models.backbones import dit_keys, folding, latents
 from harope_bench.models.backbones.base import GENERATED, Clue, Probe, Process, SettingsRead

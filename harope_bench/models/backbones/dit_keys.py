@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from harope_bench.core.errors import WeightsError
-from harope_bench.core.schema import Option, printable
+from harope_bench.core.escaping import printable
+from harope_bench.core.record_base import Option
 from harope_bench.encodings import clues
 from harope_bench.encodings.ape import sincos
 from harope_bench.models.backbones.latents import FACTOR

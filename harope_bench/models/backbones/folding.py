@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from harope_bench.core.errors import OptionError, WeightsError
-from harope_bench.core.schema import Option
+from harope_bench.core.record_base import Option
 from harope_bench.encodings.base import Encoding, Pair
 from harope_bench.models.backbones.base import SettingsRead
 from harope_bench.models.backbones.encoded_network import EncodedNetwork

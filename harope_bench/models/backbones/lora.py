@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from harope_bench.core.errors import OptionError, WeightsError
-from harope_bench.core.storage import compare, fit, load_weights, make_folder, sha256_file, weights_bytes, write_bytes, write_text
+from harope_bench.core.state_dicts import compare, fit, load_weights, weights_bytes
+from harope_bench.core.storage import make_folder, sha256_file, write_bytes, write_text
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.library_types import PipeClass
 from harope_bench.models.backbones.positioned import Positioned

@@ -17,18 +17,9 @@ from torch import Tensor
 
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.json_file import parse_json
-from harope_bench.core.schema import shorten
-from harope_bench.core.storage import (
-    copy,
-    disk,
-    first_line,
-    load_weights,
-    sha256_file,
-    weights_bytes,
-    weights_note,
-    write_bytes,
-    write_text,
-)
+from harope_bench.core.record_base import shorten
+from harope_bench.core.state_dicts import load_weights, weights_bytes, weights_note
+from harope_bench.core.storage import copy, disk, first_line, sha256_file, write_bytes, write_text
 from harope_bench.core.text_file import read_text
 from harope_bench.models.backbones import lora_names
 from harope_bench.models.backbones.library_types import PipeClass

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from harope_bench.core.errors import OptionError
-from harope_bench.core.schema import Checkpoint, Option, Settings
-from harope_bench.core.storage import load_weights, weights_note
+from harope_bench.core.record_base import Option
+from harope_bench.core.schema import Checkpoint, Settings
+from harope_bench.core.state_dicts import load_weights, weights_note
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings import clues
 from harope_bench.models import lora_manifest

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harope_bench.core.errors import OptionError
-from harope_bench.core.schema import Checkpoint, Option, Settings
+from harope_bench.core.record_base import Option
+from harope_bench.core.schema import Checkpoint, Settings
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings.ape import Ape
 from harope_bench.models import lora_manifest

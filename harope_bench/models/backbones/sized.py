@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from harope_bench.core.errors import MissingMemberError, OptionError
-from harope_bench.core.schema import Checkpoint, Option, Settings, fault
+from harope_bench.core.record_base import Option, fault
+from harope_bench.core.schema import Checkpoint, Settings
 from harope_bench.encodings import base as encodings
 from harope_bench.encodings.scaling import Scaling
 from harope_bench.metrics import attention_cost

@@ -9,13 +9,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from harope_bench.core.array_archive import write_arrays
 from harope_bench.core.errors import FormatError, OptionError, StorageError
 from harope_bench.core.formats import FORMAT
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.provenance import now, provenance
+from harope_bench.core.record_base import FileRecord, fault
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
-from harope_bench.core.schema import FileRecord, Provenance, Result, fault
-from harope_bench.core.storage import check_hash, disk, make_folder, read_if_present, sha256_bytes, sha256_file, write_arrays, write_text
+from harope_bench.core.schema import Provenance, Result
+from harope_bench.core.state_dicts import check_hash
+from harope_bench.core.storage import (
+    disk,
+    make_folder,
+    read_if_present,
+    sha256_bytes,
+    sha256_file,
+    write_text,
+)
 from harope_bench.data.result_store import StoredResult, named_arrays_path, read_arrays
 from harope_bench.statistics import compare
 from harope_bench.statistics.compare import Side

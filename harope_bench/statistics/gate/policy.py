@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from harope_bench.core.errors import OptionError
+from harope_bench.core.record_base import Record, fault
 from harope_bench.core.registry import read_toml
-from harope_bench.core.schema import Record, fault
 
 PERCENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,9})?)\s*%")
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from harope_bench.core.checksums import check_recorded
 from harope_bench.core.errors import StorageError
+from harope_bench.core.escaping import printable
+from harope_bench.core.json_lines import append_text, lines_by
 from harope_bench.core.regular_file import check_replaceable
-from harope_bench.core.schema import printable
-from harope_bench.core.storage import append_text, check_overwritten, disk, lines_by, make_folder, write_bytes
+from harope_bench.core.storage import check_overwritten, disk, make_folder, write_bytes
 from harope_bench.statistics.compare import ends, in_columns, shown, together
 from harope_bench.statistics.compare import facts as comparison_facts
 from harope_bench.statistics.gate.decide import Decision, Verdict

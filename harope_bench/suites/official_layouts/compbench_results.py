@@ -21,8 +21,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.core.json_file import parse_json
+from harope_bench.core.record_base import Record, fault
 from harope_bench.core.regular_file import open_regular
-from harope_bench.core.schema import Record, fault
 from harope_bench.core.storage import disk
 from harope_bench.core.text_file import encoding_of, read_text
 from harope_bench.evaluators.base import Score, Sight

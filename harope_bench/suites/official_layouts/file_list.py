@@ -17,9 +17,11 @@ from harope_bench.core.errors import OptionError, SampleError
 from harope_bench.core.formats import with_format, without_format
 from harope_bench.core.index_ranges import DIGITS, whole_number
 from harope_bench.core.json_file import parse_json
+from harope_bench.core.json_lines import read_lines
+from harope_bench.core.record_base import fault
 from harope_bench.core.regular_file import is_file
-from harope_bench.core.schema import SampleRecord, fault
-from harope_bench.core.storage import read_lines, sha256_file
+from harope_bench.core.schema import SampleRecord
+from harope_bench.core.storage import sha256_file
 from harope_bench.core.text_file import read_text
 from harope_bench.data.folder_writer import write_folder, write_same
 from harope_bench.data.image_folder import FILE_LIST, images_below

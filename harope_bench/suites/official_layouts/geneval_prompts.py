@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from harope_bench.core.escaping import printable
 from harope_bench.core.json_file import parse_json
-from harope_bench.core.schema import fault, printable
+from harope_bench.core.record_base import fault
 from harope_bench.evaluators.base import Facts
 from harope_bench.evaluators.rules.geneval import PromptMetadata
 from harope_bench.suites.base import PromptSuite

@@ -19,11 +19,12 @@ from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from harope_bench.core.annotations import Answer, Box, Colours, Detection, Sighting
 from harope_bench.core.errors import StorageError
+from harope_bench.core.escaping import printable
 from harope_bench.core.index_ranges import whole_number
 from harope_bench.core.json_file import parse_json
+from harope_bench.core.json_lines import read_lines
+from harope_bench.core.record_base import Record, fault
 from harope_bench.core.regular_file import open_regular
-from harope_bench.core.schema import Record, fault, printable
-from harope_bench.core.storage import read_lines
 from harope_bench.core.text_file import encoding_of
 from harope_bench.data.image_folder import natural_key
 from harope_bench.evaluators.base import Facts, Score, Sight
