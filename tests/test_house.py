@@ -176,6 +176,7 @@ def test_the_import_finder_finds_every_kind_of_import() -> None:
     source = """
 import torch.nn as nn, harope_bench.core.storage
 from typing import TYPE_CHECKING
+from harope_bench.core import registry
 from harope_bench import __version__
 from .base import Suite
 from ..core.schema import Request

@@ -7,7 +7,7 @@ import os
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from harope_bench.core.errors import BenchError, StorageError
 from harope_bench.core.regular_file import open_regular
@@ -38,13 +38,15 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
             archive = None if start == NPY else np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise StorageError(f"{path} holds a single array (.npy), not an archive of named arrays; save it with np.savez")
-            if twice := repeated_member(archive.zip.namelist() if archive.zip is not None else ()):
+            zipped = archive.zip
+            assert zipped is not None  # None once it is closed
+            members = zipped.namelist()
+            if twice := repeated_member(members):
                 raise StorageError(f"{path} holds {twice} twice, readers differ in which they take; save it once with np.savez")
             names = archive.files if only is None else [n for n in archive.files if n in only]
-            zipped: Any = archive.zip
             total, size = 0, os.fstat(file.fileno()).st_size
             for name in names:
-                total += claimed_bytes(zipped, _member_of(archive, name), size)
+                total += claimed_bytes(zipped, _member_of(members, name), size)
             name = "archive"
             check_total(total, size)
             for name in names:
@@ -58,9 +60,9 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
     return arrays
 
 
-def _member_of(archive: Any, name: str) -> str:
+def _member_of(members: Collection[str], name: str) -> str:
     """Return the name in the zip of an array; numpy leaves .npy out."""
-    return name if name in archive.zip.namelist() else f"{name}.npy"
+    return name if name in members else f"{name}.npy"
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compress: bool = False) -> None:

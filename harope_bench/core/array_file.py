@@ -37,7 +37,7 @@ class Header(NamedTuple):
     """Shape and dtype that a member claims, and whether its first axis runs fastest (Fortran order)."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any]  # whatever the header says
     is_fortran: bool
 
 

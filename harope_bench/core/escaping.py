@@ -10,7 +10,6 @@ import csv
 import io
 import re
 from collections.abc import Iterable
-from typing import Any
 
 MESSAGE = 20_000  # characters of an error; the keys that a large network lacks are listed
 USAGE = 1_500  # characters of an error of usage
@@ -47,7 +46,7 @@ def few(names: Iterable[str], most: int = 8) -> str:
     return ", ".join(shown) or "nothing"
 
 
-def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """Return rows of values as csv; `csv_cell` says what a cell holds."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([csv_cell(value) for value in row] for row in rows)
@@ -69,7 +68,7 @@ def page_text(text: str) -> str:
     return _blanked(text, "\n\t" + BLANKS)
 
 
-def csv_cell(value: Any) -> Any:
+def csv_cell(value: object) -> object:
     """Return what a csv file holds of a value: text on one line, with an apostrophe before what a spreadsheet reads as a formula.
 
     Numbers, also as text, stay what they are; None is empty.

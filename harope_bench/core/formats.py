@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from harope_bench.core.errors import FormatError, StorageError
 from harope_bench.core.escaping import printable
-from harope_bench.core.json_file import parse_json
+from harope_bench.core.json_file import JsonObject, parse_json
 
 FORMAT: Final = "format"  # the field, key or array that holds the number
 SHOWN = 40  # characters of another number, in a message
@@ -74,17 +74,17 @@ def version_of(kind: Kind) -> int:
     return FORMATS[kind].version
 
 
-def with_format(kind: Kind, facts: Mapping[str, Any]) -> dict[str, Any]:
+def with_format(kind: Kind, facts: Mapping[str, object]) -> dict[str, object]:
     """Return the facts of a file with the format version of its kind in front."""
     return {FORMAT: version_of(kind), **facts}
 
 
-def json_text(kind: Kind, facts: Mapping[str, Any]) -> str:
+def json_text(kind: Kind, facts: Mapping[str, object]) -> str:
     """Return the text of a JSON file of a kind: keys sorted, with its format version, no NaN."""
     return json.dumps(with_format(kind, facts), sort_keys=True, allow_nan=False, indent=1) + "\n"
 
 
-def without_format(kind: Kind, facts: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def without_format(kind: Kind, facts: Mapping[str, object], path: Path) -> JsonObject:
     """Return the facts of a file without its format version; raise FormatError where that is another one, or missing."""
     check_format(kind, facts.get(FORMAT), path)
     return {name: value for name, value in facts.items() if name != FORMAT}
@@ -102,7 +102,7 @@ def check_format(kind: Kind, version: object, path: Path) -> None:
     )
 
 
-def parse_facts(kind: Kind, data: bytes, path: Path) -> dict[str, Any]:
+def parse_facts(kind: Kind, data: bytes, path: Path) -> JsonObject:
     """Return the facts of a JSON file of a kind, without its format version.
 
     Raises:

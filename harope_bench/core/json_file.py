@@ -9,11 +9,11 @@ from typing import Any
 from harope_bench.core.errors import StorageError
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
 
-# Any: a JSON object from outside; whoever reads it checks what it takes
+# Any: an object of a JSON or TOML file; whoever reads it checks what it takes
 JsonObject = dict[str, Any]
 
 
-def parse_json(data: bytes | str) -> Any:
+def parse_json(data: bytes | str) -> Any:  # as json.loads: its readers narrow the value
     """Return the value of a JSON text.
 
     Raises:
@@ -29,7 +29,7 @@ def parse_json(data: bytes | str) -> Any:
     return value
 
 
-def read_json(path: Path, advice: str = "copy it again") -> Any:
+def read_json(path: Path, advice: str = "copy it again") -> Any:  # as parse_json
     """Return the value of a JSON file.
 
     Raises:

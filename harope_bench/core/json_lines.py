@@ -6,14 +6,16 @@ import errno
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from harope_bench.core import part_files
 from harope_bench.core.errors import StorageError
-from harope_bench.core.json_file import parse_json
+from harope_bench.core.json_file import JsonObject, parse_json
 from harope_bench.core.regular_file import LINES_BYTES, append_handle, change_regular
 from harope_bench.core.storage import disk, read_if_present, utf8
 from harope_bench.core.text_file import decode_text, encoding_of
+
+Key = TypeVar("Key", int, str)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -49,7 +51,7 @@ def mend_lines(path: Path) -> None:
             file.truncate(data.rfind(b"\n") + 1)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[JsonObject]:
     """The JSON objects of a .jsonl file; a last line cut by a kill is left out.
 
     Raises:
@@ -75,13 +77,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def lines_by(path: Path, field: str, kind: type[int] | type[str]) -> dict[Any, dict[str, Any]]:
+def lines_by(path: Path, field: str, kind: type[Key]) -> dict[Key, JsonObject]:
     """Return the objects of a .jsonl file by the field that names each; the last of a name counts.
 
     Raises:
         StorageError: As `read_lines`; also an object whose field is missing or of another type.
     """
-    objects: dict[Any, dict[str, Any]] = {}
+    objects: dict[Key, JsonObject] = {}
     for number, line in enumerate(read_lines(path), 1):
         name = line.get(field)
         if not isinstance(name, kind) or isinstance(name, bool):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 from harope_bench.core.errors import OptionError
+
+Config = TypeVar("Config", bound=Mapping[str, object])
 
 RESOLUTION = 8192  # pixels of a side
 STEPS = 10_000  # of a sampler
@@ -51,7 +53,7 @@ def check_most(what: str, number: int, most: int) -> None:
         raise OptionError(f"{what} {shown(number)} is more than {most:,}; give a smaller number")
 
 
-def check_config(config: dict[str, Any]) -> dict[str, Any]:
+def check_config(config: Config) -> Config:
     """Return a network's config; raise ValueError where a number or a product of them is beyond its bound."""
     numbers = {key: value for key, value in config.items() if isinstance(value, (int, float)) and not isinstance(value, bool)}
     for key, value in numbers.items():

@@ -103,7 +103,7 @@ def find(kind: str, name: str) -> Entry:
     return known[name]
 
 
-def load(kind: str, name: str) -> Any:
+def load(kind: str, name: str) -> Any:  # of any kind; the accessors of the kinds are typed
     """The thing itself: a module's PLUGIN (imported now), or the parsed facts of a TOML file."""
     return load_entry(find(kind, name))
 
@@ -150,14 +150,14 @@ def _not_derived(kind: str, name: str, plugin: object, base: type[object], neede
     return PluginError(f"PLUGIN of {one(kind)} {name!r} must be {needed} derived from {base.__module__}.{base.__name__}, it is {actual}")
 
 
-def load_entry(entry: Entry) -> Any:
+def load_entry(entry: Entry) -> Any:  # as load
     """Return what an entry stands for; BenchError if it does not load."""
     kind, name = entry.kind, entry.name
     if entry.module is None:
         assert entry.path is not None
         return read_toml(entry.path)
     try:
-        return getattr(importlib.import_module(entry.module), entry.attribute)
+        return getattr(importlib.import_module(entry.module), entry.attribute)  # an entry point names it
     except (ImportError, AttributeError) as error:
         raise BenchError(f"{one(kind)} {name!r} of {entry.origin} does not load: {error}") from error
 

@@ -20,6 +20,10 @@ JSON_BYTES = 64 * MIB  # of one JSON document: plans, results, manifests
 TEXT_BYTES = 256 * MIB  # of a text file: prompts, labels, logs
 LINES_BYTES = 1024 * MIB  # of a file of JSON lines: records of a million samples
 IMAGE_BYTES = 256 * MIB  # of an image file: a bitmap of the largest image that is read is smaller
+# Flags that not every platform has.
+NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # not on Windows
+NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
+BINARY = getattr(os, "O_BINARY", 0)  # on Windows alone
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -35,7 +39,7 @@ def open_regular(path: Path) -> BufferedReader:
 def _open_handle(path: Path, flags: int) -> int:
     """Return a handle of a regular file; errors as `open_regular`."""
     try:
-        handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), 0o666)
+        handle = os.open(path, flags | NONBLOCK | BINARY, 0o666)
     except ValueError as error:  # a NUL or half a character, in a name out of a file
         raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
     try:
@@ -94,7 +98,7 @@ def append_handle(path: Path) -> int:
         IrregularFileError: A link, a device, a pipe or a socket is there.
     """
     check_replaceable(path)
-    return _open_handle(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0))
+    return _open_handle(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | NOFOLLOW)
 
 
 def check_replaceable(path: Path) -> None:

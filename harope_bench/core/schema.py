@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from harope_bench.core import limits
+from harope_bench.core.json_file import JsonObject
 from harope_bench.core.record_base import FileRecord, Label, Name, Option, Record
 
 Config = Annotated[dict[str, Option], AfterValidator(limits.check_config)]  # of a network
@@ -111,7 +112,7 @@ class Plan(FileRecord):
     settings: Settings
     preset: Name | None = None
 
-    def deciding(self) -> dict[str, Any]:
+    def deciding(self) -> JsonObject:
         """The fields that decide pixels, and the checkpoint's name; not where its weights or its base lie nor its defaults."""
         body = self.model_dump(mode="json")
         body["settings"] = {field: value for field, value in body["settings"].items() if value is not None}
@@ -139,7 +140,7 @@ class SampleRecord(Record):
     status: Literal["ok", "failed"] = "ok"
     reason: str | None = None
 
-    def model_post_init(self, _: Any) -> None:
+    def model_post_init(self, _: object) -> None:
         """Holds that a drawn sample names its image and a failed one its reason."""
         if self.status == "ok" and not self.file:
             raise ValueError(f"sample {self.index}: drawn, without a file")
@@ -192,7 +193,7 @@ class Measurement(Record):
     n_abstained: int = Field(default=0, ge=0)
     reason: str | None = None
 
-    def model_post_init(self, _: Any) -> None:
+    def model_post_init(self, _: object) -> None:
         """Holds asked = scored + failed + abstained, and a reason beside each missing value."""
         if self.n_asked != self.n_scored + self.n_failed + self.n_abstained:
             raise ValueError(f"{self.name}: asked {self.n_asked} is not scored + failed + abstained")

@@ -9,10 +9,10 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harope_bench.core.errors import IrregularFileError, WeightsError
-from harope_bench.core.json_file import parse_json
+from harope_bench.core.json_file import JsonObject, parse_json
 from harope_bench.core.regular_file import JSON_BYTES, check_regular, is_file, open_regular, read_regular
 from harope_bench.core.storage import disk, first_line, sha256_bytes, sha256_file
 from harope_bench.core.weight_wrappers import Unwrapped, unwrap, without_prefixes
@@ -135,7 +135,7 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(f"{path} is not a readable safetensors file ({error}); copy it again") from error
 
 
-def _torch_file(path: Path) -> Any:
+def _torch_file(path: Path) -> object:
     """What a torch file holds. Beside tensors only an argparse.Namespace is let in, and only if nothing else asks to be."""
     import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
@@ -143,8 +143,7 @@ def _torch_file(path: Path) -> Any:
     try:
         archive = zipfile.is_zipfile(path)  # torch's older format can neither be mapped nor looked into
         foreign = get_unsafe_globals_in_checkpoint(str(path)) if archive else []
-        allowed: list[Any] = [argparse.Namespace] if foreign == ["argparse.Namespace"] else []
-        with safe_globals(allowed):
+        with safe_globals([argparse.Namespace] if foreign == ["argparse.Namespace"] else []):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         raise WeightsError(
@@ -166,7 +165,7 @@ def weights_bytes(state: Mapping[str, torch.Tensor], note: Mapping[str, str]) ->
     return struct.pack("<Q", len(header)) + header + data[8 + size :]
 
 
-def weights_header(path: Path) -> dict[str, Any]:
+def weights_header(path: Path) -> JsonObject:
     """What a .safetensors header says, by key and without its note; empty for any other file or a damaged one."""
     return {key: facts for key, facts in _header(path).items() if key != NOTE}
 
@@ -177,7 +176,7 @@ def weights_note(path: Path) -> dict[str, str]:
     return dict(note) if isinstance(note, dict) else {}
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _header(path: Path) -> JsonObject:
     if path.suffix != ".safetensors":
         return {}
     try:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 
 from harope_bench.core.errors import BenchError, StorageError
 from harope_bench.core.formats import Kind, with_format, without_format
+from harope_bench.core.json_file import JsonObject
 from harope_bench.core.regular_file import FACTS_BYTES, read_regular
 from harope_bench.core.text_file import decode_text
 
 
-def toml_text(facts: Mapping[str, Any]) -> str:
+def toml_text(facts: Mapping[str, object]) -> str:
     """Return facts as TOML: keys in their order, tables last, every character escaped that TOML asks to be.
 
     Raises:
@@ -30,12 +30,12 @@ def toml_text(facts: Mapping[str, Any]) -> str:
     return text
 
 
-def facts_text(kind: Kind, facts: Mapping[str, Any]) -> str:
+def facts_text(kind: Kind, facts: Mapping[str, object]) -> str:
     """Return the TOML of a file of a kind, its format version first; errors as `toml_text`."""
     return toml_text(with_format(kind, facts))
 
 
-def read_facts(kind: Kind, path: Path) -> dict[str, Any]:
+def read_facts(kind: Kind, path: Path) -> JsonObject:
     """Return the facts of a TOML file of a kind, without its format version.
 
     Raises:
@@ -45,7 +45,7 @@ def read_facts(kind: Kind, path: Path) -> dict[str, Any]:
     return without_format(kind, read_toml(path), path)
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> JsonObject:
     """Return the facts of a TOML file.
 
     Raises:
@@ -62,7 +62,7 @@ def read_toml_bytes(path: Path) -> bytes:
         raise BenchError(f"{path} is not readable TOML: {error}") from error
 
 
-def parse_toml(data: bytes, path: Path) -> dict[str, Any]:
+def parse_toml(data: bytes, path: Path) -> JsonObject:
     """Return the facts of a TOML file's bytes; BenchError names the file and the fault."""
     try:
         return tomllib.loads(decode_text(data, path))

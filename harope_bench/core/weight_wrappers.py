@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 from harope_bench.core.errors import WeightsError
+
+if TYPE_CHECKING:
+    import torch
 
 # A running average comes first: it is what a paper's numbers are of.
 AVERAGES = ("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema")
@@ -27,6 +30,14 @@ ADAPTERS = ("lora", "lokr_", "hada_", "oft_", "ia3_")  # keys of adapters keep t
 DEPTH = 4  # wrappers around one network; more is no training file
 
 
+@runtime_checkable
+class TensorLike(Protocol):
+    """What is taken for a tensor without importing torch."""
+
+    def numel(self) -> int:
+        """Return the number of elements."""
+
+
 class Unwrapped(NamedTuple):
     """A state dict without its wrappers.
 
@@ -35,7 +46,7 @@ class Unwrapped(NamedTuple):
         others: Other networks that the file holds beside the one taken.
     """
 
-    state: dict[str, Any]
+    state: dict[str, torch.Tensor]
     taken: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
@@ -44,7 +55,7 @@ class Unwrapped(NamedTuple):
         return f"weights taken from {' > '.join(self.taken) or 'the whole file'}{beside}"
 
 
-def unwrap(contents: Any) -> Unwrapped | None:
+def unwrap(contents: object) -> Unwrapped | None:
     """Return the network of a file's contents; None where there is no state dict.
 
     Args:
@@ -69,12 +80,12 @@ def unwrap(contents: Any) -> Unwrapped | None:
     return Unwrapped(bare.state, (*taken, *bare.taken), (*others, *bare.others))
 
 
-def is_state(contents: Any) -> bool:
+def is_state(contents: object) -> TypeGuard[Mapping[str, torch.Tensor]]:
     """Return whether this is a dict of names to tensors."""
-    return isinstance(contents, Mapping) and all(isinstance(k, str) and hasattr(v, "numel") for k, v in contents.items())
+    return isinstance(contents, Mapping) and all(isinstance(key, str) and isinstance(value, TensorLike) for key, value in contents.items())
 
 
-def without_prefixes(state: Mapping[str, Any]) -> Unwrapped:
+def without_prefixes(state: Mapping[str, torch.Tensor]) -> Unwrapped:
     """Return the state dict without the prefixes that all its keys have; of an average and a plain network the average.
 
     Raises:
@@ -97,7 +108,7 @@ def without_prefixes(state: Mapping[str, Any]) -> Unwrapped:
     return Unwrapped(bare, taken, others)
 
 
-def _renamed(state: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def _renamed(state: Mapping[str, torch.Tensor], names: Mapping[str, str]) -> dict[str, torch.Tensor]:
     """Return the tensors of `names` under their new names."""
     renamed = {new: state[old] for old, new in names.items()}
     if len(renamed) != len(names):

@@ -102,7 +102,7 @@ def decode(data: bytes, what: str) -> Decoded:
         mode = image.mode + " with transparency" * ("transparency" in image.info) + ", 16 bits" * _deep(data)
         if mode not in ("RGB", "L", "P", "1"):
             raise SampleError(f"{what} has mode {mode}, wanted RGB of 8 bits; convert it first, alpha and CMYK are not guessed")
-        if (frames := getattr(image, "n_frames", 1)) > 1:
+        if (frames := getattr(image, "n_frames", 1)) > 1:  # of formats with frames alone
             raise SampleError(f"{what} has {frames} frames, wanted one picture; save the frame that is meant")
         return Decoded(np.asarray(image.convert("RGB")), mode)
 

@@ -302,23 +302,23 @@ def is_as_written(path: Path) -> bool:
 
 def _is_of(stored: Result, subject: Subject, method: Method) -> bool:
     """Return whether a result is of this subject by this method."""
-    decisive = {
-        "evaluator": method.evaluator,
-        "version": method.rule.version,
-        "profile": method.rule.profile,
-        "rules": method.rules,
-        "target": subject.target,
-        "samples_sha256": subject.samples_sha256,
-        "plan_digest": _plan_digest(subject),
-        "judge": method.judge,
-        "judges": method.judges,
-        "answers_sha256": method.answers_sha256,
-        "reference_sha256": method.reference_sha256,
-        "is_lenient": method.is_lenient,
-    }
+    decisive: list[tuple[object, object]] = [
+        (stored.evaluator, method.evaluator),
+        (stored.version, method.rule.version),
+        (stored.profile, method.rule.profile),
+        (stored.rules, method.rules),
+        (stored.target, subject.target),
+        (stored.samples_sha256, subject.samples_sha256),
+        (stored.plan_digest, _plan_digest(subject)),
+        (stored.judge, method.judge),
+        (stored.judges, method.judges),
+        (stored.answers_sha256, method.answers_sha256),
+        (stored.reference_sha256, method.reference_sha256),
+        (stored.is_lenient, method.is_lenient),
+    ]
     if subject.plan is None:  # images without a plan have no other record of it
-        decisive |= {"suite": subject.suite, "resolution": subject.resolution}
-    return all(getattr(stored, name) == value for name, value in decisive.items())
+        decisive += [(stored.suite, subject.suite), (stored.resolution, subject.resolution)]
+    return all(recorded == expected for recorded, expected in decisive)
 
 
 def claim_results(folder: Path, samples: SampleSet) -> None:

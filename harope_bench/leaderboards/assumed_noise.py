@@ -188,7 +188,7 @@ def _line(model: str, one: Printed, other: Printed, said: Said) -> Line:
     table = one.table
     across = one.row is other.row
     first, second = (c.column.printed if across else c.row.printed for c in (one, other))
-    place = "" if table.block == "none" else one.row.printed if across else str(getattr(one.row, table.block))
+    place = "" if table.block == "none" else one.row.printed if across else str(table.block_fact(one.row))
     column = one.column.measures if across else one.column.printed
     change = float(other.value - one.value)
     return Line(

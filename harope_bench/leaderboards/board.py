@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from harope_bench.core.storage import sha256_bytes
 from harope_bench.data.result_store import StoredResult
@@ -18,6 +18,7 @@ from harope_bench.leaderboards.match_runs import SCALES, Picked, Picks, Scale, p
 from harope_bench.leaderboards.notes import Note, Notes
 from harope_bench.leaderboards.table_spec import PERCENT, Column, EntryRow, Row, Table, half_unit, load_table, value_of
 from harope_bench.statistics import significance
+from harope_bench.statistics.significance import Verdict
 
 __all__ = [
     "EVIDENCE",
@@ -25,14 +26,27 @@ __all__ = [
     "Cell",
     "Comparison",
     "Note",
+    "PaperVerdict",
     "build",
     "build_all",
     "comparisons",
     "load_table",
 ]
 
+PaperWord = Verdict | Literal["as printed", "differs"]
 Show = Literal["published", "measured", "both"]
 Status = Literal["measured", "no value", "not run", "undecided"]
+
+
+class PaperVerdict(NamedTuple):
+    """What may be concluded from measured minus published: a word, and why not more, or on what evidence."""
+
+    word: PaperWord
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        """Return the word, and the reason in brackets."""
+        return f"{self.word} ({self.reason})" if self.reason else self.word
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,7 @@ class Cell:
     low: float | None = None
     high: float | None = None
     delta: float | None = None
-    verdict: str | None = None
+    verdict: PaperVerdict | None = None
     flags: tuple[str, ...] = ()
     note: str | None = None
     n: int | None = None
@@ -242,7 +256,7 @@ def _source(picked: Picked) -> Source:
     )
 
 
-def _against_paper(table: Table, column: Column, printed: str | None, picked: Picked) -> tuple[float | None, str | None]:
+def _against_paper(table: Table, column: Column, printed: str | None, picked: Picked) -> tuple[float | None, PaperVerdict | None]:
     """Measured minus published, and what may be said of it.
 
     The printed number came without an error: it is taken to have the measured one's (evidence L0), and the
@@ -255,19 +269,21 @@ def _against_paper(table: Table, column: Column, printed: str | None, picked: Pi
     if column.of == "network":
         return delta, _count_against_paper(picked, delta, printed)
     if reason := incomparable(table, column, picked):
-        return delta, f"not comparable ({reason})"
+        return delta, PaperVerdict("not comparable", reason)
     if not picked.measurement.se:
-        return delta, "not resolved (no standard error)"
+        return delta, PaperVerdict("not resolved", "no standard error")
     beyond = max(0.0, abs(delta) - float(half_unit(printed)))
     p = significance.two_sided(beyond / (math.sqrt(2) * picked.measurement.se))
-    return delta, f"{significance.verdict(column.direction, delta, p)} (L0: the printed number's error is assumed)"
+    word = significance.verdict(column.direction, delta, p)
+    return delta, PaperVerdict(word, "L0: the printed number's error is assumed")
 
 
-def _count_against_paper(picked: Picked, delta: float, printed: str) -> str:
+def _count_against_paper(picked: Picked, delta: float, printed: str) -> PaperVerdict:
     """A count is exact: it rounds to the printed digits or it does not."""
     if picked.found.result.scale == "micro":
-        return "not comparable (micro)"
-    return "as printed" if abs(delta) <= float(half_unit(printed)) * (1 + 1e-9) else "differs (more than rounding)"
+        return PaperVerdict("not comparable", "micro")
+    is_rounding = abs(delta) <= float(half_unit(printed)) * (1 + 1e-9)
+    return PaperVerdict("as printed") if is_rounding else PaperVerdict("differs", "more than rounding")
 
 
 def _above(table: Table, row: Row, column: Column, picked: Picked, base: Picked | None) -> float | None:

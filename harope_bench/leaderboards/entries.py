@@ -19,6 +19,7 @@ from harope_bench.leaderboards.table_spec import Column, EntryRow, Row, Table
 from harope_bench.models.load_checkpoint import checkpoint
 
 LISTED = 40  # runs that one note names
+SHARED_FACTS = {"model", "res", "micro_res", "backbone", "suite"}  # of the rows of a block
 
 
 class Addition(NamedTuple):
@@ -215,13 +216,13 @@ def _blocks(table: Table, scale: Scale) -> list[list[Row]]:
     blocks: dict[str, list[Row]] = {}
     for row in table.rows:
         if scale == "paper" or any(table.micro_of(row, column) for column in table.columns):
-            blocks.setdefault(str(getattr(row, table.block)) if table.block in ("res", "model") else "", []).append(row)
+            blocks.setdefault(str(table.block_fact(row)) if table.block in ("res", "model") else "", []).append(row)
     return list(blocks.values())
 
 
 def _beside(table: Table, peer: Row, items: Sequence[StoredResult], scale: Scale, name: str, label: str) -> EntryRow:
     """Return an added row with the facts that the rows of a block share."""
-    facts = {"id": "added", "printed": label, **{key: getattr(peer, key) for key in ("model", "res", "micro_res", "backbone", "suite")}}
+    facts = {"id": "added", "printed": label, **peer.model_dump(include=SHARED_FACTS)}
     shows_label = any("{printed}" in head.text for head in table.heads)
     return _entry_row(table, peer, items, scale, name, {**facts, "label_head": None if shows_label else table.heads[0].text})
 
@@ -259,7 +260,7 @@ def _end_of_block(table: Table, rows: Sequence[Row], row: Row) -> int:
     """Return where an added row goes: behind the last row of its block, else behind all."""
     if table.block not in ("res", "model"):
         return len(rows)
-    return max((i + 1 for i, r in enumerate(rows) if getattr(r, table.block) == getattr(row, table.block)), default=len(rows))
+    return max((i + 1 for i, r in enumerate(rows) if table.block_fact(r) == table.block_fact(row)), default=len(rows))
 
 
 def _with_own_id(row: EntryRow, rows: Sequence[Row]) -> EntryRow:

@@ -257,7 +257,8 @@ def _differs(one: Ruler, chosen: Ruler) -> str:
         "lenient": f"scored {'with' if one.lenient else 'without'} --allow-missing",
         "substitutes": f"substitute {' and '.join(one.substitutes)} against {' and '.join(chosen.substitutes)}",
     }
-    names = [name for name in Ruler._fields if getattr(one, name) != getattr(chosen, name)]
+    expected = chosen._asdict()
+    names = [name for name, value in one._asdict().items() if value != expected[name]]
     return ", ".join(words[name] for name in names if name != "substitutes" or "judge" not in names)  # another class says it already
 
 

@@ -13,7 +13,7 @@ from harope_bench.core.schema import JudgeRecord, Measurement, Metric
 from harope_bench.data.result_store import StoredResult
 from harope_bench.evaluators.base import load_evaluator
 from harope_bench.statistics import pairing
-from harope_bench.statistics.pairing import RULER, Footing
+from harope_bench.statistics.pairing import RULER
 from harope_bench.statistics.significance import ALPHA, Difference
 
 UNKNOWN = "not recorded"
@@ -81,8 +81,8 @@ def protocol(item: StoredResult) -> Protocol:
     result = item.result
     first = next((pairing.footing(result, m) for m in result.measurements), None)
     return Protocol(
-        _known(first, "suite"),
-        _known(first, "resolution"),
+        _known(first.suite if first else None),
+        _known(first.resolution if first else None),
         tuple(sorted({m.n_scored for m in result.measurements if m.value is not None})),
         f"{result.evaluator}@{result.version}",
         result.profile,
@@ -104,8 +104,7 @@ def unrecorded(section: Section) -> list[str]:
     return pairing.unrecorded(feet, GROUND)
 
 
-def _known(ground: Footing | None, name: str) -> str:
-    value = getattr(ground, name) if ground else None
+def _known(value: str | int | None) -> str:
     return UNKNOWN if value is None else str(value)
 
 

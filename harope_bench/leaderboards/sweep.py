@@ -100,8 +100,8 @@ def _label(run: Run, runs: Sequence[Run], axis: Axis) -> str:
         if other != axis and len({r.places[other] for r in runs}) > 1:  # type: ignore[index]
             parts.append(words.format(run.places[other]))  # type: ignore[index]
     for setting, words in DRAWN.items():
-        if len({getattr(r.plan.settings, setting) for r in alike}) > 1:
-            value = getattr(run.plan.settings, setting)
+        if len({r.plan.settings.model_dump()[setting] for r in alike}) > 1:
+            value = run.plan.settings.model_dump()[setting]
             parts.append(f"no {setting.replace('_', ' ')}" if value is None else words.format(value))
     parts += [of(run.result) for of in (_judge, _rules, _profile) if len({of(r.result) for r in runs}) > 1]
     return ", ".join(parts)

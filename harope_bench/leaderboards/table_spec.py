@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -87,7 +87,12 @@ class Row(Facts):
 
     def text(self, head: Head) -> str:
         """What stands in a row-header column."""
-        return FIELD.sub(lambda match: str(getattr(self, match[1]) or ""), head.text)
+        return FIELD.sub(lambda match: str(self.head_facts[match[1]] or ""), head.text)
+
+    @property
+    def head_facts(self) -> dict[str, str | int | None]:
+        """Return the facts that a row-header column can name, by name."""
+        return {"printed": self.printed, "model": self.model, "res": self.res, "training_steps": self.training_steps}
 
 
 class EntryRow(Row):
@@ -187,11 +192,15 @@ class Table(Record):
         """The column of that key."""
         return next(c for c in self.columns if c.key == key)
 
+    def block_fact(self, row: Row) -> str | int | None:
+        """Return the fact of a row that tells its block; None where blocks are rows or there are none."""
+        return row.res if self.block == "res" else row.model if self.block == "model" else None
+
     def block_of(self, row: Row, column: Column) -> tuple[str, str]:
         """Cells of one block are ranked together; where a block is a row, its columns are."""
         if self.block == "row":
             return (row.id, "")
-        return (str(getattr(row, self.block)) if self.block != "none" else "all", column.key)
+        return (str(self.block_fact(row)) if self.block != "none" else "all", column.key)
 
     def baseline_of(self, row: Row, scale: str) -> Row | None:
         """The baseline row of this row's block at this scale; None for a baseline itself or where none is named."""
@@ -257,7 +266,7 @@ def _read(entry: registry.Entry) -> Table:
     return table.model_copy(update={"flags": table.flags + flags})
 
 
-def check_table(facts: Any, origin: str) -> Table:
+def check_table(facts: object, origin: str) -> Table:
     """A table from plain facts; BenchError names the place and the field."""
     try:
         return Table.model_validate(facts)

@@ -6,7 +6,6 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from harope_bench.leaderboards.assumed_noise import Assumed, Line, Noise
 from harope_bench.leaderboards.paper_audit.printed_values import Finding
@@ -34,7 +33,7 @@ def _finding(finding: Finding) -> list[str]:
     return lines + textwrap.wrap(finding.arithmetic, WIDTH, initial_indent="  arithmetic  ", subsequent_indent=" " * 14)
 
 
-def findings_facts(findings: Sequence[Finding]) -> dict[str, Any]:
+def findings_facts(findings: Sequence[Finding]) -> dict[str, object]:
     """The findings as one JSON object."""
     return {"findings": [asdict(finding) for finding in findings], "counts": dict(Counter(finding.severity for finding in findings))}
 
@@ -93,7 +92,7 @@ def shown_number(name: str, value: float) -> str:
     return "<.001" if value < 0.0005 else f"{value:.3f}" if value < 0.0195 else f"{value:.2f}"
 
 
-def noise_facts(found: Noise) -> dict[str, Any]:
+def noise_facts(found: Noise) -> dict[str, object]:
     """The noise of a table as JSON values."""
     return {
         "table": found.table.id,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harope_bench.core.schema import Result, worst
 from harope_bench.data.result_store import StoredResult
@@ -68,7 +67,7 @@ def run_facts(run: Run) -> Facts:
     return facts
 
 
-def _result_facts(item: StoredResult) -> dict[str, Any]:
+def _result_facts(item: StoredResult) -> dict[str, object]:
     """The result without its plan (stated once, with suite and side) and with its measurements as counts; a label is no fact."""
     stated = {"suite", "resolution"} if item.result.plan else set()
     facts = item.result.model_dump(mode="json", exclude={"plan", "measurements", "plan_digest", "label", *stated})
@@ -81,7 +80,7 @@ def _result_facts(item: StoredResult) -> dict[str, Any]:
     return facts
 
 
-def _flat(prefix: str, value: Any) -> Facts:
+def _flat(prefix: str, value: object) -> Facts:
     """Nested facts as 'a b c' names in a fixed order."""
     if isinstance(value, dict) and value:
         named = {key if prefix.endswith("packages") else key.replace("_", " "): inner for key, inner in value.items()}
@@ -91,7 +90,7 @@ def _flat(prefix: str, value: Any) -> Facts:
     return {prefix: _words(value)}
 
 
-def _words(value: Any) -> str:
+def _words(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ABSENT if value is None else "none" if value == {} else str(value)

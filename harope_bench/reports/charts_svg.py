@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harope_bench.core.chart_schema import AttentionDistance, Chart, Distances, HeadMatrix, Loss, Matrices, Sweep
 from harope_bench.reports.figures import INK, LINES, STYLE, TONES, _bare, _svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 WARNING = (
     "M is defined only up to a complex factor for each rotary plane: left-multiplied by what commutes with every rotation it gives the "
@@ -57,7 +62,7 @@ def caption(chart: Chart) -> str:
     return "Training loss" + (f", running average with weight {chart.ema:g} of the past" if chart.ema else "")
 
 
-def rows(chart: Chart) -> Iterator[tuple[Any, ...]]:
+def rows(chart: Chart) -> Iterator[tuple[object, ...]]:
     """The numbers of the figure, in the order of HEADS."""
     if isinstance(chart, AttentionDistance):
         for run in chart.runs:
@@ -80,7 +85,7 @@ def _pair(values: tuple[float, ...] | None) -> str:
     return " ".join(f"{value:g}" for value in values) if values is not None else ""
 
 
-def _distance(chart: AttentionDistance) -> Any:
+def _distance(chart: AttentionDistance) -> Figure:
     from matplotlib.figure import Figure
 
     count = len(chart.runs)
@@ -102,7 +107,7 @@ def _distance(chart: AttentionDistance) -> Any:
     return figure
 
 
-def _panel(axes: Any, run: Distances) -> None:
+def _panel(axes: Axes, run: Distances) -> None:
     layers = np.arange(len(run.pixels))
     for layer, heads in enumerate(run.pixels):
         aside = (np.arange(len(heads)) - (len(heads) - 1) / 2) * 0.45 / max(1, len(heads) - 1)
@@ -118,7 +123,7 @@ def _panel(axes: Any, run: Distances) -> None:
     _bare(axes)
 
 
-def _matrices(chart: Matrices) -> Any:
+def _matrices(chart: Matrices) -> Figure:
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
@@ -130,10 +135,10 @@ def _matrices(chart: Matrices) -> Any:
     figure = Figure(figsize=(max(size[0], 3.2), size[1]), layout="constrained")
     grid = figure.subplots(len(lines), len(columns), squeeze=False)
     reach = max(abs(value) for one in chart.maps for row in one.shown for value in row) or 1.0
-    image: Any = None
+    images: list[AxesImage] = []
     for one in chart.maps:
         axes = grid[lines.index((one.layer, one.offset or ())), columns.index(-1 if one.head is None else one.head)]
-        image = axes.imshow(one.shown, cmap="RdBu_r", norm=Normalize(-reach, reach), interpolation="nearest")
+        images.append(axes.imshow(one.shown, cmap="RdBu_r", norm=Normalize(-reach, reach), interpolation="nearest"))
         axes.set_xticks([])
         axes.set_yticks([])
         if numbered:
@@ -142,7 +147,7 @@ def _matrices(chart: Matrices) -> Any:
         grid[i, 0].set_ylabel(f"layer {layer}" + (f"\nD = ({_pair(offset).replace(' ', ', ')})" if offset else ""), fontsize=7)
     for j, head in enumerate(columns):
         grid[0, j].set_title("all heads" if head < 0 else f"head {head}", fontsize=7)
-    bar = figure.colorbar(image, ax=grid, shrink=min(1.0, 2.2 / size[1]), fraction=0.03, pad=0.02)
+    bar = figure.colorbar(images[-1], ax=grid, shrink=min(1.0, 2.2 / size[1]), fraction=0.03, pad=0.02)
     bar.set_label(SHOWN[chart.show], fontsize=8)
     bar.ax.tick_params(labelsize=7, width=0.6, length=3)
     bar.outline.set_linewidth(0.4)
@@ -157,7 +162,7 @@ def _said(chart: Matrices, one: HeadMatrix) -> str:
     return f"|M\N{MINUS SIGN}I| {one.from_identity:.2f}, cond {condition}\ncoupling {one.coupling:.1%}"
 
 
-def _loss(chart: Loss) -> Any:
+def _loss(chart: Loss) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -182,7 +187,7 @@ def _loss(chart: Loss) -> Any:
     return figure
 
 
-def _sweep(chart: Sweep) -> Any:
+def _sweep(chart: Sweep) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from harope_bench.core.checksums import check_recorded
 from harope_bench.core.errors import StorageError
@@ -17,7 +16,7 @@ from harope_bench.data.result_store import ADVICE, read_result
 FIELDS = ("result", "index", "prompt", "copy", "task", "text", "verdict", "reason", "scores", "other_rules", "evidence")
 
 
-def failures(runs: Path, everything: bool = False) -> list[dict[str, Any]]:
+def failures(runs: Path, everything: bool = False) -> list[dict[str, object]]:
     """Rows of all results below a folder: images that failed, are unread or scored below 1, or every image.
 
     Raises:
@@ -39,7 +38,7 @@ def warnings(runs: Path) -> list[str]:
     return lines
 
 
-def _of(path: Path, runs: Path) -> Iterator[dict[str, Any]]:
+def _of(path: Path, runs: Path) -> Iterator[dict[str, object]]:
     name = str(path.relative_to(runs)).removesuffix(ROWS)
     check_recorded(path, ADVICE)
     for number, row in enumerate(read_lines(path), 1):
@@ -48,7 +47,7 @@ def _of(path: Path, runs: Path) -> Iterator[dict[str, Any]]:
         yield {"result": name, **row}
 
 
-def _is_row(row: Mapping[str, Any]) -> bool:
+def _is_row(row: Mapping[str, object]) -> bool:
     """Return whether scores are numbers by metric, or there are none, and no number of the row is infinite or NaN."""
     scores = row.get("scores") or {}
     try:
@@ -58,26 +57,26 @@ def _is_row(row: Mapping[str, Any]) -> bool:
     return isinstance(scores, dict) and all(isinstance(value, int | float) for value in scores.values())
 
 
-def _wrong(row: Mapping[str, Any]) -> bool:
+def _wrong(row: Mapping[str, object]) -> bool:
     """Whether an image failed, has no score by the rules (unread) or is not fully right.
 
     Scores are shares, or percent for metrics that count so.
     """
     scores = row.get("scores")
-    if not scores:
+    if not isinstance(scores, dict) or not scores:
         return row.get("verdict") in ("failed", "unread")
     return any(value < (100 if value > 1 else 1) for value in scores.values())
 
 
-def as_jsonl(rows: list[dict[str, Any]]) -> str:
+def as_jsonl(rows: list[dict[str, object]]) -> str:
     """A JSON object a line, keys sorted."""
     return "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows)
 
 
-def as_csv(rows: list[dict[str, Any]]) -> str:
+def as_csv(rows: list[dict[str, object]]) -> str:
     """Columns as FIELDS; values that are no single word or number stand as JSON. A leading = + - @ is quoted against spreadsheets."""
     return csv_text([FIELDS, *([_cell(row.get(name)) for name in FIELDS] for row in rows)])
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -22,7 +22,7 @@ MARKERS = {"better": "^", "worse": "v", "not resolved": "o", "not comparable": "
 LINES = ("-", "--", ":", "-.")
 TONES = ("#1478b8", "#cf5a00", "#218a5b", "#b0559a", "#8a7400", "#6a6fd0")
 POINTS = 120  # of a loss curve
-STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {  # matplotlib lists the keys that it takes as literals, other ones in each version
     "svg.fonttype": "none",
     "font.size": 9,
     "axes.linewidth": 0.6,
@@ -96,7 +96,7 @@ def _thinned(curve: np.ndarray) -> np.ndarray:
     return np.stack([piece.mean(axis=0) for piece in pieces])
 
 
-def _bare(axes: Any) -> None:
+def _bare(axes: Axes) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.tick_params(width=0.6, length=3)
@@ -118,7 +118,7 @@ def _svg(figure: Figure, name: str) -> str:
     """The <svg> element alone, without date, with ids that no other figure has."""
     _printable(figure)
     buffer = io.StringIO()
-    nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    nothing: dict[str, None] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = page_text(buffer.getvalue())
     text = text[text.index("<svg") :].strip()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from harope_bench.leaderboards.board import EVIDENCE, Board, Cell
+from harope_bench.leaderboards.board import EVIDENCE, Board, Cell, PaperWord
 from harope_bench.leaderboards.table_spec import DASH, Column, Row, decimals_of
 
 Kind = Literal["head", "published", "measured", "delta"]
@@ -130,7 +130,7 @@ def _blocks(board: Board) -> list[list[Row]]:
     blocks: list[list[Row]] = []
     key = None
     for row in board.table.rows:
-        now = getattr(row, board.table.block) if board.table.block in ("res", "model") else None
+        now = board.table.block_fact(row)
         if not blocks or now != key:
             blocks.append([])
         key = now
@@ -164,7 +164,8 @@ def _view(board: Board, leaf: Leaf, row: Row) -> View:
             _measured(cell, leaf.column), raw, "measured", cell.best_measured, cell.measured is None, own, _interval(cell, leaf.column)
         )
     raw = "" if cell.delta is None else repr(cell.delta)
-    return View(_delta(cell, leaf.column, board.scale == "micro"), raw, "delta", absent=cell.delta is None, title=cell.verdict or "")
+    title = "" if cell.verdict is None else str(cell.verdict)
+    return View(_delta(cell, leaf.column, board.scale == "micro"), raw, "delta", absent=cell.delta is None, title=title)
 
 
 def _decimals(cell: Cell, column: Column) -> int:
@@ -209,12 +210,11 @@ def _delta(cell: Cell, column: Column, micro: bool) -> str:
     if cell.delta is None:
         return DASH
     text = signed(cell.delta, _decimals(cell, column))
-    return text if micro or not cell.verdict else f"{text} {glyph(cell.verdict)}"
+    return text if micro or not cell.verdict else f"{text} {glyph(cell.verdict.word)}"
 
 
-def glyph(verdict: str) -> str:
-    """The sign of a verdict and its word, without the reason in brackets."""
-    word = verdict.split(" (")[0]
+def glyph(word: PaperWord) -> str:
+    """Return the sign of a verdict and its word."""
     return f"{(GLYPHS | COUNT_GLYPHS)[word]} {word}"
 
 
@@ -245,6 +245,6 @@ def counted(board: Board) -> str | None:
     ]
     if not said:
         return None
-    differing = [place for place, verdict in said if verdict != "as printed"]
+    differing = [place for place, verdict in said if verdict.word != "as printed"]
     rest = f"; differing: {', '.join(differing)}" if differing else ""
     return f"{len(said) - len(differing)} of {len(said)} cost cells come out as printed{rest}."

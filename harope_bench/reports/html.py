@@ -301,7 +301,7 @@ def _label(board: Board, name: str) -> str:
 
 
 def _facts(row: Row, fields: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(str(value) for field in fields if (value := getattr(row, field)) is not None)
+    return tuple(str(value) for field in fields if (value := row.head_facts[field]) is not None)
 
 
 def _line(board: Board, item: Comparison) -> Line:

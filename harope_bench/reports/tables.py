@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harope_bench.core.errors import UnknownName
 from harope_bench.core.escaping import csv_text, page_text
-from harope_bench.leaderboards.board import EVIDENCE, Board, Cell, Comparison
+from harope_bench.leaderboards.board import EVIDENCE, Board, Cell, Comparison, PaperVerdict
 from harope_bench.leaderboards.table_spec import EntryRow
 from harope_bench.reports.grid import Grid, Leaf, View, lay_out, legend, source_title, title
 from harope_bench.reports.latex import latex
@@ -106,9 +106,13 @@ def _csv_parts(board: Board) -> dict[str, Callable[[Cell], str]]:
     delta: dict[str, Callable[[Cell], str]] = {
         ".delta": lambda cell: _number(cell.delta),
         ".half_unit": lambda cell: cell.half_unit or "",
-        ".verdict": lambda cell: cell.verdict or "",
+        ".verdict": lambda cell: _shown(cell.verdict),
     }
     return published | measured | delta
+
+
+def _shown(verdict: PaperVerdict | None) -> str:
+    return "" if verdict is None else str(verdict)
 
 
 def _number(value: float | None) -> str:
@@ -120,7 +124,7 @@ def as_json(board: Board) -> str:
     return json.dumps(board_facts(board), sort_keys=True, allow_nan=False, indent=2, ensure_ascii=False) + "\n"
 
 
-def board_facts(board: Board) -> dict[str, Any]:
+def board_facts(board: Board) -> dict[str, object]:
     """The board as plain values."""
     table = board.table
     return {
@@ -148,8 +152,8 @@ def board_facts(board: Board) -> dict[str, Any]:
     }
 
 
-def _cell_facts(board: Board, cell: Cell) -> dict[str, Any]:
-    facts = asdict(cell)
+def _cell_facts(board: Board, cell: Cell) -> dict[str, object]:
+    facts = {**asdict(cell), "verdict": None if cell.verdict is None else str(cell.verdict)}
     if board.show == "published":
         return {key: facts[key] for key in ("published", "half_unit", "flags", "best_published", "marks")}
     if board.show == "measured":
@@ -161,7 +165,7 @@ def _cell_facts(board: Board, cell: Cell) -> dict[str, Any]:
     return facts
 
 
-def comparison_facts(item: Comparison) -> dict[str, Any]:
+def comparison_facts(item: Comparison) -> dict[str, object]:
     """A comparison as plain values."""
     facts = asdict(item)
     return {**facts, "difference": item.difference._asdict()}
@@ -172,7 +176,7 @@ def html(board: Board) -> str:
     return environment().get_template("board.html").render(**table_page(board)) + "\n"
 
 
-def table_page(board: Board) -> dict[str, Any]:
+def table_page(board: Board) -> dict[str, object]:
     """What the table template asks for."""
     grid = lay_out(board)
     return {
@@ -216,7 +220,7 @@ def environment() -> Environment:
     )
 
 
-def _page_value(value: Any) -> Any:
+def _page_value(value: object) -> object:
     """Return a value as a page shows it, markup or not: text without control characters, which is escaped after."""
     return type(value)(page_text(value)) if isinstance(value, str) and not value.isprintable() else value
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from harope_bench.core.errors import TooFewImages, UnknownName
 from harope_bench.core.escaping import printable
 from harope_bench.core.json_lines import lines_by, read_lines
 from harope_bench.core.plugin_contracts import EvaluatorContract
-from harope_bench.core.schema import JudgeRecord, Measurement, Metric, Result, Settings
+from harope_bench.core.schema import JudgeRecord, Measurement, Metric, Result
 from harope_bench.core.storage import stamp_of
 from harope_bench.data.result_paths import run_of
 from harope_bench.data.result_store import StoredResult, named_arrays_path, read_arrays
@@ -69,6 +69,7 @@ def footing(result: Result, measurement: Measurement) -> Footing:
     """The footing of one number of a result."""
     plan, judge = result.plan, result.judge
     settings = plan.settings if plan else None
+    values = settings.model_dump() if settings else {}
     return Footing(
         measurement.name,
         measurement.n_scored,
@@ -80,16 +81,8 @@ def footing(result: Result, measurement: Measurement) -> Footing:
         result.reference_sha256[:12],
         f"{plan.suite}@{plan.suite_version}" if plan else None,
         settings.resolution if settings else None,
-        *(_setting(settings, name) for name in SETTINGS[1:]),
+        *(("none" if values[name] is None else values[name]) if values else None for name in SETTINGS[1:]),
     )
-
-
-def _setting(settings: Settings | None, name: str) -> Any:
-    """Return a setting, None where there is no plan and "none" where it means nothing to the backbone."""
-    if settings is None:
-        return None
-    value = getattr(settings, name)
-    return "none" if value is None else value
 
 
 def unlike(one: Footing, other: Footing, fields: Sequence[str] = Footing._fields) -> str | None:
@@ -99,13 +92,15 @@ def unlike(one: Footing, other: Footing, fields: Sequence[str] = Footing._fields
 
 def unlikes(one: Footing, other: Footing, fields: Sequence[str] = Footing._fields) -> list[str]:
     """Every one of `fields` in which two footings are known to differ, in words; `unrecorded` names those nobody can compare."""
-    pairs = [(name, getattr(one, name), getattr(other, name)) for name in fields]
+    first, second = one._asdict(), other._asdict()
+    pairs = [(name, first[name], second[name]) for name in fields]
     return [f"{name.replace('_', ' ')} {a} against {b}" for name, a, b in pairs if a != b and None not in (a, b)]
 
 
 def unrecorded(footings: Sequence[Footing], fields: Sequence[str] = Footing._fields) -> list[str]:
     """Return each of `fields` that some of the footings do not record, with how many do not: of these nobody knows whether they agree."""
-    counts = {name: sum(getattr(footing, name) is None for footing in footings) for name in fields}
+    records = [footing._asdict() for footing in footings]
+    counts = {name: sum(record[name] is None for record in records) for name in fields}
     return [
         f"{name.replace('_', ' ')} ({count:,} of {len(footings):,})" if count < len(footings) else name.replace("_", " ")
         for name, count in counts.items()

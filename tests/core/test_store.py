@@ -124,7 +124,7 @@ def test_a_full_disk_says_what_to_do_and_leaves_no_half_file(tmp_path: Path, mon
 def test_a_full_device_is_told_by_a_real_write(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageError, match="/dev/full is a device and is not written over"):
         json_lines.append_line(Path("/dev/full"), "{}")
-    monkeypatch.setattr(storage, "append_handle", lambda path: os.open(path, os.O_WRONLY | os.O_APPEND))
+    monkeypatch.setattr(json_lines, "append_handle", lambda path: os.open(path, os.O_WRONLY | os.O_APPEND))
     with pytest.raises(StorageError, match="cannot use /dev/full: No space left on device"):
         json_lines.append_line(Path("/dev/full"), "{}")
 

@@ -25,6 +25,7 @@ from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards import match_runs
 from harope_bench.leaderboards.board import build, comparisons, load_table
 from harope_bench.leaderboards.table_spec import check_table, decimals_of, half_unit, published_flags, value_of
+from harope_bench.reports.tables import render
 
 NUMBERS = [str(n) for n in range(1, 11)]
 READ_AS: dict[str, tuple[str, dict[str, Any]]] = {  # the transcription's names that are encodings with options here
@@ -319,7 +320,7 @@ def test_micro_is_never_compared_with_the_paper(tmp_path: Path) -> None:
     board = build(load_table("2"), read_results(tmp_path))
     cell = board.cells["harope", "fid"]
     assert cell.delta == pytest.approx(13.2 - 8.90)
-    assert {c.verdict for c in board.cells.values()} == {"not comparable (micro)"}
+    assert {str(c.verdict) for c in board.cells.values()} == {"not comparable (micro)"}
 
 
 def test_paper_and_micro_never_share_a_board(tmp_path: Path) -> None:
@@ -345,8 +346,20 @@ def test_paper_and_micro_never_share_a_board(tmp_path: Path) -> None:
 def test_verdict_against_a_printed_number(tmp_path: Path, value: float, se: float, n: int, verdict: str) -> None:
     fake.write_result(tmp_path, paper_result("harope", value, n, se))
     cell = build(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
-    assert (cell.verdict or "").startswith(verdict)
+    assert str(cell.verdict or "").startswith(verdict)
     assert cell.half_unit == "0.005"
+
+
+def test_a_verdict_keeps_its_word_apart_from_its_reason(tmp_path: Path) -> None:
+    """Reasons hold names from outside, brackets and all; the sign in a table is that of the word."""
+    made = paper_result("harope", 8.60).model_copy(update={"reference": "better (mine)"})
+    fake.write_result(tmp_path, made)
+    shown = build(load_table("2"), read_results(tmp_path))
+    verdict = shown.cells["harope", "fid"].verdict
+    assert verdict is not None and verdict.word == "not comparable"
+    assert verdict.reason == "reference better (mine), not the one that is published"
+    assert str(verdict) == f"not comparable ({verdict.reason})"
+    assert "\N{MULTIPLICATION SIGN} not comparable |" in render(shown, "md")
 
 
 @pytest.mark.parametrize(
@@ -362,7 +375,7 @@ def test_other_formulas_or_another_reference_are_not_compared_with_the_paper(tmp
     fake.write_result(tmp_path, made)
     shown = build(load_table("2"), read_results(tmp_path))
     cell = shown.cells["harope", "fid"]
-    assert (cell.verdict or "").startswith(verdict)
+    assert str(cell.verdict or "").startswith(verdict)
     assert cell.source is not None and (cell.source.profile, cell.source.reference) == (made.profile, made.reference)
     assert f"profile {made.profile}" in shown.measured_title
     assert any(made.reference in note.text for note in shown.notes)

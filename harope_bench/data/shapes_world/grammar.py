@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
-from typing import Any, Literal
+from typing import Literal
 
 from harope_bench.data.shapes_world.words import COLOURS, NUMBERS, PLURALS, RELATIONS, SHAPES
 
@@ -50,9 +50,9 @@ class Wanted:
     colour: str | None = None
     position: tuple[str, int] | None = None
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """As a line of GenEval's metadata says it."""
-        said: dict[str, Any] = {"class": self.shape, "count": self.count}
+        said: dict[str, object] = {"class": self.shape, "count": self.count}
         if self.colour is not None:
             said["color"] = self.colour
         if self.position is not None:
@@ -68,9 +68,9 @@ class Case:
     prompt: str
     include: tuple[Wanted, ...]
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, object]:
         """A line of GenEval's metadata: tag, include, exclude for counting, prompt."""
-        said: dict[str, Any] = {"tag": self.task, "include": [wanted.facts() for wanted in self.include]}
+        said: dict[str, object] = {"tag": self.task, "include": [wanted.facts() for wanted in self.include]}
         if self.task == "counting":
             one = self.include[0]
             said["exclude"] = [{"class": one.shape, "count": one.count + 1}]

@@ -6,7 +6,6 @@ Forms follow TencentQQGYLab/ELLA:dpg_bench/dpg_bench.csv and Karine-Huang/T2I-Co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from harope_bench.data.shapes_world.grammar import Case, Wanted
 from harope_bench.data.shapes_world.words import NUMBERS, PLURALS
@@ -66,7 +65,7 @@ def _add(found: list[Question], parents: tuple[int, ...], text: str, phrase: str
     return len(found)
 
 
-def item(case: Case, name: str, first: int) -> dict[str, Any]:
+def item(case: Case, name: str, first: int) -> dict[str, object]:
     """Return the case as evaluators/rules/dpg.py reads an item.
 
     first: the row of its first question in the whole table; row 0 the official rules skip.
@@ -86,7 +85,7 @@ def item(case: Case, name: str, first: int) -> dict[str, Any]:
     return {"item": name, "official_text": None, "questions": rows}
 
 
-def compbench(case: Case, place: int) -> dict[str, Any] | None:
+def compbench(case: Case, place: int) -> dict[str, object] | None:
     """The case as T2I-CompBench's rules read it: numeracy, 2D relation or colour binding; None for the other tasks."""
     if case.task in ("counting", "two_object"):
         known = [[clause.shape, PLURALS[clause.shape]] for clause in case.include]

@@ -79,7 +79,8 @@ def mean_of_parts(table: Table, row: Row, column: Column) -> Span | None:
     if not parts or any(part.key not in row.published for part in parts):
         return None
     spans = [possible_share(Printed(table, row, part, row.published[part.key])) for part in parts]
-    low, high = (sum((getattr(span, end) for span in spans), Fraction(0)) / len(spans) for end in ("low", "high"))
+    low = sum((span.low for span in spans), Fraction(0)) / len(spans)
+    high = sum((span.high for span in spans), Fraction(0)) / len(spans)
     return Span(low, high, f"({' + '.join(span.text for span in spans)}) / {len(spans)}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -47,7 +46,7 @@ class Baseline(FileRecord):
     digest: str
 
 
-def digest_of(facts: Mapping[str, Any]) -> str:
+def digest_of(facts: Mapping[str, object]) -> str:
     """Return the hex sha256 of all fields but `digest` as they stand in the file.
 
     How the file is laid out does not matter, because git may change line ends.

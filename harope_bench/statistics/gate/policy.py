@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -62,7 +62,7 @@ def read(path: Path | None) -> Policy:
     """
     if path is None:
         return Policy()
-    facts: dict[str, Any] = read_toml(path)
+    facts = read_toml(path)
     default, metrics = facts.get("default", {}), facts.get("metric", {})
     if isinstance(default, dict) and isinstance(metrics, dict):
         facts["metric"] = {name: {**default, **rule} if isinstance(rule, dict) else rule for name, rule in metrics.items()}

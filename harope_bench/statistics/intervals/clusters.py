@@ -13,13 +13,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from harope_bench.core.errors import ShapeError, TooFewImages
 from harope_bench.statistics.significance import LEVEL, Interval, Z, quantile, student
 
+Draws = TypeVar("Draws", float, np.ndarray)
 PERMUTATIONS = 10_000
 SEED = 0  # of the sign flips: equal data give equal p
 CHUNK = 1000  # sign vectors held at once
@@ -207,7 +208,7 @@ class BoundedMean(NamedTuple):
         return phi / self.prompts, self.freedom * ((seen_squares + prior) / seen_squares) ** 2
 
 
-def wilson_ends(rate: float, inverse: Any, reach: float) -> tuple[Any, Any]:
+def wilson_ends(rate: float, inverse: Draws, reach: float) -> tuple[Draws, Draws]:
     """Return centre and half width of Wilson's interval of a rate; inverse is 1 / number of draws."""
     square = reach * reach * inverse
     half = np.sqrt(square * rate * (1.0 - rate) + square**2 / 4.0) / (1.0 + square)
