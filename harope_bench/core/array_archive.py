@@ -1,4 +1,4 @@
-"""Named arrays in one file (.npz), read without pickles and written with equal bytes for equal arrays."""
+"""Named arrays in one file (.npz): read without pickles, equal bytes for equal arrays."""
 
 from __future__ import annotations
 

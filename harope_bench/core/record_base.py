@@ -1,4 +1,7 @@
-"""Base of all records: frozen, validated, written as JSON with sorted keys and no NaN; and the types of names and labels in them."""
+"""Base of all records, and the types of names and labels in them.
+
+A record is frozen, validated, and written as JSON with sorted keys and no NaN.
+"""
 
 from __future__ import annotations
 

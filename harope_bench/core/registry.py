@@ -157,7 +157,8 @@ def load_entry(entry: Entry) -> Any:  # as load
         assert entry.path is not None
         return read_toml(entry.path)
     try:
-        return getattr(importlib.import_module(entry.module), entry.attribute)  # an entry point names it
+        module = importlib.import_module(entry.module)
+        return getattr(module, entry.attribute)  # the entry point names it
     except (ImportError, AttributeError) as error:
         raise BenchError(f"{one(kind)} {name!r} of {entry.origin} does not load: {error}") from error
 

@@ -1,4 +1,4 @@
-"""State dicts: read from files that cannot run code, written as .safetensors, compared with a network and loaded into it."""
+"""State dicts: read from files that cannot run code, written as .safetensors, loaded into networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 
 from harope_bench.core.errors import IrregularFileError, WeightsError
 from harope_bench.core.json_file import JsonObject, parse_json
-from harope_bench.core.regular_file import JSON_BYTES, check_regular, is_file, open_regular, read_regular
+from harope_bench.core.regular_file import (
+    JSON_BYTES,
+    check_regular,
+    is_file,
+    open_regular,
+    read_regular,
+)
 from harope_bench.core.storage import disk, first_line, sha256_bytes, sha256_file
 from harope_bench.core.weight_wrappers import Unwrapped, unwrap, without_prefixes
 

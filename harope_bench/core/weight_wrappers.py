@@ -82,7 +82,10 @@ def unwrap(contents: object) -> Unwrapped | None:
 
 def is_state(contents: object) -> TypeGuard[Mapping[str, torch.Tensor]]:
     """Return whether this is a dict of names to tensors."""
-    return isinstance(contents, Mapping) and all(isinstance(key, str) and isinstance(value, TensorLike) for key, value in contents.items())
+    if not isinstance(contents, Mapping):
+        return False
+    pairs = contents.items()
+    return all(isinstance(key, str) and isinstance(value, TensorLike) for key, value in pairs)
 
 
 def without_prefixes(state: Mapping[str, torch.Tensor]) -> Unwrapped:

@@ -1,4 +1,4 @@
-"""Results on disk: how they are built, written and read, and whether they are still current; result_paths says where they lie.
+"""Results on disk: how they are built, written and read, and whether they are still current.
 
 A result is RUN/results/NAME.json. Beside it lie NAME.npz, its per-sample arrays, and, where it has verdicts on single images,
 NAME.rows.jsonl; SHA256SUMS vouches for all. No other module builds a Result or writes into a folder of results.

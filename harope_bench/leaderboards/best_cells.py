@@ -20,7 +20,7 @@ class RankedBlock:
 
 
 def ranked_blocks(table: Table, picks: Picks) -> dict[tuple[str, str], RankedBlock]:
-    """Return the measured cells of each block (block, column key), ranked together or set aside; counts are not ranked."""
+    """Return the measured cells of each block (block, column key); counts are not ranked."""
     blocks: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for key, picked in picks.items():
         if picked.measurement.value is not None and table.column(key[1]).of == "images":  # counts are exact

@@ -39,7 +39,10 @@ Status = Literal["measured", "no value", "not run", "undecided"]
 
 
 class PaperVerdict(NamedTuple):
-    """What may be concluded from measured minus published: a word, and why not more, or on what evidence."""
+    """What may be concluded from measured minus published.
+
+    reason: why no more can be concluded, or on what evidence.
+    """
 
     word: PaperWord
     reason: str | None = None
@@ -283,7 +286,9 @@ def _count_against_paper(picked: Picked, delta: float, printed: str) -> PaperVer
     if picked.found.result.scale == "micro":
         return PaperVerdict("not comparable", "micro")
     is_rounding = abs(delta) <= float(half_unit(printed)) * (1 + 1e-9)
-    return PaperVerdict("as printed") if is_rounding else PaperVerdict("differs", "more than rounding")
+    if is_rounding:
+        return PaperVerdict("as printed")
+    return PaperVerdict("differs", "more than rounding")
 
 
 def _above(table: Table, row: Row, column: Column, picked: Picked, base: Picked | None) -> float | None:

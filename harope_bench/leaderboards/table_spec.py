@@ -92,7 +92,12 @@ class Row(Facts):
     @property
     def head_facts(self) -> dict[str, str | int | None]:
         """Return the facts that a row-header column can name, by name."""
-        return {"printed": self.printed, "model": self.model, "res": self.res, "training_steps": self.training_steps}
+        return {
+            "printed": self.printed,
+            "model": self.model,
+            "res": self.res,
+            "training_steps": self.training_steps,
+        }
 
 
 class EntryRow(Row):
@@ -193,7 +198,7 @@ class Table(Record):
         return next(c for c in self.columns if c.key == key)
 
     def block_fact(self, row: Row) -> str | int | None:
-        """Return the fact of a row that tells its block; None where blocks are rows or there are none."""
+        """Return the fact of a row that tells its block; None where no fact does."""
         return row.res if self.block == "res" else row.model if self.block == "model" else None
 
     def block_of(self, row: Row, column: Column) -> tuple[str, str]:

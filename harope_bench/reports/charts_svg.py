@@ -138,7 +138,8 @@ def _matrices(chart: Matrices) -> Figure:
     images: list[AxesImage] = []
     for one in chart.maps:
         axes = grid[lines.index((one.layer, one.offset or ())), columns.index(-1 if one.head is None else one.head)]
-        images.append(axes.imshow(one.shown, cmap="RdBu_r", norm=Normalize(-reach, reach), interpolation="nearest"))
+        norm = Normalize(-reach, reach)
+        images.append(axes.imshow(one.shown, cmap="RdBu_r", norm=norm, interpolation="nearest"))
         axes.set_xticks([])
         axes.set_yticks([])
         if numbered:

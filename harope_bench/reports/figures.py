@@ -22,7 +22,8 @@ MARKERS = {"better": "^", "worse": "v", "not resolved": "o", "not comparable": "
 LINES = ("-", "--", ":", "-.")
 TONES = ("#1478b8", "#cf5a00", "#218a5b", "#b0559a", "#8a7400", "#6a6fd0")
 POINTS = 120  # of a loss curve
-STYLE: dict[Any, Any] = {  # matplotlib lists the keys that it takes as literals, other ones in each version
+# Any: matplotlib types the keys as literals, other ones in each version
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9,
     "axes.linewidth": 0.6,

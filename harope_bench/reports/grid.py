@@ -165,7 +165,8 @@ def _view(board: Board, leaf: Leaf, row: Row) -> View:
         )
     raw = "" if cell.delta is None else repr(cell.delta)
     title = "" if cell.verdict is None else str(cell.verdict)
-    return View(_delta(cell, leaf.column, board.scale == "micro"), raw, "delta", absent=cell.delta is None, title=title)
+    text = _delta(cell, leaf.column, board.scale == "micro")
+    return View(text, raw, "delta", absent=cell.delta is None, title=title)
 
 
 def _decimals(cell: Cell, column: Column) -> int:

@@ -180,7 +180,7 @@ def test_only_a_cut_last_line_is_left_out(tmp_path: Path) -> None:
 def test_processes_can_share_a_log(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     script = (
-        "import sys, json\nfrom pathlib import Path\nfrom harope_bench.core.storage import append_line\n"
+        "import sys, json\nfrom pathlib import Path\nfrom harope_bench.core.json_lines import append_line\n"
         "for i in range(200): append_line(Path(sys.argv[1]), json.dumps({'who': sys.argv[2], 'i': i, 'pad': 'x' * 300}))\n"
     )
     writers = [subprocess.Popen([sys.executable, "-c", script, str(path), who]) for who in "ab"]

@@ -174,7 +174,7 @@ def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> No
     """`mend_lines` waits for the writer's lock; without it the half line would be taken for one that a power cut left."""
     path = tmp_path / "answers.jsonl"
     path.write_bytes(b'{"key": 1}\n{"key"')
-    code = "import sys; from pathlib import Path; from harope_bench.core.storage import mend_lines; print('go', flush=True); "
+    code = "import sys; from pathlib import Path; from harope_bench.core.json_lines import mend_lines; print('go', flush=True); "
     code += "mend_lines(Path(sys.argv[1]))"
     with path.open("ab") as file:
         part_files.lock(file.fileno())
@@ -194,6 +194,7 @@ def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> No
 KILLED = """
 import os, sys
 from pathlib import Path
+from harope_bench.core import storage
 with storage.writing(Path(sys.argv[1])) as file:
     file.write(b"half" * 1000)
     file.flush()
