@@ -135,6 +135,7 @@ def test_a_damaged_file_is_made_again(file: Path, cloud: np.ndarray) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from harope_bench.pipeline import moments_cache
 sys.path.insert(0, sys.argv[2])
 import test_kept_moments as here
 honest = moments_cache.write_bytes

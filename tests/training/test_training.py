@@ -32,6 +32,9 @@ KEPT = ("digits-harope.safetensors", "digits-harope.toml", "log.csv", "snapshot.
 SLOWLY = """
 import sys, time
 from pathlib import Path
+from harope_bench.training import denoiser, loop
+from harope_bench.training.model import Model
+from harope_bench.training.recipe import read_recipe
 
 one, save = loop.Trainer._one, loop.Trainer.save
 def slow(self, loss):
