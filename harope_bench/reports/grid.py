@@ -164,9 +164,9 @@ def _view(board: Board, leaf: Leaf, row: Row) -> View:
             _measured(cell, leaf.column), raw, "measured", cell.best_measured, cell.measured is None, own, _interval(cell, leaf.column)
         )
     raw = "" if cell.delta is None else repr(cell.delta)
-    title = "" if cell.verdict is None else str(cell.verdict)
+    words = "" if cell.verdict is None else str(cell.verdict)
     text = _delta(cell, leaf.column, board.scale == "micro")
-    return View(text, raw, "delta", absent=cell.delta is None, title=title)
+    return View(text, raw, "delta", absent=cell.delta is None, title=words)
 
 
 def _decimals(cell: Cell, column: Column) -> int:
