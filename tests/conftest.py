@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from recipe_text import RECIPE
+
 # Before torch is imported, here and in every process a test starts: sums split over threads differ in the last bit.
 # A pass that asks for another number of threads (.ci/run) has it.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
@@ -23,42 +25,12 @@ __all__ = ["pytest_runtest_makereport"]
 SHARED = Path(os.environ.get("HAROPE_BENCH_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 TINY = {"hidden": 16, "depth": 1, "heads": 2, "patch": 4, "size": 8, "channels": 1, "classes": 10}
 
-RECIPE = """
-kind = "denoiser"
-name = "{name}"
-suite = "digits"
-backbone = "dit"
-sampler = "flow"
-draw_steps = 2
-guidance = 1.5
-label_drop = 0.1
-ema = 0.9
-
-[config]
-hidden = 16
-depth = 1
-heads = 2
-patch = 7
-size = 28
-channels = 1
-classes = 10
-
-[schedule]
-steps = {steps}
-batch = 4
-lr = 0.01
-warmup = 5
-clip = 1.0
-seed = {seed}
-snapshot = {snapshot}
-"""
-
 
 NUMERIC = {"np", "numpy", "scipy", "torch"}  # a module that names one of these computes
 # These compute only to have something to write, read, kill, refuse or show.
 FILES_AND_WORDS = {
     "test_cli", "test_compbench_layout", "test_conditioning", "test_contamination", "test_cost", "test_cost_pipelines", "test_docs",
-    "test_doors", "test_dpg_layout", "test_entries", "test_evidence", "test_extrapolation", "test_failures", "test_fetch", "test_gallery",
+    "test_doors", "test_dpg_layout", "test_entries", "test_extrapolation", "test_failures", "test_fetch", "test_gallery",
     "test_formats", "test_geneval_layout", "test_house", "test_leaderboards", "test_lora_files", "test_official_chain", "test_outside",
     "test_prompt_folder", "test_ready", "test_recorded", "test_records", "test_registry", "test_reports", "test_reproduce",
     "test_requirements", "test_result_store", "test_samples", "test_scale", "test_site", "test_store", "test_suites", "test_tables",

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from slow_attention import slow_distance
 
 from harope_bench.analysis import attention_distance, attention_hooks, learned_matrices
 from harope_bench.cli import main
@@ -39,16 +40,6 @@ def run(*words: object, exit_code: int = 0) -> Any:
 
 
 # ------------------------------------------------------------------------------------- attention distance
-
-
-def slow_distance(q: np.ndarray, k: np.ndarray, places: np.ndarray) -> float:
-    """One head of one image, every pair by itself."""
-    total = 0.0
-    for i in range(len(q)):
-        scores = [math.exp(float(q[i] @ k[j]) / math.sqrt(q.shape[1])) for j in range(len(k))]
-        far = [math.dist(places[i], places[j]) for j in range(len(k))]
-        total += sum(s * f for s, f in zip(scores, far, strict=True)) / sum(scores)
-    return total / len(q)
 
 
 def some_heads(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ import pytest
 import tiny_pipelines as tiny
 import torch
 from click.testing import CliRunner
-from test_figures import slow_distance
+from slow_attention import slow_distance
 
 from harope_bench.analysis import attention_distance
 from harope_bench.core import registry

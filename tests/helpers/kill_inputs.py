@@ -7,8 +7,8 @@ from pathlib import Path
 import fake_runs
 import numpy as np
 import tiny
-from conftest import RECIPE
 from PIL import Image
+from recipe_text import RECIPE
 
 from harope_bench.suites.digits import PLUGIN as DIGITS
 

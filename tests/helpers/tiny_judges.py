@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import test_clip_judges as clip
-import test_depth_judges as depth
-import test_vlm_judge as vlm
 import torch
+from tiny_clip import CLIP_SIZES, random_clip_weights
+from tiny_depth import save_depth_model
+from tiny_detectors import DETR_SIZES, scale_parameters
 from tiny_prompts import readings
+from tiny_vlm import save_vlm
 
 from harope_bench.core import registry
 from harope_bench.suites import noun_chunks
@@ -18,28 +19,26 @@ from harope_bench.suites import noun_chunks
 def models(place: Path) -> str:
     """Saves the judges' networks and returns what --judge is told."""
     detector(place / "detr")
-    vlm.saved(place / "llava")
-    depth.saved(place / "depth")
-    torch.save(clip.random_state(), place / "clip.pt")
+    save_vlm(place / "llava")
+    save_depth_model(place / "depth")
+    torch.save(random_clip_weights(), place / "clip.pt")
     roles = {"detector": "detector:detr", "detector-2d": "detector:detr", "vqa": "vlm:llava", "depth": "depth:depth"}
     return ",".join(f"{role}={text.replace(':', f':{place}/')}" for role, text in roles.items())
 
 
 def detector(folder: Path) -> None:
     """A small DETR of two classes, its answers spread and sure."""
-    from test_detector import SMALL, spread
-
     transformers = pytest.importorskip("transformers")
     resnet = {"embedding_size": 8, "hidden_sizes": [8] * 4, "depths": [1] * 4, "layer_type": "basic", "out_features": ["stage4"]}
     names = {0: "Cat", 1: "Dog"}
     config = transformers.DetrConfig(
         backbone_config=transformers.ResNetConfig(**resnet), use_timm_backbone=False, backbone=None, num_queries=6, d_model=16,
-        id2label=names, label2id={v: k for k, v in names.items()}, **SMALL,
+        id2label=names, label2id={v: k for k, v in names.items()}, **DETR_SIZES,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = spread(transformers.DetrForObjectDetection(config), "query_position_embeddings", 40)
-        spread(network, "class_labels_classifier.weight", 20).save_pretrained(folder)
+        network = scale_parameters(transformers.DetrForObjectDetection(config), "query_position_embeddings", 40)
+        scale_parameters(network, "class_labels_classifier.weight", 20).save_pretrained(folder)
     transformers.DetrImageProcessor(size={"shortest_edge": 48, "longest_edge": 64}).save_pretrained(folder)
 
 
@@ -53,7 +52,7 @@ def stand_in(patch: pytest.MonkeyPatch, place: Path, home: Path) -> None:
     patch.setattr(noun_chunks, "_rows", lambda version: own)
     for name in ("clip-vit-l-14", "clipscore"):
         plugin = registry.load("judges", name)
-        patch.setattr(plugin, "sizes", clip.SIZES)
+        patch.setattr(plugin, "sizes", CLIP_SIZES)
         patch.setenv(plugin.source.own, str(place / "clip.pt"))
     for name in CANARIES:
         patch.setattr(type(registry.load("judges", name)), "canary", lambda self: ())

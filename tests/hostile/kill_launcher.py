@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).resolve().parents[1]
+HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 CLOCK = "2026-01-01T00:00:00+00:00"  # a resumed run differs from a straight one in its times; here no time passes
 SHARD, BLOCK = 20, 40  # images a shard, and rows between two writes of their moments: small, so that small runs have several of each
 MOMENT = 0.5  # seconds for which a process lives on at its point while a second one works in its folder
@@ -174,7 +174,7 @@ def run(job: dict[str, Any], log: Path, arrival: int) -> int:
     code, calls, real_open = 0, Calls(job["cwd"], job["kill"], arrival, job.get("lingers", False)), open
     try:
         if "setup" in job:
-            sys.path[:0] = [str(TESTS), str(TESTS / "helpers")]  # before this folder, whose conftest is another
+            sys.path.insert(0, str(HELPERS))
             import kill_inputs
 
             kill_inputs.write(Path(job["setup"]))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_clip import CLIP_SIZES, clip_model, random_clip_weights
 from torch import Tensor
 
 from harope_bench import testing
@@ -23,36 +24,16 @@ from harope_bench.judges.clip import clip_network, clip_vit_l_14
 from harope_bench.judges.weights import asset_files
 
 COLOURS, SCORE = "clip-vit-l-14", "clipscore"
-SIZES: dict[str, Any] = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 224, "layers": 2, "width": 32, "head_width": 16, "patch_size": 32},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
-}
-
-
-def network(quick_gelu: bool = True) -> torch.nn.Module:
-    """open_clip's whole model, built in its own way."""
-    from open_clip.model import CLIP
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return CLIP(16, SIZES["vision_cfg"], SIZES["text_cfg"], quick_gelu=quick_gelu).eval()
-
-
-def random_state() -> dict[str, Tensor]:
-    rng = torch.Generator().manual_seed(1)
-    state = {k: v + 0.3 * torch.randn(v.shape, generator=rng) for k, v in network().state_dict().items()}
-    return {**state, "input_resolution": torch.tensor(224), "context_length": torch.tensor(77), "vocab_size": torch.tensor(49408)}
 
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Both judges made small, with one weights file."""
     path = tmp_path / "clip.pt"
-    torch.save(random_state(), path)
+    torch.save(random_clip_weights(), path)
     for name in (COLOURS, SCORE):
         plugin = registry.load("judges", name)
-        monkeypatch.setattr(plugin, "sizes", SIZES)
+        monkeypatch.setattr(plugin, "sizes", CLIP_SIZES)
         monkeypatch.setenv(plugin.source.own, str(path))
     return path
 
@@ -66,8 +47,8 @@ def image() -> np.ndarray:
 
 
 def reference(quick_gelu: bool = True) -> torch.nn.Module:
-    found = network(quick_gelu)
-    found.load_state_dict({k: v for k, v in random_state().items() if k not in clip_network.BESIDE})
+    found = clip_model(quick_gelu)
+    found.load_state_dict({k: v for k, v in random_clip_weights().items() if k not in clip_network.BESIDE})
     return found
 
 
@@ -128,9 +109,9 @@ def test_the_network_is_open_clips_with_quick_gelu(small: Path, image: np.ndarra
 
 
 def test_plain_gelu_is_noticed(monkeypatch: pytest.MonkeyPatch, small: Path) -> None:
-    clip_network.require_quick_gelu(network(True))
+    clip_network.require_quick_gelu(clip_model(True))
     with pytest.raises(WeightsError, match="open_clip built GELU where CLIP has QuickGELU"):
-        clip_network.require_quick_gelu(network(False))
+        clip_network.require_quick_gelu(clip_model(False))
     with pytest.raises(WeightsError, match="built no activation"):
         clip_network.require_quick_gelu(torch.nn.Linear(2, 2))
     monkeypatch.setattr("open_clip.model.QuickGELU", torch.nn.GELU)  # as another release of open_clip might
@@ -181,7 +162,7 @@ def test_judges_keep_their_promises(name: str, small: Path) -> None:
 
 
 def test_another_networks_weights_are_refused(small: Path) -> None:
-    state = random_state()
+    state = random_clip_weights()
     torch.save({**state, "visual.extra": torch.zeros(1)}, small)
     with pytest.raises(WeightsError, match=r"does not fit OpenAI's CLIP ViT-B/32: unexpected visual\.extra; harope-bench fetch clipscore"):
         registry.load("judges", SCORE).open("cpu")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_depth import save_depth_model
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -303,28 +304,8 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(small: Pat
 # ------------------------------------------------------------------------------------ a model of the user's
 
 
-def saved(folder: Path, **changes: Any) -> Path:
-    """A small Depth Anything with random weights and its image steps, as save_pretrained writes them."""
-    config = transformers.DepthAnythingConfig(
-        backbone_config=transformers.Dinov2Config(
-            hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=28, patch_size=14, mlp_ratio=2,
-            out_features=["stage1", "stage2", "stage3", "stage4"], reshape_hidden_states=False, apply_layernorm=True,
-        ),
-        reassemble_hidden_size=16, neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, head_hidden_size=8, patch_size=14, **changes,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        network = transformers.DepthAnythingForDepthEstimation(config)
-    for parameter in network.head.parameters():
-        parameter.data = parameter.data.abs() + 0.01  # the last ReLU must not hide the map
-    network.save_pretrained(folder)
-    steps = {"height": 42, "width": 42}
-    transformers.DPTImageProcessor(size=steps, do_resize=True, ensure_multiple_of=14).save_pretrained(folder)
-    return folder
-
-
 def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> None:
-    plugin = registry.load("judges", "depth").of(str(saved(tmp_path / "model")))
+    plugin = registry.load("judges", "depth").of(str(save_depth_model(tmp_path / "model")))
     testing.check_witness(plugin)
     opened = plugin.open("cpu")
     ask = Boxes(boxes=((0, 0, 45, 60), (45, 0, 90, 60)))
@@ -334,7 +315,7 @@ def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> N
         inputs = opened.prepare(images=Image.fromarray(image), return_tensors="pt")
         raw = opened.network(**inputs).predicted_depth[0]
     assert raw.std() > 0 and depth_annotator.depths(raw, (60, 90), ask.boxes) == answer
-    metric = registry.load("judges", "depth").of(str(saved(tmp_path / "metric", depth_estimation_type="metric"))).open("cpu")
+    metric = registry.load("judges", "depth").of(str(save_depth_model(tmp_path / "metric", depth_estimation_type="metric"))).open("cpu")
     with torch.inference_mode():
         metres = metric.network(**inputs).predicted_depth[0]
     assert metric.see("depth", image, ask) == depth_annotator.depths(1 / metres.clamp_min(1e-6), (60, 90), ask.boxes)
@@ -363,7 +344,7 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
         plugin.of("../else/where").open("cpu")
     with pytest.raises(NotHere, match=r"holds no config\.json"):
         plugin.of(str(tmp_path)).open("cpu")
-    folder = saved(tmp_path / "model")
+    folder = save_depth_model(tmp_path / "model")
     from safetensors.torch import load_file, save_file
 
     weights = load_file(folder / "model.safetensors")
@@ -386,7 +367,7 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
 def test_the_hash_is_that_of_the_files(tmp_path: Path) -> None:
     from harope_bench.judges.generic.local_model import local
 
-    folder = saved(tmp_path / "model")
+    folder = save_depth_model(tmp_path / "model")
     first = local(str(folder))
     assert first.path == folder and len(first.sha256) == 64
     (folder / "README.md").write_text("words about it")

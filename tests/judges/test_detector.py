@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_detectors import DETR_SIZES, SWIN_SIZES, scale_parameters
 
 from harope_bench.core import registry
 from harope_bench.core.annotations import Names, Sighting, decode_mask
@@ -21,17 +22,6 @@ transformers = pytest.importorskip("transformers")
 PLUGIN = registry.load("judges", "detector")
 NAMES = Names(names=("a cat", "dog"))
 IMAGE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-SWIN = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4, "image_size": 64}
-SMALL = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
-SMALL |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
-
-
-def spread(network: Any, part: str, factor: float, shift: float = 0.0) -> Any:
-    """The network with a part made so wide that its answers differ from each other and are sure."""
-    for name, tensor in network.named_parameters():
-        if part in name:
-            tensor.data = tensor.data * factor + shift
-    return network
 
 
 def detr() -> tuple[Any, Any]:
@@ -39,10 +29,10 @@ def detr() -> tuple[Any, Any]:
     names = {0: "Cat", 1: "Dog", 2: "Dining Table"}
     config = transformers.DetrConfig(
         backbone_config=transformers.ResNetConfig(**resnet), use_timm_backbone=False, backbone=None, num_queries=12, d_model=16,
-        id2label=names, label2id={v: k for k, v in names.items()}, **SMALL,
+        id2label=names, label2id={v: k for k, v in names.items()}, **DETR_SIZES,
     )  # fmt: skip
-    network = spread(transformers.DetrForObjectDetection(config), "query_position_embeddings", 40)
-    return spread(network, "class_labels_classifier.weight", 20), transformers.DetrImageProcessor(size=sides())
+    network = scale_parameters(transformers.DetrForObjectDetection(config), "query_position_embeddings", 40)
+    return scale_parameters(network, "class_labels_classifier.weight", 20), transformers.DetrImageProcessor(size=sides())
 
 
 def sides() -> dict[str, int]:
@@ -50,13 +40,13 @@ def sides() -> dict[str, int]:
 
 
 def mask2former() -> tuple[Any, Any]:
-    swin = transformers.SwinConfig(**SWIN, out_features=["stage1", "stage2", "stage3", "stage4"])
+    swin = transformers.SwinConfig(**SWIN_SIZES, out_features=["stage1", "stage2", "stage3", "stage4"])
     config = transformers.Mask2FormerConfig(
         backbone_config=swin, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=32, encoder_layers=1,
         decoder_layers=2, num_attention_heads=2, dim_feedforward=32, num_queries=9, id2label={0: "TV", 1: "Cat"},
         label2id={"TV": 0, "Cat": 1},
     )  # fmt: skip
-    network = spread(transformers.Mask2FormerForUniversalSegmentation(config), "class_predictor.weight", 50)
+    network = scale_parameters(transformers.Mask2FormerForUniversalSegmentation(config), "class_predictor.weight", 50)
     return network, transformers.Mask2FormerImageProcessor(size=sides(), size_divisor=32, ignore_index=255)
 
 
@@ -67,7 +57,7 @@ def owl() -> tuple[Any, Any]:
     both = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {"vocab_size": len(words), "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, **both}
     config = transformers.Owlv2Config(text_config=text, vision_config={"image_size": 32, "patch_size": 8, **both}, projection_dim=16)
-    network = spread(transformers.Owlv2ForObjectDetection(config), "class_head.logit_shift.weight", 20)
+    network = scale_parameters(transformers.Owlv2ForObjectDetection(config), "class_head.logit_shift.weight", 20)
     image = transformers.Owlv2ImageProcessor(size={"height": 32, "width": 32})
     return network, transformers.Owlv2Processor(image, transformers.CLIPTokenizer(**tokens))
 
@@ -76,9 +66,9 @@ def dino() -> tuple[Any, Any]:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "a", "cat", "dog", "person", "?"]
     text = {"model_type": "bert", "vocab_size": len(words), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     config = transformers.GroundingDinoConfig(
-        backbone_config=transformers.SwinConfig(**SWIN, out_features=["stage2", "stage3", "stage4"]),
+        backbone_config=transformers.SwinConfig(**SWIN_SIZES, out_features=["stage2", "stage3", "stage4"]),
         text_config={**text, "num_attention_heads": 2, "max_position_embeddings": 64}, num_queries=10, d_model=32, max_text_len=32,
-        fusion_droppath=0.0, **(SMALL | {"decoder_layers": 2}),
+        fusion_droppath=0.0, **(DETR_SIZES | {"decoder_layers": 2}),
     )  # fmt: skip
     image, tokens = (
         transformers.GroundingDinoImageProcessor(size={"shortest_edge": 96, "longest_edge": 128}),

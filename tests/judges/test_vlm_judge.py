@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_vlm import VOCABULARY, save_vlm
 
 from harope_bench import testing
 from harope_bench.core import registry
@@ -19,77 +20,10 @@ from harope_bench.judges.generic import vlm
 
 transformers = pytest.importorskip("transformers")
 
-WORDS = [
-    "<pad>",
-    "<s>",
-    "</s>",
-    "<unk>",
-    "<image>",
-    "yes",
-    "Yes",
-    "no",
-    "No",
-    "user",
-    "assistant",
-    ":",
-    "?",
-    ".",
-    "is",
-    "it",
-    "red",
-    "blue",
-]
-WORDS += ["a", "car", "Answer", "with", "or", "perhaps"]
-CHAT = (
-    "{% for m in messages %}{{ m['role'] }} : {% for c in m['content'] %}{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} "
-    "{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
-)
-
-
-def words(without: tuple[str, ...] = ()) -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    known = {word: i for i, word in enumerate(w if w not in without else f"[{w}]" for w in WORDS)}
-    plain = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
-    plain.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("?", "isolated")])
-    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    found = transformers.PreTrainedTokenizerFast(tokenizer_object=plain, model_max_length=512, **special)
-    found.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    return found
-
-
-def saved(folder: Path, chat: str | None = CHAT, without: tuple[str, ...] = (), seed: int = 6) -> Path:
-    """A small LLaVA as save_pretrained writes it; its own settings sample and punish repetition, which the judge must not do."""
-    config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(
-            hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
-        ),
-        text_config=transformers.LlamaConfig(
-            vocab_size=len(WORDS), hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-            pad_token_id=0, bos_token_id=1, eos_token_id=2,
-        ),
-        image_token_index=WORDS.index("<image>"), vision_feature_layer=-1,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = transformers.LlavaForConditionalGeneration(config)
-        for parameter in network.parameters():
-            parameter.data += 0.3 * torch.randn(parameter.shape)
-    network.generation_config = transformers.GenerationConfig(
-        do_sample=True, temperature=5.0, repetition_penalty=3.0, eos_token_id=2, pad_token_id=0
-    )
-    network.save_pretrained(folder)
-    steps = transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
-    processor = transformers.LlavaProcessor(
-        steps, words(without), patch_size=14, vision_feature_select_strategy="default", chat_template=chat, num_additional_image_tokens=1
-    )
-    processor.save_pretrained(folder)
-    return folder
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved(tmp_path_factory.mktemp("llava"))
+    return save_vlm(tmp_path_factory.mktemp("llava"))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +60,7 @@ def test_answers_are_greedy_and_shares_those_of_the_first_token(model: Path, ima
     for question, found in zip(ASK.questions, answer.answers, strict=True):
         ids, logits = slow(opened, image, question)
         assert len(ids) == vlm.LONGEST and len(set(ids)) < len(ids), "a penalty for repetition would show"
-        said = [WORDS[i] for i in ids if WORDS[i] not in ("<pad>", "<s>", "</s>", "<unk>", "<image>")]
+        said = [VOCABULARY[i] for i in ids if VOCABULARY[i] not in ("<pad>", "<s>", "</s>", "<unk>", "<image>")]
         assert found.text == vlm.tidy(" ".join(said))
         shares = logits.double().softmax(0)
         assert found.yes == pytest.approx(float(shares[[5, 6]].sum() / shares[[5, 6, 7, 8]].sum()), abs=1e-5)
@@ -151,7 +85,7 @@ def test_answers_stand_alone_and_come_again(model: Path, image: np.ndarray) -> N
 
 
 def test_without_tokens_for_yes_there_is_no_share(tmp_path: Path, image: np.ndarray) -> None:
-    opened = registry.load("judges", "vlm").of(str(saved(tmp_path, without=("yes", "Yes")))).open("cpu")
+    opened = registry.load("judges", "vlm").of(str(save_vlm(tmp_path, without=("yes", "Yes")))).open("cpu")
     assert opened.yes == [] and opened.no == [7, 8]
     assert [a.yes for a in opened.see("vqa", image, ASK).answers] == [None, None]
 
@@ -182,13 +116,13 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path, model: Path, mon
     with pytest.raises(NotHere, match="hf download Qwen/Qwen-of-nobody"):
         plugin.of("Qwen/Qwen-of-nobody").weights_sha256()
     with pytest.raises(OptionError, match="has no chat form"):
-        plugin.of(str(saved(tmp_path / "mute", chat=None))).open("cpu")
+        plugin.of(str(save_vlm(tmp_path / "mute", chat=None))).open("cpu")
     for processor in PROCESSORS_WITHOUT_CHAT:
         with monkeypatch.context() as patch:
             patch.setattr(transformers.AutoProcessor, "from_pretrained", lambda *_, found=processor, **__: found)
             with pytest.raises(OptionError, match="has no chat form"):
                 plugin.of(str(model)).open("cpu")
-    broken = saved(tmp_path / "broken")
+    broken = save_vlm(tmp_path / "broken")
     (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:5000])
     with pytest.raises(WeightsError, match="its weights cannot be read") as caught:
         plugin.of(str(broken)).open("cpu")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from toy_images import BLACK, COLOURS, RED, THIRTEEN, WHITE, write_toy_images
 from toy_prompts import ToyEye, ToyRule, ToySuite, toy
 
 from harope_bench.core.errors import JudgeError, OptionError, PlanMismatch, SampleError, Waiting
@@ -27,19 +28,6 @@ from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_
 
 __all__ = ["toy"]
 
-RED, WHITE, BLACK, THIRTEEN = (255, 0, 0), (255, 255, 255), (0, 0, 0), (13, 13, 13)
-# by prompt: bright, bright, red, red; two copies
-SHOWN = [WHITE, BLACK, WHITE, RED, WHITE, WHITE, BLACK, WHITE]
-
-
-def images(folder: Path, colours: list[tuple[int, int, int]]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, colour in enumerate(colours):
-        image = np.full((8, 8, 3), colour, dtype=np.uint8)
-        image[0, 0, 2] = min(i, 13)  # no two images are the same file
-        Image.fromarray(image).save(folder / f"{i:06d}.png")
-    return folder
-
 
 def in_order(**asked: Any) -> Marking:
     """Images whose names count one image of each prompt, then the second ones."""
@@ -52,14 +40,14 @@ def marked(folder: Path, out: Path, **asked: object) -> dict[str, float | None]:
 
 
 def test_each_task_is_a_mean_over_images_and_overall_the_mean_of_tasks(tmp_path: Path, toy: ToyEye) -> None:
-    found = marked(images(tmp_path / "i", SHOWN), tmp_path / "o")
+    found = marked(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o")
     assert found == {"bright": 3 / 4, "red": 2 / 4, "overall": 5 / 8}  # plain red is dark in the mean: no light, so not right
 
 
 def test_intervals_stay_in_the_scores_range_and_never_claim_no_error(tmp_path: Path, toy: ToyEye) -> None:
     """Of `bright` both prompts are right, of `red` one is: neither the normal interval's 0 width nor ends beyond 1."""
     shown = [WHITE, WHITE, WHITE, RED, WHITE, WHITE, WHITE, RED]
-    (scored,) = mark(images(tmp_path / "i", shown), tmp_path / "o", in_order())
+    (scored,) = mark(write_toy_images(tmp_path / "i", shown), tmp_path / "o", in_order())
     found = {m.name: m for m in scored.result.measurements}
     assert found["bright"].interval == SCORE_INTERVAL and found["bright"].low == pytest.approx(wilson(2, 2).low)
     assert found["bright"].high == 1.0 and (found["bright"].se or 0) > 0.1
@@ -70,7 +58,7 @@ def test_intervals_stay_in_the_scores_range_and_never_claim_no_error(tmp_path: P
 
 def test_prompts_that_are_all_half_right_have_no_known_error(tmp_path: Path, toy: ToyEye) -> None:
     shown = [WHITE, WHITE, WHITE, WHITE, BLACK, BLACK, WHITE, RED]
-    (scored,) = mark(images(tmp_path / "i", shown), tmp_path / "o", in_order())
+    (scored,) = mark(write_toy_images(tmp_path / "i", shown), tmp_path / "o", in_order())
     found = {m.name: m for m in scored.result.measurements}
     assert found["bright"].value == 0.5 and (found["bright"].se, found["bright"].low, found["bright"].interval) == (None, None, None)
     assert any(line.startswith("bright: its error is not known") for line in scored.result.warning_texts)
@@ -78,7 +66,7 @@ def test_prompts_that_are_all_half_right_have_no_known_error(tmp_path: Path, toy
 
 
 def test_the_other_rules_are_told_where_they_give_another_number(tmp_path: Path, toy: ToyEye) -> None:
-    (scored,) = mark(images(tmp_path / "i", SHOWN), tmp_path / "o", in_order())
+    (scored,) = mark(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order())
     assert "rules: red is 0.5000 official, 0.7500 corrected" in scored.result.warning_texts
     assert not any(line.startswith("rules: bright") for line in scored.result.warning_texts)
     assert marked(tmp_path / "i", tmp_path / "o", rules="corrected")["red"] == 3 / 4
@@ -86,7 +74,7 @@ def test_the_other_rules_are_told_where_they_give_another_number(tmp_path: Path,
 
 
 def test_nothing_is_asked_twice_and_a_kill_loses_one_answer(tmp_path: Path, toy: ToyEye) -> None:
-    folder = images(tmp_path / "i", SHOWN)
+    folder = write_toy_images(tmp_path / "i", COLOURS)
     toy.fail_after = 5
     with pytest.raises(KeyboardInterrupt):
         marked(folder, tmp_path / "o")
@@ -103,7 +91,7 @@ def test_nothing_is_asked_twice_and_a_kill_loses_one_answer(tmp_path: Path, toy:
 
 
 def test_rescoring_asks_nobody_and_wants_every_answer(tmp_path: Path, toy: ToyEye) -> None:
-    folder = images(tmp_path / "i", SHOWN)
+    folder = write_toy_images(tmp_path / "i", COLOURS)
     with pytest.raises(SampleError, match="lacks toy-eye's answers on 8 images"):
         marked(folder, tmp_path / "o", terms=Terms(rescore=True))
     first = marked(folder, tmp_path / "o")
@@ -112,7 +100,7 @@ def test_rescoring_asks_nobody_and_wants_every_answer(tmp_path: Path, toy: ToyEy
 
 
 def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(tmp_path: Path, toy: ToyEye) -> None:
-    folder = images(tmp_path / "i", [*SHOWN[:7], THIRTEEN])
+    folder = write_toy_images(tmp_path / "i", [*COLOURS[:7], THIRTEEN])
     (scored,) = mark(folder, tmp_path / "o", in_order())
     red = scored.result.measured("red")
     assert red is not None and red.value is None and (red.n_asked, red.n_scored, red.n_failed) == (4, 3, 1)
@@ -128,7 +116,7 @@ def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(tm
 
 def test_an_answer_no_rule_can_read_is_counted(tmp_path: Path, toy: ToyEye) -> None:
     toy.wordless = True
-    (scored,) = mark(images(tmp_path / "i", SHOWN), tmp_path / "o", in_order())
+    (scored,) = mark(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order())
     red = scored.result.measured("red")
     assert red is not None and red.value is None and red.reason is not None and "4 answers cannot be read" in red.reason
     assert marked(tmp_path / "i", tmp_path / "o", lenient=True)["red"] == 0
@@ -136,18 +124,18 @@ def test_an_answer_no_rule_can_read_is_counted(tmp_path: Path, toy: ToyEye) -> N
 
 def test_a_judge_that_always_fails_stops_early(tmp_path: Path, toy: ToyEye) -> None:
     with pytest.raises(JudgeError, match="failed on each of its first 5 images"):
-        marked(images(tmp_path / "i", [THIRTEEN] * 8), tmp_path / "o")
+        marked(write_toy_images(tmp_path / "i", [THIRTEEN] * 8), tmp_path / "o")
 
 
 def test_missing_tasks_are_no_overall(tmp_path: Path, toy: ToyEye) -> None:
-    (scored,) = mark(images(tmp_path / "i", SHOWN[:2]), tmp_path / "o", in_order())
+    (scored,) = mark(write_toy_images(tmp_path / "i", COLOURS[:2]), tmp_path / "o", in_order())
     overall, red = scored.result.measured("overall"), scored.result.measured("red")
     assert overall is not None and overall.value is None and overall.reason is not None and "no prompt of red" in overall.reason
     assert red is not None and red.reason == "no prompt of this kind was asked for"
 
 
 def test_answers_of_another_judge_are_never_mixed_in(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = images(tmp_path / "i", SHOWN)
+    folder = write_toy_images(tmp_path / "i", COLOURS)
     marked(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "preprocessing", "median of pixels")
     (tmp_path / "o" / "observations" / "toy-eye" / "answers.jsonl").unlink()
@@ -157,8 +145,8 @@ def test_answers_of_another_judge_are_never_mixed_in(tmp_path: Path, toy: ToyEye
 
 def test_two_folders_of_the_same_prompts_are_paired_by_prompt(tmp_path: Path, toy: ToyEye) -> None:
     found = []
-    for name, shown in (("a", SHOWN), ("b", [WHITE] * 8)):
-        (scored,) = mark(images(tmp_path / name, shown), tmp_path / f"o{name}", in_order())
+    for name, shown in (("a", COLOURS), ("b", [WHITE] * 8)):
+        (scored,) = mark(write_toy_images(tmp_path / name, shown), tmp_path / f"o{name}", in_order())
         found.append(StoredResult(scored.result, scored.path))
     difference = contrast("overall", "higher", *found)
     assert difference.paired and difference.prompts == 4 and difference.why.startswith("paired by prompt: a run has no plan")
@@ -166,7 +154,7 @@ def test_two_folders_of_the_same_prompts_are_paired_by_prompt(tmp_path: Path, to
 
 def test_more_images_than_prompts_are_refused(tmp_path: Path, toy: ToyEye) -> None:
     with pytest.raises(SampleError, match="holds images up to number 8, toy asks for 8"):
-        marked(images(tmp_path / "i", [*SHOWN, WHITE]), tmp_path / "o")
+        marked(write_toy_images(tmp_path / "i", [*COLOURS, WHITE]), tmp_path / "o")
 
 
 @pytest.mark.parametrize(
@@ -194,12 +182,12 @@ def test_a_judge_that_fails_its_self_check_is_not_asked(tmp_path: Path, toy: Toy
     cases = (Canary("red first", lambda opened: None), Canary("boxes", lambda opened: "a box is short by one"))
     monkeypatch.setattr(ToyEye, "canary", lambda self: cases, raising=False)
     with pytest.raises(JudgeError, match="toy-eye fails its self-check boxes: a box is short by one"):
-        marked(images(tmp_path / "i", SHOWN), tmp_path / "o")
+        marked(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o")
     assert not toy.asked
 
 
 def test_one_bad_image_fails_alone_even_if_it_is_the_first(tmp_path: Path, toy: ToyEye) -> None:
-    folder = images(tmp_path / "i", SHOWN)
+    folder = write_toy_images(tmp_path / "i", COLOURS)
     (folder / "000000.png").write_bytes(b"junk")
     (scored,) = mark(folder, tmp_path / "o", in_order())
     bright = scored.result.measured("bright")
@@ -208,13 +196,13 @@ def test_one_bad_image_fails_alone_even_if_it_is_the_first(tmp_path: Path, toy: 
 
 
 def test_images_may_have_sizes_of_their_own(tmp_path: Path, toy: ToyEye) -> None:
-    folder = images(tmp_path / "i", SHOWN)
+    folder = write_toy_images(tmp_path / "i", COLOURS)
     Image.fromarray(np.full((16, 12, 3), 255, dtype=np.uint8)).save(folder / "000000.png")
     assert marked(folder, tmp_path / "o")["bright"] == 3 / 4
 
 
 def test_a_lost_image_shifts_no_other(tmp_path: Path, toy: ToyEye) -> None:
-    folder = images(tmp_path / "i", SHOWN)
+    folder = write_toy_images(tmp_path / "i", COLOURS)
     (folder / "000002.png").unlink()
     (scored,) = mark(folder, tmp_path / "o", in_order())
     red, bright = scored.result.measured("red"), scored.result.measured("bright")
@@ -225,7 +213,7 @@ def test_a_lost_image_shifts_no_other(tmp_path: Path, toy: ToyEye) -> None:
 
 
 def test_a_count_keeps_the_missing_in_the_count(tmp_path: Path, toy: ToyEye) -> None:
-    folder = images(tmp_path / "i", SHOWN)
+    folder = write_toy_images(tmp_path / "i", COLOURS)
     (folder / "000002.png").unlink()
     cut = open_prompt_images(folder, "toy", ToySuite(), 7, FolderForm(order="copy-major"))  # type: ignore[arg-type]
     assert (cut.asked, list(cut.failed), cut.indices) == (7, [2], [0, 1, 3, 4, 5, 6])
@@ -233,7 +221,7 @@ def test_a_count_keeps_the_missing_in_the_count(tmp_path: Path, toy: ToyEye) -> 
 
 def test_a_folder_whose_order_nobody_stated_is_rejected_before_anything_is_written(tmp_path: Path, toy: ToyEye) -> None:
     for name in ("000003.png", "scene3.png"):
-        folder = images(tmp_path / name, SHOWN)
+        folder = write_toy_images(tmp_path / name, COLOURS)
         (folder / "000003.png").rename(folder / name)
         with pytest.raises(OptionError, match=r"does not say which image is of which prompt of toy.* --order .* --pattern .* --file-list"):
             mark(folder, tmp_path / "o", Marking("toy"))
@@ -241,7 +229,7 @@ def test_a_folder_whose_order_nobody_stated_is_rejected_before_anything_is_writt
 
 
 def test_another_judge_is_noticed_when_every_answer_is_there(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = images(tmp_path / "i", SHOWN)
+    folder = write_toy_images(tmp_path / "i", COLOURS)
     marked(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "weights_sha256", lambda self: "8" * 64)
     with pytest.raises(PlanMismatch, match="weights_sha256 7777.* there, 8888.* now"):
@@ -251,7 +239,7 @@ def test_another_judge_is_noticed_when_every_answer_is_there(tmp_path: Path, toy
 
 def test_what_a_judge_says_of_its_weights_stands_in_the_result(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ToyEye, "warnings", lambda self: ("judge: not the published eye",), raising=False)
-    (scored,) = mark(images(tmp_path / "i", SHOWN), tmp_path / "o", in_order())
+    (scored,) = mark(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order())
     assert "judge: not the published eye" in scored.result.warning_texts
 
 
@@ -290,7 +278,7 @@ def test_a_judge_elsewhere_sees_the_part_of_a_picture_that_is_the_image(tmp_path
     grid.save(tmp_path / "grid.png")
     boxes = {i: (8 * (i % 2), 0, 8 * (i % 2) + 8, 8) for i in range(2)}
     files = dict.fromkeys(range(2), tmp_path / "grid.png")
-    samples = replace(open_samples(images(tmp_path / "i", SHOWN[:2])), files=files, boxes=boxes)
+    samples = replace(open_samples(write_toy_images(tmp_path / "i", COLOURS[:2])), files=files, boxes=boxes)
     cases = {i: ToySuite().case(i) for i in range(2)}
     judges = choose(None, ToySuite.judges["toy-rule"])
     sights, _ = perceive(samples, cases, "toy", ToyRule.looks, judges, tmp_path / "o", elsewhere)
@@ -300,9 +288,9 @@ def test_a_judge_elsewhere_sees_the_part_of_a_picture_that_is_the_image(tmp_path
 
 
 def test_a_judge_elsewhere_is_not_asked_about_an_altered_image(tmp_path: Path, elsewhere: Terms) -> None:
-    samples = open_samples(images(tmp_path / "i", SHOWN))
+    samples = open_samples(write_toy_images(tmp_path / "i", COLOURS))
     samples = replace(samples, recorded=dict(zip(samples.indices, samples.hashes, strict=True)))
-    images(tmp_path / "i", [BLACK])
+    write_toy_images(tmp_path / "i", [BLACK])
     cases = {i: ToySuite().case(i) for i in range(8)}
     judges = choose(None, ToySuite.judges["toy-rule"])
     sights, _ = perceive(samples, cases, "toy", ToyRule.looks, judges, tmp_path / "o", elsewhere)
@@ -310,7 +298,7 @@ def test_a_judge_elsewhere_is_not_asked_about_an_altered_image(tmp_path: Path, e
 
 
 def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judge_refused(tmp_path: Path, elsewhere: Terms) -> None:
-    folder = images(tmp_path / "i", SHOWN)
+    folder = write_toy_images(tmp_path / "i", COLOURS)
     with pytest.raises(Waiting, match="8 questions stand in"):
         marked(folder, tmp_path / "o")
     record = {"name": "other", "version": 1, "judge_class": "official", "preprocessing": "x", "weights_sha256": "5" * 64}

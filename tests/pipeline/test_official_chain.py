@@ -11,14 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from dpg_files import ITEMS, ThreeItems, dpg_suite, write_grid
 from dpg_script import run_script
+from geneval_files import TwelvePrompts, geneval_suite, prompt_metadata, write_finished_run
 from PIL import Image
-from test_dpg_layout import ITEMS, grid
-from test_dpg_layout import Tiny as TinyDpg
-from test_dpg_layout import suite as dpg_suite
-from test_geneval_layout import Tiny as TinyGenEval
-from test_geneval_layout import finished, metadata
-from test_geneval_layout import suite as geneval_suite
 
 from harope_bench.cli import main
 from harope_bench.core import registry
@@ -81,7 +77,7 @@ def numbers(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def geneval(tmp_path: Path, geneval_suite: TinyGenEval, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+def geneval(tmp_path: Path, geneval_suite: TwelvePrompts, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """A folder of images, a finished run of them, and a judge that saw what the official ones saw."""
     places, _ = geneval_results.placed(
         [geneval_results.Row(*row) for row in geneval_results.rows(_finished(tmp_path))],
@@ -94,7 +90,7 @@ def geneval(tmp_path: Path, geneval_suite: TinyGenEval, monkeypatch: pytest.Monk
         prompt, copy = index % 12, index // 12
         place = tmp_path / "images" / f"{prompt:05d}"
         (place / "samples").mkdir(parents=True, exist_ok=True)
-        (place / "metadata.jsonl").write_text(json.dumps(metadata()[prompt]))
+        (place / "metadata.jsonl").write_text(json.dumps(prompt_metadata()[prompt]))
         Image.fromarray(np.full((7, 7, 3), index, dtype=np.uint8)).save(place / "samples" / f"{copy:05d}.png")
         seen = geneval_results._seen(row)
         told[index] = {**seen, "objects": _objects(geneval_suite, index, seen)}
@@ -104,11 +100,11 @@ def geneval(tmp_path: Path, geneval_suite: TinyGenEval, monkeypatch: pytest.Monk
 
 
 def _finished(folder: Path) -> Path:
-    finished(folder / "results.jsonl", seed=3)
+    write_finished_run(folder / "results.jsonl", seed=3)
     return folder / "results.jsonl"
 
 
-def _objects(suite: TinyGenEval, index: int, seen: Mapping[str, Answer]) -> Sequence[Any]:
+def _objects(suite: TwelvePrompts, index: int, seen: Mapping[str, Answer]) -> Sequence[Any]:
     ask = registry.load("evaluators", "geneval").looks[1].ask(suite.case(index).facts["geneval"], {"detector": seen["detector"]})
     return ask.objects if ask else ()
 
@@ -147,13 +143,13 @@ def test_a_missing_image_gives_no_score_but_on_demand(tmp_path: Path, geneval: R
 
 
 @pytest.fixture
-def dpg(tmp_path: Path, dpg_suite: TinyDpg, monkeypatch: pytest.MonkeyPatch) -> Path:
+def dpg(tmp_path: Path, dpg_suite: ThreeItems, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Grids, a finished run of them, and a judge that answers as the official one did; what was lost there it denies."""
     path = run_script(tmp_path / "grids", seed=2)
     answers = dpg_results._answers(path.with_name(path.stem + "_detail.txt"))
     told = {}
     for prompt, item in enumerate(ITEMS):
-        grid(tmp_path / "grids" / f"{item}.png", 10 * prompt)
+        write_grid(tmp_path / "grids" / f"{item}.png", 10 * prompt)
         questions = [q["question"] for q in dpg_suite.case(prompt).facts["dpg"]["questions"]]
         for copy in range(4):
             found = dpg_results._matched(questions, answers.get((item, copy), ()))
@@ -190,7 +186,7 @@ def test_the_side_or_the_number_of_tiles_must_be_stated(tmp_path: Path, dpg: Pat
 def test_one_image_an_item_scores_under_the_official_rules(tmp_path: Path, dpg: Path) -> None:
     """The script's default is one picture: the score is over those images, none of which is a missing tile."""
     for prompt, item in enumerate(ITEMS):
-        grid(tmp_path / "ones" / f"{item}.png", 10 * prompt, across=1, down=1)
+        write_grid(tmp_path / "ones" / f"{item}.png", 10 * prompt, across=1, down=1)
     words = (str(tmp_path / "ones"), "--suite", "dpg-bench", "--tiles", "1")
     ours = numbers(evaluated(*words, "--out", str(tmp_path / "ours")))
     assert ours["dpg"][0] is not None and ours["dpg"][2] == 2  # of three items the official rules lose the first

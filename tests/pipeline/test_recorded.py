@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import tiny
 from click.testing import CliRunner, Result
-from test_evidence import STATED, moments_only
-from test_marking import SHOWN
-from test_marking import images as toy_images
+from result_folders import COPY_MAJOR, write_moments_reference
+from toy_images import COLOURS, write_toy_images
 from toy_prompts import ToyEye, toy
 
 from harope_bench.cli import main
@@ -40,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HAROPE_BENCH_HOME", str(place / "home"))
         generate(make_plan(tiny.registered(place / "weights"), None, {}), range(COUNT), place / "runs/a")
-        evaluate(place / "runs/a", place / "runs/a", Asked("digits", moments_only(place)))
+        evaluate(place / "runs/a", place / "runs/a", Asked("digits", write_moments_reference(place)))
     shutil.copytree(place / "runs/a", place / "runs/b")
     return place
 
@@ -155,7 +154,7 @@ def test_verify_still_says_what_is_wrong_in_altered_records(place: Path) -> None
 
 
 def test_altered_verdicts_are_not_listed(tmp_path: Path, toy: ToyEye) -> None:
-    mark(toy_images(tmp_path / "images", SHOWN), tmp_path / "out", Marking("toy", form=STATED))
+    mark(write_toy_images(tmp_path / "images", COLOURS), tmp_path / "out", Marking("toy", form=COPY_MAJOR))
     assert call("failures", tmp_path).exit_code == 0
     edit(tmp_path / "out/results/toy-rule.rows.jsonl", lambda row: row.update(verdict="right", scores={"toy": 1.0}))
     assert "toy-rule.rows.jsonl was altered" in call("failures", tmp_path).output

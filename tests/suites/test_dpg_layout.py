@@ -2,60 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from dpg_script import run_script, table_rows
+from dpg_files import ITEMS, ThreeItems, dpg_suite, write_grid
+from dpg_script import run_script
 from PIL import Image
 
 from harope_bench.cli import main
 from harope_bench.core.errors import OptionError, SampleError, StorageError
-from harope_bench.core.formats import json_text
-from harope_bench.core.storage import sha256_file
 from harope_bench.data.image_io import encode
 from harope_bench.evaluators.rules.dpg import Item, scored
-from harope_bench.suites.dpg_bench import DpgBench
 from harope_bench.suites.official_layouts import dpg as layout
 from harope_bench.suites.official_layouts import dpg_results as results
 from harope_bench.suites.official_layouts.base import names, reader, recognised
 
-ITEMS = ["partiprompts97", "7", "whoops3"]
-
-
-class Tiny(DpgBench):
-    """The suite on a table of three items."""
-
-    count = 12
-
-
-@pytest.fixture
-def suite(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
-    path = bench_home / "assets" / "dpg-bench" / "dpg_bench.csv"
-    path.parent.mkdir(parents=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(table_rows()[0]))
-        writer.writeheader()
-        writer.writerows(table_rows())
-    (path.parent / "receipt.json").write_text(json_text("receipt", {"files": {path.name: sha256_file(path)}}))
-    monkeypatch.setattr("harope_bench.suites.dpg_bench.PLUGIN", found := Tiny())
-    return found
-
-
-def grid(path: Path, first: int, side: int = 6, across: int = 2, down: int = 2) -> None:
-    """Tiles of one value each, counting from `first` row by row."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.arange(first, first + across * down, dtype=np.uint8).reshape(down, across)
-    Image.fromarray(np.repeat(values.repeat(side, 0).repeat(side, 1)[..., None], 3, axis=2)).save(path)
+__all__ = ["dpg_suite"]  # the fixture
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for k, item in enumerate(ITEMS):
-        grid(tmp_path / "grids" / f"{item}.png", 10 * k)
+        write_grid(tmp_path / "grids" / f"{item}.png", 10 * k)
     return tmp_path / "grids"
 
 
@@ -63,67 +34,69 @@ def values(found: Any) -> list[int]:
     return [int(batch.images[0, 0, 0, 0]) for batch in found.batches(found.indices, 1)]
 
 
-def test_tiles_are_the_copies_row_by_row(folder: Path, suite: Tiny) -> None:
+def test_tiles_are_the_copies_row_by_row(folder: Path, dpg_suite: ThreeItems) -> None:
     assert layout.recognise(folder) and "dpg" in names()
-    found = layout.open_layout(folder, suite, tiles=4)
+    found = layout.open_layout(folder, dpg_suite, tiles=4)
     assert (found.asked, found.failed, found.shape) == (12, {}, (6, 6, 3))
     assert found.warnings == ("grids: each picture is 2x2 images of 6x6 pixels",)
-    assert layout.open_layout(folder, suite, side=6) == found
+    assert layout.open_layout(folder, dpg_suite, side=6) == found
     assert values(found) == [10 * (i % 3) + i // 3 for i in range(12)]
     assert all(len(np.unique(batch.images)) == 1 for batch in found.batches(found.indices, 1))
 
 
-def test_an_image_is_known_by_its_file_and_its_box(folder: Path, suite: Tiny) -> None:
-    first = layout.open_layout(folder, suite, tiles=4)
+def test_an_image_is_known_by_its_file_and_its_box(folder: Path, dpg_suite: ThreeItems) -> None:
+    first = layout.open_layout(folder, dpg_suite, tiles=4)
     assert len(set(first.hashes)) == 12
     assert [h for batch in first.batches(first.indices, 5) for h in batch.hashes] == first.hashes
-    grid(folder / "7.png", 99)
-    again = layout.open_layout(folder, suite, tiles=4)
+    write_grid(folder / "7.png", 99)
+    again = layout.open_layout(folder, dpg_suite, tiles=4)
     assert [a == b for a, b in zip(first.hashes, again.hashes, strict=True)] == [i % 3 != 1 for i in range(12)]
-    part = layout.open_layout(folder, suite, tiles=4).first(4)
+    part = layout.open_layout(folder, dpg_suite, tiles=4).first(4)
     assert values(part) == [0, 99, 20, 1]
 
 
-def test_black_tiles_are_refused(folder: Path, suite: Tiny) -> None:
+def test_black_tiles_are_refused(folder: Path, dpg_suite: ThreeItems) -> None:
     with pytest.raises(SampleError, match="12x12, wanted square tiles of 8 pixels.*judges black"):
-        layout.open_layout(folder, suite, side=8)
+        layout.open_layout(folder, dpg_suite, side=8)
     with Image.open(folder / "7.png") as picture:
         black = np.asarray(picture.crop((8, 0, 16, 8)))[:, 4:]
     assert not black.any(), "what the official script would have judged"
     for size in ((12, 11), (13, 13), (18, 12), (12, 6 * 4)):
         Image.new("RGB", size).save(folder / "7.png")
         with pytest.raises(SampleError, match=f"{size[0]}x{size[1]}, wanted square tiles"):
-            layout.open_layout(folder, suite, tiles=4)
+            layout.open_layout(folder, dpg_suite, tiles=4)
 
 
 @pytest.mark.parametrize(("across", "down"), [(1, 1), (2, 1)])
-def test_pictures_of_fewer_tiles_are_as_many_images_and_none_is_failed(tmp_path: Path, suite: Tiny, across: int, down: int) -> None:
+def test_pictures_of_fewer_tiles_are_as_many_images_and_none_is_failed(
+    tmp_path: Path, dpg_suite: ThreeItems, across: int, down: int
+) -> None:
     for k, item in enumerate(ITEMS):
-        grid(tmp_path / f"{item}.jpg" if k else tmp_path / f"{item}.png", 10 * k, 8, across, down)
+        write_grid(tmp_path / f"{item}.jpg" if k else tmp_path / f"{item}.png", 10 * k, 8, across, down)
     count = across * down
-    found = layout.open_layout(tmp_path, suite, side=8)
+    found = layout.open_layout(tmp_path, dpg_suite, side=8)
     assert (len(found.indices), found.asked, found.failed, found.shape) == (3 * count, 3 * count, {}, (8, 8, 3))
     assert f"images: {count} of 4 of each item, as many as there are" in found.warnings
-    assert layout.open_layout(tmp_path, suite, tiles=count).boxes == found.boxes
+    assert layout.open_layout(tmp_path, dpg_suite, tiles=count).boxes == found.boxes
 
 
-def test_a_square_picture_is_never_quartered_unasked(folder: Path, suite: Tiny) -> None:
+def test_a_square_picture_is_never_quartered_unasked(folder: Path, dpg_suite: ThreeItems) -> None:
     with pytest.raises(OptionError, match=r"12x12: one image, or 2x2 .*--tiles 1 \(or --resolution 12\).*--tiles 4 \(or --resolution 6\)"):
-        layout.open_layout(folder, suite)
-    assert values(layout.open_layout(folder, suite, tiles=1)) == [0, 10, 20]
+        layout.open_layout(folder, dpg_suite)
+    assert values(layout.open_layout(folder, dpg_suite, tiles=1)) == [0, 10, 20]
     done = CliRunner().invoke(main, ["convert", str(folder), str(folder / "flat"), "--to", "png"])
     assert done.exit_code == 1 and "--tiles 4" in done.output and not (folder / "flat").exists()
 
 
-def test_forms_that_only_one_number_of_tiles_has_need_no_word(tmp_path: Path, suite: Tiny) -> None:
+def test_forms_that_only_one_number_of_tiles_has_need_no_word(tmp_path: Path, dpg_suite: ThreeItems) -> None:
     for name, size, indices in (("wide", (16, 8), 6), ("odd", (7, 7), 3)):
         for item in ITEMS:
             (tmp_path / name).mkdir(exist_ok=True)
             Image.new("RGB", size).save(tmp_path / name / f"{item}.png")
-        assert layout.open_layout(tmp_path / name, suite).indices == list(range(indices))
+        assert layout.open_layout(tmp_path / name, dpg_suite).indices == list(range(indices))
     Image.new("RGB", (16, 8)).save(tmp_path / "odd" / "7.png")
     with pytest.raises(SampleError, match=r"different numbers of tiles \(whoops3.png has 1, 7.png has 2\)"):
-        layout.open_layout(tmp_path / "odd", suite)
+        layout.open_layout(tmp_path / "odd", dpg_suite)
     with pytest.raises(OptionError, match="is 9x4, no grid of square images; give --tiles 1 if it is one image"):
         layout.cut_picture(saved(tmp_path / "a.png", (9, 4)))
     assert layout.cut_picture(saved(tmp_path / "a.png", (9, 4)), tiles=1) == [(0, 0, 9, 4)]
@@ -134,56 +107,56 @@ def saved(path: Path, size: tuple[int, int]) -> Path:
     return path
 
 
-def test_what_is_missing_unreadable_or_left_over_is_told(folder: Path, suite: Tiny) -> None:
+def test_what_is_missing_unreadable_or_left_over_is_told(folder: Path, dpg_suite: ThreeItems) -> None:
     (folder / "7.png").unlink()
     (folder / "whoops3.png").write_bytes(b"no picture")
-    grid(folder / "whoops4.png", 1)
+    write_grid(folder / "whoops4.png", 1)
     (folder / "dpg-bench_x_results.txt").write_text("")
-    found = layout.open_layout(folder, suite, tiles=4)
+    found = layout.open_layout(folder, dpg_suite, tiles=4)
     assert found.indices == [0, 3, 6, 9] and found.asked == 12
     assert found.failed[1] == "no picture of 7" and found.failed[2] == "whoops3.png is not a readable picture"
     assert found.warnings[0] == "images: not read: dpg-bench_x_results.txt, whoops4.png"
-    grid(folder / "partiprompts97.old.png", 1)  # up to the first dot it is the same item
+    write_grid(folder / "partiprompts97.old.png", 1)  # up to the first dot it is the same item
     with pytest.raises(SampleError, match=r"partiprompts97.png and partiprompts97.old.png for one item"):
-        layout.open_layout(folder, suite, tiles=4)
+        layout.open_layout(folder, dpg_suite, tiles=4)
 
 
-def test_a_picture_that_changed_its_size_is_refused(folder: Path, suite: Tiny) -> None:
-    found = layout.open_layout(folder, suite, tiles=4)
-    grid(folder / "partiprompts97.png", 0, side=5)
+def test_a_picture_that_changed_its_size_is_refused(folder: Path, dpg_suite: ThreeItems) -> None:
+    found = layout.open_layout(folder, dpg_suite, tiles=4)
+    write_grid(folder / "partiprompts97.png", 0, side=5)
     with pytest.raises(SampleError, match="which is 10x10; it changed"):
         found.check(9)
 
 
-def test_plain_numbers_are_not_taken_for_grids(tmp_path: Path, suite: Tiny) -> None:
+def test_plain_numbers_are_not_taken_for_grids(tmp_path: Path, dpg_suite: ThreeItems) -> None:
     for k in range(3):
-        grid(tmp_path / f"{k}.png", k)
+        write_grid(tmp_path / f"{k}.png", k)
     assert not layout.recognise(tmp_path) and recognised(tmp_path) is None
 
 
-def test_grids_are_written_and_read_back(folder: Path, suite: Tiny, tmp_path: Path) -> None:
-    first = layout.open_layout(folder, suite, tiles=4)
-    assert layout.write(first, suite, tmp_path / "copy") == (12, ("read it back with --tiles 4",))
+def test_grids_are_written_and_read_back(folder: Path, dpg_suite: ThreeItems, tmp_path: Path) -> None:
+    first = layout.open_layout(folder, dpg_suite, tiles=4)
+    assert layout.write(first, dpg_suite, tmp_path / "copy") == (12, ("read it back with --tiles 4",))
     assert {p.name for p in (tmp_path / "copy").iterdir()} == {f"{item}.png" for item in ITEMS}
     for item in ITEMS:
         assert np.array_equal(np.asarray(Image.open(tmp_path / "copy" / f"{item}.png")), np.asarray(Image.open(folder / f"{item}.png")))
-    part = layout.write(first.first(10), suite, tmp_path / "part")
+    part = layout.write(first.first(10), dpg_suite, tmp_path / "part")
     assert part == (4, ("2 items without all their 4 images were left out: 7, whoops3", "read it back with --tiles 4"))
     for copies in (1, 2):
-        assert layout.write(first.first(3 * copies), suite, tmp_path / str(copies)).images == 3 * copies
-        again = layout.open_layout(tmp_path / str(copies), suite, tiles=copies)
+        assert layout.write(first.first(3 * copies), dpg_suite, tmp_path / str(copies)).images == 3 * copies
+        again = layout.open_layout(tmp_path / str(copies), dpg_suite, tiles=copies)
         assert values(again) == values(first)[: 3 * copies]
 
 
-def test_three_images_of_each_item_are_no_grid_and_nothing_is_written(folder: Path, suite: Tiny, tmp_path: Path) -> None:
-    three = layout.open_layout(folder, suite, tiles=4).first(3 * len(ITEMS))
+def test_three_images_of_each_item_are_no_grid_and_nothing_is_written(folder: Path, dpg_suite: ThreeItems, tmp_path: Path) -> None:
+    three = layout.open_layout(folder, dpg_suite, tiles=4).first(3 * len(ITEMS))
     with pytest.raises(SampleError, match=r"no item has the 4 images .* give --count 6 or fewer"):
-        layout.write(three, suite, tmp_path / "three")
+        layout.write(three, dpg_suite, tmp_path / "three")
     assert not (tmp_path / "three").exists()
-    assert layout.write(three.first(6), suite, tmp_path / "two").images == 6
+    assert layout.write(three.first(6), dpg_suite, tmp_path / "two").images == 6
 
 
-def test_convert_goes_from_images_to_grids_and_back(folder: Path, suite: Tiny, tmp_path: Path) -> None:
+def test_convert_goes_from_images_to_grids_and_back(folder: Path, dpg_suite: ThreeItems, tmp_path: Path) -> None:
     def converted(*arguments: str) -> str:
         done = CliRunner().invoke(main, ["convert", *arguments])
         assert done.exit_code == 0, done.output
@@ -215,11 +188,11 @@ def printed(path: Path) -> float:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(tmp_path: Path, suite: Tiny, seed: int) -> None:
+def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(tmp_path: Path, dpg_suite: ThreeItems, seed: int) -> None:
     path = run_script(tmp_path / "images", seed=seed)
     detail = path.with_name(path.stem + "_detail.txt")
     assert results.recognise(path) and results.recognise(detail)
-    score = results.imported(path, suite)
+    score = results.imported(path, dpg_suite)
     assert f"{measured(score)['dpg']:.10f}" == f"{printed(path):.10f}"
     assert "scores: the official script's; the rule on its answers agrees on 8 of 8" in score.warnings
     assert "items: 1 with 4 images left out under the official rules: partiprompts97" in score.warnings
@@ -228,86 +201,86 @@ def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(tmp_pa
         key = "-".join(part.strip() for part in name.split("-") if part.strip())
         assert measured(score)[key] == pytest.approx(float(value), rel=1e-12)
     assert not any("summary" in w for w in score.warnings)
-    assert results.imported(detail, suite).measurements == score.measurements
+    assert results.imported(detail, dpg_suite).measurements == score.measurements
     found = reader(path)
     assert found is not None and found.READS == "dpg-bench" and reader(detail) is found
 
 
-def test_corrected_rules_read_the_same_answers(finished: Path, suite: Tiny) -> None:
-    score = results.imported(finished, suite, rules="corrected")
+def test_corrected_rules_read_the_same_answers(finished: Path, dpg_suite: ThreeItems) -> None:
+    score = results.imported(finished, dpg_suite, rules="corrected")
     assert score.measurements[0].n_abstained == 4  # the item that the script lost has no answers to correct with
     assert "items: 1 with 4 images left out under the corrected rules: partiprompts97" in score.warnings
-    item = Item.model_validate(suite.case(1).facts["dpg"])
+    item = Item.model_validate(dpg_suite.case(1).facts["dpg"])
     row = next(r for r in score.rows if r["index"] == 1)
     answers = results._answers(finished.with_name(finished.stem + "_detail.txt"))
     told = results._matched([q.question for q in item.questions], answers["7", 0])
     assert row["scores"]["dpg"] == pytest.approx(100 * scored(item, told, "corrected").score)
 
 
-def test_without_the_answers_there_is_the_score_alone(finished: Path, suite: Tiny) -> None:
+def test_without_the_answers_there_is_the_score_alone(finished: Path, dpg_suite: ThreeItems) -> None:
     finished.with_name(finished.stem + "_detail.txt").unlink()
-    score = results.imported(finished, suite)
+    score = results.imported(finished, dpg_suite)
     assert f"{measured(score)['dpg']:.10f}" == f"{printed(finished):.10f}"
     assert measured(score)["entity"] is None
     assert "scores: the official script's; its answers are not here, so the rule could not be held against them" in score.warnings
-    assert measured(results.imported(finished, suite, rules="corrected"))["dpg"] is None
+    assert measured(results.imported(finished, dpg_suite, rules="corrected"))["dpg"] is None
 
 
-def test_an_item_that_failed_in_silence_is_found(finished: Path, suite: Tiny) -> None:
+def test_an_item_that_failed_in_silence_is_found(finished: Path, dpg_suite: ThreeItems) -> None:
     text = finished.read_text()
     finished.write_text("".join(line for line in text.splitlines(keepends=True) if "whoops3.png" not in line))
-    score = results.imported(finished, suite)
+    score = results.imported(finished, dpg_suite)
     assert measured(score)["dpg"] is None and score.measurements[0].n_failed == 4
-    lenient = results.imported(finished, suite, lenient=True)
+    lenient = results.imported(finished, dpg_suite, lenient=True)
     assert measured(lenient)["dpg"] is not None
     assert any(w.startswith("summary: it prints ") for w in lenient.warnings)
 
 
-def test_scrambled_categories_do_not_touch_what_is_read(finished: Path, suite: Tiny) -> None:
+def test_scrambled_categories_do_not_touch_what_is_read(finished: Path, dpg_suite: ThreeItems) -> None:
     """Of a run in several processes the printed categories are pooled at random; ours come from the answers."""
-    wanted = results.imported(finished, suite).measurements
+    wanted = results.imported(finished, dpg_suite).measurements
     lines = finished.read_text().splitlines(keepends=True)
     finished.write_text("".join(line if not line.startswith("\tentity") else "\tentity: 1.0\n" for line in lines))
-    assert results.imported(finished, suite).measurements == wanted
+    assert results.imported(finished, dpg_suite).measurements == wanted
 
 
-def test_lines_of_several_processes_come_in_any_order(finished: Path, suite: Tiny) -> None:
-    wanted = results.imported(finished, suite).measurements
+def test_lines_of_several_processes_come_in_any_order(finished: Path, dpg_suite: ThreeItems) -> None:
+    wanted = results.imported(finished, dpg_suite).measurements
     detail = finished.with_name(finished.stem + "_detail.txt")
     lines = detail.read_text().splitlines(keepends=True)
     detail.write_text("".join(np.random.default_rng(1).permutation(lines)))
-    assert results.imported(finished, suite).measurements == wanted
+    assert results.imported(finished, dpg_suite).measurements == wanted
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
-def test_a_run_of_fewer_pictures_has_the_scripts_digits_too(tmp_path: Path, suite: Tiny, pictures: int) -> None:
+def test_a_run_of_fewer_pictures_has_the_scripts_digits_too(tmp_path: Path, dpg_suite: ThreeItems, pictures: int) -> None:
     path = run_script(tmp_path / "images", seed=3, pictures=pictures)
-    score = results.imported(path, suite)
+    score = results.imported(path, dpg_suite)
     assert f"{measured(score)['dpg']:.10f}" == f"{printed(path):.10f}"
     assert f"images: {pictures} of 4 of each item, as many as there are" in score.warnings
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if "whoops3.png" not in line))  # an item that the script lost is still missed
-    assert measured(results.imported(path, suite))["dpg"] is None
+    assert measured(results.imported(path, dpg_suite))["dpg"] is None
 
 
-def test_a_changed_score_is_kept_and_told(finished: Path, suite: Tiny) -> None:
+def test_a_changed_score_is_kept_and_told(finished: Path, dpg_suite: ThreeItems) -> None:
     lines = finished.read_text().splitlines(keepends=True)
     k = next(k for k, line in enumerate(lines) if "7.png" in line)
     path = lines[k].split(", ")[0]
     lines[k] = f"{path}, 0.123, 0.5, 0.5, 0.5, 0.40575\n"
     finished.write_text("".join(lines))
-    warnings = results.imported(finished, suite).warnings
+    warnings = results.imported(finished, dpg_suite).warnings
     assert any("agrees on " in w and "not on 1" in w for w in warnings) and any(w.startswith("summary: it prints") for w in warnings)
 
 
-def test_lines_before_the_scripts_own_are_passed_over(finished: Path, suite: Tiny) -> None:
-    before = measured(results.imported(finished, suite))
+def test_lines_before_the_scripts_own_are_passed_over(finished: Path, dpg_suite: ThreeItems) -> None:
+    before = measured(results.imported(finished, dpg_suite))
     finished.write_text("# run of Monday\nloading the model\n" + finished.read_text())
     assert results.recognise(finished)
-    assert measured(results.imported(finished, suite)) == before
+    assert measured(results.imported(finished, dpg_suite)) == before
 
 
-def test_any_other_file_is_refused(finished: Path, suite: Tiny, tmp_path: Path) -> None:
+def test_any_other_file_is_refused(finished: Path, dpg_suite: ThreeItems, tmp_path: Path) -> None:
     other = tmp_path / "notes.txt"
     other.write_text("hello\n")
     assert not results.recognise(other) and not results.recognise(tmp_path)
@@ -321,6 +294,6 @@ def test_any_other_file_is_refused(finished: Path, suite: Tiny, tmp_path: Path) 
     for text, said in cases.items():
         other.write_text(text)
         with pytest.raises(StorageError, match=said):
-            results.imported(other, suite)
+            results.imported(other, dpg_suite)
     with pytest.raises(StorageError, match=r"x.txt is not there"):
-        results.imported(tmp_path / "x_detail.txt", suite)
+        results.imported(tmp_path / "x_detail.txt", dpg_suite)

@@ -11,54 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from geneval_files import CLAUSES, TwelvePrompts, geneval_suite, prompt_metadata, write_finished_run
 from PIL import Image
 
 from harope_bench.cli import main
 from harope_bench.core import registry
-from harope_bench.core.annotations import Colours, Detection, Sighting
+from harope_bench.core.annotations import Colours, Sighting
 from harope_bench.core.errors import SampleError, StorageError, UnknownName
-from harope_bench.core.formats import json_text
-from harope_bench.core.storage import sha256_file
 from harope_bench.data.sample_set import open_samples
-from harope_bench.evaluators.rules.geneval import COLOURS, TASKS, Wanted, coloured, judged, kept
-from harope_bench.suites.geneval import ASSET, FILE, GenEval
+from harope_bench.evaluators.rules.geneval import COLOURS, TASKS
 from harope_bench.suites.official_layouts import geneval as layout
 from harope_bench.suites.official_layouts import geneval_results as results
 from harope_bench.suites.official_layouts.base import layout as named_layout
 from harope_bench.suites.official_layouts.base import names, reader, recognised
 
-CLAUSES: dict[str, list[list[dict[str, Any]]]] = {  # two prompts of each task, written for this test
-    "single_object": [[{"class": "owl", "count": 1}], [{"class": "lamp", "count": 1}]],
-    "two_object": [[{"class": "owl", "count": 1}, {"class": name, "count": 1}] for name in ("lamp", "urn")],
-    "counting": [[{"class": "owl", "count": 2}], [{"class": "urn", "count": 3}]],
-    "colors": [[{"class": "owl", "count": 1, "color": "red"}], [{"class": "urn", "count": 1, "color": "pink"}]],
-    "position": [[{"class": "owl", "count": 1}, {"class": "urn", "count": 1, "position": [r, 0]}] for r in ("left of", "below")],
-    "color_attr": [[{"class": "owl", "count": 1, "color": "red"}, {"class": "urn", "count": 1, "color": c}] for c in ("blue", "white")],
-}  # fmt: skip
-
-
-def metadata() -> list[dict[str, Any]]:
-    found = []
-    for tag, prompts in CLAUSES.items():
-        for include in prompts:
-            exclude = {"exclude": [{"class": include[0]["class"], "count": include[0]["count"] + 1}]} if tag == "counting" else {}
-            found.append({"tag": tag, "include": include, **exclude, "prompt": f"a drawing, {tag} {len(found)}"})
-    return found
-
-
-class Tiny(GenEval):
-    """The suite on a metadata file of twelve prompts."""
-
-    count = 48
-
-
-@pytest.fixture
-def suite(bench_home: Path) -> Tiny:
-    place = bench_home / "assets" / ASSET
-    place.mkdir(parents=True)
-    (place / FILE).write_text("".join(json.dumps(facts) + "\n" for facts in metadata()))
-    (place / "receipt.json").write_text(json_text("receipt", {"files": {FILE: sha256_file(place / FILE)}}))
-    return Tiny()
+__all__ = ["geneval_suite"]  # the fixture
 
 
 def draw(path: Path, value: int) -> None:
@@ -69,7 +36,7 @@ def draw(path: Path, value: int) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """As the official generator leaves it: five digits, metadata on one line, a grid beside the samples."""
-    for prompt, facts in enumerate(metadata()):
+    for prompt, facts in enumerate(prompt_metadata()):
         place = tmp_path / "images" / f"{prompt:05d}"
         for copy in range(4):
             draw(place / "samples" / f"{copy:05d}.png", 4 * prompt + copy)
@@ -78,21 +45,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def test_a_whole_folder_is_read_copy_by_copy(folder: Path, suite: Tiny) -> None:
+def test_a_whole_folder_is_read_copy_by_copy(folder: Path, geneval_suite: TwelvePrompts) -> None:
     assert layout.recognise(folder)
-    found = layout.open_layout(folder, suite)
+    found = layout.open_layout(folder, geneval_suite)
     assert (found.asked, found.failed, found.warnings, found.indices) == (48, {}, (), list(range(48)))
     values = [int(batch.images[0, 0, 0, 0]) for batch in found.batches(found.indices, 1)]
     assert values == [4 * (i % 12) + i // 12 for i in range(48)]
 
 
-def test_what_is_missing_has_a_reason_and_what_is_left_over_is_told(folder: Path, suite: Tiny) -> None:
+def test_what_is_missing_has_a_reason_and_what_is_left_over_is_told(folder: Path, geneval_suite: TwelvePrompts) -> None:
     (folder / "00003" / "samples" / "00002.png").unlink()
     shutil.rmtree(folder / "00007")
     for name in ("1.png.bak", "00004.png", "notes.txt"):
         (folder / "00000" / "samples" / name).write_bytes((folder / "00000" / "samples" / "00000.png").read_bytes())
     (folder / "readme.txt").write_text("x")
-    found = layout.open_layout(folder, suite)
+    found = layout.open_layout(folder, geneval_suite)
     assert found.asked == 48 and len(found.indices) == 43
     assert found.failed[2 * 12 + 3] == "no image 2 in 00003" and found.failed[7] == "no folder of this prompt"
     assert set(found.failed) == {27, 7, 19, 31, 43}
@@ -103,36 +70,36 @@ def test_what_is_missing_has_a_reason_and_what_is_left_over_is_told(folder: Path
 
 
 @pytest.mark.parametrize("copies", [1, 2, 3])
-def test_folders_of_fewer_images_are_as_many_copies_and_none_is_failed(folder: Path, suite: Tiny, copies: int) -> None:
+def test_folders_of_fewer_images_are_as_many_copies_and_none_is_failed(folder: Path, geneval_suite: TwelvePrompts, copies: int) -> None:
     for place in folder.iterdir():
         for copy in range(copies, 4):
             (place / "samples" / f"{copy:05d}.png").unlink()
-    found = layout.open_layout(folder, suite)
+    found = layout.open_layout(folder, geneval_suite)
     assert (found.asked, found.failed, found.indices) == (12 * copies, {}, list(range(12 * copies)))
     assert found.warnings == (f"images: {copies} of 4 of each prompt, as many as there are",)
 
 
-def test_metadata_saved_with_a_byte_order_mark_is_the_prompts(folder: Path, suite: Tiny) -> None:
+def test_metadata_saved_with_a_byte_order_mark_is_the_prompts(folder: Path, geneval_suite: TwelvePrompts) -> None:
     for path in folder.glob("*/metadata.jsonl"):
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\r\n")
-    assert layout.open_layout(folder, suite).indices == list(range(48))
+    assert layout.open_layout(folder, geneval_suite).indices == list(range(48))
 
 
 def test_colours_are_no_matter_where_no_prompt_names_one() -> None:
     needs = {look.role: look.needs for look in registry.load("evaluators", "geneval").looks}
-    asked = {row["tag"]: needs["colours"](row) for row in metadata()}
-    assert asked == {tag: tag in ("colors", "color_attr") for tag in CLAUSES} and all(needs["detector"](row) for row in metadata())
+    asked = {row["tag"]: needs["colours"](row) for row in prompt_metadata()}
+    assert asked == {tag: tag in ("colors", "color_attr") for tag in CLAUSES} and all(needs["detector"](row) for row in prompt_metadata())
 
 
-def test_the_metadata_decides_which_prompt_a_folder_holds(folder: Path, suite: Tiny) -> None:
+def test_the_metadata_decides_which_prompt_a_folder_holds(folder: Path, geneval_suite: TwelvePrompts) -> None:
     (folder / "00000").rename(folder / "x")
     (folder / "00001").rename(folder / "0000")
     (folder / "x").rename(folder / "17")
     (folder / "00002" / "metadata.jsonl").write_text(json.dumps({"tag": "single_object", "include": [], "prompt": "another"}))
     (folder / "00004" / "metadata.jsonl").unlink()
-    keys = metadata()[5]
+    keys = prompt_metadata()[5]
     (folder / "00005" / "metadata.jsonl").write_text(json.dumps(dict(reversed(keys.items())), indent=1))  # the same, written otherwise
-    found = layout.open_layout(folder, suite)
+    found = layout.open_layout(folder, geneval_suite)
     assert {int(b.images[0, 0, 0, 0]) for b in found.batches([0, 1], 1)} == {0, 4}
     assert 5 in found.indices and {2, 4} <= set(found.failed)
     assert "folders: no prompt of this suite in 00002, 00004; not read" in found.warnings
@@ -149,97 +116,99 @@ CHANGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_foreign_metadata_are_read_by_the_fields_that_are_known(folder: Path, suite: Tiny, change: str) -> None:
+def test_foreign_metadata_are_read_by_the_fields_that_are_known(folder: Path, geneval_suite: TwelvePrompts, change: str) -> None:
     for path in folder.glob("*/metadata.jsonl"):
         path.write_text(json.dumps(CHANGES[change](json.loads(path.read_text()))))
-    found = layout.open_layout(folder, suite)
+    found = layout.open_layout(folder, geneval_suite)
     assert (found.indices, found.failed, found.warnings) == (list(range(48)), {}, ())
 
 
-def test_a_metadata_file_of_several_lines_counts_by_its_first(folder: Path, suite: Tiny) -> None:
+def test_a_metadata_file_of_several_lines_counts_by_its_first(folder: Path, geneval_suite: TwelvePrompts) -> None:
     path = folder / "00003" / "metadata.jsonl"
     path.write_text(path.read_text() + "\n" + json.dumps({"note": "mine"}) + "\n")
-    assert layout.open_layout(folder, suite).indices == list(range(48))
+    assert layout.open_layout(folder, geneval_suite).indices == list(range(48))
 
 
-def test_a_known_field_that_says_something_else_is_another_prompt_and_the_reason_is_told(folder: Path, suite: Tiny) -> None:
+def test_a_known_field_that_says_something_else_is_another_prompt_and_the_reason_is_told(
+    folder: Path, geneval_suite: TwelvePrompts
+) -> None:
     texts = [
-        json.dumps({**metadata()[0], "include": [{"class": "owl", "count": 2}]}),
-        json.dumps({**metadata()[1], "include": "lamp"}),
-        json.dumps({**metadata()[2], "prompt": 5}),
+        json.dumps({**prompt_metadata()[0], "include": [{"class": "owl", "count": 2}]}),
+        json.dumps({**prompt_metadata()[1], "include": "lamp"}),
+        json.dumps({**prompt_metadata()[2], "prompt": 5}),
         "[]",
     ]
     for number, text in enumerate(texts):
         (folder / f"{number:05d}" / "metadata.jsonl").write_text(text)
-    found = layout.open_layout(folder, suite)
+    found = layout.open_layout(folder, geneval_suite)
     assert {i % 12 for i in found.failed} == {0, 1, 2, 3} and len(found.indices) == 32
     (why,) = [line for line in found.warnings if line.startswith("folders: why")]
     assert "00000: `include` is another than that of the suite's prompt; 00001: its metadata are not GenEval's (include" in why
     assert "00002: its metadata have no text in `prompt`; and 1 more" in why
 
 
-def test_where_nothing_is_read_the_error_says_why(folder: Path, suite: Tiny) -> None:
+def test_where_nothing_is_read_the_error_says_why(folder: Path, geneval_suite: TwelvePrompts) -> None:
     for path in folder.glob("*/metadata.jsonl"):
         path.write_text(json.dumps({"prompt": "a prompt of mine", "include": []}))
     with pytest.raises(SampleError, match=r"holds no image of GenEval.*'a prompt of mine' is no prompt of the suite"):
-        layout.open_layout(folder, suite)
+        layout.open_layout(folder, geneval_suite)
 
 
-def test_two_folders_of_one_prompt_are_refused(folder: Path, suite: Tiny) -> None:
+def test_two_folders_of_one_prompt_are_refused(folder: Path, geneval_suite: TwelvePrompts) -> None:
     shutil.copytree(folder / "00003", folder / "99")
     with pytest.raises(SampleError, match="00003 and 99 for one prompt"):
-        layout.open_layout(folder, suite)
+        layout.open_layout(folder, geneval_suite)
 
 
-def test_images_numbered_from_elsewhere_count_in_order(folder: Path, suite: Tiny) -> None:
+def test_images_numbered_from_elsewhere_count_in_order(folder: Path, geneval_suite: TwelvePrompts) -> None:
     samples = folder / "00000" / "samples"
     for copy in range(4):
         (samples / f"{copy:05d}.png").rename(samples / f"{copy + 9}.png")
-    found = layout.open_layout(folder, suite)
+    found = layout.open_layout(folder, geneval_suite)
     assert found.files is not None and [found.files[12 * k].name for k in range(4)] == ["9.png", "10.png", "11.png", "12.png"]
 
 
-def test_other_folders_are_not_taken_for_this_layout(tmp_path: Path, suite: Tiny) -> None:
+def test_other_folders_are_not_taken_for_this_layout(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
     draw(tmp_path / "00000" / "samples" / "00000.png", 1)
     draw(tmp_path / "flat" / "000000.png", 1)
     assert not layout.recognise(tmp_path) and not layout.recognise(tmp_path / "flat")
     with pytest.raises(SampleError, match="holds no image of GenEval"):
-        layout.open_layout(tmp_path, suite)
+        layout.open_layout(tmp_path, geneval_suite)
 
 
-def test_written_folders_read_back_and_are_the_official_form(folder: Path, suite: Tiny, tmp_path: Path) -> None:
-    first = layout.open_layout(folder, suite)
-    written = layout.write(first, suite, tmp_path / "copy")
+def test_written_folders_read_back_and_are_the_official_form(folder: Path, geneval_suite: TwelvePrompts, tmp_path: Path) -> None:
+    first = layout.open_layout(folder, geneval_suite)
+    written = layout.write(first, geneval_suite, tmp_path / "copy")
     assert written == (48, ())
     assert sorted(p.name for p in (tmp_path / "copy").iterdir()) == [f"{k:05d}" for k in range(12)]
-    assert json.loads((tmp_path / "copy" / "00011" / "metadata.jsonl").read_text()) == metadata()[11]
-    again = layout.open_layout(tmp_path / "copy", suite)
+    assert json.loads((tmp_path / "copy" / "00011" / "metadata.jsonl").read_text()) == prompt_metadata()[11]
+    again = layout.open_layout(tmp_path / "copy", geneval_suite)
     assert [b.images.tobytes() for b in again.batches(again.indices, 1)] == [b.images.tobytes() for b in first.batches(first.indices, 1)]
-    assert layout.write(first, suite, tmp_path / "copy") == (48, ())  # up to date
+    assert layout.write(first, geneval_suite, tmp_path / "copy") == (48, ())  # up to date
     (tmp_path / "copy" / "00003" / "samples" / "00002.png").unlink()
     (tmp_path / "copy" / "00011" / "metadata.jsonl").unlink()
-    layout.write(first, suite, tmp_path / "copy")  # a killed one goes on
-    assert layout.open_layout(tmp_path / "copy", suite).indices == list(range(48))
+    layout.write(first, geneval_suite, tmp_path / "copy")  # a killed one goes on
+    assert layout.open_layout(tmp_path / "copy", geneval_suite).indices == list(range(48))
     (tmp_path / "copy" / "00011" / "metadata.jsonl").write_text("{}")
     with pytest.raises(SampleError, match=r"00011.metadata.jsonl holds something else"):
-        layout.write(first, suite, tmp_path / "copy")
+        layout.write(first, geneval_suite, tmp_path / "copy")
     (tmp_path / "copy" / "notes.txt").touch()
     with pytest.raises(SampleError, match="not an empty folder: notes.txt"):
-        layout.write(first, suite, tmp_path / "copy")
+        layout.write(first, geneval_suite, tmp_path / "copy")
 
 
-def test_a_part_is_written_with_a_word_on_the_rest(folder: Path, suite: Tiny, tmp_path: Path) -> None:
-    part = layout.open_layout(folder, suite).first(13)
-    written = layout.write(part, suite, tmp_path / "part")
+def test_a_part_is_written_with_a_word_on_the_rest(folder: Path, geneval_suite: TwelvePrompts, tmp_path: Path) -> None:
+    part = layout.open_layout(folder, geneval_suite).first(13)
+    written = layout.write(part, geneval_suite, tmp_path / "part")
     assert written.images == 13 and written.warnings == ("35 of 48 images are not there; the official scorer does not notice",)
     assert [p.name for p in sorted((tmp_path / "part" / "00000" / "samples").iterdir())] == ["00000.png", "00001.png"]
 
 
-def test_layouts_are_found_by_name_and_by_look(folder: Path, suite: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layouts_are_found_by_name_and_by_look(folder: Path, geneval_suite: TwelvePrompts, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "geneval" in names() and "base" not in names() and "geneval_results" not in names()
     with pytest.raises(UnknownName, match="did you mean geneval"):
         named_layout("genevals")
-    monkeypatch.setattr("harope_bench.suites.geneval.PLUGIN", suite)
+    monkeypatch.setattr("harope_bench.suites.geneval.PLUGIN", geneval_suite)
     assert recognised(folder) is not None and recognised(folder, "geneval") is not None
     assert recognised(folder, "another-suite") is None and recognised(folder / "00000" / "samples") is None
     assert recognised(folder / "00000" / "metadata.jsonl") is None
@@ -247,8 +216,10 @@ def test_layouts_are_found_by_name_and_by_look(folder: Path, suite: Tiny, monkey
         open_samples(folder)  # a folder of folders is no flat image folder
 
 
-def test_convert_writes_and_reads_the_layout(folder: Path, suite: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harope_bench.suites.geneval.PLUGIN", suite)
+def test_convert_writes_and_reads_the_layout(
+    folder: Path, geneval_suite: TwelvePrompts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harope_bench.suites.geneval.PLUGIN", geneval_suite)
     flat, back = tmp_path / "flat", tmp_path / "back"
     done = CliRunner().invoke(main, ["convert", str(folder), str(flat), "--to", "png"])
     assert done.exit_code == 0, done.output
@@ -276,55 +247,6 @@ def test_a_run_of_another_suite_is_not_written_as_geneval(tiny_checkpoint: Any, 
 # --------------------------------------------------------------------------- results of the official script
 
 
-def expected(wanted: Wanted, found: Sequence[Detection], colours: dict[int, str]) -> tuple[bool, str]:
-    """Verdict and reasons in the script's own form of words, which the reader must take apart."""
-    things, reasons, groups = kept(found, wanted.tag), [], []
-    for clause in wanted.include:
-        group = things.get(clause.name, [])[: clause.count]
-        mine = [colours.get(p, "") for p in group]
-        fault = ""
-        if len(group) < clause.count:
-            fault = f"expected {clause.name}>={clause.count}, found {len(group)}"
-        elif clause.color and mine.count(clause.color) < clause.count:
-            seen = ", ".join(f"{mine.count(c)} {c}" for c in COLOURS if c in mine)
-            fault = f"expected {clause.color} {clause.name}>={clause.count}, found {mine.count(clause.color)} {clause.color}; and {seen}"
-        elif clause.position and groups[clause.position[1]] is None:
-            fault = f"no target for {clause.name} to be {clause.position[0]}"
-        elif clause.position and not judged(wanted, found, colours).correct:
-            fault = f"expected {clause.name} {clause.position[0]} target, found  target"
-        groups.append(None if fault else group)
-        reasons += [fault] if fault else []
-    for clause in wanted.exclude:
-        if (n := len(things.get(clause.name, []))) >= clause.count:
-            reasons.append(f"expected {clause.name}<{clause.count}, found {n}")
-    return not reasons, "\n".join(reasons)
-
-
-def finished(path: Path, seed: int = 0, images: int = 4) -> list[dict[str, Any]]:
-    """A results file as pandas writes it, of random scenes, in no order."""
-    rng, rows = np.random.default_rng(seed), []
-    for prompt, facts in enumerate(metadata()):
-        wanted = Wanted.model_validate(facts)
-        for copy in range(images):
-            found = []
-            for clause in wanted.include:
-                for _ in range(int(rng.integers(clause.count - 1, clause.count + 2))):
-                    x, y = (int(v) for v in rng.integers(0, 400, 2))
-                    score = float(np.float32(rng.choice([0.31, 0.95, 0.95, 0.99])))
-                    found.append(Detection(label=clause.name, score=score, box=(x, y, x + 50, y + 40)))
-            likely = [c.color for c in wanted.include if c.color] * 3 or ["red"]
-            colours = {p: str(rng.choice([*likely, *COLOURS])) for p in coloured(wanted, found)}
-            correct, reason = expected(wanted, found, colours)
-            things = kept(found, wanted.tag)
-            details = {n: [[*found[p].box, found[p].score] for p in places] for n, places in things.items()}
-            rows.append({"filename": f"out/{prompt:05d}/samples/{copy:05d}.png", "tag": facts["tag"], "prompt": facts["prompt"],
-                         "correct": correct, "reason": reason, "metadata": json.dumps(facts), "details": json.dumps(details)})  # fmt: skip
-    order = rng.permutation(len(rows))
-    rows = [rows[k] for k in order]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return rows
-
-
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """What summary_scores.py prints: shares by tag, their plain mean, images, prompts."""
     by_tag: dict[str, list[bool]] = {}
@@ -345,12 +267,12 @@ def same_digits(found: dict[str, float | None], wanted: dict[str, float]) -> boo
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_finished_run_has_the_summarys_digits_and_the_rule_says_the_same(tmp_path: Path, suite: Tiny, seed: int) -> None:
+def test_a_finished_run_has_the_summarys_digits_and_the_rule_says_the_same(tmp_path: Path, geneval_suite: TwelvePrompts, seed: int) -> None:
     path = tmp_path / "results.jsonl"
-    rows = finished(path, seed)
+    rows = write_finished_run(path, seed)
     found = reader(path)
     assert found is not None and found.READS == "geneval" and reader(tmp_path) is None
-    score = results.imported(path, suite)
+    score = results.imported(path, geneval_suite)
     values = {m.metric: m.value for m in score.measurements}
     assert same_digits(values, summary(rows)), (values, summary(rows))
     assert 0.1 < summary(rows)["images_correct"] < 0.9 and set(TASKS) <= set(summary(rows))
@@ -358,31 +280,35 @@ def test_a_finished_run_has_the_summarys_digits_and_the_rule_says_the_same(tmp_p
     assert all(m.n_asked == m.n_scored for m in score.measurements)
 
 
-def test_the_scripts_verdict_stands_where_the_rule_says_otherwise(tmp_path: Path, suite: Tiny) -> None:
-    rows = finished(tmp_path / "results.jsonl")
+def test_the_scripts_verdict_stands_where_the_rule_says_otherwise(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
+    rows = write_finished_run(tmp_path / "results.jsonl")
     k = next(k for k, row in enumerate(rows) if row["tag"] == "counting" and not row["correct"])
     rows[k] |= {"correct": True, "reason": ""}
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    score = results.imported(tmp_path / "results.jsonl", suite)
+    score = results.imported(tmp_path / "results.jsonl", geneval_suite)
     assert same_digits({m.metric: m.value for m in score.measurements}, summary(rows))
     assert any("agrees on 47 of 48; not on " in w for w in score.warnings)
     assert any(difference.metric == "counting" for difference in score.rule_differences)  # the corrected rules judge by the boxes
 
 
-def test_a_run_that_is_not_whole_is_none_and_its_summary_on_demand(tmp_path: Path, suite: Tiny) -> None:
-    rows = [row for row in finished(tmp_path / "results.jsonl") if "00003/samples/00001" not in row["filename"] and row["tag"] != "colors"]
+def test_a_run_that_is_not_whole_is_none_and_its_summary_on_demand(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
+    rows = [
+        row
+        for row in write_finished_run(tmp_path / "results.jsonl")
+        if "00003/samples/00001" not in row["filename"] and row["tag"] != "colors"
+    ]
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    strict = {m.metric: m for m in results.imported(tmp_path / "results.jsonl", suite).measurements}
+    strict = {m.metric: m for m in results.imported(tmp_path / "results.jsonl", geneval_suite).measurements}
     assert strict["colors"].value is None and strict["overall"].value is None and strict["two_object"].n_failed == 1
     assert strict["counting"].value is not None
-    lenient = {m.metric: m.value for m in results.imported(tmp_path / "results.jsonl", suite, lenient=True).measurements}
+    lenient = {m.metric: m.value for m in results.imported(tmp_path / "results.jsonl", geneval_suite, lenient=True).measurements}
     assert lenient["colors"] is None
     assert same_digits(lenient, summary(rows))  # a task that is missing and images that are missing leave no trace, as officially
 
 
-def test_any_other_file_is_refused(tmp_path: Path, suite: Tiny) -> None:
+def test_any_other_file_is_refused(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
     path = tmp_path / "results.jsonl"
-    rows = finished(path)
+    rows = write_finished_run(path)
     (tmp_path / "other.jsonl").write_text('{"tag": "x"}\n')
     assert not results.recognise(tmp_path / "other.jsonl") and not results.recognise(tmp_path)
     for text, said in (
@@ -391,12 +317,12 @@ def test_any_other_file_is_refused(tmp_path: Path, suite: Tiny) -> None:
         (json.dumps({**rows[0], "metadata": "no"}) + "\n", "line 1 holds no metadata"),
         (json.dumps({**rows[0], "details": '{"owl": [1]}'}) + "\n", "line 1 is no GenEval result"),
         (json.dumps({**rows[0], "details": '{"owl": [[1, 2]]}'}) + "\n", "line 1 is no GenEval result"),
-        (json.dumps({**rows[0], "metadata": json.dumps({**metadata()[0], "prompt": "p"})}) + "\n", "no prompt of GenEval's"),
+        (json.dumps({**rows[0], "metadata": json.dumps({**prompt_metadata()[0], "prompt": "p"})}) + "\n", "no prompt of GenEval's"),
         ((json.dumps(rows[0]) + "\n") * 2, "has 2 images"),
     ):
         path.write_text(text)
         with pytest.raises(StorageError, match=said):
-            results.imported(path, suite)
+            results.imported(path, geneval_suite)
 
 
 LINES: dict[str, Any] = {
@@ -409,35 +335,35 @@ LINES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("change", LINES)
-def test_lines_that_another_program_changed_are_read_to_the_same_digits(tmp_path: Path, suite: Tiny, change: str) -> None:
+def test_lines_that_another_program_changed_are_read_to_the_same_digits(tmp_path: Path, geneval_suite: TwelvePrompts, change: str) -> None:
     path = tmp_path / "results.jsonl"
-    rows = finished(path)
+    rows = write_finished_run(path)
     path.write_text("".join(json.dumps(LINES[change](row)) + "\n" for row in rows))
     assert reader(path) is results
-    score = results.imported(path, suite)
+    score = results.imported(path, geneval_suite)
     assert same_digits({m.metric: m.value for m in score.measurements}, summary(rows))
     assert any("agrees on 48 of 48" in w for w in score.warnings), score.warnings
 
 
-def test_five_images_of_a_prompt_are_read_as_the_first_four_and_told(tmp_path: Path, suite: Tiny) -> None:
-    rows = finished(tmp_path / "results.jsonl", images=5)
+def test_five_images_of_a_prompt_are_read_as_the_first_four_and_told(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
+    rows = write_finished_run(tmp_path / "results.jsonl", images=5)
     four = [row for row in rows if not row["filename"].endswith("00004.png")]
-    score = results.imported(tmp_path / "results.jsonl", suite)
+    score = results.imported(tmp_path / "results.jsonl", geneval_suite)
     assert same_digits({m.metric: m.value for m in score.measurements}, summary(four))
     assert "lines: 12 beyond the first 4 of a prompt are not read" in score.warnings
 
 
-def test_copies_are_told_by_file_name_whatever_the_order(tmp_path: Path, suite: Tiny) -> None:
-    rows = finished(tmp_path / "results.jsonl")
-    score = results.imported(tmp_path / "results.jsonl", suite)
+def test_copies_are_told_by_file_name_whatever_the_order(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
+    rows = write_finished_run(tmp_path / "results.jsonl")
+    score = results.imported(tmp_path / "results.jsonl", geneval_suite)
     by_name = {row["filename"]: row["correct"] for row in rows}
     for row in score.rows:
         name = f"out/{row['prompt']:05d}/samples/{row['copy']:05d}.png"
         assert row["scores"]["images_correct"] == float(by_name[name])
 
 
-def test_colours_are_read_from_the_reasons(tmp_path: Path, suite: Tiny) -> None:
-    facts = metadata()[10]
+def test_colours_are_read_from_the_reasons(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
+    facts = prompt_metadata()[10]
     reason = "expected red owl>=1, found 0 red; and 1 green\nexpected blue urn>=1, found 0 blue; and 1 white"
     details = {"urn": [[0, 0, 9, 9, 0.9]], "owl": [[0, 0, 9, 9, 0.5], [1, 1, 2, 2, 0.5]]}
     row = {"filename": "a/0/samples/0.png", "tag": "color_attr", "prompt": facts["prompt"], "correct": False, "reason": reason,
