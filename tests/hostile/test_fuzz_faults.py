@@ -10,6 +10,7 @@ from typing import Any
 import click
 import pytest
 from hostile import documents as d
+from hostile.parsers.weights import LAYERS, Library
 from hostile.strategies import LONG_DIGITS, ODD_ARRAYS, npz_bytes
 
 from harope_bench.analysis import contamination
@@ -303,8 +304,6 @@ def test_a_part_of_a_pipeline_cannot_choose_a_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize("patterns", ["x", [1], {"(a+)+$": 2}, {"[": 2}, {"a*a*a*a*": 2}, {"x" * 300: 2}, {"to_q": "2"}, {"to_q": None},
                                       {"to_q": -1}, {"to_q": float("inf")}, {"to_q": []}])  # fmt: skip
 def test_an_alpha_pattern_that_is_none_is_named(patterns: Any, tmp_path: Path) -> None:
-    from hostile.parsers import LAYERS, Library
-
     put(tmp_path / "adapter_model.safetensors", d.lora("base_model.model."))
     put(tmp_path / "adapter_config.json", d.json_bytes({"r": 4, "lora_alpha": 8, "alpha_pattern": patterns}))
     with pytest.raises(WeightsError, match="alpha"):
@@ -312,8 +311,6 @@ def test_an_alpha_pattern_that_is_none_is_named(patterns: Any, tmp_path: Path) -
 
 
 def test_an_alpha_pattern_of_names_is_read(tmp_path: Path) -> None:
-    from hostile.parsers import LAYERS, Library
-
     put(tmp_path / "adapter_model.safetensors", d.lora("base_model.model."))
     for pattern in ("to_q", r"transformer_blocks\.\d+\.attn\.to_q", ".*to_q"):
         put(tmp_path / "adapter_config.json", d.json_bytes({"r": 4, "lora_alpha": 8, "alpha_pattern": {pattern: 2}}))

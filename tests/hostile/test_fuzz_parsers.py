@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import resource
 import shutil
 import signal
@@ -15,29 +14,27 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from hostile import documents, parsers
-from hostile.parsers import PARSERS, Files, Parser
+from hostile import documents
+from hostile.fuzz_settings import fuzz
+from hostile.parsers import PARSERS, homes
+from hostile.parsers.table import Files, Parser
 from hostile.strategies import changed_file
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import harope_bench
 from harope_bench.core.errors import BenchError
 
 ROOT = Path(harope_bench.__file__).parent
-# More examples, and others each time, where somebody looks for faults: HAROPE_BENCH_FUZZ=2000 pytest tests/hostile/test_fuzz_parsers.py
-DEEP = int(os.environ.get("HAROPE_BENCH_FUZZ", "0"))
-EXAMPLES = 25
 CPU_SECONDS = 30  # of one example on any machine; without a bound it would be for ever
 MEMORY = 1 << 30  # bytes that the process may grow by at one parser
-fuzz = settings(max_examples=DEEP or EXAMPLES, deadline=None, derandomize=not DEEP, database=None, print_blob=True)
 
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for all examples, with the benchmarks' prompts in its `prompts`."""
     folder = tmp_path_factory.mktemp("fuzz")
-    parsers.PROMPT_HOME = folder / "prompts"
+    homes.PROMPT_HOME = folder / "prompts"
     write(folder / "prompts", {**documents.prompt_home(), "dpg_script.csv": documents.dpg_table()})
     return folder
 
@@ -183,7 +180,7 @@ def reached(room: Path) -> set[str]:
 def test_every_function_that_opens_a_file_from_outside_is_in_the_table(room: Path) -> None:
     callers, names = calls_of_doors(), reached(room)
     missing = {name for name in callers if name not in names and not name.startswith(tuple(EXCEPTIONS))}
-    assert not missing, "add to tests/hostile/parsers.py: " + ", ".join(sorted(missing))
+    assert not missing, "add to tests/hostile/parsers: " + ", ".join(sorted(missing))
     rest = [start for start, reason in EXCEPTIONS.items() if reason != OF_THE_PACKAGE]  # which may be read once a process
     idle = [start for start in rest if not any(name.startswith(start) and name not in names for name in callers)]
     assert not idle, f"these exceptions are none any more: {idle}"

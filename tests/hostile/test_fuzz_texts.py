@@ -15,8 +15,8 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 import fake_runs
+from hostile.fuzz_settings import DEEP, fuzz
 from hostile.strategies import ODD_KEYS, odd_texts
-from hostile.test_fuzz_parsers import DEEP, fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of

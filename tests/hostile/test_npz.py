@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from hostile.room import RUN, SIDE, Case, Outcome, Room, both, odd_file, run_case, table
-from hostile.test_weights import Payload
+from hostile.room import RUN, SIDE, Case, Outcome, Payload, Room, both, odd_file, run_case, table
 
 from harope_bench.core import array_file
 from harope_bench.core.array_file import arrays_with_format

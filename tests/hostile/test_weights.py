@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hostile.room import Case, Room, both, odd_file, put, run_case, table
+from hostile.room import Case, Payload, Room, both, odd_file, put, run_case, table
 from safetensors.torch import load_file, save
 
 OPTIONS = ("--encoding", "rope-axial", "--config", "heads=2", "--config", "size=28", "--suite", "digits", "--sampler", "flow")
@@ -114,16 +114,6 @@ STATES = [
 
 
 # ------------------------------------------------------------------------------------------------ pickles
-
-
-class Payload:
-    """An object whose unpickling makes the canary."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return (os.system, (f"touch '{self.path}'",))
 
 
 def pickled(name: str, write: Callable[[Any, Path], None], wrap: Callable[[Any], Any] = lambda payload: payload) -> Callable[[Room], None]:

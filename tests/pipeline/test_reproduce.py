@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from harope_bench.core.errors import OptionError, UnknownName
 from harope_bench.core.toml_file import facts_text
 from harope_bench.data.result_store import read_results
 from harope_bench.data.run_folder import Run
-from harope_bench.data.shapes_world.grammar import cases as captions
+from harope_bench.data.shapes_world import grammar
 from harope_bench.leaderboards import match_runs
 from harope_bench.leaderboards.board import build, load_table
 from harope_bench.leaderboards.entries import parse_entries
@@ -24,21 +24,36 @@ from harope_bench.pipeline import reproduce
 from harope_bench.pipeline.evaluate_prompts import Marking, mark
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.reports.tables import render
+from harope_bench.suites import shapes
 
 
 def cells(out: Path, number: int) -> dict[str, dict[str, Any]]:
     return {row["id"]: row["cells"] for row in json.loads((out / f"table{number}.json").read_text())["rows"]}
 
 
+FAST = {"steps": 2, "tile": 6}  # what the images show does not matter here, and a tile is computed whole for fewer images
+
+
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps a picture: what is drawn does not matter here."""
-    monkeypatch.setattr(reproduce, "make_plan", lambda name, suite, said: make_plan(name, suite, {**said, "steps": 2}))
+def fast_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans of two steps an image and of small tiles."""
+    monkeypatch.setattr(reproduce, "make_plan", lambda name, suite, settings: make_plan(name, suite, {**settings, **FAST}))
 
 
-@pytest.mark.usefixtures("hasty")
-def test_table_7_is_reproduced_and_then_stands(tmp_path: Path) -> None:
-    each = len(captions("test"))
+@pytest.fixture
+def caption_count(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The number of captions of the suite shapes, of which only two of each of its six tasks are left."""
+    captions = [[case for case in grammar.cases("test") if case.task == task][:2] for task in grammar.TASKS]
+    chosen = tuple(case for of_task in captions for case in of_task)
+    monkeypatch.setattr(shapes, "cases", lambda: chosen)
+    shapes.facts.cache_clear()
+    yield len(chosen)
+    shapes.facts.cache_clear()
+
+
+@pytest.mark.usefixtures("fast_plans")
+def test_table_7_is_reproduced_and_then_stands(tmp_path: Path, caption_count: int) -> None:
+    each = caption_count
     done = reproduce.reproduce(["7"], "micro", each, tmp_path, "cpu", 0)
     assert (done.rows, done.drawn) == (8, 8 * each)
     for row in cells(tmp_path, 7).values():
@@ -50,7 +65,7 @@ def test_table_7_is_reproduced_and_then_stands(tmp_path: Path) -> None:
     assert (again.drawn, again.scored) == (0, 0)
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("fast_plans")
 def test_scaling_reaches_the_rows_of_table_4_and_their_notes(tmp_path: Path) -> None:
     """Five images hold single things alone: what asks for more of them is left out, or says what is missing."""
     reproduce.reproduce(["4"], "micro", 5, tmp_path, "cpu", 0, scaling="ntk")
@@ -62,10 +77,10 @@ def test_scaling_reaches_the_rows_of_table_4_and_their_notes(tmp_path: Path) -> 
     assert "Sides of 512, 1,024, 2,048 stand for 32, 48, 64 pixels here." in text
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("fast_plans")
 def test_a_run_as_trained_stands_before_one_with_scaling(tmp_path: Path) -> None:
     for name, scaling in (("a", "ntk"), ("b", None)):
-        plan = make_plan("shapes-harope", "shapes", {"resolution": 48, "pos_scaling": scaling, "steps": 2})
+        plan = make_plan("shapes-harope", "shapes", {"resolution": 48, "pos_scaling": scaling, **FAST})
         mark(generate(plan, range(8), tmp_path / name).folder, tmp_path / name, Marking("shapes"))
     text = render(build(load_table("4"), read_results(tmp_path), "measured"), "md")
     assert "2 results fit" in text and "position scaling" not in text
@@ -181,7 +196,7 @@ def test_an_own_checkpoint_is_generated_for_the_suites_and_sides_of_the_table(tm
         again(tmp_path / "new", "minee")
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("fast_plans")
 def test_an_own_micro_checkpoint_gets_its_run_and_its_row(tmp_path: Path) -> None:
     """Table 3's rows are drawn at one side; the own checkpoint too, and its row stands last in the table and the report."""
     own = parse_entries(["shapes-base-rope-axial=Mine | <b>"], [])

@@ -1,0 +1,100 @@
+"""Readers of what judges wrote: answers, questions, observations."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+
+from hostile import documents as d
+from hostile.parsers.table import Table
+
+from harope_bench.core.annotations import Names, Questions
+from harope_bench.core.formats import with_format
+from harope_bench.judges.blip import blip_network
+from harope_bench.judges.runners import common
+from harope_bench.pipeline import (
+    annotate,
+    external_judge,
+    extract_features,
+    rescore_prompts,
+    verify_files,
+    verify_observations,
+    verify_results,
+)
+from harope_bench.pipeline.verify_findings import Findings
+
+TABLE = Table()
+parser = TABLE.add
+
+KEY = "k" * 8
+RECORD = d.file_of(
+    "answers", {"name": "toy", "version": 1, "judge_class": "micro", "weights_sha256": d.HASH, "preprocessing": "none"}
+)  # fmt: skip
+BOX = [0.0, 0.0, 5.0, 5.0]
+ANSWERS = d.as_lines(
+    {"key": KEY, "index": 0, "answer": {"size": [8, 8], "found": [{"label": "cat", "score": 0.9, "box": BOX}]}},
+    {"key": "other", "index": 1, "error": "no image"},
+)
+
+
+def read_answers(folder: Path) -> object:
+    asked = [annotate.Question(0, 0, d.HASH, Names(), KEY), annotate.Question(1, 1, d.HASH, Questions(questions=("a?",)), "other")]
+    return annotate.kept_record(folder), annotate.answers(folder, "detector", asked), annotate.answers(folder, "vqa", asked)
+
+
+parser("answers", {"judge.json": RECORD, "answers.jsonl": ANSWERS}, read_answers)
+
+
+def append_answer(folder: Path) -> object:
+    annotate._append(folder, {"key": "new", "index": 2, "answer": "yes"})
+    return annotate.answers(folder, "detector", [annotate.Question(0, 0, d.HASH, Names(), KEY)])
+
+
+VOUCHED_ANSWERS = {"answers.jsonl": ANSWERS, "SHA256SUMS": f"{d.HASH}  answers.jsonl\n{d.HASH}  judge.json\n".encode()}
+parser("answers to add to", VOUCHED_ANSWERS, append_answer)
+ASKS = d.as_lines({"key": KEY, "index": 0, "role": "vqa", "image": "x.png", "sha256": d.HASH, "ask": {}}, {"key": "other", "index": 1})
+parser(
+    "answers of another Python", {"asks.jsonl": ASKS, "answers.jsonl": ANSWERS, "judge.json": RECORD},
+    lambda f: external_judge.heard(f, Path("runner.py")), "asks.jsonl", "answers.jsonl",
+)  # fmt: skip
+parser(
+    "kept answers", {"a/vlm/answers.jsonl": ANSWERS, "b/vlm/answers.jsonl": ANSWERS}, lambda f: rescore_prompts._answers(f / "a", f / "b")
+)
+
+
+def read_questions(folder: Path) -> object:
+    with redirect_stderr(StringIO()):
+        return list(common.lines(folder / "asks.jsonl")), common._answered(folder / "answers.jsonl")
+
+
+parser("questions", {"asks.jsonl": ASKS, "answers.jsonl": ANSWERS}, read_questions, errors=(SystemExit,))
+SHARD = {"key": KEY, "rows": [0, 4], "sha256": {"x": d.HASH}, "warnings": ["grey"]}
+RECORDED_JUDGE = {name: value for name, value in d.json.loads(RECORD).items() if name != "format"}
+LOOKED = with_format("features", {"judge": RECORDED_JUDGE, "warnings": ["substitute"]})
+
+
+def read_observed(folder: Path) -> object:
+    findings = Findings()
+    verify_files.check_folder(folder / "observations/toy", findings)
+    verify_files.check_rows(folder, findings)
+    verify_files.check_archives(folder, findings)
+    verify_files.check_listed(folder / "observations/toy", findings)
+    verify_observations.check_moments(folder / "observations/toy", folder / "observations/toy", 4, findings)
+    judge = folder / "observations/toy"
+    return findings, extract_features.read_record(judge / "shard-00000.json"), extract_features._recorded(judge)
+
+
+parser(
+    "observations",
+    lambda: {
+        "observations/toy/judge.json": d.json_bytes(LOOKED), "observations/toy/shard-00000.json": d.json_bytes(SHARD),
+        "observations/toy/x.npy": d.npy(), "observations/toy/x.moments.npz": d.kept_moments(),
+    },
+    read_observed,
+)  # fmt: skip
+parser("words of BLIP", {"vocab.txt": b"yes\nno\ncat\n"}, lambda f: blip_network.Words(f / "vocab.txt"))
+parser(
+    "forwards", lambda: {"observations/forwards.npz": d.forwards()},
+    lambda f: verify_results._wrong_cost(f, d.fake_runs.result(None, [], evaluator="cost"), None),
+)  # fmt: skip

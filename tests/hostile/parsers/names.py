@@ -1,0 +1,65 @@
+"""Readers of names and words: the command line, patterns, names of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from hostile import documents as d
+from hostile.parsers.homes import at_home, suite
+from hostile.parsers.table import Table
+
+from harope_bench.commands import figure, options
+from harope_bench.core import registry, text_file
+from harope_bench.data.sample_set import open_samples
+from harope_bench.leaderboards.entries import parse_entries
+from harope_bench.suites.official_layouts import base, dpg, geneval, prompt_folder
+from harope_bench.suites.official_layouts.file_pattern import compile_pattern
+from harope_bench.suites.official_layouts.image_keys import ImageKeys
+
+TABLE = Table()
+parser = TABLE.add
+
+
+def read_arguments(folder: Path) -> object:
+    lines = text_file.read_text(folder / "words.txt").split("\n")
+    types = (options.Indices(), options.Sides(), options.KeyValue(), figure.Numbers(), options.Finite(0, 10))
+    return [kind.convert(line, None, None) for kind, line in zip(types, lines, strict=False)], parse_entries(lines[5:7], lines[7:])
+
+
+ARGUMENTS = b"0-4,7\n28,56\nsize=28\n100,500.5\n1.5\nmine=Ours\nother\nrow=mine"
+parser("words of the command line", {"words.txt": ARGUMENTS}, read_arguments, errors=(click.UsageError,))
+
+
+def read_pattern(folder: Path) -> object:
+    patterns = text_file.read_text(folder / "patterns.txt").split("\n")
+    return [compile_pattern(pattern).fullmatch(name) for pattern in patterns for name in ("0_1.png", "a cat/000001.png", "1" * 300)]
+
+
+PATTERNS = b"{prompt_index}_{copy}.png\n{prompt}/{copy}.png\n{id}-{copy}.png\n{index}.png\n{{x}}{index}"
+parser("patterns of names", {"patterns.txt": PATTERNS}, read_pattern)
+
+
+def patterned(folder: Path) -> object:
+    for name in text_file.read_text(folder / "names.txt").split("\n")[:4]:
+        if name and "/" not in name and "\0" not in name and len(name.encode()) < 200:
+            (folder / name).write_bytes(b"x")
+    return prompt_folder.place_by_pattern(folder, "{prompt_index}_{copy}.png", ImageKeys(suite("geneval"), "geneval"))
+
+
+parser("names by a pattern", {"names.txt": b"0_0.png\n1_0.png\n2_1.png\nx.png"}, patterned)
+
+
+def numbered(folder: Path) -> object:
+    for name in text_file.read_text(folder / "names.txt").split("\n")[:4]:
+        if name and "/" not in name and "\0" not in name and len(name.encode()) < 200:
+            (folder / name).mkdir(exist_ok=True)
+            (folder / f"{name}.png").write_bytes(d.png())
+            at_home(folder / "home")
+            (folder / "home/checkpoints").mkdir(parents=True, exist_ok=True)
+            (folder / "home/checkpoints" / f"{name}.toml").write_bytes(b"")
+    listed = open_samples(folder).warnings, base.recognised(folder), registry.names("checkpoints")
+    return listed, dpg.recognise(folder), geneval.recognise(folder)
+
+
+parser("names of files", {"names.txt": b"00001\n2\nimg_10\n0_1"}, numbered)

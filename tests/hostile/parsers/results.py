@@ -1,0 +1,96 @@
+"""Readers of runs, results, baselines and policies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from hostile import documents as d
+from hostile.parsers.table import Files, Table
+
+from harope_bench.analysis.cost import profile
+from harope_bench.core import checksums
+from harope_bench.data import result_store
+from harope_bench.data.run_folder import Run
+from harope_bench.data.sample_set import open_samples
+from harope_bench.pipeline import rescore_prompts, verify_results
+from harope_bench.reports import failures, gallery, runs
+from harope_bench.statistics import compare
+from harope_bench.statistics.gate import baseline as gate_baseline
+from harope_bench.statistics.gate import policy, render
+
+TABLE = Table()
+parser = TABLE.add
+
+
+def read_run(folder: Path) -> object:
+    run = Run(folder)
+    return run.plan, run.records(), run.asked(), run.is_settled, open_samples(folder), open_samples(folder, 2)
+
+
+def read_results(folder: Path) -> object:
+    path = folder / "results/fidelity.json"
+    found = result_store.read_result(path), result_store.find_result(path), profile._stored(path, path)
+    return found, result_store.read_results(folder)
+
+
+parser("run", d.run_files, read_run, "plan.json", "samples.jsonl", "requests.jsonl")
+parser("result", d.run_files, read_results, "results/fidelity.json")
+parser(
+    "result with hashes",
+    d.run_files,
+    lambda f: (checksums.record_files(f / "results", ["fidelity.json"]), read_results(f)),
+    "results/fidelity.json",
+)
+
+
+def read_comparison(folder: Path) -> object:
+    baseline, new = compare.open_side(folder / "old"), compare.open_side(folder / "new")
+    comparison = compare.compare(baseline, new)
+    return compare.words(comparison), compare.facts(comparison), render._most(np.arange(4.0), folder / "new")
+
+
+def two_runs() -> Files:
+    return {f"{name}/{path}": data for name in ("old", "new") for path, data in d.run_files().items()}
+
+
+parser("two runs", two_runs, read_comparison, "new/results/fidelity.json", "new/results/fidelity.npz", "new/samples.jsonl")
+
+
+def two_prompt_runs() -> Files:
+    prompts = {"fid": np.arange(4.0), "is": np.arange(4.0), "indices": np.arange(4), "prompts": np.arange(4)}
+    record = d.json.loads(d.run_files()["results/fidelity.json"])
+    record |= {"plan": None, "plan_digest": None, "rows": "fidelity.rows.jsonl", "suite": "geneval"}
+    files = {**d.run_files(), "results/fidelity.json": d.json_bytes(record), "results/fidelity.npz": d.npz_bytes(prompts)}
+    del files["plan.json"]
+    return {f"{name}/{path}": data for name in ("old", "new") for path, data in files.items()}
+
+
+parser("two runs of prompts", two_prompt_runs, read_comparison, "new/results/fidelity.rows.jsonl", "new/results/fidelity.npz")
+parser("results to verify", d.run_files, lambda f: other_result(f), "results/fidelity.npz", "results/fidelity.rows.jsonl")
+
+
+def other_result(folder: Path) -> object:
+    path = folder / "results/fidelity.json"
+    (again := folder / "again").mkdir()
+    for name in ("fidelity.npz", "fidelity.rows.jsonl"):
+        (again / name).write_bytes(d.run_files()[f"results/{name}"])
+    files = rescore_prompts.other_files(path, again / "fidelity.json")
+    return files, list(verify_results._wrong_rows(path.with_suffix(".npz"), {"fid": np.arange(4.0)}))
+
+
+def read_failures(folder: Path) -> object:
+    found = failures.failures(folder)
+    return failures.as_csv(found), failures.as_jsonl(found), failures.warnings(folder)
+
+
+parser("failures", d.run_files, read_failures, "results/fidelity.rows.jsonl", "results/fidelity.json")
+parser("report's runs", d.run_files, lambda f: gallery.panels(runs.read_runs(f)), "samples.jsonl", "plan.json", "images/000000.png")
+parser("baseline", lambda: {"x.json": d.baseline()}, lambda f: gate_baseline.open_side(f / "x.json"))
+parser(
+    "baseline to replace", lambda: {"x.json": d.baseline(), **{f"run/{name}": data for name, data in d.run_files().items()}},
+    lambda f: gate_baseline.write(f / "x.json", f / "run", "signed"), "x.json",
+)  # fmt: skip
+parser(
+    "gate's policy", {"gate.toml": d.toml(d.POLICY)}, lambda f: [policy.read(f / "gate.toml").rule(m).margin_of(3.0) for m in ("fid", "is")]
+)

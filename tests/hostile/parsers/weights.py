@@ -1,0 +1,134 @@
+"""Readers of weights, LoRA files, pipelines and snapshots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hostile import documents as d
+from hostile.parsers.homes import at_home
+from hostile.parsers.table import Table
+
+from harope_bench.core import storage, text_file, weight_wrappers
+from harope_bench.judges.mmdet import weights_file
+from harope_bench.models import load_checkpoint, lora_manifest, register_checkpoint
+from harope_bench.models.backbones import latents, lora_files, lora_names
+from harope_bench.training.loop import Trainer
+from harope_bench.training.recipe import Schedule
+
+TABLE = Table()
+parser = TABLE.add
+
+
+def read_weights(path: Path) -> object:
+    return (
+        storage.load_weights(path),
+        storage.weights_header(path),
+        storage.weights_note(path),
+        register_checkpoint.noted(path),
+        storage.weights_sha256(path),
+    )
+
+
+parser("safetensors", lambda: {"x.safetensors": d.weights()}, lambda f: read_weights(f / "x.safetensors"))
+parser("shards", d.sharded, lambda f: read_weights(f / "model.safetensors.index.json"))
+parser(
+    "torch file", lambda: {"x.pt": d.torch_file()}, lambda f: (storage.load_weights(f / "x.pt"), storage.training_arguments(f / "x.pt"))
+)  # fmt: skip
+parser(
+    "mmdet's file",
+    lambda: {"x.pth": d.torch_file(False)},
+    lambda f: weights_file.state(weights_file.Weights(f / "x.pth", storage.sha256_file(f / "x.pth"))),
+)
+parser("snapshot", lambda: {"snapshot.pt": d.snapshot()}, lambda f: trainer(f).resume())
+
+
+def trainer(folder: Path) -> Trainer:
+    import torch
+
+    schedule = Schedule(steps=9, batch=1, lr=0.1, warmup=0, clip=1.0, seed=0, snapshot=3)
+    return Trainer(torch.nn.Linear(2, 2), schedule, 0.9, folder, "tiny")
+
+
+def read_checkpoint_file(folder: Path) -> object:
+    at_home(folder / "home")
+    register_checkpoint.register("mine", folder / "x.safetensors", {"suite": "digits", "source": "a test"})
+    return register_checkpoint.process_lines(load_checkpoint.checkpoint("mine"))
+
+
+parser("weights to register", lambda: {"x.safetensors": d.dit_weights()}, read_checkpoint_file)
+
+
+class Library:
+    """A pipeline class whose converters know these names already."""
+
+    @staticmethod
+    def lora_state_dict(state: dict[str, Any], **_: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        return state, {}, {}
+
+
+LAYERS = ("transformer_blocks.0.attn.to_q",)
+
+
+def read_lora(folder: Path) -> object:
+    path = folder / "adapter_model.safetensors"
+    bare = lora_manifest.bare(folder)
+    return bare, lora_manifest.low_rank(path), lora_files.read(Library, path, lambda: LAYERS)
+
+
+PEFT = b'{"r": 4, "lora_alpha": 8, "target_modules": ["to_q"], "use_dora": false, "alpha_pattern": {"to_q": 2}}'
+parser("LoRA", lambda: {"adapter_model.safetensors": d.lora()}, read_lora)
+parser(
+    "peft's LoRA", lambda: {"adapter_model.safetensors": d.lora("base_model.model."), "adapter_config.json": PEFT}, read_lora,
+    "adapter_config.json",
+)  # fmt: skip
+
+
+def read_keys(folder: Path) -> object:
+    import torch
+
+    keys = text_file.read_text(folder / "keys.txt").split("\n")
+    state = dict.fromkeys(keys, torch.zeros(4, 4))
+    lora_names.reject_other_forms(keys, "x")
+    return (
+        lora_names.library_names(state, lambda: LAYERS),
+        weight_wrappers.without_prefixes(state),
+        weight_wrappers.unwrap({"model": state}),
+    )
+
+
+KEYS = (
+    "module.ema_model.a.weight\nmodule.ema_model._orig_mod.b\nlora_transformer_transformer_blocks_0_attn_to_q.lora_down.weight\nn_averaged"
+)
+parser("names of weights", {"keys.txt": KEYS.encode()}, read_keys)
+
+
+def read_pipeline(folder: Path) -> object:
+    lora_manifest.check_loads(folder)
+    return lora_manifest.pipeline_class(folder), lora_manifest.describe(folder, "base"), lora_manifest.scheduler_config(folder)
+
+
+parser("pipeline", d.pipeline, read_pipeline)
+parser("manifest", {"manifest.json": d.json_bytes(d.MANIFEST)}, lambda f: lora_manifest.read(f / "manifest.json"))
+parser(
+    "adapter folder",
+    lambda: {
+        **{f"base/{name}": data for name, data in d.pipeline().items()},
+        "manifest.json": d.json_bytes({**d.MANIFEST, "files": {}, "base": {"id": "base", "config": {"num_layers": 1}}}),
+    },
+    lambda f: lora_manifest.examine(f / "manifest.json", adapter_checkpoint(f / "base")),
+    "manifest.json",
+    "base/transformer/config.json",
+)
+
+
+def adapter_checkpoint(folder: Path) -> Any:
+    return d.fake_runs.checkpoint("x", "harope", backbone="flux", options={"theta": 100.0}, config={"base": str(folder), "tokens": "image"})
+
+
+parser(
+    "autoencoder",
+    {"config.json": d.json_bytes(d.VAE), "diffusion_pytorch_model.safetensors": b""},
+    lambda f: latents.check(str(f), 4, "x"),
+    "config.json",
+)
