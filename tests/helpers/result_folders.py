@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -51,12 +50,6 @@ class ResultFolder(NamedTuple):
         roots = [self.folder, *([self.source] if self.source else [])]
         files = [path for root in roots for path in ([root] if root.is_file() else sorted(root.rglob("*")))]
         return [path for path in files if path.is_file() and path.stat().st_size]
-
-
-@pytest.fixture(autouse=True)
-def cached_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look for installed plug-ins once: that takes a tenth of a second, twenty times in each verify."""
-    monkeypatch.setattr(registry.metadata, "entry_points", cache(registry.metadata.entry_points))
 
 
 def write_moments_reference(place: Path) -> Path:

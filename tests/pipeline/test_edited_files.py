@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from result_folders import COPY_MAJOR, cached_entry_points, make_digits_run, make_prompt_results
+from plugin_scans import cached_scans
+from result_folders import COPY_MAJOR, make_digits_run, make_prompt_results
 from toy_images import COLOURS, write_toy_images
 from toy_prompts import ToyEye, toy
 
@@ -26,7 +27,7 @@ from harope_bench.pipeline.verify import verify
 from harope_bench.pipeline.verify_findings import Findings
 from harope_bench.suites.official_layouts.prompt_folder import FolderForm
 
-__all__ = ["cached_entry_points", "toy"]  # the fixtures
+__all__ = ["cached_scans", "toy"]  # the fixtures
 
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:

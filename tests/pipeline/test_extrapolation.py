@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import plugin_scans
 import pytest
 import tiny_judges
 import tiny_pipelines as tiny
@@ -60,6 +61,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Prompts, judges and two checkpoints: rope-axial as it is, and harope with LoRA."""
     found = Place(tmp_path_factory.mktemp("extrapolation"))
     with pytest.MonkeyPatch.context() as patch:
+        plugin_scans.cache_scans(patch)
         tiny_prompts.prompts(found.home)
         found.judge = tiny_judges.models(found.folder)
         tiny_judges.stand_in(patch, found.folder, found.home)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plugin_scans import cached_scans
 from result_folders import (
     RESULT_FOLDERS,
     ResultFolder,
-    cached_entry_points,
     flipped_files,
     make_classifier_run,
     result_folder,
@@ -22,7 +22,7 @@ from harope_bench.core.index_ranges import parse_indices
 from harope_bench.core.storage import read_lines
 from harope_bench.data import feature_rows
 
-__all__ = ["cached_entry_points", "result_folder", "toy", "twelve_prompts"]  # the fixtures
+__all__ = ["cached_scans", "result_folder", "toy", "twelve_prompts"]  # the fixtures
 FLIPS = 3  # of each file; `pytest -m simulation` takes more
 MANY_FLIPS = 60
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import fake_runs as fake
 import pytest
+from plugin_scans import cached_scans
 
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, UnknownName
@@ -25,6 +26,8 @@ from harope_bench.pipeline.evaluate_prompts import Marking, mark
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.reports.tables import render
 from harope_bench.suites import shapes
+
+__all__ = ["cached_scans"]  # the fixture
 
 
 def cells(out: Path, number: int) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from result_folders import cached_entry_points, make_digits_run, make_imported_images
+from plugin_scans import cached_scans
+from result_folders import make_digits_run, make_imported_images
 
 from harope_bench.cli import main
 from harope_bench.core import checksums
@@ -20,7 +21,7 @@ from harope_bench.judges.micro.digits_net import DigitsNetJudge
 from harope_bench.pipeline.evaluate import Asked, evaluate
 from harope_bench.pipeline.verify import run_folders, verify
 
-__all__ = ["cached_entry_points"]  # the fixtures
+__all__ = ["cached_scans"]  # the fixtures
 
 
 def run(*words: Any, code: int = 0) -> Any:
