@@ -16,8 +16,9 @@ from toy_images import COLOURS, write_toy_images
 from toy_prompts import ToyEye, toy
 
 from harope_bench.core import checksums
+from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.errors import StorageError
-from harope_bench.core.storage import load_arrays, sha256_file, write_arrays
+from harope_bench.core.storage import sha256_file
 from harope_bench.data import feature_rows
 from harope_bench.metrics.moments import BLOCK
 from harope_bench.pipeline import moments_cache, verify_observations

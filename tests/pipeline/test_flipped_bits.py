@@ -19,7 +19,7 @@ from result_folders import (
 from toy_prompts import toy
 
 from harope_bench.core.index_ranges import parse_indices
-from harope_bench.core.storage import read_lines
+from harope_bench.core.json_lines import read_lines
 from harope_bench.data import feature_rows
 
 __all__ = ["cached_scans", "result_folder", "toy", "twelve_prompts"]  # the fixtures

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.errors import SampleError, StorageError
-from harope_bench.core.storage import load_arrays
 from harope_bench.data import adm_npz
 from harope_bench.data.image_folder import listing
 from harope_bench.data.image_io import encode

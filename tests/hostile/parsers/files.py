@@ -9,7 +9,7 @@ from hostile import documents as d
 from hostile.parsers.table import Table
 
 from harope_bench.assets import local_files  # fmt: skip
-from harope_bench.core import checksums, json_file, storage, text_file, toml_file
+from harope_bench.core import array_archive, checksums, json_file, json_lines, storage, text_file, toml_file
 from harope_bench.data import feature_rows
 
 TABLE = Table()
@@ -19,8 +19,8 @@ ROWS = d.as_lines({"a": 1, "b": "x"}, {"a": [1, 2], "b": {"c": None}})
 parser("text", {"x.txt": "one\ntwö\r\n".encode()}, lambda f: text_file.read_text(f / "x.txt"))
 parser("json", {"x.json": b'{"a": [1, "b", null], "c": {"d": 1.5}}'}, lambda f: json_file.read_json(f / "x.json"))
 parser("toml", {"x.toml": d.toml({"a": 1, "b": {"c": ["x", "y"]}})}, lambda f: toml_file.read_toml(f / "x.toml"))
-parser("lines", {"x.jsonl": ROWS}, lambda f: storage.read_lines(f / "x.jsonl"))
-parser("mended lines", {"x.jsonl": ROWS}, lambda f: (storage.mend_lines(f / "x.jsonl"), storage.read_lines(f / "x.jsonl")))
+parser("lines", {"x.jsonl": ROWS}, lambda f: json_lines.read_lines(f / "x.jsonl"))
+parser("mended lines", {"x.jsonl": ROWS}, lambda f: (json_lines.mend_lines(f / "x.jsonl"), json_lines.read_lines(f / "x.jsonl")))
 
 
 def read_vouched(folder: Path) -> object:
@@ -30,7 +30,7 @@ def read_vouched(folder: Path) -> object:
 
 
 parser("hashes", {"SHA256SUMS": f"{d.HASH}  a.txt\n{d.HASH}  b.txt\n".encode(), "a.txt": b"a"}, read_vouched, "SHA256SUMS")
-parser("arrays", lambda: {"x.npz": d.kept_moments()}, lambda f: storage.load_arrays(f / "x.npz"))
+parser("arrays", lambda: {"x.npz": d.kept_moments()}, lambda f: array_archive.load_arrays(f / "x.npz"))
 
 
 def read_rows_file(folder: Path) -> object:

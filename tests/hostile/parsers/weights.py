@@ -9,7 +9,7 @@ from hostile import documents as d
 from hostile.parsers.homes import at_home
 from hostile.parsers.table import Table
 
-from harope_bench.core import storage, text_file, weight_wrappers
+from harope_bench.core import state_dicts, storage, text_file, weight_wrappers
 from harope_bench.judges.mmdet import weights_file
 from harope_bench.models import load_checkpoint, lora_manifest, register_checkpoint
 from harope_bench.models.backbones import latents, lora_files, lora_names
@@ -22,18 +22,18 @@ parser = TABLE.add
 
 def read_weights(path: Path) -> object:
     return (
-        storage.load_weights(path),
-        storage.weights_header(path),
-        storage.weights_note(path),
+        state_dicts.load_weights(path),
+        state_dicts.weights_header(path),
+        state_dicts.weights_note(path),
         register_checkpoint.noted(path),
-        storage.weights_sha256(path),
+        state_dicts.weights_sha256(path),
     )
 
 
 parser("safetensors", lambda: {"x.safetensors": d.weights()}, lambda f: read_weights(f / "x.safetensors"))
 parser("shards", d.sharded, lambda f: read_weights(f / "model.safetensors.index.json"))
 parser(
-    "torch file", lambda: {"x.pt": d.torch_file()}, lambda f: (storage.load_weights(f / "x.pt"), storage.training_arguments(f / "x.pt"))
+    "torch file", lambda: {"x.pt": d.torch_file()}, lambda f: (state_dicts.load_weights(f / "x.pt"), state_dicts.training_arguments(f / "x.pt"))
 )  # fmt: skip
 parser(
     "mmdet's file",
