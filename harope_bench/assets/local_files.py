@@ -157,7 +157,7 @@ def bring(name: str, file: str | None = None) -> Held:
     """The same; NotHere with the command that brings it where it is not here."""
     found = held(name, file)
     if found is None:
-        raise NotHere(f"{asset(name).title} is not here; harope-bench fetch {name} (or --from a file that you have)")
+        raise NotHere(f"{asset(name).title} is not here", advice=f"harope-bench fetch {name} (or --from a file that you have)")
     return found
 
 
@@ -165,5 +165,5 @@ def checked(name: str, file: str | None = None) -> Held:
     """The same, hashed again; WeightsError where it was altered."""
     found = bring(name, file)
     if (now := sha256_file(found.path)) != found.sha256:
-        raise WeightsError(f"{found.path} has sha256 {now[:12]}..., came with {found.sha256[:12]}...; harope-bench fetch {name}")
+        raise WeightsError(f"{found.path} has sha256 {now[:12]}..., came with {found.sha256[:12]}...", advice=f"harope-bench fetch {name}")
     return found

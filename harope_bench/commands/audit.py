@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from harope_bench.commands.options import as_json
 from harope_bench.commands.terminal import echo
+
+if TYPE_CHECKING:
+    from harope_bench.analysis.contamination import Audit
 
 CAPTIONS = click.Path(path_type=Path)
 
@@ -36,7 +39,7 @@ def audit(captions: tuple[Path, ...], suite: str, prompts: Path | None, field: s
             echo(line)
 
 
-def facts(found: Any) -> dict[str, Any]:
+def facts(found: Audit) -> dict[str, object]:
     """The audit as JSON values."""
     from harope_bench.analysis.contamination import KINDS
 
@@ -52,7 +55,7 @@ def facts(found: Any) -> dict[str, Any]:
     }
 
 
-def spoken(found: Any) -> list[str]:
+def spoken(found: Audit) -> list[str]:
     """The audit in words: counts by kind and task, then examples."""
     from harope_bench.analysis.contamination import KINDS
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from harope_bench.commands.options import (
-    KeyValue,
     Sides,
     as_json,
     check_count,
@@ -17,40 +16,21 @@ from harope_bench.commands.options import (
     folder_options,
     generation_options,
     picture_options,
+    scoring_options,
 )
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
-    from harope_bench.core.record_base import Option
     from harope_bench.core.schema import Result
     from harope_bench.data.result_store import Scored
-    from harope_bench.pipeline.eval_options import GenerationOptions, PictureOptions
+    from harope_bench.pipeline.eval_options import GenerationOptions, PictureOptions, ScoringOptions
     from harope_bench.suites.official_layouts.prompt_folder import FolderForm
 
 
 @click.command("eval")
 @click.argument("target")
 @click.option("--suite", "suites", help="Suite, several comma-separated for a checkpoint; the run's or the checkpoint's own if left out.")
-@click.option("--with", "evaluators", help="Evaluators, comma-separated; the suite's own if left out.")
-@click.option("--reference", type=click.Path(path_type=Path), help="An .npz with mu and sigma in place of the suite's own.")
-@click.option(
-    "--rules", type=click.Choice(["official", "corrected"]), default="official", help="Rules with their known quirks, or corrected."
-)
-@click.option(
-    "--profile", "profiles", help="Whose formulas (adm, adm-exact, torch-fidelity, clean), comma-separated; the suite's own if left out."
-)
-@click.option(
-    "--judge", help="Judge in place of the suite's own, for prompts ROLE=NAME or ROLE=NAME:MODEL, comma-separated; results have own files."
-)
-@click.option(
-    "--allow-missing", "lenient", is_flag=True, help="Score although images, answers, tasks or listed pictures are missing or damaged."
-)
-@click.option("--judge-python", "python", type=click.Path(path_type=Path), help="Python that runs a judge of another environment.")
-@click.option(
-    "--judge-option", "runner", type=KeyValue(), multiple=True, help="key=value for that judge's runner (weights=F, checkout=DIR)."
-)
-@click.option("--subset", type=click.IntRange(0), metavar="SEED", help="Score --count images chosen at random by SEED, not the first ones.")
-@click.option("--rescore", is_flag=True, help="Score the stored observations again; loads no network.")
+@scoring_options
 @generation_options
 @click.option(
     "--resolution",
@@ -70,16 +50,7 @@ if TYPE_CHECKING:
 def eval_(
     target: str,
     suites: str | None,
-    evaluators: str | None,
-    reference: Path | None,
-    rules: Literal["official", "corrected"],
-    profiles: str | None,
-    judge: str | None,
-    lenient: bool,
-    python: Path | None,
-    runner: tuple[tuple[str, Option], ...],
-    subset: int | None,
-    rescore: bool,
+    scoring: ScoringOptions,
     generation: GenerationOptions,
     batch: int | None,
     sides: tuple[tuple[int, ...], ...],
@@ -99,23 +70,14 @@ def eval_(
     harope-bench eval results.jsonl --suite geneval --label "FLUX + ours" --out runs/ours
     """
     from harope_bench.core.record_base import check_label
-    from harope_bench.pipeline.eval_options import EvalOptions, parse_profiles
+    from harope_bench.pipeline.eval_options import EvalOptions
     from harope_bench.pipeline.evaluate_target import evaluate_target
 
     check_count(count)
     options = EvalOptions(
-        evaluators=tuple(evaluators.split(",")) if evaluators else None,
+        **vars(scoring),
         count=count,
         batch=batch,
-        subset=subset,
-        reference=reference,
-        rules=rules,
-        profiles=parse_profiles(profiles),
-        judge=judge,
-        is_rescored=rescore,
-        is_lenient=lenient,
-        python=python,
-        runner_options={key: str(value) for key, value in runner},
         generation=generation,
         pictures=pictures,
         form=form,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +11,8 @@ from harope_bench.commands.options import Finite, generation_options
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
+    from harope_bench.analysis.learned_matrices import Show
+    from harope_bench.leaderboards.sweep import Axis
     from harope_bench.pipeline.eval_options import GenerationOptions
 
 
@@ -19,7 +21,7 @@ class Numbers(click.ParamType):
 
     name = "numbers"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
         """A tuple of floats; a usage error otherwise."""
         try:
             found = tuple(Finite().convert(part, param, ctx) for part in str(value).split(","))
@@ -89,7 +91,7 @@ def attention_distance(
 @click.option("--offset", "offsets", type=Numbers(), multiple=True, help="D as row,column; (1,0) and (0,1) if left out.")
 @click.option("--layer", "layers", type=click.IntRange(0), multiple=True, help="Only these layers.")
 @out_option
-def matrices(checkpoint: str, show: Any, offsets: tuple[tuple[float, ...], ...], layers: tuple[int, ...], out: Path) -> None:
+def matrices(checkpoint: str, show: Show, offsets: tuple[tuple[float, ...], ...], layers: tuple[int, ...], out: Path) -> None:
     """The learned matrices by layer and head, with their numbers (Figure 6).
 
     \b
@@ -119,7 +121,7 @@ def matrices(checkpoint: str, show: Any, offsets: tuple[tuple[float, ...], ...],
     "--axis", type=click.Choice(["resolution", "training-resolution", "pos-scaling"]), default="resolution", help="What the runs differ in."
 )
 @out_option
-def sweep(runs: Path, suite: str | None, metric: str, axis: Any, out: Path) -> None:
+def sweep(runs: Path, suite: str | None, metric: str, axis: Axis, out: Path) -> None:
     """A metric along an axis, a line for each checkpoint and what else differs; the table goes to the terminal.
 
     \b

@@ -139,6 +139,47 @@ def scaling_option(told: str) -> Callable[[Command], Command]:
     return click.option("--pos-scaling", type=click.Choice(SCALINGS), help=told)
 
 
+def scoring_options(command: Command) -> Command:
+    """Add the options of scoring: `ScoringOptions` in `scoring`."""
+    options: list[Callable[[Command], Command]] = [
+        click.option("--with", "evaluators", help="Evaluators, comma-separated; the suite's own if left out."),
+        click.option("--reference", type=click.Path(path_type=Path), help="An .npz with mu and sigma in place of the suite's own."),
+        click.option(
+            "--rules", type=click.Choice(["official", "corrected"]), default="official", help="Rules with their known quirks, or corrected."
+        ),
+        click.option(
+            "--profile",
+            "profiles",
+            help="Whose formulas (adm, adm-exact, torch-fidelity, clean), comma-separated; the suite's own if left out.",
+        ),
+        click.option(
+            "--judge",
+            help="Judge in place of the suite's own, for prompts ROLE=NAME or ROLE=NAME:MODEL, comma-separated; results have own files.",
+        ),
+        click.option(
+            "--allow-missing",
+            "lenient",
+            is_flag=True,
+            help="Score although images, answers, tasks or listed pictures are missing or damaged.",
+        ),
+        click.option("--judge-python", "python", type=click.Path(path_type=Path), help="Python that runs a judge of another environment."),
+        click.option(
+            "--judge-option", "runner", type=KeyValue(), multiple=True, help="key=value for that judge's runner (weights=F, checkout=DIR)."
+        ),
+        click.option(
+            "--subset", type=click.IntRange(0), metavar="SEED", help="Score --count images chosen at random by SEED, not the first ones."
+        ),
+        click.option("--rescore", is_flag=True, help="Score the stored observations again; loads no network."),
+    ]
+    return with_record(command, "scoring", _scoring_options, options)
+
+
+def _scoring_options() -> Callable[..., object]:
+    from harope_bench.pipeline.eval_options import parse_scoring
+
+    return parse_scoring
+
+
 def generation_options(command: Command) -> Command:
     """Add the options of generation: `GenerationOptions` in `generation`, and `batch`."""
     options: list[Callable[[Command], Command]] = [

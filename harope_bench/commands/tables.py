@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from harope_bench.commands.options import KeyValue, entry_options, scaling_option
 from harope_bench.commands.terminal import echo
+
+if TYPE_CHECKING:
+    from harope_bench.core.record_base import Option
+    from harope_bench.leaderboards.board import Show
+    from harope_bench.leaderboards.match_runs import Scale
 
 
 @click.command()
@@ -17,7 +22,7 @@ from harope_bench.commands.terminal import echo
 @click.option("--format", "format_", type=click.Choice(["md", "csv", "tex", "html", "json"]), default="md", help="Output format.")
 @click.option("--show", type=click.Choice(["published", "measured", "both"]), help="Default: both with --runs, else published.")
 @entry_options
-def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any, add: tuple[str, ...], row: tuple[str, ...]) -> None:
+def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Show | None, add: tuple[str, ...], row: tuple[str, ...]) -> None:
     """The paper's tables, same rows, columns and decimals, with measured values beside them.
 
     \b
@@ -58,7 +63,7 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Any, ad
 @entry_options
 def reproduce(
     names: tuple[str, ...],
-    scale: Any,
+    scale: Scale,
     count: int | None,
     out: Path,
     device: str,
@@ -66,7 +71,7 @@ def reproduce(
     pos_scaling: str | None,
     judge: str | None,
     python: Path | None,
-    runner: tuple[tuple[str, Any], ...],
+    runner: tuple[tuple[str, Option], ...],
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from harope_bench.commands.options import KeyValue
 from harope_bench.commands.terminal import echo
+
+if TYPE_CHECKING:
+    from harope_bench.core.record_base import Option
 
 
 @click.command()
@@ -24,7 +27,15 @@ from harope_bench.commands.terminal import echo
     help="Weights file to start from, for recipes of a painter.",
 )
 @click.option("--resume/--no-resume", default=True, help="Go on from the folder's snapshot.")
-def train(recipe: str, encoding: str | None, options: Any, called: str | None, out: Path | None, base: Path | None, resume: bool) -> None:
+def train(
+    recipe: str,
+    encoding: str | None,
+    options: tuple[tuple[str, Option], ...],
+    called: str | None,
+    out: Path | None,
+    base: Path | None,
+    resume: bool,
+) -> None:
     """Carry out a RECIPE (name or .toml): a micro checkpoint, a judge, or reference statistics.
 
     \b

@@ -11,7 +11,27 @@ LONGEST = 100  # characters of an unknown name in a message
 
 
 class BenchError(Exception):
-    """Base of every error this package raises on purpose; the command line prints it and exits 1."""
+    """Base of every error this package raises on purpose; the command line prints it and exits 1.
+
+    Args:
+        message: What was wanted and what was found, or the whole line.
+        advice: What to do about it; it ends the line behind a semicolon.
+    """
+
+    def __init__(self, message: object = "", advice: str = ""):
+        super().__init__(f"{message}; {advice}" if advice else message)
+        self._message = str(message)
+        self._advice = advice
+
+    @property
+    def detail(self) -> str:
+        """Return what is wrong; the whole line where the advice is not apart."""
+        return printable(self._message)
+
+    @property
+    def advice(self) -> str:
+        """Return what to do; empty where it is not apart."""
+        return printable(self._advice)
 
     def __str__(self) -> str:
         """Return the message on one line: a name or field of a file that it quotes cannot steer a terminal or forge a second line."""

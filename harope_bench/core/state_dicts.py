@@ -38,10 +38,13 @@ INDEX_SUFFIX = ".safetensors.index.json"
 def check_hash(path: Path, wanted: str) -> None:
     """Raises WeightsError unless the file is there and has this sha256."""
     if not path.is_file():
-        raise WeightsError(f"{path} is not there; register it again or bring the file back")
+        raise WeightsError(f"{path} is not there", advice="register it again or bring the file back")
     found = weights_sha256(path)
     if found != wanted:
-        raise WeightsError(f"{path} has sha256 {found[:12]}..., recorded {wanted[:12]}...; register it again if the change is yours")
+        raise WeightsError(
+            f"{path} has sha256 {found[:12]}..., recorded {wanted[:12]}...",
+            advice="register it again if the change is yours",
+        )
 
 
 def load_weights(path: Path, wanted: str | None = None) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -70,7 +70,7 @@ class Evaluator(EvaluatorContract):
         """Return the profiles that it knows, its own among them; a plug-in may state them as an attribute."""
         return (self.profile,)
 
-    def under(self, profile: str) -> Evaluator:
+    def under(self, profile: str) -> Self:
         """Return the evaluator in another profile of `profiles`; OptionError for any other."""
         if profile != self.profile:
             raise OptionError(f"the evaluator has profile {self.profile}, not {profile}; leave --profile out")

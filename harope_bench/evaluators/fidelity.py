@@ -6,6 +6,7 @@ A profile says which published program's formulas are followed. Profiles share w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Self
 
 import numpy as np
 
@@ -43,9 +44,9 @@ class Fidelity(FeatureEvaluator):
         self.parity = self.way.parity
         self.metrics = tuple(METRICS[name] for name in self.way.metrics)
 
-    def under(self, profile: str) -> Fidelity:
+    def under(self, profile: str) -> Self:
         """The same evaluator in another profile."""
-        return Fidelity(profile)
+        return type(self)(profile)
 
     def score(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> Score:
         """The profile's metrics; one that cannot be had is None with a reason.

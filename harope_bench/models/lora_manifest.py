@@ -86,18 +86,18 @@ def read(path: Path) -> Manifest:
     try:
         data = read_regular(path, JSON_BYTES)
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read ({error.strerror}); give the adapter folder or its {MANIFEST}") from error
+        raise WeightsError(f"{path} cannot be read ({error.strerror})", advice=f"give the adapter folder or its {MANIFEST}") from error
     try:
         return Manifest.from_json(data, path)
     except (StorageError, ValueError) as error:
         why = fault(error) if isinstance(error, ValidationError) else first_line(error)
-        raise WeightsError(f"{path} is no adapter manifest: {why}; write it again") from error
+        raise WeightsError(f"{path} is no adapter manifest: {why}", advice="write it again") from error
 
 
 def listed(path: Path, manifest: Manifest, name: str) -> Path:
     """A file of the folder, its hash checked; WeightsError if the manifest does not list it or it was altered."""
     if name not in manifest.files:
-        raise WeightsError(f"{path} names {name} without its sha256; write the manifest again")
+        raise WeightsError(f"{path} names {name} without its sha256", advice="write the manifest again")
     found = path.parent / name
     check_hash(found, manifest.files[name])
     return found
@@ -145,7 +145,9 @@ def _lora_of(folder: Path) -> Path:
     found = [path for path in sorted(folder.glob("*.safetensors")) if low_rank(path)]
     if len(found) != 1:
         number = ", ".join(path.name for path in found) or "no LoRA"
-        raise WeightsError(f"{folder} holds no {MANIFEST}, no {PIPELINE}, no {LIBRARY_LORA}, but {number}; give one file or such a folder")
+        raise WeightsError(
+            f"{folder} holds no {MANIFEST}, no {PIPELINE}, no {LIBRARY_LORA}, but {number}", advice="give one file or such a folder"
+        )
     return found[0]
 
 
@@ -162,11 +164,13 @@ def base_folder(base: str) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
-        raise MissingExtra(f"{base} is no folder, and hub ids need pip install 'harope-bench[t2i]'") from error
+        raise MissingExtra(f"{base} is no folder, and hub ids need huggingface-hub", advice="pip install 'harope-bench[t2i]'") from error
     try:
         return Path(snapshot_download(base, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
-        raise WeightsError(f"base {base} is no folder and not in the local hub cache; --config base=FOLDER says where it lies") from error
+        raise WeightsError(
+            f"base {base} is no folder and not in the local hub cache", advice="--config base=FOLDER says where it lies"
+        ) from error
 
 
 def base_name(base: str) -> str:
@@ -206,12 +210,13 @@ def check_base(wanted: Base, folder: Path) -> None:
     for key in sorted(wanted.config.keys() | found.config.keys()):
         if wanted.config.get(key) != found.config.get(key):
             raise WeightsError(
-                f"the adapter was made for {wanted.id} with {key} = {wanted.config.get(key)}, {folder} has {found.config.get(key)}; "
-                "--config base=FOLDER names its own base"
+                f"the adapter was made for {wanted.id} with {key} = {wanted.config.get(key)}, {folder} has {found.config.get(key)}",
+                advice="--config base=FOLDER names its own base",
             )
     if wanted.weights_sha256 not in (None, found.weights_sha256):
         raise WeightsError(
-            f"the adapter was made for {wanted.id}, {folder} has the same sizes but other weights; --config base=FOLDER names its own base"
+            f"the adapter was made for {wanted.id}, {folder} has the same sizes but other weights",
+            advice="--config base=FOLDER names its own base",
         )
 
 
@@ -220,7 +225,9 @@ def matched(path: Path, checkpoint: Checkpoint, base: str, tokens: str) -> tuple
     manifest, folder = read(path), base_folder(base)
     known = (manifest.backbone, manifest.encoding, manifest.tokens)
     if known != (checkpoint.backbone, checkpoint.encoding, tokens) or not manifest.options.items() <= checkpoint.options.items():
-        raise WeightsError(f"{path} is of {' '.join(known)} {manifest.options}, checkpoint {checkpoint.name} of another; register it again")
+        raise WeightsError(
+            f"{path} is of {' '.join(known)} {manifest.options}, checkpoint {checkpoint.name} of another", advice="register it again"
+        )
     check_base(manifest.base, folder)
     return manifest, folder
 
@@ -252,11 +259,11 @@ def check_loads(folder: Path, replaced: Collection[str] = ()) -> None:
 
 def _check_part(folder: Path, part: str) -> None:
     if not NAME.fullmatch(part):
-        raise WeightsError(f"{folder / PIPELINE} names the part {part!r}, wanted a plain name; copy the whole base")
+        raise WeightsError(f"{folder / PIPELINE} names the part {part!r}, wanted a plain name", advice="copy the whole base")
     stem, inside = WEIGHTS_OF.get(part, "model"), folder / part
     if quantised := part_config(folder, part).get("quantization_config"):
         how = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else "some method"
-        raise WeightsError(f"{inside} is quantised ({how!r}), which is not loaded here; give the base in its full precision")
+        raise WeightsError(f"{inside} is quantised ({how!r}), which is not loaded here", advice="give the base in its full precision")
     index = inside / f"{stem}{INDEX_SUFFIX}"
     if index.is_file():
         shards(index)
@@ -266,10 +273,10 @@ def _check_part(folder: Path, part: str) -> None:
     variants = sorted(path.name for path in inside.glob(f"{stem}.*.safetensors*")) if inside.is_dir() else []
     if variants:
         variant = variants[0].removeprefix(f"{stem}.").split(".")[0]
-        raise WeightsError(f"{inside} holds the variant {variant!r} alone ({variants[0]}); save the base without variant")
+        raise WeightsError(f"{inside} holds the variant {variant!r} alone ({variants[0]})", advice="save the base without variant")
     if inside.is_dir() and list(inside.glob("*.bin")):
-        raise WeightsError(f"{inside} holds .bin files alone, which are not opened; save the base as .safetensors")
-    raise WeightsError(f"{inside} holds no {stem}.safetensors; copy the whole base")
+        raise WeightsError(f"{inside} holds .bin files alone, which are not opened", advice="save the base as .safetensors")
+    raise WeightsError(f"{inside} holds no {stem}.safetensors", advice="copy the whole base")
 
 
 def pipeline_class(folder: Path) -> str:
@@ -278,7 +285,8 @@ def pipeline_class(folder: Path) -> str:
     for part, named in index.items():
         if isinstance(named, list) and named != [None, None] and _library(named) not in LIBRARIES:
             raise WeightsError(
-                f"{folder / PIPELINE} wants {part} from {_library(named)}, which could run code; only {', '.join(sorted(LIBRARIES))} load"
+                f"{folder / PIPELINE} wants {part} from {_library(named)}, which could run code",
+                advice=f"only {', '.join(sorted(LIBRARIES))} load",
             )
     return str(index.get("_class_name"))
 
@@ -293,7 +301,7 @@ def _json(path: Path) -> LibraryConfig:
     try:
         found = parse_json(read_text(path))
     except (StorageError, ValueError) as error:
-        raise WeightsError(f"{path} is not readable JSON ({error}); give the folder of a whole pipeline") from error
+        raise WeightsError(f"{path} is not readable JSON ({error})", advice="give the folder of a whole pipeline") from error
     if not isinstance(found, dict):
-        raise WeightsError(f"{path} is no JSON object; give the folder of a whole pipeline")
+        raise WeightsError(f"{path} is no JSON object", advice="give the folder of a whole pipeline")
     return found

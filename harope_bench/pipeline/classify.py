@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from random import Random
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
@@ -20,7 +21,7 @@ from harope_bench.core.conditioning import check_suite, fitting_suites, taken_by
 from harope_bench.core.device import require
 from harope_bench.core.errors import BenchError, OptionError, PlanMismatch, WeightsError
 from harope_bench.core.provenance import now, provenance
-from harope_bench.core.record_base import fault
+from harope_bench.core.record_base import Option, fault
 from harope_bench.core.schema import (
     LENIENT,
     Checkpoint,
@@ -46,11 +47,12 @@ from harope_bench.data.result_store import (
     write_result,
 )
 from harope_bench.data.run_folder import OBSERVATIONS, REQUESTS, Run
-from harope_bench.evaluators.base import Observations, Score
+from harope_bench.evaluators.base import Observations, Score, load_feature_evaluator
 from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import check_settings, checkpoint, open_classifier, weights_path
+from harope_bench.pipeline.differing_fields import differing_fields
 from harope_bench.pipeline.predictions import SHARD, Shard, find_shard, name_pictures, predict, read_pictures, shard_key, shard_path
-from harope_bench.suites.base import Pictures, load_suite
+from harope_bench.suites.base import Pictures, PictureSuite, load_picture_suite, load_suite
 
 TASK = "classify"
 PICTURES = "pictures"  # per-sample array of the pictures' hashes
@@ -73,7 +75,7 @@ class Wanted:
 
 def reads(name: str) -> bool:
     """Whether a suite's pictures are named instead of drawn."""
-    return load_suite(name).task == TASK
+    return isinstance(load_suite(name), PictureSuite)
 
 
 def names_pictures(found: Checkpoint) -> bool:
@@ -81,7 +83,7 @@ def names_pictures(found: Checkpoint) -> bool:
     return load_backbone(found.backbone).task == TASK
 
 
-def reading_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> Plan:
+def reading_plan(name: str, suite: str | None, overrides: Mapping[str, Option | None]) -> Plan:
     """The plan of a classifier and a suite of real pictures.
 
     Raises:
@@ -100,7 +102,7 @@ def reading_plan(name: str, suite: str | None, overrides: Mapping[str, Any]) -> 
     given = {key: value for key, value in overrides.items() if value is not None}
     check_settings(found, {**found.drawing, **given})
     try:
-        settings = Settings(**{"resolution": plugin.resolution, "tile": backbone.tile, **found.drawing, **given})
+        settings = Settings.model_validate({"resolution": plugin.resolution, "tile": backbone.tile, **found.drawing, **given})
     except ValidationError as error:
         raise OptionError(f"{fault(error)}; give --{error.errors()[0]['loc'][0]} another value") from error
     require(settings.device)
@@ -116,7 +118,7 @@ def classify(plan: Plan, out: Path, wanted: Wanted, evaluators: Sequence[str] | 
             holds predictions of other pictures. WeightsError: weights missing, altered or not fitting.
     """
     check_suite(plan.checkpoint, plan.suite)
-    suite = registry.load("suites", plan.suite)
+    suite = load_picture_suite(plan.suite)
     names = list(evaluators or suite.evaluators)
     for name in names:
         registry.find("evaluators", name)
@@ -163,11 +165,14 @@ def _unclaimed(path: Path, judge: JudgeRecord) -> None:
     """PlanMismatch if a result of other pictures, labels or another crop lies where this one would go."""
     found = find_result(path)
     if found is not None and found.judge != judge:
-        fields = [key for key in ("preprocessing", "weights_sha256", "judge_class") if getattr(found.judge, key) != getattr(judge, key)]
-        what = {"preprocessing": "another crop", "weights_sha256": "other pictures or labels"}.get(
-            fields[0] if fields else "", "other labels"
-        )
-        raise PlanMismatch(f"{path} is of {what}; choose another --out")
+        raise PlanMismatch(f"{path} is of {_different_pictures(found.judge, judge)}; choose another --out")
+
+
+def _different_pictures(stored: JudgeRecord, judge: JudgeRecord) -> str:
+    """Return in words in what the labels that judge a classifier differ."""
+    if stored.preprocessing != judge.preprocessing:
+        return "another crop"
+    return "other pictures or labels" if stored.weights_sha256 != judge.weights_sha256 else "other labels"
 
 
 def _count(pictures: Pictures, count: int | None, suite: str) -> int:
@@ -179,7 +184,7 @@ def _count(pictures: Pictures, count: int | None, suite: str) -> int:
 
 def judge_of(plan: Plan, pictures: Pictures, crop_ratio: float | None) -> JudgeRecord:
     """Who judges a classifier: the labels. The hash is that of all pictures' names and labels."""
-    suite = registry.load("suites", plan.suite)
+    suite = load_picture_suite(plan.suite)
     ratio = suite.crop_ratio if crop_ratio is None else crop_ratio
     side = plan.settings.resolution
     kind = "official" if pictures.whole and len(pictures.names) == suite.count else "substitute"
@@ -198,9 +203,11 @@ def judge_of(plan: Plan, pictures: Pictures, crop_ratio: float | None) -> JudgeR
 def seen_in(shards: Sequence[Shard]) -> Observations:
     """All predictions in index order, with the labels of the pictures."""
     rows = _rows(shards)
-    joined = {name: np.concatenate([getattr(s, name) for s in shards]) for name in ("indices", "ranked", "logits")}
-    labels = np.array([label for _, label, _ in rows], dtype=np.int64)[joined["indices"]]
-    return Observations(joined.pop("indices"), labels, joined, failed=sum(len(s.failed) for s in shards))
+    indices = np.concatenate([shard.indices for shard in shards])
+    ranked = np.concatenate([shard.ranked for shard in shards])
+    logits = np.concatenate([shard.logits for shard in shards])
+    labels = np.array([label for _, label, _ in rows], dtype=np.int64)[indices]
+    return Observations(indices, labels, {"ranked": ranked, "logits": logits}, failed=sum(len(s.failed) for s in shards))
 
 
 def _subject(plan: Plan, shards: Sequence[Shard], out: Path) -> Subject:
@@ -214,8 +221,7 @@ def _method(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, 
     """Return how an evaluator scores the predictions; is_lenient: pictures are missing and may be."""
     rows = _rows(shards)
     reference = f"labels of {len(rows):,} pictures of {plan.suite}"
-    evaluator: Any = registry.load("evaluators", name)
-    return Method(name, evaluator, judge, reference, sha256_bytes(repr(rows).encode()), is_lenient=is_lenient)
+    return Method(name, load_feature_evaluator(name), judge, reference, sha256_bytes(repr(rows).encode()), is_lenient=is_lenient)
 
 
 def _rows(shards: Sequence[Shard]) -> list[tuple[str, int, str]]:
@@ -225,7 +231,7 @@ def _rows(shards: Sequence[Shard]) -> list[tuple[str, int, str]]:
 def _scored(name: str, shards: Sequence[Shard]) -> tuple[Observations, Score]:
     """All predictions, and what an evaluator gives for them."""
     seen = seen_in(shards)
-    return seen, registry.load("evaluators", name).score(seen, {})
+    return seen, load_feature_evaluator(name).score(seen, {})
 
 
 def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, out: Path, missing: int, lenient: bool) -> Scored:
@@ -277,7 +283,7 @@ class Checked(NamedTuple):
     unchecked: list[str]
 
 
-def recheck(folder: Path, wanted: Wanted, chosen: int, chooser: Any) -> Checked:
+def recheck(folder: Path, wanted: Wanted, chosen: int, chooser: Random) -> Checked:
     """Pictures hashed again, predictions scored again, `chosen` shards' worth of pictures named again, all compared with the records.
 
     Raises:
@@ -286,7 +292,7 @@ def recheck(folder: Path, wanted: Wanted, chosen: int, chooser: Any) -> Checked:
     run = Run(folder, is_checked=False)
     plan = run.plan
     assert plan is not None
-    suite = registry.load("suites", plan.suite)
+    suite = load_picture_suite(plan.suite)
     pictures, count = suite.pictures(wanted.place, wanted.labels), len(run.asked())
     judge = judge_of(plan, pictures, wanted.crop_ratio)
     told = Checked([], [], [])
@@ -327,15 +333,14 @@ def _wrong_result(path: Path, plan: Plan, shards: Sequence[Shard], judge: JudgeR
         stored = read_result(path, is_checked=False)
     except BenchError as error:
         return [f"is not a result this version reads: {error}"]
-    if stored.evaluator not in registry.load("suites", plan.suite).evaluators:
+    if stored.evaluator not in load_suite(plan.suite).evaluators:
         return [f"evaluator {stored.evaluator} is not one of suite {plan.suite}"]
     subject = _subject(plan, shards, folder)
     method = _method(plan, shards, stored.evaluator, judge, stored.is_lenient and missing > 0)
     seen, score = _scored(stored.evaluator, shards)
     again = _result(path, subject, method, score, shards, missing, stored.provenance)
     exempt = {"target", "label", "measurements"}  # a folder may be moved, a label is the user's; measurements are compared below
-    fields = [name for name in Result.model_fields if name not in exempt]
-    wrong = [f"{name} is not what is here now" for name in fields if getattr(stored, name) != getattr(again, name)]
+    wrong = [f"{name} is not what is here now" for name in differing_fields(stored, again) if name not in exempt]
     if stored.measurements != again.measurements:
         wrong.append("measurements are not what the predictions give")
     held = load_arrays(arrays_path(path)) if arrays_path(path).is_file() else {}
@@ -345,7 +350,7 @@ def _wrong_result(path: Path, plan: Plan, shards: Sequence[Shard], judge: JudgeR
     return wrong
 
 
-def _name_again(plan: Plan, pictures: Pictures, shards: Sequence[Shard], count: int, chooser: Any, ratio: float, told: Checked) -> None:
+def _name_again(plan: Plan, pictures: Pictures, shards: Sequence[Shard], count: int, chooser: Random, ratio: float, told: Checked) -> None:
     """Some pictures named again; the same five classes and logits must come out."""
     known = {int(i): (s.ranked[k], s.logits[k]) for s in shards for k, i in enumerate(s.indices)}
     chosen = sorted(chooser.sample(sorted(known), min(count, len(known))))

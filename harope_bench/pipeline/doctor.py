@@ -169,8 +169,7 @@ def _opened(name: str, judge: Judge[LoadedFeatureExtractor | LoadedAnnotator]) -
 
 def _absent(area: str, name: str, error: BenchError) -> Finding:
     """Something optional that is not here: what it is, and the command that the error names."""
-    told, _, command = str(error).partition("; ")
-    return Finding(area, name, "missing", told, command)
+    return Finding(area, name, "missing", error.detail, error.advice)
 
 
 def _self_test() -> list[Finding]:

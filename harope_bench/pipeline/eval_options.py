@@ -64,21 +64,16 @@ class PictureOptions:
 
 
 @dataclass(frozen=True)
-class EvalOptions:
-    """What a user tells `eval` beside the target.
+class ScoringOptions:
+    """How images are scored.
 
     evaluators: None is the suite's own. profiles: each is evaluated; None is the suite's own.
     judge: a NAME, or `ROLE=NAME,...` for suites of prompts. subset: seed of a random choice of
-    `count` images. batch: samples between two writes, or images of a timed forward.
-    is_rescored: only stored features and annotations count. is_lenient: scores although images
-    are missing. python, runner_options: run a judge of another environment.
-    form: which file of a folder is of which prompt. out: folder of the results.
+    `count` images. is_rescored: only stored features and annotations count. is_lenient: scores
+    although images are missing. python, runner_options: run a judge of another environment.
     """
 
-    suite: str | None = None
     evaluators: tuple[str, ...] | None = None
-    count: int | None = None
-    batch: int | None = None
     subset: int | None = None
     reference: Path | None = None
     rules: Literal["official", "corrected"] = "official"
@@ -88,6 +83,19 @@ class EvalOptions:
     is_lenient: bool = False
     python: Path | None = None
     runner_options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvalOptions(ScoringOptions):
+    """What a user tells `eval` beside the target.
+
+    batch: samples between two writes, or images of a timed forward. form: which file of a folder
+    is of which prompt. out: folder of the results.
+    """
+
+    suite: str | None = None
+    count: int | None = None
+    batch: int | None = None
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     pictures: PictureOptions = field(default_factory=PictureOptions)
     form: FolderForm = field(default_factory=FolderForm)
@@ -105,6 +113,40 @@ class EvalOptions:
             "allow_missing": self.is_lenient or None,
             "judge_python": self.python,
         }
+
+
+def parse_scoring(
+    evaluators: str | None,
+    reference: Path | None,
+    rules: Literal["official", "corrected"],
+    profiles: str | None,
+    judge: str | None,
+    lenient: bool,
+    python: Path | None,
+    runner: Sequence[tuple[str, Option]],
+    subset: int | None,
+    rescore: bool,
+) -> ScoringOptions:
+    """Return the options of scoring as they are typed.
+
+    Args:
+        evaluators, profiles: Names separated by commas. runner: Options of a runner, by key.
+
+    Raises:
+        OptionError: A profile's name is empty.
+    """
+    return ScoringOptions(
+        evaluators=tuple(evaluators.split(",")) if evaluators else None,
+        subset=subset,
+        reference=reference,
+        rules=rules,
+        profiles=parse_profiles(profiles),
+        judge=judge,
+        is_rescored=rescore,
+        is_lenient=lenient,
+        python=python,
+        runner_options={key: str(value) for key, value in runner},
+    )
 
 
 def parse_profiles(text: str | None) -> tuple[str | None, ...]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from harope_bench.core import registry
 from harope_bench.core.device import require
@@ -27,9 +27,11 @@ from harope_bench.data.result_store import (
 )
 from harope_bench.data.run_folder import OBSERVATIONS, Run
 from harope_bench.data.sample_set import SampleSet, open_samples
+from harope_bench.evaluators.base import FeatureEvaluator, load_feature_evaluator
 from harope_bench.judges.base import load_feature_extractor, open_judge
 from harope_bench.pipeline.extract_features import Seen, known_errors, looker, observe
 from harope_bench.pipeline.reference_stats import Looking, Opened, open_reference
+from harope_bench.suites.base import PromptSuite, Suite, load_suite
 from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
 
 
@@ -52,7 +54,7 @@ class Way(NamedTuple):
     """One evaluator in the profile asked for, the judge it reads, and what its result's file is called beside the evaluator."""
 
     name: str
-    evaluator: Any
+    evaluator: FeatureEvaluator
     judge: str
     suffix: str
 
@@ -88,7 +90,7 @@ def evaluate_each(
     Args:
         wanted: not empty; they differ in their profile alone.
     """
-    asked, plugin = wanted[0], registry.load("suites", wanted[0].suite)
+    asked, plugin = wanted[0], load_suite(wanted[0].suite)
     ways = _ways(plugin, wanted, evaluators)
     samples = chosen_samples(target, asked, count)
     if samples.plan is not None and samples.plan.suite != asked.suite:
@@ -113,11 +115,11 @@ def ready(out: Path, wanted: Sequence[Asked], evaluators: Sequence[str] | None =
     Raises:
         as `evaluate_each`; WeightsError: the judge's weights are not here, altered, or of another network.
     """
-    asked, plugin = wanted[0], registry.load("suites", wanted[0].suite)
+    asked, plugin = wanted[0], load_suite(wanted[0].suite)
     ways = _ways(plugin, wanted, evaluators)
     if asked.subset is not None and count is None:
         raise OptionError("--subset chooses --count images, and no --count is given; give one, or leave --subset out")
-    if count is not None and getattr(plugin, "exact", False) and count > plugin.count:
+    if count is not None and plugin.exact and count > plugin.count:
         raise TooManyImages(f"{asked.suite} is scored on {plugin.count:,} images, --count asks for {count:,}; give --count {plugin.count}")
     for judge in () if asked.rescore else dict.fromkeys(chosen.judge for chosen in ways):
         open_judge(judge, load_feature_extractor(judge), asked.device)
@@ -125,7 +127,7 @@ def ready(out: Path, wanted: Sequence[Asked], evaluators: Sequence[str] | None =
         open_reference(plugin, judge, asked.reference, looking(out, judge, asked))
 
 
-def _ways(plugin: Any, wanted: Sequence[Asked], evaluators: Sequence[str] | None) -> list[Way]:
+def _ways(plugin: Suite, wanted: Sequence[Asked], evaluators: Sequence[str] | None) -> list[Way]:
     require(wanted[0].device)
     return [way(plugin, name, each) for each in wanted for name in evaluators or plugin.evaluators]
 
@@ -148,22 +150,22 @@ def chosen_samples(target: Path, asked: Asked, count: int | None) -> SampleSet:
 
 def _opened(target: Path, asked: Asked, count: int | None = None) -> SampleSet:
     """Return the images of a target; those of prompts at the suite's indices, so that all evaluators see one set."""
-    suite: Any = registry.load("suites", asked.suite)
-    if getattr(suite, "task", "draw") == "prompts":
+    suite = load_suite(asked.suite)
+    if isinstance(suite, PromptSuite):
         return open_prompt_images(target, asked.suite, suite, count, asked.form)
     if asked.form.stated:
         raise OptionError(f"suite {asked.suite} has no prompts to place images at; leave {' and '.join(asked.form.stated)} out")
     return open_samples(target, count)
 
 
-def notes(samples: SampleSet, suite: Any, name: str, reference: Path | None = None) -> tuple[str, ...]:
+def notes(samples: SampleSet, suite: Suite, name: str, reference: Path | None = None) -> tuple[str, ...]:
     """What a result must say of the images themselves; errors as `protocol` and `sized`."""
     return (*protocol(samples, suite, name), *sized(samples, suite, name, reference), *repeated(samples, suite))
 
 
-def repeated(samples: SampleSet, suite: Any) -> tuple[str, ...]:
+def repeated(samples: SampleSet, suite: Suite) -> tuple[str, ...]:
     """What a result must say whose errors count images, where several of these were drawn from one prompt."""
-    if getattr(suite, "task", "draw") != "prompts":
+    if not isinstance(suite, PromptSuite):
         return ()
     found, prompts = len(samples.indices), len({i % (suite.count // suite.copies) for i in samples.indices})
     told = (
@@ -173,14 +175,14 @@ def repeated(samples: SampleSet, suite: Any) -> tuple[str, ...]:
     return (told,) if prompts < found else ()
 
 
-def protocol(samples: SampleSet, suite: Any, name: str) -> tuple[str, ...]:
+def protocol(samples: SampleSet, suite: Suite, name: str) -> tuple[str, ...]:
     """What a result must say of the number of images where the suite's is exact.
 
     Raises:
         TooManyImages: the target holds more. SampleError: files are of another format than their names say.
     """
     found = len(samples.indices)
-    if not getattr(suite, "exact", False):
+    if not suite.exact:
         return ()
     if samples.files is not None and (line := misnamed(samples.files.values())):
         raise SampleError(f"{samples.path}: {line}; {name} is scored on lossless images, save them as PNG and name them so")
@@ -194,7 +196,7 @@ def protocol(samples: SampleSet, suite: Any, name: str) -> tuple[str, ...]:
     return (f"images: {found:,}, the protocol of {name} asks for {suite.count:,}; FID rises as images get fewer",)
 
 
-def sized(samples: SampleSet, suite: Any, name: str, reference: Path | None = None) -> tuple[str, ...]:
+def sized(samples: SampleSet, suite: Suite, name: str, reference: Path | None = None) -> tuple[str, ...]:
     """What a result must say of the images' size where it is neither the suite's nor, unless the protocol is exact, the plan's.
 
     Raises:
@@ -202,7 +204,7 @@ def sized(samples: SampleSet, suite: Any, name: str, reference: Path | None = No
     """
     (height, width, _), side = samples.shape, suite.resolution
     planned = samples.plan is not None and height == width == samples.plan.settings.resolution
-    exact = getattr(suite, "exact", False)
+    exact = suite.exact
     if height == width == side or (planned and not exact):
         return ()
     if exact and not planned and not (reference and "arr_0" in members(reference) and shape_of(reference, True)[1:] == samples.shape):
@@ -213,21 +215,20 @@ def sized(samples: SampleSet, suite: Any, name: str, reference: Path | None = No
     return (f"images: {width}x{height}, the protocol of {name} is for {side}x{side}",)
 
 
-def way(suite: Any, name: str, asked: Asked) -> Way:
+def way(suite: Suite, name: str, asked: Asked) -> Way:
     """The evaluator, profile and judge that are asked for; OptionError where the suite or the evaluator has no such thing."""
     registry.find("evaluators", name)
     if name not in suite.judges:
         raise OptionError(f"suite {asked.suite} has no judge for evaluator {name}; it has {', '.join(suite.judges) or 'none'}")
-    plugin: Any = registry.load("evaluators", name)
+    plugin = load_feature_evaluator(name)
     if asked.rules not in plugin.rules:
         raise OptionError(f"evaluator {name} has {', '.join(plugin.rules)} rules, not {asked.rules}; leave --rules out")
-    own = getattr(suite, "profiles", {}).get(name, plugin.profile)
+    own = suite.profiles.get(name, plugin.profile)
     profile = asked.profile or own
-    known = getattr(plugin, "profiles", (plugin.profile,))
-    if profile not in known:
-        raise OptionError(f"evaluator {name} has profiles {', '.join(known)}, not {profile}; choose one of these")
+    if profile not in plugin.profiles:
+        raise OptionError(f"evaluator {name} has profiles {', '.join(plugin.profiles)}, not {profile}; choose one of these")
     evaluator = plugin if profile == plugin.profile else plugin.under(profile)
-    theirs = suite.judges.get(f"{name}/{profile}", None if profile in getattr(plugin, "apart", ()) else suite.judges[name])
+    theirs = suite.judges.get(f"{name}/{profile}", None if profile in plugin.apart else suite.judges[name])
     if asked.judge is None and theirs is None:
         raise OptionError(f"profile {profile} needs a judge of its own, suite {asked.suite} has none; give --judge")
     judge = asked.judge or str(theirs)
@@ -238,7 +239,7 @@ def way(suite: Any, name: str, asked: Asked) -> Way:
 
 def _score(samples: SampleSet, job: Job, out: Path, asked: Asked, told: tuple[str, ...], source: Source | None) -> Scored:
     started, (way, reference), evaluator = now(), job, job.way.evaluator
-    path = result_path(out, f"{way.name}{way.suffix}{variant(asked, reference.sha256)}")
+    path = result_path(out, result_name(way, asked.rules, None if asked.reference is None else reference.sha256))
     seen = observe(samples, way.judge, out / OBSERVATIONS / way.judge, asked.device, asked.rescore)
     subject = subject_of(samples, asked.suite, source)
     method = Method(way.name, evaluator, seen.judge, reference.name, reference.sha256, asked.rules)
@@ -310,10 +311,14 @@ def stated_form(source: Source | None, folder: Path, images: Path | None = None)
     return FolderForm(source.order, source.pattern, listed, source.side, source.tiles)
 
 
-def variant(asked: Asked, reference_sha256: str) -> str:
-    """What a result's file name carries beside its evaluator: rules and reference where they are not the suite's own."""
-    rules = "" if asked.rules == "official" else f"_{asked.rules}"
-    return rules if asked.reference is None else f"{rules}_ref-{reference_sha256[:8]}"
+def result_name(way: Way, rules: str, reference_sha256: str | None = None) -> str:
+    """Return what a result's file is called without its ending.
+
+    Args:
+        reference_sha256: Of a reference that is not the suite's own.
+    """
+    name = f"{way.name}{way.suffix}{'' if rules == 'official' else f'_{rules}'}"
+    return name if reference_sha256 is None else f"{name}_ref-{reference_sha256[:8]}"
 
 
 def same_numbers(a: Result, b: Result) -> bool:

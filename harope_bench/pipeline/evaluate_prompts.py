@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from harope_bench.core import registry
 from harope_bench.core.device import require
-from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, WeightsError
+from harope_bench.core.errors import OptionError, PlanMismatch, PluginError, SampleError, WeightsError
 from harope_bench.core.provenance import now, provenance
 from harope_bench.core.schema import CLASSES, LENIENT, NO_JUDGE, UNRECORDED, JudgeRecord, ResultWarning, Source, warnings_of
 from harope_bench.core.storage import sha256_bytes, sha256_file
@@ -29,17 +29,16 @@ from harope_bench.data.result_store import (
 )
 from harope_bench.data.run_folder import OBSERVATIONS, Run
 from harope_bench.data.sample_set import SampleSet
-from harope_bench.evaluators.base import Score, Sight
+from harope_bench.evaluators.base import AnnotationEvaluator, Score, Sight, load_annotation_evaluator, load_evaluator
 from harope_bench.judges.base import JudgeChoice
 from harope_bench.pipeline import external_judge
 from harope_bench.pipeline.annotate import Terms, choose, perceive
 from harope_bench.pipeline.evaluate import source_of
 from harope_bench.pipeline.extract_features import known_errors
-from harope_bench.suites.base import Case
+from harope_bench.suites.base import Case, PromptSuite, Suite, load_prompt_suite, load_suite
 from harope_bench.suites.official_layouts.base import reader
 from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
 
-TASK = "prompts"
 FOREIGN = JudgeRecord(
     name="official-run",
     version=1,
@@ -68,38 +67,56 @@ class Rule(NamedTuple):
     """An evaluator, its judges by role, and what its result's file is called beside the evaluator."""
 
     name: str
-    evaluator: Any
+    evaluator: AnnotationEvaluator
     judges: Mapping[str, JudgeChoice]
     suffix: str
 
 
 def of_prompts(suite: str) -> bool:
     """Whether a suite's images are marked prompt by prompt."""
-    return suite in registry.entries("suites") and getattr(registry.load("suites", suite), "task", "draw") == TASK
+    return suite in registry.entries("suites") and isinstance(load_suite(suite), PromptSuite)
 
 
-def rules_of(suite: Any, asked: Marking, evaluators: Sequence[str] | None) -> list[Rule]:
+def scores_annotations(evaluator: str) -> bool:
+    """Return whether an evaluator scores annotations of prompts, not features; UnknownName where there is none."""
+    return isinstance(load_evaluator(evaluator), AnnotationEvaluator)
+
+
+def judge_names(suite: Suite, suite_name: str, evaluator: str) -> Mapping[str, str]:
+    """Return the suite's own judges of an evaluator of annotations, by role.
+
+    Raises:
+        PluginError: The suite names a feature extractor for it.
+    """
+    names = suite.judges[evaluator]
+    if isinstance(names, str):
+        raise PluginError(f"suite {suite_name} must name judges of evaluator {evaluator} by role, it names {names}")
+    return names
+
+
+def rules_of(suite: Suite, asked: Marking, evaluators: Sequence[str] | None) -> list[Rule]:
     """The evaluators asked for (the suite's own if none) that mark prompts; OptionError for what suite or evaluator does not have."""
     found = []
     for name in evaluators or suite.evaluators:
         registry.find("evaluators", name)
         if name not in suite.judges:
             raise OptionError(f"suite {asked.suite} has no judges for evaluator {name}; it has {', '.join(suite.judges) or 'none'}")
-        plugin: Any = registry.load("evaluators", name)
-        if not hasattr(plugin, "looks"):
+        plugin = load_evaluator(name)
+        if not isinstance(plugin, AnnotationEvaluator):
             continue
         if asked.rules not in plugin.rules:
             raise OptionError(f"evaluator {name} has {', '.join(plugin.rules)} rules, not {asked.rules}; leave --rules out")
-        usual = choose(None, suite.judges[name])
-        judges = choose(_for(asked.judge, suite.judges[name]), suite.judges[name])
+        names = judge_names(suite, asked.suite, name)
+        usual = choose(None, names)
+        judges = choose(_for(asked.judge, names), names)
         other = "".join(f"_{role}-{judges[role].folder}" for role in sorted(judges) if judges[role] != usual[role])
-        found.append(Rule(name, plugin, judges, f"{other}{variant(asked)}"))
+        found.append(Rule(name, plugin, judges, f"{other}{scoring_suffix(asked)}"))
     _every_role_used(asked, found)
     return found
 
 
-def variant(asked: Marking) -> str:
-    """What a result's file name carries beside evaluator and judges: rules and leniency where they are not the usual ones."""
+def scoring_suffix(asked: Marking) -> str:
+    """Return what a result's file name carries beside evaluator and judges: rules and leniency where they are not the usual ones."""
     return f"{'' if asked.rules == 'official' else f'_{asked.rules}'}{'_lenient' if asked.lenient else ''}"
 
 
@@ -112,7 +129,7 @@ def ready(asked: Marking, evaluators: Sequence[str] | None, target: Path | None 
     Raises:
         NotHere, MissingExtra: what is missing, with the command that brings it. OptionError: a name that does not fit.
     """
-    suite = registry.load("suites", asked.suite)
+    suite = load_prompt_suite(asked.suite)
     rules = rules_of(suite, asked, evaluators)
     if rules:
         suite.source()
@@ -133,13 +150,13 @@ def ready(asked: Marking, evaluators: Sequence[str] | None, target: Path | None 
     return [rule.name for rule in rules]
 
 
-def _cases(target: Path, asked: Marking, suite: Any, count: int | None) -> list[Case]:
+def _cases(target: Path, asked: Marking, suite: PromptSuite, count: int | None) -> list[Case]:
     """Return the cases of the images that a target holds."""
     samples = open_prompt_images(target, asked.suite, suite, count, asked.form)
     return [suite.case(index) for index in samples.indices]
 
 
-def _is_needed(evaluator: Any, role: str, cases: Sequence[Case]) -> bool:
+def _is_needed(evaluator: AnnotationEvaluator, role: str, cases: Sequence[Case]) -> bool:
     """Return whether a judge of this role may be asked about one of these cases."""
     needs = [look.needs for look in evaluator.looks if look.role == role]
     facts = (case.facts[evaluator.form] for case in cases if evaluator.form in case.facts)
@@ -152,9 +169,7 @@ def shared(judge: str, suites: Sequence[str]) -> dict[str | None, str | None]:
     Raises:
         UnknownName: no such suite. OptionError: a role that none of them has.
     """
-    roles = {
-        name: {role for own in registry.load("suites", name).judges.values() if not isinstance(own, str) for role in own} for name in suites
-    }
+    roles = {name: {role for own in load_suite(name).judges.values() if not isinstance(own, str) for role in own} for name in suites}
     known = sorted(set().union(*roles.values()))
     parts = [part.strip() for part in judge.split(",") if part.strip()]
     for part in parts:
@@ -191,7 +206,7 @@ def mark(target: Path, out: Path, asked: Marking, evaluators: Sequence[str] | No
         SampleError: images missing or altered. UnknownName, OptionError: a name or judge that is not there.
         PlanMismatch: `out` holds results of other images, or answers of another judge. JudgeError: a judge that fails on everything.
     """
-    suite = registry.load("suites", asked.suite)
+    suite = load_prompt_suite(asked.suite)
     chosen = rules_of(suite, asked, evaluators)
     require(asked.terms.device)
     if count is not None and out == target and (more := len(Run(out).asked())) > count:
@@ -226,7 +241,7 @@ def _mark(
     if not asked.terms.rescore and (current := find_current(path, subject, method)) is not None:
         return Scored(current, path, False)
 
-    score: Score = evaluator.assess(sights, asked.rules, asked.lenient)
+    score = evaluator.assess(sights, asked.rules, asked.lenient)
     result = build_result(
         path,
         subject,
@@ -310,7 +325,7 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
 
     Its judges are the official ones by its own word: weights and versions are not in such files.
     """
-    suite = registry.load("suites", asked.suite)
+    suite = load_prompt_suite(asked.suite)
     started, found = now(), reader(path)
     if found is None:
         return None
@@ -318,8 +333,8 @@ def brought(path: Path, out: Path, asked: Marking) -> Scored | None:
     if name not in suite.judges:
         raise OptionError(f"{path} is a finished run of {name}, asked for suite {asked.suite}; give --suite {name}")
     score = found.imported(path, suite, asked.lenient, asked.rules)
-    evaluator = registry.load("evaluators", name)
-    written = result_path(out, f"{name}{variant(asked)}")
+    evaluator = load_annotation_evaluator(name)
+    written = result_path(out, f"{name}{scoring_suffix(asked)}")
     prompts, sha256_of_prompts = suite.source()
     sha256 = files_digest(path)
     if (stored := find_result(written)) is not None and stored.samples_sha256 != sha256:

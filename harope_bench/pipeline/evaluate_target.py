@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, Waiting
 from harope_bench.data.result_store import Scored, relabel
 from harope_bench.data.run_folder import Run
+from harope_bench.evaluators.base import load_evaluator
 from harope_bench.pipeline import evaluate_prompts
 from harope_bench.pipeline.classify import classify
 from harope_bench.pipeline.eval_options import (
@@ -35,6 +35,7 @@ from harope_bench.pipeline.requirements import (
     raise_missing,
 )
 from harope_bench.pipeline.target import CHECKPOINTS, Kind, Target, plan_target, resolve
+from harope_bench.suites.base import load_suite
 from harope_bench.suites.official_layouts.prompt_folder import is_tiled
 
 TargetRun = tuple[Target, EvalOptions]  # one run of a target: its suite, resolution and folder
@@ -104,7 +105,7 @@ def measures_network(evaluator: str) -> bool:
     Raises:
         UnknownName: No evaluator has this name.
     """
-    return getattr(registry.load("evaluators", evaluator), "looks_at", "images") == "network"
+    return load_evaluator(evaluator).looks_at == "network"
 
 
 def network_evaluators(options: EvalOptions) -> tuple[str, ...]:
@@ -234,7 +235,7 @@ def score_prompts(target: Target, options: EvalOptions) -> list[Scored]:
 
     # What can fail cheaply comes before the first image is generated.
     names = evaluate_prompts.ready(scoring, options.evaluators, None if is_generated else target.path, count)
-    evaluators = options.evaluators or registry.load("suites", suite).evaluators
+    evaluators = options.evaluators or load_suite(suite).evaluators
     on_features = [name for name in evaluators if name not in names]
     if is_generated:
         generate_images(target, options)

@@ -7,17 +7,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, UnknownName
 from harope_bench.core.index_ranges import MOST
 from harope_bench.core.limits import check_most
 from harope_bench.core.schema import Measurement, Metric, Plan
 from harope_bench.data.image_io import encode
 from harope_bench.data.result_store import StoredResult, read_results
+from harope_bench.evaluators.base import load_evaluator
 from harope_bench.models.load_checkpoint import checkpoint, open_drawer
 from harope_bench.pipeline.generate import draw_one, make_plan
 from harope_bench.statistics.compare import in_columns, shown
@@ -33,6 +32,7 @@ from harope_bench.statistics.intervals.power import (
     smallest,
 )
 from harope_bench.statistics.pairing import RULER, contrast
+from harope_bench.suites.base import Suite, load_suite
 
 SEEDS = (1, 2, 3, 5, 10)  # rows of the table of designs
 RAW = 3  # bytes a pixel of an uncompressed image
@@ -101,7 +101,7 @@ def budget(
         UnknownName: the suite has no such metric. OptionError: neither a run nor a constant tells its noise, or more than MOST images.
     """
     check_most("--count", images or 0, MOST)
-    suite = registry.load("suites", plan.suite)
+    suite = load_suite(plan.suite)
     facts, found = metric_of(suite, metric), read_results(runs) if runs else []
     known = known_noise(plan, facts, found, value)
     count = images or suite.count
@@ -110,13 +110,12 @@ def budget(
     return Budget(facts, difference, power, known, cost(plan, rate), count, pair, seeds, designs)
 
 
-def metric_of(suite: Any, name: str) -> Metric:
+def metric_of(suite: Suite, name: str) -> Metric:
     """The metric of that name among those of the suite's evaluators."""
-    metrics = {m.name: m for evaluator in suite.evaluators for m in registry.load("evaluators", evaluator).metrics}
+    metrics = {m.name: m for evaluator in suite.evaluators for m in load_evaluator(evaluator).metrics}
     if name not in metrics:
         raise UnknownName("metric", name, metrics)
-    found: Metric = metrics[name]
-    return found
+    return metrics[name]
 
 
 def _design(noise: Noise, seeds: int, images: int, difference: float, power: float) -> Design:

@@ -191,8 +191,7 @@ def _requirement(area: str, name: str, probe: Callable[[], object], command: str
 
 
 def _said(area: str, name: str, error: BenchError, command: str, state: Literal["missing", "broken"]) -> Requirement:
-    detail, _, advice = str(error).partition("; ")
-    return Requirement(area, name, detail, advice or command, state)
+    return Requirement(area, name, error.detail, error.advice or command, state)
 
 
 # -------------------------------------------------------------------------------------------------- together
@@ -227,7 +226,7 @@ def raise_missing(missing: Sequence[Requirement]) -> None:
     if not blocking(listed):
         return
     if len(listed) == 1:
-        raise MissingRequirementsError(f"{listed[0].detail}; {listed[0].command}" if listed[0].command else listed[0].detail)
+        raise MissingRequirementsError(listed[0].detail, listed[0].command)
     raise MissingRequirementsError(f"{len(listed)} things are missing: {'; '.join(item.text for item in listed)}")
 
 

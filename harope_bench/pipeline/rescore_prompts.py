@@ -17,8 +17,9 @@ from harope_bench.data.result_paths import arrays_path, rows_path
 from harope_bench.data.run_folder import OBSERVATIONS
 from harope_bench.judges.base import load_judge
 from harope_bench.pipeline.annotate import ANSWERS, JUDGE, Terms
+from harope_bench.pipeline.differing_fields import differing_fields
 from harope_bench.pipeline.evaluate import stated_form
-from harope_bench.pipeline.evaluate_prompts import FOREIGN, Marking, mark
+from harope_bench.pipeline.evaluate_prompts import FOREIGN, Marking, mark, scores_annotations
 from harope_bench.pipeline.extract_features import read_record
 
 # Of a result, what need not come out the same: who scored it, where its images lay, and what it and its files are called.
@@ -36,7 +37,7 @@ class Remarked(NamedTuple):
 def marked_here(stored: Result) -> bool:
     """Whether a result is one of prompts."""
     known = registry.entries("evaluators")
-    return stored.judge != FOREIGN and stored.evaluator in known and hasattr(registry.load("evaluators", stored.evaluator), "looks")
+    return stored.judge != FOREIGN and stored.evaluator in known and scores_annotations(stored.evaluator)
 
 
 def remark(folder: Path, path: Path, stored: Result, room: Path, images: Path | None = None) -> Remarked:
@@ -67,20 +68,19 @@ def remark(folder: Path, path: Path, stored: Result, room: Path, images: Path | 
 def other_facts(stored: Result, again: Result) -> list[str]:
     """Return a line for each field in which a result differs from the same work done again."""
     return [
-        f"{name} is {_few(getattr(stored, name))}, should be {_few(getattr(again, name))}"
-        for name in Result.model_fields
-        if name not in EXEMPT and getattr(stored, name) != getattr(again, name)
+        f"{name} is {_few(difference.stored)}, should be {_few(difference.expected)}"
+        for name, difference in differing_fields(stored, again).items()
+        if name not in EXEMPT
     ]
 
 
 def other_names(stored: Result, path: Path) -> list[str]:
     """Return a line for each file that a result does not name by its own name."""
-    names = {"per_sample": arrays_path(path).name, "rows": rows_path(path).name}
-    return [
-        f"{field} is {_few(getattr(stored, field))}, should be {name}"
-        for field, name in names.items()
-        if getattr(stored, field) not in (None, name)
-    ]
+    names = {
+        "per_sample": (stored.per_sample, arrays_path(path).name),
+        "rows": (stored.rows, rows_path(path).name),
+    }
+    return [f"{field} is {_few(name)}, should be {own_name}" for field, (name, own_name) in names.items() if name not in (None, own_name)]
 
 
 def other_files(path: Path, again: Path) -> list[str]:

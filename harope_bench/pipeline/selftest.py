@@ -71,8 +71,7 @@ def golden(folder: Path | None = None, device: str = "cpu") -> Iterator[Outcome]
         try:
             yield _outcome(one, samples, reference, device)
         except (NotHere, MissingExtra) as error:
-            told, _, command = str(error).partition("; ")
-            yield Outcome(one.suite, None, f"skipped, {told}", command)
+            yield Outcome(one.suite, None, f"skipped, {error.detail}", error.advice)
         except BenchError as error:
             yield Outcome(one.suite, False, str(error))
 

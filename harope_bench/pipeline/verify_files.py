@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harope_bench.core import checksums, registry
+from harope_bench.core import checksums
 from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.checksums import SUMS
 from harope_bench.core.errors import BenchError, PlanMismatch, StorageError
-from harope_bench.core.schema import Plan, SampleRecord
+from harope_bench.core.schema import Plan, Request, SampleRecord
 from harope_bench.data import feature_rows
 from harope_bench.data.result_paths import ROWS, arrays_path, rows_path
 from harope_bench.data.run_folder import OBSERVATIONS, PLAN, RECORDS, REQUESTS, RESULTS, Run
 from harope_bench.data.sample_set import SampleSet, open_samples
 from harope_bench.pipeline.extract_features import read_record
 from harope_bench.pipeline.verify_findings import Findings, Status, status_of
+from harope_bench.suites.base import load_suite
 
 SHARDS = "[0-9][0-9][0-9][0-9][0-9].json"
 RESULT_FILES = ("*.json", "*.npz", f"*{ROWS}")
@@ -120,7 +121,7 @@ def check_requests(samples: SampleSet, plan: Plan, findings: Findings) -> None:
     path = samples.path / RECORDS
     records = Run(samples.path, is_checked=False).records()
     try:
-        requests = {r.index: r for r in registry.load("suites", plan.suite).requests(sorted(records), plan.settings)}
+        requests = {r.index: r for r in load_suite(plan.suite).requests(sorted(records), plan.settings)}
     except BenchError as error:
         findings.add("could-not-check", path, f"{path}: labels and prompts not compared with suite {plan.suite}: {error}")
         return
@@ -132,11 +133,8 @@ def check_requests(samples: SampleSet, plan: Plan, findings: Findings) -> None:
         findings.add("ok", path, f"{len(records):,} labels and prompts compared with suite {plan.suite}")
 
 
-def _is_request(record: SampleRecord, request: object) -> bool:
-    return request is not None and (record.label, record.prompt) == (
-        getattr(request, "label", None),
-        getattr(request, "prompt", None),
-    )
+def _is_request(record: SampleRecord, request: Request | None) -> bool:
+    return request is not None and (record.label, record.prompt) == (request.label, request.prompt)
 
 
 def check_rows(folder: Path, findings: Findings) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from harope_bench.core import checksums
 from harope_bench.core.errors import FormatError
@@ -51,7 +50,7 @@ def _is_of_this_format(path: Path, findings: Findings) -> bool:
     return True
 
 
-def _other_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def _other_fields(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
     fields = ({*old, *new}) - {WAY, "sha256"}
     return sorted(name for name in fields if old.get(name) != new.get(name))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,8 +27,9 @@ from harope_bench.data.result_store import (
 )
 from harope_bench.data.run_folder import OBSERVATIONS
 from harope_bench.data.sample_set import SampleSet
-from harope_bench.evaluators.base import load_feature_evaluator
+from harope_bench.evaluators.base import load_evaluator, load_feature_evaluator
 from harope_bench.judges.base import judge_record, load_judge
+from harope_bench.pipeline.differing_fields import differing_fields
 from harope_bench.pipeline.evaluate import (
     Asked,
     Way,
@@ -46,6 +47,7 @@ from harope_bench.pipeline.rescore_prompts import Remarked, marked_here, other_f
 from harope_bench.pipeline.verify_files import is_vouched
 from harope_bench.pipeline.verify_findings import CAUSES, Findings, NotCheckedError, Status, status_of
 from harope_bench.pipeline.verify_observations import check_observations
+from harope_bench.suites.base import load_prompt_suite, load_suite
 from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
 
 UNSOUND = "not judged again, because images are wrong"
@@ -117,7 +119,7 @@ def _same_software(stored: Result) -> None:
     """Raise NotCheckedError where evaluator or judge are of another version here, so that nothing can be done again."""
     if stored.evaluator not in registry.entries("evaluators"):
         raise UnknownName("evaluator", stored.evaluator, registry.names("evaluators"))
-    version = registry.load("evaluators", stored.evaluator).version
+    version = load_evaluator(stored.evaluator).version
     if version != stored.version:
         raise NotCheckedError(f"scored by {stored.evaluator}@{stored.version}, here is @{version}; run eval again")
     names = registry.entries("judges")
@@ -126,7 +128,7 @@ def _same_software(stored: Result) -> None:
             continue
         here = judge_record(record.name)
         if here != record:
-            fields = ", ".join(name for name in type(here).model_fields if getattr(here, name) != getattr(record, name))
+            fields = ", ".join(differing_fields(record, here))
             raise NotCheckedError(f"judge {record.name} here is another one ({fields}); bring the recorded one, or run eval again")
 
 
@@ -147,7 +149,7 @@ def _believed(remarked: Remarked) -> str:
 
 
 def _wrong_in(path: Path, stored: Result, given: Given, look: Callable[[str], Seen] | None) -> Wrong:
-    chosen = _way_of(stored, path, given.plan.suite)
+    chosen = _way_of(stored, given.plan.suite)
     lines = list(_wrong_facts(stored, path, chosen, given))
     if look is None:
         return Wrong([*lines, UNSOUND])
@@ -161,19 +163,19 @@ def _wrong_in(path: Path, stored: Result, given: Given, look: Callable[[str], Se
     return Wrong([*lines, *_wrong_scores(stored, path, chosen, reference, given, seen)], seen.fresh)
 
 
-def _way_of(stored: Result, path: Path, suite_name: str) -> Way:
-    """Evaluator, profile and judge; those that are not the suite's own stand in the name of the file."""
-    suite, parts = registry.load("suites", suite_name), path.stem.split("_")[1:]
+def _way_of(stored: Result, suite_name: str) -> Way:
+    """Return the evaluator in the profile of a result, and its judge; the suite's own where this version has none of that name."""
+    suite = load_suite(suite_name)
     if stored.evaluator not in suite.judges:
         raise OptionError(f"evaluator {stored.evaluator} has no judge in this suite; it has {', '.join(suite.judges) or 'none'}")
-    profile = stored.profile if stored.profile in parts else None
-    judge = stored.judge.name if stored.judge.name in parts else None
+    profile = stored.profile if stored.profile in load_feature_evaluator(stored.evaluator).profiles else None
+    judge = stored.judge.name if stored.judge.name in registry.entries("judges") else None
     return way(suite, stored.evaluator, Asked(suite_name, profile=profile, judge=judge))
 
 
 def _reference_of(stored: Result, chosen: Way, given: Given) -> Opened:
     """The file given if the result is of it, else the suite's; its images are judged again like those of the run."""
-    suite, references = registry.load("suites", given.plan.suite), given.references
+    suite, references = load_suite(given.plan.suite), given.references
     theirs = references.path if references.sha256 == stored.reference_sha256 else None
     return open_reference(suite, chosen.judge, theirs, Looking(cache=references.cache), given.samples.shape)
 
@@ -216,7 +218,7 @@ def _wrong_scores(stored: Result, path: Path, chosen: Way, reference: Opened, gi
     """Measurements, warnings and per-sample arrays against a score of what the judge saw just now."""
     score = chosen.evaluator.score(seen.observations, reference.arrays)
     name = given.plan.suite
-    told = notes(given.samples, registry.load("suites", name), name, given.references.path)
+    told = notes(given.samples, load_suite(name), name, given.references.path)
     yield from (f"{line} ({CAUSES})" for line in unequal(_by_name(stored.measurements), _by_name(score.measurements)))
     before = warnings_before(given.samples, told, seen, reference)
     method = Method(stored.evaluator, chosen.evaluator, stored.judge, reference.name, reference.sha256)
@@ -226,7 +228,7 @@ def _wrong_scores(stored: Result, path: Path, chosen: Way, reference: Opened, gi
     yield from _wrong_rows(arrays_path(path), {**score.per_sample, "indices": seen.observations.indices})
 
 
-def _told(result: Result, warnings: Iterable[ResultWarning]) -> dict[str, Any]:
+def _told(result: Result, warnings: Iterable[ResultWarning]) -> dict[str, object]:
     """Return what a result says in words and in which order."""
     return {
         "warnings": [(warning.code, warning.text) for warning in warnings],
@@ -262,7 +264,7 @@ def _elsewhere(folder: Path, path: Path, stored: Result, source: Path | None, re
     if stored.judge == FOREIGN:
         again = _imported(place, origin, stored, form, room)
     else:
-        again = _scored(place, origin, path, stored, form, references, room)
+        again = _scored(place, origin, stored, form, references, room)
     lines = [*other_facts(stored, again.result), *other_names(stored, path), *other_files(path, again.path)]
     return Wrong([f"{line} ({CAUSES})" for line in lines], again.result.measurements[0].n_asked)
 
@@ -275,9 +277,9 @@ def _imported(place: Path, origin: Source, stored: Result, form: FolderForm, roo
     return again
 
 
-def _scored(place: Path, origin: Source, path: Path, stored: Result, form: FolderForm, references: References, room: Path) -> Scored:
+def _scored(place: Path, origin: Source, stored: Result, form: FolderForm, references: References, room: Path) -> Scored:
     """Images elsewhere judged and scored again."""
-    chosen = _way_of(stored, path, origin.suite)
+    chosen = _way_of(stored, origin.suite)
     theirs = references.path if references.sha256 == stored.reference_sha256 else None
     options = Asked(
         origin.suite,
@@ -300,7 +302,7 @@ def _other_images(place: Path, origin: Source, stored: Result, form: FolderForm)
         if stored.judge == FOREIGN:
             digest = files_digest(place)
         elif marked_here(stored):
-            suite = registry.load("suites", origin.suite)
+            suite = load_prompt_suite(origin.suite)
             digest = set_digest(open_prompt_images(place, origin.suite, suite, origin.count, form))
         else:
             digest = set_digest(chosen_samples(place, Asked(origin.suite, subset=origin.subset, form=form), origin.count))
@@ -354,11 +356,11 @@ def reference_given(path: Path | None, cache_folder: Path) -> References:
     return References(path, sha256_file(path) if path else None, cache_folder)
 
 
-def _by_name(measurements: Sequence[Measurement]) -> dict[str, Any]:
+def _by_name(measurements: Sequence[Measurement]) -> dict[str, object]:
     return {m.name: m.model_dump(mode="json") for m in measurements}
 
 
-def unequal(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str = "") -> Iterator[str]:
+def unequal(found: Mapping[str, object], wanted: Mapping[str, object], name: str = "") -> Iterator[str]:
     """Where two nested mappings differ, as `judge.version is 2, should be 1`."""
     for key in {**wanted, **found}:
         a, b, here = found.get(key), wanted.get(key), f"{name}.{key}".strip(".")
@@ -368,7 +370,7 @@ def unequal(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str = "")
             yield f"{here} is {_short(a)}, should be {_short(b)}"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = "absent" if value is None else "there" if isinstance(value, Mapping) else str(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
 

@@ -50,7 +50,7 @@ def captions(archive: Path) -> tuple[str, ...]:
             image, told = int(row["image_id"]), (int(row["id"]), printable(str(row["caption"])))
             first[image] = min(first.get(image, told), told)
     except DAMAGE as error:
-        raise StorageError(f"{archive} is not COCO's annotations ({first_line(error)}); harope-bench fetch {ASSET}") from error
+        raise StorageError(f"{archive} is not COCO's annotations ({first_line(error)})", advice=f"harope-bench fetch {ASSET}") from error
     order = sorted(first, key=lambda image: hashlib.sha256(f"coco-fid/{image}".encode()).digest())
     return tuple(first[image][1] for image in order[:COUNT])
 
@@ -81,7 +81,8 @@ class CocoFid(CaptionSuite):
         path = home() / "references" / f"coco-val2014-{self.resolution}-{judge}.npz"
         if not path.is_file():
             raise NotHere(
-                f"the COCO reference of {judge} is not here; harope-bench reference VAL2014 {path} --judge {judge} --crop {self.resolution}"
+                f"the COCO reference of {judge} is not here",
+                advice=f"harope-bench reference VAL2014 {path} --judge {judge} --crop {self.resolution}",
             )
         return Reference(path.name, path, sha256_file(path), str(load_arrays(path, ("judge_sha256",)).get("judge_sha256", "")))
 

@@ -40,7 +40,7 @@ def real_digits() -> tuple[np.ndarray, np.ndarray]:
     arrays = load_arrays(DATA)
     images, labels = (np.asarray(arrays.get(name, ()), dtype=np.uint8) for name in ("images", "labels"))
     if sha256_bytes(images.tobytes() + labels.tobytes()) != DATA_SHA256:
-        raise StorageError(f"{DATA} does not hold the digits that this suite was made with; reinstall harope-bench")
+        raise StorageError(f"{DATA} does not hold the digits that this suite was made with", advice="reinstall harope-bench")
     images = images.reshape(-1, SIDE, SIDE)
     images.setflags(write=False)  # every caller of this process gets these
     return images, labels.astype(np.int64)
@@ -76,7 +76,7 @@ class Digits(LabelSuite):
         """The 4,000 training images as the judge saw them; rebuilt by `harope-bench train NAME-reference`."""
         facts = read_facts("reference", FOLDER / f"{self.name}.toml")
         if facts["judge"] != judge:
-            raise WeightsError(f"suite {self.name} has reference statistics for {facts['judge']}, not for {judge}; use that judge")
+            raise WeightsError(f"suite {self.name} has reference statistics for {facts['judge']}, not for {judge}", advice="use that judge")
         path = FOLDER / facts["file"]
         check_hash(path, facts["sha256"])
         return Reference(facts["name"], path, facts["sha256"], facts["judge_sha256"])

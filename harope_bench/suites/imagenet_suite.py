@@ -57,8 +57,9 @@ class ImageNet(LabelSuite):
         """ADM's reference, for the network that made it."""
         if judge not in (NETWORK, f"{NETWORK}-preview"):
             raise NotHere(
-                f"nobody publishes ImageNet statistics of {judge}; build them from the training set, "
-                f"`harope-bench reference FOLDER OUT.npz --judge {judge} --crop {self.resolution}`, and give --reference OUT.npz"
+                f"nobody publishes ImageNet statistics of {judge}",
+                advice="build them from the training set, "
+                f"`harope-bench reference FOLDER OUT.npz --judge {judge} --crop {self.resolution}`, and give --reference OUT.npz",
             )
         asset = f"imagenet-{self.resolution}-reference"
         held = local_files.checked(asset)

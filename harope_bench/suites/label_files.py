@@ -32,7 +32,9 @@ def labels(policy: str, classes: int, seed: int, indices: Iterable[int]) -> list
         return [i % classes for i in indices]
     known, wanted = _read(stored(policy), classes), list(indices)
     if beyond := [i for i in wanted if i >= len(known)]:
-        raise OptionError(f"sample {beyond[0]} has no label, the file has {len(known):,}; ask for fewer samples or give a longer file")
+        raise OptionError(
+            f"sample {beyond[0]} has no label, the file has {len(known):,}", advice="ask for fewer samples or give a longer file"
+        )
     return [known[i] for i in wanted]
 
 
@@ -54,7 +56,7 @@ def policy(asked: str, classes: int) -> str:
         return asked
     path = Path(asked)
     if not path.is_file():
-        raise OptionError(f"--labels {asked} is no policy ({', '.join(POLICIES)}) and no file; give one of these")
+        raise OptionError(f"--labels {asked} is no policy ({', '.join(POLICIES)}) and no file", advice="give one of these")
     text = "".join(f"{label}\n" for label in _read(path, classes)).encode()
     sha256 = sha256_bytes(text)
     write_bytes(home() / "labels" / f"{sha256}.txt", text)
@@ -66,10 +68,10 @@ def stored(recorded: str) -> Path:
     sha256 = recorded.removeprefix(FILE)
     path = home() / "labels" / f"{sha256}.txt"
     if not recorded.startswith(FILE) or not sha256.isalnum() or not path.is_file():
-        raise OptionError(f"labels {recorded[:20]}... are not here; give --labels the file that they were read from")
+        raise OptionError(f"labels {recorded[:20]}... are not here", advice="give --labels the file that they were read from")
     if (now := sha256_file(path)) != sha256:
         raise OptionError(
-            f"{path} has sha256 {now[:12]}..., its name says {sha256[:12]}...; give --labels the file that they were read from"
+            f"{path} has sha256 {now[:12]}..., its name says {sha256[:12]}...", advice="give --labels the file that they were read from"
         )
     return path
 
@@ -81,8 +83,8 @@ def _read(path: Path, classes: int) -> tuple[int, ...]:
     for number, line in enumerate(lines, 1):
         label = whole_number(line)
         if label is None or label >= classes:
-            raise OptionError(f"{path} label {number} is {line[:20]!r}, wanted a number from 0 to {classes - 1}; correct the file")
+            raise OptionError(f"{path} label {number} is {line[:20]!r}, wanted a number from 0 to {classes - 1}", advice="correct the file")
         found.append(label)
     if not found:
-        raise OptionError(f"{path} holds no labels; give one a line")
+        raise OptionError(f"{path} holds no labels", advice="give one a line")
     return tuple(found)

@@ -106,7 +106,7 @@ class Shapes(PromptSuite):
         """The split `captions` as the judge saw it; rebuilt by `harope-bench train shapes-reference`."""
         facts = read_facts("reference", FACTS)
         if facts["judge"] != judge:
-            raise WeightsError(f"suite shapes has reference statistics for {facts['judge']}, not for {judge}; use that judge")
+            raise WeightsError(f"suite shapes has reference statistics for {facts['judge']}, not for {judge}", advice="use that judge")
         path = FACTS.parent / facts["file"]
         check_hash(path, facts["sha256"])
         return Reference(facts["name"], path, facts["sha256"], facts["judge_sha256"])

@@ -19,8 +19,8 @@ from harope_bench.pipeline import classify
 from harope_bench.pipeline.classify import Wanted, reading_plan
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.plan_study import plan_for
-from harope_bench.pipeline.reproduce import Work
 from harope_bench.pipeline.reproduce import _plan as plan_of_row
+from harope_bench.pipeline.table_runs import Work
 from harope_bench.training.run import run as train
 
 SHIPPED = {"dit": "digits-harope", "deit": "digits-deit-harope", "mmdit-micro": "shapes-harope"}

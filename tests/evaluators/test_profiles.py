@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from harope_bench import testing
 from harope_bench.cli import main
+from harope_bench.core import checksums, registry
 from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.evaluators import fidelity_findings
 from harope_bench.evaluators.base import Observations, Score
@@ -30,6 +32,7 @@ from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.reference_stats import open_reference
 from harope_bench.pipeline.verify import verify
 from harope_bench.statistics import pairing
+from harope_bench.suites.base import load_suite
 
 N, M, WIDTH = 1300, 1100, 24
 
@@ -157,6 +160,46 @@ def test_profiles_have_files_of_their_own_and_verify_knows_them(run: Path) -> No
         assert scored.result.profile == (profile or "adm-exact")
     assert names == ["fidelity.json", "fidelity_adm.json", "fidelity_torch-fidelity.json"]
     assert verify(run, 0).wrong == []
+
+
+@pytest.fixture
+def renamed(run: Path) -> Path:
+    """A result in another profile than the suite's own, in a file whose name does not say so."""
+    (scored,) = evaluate(run, run, Asked("digits", profile="adm"))
+    path = scored.path.with_name("mine.json")
+    scored.path.rename(path)
+    scored.path.with_suffix(".npz").rename(path.with_suffix(".npz"))
+    record_again(path, per_sample="mine.npz")
+    return path
+
+
+def record_again(path: Path, **fields: str) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    checksums.record_files(path.parent, ["fidelity_adm.json", "fidelity_adm.npz", path.name, path.with_suffix(".npz").name])
+
+
+def test_a_result_is_checked_in_the_profile_that_it_records_whatever_its_file_is_called(renamed: Path) -> None:
+    assert verify(renamed.parents[1], 0).status == "ok"
+
+
+def test_a_result_that_records_another_profile_than_its_numbers_are_of_is_altered(renamed: Path) -> None:
+    record_again(renamed, profile="torch-fidelity")
+    wrong = verify(renamed.parents[1], 0).wrong
+    assert any(f"parity is {PROFILES['adm'].parity[:20]}" in line for line in wrong), wrong
+
+
+def test_a_judge_whose_name_has_an_underscore_is_found_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Split at its underscores, the name of the file shows no such judge."""
+    entries, load = registry.entries, registry.load
+    beside = {"my_net": registry.Entry("judges", "my_net", "a test")}
+    monkeypatch.setattr(registry, "entries", lambda kind: entries(kind) | (beside if kind == "judges" else {}))
+    monkeypatch.setattr(registry, "load", lambda kind, name: load(kind, "digits-net" if name == "my_net" else name))
+    reference = load_suite("digits").reference("digits-net")
+    assert reference is not None
+    (scored,) = evaluate(run, run, Asked("digits", reference.path, judge="my_net"))
+    assert scored.path.name == f"fidelity_my_net_ref-{reference.sha256[:8]}.json"
+    findings = verify(run, 0, reference=reference.path)
+    assert (findings.wrong, findings.unchecked) == ([], [])
 
 
 @pytest.mark.parametrize(

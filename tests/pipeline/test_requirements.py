@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,18 @@ import tiny
 import tiny_prompts
 from click.testing import CliRunner
 
+import harope_bench
 from harope_bench.cli import main
-from harope_bench.core.errors import MissingRequirementsError, MissingVaeError, OptionError, WeightsError
+from harope_bench.core.errors import (
+    BenchError,
+    MissingExtra,
+    MissingRequirementsError,
+    MissingVaeError,
+    NotHere,
+    OptionError,
+    StorageError,
+    WeightsError,
+)
 from harope_bench.core.schema import Plan
 from harope_bench.pipeline import doctor, requirements
 from harope_bench.pipeline.generate import make_plan
@@ -25,6 +36,7 @@ from harope_bench.pipeline.requirements import (
     plan_or_requirement,
     raise_missing,
 )
+from harope_bench.suites.base import load_prompt_suite
 
 SUITES = ("geneval", "dpg-bench", "t2i-compbench")
 
@@ -113,13 +125,69 @@ def test_weights_that_went_away_are_a_missing_checkpoint(tmp_path: Path) -> None
     assert "weights" in {(f.name, f.state): f.detail for f in doctor._checkpoints()}["tiny", "broken"]
 
 
-@pytest.mark.parametrize("error", [WeightsError("base B is no folder; copy it"), MissingVaeError("no autoencoder; add --vae FOLDER")])
-def test_what_keeps_a_plan_from_being_made_is_a_requirement(error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [WeightsError("base B is no folder", advice="copy it"), MissingVaeError("no autoencoder", advice="add --vae FOLDER")]
+)
+def test_what_keeps_a_plan_from_being_made_is_a_requirement(error: BenchError) -> None:
     def fails() -> Any:
         raise error
 
     lacking = plan_or_requirement(fails)
-    assert isinstance(lacking, Requirement) and f"{lacking.detail}; {lacking.command}" == str(error)
+    assert isinstance(lacking, Requirement) and (lacking.detail, lacking.command) == (error.detail, error.advice)
+    with pytest.raises(MissingRequirementsError) as raised:
+        raise_missing([lacking])
+    assert str(raised.value) == str(error)
+
+
+SEMICOLONS = "the library does not load (no module a; none of b)"
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (NotHere(SEMICOLONS, advice="harope-bench fetch x"), "missing"),
+        (MissingExtra(SEMICOLONS, advice="pip install x"), "missing"),
+        (WeightsError(SEMICOLONS, advice="copy it again"), "broken"),
+        (StorageError(SEMICOLONS), "broken"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_wrong_and_what_to_do_are_not_split_at_a_semicolon_of_the_message(
+    error: BenchError, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> tuple[str, str]:
+        raise error
+
+    monkeypatch.setattr(load_prompt_suite("geneval"), "source", fails)
+    lacking = requirements.prompts_requirement("geneval")
+    assert lacking is not None and (lacking.state, lacking.detail) == (state, SEMICOLONS)
+    assert lacking.command == (error.advice or "harope-bench fetch geneval")
+    assert str(error) == (f"{SEMICOLONS}; {error.advice}" if error.advice else SEMICOLONS)
+
+
+def test_the_parts_of_a_message_cannot_steer_a_terminal() -> None:
+    error = NotHere("no \x1b[2Jfile\nhere", advice="fetch \x1b[31mit\n")
+    assert str(error) == f"{error.detail}; {error.advice}" and "\x1b" not in str(error) and "\n" not in str(error)
+
+
+ABSENCES = ("NotHere", "MissingExtra", "MissingVaeError")
+SOURCES = sorted(Path(harope_bench.__file__).parent.rglob("*.py"))
+
+
+def hidden_advice(source: str) -> list[int]:
+    """Return the lines on which something is said to be missing without its advice as an argument of its own."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    return [
+        call.lineno
+        for call in calls
+        if isinstance(call.func, ast.Name) and call.func.id in ABSENCES and [keyword.arg for keyword in call.keywords] != ["advice"]
+    ]
+
+
+def test_everything_that_is_missing_has_its_advice_apart() -> None:
+    hidden = {str(path): lines for path in SOURCES if (lines := hidden_advice(path.read_text()))}
+    assert hidden == {}, "write NotHere(what, advice=command): nothing is parsed out of a message"
+    assert hidden_advice('raise NotHere("weights are not here; harope-bench fetch x")') == [1]
 
 
 def test_one_thing_is_told_as_it_tells_itself_and_several_with_their_count() -> None:

@@ -81,7 +81,7 @@ def _diffusers() -> ModuleType:
         import diffusers
     except ModuleNotFoundError as error:
         raise MissingExtra(
-            "the published transformers come with diffusers, which is not installed; pip install 'harope-bench[t2i]'"
+            "the published transformers come with diffusers, which is not installed", advice="pip install 'harope-bench[t2i]'"
         ) from error
     return diffusers
 

@@ -160,7 +160,7 @@ class Converted(LocalAnnotator):
     def _vocabulary(self, folder: Path) -> Path:
         if (folder / VOCABULARY).is_file():
             return folder / VOCABULARY
-        raise NotHere(f"{folder} holds no {VOCABULARY}; copy bert-base-uncased's there")
+        raise NotHere(f"{folder} holds no {VOCABULARY}", advice="copy bert-base-uncased's there")
 
 
 PLUGIN = Blip()

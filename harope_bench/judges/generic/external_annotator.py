@@ -25,14 +25,16 @@ class ExternalAnnotator(Annotator):
 
     def __init__(self, title: str, role: Role, runner: str, preprocessing: str, needs: str, option: str, otherwise: str):
         self.roles, self.runner, self.preprocessing = (role,), RUNNERS / runner, preprocessing
-        self.advice = (
-            f"{title} runs in a Python of its own, with {needs}; add --judge-python PYTHON --judge-option {option}, or {otherwise}"
-        )
+        self.title, self.needs = title, needs
+        self.advice = f"add --judge-python PYTHON --judge-option {option}, or {otherwise}"
 
     def weights_sha256(self) -> str:
         """Raise NotHere: the other environment holds them."""
-        raise NotHere(self.advice)
+        raise self._missing()
 
     def open(self, device: str) -> NoReturn:
         """Raise NotHere: the other environment opens it."""
-        raise NotHere(self.advice)
+        raise self._missing()
+
+    def _missing(self) -> NotHere:
+        return NotHere(f"{self.title} runs in a Python of its own, with {self.needs}", advice=self.advice)

@@ -70,7 +70,7 @@ def _cv2() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise MissingExtra(f"the detector's resize is OpenCV's ({error}); pip install 'harope-bench[t2i]'") from error
+        raise MissingExtra(f"the detector's resize is OpenCV's ({error})", advice="pip install 'harope-bench[t2i]'") from error
     return cv2
 
 

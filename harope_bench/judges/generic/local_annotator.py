@@ -29,7 +29,8 @@ class LocalAnnotator(Annotator):
         """Return where the model lies; NotHere where none is named or none is there."""
         if not self.model:
             raise NotHere(
-                f"judge {self.name} runs a model of yours; harope-bench eval RUN --judge {self.roles[0]}={self.name}:FOLDER-OR-HUB-ID"
+                f"judge {self.name} runs a model of yours",
+                advice=f"harope-bench eval RUN --judge {self.roles[0]}={self.name}:FOLDER-OR-HUB-ID",
             )
         return local(self.model)
 

@@ -30,7 +30,7 @@ def transformers() -> Library:
     try:
         import transformers as found
     except ImportError as error:
-        raise MissingExtra(f"this judge needs transformers ({error}); pip install 'harope-bench[t2i]'") from error
+        raise MissingExtra(f"this judge needs transformers ({error})", advice="pip install 'harope-bench[t2i]'") from error
     found.utils.logging.disable_progress_bar()
     return found
 
@@ -48,23 +48,23 @@ def local(model: str) -> Local:
         files = sorted(f for f in folder.iterdir() if f.suffix in COUNTED)
     stamps = tuple((f, *stamp) for f in files if (stamp := stamp_of(f)) is not None)
     if not any(f.name == "config.json" for f, *_ in stamps):
-        raise NotHere(f"{folder} holds no config.json, so no model; give a folder that save_pretrained wrote, or a hub id")
+        raise NotHere(f"{folder} holds no config.json, so no model", advice="give a folder that save_pretrained wrote, or a hub id")
     return Local(folder, _hash(stamps))
 
 
 def _cached(model: str) -> Path:
     """The cache's newest snapshot of a hub id; asks nothing of the network."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        raise NotHere(f"{model} is no folder and no hub id; give a folder that save_pretrained wrote, or ORGANISATION/NAME")
+        raise NotHere(f"{model} is no folder and no hub id", advice="give a folder that save_pretrained wrote, or ORGANISATION/NAME")
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError as error:
-        raise MissingExtra(f"hub ids need huggingface-hub ({error}); pip install 'harope-bench[t2i]'") from error
+        raise MissingExtra(f"hub ids need huggingface-hub ({error})", advice="pip install 'harope-bench[t2i]'") from error
     try:
         return Path(snapshot_download(model, local_files_only=True))
     except LocalEntryNotFoundError as error:
-        raise NotHere(f"{model} is no folder and not in the hub's local cache; hf download {model}") from error
+        raise NotHere(f"{model} is no folder and not in the hub's local cache", advice=f"hf download {model}") from error
 
 
 @lru_cache(maxsize=8)
@@ -78,7 +78,7 @@ def weights_file(folder: Path) -> Path:
     """The folder's only weights file; WeightsError where there is none or several."""
     found = [*sorted(folder.glob("*.safetensors"))] or [*sorted(folder.glob("*.bin"))]
     if len(found) != 1:
-        raise WeightsError(f"{folder} holds {len(found)} weights files, wanted one; save the model in one .safetensors file")
+        raise WeightsError(f"{folder} holds {len(found)} weights files, wanted one", advice="save the model in one .safetensors file")
     return found[0]
 
 
@@ -91,10 +91,10 @@ def strictly(auto: AutoClass, folder: Path, kind: str, **options: object) -> Net
     try:
         network, told = auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False, output_loading_info=True, **options)
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"{folder}: its weights cannot be read ({first_line(error)}); bring the model again") from error
+        raise WeightsError(f"{folder}: its weights cannot be read ({first_line(error)})", advice="bring the model again") from error
     except ValueError as error:
         raise OptionError(f"{folder} holds no {kind} that transformers knows ({first_line(error)[:120]}); give another model") from error
     wrong = sorted({*told["missing_keys"], *(str(k[0]) for k in told["mismatched_keys"])})
     if wrong:
-        raise WeightsError(f"{folder} fills {len(wrong)} weights not or wrongly ({', '.join(wrong[:3])}); bring the model again")
+        raise WeightsError(f"{folder} fills {len(wrong)} weights not or wrongly ({', '.join(wrong[:3])})", advice="bring the model again")
     return network

@@ -36,7 +36,7 @@ def blank() -> nn.Module:
     """mmdet's network of the published configuration; its numbers do not matter, and no weights of Swin are downloaded."""
     place = Path(str(mmcv_ops.mmdet().__file__)).parent / ".mim" / CONFIG
     if not place.is_file():
-        raise MissingExtra(f"mmdet has no {CONFIG}, wanted its release 3.3.0; {mmcv_ops.INSTALL}")
+        raise MissingExtra(f"mmdet has no {CONFIG}, wanted its release 3.3.0", advice=mmcv_ops.INSTALL)
     from mmdet.registry import MODELS
     from mmengine.config import Config
 

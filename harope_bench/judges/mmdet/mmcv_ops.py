@@ -31,7 +31,7 @@ class StandIn(types.ModuleType):
 
         def absent(*_: object, **__: object) -> NoReturn:
             raise MissingExtra(
-                f"mmcv's compiled {name} was called, mmcv-lite has none; install mmcv 2.1.0 with its operations in its place"
+                f"mmcv's compiled {name} was called, mmcv-lite has none", advice="install mmcv 2.1.0 with its operations in its place"
             )
 
         return absent
@@ -51,7 +51,7 @@ def mmdet() -> types.ModuleType:
             found = import_module("mmdet")
             import_module("mmdet.utils").register_all_modules(init_default_scope=True)
     except (ImportError, AssertionError) as error:  # mmdet asserts which mmcv it takes
-        raise MissingExtra(f"judge mask2former-mmdet needs mmdet 3.3 ({error}); {INSTALL}") from error
+        raise MissingExtra(f"judge mask2former-mmdet needs mmdet 3.3 ({error})", advice=INSTALL) from error
     if isinstance(sys.modules.get(EXTENSION), StandIn):
         vars(import_module("mmcv.ops.multi_scale_deform_attn"))["IS_CUDA_AVAILABLE"] = False
     return found

@@ -33,7 +33,8 @@ class Source(NamedTuple):
             stamp = stamp_of(path)
             if stamp is None:
                 raise WeightsError(
-                    f"{self.own} names {path}, which is not there; correct it, or unset it and run harope-bench fetch {self.asset}"
+                    f"{self.own} names {path}, which is not there",
+                    advice=f"correct it, or unset it and run harope-bench fetch {self.asset}",
                 )
             return Weights(path, _hash(path, stamp))
         held = local_files.bring(self.asset)

@@ -84,4 +84,4 @@ def misfit_named(what: str, title: str, asset: str) -> Iterator[None]:
         yield
     except WeightsError as error:
         keys = str(error).partition(" does not fit: ")[2].partition("; check --")[0][:MISFIT]
-        raise WeightsError(f"{what} does not fit {title}: {keys}; harope-bench fetch {asset}") from error
+        raise WeightsError(f"{what} does not fit {title}: {keys}", advice=f"harope-bench fetch {asset}") from error

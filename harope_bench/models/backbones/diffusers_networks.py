@@ -65,7 +65,7 @@ def library() -> Library:
         import transformers
     except ImportError as error:
         raise MissingExtra(
-            f"text-to-image pipelines need diffusers, transformers and peft ({error}); pip install 'harope-bench[t2i]'"
+            f"text-to-image pipelines need diffusers, transformers and peft ({error})", advice="pip install 'harope-bench[t2i]'"
         ) from error
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
@@ -316,7 +316,9 @@ class DiffusersBackbone(AdapterBackbone[Positioned]):
     def owned(self, folder: Path) -> None:
         """WeightsError unless the folder is a pipeline of this kind with nothing foreign in it."""
         if (found := lora_manifest.pipeline_class(folder)) != self.pipeline:
-            raise WeightsError(f"{folder} holds a {found}, {self.name} needs a {self.pipeline}; --config base=FOLDER names another")
+            raise WeightsError(
+                f"{folder} holds a {found}, {self.name} needs a {self.pipeline}", advice="--config base=FOLDER names another"
+            )
 
     def assembled(self, folder: Path, settings: Settings, **parts: nn.Module) -> Pipe:
         """The pipeline of that folder in the asked dtype, from safetensors alone."""
@@ -327,9 +329,11 @@ class DiffusersBackbone(AdapterBackbone[Positioned]):
             )
         except (OSError, ValueError, KeyError) as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise WeightsError(f"{folder} does not load as a {self.pipeline}: {line}; copy the base again") from error
+            raise WeightsError(f"{folder} does not load as a {self.pipeline}: {line}", advice="copy the base again") from error
         if pipe.scheduler.config.get("stochastic_sampling"):
-            raise WeightsError(f"the scheduler of {folder} adds noise of the global generator; set stochastic_sampling to false in it")
+            raise WeightsError(
+                f"the scheduler of {folder} adds noise of the global generator", advice="set stochastic_sampling to false in it"
+            )
         pipe.set_progress_bar_config(disable=True)
         return pipe
 

@@ -33,10 +33,12 @@ def folder(vae: str | None, what: str) -> Path:
         MissingVaeError: none is named, or nothing is there; says what to do.
     """
     if vae is None:
-        raise MissingVaeError(f"{what} draws latents and names no autoencoder; add --vae FOLDER ({WHICH})")
+        raise MissingVaeError(f"{what} draws latents and names no autoencoder", advice=f"add --vae FOLDER ({WHICH})")
     found = Path(vae) if Path(vae).is_dir() else _cached(vae)
     if found is None or any(not (found / name).is_file() for name in (CONFIG, WEIGHTS)):
-        raise MissingVaeError(f"--vae {vae} holds no {CONFIG} with {WEIGHTS}, here or in the hub's local cache; give a folder ({WHICH})")
+        raise MissingVaeError(
+            f"--vae {vae} holds no {CONFIG} with {WEIGHTS}, here or in the hub's local cache", advice=f"give a folder ({WHICH})"
+        )
     return found
 
 
@@ -104,18 +106,18 @@ def opened(settings: Settings, what: str) -> Decoder:
     found = identity(settings.vae, what)
     if settings.vae_sha256 not in (None, found):
         raise WeightsError(
-            f"{place} is another autoencoder ({found[:12]}...) than the plan's ({settings.vae_sha256[:12]}...); bring it back"
+            f"{place} is another autoencoder ({found[:12]}...) than the plan's ({settings.vae_sha256[:12]}...)", advice="bring it back"
         )
     try:
         from diffusers import AutoencoderKL
     except ImportError as error:
-        raise MissingExtra("latents are decoded by diffusers, which is not installed; pip install 'harope-bench[t2i]'") from error
+        raise MissingExtra("latents are decoded by diffusers, which is not installed", advice="pip install 'harope-bench[t2i]'") from error
     try:
         vae, report = AutoencoderKL.from_pretrained(
             str(place), local_files_only=True, use_safetensors=True, output_loading_info=True, torch_dtype=torch.float32
         )
     except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise WeightsError(f"{place} does not load as an autoencoder ({str(error).splitlines()[0]}); copy it again") from error
+        raise WeightsError(f"{place} does not load as an autoencoder ({str(error).splitlines()[0]})", advice="copy it again") from error
     wrong = [f"{kind.removesuffix('_keys')} {', '.join(map(str, keys))}" for kind, keys in sorted(report.items()) if keys]
     if wrong:
         raise WeightsError(f"{place} does not fit: {'; '.join(wrong)}; copy it again")

@@ -1,0 +1,42 @@
+"""Two records of one kind: which fields differ, and with which values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fake_runs as fake
+
+from harope_bench.core.schema import Result
+from harope_bench.pipeline.differing_fields import differing_fields
+from harope_bench.pipeline.rescore_prompts import other_facts, other_names
+
+
+def stored_result() -> Result:
+    return fake.result(None, [])
+
+
+def test_each_field_that_differs_is_named_with_both_values_in_the_order_of_the_record() -> None:
+    stored = stored_result()
+    expected = stored.model_copy(update={"parity": "another", "version": stored.version + 1, "label": "ours"})
+    differences = differing_fields(stored, expected)
+    assert list(differences) == ["version", "parity", "label"]
+    assert differences["label"].stored is None and differences["label"].expected == "ours"
+    assert differing_fields(stored, stored.model_copy()) == {}
+
+
+def test_a_difference_inside_a_nested_record_is_one_of_its_field() -> None:
+    stored = stored_result()
+    judge = stored.judge.model_copy(update={"version": stored.judge.version + 1})
+    assert list(differing_fields(stored, stored.model_copy(update={"judge": judge}))) == ["judge"]
+
+
+def test_what_need_not_come_out_the_same_is_no_difference_of_a_result() -> None:
+    stored = stored_result()
+    moved = stored.model_copy(update={"target": "elsewhere", "label": "ours", "rows": "x.rows.jsonl"})
+    assert other_facts(stored, moved) == []
+    assert other_facts(stored, stored.model_copy(update={"rules": "corrected"})) == ["rules is official, should be corrected"]
+
+
+def test_a_result_that_names_the_files_of_another_is_found_out(tmp_path: Path) -> None:
+    stored = stored_result().model_copy(update={"per_sample": "other.npz", "rows": None})
+    assert other_names(stored, tmp_path / "geneval.json") == ["per_sample is other.npz, should be geneval.npz"]
