@@ -46,19 +46,19 @@ def prepare(folder: Path, sizes: tuple[int, ...]) -> None:
         make(folder / f"{name}.npy", max(sizes), width, seed, 0.05)
         if name != "logits":
             make(folder / f"reference-{name}.npy", REFERENCE, width, seed + 10, 0.0)
-            real = Moments.of(np.load(folder / f"reference-{name}.npy", mmap_mode="r")).gaussian()
+            real = Moments.from_rows(np.load(folder / f"reference-{name}.npy", mmap_mode="r")).to_gaussian()
             np.savez(folder / f"moments-{name}.npz", mean=real.mean, covariance=real.covariance)
 
 
 def stage(name: str, folder: Path, rows: int) -> dict[str, Any]:
     """Run one stage in this process; its numbers."""
-    from harope_bench.metrics import frechet, half_neighbours, inception_score, kernel_distance, moments, neighbours
+    from harope_bench.metrics import frechet, float16_neighbours, inception_score, kernel_distance, moments, neighbours
 
     seen = {key: np.load(folder / f"{key}.npy", mmap_mode="r")[:rows] for key in WIDTHS}
 
     def distance(key: str) -> float:
         with np.load(folder / f"moments-{key}.npz", allow_pickle=False) as real:
-            return frechet.frechet(moments.Moments.of(seen[key]).gaussian(), moments.Gaussian(real["mean"], real["covariance"]))
+            return frechet.frechet_distance(moments.Moments.from_rows(seen[key]).to_gaussian(), moments.Gaussian(real["mean"], real["covariance"]))
 
     def beside(rule: Any) -> Any:
         return rule(seen["features"], np.load(folder / "reference-features.npy", mmap_mode="r"))
@@ -68,12 +68,12 @@ def stage(name: str, folder: Path, rows: int) -> dict[str, Any]:
         return [float(found.drawn_inside.mean()), float(found.real_inside.mean())]
 
     runs = {
-        "moments": lambda: moments.Moments.of(seen["features"]).count,
+        "moments": lambda: moments.Moments.from_rows(seen["features"]).count,
         "fid": lambda: distance("features"),
         "sfid": lambda: distance("spatial"),
         "is": lambda: inception_score.inception_score(seen["logits"]).value,
-        "precision-recall": lambda: shares(neighbours.balls),
-        "precision-recall-float16": lambda: shares(half_neighbours.half_balls),
+        "precision-recall": lambda: shares(neighbours.neighbour_balls),
+        "precision-recall-float16": lambda: shares(float16_neighbours.float16_balls),
         "kid": lambda: beside(kernel_distance.kid).value,
         "kid-subsets": lambda: beside(kernel_distance.kid_subsets).mean,
         "evaluator": lambda: _evaluated(seen, folder),
@@ -84,14 +84,14 @@ def stage(name: str, folder: Path, rows: int) -> dict[str, Any]:
 
 def _evaluated(seen: dict[str, np.ndarray], folder: Path) -> dict[str, float | None]:
     """The whole evaluator on mapped arrays: five metrics with their errors and warnings."""
-    from harope_bench.evaluators.base import Observations
+    from harope_bench.evaluators.base import Features
     from harope_bench.evaluators.fidelity import PLUGIN
 
     reference = {"features": np.load(folder / "reference-features.npy", mmap_mode="r")}
     for key, (mean, covariance) in {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}.items():
         with np.load(folder / f"moments-{key}.npz", allow_pickle=False) as real:
             reference |= {mean: real["mean"], covariance: real["covariance"]}
-    score = PLUGIN.score(Observations(np.arange(len(seen["features"])), None, seen), reference)
+    score = PLUGIN.score(Features(np.arange(len(seen["features"])), None, seen), reference)
     return {m.metric: m.value for m in score.measurements}
 
 

@@ -49,10 +49,10 @@ def frechet(options: argparse.Namespace) -> Part:
     import scipy.linalg
     from torch_fidelity.metric_fid import fid_statistics_to_metric
 
-    from harope_bench.metrics.frechet import frechet as ours
+    from harope_bench.metrics.frechet import frechet_distance as ours
     from harope_bench.metrics.moments import Moments
 
-    drawn, real = (Moments.of(features(10_000, seed, 0.05 * seed)).gaussian() for seed in (0, 1))
+    drawn, real = (Moments.from_rows(features(10_000, seed, 0.05 * seed)).to_gaussian() for seed in (0, 1))
 
     def by_sqrtm() -> float:
         root = scipy.linalg.sqrtm(drawn.covariance @ real.covariance)
@@ -102,12 +102,12 @@ def contender(name: str, folder: Path) -> dict[str, Any]:
             )
             return [found["precision"], found["recall"]]
     else:
-        from harope_bench.metrics.half_neighbours import half_balls
-        from harope_bench.metrics.neighbours import balls
+        from harope_bench.metrics.float16_neighbours import float16_balls
+        from harope_bench.metrics.neighbours import neighbour_balls
 
         def run() -> list[float]:
-            found = (half_balls if "float16" in name else balls)(drawn, real)
-            return [float(found.drawn_inside.mean()), float(found.real_inside.mean())]
+            found = (float16_balls if "float16" in name else neighbour_balls)(drawn, real)
+            return [float(found.generated_inside.mean()), float(found.real_inside.mean())]
 
     status = Path("/proc/self/status").read_text().splitlines()
     before = next(int(line.split()[1]) / 1024 for line in status if line.startswith("RssAnon:"))
@@ -140,7 +140,7 @@ def inception(options: argparse.Namespace) -> Part:
     runs: dict[str, Callable[[], Any]] = {}
     for name, switch in (("harope-bench, compiled", "1"), ("harope-bench", "0")) if options.compile else (("harope-bench", "0"),):
         os.environ["HAROPE_BENCH_COMPILE"] = switch
-        opened = registry.load("judges", "inception-2015").open("cpu")
+        opened = registry.load_by_name("judges", "inception-2015").open("cpu")
         spent, _ = measure.timed(lambda opened=opened: opened.observe(images[: options.batch]))
         print(f"  {name}: first batch {spent.cpu:.1f} s cpu; notes {opened.notes}", file=sys.stderr)
         runs[name] = lambda opened=opened: by(opened)

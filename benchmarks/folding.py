@@ -18,9 +18,9 @@ import torch
 
 from harope_bench.core import registry
 from harope_bench.models.backbones.dit import DiT, fold
-from harope_bench.models.backbones.dit_keys import SIZES
+from harope_bench.models.backbones.dit_keys import MODEL_SIZES
 
-HIDDEN, DEPTH, HEADS = SIZES["B"]
+HIDDEN, DEPTH, HEADS = MODEL_SIZES["B"]
 CONFIG = {
     "hidden": HIDDEN, "depth": DEPTH, "heads": HEADS, "patch": 2, "size": 32, "channels": 4, "classes": 1000, "learn_sigma": True,
     "latent": True,
@@ -30,7 +30,7 @@ CONFIG = {
 def network(encoding: str) -> DiT:
     """DiT-B/2 with noise on all weights: a fresh one has zero gates."""
     torch.manual_seed(0)
-    built: DiT = registry.load("backbones", "dit").build(encoding, {}, CONFIG)
+    built: DiT = registry.load_by_name("backbones", "dit").build(encoding, {}, CONFIG)
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))

@@ -28,10 +28,10 @@ from harope_bench.commands import (
 )
 from harope_bench.commands.terminal import echo
 from harope_bench.core.errors import BenchError
-from harope_bench.core.escaping import message_line, printable, usage_text
+from harope_bench.core.escaping import message_line, printable_line, usage_text
 
 
-class Bench(click.Group):
+class ErrorReportingGroup(click.Group):
     """Catches named errors at the one place where they become a line and an exit code."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -61,20 +61,20 @@ class Bench(click.Group):
             if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
                 raise
             echo(
-                f"harope-bench: {printable(str(error.filename or 'the system'))}: {error.strerror or error}; check the path and the disk",
+                f"harope-bench: {printable_line(str(error.filename or 'the system'))}: {error.strerror or error}; check the path and the disk",
                 err=True,
             )
             ctx.exit(1)
         except Exception as error:
             if ctx.params.get("debug"):
                 raise
-            first = printable(str(error).splitlines()[0]) if str(error) else ""
+            first = printable_line(str(error).splitlines()[0]) if str(error) else ""
             echo(f"harope-bench: unexpected {type(error).__name__}: {first}; run again with --debug and report what it prints", err=True)
             ctx.exit(1)
 
 
 @click.group(
-    cls=Bench, context_settings={"auto_envvar_prefix": "HAROPE_BENCH", "help_option_names": ["-h", "--help"], "show_default": True}
+    cls=ErrorReportingGroup, context_settings={"auto_envvar_prefix": "HAROPE_BENCH", "help_option_names": ["-h", "--help"], "show_default": True}
 )
 @click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Print tracebacks.")

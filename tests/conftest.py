@@ -84,12 +84,12 @@ def make_checkpoint(bench_home: Path) -> Callable[..., Any]:
 
         from harope_bench.core import registry
         from harope_bench.core.storage import sha256_bytes, write_bytes, write_text
-        from harope_bench.core.toml_file import facts_text
-        from harope_bench.models.load_checkpoint import checkpoint
+        from harope_bench.core.toml_file import versioned_toml_text
+        from harope_bench.models.load_checkpoint import load_checkpoint_record
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = registry.load("backbones", "dit").build(encoding, options, TINY)
+            network = registry.load_by_name("backbones", "dit").build(encoding, options, TINY)
         rng = torch.Generator().manual_seed(seed)
         data = save({k: (v + 0.05 * torch.randn(v.shape, generator=rng)).contiguous() for k, v in network.state_dict().items()})
         write_bytes(bench_home / "checkpoints" / f"{name}.safetensors", data)
@@ -98,8 +98,8 @@ def make_checkpoint(bench_home: Path) -> Callable[..., Any]:
             "source": "a test", "scale": "micro", "suite": "digits", "sampler": "flow", "steps": 2, "guidance": 1.5,
             "config": TINY, "options": options,
         }  # fmt: skip
-        write_text(bench_home / "checkpoints" / f"{name}.toml", facts_text("checkpoint", facts))
-        return checkpoint(name)
+        write_text(bench_home / "checkpoints" / f"{name}.toml", versioned_toml_text("checkpoint", facts))
+        return load_checkpoint_record(name)
 
     return make
 

@@ -139,7 +139,7 @@ def test_modules_start_without_the_extras() -> None:
 
 
 def test_the_doctor_asks_for_what_is_declared() -> None:
-    assert set(doctor.NEEDED) <= base()
+    assert set(doctor.REQUIRED_PACKAGES) <= base()
     assert set(doctor.EXTRAS) == set(RUN_TIME)
     for name, needed in doctor.EXTRAS.items():
         assert {DISTRIBUTIONS.get(module, module) for module in needed} <= extra(name)

@@ -228,7 +228,7 @@ def test_rooms_that_start_without_torch_do_not_bring_it_by_others() -> None:
     assert json.loads(done.stdout) == []
 
 
-PLUGINS = {entry.module for kind in KINDS for entry in registry.entries(kind).values()}
+PLUGINS = {entry.module for kind in KINDS for entry in registry.list_entries(kind).values()}
 PIPELINE = sorted(m for m in MODULES if room(m) == "pipeline")
 
 
@@ -247,7 +247,7 @@ def test_the_pipeline_reaches_plugins_by_name(module: str) -> None:
 
 @pytest.mark.parametrize("stage", ["generate", "extract_features", "evaluate", "classify"])
 def test_stages_know_no_plugins_name(stage: str) -> None:
-    known = {name for kind in KINDS for name in registry.names(kind)}
+    known = {name for kind in KINDS for name in registry.list_names(kind)}
     constants = {
         node.value for node in ast.walk(ast.parse(MODULES[f"{PACKAGE}.pipeline.{stage}"].read_text())) if isinstance(node, ast.Constant)
     }

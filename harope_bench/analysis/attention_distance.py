@@ -12,17 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harope_bench.analysis.attention_hooks import Watch, way_of
-from harope_bench.core.chart_schema import Distances
-from harope_bench.core.limits import WATCHED_IMAGES, check_most
+from harope_bench.analysis.attention_hooks import QueryKeyRecorder, make_runner
+from harope_bench.core.chart_schema import CheckpointDistances
+from harope_bench.core.limits import MAX_ATTENTION_IMAGES, check_maximum
 from harope_bench.core.schema import Plan
 from harope_bench.models.load_checkpoint import open_checkpoint
 
 TIMES = (100.0, 300.0, 500.0, 700.0, 900.0)  # of 1,000; a flow's time is the same share of its way
-LARGEST = 2**24  # probabilities held at once
+MAX_PROBABILITIES = 2**24  # probabilities held at once
 
 
-def distances(q: Tensor, k: Tensor, positions: Tensor) -> Tensor:
+def attention_distances(q: Tensor, k: Tensor, positions: Tensor) -> Tensor:
     """Mean over queries of sum_j P_ij |pos_i - pos_j|, P the softmax of the scaled scores.
 
     Args:
@@ -33,7 +33,7 @@ def distances(q: Tensor, k: Tensor, positions: Tensor) -> Tensor:
         (B, heads), float64, in tokens. Taken head by head and in chunks of queries, so that N x N is never held whole.
     """
     found = torch.zeros(q.shape[:2], dtype=torch.float64)
-    for part, apart in _apart(positions, max(1, LARGEST // (q.shape[0] * q.shape[2]))):
+    for part, apart in _token_distances(positions, max(1, MAX_PROBABILITIES // (q.shape[0] * q.shape[2]))):
         far = apart.to(q.device, torch.float32)
         for head in range(q.shape[1]):
             scores = q[:, head, part].float() @ k[:, head].float().mT / math.sqrt(q.shape[-1])  # (B, rows, N)
@@ -41,7 +41,7 @@ def distances(q: Tensor, k: Tensor, positions: Tensor) -> Tensor:
     return found / q.shape[2]
 
 
-def _apart(positions: Tensor, rows: int) -> Iterator[tuple[slice, Tensor]]:
+def _token_distances(positions: Tensor, rows: int) -> Iterator[tuple[slice, Tensor]]:
     """Distances (rows, N) of each chunk of tokens from all, in tokens."""
     places = positions[:, -2:].double()
     for start in range(0, len(places), rows):
@@ -49,26 +49,26 @@ def _apart(positions: Tensor, rows: int) -> Iterator[tuple[slice, Tensor]]:
         yield part, torch.cdist(places[part], places)
 
 
-def uniform(positions: Tensor) -> float:
+def uniform_distance(positions: Tensor) -> float:
     """The distance of attention spread evenly over all tokens, in tokens."""
-    rows = max(1, LARGEST // len(positions))
-    return float(sum(apart.sum() for _, apart in _apart(positions, rows))) / len(positions) ** 2
+    rows = max(1, MAX_PROBABILITIES // len(positions))
+    return float(sum(apart.sum() for _, apart in _token_distances(positions, rows))) / len(positions) ** 2
 
 
-class _Sums:
+class _DistanceSums:
     """Distances summed by layer and head over all rows that were seen."""
 
     def __init__(self) -> None:
         self.total: dict[int, Tensor] = {}
         self.count: dict[int, int] = {}
 
-    def take(self, layer: int, q: Tensor, k: Tensor, positions: Tensor) -> None:
-        found = distances(q, k, positions)  # (rows, heads)
+    def add(self, layer: int, q: Tensor, k: Tensor, positions: Tensor) -> None:
+        found = attention_distances(q, k, positions)  # (rows, heads)
         self.total[layer] = self.total.get(layer, 0) + found.sum(0)
         self.count[layer] = self.count.get(layer, 0) + len(found)
 
 
-def measure(plan: Plan, images: int, times: Sequence[float] = TIMES, place: Path | None = None) -> Distances:
+def measure_distances(plan: Plan, images: int, times: Sequence[float] = TIMES, place: Path | None = None) -> CheckpointDistances:
     """Distances of a checkpoint, mean over the first `images` requests and the times on its own way from noise to image.
 
     A classifier has no times: the mean is over so many pictures of its suite, in `place` where the suite ships none. Text and class
@@ -77,26 +77,26 @@ def measure(plan: Plan, images: int, times: Sequence[float] = TIMES, place: Path
     Raises:
         BenchError: the backbone's network shows no queries and keys. OptionError: more than WATCHED_IMAGES images.
     """
-    check_most("--images", images, WATCHED_IMAGES)
-    opened, sums = open_checkpoint(plan.checkpoint, plan.settings), _Sums()
-    way, watch = way_of(opened, plan, place), Watch(times, sums.take)
+    check_maximum("--images", images, MAX_ATTENTION_IMAGES)
+    opened, sums = open_checkpoint(plan.checkpoint, plan.settings), _DistanceSums()
+    way, watch = make_runner(opened, plan, place), QueryKeyRecorder(times, sums.add)
     way.run(plan, images, watch)
     assert watch.positions is not None
     settings = plan.settings
     stride = settings.resolution / (float(watch.positions[:, -1].max()) + 1)
     pixels = [sums.total[layer] / sums.count[layer] * stride for layer in sorted(sums.total)]
-    return Distances(
+    return CheckpointDistances(
         checkpoint=plan.checkpoint.name,
         encoding=plan.checkpoint.encoding,
         sha256=plan.checkpoint.sha256,
         pixels=tuple(tuple(layer.tolist()) for layer in pixels),
-        spread=tuple(float(layer.std(correction=0)) for layer in pixels),
-        uniform=uniform(watch.positions) * stride,
+        standard_deviation=tuple(float(layer.std(correction=0)) for layer in pixels),
+        uniform_distance=uniform_distance(watch.positions) * stride,
         token_pixels=stride,
         tokens=len(watch.positions),
-        left_out=way.left_out,
+        excluded_tokens=way.excluded_tokens,
         images=images,
-        times=tuple(watch.chosen),
+        timesteps=tuple(watch.recorded_times),
         resolution=settings.resolution,
         sampler=settings.sampler,
         steps=settings.steps,
@@ -105,14 +105,14 @@ def measure(plan: Plan, images: int, times: Sequence[float] = TIMES, place: Path
     )
 
 
-def described(runs: Sequence[Distances], images: int, asked: Sequence[float]) -> str:
+def settings_text(runs: Sequence[CheckpointDistances], images: int, asked: Sequence[float]) -> str:
     """What was looked at, with the settings that the paper leaves open."""
-    drawing = [run for run in runs if run.times]
+    drawing = [run for run in runs if run.timesteps]
     said = [f"{images} images"]
     if drawing:
         said.append(f"mean over times {', '.join(f'{time:g}' for time in asked)} of 1,000 (nearest steps)")
-        said.append("labelled branch" if all(not run.left_out for run in drawing) else "branch with the label or the prompt")
+        said.append("labelled branch" if all(not run.excluded_tokens for run in drawing) else "branch with the label or the prompt")
     if len(drawing) < len(runs):
         said.append("classifiers on real pictures spread evenly over the suite")
-    said += [f"{one} left out of queries and keys" for one in sorted({run.left_out for run in runs} - {""})]
+    said += [f"{one} left out of queries and keys" for one in sorted({run.excluded_tokens for run in runs} - {""})]
     return f"{', '.join(said)}; the paper states none of these."

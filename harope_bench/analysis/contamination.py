@@ -20,38 +20,38 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, BinaryIO, Literal, NamedTuple
 
-from harope_bench.core.errors import OptionError, StorageError, UnknownName
-from harope_bench.core.escaping import printable
+from harope_bench.core.errors import OptionError, StorageError, UnknownNameError
+from harope_bench.core.escaping import printable_line
 from harope_bench.core.json_file import parse_json
 from harope_bench.core.regular_file import check_regular, open_regular
-from harope_bench.core.storage import disk, home
-from harope_bench.core.text_file import encoding_of
+from harope_bench.core.storage import convert_os_errors, home
+from harope_bench.core.text_file import detect_charset
 
 Kind = Literal["exact", "template", "contained"]
 KINDS: tuple[Kind, ...] = ("exact", "template", "contained")
-OFFICIAL = {
+OFFICIAL_FILES = {
     "geneval": "evaluation_metadata.jsonl (or generation_prompts.txt) of djghosh13/geneval, folder prompts/",
     "dpg-bench": "the folder dpg_bench/prompts/ of TencentQQGYLab/ELLA",
     "t2i-compbench": "a *_val.txt, or a folder with several, of Karine-Huang/T2I-CompBench, folder examples/dataset/",
 }
-FIELDS = ("text", "caption", "prompt")
+TEXT_FIELDS = ("text", "caption", "prompt")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 NUMBERS = ("two", "three", "four", "2", "3", "4")
 RELATIONS = ("left of", "right of", "above", "below")
-CLIP = 200  # letters of a caption shown as an example
-PEEK = 4096  # bytes of a file that show its encoding
-LINE = 1 << 20  # characters of a line; a packed file of one line may be small and have no end
-DAMAGE = (ValueError, EOFError, gzip.BadGzipFile, zlib.error)  # of text, packed or not, from outside
+EXAMPLE_LENGTH = 200  # letters of a caption shown as an example
+ENCODING_BYTES = 4096  # bytes of a file that show its encoding
+MAX_LINE_LENGTH = 1 << 20  # characters of a line; a packed file of one line may be small and have no end
+READ_ERRORS = (ValueError, EOFError, gzip.BadGzipFile, zlib.error)  # of text, packed or not, from outside
 
 
-class Prompt(NamedTuple):
+class BenchmarkPrompt(NamedTuple):
     """One benchmark prompt and the task it belongs to."""
 
     text: str
     task: str
 
 
-class Match(NamedTuple):
+class CaptionMatch(NamedTuple):
     """How a caption meets the benchmark; `prompt` is None for a template, which is nobody's prompt."""
 
     kind: Kind
@@ -59,7 +59,7 @@ class Match(NamedTuple):
     prompt: str | None
 
 
-class Example(NamedTuple):
+class MatchedCaption(NamedTuple):
     """One caption that matched, with its place."""
 
     kind: Kind
@@ -78,20 +78,20 @@ class Audit:
     prompts: int
     captions: int = 0
     counts: Counter[tuple[Kind, str]] = field(default_factory=Counter)
-    met: dict[Kind, set[str]] = field(default_factory=lambda: {kind: set() for kind in KINDS})
-    examples: list[Example] = field(default_factory=list)
+    matched_prompts: dict[Kind, set[str]] = field(default_factory=lambda: {kind: set() for kind in KINDS})
+    examples: list[MatchedCaption] = field(default_factory=list)
 
     @property
-    def matched(self) -> int:
+    def n_matched(self) -> int:
         """Captions that matched in any way."""
         return sum(self.counts.values())
 
-    def of_kind(self, kind: Kind) -> int:
+    def count_kind(self, kind: Kind) -> int:
         """Captions that matched in this way."""
         return sum(n for (k, _), n in self.counts.items() if k == kind)
 
 
-def audit(captions: Sequence[Path], suite: str, prompts: Path | None = None, column: str | None = None, keep: int = 3) -> Audit:
+def audit_captions(captions: Sequence[Path], suite: str, prompts: Path | None = None, column: str | None = None, keep: int = 3) -> Audit:
     """Reads all captions once and counts how they meet the suite's prompts.
 
     Args:
@@ -102,32 +102,32 @@ def audit(captions: Sequence[Path], suite: str, prompts: Path | None = None, col
     Raises:
         UnknownName: a suite of another name without `prompts`. StorageError, OptionError: a file that cannot be read so.
     """
-    known = read_prompts(prompts or prompts_at_home(suite), suite)
+    known = read_prompts(prompts or find_prompts(suite), suite)
     matcher = Matcher(known, templates=suite == "geneval")
-    found = Audit(suite, len(matcher.known))
+    found = Audit(suite, len(matcher.prompts))
     for path in captions:
         for line, caption in read_captions(path, column):
             found.captions += 1
             if match := matcher.match(caption):
-                _count(found, match, Example(match.kind, match.task, path.name, line, clipped(caption), match.prompt), keep)
+                _count_match(found, match, MatchedCaption(match.kind, match.task, path.name, line, shorten_caption(caption), match.prompt), keep)
     return found
 
 
-def _count(found: Audit, match: Match, example: Example, keep: int) -> None:
+def _count_match(found: Audit, match: CaptionMatch, example: MatchedCaption, keep: int) -> None:
     found.counts[match.kind, match.task] += 1
     if match.prompt is not None:
-        found.met[match.kind].add(match.prompt)
+        found.matched_prompts[match.kind].add(match.prompt)
     if found.counts[match.kind, match.task] <= keep:
         found.examples.append(example)
 
 
-def clipped(text: str) -> str:
+def shorten_caption(text: str) -> str:
     """A caption on one line, cut where it is long."""
-    line = printable(text).encode("utf-8", "replace").decode()
-    return line if len(line) <= CLIP else line[: CLIP - 3] + "..."
+    line = printable_line(text).encode("utf-8", "replace").decode()
+    return line if len(line) <= EXAMPLE_LENGTH else line[: EXAMPLE_LENGTH - 3] + "..."
 
 
-def words(text: str) -> tuple[str, ...]:
+def normalized_words(text: str) -> tuple[str, ...]:
     """The words of a text as they are compared.
 
     >>> words("A photo of  a Tennis-racket!")
@@ -142,38 +142,38 @@ def words(text: str) -> tuple[str, ...]:
 class Matcher:
     """Prompts made ready: a caption costs a handful of look-ups, however many prompts there are."""
 
-    def __init__(self, prompts: Iterable[Prompt], templates: bool):
-        self.known: dict[tuple[str, ...], Prompt] = {}
+    def __init__(self, prompts: Iterable[BenchmarkPrompt], templates: bool):
+        self.prompts: dict[tuple[str, ...], BenchmarkPrompt] = {}
         for prompt in prompts:
-            self.known.setdefault(words(prompt.text), prompt)
-        self.known.pop((), None)
-        self.ends: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
-        for form in self.known:
-            self.ends.setdefault(form[-2:], []).append(form)
-        self.short = any(len(form) == 1 for form in self.known)
-        self.templates = Templates(self.known) if templates else None
+            self.prompts.setdefault(normalized_words(prompt.text), prompt)
+        self.prompts.pop((), None)
+        self.by_ending: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+        for form in self.prompts:
+            self.by_ending.setdefault(form[-2:], []).append(form)
+        self.has_single_words = any(len(form) == 1 for form in self.prompts)
+        self.templates = Templates(self.prompts) if templates else None
 
-    def match(self, caption: str) -> Match | None:
+    def match(self, caption: str) -> CaptionMatch | None:
         """How a caption meets the prompts; None where it does not."""
-        said = words(caption)
-        if prompt := self.known.get(said):
-            return Match("exact", prompt.task, prompt.text)
+        said = normalized_words(caption)
+        if prompt := self.prompts.get(said):
+            return CaptionMatch("exact", prompt.task, prompt.text)
         if self.templates and (task := self.templates.task(said)):
-            return Match("template", task, None)
-        inside = self._inside(said)
-        return Match("contained", inside.task, inside.text) if inside else None
+            return CaptionMatch("template", task, None)
+        inside = self._contained_prompt(said)
+        return CaptionMatch("contained", inside.task, inside.text) if inside else None
 
-    def _inside(self, said: tuple[str, ...]) -> Prompt | None:
+    def _contained_prompt(self, said: tuple[str, ...]) -> BenchmarkPrompt | None:
         """The longest prompt that stands in these words."""
         best: tuple[str, ...] = ()
-        tails: list[tuple[int, tuple[str, ...]]] = [(end, pair) for end, pair in enumerate(pairwise(said), 2) if pair in self.ends]
-        if self.short:
-            tails += [(end, (word,)) for end, word in enumerate(said, 1) if (word,) in self.ends]
+        tails: list[tuple[int, tuple[str, ...]]] = [(end, pair) for end, pair in enumerate(pairwise(said), 2) if pair in self.by_ending]
+        if self.has_single_words:
+            tails += [(end, (word,)) for end, word in enumerate(said, 1) if (word,) in self.by_ending]
         for end, tail in tails:
-            for form in self.ends[tail]:
+            for form in self.by_ending[tail]:
                 if len(best) < len(form) <= end and said[end - len(form) : end] == form:
                     best = form
-        return self.known[best] if best else None
+        return self.prompts[best] if best else None
 
 
 class Templates:
@@ -188,12 +188,12 @@ class Templates:
 
     def _learn(self, form: tuple[str, ...]) -> None:
         """The objects of one prompt; a prompt of another form teaches nothing."""
-        for task, slots in _readings(form):
+        for task, slots in _template_slots(form):
             (self.plurals if task == "counting" else self.objects).update(slots)
 
     def task(self, said: tuple[str, ...]) -> str | None:
         """The task whose form the words have, filled with known objects; None for any other words."""
-        for task, slots in _readings(said):
+        for task, slots in _template_slots(said):
             if all(slot in (self.plurals if task == "counting" else self.objects) for slot in slots):
                 return task
         return None
@@ -215,7 +215,7 @@ FORMS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 )
 
 
-def _readings(said: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _template_slots(said: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The form that the words have, the most particular first, with what stands in its slots.
 
     A colour is never read as part of an object: "a red car" is of the form colors alone.
@@ -246,7 +246,7 @@ def plurals(name: str) -> set[str]:
 # -------------------------------------------------------------------------------------------------------- reading
 
 
-def prompts_at_home(suite: str) -> Path:
+def find_prompts(suite: str) -> Path:
     """Where a suite's prompts lie if the user brought them: HAROPE_BENCH_HOME/prompts/SUITE, a file or a folder.
 
     Raises:
@@ -255,12 +255,12 @@ def prompts_at_home(suite: str) -> Path:
     place = home() / "prompts" / suite
     if place.exists():
         return place
-    if suite not in OFFICIAL:
-        raise UnknownName("suite with known prompts", suite, OFFICIAL)
-    raise StorageError(f"the prompts of {suite} are not at {place} and do not ship here; pass --prompts with {OFFICIAL[suite]}")
+    if suite not in OFFICIAL_FILES:
+        raise UnknownNameError("suite with known prompts", suite, OFFICIAL_FILES)
+    raise StorageError(f"the prompts of {suite} are not at {place} and do not ship here; pass --prompts with {OFFICIAL_FILES[suite]}")
 
 
-def read_prompts(path: Path, suite: str) -> list[Prompt]:
+def read_prompts(path: Path, suite: str) -> list[BenchmarkPrompt]:
     """Prompts of a metadata .jsonl (prompt, tag), a .txt with one a line, or a folder of those.
 
     The task is the tag, or the file's stem; in a folder of one-line files (DPG-Bench) it is the suite.
@@ -269,22 +269,22 @@ def read_prompts(path: Path, suite: str) -> list[Prompt]:
         StorageError: not there, not readable, or without a prompt.
     """
     if not path.exists():
-        raise StorageError(f"{path} is not there; pass --prompts with {OFFICIAL.get(suite, 'a .jsonl or .txt of prompts')}")
+        raise StorageError(f"{path} is not there; pass --prompts with {OFFICIAL_FILES.get(suite, 'a .jsonl or .txt of prompts')}")
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if file.suffix in (".txt", ".jsonl")]
-        found = [prompt for file in files for prompt in _prompts_of(file, suite, inside=True)]
+        found = [prompt for file in files for prompt in _read_prompt_file(file, suite, inside=True)]
     else:
-        found = _prompts_of(path, suite)
+        found = _read_prompt_file(path, suite)
     if not found:
         raise StorageError(f"{path} holds no prompts; pass a .jsonl with a field prompt, a .txt with one a line, or a folder of those")
     return found
 
 
-def _prompts_of(path: Path, suite: str, inside: bool = False) -> list[Prompt]:
+def _read_prompt_file(path: Path, suite: str, inside: bool = False) -> list[BenchmarkPrompt]:
     if path.suffix == ".jsonl":
-        return [Prompt(_field(path, n, facts, "prompt"), str(facts.get("tag", suite))) for n, facts in _json_lines(path)]
-    lines = [line.strip() for _, line in _lines(path) if line.strip()]
-    return [Prompt(line, suite if inside and len(lines) == 1 else path.stem) for line in lines]
+        return [BenchmarkPrompt(_field(path, n, facts, "prompt"), str(facts.get("tag", suite))) for n, facts in _json_lines(path)]
+    lines = [line.strip() for _, line in _read_lines(path) if line.strip()]
+    return [BenchmarkPrompt(line, suite if inside and len(lines) == 1 else path.stem) for line in lines]
 
 
 def read_captions(path: Path, column: str | None = None) -> Iterator[tuple[int, str]]:
@@ -300,26 +300,26 @@ def read_captions(path: Path, column: str | None = None) -> Iterator[tuple[int, 
     elif kind in (".csv", ".tsv"):
         yield from _table_rows(path, "\t" if kind == ".tsv" else ",", column)
     elif kind == ".txt":
-        yield from ((line, text) for line, text in _lines(path) if text.strip())
+        yield from ((line, text) for line, text in _read_lines(path) if text.strip())
     else:
         raise OptionError(f"{path} is no .jsonl, .csv, .tsv or .txt (also .gz); convert the captions to one of these")
 
 
 def _field(path: Path, line: int, facts: dict[str, object], column: str | None) -> str:
-    name = column or next((each for each in FIELDS if each in facts), None)
+    name = column or next((each for each in TEXT_FIELDS if each in facts), None)
     if name is None or not isinstance(facts.get(name), str):
         raise OptionError(
-            f"{path} line {line} has no text in {name or ', '.join(FIELDS)}; name the field with --field, here: {_some(facts)}"
+            f"{path} line {line} has no text in {name or ', '.join(TEXT_FIELDS)}; name the field with --field, here: {_first_names(facts)}"
         )
     return str(facts[name])
 
 
-def _some(names: Iterable[str]) -> str:
+def _first_names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)[:8]) or "none"
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    for number, line in _lines(path):
+    for number, line in _read_lines(path):
         if not line.strip():
             continue
         try:
@@ -332,52 +332,52 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
 
 
 def _table_rows(path: Path, separator: str, column: str | None) -> Iterator[tuple[int, str]]:
-    with _opened(path) as file:
-        rows = csv.DictReader(_bounded(file), delimiter=separator)
+    with _open_text(path) as file:
+        rows = csv.DictReader(_bounded_lines(file), delimiter=separator)
         try:
             heads = rows.fieldnames or []
-            name = column or next((each for each in FIELDS if each in heads), None)
+            name = column or next((each for each in TEXT_FIELDS if each in heads), None)
             if name not in heads:
-                raise OptionError(f"{path} has no column {name or ' or '.join(FIELDS)}; name one with --field, here: {_some(heads)}")
+                raise OptionError(f"{path} has no column {name or ' or '.join(TEXT_FIELDS)}; name one with --field, here: {_first_names(heads)}")
             for row in rows:
                 yield rows.line_num, row[name] or ""
-        except (csv.Error, *DAMAGE) as error:
+        except (csv.Error, *READ_ERRORS) as error:
             raise StorageError(f"{path} line {rows.line_num + 1} is not readable ({error}); repair the file") from error
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
-    with _opened(path) as file:
+    with _open_text(path) as file:
         try:
-            for number, line in enumerate(_bounded(file), 1):
+            for number, line in enumerate(_bounded_lines(file), 1):
                 yield number, line
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             raise StorageError(f"{path} line {number + 1} is not readable ({error}); repair the file") from error
 
 
-def _bounded(file: IO[str]) -> Iterator[str]:
+def _bounded_lines(file: IO[str]) -> Iterator[str]:
     """Return the lines of a file; ValueError at one that is longer than LINE characters, whose end may be far."""
-    while line := file.readline(LINE + 1):
-        if len(line) > LINE:
-            raise ValueError(f"it is longer than {LINE:,} characters")
+    while line := file.readline(MAX_LINE_LENGTH + 1):
+        if len(line) > MAX_LINE_LENGTH:
+            raise ValueError(f"it is longer than {MAX_LINE_LENGTH:,} characters")
         yield line
 
 
-def _opened(path: Path) -> IO[str]:
+def _open_text(path: Path) -> IO[str]:
     """Open text for reading, unpacked where the name ends in .gz; its encoding is UTF-8 or what its byte order mark states.
 
     Raises:
         StorageError: The file cannot be opened, or looks like UTF-16 without a mark.
     """
-    with disk(path):
+    with convert_os_errors(path):
         check_regular(path)
         opened = gzip.open(path, "rb") if path.suffix == ".gz" else open_regular(path)  # noqa: SIM115 (the caller closes it)
     file: BinaryIO = opened  # type: ignore[assignment]
     try:
-        start = file.read(PEEK)
+        start = file.read(ENCODING_BYTES)
     except (EOFError, gzip.BadGzipFile, zlib.error):
         start = b""  # reading on raises again, with the line
-    encoding = encoding_of(start)
+    encoding = detect_charset(start)
     if encoding == "utf-8" and b"\0" in start:
         file.close()
         raise StorageError(f"{path} holds NUL bytes, as UTF-16 without a byte order mark does; save it as UTF-8")

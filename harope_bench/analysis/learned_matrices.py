@@ -13,10 +13,10 @@ from typing import Literal, TypedDict
 import torch
 from torch import Tensor
 
-from harope_bench.core.chart_schema import HeadMatrix, Matrices
+from harope_bench.core.chart_schema import HeadMatrix, MatrixChart
 from harope_bench.core.errors import OptionError
 from harope_bench.core.schema import Checkpoint
-from harope_bench.core.state_dicts import check_hash, fit, load_weights
+from harope_bench.core.state_dicts import check_sha256, load_state_strictly, load_weights
 from harope_bench.encodings import base
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import AdapterBackbone, load_adapter_backbone, load_backbone
@@ -24,10 +24,10 @@ from harope_bench.models.backbones.encoded_network import EncodedNetwork
 from harope_bench.models.load_checkpoint import weights_path
 
 Show = Literal["m", "m-i", "m-inverse-t", "operator"]
-DIGITS = 6  # significant digits kept of a drawn value
+SIGNIFICANT_DIGITS = 6  # significant digits kept of a drawn value
 
 
-def measure(found: Checkpoint, show: Show, offsets: Sequence[tuple[float, ...]], layers: Sequence[int] | None) -> Matrices:
+def measure_matrices(found: Checkpoint, show: Show, offsets: Sequence[tuple[float, ...]], layers: Sequence[int] | None) -> MatrixChart:
     """The matrices of a registered checkpoint, layer by layer.
 
     Raises:
@@ -38,14 +38,14 @@ def measure(found: Checkpoint, show: Show, offsets: Sequence[tuple[float, ...]],
     maps: list[HeadMatrix] = []
     with torch.inference_mode():
         for layer in layers or range(encoding.shape.layers):
-            maps += _of_layer(encoding, layer, show, offsets)
-    return Matrices(
+            maps += _layer_matrices(encoding, layer, show, offsets)
+    return MatrixChart(
         checkpoint=found.name,
         encoding=found.encoding,
         sha256=found.sha256,
-        show=show,
+        operator=show,
         offsets=tuple(map(tuple, offsets)),
-        maps=tuple(maps),
+        matrices=tuple(maps),
     )
 
 
@@ -53,17 +53,17 @@ def _encoding(found: Checkpoint) -> base.Encoding:
     """The trained encoding alone, in float64."""
     path = weights_path(found)
     if path.name == lora_manifest.MANIFEST:
-        return _of_folder(found, load_adapter_backbone(found.backbone), path).double().eval()
+        return _adapter_encoding(found, load_adapter_backbone(found.backbone), path).double().eval()
     return load_backbone(found.backbone).load(found, load_weights(path, found.sha256)).encoding.double().eval()
 
 
-def _of_folder(found: Checkpoint, backbone: AdapterBackbone[EncodedNetwork], path: Path) -> base.Encoding:
+def _adapter_encoding(found: Checkpoint, backbone: AdapterBackbone[EncodedNetwork], path: Path) -> base.Encoding:
     """The encoding of an adapter folder; its manifest keeps the sizes, so that the base need not be here."""
-    check_hash(path, found.sha256)
-    manifest = lora_manifest.read(path)
-    encoding = base.build(base.load_encoding(found.encoding), backbone.shape(manifest.base.config), found.options)
+    check_sha256(path, found.sha256)
+    manifest = lora_manifest.read_manifest(path)
+    encoding = base.build_encoding(base.load_encoding(found.encoding), backbone.shape(manifest.base.config), found.options)
     if manifest.encoding_file is not None:
-        fit(encoding, load_weights(lora_manifest.listed(path, manifest, manifest.encoding_file)), f"the adapter of {path}")
+        load_state_strictly(encoding, load_weights(lora_manifest.checked_file(path, manifest, manifest.encoding_file)), f"the adapter of {path}")
     return encoding
 
 
@@ -79,7 +79,7 @@ def _check(found: Checkpoint, encoding: base.Encoding, offsets: Sequence[tuple[f
         raise OptionError(f"{found.name} has {shape.axes} axes, --offset gives {len(wrong_offset[0])}; write row,column")
 
 
-def _of_layer(encoding: base.Encoding, layer: int, show: Show, offsets: Sequence[tuple[float, ...]]) -> list[HeadMatrix]:
+def _layer_matrices(encoding: base.Encoding, layer: int, show: Show, offsets: Sequence[tuple[float, ...]]) -> list[HeadMatrix]:
     pair = encoding.matrices(layer)
     assert pair is not None  # _check has asked
     count, d = pair.q.shape[:2]
@@ -89,10 +89,10 @@ def _of_layer(encoding: base.Encoding, layer: int, show: Show, offsets: Sequence
         m, k = pair.q[group].double(), pair.k[group].double()
         operators = [m.mT @ turn[group] @ k for turn in turns]
         moved = tuple(float((operator - turn[group]).norm()) for operator, turn in zip(operators, turns, strict=True))
-        drawn = zip(offsets, operators, strict=True) if show == "operator" else [(None, shown(m, show))]
-        numbers, head = facts(m, encoding), group if count > 1 else None
+        drawn = zip(offsets, operators, strict=True) if show == "operator" else [(None, displayed_matrix(m, show))]
+        numbers, head = matrix_statistics(m, encoding), group if count > 1 else None
         made += [
-            HeadMatrix(**numbers, moved=moved, layer=layer, head=head, offset=offset, shown=_rounded(values)) for offset, values in drawn
+            HeadMatrix(**numbers, operator_change=moved, layer=layer, head=head, offset=offset, values=_rounded(values)) for offset, values in drawn
         ]
     return made
 
@@ -103,45 +103,45 @@ def rotation(encoding: base.Encoding, offset: Sequence[float], layer: int) -> Te
     unit = torch.eye(shape.head_dim, dtype=torch.float64).expand(1, shape.heads, -1, -1)  # every vector is a token at the offset
     still = (0.0,) * (shape.axes - len(offset))  # an image lies on the last two axes
     places = torch.tensor((*still, *offset), dtype=torch.float64).expand(shape.head_dim, -1)
-    turned: Tensor = encoding.turned(unit, unit, places, layer)[0]
+    turned: Tensor = encoding.apply_rotation(unit, unit, places, layer)[0]
     return turned[0].mT
 
 
-def shown(m: Tensor, show: Show) -> Tensor:
+def displayed_matrix(m: Tensor, show: Show) -> Tensor:
     """What is drawn of M (d, d)."""
     eye = torch.eye(len(m), dtype=m.dtype)
     return {"m": lambda: m, "m-i": lambda: m - eye, "m-inverse-t": lambda: torch.linalg.inv(m).mT}[show]()
 
 
-class MatrixFacts(TypedDict):
+class MatrixStatistics(TypedDict):
     """|M - I|_F, condition number (None where singular), singular values, and the share of energy that couples the axes."""
 
-    from_identity: float
-    condition: float | None
-    singular: tuple[float, ...]
-    coupling: float
+    distance_from_identity: float
+    condition_number: float | None
+    singular_values: tuple[float, ...]
+    axis_coupling: float
 
 
-def facts(m: Tensor, encoding: base.Encoding) -> MatrixFacts:
+def matrix_statistics(m: Tensor, encoding: base.Encoding) -> MatrixStatistics:
     """Return what is said of M (d, d)."""
     singular = torch.linalg.svdvals(m)
     smallest = float(singular[-1])
-    axes = axes_of(encoding)
+    axes = channel_axes(encoding)
     return {
-        "from_identity": float((m - torch.eye(len(m), dtype=m.dtype)).norm()),
-        "condition": float(singular[0]) / smallest if smallest > 0 else None,
-        "singular": tuple(singular.tolist()),
-        "coupling": float(m[axes[:, None] != axes[None]].square().sum() / m.square().sum()),
+        "distance_from_identity": float((m - torch.eye(len(m), dtype=m.dtype)).norm()),
+        "condition_number": float(singular[0]) / smallest if smallest > 0 else None,
+        "singular_values": tuple(singular.tolist()),
+        "axis_coupling": float(m[axes[:, None] != axes[None]].square().sum() / m.square().sum()),
     }
 
 
-def axes_of(encoding: base.Encoding) -> Tensor:
+def channel_axes(encoding: base.Encoding) -> Tensor:
     """The axis (d,) by whose coordinate each channel of a head turns, in the layout of the encoding."""
-    planes = base.planes_of(encoding.shape, type(encoding).__name__.lower())
+    planes = base.planes_per_axis(encoding.shape, type(encoding).__name__.lower())
     axis = torch.repeat_interleave(torch.arange(len(planes)), torch.tensor(planes))
-    split = isinstance(encoding.options, base.Rotary) and encoding.options.layout == "half-split"
+    split = isinstance(encoding.options, base.RotaryOptions) and encoding.options.layout == "half-split"
     return axis.repeat(2) if split else axis.repeat_interleave(2)
 
 
 def _rounded(values: Tensor) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(float(f"{value:.{DIGITS}g}") for value in row) for row in values.tolist())
+    return tuple(tuple(float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in row) for row in values.tolist())

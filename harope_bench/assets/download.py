@@ -20,14 +20,14 @@ from harope_bench.assets.local_files import AssetFile, Receipt
 from harope_bench.core.errors import FetchError
 from harope_bench.core.index_ranges import whole_number
 from harope_bench.core.regular_file import JSON_BYTES, open_regular, read_regular
-from harope_bench.core.storage import disk, make_folder, sha256_file, write_text
+from harope_bench.core.storage import convert_os_errors, make_folder, sha256_file, write_text
 
 TRIES = 3  # connections before the transfer is given up
 TIMEOUT = 60  # seconds without a byte
-PIECE = 1 << 20
+DOWNLOAD_CHUNK_BYTES = 1 << 20
 
 
-class Brought(NamedTuple):
+class FetchedFile(NamedTuple):
     """One file that is here now.
 
     kept: it was here before. known: its hash was known beforehand. addressed: as its receipt. trust: what shows in words that it is
@@ -36,13 +36,13 @@ class Brought(NamedTuple):
 
     path: Path
     sha256: str
-    kept: bool
-    known: bool
-    addressed: bool
-    trust: str
+    is_unchanged: bool
+    has_known_hash: bool
+    is_from_url: bool
+    verification: str
 
 
-class Version(NamedTuple):
+class ServedVersion(NamedTuple):
     """Which version of a file a server sent: its strong ETag or else the date of its last change, and its whole length."""
 
     validator: str
@@ -63,7 +63,7 @@ class SafeRedirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-class Span(NamedTuple):
+class PartialResponse(NamedTuple):
     """An answer of a server: its body, the byte where that begins, and the whole length where it is told."""
 
     body: IO[bytes]
@@ -71,7 +71,7 @@ class Span(NamedTuple):
     total: int | None
 
 
-def fetch(name: str, source: Path | None = None) -> list[Brought]:
+def fetch_asset(name: str, source: Path | None = None) -> list[FetchedFile]:
     """Brings every file of an asset into the user's home, from its pinned addresses or from `source`.
 
     Args:
@@ -80,103 +80,103 @@ def fetch(name: str, source: Path | None = None) -> list[Brought]:
     Raises:
         UnknownName: no such asset. FetchError: not reachable, cut short, or not the file that was wanted.
     """
-    known = local_files.asset(name)
-    place = make_folder(local_files.folder(name))
+    known = local_files.load_asset(name)
+    place = make_folder(local_files.asset_folder(name))
     if source is not None and source.is_file() and len(known.files) > 1:
         raise FetchError(f"{name} has files {', '.join(f.name for f in known.files)}; give --from the folder that holds them")
-    with disk(place), FileLock(place / ".lock"):
-        return [_one(name, file, source) for file in known.files]
+    with convert_os_errors(place), FileLock(place / ".lock"):
+        return [_fetch_file(name, file, source) for file in known.files]
 
 
-def _one(name: str, file: AssetFile, source: Path | None) -> Brought:
-    path, recorded = local_files.folder(name) / file.name, local_files.receipts(name).get(file.name)
-    enough = recorded is not None and (file.pinned or recorded.addressed or source is not None or not file.urls)
-    if recorded and enough and path.is_file() and sha256_file(path) == recorded.sha256 and file.refuses(path, recorded.sha256) is None:
-        return Brought(path, recorded.sha256, True, file.pinned, recorded.addressed, file.trust)
+def _fetch_file(name: str, file: AssetFile, source: Path | None) -> FetchedFile:
+    path, recorded = local_files.asset_folder(name) / file.name, local_files.read_receipts(name).get(file.name)
+    enough = recorded is not None and (file.is_pinned or recorded.is_from_url or source is not None or not file.urls)
+    if recorded and enough and path.is_file() and sha256_file(path) == recorded.sha256 and file.find_mismatch(path, recorded.sha256) is None:
+        return FetchedFile(path, recorded.sha256, True, file.is_pinned, recorded.is_from_url, file.verification)
     part = path.with_name(f".{file.name}.part")
     if source is None:
         _download(name, file, part)
     else:
-        _copy(source / file.name if source.is_dir() else source, file, part)
+        _copy_local_file(source / file.name if source.is_dir() else source, file, part)
     sha256 = sha256_file(part)
-    if why := file.refuses(part, sha256) or (_changed(recorded, sha256) if enough else None):
-        _drop(part)
+    if why := file.find_mismatch(part, sha256) or (_hash_change(recorded, sha256) if enough else None):
+        _remove_part(part)
         told = f"{source} is not {file.name}: it" if source else f"{file.name} came whole but"
         raise FetchError(f"{told} {why}; nothing was kept, {'give another file' if source else 'run fetch again or use --from'}")
-    noted = {**local_files.receipts(name), file.name: Receipt(sha256=sha256, addressed=source is None)}
+    noted = {**local_files.read_receipts(name), file.name: Receipt(sha256=sha256, is_from_url=source is None)}
     write_text(path.with_name(local_files.RECEIPT), local_files.receipt_text(noted))
-    with disk(path):
+    with convert_os_errors(path):
         part.replace(path)
-    _drop(part)
-    return Brought(path, sha256, False, file.pinned, source is None, file.trust)
+    _remove_part(part)
+    return FetchedFile(path, sha256, False, file.is_pinned, source is None, file.verification)
 
 
-def _changed(recorded: Receipt | None, sha256: str) -> str | None:
+def _hash_change(recorded: Receipt | None, sha256: str) -> str | None:
     """Where nothing is published of a file's hash, the first fetch's is binding; against an address, a file of --from is not."""
     if recorded is None or recorded.sha256 == sha256:
         return None
     return f"has sha256 {sha256[:12]}..., the first fetch brought {recorded.sha256[:12]}..."
 
 
-def _copy(source: Path, file: AssetFile, part: Path) -> None:
+def _copy_local_file(source: Path, file: AssetFile, part: Path) -> None:
     if not source.exists():
         raise FetchError(f"{source} is not there; give --from the file itself or the folder that holds it")
-    with disk(source), open_regular(source) as copied:
+    with convert_os_errors(source), open_regular(source) as copied:
         if (size := os.fstat(copied.fileno()).st_size) > file.limit:
             raise FetchError(f"{source} is not {file.name}: it has {size:,} bytes, wanted {file.limit:,} at most; give another file")
         with part.open("wb") as out:
             shutil.copyfileobj(copied, out)
 
 
-def _drop(part: Path) -> None:
-    for path in (part, _tag(part)):
-        with disk(path):
+def _remove_part(part: Path) -> None:
+    for path in (part, _etag_path(part)):
+        with convert_os_errors(path):
             path.unlink(missing_ok=True)
 
 
-def _tag(part: Path) -> Path:
+def _etag_path(part: Path) -> Path:
     """Where it is kept which version, of which address, a half-loaded file is."""
     return part.with_suffix(".etag")
 
 
-def _tagged(part: Path, url: str) -> Version | None:
+def _read_version(part: Path, url: str) -> ServedVersion | None:
     """The version of a half-loaded file, if it is from this address and was told."""
-    if not _tag(part).is_file():
+    if not _etag_path(part).is_file():
         return None
-    with disk(part):
-        lines = read_regular(_tag(part), JSON_BYTES).decode("utf-8", "replace").splitlines()
+    with convert_os_errors(part):
+        lines = read_regular(_etag_path(part), JSON_BYTES).decode("utf-8", "replace").splitlines()
     if len(lines) != 3 or lines[0] != url:
         return None
-    return Version(lines[1], whole_number(lines[2]))
+    return ServedVersion(lines[1], whole_number(lines[2]))
 
 
 def _download(name: str, file: AssetFile, part: Path) -> None:
     """Fills `part` from the first address that gives the whole file."""
     if not file.urls:
-        raise FetchError(f"{file.name} has no public address; bring it yourself and give --from ({local_files.asset(name).source})")
+        raise FetchError(f"{file.name} has no public address; bring it yourself and give --from ({local_files.load_asset(name).source})")
     faults = []
     for url in file.urls:
         try:
-            return _from(url, file, part)
+            return _download_from(url, file, part)
         except FetchError as error:
             faults.append(str(error))
     raise FetchError("; ".join(faults))
 
 
-def _from(url: str, file: AssetFile, part: Path) -> None:
+def _download_from(url: str, file: AssetFile, part: Path) -> None:
     if not url.startswith(("https://", "http://")):
         raise FetchError(f"{url} is no web address; correct the asset's file")
     fault = ""
     for _ in range(TRIES):
         try:
-            if _append(url, file, part):
+            if _download_missing_bytes(url, file, part):
                 return
             fault = "the connection closed early"
         except urllib.error.HTTPError as error:
             fault = f"the server says {error.code} {error.reason}"
             error.close()
             if error.code == 416:  # what is there does not fit what the server has: begin anew
-                _drop(part)
+                _remove_part(part)
         except (urllib.error.URLError, HTTPException, OSError) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             fault = str(reason) or type(error).__name__
@@ -184,54 +184,54 @@ def _from(url: str, file: AssetFile, part: Path) -> None:
     raise FetchError(f"{url}: {fault}, {got:,} bytes are kept; run the same command again to go on, or use --from with a copy")
 
 
-def _append(url: str, file: AssetFile, part: Path) -> bool:
+def _download_missing_bytes(url: str, file: AssetFile, part: Path) -> bool:
     """Loads what is missing; whether the file is whole by the length that the server or the asset tells."""
     have = part.stat().st_size if part.is_file() else 0
     if file.bytes is not None and have >= file.bytes:
         return True
-    span = _ask(url, file, part, have)
+    span = _request_missing_bytes(url, file, part, have)
     total = span.total or file.bytes
     if span.total is not None and span.total > file.limit:
         span.body.close()
-        raise _too_large(url, file, part)
+        raise _too_large_error(url, file, part)
     bar = tqdm(total=total, initial=span.start, desc=file.name, unit="B", unit_scale=True, file=sys.stderr, disable=None)
-    with span.body, _opened(part, span.start) as out, bar:
+    with span.body, _open_part(part, span.start) as out, bar:
         room = file.limit - span.start
-        while piece := span.body.read(PIECE):  # outside `disk`: a connection that breaks is tried again
+        while piece := span.body.read(DOWNLOAD_CHUNK_BYTES):  # outside `disk`: a connection that breaks is tried again
             room -= len(piece)
             if room < 0:
-                raise _too_large(url, file, part)
-            with disk(part):
+                raise _too_large_error(url, file, part)
+            with convert_os_errors(part):
                 out.write(piece)
                 out.flush()
             bar.update(len(piece))
     return total is None or part.stat().st_size >= total
 
 
-def _too_large(url: str, file: AssetFile, part: Path) -> FetchError:
+def _too_large_error(url: str, file: AssetFile, part: Path) -> FetchError:
     """Drop what came and return the error of an address that sends more than the file can be."""
-    _drop(part)
+    _remove_part(part)
     size = f"{file.bytes:,} bytes, its known size" if file.bytes else f"{file.limit:,} bytes, the most that is taken of it"
     return FetchError(f"{url} sends more of {file.name} than {size}; nothing was kept, use --from with a copy")
 
 
-def _opened(part: Path, start: int) -> IO[bytes]:
+def _open_part(part: Path, start: int) -> IO[bytes]:
     """The half-loaded file, open to write from `start` on."""
-    with disk(part):
+    with convert_os_errors(part):
         out = part.open("r+b" if start else "wb")
         out.seek(start)
         out.truncate()
     return out
 
 
-def _ask(url: str, file: AssetFile, part: Path, have: int) -> Span:
+def _request_missing_bytes(url: str, file: AssetFile, part: Path, have: int) -> PartialResponse:
     """Opens the rest of the file where it can be told that it is of the same version, by the server or later by the hash; else the whole.
 
     Raises:
         HTTPException: another part, or a part of another version, came; what was there is then dropped.
     """
-    held = _tagged(part, url) if have else None
-    if held is None and not file.pinned:
+    held = _read_version(part, url) if have else None
+    if held is None and not file.is_pinned:
         have = 0
     headers = {"User-Agent": "harope-bench", "Accept-Encoding": "identity"}
     if have:
@@ -241,34 +241,34 @@ def _ask(url: str, file: AssetFile, part: Path, have: int) -> Span:
     asked = urllib.request.Request(url, headers=headers)  # noqa: S310 - http(s), checked by the caller
     answer = urllib.request.build_opener(SafeRedirects).open(asked, timeout=TIMEOUT)
     start = have if answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-") else 0
-    if answer.status == 206 and (not start or _another(held, _version(answer, start))):
+    if answer.status == 206 and (not start or _is_other_version(held, _served_version(answer, start))):
         answer.close()
-        _drop(part)
+        _remove_part(part)
         raise HTTPException("it sent another part of the file than was asked for, or of another version")
-    version = _version(answer, start)
+    version = _served_version(answer, start)
     if not start:
-        _begin(part, url, version)
-    return Span(answer, start, version.total)
+        _start_part(part, url, version)
+    return PartialResponse(answer, start, version.total)
 
 
-def _version(answer: HTTPResponse, start: int) -> Version:
+def _served_version(answer: HTTPResponse, start: int) -> ServedVersion:
     """What an answer tells of the file's version; a weak ETag does not vouch for the bytes (RFC 9110, 13.1.5)."""
     etag, length = answer.headers.get("ETag", ""), answer.headers.get("Content-Length") or ""
     validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
     told = answer.headers.get("Content-Range", "").rpartition("/")[2]
     total, rest = whole_number(told), whole_number(length)
-    return Version(validator, total if total is not None or rest is None else start + rest)
+    return ServedVersion(validator, total if total is not None or rest is None else start + rest)
 
 
-def _another(held: Version | None, now: Version) -> bool:
+def _is_other_version(held: ServedVersion | None, now: ServedVersion) -> bool:
     """Whether an answer is of another version than the bytes that are here, for servers that take no notice of If-Range."""
     if held is None:
         return False
     return (now.validator or held.validator) != held.validator or (None not in (held.total, now.total) and held.total != now.total)
 
 
-def _begin(part: Path, url: str, version: Version) -> None:
+def _start_part(part: Path, url: str, version: ServedVersion) -> None:
     """Drops what is there and notes what comes, in this order, so that a kill never leaves a note beside other bytes."""
-    _drop(part)
+    _remove_part(part)
     if version.validator:
-        write_text(_tag(part), f"{url}\n{version.validator}\n{'' if version.total is None else version.total}\n")
+        write_text(_etag_path(part), f"{url}\n{version.validator}\n{'' if version.total is None else version.total}\n")

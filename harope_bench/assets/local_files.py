@@ -10,15 +10,15 @@ from typing import Annotated, NamedTuple
 from pydantic import Field, StringConstraints, ValidationError
 
 from harope_bench.core import registry
-from harope_bench.core.errors import BenchError, NotHere, StorageError, WeightsError
-from harope_bench.core.formats import json_text, parse_facts
-from harope_bench.core.record_base import Name, Record, fault
+from harope_bench.core.errors import BenchError, MissingAssetError, StorageError, WeightsError
+from harope_bench.core.formats import versioned_json_text, parse_versioned_json
+from harope_bench.core.record_base import Name, Record, validation_summary
 from harope_bench.core.regular_file import open_regular
-from harope_bench.core.storage import disk, git_blob, home, read_if_present, sha256_file
+from harope_bench.core.storage import convert_os_errors, git_blob_id, home, read_if_present, sha256_file
 
 RECEIPT = "receipt.json"
-UNKNOWN_SIZE = 16 << 30  # bytes taken of a file whose size nobody states; the largest asset has 10 GB
-Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+MAX_BYTES_OF_UNKNOWN_SIZE = 16 << 30  # bytes taken of a file whose size nobody states; the largest asset has 10 GB
+Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class AssetFile(Record):
@@ -30,15 +30,15 @@ class AssetFile(Record):
 
     name: Name
     urls: tuple[str, ...] = ()
-    sha256: Hex | None = None
+    sha256: Sha256Hex | None = None
     sha256_prefix: str | None = Field(default=None, pattern=r"^[0-9a-f]{6,63}$")
     git_blob: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     md5: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
     bytes: int | None = Field(default=None, gt=0)
-    max_bytes: int = Field(default=UNKNOWN_SIZE, gt=0, le=UNKNOWN_SIZE)
+    max_bytes: int = Field(default=MAX_BYTES_OF_UNKNOWN_SIZE, gt=0, le=MAX_BYTES_OF_UNKNOWN_SIZE)
 
     @property
-    def pinned(self) -> bool:
+    def is_pinned(self) -> bool:
         """Whether a hash of it is known before it comes."""
         return any((self.sha256, self.sha256_prefix, self.git_blob, self.md5))
 
@@ -48,7 +48,7 @@ class AssetFile(Record):
         return self.bytes or self.max_bytes
 
     @property
-    def trust(self) -> str:
+    def verification(self) -> str:
         """Return in words what shows that a file is the published one."""
         if self.sha256:
             return "sha256 known"
@@ -60,7 +60,7 @@ class AssetFile(Record):
             return f"{4 * len(self.sha256_prefix)} bits of its sha256 known, the rest is trust on first use"
         return "no hash known, trust on first use"
 
-    def refuses(self, path: Path, sha256: str) -> str | None:
+    def find_mismatch(self, path: Path, sha256: str) -> str | None:
         """Why the file at `path`, of this hash, is not this one, or None."""
         size = path.stat().st_size
         if self.bytes is not None and size != self.bytes:
@@ -69,14 +69,14 @@ class AssetFile(Record):
             return f"has sha256 {sha256[:12]}..., wanted {wanted[:12]}..."
         if self.md5 is not None and (md5 := md5_file(path)) != self.md5:
             return f"has md5 {md5[:12]}..., wanted {self.md5[:12]}..."
-        if self.git_blob is not None and (blob := git_blob(path)) != self.git_blob:
+        if self.git_blob is not None and (blob := git_blob_id(path)) != self.git_blob:
             return f"has git blob id {blob[:12]}..., wanted {self.git_blob[:12]}..."
         return None
 
 
 def md5_file(path: Path) -> str:
     """Return the hex md5 of a file, for files whose users publish no other hash."""
-    with disk(path), open_regular(path) as file:
+    with convert_os_errors(path), open_regular(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
@@ -93,33 +93,33 @@ class Asset(Record):
 class Receipt(Record):
     """What was noted when a file came. addressed: it came from one of its addresses, not from the user's disk."""
 
-    sha256: Hex
-    addressed: bool = False
+    sha256: Sha256Hex
+    is_from_url: bool = False
 
 
-class Held(NamedTuple):
+class LocalFile(NamedTuple):
     """A file that is here, the hash it had when it came, and whether its address or a known hash vouches that it is the published one."""
 
     path: Path
     sha256: str
-    vouched: bool = False
+    is_verified: bool = False
 
 
-def asset(name: str) -> Asset:
+def load_asset(name: str) -> Asset:
     """The facts of an asset; UnknownName offers the nearest."""
-    entry = registry.find("assets", name)
+    entry = registry.find_entry("assets", name)
     try:
-        return Asset.model_validate(registry.load("assets", name))
+        return Asset.model_validate(registry.load_by_name("assets", name))
     except ValidationError as error:
-        raise BenchError(f"{entry.origin}: {fault(error)}; correct the file") from error
+        raise BenchError(f"{entry.origin}: {validation_summary(error)}; correct the file") from error
 
 
-def folder(name: str) -> Path:
+def asset_folder(name: str) -> Path:
     """Where an asset's files lie."""
     return home() / "assets" / name
 
 
-def receipts(name: str) -> dict[str, Receipt]:
+def read_receipts(name: str) -> dict[str, Receipt]:
     """By file name what was noted when the files came; empty where nothing came or the record is damaged.
 
     Of a hash alone nobody knows how its file came.
@@ -127,12 +127,12 @@ def receipts(name: str) -> dict[str, Receipt]:
     Raises:
         FormatError: Another version of this package wrote the record.
     """
-    path = folder(name) / RECEIPT
+    path = asset_folder(name) / RECEIPT
     data = read_if_present(path)
     if data is None:
         return {}
     try:
-        noted = dict(parse_facts("receipt", data, path).get("files", {}))
+        noted = dict(parse_versioned_json("receipt", data, path).get("files", {}))
         return {str(k): Receipt.model_validate({"sha256": v} if isinstance(v, str) else v) for k, v in noted.items()}
     except (StorageError, TypeError, ValueError):  # pydantic's ValidationError is a ValueError
         return {}
@@ -140,30 +140,30 @@ def receipts(name: str) -> dict[str, Receipt]:
 
 def receipt_text(noted: Mapping[str, Receipt]) -> str:
     """Return the text of the record of files that came, by name."""
-    return json_text("receipt", {"files": {name: receipt.model_dump() for name, receipt in noted.items()}})
+    return versioned_json_text("receipt", {"files": {name: receipt.model_dump() for name, receipt in noted.items()}})
 
 
-def held(name: str, file: str | None = None) -> Held | None:
+def find_local_file(name: str, file: str | None = None) -> LocalFile | None:
     """A file of the asset (its only one if not named) if it came whole; its bytes are not read again here."""
-    known = asset(name)
+    known = load_asset(name)
     wanted = next((f for f in known.files if file in (None, f.name)), None)
     if wanted is None:
         raise BenchError(f"asset {name} has no file {file}; it has {', '.join(f.name for f in known.files)}")
-    path, receipt = folder(name) / wanted.name, receipts(name).get(wanted.name)
-    return Held(path, receipt.sha256, wanted.pinned or receipt.addressed) if receipt and path.is_file() else None
+    path, receipt = asset_folder(name) / wanted.name, read_receipts(name).get(wanted.name)
+    return LocalFile(path, receipt.sha256, wanted.is_pinned or receipt.is_from_url) if receipt and path.is_file() else None
 
 
-def bring(name: str, file: str | None = None) -> Held:
+def require_local_file(name: str, file: str | None = None) -> LocalFile:
     """The same; NotHere with the command that brings it where it is not here."""
-    found = held(name, file)
+    found = find_local_file(name, file)
     if found is None:
-        raise NotHere(f"{asset(name).title} is not here", advice=f"harope-bench fetch {name} (or --from a file that you have)")
+        raise MissingAssetError(f"{load_asset(name).title} is not here", advice=f"harope-bench fetch {name} (or --from a file that you have)")
     return found
 
 
-def checked(name: str, file: str | None = None) -> Held:
+def verify_local_file(name: str, file: str | None = None) -> LocalFile:
     """The same, hashed again; WeightsError where it was altered."""
-    found = bring(name, file)
+    found = require_local_file(name, file)
     if (now := sha256_file(found.path)) != found.sha256:
         raise WeightsError(f"{found.path} has sha256 {now[:12]}..., came with {found.sha256[:12]}...", advice=f"harope-bench fetch {name}")
     return found

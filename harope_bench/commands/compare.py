@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from harope_bench.commands.options import as_json
+from harope_bench.commands.options import json_object_text
 from harope_bench.commands.terminal import echo
 
 
@@ -26,10 +26,10 @@ def compare(baseline: Path, new: Path, metrics: tuple[str, ...], json_: bool) ->
     \b
     harope-bench compare runs/rope-axial runs/harope
     """
-    from harope_bench.statistics.compare import compare, facts, open_side, words
+    from harope_bench.statistics.compare import compare_runs, comparison_json, load_compared_runs, comparison_text
 
-    found = compare(open_side(baseline), open_side(new), metrics)
-    echo(as_json(facts(found)) if json_ else "\n".join(words(found)))
+    found = compare_runs(load_compared_runs(baseline), load_compared_runs(new), metrics)
+    echo(json_object_text(comparison_json(found)) if json_ else "\n".join(comparison_text(found)))
 
 
 @click.command()
@@ -64,14 +64,14 @@ def gate(
     if update != (reason is not None):
         raise click.UsageError("--update and --reason go together: a baseline changes for a stated reason")
     if update:
-        echo(f"{baseline}: {baselines.write(baseline, new, str(reason))}")
+        echo(f"{baseline}: {baselines.write_baseline(baseline, new, str(reason))}")
         return
-    rules = policy.read(config)
+    rules = policy.read_policy(config)
     render.check_outputs(junit, summary)
-    verdict = decide.gate(baselines.open_side(baseline), baselines.open_side(new), rules)
+    verdict = decide.run_gate(baselines.load_baseline_or_runs(baseline), baselines.load_baseline_or_runs(new), rules)
     if junit is not None:
         render.write_junit(verdict, junit)
     if summary is not None:
         render.add_summary(verdict, summary)
-    echo(as_json(render.facts(verdict)) if json_ else "\n".join(render.words(verdict)))
+    echo(json_object_text(render.gate_json(verdict)) if json_ else "\n".join(render.gate_text(verdict)))
     sys.exit(verdict.exit_code)

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 import click
 
 from harope_bench.commands.options import (
-    Sides,
-    as_json,
+    ResolutionList,
+    json_object_text,
     check_count,
-    dump,
-    folder_options,
+    record_json,
+    prompt_folder_options,
     generation_options,
-    picture_options,
+    real_image_options,
     scoring_options,
 )
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
     from harope_bench.core.schema import Result
-    from harope_bench.data.result_store import Scored
-    from harope_bench.pipeline.eval_options import GenerationOptions, PictureOptions, ScoringOptions
-    from harope_bench.suites.official_layouts.prompt_folder import FolderForm
+    from harope_bench.data.result_store import EvaluatedResult
+    from harope_bench.pipeline.eval_options import GenerationOptions, RealImageOptions, ScoringOptions
+    from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 
 @click.command("eval")
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 @click.option(
     "--resolution",
     "sides",
-    type=Sides(),
+    type=ResolutionList(),
     multiple=True,
     help="Side in pixels, several make a run each (28,56); the suite's own if left out.",
 )
 @click.option(
     "--count", type=click.IntRange(1), help="Samples 0 to COUNT - 1; all of a target, the suite's own number of a checkpoint if left out."
 )
-@picture_options
-@folder_options
+@real_image_options
+@prompt_folder_options
 @click.option("--label", help="Text of the row that these results get in tables; kept in the results, also of finished runs.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; the target itself, or runs/NAME.")
 @click.option("--json", "json_", is_flag=True, help="One JSON object.")
@@ -53,10 +53,10 @@ def eval_(
     scoring: ScoringOptions,
     generation: GenerationOptions,
     batch: int | None,
-    sides: tuple[tuple[int, ...], ...],
+    resolutions: tuple[tuple[int, ...], ...],
     count: int | None,
-    pictures: PictureOptions,
-    form: FolderForm,
+    real_images: RealImageOptions,
+    prompt_folder: PromptFolderOptions,
     label: str | None,
     out: Path | None,
     json_: bool,
@@ -79,33 +79,33 @@ def eval_(
         count=count,
         batch=batch,
         generation=generation,
-        pictures=pictures,
-        form=form,
+        real_images=real_images,
+        folder_options=prompt_folder,
         label=None if label is None else check_label(label),
         out=out,
     )
     names = [name.strip() for name in suites.split(",")] if suites else []
-    evaluation = evaluate_target(target, options, names, [side for group in sides for side in group])
+    evaluation = evaluate_target(target, options, names, [side for group in resolutions for side in group])
     pending = evaluation.pending_error
     print_results(evaluation.results, json_ and pending is None)
     if pending is not None:
         raise pending
 
 
-def print_results(results: Sequence[Scored], as_object: bool) -> None:
+def print_results(results: Sequence[EvaluatedResult], as_json: bool) -> None:
     """Print results: one JSON object, or each in words."""
-    from harope_bench.pipeline.evaluate_target import measures_network
+    from harope_bench.pipeline.evaluate_target import is_network_evaluator
 
-    if as_object:
-        echo(as_json({"results": [{"path": str(s.path), "fresh": s.fresh, "result": dump(s.result)} for s in results]}))
+    if as_json:
+        echo(json_object_text({"results": [{"path": str(s.path), "fresh": s.is_new, "result": record_json(s.result)} for s in results]}))
         return
     for scored in results:
-        echo(f"{scored.path}: {title(scored.result)}{'' if scored.fresh else ' (stood already, no work done)'}")
-        for line in result_lines(scored.result, "forwards" if measures_network(scored.result.evaluator) else "images"):
+        echo(f"{scored.path}: {result_title(scored.result)}{'' if scored.is_new else ' (stood already, no work done)'}")
+        for line in result_lines(scored.result, "forwards" if is_network_evaluator(scored.result.evaluator) else "images"):
             echo("  " + line)
 
 
-def title(result: Result) -> str:
+def result_title(result: Result) -> str:
     """Return which implementation of a metric and which judge a result is of."""
     return f"{result.evaluator}@{result.version}, profile {result.profile}, judge {result.judge.name}"
 

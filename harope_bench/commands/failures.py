@@ -13,7 +13,7 @@ from harope_bench.commands.terminal import echo
 @click.argument("runs", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True, help="Form of the rows.")
 @click.option("--all", "everything", is_flag=True, help="Images held right too.")
-def failures(runs: Path, kind: str, everything: bool) -> None:
+def failures(runs: Path, format: str, include_all: bool) -> None:
     """List the images below RUNS that scored less than all, with reason, boxes and answers; warnings go to stderr.
 
     \b
@@ -21,7 +21,7 @@ def failures(runs: Path, kind: str, everything: bool) -> None:
     """
     from harope_bench.reports import failures as found
 
-    rows = found.failures(runs, everything)
-    for line in found.warnings(runs):
+    rows = found.read_failures(runs, include_all)
+    for line in found.read_warnings(runs):
         echo(f"warning: {line}", err=True)
-    echo((found.as_csv if kind == "csv" else found.as_jsonl)(rows), nl=False)
+    echo((found.rows_csv if format == "csv" else found.rows_jsonl)(rows), nl=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harope_bench.commands.options import Finite, generation_options
+from harope_bench.commands.options import FiniteFloat, generation_options
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harope_bench.pipeline.eval_options import GenerationOptions
 
 
-class Numbers(click.ParamType):
+class NumberList(click.ParamType):
     """`100,500,900`."""
 
     name = "numbers"
@@ -24,7 +24,7 @@ class Numbers(click.ParamType):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
         """A tuple of floats; a usage error otherwise."""
         try:
-            found = tuple(Finite().convert(part, param, ctx) for part in str(value).split(","))
+            found = tuple(FiniteFloat().convert(part, param, ctx) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers", param, ctx)
         return found
@@ -47,7 +47,7 @@ def figure() -> None:
 @figure.command("attention-distance")
 @click.argument("checkpoints", nargs=-1, required=True)
 @click.option("--images", type=click.IntRange(1), default=64, help="Requests 0 to IMAGES - 1; or so many real pictures.")
-@click.option("--times", type=Numbers(), default="100,300,500,700,900", help="Of 1,000, from clean to noise; the nearest step is taken.")
+@click.option("--times", type=NumberList(), default="100,300,500,700,900", help="Of 1,000, from clean to noise; the nearest step is taken.")
 @click.option("--suite", help="Whose labels; the checkpoint's own if left out.")
 @click.option("--resolution", type=click.IntRange(1), help="Side in pixels; the suite's own if left out.")
 @click.option("--pictures", type=click.Path(path_type=Path), help="Folder of real pictures for a classifier whose suite ships none.")
@@ -70,25 +70,25 @@ def attention_distance(
 
     Text tokens (flux, sd3) and the class token (deit) are left out. A classifier looks at real pictures.
     """
-    from harope_bench.analysis.attention_distance import described, measure
-    from harope_bench.core.chart_schema import AttentionDistance
+    from harope_bench.analysis.attention_distance import settings_text, measure_distances
+    from harope_bench.core.chart_schema import AttentionDistanceChart
     from harope_bench.pipeline.target import plan_checkpoint
     from harope_bench.reports.chart_files import write_figure
 
     plans = [plan_checkpoint(name, suite, generation) for name in checkpoints]
-    runs = tuple(measure(plan, images, times, pictures) for plan in plans)
-    for path in write_figure(AttentionDistance(settings=described(runs, images, times), runs=runs), out):
+    runs = tuple(measure_distances(plan, images, times, pictures) for plan in plans)
+    for path in write_figure(AttentionDistanceChart(settings_text=settings_text(runs, images, times), checkpoints=runs), out):
         echo(path)
     for run in runs:
-        spread = " ".join(f"{value:.2f}" for value in run.spread)
-        without = f"; {run.left_out} left out" if run.left_out else ""
-        echo(f"{run.checkpoint}: spread over heads by layer {spread} px; even attention {run.uniform:.2f} px{without}")
+        spread = " ".join(f"{value:.2f}" for value in run.standard_deviation)
+        without = f"; {run.excluded_tokens} left out" if run.excluded_tokens else ""
+        echo(f"{run.checkpoint}: spread over heads by layer {spread} px; even attention {run.uniform_distance:.2f} px{without}")
 
 
 @figure.command()
 @click.argument("checkpoint")
 @click.option("--show", type=click.Choice(["m", "m-i", "m-inverse-t", "operator"]), default="m", help="operator: M^T R_D M_k.")
-@click.option("--offset", "offsets", type=Numbers(), multiple=True, help="D as row,column; (1,0) and (0,1) if left out.")
+@click.option("--offset", "offsets", type=NumberList(), multiple=True, help="D as row,column; (1,0) and (0,1) if left out.")
 @click.option("--layer", "layers", type=click.IntRange(0), multiple=True, help="Only these layers.")
 @out_option
 def matrices(checkpoint: str, show: Show, offsets: tuple[tuple[float, ...], ...], layers: tuple[int, ...], out: Path) -> None:
@@ -97,20 +97,20 @@ def matrices(checkpoint: str, show: Show, offsets: tuple[tuple[float, ...], ...]
     \b
     harope-bench figure matrices digits-harope --show m-i --out runs/figures/matrices.svg
     """
-    from harope_bench.analysis.learned_matrices import measure
+    from harope_bench.analysis.learned_matrices import measure_matrices
     from harope_bench.models import load_checkpoint
     from harope_bench.reports.chart_files import write_figure
-    from harope_bench.reports.charts_svg import WARNING
+    from harope_bench.reports.charts_svg import MATRIX_AMBIGUITY_NOTE
 
-    found = measure(load_checkpoint.checkpoint(checkpoint), show, offsets or ((1.0, 0.0), (0.0, 1.0)), layers or None)
+    found = measure_matrices(load_checkpoint.load_checkpoint_record(checkpoint), show, offsets or ((1.0, 0.0), (0.0, 1.0)), layers or None)
     for path in write_figure(found, out):
         echo(path)
-    for one in found.maps:
-        condition = "singular" if one.condition is None else f"{one.condition:.4g}"
-        moved = " ".join(f"{value:.3g}" for value in one.moved)
+    for one in found.matrices:
+        condition = "singular" if one.condition_number is None else f"{one.condition_number:.4g}"
+        moved = " ".join(f"{value:.3g}" for value in one.operator_change)
         place = f"layer {one.layer}, {'all heads' if one.head is None else f'head {one.head}'}"
-        echo(f"{place}: |M-I| {one.from_identity:.4g}, cond {condition}, coupling {one.coupling:.2%}, |M^T R_D M_k - R_D| {moved}")
-    echo(f"note: {WARNING}")
+        echo(f"{place}: |M-I| {one.distance_from_identity:.4g}, cond {condition}, coupling {one.axis_coupling:.2%}, |M^T R_D M_k - R_D| {moved}")
+    echo(f"note: {MATRIX_AMBIGUITY_NOTE}")
 
 
 @figure.command()
@@ -128,7 +128,7 @@ def sweep(runs: Path, suite: str | None, metric: str, axis: Axis, out: Path) -> 
     harope-bench figure sweep runs --metric overall --axis resolution --out runs/figures/overall.svg
     """
     from harope_bench.data.result_store import read_results
-    from harope_bench.leaderboards.sweep import sweep as swept
+    from harope_bench.leaderboards.sweep import build_sweep_chart as swept
     from harope_bench.reports.chart_files import write_figure
 
     found = swept(read_results(runs), suite, metric, axis)
@@ -139,15 +139,15 @@ def sweep(runs: Path, suite: str | None, metric: str, axis: Axis, out: Path) -> 
             interval = (
                 "" if point.low is None or point.high is None else f"  {point.low:.{found.decimals}f} to {point.high:.{found.decimals}f}"
             )
-            echo(f"{line.label:40} {point.place:>14} {point.value:.{found.decimals}f}{interval}  ({point.images:,} images)")
-    for told in found.left_out:
+            echo(f"{line.label:40} {point.axis_value:>14} {point.value:.{found.decimals}f}{interval}  ({point.images:,} images)")
+    for told in found.excluded:
         echo(f"left out: {told}")
 
 
 @figure.command()
 @click.argument("logs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
-    "--ema", type=Finite(0, 1, max_open=True), default=0.0, help="Weight of the past in a running average; 0 draws the log as it is."
+    "--ema", type=FiniteFloat(0, 1, max_open=True), default=0.0, help="Weight of the past in a running average; 0 draws the log as it is."
 )
 @out_option
 def loss(logs: tuple[Path, ...], ema: float, out: Path) -> None:
@@ -162,5 +162,5 @@ def loss(logs: tuple[Path, ...], ema: float, out: Path) -> None:
     found = read_losses(logs, ema)
     for path in write_figure(found, out):
         echo(path)
-    for run in found.runs:
-        echo(f"{run.label}: step {run.steps[-1]:,.0f}, loss {(run.smooth or run.loss)[-1]:.4f}")
+    for run in found.curves:
+        echo(f"{run.label}: step {run.steps[-1]:,.0f}, loss {(run.smoothed_loss or run.loss)[-1]:.4f}")

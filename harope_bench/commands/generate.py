@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 import click
 
 from harope_bench.commands.options import (  # fmt: skip
-    NO,
-    NOT_CHECKED,
-    Indices,
-    as_json,
-    dump,
-    folder_options,
+    EXIT_NO,
+    EXIT_NOT_CHECKED,
+    IndicesType,
+    json_object_text,
+    record_json,
+    prompt_folder_options,
     generation_options,
-    picture_options,
-    wanted_indices,
+    real_image_options,
+    select_indices,
 )
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
-    from harope_bench.pipeline.eval_options import GenerationOptions, PictureOptions
-    from harope_bench.suites.official_layouts.prompt_folder import FolderForm
+    from harope_bench.pipeline.eval_options import GenerationOptions, RealImageOptions
+    from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 
 @click.command()
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @generation_options
 @click.option("--resolution", type=click.IntRange(1), help="Side in pixels; the suite's own if left out.")
 @click.option("--count", type=click.IntRange(1), help="Samples 0 to COUNT - 1; the suite's own number if left out.")
-@click.option("--indices", type=Indices(), help="Just these samples, as 0-499 or 0-9,20-29.")
+@click.option("--indices", type=IndicesType(), help="Just these samples, as 0-499 or 0-9,20-29.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder; a finished part is kept.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and what is missing; draw nothing.")
 def generate(
@@ -50,17 +50,17 @@ def generate(
     \b
     harope-bench generate digits-harope --suite digits --count 500 --out runs/harope
     """
-    from harope_bench.data.run_folder import Run
-    from harope_bench.pipeline.generate import generate, make_plan, missing
+    from harope_bench.data.run_folder import RunFolder
+    from harope_bench.pipeline.generate import generate, make_plan, missing_requests
 
     plan = make_plan(checkpoint, suite, generation.overrides())
-    wanted = wanted_indices(plan.suite, count, indices)
+    wanted = select_indices(plan.suite, count, indices)
     if dry_run:
-        lacking = missing(plan, wanted, Run(out))
-        echo(as_json({"plan": dump(plan), "digest": plan.digest, "asked": len(wanted), "missing": len(lacking)}))
+        lacking = missing_requests(plan, wanted, RunFolder(out))
+        echo(json_object_text({"plan": record_json(plan), "digest": plan.digest, "asked": len(wanted), "missing": len(lacking)}))
         return
     drawn = generate(plan, wanted, out, batch)
-    echo(f"{drawn.folder}: {drawn.asked:,} asked, {drawn.drawn:,} drawn now, {drawn.failed:,} failed")
+    echo(f"{drawn.folder}: {drawn.n_requested:,} asked, {drawn.n_generated:,} drawn now, {drawn.n_failed:,} failed")
 
 
 @click.command()
@@ -73,7 +73,7 @@ def generate(
 @click.option(
     "--source", type=click.Path(path_type=Path), help="Images, or official results, that were scored from elsewhere and have moved."
 )
-@picture_options
+@real_image_options
 @click.option("--json", "json_", is_flag=True, help="One JSON object, with the status of each check.")
 def verify(
     run: Path,
@@ -81,7 +81,7 @@ def verify(
     seed: int | None,
     reference: Path | None,
     source: Path | None,
-    pictures: PictureOptions,
+    real_images: RealImageOptions,
     json_: bool,
 ) -> None:
     """Check every run and result in a folder again; exit 3 if anything was altered, 1 if something could not be checked.
@@ -89,20 +89,20 @@ def verify(
     \b
     harope-bench verify runs/harope --redraw 5
     """
-    from harope_bench.core.escaping import printable
+    from harope_bench.core.escaping import printable_line
     from harope_bench.pipeline.verify import verify
 
-    findings = verify(run, redraw, seed, reference, pictures.images, pictures.truth, pictures.crop_ratio, source)
+    findings = verify(run, redraw, seed, reference, real_images.images, real_images.truth, real_images.crop_ratio, source)
     if json_:
         checks = [check._asdict() for check in findings.checks]
-        told = {"checked": findings.checked, "wrong": findings.wrong, "not_checked": findings.unchecked}
-        echo(as_json({"status": findings.status, "ok": findings.status == "ok", "checks": checks, **told}))
+        told = {"checked": findings.passed_messages, "wrong": findings.altered_messages, "not_checked": findings.unchecked_messages}
+        echo(json_object_text({"status": findings.status, "ok": findings.status == "ok", "checks": checks, **told}))
     else:
-        lines = [*findings.checked, *(f"WRONG {line}" for line in findings.wrong)]
-        lines += [f"NOT CHECKED {line}" for line in findings.unchecked]
-        echo("\n".join(map(printable, lines)))
+        lines = [*findings.passed_messages, *(f"WRONG {line}" for line in findings.altered_messages)]
+        lines += [f"NOT CHECKED {line}" for line in findings.unchecked_messages]
+        echo("\n".join(map(printable_line, lines)))
     if findings.status != "ok":
-        sys.exit(NO if findings.status == "altered" else NOT_CHECKED)
+        sys.exit(EXIT_NO if findings.status == "altered" else EXIT_NOT_CHECKED)
 
 
 @click.command()
@@ -115,7 +115,7 @@ def verify(
     help="adm: .npz with arr_0 (and labels arr_1); png: 000000.png ...; the others: the folders of the official benchmarks.",
 )
 @click.option("--suite", help="Suite of the prompts, where neither a run nor the layout shows it.")
-@folder_options
+@prompt_folder_options
 @click.option("--resolution", "side", type=click.IntRange(1), help="Side in pixels of an image in DPG-Bench's pictures.")
 @click.option("--count", type=click.IntRange(1), help="Only the first COUNT samples.")
 @click.option("--replace", is_flag=True, help="Write over an .npz that holds something else.")
@@ -124,7 +124,7 @@ def convert(
     target: Path,
     to: str,
     suite: str | None,
-    form: FolderForm,
+    prompt_folder: PromptFolderOptions,
     count: int | None,
     replace: bool,
 ) -> None:
@@ -136,6 +136,6 @@ def convert(
     """
     from harope_bench.suites.official_layouts.conversion import convert
 
-    done, failed = convert(source, target, to, suite, count, form, replace)
+    done, failed = convert(source, target, to, suite, count, prompt_folder, replace)
     left_out = f", {failed:,} failed samples left out" if failed else ""
-    echo("\n  ".join((f"{target}: {done.images:,} images{left_out}", *done.warnings)))
+    echo("\n  ".join((f"{target}: {done.image_count:,} images{left_out}", *done.warnings)))

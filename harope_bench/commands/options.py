@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from harope_bench.core.index_ranges import IndexRanges
     from harope_bench.core.record_base import Option
 
-Command = Callable[..., None]  # the function of a command, called with its options by name
+CommandFunction = Callable[..., None]  # the function of a command, called with its options by name
 
-NO = 3  # exit code of a verb whose answer is no
-NOT_CHECKED = 1  # of a verify that could not check something
+EXIT_NO = 3  # exit code of a verb whose answer is no
+EXIT_NOT_CHECKED = 1  # of a verify that could not check something
 
 
-class Indices(click.ParamType):
+class IndicesType(click.ParamType):
     """`0-499`, `7` or `0-9,20-29`."""
 
     name = "indices"
@@ -39,7 +39,7 @@ class Indices(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class Finite(click.FloatRange):
+class FiniteFloat(click.FloatRange):
     """A float range that nan and infinity are not in."""
 
     # Any: what click's own range takes, which differs between its versions
@@ -51,7 +51,7 @@ class Finite(click.FloatRange):
         return number
 
 
-class Sides(click.ParamType):
+class ResolutionList(click.ParamType):
     """`56` or `28,56,112`."""
 
     name = "sides"
@@ -67,7 +67,7 @@ class Sides(click.ParamType):
         return sides
 
 
-class KeyValue(click.ParamType):
+class KeyValueType(click.ParamType):
     """`key=value`; the value is a number or true/false where it reads as one."""
 
     name = "key=value"
@@ -86,9 +86,9 @@ class KeyValue(click.ParamType):
         return key, parsed if isinstance(parsed, (bool, int, float)) else text
 
 
-def with_record(
-    command: Command, parameter: str, load: Callable[[], Callable[..., object]], options: Sequence[Callable[[Command], Command]]
-) -> Command:
+def with_options_record(
+    command: CommandFunction, parameter: str, load: Callable[[], Callable[..., object]], options: Sequence[Callable[[CommandFunction], CommandFunction]]
+) -> CommandFunction:
     """Return the command with more options, which it gets as one record.
 
     Args:
@@ -102,22 +102,22 @@ def with_record(
         fields = {name: values.pop(name) for name in inspect.signature(record).parameters if name in values}
         command(**{parameter: record(**fields)}, **values)
 
-    wrapped: Command = with_fields
+    wrapped: CommandFunction = with_fields
     for option in reversed(options):
         wrapped = option(wrapped)
     return wrapped
 
 
-def _with_options(verb: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+def _with_options(verb: CommandFunction, options: Sequence[Callable[[CommandFunction], CommandFunction]]) -> CommandFunction:
     """Add options in the order in which the help lists them."""
     for option in reversed(options):
         verb = option(verb)
     return verb
 
 
-def entry_options(verb: Command) -> Command:
+def entry_options(verb: CommandFunction) -> CommandFunction:
     """Add the options that put named runs into tables."""
-    options: list[Callable[[Command], Command]] = [
+    options: list[Callable[[CommandFunction], CommandFunction]] = [
         click.option(
             "--add",
             multiple=True,
@@ -134,14 +134,14 @@ def entry_options(verb: Command) -> Command:
 SCALINGS = ("none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate")
 
 
-def scaling_option(told: str) -> Callable[[Command], Command]:
+def scaling_option(help_text: str) -> Callable[[CommandFunction], CommandFunction]:
     """The option that names a position scaling."""
-    return click.option("--pos-scaling", type=click.Choice(SCALINGS), help=told)
+    return click.option("--pos-scaling", type=click.Choice(SCALINGS), help=help_text)
 
 
-def scoring_options(command: Command) -> Command:
+def scoring_options(command: CommandFunction) -> CommandFunction:
     """Add the options of scoring: `ScoringOptions` in `scoring`."""
-    options: list[Callable[[Command], Command]] = [
+    options: list[Callable[[CommandFunction], CommandFunction]] = [
         click.option("--with", "evaluators", help="Evaluators, comma-separated; the suite's own if left out."),
         click.option("--reference", type=click.Path(path_type=Path), help="An .npz with mu and sigma in place of the suite's own."),
         click.option(
@@ -164,14 +164,14 @@ def scoring_options(command: Command) -> Command:
         ),
         click.option("--judge-python", "python", type=click.Path(path_type=Path), help="Python that runs a judge of another environment."),
         click.option(
-            "--judge-option", "runner", type=KeyValue(), multiple=True, help="key=value for that judge's runner (weights=F, checkout=DIR)."
+            "--judge-option", "runner", type=KeyValueType(), multiple=True, help="key=value for that judge's runner (weights=F, checkout=DIR)."
         ),
         click.option(
             "--subset", type=click.IntRange(0), metavar="SEED", help="Score --count images chosen at random by SEED, not the first ones."
         ),
         click.option("--rescore", is_flag=True, help="Score the stored observations again; loads no network."),
     ]
-    return with_record(command, "scoring", _scoring_options, options)
+    return with_options_record(command, "scoring", _scoring_options, options)
 
 
 def _scoring_options() -> Callable[..., object]:
@@ -180,11 +180,11 @@ def _scoring_options() -> Callable[..., object]:
     return parse_scoring
 
 
-def generation_options(command: Command) -> Command:
+def generation_options(command: CommandFunction) -> CommandFunction:
     """Add the options of generation: `GenerationOptions` in `generation`, and `batch`."""
-    options: list[Callable[[Command], Command]] = [
+    options: list[Callable[[CommandFunction], CommandFunction]] = [
         click.option("--steps", type=click.IntRange(1), help="Sampler steps; the checkpoint's own if left out."),
-        click.option("--guidance", type=Finite(0), help="Guidance scale, 1 is none; the checkpoint's own if left out."),
+        click.option("--guidance", type=FiniteFloat(0), help="Guidance scale, 1 is none; the checkpoint's own if left out."),
         click.option("--sampler", help="Sampler; the checkpoint's own if left out."),
         click.option("--seed", type=click.IntRange(0), help="Base seed, 0 if left out; sample i is a function of it and i."),
         click.option("--labels", help="Label policy of an ImageNet suite: uniform, balanced, or a file of one label a line."),
@@ -210,32 +210,32 @@ def generation_options(command: Command) -> Command:
         ),
         click.option("--batch", type=click.IntRange(1), help="Samples between two writes (whole tiles); changes no pixel."),
     ]
-    return with_record(command, "generation", _generation_options, options)
+    return with_options_record(command, "generation", _load_generation_options, options)
 
 
-def _generation_options() -> Callable[..., object]:
+def _load_generation_options() -> Callable[..., object]:
     from harope_bench.pipeline.eval_options import GenerationOptions
 
     return GenerationOptions
 
 
-def picture_options(command: Command) -> Command:
+def real_image_options(command: CommandFunction) -> CommandFunction:
     """Add the options of a classifier's real pictures: `PictureOptions` in `pictures`."""
     options = [
         click.option("--images", type=click.Path(path_type=Path), help="Folder of the real pictures, where the suite ships none."),
         click.option("--truth", type=click.Path(path_type=Path), help="List of lines 'name index', where there are no class folders."),
-        click.option("--crop-ratio", type=Finite(0.1, 1), help="Resolution over the side resized to before the crop; the suite's own."),
+        click.option("--crop-ratio", type=FiniteFloat(0.1, 1), help="Resolution over the side resized to before the crop; the suite's own."),
     ]
-    return with_record(command, "pictures", _picture_options, options)
+    return with_options_record(command, "pictures", _load_real_image_options, options)
 
 
-def _picture_options() -> Callable[..., object]:
-    from harope_bench.pipeline.eval_options import PictureOptions
+def _load_real_image_options() -> Callable[..., object]:
+    from harope_bench.pipeline.eval_options import RealImageOptions
 
-    return PictureOptions
+    return RealImageOptions
 
 
-def folder_options(command: Command) -> Command:
+def prompt_folder_options(command: CommandFunction) -> CommandFunction:
     """Add the options that say which image is of which prompt: `FolderForm` in `form`."""
     options = [
         click.option(
@@ -255,24 +255,24 @@ def folder_options(command: Command) -> Command:
         ),
         click.option("--tiles", type=click.Choice([1, 2, 4]), help="Images in each of DPG-Bench's pictures."),
     ]
-    return with_record(command, "form", _folder_form, options)
+    return with_options_record(command, "form", _load_folder_form, options)
 
 
-def _folder_form() -> Callable[..., object]:
-    from harope_bench.suites.official_layouts.prompt_folder import FolderForm
+def _load_folder_form() -> Callable[..., object]:
+    from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
-    return FolderForm
+    return PromptFolderOptions
 
 
 def check_count(count: int | None) -> None:
     """Raise a usage error where `--count` asks for more samples than one request may name."""
-    from harope_bench.core.index_ranges import MOST
+    from harope_bench.core.index_ranges import MAX_INDICES
 
-    if count is not None and count > MOST:
-        raise click.UsageError(f"--count {count:,} is more than {MOST:,} samples, the most of one request; use --indices in parts")
+    if count is not None and count > MAX_INDICES:
+        raise click.UsageError(f"--count {count:,} is more than {MAX_INDICES:,} samples, the most of one request; use --indices in parts")
 
 
-def wanted_indices(suite: str, count: int | None, indices: Sequence[int] | None) -> Sequence[int]:
+def select_indices(suite: str, count: int | None, indices: Sequence[int] | None) -> Sequence[int]:
     """Return the indices that --count or --indices ask for; a usage error where they are too many for one request."""
     from harope_bench.pipeline.generate import requested_indices
 
@@ -282,11 +282,11 @@ def wanted_indices(suite: str, count: int | None, indices: Sequence[int] | None)
     return indices if indices is not None else requested_indices(suite, count)
 
 
-def as_json(value: object) -> str:
+def json_object_text(value: object) -> str:
     """One JSON object, keys sorted, NaN forbidden."""
     return json.dumps(value, sort_keys=True, allow_nan=False, indent=1)
 
 
-def dump(record: BaseModel) -> dict[str, object]:
+def record_json(record: BaseModel) -> dict[str, object]:
     """A record as plain JSON values."""
     return record.model_dump(mode="json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from harope_bench.commands.options import as_json
+from harope_bench.commands.options import json_object_text
 from harope_bench.commands.terminal import echo
 
 
@@ -30,8 +30,8 @@ def check(json_: bool) -> None:
     from harope_bench.leaderboards.paper_audit import audit
     from harope_bench.reports import audit_text
 
-    findings = audit.check(table_spec.load_tables())
-    echo(as_json(audit_text.findings_facts(findings)) if json_ else audit_text.findings_text(findings))
+    findings = audit.audit_tables(table_spec.load_tables())
+    echo(json_object_text(audit_text.findings_json(findings)) if json_ else audit_text.findings_text(findings))
 
 
 @paper.command()
@@ -46,5 +46,5 @@ def noise(name: str, json_: bool) -> None:
     from harope_bench.leaderboards import assumed_noise, table_spec
     from harope_bench.reports import audit_text
 
-    found = assumed_noise.noise(table_spec.load_table(name), table_spec.load_tables())
-    echo(as_json(audit_text.noise_facts(found)) if json_ else audit_text.noise_text(found))
+    found = assumed_noise.assess_differences(table_spec.load_table(name), table_spec.load_tables())
+    echo(json_object_text(audit_text.noise_json(found)) if json_ else audit_text.noise_text(found))

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harope_bench.commands.options import NO, KeyValue, as_json
+from harope_bench.commands.options import EXIT_NO, KeyValueType, json_object_text
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
     from harope_bench.core.record_base import Option
-    from harope_bench.core.registry import Entry
+    from harope_bench.core.registry import RegistryEntry
 
 
 @click.command("list")
@@ -29,25 +29,25 @@ def list_(kind: str | None, verbose: bool, json_: bool) -> None:
     """
     from harope_bench.core import registry
 
-    wanted = [kind] if kind else list(registry.KINDS)
-    found = {k: registry.entries(k) for k in wanted}
+    wanted = [kind] if kind else list(registry.PLUGIN_KINDS)
+    found = {k: registry.list_entries(k) for k in wanted}
     if json_:
-        echo(as_json({k: [describe(e, verbose) for e in entries.values()] for k, entries in found.items()}))
+        echo(json_object_text({k: [entry_json(e, verbose) for e in entries.values()] for k, entries in found.items()}))
         return
     for k, entries in found.items():
         if not kind:
             echo(f"{k}:")
         for entry in entries.values():
-            facts = describe(entry, verbose)
+            facts = entry_json(entry, verbose)
             echo(
                 ("  " if not kind else "")
                 + "  ".join(str(facts[f]) for f in ("name", "origin", "version", "parity", "trust") if f in facts)
             )
 
 
-def describe(entry: Entry, verbose: bool) -> dict[str, str | int]:
+def entry_json(entry: RegistryEntry, verbose: bool) -> dict[str, str | int]:
     """Name, and with `verbose` origin, version and parity where the thing states them."""
-    from harope_bench.assets.local_files import asset
+    from harope_bench.assets.local_files import load_asset
     from harope_bench.evaluators.base import load_evaluator
     from harope_bench.judges.base import load_judge
     from harope_bench.suites.base import load_suite
@@ -63,7 +63,7 @@ def describe(entry: Entry, verbose: bool) -> dict[str, str | int]:
         evaluator = load_evaluator(entry.name)
         facts |= {"version": evaluator.version, "parity": evaluator.parity}
     if entry.kind == "assets":
-        facts["trust"] = "; ".join(sorted({file.trust for file in asset(entry.name).files}))
+        facts["trust"] = "; ".join(sorted({file.verification for file in load_asset(entry.name).files}))
     return facts
 
 
@@ -78,17 +78,17 @@ def doctor(golden: bool, folder: Path | None, device: str, json_: bool) -> None:
     \b
     harope-bench doctor
     """
-    from harope_bench.pipeline.doctor import examine
+    from harope_bench.pipeline.doctor import check_installation
 
-    findings = examine(golden or folder is not None, folder, device)
+    findings = check_installation(golden or folder is not None, folder, device)
     if json_:
-        echo(as_json({"findings": [f._asdict() for f in findings]}))
+        echo(json_object_text({"findings": [f._asdict() for f in findings]}))
     else:
         for f in findings:
             fix = f"  -> {f.fix}" if f.fix else ""
-            echo(f"{f.state:8} {f.area:11} {f.name:18} {f.detail}{fix}")
-    if any(f.state == "broken" for f in findings):
-        sys.exit(NO)
+            echo(f"{f.status:8} {f.area:11} {f.name:18} {f.detail}{fix}")
+    if any(f.status == "broken" for f in findings):
+        sys.exit(EXIT_NO)
 
 
 @click.command()
@@ -107,9 +107,9 @@ def doctor(golden: bool, folder: Path | None, device: str, json_: bool) -> None:
 )
 @click.option("--backbone", help="Backbone; found from the keys if left out.")
 @click.option("--encoding", help="Encoding; found from the keys or the file's note where they tell.")
-@click.option("--option", "options", type=KeyValue(), multiple=True, help="Option of the encoding, key=value.")
-@click.option("--config", type=KeyValue(), multiple=True, help="Size that the keys do not tell (heads, size), or a base, key=value.")
-@click.option("--drawing", type=KeyValue(), multiple=True, help="Default of another setting (vae, fold, tile, ...), key=value.")
+@click.option("--option", "options", type=KeyValueType(), multiple=True, help="Option of the encoding, key=value.")
+@click.option("--config", type=KeyValueType(), multiple=True, help="Size that the keys do not tell (heads, size), or a base, key=value.")
+@click.option("--drawing", type=KeyValueType(), multiple=True, help="Default of another setting (vae, fold, tile, ...), key=value.")
 @click.option("--suite", help="Suite it was trained for; eval and generate then need no --suite.")
 @click.option("--sampler", help="Sampler it was trained for, which says what it predicts; needed where the file does not tell.")
 @click.option("--steps", type=click.IntRange(1), help="Default sampler steps; the file's or the base's own, 250 for DDPM latents, else 50.")
@@ -135,18 +135,18 @@ def register(
     """
     from harope_bench.core import registry
     from harope_bench.models.checkpoint_fields import known_fields
-    from harope_bench.models.load_checkpoint import checkpoint
-    from harope_bench.models.register_checkpoint import process_lines, register_once
+    from harope_bench.models.load_checkpoint import load_checkpoint_record
+    from harope_bench.models.register_checkpoint import description_lines, register_checkpoint
 
     for kind in ("sampler", "suite"):
         if said[kind] is not None:
-            registry.find(f"{kind}s", str(said[kind]))
+            registry.find_entry(f"{kind}s", str(said[kind]))
     facts = {**said, "options": dict(options), "config": dict(config), "drawing": dict(drawing)}
-    registered = register_once(name, weights, known_fields(facts), encoding_weights, replace)
+    registered = register_checkpoint(name, weights, known_fields(facts), encoding_weights, replace)
     echo(registered.path)
     if not registered.is_changed:
         echo("  up to date: these weights are registered with these facts", err=True)
-    for line in process_lines(checkpoint(name)):
+    for line in description_lines(load_checkpoint_record(name)):
         echo(f"  {line}", err=True)  # the answer is the path
 
 
@@ -161,6 +161,6 @@ def export(name: str, target: Path, folded: bool, replace: bool) -> None:
     \b
     harope-bench export digits-harope plain.safetensors --folded
     """
-    from harope_bench.models.export_checkpoint import export
+    from harope_bench.models.export_checkpoint import export_checkpoint
 
-    echo(export(name, target, folded, replace))
+    echo(export_checkpoint(name, target, folded, replace))

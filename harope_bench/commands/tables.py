@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harope_bench.commands.options import KeyValue, entry_options, scaling_option
+from harope_bench.commands.options import KeyValueType, entry_options, scaling_option
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Show | 
         raise click.UsageError("--add and --row show measured runs; give --runs DIR and leave --show published out")
     chosen, entries = [board.load_table(name) for name in names], parse_entries(add, row, runs)
     results = read_results(runs) if runs else []
-    boards = board.build_all(chosen, results, show or ("both" if runs else "published"), None, entries)
-    texts = [tables.render(each, format_) for each in boards]
+    boards = board.build_boards(chosen, results, show or ("both" if runs else "published"), None, entries)
+    texts = [tables.render_table(each, format_) for each in boards]
     if format_ == "json" and len(texts) > 1:
         texts = [f'{{"tables": [\n{",".join(texts)}]}}\n']  # several tables are still one object
     echo("\n".join(texts), nl=False)
@@ -58,7 +58,7 @@ def table(names: tuple[str, ...], runs: Path | None, format_: str, show: Show | 
 @click.option("--judge", help="For prompts ROLE=NAME or ROLE=NAME:MODEL, comma-separated, in place of the suites' own judges.")
 @click.option("--judge-python", "python", type=click.Path(path_type=Path), help="Python that runs a judge of another environment.")
 @click.option(
-    "--judge-option", "runner", type=KeyValue(), multiple=True, help="key=value for that judge's runner (weights=F, checkout=DIR)."
+    "--judge-option", "runner", type=KeyValueType(), multiple=True, help="key=value for that judge's runner (weights=F, checkout=DIR)."
 )
 @entry_options
 def reproduce(
@@ -70,8 +70,8 @@ def reproduce(
     seed: int,
     pos_scaling: str | None,
     judge: str | None,
-    python: Path | None,
-    runner: tuple[tuple[str, Option], ...],
+    judge_python: Path | None,
+    judge_options: tuple[tuple[str, Option], ...],
     add: tuple[str, ...],
     row: tuple[str, ...],
 ) -> None:
@@ -82,18 +82,18 @@ def reproduce(
     harope-bench reproduce table2 --scale micro --out runs/table2 --add my-pe="MyPE (ours)"
     """
     from harope_bench.leaderboards.entries import parse_entries
-    from harope_bench.pipeline.annotate import Terms
+    from harope_bench.pipeline.annotate import AnnotatorOptions
     from harope_bench.pipeline.reproduce import reproduce
 
-    terms = Terms(device, python=python, runner_options={key: str(value) for key, value in runner})
+    terms = AnnotatorOptions(device, python=judge_python, runner_options={key: str(value) for key, value in judge_options})
     done = reproduce(names, scale, count, out, device, seed, judge, terms, pos_scaling, parse_entries(add, row, out))
-    for path in done.written:
+    for path in done.written_paths:
         echo(path)
     echo(
-        f"{done.rows} rows: {done.drawn:,} images drawn, {done.scored} results scored"
-        + ("" if done.drawn or done.scored else "; everything stood already, no work done")
+        f"{done.n_rows} rows: {done.n_generated:,} images drawn, {done.n_scored} results scored"
+        + ("" if done.n_generated or done.n_scored else "; everything stood already, no work done")
     )
-    for line in done.lacking:
+    for line in done.missing_checkpoints:
         echo(line)
 
 
@@ -109,7 +109,7 @@ def report(runs: Path, out: Path, add: tuple[str, ...], row: tuple[str, ...]) ->
     harope-bench report --runs runs/table2 --out report.html --add my-pe="MyPE (ours)"
     """
     from harope_bench.leaderboards.entries import parse_entries
-    from harope_bench.reports.html import write_report
+    from harope_bench.reports.report_page import write_report
 
     write_report(runs, out, parse_entries(add, row, runs))
     echo(out)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harope_bench.commands.options import KeyValue
+from harope_bench.commands.options import KeyValueType
 from harope_bench.commands.terminal import echo
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("recipe")
 @click.option("--encoding", help="Encoding to train, for recipes of a denoiser.")
-@click.option("--option", "options", type=KeyValue(), multiple=True, help="Option of the encoding, key=value.")
+@click.option("--option", "options", type=KeyValueType(), multiple=True, help="Option of the encoding, key=value.")
 @click.option("--name", "called", help="Of the checkpoint; SUITE-ENCODING if left out.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; runs/train/NAME if left out.")
 @click.option(
@@ -31,7 +31,7 @@ def train(
     recipe: str,
     encoding: str | None,
     options: tuple[tuple[str, Option], ...],
-    called: str | None,
+    checkpoint_name: str | None,
     out: Path | None,
     base: Path | None,
     resume: bool,
@@ -41,7 +41,7 @@ def train(
     \b
     harope-bench train digits-dit --encoding harope --out runs/train/harope
     """
-    from harope_bench.training.run import run
+    from harope_bench.training.run_recipe import run_recipe
 
-    folder, what = run(recipe, encoding, dict(options), called, out, resume, base)
+    folder, what = run_recipe(recipe, encoding, dict(options), checkpoint_name, out, resume, base)
     echo(f"{folder}: {what}")

@@ -34,7 +34,7 @@ class Mask(Record):
     counts: tuple[int, ...]
 
 
-class Names(Record):
+class DetectionQuery(Record):
     """What may be in the image; a detector of a closed set finds its own classes whatever is asked."""
 
     names: tuple[str, ...] = ()
@@ -49,14 +49,14 @@ class Detection(Record):
     mask: Mask | None = None
 
 
-class Sighting(Record):
+class DetectionAnnotation(Record):
     """Everything a detector found in an image of that (width, height), the surest first."""
 
     size: tuple[int, int]
-    found: tuple[Detection, ...]
+    detections: tuple[Detection, ...]
 
 
-class Object(Record):
+class ColourObject(Record):
     """A found thing whose colour is asked: its class name, box and mask."""
 
     name: str
@@ -64,102 +64,102 @@ class Object(Record):
     mask: Mask | None = None
 
 
-class Objects(Record):
+class ColourQuery(Record):
     """Things whose colours are asked, out of these candidates."""
 
-    objects: tuple[Object, ...]
+    objects: tuple[ColourObject, ...]
     candidates: tuple[str, ...]
 
 
-class Colours(Record):
+class ColourAnnotation(Record):
     """Of each object, the share of each candidate in the order asked; they sum to 1."""
 
-    shares: tuple[tuple[float, ...], ...]
+    probabilities: tuple[tuple[float, ...], ...]
 
 
-class Questions(Record):
+class VqaQuery(Record):
     """Questions in words."""
 
     questions: tuple[str, ...]
 
 
-class Answered(Record):
+class VqaAnswer(Record):
     """One answer: its text, and the share of yes against no where the judge has one."""
 
     text: str
-    yes: float | None = Field(default=None, ge=0, le=1)
+    yes_probability: float | None = Field(default=None, ge=0, le=1)
 
 
-class Answers(Record):
+class VqaAnnotation(Record):
     """An answer to each question, in order."""
 
-    answers: tuple[Answered, ...]
+    answers: tuple[VqaAnswer, ...]
 
 
-class Boxes(Record):
+class DepthQuery(Record):
     """Places whose depth is asked."""
 
     boxes: tuple[Box, ...]
 
 
-class Depth(Record):
+class BoxDepth(Record):
     """Mean nearness (larger is nearer, 0 to 255) in a box, and in the box with x and y exchanged; None where that holds no pixel."""
 
     mean: float | None
-    transposed: float | None
+    transposed_mean: float | None
 
 
-class Depths(Record):
+class DepthAnnotation(Record):
     """The depth of each box, in order."""
 
-    depths: tuple[Depth, ...]
+    depths: tuple[BoxDepth, ...]
 
 
-class Texts(Record):
+class SimilarityQuery(Record):
     """Texts an image is compared with."""
 
     texts: tuple[str, ...]
 
 
-class Cosines(Record):
+class SimilarityAnnotation(Record):
     """Cosine of image and each text, -1 to 1."""
 
     cosines: tuple[float, ...]
 
 
-Ask = Names | Objects | Questions | Boxes | Texts
-Answer = Sighting | Colours | Answers | Depths | Cosines
-ASKS: dict[str, type[Ask]] = {
-    "detector": Names,
-    "detector-2d": Names,
-    "colours": Objects,
-    "vqa": Questions,
-    "depth": Boxes,
-    "similarity": Texts,
+Query = DetectionQuery | ColourQuery | VqaQuery | DepthQuery | SimilarityQuery
+Annotation = DetectionAnnotation | ColourAnnotation | VqaAnnotation | DepthAnnotation | SimilarityAnnotation
+QUERY_TYPES: dict[str, type[Query]] = {
+    "detector": DetectionQuery,
+    "detector-2d": DetectionQuery,
+    "colours": ColourQuery,
+    "vqa": VqaQuery,
+    "depth": DepthQuery,
+    "similarity": SimilarityQuery,
 }
-ANSWER_TYPES: dict[str, type[Answer]] = {
-    "detector": Sighting,
-    "detector-2d": Sighting,
-    "colours": Colours,
-    "vqa": Answers,
-    "depth": Depths,
-    "similarity": Cosines,
+ANNOTATION_TYPES: dict[str, type[Annotation]] = {
+    "detector": DetectionAnnotation,
+    "detector-2d": DetectionAnnotation,
+    "colours": ColourAnnotation,
+    "vqa": VqaAnnotation,
+    "depth": DepthAnnotation,
+    "similarity": SimilarityAnnotation,
 }
 
 
-def fits(ask: Ask, answer: Answer) -> bool:
+def is_complete_annotation(query: Query, annotation: Annotation) -> bool:
     """Return whether an answer has as many parts as were asked for; names may be answered with any number of detections."""
-    match ask, answer:
-        case Objects(), Colours():
-            return len(ask.objects) == len(answer.shares)
-        case Questions(), Answers():
-            return len(ask.questions) == len(answer.answers)
-        case Boxes(), Depths():
-            return len(ask.boxes) == len(answer.depths)
-        case Texts(), Cosines():
-            return len(ask.texts) == len(answer.cosines)
+    match query, annotation:
+        case ColourQuery(), ColourAnnotation():
+            return len(query.objects) == len(annotation.probabilities)
+        case VqaQuery(), VqaAnnotation():
+            return len(query.questions) == len(annotation.answers)
+        case DepthQuery(), DepthAnnotation():
+            return len(query.boxes) == len(annotation.depths)
+        case SimilarityQuery(), SimilarityAnnotation():
+            return len(query.texts) == len(annotation.cosines)
         case _:
-            return isinstance(ask, Names)
+            return isinstance(query, DetectionQuery)
 
 
 def encode_mask(mask: np.ndarray) -> Mask:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from harope_bench.core.errors import BenchError, StorageError
 from harope_bench.core.regular_file import open_regular
-from harope_bench.core.storage import disk, first_line, writing
+from harope_bench.core.storage import convert_os_errors, first_line, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
 
-NPY = b"\x93NUMPY"  # how a single array begins
+NPY_MAGIC = b"\x93NUMPY"  # how a single array begins
 
 
 def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
@@ -27,15 +27,15 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
     """
     import numpy as np
 
-    from harope_bench.core.array_file import check_total, claimed_bytes
+    from harope_bench.core.array_file import check_unpacked_size, array_bytes
 
     arrays: dict[str, np.ndarray] = {}
     name = "archive"
     try:
-        with disk(path), open_regular(path) as file:
-            start = file.read(len(NPY))
+        with convert_os_errors(path), open_regular(path) as file:
+            start = file.read(len(NPY_MAGIC))
             file.seek(0)
-            archive = None if start == NPY else np.load(file, allow_pickle=False)
+            archive = None if start == NPY_MAGIC else np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise StorageError(f"{path} holds a single array (.npy), not an archive of named arrays; save it with np.savez")
             zipped = archive.zip
@@ -46,9 +46,9 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
             names = archive.files if only is None else [n for n in archive.files if n in only]
             total, size = 0, os.fstat(file.fileno()).st_size
             for name in names:
-                total += claimed_bytes(zipped, _member_of(members, name), size)
+                total += array_bytes(zipped, _member_name(members, name), size)
             name = "archive"
-            check_total(total, size)
+            check_unpacked_size(total, size)
             for name in names:
                 arrays[name] = archive[name]
     except BenchError:
@@ -60,25 +60,25 @@ def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
     return arrays
 
 
-def _member_of(members: Collection[str], name: str) -> str:
+def _member_name(members: Collection[str], name: str) -> str:
     """Return the name in the zip of an array; numpy leaves .npy out."""
     return name if name in members else f"{name}.npy"
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compress: bool = False) -> None:
     """Atomic .npz whose bytes depend on the arrays alone (member times are fixed)."""
-    with writing(path) as file:
-        _put_arrays(file, arrays, compress)
+    with write_atomically(path) as file:
+        _write_npz(file, arrays, compress)
 
 
-def arrays_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+def encode_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Return the bytes that `write_arrays` writes, for small arrays whose hash is recorded before their file."""
     buffer = io.BytesIO()
-    _put_arrays(buffer, arrays, False)
+    _write_npz(buffer, arrays, False)
     return buffer.getvalue()
 
 
-def _put_arrays(file: BinaryIO, arrays: Mapping[str, np.ndarray], compress: bool) -> None:
+def _write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray], compress: bool) -> None:
     import numpy as np
 
     kind = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED

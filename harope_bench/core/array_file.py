@@ -15,25 +15,25 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from harope_bench.core.formats import FORMAT, Kind, check_format, with_format
+from harope_bench.core.formats import FORMAT_KEY, FileKind, check_format, add_format_version
 from harope_bench.core.regular_file import open_regular
 
-KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
-DENSEST = 1100  # deflate packs at most 1,032 bytes into one
-SMALL = 256 << 20  # bytes that any file may unpack to
-RATIO = 32  # and a larger one so many times its own size: features are hardly packed at all
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
+MAX_DEFLATE_RATIO = 1100  # deflate packs at most 1,032 bytes into one
+SMALL_ARCHIVE_BYTES = 256 << 20  # bytes that any file may unpack to
+MAX_UNPACK_RATIO = 32  # and a larger one so many times its own size: features are hardly packed at all
 ARRAYS_BYTES = 16 << 30  # of the arrays that are held in memory at once
 
 
 # Zip, zlib and the header parser (Python, then Python 2) fail in all these ways on bytes from outside.
 # RuntimeError is also an encrypted member.
-DAMAGE = (
+ARCHIVE_ERRORS = (
     ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, MemoryError, SyntaxError, ArithmeticError,
     struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
 
 
-class Header(NamedTuple):
+class ArrayHeader(NamedTuple):
     """Shape and dtype that a member claims, and whether its first axis runs fastest (Fortran order)."""
 
     shape: tuple[int, ...]
@@ -48,50 +48,50 @@ def open_npz(path: Path) -> Iterator[tuple[zipfile.ZipFile, int]]:
         yield archive, os.fstat(file.fileno()).st_size
 
 
-def read_header(member: IO[bytes]) -> Header:
+def read_header(member: IO[bytes]) -> ArrayHeader:
     """Return the header of an array; ValueError where it is damaged, or one of objects."""
     try:
         version = np.lib.format.read_magic(member)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(member)
-    except DAMAGE as error:
+    except ARCHIVE_ERRORS as error:
         raise ValueError(f"its header is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from error
     if dtype.hasobject:
         raise ValueError("it is an array of Python objects")
-    return Header(shape, dtype, bool(fortran))
+    return ArrayHeader(shape, dtype, bool(fortran))
 
 
-def claim(archive: zipfile.ZipFile, name: str, size: int) -> Header:
+def read_member_header(archive: zipfile.ZipFile, name: str, size: int) -> ArrayHeader:
     """Return the header of a member of a file of `size` bytes; ValueError where the bytes cannot be there that it claims."""
     info = archive.getinfo(name)
-    if info.compress_type not in KINDS:
+    if info.compress_type not in ZIP_METHODS:
         raise ValueError(f"{name} has compression {info.compress_type}, wanted stored or deflated")
     with archive.open(info) as member:
         header, start = read_header(member), member.tell()
     claimed, present = math.prod(header.shape) * header.dtype.itemsize, info.file_size - start
-    if claimed != present or info.file_size > DENSEST * size:
-        raise ValueError(f"{name} claims {header.shape}, {claimed:,} bytes, and holds {min(present, DENSEST * size):,} at most")
+    if claimed != present or info.file_size > MAX_DEFLATE_RATIO * size:
+        raise ValueError(f"{name} claims {header.shape}, {claimed:,} bytes, and holds {min(present, MAX_DEFLATE_RATIO * size):,} at most")
     return header
 
 
-def claimed_bytes(archive: zipfile.ZipFile, name: str, size: int) -> int:
+def array_bytes(archive: zipfile.ZipFile, name: str, size: int) -> int:
     """Return how many bytes the array of a member takes, in any order of its axes; errors as `claim`."""
-    header = claim(archive, name, size)
+    header = read_member_header(archive, name, size)
     return math.prod(header.shape) * header.dtype.itemsize
 
 
-def arrays_with_format(kind: Kind, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def arrays_with_format(kind: FileKind, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the arrays of an .npz with the format version of its kind beside them, () int64."""
-    return {name: np.asarray(array) for name, array in with_format(kind, arrays).items()}
+    return {name: np.asarray(array) for name, array in add_format_version(kind, arrays).items()}
 
 
-def check_arrays_format(kind: Kind, arrays: Mapping[str, np.ndarray], path: Path) -> None:
+def check_arrays_format(kind: FileKind, arrays: Mapping[str, np.ndarray], path: Path) -> None:
     """Raise FormatError unless the arrays of an .npz hold the format version of this package."""
-    version = arrays.get(FORMAT)
+    version = arrays.get(FORMAT_KEY)
     check_format(kind, None if version is None else version.tolist(), path)
 
 
-def check_total(total: int, size: int) -> None:
+def check_unpacked_size(total: int, size: int) -> None:
     """Refuse arrays of `total` bytes out of a file of `size` bytes where that fills the memory; raise ValueError."""
-    if total > (most := min(max(SMALL, RATIO * size), ARRAYS_BYTES)):
+    if total > (most := min(max(SMALL_ARCHIVE_BYTES, MAX_UNPACK_RATIO * size), ARRAYS_BYTES)):
         raise ValueError(f"its {size:,} bytes unpack to {total:,}, at most {most:,} are read")

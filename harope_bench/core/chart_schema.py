@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from harope_bench.core.errors import StorageError
-from harope_bench.core.record_base import Record, fault
+from harope_bench.core.record_base import Record, validation_summary
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
-from harope_bench.core.storage import disk
+from harope_bench.core.storage import convert_os_errors
 
 Matrix = tuple[tuple[float, ...], ...]
 
 
-class Distances(Record):
+class CheckpointDistances(Record):
     """Mean attention distance of one checkpoint: pixels[layer][head]; `uniform` is that of attention spread evenly over all tokens.
 
     times: of the noise process out of 1,000 at which it was looked at, as close to those asked for as the sampler's steps come.
@@ -27,13 +27,13 @@ class Distances(Record):
     encoding: str
     sha256: str
     pixels: Matrix
-    spread: tuple[float, ...]
-    uniform: float
+    standard_deviation: tuple[float, ...]
+    uniform_distance: float
     token_pixels: float
     tokens: int
-    left_out: str = ""
+    excluded_tokens: str = ""
     images: int
-    times: tuple[float, ...]
+    timesteps: tuple[float, ...]
     resolution: int
     sampler: str | None
     steps: int | None
@@ -41,12 +41,12 @@ class Distances(Record):
     seed: int
 
 
-class AttentionDistance(Record):
+class AttentionDistanceChart(Record):
     """Figure 5 of the paper: distance by layer, a dot a head, one panel a checkpoint."""
 
     kind: Literal["attention-distance"] = "attention-distance"
-    settings: str
-    runs: tuple[Distances, ...] = Field(min_length=1)
+    settings_text: str
+    checkpoints: tuple[CheckpointDistances, ...] = Field(min_length=1)
 
 
 class HeadMatrix(Record):
@@ -55,48 +55,48 @@ class HeadMatrix(Record):
     layer: int
     head: int | None
     offset: tuple[float, ...] | None = None
-    shown: Matrix
-    from_identity: float
-    condition: float | None
-    singular: tuple[float, ...]
-    coupling: float
-    moved: tuple[float, ...]
+    values: Matrix
+    distance_from_identity: float
+    condition_number: float | None
+    singular_values: tuple[float, ...]
+    axis_coupling: float
+    operator_change: tuple[float, ...]
 
 
-class Matrices(Record):
+class MatrixChart(Record):
     """Figure 6: the matrices of one checkpoint, one diverging scale for all."""
 
     kind: Literal["matrices"] = "matrices"
     checkpoint: str
     encoding: str
     sha256: str
-    show: str
-    centre: float = 0.0
+    operator: str
+    colour_centre: float = 0.0
     offsets: Matrix
-    maps: tuple[HeadMatrix, ...] = Field(min_length=1)
+    matrices: tuple[HeadMatrix, ...] = Field(min_length=1)
 
 
-class Curve(Record):
+class LossCurve(Record):
     """One run's training loss; `smooth` is the running average where smoothing was asked for."""
 
     label: str
     steps: tuple[float, ...] = Field(min_length=1)
     loss: tuple[float, ...]
-    smooth: tuple[float, ...] | None = None
+    smoothed_loss: tuple[float, ...] | None = None
 
 
-class Loss(Record):
+class LossChart(Record):
     """Figure 7: training loss against step."""
 
     kind: Literal["loss"] = "loss"
-    ema: float
-    runs: tuple[Curve, ...] = Field(min_length=1)
+    smoothing: float
+    curves: tuple[LossCurve, ...] = Field(min_length=1)
 
 
 class SweepPoint(Record):
     """One run's number at a place of the axis; low and high are its interval where it has one."""
 
-    place: str
+    axis_value: str
     value: float
     low: float | None = None
     high: float | None = None
@@ -110,7 +110,7 @@ class SweepLine(Record):
     points: tuple[SweepPoint, ...] = Field(min_length=1)
 
 
-class Sweep(Record):
+class SweepChart(Record):
     """A metric along resolution, training resolution or position scaling. numeric: the places are numbers, drawn to a log scale."""
 
     kind: Literal["sweep"] = "sweep"
@@ -120,20 +120,20 @@ class Sweep(Record):
     direction: Literal["higher", "lower"]
     decimals: int
     axis: Literal["resolution", "training-resolution", "pos-scaling"]
-    numeric: bool
+    is_numeric: bool
     lines: tuple[SweepLine, ...] = Field(min_length=1)
-    left_out: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
 
 
-Chart = AttentionDistance | Matrices | Loss | Sweep
-CHARTS: TypeAdapter[Chart] = TypeAdapter(Annotated[Chart, Field(discriminator="kind")])
+Chart = AttentionDistanceChart | MatrixChart | LossChart | SweepChart
+CHART_ADAPTER: TypeAdapter[Chart] = TypeAdapter(Annotated[Chart, Field(discriminator="kind")])
 
 
 def read_chart(path: Path) -> Chart:
     """A figure's data; StorageError names the file and the field."""
-    with disk(path):
+    with convert_os_errors(path):
         data = read_regular(path, JSON_BYTES)
     try:
-        return CHARTS.validate_json(data)
+        return CHART_ADAPTER.validate_json(data)
     except ValidationError as error:
-        raise StorageError(f"{path} is not the data of a figure ({fault(error)}); delete it or draw the figure again") from error
+        raise StorageError(f"{path} is not the data of a figure ({validation_summary(error)}); delete it or draw the figure again") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harope_bench.core.errors import OptionError
 
 
-def require(device: str) -> None:
+def require_device(device: str) -> None:
     """OptionError unless the device is here; torch is asked only for something other than the CPU."""
     if device == "cpu":
         return

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from harope_bench.core.escaping import printable
+from harope_bench.core.escaping import printable_line
 
-LONGEST = 100  # characters of an unknown name in a message
+SHOWN_NAME_LENGTH = 100  # characters of an unknown name in a message
 
 
 class BenchError(Exception):
@@ -26,30 +26,30 @@ class BenchError(Exception):
     @property
     def detail(self) -> str:
         """Return what is wrong; the whole line where the advice is not apart."""
-        return printable(self._message)
+        return printable_line(self._message)
 
     @property
     def advice(self) -> str:
         """Return what to do; empty where it is not apart."""
-        return printable(self._advice)
+        return printable_line(self._advice)
 
     def __str__(self) -> str:
         """Return the message on one line: a name or field of a file that it quotes cannot steer a terminal or forge a second line."""
-        return printable(super().__str__())
+        return printable_line(super().__str__())
 
 
-class UnknownName(BenchError):
+class UnknownNameError(BenchError):
     """A name that no room of the registry knows."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]):
         known = sorted(known)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
-        shown = f"{name[:LONGEST]}..." if len(name) > LONGEST else name
+        shown = f"{name[:SHOWN_NAME_LENGTH]}..." if len(name) > SHOWN_NAME_LENGTH else name
         super().__init__(f"no {kind} named {shown!r}; {hint}")
 
 
-class NameClash(BenchError):
+class NameClashError(BenchError):
     """Two places claim one name."""
 
 
@@ -81,15 +81,15 @@ class WeightsError(BenchError):
     """Weights that are missing, altered, unsafe or of another shape."""
 
 
-class NotHere(WeightsError):
+class MissingAssetError(WeightsError):
     """Something that is not shipped and was not brought yet; the message names the command that brings it."""
 
 
-class MissingRequirementsError(NotHere):
+class MissingRequirementsError(MissingAssetError):
     """Several things that a run needs are missing; the message names each with the command that brings it."""
 
 
-class PlanMismatch(BenchError):
+class PlanMismatchError(BenchError):
     """A folder holds work of another plan."""
 
 
@@ -105,19 +105,19 @@ class JudgeError(BenchError):
     """A judge that fails whatever it is shown, or an environment of its own that does not answer."""
 
 
-class Waiting(JudgeError):
+class PendingAnswersError(JudgeError):
     """Questions that a judge of another environment has still to answer; other work may go on."""
 
 
-class TooFewImages(BenchError):
+class TooFewImagesError(BenchError):
     """Fewer images than the metric or the request needs."""
 
 
-class TooManyImages(BenchError):
+class TooManyImagesError(BenchError):
     """More images than the protocol scores, and nobody said which."""
 
 
-class MissingExtra(BenchError):
+class MissingExtraError(BenchError):
     """A part that an optional install brings."""
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from harope_bench.core.errors import FormatError, StorageError
-from harope_bench.core.escaping import printable
+from harope_bench.core.escaping import printable_line
 from harope_bench.core.json_file import JsonObject, parse_json
 
-FORMAT: Final = "format"  # the field, key or array that holds the number
-SHOWN = 40  # characters of another number, in a message
-Kind = Literal[
+FORMAT_KEY: Final = "format"  # the field, key or array that holds the number
+SHOWN_VERSION_LENGTH = 40  # characters of another number, in a message
+FileKind = Literal[
     "plan",
     "result",
     "features",
@@ -44,7 +44,7 @@ class FileFormat(NamedTuple):
     advice: str
 
 
-FORMATS: Final[dict[Kind, FileFormat]] = {
+FILE_FORMATS: Final[dict[FileKind, FileFormat]] = {
     # plan.json, with samples.jsonl and requests.jsonl of its folder
     "plan": FileFormat(1, "a plan", "choose another --out, or use that version"),
     # results/*.json, with the .npz and .rows.jsonl beside each
@@ -69,40 +69,40 @@ FORMATS: Final[dict[Kind, FileFormat]] = {
 }
 
 
-def version_of(kind: Kind) -> int:
+def format_version(kind: FileKind) -> int:
     """Return the format version in which files of a kind are written."""
-    return FORMATS[kind].version
+    return FILE_FORMATS[kind].version
 
 
-def with_format(kind: Kind, facts: Mapping[str, object]) -> dict[str, object]:
+def add_format_version(kind: FileKind, fields: Mapping[str, object]) -> dict[str, object]:
     """Return the facts of a file with the format version of its kind in front."""
-    return {FORMAT: version_of(kind), **facts}
+    return {FORMAT_KEY: format_version(kind), **fields}
 
 
-def json_text(kind: Kind, facts: Mapping[str, object]) -> str:
+def versioned_json_text(kind: FileKind, facts: Mapping[str, object]) -> str:
     """Return the text of a JSON file of a kind: keys sorted, with its format version, no NaN."""
-    return json.dumps(with_format(kind, facts), sort_keys=True, allow_nan=False, indent=1) + "\n"
+    return json.dumps(add_format_version(kind, facts), sort_keys=True, allow_nan=False, indent=1) + "\n"
 
 
-def without_format(kind: Kind, facts: Mapping[str, object], path: Path) -> JsonObject:
+def strip_format_version(kind: FileKind, facts: Mapping[str, object], path: Path) -> JsonObject:
     """Return the facts of a file without its format version; raise FormatError where that is another one, or missing."""
-    check_format(kind, facts.get(FORMAT), path)
-    return {name: value for name, value in facts.items() if name != FORMAT}
+    check_format(kind, facts.get(FORMAT_KEY), path)
+    return {name: value for name, value in facts.items() if name != FORMAT_KEY}
 
 
-def check_format(kind: Kind, version: object, path: Path) -> None:
+def check_format(kind: FileKind, version: object, path: Path) -> None:
     """Raise FormatError unless a file of a kind has the format version of this package; None stands for a file that has none."""
-    expected = FORMATS[kind]
+    expected = FILE_FORMATS[kind]
     if type(version) is int and version == expected.version:  # True equals 1 and is no version
         return
-    shown = "none" if version is None else printable(str(version))[:SHOWN]
+    shown = "none" if version is None else printable_line(str(version))[:SHOWN_VERSION_LENGTH]
     raise FormatError(
         f"{path} is not {expected.title} of this version: wanted format {expected.version}, found {shown}; "
         f"made by another version of harope-bench: {expected.advice}"
     )
 
 
-def parse_facts(kind: Kind, data: bytes, path: Path) -> JsonObject:
+def parse_versioned_json(kind: FileKind, data: bytes, path: Path) -> JsonObject:
     """Return the facts of a JSON file of a kind, without its format version.
 
     Raises:
@@ -112,5 +112,5 @@ def parse_facts(kind: Kind, data: bytes, path: Path) -> JsonObject:
     """
     facts = parse_json(data)
     if not isinstance(facts, dict):
-        raise StorageError(f"{path} is not {FORMATS[kind].title}: wanted a JSON object, found another value; bring the file back")
-    return without_format(kind, facts, path)
+        raise StorageError(f"{path} is not {FILE_FORMATS[kind].title}: wanted a JSON object, found another value; bring the file back")
+    return strip_format_version(kind, facts, path)

@@ -10,8 +10,8 @@ from typing import overload
 
 from harope_bench.core.errors import OptionError
 
-MOST = 1_000_000  # samples that one request may name; a request of each is held in memory
-DIGITS = 12  # of an index
+MAX_INDICES = 1_000_000  # samples that one request may name; a request of each is held in memory
+INDEX_DIGITS = 12  # of an index
 
 
 class IndexRanges(Sequence[int]):
@@ -25,17 +25,17 @@ class IndexRanges(Sequence[int]):
                 joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
             else:
                 joined.append((first, last))
-        self.runs = tuple(joined)
+        self.ranges = tuple(joined)
         self._starts = [first for first, _ in joined]
         self._counts = [0, *accumulate(last - first + 1 for first, last in joined)]
 
     @classmethod
-    def of(cls, indices: Iterable[int]) -> IndexRanges:
+    def from_indices(cls, indices: Iterable[int]) -> IndexRanges:
         """Return these indices as ranges; what are ranges already is returned as it is."""
-        return indices if isinstance(indices, IndexRanges) else cls(spans(indices))
+        return indices if isinstance(indices, IndexRanges) else cls(consecutive_ranges(indices))
 
     @classmethod
-    def first(cls, count: int) -> IndexRanges:
+    def from_count(cls, count: int) -> IndexRanges:
         """Return the indices 0 to `count` - 1; OptionError for more than a sequence of Python can have."""
         if count > sys.maxsize:
             raise OptionError(f"--count is a number of {count.bit_length()} bits, more than {sys.maxsize:,}; give a smaller number")
@@ -43,14 +43,14 @@ class IndexRanges(Sequence[int]):
 
     def union(self, other: IndexRanges) -> IndexRanges:
         """Return the indices of either."""
-        return IndexRanges((*self.runs, *other.runs))
+        return IndexRanges((*self.ranges, *other.ranges))
 
-    def without(self, indices: Iterable[int]) -> IndexRanges:
+    def difference(self, indices: Iterable[int]) -> IndexRanges:
         """Return the indices that are not among these; time goes with the number of runs and of `indices`."""
-        holes = iter(IndexRanges.of(indices).runs)
+        holes = iter(IndexRanges.from_indices(indices).ranges)
         hole = next(holes, None)
         rest: list[tuple[int, int]] = []
-        for first, last in self.runs:
+        for first, last in self.ranges:
             while hole is not None and hole[1] < first:
                 hole = next(holes, None)
             while hole is not None and hole[0] <= last:
@@ -70,14 +70,14 @@ class IndexRanges(Sequence[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Return the indices in order."""
-        return (index for first, last in self.runs for index in range(first, last + 1))
+        return (index for first, last in self.ranges for index in range(first, last + 1))
 
     def __contains__(self, index: object) -> bool:
         """Return whether an index is among them."""
         if not isinstance(index, int):
             return False
         run = bisect_right(self._starts, index) - 1
-        return run >= 0 and index <= self.runs[run][1]
+        return run >= 0 and index <= self.ranges[run][1]
 
     @overload
     def __getitem__(self, place: int) -> int: ...
@@ -93,23 +93,23 @@ class IndexRanges(Sequence[int]):
         if not 0 <= at < len(self):
             raise IndexError(f"place {place} of {len(self)} indices")
         run = bisect_right(self._counts, at) - 1
-        return self.runs[run][0] + at - self._counts[run]
+        return self.ranges[run][0] + at - self._counts[run]
 
     def __eq__(self, other: object) -> bool:
         """Return whether another sequence holds the same indices in the same order."""
         if isinstance(other, IndexRanges):
-            return self.runs == other.runs
+            return self.ranges == other.ranges
         if isinstance(other, Sequence):
             return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
         return NotImplemented
 
     def __hash__(self) -> int:
         """Return a hash of the runs."""
-        return hash(self.runs)
+        return hash(self.ranges)
 
     def __str__(self) -> str:
         """Return `0-499,700-700`, as requests are written down."""
-        return ",".join(f"{first}-{last}" for first, last in self.runs)
+        return ",".join(f"{first}-{last}" for first, last in self.ranges)
 
     def __repr__(self) -> str:
         """Return the runs, a few of them."""
@@ -117,10 +117,10 @@ class IndexRanges(Sequence[int]):
         return f"IndexRanges({text if len(text) <= 60 else text[:57] + '...'})"
 
 
-def spans(indices: Iterable[int]) -> list[tuple[int, int]]:
+def consecutive_ranges(indices: Iterable[int]) -> list[tuple[int, int]]:
     """Return runs of consecutive indices as (first, last), ascending."""
     if isinstance(indices, IndexRanges):
-        return list(indices.runs)
+        return list(indices.ranges)
     runs: list[tuple[int, int]] = []
     for i in sorted(set(indices)):
         if runs and runs[-1][1] == i - 1:
@@ -135,7 +135,7 @@ def whole_number(text: str) -> int | None:
 
     `str.isdecimal` also holds for other scripts' digits and for more digits than `int` reads.
     """
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= DIGITS else None
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= INDEX_DIGITS else None
 
 
 def parse_ranges(text: str) -> IndexRanges:
@@ -158,12 +158,12 @@ def parse_ranges(text: str) -> IndexRanges:
 def parse_indices(text: str) -> IndexRanges:
     """Return the indices that one request names, as `parse_ranges`; ValueError also where they are more than MOST."""
     indices = parse_ranges(text)
-    if len(indices) > MOST:
-        raise ValueError(f"{len(indices):,} samples are named, at most {MOST:,} in one request; ask for fewer at a time")
+    if len(indices) > MAX_INDICES:
+        raise ValueError(f"{len(indices):,} samples are named, at most {MAX_INDICES:,} in one request; ask for fewer at a time")
     return indices
 
 
-def tiles(indices: Sequence[int], size: int) -> Iterator[list[int]]:
+def group_by_padded_batch(indices: Sequence[int], size: int) -> Iterator[list[int]]:
     """Ascending indices grouped by the tile they belong to, i // size."""
     for _, group in groupby(sorted(indices), key=lambda i: i // size):
         yield list(group)

@@ -11,9 +11,9 @@ from typing import TypeVar
 from harope_bench.core import part_files
 from harope_bench.core.errors import StorageError
 from harope_bench.core.json_file import JsonObject, parse_json
-from harope_bench.core.regular_file import LINES_BYTES, append_handle, change_regular
-from harope_bench.core.storage import disk, read_if_present, utf8
-from harope_bench.core.text_file import decode_text, encoding_of
+from harope_bench.core.regular_file import LINES_BYTES, open_for_append, open_regular_for_update
+from harope_bench.core.storage import convert_os_errors, read_if_present, encode_utf8
+from harope_bench.core.text_file import decode_text, detect_charset
 
 Key = TypeVar("Key", int, str)
 
@@ -29,11 +29,11 @@ def append_text(path: Path, text: str) -> None:
     Raises:
         StorageError: The disk refuses, something other than a regular file is there, or the text holds half a character.
     """
-    data = utf8(path, text)
-    with disk(path):
-        handle = append_handle(path)
+    data = encode_utf8(path, text)
+    with convert_os_errors(path):
+        handle = open_for_append(path)
         try:
-            part_files.lock(handle)  # against `mend_lines`, and a taken back line between two others
+            part_files.lock_handle_exclusively(handle)  # against `mend_lines`, and a taken back line between two others
             written = os.write(handle, data)
             if written < len(data):  # the last bytes of a full disk; the next line must not be glued to this piece
                 os.ftruncate(handle, os.fstat(handle).st_size - written)
@@ -42,10 +42,10 @@ def append_text(path: Path, text: str) -> None:
             os.close(handle)
 
 
-def mend_lines(path: Path) -> None:
+def drop_partial_line(path: Path) -> None:
     """Drops a last line that a power cut left without its newline, so that the next line does not grow onto it."""
-    with suppress(FileNotFoundError), disk(path, missing_ok=True), change_regular(path) as file:
-        part_files.lock(file.fileno())  # what another process is writing is no cut line
+    with suppress(FileNotFoundError), convert_os_errors(path, missing_ok=True), open_regular_for_update(path) as file:
+        part_files.lock_handle_exclusively(file.fileno())  # what another process is writing is no cut line
         data = file.read()
         if data and not data.endswith(b"\n"):
             file.truncate(data.rfind(b"\n") + 1)
@@ -60,7 +60,7 @@ def read_lines(path: Path) -> list[JsonObject]:
     data = read_if_present(path, LINES_BYTES)
     if data is None:
         return []
-    lines = _lines(data, path)
+    lines = _split_lines(data, path)
     found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -77,7 +77,7 @@ def read_lines(path: Path) -> list[JsonObject]:
     return found
 
 
-def lines_by(path: Path, field: str, kind: type[Key]) -> dict[Key, JsonObject]:
+def read_lines_by_field(path: Path, field: str, kind: type[Key]) -> dict[Key, JsonObject]:
     """Return the objects of a .jsonl file by the field that names each; the last of a name counts.
 
     Raises:
@@ -93,7 +93,7 @@ def lines_by(path: Path, field: str, kind: type[Key]) -> dict[Key, JsonObject]:
     return objects
 
 
-def _lines(data: bytes, path: Path) -> list[bytes]:
+def _split_lines(data: bytes, path: Path) -> list[bytes]:
     """Return the UTF-8 lines of a file's bytes; only a file with a byte order mark is decoded first."""
-    marked = encoding_of(data) != "utf-8"
+    marked = detect_charset(data) != "utf-8"
     return (decode_text(data, path).encode() if marked else data).split(b"\n")

@@ -23,47 +23,47 @@ try:
 except ImportError:  # pragma: no cover - no such locks on Windows: the age decides there
     fcntl = None  # type: ignore[assignment]
 
-PART = re.compile(r"\..*\.([0-9a-f]{8})-[0-9a-f]{8}\.part", re.DOTALL)
-PLAIN_PART = re.compile(r"\.(.*)\.[a-z0-9_]{8}\.part", re.DOTALL)  # as earlier versions called theirs
-STALE = 3600  # seconds after which a part is abandoned where no lock can tell
-LONGEST = 220  # bytes of a name; with its marks the part's name stays below the 255 of common file systems
-BOOT = Path("/proc/sys/kernel/random/boot_id")
-_unswept: dict[Path, int] = {}  # writes into a folder until it is looked through again
+PART_PATTERN = re.compile(r"\..*\.([0-9a-f]{8})-[0-9a-f]{8}\.part", re.DOTALL)
+LEGACY_PART_PATTERN = re.compile(r"\.(.*)\.[a-z0-9_]{8}\.part", re.DOTALL)  # as earlier versions called theirs
+STALE_SECONDS = 3600  # seconds after which a part is abandoned where no lock can tell
+NAME_BYTES = 220  # bytes of a name; with its marks the part's name stays below the 255 of common file systems
+BOOT_ID_PATH = Path("/proc/sys/kernel/random/boot_id")
+_writes_until_removal: dict[Path, int] = {}  # writes into a folder until it is looked through again
 
 
-class Part(NamedTuple):
+class PartFile(NamedTuple):
     """A new part that is locked: its place, the handle to write to, and a second handle that holds the lock until it is closed."""
 
     path: Path
     handle: int
-    lock: int
+    lock_handle: int
 
 
 @lru_cache(maxsize=1)
-def kernel() -> str:
+def boot_token() -> str:
     """Return 8 hex digits of this boot of this machine; processes with the same digits see each other's locks."""
     try:
-        text = BOOT.read_text()
+        text = BOOT_ID_PATH.read_text()
     except OSError:
         text = platform.node()
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def create(path: Path) -> Part:
+def create_part(path: Path) -> PartFile:
     """Return a new part beside `path`, with the permissions that the user's umask leaves; OSError where the disk refuses."""
-    name = path.name.encode()[:LONGEST].decode(errors="ignore")
+    name = path.name.encode()[:NAME_BYTES].decode(errors="ignore")
     while True:
-        part = path.with_name(f".{name}.{kernel()}-{secrets.token_hex(4)}.part")
+        part = path.with_name(f".{name}.{boot_token()}-{secrets.token_hex(4)}.part")
         try:
             handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             continue
-        if _lock(handle) is not False and _is_at(handle, part):
-            return Part(part, handle, os.dup(handle))
+        if _try_lock(handle) is not False and _is_same_file(handle, part):
+            return PartFile(part, handle, os.dup(handle))
         os.close(handle)  # another process took it for abandoned between the two calls
 
 
-def sweep(folder: Path, name: str | None = None) -> int:
+def remove_stale_parts(folder: Path, name: str | None = None) -> int:
     """Remove the abandoned parts of a folder; what another process removes or renames meanwhile is no error.
 
     Args:
@@ -77,37 +77,37 @@ def sweep(folder: Path, name: str | None = None) -> int:
         for entry in entries:
             count += 1
             if entry.name.startswith(".") and entry.name.endswith(".part"):
-                _sweep_part(Path(entry.path), name)
+                _remove_if_stale(Path(entry.path), name)
     return count
 
 
-def sweep_for(path: Path) -> None:
+def remove_stale_parts_beside(path: Path) -> None:
     """Sweep the folder of a file that will be written, seldom enough that many files in one folder cost no more than few."""
-    due = _unswept.get(path.parent, 0)
-    _unswept[path.parent] = due - 1 if due > 0 else sweep(path.parent, path.name) // 100
+    due = _writes_until_removal.get(path.parent, 0)
+    _writes_until_removal[path.parent] = due - 1 if due > 0 else remove_stale_parts(path.parent, path.name) // 100
 
 
-def _sweep_part(part: Path, name: str | None) -> None:
-    tagged = PART.fullmatch(part.name)
-    plain = PLAIN_PART.fullmatch(part.name)
+def _remove_if_stale(part: Path, name: str | None) -> None:
+    tagged = PART_PATTERN.fullmatch(part.name)
+    plain = LEGACY_PART_PATTERN.fullmatch(part.name)
     with suppress(OSError):  # gone meanwhile, or not ours to remove
-        if tagged is not None and tagged[1] == kernel() and fcntl is not None:
+        if tagged is not None and tagged[1] == boot_token() and fcntl is not None:
             _remove_unlocked(part)
-        elif (tagged is not None or name is None or (plain is not None and plain[1] == name)) and _age(part) > STALE:
+        elif (tagged is not None or name is None or (plain is not None and plain[1] == name)) and _age(part) > STALE_SECONDS:
             part.unlink()
 
 
 def _remove_unlocked(part: Path) -> None:
     handle = os.open(part, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        locked = _lock(handle)
-        if locked or (locked is None and _age(part) > STALE):
+        locked = _try_lock(handle)
+        if locked or (locked is None and _age(part) > STALE_SECONDS):
             part.unlink()  # before the lock is let go, so that its writer, if it was about to take it, notices
     finally:
         os.close(handle)
 
 
-def lock(handle: int) -> None:
+def lock_handle_exclusively(handle: int) -> None:
     """Wait for the lock of an open file, which goes with the handle; no lock where the file system has none."""
     if fcntl is not None:
         with suppress(OSError):
@@ -119,7 +119,7 @@ def _age(part: Path) -> float:
     return time.time() - part.lstat().st_mtime
 
 
-def _lock(handle: int) -> bool | None:
+def _try_lock(handle: int) -> bool | None:
     """Take the lock of an open file; False where another process holds it, None where this file system has none."""
     if fcntl is None:
         return None
@@ -132,7 +132,7 @@ def _lock(handle: int) -> bool | None:
     return True
 
 
-def _is_at(handle: int, path: Path) -> bool:
+def _is_same_file(handle: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), path.lstat())
     except FileNotFoundError:

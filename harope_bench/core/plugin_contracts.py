@@ -35,12 +35,12 @@ class Conditioning:
         words = {"labels": f"{count}labels", "pictures": f"pictures of {count}classes", "nothing": "no labels and no prompts"}
         return words.get(self.kind, self.kind)
 
-    def fits(self, asked: Conditioning) -> bool:
+    def is_compatible_with(self, requested: Conditioning) -> bool:
         """Return whether a network that takes this can serve a suite that asks for `asked`."""
-        if asked.kind == "nothing":
+        if requested.kind == "nothing":
             return self.kind == "nothing" or self.is_optional
-        counts = {self.classes, asked.classes} - {None}
-        return self.kind == asked.kind and len(counts) < 2
+        counts = {self.classes, requested.classes} - {None}
+        return self.kind == requested.kind and len(counts) < 2
 
 
 class BackboneContract:
@@ -58,8 +58,8 @@ class SuiteContract:
     """The part of a suite that says what it asks for."""
 
     task: Task = "draw"  # how its images are evaluated
-    asks: Conditioning | None = None  # what it asks of a network; None: what its task or its first request shows
-    part_of: str | None = None  # the suite of which it has whole categories, so that its numbers stand in that suite's columns
+    requested_conditioning: Conditioning | None = None  # what it asks of a network; None: what its task or its first request shows
+    parent_suite: str | None = None  # the suite of which it has whole categories, so that its numbers stand in that suite's columns
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
         """Return the request of each index, a function of the index and the plan's settings alone."""

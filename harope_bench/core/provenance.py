@@ -18,14 +18,14 @@ from harope_bench.core.schema import Provenance
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "scipy", "pydantic")
 
 
-def now() -> str:
+def utc_now() -> str:
     """The time in UTC, ISO 8601, whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def provenance(started: str, device: str, flags: Mapping[str, Option] | None = None) -> Provenance:
+def make_provenance(started: str, device: str, flags: Mapping[str, Option] | None = None) -> Provenance:
     """Provenance of work that began at `started` (from `now`) and ends at this call; `flags` stand beside those of the process."""
-    commit, dirty = _git()
+    commit, dirty = _git_state()
     return Provenance(
         version=__version__,
         commit=commit,
@@ -33,15 +33,15 @@ def provenance(started: str, device: str, flags: Mapping[str, Option] | None = N
         python=platform.python_version(),
         platform=platform.platform(),
         device=device,
-        packages={name: found for name in PACKAGES if (found := version(name))},
-        flags={**_flags(), **(flags or {})},
+        packages={name: found for name in PACKAGES if (found := package_version(name))},
+        flags={**_torch_flags(), **(flags or {})},
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         started=started,
-        finished=now(),
+        finished=utc_now(),
     )
 
 
-def version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
     """Installed version of a package, or None."""
     try:
         return metadata.version(package)
@@ -49,7 +49,7 @@ def version(package: str) -> str | None:
         return None
 
 
-def _flags() -> dict[str, Option]:
+def _torch_flags() -> dict[str, Option]:
     """Settings of torch that can move a bit; empty where torch was never needed."""
     torch = sys.modules.get("torch")
     if torch is None:
@@ -62,7 +62,7 @@ def _flags() -> dict[str, Option]:
     }
 
 
-def _git() -> tuple[str | None, bool | None]:
+def _git_state() -> tuple[str | None, bool | None]:
     """Commit and dirtiness of this package's checkout; None where it is installed without one."""
     here = Path(__file__).resolve().parent
     if not (here.parent / ".git").exists():

@@ -13,39 +13,39 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from harope_bench.core import formats
-from harope_bench.core.errors import LONGEST, OptionError
-from harope_bench.core.escaping import printable
+from harope_bench.core.errors import SHOWN_NAME_LENGTH, OptionError
+from harope_bench.core.escaping import printable_line
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def plain_name(name: str) -> str:
+def validate_name(name: str) -> str:
     """The name itself if it can never choose a path; ValueError otherwise."""
-    if not NAME.fullmatch(name) or ".." in name:
-        raise ValueError(f"{name[:LONGEST]!r} is not a plain name (letters, digits, dot, dash, underscore)")
+    if not NAME_PATTERN.fullmatch(name) or ".." in name:
+        raise ValueError(f"{name[:SHOWN_NAME_LENGTH]!r} is not a plain name (letters, digits, dot, dash, underscore)")
     return name
 
 
-Name = Annotated[str, AfterValidator(plain_name)]
+Name = Annotated[str, AfterValidator(validate_name)]
 
 
 LABEL_LENGTH = 100
 
 
-def plain_label(text: str) -> str:
+def validate_label(text: str) -> str:
     """Return the text if it is a label: one printable line of 1 to 100 characters; raise ValueError otherwise."""
     if not text.strip() or len(text) > LABEL_LENGTH or not text.isprintable():
         raise ValueError(f"a label is one printable line of 1 to {LABEL_LENGTH} characters")
     return text.strip()
 
 
-Label = Annotated[str, AfterValidator(plain_label)]
+Label = Annotated[str, AfterValidator(validate_label)]
 
 
 def check_label(text: str) -> str:
     """Return the text of a label; raise OptionError where it is none."""
     try:
-        return plain_label(text)
+        return validate_label(text)
     except ValueError as error:
         raise OptionError(f"label {shorten(text, 40)!r}: {error}; give another text") from error
 
@@ -55,11 +55,11 @@ Option = str | bool | int | float
 
 def shorten(text: str, length: int = LABEL_LENGTH) -> str:
     """Return text from outside as one printable line of at most `length` characters."""
-    line = printable(text[: 4 * length]).strip()
+    line = printable_line(text[: 4 * length]).strip()
     return line if len(line) <= length else line[: length - 3] + "..."
 
 
-def fault(error: ValidationError) -> str:
+def validation_summary(error: ValidationError) -> str:
     """The first thing a validation found, as `field: what is wrong with it`."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
@@ -81,11 +81,11 @@ class FileRecord(Record):
     As a part of another record it has none.
     """
 
-    kind: ClassVar[formats.Kind]
+    kind: ClassVar[formats.FileKind]
 
     def to_json(self, indent: int | None = None) -> str:
         """Return the text of the file: sorted keys, with the format version; equal records give equal bytes."""
-        facts = formats.with_format(self.kind, self.model_dump(mode="json"))
+        facts = formats.add_format_version(self.kind, self.model_dump(mode="json"))
         return json.dumps(facts, sort_keys=True, allow_nan=False, indent=indent)
 
     @classmethod
@@ -97,4 +97,4 @@ class FileRecord(Record):
             StorageError: It is no JSON object.
             ValueError: It is no JSON, or (ValidationError) a field is wrong.
         """
-        return cls.model_validate(formats.parse_facts(cls.kind, data, path))
+        return cls.model_validate(formats.parse_versioned_json(cls.kind, data, path))

@@ -18,8 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harope_bench.core.errors import BenchError, NameClash, OptionError, PluginError, UnknownName
-from harope_bench.core.index_ranges import DIGITS
+from harope_bench.core.errors import BenchError, NameClashError, OptionError, PluginError, UnknownNameError
+from harope_bench.core.index_ranges import INDEX_DIGITS
 from harope_bench.core.storage import home
 from harope_bench.core.toml_file import read_toml
 
@@ -28,7 +28,7 @@ Plugin = TypeVar("Plugin")
 
 
 @dataclass(frozen=True)
-class Kind:
+class PluginKind:
     """One room of named things: where it lies and which entry-point group adds to it."""
 
     folder: str
@@ -36,22 +36,22 @@ class Kind:
     group: str | None = None
 
 
-KINDS: Mapping[str, Kind] = {
-    "encodings": Kind("encodings", ".py", "harope_bench.encodings"),
-    "backbones": Kind("models/backbones", ".py", "harope_bench.backbones"),
-    "samplers": Kind("models/samplers", ".py", "harope_bench.samplers"),
-    "checkpoints": Kind("models/checkpoints", ".toml"),
-    "suites": Kind("suites", ".py", "harope_bench.suites"),
-    "judges": Kind("judges", ".py", "harope_bench.judges"),
-    "evaluators": Kind("evaluators", ".py", "harope_bench.evaluators"),
-    "tables": Kind("leaderboards/paper", ".toml", "harope_bench.tables"),
-    "recipes": Kind("training/recipes", ".toml"),
-    "assets": Kind("assets", ".toml"),
+PLUGIN_KINDS: Mapping[str, PluginKind] = {
+    "encodings": PluginKind("encodings", ".py", "harope_bench.encodings"),
+    "backbones": PluginKind("models/backbones", ".py", "harope_bench.backbones"),
+    "samplers": PluginKind("models/samplers", ".py", "harope_bench.samplers"),
+    "checkpoints": PluginKind("models/checkpoints", ".toml"),
+    "suites": PluginKind("suites", ".py", "harope_bench.suites"),
+    "judges": PluginKind("judges", ".py", "harope_bench.judges"),
+    "evaluators": PluginKind("evaluators", ".py", "harope_bench.evaluators"),
+    "tables": PluginKind("leaderboards/paper", ".toml", "harope_bench.tables"),
+    "recipes": PluginKind("training/recipes", ".toml"),
+    "assets": PluginKind("assets", ".toml"),
 }
 
 
 @dataclass(frozen=True)
-class Entry:
+class RegistryEntry:
     """One registered name. `module` is a dotted name for plug-ins in Python, `path` a file of facts."""
 
     kind: str
@@ -62,50 +62,50 @@ class Entry:
     attribute: str = "PLUGIN"
 
 
-def entries(kind: str) -> dict[str, Entry]:
+def list_entries(kind: str) -> dict[str, RegistryEntry]:
     """All entries of a kind by name, sorted; nothing is imported.
 
     Raises:
         UnknownName: no such kind.
         NameClash: two places claim one name; both are named.
     """
-    if kind not in KINDS:
-        raise UnknownName("kind", kind, KINDS)
-    found: dict[str, Entry] = {}
-    for entry in [*_built_in(kind), *_at_home(kind), *_installed(kind)]:
+    if kind not in PLUGIN_KINDS:
+        raise UnknownNameError("kind", kind, PLUGIN_KINDS)
+    found: dict[str, RegistryEntry] = {}
+    for entry in [*_built_in_entries(kind), *_user_entries(kind), *_installed_entries(kind)]:
         if other := found.get(entry.name):
-            raise NameClash(f"{one(kind)} {entry.name!r} is claimed by {other.origin} and by {entry.origin}; rename one of them")
+            raise NameClashError(f"{singular_name(kind)} {entry.name!r} is claimed by {other.origin} and by {entry.origin}; rename one of them")
         found[entry.name] = entry
-    return dict(sorted(found.items(), key=lambda item: natural(item[0])))
+    return dict(sorted(found.items(), key=lambda item: natural_sort_key(item[0])))
 
 
-def one(kind: str) -> str:
+def singular_name(kind: str) -> str:
     """A kind's name in the singular."""
     return kind.removesuffix("s")
 
 
-def natural(name: str) -> tuple[object, ...]:
+def natural_sort_key(name: str) -> tuple[object, ...]:
     """Sort key that puts table10 after table9."""
-    digits = "".join(c for c in name if c in "0123456789")[:DIGITS]
+    digits = "".join(c for c in name if c in "0123456789")[:INDEX_DIGITS]
     return (name.rstrip("0123456789"), int(digits) if digits else -1, name)
 
 
-def names(kind: str) -> list[str]:
+def list_names(kind: str) -> list[str]:
     """The names of a kind, sorted."""
-    return list(entries(kind))
+    return list(list_entries(kind))
 
 
-def find(kind: str, name: str) -> Entry:
+def find_entry(kind: str, name: str) -> RegistryEntry:
     """The entry of that name; UnknownName offers the nearest."""
-    known = entries(kind)
+    known = list_entries(kind)
     if name not in known:
-        raise UnknownName(one(kind), name, known)
+        raise UnknownNameError(singular_name(kind), name, known)
     return known[name]
 
 
-def load(kind: str, name: str) -> Any:  # of any kind; the accessors of the kinds are typed
+def load_by_name(kind: str, name: str) -> Any:  # of any kind; the accessors of the kinds are typed
     """The thing itself: a module's PLUGIN (imported now), or the parsed facts of a TOML file."""
-    return load_entry(find(kind, name))
+    return load_entry(find_entry(kind, name))
 
 
 def load_plugin(kind: str, name: str, base: type[Plugin]) -> Plugin:
@@ -116,17 +116,17 @@ def load_plugin(kind: str, name: str, base: type[Plugin]) -> Plugin:
         PluginError: Its class is not derived from `base`.
         BenchError: Its module does not load.
     """
-    plugin = load(kind, name)
+    plugin = load_by_name(kind, name)
     if not isinstance(plugin, base):
-        raise _not_derived(kind, name, plugin, base, "an instance of a class")
+        raise _base_class_error(kind, name, plugin, base, "an instance of a class")
     return plugin
 
 
 def load_plugin_class(kind: str, name: str, base: type[Plugin]) -> type[Plugin]:
     """Return the plug-in of that name where it is a class derived from `base`; errors as `load_plugin` raises them."""
-    plugin = load(kind, name)
+    plugin = load_by_name(kind, name)
     if not (isinstance(plugin, type) and issubclass(plugin, base)):
-        raise _not_derived(kind, name, plugin, base, "a class")
+        raise _base_class_error(kind, name, plugin, base, "a class")
     return plugin
 
 
@@ -145,12 +145,12 @@ def require_kind(plugin: object, base: type[Plugin], message: str) -> Plugin:
     return plugin
 
 
-def _not_derived(kind: str, name: str, plugin: object, base: type[object], needed: str) -> PluginError:
+def _base_class_error(kind: str, name: str, plugin: object, base: type[object], needed: str) -> PluginError:
     actual = f"the class {plugin.__name__}" if isinstance(plugin, type) else f"of type {type(plugin).__name__}"
-    return PluginError(f"PLUGIN of {one(kind)} {name!r} must be {needed} derived from {base.__module__}.{base.__name__}, it is {actual}")
+    return PluginError(f"PLUGIN of {singular_name(kind)} {name!r} must be {needed} derived from {base.__module__}.{base.__name__}, it is {actual}")
 
 
-def load_entry(entry: Entry) -> Any:  # as load
+def load_entry(entry: RegistryEntry) -> Any:  # as load
     """Return what an entry stands for; BenchError if it does not load."""
     kind, name = entry.kind, entry.name
     if entry.module is None:
@@ -160,49 +160,49 @@ def load_entry(entry: Entry) -> Any:  # as load
         module = importlib.import_module(entry.module)
         return getattr(module, entry.attribute)  # the entry point names it
     except (ImportError, AttributeError) as error:
-        raise BenchError(f"{one(kind)} {name!r} of {entry.origin} does not load: {error}") from error
+        raise BenchError(f"{singular_name(kind)} {name!r} of {entry.origin} does not load: {error}") from error
 
 
 def clear_cache() -> None:
     """Forget which entry points were found and which files have a PLUGIN, for a process that installs or adds plug-ins while it runs."""
-    _is_a_thing.cache_clear()
-    _points.cache_clear()
+    _is_plugin_file.cache_clear()
+    _entry_points.cache_clear()
 
 
-def _built_in(kind: str) -> list[Entry]:
-    room = KINDS[kind]
+def _built_in_entries(kind: str) -> list[RegistryEntry]:
+    room = PLUGIN_KINDS[kind]
     listed = []
     folder = PACKAGE / room.folder
     for file in sorted(folder.rglob(f"*{room.suffix}")):
-        if not _is_a_thing(file):
+        if not _is_plugin_file(file):
             continue
         path = f"harope_bench/{room.folder}/{file.relative_to(folder).as_posix()}"
         module = path.removesuffix(".py").replace("/", ".") if room.suffix == ".py" else None
-        listed.append(Entry(kind, file.stem.replace("_", "-"), path, file, module))
+        listed.append(RegistryEntry(kind, file.stem.replace("_", "-"), path, file, module))
     return listed
 
 
 @lru_cache(maxsize=4096)
-def _is_a_thing(file: Path) -> bool:
+def _is_plugin_file(file: Path) -> bool:
     """A module with a PLUGIN, or a file of facts but for the flags that tables share; what rooms share has none."""
     return b"\nPLUGIN" in file.read_bytes() if file.suffix == ".py" else file.stem != "flags"
 
 
-def _at_home(kind: str) -> list[Entry]:
+def _user_entries(kind: str) -> list[RegistryEntry]:
     """A user's own checkpoints, read anew each time; other kinds come as packages."""
     folder = home() / "checkpoints"
     if kind != "checkpoints" or not os.path.isdir(folder):
         return []
-    return [Entry(kind, file.stem, str(file), file) for file in sorted(folder.glob("*.toml"))]
+    return [RegistryEntry(kind, file.stem, str(file), file) for file in sorted(folder.glob("*.toml"))]
 
 
-def _installed(kind: str) -> list[Entry]:
-    group = KINDS[kind].group
+def _installed_entries(kind: str) -> list[RegistryEntry]:
+    group = PLUGIN_KINDS[kind].group
     if group is None:
         return []
-    points = _points(group, metadata.entry_points, tuple(sys.path))
+    points = _entry_points(group, metadata.entry_points, tuple(sys.path))
     return [
-        Entry(
+        RegistryEntry(
             kind,
             point.name,
             f"{point.dist.name if point.dist else 'a package'} ({point.value})",
@@ -215,7 +215,7 @@ def _installed(kind: str) -> list[Entry]:
 
 
 @lru_cache(maxsize=64)
-def _points(group: str, scan: Callable[..., Sequence[metadata.EntryPoint]], path: tuple[str, ...]) -> tuple[metadata.EntryPoint, ...]:
+def _entry_points(group: str, scan: Callable[..., Sequence[metadata.EntryPoint]], path: tuple[str, ...]) -> tuple[metadata.EntryPoint, ...]:
     """Return the entry points of a group; a scan takes 25 to 100 ms.
 
     Args:

@@ -15,7 +15,7 @@ from pathlib import Path
 from harope_bench.core.errors import FileTooLargeError, IrregularFileError
 
 MIB = 1 << 20
-FACTS_BYTES = MIB  # of a TOML file: recipes, checkpoints, assets
+TOML_BYTES = MIB  # of a TOML file: recipes, checkpoints, assets
 JSON_BYTES = 64 * MIB  # of one JSON document: plans, results, manifests
 TEXT_BYTES = 256 * MIB  # of a text file: prompts, labels, logs
 LINES_BYTES = 1024 * MIB  # of a file of JSON lines: records of a million samples
@@ -47,7 +47,7 @@ def _open_handle(path: Path, flags: int) -> int:
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
-            raise IrregularFileError(f"{path} is {kind_of(mode)}, wanted a regular file; copy its bytes into one")
+            raise IrregularFileError(f"{path} is {file_type_text(mode)}, wanted a regular file; copy its bytes into one")
         return handle
     except BaseException:
         os.close(handle)
@@ -85,12 +85,12 @@ def check_regular(path: Path) -> None:
     open_regular(path).close()
 
 
-def change_regular(path: Path) -> BufferedRandom:
+def open_regular_for_update(path: Path) -> BufferedRandom:
     """Open a regular file to change it in place; errors as `open_regular`."""
     return os.fdopen(_open_handle(path, os.O_RDWR), "r+b")
 
 
-def append_handle(path: Path) -> int:
+def open_for_append(path: Path) -> int:
     """Return a handle that adds to a regular file, which is made where there is none.
 
     Raises:
@@ -115,10 +115,10 @@ def check_replaceable(path: Path) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise IrregularFileError(f"{path} is {kind_of(mode)} and is not written over; choose another place or remove it")
+        raise IrregularFileError(f"{path} is {file_type_text(mode)} and is not written over; choose another place or remove it")
 
 
-def kind_of(mode: int) -> str:
+def file_type_text(mode: int) -> str:
     """Return in words what a file of this mode is."""
     kinds = {
         stat.S_IFIFO: "a pipe",

@@ -17,7 +17,7 @@ from harope_bench.core.json_file import JsonObject
 from harope_bench.core.record_base import FileRecord, Label, Name, Option, Record
 
 Config = Annotated[dict[str, Option], AfterValidator(limits.check_config)]  # of a network
-DECISIVE = ("name", "backbone", "encoding", "options", "config", "sha256")  # of a checkpoint, for the pixels of a plan
+DIGEST_FIELDS = ("name", "backbone", "encoding", "options", "config", "sha256")  # of a checkpoint, for the pixels of a plan
 
 
 class Settings(Record):
@@ -32,12 +32,12 @@ class Settings(Record):
     spacing: which training steps a sampler of fewer steps takes, where it is not the sampler's own way (models/samplers/ddpm.py).
     """
 
-    resolution: int = Field(gt=0, le=limits.RESOLUTION)
+    resolution: int = Field(gt=0, le=limits.MAX_RESOLUTION)
     sampler: Name | None = None
-    steps: int | None = Field(default=None, gt=0, le=limits.STEPS)
-    guidance: float | None = Field(default=None, ge=0, le=limits.GUIDANCE)
-    seed: int = Field(default=0, ge=0, le=limits.SEED)
-    tile: int = Field(gt=0, le=limits.TILE)
+    steps: int | None = Field(default=None, gt=0, le=limits.MAX_STEPS)
+    guidance: float | None = Field(default=None, ge=0, le=limits.MAX_GUIDANCE)
+    seed: int = Field(default=0, ge=0, le=limits.MAX_SEED)
+    tile: int = Field(gt=0, le=limits.MAX_PADDED_BATCH_SIZE)
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     pos_scaling: Literal["none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate"] | None = None
@@ -54,12 +54,12 @@ class Settings(Record):
     @classmethod
     def _fits_in_memory(cls, tile: int, info: ValidationInfo) -> int:
         """Refuse a padded batch whose images alone fill the memory."""
-        if tile * info.data.get("resolution", 1) ** 2 > limits.TILE_PIXELS:
-            raise ValueError(f"a tile of {tile} images of this resolution has more than {limits.TILE_PIXELS:,} pixels; lower one")
+        if tile * info.data.get("resolution", 1) ** 2 > limits.MAX_PADDED_BATCH_PIXELS:
+            raise ValueError(f"a tile of {tile} images of this resolution has more than {limits.MAX_PADDED_BATCH_PIXELS:,} pixels; lower one")
         return tile
 
     @property
-    def sampling(self) -> str:
+    def sampling_text(self) -> str:
         """Return sampler, steps and guidance in words; a classifier has none of them, some networks take no guidance."""
         if self.sampler is None:
             return "no sampler"
@@ -84,8 +84,8 @@ class Checkpoint(Record):
     scale: Literal["micro", "paper"] = "paper"
     suite: Name | None = None
     sampler: Name | None = None
-    steps: int | None = Field(default=None, gt=0, le=limits.STEPS)
-    guidance: float | None = Field(default=None, ge=0, le=limits.GUIDANCE)
+    steps: int | None = Field(default=None, gt=0, le=limits.MAX_STEPS)
+    guidance: float | None = Field(default=None, ge=0, le=limits.MAX_GUIDANCE)
     drawing: dict[str, Option] = {}
     recipe: str | None = None
     recipe_sha256: str | None = None
@@ -112,13 +112,13 @@ class Plan(FileRecord):
     settings: Settings
     preset: Name | None = None
 
-    def deciding(self) -> JsonObject:
+    def digest_fields(self) -> JsonObject:
         """The fields that decide pixels, and the checkpoint's name; not where its weights or its base lie nor its defaults."""
         body = self.model_dump(mode="json")
         body["settings"] = {field: value for field, value in body["settings"].items() if value is not None}
         if "vae_sha256" in body["settings"]:
             body["settings"].pop("vae", None)  # where it lies decides nothing
-        body["checkpoint"] = {field: body["checkpoint"][field] for field in DECISIVE}
+        body["checkpoint"] = {field: body["checkpoint"][field] for field in DIGEST_FIELDS}
         body["checkpoint"]["config"].pop("base", None)  # the base is known by its hash, which the manifest holds
         del body["preset"]  # a name for the settings, which decide
         return body
@@ -126,7 +126,7 @@ class Plan(FileRecord):
     @property
     def digest(self) -> str:
         """Hex sha256 of the deciding fields."""
-        return hashlib.sha256(json.dumps(self.deciding(), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.digest_fields(), sort_keys=True).encode()).hexdigest()
 
 
 class SampleRecord(Record):
@@ -148,7 +148,7 @@ class SampleRecord(Record):
             raise ValueError(f"sample {self.index}: failed without a reason")
 
 
-BOUNDS = {
+UNIT_BOUNDS = {
     "fraction": (0.0, 1.0),
     "share": (0.0, 1.0),
     "score0-1": (0.0, 1.0),
@@ -174,7 +174,7 @@ class Metric(Record):
     @property
     def bounds(self) -> tuple[float, float] | None:
         """The least and the most that a value can be, by its unit; None where the unit has no such bounds."""
-        return BOUNDS.get(self.unit)
+        return UNIT_BOUNDS.get(self.unit)
 
 
 class Measurement(Record):
@@ -217,10 +217,10 @@ class Provenance(Record):
     finished: str
 
 
-UNRECORDED = "0" * 64  # hash of a judge's weights that a file of results does not tell
+UNKNOWN_SHA256 = "0" * 64  # hash of a judge's weights that a file of results does not tell
 NO_JUDGE = "none"  # name of the record of images that no judge had to look at
 JudgeClass = Literal["official", "equivalent", "micro", "substitute"]
-LENIENT = "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"  # a result's warning
+LENIENT_WARNING = "missing: scored although images, answers or whole tasks may be missing (--allow-missing)"  # a result's warning
 WarningCode = Literal[
     "images",  # their format, order, placing or colours
     "protocol",  # their number or size is not the suite's, or several are of one prompt
@@ -233,7 +233,7 @@ WarningCode = Literal[
     "lenient",  # scored although something may be missing
     "evaluator",  # what the rule says of its own numbers
 ]
-CLASSES: tuple[JudgeClass, ...] = ("official", "equivalent", "micro", "substitute")  # the paper's own first
+JUDGE_CLASSES: tuple[JudgeClass, ...] = ("official", "equivalent", "micro", "substitute")  # the paper's own first
 
 
 class JudgeRecord(Record):
@@ -247,36 +247,36 @@ class JudgeRecord(Record):
     model: str | None = None
 
     @property
-    def is_recorded(self) -> bool:
+    def has_known_weights(self) -> bool:
         """Whether the network is known: its weights have a hash, or no image needed one."""
-        return self.weights_sha256 != UNRECORDED or self.name == NO_JUDGE
+        return self.weights_sha256 != UNKNOWN_SHA256 or self.name == NO_JUDGE
 
 
 class ErrorRate(Record):
     """How often a judge was wrong where the truth is known: `wrong` of `of` cases of a kind."""
 
-    cases: str
-    wrong: int = Field(ge=0)
-    of: int = Field(gt=0)
+    case_kind: str
+    n_wrong: int = Field(ge=0)
+    n_cases: int = Field(gt=0)
 
     @property
-    def share(self) -> float:
+    def rate(self) -> float:
         """Of one."""
-        return self.wrong / self.of
+        return self.n_wrong / self.n_cases
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """Count and kind."""
-        return f"{self.wrong:,} of {self.of:,} {self.cases}"
+        return f"{self.n_wrong:,} of {self.n_cases:,} {self.case_kind}"
 
 
-def worst(rates: Sequence[ErrorRate]) -> str:
+def highest_error_text(rates: Sequence[ErrorRate]) -> str:
     """The most frequent error in words, or that there was none in any case."""
-    most = max(rates, key=lambda rate: rate.share)
-    return f"at worst {most.words}" if most.wrong else f"no error in {sum(rate.of for rate in rates):,} cases of {len(rates)} kinds"
+    most = max(rates, key=lambda rate: rate.rate)
+    return f"at worst {most.text}" if most.n_wrong else f"no error in {sum(rate.n_cases for rate in rates):,} cases of {len(rates)} kinds"
 
 
-class Source(Record):
+class ImageSource(Record):
     """Where the images of a result lie that are not in its own run folder, so that `verify` can score them again.
 
     suite: whose protocol. path: from the run folder. count, subset: which of them were scored. order, pattern, file_list (from the run
@@ -286,7 +286,7 @@ class Source(Record):
     suite: Name
     path: str
     count: int | None = None
-    subset: int | None = None
+    subset_seed: int | None = None
     order: Literal["copy-major", "prompt-major"] | None = None
     pattern: str | None = None
     file_list: str | None = None
@@ -305,7 +305,7 @@ class ResultWarning(Record):
         return self.text
 
 
-def warnings_of(code: WarningCode, texts: Iterable[str]) -> tuple[ResultWarning, ...]:
+def make_warnings(code: WarningCode, texts: Iterable[str]) -> tuple[ResultWarning, ...]:
     """Return warnings of one code, in the order of their texts."""
     return tuple(ResultWarning(code=code, text=text) for text in texts)
 
@@ -361,17 +361,17 @@ class Result(FileRecord):
     samples_sha256: str
     judge: JudgeRecord
     judges: dict[str, JudgeRecord] = {}
-    judge_errors: dict[str, tuple[ErrorRate, ...]] = {}
-    answers_sha256: str | None = None
+    judge_error_rates: dict[str, tuple[ErrorRate, ...]] = {}
+    annotations_sha256: str | None = None
     reference: str
     reference_sha256: str
     measurements: tuple[Measurement, ...]
     is_lenient: bool = False
     rule_differences: tuple[RuleDifference, ...] = ()
     warnings: tuple[ResultWarning, ...] = ()
-    per_sample: str | None = None
-    rows: str | None = None
-    source: Source | None = None
+    arrays_file: str | None = None
+    sample_scores_file: str | None = None
+    source: ImageSource | None = None
     provenance: Provenance
 
     @property
@@ -390,6 +390,6 @@ class Result(FileRecord):
         """Return the side of the images in pixels; None where it is not recorded."""
         return self.plan.settings.resolution if self.plan else self.resolution
 
-    def measured(self, metric: str) -> Measurement | None:
+    def find_measurement(self, metric: str) -> Measurement | None:
         """The measurement of that metric, whatever number of images its name carries."""
         return next((m for m in self.measurements if m.metric == metric), None)

@@ -20,22 +20,22 @@ from harope_bench.core.regular_file import (
     open_regular,
     read_regular,
 )
-from harope_bench.core.storage import disk, first_line, sha256_bytes, sha256_file
-from harope_bench.core.weight_wrappers import Unwrapped, unwrap, without_prefixes
+from harope_bench.core.storage import convert_os_errors, first_line, sha256_bytes, sha256_file
+from harope_bench.core.weight_wrappers import UnwrappedWeights, unwrap_state_dict, strip_prefixes
 
 if TYPE_CHECKING:
     import torch
 
-KEY_SHOWN = 200  # characters of an unknown key in a message
+SHOWN_KEY_LENGTH = 200  # characters of an unknown key in a message
 
 
-NOTE = "__metadata__"  # of a .safetensors header
+METADATA_KEY = "__metadata__"  # of a .safetensors header
 
 
 INDEX_SUFFIX = ".safetensors.index.json"
 
 
-def check_hash(path: Path, wanted: str) -> None:
+def check_sha256(path: Path, wanted: str) -> None:
     """Raises WeightsError unless the file is there and has this sha256."""
     if not path.is_file():
         raise WeightsError(f"{path} is not there", advice="register it again or bring the file back")
@@ -52,7 +52,7 @@ def load_weights(path: Path, wanted: str | None = None) -> dict[str, torch.Tenso
     return read_weights(path, wanted).state
 
 
-def read_weights(path: Path, wanted: str | None = None) -> Unwrapped:
+def read_weights(path: Path, wanted: str | None = None) -> UnwrappedWeights:
     """Read a state dict from .safetensors, from shards by their index, or from a torch file with weights_only=True.
 
     Args:
@@ -64,34 +64,34 @@ def read_weights(path: Path, wanted: str | None = None) -> Unwrapped:
         WeightsError: not there, another hash, damaged, or a pickle that holds more than tensors and plain training arguments.
     """
     if wanted is not None:
-        check_hash(path, wanted)
+        check_sha256(path, wanted)
     if not path.exists():
         raise WeightsError(f"{path} is not there; give the weights file's path")
-    with disk(path):
+    with convert_os_errors(path):
         check_regular(path)
-    if is_index(path):
-        return without_prefixes({key: tensor for shard in shards(path) for key, tensor in _safetensors(shard).items()})
+    if is_shard_index(path):
+        return strip_prefixes({key: tensor for shard in weight_shard_paths(path) for key, tensor in _load_safetensors(shard).items()})
     if path.suffix == ".safetensors":
-        return without_prefixes(_safetensors(path))
-    unwrapped = unwrap(_torch_file(path))
+        return strip_prefixes(_load_safetensors(path))
+    unwrapped = unwrap_state_dict(_load_torch_file(path))
     if unwrapped is None or not unwrapped.state:
         raise WeightsError(f"{path} is not a bare state dict (names to tensors); save only the model's state dict")
     return unwrapped
 
 
-def is_index(path: Path) -> bool:
+def is_shard_index(path: Path) -> bool:
     """Return whether this is the index of weights in several .safetensors files."""
     return path.name.endswith(INDEX_SUFFIX)
 
 
-def shards(index: Path) -> list[Path]:
+def weight_shard_paths(index: Path) -> list[Path]:
     """Return the files that an index of .safetensors shards names, in order.
 
     Raises:
         WeightsError: The index is damaged, a name is not that of a file beside it, a shard is missing, or a key is in
             another shard than the index says.
     """
-    with disk(index):
+    with convert_os_errors(index):
         data = read_regular(index, JSON_BYTES)
     try:
         places: dict[str, str] = dict(parse_json(data)["weight_map"])
@@ -112,9 +112,9 @@ def shards(index: Path) -> list[Path]:
 
 def weights_sha256(path: Path) -> str:
     """Return the hex sha256 of a file of weights; of an index that of itself and of every shard."""
-    if not is_index(path):
+    if not is_shard_index(path):
         return sha256_file(path)
-    return sha256_bytes("".join(map(sha256_file, (path, *shards(path)))).encode())
+    return sha256_bytes("".join(map(sha256_file, (path, *weight_shard_paths(path)))).encode())
 
 
 def training_arguments(path: Path) -> dict[str, object]:
@@ -123,20 +123,20 @@ def training_arguments(path: Path) -> dict[str, object]:
     Raises:
         WeightsError: as `load_weights`.
     """
-    if path.suffix == ".safetensors" or is_index(path):
+    if path.suffix == ".safetensors" or is_shard_index(path):
         return {}
-    found = _torch_file(path)
+    found = _load_torch_file(path)
     args = found.get("args") if isinstance(found, dict) else None
     if isinstance(args, argparse.Namespace):
         return dict(vars(args))
     return dict(args) if isinstance(args, dict) else {}
 
 
-def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    with disk(path):
+    with convert_os_errors(path):
         check_regular(path)
     try:
         return load_file(path)
@@ -144,7 +144,7 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(f"{path} is not a readable safetensors file ({error}); copy it again") from error
 
 
-def _torch_file(path: Path) -> object:
+def _load_torch_file(path: Path) -> object:
     """What a torch file holds. Beside tensors only an argparse.Namespace is let in, and only if nothing else asks to be."""
     import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
@@ -169,23 +169,23 @@ def weights_bytes(state: Mapping[str, torch.Tensor], note: Mapping[str, str]) ->
     data = save({name: tensor.contiguous() for name, tensor in state.items()})
     (size,) = struct.unpack("<Q", data[:8])
     # safetensors writes a note in the order of a hash table, another one every time; so the note is put in here, sorted
-    header = json.dumps({NOTE: dict(sorted(note.items())), **json.loads(data[8 : 8 + size])}, separators=(",", ":")).encode()
+    header = json.dumps({METADATA_KEY: dict(sorted(note.items())), **json.loads(data[8 : 8 + size])}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return struct.pack("<Q", len(header)) + header + data[8 + size :]
 
 
 def weights_header(path: Path) -> JsonObject:
     """What a .safetensors header says, by key and without its note; empty for any other file or a damaged one."""
-    return {key: facts for key, facts in _header(path).items() if key != NOTE}
+    return {key: facts for key, facts in _read_safetensors_header(path).items() if key != METADATA_KEY}
 
 
-def weights_note(path: Path) -> dict[str, str]:
+def weights_metadata(path: Path) -> dict[str, str]:
     """The metadata of a .safetensors header; empty for any other file or a damaged one."""
-    note = _header(path).get(NOTE)
+    note = _read_safetensors_header(path).get(METADATA_KEY)
     return dict(note) if isinstance(note, dict) else {}
 
 
-def _header(path: Path) -> JsonObject:
+def _read_safetensors_header(path: Path) -> JsonObject:
     if path.suffix != ".safetensors":
         return {}
     try:
@@ -197,7 +197,7 @@ def _header(path: Path) -> JsonObject:
     return header if isinstance(header, dict) else {}
 
 
-def compare(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str) -> None:
+def check_state_dict(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str) -> None:
     """Raise WeightsError unless both have the same keys, shapes and kinds of number.
 
     It lists every key that is missing, unexpected, mis-shaped, or holds integers where the network has floats (quantised weights,
@@ -206,7 +206,7 @@ def compare(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor
     complaints = []
     if missing := sorted(wanted.keys() - state.keys()):
         complaints.append(f"missing {', '.join(missing)}")
-    if unexpected := sorted(key[:KEY_SHOWN] for key in state.keys() - wanted.keys()):
+    if unexpected := sorted(key[:SHOWN_KEY_LENGTH] for key in state.keys() - wanted.keys()):
         complaints.append(f"unexpected {', '.join(unexpected)}")
     shapes = [
         f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}" for k, v in sorted(wanted.items()) if k in state and state[k].shape != v.shape
@@ -214,7 +214,7 @@ def compare(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor
     if shapes:
         complaints.append(f"mis-shaped {', '.join(shapes)}")
     kinds = [
-        f"{k} {_kind(state[k])} for {_kind(v)}"
+        f"{k} {_dtype_name(state[k])} for {_dtype_name(v)}"
         for k, v in sorted(wanted.items())
         if k in state and (state[k].is_floating_point(), state[k].is_complex()) != (v.is_floating_point(), v.is_complex())
     ]
@@ -224,15 +224,15 @@ def compare(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor
         raise WeightsError(f"{what} does not fit: {'; '.join(complaints)}; check --backbone, --encoding and --option")
 
 
-def _kind(tensor: torch.Tensor) -> str:
+def _dtype_name(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def fit(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
+def load_state_strictly(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
     """Loads a state dict strictly, casting to the module's dtypes.
 
     Raises:
         WeightsError: lists every missing, unexpected and mis-shaped key.
     """
-    compare(module.state_dict(), state, what)
+    check_state_dict(module.state_dict(), state, what)
     module.load_state_dict(dict(state), strict=True)

@@ -24,7 +24,7 @@ from harope_bench.core.regular_file import (
 )
 
 # Errors of the disk or of the process, whatever the bytes of a file are.
-REFUSALS = (
+DISK_ERRNOS = (
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
     errno.EMFILE, errno.ENFILE, errno.ESTALE,
 )  # fmt: skip
@@ -43,7 +43,7 @@ def home() -> Path:
 
 
 @contextmanager
-def disk(path: Path, missing_ok: bool = False) -> Iterator[None]:
+def convert_os_errors(path: Path, missing_ok: bool = False) -> Iterator[None]:
     """Turns a refusal of the disk into one line that names the place; with `missing_ok` a file that is not there stays FileNotFoundError.
 
     Raises:
@@ -61,19 +61,19 @@ def disk(path: Path, missing_ok: bool = False) -> Iterator[None]:
             errno.EPERM: "choose a folder you may write",
             errno.EROFS: "choose a folder you may write",
         }.get(error.errno or 0, "choose another place")
-        kind = DiskError if error.errno in REFUSALS else StorageError
+        kind = DiskError if error.errno in DISK_ERRNOS else StorageError
         raise kind(f"cannot use {path}: {error.strerror or error}; {advice}") from error
 
 
 def make_folder(path: Path) -> Path:
     """The folder, made with its parents if it was not there."""
-    with disk(path):
+    with convert_os_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 @contextmanager
-def writing(path: Path, sync: bool = True, replace: bool = True) -> Iterator[BinaryIO]:
+def write_atomically(path: Path, sync: bool = True, replace: bool = True) -> Iterator[BinaryIO]:
     """A binary file that appears at `path` whole or not at all, even when the process is killed; parts that a kill left are removed.
 
     `sync` waits for the disk itself, which only a power cut asks for. Without `replace` a file that stands there stays.
@@ -82,26 +82,26 @@ def writing(path: Path, sync: bool = True, replace: bool = True) -> Iterator[Bin
         StorageError: the disk refuses; without `replace` also: a file with other bytes stands there.
     """
     make_folder(path.parent)
-    part_files.sweep_for(path)
-    with disk(path):
+    part_files.remove_stale_parts_beside(path)
+    with convert_os_errors(path):
         check_replaceable(path)
-        part = part_files.create(path)
+        part = part_files.create_part(path)
         try:
             with os.fdopen(part.handle, "wb") as file:
                 yield file
                 if sync:
                     file.flush()
                     os.fsync(file.fileno())
-            if replace or not _put_new(part.path, path):
+            if replace or not _link_new_file(part.path, path):
                 os.replace(part.path, path)
         except BaseException:
             part.path.unlink(missing_ok=True)
             raise
         finally:
-            os.close(part.lock)
+            os.close(part.lock_handle)
 
 
-def _put_new(part: Path, path: Path) -> bool:
+def _link_new_file(part: Path, path: Path) -> bool:
     """Give a part its name unless a file has it; False where neither is so and this file system has no second names.
 
     Raises:
@@ -120,41 +120,41 @@ def _put_new(part: Path, path: Path) -> bool:
     return True
 
 
-def check_target(path: Path, *inputs: Path) -> None:
+def check_output_path(path: Path, *inputs: Path) -> None:
     """Raise StorageError where something other than a file stands at `path`, or where it is one of the inputs."""
-    with disk(path):
+    with convert_os_errors(path):
         if path.exists() and not path.is_file():
             raise StorageError(f"{path} is not a file; choose another place")
         if any(path.exists() and source.exists() and path.samefile(source) for source in inputs):
             raise StorageError(f"{path} is what is read; choose another place")
 
 
-def check_overwritten(path: Path, mark: str, what: str) -> None:
+def check_overwrite(path: Path, signature: str, title: str) -> None:
     """Raise StorageError where a file stands at `path` that does not hold `mark`, text of every `what` that this program writes."""
-    check_target(path)
-    with suppress(FileNotFoundError), disk(path, missing_ok=True), open_regular(path) as file:
-        if mark.encode() not in file.read(MIB):
-            raise StorageError(f"{path} is no {what} and would be lost; choose another place, or remove it")
+    check_output_path(path)
+    with suppress(FileNotFoundError), convert_os_errors(path, missing_ok=True), open_regular(path) as file:
+        if signature.encode() not in file.read(MIB):
+            raise StorageError(f"{path} is no {title} and would be lost; choose another place, or remove it")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Atomic write of bytes."""
-    with writing(path) as file:
+    with write_atomically(path) as file:
         file.write(data)
 
 
-def copy(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
     """Writes the bytes of a file at another place, whole or not at all."""
-    with disk(source), open_regular(source) as found, writing(target) as file:
+    with convert_os_errors(source), open_regular(source) as found, write_atomically(target) as file:
         shutil.copyfileobj(found, file)
 
 
 def write_text(path: Path, text: str) -> None:
     """Atomic write of UTF-8 text; StorageError where it holds half a character, as the name of a file that is not UTF-8 does."""
-    write_bytes(path, utf8(path, text))
+    write_bytes(path, encode_utf8(path, text))
 
 
-def utf8(path: Path, text: str) -> bytes:
+def encode_utf8(path: Path, text: str) -> bytes:
     """Return text as bytes for the file at `path`; StorageError where it holds half a character (a lone surrogate)."""
     try:
         return text.encode()
@@ -169,16 +169,16 @@ def read_if_present(path: Path, limit: int = JSON_BYTES) -> bytes | None:
     Raises:
         StorageError: The disk refuses, or it is no regular file or has more than `limit` bytes.
     """
-    with disk(path):
+    with convert_os_errors(path):
         try:
             return read_regular(path, limit)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
 
-def stamp_of(path: Path) -> tuple[int, int] | None:
+def file_stamp(path: Path) -> tuple[int, int] | None:
     """Return when a file was last written (ns) and its size (bytes), None where there is no file."""
-    with disk(path):
+    with convert_os_errors(path):
         try:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -193,13 +193,13 @@ def sha256_bytes(data: bytes) -> str:
 
 def sha256_file(path: Path, missing_ok: bool = False) -> str:
     """Return the hex sha256 of a file, read in pieces; errors as `disk`."""
-    with disk(path, missing_ok), open_regular(path) as file:
+    with convert_os_errors(path, missing_ok), open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def git_blob(path: Path) -> str:
+def git_blob_id(path: Path) -> str:
     """Hex sha1 under which git keeps a file's bytes: of `blob`, the length and the bytes; read in pieces."""
-    with disk(path), open_regular(path) as file:
+    with convert_os_errors(path), open_regular(path) as file:
         found = hashlib.sha1(f"blob {os.fstat(file.fileno()).st_size}\0".encode(), usedforsecurity=False)
         while piece := file.read(1 << 20):
             found.update(piece)

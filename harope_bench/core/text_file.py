@@ -8,9 +8,9 @@ from pathlib import Path
 from harope_bench.core.errors import StorageError
 from harope_bench.core.regular_file import TEXT_BYTES, read_regular
 
-MARK = "\ufeff"  # a byte order mark once it is decoded
+BYTE_ORDER_MARK = "\ufeff"  # a byte order mark once it is decoded
 # UTF-32 comes first: its little-endian mark begins with that of UTF-16.
-MARKS = (
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -35,7 +35,7 @@ def read_text(path: Path) -> str:
 
 def decode_text(data: bytes, path: Path) -> str:
     """Return the text of a file's bytes; `path` names the file in errors, which are those of `read_text`."""
-    encoding = encoding_of(data)
+    encoding = detect_charset(data)
     if encoding == "utf-8" and b"\0" in data:
         raise StorageError(f"{path} holds NUL bytes, as UTF-16 without a byte order mark does; save it as UTF-8")
 
@@ -46,9 +46,9 @@ def decode_text(data: bytes, path: Path) -> str:
         raise StorageError(f"{path} line {line} is not {encoding.upper()} text; save the file as UTF-8") from error
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     # Files that were joined, or marked twice, have further marks, which would be part of the first name of a line.
-    return lines.lstrip(MARK).replace(f"\n{MARK}", "\n")
+    return lines.lstrip(BYTE_ORDER_MARK).replace(f"\n{BYTE_ORDER_MARK}", "\n")
 
 
-def encoding_of(start: bytes) -> str:
+def detect_charset(start: bytes) -> str:
     """Return the encoding that a file's first bytes state, UTF-8 if they hold no byte order mark."""
-    return next((encoding for mark, encoding in MARKS if start.startswith(mark)), "utf-8")
+    return next((encoding for mark, encoding in BYTE_ORDER_MARKS if start.startswith(mark)), "utf-8")

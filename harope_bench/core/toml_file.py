@@ -9,9 +9,9 @@ from pathlib import Path
 import tomli_w
 
 from harope_bench.core.errors import BenchError, StorageError
-from harope_bench.core.formats import Kind, with_format, without_format
+from harope_bench.core.formats import FileKind, add_format_version, strip_format_version
 from harope_bench.core.json_file import JsonObject
-from harope_bench.core.regular_file import FACTS_BYTES, read_regular
+from harope_bench.core.regular_file import TOML_BYTES, read_regular
 from harope_bench.core.text_file import decode_text
 
 
@@ -30,19 +30,19 @@ def toml_text(facts: Mapping[str, object]) -> str:
     return text
 
 
-def facts_text(kind: Kind, facts: Mapping[str, object]) -> str:
+def versioned_toml_text(kind: FileKind, facts: Mapping[str, object]) -> str:
     """Return the TOML of a file of a kind, its format version first; errors as `toml_text`."""
-    return toml_text(with_format(kind, facts))
+    return toml_text(add_format_version(kind, facts))
 
 
-def read_facts(kind: Kind, path: Path) -> JsonObject:
+def read_versioned_toml(kind: FileKind, path: Path) -> JsonObject:
     """Return the facts of a TOML file of a kind, without its format version.
 
     Raises:
         BenchError: As `read_toml`.
         FormatError: The file is of another format version.
     """
-    return without_format(kind, read_toml(path), path)
+    return strip_format_version(kind, read_toml(path), path)
 
 
 def read_toml(path: Path) -> JsonObject:
@@ -57,7 +57,7 @@ def read_toml(path: Path) -> JsonObject:
 def read_toml_bytes(path: Path) -> bytes:
     """Return the bytes of a TOML file, whose hash somebody wants too; errors of opening are those of `read_toml`."""
     try:
-        return read_regular(path, FACTS_BYTES)
+        return read_regular(path, TOML_BYTES)
     except OSError as error:
         raise BenchError(f"{path} is not readable TOML: {error}") from error
 

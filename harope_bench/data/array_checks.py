@@ -10,10 +10,10 @@ import numpy as np
 from harope_bench.core.errors import StorageError
 
 Arrays = Mapping[str, np.ndarray]
-NUMBERS, WHOLE, TEXTS = "biuf", "iu", "U"  # numpy's kinds
-MOST = 1e18  # of a count, of seconds or of bytes
-KEYS = ("indices", "prompts", "labels")
-PICTURES = "pictures"  # hashes of a classifier's pictures, (N, 32) uint8
+NUMBER_KINDS, INTEGER_KINDS, TEXT_KINDS = "biuf", "iu", "U"  # numpy's kinds
+MAX_COLUMN_VALUE = 1e18  # of a count, of seconds or of bytes
+PAIRING_KEYS = ("indices", "prompts", "labels")
+IMAGE_HASHES = "pictures"  # hashes of a classifier's pictures, (N, 32) uint8
 
 
 def check_sample_arrays(path: Path, arrays: Arrays, metrics: Iterable[str]) -> None:
@@ -25,13 +25,13 @@ def check_sample_arrays(path: Path, arrays: Arrays, metrics: Iterable[str]) -> N
     Raises:
         StorageError: An array has another kind, other axes or another length.
     """
-    kinds = {**dict.fromkeys(KEYS, WHOLE), PICTURES: NUMBERS}
+    kinds = {**dict.fromkeys(PAIRING_KEYS, INTEGER_KINDS), IMAGE_HASHES: NUMBER_KINDS}
     for metric in metrics:
-        kinds |= {f"{metric}_tasks": NUMBERS + TEXTS, **{f"{metric}{end}": NUMBERS for end in ("", "_total", "_weight", "_halves")}}
+        kinds |= {f"{metric}_tasks": NUMBER_KINDS + TEXT_KINDS, **{f"{metric}{end}": NUMBER_KINDS for end in ("", "_total", "_weight", "_halves")}}
     read = {name: arrays[name] for name in kinds if name in arrays}
     for name, array in read.items():
-        _check(path, name, array, kinds[name], 2 if name == PICTURES else 1)
-    if "prompts" in read or PICTURES in read:
+        _check_array(path, name, array, kinds[name], 2 if name == IMAGE_HASHES else 1)
+    if "prompts" in read or IMAGE_HASHES in read:
         _check_lengths(path, read)
 
 
@@ -41,19 +41,19 @@ def check_columns(path: Path, arrays: Arrays, numbers: Iterable[str], texts: Ite
     Raises:
         StorageError: One is missing or has another kind, other axes, another length or a number out of range.
     """
-    kinds = {**dict.fromkeys(numbers, NUMBERS), **dict.fromkeys(texts, TEXTS)}
+    kinds = {**dict.fromkeys(numbers, NUMBER_KINDS), **dict.fromkeys(texts, TEXT_KINDS)}
     if missing := sorted(kinds.keys() - arrays.keys()):
         raise StorageError(f"{path} lacks {missing[0]}; delete it and run eval again")
     for name, kind in kinds.items():
-        _check(path, name, arrays[name], kind, 1)
-        if kind != TEXTS and ((arrays[name] < 0) | (arrays[name] > MOST)).any():
-            raise StorageError(f"{path}: {name} holds a number below 0 or above {MOST:g}; delete it and run eval again")
+        _check_array(path, name, arrays[name], kind, 1)
+        if kind != TEXT_KINDS and ((arrays[name] < 0) | (arrays[name] > MAX_COLUMN_VALUE)).any():
+            raise StorageError(f"{path}: {name} holds a number below 0 or above {MAX_COLUMN_VALUE:g}; delete it and run eval again")
     return _check_lengths(path, {name: arrays[name] for name in kinds})
 
 
-def _check(path: Path, name: str, array: np.ndarray, kinds: str, axes: int) -> None:
+def _check_array(path: Path, name: str, array: np.ndarray, kinds: str, axes: int) -> None:
     if array.dtype.kind not in kinds or array.ndim != axes:
-        wanted = "texts" if kinds == TEXTS else "whole numbers" if kinds == WHOLE else "numbers"
+        wanted = "texts" if kinds == TEXT_KINDS else "whole numbers" if kinds == INTEGER_KINDS else "numbers"
         raise StorageError(f"{path}: {name} is {array.dtype} {array.shape}, wanted {wanted} of {axes} axes; evaluate the run again")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harope_bench.encodings import base
-from harope_bench.encodings.scaling import geometric
+from harope_bench.encodings.scaling import geometric_frequencies
 
 
 class Ape(base.Encoding):
@@ -20,14 +20,14 @@ class Ape(base.Encoding):
     one free row for each token of the training grid; another grid is a bicubic enlargement of it.
     """
 
-    facts = base.Facts(relative=False, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
+    facts = base.EncodingProperties(relative=False, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
     source = (
         "facebookresearch/DiT:models.py:274-312; facebookresearch/deit:models_v2.py:198, 249-251; "
         "naver-ai/rope-vit:deit/models_v2_rope.py:171-183; diffusers:models/embeddings.py:336-357"
     )
     scalings = ("none", "extend", "interpolate", "linear")
 
-    class Options(base.Options):
+    class Options(base.EncodingOptions):
         """form: whose table. base: longest wavelength over 2 pi. table, base_grid: sides of SD3's table and of its own grid, in tokens."""
 
         form: Literal["sincos", "learned", "sd3"] = "sincos"
@@ -37,7 +37,7 @@ class Ape(base.Encoding):
 
     options: Options
 
-    def __init__(self, shape: base.Shape, options: Options):
+    def __init__(self, shape: base.ModelShape, options: Options):
         super().__init__(shape, options)
         if options.form != "learned":
             return
@@ -53,15 +53,15 @@ class Ape(base.Encoding):
             OptionError: positions beyond SD3's table, or a grid that a learned table cannot be enlarged to.
         """
         if self.options.form == "learned":
-            return tokens + self._learned(positions).to(tokens)
+            return tokens + self._learned_rows(positions).to(tokens)
         places = positions.cpu().double()
         if self.options.form == "sd3":
-            places = self._cropped(places)
+            places = self._crop_positions(places)
         elif self.scaling.kind in ("interpolate", "linear"):
             places = places / torch.tensor([self.scaling.factor(axis) for axis in range(places.shape[1])], dtype=torch.float64)
-        return tokens + sincos(places, tokens.shape[-1], self.options.base).float().to(tokens)
+        return tokens + sincos_table(places, tokens.shape[-1], self.options.base).float().to(tokens)
 
-    def _cropped(self, places: Tensor) -> Tensor:
+    def _crop_positions(self, places: Tensor) -> Tensor:
         """Where the middle crop of SD3's table puts positions that start at 0."""
         sides = (places.amax(0) + 1).round()
         if (sides > self.options.table).any():
@@ -70,14 +70,14 @@ class Ape(base.Encoding):
         first = torch.floor((self.options.table - sides) / 2)
         return (places + first) * self.options.base_grid / self.options.table
 
-    def _learned(self, positions: Tensor) -> Tensor:
+    def _learned_rows(self, positions: Tensor) -> Tensor:
         """Rows (N, width) of the learned table at integer positions; a grid of another size is enlarged first."""
         assert self.shape.grid is not None
         whole = self.table.float().unflatten(1, self.shape.grid).permute(0, 3, 1, 2)  # (1, width, rows, columns)
         rows, columns = positions.long().unbind(1)
         sides = (int(rows.max()) + 1, int(columns.max()) + 1)
-        if self.scaling.now:
-            sides = (self.scaling.now[0], self.scaling.now[1])
+        if self.scaling.current_lengths:
+            sides = (self.scaling.current_lengths[0], self.scaling.current_lengths[1])
         if self.scaling.kind == "extend" and sides != self.shape.grid:
             raise base.OptionError("a learned table cannot be extended beyond its grid; use pos_scaling interpolate")
         if sides != self.shape.grid:
@@ -85,12 +85,12 @@ class Ape(base.Encoding):
         return whole[0, :, rows, columns].T
 
 
-def sincos(places: Tensor, width: int, longest: float) -> Tensor:
+def sincos_table(places: Tensor, width: int, longest: float) -> Tensor:
     """Table (N, width), float64, of positions (N, axes): the last axis first, [sin | cos] of each.
 
     Source: facebookresearch/DiT:models.py:274-312 (its grid puts the column first).
     """
-    speeds = geometric(base.axis_split(width, places.shape[1], "ape"), longest)
+    speeds = geometric_frequencies(base.axis_split(width, places.shape[1], "ape"), longest)
     angles = places.flip(1)[:, :, None] * speeds  # (N, axes, planes)
     return torch.cat((angles.sin(), angles.cos()), -1).flatten(1)
 

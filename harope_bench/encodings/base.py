@@ -22,13 +22,13 @@ from torch.utils.weak import WeakIdKeyDictionary
 from harope_bench.core import registry
 from harope_bench.core.errors import MissingMemberError, OptionError
 from harope_bench.core.record_base import Option
-from harope_bench.encodings.scaling import Kind, Scaling, frequencies
+from harope_bench.encodings.scaling import ScalingKind, Scaling, frequencies
 
-_TURNS = WeakIdKeyDictionary()  # angles by the very tensor of positions, for as long as it lives
+_CACHED_ANGLES = WeakIdKeyDictionary()  # angles by the very tensor of positions, for as long as it lives
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """What an encoding may know of its model.
 
     axes_dims: channels of a head that each axis turns, where they are not alike (FLUX: 16, 56, 56).
@@ -43,11 +43,11 @@ class Shape:
     axes: int = 2
     axes_dims: tuple[int, ...] | None = None
     grid: tuple[int, int] | None = None
-    still_axes: int = 0
+    static_axes: int = 0
 
 
 @dataclass(frozen=True)
-class Facts:
+class EncodingProperties:
     """What an encoding promises; the contract tests hold it to each.
 
     relative: scores depend on position differences only. orthogonal: `rotate` keeps lengths.
@@ -62,13 +62,13 @@ class Facts:
     foldable: bool
 
 
-class Options(BaseModel):
+class EncodingOptions(BaseModel):
     """Typed options of an encoding; an unknown option is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Rotary(Options):
+class RotaryOptions(EncodingOptions):
     """Options of axial rotation.
 
     base: of the geometric frequencies of each axis. axis_order: whether the first planes turn with the row or with the
@@ -80,7 +80,7 @@ class Rotary(Options):
     layout: Literal["interleaved", "half-split"] = "interleaved"
 
 
-class Pair(NamedTuple):
+class QueryKeyMatrices(NamedTuple):
     """What acts on queries and on keys of a layer: (heads or 1, head_dim, head_dim) each, x -> M x."""
 
     q: Tensor
@@ -91,23 +91,23 @@ class Encoding(nn.Module):
     """Additive part `embed` and rotary part `rotate`, both identity unless overridden."""
 
     options: BaseModel  # of the class Options; a plug-in that reads them annotates them as its own
-    Options: ClassVar[type[BaseModel]] = Options
+    Options: ClassVar[type[BaseModel]] = EncodingOptions
     source: ClassVar[str] = ""  # the paper's equation or the code that it follows
-    scalings: ClassVar[tuple[Kind, ...]] = ("none",)  # position scalings that mean something to it
+    supported_scalings: ClassVar[tuple[ScalingKind, ...]] = ("none",)  # position scalings that mean something to it
 
-    def __init__(self, shape: Shape, options: BaseModel):
+    def __init__(self, shape: ModelShape, options: BaseModel):
         super().__init__()
         self.shape = shape
         self.options = options
         self.scaling = Scaling()
 
     @property
-    def facts(self) -> Facts:
+    def properties(self) -> EncodingProperties:
         """Return what it promises; a plug-in whose options do not change that states it as an attribute."""
         raise MissingMemberError(self, "facts")
 
     @classmethod
-    def named(cls) -> str:
+    def registered_name(cls) -> str:
         """The name it is registered under: its module's stem."""
         return cls.__module__.rsplit(".", 1)[-1].replace("_", "-")
 
@@ -115,11 +115,11 @@ class Encoding(nn.Module):
         """Tokens (B, N, width) with absolute positions (N, axes) added; same shape and dtype."""
         return tokens
 
-    def matrices(self, layer: int) -> Pair | None:
+    def matrices(self, layer: int) -> QueryKeyMatrices | None:
         """The learned matrices of a layer that act before the rotation; None where there are none."""
         return None
 
-    def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    def apply_rotation(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, heads, N, head_dim) rotated by their positions, without any matrix."""
         return q, k
 
@@ -127,23 +127,23 @@ class Encoding(nn.Module):
         """Queries and keys (B, heads, N, head_dim) of attention layer `layer`, made position-aware."""
         if (pair := self.matrices(layer)) is not None:
             q, k = q @ pair.q.to(q.dtype).mT, k @ pair.k.to(k.dtype).mT
-        return self.turned(q, k, positions, layer)
+        return self.apply_rotation(q, k, positions, layer)
 
-    def values(self, v: Tensor, layer: int) -> Tensor:
+    def transform_values(self, v: Tensor, layer: int) -> Tensor:
         """Values (B, heads, N, head_dim) before they are attended to."""
         return v
 
-    def outputs(self, out: Tensor, layer: int) -> Tensor:
+    def transform_outputs(self, out: Tensor, layer: int) -> Tensor:
         """What the heads found (B, heads, N, head_dim), before the output projection."""
         return out
 
-    def plain(self) -> Encoding:
+    def without_matrices(self) -> Encoding:
         """The encoding that is left when `matrices` have been folded into the projections.
 
         Raises:
             OptionError: it does not fold.
         """
-        raise OptionError(f"{self.named()} has no matrix that folds into the projections; run it unfolded")
+        raise OptionError(f"{self.registered_name()} has no matrix that folds into the projections; run it unfolded")
 
     def rescale(self, scaling: Scaling) -> None:
         """Sets the position scaling of all calls that follow.
@@ -151,8 +151,8 @@ class Encoding(nn.Module):
         Raises:
             OptionError: a kind that this encoding has no meaning for.
         """
-        if scaling.kind not in self.scalings:
-            raise OptionError(f"pos_scaling {scaling.kind} means nothing to {self.named()}; it takes {', '.join(self.scalings)}")
+        if scaling.kind not in self.supported_scalings:
+            raise OptionError(f"pos_scaling {scaling.kind} means nothing to {self.registered_name()}; it takes {', '.join(self.supported_scalings)}")
         self.scaling = scaling
 
 
@@ -165,33 +165,33 @@ def load_encoding(name: str) -> type[Encoding]:
     return registry.load_plugin_class("encodings", name, Encoding)
 
 
-def build(kind: type[Encoding], shape: Shape, options: Mapping[str, Option]) -> Encoding:
+def build_encoding(encoding_class: type[Encoding], shape: ModelShape, options: Mapping[str, Option]) -> Encoding:
     """An encoding with checked options.
 
     Raises:
         OptionError: an option it does not know or a value it does not take; the known ones are named.
     """
     try:
-        return kind(shape, kind.Options(**options))
+        return encoding_class(shape, encoding_class.Options(**options))
     except ValidationError as error:
         first = error.errors()[0]
         wrong = ".".join(map(str, first["loc"]))
-        known = ", ".join(kind.Options.model_fields) or "none"
-        raise OptionError(f"option {wrong!r} of {kind.named()}: {first['msg']}; its options: {known}") from error
+        known = ", ".join(encoding_class.Options.model_fields) or "none"
+        raise OptionError(f"option {wrong!r} of {encoding_class.registered_name()}: {first['msg']}; its options: {known}") from error
 
 
-def axis_split(head_dim: int, axes: int, what: str) -> int:
+def axis_split(head_dim: int, axes: int, encoding_name: str) -> int:
     """Rotary planes an axis gets when all axes share `head_dim` alike.
 
     Raises:
         OptionError: the head does not divide into that many pairs of channels.
     """
     if head_dim % (2 * axes):
-        raise OptionError(f"{what} needs a head size divisible by {2 * axes}, found {head_dim}; choose other heads or width")
+        raise OptionError(f"{encoding_name} needs a head size divisible by {2 * axes}, found {head_dim}; choose other heads or width")
     return head_dim // (2 * axes)
 
 
-def planes_of(shape: Shape, what: str) -> tuple[int, ...]:
+def planes_per_axis(shape: ModelShape, what: str) -> tuple[int, ...]:
     """Rotary planes of each axis.
 
     Raises:
@@ -205,29 +205,29 @@ def planes_of(shape: Shape, what: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Turns:
+class RotationAngles:
     """Angles (N, head_dim/2) or (heads, N, head_dim/2), float32 or better, and what cos and sin are multiplied by."""
 
     angles: Tensor
     magnitude: Tensor | float = 1.0
     layout: str = "interleaved"
-    made: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    cached_waves: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def waves(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def cos_sin(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosines and sines on that device, float32; made once."""
-        if device not in self.made:
+        if device not in self.cached_waves:
             cos, sin = ((wave * self.magnitude).float().to(device) for wave in (self.angles.cos(), self.angles.sin()))
-            self.made[device] = (cos, sin)
-        return self.made[device]
+            self.cached_waves[device] = (cos, sin)
+        return self.cached_waves[device]
 
 
-def turn(x: Tensor, turns: Turns) -> Tensor:
+def rotate_planes(x: Tensor, turns: RotationAngles) -> Tensor:
     """Rotates the planes of x (B, heads, N, head_dim): (a, b) -> (a cos - b sin, a sin + b cos).
 
     Returns:
         Same shape and dtype as x; the products are taken in float32.
     """
-    cos, sin = turns.waves(x.device)
+    cos, sin = turns.cos_sin(x.device)
     if turns.layout == "half-split":
         first, second = x.float().chunk(2, -1)  # (B, heads, N, head_dim/2) each
         return torch.cat((first * cos - second * sin, first * sin + second * cos), -1).to(x.dtype)
@@ -235,7 +235,7 @@ def turn(x: Tensor, turns: Turns) -> Tensor:
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
 
 
-def axial(positions: Tensor, shape: Shape, options: Rotary, scaling: Scaling, what: str) -> Turns:
+def axial_angles(positions: Tensor, shape: ModelShape, options: RotaryOptions, scaling: Scaling, what: str) -> RotationAngles:
     """Each axis turns its own planes, in the order of the axes or with row and column exchanged.
 
     The layers of one forward hand in the same tensor of positions and share its angles: at FLUX's 2048 px they take 0.1 s to make.
@@ -243,14 +243,14 @@ def axial(positions: Tensor, shape: Shape, options: Rotary, scaling: Scaling, wh
     Source: paper equation 3; the release's model/models_HARoPE.py:265-282 has the row first, naver-ai/rope-vit:models/vit_rope.py:51-66
     the column.
     """
-    key = (planes_of(shape, what), options, scaling, torch.is_inference_mode_enabled())
-    known = _TURNS.setdefault(positions, {})
+    key = (planes_per_axis(shape, what), options, scaling, torch.is_inference_mode_enabled())
+    known = _CACHED_ANGLES.setdefault(positions, {})
     if key not in known:
-        known[key] = _axial(positions, key[0], options, scaling)
+        known[key] = _compute_axial_angles(positions, key[0], options, scaling)
     return known[key]
 
 
-def _axial(positions: Tensor, planes: tuple[int, ...], options: Rotary, scaling: Scaling) -> Turns:
+def _compute_axial_angles(positions: Tensor, planes: tuple[int, ...], options: RotaryOptions, scaling: Scaling) -> RotationAngles:
     places, order = positions.cpu().double(), list(range(len(planes)))
     if options.axis_order == "column-first":
         order[-2:] = reversed(order[-2:])  # row and column; FLUX's axis before them stays
@@ -259,4 +259,4 @@ def _axial(positions: Tensor, planes: tuple[int, ...], options: Rotary, scaling:
         count = planes[axis]
         angles.append(places[:, axis, None] * frequencies(count, options.base, scaling, axis))  # (N, planes)
         magnitude.append(torch.full((count,), scaling.magnitude(axis), dtype=torch.float64))
-    return Turns(torch.cat(angles, -1), torch.cat(magnitude), options.layout)
+    return RotationAngles(torch.cat(angles, -1), torch.cat(magnitude), options.layout)

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 from harope_bench.encodings import base
-from harope_bench.encodings.matrices import Before, QkMode, add_svd, svd_pair
+from harope_bench.encodings.matrices import MatrixRope, QkMode, add_svd_parameters, svd_matrices
 
 
-class Harope(Before):
+class Harope(MatrixRope):
     """M = U diag(s) V^T with U, V exponentials of skew matrices and s = softplus(sigma) + 1e-6.
 
     qk_mode "dual" is the released code (model/models_HARoPE.py:94-100): q -> R M q, k -> R M^-T k.
     qk_mode "same" is the paper's equation 7: q -> R A q, k -> R A k. They agree where M is orthogonal.
     """
 
-    facts = base.Facts(relative=True, orthogonal=False, identity_at_init=True, per_head=True, foldable=True)
+    facts = base.EncodingProperties(relative=True, orthogonal=False, identity_at_init=True, per_head=True, foldable=True)
     source = "paper equations 6-10; release model/models_HARoPE.py:25-52, 94-100"
 
-    class Options(base.Rotary):
+    class Options(base.RotaryOptions):
         """qk_mode: released form (dual) or paper form (same)."""
 
         qk_mode: QkMode = "dual"
 
     options: Options
 
-    def __init__(self, shape: base.Shape, options: Options):
+    def __init__(self, shape: base.ModelShape, options: Options):
         super().__init__(shape, options)
-        add_svd(self, shape.layers, shape.heads, shape.head_dim)
+        add_svd_parameters(self, shape.layers, shape.heads, shape.head_dim)
 
-    def matrices(self, layer: int) -> base.Pair:
+    def matrices(self, layer: int) -> base.QueryKeyMatrices:
         """The matrices (heads, head_dim, head_dim) that act on q and on k of a layer."""
-        return svd_pair(self, layer, self.options.qk_mode)
+        return svd_matrices(self, layer, self.options.qk_mode)
 
 
 PLUGIN = Harope

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from harope_bench.encodings import base
-from harope_bench.encodings.scaling import ROTARY, Scaling
+from harope_bench.encodings.scaling import ROTARY_SCALINGS, Scaling
 
 
 class HeadFreq(base.Encoding):
@@ -18,9 +18,9 @@ class HeadFreq(base.Encoding):
     """
 
     source = "paper Table 10; the assignment to heads is our reading"
-    scalings = ROTARY
+    scalings = ROTARY_SCALINGS
 
-    class Options(base.Options):
+    class Options(base.EncodingOptions):
         """theta: the column's base. spread: none or geometric over the heads. bases: one a head, in place of both."""
 
         theta: float = Field(default=10000.0, gt=1)
@@ -29,17 +29,17 @@ class HeadFreq(base.Encoding):
 
     options: Options
 
-    def __init__(self, shape: base.Shape, options: Options):
+    def __init__(self, shape: base.ModelShape, options: Options):
         super().__init__(shape, options)
         self.bases = self._assigned()
         if len(self.bases) != shape.heads or min(self.bases) <= 1:
             raise base.OptionError(f"head-freq needs {shape.heads} bases above 1, one a head, found {options.bases}")
 
     @property
-    def facts(self) -> base.Facts:
+    def facts(self) -> base.EncodingProperties:
         """Heads differ only if their bases do."""
         alike = len(set(self.bases)) == 1
-        return base.Facts(
+        return base.EncodingProperties(
             relative=True,
             orthogonal=True,
             identity_at_init=set(self.bases) == {10000.0},
@@ -58,7 +58,7 @@ class HeadFreq(base.Encoding):
 
     def tables(self, scaling: Scaling) -> list[Tensor]:
         """Frequencies (heads, planes) of each axis, float64."""
-        planes = base.planes_of(self.shape, "head-freq")
+        planes = base.planes_per_axis(self.shape, "head-freq")
         return [torch.stack([base.frequencies(n, b, scaling, axis) for b in self.bases]) for axis, n in enumerate(planes)]
 
     def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
@@ -66,8 +66,8 @@ class HeadFreq(base.Encoding):
         places, tables = positions.cpu().double(), self.tables(self.scaling)
         angles = torch.cat([places[:, axis, None] * table[:, None] for axis, table in enumerate(tables)], -1)  # (heads, N, d/2)
         magnitude = torch.cat([torch.full(t.shape[1:], self.scaling.magnitude(a), dtype=torch.float64) for a, t in enumerate(tables)])
-        turns = base.Turns(angles, magnitude)
-        return base.turn(q, turns), base.turn(k, turns)
+        turns = base.RotationAngles(angles, magnitude)
+        return base.rotate_planes(q, turns), base.rotate_planes(k, turns)
 
 
 PLUGIN = HeadFreq

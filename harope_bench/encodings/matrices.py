@@ -15,25 +15,25 @@ from torch.nn import functional as F
 
 from harope_bench.encodings import base
 from harope_bench.encodings.rope_axial import RopeAxial
-from harope_bench.encodings.scaling import ROTARY
+from harope_bench.encodings.scaling import ROTARY_SCALINGS
 
-SMALLEST = 1e-6  # added to every singular value by the release
+MIN_SINGULAR_VALUE = 1e-6  # added to every singular value by the release
 QkMode = Literal["dual", "same"]
 
 
-def wide(raw: Tensor) -> Tensor:
+def to_float32(raw: Tensor) -> Tensor:
     """In float32 at least: exponentials and inverses of low precision are not orthogonal."""
     return raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
 
 
-def skew(raw: Tensor) -> Tensor:
+def skew_part(raw: Tensor) -> Tensor:
     """The skew part (raw - raw^T) / 2 of (..., d, d)."""
-    return (wide(raw) - wide(raw).mT) / 2
+    return (to_float32(raw) - to_float32(raw).mT) / 2
 
 
 def skew_exp(raw: Tensor) -> Tensor:
     """Orthogonal (..., d, d): exponential of the skew part."""
-    return torch.linalg.matrix_exp(skew(raw))
+    return torch.linalg.matrix_exp(skew_part(raw))
 
 
 class SvdParameters(nn.Module):
@@ -44,14 +44,14 @@ class SvdParameters(nn.Module):
     sigma: Tensor
 
 
-def add_svd(module: nn.Module, layers: int, count: int, d: int) -> None:
+def add_svd_parameters(module: nn.Module, layers: int, count: int, d: int) -> None:
     """Gives a module the parameters A_u, A_v (L, G, d, d) and sigma (L, G, d) of M = U diag(s) V^T; M is the identity."""
     module.A_u = nn.Parameter(torch.zeros(layers, count, d, d))
     module.A_v = nn.Parameter(torch.zeros(layers, count, d, d))
     module.sigma = nn.Parameter(torch.full((layers, count, d), math.log(math.e - 1)))  # softplus gives 1
 
 
-def svd_pair(held: SvdParameters | Before, layer: int, mode: QkMode) -> base.Pair:
+def svd_matrices(parameters: SvdParameters | MatrixRope, layer: int, mode: QkMode) -> base.QueryKeyMatrices:
     """M for queries and, for keys, M^-T ("dual", released code) or M ("same", paper equation 7).
 
     Args:
@@ -60,28 +60,28 @@ def svd_pair(held: SvdParameters | Before, layer: int, mode: QkMode) -> base.Pai
     Returns:
         (G, d, d) each, float32 or better.
     """
-    u, v = skew_exp(held.A_u[layer]), skew_exp(held.A_v[layer])
-    s = F.softplus(held.sigma[layer].to(u.dtype)) + SMALLEST  # (G, d)
+    u, v = skew_exp(parameters.A_u[layer]), skew_exp(parameters.A_v[layer])
+    s = F.softplus(parameters.sigma[layer].to(u.dtype)) + MIN_SINGULAR_VALUE  # (G, d)
     on_q = (u * s[..., None, :]) @ v.mT
-    return base.Pair(on_q, on_q if mode == "same" else (u / s[..., None, :]) @ v.mT)  # M^-T = U diag(1/s) V^T
+    return base.QueryKeyMatrices(on_q, on_q if mode == "same" else (u / s[..., None, :]) @ v.mT)  # M^-T = U diag(1/s) V^T
 
 
-class Before(base.Encoding):
+class MatrixRope(base.Encoding):
     """Axial RoPE after a matrix that `matrices` gives."""
 
-    scalings = ROTARY
-    options: base.Rotary
+    scalings = ROTARY_SCALINGS
+    options: base.RotaryOptions
     A_u: Tensor  # this and the next two: of `add_svd`, where a member calls it
     A_v: Tensor
     sigma: Tensor
 
     def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, heads, N, head_dim) turned axis by axis."""
-        turns = base.axial(positions, self.shape, self.options, self.scaling, self.named())
-        return base.turn(q, turns), base.turn(k, turns)
+        turns = base.axial_angles(positions, self.shape, self.options, self.scaling, self.registered_name())
+        return base.rotate_planes(q, turns), base.rotate_planes(k, turns)
 
     def plain(self) -> base.Encoding:
         """Axial RoPE with the same base, order and layout."""
-        left = RopeAxial(self.shape, RopeAxial.Options(**self.options.model_dump(include=set(base.Rotary.model_fields))))
+        left = RopeAxial(self.shape, RopeAxial.Options(**self.options.model_dump(include=set(base.RotaryOptions.model_fields))))
         left.rescale(self.scaling)
         return left

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from harope_bench.encodings import base
-from harope_bench.encodings.matrices import Before, QkMode, add_svd, skew_exp, svd_pair, wide
+from harope_bench.encodings.matrices import MatrixRope, QkMode, add_svd_parameters, skew_exp, svd_matrices, to_float32
 
 
-class RopeMatrix(Before):
+class RopeMatrix(MatrixRope):
     """q -> R M q and k -> R M k ("same") or R M^-T k ("dual"); the two agree where M is orthogonal.
 
     matrix = svd with per_head is HARoPE; matrix = orthogonal, shared, is STRING. The release has code for SVD alone; the other
@@ -20,7 +20,7 @@ class RopeMatrix(Before):
 
     source = "paper section 4.4 and Table 6"
 
-    class Options(base.Rotary):
+    class Options(base.RotaryOptions):
         """matrix, per_head: the two factors of the table. qk_mode: same if left out, but dual for svd as released."""
 
         matrix: Literal["normal", "orthogonal", "svd"] = "svd"
@@ -29,20 +29,20 @@ class RopeMatrix(Before):
 
     options: Options
 
-    def __init__(self, shape: base.Shape, options: Options):
+    def __init__(self, shape: base.ModelShape, options: Options):
         super().__init__(shape, options)
         count, d = shape.heads if options.per_head else 1, shape.head_dim
         if options.matrix == "svd":
-            add_svd(self, shape.layers, count, d)
+            add_svd_parameters(self, shape.layers, count, d)
         elif options.matrix == "orthogonal":
             self.orthogonal = nn.Parameter(torch.zeros(shape.layers, count, d, d))
         else:
             self.matrix = nn.Parameter(torch.eye(d).repeat(shape.layers, count, 1, 1))
 
     @property
-    def facts(self) -> base.Facts:
+    def facts(self) -> base.EncodingProperties:
         """What it promises depends on its options."""
-        return base.Facts(
+        return base.EncodingProperties(
             relative=True,
             orthogonal=self.options.matrix == "orthogonal",
             identity_at_init=True,
@@ -51,19 +51,19 @@ class RopeMatrix(Before):
         )
 
     @property
-    def mode(self) -> QkMode:
+    def qk_mode(self) -> QkMode:
         """What acts on keys."""
         return self.options.qk_mode or ("dual" if self.options.matrix == "svd" else "same")
 
-    def matrices(self, layer: int) -> base.Pair:
+    def matrices(self, layer: int) -> base.QueryKeyMatrices:
         """The matrices (heads or 1, head_dim, head_dim) that act on q and on k of a layer."""
         if self.options.matrix == "svd":
-            return svd_pair(self, layer, self.mode)
+            return svd_matrices(self, layer, self.qk_mode)
         if self.options.matrix == "orthogonal":
             basis = skew_exp(self.orthogonal[layer])
-            return base.Pair(basis, basis)
-        free = wide(self.matrix[layer])
-        return base.Pair(free, free if self.mode == "same" else torch.linalg.inv(free).mT)
+            return base.QueryKeyMatrices(basis, basis)
+        free = to_float32(self.matrix[layer])
+        return base.QueryKeyMatrices(free, free if self.qk_mode == "same" else torch.linalg.inv(free).mT)
 
 
 PLUGIN = RopeMatrix

@@ -18,18 +18,18 @@ class RopeMixed(base.Encoding):
     `freqs` is (2, L, heads * d/2), x first, as rope-vit stores it.
     """
 
-    facts = base.Facts(relative=True, orthogonal=True, identity_at_init=False, per_head=True, foldable=False)
+    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=False, per_head=True, foldable=False)
     source = "arXiv 2403.13298; naver-ai/rope-vit:models/vit_rope.py:24-37, self-attn/rope_self_attn.py:110-114"
     scalings = ("none", "linear")  # learned frequencies have no base that ntk or yarn could change
 
-    class Options(base.Options):
+    class Options(base.EncodingOptions):
         """base: of the magnitudes at the start."""
 
         base: float = Field(default=10.0, gt=1)
 
     options: Options
 
-    def __init__(self, shape: base.Shape, options: Options):
+    def __init__(self, shape: base.ModelShape, options: Options):
         super().__init__(shape, options)
         if shape.axes != 2:
             raise base.OptionError(f"rope-mixed turns by row and column, found {shape.axes} axes; choose another encoding")
@@ -45,8 +45,8 @@ class RopeMixed(base.Encoding):
         factors = torch.tensor([self.scaling.factor(axis) for axis in range(2)])
         places = (positions.cpu().float() / factors).flip(1).to(self.freqs.device)  # (N, 2), x first
         speeds = self.freqs[:, layer].float().unflatten(-1, (self.shape.heads, -1))  # (2, heads, d/2)
-        turns = base.Turns(torch.einsum("na,ahj->hnj", places, speeds))
-        return base.turn(q, turns), base.turn(k, turns)
+        turns = base.RotationAngles(torch.einsum("na,ahj->hnj", places, speeds))
+        return base.rotate_planes(q, turns), base.rotate_planes(k, turns)
 
 
 PLUGIN = RopeMixed

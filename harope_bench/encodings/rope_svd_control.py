@@ -7,10 +7,10 @@ from typing import Literal
 from torch import Tensor
 
 from harope_bench.encodings import base
-from harope_bench.encodings.matrices import Before, QkMode, SvdParameters, add_svd, svd_pair
+from harope_bench.encodings.matrices import MatrixRope, QkMode, SvdParameters, add_svd_parameters, svd_matrices
 
 
-class RopeSvdControl(Before):
+class RopeSvdControl(MatrixRope):
     """One SVD matrix a head, put where it cannot touch the rotary planes.
 
     Its parameters lie under `control`, so that a file of weights tells it from HARoPE. The paper says "identical SVD layers post
@@ -20,7 +20,7 @@ class RopeSvdControl(Before):
 
     source = "paper Table 9 and section 4.5; the placement is our reading"
 
-    class Options(base.Rotary):
+    class Options(base.RotaryOptions):
         """placement: where the matrix acts. qk_mode: what acts on keys (after-rotation) or on outputs (value-output)."""
 
         placement: Literal["after-rotation", "value-output"] = "after-rotation"
@@ -28,41 +28,41 @@ class RopeSvdControl(Before):
 
     options: Options
 
-    def __init__(self, shape: base.Shape, options: Options):
+    def __init__(self, shape: base.ModelShape, options: Options):
         super().__init__(shape, options)
         self.control = SvdParameters()
-        add_svd(self.control, shape.layers, shape.heads, shape.head_dim)
+        add_svd_parameters(self.control, shape.layers, shape.heads, shape.head_dim)
 
     @property
-    def facts(self) -> base.Facts:
+    def facts(self) -> base.EncodingProperties:
         """What it promises depends on its options."""
         after = self.options.placement == "after-rotation"
         dual = self.options.qk_mode == "dual"
-        return base.Facts(relative=not after or dual, orthogonal=not after, identity_at_init=True, per_head=after, foldable=False)
+        return base.EncodingProperties(relative=not after or dual, orthogonal=not after, identity_at_init=True, per_head=after, foldable=False)
 
     def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, heads, N, head_dim) turned axis by axis, then each head's matrix where it belongs here."""
         q, k = super().turned(q, k, positions, layer)
         if self.options.placement == "value-output":
             return q, k
-        pair = self.pair(layer)
+        pair = self.control_matrices(layer)
         return q @ pair.q.to(q.dtype).mT, k @ pair.k.to(k.dtype).mT
 
-    def pair(self, layer: int) -> base.Pair:
+    def control_matrices(self, layer: int) -> base.QueryKeyMatrices:
         """The two matrices (heads, head_dim, head_dim) of a layer."""
-        return svd_pair(self.control, layer, self.options.qk_mode)
+        return svd_matrices(self.control, layer, self.options.qk_mode)
 
     def values(self, v: Tensor, layer: int) -> Tensor:
         """Values (B, heads, N, head_dim) in each head's basis, with placement value-output."""
-        return v @ self.pair(layer).q.to(v.dtype).mT if self.options.placement == "value-output" else v
+        return v @ self.control_matrices(layer).q.to(v.dtype).mT if self.options.placement == "value-output" else v
 
     def outputs(self, out: Tensor, layer: int) -> Tensor:
         """What the heads found (B, heads, N, head_dim), with placement value-output under the second matrix."""
-        return out @ self.pair(layer).k.to(out.dtype).mT if self.options.placement == "value-output" else out
+        return out @ self.control_matrices(layer).k.to(out.dtype).mT if self.options.placement == "value-output" else out
 
     def plain(self) -> base.Encoding:
         """OptionError: nothing here stands between projection and rotation."""
-        return base.Encoding.plain(self)
+        return base.Encoding.without_matrices(self)
 
 
 PLUGIN = RopeSvdControl

@@ -13,26 +13,26 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Kind = Literal["none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate"]
-ROTARY: tuple[Kind, ...] = ("none", "linear", "ntk", "ntk-by-parts", "yarn")
+ScalingKind = Literal["none", "linear", "ntk", "ntk-by-parts", "yarn", "extend", "interpolate"]
+ROTARY_SCALINGS: tuple[ScalingKind, ...] = ("none", "linear", "ntk", "ntk-by-parts", "yarn")
 NTK_TO_LINEAR = (1.25, 0.75)  # turns over the training length between which NTK gives way to linear
 PLAIN_TO_NTK = (16.0, 2.0)
-YARN = (32.0, 1.0)
+YARN_BETAS = (32.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Scaling:
     """What is done, the lengths at training and now, one number an axis; empty lengths mean no change."""
 
-    kind: Kind = "none"
-    train: tuple[int, ...] = ()
-    now: tuple[int, ...] = ()
+    kind: ScalingKind = "none"
+    train_lengths: tuple[int, ...] = ()
+    current_lengths: tuple[int, ...] = ()
 
     def factor(self, axis: int) -> float:
         """s of an axis, at least 1; 1 where nothing is scaled."""
-        if self.kind in ("none", "extend") or not self.train:
+        if self.kind in ("none", "extend") or not self.train_lengths:
             return 1.0
-        return max(1.0, self.now[axis] / self.train[axis])
+        return max(1.0, self.current_lengths[axis] / self.train_lengths[axis])
 
     def magnitude(self, axis: int) -> float:
         """What cosines and sines of an axis are multiplied by: YaRN's 0.1 ln s + 1, on q and on k."""
@@ -46,26 +46,26 @@ def frequencies(planes: int, base: float, scaling: Scaling, axis: int) -> Tensor
     base * s^(d/(d-2)), d = 2 planes. ntk-by-parts and yarn (arXiv 2309.00071): between these by the number of turns that
     a plane makes over the training length; betas as in whlzy/FiT:fit/model/rope.py:141-181.
     """
-    plain, s = geometric(planes, base), scaling.factor(axis)
+    plain, s = geometric_frequencies(planes, base), scaling.factor(axis)
     if s == 1.0:
         return plain
-    linear, ntk = plain / s, geometric(planes, base * s ** (planes / (planes - 1))) if planes > 1 else plain / s
-    length = scaling.train[axis]
+    linear, ntk = plain / s, geometric_frequencies(planes, base * s ** (planes / (planes - 1))) if planes > 1 else plain / s
+    length = scaling.train_lengths[axis]
     if scaling.kind == "ntk":
         return ntk
     if scaling.kind == "ntk-by-parts":
-        return _mix(plain, _mix(ntk, linear, NTK_TO_LINEAR, base, length), PLAIN_TO_NTK, base, length)
+        return _blend_frequencies(plain, _blend_frequencies(ntk, linear, NTK_TO_LINEAR, base, length), PLAIN_TO_NTK, base, length)
     if scaling.kind == "yarn":
-        return _mix(plain, linear, YARN, base, length)
+        return _blend_frequencies(plain, linear, YARN_BETAS, base, length)
     return linear
 
 
-def geometric(planes: int, base: float) -> Tensor:
+def geometric_frequencies(planes: int, base: float) -> Tensor:
     """base^(-i/planes), i < planes; float64."""
     return base ** (-torch.arange(planes, dtype=torch.float64) / planes)
 
 
-def _mix(fast: Tensor, slow: Tensor, turns: tuple[float, float], base: float, length: int) -> Tensor:
+def _blend_frequencies(fast: Tensor, slow: Tensor, turns: tuple[float, float], base: float, length: int) -> Tensor:
     """`fast` for planes that turn more than turns[0] times over `length`, `slow` below turns[1], a ramp between."""
     planes = len(fast)
     first, last = (2 * planes * math.log(length / (t * 2 * math.pi)) / (2 * math.log(base)) for t in turns)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from harope_bench.encodings import base
-from harope_bench.encodings.scaling import ROTARY
+from harope_bench.encodings.scaling import ROTARY_SCALINGS
 
 
 class VideoRope(base.Encoding):
@@ -20,16 +20,16 @@ class VideoRope(base.Encoding):
     16/24/24 of 64 planes give the default quarter. The paper does not state its setting.
     """
 
-    facts = base.Facts(relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
+    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
     source = "Wiselnn570/VideoRoPE:modeling_videorope.py:258-285"
 
-    scalings = ROTARY
+    scalings = ROTARY_SCALINGS
 
-    class Options(base.Options):
+    class Options(base.EncodingOptions):
         """temporal: share of the planes, the lowest frequencies, kept for time. layout: VideoRoPE's own is half-split."""
 
         base: float = Field(default=10000.0, gt=1)
-        temporal: float = Field(default=0.25, ge=0, lt=1)
+        temporal_fraction: float = Field(default=0.25, ge=0, lt=1)
         layout: Literal["interleaved", "half-split"] = "interleaved"
 
     options: Options
@@ -37,15 +37,15 @@ class VideoRope(base.Encoding):
     def turned(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Queries and keys (B, heads, N, head_dim), planes alternating between row and column."""
         planes, axes = base.axis_split(q.shape[-1], 1, "videorope"), positions.shape[1]
-        moving = planes - round(planes * self.options.temporal)
+        moving = planes - round(planes * self.options.temporal_fraction)
         angles, magnitude = torch.zeros(len(positions), planes, dtype=torch.float64), torch.ones(planes, dtype=torch.float64)
         for axis in range(axes):  # 0 row, 1 column
             own = slice(axis, moving, axes)
             speeds = base.frequencies(planes, self.options.base, self.scaling, axis)[own]
             angles[:, own] = positions.cpu().double()[:, axis, None] * speeds
             magnitude[own] = self.scaling.magnitude(axis)
-        turns = base.Turns(angles, magnitude, self.options.layout)  # (N, planes)
-        return base.turn(q, turns), base.turn(k, turns)
+        turns = base.RotationAngles(angles, magnitude, self.options.layout)  # (N, planes)
+        return base.rotate_planes(q, turns), base.rotate_planes(k, turns)
 
 
 PLUGIN = VideoRope

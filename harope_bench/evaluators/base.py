@@ -9,14 +9,14 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 
 from harope_bench.core import registry
-from harope_bench.core.annotations import Answer, Ask
+from harope_bench.core.annotations import Annotation, Query
 from harope_bench.core.errors import MissingMemberError, OptionError
 from harope_bench.core.plugin_contracts import EvaluatorContract
 from harope_bench.core.schema import Measurement, RuleDifference
 from harope_bench.metrics.moments import Moments
 
 
-class Observations(NamedTuple):
+class Features(NamedTuple):
     """What one judge saw of one sample set, in index order.
 
     indices (N,) int64; labels (N,) int64 or None; arrays of N rows each by name; failed counts asked
@@ -28,14 +28,14 @@ class Observations(NamedTuple):
     labels: np.ndarray | None
     arrays: Mapping[str, np.ndarray]
     failed: int = 0
-    kept_moments: Callable[[str], Moments] | None = None
+    cached_moments: Callable[[str], Moments] | None = None
 
     def moments(self, name: str) -> Moments:
         """Count, mean and scatter of an array's rows, float64; the same bits whether they are kept somewhere or not."""
-        return Moments.of(self.arrays[name]) if self.kept_moments is None else self.kept_moments(name)
+        return Moments.from_rows(self.arrays[name]) if self.cached_moments is None else self.cached_moments(name)
 
 
-class Score(NamedTuple):
+class EvaluatorOutput(NamedTuple):
     """Measurements, first-order contributions by metric (for paired tests), and named warnings.
 
     per_sample may also hold `METRIC_halves` (H,), the metric on random halves of the samples, whose standard deviation is its error
@@ -50,7 +50,7 @@ class Score(NamedTuple):
     measurements: tuple[Measurement, ...]
     per_sample: Mapping[str, np.ndarray]
     warnings: tuple[str, ...]
-    rows: tuple[Mapping[str, object], ...] = ()
+    sample_scores: tuple[Mapping[str, object], ...] = ()
     rule_differences: tuple[RuleDifference, ...] = ()
 
 
@@ -60,17 +60,17 @@ class Evaluator(EvaluatorContract):
     profile: str  # the published program whose formulas it follows
     parity: str  # against what it is held, in words
     rules: tuple[str, ...] = ("official",)  # sets of rules that it knows: official, corrected
-    apart: tuple[str, ...] = ()  # profiles that need a judge of their own
-    looks_at: Literal["images", "network"] = "images"  # what its rows are of
+    profiles_with_own_judge: tuple[str, ...] = ()  # profiles that need a judge of their own
+    subject: Literal["images", "network"] = "images"  # what its rows are of
     arrays: tuple[str, ...] = ()  # of one that looks at networks: the arrays of numbers it reads
-    texts: tuple[str, ...] = ()  # and its arrays of texts
+    text_arrays: tuple[str, ...] = ()  # and its arrays of texts
 
     @property
     def profiles(self) -> tuple[str, ...]:
         """Return the profiles that it knows, its own among them; a plug-in may state them as an attribute."""
         return (self.profile,)
 
-    def under(self, profile: str) -> Self:
+    def with_profile(self, profile: str) -> Self:
         """Return the evaluator in another profile of `profiles`; OptionError for any other."""
         if profile != self.profile:
             raise OptionError(f"the evaluator has profile {self.profile}, not {profile}; leave --profile out")
@@ -80,28 +80,28 @@ class Evaluator(EvaluatorContract):
 class FeatureEvaluator(Evaluator):
     """Base class of evaluators on the arrays of one judge."""
 
-    def score(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> Score:
+    def evaluate(self, seen: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
         """Return the measurements; a metric that cannot be had is None with a reason."""
         raise MissingMemberError(self, "score")
 
 
 # What a suite says of a prompt to an evaluator: JSON values, which the evaluator validates as it reads them
-Facts = Mapping[str, Any]
-Seen = Mapping[str, Answer]  # answers so far, by role
+Metadata = Mapping[str, Any]
+Annotations = Mapping[str, Annotation]  # answers so far, by role
 
 
-class Look(NamedTuple):
+class AnnotatorRole(NamedTuple):
     """What an evaluator has a judge look for. ask(facts, answers so far) is None where there is nothing to ask of that image.
 
     needs: Whether the judge may be asked about an image of these facts at all, before anything is answered.
     """
 
     role: str
-    ask: Callable[[Facts, Seen], Ask | None]
-    needs: Callable[[Facts], bool] = lambda facts: True
+    make_query: Callable[[Metadata, Annotations], Query | None]
+    is_needed: Callable[[Metadata], bool] = lambda facts: True
 
 
-class Part(NamedTuple):
+class WeightedScore(NamedTuple):
     """What an image adds to a metric: the value is the sum of all `total` over the sum of all `weight`."""
 
     total: float
@@ -109,7 +109,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Mark:
+class SampleScore:
     """What a rule says of one image.
 
     task: the stratum it belongs to. parts: by metric, for those metrics that it counts for. reason: in words, for a reader.
@@ -117,36 +117,36 @@ class Mark:
     """
 
     task: str
-    parts: Mapping[str, Part]
+    scores: Mapping[str, WeightedScore]
     reason: str
-    unknown: int = 0
-    evidence: Facts = field(default_factory=dict)
+    n_unread: int = 0
+    evidence: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Sight:
+class AnnotatedImage:
     """One image of a run: its prompt's number and facts, which copy, and what the judges answered, or why there is no answer."""
 
     index: int
-    prompt: int
+    prompt_index: int
     copy: int
-    text: str
-    facts: Facts
-    seen: Seen
-    fault: str | None = None
+    prompt: str
+    metadata: Metadata
+    annotations: Annotations
+    failure: str | None = None
 
 
 class AnnotationEvaluator(Evaluator):
     """Base class of evaluators on annotations; evaluators/prompt_scores.py has what those that score prompts share."""
 
-    form: str  # the key of a case's facts that it reads; a case without it is not evaluated
-    looks: tuple[Look, ...]  # what judges are asked, in order
+    metadata_key: str  # the key of a case's facts that it reads; a case without it is not evaluated
+    annotator_roles: tuple[AnnotatorRole, ...]  # what judges are asked, in order
 
-    def counts_for(self, facts: Facts) -> tuple[str, ...]:
+    def metrics_of_prompt(self, facts: Metadata) -> tuple[str, ...]:
         """Return the metrics, macro ones aside, that an image of this prompt counts for."""
         raise MissingMemberError(self, "counts_for")
 
-    def assess(self, sights: Sequence[Sight], rules: str, lenient: bool) -> Score:
+    def evaluate(self, sights: Sequence[AnnotatedImage], rules: str, lenient: bool) -> EvaluatorOutput:
         """Return the measurements under these rules; a metric with a failed or unread image is None unless `lenient`."""
         raise MissingMemberError(self, "assess")
 

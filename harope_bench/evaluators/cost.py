@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from harope_bench.core.schema import Measurement, Metric
-from harope_bench.evaluators.base import FeatureEvaluator, Observations, Score
-from harope_bench.metrics.attention_cost import QKV, Attention, Learned
+from harope_bench.evaluators.base import FeatureEvaluator, Features, EvaluatorOutput
+from harope_bench.metrics.attention_cost import QKV_PROJECTIONS, AttentionSizes, LearnedParameters
 
-LAYER = ("hidden", "heads", "projections", "tokens", "added", "matrices", "matrix_width", "factors")
-ARRAYS = (*LAYER, "batch", "parameters", "frozen", "macs", "seconds", "peak_bytes")
-WHYS = ("why_model", "why_run")
+LAYER_ARRAYS = ("hidden", "heads", "projections", "tokens", "added", "matrices", "matrix_width", "factors")
+ARRAYS = (*LAYER_ARRAYS, "batch", "parameters", "frozen", "macs", "seconds", "peak_bytes")
+REASON_ARRAYS = ("why_model", "why_run")
 QUANTILES = {"latency_ms_p10": 10, "latency_ms_median": 50, "latency_ms_p90": 90}
-FEWEST = 10  # forwards below which the outer deciles would lie outside what was seen
+MIN_FORWARDS = 10  # forwards below which the outer deciles would lie outside what was seen
 MILLION, GIGA = 10**6, 10**9
 
 
-class Cost(FeatureEvaluator):
+class CostEvaluator(FeatureEvaluator):
     """Counts and times of one network, each with its scope in the metric's title and in the measurement's name.
 
     Observations have a row a forward: the arrays of ARRAYS, float64, NaN where something was not had, and two of strings (WHYS) that
@@ -36,7 +36,7 @@ class Cost(FeatureEvaluator):
     rules = ("official",)
     looks_at = "network"
     arrays = ARRAYS
-    texts = WHYS
+    texts = REASON_ARRAYS
     metrics = (
         Metric(name="params_m", title="parameters, one layer as Table 9 counts it", direction="lower", unit="million", decimals=2),
         Metric(name="flops_g", title="multiply-adds, one layer as Table 9 counts it", direction="lower", unit="giga", decimals=2),
@@ -49,16 +49,16 @@ class Cost(FeatureEvaluator):
         Metric(name="peak_memory_mb", title="peak memory, whole model forward", direction="lower", unit="MB", decimals=1),
     )
 
-    def score(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> Score:
+    def score(self, seen: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
         """The measurements; `reference` is not read."""
-        made = [_made(metric.name, seen, RULES[metric.name]) for metric in self.metrics]
-        return Score(tuple(made), {}, tuple(_warnings(seen)))
+        made = [_measure(metric.name, seen, COST_RULES[metric.name]) for metric in self.metrics]
+        return EvaluatorOutput(tuple(made), {}, tuple(_warnings(seen)))
 
 
-Rule = Callable[[Mapping[str, np.ndarray]], float | str]
+CostRule = Callable[[Mapping[str, np.ndarray]], float | str]
 
 
-def _made(metric: str, seen: Observations, rule: Rule) -> Measurement:
+def _measure(metric: str, seen: Features, rule: CostRule) -> Measurement:
     """The measurement of a rule that gives a number or the reason why there is none."""
     rows = len(seen.indices)
     found = rule(seen.arrays) if rows else "no forward was looked at"
@@ -69,31 +69,31 @@ def _made(metric: str, seen: Observations, rule: Rule) -> Measurement:
     return Measurement(metric=metric, name=f"{metric}-{scope}", value=found, n_scored=rows, **counts)
 
 
-def _scope(seen: Observations) -> str:
+def _scope(seen: Features) -> str:
     projections = seen.arrays["projections"]
-    return "qkv-projection" if len(projections) and projections[0] == QKV else "attention-layer"
+    return "qkv-projection" if len(projections) and projections[0] == QKV_PROJECTIONS else "attention-layer"
 
 
-def _sizes(arrays: Mapping[str, np.ndarray]) -> tuple[Attention, Learned, int] | None:
+def _layer_sizes(arrays: Mapping[str, np.ndarray]) -> tuple[AttentionSizes, LearnedParameters, int] | None:
     """Layer, what the encoding learns in it, and tokens; None where they are not known."""
-    values = [arrays[name][0] for name in LAYER]
+    values = [arrays[name][0] for name in LAYER_ARRAYS]
     if not np.isfinite(values).all():
         return None
     hidden, heads, projections, tokens, added, matrices, width, factors = map(int, values)
-    return Attention(hidden, heads, projections), Learned(added, matrices, width, factors), tokens
+    return AttentionSizes(hidden, heads, projections), LearnedParameters(added, matrices, width, factors), tokens
 
 
 def _parameters(arrays: Mapping[str, np.ndarray]) -> float | str:
-    sizes = _sizes(arrays)
-    return (sizes[0].parameters + sizes[1].parameters) / MILLION if sizes else _why(arrays, "why_model")
+    sizes = _layer_sizes(arrays)
+    return (sizes[0].parameters + sizes[1].parameters) / MILLION if sizes else _reason(arrays, "why_model")
 
 
 def _flops(arrays: Mapping[str, np.ndarray]) -> float | str:
-    sizes = _sizes(arrays)
-    return sizes[0].flops(sizes[2], sizes[1]) / GIGA if sizes else _why(arrays, "why_model")
+    sizes = _layer_sizes(arrays)
+    return sizes[0].flops(sizes[2], sizes[1]) / GIGA if sizes else _reason(arrays, "why_model")
 
 
-class _Share:
+class _ConstantCount:
     """A count that is the same in every forward, in the metric's unit."""
 
     def __init__(self, array: str, why: str, unit: float):
@@ -102,7 +102,7 @@ class _Share:
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> float | str:
         values = arrays[self.array]
         if not np.isfinite(values).all():
-            return _why(arrays, self.why)
+            return _reason(arrays, self.why)
         each = float(arrays["batch"][0]) if self.array == "macs" else 1.0
         return float(values.max()) / each / self.unit if each > 0 else "the size of the batch is not known"
 
@@ -116,29 +116,29 @@ class _Latency:
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> float | str:
         seconds = arrays["seconds"]
         if not np.isfinite(seconds).all():
-            return _why(arrays, "why_run")
-        if self.percent != 50 and len(seconds) < FEWEST:
-            return f"{len(seconds)} timed forwards, a decile needs {FEWEST}"
+            return _reason(arrays, "why_run")
+        if self.percent != 50 and len(seconds) < MIN_FORWARDS:
+            return f"{len(seconds)} timed forwards, a decile needs {MIN_FORWARDS}"
         return float(np.percentile(seconds, self.percent)) * 1000
 
 
-def _why(arrays: Mapping[str, np.ndarray], name: str) -> str:
+def _reason(arrays: Mapping[str, np.ndarray], name: str) -> str:
     return str(arrays[name][0]) or "not observed"
 
 
-def _warnings(seen: Observations) -> Sequence[str]:
-    changing = [name for name in (*LAYER, "parameters", "macs") if len(set(seen.arrays[name][np.isfinite(seen.arrays[name])])) > 1]
+def _warnings(seen: Features) -> Sequence[str]:
+    changing = [name for name in (*LAYER_ARRAYS, "parameters", "macs") if len(set(seen.arrays[name][np.isfinite(seen.arrays[name])])) > 1]
     return [f"forwards of one network differ in {', '.join(changing)}"] if changing else []
 
 
-RULES: dict[str, Rule] = {
+COST_RULES: dict[str, CostRule] = {
     "params_m": _parameters,
     "flops_g": _flops,
-    "params_model": _Share("parameters", "why_model", MILLION),
-    "params_frozen": _Share("frozen", "why_model", MILLION),
-    "macs_model": _Share("macs", "why_model", GIGA),
-    "peak_memory_mb": _Share("peak_bytes", "why_run", MILLION),
+    "params_model": _ConstantCount("parameters", "why_model", MILLION),
+    "params_frozen": _ConstantCount("frozen", "why_model", MILLION),
+    "macs_model": _ConstantCount("macs", "why_model", GIGA),
+    "peak_memory_mb": _ConstantCount("peak_bytes", "why_run", MILLION),
     **{name: _Latency(percent) for name, percent in QUANTILES.items()},
 }
 
-PLUGIN = Cost()
+PLUGIN = CostEvaluator()

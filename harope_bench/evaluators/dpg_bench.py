@@ -10,21 +10,21 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from harope_bench.core.annotations import Answers, Ask, Questions
+from harope_bench.core.annotations import VqaAnnotation, Query, VqaQuery
 from harope_bench.core.errors import ShapeError
 from harope_bench.core.schema import Metric
-from harope_bench.evaluators.base import Facts, Look, Mark, Part, Seen, Sight
-from harope_bench.evaluators.prompt_scores import Prompts
+from harope_bench.evaluators.base import Metadata, AnnotatorRole, SampleScore, WeightedScore, Annotations, AnnotatedImage
+from harope_bench.evaluators.prompt_scores import PromptEvaluator
 from harope_bench.evaluators.rules import dpg as rule
 
 METRICS = ("dpg", *rule.L1, *rule.L2)
 SCALE = 100.0
-SILENT = "no answers"  # evidence of an image that nobody was asked about
+NO_ANSWERS = "no answers"  # evidence of an image that nobody was asked about
 
 
-def ask_questions(facts: Facts, seen: Seen) -> Ask | None:
+def vqa_query(facts: Metadata, seen: Annotations) -> Query | None:
     """Every question of the item's rows, those too that the official rules skip."""
-    return Questions(questions=tuple(q.question for q in rule.Item.model_validate(facts).questions))
+    return VqaQuery(questions=tuple(q.question for q in rule.DpgItem.model_validate(facts).questions))
 
 
 def _metric(name: str) -> Metric:
@@ -32,7 +32,7 @@ def _metric(name: str) -> Metric:
     return Metric(name=name, title=title, direction="higher", unit="score0-100", decimals=2)
 
 
-class DpgBench(Prompts):
+class DpgBenchEvaluator(PromptEvaluator):
     """The score, five broad categories and twelve of the thirteen detailed ones (the thirteenth is all of `global`).
 
     scores: the official script's own, of 0 to 1 by index, in place of the rule's under the official rules (imported results).
@@ -47,63 +47,63 @@ class DpgBench(Prompts):
     )
     metrics = tuple(map(_metric, METRICS))
     form = "dpg"
-    looks = (Look("vqa", ask_questions),)
+    looks = (AnnotatorRole("vqa", vqa_query),)
 
     def __init__(self, scores: Mapping[int, float] | None = None):
         self.scores = scores
 
-    def task(self, facts: Facts) -> str:
+    def task(self, facts: Metadata) -> str:
         """All prompts are of one task."""
         return "dpg"
 
-    def counts_for(self, facts: Facts) -> tuple[str, ...]:
+    def counts_for(self, facts: Metadata) -> tuple[str, ...]:
         """The score and every category that a question of the item has."""
         held = {name for question in facts["questions"] for name in rule.categories(question["tuple"])}
         return ("dpg", *(name for name in METRICS if name in held))
 
-    def mark(self, facts: Facts, seen: Seen, rules: str) -> Mark:
+    def mark(self, facts: Metadata, seen: Annotations, rules: str) -> SampleScore:
         """Score of one image and its part in each category, with the questions that were not answered with yes."""
-        item = rule.Item.model_validate(facts)
-        answers = _texts(item, seen)
-        tile = rule.scored(item, answers, rules)
-        read = rule.places(item, rules)
-        parts = {"dpg": Part(SCALE * tile.score)}
-        if tile.lost is None:
-            sums = rule.by_category(item, tile, rules)
-            parts |= {name: Part(SCALE * total, count) for name, (total, count) in sums.items() if name in METRICS}
+        item = rule.DpgItem.model_validate(facts)
+        answers = _answer_texts(item, seen)
+        tile = rule.score_answers(item, answers, rules)
+        read = rule.row_indices(item, rules)
+        parts = {"dpg": WeightedScore(SCALE * tile.score)}
+        if tile.failure is None:
+            sums = rule.category_sums(item, tile, rules)
+            parts |= {name: WeightedScore(SCALE * total, count) for name, (total, count) in sums.items() if name in METRICS}
         blank = sum(not answers[place].strip() for place in read.values())
         evidence = _evidence(item, answers, tile, read)
         if self.scores is not None and blank == len(read):
-            return Mark("dpg", parts, SILENT, evidence={SILENT: True})
-        return Mark("dpg", parts, _reason(tile), blank, evidence)
+            return SampleScore("dpg", parts, NO_ANSWERS, evidence={NO_ANSWERS: True})
+        return SampleScore("dpg", parts, _reason(tile), blank, evidence)
 
-    def settle(self, sights: Sequence[Sight], marks: Sequence[Mark | None], rules: str) -> Sequence[Mark | None]:
+    def settle(self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str) -> Sequence[SampleScore | None]:
         """Marks once all are known: which items the rules lose, which image speaks for the categories, what an image weighs."""
         if rules == "corrected":
-            heard = [None if mark is None or SILENT in mark.evidence else mark for mark in marks]
-            return _weighed(sights, heard)
+            heard = [None if mark is None or NO_ANSWERS in mark.evidence else mark for mark in marks]
+            return _equal_item_weights(sights, heard)
         if self.scores is not None:
             scores = self.scores
-            imported = [_told(mark, scores.get(sight.index)) for sight, mark in zip(sights, marks, strict=True)]
-            return _weighed(sights, _last_tile(sights, imported))
-        gone = {s.prompt for s, m in zip(sights, marks, strict=True) if m is None or "lost" in m.evidence}
-        kept = [None if sight.prompt in gone else mark for sight, mark in zip(sights, marks, strict=True)]
-        return _weighed(sights, _last_tile(sights, kept))
+            imported = [_with_official_score(mark, scores.get(sight.index)) for sight, mark in zip(sights, marks, strict=True)]
+            return _equal_item_weights(sights, _last_tile(sights, imported))
+        gone = {s.prompt_index for s, m in zip(sights, marks, strict=True) if m is None or "lost" in m.evidence}
+        kept = [None if sight.prompt_index in gone else mark for sight, mark in zip(sights, marks, strict=True)]
+        return _equal_item_weights(sights, _last_tile(sights, kept))
 
-    def notes(self, sights: Sequence[Sight], marks: Sequence[Mark | None], rules: str) -> tuple[str, ...]:
+    def notes(self, sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str) -> tuple[str, ...]:
         """What the rules lose, answers that are neither yes nor no, texts that are not the official ones, what categories rest on."""
-        told = [*_lost(sights, marks, rules), *_neither(sights, marks), *_texts_told(sights), *_odd_categories(sights)]
+        told = [*_excluded_items_note(sights, marks, rules), *_unclear_answers_note(sights, marks), *_prompt_texts_note(sights), *_unknown_categories_note(sights)]
         if rules == "official":
             told.append(
                 "categories: of the last image of each item alone and before dependencies, as the script counts them in one process"
             )
-        return (*told, *self._agreement(sights))
+        return (*told, *self._agreement_note(sights))
 
-    def _agreement(self, sights: Sequence[Sight]) -> tuple[str, ...]:
+    def _agreement_note(self, sights: Sequence[AnnotatedImage]) -> tuple[str, ...]:
         if not self.scores:
             return ()
-        held = [(s, self.mark(s.facts, s.seen, "official")) for s in sights if s.index in self.scores and s.fault is None]
-        heard = [(s, mark.parts["dpg"].total) for s, mark in held if SILENT not in mark.evidence]
+        held = [(s, self.mark(s.metadata, s.annotations, "official")) for s in sights if s.index in self.scores and s.failure is None]
+        heard = [(s, mark.scores["dpg"].total) for s, mark in held if NO_ANSWERS not in mark.evidence]
         if not heard:
             return ("scores: the official script's; its answers are not here, so the rule could not be held against them",)
         other = [s.index for s, score in heard if abs(score - SCALE * self.scores[s.index]) > 1e-9]
@@ -111,85 +111,85 @@ class DpgBench(Prompts):
         return (f"scores: the official script's; the rule on its answers agrees on {len(heard) - len(other):,} of {len(heard):,}{where}",)
 
 
-def _texts(item: rule.Item, seen: Seen) -> list[str]:
+def _answer_texts(item: rule.DpgItem, seen: Annotations) -> list[str]:
     answer = seen.get("vqa")
-    texts = [one.text for one in answer.answers] if isinstance(answer, Answers) else []
+    texts = [one.text for one in answer.answers] if isinstance(answer, VqaAnnotation) else []
     if len(texts) != len(item.questions):
         raise ShapeError(f"item {item.item} has {len(item.questions)} questions, the judge gave {len(texts)} answers; judge it again")
     return texts
 
 
-def _reason(tile: rule.Tile) -> str:
-    if tile.lost is not None:
-        return tile.lost
-    yes, zeroed = sum(map(bool, tile.raw.values())), sum(tile.raw[number] > 0 for number in tile.zeroed)
-    return f"{yes} of {len(tile.raw)} answered yes" + (f", {zeroed} of them 0 by what they depend on" if zeroed else "")
+def _reason(tile: rule.ImageScore) -> str:
+    if tile.failure is not None:
+        return tile.failure
+    yes, zeroed = sum(map(bool, tile.raw_answers.values())), sum(tile.raw_answers[number] > 0 for number in tile.zeroed_by)
+    return f"{yes} of {len(tile.raw_answers)} answered yes" + (f", {zeroed} of them 0 by what they depend on" if zeroed else "")
 
 
-def _evidence(item: rule.Item, answers: Sequence[str], tile: rule.Tile, read: Mapping[int, int]) -> Facts:
+def _evidence(item: rule.DpgItem, answers: Sequence[str], tile: rule.ImageScore, read: Mapping[int, int]) -> Metadata:
     """The questions that are 0, with what they depend on; `by` is the parent that made one 0."""
     zero = []
     for number, place in read.items():
-        if tile.final.get(number) == 0:
+        if tile.final_answers.get(number) == 0:
             asked = item.questions[place]
             row: dict[str, object] = {"id": number, "question": asked.question, "answer": answers[place], "category": asked.categories[-1]}
             row |= {"parents": [p for p in asked.parents if p]} if any(asked.parents) else {}
-            zero.append(row | ({"by": tile.zeroed[number]} if number in tile.zeroed else {}))
+            zero.append(row | ({"by": tile.zeroed_by[number]} if number in tile.zeroed_by else {}))
     found: dict[str, object] = {"item": item.item, "questions": len(read), "zero": zero}
-    return found | ({"lost": tile.lost} if tile.lost is not None else {})
+    return found | ({"lost": tile.failure} if tile.failure is not None else {})
 
 
-def _told(mark: Mark | None, score: float | None) -> Mark | None:
+def _with_official_score(mark: SampleScore | None, score: float | None) -> SampleScore | None:
     """The mark with the script's own score; none where the script has none."""
     if mark is None or score is None:
         return None
-    if SILENT in mark.evidence:
-        return replace(mark, parts={"dpg": Part(SCALE * score)}, reason="the script's score; its answers are not here")
-    return replace(mark, parts={**mark.parts, "dpg": Part(SCALE * score)}, evidence={k: v for k, v in mark.evidence.items() if k != "lost"})
+    if NO_ANSWERS in mark.evidence:
+        return replace(mark, scores={"dpg": WeightedScore(SCALE * score)}, reason="the script's score; its answers are not here")
+    return replace(mark, scores={**mark.scores, "dpg": WeightedScore(SCALE * score)}, evidence={k: v for k, v in mark.evidence.items() if k != "lost"})
 
 
-def _last_tile(sights: Sequence[Sight], marks: Sequence[Mark | None]) -> list[Mark | None]:
+def _last_tile(sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None]) -> list[SampleScore | None]:
     """Marks without categories but for the last image of each item."""
     last: dict[int, int] = {}
     for sight, mark in zip(sights, marks, strict=True):
         if mark is not None:
-            last[sight.prompt] = max(sight.copy, last.get(sight.prompt, 0))
+            last[sight.prompt_index] = max(sight.copy, last.get(sight.prompt_index, 0))
     return [
-        mark if mark is None or last[sight.prompt] == sight.copy else replace(mark, parts={"dpg": mark.parts["dpg"]})
+        mark if mark is None or last[sight.prompt_index] == sight.copy else replace(mark, scores={"dpg": mark.scores["dpg"]})
         for sight, mark in zip(sights, marks, strict=True)
     ]
 
 
-def _weighed(sights: Sequence[Sight], marks: Sequence[Mark | None]) -> list[Mark | None]:
+def _equal_item_weights(sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None]) -> list[SampleScore | None]:
     """An item weighs the same in the score however many of its images there are."""
-    images = Counter(sight.prompt for sight, mark in zip(sights, marks, strict=True) if mark is not None)
+    images = Counter(sight.prompt_index for sight, mark in zip(sights, marks, strict=True) if mark is not None)
     most = max(images.values(), default=1)
-    return [_at_weight(mark, most / images[sight.prompt]) if mark else None for sight, mark in zip(sights, marks, strict=True)]
+    return [_with_weight(mark, most / images[sight.prompt_index]) if mark else None for sight, mark in zip(sights, marks, strict=True)]
 
 
-def _at_weight(mark: Mark, weight: float) -> Mark:
+def _with_weight(mark: SampleScore, weight: float) -> SampleScore:
     if weight == 1:
         return mark
-    return replace(mark, parts={**mark.parts, "dpg": Part(weight * mark.parts["dpg"].total, weight)})
+    return replace(mark, scores={**mark.scores, "dpg": WeightedScore(weight * mark.scores["dpg"].total, weight)})
 
 
-def _lost(sights: Sequence[Sight], marks: Sequence[Mark | None], rules: str) -> list[str]:
+def _excluded_items_note(sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None], rules: str) -> list[str]:
     gone: dict[str, int] = defaultdict(int)
     for sight, mark in zip(sights, marks, strict=True):
-        if mark is None and sight.fault is None:
-            gone[str(sight.facts["item"])] += 1
+        if mark is None and sight.failure is None:
+            gone[str(sight.metadata["item"])] += 1
     if not gone:
         return []
     names = ", ".join(list(gone)[:5]) + " ..." * (len(gone) > 5)
     return [f"items: {len(gone):,} with {sum(gone.values()):,} images left out under the {rules} rules: {names}"]
 
 
-def _neither(sights: Sequence[Sight], marks: Sequence[Mark | None]) -> list[str]:
+def _unclear_answers_note(sights: Sequence[AnnotatedImage], marks: Sequence[SampleScore | None]) -> list[str]:
     """Open-ended judges also say other words, which are worth as little as a no."""
     words: Counter[str] = Counter()
     for sight, mark in zip(sights, marks, strict=True):
-        answer = sight.seen.get("vqa")
-        if mark is not None and isinstance(answer, Answers):
+        answer = sight.annotations.get("vqa")
+        if mark is not None and isinstance(answer, VqaAnnotation):
             words.update(one.text for one in answer.answers)
     other = {word: n for word, n in words.items() if word.strip() and word.strip().lower().removesuffix(".") not in (rule.YES, "no")}
     if not other:
@@ -198,16 +198,16 @@ def _neither(sights: Sequence[Sight], marks: Sequence[Mark | None]) -> list[str]
     return [f"answers: {sum(other.values()):,} of {words.total():,} are neither yes nor no and count as no, most often {most}"]
 
 
-def _texts_told(sights: Sequence[Sight]) -> list[str]:
-    by_prompt = {s.prompt: s.facts.get("official_text") for s in sights}
+def _prompt_texts_note(sights: Sequence[AnnotatedImage]) -> list[str]:
+    by_prompt = {s.prompt_index: s.metadata.get("official_text") for s in sights}
     other = sum(known is False for known in by_prompt.values())  # None: a suite without official texts
     return [f"prompts: {other:,} of {len(by_prompt):,} texts of the table are not those of the official prompt files"] if other else []
 
 
-def _odd_categories(sights: Sequence[Sight]) -> list[str]:
-    phrases = {question["tuple"] for sight in sights for question in sight.facts["questions"]}
+def _unknown_categories_note(sights: Sequence[AnnotatedImage]) -> list[str]:
+    phrases = {question["tuple"] for sight in sights for question in sight.metadata["questions"]}
     odd = sorted({name for phrase in phrases for name in rule.categories(phrase)} - set(METRICS))
     return [f"categories: {', '.join(odd[:5])} are none of DPG-Bench's; they count in the score alone"] if odd else []
 
 
-PLUGIN = DpgBench()
+PLUGIN = DpgBenchEvaluator()

@@ -12,10 +12,10 @@ import numpy as np
 
 from harope_bench.core.errors import OptionError
 from harope_bench.core.schema import Measurement
-from harope_bench.evaluators.base import FeatureEvaluator, Observations, Score
+from harope_bench.evaluators.base import FeatureEvaluator, Features, EvaluatorOutput
 from harope_bench.evaluators.fidelity_checks import check_arrays
 from harope_bench.evaluators.fidelity_findings import (
-    Finding,
+    MetricEstimate,
     frechet_finding,
     inception_finding,
     kernel_finding,
@@ -26,10 +26,10 @@ from harope_bench.evaluators.fidelity_findings import (
 from harope_bench.evaluators.fidelity_profiles import FRECHET_KEYS, METRICS, PROFILES
 from harope_bench.metrics.row_checks import repeat_counts
 
-FIFTY = 50_000
+OFFICIAL_COUNT = 50_000
 
 
-class Fidelity(FeatureEvaluator):
+class FidelityEvaluator(FeatureEvaluator):
     """Image quality against a reference of real images, in one profile."""
 
     version = 3
@@ -40,15 +40,15 @@ class Fidelity(FeatureEvaluator):
     def __init__(self, profile: str = "adm-exact"):
         if profile not in PROFILES:
             raise OptionError(f"fidelity has profiles {', '.join(PROFILES)}, not {profile}; choose one of these")
-        self.profile, self.way = profile, PROFILES[profile]
-        self.parity = self.way.parity
-        self.metrics = tuple(METRICS[name] for name in self.way.metrics)
+        self.profile, self.profile_spec = profile, PROFILES[profile]
+        self.parity = self.profile_spec.parity
+        self.metrics = tuple(METRICS[name] for name in self.profile_spec.metrics)
 
     def under(self, profile: str) -> Self:
         """The same evaluator in another profile."""
         return type(self)(profile)
 
-    def score(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> Score:
+    def score(self, seen: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
         """The profile's metrics; one that cannot be had is None with a reason.
 
         Args:
@@ -66,38 +66,38 @@ class Fidelity(FeatureEvaluator):
             InvalidMomentsError: the reference holds no mean and covariance.
         """
         check_arrays(seen, reference)
-        findings = self._findings(seen, reference)
-        rows = {name: found.rows for name, found in findings.items() if found.rows is not None}
+        findings = self._estimates(seen, reference)
+        rows = {name: found.contributions for name, found in findings.items() if found.contributions is not None}
         rows |= {f"{name}_halves": found.halves for name, found in findings.items() if found.halves is not None}
         warnings = _warnings(seen) + tuple(w for found in findings.values() for w in found.warnings)
         measurements = tuple(_measurement(name, found, seen) for name, found in findings.items())
-        return Score(measurements, {"indices": seen.indices, **rows}, warnings)
+        return EvaluatorOutput(measurements, {"indices": seen.indices, **rows}, warnings)
 
-    def _findings(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> dict[str, Finding]:
-        findings: dict[str, Finding] = {}
-        for name in self.way.metrics:
+    def _estimates(self, seen: Features, reference: Mapping[str, np.ndarray]) -> dict[str, MetricEstimate]:
+        findings: dict[str, MetricEstimate] = {}
+        for name in self.profile_spec.metrics:
             if name in FRECHET_KEYS:
                 findings[name] = frechet_finding(name, seen, reference)
             elif name == "is":
-                findings[name] = shuffled_inception_finding(seen) if self.way.shuffled else inception_finding(seen)
+                findings[name] = shuffled_inception_finding(seen) if self.profile_spec.has_shuffled_splits else inception_finding(seen)
             elif name == "precision":  # one sweep gives both
-                findings |= neighbour_findings(seen, reference, self.way)
+                findings |= neighbour_findings(seen, reference, self.profile_spec)
             elif name != "recall":
                 findings[name] = kernel_finding(name, seen, reference)
         return {name: without_empty_interval(name, found) for name, found in findings.items()}
 
 
-def _measurement(metric: str, found: Finding, seen: Observations) -> Measurement:
+def _measurement(metric: str, found: MetricEstimate, seen: Features) -> Measurement:
     scored = len(seen.indices)
-    error = found.error
+    error = found.interval
     return Measurement(
         metric=metric,
-        name=_honest_name(metric, scored),
+        name=_measurement_name(metric, scored),
         value=found.value,
         se=error.se if error else None,
         low=error.low if error else None,
         high=error.high if error else None,
-        interval=found.interval if error else None,
+        interval=found.interval_name if error else None,
         n_asked=scored + seen.failed,
         n_scored=scored,
         n_failed=seen.failed,
@@ -105,14 +105,14 @@ def _measurement(metric: str, found: Finding, seen: Observations) -> Measurement
     )
 
 
-def _honest_name(metric: str, scored: int) -> str:
+def _measurement_name(metric: str, scored: int) -> str:
     """fid-50k at exactly 50,000 images, else fid-N; the others do not depend on N by name."""
     if metric not in FRECHET_KEYS:
         return metric
-    return f"{metric}-50k" if scored == FIFTY else f"{metric}-{scored}"
+    return f"{metric}-50k" if scored == OFFICIAL_COUNT else f"{metric}-{scored}"
 
 
-def _warnings(seen: Observations) -> tuple[str, ...]:
+def _warnings(seen: Features) -> tuple[str, ...]:
     warnings: tuple[str, ...] = ()
     scored = len(seen.indices)
     if seen.failed:
@@ -124,4 +124,4 @@ def _warnings(seen: Observations) -> tuple[str, ...]:
     return warnings
 
 
-PLUGIN = Fidelity()
+PLUGIN = FidelityEvaluator()

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from harope_bench.core.errors import InvalidMomentsError, SampleError, ShapeError
-from harope_bench.evaluators.base import Observations
+from harope_bench.evaluators.base import Features
 from harope_bench.evaluators.fidelity_profiles import FRECHET_KEYS
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.row_checks import first_bad_row, rows_complaint
 
 
-def check_arrays(seen: Observations, reference: Mapping[str, np.ndarray]) -> None:
+def check_arrays(seen: Features, reference: Mapping[str, np.ndarray]) -> None:
     """Raise an error unless shapes fit and values are finite; called before anything is computed.
 
     Raises:

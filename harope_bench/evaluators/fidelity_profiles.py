@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from harope_bench.core.schema import Metric
-from harope_bench.metrics.half_neighbours import half_balls
-from harope_bench.metrics.neighbours import Balls, balls
+from harope_bench.metrics.float16_neighbours import float16_balls
+from harope_bench.metrics.neighbours import Balls, neighbour_balls
 
 # Of each Frechet distance: the judge's array, and the mean and covariance of the reference.
 FRECHET_KEYS: Mapping[str, tuple[str, str, str]] = {
@@ -39,12 +39,12 @@ class Profile(NamedTuple):
 
     metrics: tuple[str, ...]
     parity: str
-    balls: Callable[[np.ndarray, np.ndarray], Balls] = balls
-    precision: str = "float64"  # in which distances between rows are computed
-    shuffled: bool = False  # IS over ten shuffled splits in place of consecutive blocks of 5,000
+    balls: Callable[[np.ndarray, np.ndarray], Balls] = neighbour_balls
+    distance_dtype: str = "float64"  # in which distances between rows are computed
+    has_shuffled_splits: bool = False  # IS over ten shuffled splits in place of consecutive blocks of 5,000
 
 
-HELD = (
+PARITY_TEXT = (
     "held in tests/evaluators/test_fidelity.py: FID to scipy sqrtm and torch-fidelity 0.4 (1e-9 relative), IS to torch-fidelity in "
     "the same blocks "
     "(1e-12 relative), precision and recall to torch-fidelity and to full distance matrices (every image equal)"
@@ -53,14 +53,14 @@ ADM = ("fid", "sfid", "is", "precision", "recall")
 PROFILES = {
     "adm": Profile(
         ADM,
-        f"formulas of openai/guided-diffusion:evaluations/evaluator.py, which the tests do not run; {HELD}, but for the distances, which "
+        f"formulas of openai/guided-diffusion:evaluations/evaluator.py, which the tests do not run; {PARITY_TEXT}, but for the distances, which "
         "are ADM's float16 blocks imitated (tests/metrics/test_metrics_half.py); TensorFlow may round a row's norm one step otherwise",
-        half_balls,
+        float16_balls,
         "float16 (float32 where that overflows)",
     ),
     "adm-exact": Profile(
         ADM,
-        f"formulas of openai/guided-diffusion:evaluations/evaluator.py, which the tests do not run; {HELD}; distances are float64, where "
+        f"formulas of openai/guided-diffusion:evaluations/evaluator.py, which the tests do not run; {PARITY_TEXT}; distances are float64, where "
         "ADM's float16 gives about 0.001 more precision and 0.002 more recall",
     ),
     "torch-fidelity": Profile(
@@ -68,7 +68,7 @@ PROFILES = {
         "toshas/torch-fidelity 0.4 on the same features, held in tests/evaluators/test_profiles.py: FID, IS (10 splits "
         "shuffled by 2020), KID over "
         "100 subsets of 1,000 (seed 2020), precision and recall of all against all; `kid` is the full U-statistic that these estimate",
-        shuffled=True,
+        has_shuffled_splits=True,
     ),
     "clean": Profile(
         ("fid", "kid"),

@@ -8,18 +8,18 @@ import numpy as np
 
 from harope_bench.core.errors import ShapeError
 from harope_bench.core.schema import Measurement, Metric
-from harope_bench.evaluators.base import FeatureEvaluator, Observations, Score
-from harope_bench.statistics.significance import wilson
+from harope_bench.evaluators.base import FeatureEvaluator, Features, EvaluatorOutput
+from harope_bench.statistics.significance import wilson_interval
 
 PERCENT = 100
 METRICS = (
     Metric(name="top1", title="Top-1 accuracy", direction="higher", unit="percent", decimals=2),
     Metric(name="top5", title="Top-5 accuracy", direction="higher", unit="percent", decimals=2),
 )
-DEPTH = {"top1": 1, "top5": 5}
+TOP_K = {"top1": 1, "top5": 5}
 
 
-class Top1(FeatureEvaluator):
+class Top1Evaluator(FeatureEvaluator):
     """Accuracy over all pictures that could be read; a tie of logits goes to the lower class."""
 
     version = 1
@@ -28,7 +28,7 @@ class Top1(FeatureEvaluator):
     parity = "a count of equal integers; tests/evaluators/test_top1.py holds it to sklearn's top_k_accuracy_score and to Wilson's formula"
     metrics = METRICS
 
-    def score(self, seen: Observations, reference: Mapping[str, np.ndarray]) -> Score:
+    def score(self, seen: Features, reference: Mapping[str, np.ndarray]) -> EvaluatorOutput:
         """Both accuracies in percent with Wilson intervals; a picture that failed counts for neither and is counted.
 
         Args:
@@ -41,15 +41,15 @@ class Top1(FeatureEvaluator):
         Raises:
             ShapeError: labels or `ranked` are missing or do not fit together.
         """
-        ranked, labels = _checked(seen)
-        rows = {name: _hits(ranked, labels, depth) for name, depth in DEPTH.items()}
+        ranked, labels = _check_predictions(seen)
+        rows = {name: _hits(ranked, labels, depth) for name, depth in TOP_K.items()}
         measurements = tuple(_measurement(metric.name, rows[metric.name], seen.failed) for metric in METRICS)
         total = len(labels) + seen.failed
         told = f"top1: {seen.failed:,} of {total:,} pictures failed; accuracy is over the other {len(labels):,}"
-        return Score(measurements, {"indices": seen.indices, **rows}, (told,) if seen.failed else ())
+        return EvaluatorOutput(measurements, {"indices": seen.indices, **rows}, (told,) if seen.failed else ())
 
 
-def _checked(seen: Observations) -> tuple[np.ndarray, np.ndarray]:
+def _check_predictions(seen: Features) -> tuple[np.ndarray, np.ndarray]:
     ranked = seen.arrays.get("ranked")
     if ranked is None or seen.labels is None or ranked.ndim != 2 or not len(ranked) == len(seen.labels) == len(seen.indices):
         found = None if ranked is None else ranked.shape
@@ -67,7 +67,7 @@ def _measurement(metric: str, rows: np.ndarray, failed: int) -> Measurement:
     if not len(rows):
         return Measurement(metric=metric, name=metric, value=None, reason="no picture could be read", **counts)
     hits = int((rows > 0).sum())
-    error = wilson(hits, len(rows))
+    error = wilson_interval(hits, len(rows))
     return Measurement(
         metric=metric,
         name=metric,
@@ -80,4 +80,4 @@ def _measurement(metric: str, rows: np.ndarray, failed: int) -> Measurement:
     )
 
 
-PLUGIN = Top1()
+PLUGIN = Top1Evaluator()

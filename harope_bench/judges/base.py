@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from harope_bench.core import registry
-from harope_bench.core.annotations import Answer, Ask
+from harope_bench.core.annotations import Annotation, Query
 from harope_bench.core.errors import JudgeError, MissingMemberError, OptionError
 from harope_bench.core.record_base import Option
 from harope_bench.core.schema import ErrorRate, JudgeClass, JudgeRecord
@@ -29,11 +29,11 @@ class LoadedFeatureExtractor:
     notes: Sequence[str] = ()  # lines that a result must say of how it looked; read after it has looked
 
     @property
-    def way(self) -> Mapping[str, Option]:
+    def numerics(self) -> Mapping[str, Option]:
         """Return how it computes, as far as that moves last bits: `path` (plain, folded, compiled) and `tf32`; read as `notes`."""
         return {}
 
-    def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def extract(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the named float32 arrays, one row an image, for images (B, H, W, 3) uint8."""
         raise MissingMemberError(self, "observe")
 
@@ -43,7 +43,7 @@ class LoadedAnnotator:
 
     weights_sha256: str  # hash of the weights that are loaded
 
-    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+    def annotate(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
         """Return the answer of a role for an image (H, W, 3) uint8; it depends on nothing else."""
         raise MissingMemberError(self, "see")
 
@@ -67,31 +67,26 @@ class SelfCheck(Protocol):
         """Return the function that says in words what is wrong with the judge with its weights, or None."""
 
 
-class Canary(NamedTuple):
+class NamedCheck(NamedTuple):
     """A self-check by name; `check` is as in SelfCheck."""
 
     name: str
     check: Check
 
 
-class Trial(NamedTuple):
+class AnnotationCheck(NamedTuple):
     """A self-check that asks an annotator: what it shows in words, the question, and whether an answer is right."""
 
-    what: str
+    name: str
     role: str
     image: np.ndarray
-    ask: Ask
-    right: Callable[[Answer], bool]
-
-    @property
-    def name(self) -> str:
-        """Return what it shows."""
-        return self.what
+    query: Query
+    is_correct: Callable[[Annotation], bool]
 
     def check(self, loaded: LoadedAnnotator) -> str | None:
         """Return the wrong answer in words, or None."""
-        answer = loaded.see(self.role, self.image, self.ask)
-        return None if self.right(answer) else f"it answers {answer.to_json()[:200]}"
+        answer = loaded.annotate(self.role, self.image, self.query)
+        return None if self.is_correct(answer) else f"it answers {answer.to_json()[:200]}"
 
 
 # ----------------------------------------------------------------------------------------------------- plug-ins
@@ -121,11 +116,11 @@ class Judge(Generic[Loaded_co]):
         """Load the weights, hash checked first; WeightsError where they are missing or altered. `open_judge` calls it."""
         raise MissingMemberError(self, "open")
 
-    def of(self, model: str) -> Judge[Loaded_co] | None:
+    def with_model(self, model: str) -> Judge[Loaded_co] | None:
         """Return the judge on a folder or hub id of the user's; None where it has its own weights."""
         return None
 
-    def canary(self) -> tuple[SelfCheck, ...]:
+    def self_checks(self) -> tuple[SelfCheck, ...]:
         """Return the cases that it must pass with its weights before it is believed."""
         return ()
 
@@ -133,7 +128,7 @@ class Judge(Generic[Loaded_co]):
         """Return what a result must say of the judge; without opening its weights."""
         return ()
 
-    def errors(self) -> tuple[ErrorRate, ...]:
+    def error_rates(self) -> tuple[ErrorRate, ...]:
         """Return how often it was wrong where the truth is known; without opening its weights."""
         return ()
 
@@ -141,7 +136,7 @@ class Judge(Generic[Loaded_co]):
 class FeatureExtractor(Judge[LoadedFeatureExtractor]):
     """Base class of judges that turn images into arrays; `arrays` names them."""
 
-    batch: int = 50  # images that `observe` is given at once
+    batch_size: int = 50  # images that `observe` is given at once
 
     @property
     def widths(self) -> Mapping[str, int]:
@@ -160,7 +155,7 @@ class JudgeChoice(NamedTuple):
     model: str | None = None
 
     @property
-    def folder(self) -> str:
+    def folder_name(self) -> str:
         """Return a plain name that tells two models of one judge apart."""
         return self.name if self.model is None else f"{self.name}-{sha256_bytes(self.model.encode())[:8]}"
 
@@ -172,7 +167,7 @@ class JudgeChoice(NamedTuple):
             if judge.needs_model:
                 raise OptionError(f"judge {self.name} runs a model of yours; write {self.name}:FOLDER or {self.name}:HUB-ID")
             return judge
-        bound = judge.of(self.model)
+        bound = judge.with_model(self.model)
         if bound is None:
             raise OptionError(f"judge {self.name} has its own weights, it takes no model ({self.model}); write {self.name}")
         return bound
@@ -224,7 +219,7 @@ def open_judge(name: str, judge: Judge[Loaded_co], device: str) -> Loaded_co:
         JudgeError: A case of its self-check fails.
     """
     loaded = judge.open(device)
-    for case in judge.canary():
+    for case in judge.self_checks():
         if complaint := case.check(loaded):
             raise JudgeError(f"{name} fails its self-check {case.name}: {complaint}; check its libraries with harope-bench doctor")
     return loaded

@@ -12,31 +12,31 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal, NamedTuple
 
-from harope_bench.leaderboards.paper_audit.counts import parts_of
-from harope_bench.leaderboards.paper_audit.printed_values import Printed
-from harope_bench.leaderboards.table_spec import Table, half_unit, value_of
-from harope_bench.statistics.significance import ALPHA, holm, two_sided
+from harope_bench.leaderboards.paper_audit.counts import averaged_columns
+from harope_bench.leaderboards.paper_audit.printed_values import PublishedCell
+from harope_bench.leaderboards.table_spec import Table, half_unit, leading_number
+from harope_bench.statistics.significance import ALPHA, holm_adjust, two_sided_p
 
-EVIDENCE = (
+PUBLISHED_EVIDENCE = (
     "L0: printed numbers alone, one training run a cell, noise assumed from other measurements. "
     "A claim about the method needs several training seeds of both."
 )
-Word = Literal["resolved", "likely", "not resolved", "beyond sampling", "sampling borderline", "depends on images per prompt"]
-SURE, LIKELY = 3.0, 2.0  # |z| of the words resolved and likely
+NoiseVerdict = Literal["resolved", "likely", "not resolved", "beyond sampling", "sampling borderline", "depends on images per prompt"]
+RESOLVED_Z, LIKELY_Z = 3.0, 2.0  # |z| of the words resolved and likely
 
-FID_SAMPLING, FID_TRAINING, FID_TRAINING_HIGH = 0.005, 0.013, 0.020  # shares of FID
-IS_SPLIT, IS_SPLIT_HIGH, IS_SPLITS = 0.008, 0.023, 10  # spread over splits as shares of IS
-IMAGES, REFERENCES = 50_000, 10_000
-TOP1_DISCORDANT, TOP1_TRAINING = 0.07, 0.10  # share of images that two models answer differently; points
-CORRELATION, PER_PROMPT = 0.42, 4  # GenEval: within-prompt correlation, images per prompt
+FID_SAMPLING_FRACTION, FID_TRAINING_FRACTION, FID_TRAINING_FRACTION_HIGH = 0.005, 0.013, 0.020  # shares of FID
+IS_SPLIT_FRACTION, IS_SPLIT_FRACTION_HIGH, N_IS_SPLITS = 0.008, 0.023, 10  # spread over splits as shares of IS
+N_IMAGES, N_REFERENCE_IMAGES = 50_000, 10_000
+TOP1_DISCORDANT_FRACTION, TOP1_TRAINING_POINTS = 0.07, 0.10  # share of images that two models answer differently; points
+WITHIN_PROMPT_CORRELATION, GENEVAL_IMAGES_PER_PROMPT = 0.42, 4  # GenEval: within-prompt correlation, images per prompt
 OVERALL_UNPAIRED, OVERALL_PAIRED = 0.0167, 0.0085  # SE of a difference of two GenEval overalls near 0.76
 DPG_PROMPTS = 1065
-DPG_KIND, DPG_MIDDLE = (15.0, 0.85), (20.0, 0.70)  # sd of prompt scores in points, correlation between two models
-COMPBENCH_SD = {"numeracy": 0.30, "spatial_2d": 0.38, "spatial_3d": 0.35}  # per image
+DPG_FAVOURABLE, DPG_MIDDLE = (15.0, 0.85), (20.0, 0.70)  # sd of prompt scores in points, correlation between two models
+COMPBENCH_STANDARD_DEVIATIONS = {"numeracy": 0.30, "spatial_2d": 0.38, "spatial_3d": 0.35}  # per image
 COMPBENCH_PROMPTS, COMPBENCH_IMAGES = 300, (10, 4, 1)
 
 
-class Assumed(NamedTuple):
+class NoiseAssumption(NamedTuple):
     """One constant in words, its value, and where it was taken from."""
 
     name: str
@@ -46,90 +46,90 @@ class Assumed(NamedTuple):
 
 TRAINING_SOURCE = "The FID Lottery (arXiv 2606.20536): gaps below 1.3% inconclusive, sd 1-2%"
 OVERALL_SOURCE = "used where no categories are printed; a row without any takes its baseline's"
-ASSUMED: Mapping[str, tuple[Assumed, ...]] = {
+NOISE_ASSUMPTIONS: Mapping[str, tuple[NoiseAssumption, ...]] = {
     "fid": (
-        Assumed("sampling sd of FID", "0.5% of FID", "clean-fid README, median of 17 rows of 10 evaluations of 50,000 images"),
-        Assumed("training sd of FID", "1.3% of FID, 2.0% as the cautious value", TRAINING_SOURCE),
+        NoiseAssumption("sampling sd of FID", "0.5% of FID", "clean-fid README, median of 17 rows of 10 evaluations of 50,000 images"),
+        NoiseAssumption("training sd of FID", "1.3% of FID, 2.0% as the cautious value", TRAINING_SOURCE),
     ),
     "is": (
-        Assumed("sd of IS over its 10 splits", "0.8% to 2.3% of IS", "torch-fidelity README and like; SE: sd / sqrt(10); no training term"),
+        NoiseAssumption("sd of IS over its 10 splits", "0.8% to 2.3% of IS", "torch-fidelity README and like; SE: sd / sqrt(10); no training term"),
     ),
-    "precision": (Assumed("Precision", "binomial over 50,000 images", "radii taken as fixed; no training term"),),
-    "recall": (Assumed("Recall", "binomial over 10,000 reference images", "radii taken as fixed; no training term"),),
+    "precision": (NoiseAssumption("Precision", "binomial over 50,000 images", "radii taken as fixed; no training term"),),
+    "recall": (NoiseAssumption("Recall", "binomial over 10,000 reference images", "radii taken as fixed; no training term"),),
     "top1": (
-        Assumed("images that two models answer differently", "7% of 50,000", "sqrt(0.07 / 50,000) = 0.12 points, paired by image"),
-        Assumed("training sd of top-1", "0.10 points", "from memory, no measurement at hand"),
+        NoiseAssumption("images that two models answer differently", "7% of 50,000", "sqrt(0.07 / 50,000) = 0.12 points, paired by image"),
+        NoiseAssumption("training sd of top-1", "0.10 points", "from memory, no measurement at hand"),
     ),
     "geneval": (
-        Assumed("within-prompt correlation", "0.42", "beta-binomial fits of four public logs, 0.33 to 0.51"),
-        Assumed("design effect of 4 images a prompt", "1 + 3 x 0.42 = 2.26", "clustered by prompt; paired at best: variance x (1 - 0.42)"),
-        Assumed("SE of a difference of two overalls near 0.76", "0.0167 unpaired, 0.0085 paired at best", OVERALL_SOURCE),
+        NoiseAssumption("within-prompt correlation", "0.42", "beta-binomial fits of four public logs, 0.33 to 0.51"),
+        NoiseAssumption("design effect of 4 images a prompt", "1 + 3 x 0.42 = 2.26", "clustered by prompt; paired at best: variance x (1 - 0.42)"),
+        NoiseAssumption("SE of a difference of two overalls near 0.76", "0.0167 unpaired, 0.0085 paired at best", OVERALL_SOURCE),
     ),
     "dpg": (
-        Assumed("sd of a prompt's score", "15 points (favourable), 20 points (middle)", "no per-prompt data are public"),
-        Assumed("correlation of two models' prompt scores", "0.85 (favourable), 0.70 (middle)", "same; 1,065 prompts"),
+        NoiseAssumption("sd of a prompt's score", "15 points (favourable), 20 points (middle)", "no per-prompt data are public"),
+        NoiseAssumption("correlation of two models' prompt scores", "0.85 (favourable), 0.70 (middle)", "same; 1,065 prompts"),
     ),
     "compbench": (
-        Assumed("sd per image", "numeracy 0.30, 2D 0.38, 3D 0.35; within-prompt correlation 0.42", "assumed; 300 prompts a category"),
-        Assumed("images per prompt", "10, 4 and 1 are tried", "the paper does not state how many"),
+        NoiseAssumption("sd per image", "numeracy 0.30, 2D 0.38, 3D 0.35; within-prompt correlation 0.42", "assumed; 300 prompts a category"),
+        NoiseAssumption("images per prompt", "10, 4 and 1 are tried", "the paper does not state how many"),
     ),
 }
 
 
-class Said(NamedTuple):
+class NoiseEstimate(NamedTuple):
     """What a noise model says of one difference: named numbers, a word, and a remark."""
 
-    numbers: dict[str, float]
-    word: Word
+    test_statistics: dict[str, float]
+    verdict: NoiseVerdict
     note: str = ""
 
 
 @dataclass(frozen=True)
-class Line:
+class PublishedDifference:
     """One published difference. `numbers` holds z or p by name; `family` names the p values that are adjusted together."""
 
-    model: str
+    noise_model: str
     column: str
-    place: str
-    first: str
-    second: str
-    printed: tuple[str, str]
-    change: float
-    numbers: dict[str, float]
-    verdict: Word
+    block: str
+    first_label: str
+    second_label: str
+    printed_values: tuple[str, str]
+    delta: float
+    test_statistics: dict[str, float]
+    verdict: NoiseVerdict
     note: str = ""
     family: str = ""
     cells: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
-class Noise:
+class NoiseReport:
     """All differences of a table, the constants that were used, and the columns that were left out."""
 
     table: Table
-    lines: tuple[Line, ...]
-    assumed: tuple[Assumed, ...]
-    silent: tuple[str, ...]
-    evidence: str = EVIDENCE
-    remarks: tuple[str, ...] = field(default=())
+    differences: tuple[PublishedDifference, ...]
+    assumptions: tuple[NoiseAssumption, ...]
+    columns_without_model: tuple[str, ...]
+    evidence: str = PUBLISHED_EVIDENCE
+    notes: tuple[str, ...] = field(default=())
 
 
-def noise(table: Table, tables: Sequence[Table] = ()) -> Noise:
+def assess_differences(table: Table, tables: Sequence[Table] = ()) -> NoiseReport:
     """Every difference between two cells that the table ranks together, with its z or p under the assumed noise.
 
     Args:
         tables: where rows that repeat a row of another table are looked up.
     """
-    lines = _adjusted([line for one, other in pairs(table) if (model := model_of(one)) for line in _lines(model, one, other, tables)])
-    used = dict.fromkeys(line.model for line in lines)
-    silent = dict.fromkeys(c.column.printed for c in _cells(table) if model_of(c) is None)
-    remarks = tuple(remark for model in used for remark in REMARKS[model])
+    lines = _adjust_verdicts([line for one, other in ranked_pairs(table) if (model := noise_model_name(one)) for line in _compare_pair(model, one, other, tables)])
+    used = dict.fromkeys(line.noise_model for line in lines)
+    silent = dict.fromkeys(c.column.printed for c in _cells_by_column(table) if noise_model_name(c) is None)
+    remarks = tuple(remark for model in used for remark in MODEL_NOTES[model])
     if "fid" in used and "samples" not in table.protocol:
         remarks += ("The table does not state how many images FID was taken over; the sampling term is that of 50,000.",)
-    return Noise(table, tuple(lines), tuple(a for model in used for a in ASSUMED[model]), tuple(silent), remarks=remarks)
+    return NoiseReport(table, tuple(lines), tuple(a for model in used for a in NOISE_ASSUMPTIONS[model]), tuple(silent), notes=remarks)
 
 
-REMARKS: Mapping[str, tuple[str, ...]] = {
+MODEL_NOTES: Mapping[str, tuple[str, ...]] = {
     "fid": ("FID: resolved is |z| > 3 at 1.3% and > 2 at 2.0%, likely |z| 2 to 3 at 1.3%.",),
     "is": (
         "IS: z under the largest and the smallest split sd, sampling only: beyond sampling is |z| > 3 under both, not resolved at most 2.",
@@ -154,45 +154,45 @@ REMARKS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _cells(table: Table) -> list[Printed]:
-    return [Printed(table, row, c, row.published[c.key]) for c in table.columns for row in table.rows if c.key in row.published]
+def _cells_by_column(table: Table) -> list[PublishedCell]:
+    return [PublishedCell(table, row, c, row.published[c.key]) for c in table.columns for row in table.rows if c.key in row.published]
 
 
-def pairs(table: Table) -> Iterator[tuple[Printed, Printed]]:
+def ranked_pairs(table: Table) -> Iterator[tuple[PublishedCell, PublishedCell]]:
     """Cells that the table ranks together, two at a time, in printed order."""
-    blocks: dict[tuple[str, str], list[Printed]] = {}
-    for cell in _cells(table):
-        blocks.setdefault(table.block_of(cell.row, cell.column), []).append(cell)
+    blocks: dict[tuple[str, str], list[PublishedCell]] = {}
+    for cell in _cells_by_column(table):
+        blocks.setdefault(table.block_key(cell.row, cell.column), []).append(cell)
     for block in blocks.values():
         yield from combinations(block, 2)
 
 
-def model_of(cell: Printed) -> str | None:
+def noise_model_name(cell: PublishedCell) -> str | None:
     """Which noise model a cell's number has; None where none is assumed."""
-    evaluator, measures = cell.column.evaluator, cell.column.measures
+    evaluator, measures = cell.column.evaluator, cell.column.metric_name
     if evaluator == "fidelity" and measures in ("fid", "is", "precision", "recall"):
         return measures
     if evaluator == "t2i-compbench":
-        return "compbench" if measures in COMPBENCH_SD else None
+        return "compbench" if measures in COMPBENCH_STANDARD_DEVIATIONS else None
     return {"top1": "top1", "geneval": "geneval", "dpg-bench": "dpg"}.get(evaluator or "")
 
 
-def _lines(model: str, one: Printed, other: Printed, tables: Sequence[Table]) -> Iterator[Line]:
+def _compare_pair(model: str, one: PublishedCell, other: PublishedCell, tables: Sequence[Table]) -> Iterator[PublishedDifference]:
     if model == "geneval":
-        yield from _geneval_lines(one, other, tables)
+        yield from _compare_geneval_pair(one, other, tables)
     else:
-        yield _line(model, one, other, MODELS[model](one, other))
+        yield _make_difference(model, one, other, NOISE_MODELS[model](one, other))
 
 
-def _line(model: str, one: Printed, other: Printed, said: Said) -> Line:
+def _make_difference(model: str, one: PublishedCell, other: PublishedCell, estimate: NoiseEstimate) -> PublishedDifference:
     table = one.table
     across = one.row is other.row
     first, second = (c.column.printed if across else c.row.printed for c in (one, other))
     place = "" if table.block == "none" else one.row.printed if across else str(table.block_fact(one.row))
-    column = one.column.measures if across else one.column.printed
+    column = one.column.metric_name if across else one.column.printed
     change = float(other.value - one.value)
-    return Line(
-        model, column, place, first, second, (one.text, other.text), change, said.numbers, said.word, said.note, "", (one.id, other.id)
+    return PublishedDifference(
+        model, column, place, first, second, (one.text, other.text), change, estimate.test_statistics, estimate.verdict, estimate.note, "", (one.id, other.id)
     )
 
 
@@ -201,79 +201,79 @@ def _line(model: str, one: Printed, other: Printed, said: Said) -> Line:
 
 def fid_z(one: float, other: float, training: float) -> float:
     """z of a difference of two FIDs whose sd are shares of themselves. `training` 0 is sampling alone."""
-    return (other - one) / (math.hypot(one, other) * math.hypot(FID_SAMPLING, training))
+    return (other - one) / (math.hypot(one, other) * math.hypot(FID_SAMPLING_FRACTION, training))
 
 
-def _fid(one: Printed, other: Printed) -> Said:
+def _estimate_fid(one: PublishedCell, other: PublishedCell) -> NoiseEstimate:
     a, b = float(one.value), float(other.value)
-    z, cautious = fid_z(a, b, FID_TRAINING), fid_z(a, b, FID_TRAINING_HIGH)
-    word: Word = "resolved" if abs(z) > SURE and abs(cautious) > LIKELY else "likely" if abs(z) > LIKELY else "not resolved"
-    return Said({"z at 1.3%": z, "z at 2.0%": cautious, "sampling-only z": fid_z(a, b, 0.0)}, word)
+    z, cautious = fid_z(a, b, FID_TRAINING_FRACTION), fid_z(a, b, FID_TRAINING_FRACTION_HIGH)
+    word: NoiseVerdict = "resolved" if abs(z) > RESOLVED_Z and abs(cautious) > LIKELY_Z else "likely" if abs(z) > LIKELY_Z else "not resolved"
+    return NoiseEstimate({"z at 1.3%": z, "z at 2.0%": cautious, "sampling-only z": fid_z(a, b, 0.0)}, word)
 
 
-def _word(z: float) -> Word:
-    return "resolved" if abs(z) > SURE else "likely" if abs(z) > LIKELY else "not resolved"
+def _z_verdict(z: float) -> NoiseVerdict:
+    return "resolved" if abs(z) > RESOLVED_Z else "likely" if abs(z) > LIKELY_Z else "not resolved"
 
 
-def _sampling_word(least: float, most: float) -> Word:
+def _sampling_verdict(least: float, most: float) -> NoiseVerdict:
     """For numbers without a training term: |z| under the largest and under the smallest assumed error."""
-    return "beyond sampling" if abs(least) > SURE else "not resolved" if abs(most) <= LIKELY else "sampling borderline"
+    return "beyond sampling" if abs(least) > RESOLVED_Z else "not resolved" if abs(most) <= LIKELY_Z else "sampling borderline"
 
 
-def _is(one: Printed, other: Printed) -> Said:
+def _estimate_inception_score(one: PublishedCell, other: PublishedCell) -> NoiseEstimate:
     a, b = float(one.value), float(other.value)
-    least, most = ((b - a) * math.sqrt(IS_SPLITS) / (math.hypot(a, b) * split) for split in (IS_SPLIT_HIGH, IS_SPLIT))
-    return Said({"z at 2.3%": least, "z at 0.8%": most}, _sampling_word(least, most))
+    least, most = ((b - a) * math.sqrt(N_IS_SPLITS) / (math.hypot(a, b) * split) for split in (IS_SPLIT_FRACTION_HIGH, IS_SPLIT_FRACTION))
+    return NoiseEstimate({"z at 2.3%": least, "z at 0.8%": most}, _sampling_verdict(least, most))
 
 
-def _share(n: int) -> Callable[[Printed, Printed], Said]:
-    def model(one: Printed, other: Printed) -> Said:
+def _fraction_model(n: int) -> Callable[[PublishedCell, PublishedCell], NoiseEstimate]:
+    def model(one: PublishedCell, other: PublishedCell) -> NoiseEstimate:
         a, b = float(one.value), float(other.value)
         se = math.sqrt((a * (1 - a) + b * (1 - b)) / n)
         rounding = float(half_unit(one.text) + half_unit(other.text))
         left = math.copysign(max(0.0, round(abs(b - a) - rounding, 12)), b - a) or 0.0
-        return Said({"z before rounding": (b - a) / se, "least z": left / se}, _sampling_word(left / se, (b - a) / se))
+        return NoiseEstimate({"z before rounding": (b - a) / se, "least z": left / se}, _sampling_verdict(left / se, (b - a) / se))
 
     return model
 
 
-def _top1(one: Printed, other: Printed) -> Said:
-    change, sampling = float(other.value - one.value), 100 * math.sqrt(TOP1_DISCORDANT / IMAGES)
-    with_training = change / math.hypot(sampling, math.sqrt(2) * TOP1_TRAINING)
-    return Said({"z with training": with_training, "z without": change / sampling}, _word(with_training))
+def _estimate_top1(one: PublishedCell, other: PublishedCell) -> NoiseEstimate:
+    change, sampling = float(other.value - one.value), 100 * math.sqrt(TOP1_DISCORDANT_FRACTION / N_IMAGES)
+    with_training = change / math.hypot(sampling, math.sqrt(2) * TOP1_TRAINING_POINTS)
+    return NoiseEstimate({"z with training": with_training, "z without": change / sampling}, _z_verdict(with_training))
 
 
-def _dpg(one: Printed, other: Printed) -> Said:
+def _estimate_dpg(one: PublishedCell, other: PublishedCell) -> NoiseEstimate:
     change = float(other.value - one.value)
-    kind, middle = (change / (sd * math.sqrt(2 * (1 - rho) / DPG_PROMPTS)) for sd, rho in (DPG_KIND, DPG_MIDDLE))
-    return Said({"z, favourable": kind, "z, middle": middle}, _word(middle))
+    kind, middle = (change / (sd * math.sqrt(2 * (1 - rho) / DPG_PROMPTS)) for sd, rho in (DPG_FAVOURABLE, DPG_MIDDLE))
+    return NoiseEstimate({"z, favourable": kind, "z, middle": middle}, _z_verdict(middle))
 
 
-def compbench_se(measures: str, images: int, new_prompts: bool = False) -> float:
+def compbench_standard_error(measures: str, images: int, new_prompts: bool = False) -> float:
     """SE of a difference of two models with so many images per prompt."""
-    within = (1 - CORRELATION) / images
-    return COMPBENCH_SD[measures] * math.sqrt(2 * (within + (CORRELATION if new_prompts else 0.0)) / COMPBENCH_PROMPTS)
+    within = (1 - WITHIN_PROMPT_CORRELATION) / images
+    return COMPBENCH_STANDARD_DEVIATIONS[measures] * math.sqrt(2 * (within + (WITHIN_PROMPT_CORRELATION if new_prompts else 0.0)) / COMPBENCH_PROMPTS)
 
 
-def _compbench(one: Printed, other: Printed) -> Said:
+def _estimate_compbench(one: PublishedCell, other: PublishedCell) -> NoiseEstimate:
     change = float(other.value - one.value)
-    z = {images: change / compbench_se(one.column.measures, images) for images in COMPBENCH_IMAGES}
-    words = {images: _word(value) for images, value in z.items()}
+    z = {images: change / compbench_standard_error(one.column.metric_name, images) for images in COMPBENCH_IMAGES}
+    words = {images: _z_verdict(value) for images, value in z.items()}
     numbers = {f"z, {n} image{'s' if n > 1 else ''}": value for n, value in z.items()}
     if len(set(words.values())) == 1:
-        return Said(numbers, words[COMPBENCH_IMAGES[0]])
-    return Said(numbers, "depends on images per prompt", ", ".join(f"{n}: {word}" for n, word in words.items()))
+        return NoiseEstimate(numbers, words[COMPBENCH_IMAGES[0]])
+    return NoiseEstimate(numbers, "depends on images per prompt", ", ".join(f"{n}: {word}" for n, word in words.items()))
 
 
-MODELS: Mapping[str, Callable[[Printed, Printed], Said]] = {
-    "fid": _fid, "is": _is, "precision": _share(IMAGES), "recall": _share(REFERENCES), "top1": _top1, "dpg": _dpg, "compbench": _compbench,
+NOISE_MODELS: Mapping[str, Callable[[PublishedCell, PublishedCell], NoiseEstimate]] = {
+    "fid": _estimate_fid, "is": _estimate_inception_score, "precision": _fraction_model(N_IMAGES), "recall": _fraction_model(N_REFERENCE_IMAGES), "top1": _estimate_top1, "dpg": _estimate_dpg, "compbench": _estimate_compbench,
 }  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------ GenEval
 
 
-class Errors(NamedTuple):
+class StandardErrors(NamedTuple):
     """Standard errors of a difference: images independent, clustered (new prompts), paired at best."""
 
     independent: float
@@ -281,83 +281,83 @@ class Errors(NamedTuple):
     paired: float
 
 
-def geneval_errors(variance: float) -> Errors:
+def geneval_standard_errors(variance: float) -> StandardErrors:
     """Errors of a difference from the summed binomial variance of its two numbers."""
-    effect = 1 + (PER_PROMPT - 1) * CORRELATION
-    return Errors(math.sqrt(variance), math.sqrt(variance * effect), math.sqrt(variance * (1 - CORRELATION)))
+    effect = 1 + (GENEVAL_IMAGES_PER_PROMPT - 1) * WITHIN_PROMPT_CORRELATION
+    return StandardErrors(math.sqrt(variance), math.sqrt(variance * effect), math.sqrt(variance * (1 - WITHIN_PROMPT_CORRELATION)))
 
 
-def _variance(cell: Printed, tables: Sequence[Table]) -> float | None:
+def _variance(cell: PublishedCell, tables: Sequence[Table]) -> float | None:
     """Binomial variance of a category, or of an overall from its categories; None where no categories are printed."""
     if images := cell.column.n_images:
-        return _binomial(float(cell.value), images)
-    home = _with_categories(cell, tables)
+        return _binomial_variance(float(cell.value), images)
+    home = _cell_with_categories(cell, tables)
     if home is None:
         return None
-    parts = parts_of(home.table, home.column)
+    parts = averaged_columns(home.table, home.column)
     return (
-        sum(_binomial(float(home._replace(column=p, text=home.row.published[p.key]).value), p.n_images or 1) for p in parts)
+        sum(_binomial_variance(float(home._replace(column=p, text=home.row.published[p.key]).value), p.n_images or 1) for p in parts)
         / len(parts) ** 2
     )
 
 
-def _binomial(share: float, n: int) -> float:
-    return share * (1 - share) / n
+def _binomial_variance(fraction: float, n: int) -> float:
+    return fraction * (1 - fraction) / n
 
 
-def _with_categories(cell: Printed, tables: Sequence[Table]) -> Printed | None:
+def _cell_with_categories(cell: PublishedCell, tables: Sequence[Table]) -> PublishedCell | None:
     """The cell itself, or the one it repeats, or for a row of its own the baseline's: where the categories stand."""
-    if parts_of(cell.table, cell.column):
+    if averaged_columns(cell.table, cell.column):
         return cell
-    linked = cell.row.same_as or next((base.same_as for base in [cell.table.baseline_of(cell.row, "paper")] if base), None)
+    linked = cell.row.same_as or next((base.same_as for base in [cell.table.baseline_row(cell.row, "paper")] if base), None)
     for table in tables:
         for row in table.rows:
             if linked == f"{table.id}/{row.id}":
-                return next((Printed(table, row, c, row.published[c.key]) for c in table.columns if parts_of(table, c)), None)
+                return next((PublishedCell(table, row, c, row.published[c.key]) for c in table.columns if averaged_columns(table, c)), None)
     return None
 
 
-def _errors(one: Printed, other: Printed, tables: Sequence[Table]) -> Errors:
+def _overall_standard_errors(one: PublishedCell, other: PublishedCell, tables: Sequence[Table]) -> StandardErrors:
     variances = [_variance(cell, tables) for cell in (one, other)]
     if variances[0] is None or variances[1] is None:
-        effect = 1 + (PER_PROMPT - 1) * CORRELATION
-        return Errors(OVERALL_UNPAIRED / math.sqrt(effect), OVERALL_UNPAIRED, OVERALL_PAIRED)
-    return geneval_errors(variances[0] + variances[1])
+        effect = 1 + (GENEVAL_IMAGES_PER_PROMPT - 1) * WITHIN_PROMPT_CORRELATION
+        return StandardErrors(OVERALL_UNPAIRED / math.sqrt(effect), OVERALL_UNPAIRED, OVERALL_PAIRED)
+    return geneval_standard_errors(variances[0] + variances[1])
 
 
-def _geneval_said(change: float, errors: Errors, note: str = "") -> Said:
+def _estimate_geneval(change: float, errors: StandardErrors, note: str = "") -> NoiseEstimate:
     z = [change / se for se in errors]
     names = ("independent", "clustered", "paired at best")
-    numbers = {f"p {name}": two_sided(value) for name, value in zip(names, z, strict=True)}
-    return Said({**numbers, "z clustered": z[1], "z paired at best": z[2]}, "not resolved", note)
+    numbers = {f"p {name}": two_sided_p(value) for name, value in zip(names, z, strict=True)}
+    return NoiseEstimate({**numbers, "z clustered": z[1], "z paired at best": z[2]}, "not resolved", note)
 
 
-def _geneval_lines(one: Printed, other: Printed, tables: Sequence[Table]) -> Iterator[Line]:
-    errors = _errors(one, other, tables)
-    line = _line("geneval", one, other, _geneval_said(float(other.value - one.value), errors))
+def _compare_geneval_pair(one: PublishedCell, other: PublishedCell, tables: Sequence[Table]) -> Iterator[PublishedDifference]:
+    errors = _overall_standard_errors(one, other, tables)
+    line = _make_difference("geneval", one, other, _estimate_geneval(float(other.value - one.value), errors))
     yield replace(line, family="categories" if one.column.n_images else "as printed")
-    first, second = _printed_mean(one), _printed_mean(other)
+    first, second = _category_mean(one), _category_mean(other)
     if first is not None and second is not None:
-        said = _geneval_said(second - first, errors)
+        said = _estimate_geneval(second - first, errors)
         texts = (f"{first:.4f}", f"{second:.4f}")
         column = f"{line.column}, recomputed"
-        yield replace(line, column=column, printed=texts, change=second - first, numbers=said.numbers, family="recomputed")
+        yield replace(line, column=column, printed_values=texts, delta=second - first, test_statistics=said.test_statistics, family="recomputed")
 
 
-def _printed_mean(cell: Printed) -> float | None:
+def _category_mean(cell: PublishedCell) -> float | None:
     """The mean of the printed categories of an overall; None where it has none in its row."""
-    parts = parts_of(cell.table, cell.column)
+    parts = averaged_columns(cell.table, cell.column)
     if not parts or any(part.key not in cell.row.published for part in parts):
         return None
-    return float(sum(value_of(cell.row.published[part.key]) for part in parts) / len(parts))
+    return float(sum(leading_number(cell.row.published[part.key]) for part in parts) / len(parts))
 
 
-def _adjusted(lines: list[Line]) -> list[Line]:
+def _adjust_verdicts(lines: list[PublishedDifference]) -> list[PublishedDifference]:
     """Verdicts of GenEval lines, Holm-adjusted within their family."""
     for family in dict.fromkeys(line.family for line in lines if line.family):
         places = [i for i, line in enumerate(lines) if line.family == family]
-        clustered, paired = (holm([lines[i].numbers[name] for i in places]) for name in ("p clustered", "p paired at best"))
+        clustered, paired = (holm_adjust([lines[i].test_statistics[name] for i in places]) for name in ("p clustered", "p paired at best"))
         for i, p, best in zip(places, clustered, paired, strict=True):
-            word: Word = "resolved" if p < ALPHA else "likely" if best < ALPHA else "not resolved"
-            lines[i] = replace(lines[i], verdict=word, numbers={**lines[i].numbers, "Holm clustered": p, "Holm paired": best})
+            word: NoiseVerdict = "resolved" if p < ALPHA else "likely" if best < ALPHA else "not resolved"
+            lines[i] = replace(lines[i], verdict=word, test_statistics={**lines[i].test_statistics, "Holm clustered": p, "Holm paired": best})
     return lines

@@ -8,7 +8,7 @@ from typing import Literal
 
 from harope_bench.leaderboards.table_spec import Column, Flag, Row, Table
 
-SEVERITY = {"conflict": "conflict", "warn": "warning", "info": "information", "run": "run"}
+SEVERITY_NAMES = {"conflict": "conflict", "warn": "warning", "info": "information", "run": "run"}
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Note:
     text: str
 
     @property
-    def words(self) -> str:
+    def full_text(self) -> str:
         """The note as it is printed."""
-        return f"{self.id} ({SEVERITY[self.severity]}): {self.text}" if self.id else self.text
+        return f"{self.id} ({SEVERITY_NAMES[self.severity]}): {self.text}" if self.id else self.text
 
 
 @dataclass

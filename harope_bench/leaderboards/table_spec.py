@@ -12,18 +12,18 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError
-from harope_bench.core.record_base import Name, Option, Record, fault
+from harope_bench.core.record_base import Name, Option, Record, validation_summary
 
-PAPER = Path(__file__).parent / "paper"
+PAPER_FOLDER = Path(__file__).parent / "paper"
 DASH = "\N{EN DASH}"
-Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
-PERCENT = re.compile(r"\(\+(\d+\.\d+)%\)")
-NUMBER = re.compile(r"-?\d+(?:\.(\d+))?")
-FIELD = re.compile(r"\{(printed|model|res|training_steps)\}")
+TableKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+NameTuple = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
+PERCENT_PATTERN = re.compile(r"\(\+(\d+\.\d+)%\)")
+LEADING_NUMBER_PATTERN = re.compile(r"-?\d+(?:\.(\d+))?")
+FIELD_PATTERN = re.compile(r"\{(printed|model|res|training_steps)\}")
 
 
-class Head(Record):
+class RowHeader(Record):
     """One row-header column; `text` names row facts in braces, `span` merges equal neighbours."""
 
     printed: str
@@ -31,7 +31,7 @@ class Head(Record):
     span: bool = False
 
 
-class Facts(Record):
+class MatchCriteria(Record):
     """What a run must be to belong to a cell; what is None or empty is not asked. `micro` names the checkpoint of the small world."""
 
     suite: Name | None = None
@@ -42,14 +42,14 @@ class Facts(Record):
     options: dict[str, Option] = {}
 
 
-class Column(Facts):
+class Column(MatchCriteria):
     """One printed column. `decimals` is None where the paper mixes them; `metric` where it is not the key.
 
     of: whether its numbers are of a suite's images or of the network itself, which any suite's run has. percent: whether a row with a
     baseline also prints by how much it is above it, cut after one decimal as the paper does.
     """
 
-    key: Key
+    key: TableKey
     printed: str
     group: str | None = None
     direction: Literal["higher", "lower"]
@@ -64,18 +64,18 @@ class Column(Facts):
     derived: str | None = None
 
     @property
-    def measures(self) -> str:
+    def metric_name(self) -> str:
         """The metric's name in a Result."""
         return self.metric or self.key
 
 
-class Row(Facts):
+class Row(MatchCriteria):
     """One printed row: its published strings by column, and the facts by which a run finds it.
 
     micro_res: the side in the place of `res` in the small world. micro_suffix: what a row adds to the checkpoint that its column names.
     """
 
-    id: Key
+    id: TableKey
     printed: str
     model: str | None = None
     res: int | None = None
@@ -85,9 +85,9 @@ class Row(Facts):
     same_as: str | None = None
     published: dict[str, str] = {}
 
-    def text(self, head: Head) -> str:
+    def header_text(self, head: RowHeader) -> str:
         """What stands in a row-header column."""
-        return FIELD.sub(lambda match: str(self.head_facts[match[1]] or ""), head.text)
+        return FIELD_PATTERN.sub(lambda match: str(self.head_facts[match[1]] or ""), head.text)
 
     @property
     def head_facts(self) -> dict[str, str | int | None]:
@@ -109,22 +109,22 @@ class EntryRow(Row):
     """
 
     scale: Literal["micro", "paper"]
-    name: str
-    results: tuple[str, ...]
+    run_name: str
+    result_paths: tuple[str, ...]
     is_added: bool = True
     micro_suite: Name | None = None
-    label_head: str | None = None
+    label_header: str | None = None
     note: str | None = None
 
-    def text(self, head: Head) -> str:
+    def text(self, head: RowHeader) -> str:
         """Return what stands in a row-header column."""
-        return self.printed if head.text == self.label_head else super().text(head)
+        return self.printed if head.text == self.label_header else super().header_text(head)
 
 
-class Scope(Facts):
+class ScaleCriteria(MatchCriteria):
     """Which runs of one scale belong to the table, and the rows that differences are shown against."""
 
-    baseline: Names = ()
+    baseline: NameTuple = ()
 
 
 class Claim(Record):
@@ -139,7 +139,7 @@ class Claim(Record):
 class Flag(Record):
     """A note that a reader of the printed numbers needs; cells are table/row/column. beside: what is added to it of our own counts."""
 
-    id: Key
+    id: TableKey
     severity: Literal["info", "warn", "conflict"]
     tables: tuple[str, ...] = ()
     cells: tuple[str, ...] = ()
@@ -150,7 +150,7 @@ class Flag(Record):
 class Table(Record):
     """One published table."""
 
-    id: Key
+    id: TableKey
     number: int | None = None
     title: str
     question: str | None = None
@@ -158,9 +158,9 @@ class Table(Record):
     readings: tuple[str, ...] = ()  # where the paper is silent, what our runs do
     block: Literal["none", "res", "model", "row"] = "none"
     protocol: dict[str, str | int] = {}
-    paper: Scope = Scope()
-    micro: Scope | None = None
-    heads: tuple[Head, ...] = (Head(printed="Method"),)
+    paper: ScaleCriteria = ScaleCriteria()
+    micro: ScaleCriteria | None = None
+    heads: tuple[RowHeader, ...] = (RowHeader(printed="Method"),)
     columns: tuple[Column, ...] = Field(min_length=1)
     rows: tuple[Row, ...] = Field(min_length=1)
     best_by_value: dict[str, dict[str, tuple[str, ...]]] = {}
@@ -168,7 +168,7 @@ class Table(Record):
     flags: tuple[Flag, ...] = ()
 
     @model_validator(mode="after")
-    def _names_are_known(self) -> Table:
+    def _check_names(self) -> Table:
         rows, columns = [row.id for row in self.rows], [column.key for column in self.columns]
         for what, names in (("row id", rows), ("column key", columns)):
             if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -181,19 +181,19 @@ class Table(Record):
             if name not in rows or key not in columns:
                 raise ValueError(f"cell {name}/{key} is not in the table")
         for text in (text for row in self.rows for text in row.published.values()):
-            decimals_of(text)
+            count_decimals(text)
         return self
 
     @property
-    def name(self) -> str:
+    def display_name(self) -> str:
         """How a reader calls it."""
         return f"Table {self.number}" if self.number else self.id
 
-    def row(self, row: str) -> Row:
+    def find_row(self, row: str) -> Row:
         """The row of that id."""
         return next(r for r in self.rows if r.id == row)
 
-    def column(self, key: str) -> Column:
+    def find_column(self, key: str) -> Column:
         """The column of that key."""
         return next(c for c in self.columns if c.key == key)
 
@@ -201,27 +201,27 @@ class Table(Record):
         """Return the fact of a row that tells its block; None where no fact does."""
         return row.res if self.block == "res" else row.model if self.block == "model" else None
 
-    def block_of(self, row: Row, column: Column) -> tuple[str, str]:
+    def block_key(self, row: Row, column: Column) -> tuple[str, str]:
         """Cells of one block are ranked together; where a block is a row, its columns are."""
         if self.block == "row":
             return (row.id, "")
         return (str(self.block_fact(row)) if self.block != "none" else "all", column.key)
 
-    def baseline_of(self, row: Row, scale: str) -> Row | None:
+    def baseline_row(self, row: Row, scale: str) -> Row | None:
         """The baseline row of this row's block at this scale; None for a baseline itself or where none is named."""
         scope = self.micro if scale == "micro" else self.paper
         if scope is None or row.id in scope.baseline or self.block == "row":
             return None
         first = self.columns[0]
-        fitting = [self.row(name) for name in scope.baseline]
-        return next((base for base in fitting if self.block_of(base, first) == self.block_of(row, first)), None)
+        fitting = [self.find_row(name) for name in scope.baseline]
+        return next((base for base in fitting if self.block_key(base, first) == self.block_key(row, first)), None)
 
-    def micro_of(self, row: Row, column: Column) -> str | None:
+    def micro_checkpoint_name(self, row: Row, column: Column) -> str | None:
         """The checkpoint of the small world that a cell is measured with; None where there is none."""
         named = row.micro or column.micro
         return f"{named}{row.micro_suffix}" if named else None
 
-    def suite_of(self, row: Row, column: Column) -> str | None:
+    def suite_name(self, row: Row, column: Column) -> str | None:
         """The suite that a cell is measured on at paper scale; None where the table does not say it."""
         return next((facts.suite for facts in (row, column, self.paper) if facts.suite), None)
 
@@ -230,23 +230,23 @@ class Table(Record):
         return any(row.id in cells.get(column.key, ()) for cells in self.best_by_value.values())
 
 
-def decimals_of(printed: str) -> int:
+def count_decimals(printed: str) -> int:
     """Printed decimals of the leading number; ValueError where there is none."""
-    match = NUMBER.match(printed)
+    match = LEADING_NUMBER_PATTERN.match(printed)
     if match is None:
         raise ValueError(f"published {printed!r} does not begin with a number")
     return len(match[1] or "")
 
 
-def value_of(printed: str) -> Decimal:
+def leading_number(printed: str) -> Decimal:
     """The leading number of a published cell, exactly as printed: '2.46 (+4.1%)' is 2.46."""
-    decimals_of(printed)
-    return Decimal(NUMBER.match(printed)[0])  # type: ignore[index]
+    count_decimals(printed)
+    return Decimal(LEADING_NUMBER_PATTERN.match(printed)[0])  # type: ignore[index]
 
 
 def half_unit(printed: str) -> Decimal:
     """Half of the last printed digit: how far rounding alone may have moved the number."""
-    return Decimal(5).scaleb(-decimals_of(printed) - 1)
+    return Decimal(5).scaleb(-count_decimals(printed) - 1)
 
 
 def load_table(name: str) -> Table:
@@ -255,31 +255,31 @@ def load_table(name: str) -> Table:
     Raises:
         UnknownName: no such table; the nearest are offered. BenchError: its facts do not fit together.
     """
-    return _read(registry.find("tables", f"table{name}" if name.isdigit() else name))
+    return _load_entry(registry.find_entry("tables", f"table{name}" if name.isdigit() else name))
 
 
 def load_tables() -> list[Table]:
     """Every registered table; the installed packages are looked through once."""
-    return [_read(entry) for entry in registry.entries("tables").values()]
+    return [_load_entry(entry) for entry in registry.list_entries("tables").values()]
 
 
-def _read(entry: registry.Entry) -> Table:
+def _load_entry(entry: registry.RegistryEntry) -> Table:
     if entry.path is None:
-        return check_table(registry.load("tables", entry.name), entry.origin)
-    table = check_table(registry.read_toml(entry.path), entry.origin)
-    flags = tuple(flag for flag in published_flags() if table.id in flag.tables)
+        return parse_table(registry.load_by_name("tables", entry.name), entry.origin)
+    table = parse_table(registry.read_toml(entry.path), entry.origin)
+    flags = tuple(flag for flag in load_published_flags() if table.id in flag.tables)
     return table.model_copy(update={"flags": table.flags + flags})
 
 
-def check_table(facts: object, origin: str) -> Table:
+def parse_table(fields: object, origin: str) -> Table:
     """A table from plain facts; BenchError names the place and the field."""
     try:
-        return Table.model_validate(facts)
+        return Table.model_validate(fields)
     except ValidationError as error:
-        raise BenchError(f"table of {origin}: {fault(error)}; correct the field") from error
+        raise BenchError(f"table of {origin}: {validation_summary(error)}; correct the field") from error
 
 
 @lru_cache(maxsize=1)
-def published_flags() -> tuple[Flag, ...]:
+def load_published_flags() -> tuple[Flag, ...]:
     """All flags of the published tables, in the order of their ids."""
-    return tuple(Flag.model_validate(flag) for flag in registry.read_toml(PAPER / "flags.toml")["flags"])
+    return tuple(Flag.model_validate(flag) for flag in registry.read_toml(PAPER_FOLDER / "flags.toml")["flags"])

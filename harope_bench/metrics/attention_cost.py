@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PATCH = 16  # pixels of a side per image token of FLUX: VAE 8, patch 2
+PIXELS_PER_TOKEN = 16  # pixels of a side per image token of FLUX: VAE 8, patch 2
 TEXT_TOKENS = 512
-WHOLE, QKV = 4, 3  # projections of the two readings: q, k, v and output; q, k and v alone
+ALL_PROJECTIONS, QKV_PROJECTIONS = 4, 3  # projections of the two readings: q, k, v and output; q, k and v alone
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedParameters:
     """What an encoding learns in one layer. matrices: width x width ones, one a head or one for all; factors: of which each is made."""
 
     parameters: int = 0
@@ -27,13 +27,13 @@ class Learned:
     factors: int = 0
 
     @property
-    def construction(self) -> int:
+    def construction_flops(self) -> int:
         """Multiply-adds of building the matrices from their factors, and their inverses too."""
         return 2 * max(0, self.factors - 1) * self.matrices * self.width**3
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionSizes:
     """Sizes of one attention layer. `projections` is how many hidden x hidden maps the columns count."""
 
     hidden: int
@@ -56,37 +56,37 @@ class Attention:
         return self.weights + self.projections * self.hidden
 
     @property
-    def harope(self) -> Learned:
+    def harope_matrices(self) -> LearnedParameters:
         """One matrix U diag(s) V^T per head."""
-        return Learned(self.added, self.heads, self.width, factors=2)
+        return LearnedParameters(self.harope_parameters, self.heads, self.width, factors=2)
 
     @property
-    def added(self) -> int:
+    def harope_parameters(self) -> int:
         """Parameters of one matrix U diag(s) V^T per head."""
         return self.heads * (2 * self.width**2 + self.width)
 
     @property
-    def construction(self) -> int:
+    def construction_flops(self) -> int:
         """Multiply-adds of two head-width matrix products per head: what building the matrices and their inverses takes."""
-        return self.harope.construction
+        return self.harope_matrices.construction_flops
 
     def plain_flops(self, tokens: int) -> int:
         """Multiply-adds of the layer over so many tokens, without an encoding's share."""
-        if self.projections == QKV:
+        if self.projections == QKV_PROJECTIONS:
             return tokens * self.weights
         products = 2 * tokens**2 * self.hidden  # scores, and their mix of values
         return tokens * self.parameters + products
 
-    def flops(self, tokens: int, learned: Learned) -> int:
+    def flops(self, tokens: int, learned: LearnedParameters) -> int:
         """Multiply-adds of the layer with what the encoding adds."""
         applied = 2 * tokens * self.heads * self.width**2 if learned.matrices else 0  # a shared matrix acts on every head too
-        return self.plain_flops(tokens) + applied + learned.construction
+        return self.plain_flops(tokens) + applied + learned.construction_flops
 
 
-LAYERS = {"dit": Attention(hidden=768, heads=12, projections=WHOLE), "flux": Attention(hidden=3072, heads=24, projections=QKV)}
-WITH_MATRIX = {"harope", "rope-svd-control"}  # encodings whose rows carry the added matrix
+PAPER_LAYERS = {"dit": AttentionSizes(hidden=768, heads=12, projections=ALL_PROJECTIONS), "flux": AttentionSizes(hidden=3072, heads=24, projections=QKV_PROJECTIONS)}
+MATRIX_ENCODINGS = {"harope", "rope-svd-control"}  # encodings whose rows carry the added matrix
 
 
 def flux_tokens(side: int) -> int:
     """Image and text tokens of FLUX at this side in pixels."""
-    return (side // PATCH) ** 2 + TEXT_TOKENS
+    return (side // PIXELS_PER_TOKEN) ** 2 + TEXT_TOKENS

@@ -10,24 +10,24 @@ from harope_bench.core.errors import ShapeError
 from harope_bench.metrics.moments import row_blocks
 
 EPS = float(np.finfo(np.float64).eps)
-TINY = 2.0**-126  # below it float32 keeps no relative precision
-PAIRS = 512  # pairs of rows held at once: 8 MB at width 2048
+FLOAT32_MIN_NORMAL = 2.0**-126  # below it float32 keeps no relative precision
+PAIR_BLOCK = 512  # pairs of rows held at once: 8 MB at width 2048
 
 
-def pair_distances(left: np.ndarray, right: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+def squared_pair_distances(left: np.ndarray, right: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
     """Squared distance of row left[i] to row right[j], (P,) float64, as the sum of squared differences.
 
     Equal rows are at exactly 0, and (i, j) and (j, i) have the same bits, so that ties on the edge of a ball stay ties.
     """
     found = np.empty(len(i))
-    for part in row_blocks(len(i), PAIRS):
+    for part in row_blocks(len(i), PAIR_BLOCK):
         step = left[i[part]].astype(np.float64)
         step -= right[j[part]]
         found[part] = np.einsum("nd,nd->n", step, step)
     return found
 
 
-def centre_of(rows: np.ndarray) -> np.ndarray:
+def grid_centre(rows: np.ndarray) -> np.ndarray:
     """A point (D,) float64 near the mean, on a power-of-two grid no wider than the spread.
 
     Subtracting it keeps |a|^2 + |b|^2 - 2ab from cancelling when the mean is large; the grid keeps the differences of
@@ -56,7 +56,7 @@ def squared_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Screen:
+class ScaledRows:
     """Rows (N, D), centred and scaled by a power of two to norms of at most 1 when read, for products whose error is bounded.
 
     norms: squared norms of the scaled rows (N,) float64. scale: a squared distance times scale^2 is the screen's. dtype: of the products.
@@ -68,11 +68,11 @@ class Screen:
     norms: np.ndarray
     dtype: type[np.floating] = np.float32
 
-    def sharp(self) -> Screen:
+    def in_float64(self) -> ScaledRows:
         """The same rows with products in float64: half the speed, 10^-9 of the error."""
         return replace(self, dtype=np.float64, centre=self.centre.astype(np.float64))
 
-    def read(self, part: slice | np.ndarray) -> np.ndarray:
+    def read_block(self, part: slice | np.ndarray) -> np.ndarray:
         """Rows of a block, (n, D)."""
         block: np.ndarray = self.rows[part] - self.centre
         block *= block.dtype.type(self.scale)
@@ -81,23 +81,23 @@ class Screen:
     def distances(
         self,
         part: slice | np.ndarray,
-        right: Screen,
-        other: slice | np.ndarray,
-        held: np.ndarray | None = None,
-        theirs: np.ndarray | None = None,
+        right: ScaledRows,
+        columns: slice | np.ndarray,
+        left_rows: np.ndarray | None = None,
+        right_rows: np.ndarray | None = None,
     ) -> np.ndarray:
         """(n, m) in `dtype`, off by at most `slack(self, right)`; may be below 0. `held` and `theirs` are the rows where they were read."""
-        mine = self.read(part) if held is None else held
-        if theirs is None:  # of one array with itself numpy computes half
-            theirs = mine if right is self and other is part else right.read(other)
-        found: np.ndarray = mine @ theirs.T
+        mine = self.read_block(part) if left_rows is None else left_rows
+        if right_rows is None:  # of one array with itself numpy computes half
+            right_rows = mine if right is self and columns is part else right.read_block(columns)
+        found: np.ndarray = mine @ right_rows.T
         found *= -2.0  # exact
         found += self.norms[part, None].astype(self.dtype)
-        found += right.norms[other].astype(self.dtype)
+        found += right.norms[columns].astype(self.dtype)
         return found
 
 
-def screens(*sets: np.ndarray) -> tuple[Screen, ...]:
+def scale_rows(*sets: np.ndarray) -> tuple[ScaledRows, ...]:
     """Screens of several sets of rows of one width around the first one's mean, in one scale.
 
     Raises:
@@ -111,10 +111,10 @@ def screens(*sets: np.ndarray) -> tuple[Screen, ...]:
     norms = [_squared_norms(rows, centre) for rows in sets]
     largest = max(float(found.max(initial=0.0)) for found in norms)
     scale = float(2.0 ** -np.ceil(np.log2(largest) / 2)) if largest > 0 else 1.0
-    return tuple(Screen(rows, centre, scale, found * scale * scale) for rows, found in zip(sets, norms, strict=True))
+    return tuple(ScaledRows(rows, centre, scale, found * scale * scale) for rows, found in zip(sets, norms, strict=True))
 
 
-def slack(left: Screen, right: Screen) -> float:
+def error_bound(left: ScaledRows, right: ScaledRows) -> float:
     """Largest error of a screened distance and of rounding what it is compared with, in the screen's units.
 
     A product of D terms errs by at most D u |a||b| in any order (Higham 2002, section 3.1) and |a||b| <= (|a|^2 + |b|^2) / 2;
@@ -122,7 +122,7 @@ def slack(left: Screen, right: Screen) -> float:
     """
     width, unit = left.rows.shape[1], float(np.finfo(left.dtype).eps) / 2
     largest = float(left.norms.max(initial=0.0)) + float(right.norms.max(initial=0.0))
-    return (width + 20) * (unit * largest + TINY)
+    return (width + 20) * (unit * largest + FLOAT32_MIN_NORMAL)
 
 
 def _squared_norms(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:

@@ -11,15 +11,15 @@ from __future__ import annotations
 import numpy as np
 
 from harope_bench.core.errors import InvalidMomentsError, ShapeError
-from harope_bench.metrics.moment_checks import ROUNDING, symmetry_complaint
+from harope_bench.metrics.moment_checks import ROUNDING_TOLERANCE, symmetry_complaint
 from harope_bench.metrics.moments import Gaussian, row_blocks
 
 EPS = float(np.finfo(np.float64).eps)
-STRIP = 256  # columns of a triangular product
-SLACK = 10.0  # times D * eps: below that share of its variance a direction is rounding, not signal
+STRIP_COLUMNS = 256  # columns of a triangular product
+RANK_TOLERANCE = 10.0  # times D * eps: below that share of its variance a direction is rounding, not signal
 
 
-def frechet(drawn: Gaussian, real: Gaussian, root: np.ndarray | None = None) -> float:
+def frechet_distance(generated: Gaussian, real: Gaussian, root: np.ndarray | None = None) -> float:
     """Squared Frechet distance between two Gaussians of the same width D.
 
     Args:
@@ -35,26 +35,26 @@ def frechet(drawn: Gaussian, real: Gaussian, root: np.ndarray | None = None) -> 
 
     Source: Heusel et al. 2017, equation 6; openai/guided-diffusion:evaluations/evaluator.py, with another trace.
     """
-    if drawn.mean.shape != real.mean.shape or drawn.covariance.shape != real.covariance.shape:
-        raise ShapeError(f"Gaussians of widths {len(drawn.mean)} and {len(real.mean)} have no distance; the judge and the reference differ")
-    for owner, gaussian in (("samples", drawn), ("reference", real)):
+    if generated.mean.shape != real.mean.shape or generated.covariance.shape != real.covariance.shape:
+        raise ShapeError(f"Gaussians of widths {len(generated.mean)} and {len(real.mean)} have no distance; the judge and the reference differ")
+    for owner, gaussian in (("samples", generated), ("reference", real)):
         if complaint := symmetry_complaint(*gaussian):
             raise InvalidMomentsError(f"mean and covariance of the {owner} {complaint}; build the statistics again")
-    root = matrix_root(drawn.covariance) if root is None else root
-    shift = drawn.mean - real.mean
-    spread = np.trace(drawn.covariance) + np.trace(real.covariance)
+    root = covariance_root(generated.covariance) if root is None else root
+    shift = generated.mean - real.mean
+    spread = np.trace(generated.covariance) + np.trace(real.covariance)
     values = _product_eigenvalues(root, real.covariance)
-    _check_signs(values, float(np.linalg.norm(drawn.covariance)) * float(np.linalg.norm(real.covariance)))
-    if values[:1].sum() <= _floor(values):
-        other = matrix_root(real.covariance)
-        values = _product_eigenvalues(other, drawn.covariance) if other.shape[1] < root.shape[1] else values
+    _check_signs(values, float(np.linalg.norm(generated.covariance)) * float(np.linalg.norm(real.covariance)))
+    if values[:1].sum() <= _rounding_floor(values):
+        other = covariance_root(real.covariance)
+        values = _product_eigenvalues(other, generated.covariance) if other.shape[1] < root.shape[1] else values
     return _checked_distance(float(shift @ shift), float(spread), float(np.sqrt(np.clip(values, 0.0, None)).sum()))
 
 
 def _checked_distance(shift: float, spread: float, trace: float) -> float:
     """Return |m - m_r|^2 + tr S + tr S_r - 2 tr sqrt(S S_r); raise InvalidMomentsError where that is below 0 by more than rounding."""
     distance = shift + spread - 2.0 * trace
-    if distance < -ROUNDING * (shift + spread):
+    if distance < -ROUNDING_TOLERANCE * (shift + spread):
         raise InvalidMomentsError(
             f"the Frechet distance comes out as {distance:.4g}, wanted at least 0, so one of the covariances is none; "
             "build the statistics again"
@@ -64,19 +64,19 @@ def _checked_distance(shift: float, spread: float, trace: float) -> float:
 
 def _check_signs(values: np.ndarray, scale: float) -> None:
     """Raise InvalidMomentsError unless ascending eigenvalues are at least 0, up to rounding of what has the norm `scale`."""
-    if values[:1].sum() < -ROUNDING * scale:
+    if values[:1].sum() < -ROUNDING_TOLERANCE * scale:
         raise InvalidMomentsError(
             f"a covariance has an eigenvalue of {values[0] / scale:.2g} of its norm, wanted none below 0; build the statistics again"
         )
 
 
-def matrix_root(covariance: np.ndarray) -> np.ndarray:
+def covariance_root(covariance: np.ndarray) -> np.ndarray:
     """F (D, r) with F F^T = covariance: Cholesky's factor, or the support's scaled eigenvectors if it is singular."""
     lower = _cholesky(covariance)
-    return _support(covariance) if lower is None else lower
+    return _support_root(covariance) if lower is None else lower
 
 
-def rows_root(rows: np.ndarray) -> np.ndarray:
+def covariance_root_of_rows(rows: np.ndarray) -> np.ndarray:
     """F (D, N - 1) with F F^T the unbiased covariance of rows (N, D): for N <= D, where it spares `matrix_root` an eigenproblem of size D.
 
     A reflection turns the rows' mean into the first row, which is left out; so no direction of variance 0 is among the columns.
@@ -91,7 +91,7 @@ def rows_root(rows: np.ndarray) -> np.ndarray:
     return root
 
 
-def influence(rows: np.ndarray, drawn: Gaussian, real: Gaussian, root: np.ndarray | None = None) -> np.ndarray:
+def influence_values(rows: np.ndarray, drawn: Gaussian, real: Gaussian, root: np.ndarray | None = None) -> np.ndarray:
     """First-order contribution of each row to the distance, centred; sd / sqrt(N) is the standard error.
 
     g_i = 2 (m - m_r).(x_i - m) + (x_i - m)^T (I - T) (x_i - m) - mean, where T maps the drawn Gaussian onto the real
@@ -108,7 +108,7 @@ def influence(rows: np.ndarray, drawn: Gaussian, real: Gaussian, root: np.ndarra
 
     Source: Dowson and Landau 1982 (the distance); its derivative as in Bhatia, Jain, Lim 2019, theorem 7.
     """
-    root = matrix_root(drawn.covariance) if root is None else root
+    root = covariance_root(drawn.covariance) if root is None else root
     whiten = _inverse(root).T  # (D, r)
     values, vectors = np.linalg.eigh(root.T @ real.covariance @ root)
     pull = (vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T  # (r, r)
@@ -124,14 +124,14 @@ def influence(rows: np.ndarray, drawn: Gaussian, real: Gaussian, root: np.ndarra
 
 def _product_eigenvalues(root: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     """Eigenvalues (r,) of F F^T S of root F (D, r) and covariance S (D, D), ascending, those beyond the rank left out."""
-    lower = 2 * STRIP < root.shape[0] == root.shape[1] and not np.triu(root, 1).any()
+    lower = 2 * STRIP_COLUMNS < root.shape[0] == root.shape[1] and not np.triu(root, 1).any()
     return np.linalg.eigvalsh(_triangular_sandwich(root, covariance) if lower else root.T @ covariance @ root)
 
 
 def _triangular_sandwich(lower: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     """The lower triangle of L^T S L (D, D), all that eigvalsh reads, in blocks that skip L's zeros: 0.4 of the full products."""
     half, found = np.empty_like(lower), np.zeros_like(lower)
-    parts = list(row_blocks(len(lower), STRIP))
+    parts = list(row_blocks(len(lower), STRIP_COLUMNS))
     for part in parts:
         half[:, part] = covariance[:, part.start :] @ lower[part.start :, part]
     for part in parts:
@@ -139,9 +139,9 @@ def _triangular_sandwich(lower: np.ndarray, covariance: np.ndarray) -> np.ndarra
     return found
 
 
-def _floor(values: np.ndarray) -> float:
+def _rounding_floor(values: np.ndarray) -> float:
     """The largest that rounding makes of a zero among ascending eigenvalues."""
-    return SLACK * EPS * len(values) * float(values[-1:].sum())
+    return RANK_TOLERANCE * EPS * len(values) * float(values[-1:].sum())
 
 
 def _cholesky(covariance: np.ndarray) -> np.ndarray | None:
@@ -150,14 +150,14 @@ def _cholesky(covariance: np.ndarray) -> np.ndarray | None:
     except np.linalg.LinAlgError:
         return None
     # A squared pivot is the variance that the columns before leave unexplained; at rounding level the factor's inverse is noise.
-    floor = SLACK * EPS * len(covariance) * np.diag(covariance)
+    floor = RANK_TOLERANCE * EPS * len(covariance) * np.diag(covariance)
     return lower if bool((np.diag(lower) ** 2 > floor).all()) else None
 
 
-def _support(covariance: np.ndarray) -> np.ndarray:
+def _support_root(covariance: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
     _check_signs(values, float(np.abs(values).max()))
-    kept = values > _floor(values)
+    kept = values > _rounding_floor(values)
     root: np.ndarray = vectors[:, kept] * np.sqrt(values[kept])  # (D, rank)
     return root
 

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.core.errors import TooFewImages
+from harope_bench.core.errors import TooFewImagesError
 from harope_bench.metrics.moments import row_blocks
 
 BLOCK = 5000  # ADM's split_size: a number of images, not a number of splits
 SPLITS, SPLIT_SEED = 10, 2020  # torch-fidelity's
 SHUFFLES, SHUFFLE_SEED = 3, 0  # random orders that an order is compared with
-SURPRISE = 10.0  # nats: a random order exceeds a bound once in e^10 = 22,000 sets
+CHANCE_BOUND_NATS = 10.0  # nats: a random order exceeds a bound once in e^10 = 22,000 sets
 
 
 class InceptionScore(NamedTuple):
@@ -51,7 +51,7 @@ def inception_score(logits: np.ndarray, block: int = BLOCK) -> InceptionScore:
         logp = log_softmax(logits[part])
         p = np.exp(logp)
         marginals[b], squares[b] = p.mean(axis=0), np.einsum("nc,nc->c", p, p) / len(p)
-        divergence = divergences(p, logp, marginals[b])
+        divergence = kl_divergences(p, logp, marginals[b])
         scores[b] = np.exp(divergence.mean())
         weight = len(logits) / (len(parts) * len(p))  # rows of a short block count for more
         contributions[part] = weight * scores[b] * (divergence - divergence.mean())
@@ -60,7 +60,7 @@ def inception_score(logits: np.ndarray, block: int = BLOCK) -> InceptionScore:
     return InceptionScore(float(scores.mean()), scores, contributions, *order)
 
 
-class Splits(NamedTuple):
+class SplitScores(NamedTuple):
     """Mean and population standard deviation over splits (S,) of shuffled images; the second is no standard error of the first."""
 
     mean: float
@@ -68,7 +68,7 @@ class Splits(NamedTuple):
     scores: np.ndarray
 
 
-def shuffled_inception_score(logits: np.ndarray, splits: int = SPLITS, seed: int = SPLIT_SEED) -> Splits:
+def shuffled_inception_score(logits: np.ndarray, splits: int = SPLITS, seed: int = SPLIT_SEED) -> SplitScores:
     """Inception Score as torch-fidelity reports it: a seeded shuffle, then `splits` parts whose sizes differ by at most one.
 
     Args:
@@ -81,16 +81,16 @@ def shuffled_inception_score(logits: np.ndarray, splits: int = SPLITS, seed: int
     """
     n = len(logits)
     if n < splits:
-        raise TooFewImages(f"is over {splits} splits needs at least as many images, found {n}")
+        raise TooFewImagesError(f"is over {splits} splits needs at least as many images, found {n}")
     order, edges = np.random.RandomState(seed).permutation(n), [i * n // splits for i in range(splits + 1)]
-    scores = np.array([_score(logits[order[start:stop]]) for start, stop in pairwise(edges)])
-    return Splits(float(scores.mean()), float(scores.std()), scores)
+    scores = np.array([_split_score(logits[order[start:stop]]) for start, stop in pairwise(edges)])
+    return SplitScores(float(scores.mean()), float(scores.std()), scores)
 
 
-def _score(logits: np.ndarray) -> float:
+def _split_score(logits: np.ndarray) -> float:
     logp = log_softmax(logits)
     p = np.exp(logp)
-    return float(np.exp(divergences(p, logp, p.mean(axis=0)).mean()))
+    return float(np.exp(kl_divergences(p, logp, p.mean(axis=0)).mean()))
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return logp
 
 
-def divergences(p: np.ndarray, logp: np.ndarray, marginal: np.ndarray) -> np.ndarray:
+def kl_divergences(p: np.ndarray, logp: np.ndarray, marginal: np.ndarray) -> np.ndarray:
     """KL(p_i || marginal) in nats (n,) of rows p (n, C); 0 log 0 counts as 0."""
     # A class that underflows in every row adds nothing; its logarithm must not be taken.
     divergence: np.ndarray = np.einsum("nc,nc->n", p, logp - np.log(np.where(marginal > 0, marginal, 1.0)))
@@ -115,10 +115,10 @@ class OrderEffect(NamedTuple):
     in_runs: most images are predicted to be of the class of the image before.
     """
 
-    shuffled: float
-    lowest: float
-    by_label: bool
-    in_runs: bool
+    shuffled_mean: float
+    shuffled_lowest: float
+    is_ordered_by_label: bool
+    has_class_runs: bool
 
 
 def order_effect(score: InceptionScore, logits: np.ndarray, labels: np.ndarray | None, block: int = BLOCK) -> OrderEffect | None:
@@ -127,20 +127,20 @@ def order_effect(score: InceptionScore, logits: np.ndarray, labels: np.ndarray |
     Args:
         score: `inception_score` of the same logits and block. labels: (N,) integers that the images were asked to show, or None.
     """
-    by_label = labels is not None and _differ_in_labels(labels, block)
+    by_label = labels is not None and _has_label_blocks(labels, block)
     if len(score.blocks) < 2 or not (by_label or score.order_loss > score.order_chance):
         return None
     rng = np.random.default_rng(SHUFFLE_SEED)
     values = [inception_score(logits[rng.permutation(len(logits))], block).value for _ in range(SHUFFLES)]
-    return OrderEffect(float(np.mean(values)), min(values), by_label, _in_runs(logits))
+    return OrderEffect(float(np.mean(values)), min(values), by_label, _has_class_runs(logits))
 
 
-def _differ_in_labels(labels: np.ndarray, block: int) -> bool:
+def _has_label_blocks(labels: np.ndarray, block: int) -> bool:
     """Return whether consecutive blocks hold labels (N,) that differ by more than those of random orders do."""
     rng, (_, codes) = np.random.default_rng(SHUFFLE_SEED), np.unique(labels, return_inverse=True)
     usual = max(_label_information(codes[rng.permutation(len(codes))], block) for _ in range(SHUFFLES))
     degrees = (math.ceil(len(codes) / block) - 1) * int(codes.max())
-    return _label_information(codes, block) > usual + _bound(degrees, len(codes))
+    return _label_information(codes, block) > usual + _chi_square_bound(degrees, len(codes))
 
 
 def _label_information(codes: np.ndarray, block: int) -> float:
@@ -148,10 +148,10 @@ def _label_information(codes: np.ndarray, block: int) -> float:
     counts = np.array([np.bincount(codes[part], minlength=codes.max() + 1) for part in row_blocks(len(codes), block)])
     share, whole = counts.sum(axis=1) / counts.sum(), counts.sum(axis=0) / counts.sum()
     marginals = counts / counts.sum(axis=1, keepdims=True)
-    return float(share @ divergences(marginals, np.log(np.where(marginals > 0, marginals, 1.0)), whole))
+    return float(share @ kl_divergences(marginals, np.log(np.where(marginals > 0, marginals, 1.0)), whole))
 
 
-def _in_runs(logits: np.ndarray) -> bool:
+def _has_class_runs(logits: np.ndarray) -> bool:
     predicted = np.concatenate([logits[part].argmax(axis=1) for part in row_blocks(len(logits))])
     chance = float(np.square(np.bincount(predicted) / len(predicted)).sum())
     return float((predicted[1:] == predicted[:-1]).mean()) > (1 + chance) / 2
@@ -162,12 +162,12 @@ def order_chance(marginals: np.ndarray, squares: np.ndarray, sizes: np.ndarray) 
 
     2 N times the loss is a sum of squared normal numbers whose weights are at most 1 and add up to B - 1 times the noise.
     """
-    return _bound((len(sizes) - 1) * _noise(marginals, squares, sizes), int(sizes.sum()))
+    return _chi_square_bound((len(sizes) - 1) * _marginal_noise(marginals, squares, sizes), int(sizes.sum()))
 
 
-def _bound(weights: float, images: int) -> float:
+def _chi_square_bound(weights: float, images: int) -> float:
     """Return the nats above its mean that a weighted chi-square stays below (Laurent and Massart 2000, lemma 1)."""
-    return (math.sqrt(max(weights, 0.0) * SURPRISE) + SURPRISE) / images
+    return (math.sqrt(max(weights, 0.0) * CHANCE_BOUND_NATS) + CHANCE_BOUND_NATS) / images
 
 
 def order_loss(marginals: np.ndarray, squares: np.ndarray, sizes: np.ndarray) -> float:
@@ -181,11 +181,11 @@ def order_loss(marginals: np.ndarray, squares: np.ndarray, sizes: np.ndarray) ->
     """
     share = sizes / sizes.sum()
     whole = share @ marginals
-    told = share @ divergences(marginals, np.log(np.where(marginals > 0, marginals, 1.0)), whole)
-    return float(told - (len(sizes) - 1) * _noise(marginals, squares, sizes) / (2 * sizes.sum()))
+    told = share @ kl_divergences(marginals, np.log(np.where(marginals > 0, marginals, 1.0)), whole)
+    return float(told - (len(sizes) - 1) * _marginal_noise(marginals, squares, sizes) / (2 * sizes.sum()))
 
 
-def _noise(marginals: np.ndarray, squares: np.ndarray, sizes: np.ndarray) -> float:
+def _marginal_noise(marginals: np.ndarray, squares: np.ndarray, sizes: np.ndarray) -> float:
     """Return the sum over classes of variance / mean of p."""
     share = sizes / sizes.sum()
     whole = share @ marginals

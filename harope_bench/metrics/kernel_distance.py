@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.core.errors import ShapeError, TooFewImages
+from harope_bench.core.errors import ShapeError, TooFewImagesError
 from harope_bench.metrics.moments import row_blocks
 
 BLOCK = 1024  # rows held in float64 at once, 16 MB at width 2048
@@ -18,12 +18,12 @@ CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-class Side(NamedTuple):
+class KernelSums(NamedTuple):
     """Kernel sums of each row of one set: over the others of its set, with itself, and over the other set; (N,) float64 each."""
 
-    others: np.ndarray
-    own: np.ndarray
-    across: np.ndarray
+    within: np.ndarray
+    diagonal: np.ndarray
+    between: np.ndarray
 
 
 class Discrepancy(NamedTuple):
@@ -34,12 +34,12 @@ class Discrepancy(NamedTuple):
 
     value: float
     se: float
-    se_drawn: float
-    drawn: np.ndarray
-    real: np.ndarray
+    standard_error_fixed_reference: float
+    generated_contributions: np.ndarray
+    real_contributions: np.ndarray
 
 
-class Subsets(NamedTuple):
+class SubsetValues(NamedTuple):
     """Mean and population standard deviation over random subsets; the second is no standard error of the first."""
 
     mean: float
@@ -61,7 +61,7 @@ def kid(drawn: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepancy:
 
     Source: Binkowski et al. 2018 (the kernel and the estimator); Arvesen 1969 (jackknife of two-sample U-statistics), Efron and Stein 1981.
     """
-    return _discrepancy(*kernel_sums(drawn, real, cubic, block), biased=False)
+    return _discrepancy(*kernel_sums(drawn, real, cubic_kernel, block), biased=False)
 
 
 def cmmd(drawn: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepancy:
@@ -74,12 +74,12 @@ def cmmd(drawn: np.ndarray, real: np.ndarray, block: int = BLOCK) -> Discrepancy
 
     Source: Jayasumana et al. 2024; google-research/google-research:cmmd/distance.py, whose float32 resolves about 6e-5.
     """
-    found = _discrepancy(*kernel_sums(drawn, real, partial(gaussian, sigma=CMMD_SIGMA), block), biased=True)
-    value, se, se_drawn = (CMMD_SCALE * number for number in (found.value, found.se, found.se_drawn))
-    return Discrepancy(value, se, se_drawn, CMMD_SCALE * found.drawn, CMMD_SCALE * found.real)
+    found = _discrepancy(*kernel_sums(drawn, real, partial(gaussian_kernel, sigma=CMMD_SIGMA), block), biased=True)
+    value, se, se_drawn = (CMMD_SCALE * number for number in (found.value, found.se, found.standard_error_fixed_reference))
+    return Discrepancy(value, se, se_drawn, CMMD_SCALE * found.generated_contributions, CMMD_SCALE * found.real_contributions)
 
 
-def kid_subsets(drawn: np.ndarray, real: np.ndarray, subsets: int = SUBSETS, size: int = SUBSET_SIZE, seed: int = SUBSET_SEED) -> Subsets:
+def kid_subsets(drawn: np.ndarray, real: np.ndarray, subsets: int = SUBSETS, size: int = SUBSET_SIZE, seed: int = SUBSET_SEED) -> SubsetValues:
     """KID as torch-fidelity reports it: unbiased values of random subsets, drawn without replacement by a seeded RandomState.
 
     Kernels are float64 here and float32 there.
@@ -91,15 +91,15 @@ def kid_subsets(drawn: np.ndarray, real: np.ndarray, subsets: int = SUBSETS, siz
     """
     fewest = min(len(drawn), len(real))
     if fewest < size:
-        raise TooFewImages(f"KID over subsets of {size:,} needs as many images in both sets, found {fewest:,}; use the full statistic")
+        raise TooFewImagesError(f"KID over subsets of {size:,} needs as many images in both sets, found {fewest:,}; use the full statistic")
     rng, values = np.random.RandomState(seed), np.empty(subsets)
     for i in range(subsets):
         x, y = (rows[rng.choice(len(rows), size, replace=False)] for rows in (drawn, real))
-        values[i] = _value(*kernel_sums(x, y, cubic), biased=False)
-    return Subsets(float(values.mean()), float(values.std()))
+        values[i] = _discrepancy_value(*kernel_sums(x, y, cubic_kernel), biased=False)
+    return SubsetValues(float(values.mean()), float(values.std()))
 
 
-def cubic(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def cubic_kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """(x.y / D + 1)^3 of float64 rows, (n, m)."""
     found: np.ndarray = left @ right.T
     found /= left.shape[1]
@@ -108,7 +108,7 @@ def cubic(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return found
 
 
-def gaussian(left: np.ndarray, right: np.ndarray, sigma: float) -> np.ndarray:
+def gaussian_kernel(left: np.ndarray, right: np.ndarray, sigma: float) -> np.ndarray:
     """exp(-|x - y|^2 / (2 sigma^2)) of float64 rows, (n, m)."""
     found: np.ndarray = left @ right.T
     found *= -2.0
@@ -118,12 +118,12 @@ def gaussian(left: np.ndarray, right: np.ndarray, sigma: float) -> np.ndarray:
     return np.exp(found, out=found)
 
 
-def kernel_sums(drawn: np.ndarray, real: np.ndarray, kernel: Kernel, block: int = BLOCK) -> tuple[Side, Side]:
+def kernel_sums(drawn: np.ndarray, real: np.ndarray, kernel: Kernel, block: int = BLOCK) -> tuple[KernelSums, KernelSums]:
     """Kernel sums of every row of both sets; each pair of rows is met once."""
     if drawn.shape[1] != real.shape[1]:
         raise ShapeError(f"features of width {drawn.shape[1]} and {real.shape[1]} have no distance; the judge and the reference differ")
     if min(len(drawn), len(real)) < 3:
-        raise TooFewImages(f"a kernel distance with an error needs at least 3 images in both sets, found {min(len(drawn), len(real))}")
+        raise TooFewImagesError(f"a kernel distance with an error needs at least 3 images in both sets, found {min(len(drawn), len(real))}")
     across_drawn, across_real = np.zeros(len(drawn)), np.zeros(len(real))
     for part in row_blocks(len(drawn), block):
         left = drawn[part].astype(np.float64)
@@ -131,10 +131,10 @@ def kernel_sums(drawn: np.ndarray, real: np.ndarray, kernel: Kernel, block: int 
             found = kernel(left, real[other].astype(np.float64))
             across_drawn[part] += found.sum(axis=1)
             across_real[other] += found.sum(axis=0)
-    return Side(*_within(drawn, kernel, block), across_drawn), Side(*_within(real, kernel, block), across_real)
+    return KernelSums(*_sums_within(drawn, kernel, block), across_drawn), KernelSums(*_sums_within(real, kernel, block), across_real)
 
 
-def _within(rows: np.ndarray, kernel: Kernel, block: int) -> tuple[np.ndarray, np.ndarray]:
+def _sums_within(rows: np.ndarray, kernel: Kernel, block: int) -> tuple[np.ndarray, np.ndarray]:
     others, own, parts = np.zeros(len(rows)), np.empty(len(rows)), list(row_blocks(len(rows), block))
     for i, part in enumerate(parts):
         left = rows[part].astype(np.float64)
@@ -149,27 +149,27 @@ def _within(rows: np.ndarray, kernel: Kernel, block: int) -> tuple[np.ndarray, n
     return others, own
 
 
-def _discrepancy(drawn: Side, real: Side, biased: bool) -> Discrepancy:
+def _discrepancy(drawn: KernelSums, real: KernelSums, biased: bool) -> Discrepancy:
     contributions = [_contributions(side, other, biased) for side, other in ((drawn, real), (real, drawn))]
     errors = [float(rows.std(ddof=1) / np.sqrt(len(rows))) for rows in contributions]
     se = float(np.hypot(errors[0], errors[1]))
-    return Discrepancy(_value(drawn, real, biased), se, errors[0], contributions[0], contributions[1])
+    return Discrepancy(_discrepancy_value(drawn, real, biased), se, errors[0], contributions[0], contributions[1])
 
 
-def _value(drawn: Side, real: Side, biased: bool) -> float:
-    n, m = len(drawn.own), len(real.own)
-    within = [_mean(side.others.sum(), side.own.sum(), len(side.own), biased) for side in (drawn, real)]
-    return float(within[0] + within[1] - 2.0 * drawn.across.sum() / (n * m))
+def _discrepancy_value(drawn: KernelSums, real: KernelSums, biased: bool) -> float:
+    n, m = len(drawn.diagonal), len(real.diagonal)
+    within = [_mean_kernel(side.within.sum(), side.diagonal.sum(), len(side.diagonal), biased) for side in (drawn, real)]
+    return float(within[0] + within[1] - 2.0 * drawn.between.sum() / (n * m))
 
 
-def _contributions(side: Side, other: Side, biased: bool) -> np.ndarray:
+def _contributions(side: KernelSums, other: KernelSums, biased: bool) -> np.ndarray:
     """(N - 1) (mean of the values without one row - the value without row i), centred; sd / sqrt(N) is the jackknife error."""
-    n, m = len(side.own), len(other.own)
-    without = _mean(side.others.sum() - 2.0 * side.others, side.own.sum() - side.own, n - 1, biased)
-    without = without - 2.0 * (side.across.sum() - side.across) / ((n - 1) * m)
+    n, m = len(side.diagonal), len(other.diagonal)
+    without = _mean_kernel(side.within.sum() - 2.0 * side.within, side.diagonal.sum() - side.diagonal, n - 1, biased)
+    without = without - 2.0 * (side.between.sum() - side.between) / ((n - 1) * m)
     return np.asarray((n - 1) * (without.mean() - without))
 
 
-def _mean(others: np.ndarray, own: np.ndarray, n: int, biased: bool) -> np.ndarray:
+def _mean_kernel(others: np.ndarray, own: np.ndarray, n: int, biased: bool) -> np.ndarray:
     """Mean kernel over all pairs with the diagonal, or over those of different rows."""
     return (others + own) / n**2 if biased else others / (n * (n - 1))

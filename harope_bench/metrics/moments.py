@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.core.errors import InvalidMomentsError, ShapeError, TooFewImages
+from harope_bench.core.errors import InvalidMomentsError, ShapeError, TooFewImagesError
 from harope_bench.metrics.moment_checks import moments_complaint
 
 BLOCK = 4000  # rows held in float64 at once, 64 MB at width 2048; four of a judge's shards, so that moments can be kept with those
@@ -36,13 +36,13 @@ class Moments:
     scatter: np.ndarray
 
     @classmethod
-    def of(cls, rows: np.ndarray, block: int = BLOCK) -> Moments:
+    def from_rows(cls, rows: np.ndarray, block: int = BLOCK) -> Moments:
         """Moments of rows (N, D) of any float type; N may be 0."""
         nothing = cls(0, np.zeros(rows.shape[1]), np.zeros((rows.shape[1], rows.shape[1])))
-        return reduce(cls.merge, (cls._of_block(rows[part]) for part in row_blocks(len(rows), block)), nothing)
+        return reduce(cls.merge, (cls._from_block(rows[part]) for part in row_blocks(len(rows), block)), nothing)
 
     @classmethod
-    def _of_block(cls, rows: np.ndarray) -> Moments:
+    def _from_block(cls, rows: np.ndarray) -> Moments:
         centred = rows.astype(np.float64)
         mean = centred.mean(axis=0)
         centred -= mean
@@ -62,7 +62,7 @@ class Moments:
         spread = np.outer(step, step) * (self.count * other.count / count)
         return Moments(count, self.mean + step * (other.count / count), self.scatter + other.scatter + spread)
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def to_arrays(self) -> dict[str, np.ndarray]:
         """What a file must hold: count (), mean (D,), scatter (D, D); 32 MB at width 2048."""
         return {"count": np.array(self.count, dtype=np.int64), "mean": self.mean, "scatter": self.scatter}
 
@@ -83,8 +83,8 @@ class Moments:
             raise InvalidMomentsError(f"mean and scatter {complaint}; make the file again")
         return cls(int(count), mean.astype(np.float64, copy=False), scatter.astype(np.float64, copy=False))
 
-    def gaussian(self) -> Gaussian:
+    def to_gaussian(self) -> Gaussian:
         """Mean and unbiased covariance; TooFewImages below two rows."""
         if self.count < 2:
-            raise TooFewImages(f"a covariance needs at least 2 images, found {self.count}")
+            raise TooFewImagesError(f"a covariance needs at least 2 images, found {self.count}")
         return Gaussian(self.mean, self.scatter / (self.count - 1))

@@ -13,19 +13,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.core.errors import TooFewImages
-from harope_bench.metrics.distances import Screen, pair_distances, screens, slack
+from harope_bench.core.errors import TooFewImagesError
+from harope_bench.metrics.distances import ScaledRows, squared_pair_distances, scale_rows, error_bound
 from harope_bench.metrics.moments import row_blocks
-from harope_bench.metrics.neighbours import MANY, NEIGHBOURS, nearest
+from harope_bench.metrics.neighbours import MAX_UNDECIDED_PAIRS, NEIGHBOURS, nearest_rows
 
-SPLITS = 64  # into two halves each; their own noise adds 6% to the error's spread of 10%
-SEED = 0  # of the splits: two runs of as many samples have the same halves and are pairs
+HALF_SPLITS = 64  # into two halves each; their own noise adds 6% to the error's spread of 10%
+HALVES_SEED = 0  # of the splits: two runs of as many samples have the same halves and are pairs
 CANDIDATES = 32  # nearest others that are looked through: 3 of them are in a half in all but 1 of 10^7
 BLOCK = 2048  # rows and columns of distances that are held at once, 16 MB
-PAIRS = 1 << 14  # pairs compared with all radii at once, at most 17 MB
+COVERED_PAIR_BLOCK = 1 << 14  # pairs compared with all radii at once, at most 17 MB
 
 
-def half_recalls(drawn: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS, splits: int = SPLITS) -> np.ndarray:
+def half_recalls(drawn: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS, splits: int = HALF_SPLITS) -> np.ndarray:
     """Return the recall of both halves of random splits of the samples.
 
     Args:
@@ -43,16 +43,16 @@ def half_recalls(drawn: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS, split
     Source: Shao and Wu 1989 (delete-d jackknife); tests/statistics/test_simulation.py measures it for recall.
     """
     if len(drawn) < fewest_samples(k):
-        raise TooFewImages(f"halves of {len(drawn)} samples have no {k}-th neighbour; wanted {fewest_samples(k)} or more")
-    sides = random_sides(len(drawn), splits)
-    samples, references = screens(drawn, real)
+        raise TooFewImagesError(f"halves of {len(drawn)} samples have no {k}-th neighbour; wanted {fewest_samples(k)} or more")
+    sides = random_half_indices(len(drawn), splits)
+    samples, references = scale_rows(drawn, real)
     radii = half_radii(samples, sides, k)
     reach = radii.max(axis=1)  # (N,)
     hits = np.zeros((2, splits), dtype=np.int64)
     for part in row_blocks(len(real), BLOCK):
         is_covered = np.zeros((2, splits, part.stop - part.start), dtype=bool)
         for near in _near_pairs(samples, references, part, reach):
-            _cover(is_covered, near, radii, sides)
+            _mark_covered(is_covered, near, radii, sides)
         hits += is_covered.sum(axis=2)
     return np.asarray(hits.ravel() / len(real))
 
@@ -62,12 +62,12 @@ def fewest_samples(k: int = NEIGHBOURS) -> int:
     return 2 * k + 2
 
 
-def random_sides(count: int, splits: int = SPLITS) -> np.ndarray:
+def random_half_indices(count: int, splits: int = HALF_SPLITS) -> np.ndarray:
     """Return which half each sample is in, (count, splits) int8: 0, 1, or -1 for the odd one left out.
 
     The split depends on the number of samples alone.
     """
-    rng, half = np.random.default_rng(SEED), count // 2
+    rng, half = np.random.default_rng(HALVES_SEED), count // 2
     sides = np.full((count, splits), -1, dtype=np.int8)
     for split in range(splits):
         order = rng.permutation(count)
@@ -76,18 +76,18 @@ def random_sides(count: int, splits: int = SPLITS) -> np.ndarray:
     return sides
 
 
-def half_radii(samples: Screen, sides: np.ndarray, k: int) -> np.ndarray:
+def half_radii(samples: ScaledRows, sides: np.ndarray, k: int) -> np.ndarray:
     """Return the squared radius of each sample's ball within its half of each split, (N, splits) float64.
 
     A sample that is left out has the radius -1, which reaches nothing.
     """
     count = len(samples.rows)
-    near = nearest(samples, min(CANDIDATES, count - 1)).indices  # (N, C)
+    near = nearest_rows(samples, min(CANDIDATES, count - 1)).indices  # (N, C)
     radii = np.empty(sides.shape)
     for part in row_blocks(count, BLOCK):
         others = near[part]
         rows = np.repeat(np.arange(part.start, part.stop), others.shape[1])
-        distances = pair_distances(samples.rows, samples.rows, rows, others.ravel()).reshape(others.shape)
+        distances = squared_pair_distances(samples.rows, samples.rows, rows, others.ravel()).reshape(others.shape)
         order = np.argsort(distances, axis=1, kind="stable")
         distances, others = np.take_along_axis(distances, order, axis=1), np.take_along_axis(others, order, axis=1)
         for split in range(sides.shape[1]):
@@ -99,7 +99,7 @@ def half_radii(samples: Screen, sides: np.ndarray, k: int) -> np.ndarray:
     return radii
 
 
-class Near(NamedTuple):
+class NearPairs(NamedTuple):
     """Pairs of a sample and a row of a block of references that may lie in its ball: numbers and squared distances (n,)."""
 
     samples: np.ndarray
@@ -107,28 +107,28 @@ class Near(NamedTuple):
     distances: np.ndarray
 
 
-def _cover(is_covered: np.ndarray, near: Near, radii: np.ndarray, sides: np.ndarray) -> None:
+def _mark_covered(is_covered: np.ndarray, near: NearPairs, radii: np.ndarray, sides: np.ndarray) -> None:
     """Mark in (2, splits, rows) bool which halves have a ball around each reference row."""
     is_settled = np.asarray(is_covered.all(axis=(0, 1)))  # a row that every half covers has nothing to learn
     is_open = ~is_settled[near.rows]
-    pairs = Near(*(array[is_open] for array in near))
-    for part in row_blocks(len(pairs.samples), PAIRS):
+    pairs = NearPairs(*(array[is_open] for array in near))
+    for part in row_blocks(len(pairs.samples), COVERED_PAIR_BLOCK):
         sample, row = pairs.samples[part], pairs.rows[part]
         pair, split = np.nonzero(pairs.distances[part, None] <= radii[sample])
         is_covered[sides[sample[pair], split], split, row[pair]] = True
 
 
-def _near_pairs(samples: Screen, references: Screen, part: slice, reach: np.ndarray) -> Iterator[Near]:
+def _near_pairs(samples: ScaledRows, references: ScaledRows, part: slice, reach: np.ndarray) -> Iterator[NearPairs]:
     """Yield the pairs of a block of references that lie within the largest radius (N,) of a sample."""
-    held = references.read(part)
+    held = references.read_block(part)
     for other in row_blocks(len(samples.rows), BLOCK):
-        edges = reach[other] * samples.scale**2 + slack(references, samples)
+        edges = reach[other] * samples.scale**2 + error_bound(references, samples)
         screened = references.distances(part, samples, other, held)  # (n, m) float32
         row, column = np.nonzero(screened <= edges.astype(screened.dtype) * (1 + 2.0**-20))
         row, column = row + part.start, column + other.start
-        if len(row) <= MANY * (part.stop - part.start):
-            found = pair_distances(references.rows, samples.rows, row, column)
+        if len(row) <= MAX_UNDECIDED_PAIRS * (part.stop - part.start):
+            found = squared_pair_distances(references.rows, samples.rows, row, column)
         else:  # many pairs: a product in float64 is cheaper than differences
-            sharp = references.sharp().distances(part, samples.sharp(), other)
+            sharp = references.in_float64().distances(part, samples.in_float64(), other)
             found = sharp[row - part.start, column - other.start] / samples.scale**2
-        yield Near(column, row - part.start, found)
+        yield NearPairs(column, row - part.start, found)

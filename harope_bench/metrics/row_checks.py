@@ -8,7 +8,7 @@ import numpy as np
 
 from harope_bench.metrics.moments import row_blocks
 
-LARGEST = float(np.finfo(np.float32).max)  # features are float32 or less
+FLOAT32_MAX = float(np.finfo(np.float32).max)  # features are float32 or less
 
 
 def rows_complaint(rows: np.ndarray) -> str | None:
@@ -24,7 +24,7 @@ def rows_complaint(rows: np.ndarray) -> str | None:
 
 def first_bad_row(rows: np.ndarray) -> int | None:
     """Return the place of the first of the rows (N, D) with a value that is not finite or beyond float32, or None."""
-    largest = rows.dtype.type(min(LARGEST, float(np.finfo(rows.dtype).max)))
+    largest = rows.dtype.type(min(FLOAT32_MAX, float(np.finfo(rows.dtype).max)))
     for part in row_blocks(len(rows)):
         bad = ~(np.abs(rows[part]) <= largest).all(axis=1)  # false for NaN too
         if bad.any():

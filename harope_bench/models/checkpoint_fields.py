@@ -7,11 +7,11 @@ from typing import Literal, TypedDict, cast, get_args
 
 from harope_bench.core.record_base import Option
 
-Field = Literal[
+FieldName = Literal[
     "name", "backbone", "encoding", "options", "config", "weights", "sha256", "source", "scale", "suite", "sampler", "steps",
     "guidance", "drawing", "recipe", "recipe_sha256", "training_seed", "training_steps",
 ]  # fmt: skip
-FIELDS: tuple[Field, ...] = get_args(Field)
+FIELD_NAMES: tuple[FieldName, ...] = get_args(FieldName)
 
 
 class CheckpointFields(TypedDict, total=False):
@@ -44,13 +44,13 @@ def known_fields(values: Mapping[str, object]) -> CheckpointFields:
         values: By name, of a file's note or a command line; whoever makes a Checkpoint of them checks them.
     """
     # cast: the types are those of fields only after that check
-    return cast(CheckpointFields, {field: values[field] for field in FIELDS if field in values})
+    return cast(CheckpointFields, {field: values[field] for field in FIELD_NAMES if field in values})
 
 
-def stated_fields(fields: CheckpointFields) -> CheckpointFields:
+def drop_empty_fields(fields: CheckpointFields) -> CheckpointFields:
     """Return the fields that are stated: None and an empty mapping are not."""
     stated = fields.copy()
-    for field in FIELDS:
+    for field in FIELD_NAMES:
         if stated.get(field) in (None, {}):
             stated.pop(field, None)
     return stated

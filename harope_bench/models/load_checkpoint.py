@@ -9,26 +9,26 @@ from pydantic import ValidationError
 
 from harope_bench.core import registry
 from harope_bench.core.errors import BenchError, OptionError
-from harope_bench.core.record_base import Option, fault, plain_name
+from harope_bench.core.record_base import Option, validation_summary, validate_name
 from harope_bench.core.schema import Checkpoint, Settings
-from harope_bench.core.state_dicts import check_hash, load_weights
-from harope_bench.core.toml_file import read_facts
+from harope_bench.core.state_dicts import check_sha256, load_weights
+from harope_bench.core.toml_file import read_versioned_toml
 from harope_bench.models import lora_manifest
-from harope_bench.models.backbones.base import Classifier, Drawer, LoadedCheckpoint, load_adapter_backbone, load_backbone
+from harope_bench.models.backbones.base import Classifier, ImageGenerator, LoadedCheckpoint, load_adapter_backbone, load_backbone
 
 
-def checkpoint(name: str) -> Checkpoint:
+def load_checkpoint_record(name: str) -> Checkpoint:
     """A registered checkpoint, as its TOML says.
 
     Raises:
         UnknownName: offers the nearest. BenchError: the TOML is not a checkpoint's. FormatError: another version wrote it.
     """
-    entry = registry.find("checkpoints", name)
+    entry = registry.find_entry("checkpoints", name)
     assert entry.path is not None
     try:
-        found = Checkpoint.model_validate(read_facts("checkpoint", entry.path))
+        found = Checkpoint.model_validate(read_versioned_toml("checkpoint", entry.path))
     except ValidationError as error:
-        raise BenchError(f"{entry.path}: {fault(error)}; register the checkpoint again") from error
+        raise BenchError(f"{entry.path}: {validation_summary(error)}; register the checkpoint again") from error
     if found.name != entry.path.stem:
         raise BenchError(f"{entry.path} names itself {found.name}; file and name must agree")
     return found
@@ -39,7 +39,7 @@ def weights_path(found: Checkpoint) -> Path:
 
     Records keep what the TOML says, so that equal runs have equal bytes wherever the package lies.
     """
-    entry = registry.find("checkpoints", found.name)
+    entry = registry.find_entry("checkpoints", found.name)
     assert entry.path is not None
     return (entry.path.parent / found.weights).resolve()
 
@@ -48,15 +48,15 @@ def open_checkpoint(found: Checkpoint, settings: Settings) -> LoadedCheckpoint:
     """Return the checkpoint's network, hash checked, strictly loaded, ready to draw or to classify with these settings."""
     path = weights_path(found)
     if path.name == lora_manifest.MANIFEST:
-        check_hash(path, found.sha256)
+        check_sha256(path, found.sha256)
         return load_adapter_backbone(found.backbone).open_folder(found, path, settings)
     return load_backbone(found.backbone).open(found, load_weights(path, found.sha256), settings)
 
 
-def open_drawer(found: Checkpoint, settings: Settings) -> Drawer:
+def open_generator(found: Checkpoint, settings: Settings) -> ImageGenerator:
     """Return `open_checkpoint` of a checkpoint that generates; OptionError for a classifier."""
     opened = open_checkpoint(found, settings)
-    if not isinstance(opened, Drawer):
+    if not isinstance(opened, ImageGenerator):
         raise OptionError(f"checkpoint {found.name} ({found.backbone}) opens no Drawer and cannot generate images; choose another one")
     return opened
 
@@ -69,43 +69,43 @@ def open_classifier(found: Checkpoint, settings: Settings) -> Classifier:
     return opened
 
 
-Setting = Option | None  # the value of a field of Settings; None is not stated
+SettingValue = Option | None  # the value of a field of Settings; None is not stated
 
 
-def plain(name: str) -> str:
+def check_name(name: str) -> str:
     """The name itself; OptionError unless it is one that can never choose a path."""
     try:
-        return plain_name(name)
+        return validate_name(name)
     except ValueError as error:
         raise OptionError(f"{error}; choose another name") from error
 
 
-NEUTRAL: Mapping[str, object] = {"guidance_channels": "all"}  # what a network without the setting does anyway: to say so is to leave it out
+NEUTRAL_SETTINGS: Mapping[str, object] = {"guidance_channels": "all"}  # what a network without the setting does anyway: to say so is to leave it out
 
 
-def without_neutral(found: Checkpoint, named: Mapping[str, Setting]) -> dict[str, Setting]:
+def drop_neutral_settings(found: Checkpoint, named: Mapping[str, SettingValue]) -> dict[str, SettingValue]:
     """Return settings by field, without those that the network does not read and that state what it does anyway."""
-    read = load_backbone(found.backbone).settings_read(found)
-    return {field: value for field, value in named.items() if field in read.fields or field not in NEUTRAL or NEUTRAL[field] != value}
+    read = load_backbone(found.backbone).supported_settings(found)
+    return {field: value for field, value in named.items() if field in read.fields or field not in NEUTRAL_SETTINGS or NEUTRAL_SETTINGS[field] != value}
 
 
-def check_settings(found: Checkpoint, named: Mapping[str, Setting]) -> None:
+def check_settings(found: Checkpoint, named: Mapping[str, SettingValue]) -> None:
     """Raise OptionError for a setting that changes nothing for this checkpoint's network; the backbone declares which it reads.
 
     Args:
         named: Settings by field, those that are asked for and the checkpoint's own defaults; None is not named.
     """
-    read = load_backbone(found.backbone).settings_read(found)
+    read = load_backbone(found.backbone).supported_settings(found)
     for field, value in named.items():
         if value is None or field in read.fields:
             continue
         reason = read.reasons.get(field, f"backbone {found.backbone} does not read it")
-        raise OptionError(f"{field} means nothing to checkpoint {found.name}: {reason}; {_remedy(found, field, value)}")
+        raise OptionError(f"{field} means nothing to checkpoint {found.name}: {reason}; {_advice(found, field, value)}")
 
 
-def _remedy(found: Checkpoint, field: str, value: Setting) -> str:
+def _advice(found: Checkpoint, field: str, value: SettingValue) -> str:
     """What to do about a setting without meaning: the checkpoint's own default can only go by registering again."""
     if {**found.drawing, "steps": found.steps, "guidance": found.guidance, "sampler": found.sampler}.get(field) == value:
         return f"it is the default that {found.name} was registered with, register it again without"
     option = f"--{field.replace('_', '-')}"
-    return f"leave {option} out" + (f", or give {option} {NEUTRAL[field]} where a preset sets it" if field in NEUTRAL else "")
+    return f"leave {option} out" + (f", or give {option} {NEUTRAL_SETTINGS[field]} where a preset sets it" if field in NEUTRAL_SETTINGS else "")

@@ -17,13 +17,13 @@ from pydantic import ValidationError
 
 from harope_bench.core import checksums, registry
 from harope_bench.core.array_archive import load_arrays
-from harope_bench.core.conditioning import check_suite, fitting_suites, taken_by
-from harope_bench.core.device import require
-from harope_bench.core.errors import BenchError, OptionError, PlanMismatch, WeightsError
-from harope_bench.core.provenance import now, provenance
-from harope_bench.core.record_base import Option, fault
+from harope_bench.core.conditioning import check_checkpoint_suite, compatible_suites, backbone_conditioning
+from harope_bench.core.device import require_device
+from harope_bench.core.errors import BenchError, OptionError, PlanMismatchError, WeightsError
+from harope_bench.core.provenance import utc_now, make_provenance
+from harope_bench.core.record_base import Option, validation_summary
 from harope_bench.core.schema import (
-    LENIENT,
+    LENIENT_WARNING,
     Checkpoint,
     JudgeRecord,
     Measurement,
@@ -31,71 +31,71 @@ from harope_bench.core.schema import (
     Provenance,
     Result,
     Settings,
-    warnings_of,
+    make_warnings,
 )
-from harope_bench.core.state_dicts import check_hash
+from harope_bench.core.state_dicts import check_sha256
 from harope_bench.core.storage import sha256_bytes
 from harope_bench.data.result_paths import arrays_path, result_path, result_paths
 from harope_bench.data.result_store import (
-    Method,
-    Scored,
-    Subject,
+    ResultMethod,
+    EvaluatedResult,
+    ResultSubject,
     build_result,
-    find_current,
+    find_current_result,
     find_result,
     read_result,
     write_result,
 )
-from harope_bench.data.run_folder import OBSERVATIONS, REQUESTS, Run
-from harope_bench.evaluators.base import Observations, Score, load_feature_evaluator
+from harope_bench.data.run_folder import OBSERVATIONS, REQUESTS_FILE, RunFolder
+from harope_bench.evaluators.base import Features, EvaluatorOutput, load_feature_evaluator
 from harope_bench.models.backbones.base import load_backbone
-from harope_bench.models.load_checkpoint import check_settings, checkpoint, open_classifier, weights_path
+from harope_bench.models.load_checkpoint import check_settings, load_checkpoint_record, open_classifier, weights_path
 from harope_bench.pipeline.differing_fields import differing_fields
-from harope_bench.pipeline.predictions import SHARD, Shard, find_shard, name_pictures, predict, read_pictures, shard_key, shard_path
-from harope_bench.suites.base import Pictures, PictureSuite, load_picture_suite, load_suite
+from harope_bench.pipeline.predictions import SHARD_SIZE, PredictionShard, find_shard, classify_images, predict, read_image_bytes, shard_key, shard_path
+from harope_bench.suites.base import RealImages, ClassificationSuite, load_classification_suite, load_suite
 
 TASK = "classify"
-PICTURES = "pictures"  # per-sample array of the pictures' hashes
+IMAGE_HASHES = "pictures"  # per-sample array of the pictures' hashes
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RealImageSelection:
     """Which pictures are named, and how they are cut: a folder and a list where the suite ships none; `count` takes the first.
 
     lenient: Score although listed pictures are missing or damaged.
     """
 
-    place: Path | None = None
+    folder: Path | None = None
     labels: Path | None = None
     count: int | None = None
     crop_ratio: float | None = None
-    rescore: bool = False
-    lenient: bool = False
+    is_rescored: bool = False
+    is_lenient: bool = False
 
 
-def reads(name: str) -> bool:
+def is_classification_suite(name: str) -> bool:
     """Whether a suite's pictures are named instead of drawn."""
-    return isinstance(load_suite(name), PictureSuite)
+    return isinstance(load_suite(name), ClassificationSuite)
 
 
-def names_pictures(found: Checkpoint) -> bool:
+def is_classifier(found: Checkpoint) -> bool:
     """Whether a checkpoint is a classifier's."""
     return load_backbone(found.backbone).task == TASK
 
 
-def reading_plan(name: str, suite: str | None, overrides: Mapping[str, Option | None]) -> Plan:
+def make_classifier_plan(name: str, suite: str | None, overrides: Mapping[str, Option | None]) -> Plan:
     """The plan of a classifier and a suite of real pictures.
 
     Raises:
         OptionError: no classifier, no such suite, another number of classes, or a setting that means nothing here.
     """
-    found = checkpoint(name)
+    found = load_checkpoint_record(name)
     chosen = suite or found.suite
-    taken = taken_by(found.backbone, found.config)
+    taken = backbone_conditioning(found.backbone, found.config)
     if chosen is None:
-        known = ", ".join(fitting_suites(taken)) or "none is registered that it can serve"
+        known = ", ".join(compatible_suites(taken)) or "none is registered that it can serve"
         raise OptionError(f"checkpoint {name} has no suite of its own; add --suite, one of: {known}")
-    check_suite(found, chosen)
+    check_checkpoint_suite(found, chosen)
     if taken.kind != "pictures":
         raise OptionError(f"checkpoint {name} ({found.backbone}) generates images and is no classifier; harope-bench generate {name}")
     plugin, backbone = load_suite(chosen), load_backbone(found.backbone)
@@ -104,55 +104,55 @@ def reading_plan(name: str, suite: str | None, overrides: Mapping[str, Option | 
     try:
         settings = Settings.model_validate({"resolution": plugin.resolution, "tile": backbone.tile, **found.drawing, **given})
     except ValidationError as error:
-        raise OptionError(f"{fault(error)}; give --{error.errors()[0]['loc'][0]} another value") from error
-    require(settings.device)
-    backbone.check(found, settings)
+        raise OptionError(f"{validation_summary(error)}; give --{error.errors()[0]['loc'][0]} another value") from error
+    require_device(settings.device)
+    backbone.check_inputs(found, settings)
     return Plan(checkpoint=found, suite=chosen, suite_version=plugin.version, settings=settings)
 
 
-def classify(plan: Plan, out: Path, wanted: Wanted, evaluators: Sequence[str] | None = None) -> list[Scored]:
+def classify(plan: Plan, out: Path, wanted: RealImageSelection, evaluators: Sequence[str] | None = None) -> list[EvaluatedResult]:
     """Names every picture that is not named yet, then scores; results and predictions go below `out`.
 
     Raises:
         OptionError: pictures missing or not fitting, an evaluator this suite has not. PlanMismatch: `out` is another plan's, or
             holds predictions of other pictures. WeightsError: weights missing, altered or not fitting.
     """
-    check_suite(plan.checkpoint, plan.suite)
-    suite = load_picture_suite(plan.suite)
+    check_checkpoint_suite(plan.checkpoint, plan.suite)
+    suite = load_classification_suite(plan.suite)
     names = list(evaluators or suite.evaluators)
     for name in names:
-        registry.find("evaluators", name)
+        registry.find_entry("evaluators", name)
         if name not in suite.evaluators:
             raise OptionError(f"suite {plan.suite} is scored by {', '.join(suite.evaluators)}, not by {name}; leave --with out")
-    pictures = suite.pictures(wanted.place, wanted.labels)
+    pictures = suite.real_images(wanted.folder, wanted.labels)
     count = _count(pictures, wanted.count, plan.suite)
-    check_hash(weights_path(plan.checkpoint), plan.checkpoint.sha256)
-    run, judge = Run(out), judge_of(plan, pictures, wanted.crop_ratio)
+    check_sha256(weights_path(plan.checkpoint), plan.checkpoint.sha256)
+    run, judge = RunFolder(out), label_judge_record(plan, pictures, wanted.crop_ratio)
     if run.plan is not None:
-        run.claim(plan)  # another plan's folder is rejected as that
-    if (more := len(run.asked())) > count:
+        run.tie_to_plan(plan)  # another plan's folder is rejected as that
+    if (more := len(run.requested_indices())) > count:
         raise OptionError(
             f"{out} was asked for {more:,} pictures, --count {count:,} would score a part; leave it out or give another --out"
         )
     for name in names:
-        _unclaimed(result_path(out, name), judge)
+        _check_unclaimed(result_path(out, name), judge)
 
     # Nothing is written above this line: what is refused changes no run that stands there.
-    run.claim(plan)
-    run.ask(range(count))
-    checksums.record_files(out, [REQUESTS])
+    run.tie_to_plan(plan)
+    run.record_request(range(count))
+    checksums.record_file_hashes(out, [REQUESTS_FILE])
     ratio = suite.crop_ratio if wanted.crop_ratio is None else wanted.crop_ratio
-    shards = predict(plan, pictures, count, judge, out / OBSERVATIONS / plan.checkpoint.name, ratio, wanted.rescore)
-    missing = missing_pictures(shards)
-    return [_score(plan, shards, name, judge, out, missing, wanted.lenient) for name in names]
+    shards = predict(plan, pictures, count, judge, out / OBSERVATIONS / plan.checkpoint.name, ratio, wanted.is_rescored)
+    missing = count_missing_images(shards)
+    return [_score(plan, shards, name, judge, out, missing, wanted.is_lenient) for name in names]
 
 
-def missing_pictures(shards: Sequence[Shard]) -> int:
+def count_missing_images(shards: Sequence[PredictionShard]) -> int:
     """Return how many pictures have no answer: not there, damaged, or the network's output was not finite."""
     return sum(len(shard.failed) for shard in shards)
 
 
-def without_values(measurements: Sequence[Measurement], missing: int, lenient: bool) -> tuple[Measurement, ...]:
+def drop_values(measurements: Sequence[Measurement], missing: int, lenient: bool) -> tuple[Measurement, ...]:
     """Return the measurements, without values where pictures have no answer and nobody said to score the rest."""
     if not missing or lenient:
         return tuple(measurements)
@@ -161,11 +161,11 @@ def without_values(measurements: Sequence[Measurement], missing: int, lenient: b
     return tuple(Measurement.model_validate({**m.model_dump(), **absent}) for m in measurements)
 
 
-def _unclaimed(path: Path, judge: JudgeRecord) -> None:
+def _check_unclaimed(path: Path, judge: JudgeRecord) -> None:
     """PlanMismatch if a result of other pictures, labels or another crop lies where this one would go."""
     found = find_result(path)
     if found is not None and found.judge != judge:
-        raise PlanMismatch(f"{path} is of {_different_pictures(found.judge, judge)}; choose another --out")
+        raise PlanMismatchError(f"{path} is of {_different_pictures(found.judge, judge)}; choose another --out")
 
 
 def _different_pictures(stored: JudgeRecord, judge: JudgeRecord) -> str:
@@ -175,19 +175,19 @@ def _different_pictures(stored: JudgeRecord, judge: JudgeRecord) -> str:
     return "other pictures or labels" if stored.weights_sha256 != judge.weights_sha256 else "other labels"
 
 
-def _count(pictures: Pictures, count: int | None, suite: str) -> int:
+def _count(pictures: RealImages, count: int | None, suite: str) -> int:
     held = len(pictures.names)
     if count is not None and count > held:
         raise OptionError(f"suite {suite} has {held:,} pictures here, --count asks for {count:,}; lower it")
     return count or held
 
 
-def judge_of(plan: Plan, pictures: Pictures, crop_ratio: float | None) -> JudgeRecord:
+def label_judge_record(plan: Plan, pictures: RealImages, crop_ratio: float | None) -> JudgeRecord:
     """Who judges a classifier: the labels. The hash is that of all pictures' names and labels."""
-    suite = load_picture_suite(plan.suite)
+    suite = load_classification_suite(plan.suite)
     ratio = suite.crop_ratio if crop_ratio is None else crop_ratio
     side = plan.settings.resolution
-    kind = "official" if pictures.whole and len(pictures.names) == suite.count else "substitute"
+    kind = "official" if pictures.is_complete and len(pictures.names) == suite.count else "substitute"
     return JudgeRecord(
         name=f"{plan.suite}-labels",
         version=plan.suite_version,
@@ -200,73 +200,73 @@ def judge_of(plan: Plan, pictures: Pictures, crop_ratio: float | None) -> JudgeR
 # --------------------------------------------------------------------------------------------------- results
 
 
-def seen_in(shards: Sequence[Shard]) -> Observations:
+def join_predictions(shards: Sequence[PredictionShard]) -> Features:
     """All predictions in index order, with the labels of the pictures."""
     rows = _rows(shards)
     indices = np.concatenate([shard.indices for shard in shards])
-    ranked = np.concatenate([shard.ranked for shard in shards])
+    ranked = np.concatenate([shard.ranked_classes for shard in shards])
     logits = np.concatenate([shard.logits for shard in shards])
     labels = np.array([label for _, label, _ in rows], dtype=np.int64)[indices]
-    return Observations(indices, labels, {"ranked": ranked, "logits": logits}, failed=sum(len(s.failed) for s in shards))
+    return Features(indices, labels, {"ranked": ranked, "logits": logits}, failed=sum(len(s.failed) for s in shards))
 
 
-def _subject(plan: Plan, shards: Sequence[Shard], out: Path) -> Subject:
+def _subject(plan: Plan, shards: Sequence[PredictionShard], out: Path) -> ResultSubject:
     """Return the pictures as the subject of a result."""
     failed = sorted((i, why) for shard in shards for i, why in shard.failed.items())
     sha256 = sha256_bytes(f"{plan.digest}{_rows(shards)}{failed}".encode())
-    return Subject(out.name, sha256, plan, plan.suite, plan.settings.resolution)
+    return ResultSubject(out.name, sha256, plan, plan.suite, plan.settings.resolution)
 
 
-def _method(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, is_lenient: bool) -> Method:
+def _method(plan: Plan, shards: Sequence[PredictionShard], name: str, judge: JudgeRecord, is_lenient: bool) -> ResultMethod:
     """Return how an evaluator scores the predictions; is_lenient: pictures are missing and may be."""
     rows = _rows(shards)
     reference = f"labels of {len(rows):,} pictures of {plan.suite}"
-    return Method(name, load_feature_evaluator(name), judge, reference, sha256_bytes(repr(rows).encode()), is_lenient=is_lenient)
+    return ResultMethod(name, load_feature_evaluator(name), judge, reference, sha256_bytes(repr(rows).encode()), is_lenient=is_lenient)
 
 
-def _rows(shards: Sequence[Shard]) -> list[tuple[str, int, str]]:
-    return [row for shard in shards for row in shard.rows]
+def _rows(shards: Sequence[PredictionShard]) -> list[tuple[str, int, str]]:
+    return [row for shard in shards for row in shard.image_rows]
 
 
-def _scored(name: str, shards: Sequence[Shard]) -> tuple[Observations, Score]:
+def _score_predictions(name: str, shards: Sequence[PredictionShard]) -> tuple[Features, EvaluatorOutput]:
     """All predictions, and what an evaluator gives for them."""
-    seen = seen_in(shards)
-    return seen, load_feature_evaluator(name).score(seen, {})
+    seen = join_predictions(shards)
+    return seen, load_feature_evaluator(name).evaluate(seen, {})
 
 
-def _score(plan: Plan, shards: Sequence[Shard], name: str, judge: JudgeRecord, out: Path, missing: int, lenient: bool) -> Scored:
-    started, path = now(), result_path(out, name)
+def _score(plan: Plan, shards: Sequence[PredictionShard], name: str, judge: JudgeRecord, out: Path, missing: int, lenient: bool) -> EvaluatedResult:
+    started, path = utc_now(), result_path(out, name)
     subject, method = _subject(plan, shards, out), _method(plan, shards, name, judge, lenient and missing > 0)
-    current = find_current(path, subject, method)
+    current = find_current_result(path, subject, method)
     # A version before scored the rest where a picture was damaged.
     is_of_rest = current is not None and any(m.value is not None for m in current.measurements)
     if current is not None and (lenient or not (missing and is_of_rest)):
-        return Scored(current, path, False)
-    seen, score = _scored(name, shards)
-    result = _result(path, subject, method, score, shards, missing, provenance(started, plan.settings.device))
-    return Scored(write_result(path, result, _per_sample(score, seen, shards)), path, True)
+        return EvaluatedResult(current, path, False)
+    seen, score = _score_predictions(name, shards)
+    result = _result(path, subject, method, score, shards, missing, make_provenance(started, plan.settings.device))
+    return EvaluatedResult(write_result(path, result, _per_sample(score, seen, shards)), path, True)
 
 
 def _result(
-    path: Path, subject: Subject, method: Method, score: Score, shards: Sequence[Shard], missing: int, made_by: Provenance
+    path: Path, subject: ResultSubject, method: ResultMethod, score: EvaluatorOutput, shards: Sequence[PredictionShard], missing: int, made_by: Provenance
 ) -> Result:
     """Return the result of these predictions; all of it but target and provenance follows from what is here."""
-    valued = score._replace(measurements=without_values(score.measurements, missing, method.is_lenient))
-    warnings = (*warnings_of("lenient", [LENIENT] if method.is_lenient else []), *warnings_of("images", _first_reasons(shards)))
+    valued = score._replace(measurements=drop_values(score.measurements, missing, method.is_lenient))
+    warnings = (*make_warnings("lenient", [LENIENT_WARNING] if method.is_lenient else []), *make_warnings("images", _first_reasons(shards)))
     scale = subject.plan.checkpoint.scale if subject.plan is not None else None
     return build_result(path, subject, method, valued, made_by, warnings, scale=scale)
 
 
-def _per_sample(score: Score, seen: Observations, shards: Sequence[Shard]) -> dict[str, np.ndarray]:
+def _per_sample(score: EvaluatorOutput, seen: Features, shards: Sequence[PredictionShard]) -> dict[str, np.ndarray]:
     """Return the scores with what each picture is: its hash as `pictures` (N, 32) uint8, and its label, so that equal pictures pair."""
     rows = _rows(shards)
     hashes = b"".join(bytes.fromhex(rows[i][2]) for i in seen.indices.tolist())
     arrays = {k: np.asarray(v) for k, v in score.per_sample.items()}
     pictures = np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 32)
-    return arrays | {"indices": seen.indices, "labels": np.asarray(seen.labels, dtype=np.int64), PICTURES: pictures}
+    return arrays | {"indices": seen.indices, "labels": np.asarray(seen.labels, dtype=np.int64), IMAGE_HASHES: pictures}
 
 
-def _first_reasons(shards: Sequence[Shard]) -> tuple[str, ...]:
+def _first_reasons(shards: Sequence[PredictionShard]) -> tuple[str, ...]:
     """Why the first few pictures failed."""
     failed = [(i, why) for shard in shards for i, why in shard.failed.items()]
     return tuple(f"picture {i} failed: {why}" for i, why in failed[:3])
@@ -275,60 +275,60 @@ def _first_reasons(shards: Sequence[Shard]) -> tuple[str, ...]:
 # ---------------------------------------------------------------------------------------------------- verify
 
 
-class Checked(NamedTuple):
+class RecheckOutcome(NamedTuple):
     """What was checked, in words, what was wrong, and what could not be checked."""
 
-    checked: list[str]
-    wrong: list[str]
-    unchecked: list[str]
+    passed_messages: list[str]
+    altered_messages: list[str]
+    unchecked_messages: list[str]
 
 
-def recheck(folder: Path, wanted: Wanted, chosen: int, chooser: Random) -> Checked:
+def recheck_classifier(folder: Path, wanted: RealImageSelection, chosen: int, chooser: Random) -> RecheckOutcome:
     """Pictures hashed again, predictions scored again, `chosen` shards' worth of pictures named again, all compared with the records.
 
     Raises:
         OptionError: the pictures are not there.
     """
-    run = Run(folder, is_checked=False)
+    run = RunFolder(folder, is_checked=False)
     plan = run.plan
     assert plan is not None
-    suite = load_picture_suite(plan.suite)
-    pictures, count = suite.pictures(wanted.place, wanted.labels), len(run.asked())
-    judge = judge_of(plan, pictures, wanted.crop_ratio)
-    told = Checked([], [], [])
+    suite = load_classification_suite(plan.suite)
+    pictures, count = suite.real_images(wanted.folder, wanted.labels), len(run.requested_indices())
+    judge = label_judge_record(plan, pictures, wanted.crop_ratio)
+    told = RecheckOutcome([], [], [])
     if not count:
-        told.wrong.append(f"{folder / REQUESTS} asks for no picture, and a classifier's run names at least one")
+        told.altered_messages.append(f"{folder / REQUESTS_FILE} asks for no picture, and a classifier's run names at least one")
         return told
-    shards = _kept_shards(plan, pictures, count, judge, folder, told)
-    missing = missing_pictures(shards)
-    if len(shards) == -(-count // SHARD):
+    shards = _find_stored_shards(plan, pictures, count, judge, folder, told)
+    missing = count_missing_images(shards)
+    if len(shards) == -(-count // SHARD_SIZE):
         for path in result_paths(folder):
-            told.wrong.extend(f"{path}: {line}" for line in _wrong_result(path, plan, shards, judge, folder, missing))
-            told.checked.append(f"{path.name}: facts, measurements and arrays scored again from the predictions")
+            told.altered_messages.extend(f"{path}: {line}" for line in _result_differences(path, plan, shards, judge, folder, missing))
+            told.passed_messages.append(f"{path.name}: facts, measurements and arrays scored again from the predictions")
     if chosen and shards:
         ratio = suite.crop_ratio if wanted.crop_ratio is None else wanted.crop_ratio
         try:
-            _name_again(plan, pictures, shards, chosen, chooser, ratio, told)
+            _classify_again(plan, pictures, shards, chosen, chooser, ratio, told)
         except WeightsError as error:
-            told.unchecked.append(f"{folder}: nothing named again: {error}")
+            told.unchecked_messages.append(f"{folder}: nothing named again: {error}")
     return told
 
 
-def _kept_shards(plan: Plan, pictures: Pictures, count: int, judge: JudgeRecord, folder: Path, told: Checked) -> list[Shard]:
+def _find_stored_shards(plan: Plan, pictures: RealImages, count: int, judge: JudgeRecord, folder: Path, told: RecheckOutcome) -> list[PredictionShard]:
     shards = []
-    for first in range(0, count, SHARD):
+    for first in range(0, count, SHARD_SIZE):
         path = shard_path(folder / OBSERVATIONS / plan.checkpoint.name, first)
-        rows = read_pictures(pictures, range(first, min(count, first + SHARD))).rows
+        rows = read_image_bytes(pictures, range(first, min(count, first + SHARD_SIZE))).image_rows
         shard = find_shard(path, shard_key(plan, judge, rows), rows)
         if shard is None:
-            told.wrong.append(f"{path} is missing, damaged, or of other pictures or another crop than are here now")
+            told.altered_messages.append(f"{path} is missing, damaged, or of other pictures or another crop than are here now")
         else:
             shards.append(shard)
-    told.checked.append(f"{count:,} picture hashes and labels compared with those that were named")
+    told.passed_messages.append(f"{count:,} picture hashes and labels compared with those that were named")
     return shards
 
 
-def _wrong_result(path: Path, plan: Plan, shards: Sequence[Shard], judge: JudgeRecord, folder: Path, missing: int) -> list[str]:
+def _result_differences(path: Path, plan: Plan, shards: Sequence[PredictionShard], judge: JudgeRecord, folder: Path, missing: int) -> list[str]:
     try:
         stored = read_result(path, is_checked=False)
     except BenchError as error:
@@ -337,7 +337,7 @@ def _wrong_result(path: Path, plan: Plan, shards: Sequence[Shard], judge: JudgeR
         return [f"evaluator {stored.evaluator} is not one of suite {plan.suite}"]
     subject = _subject(plan, shards, folder)
     method = _method(plan, shards, stored.evaluator, judge, stored.is_lenient and missing > 0)
-    seen, score = _scored(stored.evaluator, shards)
+    seen, score = _score_predictions(stored.evaluator, shards)
     again = _result(path, subject, method, score, shards, missing, stored.provenance)
     exempt = {"target", "label", "measurements"}  # a folder may be moved, a label is the user's; measurements are compared below
     wrong = [f"{name} is not what is here now" for name in differing_fields(stored, again) if name not in exempt]
@@ -350,13 +350,13 @@ def _wrong_result(path: Path, plan: Plan, shards: Sequence[Shard], judge: JudgeR
     return wrong
 
 
-def _name_again(plan: Plan, pictures: Pictures, shards: Sequence[Shard], count: int, chooser: Random, ratio: float, told: Checked) -> None:
+def _classify_again(plan: Plan, pictures: RealImages, shards: Sequence[PredictionShard], count: int, chooser: Random, ratio: float, told: RecheckOutcome) -> None:
     """Some pictures named again; the same five classes and logits must come out."""
-    known = {int(i): (s.ranked[k], s.logits[k]) for s in shards for k, i in enumerate(s.indices)}
+    known = {int(i): (s.ranked_classes[k], s.logits[k]) for s in shards for k, i in enumerate(s.indices)}
     chosen = sorted(chooser.sample(sorted(known), min(count, len(known))))
     reader = open_classifier(plan.checkpoint, plan.settings)
     for i in chosen:
-        again = name_pictures(reader, plan, pictures, read_pictures(pictures, [i]), ratio)
-        if i in again.failed or not (np.array_equal(again.ranked[0], known[i][0]) and np.allclose(again.logits[0], known[i][1], atol=1e-4)):
-            told.wrong.append(f"picture {i} named again gives other classes or logits (altered, or other hardware, threads or libraries)")
-    told.checked.append(f"{len(chosen)} pictures named again: {', '.join(map(str, chosen))}")
+        again = classify_images(reader, plan, pictures, read_image_bytes(pictures, [i]), ratio)
+        if i in again.failed or not (np.array_equal(again.ranked_classes[0], known[i][0]) and np.allclose(again.logits[0], known[i][1], atol=1e-4)):
+            told.altered_messages.append(f"picture {i} named again gives other classes or logits (altered, or other hardware, threads or libraries)")
+    told.passed_messages.append(f"{len(chosen)} pictures named again: {', '.join(map(str, chosen))}")

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from harope_bench.assets import local_files
 from harope_bench.core import registry
-from harope_bench.core.errors import BenchError, JudgeError, MissingExtra, NotHere
-from harope_bench.core.provenance import version
-from harope_bench.core.schema import worst
-from harope_bench.core.state_dicts import check_hash
+from harope_bench.core.errors import BenchError, JudgeError, MissingExtraError, MissingAssetError
+from harope_bench.core.provenance import package_version
+from harope_bench.core.schema import highest_error_text
+from harope_bench.core.state_dicts import check_sha256
 from harope_bench.core.storage import home
 from harope_bench.judges.base import Judge, JudgeChoice, LoadedAnnotator, LoadedFeatureExtractor, load_judge, open_judge
-from harope_bench.models.load_checkpoint import checkpoint, weights_path
+from harope_bench.models.load_checkpoint import load_checkpoint_record, weights_path
 from harope_bench.pipeline import selftest
 from harope_bench.pipeline.requirements import (
     EXTRAS,
@@ -28,7 +28,7 @@ from harope_bench.pipeline.requirements import (
 )
 from harope_bench.suites.base import PromptSuite, load_suite
 
-NEEDED = (
+REQUIRED_PACKAGES = (
     "torch",
     "torchvision",
     "numpy",
@@ -51,12 +51,12 @@ class Finding(NamedTuple):
 
     area: str
     name: str
-    state: str
+    status: str
     detail: str
     fix: str
 
 
-def examine(golden: bool = False, folder: Path | None = None, device: str = "cpu") -> list[Finding]:
+def check_installation(golden: bool = False, folder: Path | None = None, device: str = "cpu") -> list[Finding]:
     """Everything, without the network; weights and references are hashed.
 
     Args:
@@ -64,12 +64,12 @@ def examine(golden: bool = False, folder: Path | None = None, device: str = "cpu
     """
     areas = (_packages, _extras, _devices, _checkpoints, _judges, _references, _self_test, _assets, _home)
     found = [finding for area in areas for finding in _safely(area.__name__.strip("_"), area)]
-    return [*found, *_safely("golden", lambda: _golden(folder, device))] if golden else found
+    return [*found, *_safely("golden", lambda: _check_golden(folder, device))] if golden else found
 
 
-def _golden(folder: Path | None, device: str) -> list[Finding]:
+def _check_golden(folder: Path | None, device: str) -> list[Finding]:
     states = {None: "missing", True: "ok", False: "broken"}
-    return [Finding("golden", o.name, states[o.right], o.told, o.command) for o in selftest.golden(folder, device)]
+    return [Finding("golden", o.name, states[o.is_within_tolerance], o.message, o.command) for o in selftest.check_golden_sets(folder, device)]
 
 
 def _safely(name: str, area: Callable[[], list[Finding]]) -> list[Finding]:
@@ -82,8 +82,8 @@ def _safely(name: str, area: Callable[[], list[Finding]]) -> list[Finding]:
 
 def _packages() -> list[Finding]:
     found = []
-    for name in NEEDED:
-        installed = version(name)
+    for name in REQUIRED_PACKAGES:
+        installed = package_version(name)
         found.append(
             Finding(
                 "package", name, "ok" if installed else "broken", installed or "not installed", "" if installed else f"pip install {name}"
@@ -93,14 +93,14 @@ def _packages() -> list[Finding]:
 
 
 def _extras() -> list[Finding]:
-    return [_finding("extra", extra, extra_requirement(extra), "installed") for extra in EXTRAS]
+    return [_finding_of_requirement("extra", extra, extra_requirement(extra), "installed") for extra in EXTRAS]
 
 
-def _finding(area: str, name: str, lacking: Requirement | None, detail: str) -> Finding:
+def _finding_of_requirement(area: str, name: str, lacking: Requirement | None, detail: str) -> Finding:
     """Return what a run that needs this thing would be told of it."""
     if lacking is None:
         return Finding(area, name, "ok", detail, "")
-    return Finding(area, name, lacking.state, lacking.detail, lacking.command)
+    return Finding(area, name, lacking.status, lacking.detail, lacking.command)
 
 
 def _devices() -> list[Finding]:
@@ -117,16 +117,16 @@ def _devices() -> list[Finding]:
 
 
 def _checkpoints() -> list[Finding]:
-    return [_checkpoint(name) for name in registry.names("checkpoints")]
+    return [_checkpoint(name) for name in registry.list_names("checkpoints")]
 
 
 def _checkpoint(name: str) -> Finding:
     """Return what a run would lack of a checkpoint, or whether its weights are the recorded ones."""
     try:
-        known = checkpoint(name)
+        known = load_checkpoint_record(name)
         if lacking := checkpoint_requirement(known):
             return Finding("checkpoint", name, "broken", lacking.detail, lacking.command)
-        check_hash(weights_path(known), known.sha256)
+        check_sha256(weights_path(known), known.sha256)
     except BenchError as error:
         return Finding("checkpoint", name, "broken", str(error), f"harope-bench register {name} --weights FILE")
     return Finding("checkpoint", name, "ok", f"{known.scale}, {known.backbone}, {known.encoding}", "")
@@ -134,7 +134,7 @@ def _checkpoint(name: str) -> Finding:
 
 def _judges() -> list[Finding]:
     found = []
-    for name in registry.names("judges"):
+    for name in registry.list_names("judges"):
         judge = load_judge(name)
         if judge.needs_model:
             found.append(Finding("judge", name, "ok", f"{judge.judge_class}; runs a model of yours, --judge ROLE={name}:FOLDER", ""))
@@ -146,35 +146,35 @@ def _judges() -> list[Finding]:
 def _judge(name: str, judge: Judge[LoadedFeatureExtractor | LoadedAnnotator]) -> Finding:
     """Return what a run would lack of a judge, or what opening it and its self-check say."""
     if lacking := judge_requirements(JudgeChoice(name)):
-        return _finding("judge", name, lacking[0], "")
+        return _finding_of_requirement("judge", name, lacking[0], "")
     try:
-        return Finding("judge", name, "ok", _opened(name, judge), "")
+        return Finding("judge", name, "ok", _describe_judge(name, judge), "")
     except JudgeError as error:
         return Finding("judge", name, "broken", str(error), "reinstall harope-bench and its extras")
-    except (NotHere, MissingExtra) as error:
-        return _absent("judge", name, error)
+    except (MissingAssetError, MissingExtraError) as error:
+        return _missing_finding("judge", name, error)
     except BenchError as error:
         return Finding("judge", name, "broken", str(error), "reinstall harope-bench")
 
 
-def _opened(name: str, judge: Judge[LoadedFeatureExtractor | LoadedAnnotator]) -> str:
+def _describe_judge(name: str, judge: Judge[LoadedFeatureExtractor | LoadedAnnotator]) -> str:
     """Return what is said of a judge that opens and passes its self-check; its errors are the caller's."""
-    checks = [case.name for case in judge.canary()]
+    checks = [case.name for case in judge.self_checks()]
     loaded = open_judge(name, judge, "cpu")
     told = f", self-check: {', '.join(checks)}" if checks else ""
-    if rates := judge.errors():
-        told += f"; on known cases {worst(rates)}"
+    if rates := judge.error_rates():
+        told += f"; on known cases {highest_error_text(rates)}"
     return f"{judge.judge_class}, weights {loaded.weights_sha256[:12]}{told}"
 
 
-def _absent(area: str, name: str, error: BenchError) -> Finding:
+def _missing_finding(area: str, name: str, error: BenchError) -> Finding:
     """Something optional that is not here: what it is, and the command that the error names."""
     return Finding(area, name, "missing", error.detail, error.advice)
 
 
 def _self_test() -> list[Finding]:
     """The formulas on small synthetic sets, against values worked out another way."""
-    wrong = selftest.offline()
+    wrong = selftest.check_formulas()
     if wrong:
         return [Finding("self-test", "fidelity", "broken", "; ".join(wrong), "reinstall harope-bench and its numpy")]
     return [Finding("self-test", "fidelity", "ok", f"{selftest.CHECKS} formulas agree with slow ones", "")]
@@ -182,7 +182,7 @@ def _self_test() -> list[Finding]:
 
 def _references() -> list[Finding]:
     found = []
-    for name in registry.names("suites"):
+    for name in registry.list_names("suites"):
         suite = load_suite(name)
         if isinstance(suite, PromptSuite):
             found.append(_prompts(name, suite))
@@ -192,25 +192,25 @@ def _references() -> list[Finding]:
             lacking = reference_requirement(name, judge)
             reference = suite.reference(judge) if lacking is None else None
             if lacking is not None or reference is not None:
-                found.append(_finding("reference", name, lacking, f"{reference.name}, seen by {judge}" if reference else ""))
+                found.append(_finding_of_requirement("reference", name, lacking, f"{reference.name}, seen by {judge}" if reference else ""))
     return found
 
 
 def _prompts(name: str, suite: PromptSuite) -> Finding:
     lacking = prompts_requirement(name)
-    detail = "" if lacking else "{}, {:.12}".format(*suite.source())
-    return _finding("prompts", name, lacking, detail)
+    detail = "" if lacking else "{}, {:.12}".format(*suite.prompts_source())
+    return _finding_of_requirement("prompts", name, lacking, detail)
 
 
 def _assets() -> list[Finding]:
     """Return what was fetched, and what shows of each file that it is the published one."""
     found = []
-    for name in registry.names("assets"):
-        receipts = local_files.receipts(name)
-        for file in local_files.asset(name).files:
-            if file.name in receipts and (local_files.folder(name) / file.name).is_file():
-                how = "" if file.pinned or receipts[file.name].addressed else "; it came by --from"
-                found.append(Finding("asset", name, "ok", f"{file.name}: {file.trust}{how}", ""))
+    for name in registry.list_names("assets"):
+        receipts = local_files.read_receipts(name)
+        for file in local_files.load_asset(name).files:
+            if file.name in receipts and (local_files.asset_folder(name) / file.name).is_file():
+                how = "" if file.is_pinned or receipts[file.name].is_from_url else "; it came by --from"
+                found.append(Finding("asset", name, "ok", f"{file.name}: {file.verification}{how}", ""))
     return found
 
 

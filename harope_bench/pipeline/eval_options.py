@@ -12,12 +12,12 @@ from typing import Literal
 
 from harope_bench.core.errors import OptionError
 from harope_bench.core.record_base import Option
-from harope_bench.pipeline.annotate import Terms
-from harope_bench.pipeline.classify import Wanted
-from harope_bench.pipeline.evaluate import Asked
-from harope_bench.pipeline.evaluate_prompts import Marking, shared
-from harope_bench.pipeline.requirements import Scoring
-from harope_bench.suites.official_layouts.prompt_folder import FolderForm
+from harope_bench.pipeline.annotate import AnnotatorOptions
+from harope_bench.pipeline.classify import RealImageSelection
+from harope_bench.pipeline.evaluate import FeatureScoring
+from harope_bench.pipeline.evaluate_prompts import PromptScoring, judges_by_suite
+from harope_bench.pipeline.requirements import RequiredScoring
+from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 RUNS = Path("runs")  # where results go if the user does not say
 
@@ -55,7 +55,7 @@ class GenerationOptions:
 
 
 @dataclass(frozen=True)
-class PictureOptions:
+class RealImageOptions:
     """Which real pictures a classifier is shown: folder, list of labels and crop."""
 
     images: Path | None = None
@@ -97,16 +97,16 @@ class EvalOptions(ScoringOptions):
     count: int | None = None
     batch: int | None = None
     generation: GenerationOptions = field(default_factory=GenerationOptions)
-    pictures: PictureOptions = field(default_factory=PictureOptions)
-    form: FolderForm = field(default_factory=FolderForm)
+    real_images: RealImageOptions = field(default_factory=RealImageOptions)
+    folder_options: PromptFolderOptions = field(default_factory=PromptFolderOptions)
     label: str | None = None
     out: Path | None = None
 
     def conditional_options(self) -> dict[str, object]:
         """Return the options that apply to some targets alone, by name on the command line."""
         return {
-            **asdict(self.pictures),
-            **asdict(self.form),
+            **asdict(self.real_images),
+            **asdict(self.folder_options),
             "reference": self.reference,
             "batch": self.batch,
             "labels": self.generation.labels,
@@ -197,67 +197,67 @@ def _judges_of_suites(judge: str | None, suites: Sequence[str | None]) -> Mappin
     names = [suite for suite in suites if suite is not None]
     if judge is None or len(names) < 2:
         return dict.fromkeys(suites, judge)
-    return shared(judge, names)
+    return judges_by_suite(judge, names)
 
 
 # --------------------------------------------------------------------------- the pipeline's records
 
 
-def feature_scorings(options: EvalOptions, suite: str, judge: str | None) -> list[Asked]:
+def feature_scorings(options: EvalOptions, suite: str, judge: str | None) -> list[FeatureScoring]:
     """Return how evaluators of features score images of a suite, one record for each profile.
 
     Args:
         judge: In place of the suite's own; None for images of prompts, whose `--judge` names roles.
     """
     return [
-        Asked(
+        FeatureScoring(
             suite=suite,
             reference=options.reference,
             rules=options.rules,
-            rescore=options.is_rescored,
+            is_rescored=options.is_rescored,
             device=options.generation.device,
             profile=profile,
             judge=judge,
             subset=options.subset,
-            form=options.form,
+            folder_options=options.folder_options,
         )
         for profile in options.profiles
     ]
 
 
-def prompt_scoring(options: EvalOptions, suite: str) -> Marking:
+def prompt_scoring(options: EvalOptions, suite: str) -> PromptScoring:
     """Return how evaluators of annotations score images of a suite of prompts."""
-    terms = Terms(
+    terms = AnnotatorOptions(
         device=options.generation.device,
-        rescore=options.is_rescored,
+        is_rescored=options.is_rescored,
         python=options.python,
         runner_options=options.runner_options,
     )
-    return Marking(
+    return PromptScoring(
         suite=suite,
         rules=options.rules,
         judge=options.judge,
-        lenient=options.is_lenient,
-        terms=terms,
-        form=options.form,
+        is_lenient=options.is_lenient,
+        annotator_options=terms,
+        folder_options=options.folder_options,
     )
 
 
-def picture_selection(options: EvalOptions, count: int | None) -> Wanted:
+def real_image_selection(options: EvalOptions, count: int | None) -> RealImageSelection:
     """Return which real pictures a classifier is shown; `count` takes the first, None all."""
-    return Wanted(
-        place=options.pictures.images,
-        labels=options.pictures.truth,
+    return RealImageSelection(
+        folder=options.real_images.images,
+        labels=options.real_images.truth,
         count=count,
-        crop_ratio=options.pictures.crop_ratio,
-        rescore=options.is_rescored,
-        lenient=options.is_lenient,
+        crop_ratio=options.real_images.crop_ratio,
+        is_rescored=options.is_rescored,
+        is_lenient=options.is_lenient,
     )
 
 
-def required_scoring(options: EvalOptions, evaluators: Sequence[str] | None) -> Scoring:
+def required_scoring(options: EvalOptions, evaluators: Sequence[str] | None) -> RequiredScoring:
     """Return what decides the judges, references and packages that scoring requires."""
-    return Scoring(
+    return RequiredScoring(
         evaluators=evaluators,
         judge=options.judge,
         profiles=options.profiles,

@@ -15,54 +15,54 @@ from typing import NamedTuple
 import numpy as np
 
 from harope_bench.core import checksums
-from harope_bench.core.array_archive import arrays_bytes, load_arrays
+from harope_bench.core.array_archive import encode_npz, load_arrays
 from harope_bench.core.errors import InvalidMomentsError, ShapeError, StorageError
 from harope_bench.core.storage import sha256_bytes, write_bytes
 from harope_bench.metrics.moments import BLOCK, Moments
 
-OF = "rows_sha256"
-EVERY = 3  # blocks between two writes: 32 MB and a second of work at width 2048
+ROWS_KEY = "rows_sha256"
+BLOCKS_PER_WRITE = 3  # blocks between two writes: 32 MB and a second of work at width 2048
 
 
-class Shards(NamedTuple):
+class ShardHashes(NamedTuple):
     """Hashes of the rows of consecutive shards, and the rows of each (the last may have fewer), a divisor of BLOCK."""
 
     digests: Sequence[str]
     size: int
 
-    def before(self, block: int) -> list[str]:
+    def hashes_before(self, block: int) -> list[str]:
         """Hashes of the shards that the first so many blocks are made of."""
         return list(self.digests[: block * (BLOCK // self.size)])
 
 
-def moments(path: Path, rows: np.ndarray, shards: Shards) -> Moments:
+def sum_cached_moments(path: Path, rows: np.ndarray, shards: ShardHashes) -> Moments:
     """Moments of rows (N, D), bit for bit `Moments.of(rows)`, from `path` as far as that is of the same rows; `path` then holds all.
 
     A file that is damaged, altered or of other rows is made again.
     """
     whole = len(rows) // BLOCK
-    done, found = _kept(path, rows.shape[1], shards, whole)
+    done, found = _load_moments(path, rows.shape[1], shards, whole)
     for number in range(done, whole):
-        found = found.merge(Moments.of(rows[number * BLOCK : (number + 1) * BLOCK]))
-        if (number + 1) % EVERY == 0 or number + 1 == whole:
-            data = arrays_bytes({**found.arrays(), OF: np.array(shards.before(number + 1))})
-            checksums.record(path.parent, {path.name: sha256_bytes(data)})
+        found = found.merge(Moments.from_rows(rows[number * BLOCK : (number + 1) * BLOCK]))
+        if (number + 1) % BLOCKS_PER_WRITE == 0 or number + 1 == whole:
+            data = encode_npz({**found.to_arrays(), ROWS_KEY: np.array(shards.hashes_before(number + 1))})
+            checksums.record_hashes(path.parent, {path.name: sha256_bytes(data)})
             write_bytes(path, data)
-    return found.merge(Moments.of(rows[whole * BLOCK :])) if len(rows) % BLOCK else found
+    return found.merge(Moments.from_rows(rows[whole * BLOCK :])) if len(rows) % BLOCK else found
 
 
-def _kept(path: Path, width: int, shards: Shards, whole: int) -> tuple[int, Moments]:
+def _load_moments(path: Path, width: int, shards: ShardHashes, whole: int) -> tuple[int, Moments]:
     """How many leading blocks the file is of, and their moments; none where it is not of these rows."""
-    nothing = 0, Moments.of(np.zeros((0, width)))
-    if not path.is_file() or not checksums.has_sums(path.parent) or not checksums.intact(path.parent, path.name):
+    nothing = 0, Moments.from_rows(np.zeros((0, width)))
+    if not path.is_file() or not checksums.has_checksums(path.parent) or not checksums.is_intact(path.parent, path.name):
         return nothing
     try:
         arrays = load_arrays(path)
-        found, of = Moments.from_arrays(arrays), arrays[OF].tolist()
+        found, of = Moments.from_arrays(arrays), arrays[ROWS_KEY].tolist()
     except (StorageError, ShapeError, InvalidMomentsError, KeyError):
         return nothing
     done = found.count // BLOCK
-    return (done, found) if found.mean.shape == (width,) and 0 < done <= whole and of == shards.before(done) else nothing
+    return (done, found) if found.mean.shape == (width,) and 0 < done <= whole and of == shards.hashes_before(done) else nothing
 
 
 def are_sums_of(path: Path, rows: np.ndarray) -> bool:
@@ -73,5 +73,5 @@ def are_sums_of(path: Path, rows: np.ndarray) -> bool:
         return False
     if stored.count > len(rows) or stored.count % BLOCK or stored.mean.shape != rows.shape[1:]:
         return False
-    summed = Moments.of(rows[: stored.count])
+    summed = Moments.from_rows(rows[: stored.count])
     return summed.mean.tobytes() == stored.mean.tobytes() and summed.scatter.tobytes() == stored.scatter.tobytes()

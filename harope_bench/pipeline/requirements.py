@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from harope_bench.core import registry
-from harope_bench.core.errors import BenchError, MissingExtra, MissingRequirementsError, MissingVaeError, NotHere, WeightsError
+from harope_bench.core.errors import BenchError, MissingExtraError, MissingRequirementsError, MissingVaeError, MissingAssetError, WeightsError
 from harope_bench.core.schema import Checkpoint, Plan
 from harope_bench.judges.base import JudgeChoice
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones.base import load_backbone
 from harope_bench.models.load_checkpoint import weights_path
-from harope_bench.pipeline.annotate import Terms
-from harope_bench.pipeline.evaluate import Asked, way
-from harope_bench.pipeline.evaluate_prompts import Marking, of_prompts, rules_of
-from harope_bench.suites.base import PictureSuite, PromptSuite, Suite, load_prompt_suite, load_suite
+from harope_bench.pipeline.annotate import AnnotatorOptions
+from harope_bench.pipeline.evaluate import FeatureScoring, resolve_profile
+from harope_bench.pipeline.evaluate_prompts import PromptScoring, is_prompt_suite, select_prompt_evaluators
+from harope_bench.suites.base import ClassificationSuite, PromptSuite, Suite, load_prompt_suite, load_suite
 
 EXTRAS = {"t2i": ("transformers", "diffusers", "peft"), "mmdet": ("mmdet", "mmcv")}
 
@@ -37,7 +37,7 @@ class Requirement(NamedTuple):
     name: str
     detail: str
     command: str
-    state: Literal["missing", "broken"] = "missing"
+    status: Literal["missing", "broken"] = "missing"
     is_blocking: bool = True
 
     @property
@@ -47,7 +47,7 @@ class Requirement(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Scoring:
+class RequiredScoring:
     """How runs are to be scored: what decides which judges, references and packages they need; None is the suite's own."""
 
     evaluators: Sequence[str] | None = None
@@ -59,7 +59,7 @@ class Scoring:
     is_rescored: bool = False
 
 
-def missing_requirements(plans: Plan | Sequence[Plan], scoring: Scoring | None = None) -> list[Requirement]:
+def missing_requirements(plans: Plan | Sequence[Plan], scoring: RequiredScoring | None = None) -> list[Requirement]:
     """Return everything that runs of these plans lack, each once; empty where they can start.
 
     Raises:
@@ -70,30 +70,30 @@ def missing_requirements(plans: Plan | Sequence[Plan], scoring: Scoring | None =
     for plan in several:
         lacking += backbone_packages(plan)
         lacking += [requests_requirement(plan)]
-    return _unique([*lacking, *missing_of_suites([plan.suite for plan in several], scoring)])
+    return _unique([*lacking, *suite_requirements([plan.suite for plan in several], scoring)])
 
 
-def missing_of_suites(suites: Iterable[str], scoring: Scoring | None = None) -> list[Requirement]:
+def suite_requirements(suites: Iterable[str], scoring: RequiredScoring | None = None) -> list[Requirement]:
     """Return the prompts, judges, references and packages that scoring images of these suites lacks, each once."""
-    scoring = scoring or Scoring()
+    scoring = scoring or RequiredScoring()
     lacking: list[Requirement | None] = []
     for name in dict.fromkeys(suites):
         suite = load_suite(name)
-        if isinstance(suite, PictureSuite):
+        if isinstance(suite, ClassificationSuite):
             continue
-        lacking += [prompts_requirement(name)] if of_prompts(name) else []
+        lacking += [prompts_requirement(name)] if is_prompt_suite(name) else []
         if not scoring.is_rescored:
-            lacking += _of_scoring(name, suite, scoring)
+            lacking += _scoring_requirements(name, suite, scoring)
     return _unique(lacking)
 
 
-def _of_scoring(name: str, suite: Suite, scoring: Scoring) -> list[Requirement | None]:
+def _scoring_requirements(name: str, suite: Suite, scoring: RequiredScoring) -> list[Requirement | None]:
     """Return what the evaluators of one suite lack: judges of each role, or one judge and its reference."""
     lacking: list[Requirement | None] = []
     on_prompts: list[str] = []
-    if of_prompts(name):
-        marking = Marking(name, scoring.rules, scoring.judge, terms=Terms(python=scoring.python))
-        rules = rules_of(suite, marking, scoring.evaluators)
+    if is_prompt_suite(name):
+        marking = PromptScoring(name, scoring.rules, scoring.judge, annotator_options=AnnotatorOptions(python=scoring.python))
+        rules = select_prompt_evaluators(suite, marking, scoring.evaluators)
         on_prompts = [rule.name for rule in rules]
         for chosen in dict.fromkeys(chosen for rule in rules for chosen in rule.judges.values()):
             lacking += judge_requirements(chosen, scoring.python)
@@ -101,7 +101,7 @@ def _of_scoring(name: str, suite: Suite, scoring: Scoring) -> list[Requirement |
     judge = None if on_prompts else scoring.judge
     for profile in scoring.profiles if others else ():
         for evaluator in others:
-            chosen_way = way(suite, evaluator, Asked(name, scoring.reference, scoring.rules, profile=profile, judge=judge))
+            chosen_way = resolve_profile(suite, evaluator, FeatureScoring(name, scoring.reference, scoring.rules, profile=profile, judge=judge))
             lacking += judge_requirements(JudgeChoice(chosen_way.judge), scoring.python)
             lacking += [] if scoring.reference else [reference_requirement(name, chosen_way.judge)]
     return lacking
@@ -113,14 +113,14 @@ def _of_scoring(name: str, suite: Suite, scoring: Scoring) -> list[Requirement |
 def checkpoint_requirement(found: Checkpoint) -> Requirement | None:
     """Return what a registered checkpoint lacks: its weights, a file of its adapter folder, or its base; None where all is there."""
     command = f"harope-bench register {found.name} --weights FILE"
-    if found.name not in registry.entries("checkpoints"):
+    if found.name not in registry.list_entries("checkpoints"):
         return Requirement("checkpoint", found.name, f"checkpoint {found.name} is not registered here", command)
     path = weights_path(found)
     if not path.is_file():
         return Requirement("checkpoint", found.name, f"weights {path} of checkpoint {found.name} are not there", command)
     if path.name != lora_manifest.MANIFEST:
         return None
-    return _requirement("checkpoint", found.name, lambda: lora_manifest.examine(path, found), command)
+    return _requirement("checkpoint", found.name, lambda: lora_manifest.check_adapter(path, found), command)
 
 
 def backbone_packages(plan: Plan) -> list[Requirement]:
@@ -132,14 +132,14 @@ def backbone_packages(plan: Plan) -> list[Requirement]:
 def requests_requirement(plan: Plan) -> Requirement | None:
     """Return the prompts that a suite's first request needs; None where they are there or the suite has none."""
     suite = load_suite(plan.suite)
-    if isinstance(suite, PromptSuite | PictureSuite):
+    if isinstance(suite, PromptSuite | ClassificationSuite):
         return None  # `prompts_requirement` looks at those of a suite of prompts
     return _requirement("prompts", plan.suite, lambda: suite.requests([0], plan.settings), f"harope-bench fetch {plan.suite}")
 
 
 def prompts_requirement(name: str) -> Requirement | None:
     """Return the prompts of a suite if they are missing or altered."""
-    return _requirement("prompts", name, load_prompt_suite(name).source, f"harope-bench fetch {name}")
+    return _requirement("prompts", name, load_prompt_suite(name).prompts_source, f"harope-bench fetch {name}")
 
 
 def reference_requirement(name: str, judge: str) -> Requirement | None:
@@ -181,16 +181,16 @@ def _requirement(area: str, name: str, probe: Callable[[], object], command: str
     """Return what a probe says is missing; what it says is damaged comes with `command` unless the error names one."""
     try:
         probe()
-    except MissingExtra as error:
-        return _said("extra", name, error, command, "missing")
-    except NotHere as error:
-        return _said(area, name, error, command, "missing")
+    except MissingExtraError as error:
+        return _requirement_of_error("extra", name, error, command, "missing")
+    except MissingAssetError as error:
+        return _requirement_of_error(area, name, error, command, "missing")
     except BenchError as error:
-        return _said(area, name, error, command, "broken")
+        return _requirement_of_error(area, name, error, command, "broken")
     return None
 
 
-def _said(area: str, name: str, error: BenchError, command: str, state: Literal["missing", "broken"]) -> Requirement:
+def _requirement_of_error(area: str, name: str, error: BenchError, command: str, state: Literal["missing", "broken"]) -> Requirement:
     return Requirement(area, name, error.detail, error.advice or command, state)
 
 
@@ -205,13 +205,13 @@ def plan_or_requirement(make: Callable[[], Plan]) -> Plan | Requirement:
     """
     try:
         return make()
-    except MissingExtra as error:
-        return _said("extra", "plan", error, "", "missing")
+    except MissingExtraError as error:
+        return _requirement_of_error("extra", "plan", error, "", "missing")
     except (WeightsError, MissingVaeError) as error:
-        return _said("checkpoint", "plan", error, "", "missing")
+        return _requirement_of_error("checkpoint", "plan", error, "", "missing")
 
 
-def blocking(missing: Iterable[Requirement]) -> list[Requirement]:
+def blocking_requirements(missing: Iterable[Requirement]) -> list[Requirement]:
     """Return those without which no run can start."""
     return [requirement for requirement in missing if requirement.is_blocking]
 
@@ -223,7 +223,7 @@ def raise_missing(missing: Sequence[Requirement]) -> None:
         MissingRequirementsError: one line, with the count and the command of each.
     """
     listed = _unique(missing)
-    if not blocking(listed):
+    if not blocking_requirements(listed):
         return
     if len(listed) == 1:
         raise MissingRequirementsError(listed[0].detail, listed[0].command)

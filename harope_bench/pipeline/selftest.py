@@ -9,85 +9,85 @@ from typing import NamedTuple
 import numpy as np
 
 from harope_bench.assets import local_files
-from harope_bench.core.errors import BenchError, MissingExtra, NotHere
+from harope_bench.core.errors import BenchError, MissingExtraError, MissingAssetError
 from harope_bench.core.storage import home
-from harope_bench.metrics.frechet import frechet
-from harope_bench.metrics.half_neighbours import half_balls
+from harope_bench.metrics.frechet import frechet_distance
+from harope_bench.metrics.float16_neighbours import float16_balls
 from harope_bench.metrics.inception_score import inception_score
 from harope_bench.metrics.kernel_distance import kid
 from harope_bench.metrics.moments import Gaussian, Moments
-from harope_bench.metrics.neighbours import balls
-from harope_bench.pipeline.evaluate import Asked, evaluate
+from harope_bench.metrics.neighbours import neighbour_balls
+from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
 
 TOLERANCE = {"fid": 0.002, "sfid": 0.002, "is": 0.15, "precision": 0.0005, "recall": 0.0005}
 PROFILE = "adm"
 
 
-class Golden(NamedTuple):
+class GoldenSet(NamedTuple):
     """Public samples, the reference they were scored against, and the numbers that ADM's evaluator printed of them."""
 
     suite: str
-    samples: str  # assets
-    reference: str
-    published: dict[str, float]
+    samples_asset: str  # assets
+    reference_asset: str
+    published_values: dict[str, float]
 
 
 # openai/guided-diffusion, evaluations/README.md (256); lavinal712/ADM-evaluation-suite-pytorch, README.md, its TensorFlow rows (128)
-GOLDEN = (
-    Golden(
+GOLDEN_SETS = (
+    GoldenSet(
         "imagenet-256", "golden-imagenet-256", "imagenet-256-reference",
         {"fid": 3.942557412, "sfid": 6.140433703, "is": 215.8370361, "precision": 0.8265, "recall": 0.5309},
     ),
-    Golden(
+    GoldenSet(
         "imagenet-128", "golden-imagenet-128", "imagenet-128-reference",
         {"fid": 2.973288682, "sfid": 5.094563921, "is": 141.4766846, "precision": 0.78138, "recall": 0.5929},
     ),
 )  # fmt: skip
 
 
-class Outcome(NamedTuple):
+class GoldenOutcome(NamedTuple):
     """What came of one golden set: None where it was skipped, else whether every number is within its tolerance."""
 
     name: str
-    right: bool | None
-    told: str
+    is_within_tolerance: bool | None
+    message: str
     command: str = ""
 
 
-def golden(folder: Path | None = None, device: str = "cpu") -> Iterator[Outcome]:
+def check_golden_sets(folder: Path | None = None, device: str = "cpu") -> Iterator[GoldenOutcome]:
     """Scores each public sample set that is here and compares; the others are skipped and say how to get them.
 
     Args:
         folder: where sample sets and references lie under their published names, beside what `fetch` brought and HOME/golden.
     """
-    for one in GOLDEN:
-        samples, reference = (_found(asset, folder) for asset in (one.samples, one.reference))
-        missing = [asset for asset, path in ((one.samples, samples), (one.reference, reference)) if path is None]
+    for one in GOLDEN_SETS:
+        samples, reference = (_find_asset(asset, folder) for asset in (one.samples_asset, one.reference_asset))
+        missing = [asset for asset, path in ((one.samples_asset, samples), (one.reference_asset, reference)) if path is None]
         if samples is None or reference is None:
-            files = ", ".join(local_files.asset(asset).files[0].name for asset in missing)
+            files = ", ".join(local_files.load_asset(asset).files[0].name for asset in missing)
             command = " and ".join(f"harope-bench fetch {asset}" for asset in missing)
-            yield Outcome(one.suite, None, f"skipped, {files} not here", f"{command}, or doctor --golden-from FOLDER")
+            yield GoldenOutcome(one.suite, None, f"skipped, {files} not here", f"{command}, or doctor --golden-from FOLDER")
             continue
         try:
-            yield _outcome(one, samples, reference, device)
-        except (NotHere, MissingExtra) as error:
-            yield Outcome(one.suite, None, f"skipped, {error.detail}", error.advice)
+            yield _check_golden_set(one, samples, reference, device)
+        except (MissingAssetError, MissingExtraError) as error:
+            yield GoldenOutcome(one.suite, None, f"skipped, {error.detail}", error.advice)
         except BenchError as error:
-            yield Outcome(one.suite, False, str(error))
+            yield GoldenOutcome(one.suite, False, str(error))
 
 
-def _found(asset: str, folder: Path | None) -> Path | None:
+def _find_asset(asset: str, folder: Path | None) -> Path | None:
     """The asset's file, in the folder given, in the user's golden folder, or where fetch put it."""
-    name = local_files.asset(asset).files[0].name
+    name = local_files.load_asset(asset).files[0].name
     places = [place / name for place in (folder, home() / "golden") if place is not None]
-    return next((path for path in places if path.is_file()), held.path if (held := local_files.held(asset)) else None)
+    return next((path for path in places if path.is_file()), held.path if (held := local_files.find_local_file(asset)) else None)
 
 
-def _outcome(one: Golden, samples: Path, reference: Path, device: str) -> Outcome:
-    (scored,) = evaluate(samples, home() / "golden" / one.suite, Asked(one.suite, reference, device=device, profile=PROFILE))
+def _check_golden_set(one: GoldenSet, samples: Path, reference: Path, device: str) -> GoldenOutcome:
+    (scored,) = evaluate(samples, home() / "golden" / one.suite, FeatureScoring(one.suite, reference, device=device, profile=PROFILE))
     parts, right = [], True
-    for metric, published in one.published.items():
-        found = scored.result.measured(metric)
+    for metric, published in one.published_values.items():
+        found = scored.result.find_measurement(metric)
         value = found.value if found else None
         good = value is not None and abs(value - published) <= TOLERANCE[metric]
         right &= good
@@ -95,18 +95,18 @@ def _outcome(one: Golden, samples: Path, reference: Path, device: str) -> Outcom
         parts.append(f"{metric} {shown} ({'' if good else 'NOT '}{published:.6g} +- {TOLERANCE[metric]:g})")
     judge = scored.result.judge
     other = "" if judge.judge_class == "equivalent" else f", by a {judge.judge_class} judge, so nothing is proven"
-    return Outcome(one.suite, right and not other, ", ".join(parts) + other)
+    return GoldenOutcome(one.suite, right and not other, ", ".join(parts) + other)
 
 
 # ---------------------------------------------------------------------------------------------- offline
 
 
-def offline() -> list[str]:
+def check_formulas() -> list[str]:
     """What is wrong with the formulas on this machine; empty where they agree with slow ones. Takes well under a second."""
-    return [f"{name} is {found!r}, should be {wanted!r}" for name, (found, wanted) in _checks() if not np.isclose(found, wanted, rtol=1e-9)]
+    return [f"{name} is {found!r}, should be {wanted!r}" for name, (found, wanted) in _run_formulas() if not np.isclose(found, wanted, rtol=1e-9)]
 
 
-def _checks() -> Iterator[tuple[str, tuple[float, float]]]:
+def _run_formulas() -> Iterator[tuple[str, tuple[float, float]]]:
     rng = np.random.default_rng(0)
     drawn, real = rng.normal(0.2, 1.1, (60, 5)), rng.normal(size=(50, 5))
     for name, check in FORMULAS.items():
@@ -117,14 +117,14 @@ def _distance(drawn: np.ndarray, real: np.ndarray) -> tuple[float, float]:
     a, b = np.cov(drawn, rowvar=False), np.cov(real, rowvar=False)
     shift = drawn.mean(0) - real.mean(0)
     roots = np.sqrt(np.linalg.eigvals(a @ b).astype(complex)).real.sum()
-    return frechet(Moments.of(drawn).gaussian(), Moments.of(real).gaussian()), float(shift @ shift + np.trace(a + b) - 2 * roots)
+    return frechet_distance(Moments.from_rows(drawn).to_gaussian(), Moments.from_rows(real).to_gaussian()), float(shift @ shift + np.trace(a + b) - 2 * roots)
 
 
 def _known_distance(drawn: np.ndarray, real: np.ndarray) -> tuple[float, float]:
     """Independent coordinates have a distance that can be written down."""
     a, b = np.array([1.0, 4.0, 9.0]), np.array([4.0, 4.0, 1.0])
     shift = np.array([0.0, 3.0, 0.0])
-    return frechet(Gaussian(shift, np.diag(a)), Gaussian(np.zeros(3), np.diag(b))), 9.0 + 1.0 + 0.0 + 4.0
+    return frechet_distance(Gaussian(shift, np.diag(a)), Gaussian(np.zeros(3), np.diag(b))), 9.0 + 1.0 + 0.0 + 4.0
 
 
 def _classes(drawn: np.ndarray, real: np.ndarray) -> tuple[float, float]:
@@ -134,7 +134,7 @@ def _classes(drawn: np.ndarray, real: np.ndarray) -> tuple[float, float]:
     return inception_score(drawn).value + inception_score(np.eye(8)[np.arange(40) % 8] * 100.0).value, soft + 8.0
 
 
-def _slow_shares(drawn: np.ndarray, real: np.ndarray) -> tuple[float, float]:
+def _slow_fractions(drawn: np.ndarray, real: np.ndarray) -> tuple[float, float]:
     def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.asarray(((a[:, None] - b) ** 2).sum(-1))
 
@@ -144,18 +144,18 @@ def _slow_shares(drawn: np.ndarray, real: np.ndarray) -> tuple[float, float]:
 
 
 def _neighbours(drawn: np.ndarray, real: np.ndarray) -> tuple[float, float]:
-    found, wanted = balls(drawn, real), _slow_shares(drawn, real)
-    return float(found.drawn_inside.mean() + 10 * found.real_inside.mean()), wanted[0] + 10 * wanted[1]
+    found, wanted = neighbour_balls(drawn, real), _slow_fractions(drawn, real)
+    return float(found.generated_inside.mean() + 10 * found.real_inside.mean()), wanted[0] + 10 * wanted[1]
 
 
 def _half_neighbours(drawn: np.ndarray, real: np.ndarray) -> tuple[float, float]:
     """Far from 0 float16 makes ties that raise the shares, so a version without it gives other numbers."""
     a, b = drawn + 30.0, real + 30.0
-    found, wanted = half_balls(a, b), _whole_half_shares(a, b)
-    return float(found.drawn_inside.mean() + 10 * found.real_inside.mean()), wanted[0] + 10 * wanted[1]
+    found, wanted = float16_balls(a, b), _float16_fractions(a, b)
+    return float(found.generated_inside.mean() + 10 * found.real_inside.mean()), wanted[0] + 10 * wanted[1]
 
 
-def _whole_half_shares(drawn: np.ndarray, real: np.ndarray) -> tuple[float, float]:
+def _float16_fractions(drawn: np.ndarray, real: np.ndarray) -> tuple[float, float]:
     """ADM's shares on whole matrices, every operation in float32 and rounded by numpy's float16."""
 
     def half(values: np.ndarray) -> np.ndarray:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.core import registry
-from harope_bench.core.errors import BenchError, OptionError, UnknownName
+from harope_bench.core.errors import BenchError, OptionError, UnknownNameError
 from harope_bench.core.record_base import shorten
 from harope_bench.core.schema import Checkpoint
 from harope_bench.data.result_store import read_results
-from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, runs_named, suites_of
-from harope_bench.leaderboards.match_runs import Scale, is_of_cell
+from harope_bench.leaderboards.entries import NO_ENTRIES, Entries, find_runs, table_suites
+from harope_bench.leaderboards.match_runs import Scale, is_checkpoint_of_cell
 from harope_bench.leaderboards.table_spec import Row, Table
-from harope_bench.models.load_checkpoint import checkpoint
+from harope_bench.models.load_checkpoint import load_checkpoint_record
 from harope_bench.pipeline.requirements import Requirement, raise_missing
 
 
-class Work(NamedTuple):
+class PlannedRun(NamedTuple):
     """One run that a table needs. resolution: the table's own, where its rows have one."""
 
     checkpoint: str
@@ -30,32 +30,32 @@ class Work(NamedTuple):
         return out / self.checkpoint / f"{self.suite}-r{self.resolution}" if several else out / self.checkpoint
 
 
-class TableWork(NamedTuple):
+class TableRuns(NamedTuple):
     """What a table's cells need at a scale.
 
     runs: each once. lacking: rows that no registered checkpoint fits. suites: of all its cells. contested: an error for each row that
     several fit. has_no_runs: the table says of no cell how it is run at this scale.
     """
 
-    runs: tuple[Work, ...] = ()
-    lacking: tuple[Row, ...] = ()
+    runs: tuple[PlannedRun, ...] = ()
+    missing_rows: tuple[Row, ...] = ()
     suites: tuple[str, ...] = ()
-    contested: tuple[str, ...] = ()
+    ambiguous_rows: tuple[str, ...] = ()
     has_no_runs: bool = False
 
     def requirement(self, table: Table) -> Requirement | None:
         """Return the checkpoints that the table lacks; None where it lacks none."""
-        if not self.lacking:
+        if not self.missing_rows:
             return None
-        kinds = list(dict.fromkeys(name for row in self.lacking for name in encodings_of(table, row)))
-        what = "none is registered" if not self.runs else f"none is registered for {_rows_text(self.lacking)}"
+        kinds = list(dict.fromkeys(name for row in self.missing_rows for name in encodings_of(table, row)))
+        what = "none is registered" if not self.runs else f"none is registered for {_rows_text(self.missing_rows)}"
         detail = f"table {table.number or table.id} at paper scale needs checkpoints of {', '.join(kinds)}, {what}"
         return Requirement("checkpoint", table.id, detail, f"harope-bench register NAME --weights FILE --encoding {kinds[0]}")
 
-    def lacking_note(self, table: Table) -> str | None:
+    def missing_rows_note(self, table: Table) -> str | None:
         """Return the note under the table on its rows without a checkpoint."""
         requirement = self.requirement(table)
-        return f"Not run, no registered checkpoint fits: {_rows_text(self.lacking)}; {requirement.command}." if requirement else None
+        return f"Not run, no registered checkpoint fits: {_rows_text(self.missing_rows)}; {requirement.command}." if requirement else None
 
 
 def _rows_text(rows: Sequence[Row]) -> str:
@@ -68,142 +68,142 @@ def encodings_of(table: Table, row: Row) -> list[str]:
     return [name for name in dict.fromkeys(names) if name]
 
 
-def work_of(table: Table, scale: Scale) -> list[Work]:
+def runs_of_table(table: Table, scale: Scale) -> list[PlannedRun]:
     """Every run that a table's cells need at a scale, each once; BenchError where it has none."""
-    work = table_work(table, scale)
+    work = plan_table_runs(table, scale)
     if work.has_no_runs:
-        raise BenchError(_without_runs(table, scale))
+        raise BenchError(_no_runs_message(table, scale))
     if requirement := work.requirement(table):
         raise_missing([requirement])
     return list(work.runs)
 
 
-def _without_runs(table: Table, scale: Scale) -> str:
+def _no_runs_message(table: Table, scale: Scale) -> str:
     return f"table {table.number or table.id} has no {scale} runs in this version; `harope-bench table {table.number}` prints it"
 
 
-def table_work(table: Table, scale: Scale, entries: Entries = NO_ENTRIES) -> TableWork:
+def plan_table_runs(table: Table, scale: Scale, entries: Entries = NO_ENTRIES) -> TableRuns:
     """Return what a table's own rows need at a scale; of a table with columns of the network itself nothing at paper scale."""
     if scale == "micro":
-        runs = _micro_work(table, entries)
-        return TableWork(tuple(runs), has_no_runs=not runs)
-    if of_network(table):
-        return TableWork()
-    return _paper_work(table, entries)
+        runs = _micro_runs(table, entries)
+        return TableRuns(tuple(runs), has_no_runs=not runs)
+    if has_network_columns(table):
+        return TableRuns()
+    return _paper_runs(table, entries)
 
 
-def _paper_work(table: Table, entries: Entries) -> TableWork:
+def _paper_runs(table: Table, entries: Entries) -> TableRuns:
     """Return the runs of the registered checkpoints that fit the cells of a table, and what is open."""
-    cells = [(row, column, table.suite_of(row, column)) for row in table.rows for column in table.columns]
+    cells = [(row, column, table.suite_name(row, column)) for row in table.rows for column in table.columns]
     if any(suite is None for _, _, suite in cells):
-        return TableWork(has_no_runs=True)
+        return TableRuns(has_no_runs=True)
     suites = tuple(sorted({str(suite) for *_, suite in cells}))
     for name in suites:
-        registry.find("suites", name)
-    known = [checkpoint(name) for name in registry.names("checkpoints")]
+        registry.find_entry("suites", name)
+    known = [load_checkpoint_record(name) for name in registry.list_names("checkpoints")]
     added = {addition.name for addition in entries.additions}
     decided = {entry.row: entry.name for entry in entries.substitutions}
     runs, served, contested = [], set(), []
     for row, column, suite in cells:
         if row.id in decided:
             served.add(row.id)
-            runs += [Work(decided[row.id], str(suite), row.res)] if decided[row.id] in registry.entries("checkpoints") else []
+            runs += [PlannedRun(decided[row.id], str(suite), row.res)] if decided[row.id] in registry.list_entries("checkpoints") else []
             continue
-        fitting = [c.name for c in known if c.scale == "paper" and is_of_cell(table, row, column, c)]
+        fitting = [c.name for c in known if c.scale == "paper" and is_checkpoint_of_cell(table, row, column, c)]
         open_names = [name for name in fitting if name not in added] if len(fitting) > 1 else fitting
         if fitting:
             served.add(row.id)
         if len(open_names) > 1:
             contested.append(
-                f"{len(open_names)} registered checkpoints fit {row.printed} of {table.name}: {', '.join(open_names)}; "
+                f"{len(open_names)} registered checkpoints fit {row.printed} of {table.display_name}: {', '.join(open_names)}; "
                 f"--row {row.id}=NAME decides, --add NAME gives one a row of its own"
             )
-        runs += [Work(name, str(suite), row.res) for name in open_names[:1]]
+        runs += [PlannedRun(name, str(suite), row.res) for name in open_names[:1]]
     lacking = tuple(row for row in table.rows if row.id not in served)
-    return TableWork(tuple(dict.fromkeys(runs)), lacking, suites, tuple(dict.fromkeys(contested)))
+    return TableRuns(tuple(dict.fromkeys(runs)), lacking, suites, tuple(dict.fromkeys(contested)))
 
 
-def _micro_work(table: Table, entries: Entries = NO_ENTRIES) -> list[Work]:
+def _micro_runs(table: Table, entries: Entries = NO_ENTRIES) -> list[PlannedRun]:
     """The runs of the small world; empty where there are none."""
     if table.micro is None:
         return []
     decided = {entry.row: entry.name for entry in entries.substitutions}
-    known = registry.entries("checkpoints")
-    cells = dict.fromkeys((table.micro_of(row, column), row.micro_res, row.id) for row in table.rows for column in table.columns)
+    known = registry.list_entries("checkpoints")
+    cells = dict.fromkeys((table.micro_checkpoint_name(row, column), row.micro_res, row.id) for row in table.rows for column in table.columns)
     runs = []
     for name, side, row_id in cells:
         if name is None or (row_id in decided and decided[row_id] not in known):
             continue
-        suite = str(table.micro.suite or checkpoint(name).suite)
-        runs.append(Work(decided.get(row_id, name), suite, side))
+        suite = str(table.micro.suite or load_checkpoint_record(name).suite)
+        runs.append(PlannedRun(decided.get(row_id, name), suite, side))
     return list(dict.fromkeys(runs))
 
 
-def added_work(tables: Sequence[Table], scale: Scale, entries: Entries) -> list[Work]:
+def added_runs(tables: Sequence[Table], scale: Scale, entries: Entries) -> list[PlannedRun]:
     """Return the runs of the registered checkpoints that get rows of their own: the suites and sides of the tables' rows.
 
     Raises:
         UnknownName: a name of no checkpoint and of no run. OptionError: a checkpoint that no table takes.
     """
-    runs: list[Work] = []
-    for name in dict.fromkeys(entries.names):
-        if name not in registry.entries("checkpoints"):
+    runs: list[PlannedRun] = []
+    for name in dict.fromkeys(entries.run_names):
+        if name not in registry.list_entries("checkpoints"):
             _check_run_there(name, entries)
     for name in dict.fromkeys(addition.name for addition in entries.additions):
-        if name not in registry.entries("checkpoints"):
+        if name not in registry.list_entries("checkpoints"):
             continue
-        found = checkpoint(name)
-        own_runs = [work for table in tables for work in _work_beside(table, scale, found)]
+        found = load_checkpoint_record(name)
+        own_runs = [work for table in tables for work in _runs_beside(table, scale, found)]
         if not own_runs:
-            raise OptionError(_no_table_takes(found, tables, scale))
+            raise OptionError(_no_table_message(found, tables, scale))
         runs += own_runs
     return list(dict.fromkeys(runs))
 
 
 def _check_run_there(name: str, entries: Entries) -> None:
     """UnknownName unless runs of that name are below the output folder already."""
-    out = entries.root
+    out = entries.runs_folder
     results = read_results(out) if out is not None and out.is_dir() else []
     if results:
-        runs_named(name, results, out)
+        find_runs(name, results, out)
     else:
-        raise UnknownName("checkpoint or run", shorten(name, 60), registry.names("checkpoints"))
+        raise UnknownNameError("checkpoint or run", shorten(name, 60), registry.list_names("checkpoints"))
 
 
-def _work_beside(table: Table, scale: Scale, found: Checkpoint) -> list[Work]:
+def _runs_beside(table: Table, scale: Scale, found: Checkpoint) -> list[PlannedRun]:
     """Return the runs by which a checkpoint gets a row beside a table's own; empty where the table is of another task or network."""
     if found.scale != scale:
         return []
     if scale == "micro":
-        peers = [(str(work.suite), work.resolution) for work in _micro_work(table)]
-        return [Work(found.name, suite, side) for suite, side in dict.fromkeys(peers) if found.suite in (None, suite)]
+        peers = [(str(work.suite), work.resolution) for work in _micro_runs(table)]
+        return [PlannedRun(found.name, suite, side) for suite, side in dict.fromkeys(peers) if found.suite in (None, suite)]
     facts = [
         (str(suite), row.res)
         for row in table.rows
         for column in table.columns
-        if column.of == "images" and (suite := table.suite_of(row, column)) and _is_backbone(table, row, found)
+        if column.of == "images" and (suite := table.suite_name(row, column)) and _is_backbone(table, row, found)
     ]
-    return [Work(found.name, suite, side) for suite, side in dict.fromkeys(facts)]
+    return [PlannedRun(found.name, suite, side) for suite, side in dict.fromkeys(facts)]
 
 
 def _is_backbone(table: Table, row: Row, found: Checkpoint) -> bool:
     return (row.backbone or table.paper.backbone) in (None, found.backbone)
 
 
-def _no_table_takes(found: Checkpoint, tables: Sequence[Table], scale: Scale) -> str:
-    suites = sorted({suite for table in tables for suite in suites_of(table)})
+def _no_table_message(found: Checkpoint, tables: Sequence[Table], scale: Scale) -> str:
+    suites = sorted({suite for table in tables for suite in table_suites(table)})
     return (
         f"checkpoint {found.name} ({found.scale}, {found.backbone}, suite {found.suite or 'none'}) has no row beside those of "
-        f"{', '.join(table.name for table in tables)} at {scale} scale (suites {', '.join(suites)}); name another table"
+        f"{', '.join(table.display_name for table in tables)} at {scale} scale (suites {', '.join(suites)}); name another table"
     )
 
 
-def of_network(table: Table) -> bool:
+def has_network_columns(table: Table) -> bool:
     """Return whether a table has columns that are of the network itself."""
     return any(column.of == "network" for column in table.columns)
 
 
-def check_work(chosen: Sequence[Table], works: Sequence[TableWork], scale: Scale, is_all: bool) -> list[Requirement]:
+def check_work(chosen: Sequence[Table], works: Sequence[TableRuns], scale: Scale, is_all: bool) -> list[Requirement]:
     """Return the checkpoints that rows lack, a requirement for each table.
 
     Raises:
@@ -212,12 +212,12 @@ def check_work(chosen: Sequence[Table], works: Sequence[TableWork], scale: Scale
     """
     for table, work in zip(chosen, works, strict=True):
         if work.has_no_runs and not is_all:
-            raise BenchError(_without_runs(table, scale))
-    if contested := [line for work in works for line in work.contested]:
+            raise BenchError(_no_runs_message(table, scale))
+    if contested := [line for work in works for line in work.ambiguous_rows]:
         raise OptionError("; ".join(dict.fromkeys(contested)))
     return [requirement for table, work in zip(chosen, works, strict=True) if (requirement := work.requirement(table))]
 
 
-def suites_lacking(works: Sequence[TableWork]) -> list[str]:
+def suites_lacking(works: Sequence[TableRuns]) -> list[str]:
     """Return the suites of the tables that lack a checkpoint."""
-    return list(dict.fromkeys(suite for work in works if work.lacking for suite in work.suites))
+    return list(dict.fromkeys(suite for work in works if work.missing_rows for suite in work.suites))

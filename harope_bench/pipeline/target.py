@@ -11,19 +11,19 @@ from enum import Enum
 from pathlib import Path
 
 from harope_bench.core import registry
-from harope_bench.core.errors import UnknownName
+from harope_bench.core.errors import UnknownNameError
 from harope_bench.core.schema import Plan
-from harope_bench.core.storage import disk
-from harope_bench.data.run_folder import Run
-from harope_bench.models.load_checkpoint import checkpoint
-from harope_bench.pipeline.classify import names_pictures, reading_plan, reads
+from harope_bench.core.storage import convert_os_errors
+from harope_bench.data.run_folder import RunFolder
+from harope_bench.models.load_checkpoint import load_checkpoint_record
+from harope_bench.pipeline.classify import is_classifier, make_classifier_plan, is_classification_suite
 from harope_bench.pipeline.eval_options import RUNS, EvalOptions, GenerationOptions
-from harope_bench.pipeline.evaluate_prompts import of_prompts
+from harope_bench.pipeline.evaluate_prompts import is_prompt_suite
 from harope_bench.pipeline.generate import make_plan
-from harope_bench.suites.official_layouts.base import reader
+from harope_bench.suites.official_layouts.base import find_results_reader
 
 
-class Kind(Enum):
+class TargetKind(Enum):
     """Every kind of target. The suite decides whether images are scored prompt by prompt."""
 
     CHECKPOINT = "checkpoint that generates images"
@@ -39,9 +39,9 @@ class Kind(Enum):
     OFFICIAL_RESULTS = "finished run of an official script"
 
 
-CHECKPOINTS = frozenset({Kind.CHECKPOINT, Kind.PROMPT_CHECKPOINT, Kind.CLASSIFIER})
-CLASSIFIERS = frozenset({Kind.CLASSIFIER, Kind.CLASSIFIER_RUN})
-RUN_FOLDERS = frozenset({Kind.RUN, Kind.PROMPT_RUN, Kind.CLASSIFIER_RUN})
+CHECKPOINTS = frozenset({TargetKind.CHECKPOINT, TargetKind.PROMPT_CHECKPOINT, TargetKind.CLASSIFIER})
+CLASSIFIERS = frozenset({TargetKind.CLASSIFIER, TargetKind.CLASSIFIER_RUN})
+RUN_FOLDERS = frozenset({TargetKind.RUN, TargetKind.PROMPT_RUN, TargetKind.CLASSIFIER_RUN})
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Target:
     plan: Of a run folder the plan in it; of a checkpoint None until `plan_target` makes it.
     """
 
-    kind: Kind
+    kind: TargetKind
     name: str
     path: Path
     out: Path
@@ -61,7 +61,7 @@ class Target:
     plan: Plan | None = None
 
 
-def resolve(text: str, options: EvalOptions | None = None) -> Target:
+def resolve_target(text: str, options: EvalOptions | None = None) -> Target:
     """Return what a target is, under the suite and the output folder of the options.
 
     Raises:
@@ -71,14 +71,14 @@ def resolve(text: str, options: EvalOptions | None = None) -> Target:
     """
     options = options or EvalOptions()
     if options.suite is not None:
-        registry.find("suites", options.suite)
+        registry.find_entry("suites", options.suite)
     path = Path(text)
-    with disk(path):
+    with convert_os_errors(path):
         is_there = path.exists()
     if is_there:
         return _resolve_path(text, path, options)
-    if text not in registry.entries("checkpoints"):
-        raise UnknownName("file, folder or checkpoint", text, registry.names("checkpoints"))
+    if text not in registry.list_entries("checkpoints"):
+        raise UnknownNameError("file, folder or checkpoint", text, registry.list_names("checkpoints"))
     return resolve_checkpoint(text, options)
 
 
@@ -88,40 +88,40 @@ def resolve_checkpoint(name: str, options: EvalOptions) -> Target:
     Raises:
         UnknownName: No checkpoint has this name.
     """
-    registered = checkpoint(name)
+    registered = load_checkpoint_record(name)
     suite = options.suite or registered.suite
     folder = options.out or RUNS / name
-    if names_pictures(registered):
-        kind = Kind.CLASSIFIER
-    elif suite is not None and of_prompts(suite):
-        kind = Kind.PROMPT_CHECKPOINT
+    if is_classifier(registered):
+        kind = TargetKind.CLASSIFIER
+    elif suite is not None and is_prompt_suite(suite):
+        kind = TargetKind.PROMPT_CHECKPOINT
     else:
-        kind = Kind.CHECKPOINT
+        kind = TargetKind.CHECKPOINT
     return Target(kind, name, folder, folder, suite)
 
 
 def _resolve_path(text: str, path: Path, options: EvalOptions) -> Target:
     """Return the target that an existing file or folder is."""
-    plan = Run(path).plan if path.is_dir() else None
+    plan = RunFolder(path).plan if path.is_dir() else None
     suite = options.suite or (plan.suite if plan is not None else None)
     kind = _kind_of_path(path, plan, suite)
-    if kind is Kind.CLASSIFIER_RUN and plan is not None:
+    if kind is TargetKind.CLASSIFIER_RUN and plan is not None:
         suite = plan.suite  # real pictures are those of the plan, whatever else is asked for
     out = options.out or (path if kind in RUN_FOLDERS else RUNS / f"eval-{path.stem}")
     return Target(kind, text, path, out, suite, plan)
 
 
-def _kind_of_path(path: Path, plan: Plan | None, suite: str | None) -> Kind:
-    if plan is not None and reads(plan.suite):
-        return Kind.CLASSIFIER_RUN
-    has_prompts = suite is not None and of_prompts(suite)
-    if has_prompts and reader(path) is not None:
-        return Kind.OFFICIAL_RESULTS
+def _kind_of_path(path: Path, plan: Plan | None, suite: str | None) -> TargetKind:
+    if plan is not None and is_classification_suite(plan.suite):
+        return TargetKind.CLASSIFIER_RUN
+    has_prompts = suite is not None and is_prompt_suite(suite)
+    if has_prompts and find_results_reader(path) is not None:
+        return TargetKind.OFFICIAL_RESULTS
     if plan is not None:
-        return Kind.PROMPT_RUN if has_prompts else Kind.RUN
+        return TargetKind.PROMPT_RUN if has_prompts else TargetKind.RUN
     if path.is_dir():
-        return Kind.PROMPT_FOLDER if has_prompts else Kind.IMAGE_FOLDER
-    return Kind.PROMPT_FILE if has_prompts else Kind.IMAGE_FILE
+        return TargetKind.PROMPT_FOLDER if has_prompts else TargetKind.IMAGE_FOLDER
+    return TargetKind.PROMPT_FILE if has_prompts else TargetKind.IMAGE_FILE
 
 
 def plan_target(target: Target, options: EvalOptions) -> Plan:
@@ -132,7 +132,7 @@ def plan_target(target: Target, options: EvalOptions) -> Plan:
             lacks its base or its autoencoder.
     """
     assert target.kind in CHECKPOINTS
-    make = reading_plan if target.kind is Kind.CLASSIFIER else make_plan
+    make = make_classifier_plan if target.kind is TargetKind.CLASSIFIER else make_plan
     return make(target.name, options.suite, options.generation.overrides())
 
 

@@ -19,26 +19,26 @@ import numpy as np
 
 from harope_bench.core.errors import BenchError, SampleError
 from harope_bench.core.schema import Checkpoint, Plan, Result, SampleRecord
-from harope_bench.core.state_dicts import check_hash
+from harope_bench.core.state_dicts import check_sha256
 from harope_bench.core.storage import sha256_bytes
-from harope_bench.data.image_io import encode
-from harope_bench.data.result_paths import result_paths, result_paths_below, run_of
+from harope_bench.data.image_io import encode_png
+from harope_bench.data.result_paths import result_paths, result_paths_below, run_folder_of
 from harope_bench.data.result_store import read_result
-from harope_bench.data.run_folder import OBSERVATIONS, PLAN, RESULTS, Run
+from harope_bench.data.run_folder import OBSERVATIONS, PLAN_FILE, RESULTS_FOLDER, RunFolder
 from harope_bench.data.sample_set import SampleSet
-from harope_bench.models.backbones.base import Drawer
-from harope_bench.models.load_checkpoint import checkpoint, open_drawer, weights_path
-from harope_bench.pipeline.classify import Wanted, reads, recheck
-from harope_bench.pipeline.generate import draw_one
+from harope_bench.models.backbones.base import ImageGenerator
+from harope_bench.models.load_checkpoint import load_checkpoint_record, open_generator, weights_path
+from harope_bench.pipeline.classify import RealImageSelection, is_classification_suite, recheck_classifier
+from harope_bench.pipeline.generate import generate_one
 from harope_bench.pipeline.verify_files import check_archives, check_requests, check_rows, check_sums, open_plan, open_run
 from harope_bench.pipeline.verify_findings import CAUSES, Findings, NotCheckedError, Status, status_of
-from harope_bench.pipeline.verify_results import Given, References, check_cost, check_elsewhere, check_results, reference_given
+from harope_bench.pipeline.verify_results import RunToCheck, GivenReference, check_cost, check_external_images, check_results, given_reference
 
 COST = "cost"  # the evaluator of the network itself, whose results lie in a folder of their own
 
 
 @dataclass(frozen=True)
-class Options:
+class VerifyOptions:
     """What a verify is given beside the folder.
 
     redraw: how many samples of each run are drawn again, chosen by `seed`, at random if None. source: where images lie now that a
@@ -48,7 +48,7 @@ class Options:
     redraw: int
     seed: int | None
     source: Path | None
-    pictures: Wanted
+    real_image_selection: RealImageSelection
 
 
 def verify(
@@ -77,12 +77,12 @@ def verify(
     """
     folders = run_folders(folder)
     if not folders:
-        raise SampleError(f"{folder} holds no {PLAN} and no results; give a folder that `generate` or `eval` made")
-    options = Options(redraw, seed, source, Wanted(images, labels, crop_ratio=crop_ratio))
-    reference_given(reference, folder)  # cheap, and may fail: before all images are judged
+        raise SampleError(f"{folder} holds no {PLAN_FILE} and no results; give a folder that `generate` or `eval` made")
+    options = VerifyOptions(redraw, seed, source, RealImageSelection(images, labels, crop_ratio=crop_ratio))
+    given_reference(reference, folder)  # cheap, and may fail: before all images are judged
     findings = Findings()
     for place in folders:
-        _check(place, options, reference, findings)
+        _check_folder(place, options, reference, findings)
     return findings
 
 
@@ -91,22 +91,22 @@ def run_folders(folder: Path) -> list[Path]:
 
     A folder that is named as results itself, or is named by one of its results, counts as the folder that holds it.
     """
-    if folder.name == RESULTS and result_paths(folder.parent):
+    if folder.name == RESULTS_FOLDER and result_paths(folder.parent):
         return [folder.parent]
-    plans = {path.parent for path in folder.glob(f"**/{PLAN}")}
-    results = {run_of(path) for path in result_paths_below(folder)}
+    plans = {path.parent for path in folder.glob(f"**/{PLAN_FILE}")}
+    results = {run_folder_of(path) for path in result_paths_below(folder)}
     return sorted(plans | results)
 
 
-def _check(folder: Path, options: Options, reference: Path | None, findings: Findings) -> None:
+def _check_folder(folder: Path, options: VerifyOptions, reference: Path | None, findings: Findings) -> None:
     """Check one run folder; what stops a part of it is told and does not stop the rest."""
     check_sums(folder, findings)
     check_rows(folder, findings)
     plan = open_plan(folder, findings)
     try:
         with _scratch() as temporary:
-            references = reference_given(reference, temporary / "references")
-            if plan is not None and reads(plan.suite):
+            references = given_reference(reference, temporary / "references")
+            if plan is not None and is_classification_suite(plan.suite):
                 _check_classifier(folder, options, findings)
             elif plan is not None:
                 _check_run(folder, plan, references, options, temporary, findings)
@@ -126,31 +126,31 @@ def _scratch() -> Iterator[Path]:
         raise NotCheckedError(f"no room for what is made again ({error.strerror or error}); free some, or set TMPDIR") from error
 
 
-def _check_classifier(folder: Path, options: Options, findings: Findings) -> None:
+def _check_classifier(folder: Path, options: VerifyOptions, findings: Findings) -> None:
     check_archives(folder, findings)
     chooser = random.SystemRandom() if options.seed is None else random.Random(options.seed)
-    outcome = recheck(folder, options.pictures, options.redraw, chooser)
-    findings.add("ok", folder, *outcome.checked)
-    findings.add("altered", folder, *outcome.wrong)
-    findings.add("could-not-check", folder, *outcome.unchecked)
+    outcome = recheck_classifier(folder, options.real_image_selection, options.redraw, chooser)
+    findings.add("ok", folder, *outcome.passed_messages)
+    findings.add("altered", folder, *outcome.altered_messages)
+    findings.add("could-not-check", folder, *outcome.unchecked_messages)
 
 
-def _check_results_alone(folder: Path, references: References, options: Options, temporary: Path, findings: Findings) -> None:
+def _check_results_alone(folder: Path, references: GivenReference, options: VerifyOptions, temporary: Path, findings: Findings) -> None:
     """Check results without a plan beside them: of images elsewhere, of an official file, or of a network."""
     check_archives(folder, findings)
     parent = _plan_above(folder)
     for path in result_paths(folder):
-        stored = _readable(path)
+        stored = _read_result_or_none(path)
         if stored is not None and stored.evaluator == COST:
             check_cost(folder, path, parent, findings)
         else:
-            check_elsewhere(folder, path, options.source, references, temporary, findings)
+            check_external_images(folder, path, options.source, references, temporary, findings)
 
 
 def _plan_above(folder: Path) -> Plan | None:
     """Return the plan of the run that a folder of costs belongs to, where there is one that can be read."""
     try:
-        return Run(folder.parent, is_checked=False).plan if folder.name == COST else None
+        return RunFolder(folder.parent, is_checked=False).plan if folder.name == COST else None
     except BenchError:
         return None  # told of that folder itself
 
@@ -158,24 +158,24 @@ def _plan_above(folder: Path) -> Plan | None:
 # ------------------------------------------------------------------------------------------------ a run
 
 
-def _check_run(folder: Path, plan: Plan, references: References, options: Options, temporary: Path, findings: Findings) -> None:
+def _check_run(folder: Path, plan: Plan, references: GivenReference, options: VerifyOptions, temporary: Path, findings: Findings) -> None:
     samples = open_run(folder, findings)
     if samples is None:
         return
     check_requests(samples, plan, findings)
-    given = Given(samples, plan, references, _check_images(samples, findings))
+    given = RunToCheck(samples, plan, references, _check_images(samples, findings))
     paths = result_paths(folder)
-    own = [path for path in paths if not _is_elsewhere(_readable(path))]
+    own = [path for path in paths if not _has_external_images(_read_result_or_none(path))]
     check_results(folder, own, given, temporary / OBSERVATIONS, findings)
     for path in [path for path in paths if path not in own]:
-        check_elsewhere(folder, path, options.source, references, temporary / "elsewhere", findings)
+        check_external_images(folder, path, options.source, references, temporary / "elsewhere", findings)
     if not paths:
         findings.add("ok", folder, "no results to check")
     if options.redraw:
-        _check_redrawn(samples, plan, options, findings)
+        _check_regenerated(samples, plan, options, findings)
 
 
-def _readable(path: Path) -> Result | None:
+def _read_result_or_none(path: Path) -> Result | None:
     """Return a result, None where it cannot be read; whoever checks it tells why."""
     try:
         return read_result(path, is_checked=False)
@@ -183,7 +183,7 @@ def _readable(path: Path) -> Result | None:
         return None
 
 
-def _is_elsewhere(stored: Result | None) -> bool:
+def _has_external_images(stored: Result | None) -> bool:
     return stored is not None and stored.source is not None
 
 
@@ -192,7 +192,7 @@ def _check_images(samples: SampleSet, findings: Findings) -> Status:
     statuses: list[Status] = []
     for index in samples.indices:
         try:
-            samples.check(index)
+            samples.check_image(index)
         except SampleError as error:
             statuses.append(_status_of_image(error))
             findings.add(statuses[-1], samples.path, str(error))
@@ -211,22 +211,22 @@ def _status_of_image(error: SampleError) -> Status:
 # ----------------------------------------------------------------------------------------------- redraw
 
 
-class Drawing(NamedTuple):
+class Regeneration(NamedTuple):
     """What draws a run's samples again, and their records."""
 
-    drawer: Drawer
+    generator: ImageGenerator
     records: dict[int, SampleRecord]
 
 
-def _check_redrawn(samples: SampleSet, plan: Plan, options: Options, findings: Findings) -> None:
+def _check_regenerated(samples: SampleSet, plan: Plan, options: VerifyOptions, findings: Findings) -> None:
     """Draw some samples again, failed ones among them, and compare with their records."""
     try:
-        drawing = Drawing(open_drawer(_checkpoint(plan), plan.settings), Run(samples.path, is_checked=False).records())
+        drawing = Regeneration(open_generator(_find_checkpoint(plan), plan.settings), RunFolder(samples.path, is_checked=False).read_records())
         chooser = random.SystemRandom() if options.seed is None else random.Random(options.seed)
         known = sorted({*samples.indices, *samples.failed})
         chosen = sorted(chooser.sample(known, min(options.redraw, len(known))))
         for index in chosen:
-            if not _is_of(drawing.records[index], draw_one(drawing.drawer, plan, index)):
+            if not _matches_record(drawing.records[index], generate_one(drawing.generator, plan, index)):
                 findings.add("altered", samples.path, f"sample {index} drawn again is another image ({CAUSES})")
     except BenchError as error:
         findings.add("could-not-check", samples.path, f"{samples.path}: nothing drawn again: {error}")
@@ -234,19 +234,19 @@ def _check_redrawn(samples: SampleSet, plan: Plan, options: Options, findings: F
     findings.add("ok", samples.path, f"{len(chosen)} samples drawn again: {', '.join(map(str, chosen))}")
 
 
-def _checkpoint(plan: Plan) -> Checkpoint:
+def _find_checkpoint(plan: Plan) -> Checkpoint:
     """The run's checkpoint, if it is here with the run's weights."""
-    found = checkpoint(plan.checkpoint.name)
+    found = load_checkpoint_record(plan.checkpoint.name)
     if found.sha256 != plan.checkpoint.sha256:
         raise SampleError(
             f"checkpoint {found.name} is registered with other weights than this run's, nothing can be drawn again; "
             "--redraw 0 checks the rest"
         )
-    check_hash(weights_path(found), found.sha256)
+    check_sha256(weights_path(found), found.sha256)
     return found
 
 
-def _is_of(record: SampleRecord, image: np.ndarray | None) -> bool:
+def _matches_record(record: SampleRecord, image: np.ndarray | None) -> bool:
     if image is None:
         return record.status == "failed"
-    return record.status == "ok" and record.sha256 == sha256_bytes(encode(image))
+    return record.status == "ok" and record.sha256 == sha256_bytes(encode_png(image))

@@ -6,31 +6,31 @@ from pathlib import Path
 
 from harope_bench.core import checksums
 from harope_bench.core.array_archive import load_arrays
-from harope_bench.core.checksums import SUMS
-from harope_bench.core.errors import BenchError, PlanMismatch, StorageError
+from harope_bench.core.checksums import CHECKSUMS_FILE
+from harope_bench.core.errors import BenchError, PlanMismatchError, StorageError
 from harope_bench.core.schema import Plan, Request, SampleRecord
 from harope_bench.data import feature_rows
-from harope_bench.data.result_paths import ROWS, arrays_path, rows_path
-from harope_bench.data.run_folder import OBSERVATIONS, PLAN, RECORDS, REQUESTS, RESULTS, Run
+from harope_bench.data.result_paths import SAMPLE_SCORES_SUFFIX, arrays_path, sample_scores_path
+from harope_bench.data.run_folder import OBSERVATIONS, PLAN_FILE, RECORDS_FILE, REQUESTS_FILE, RESULTS_FOLDER, RunFolder
 from harope_bench.data.sample_set import SampleSet, open_samples
 from harope_bench.pipeline.extract_features import read_record
 from harope_bench.pipeline.verify_findings import Findings, Status, status_of
 from harope_bench.suites.base import load_suite
 
 SHARDS = "[0-9][0-9][0-9][0-9][0-9].json"
-RESULT_FILES = ("*.json", "*.npz", f"*{ROWS}")
+RESULT_FILES = ("*.json", "*.npz", f"*{SAMPLE_SCORES_SUFFIX}")
 VOUCHED_FILES = ("*.json", "*.jsonl", "*.npz")  # of observations
-SHOWN = 5  # of many alike, in a message
+MAX_SHOWN = 5  # of many alike, in a message
 
 
 def check_sums(folder: Path, findings: Findings) -> None:
     """Compare every file of a run folder that has a recorded hash, and tell which files have none."""
-    homes = [folder, folder / RESULTS, *sorted(path.parent for path in (folder / OBSERVATIONS).glob(f"*/{SUMS}"))]
-    homes += [folder / OBSERVATIONS] if (folder / OBSERVATIONS / SUMS).is_file() else []
+    homes = [folder, folder / RESULTS_FOLDER, *sorted(path.parent for path in (folder / OBSERVATIONS).glob(f"*/{CHECKSUMS_FILE}"))]
+    homes += [folder / OBSERVATIONS] if (folder / OBSERVATIONS / CHECKSUMS_FILE).is_file() else []
     for home in homes:
         check_folder(home, findings, may_be_gone=OBSERVATIONS in home.relative_to(folder).parts)
-    if (folder / RESULTS).is_dir():
-        check_listed(folder / RESULTS, findings)
+    if (folder / RESULTS_FOLDER).is_dir():
+        check_listed(folder / RESULTS_FOLDER, findings)
 
 
 def check_folder(home: Path, findings: Findings, may_be_gone: bool = False) -> None:
@@ -39,30 +39,30 @@ def check_folder(home: Path, findings: Findings, may_be_gone: bool = False) -> N
     Args:
         may_be_gone: A file that is gone is no fault, because eval makes it again.
     """
-    if not checksums.has_sums(home):
+    if not checksums.has_checksums(home):
         return
     try:
-        sums = checksums.read_sums(home)
+        sums = checksums.read_checksums(home)
     except BenchError as error:
-        findings.add(status_of(error, False), home / SUMS, str(error))
+        findings.add(status_of(error, False), home / CHECKSUMS_FILE, str(error))
         return
-    states = {name: checksums.state(home, name) for name in sums}
+    states = {name: checksums.file_state(home, name) for name in sums}
     unlisted = sorted({path.name for pattern in VOUCHED_FILES for path in home.glob(pattern)} - sums.keys())
     if may_be_gone and unlisted and "missing" in states.values():  # a name in the list was altered: it vouches for nothing now
-        findings.add("altered", home / SUMS, f"{home / SUMS}: names files that are gone, and not {', '.join(unlisted[:SHOWN])}")
+        findings.add("altered", home / CHECKSUMS_FILE, f"{home / CHECKSUMS_FILE}: names files that are gone, and not {', '.join(unlisted[:MAX_SHOWN])}")
     for name, state in states.items():
         if state == "altered":
-            findings.add("altered", home / name, f"{home / name}: its sha256 is not the one in {SUMS}")
+            findings.add("altered", home / name, f"{home / name}: its sha256 is not the one in {CHECKSUMS_FILE}")
         elif state == "missing" and not may_be_gone:
-            findings.add("altered", home / name, f"{home / name}: is gone, {SUMS} has its sha256")
+            findings.add("altered", home / name, f"{home / name}: is gone, {CHECKSUMS_FILE} has its sha256")
     good = sum(state == "same" for state in states.values())
-    findings.add("ok", home / SUMS, f"{home / SUMS}: {good:,} of {len(sums):,} files have the recorded sha256")
+    findings.add("ok", home / CHECKSUMS_FILE, f"{home / CHECKSUMS_FILE}: {good:,} of {len(sums):,} files have the recorded sha256")
 
 
 def check_listed(results: Path, findings: Findings) -> None:
     """Tell of files of results that no SHA256SUMS vouches for."""
     try:
-        sums = checksums.read_sums(results)
+        sums = checksums.read_checksums(results)
     except BenchError:
         return  # told by `check_folder`
     names = sorted({path.name for pattern in RESULT_FILES for path in results.glob(pattern)} - sums.keys())
@@ -70,24 +70,24 @@ def check_listed(results: Path, findings: Findings) -> None:
         findings.add(
             "could-not-check",
             results,
-            f"{results}: no sha256 of {', '.join(names[:SHOWN])}{' and more' * (len(names) > SHOWN)} is recorded, so who made "
+            f"{results}: no sha256 of {', '.join(names[:MAX_SHOWN])}{' and more' * (len(names) > MAX_SHOWN)} is recorded, so who made "
             "them and when is not vouched for; run eval again",
         )
 
 
-def is_vouched(path: Path) -> bool:
+def has_recorded_hashes(path: Path) -> bool:
     """Return whether a result and what lies beside it have the recorded hashes."""
-    beside = [file for file in (arrays_path(path), rows_path(path)) if file.is_file()]
-    return checksums.has_sums(path.parent) and all(checksums.intact(file.parent, file.name) for file in (path, *beside))
+    beside = [file for file in (arrays_path(path), sample_scores_path(path)) if file.is_file()]
+    return checksums.has_checksums(path.parent) and all(checksums.is_intact(file.parent, file.name) for file in (path, *beside))
 
 
 def open_plan(folder: Path, findings: Findings) -> Plan | None:
     """Return the plan of a run folder; None, and a finding, where it has none that can be read."""
     try:
-        return Run(folder, is_checked=False).plan
-    except PlanMismatch as error:
-        vouched = checksums.has_sums(folder) and checksums.intact(folder, PLAN)
-        findings.add(status_of(error, vouched), folder / PLAN, str(error))
+        return RunFolder(folder, is_checked=False).plan
+    except PlanMismatchError as error:
+        vouched = checksums.has_checksums(folder) and checksums.is_intact(folder, PLAN_FILE)
+        findings.add(status_of(error, vouched), folder / PLAN_FILE, str(error))
     return None
 
 
@@ -98,19 +98,19 @@ def open_run(folder: Path, findings: Findings) -> SampleSet | None:
     """
     try:
         samples = open_samples(folder, is_checked=False)
-        extra = Run(folder, is_checked=False).records().keys() - {*samples.indices, *samples.failed}
+        extra = RunFolder(folder, is_checked=False).read_records().keys() - {*samples.indices, *samples.failed}
     except BenchError as error:
         findings.add(_status_of_unfinished(folder, error), folder, str(error))
         return None
     if extra:
-        few = ", ".join(map(str, sorted(extra)[:SHOWN]))
-        findings.add("altered", folder / REQUESTS, f"{folder / REQUESTS}: samples {few} were drawn and not asked for")
+        few = ", ".join(map(str, sorted(extra)[:MAX_SHOWN]))
+        findings.add("altered", folder / REQUESTS_FILE, f"{folder / REQUESTS_FILE}: samples {few} were drawn and not asked for")
     return samples
 
 
 def _status_of_unfinished(folder: Path, error: BenchError) -> Status:
     try:
-        was_finished = Run(folder).is_settled
+        was_finished = RunFolder(folder).is_final
     except StorageError:
         was_finished = True
     return status_of(error, not was_finished)
@@ -118,8 +118,8 @@ def _status_of_unfinished(folder: Path, error: BenchError) -> Status:
 
 def check_requests(samples: SampleSet, plan: Plan, findings: Findings) -> None:
     """Compare label and prompt of every record with what suite, settings and index give."""
-    path = samples.path / RECORDS
-    records = Run(samples.path, is_checked=False).records()
+    path = samples.path / RECORDS_FILE
+    records = RunFolder(samples.path, is_checked=False).read_records()
     try:
         requests = {r.index: r for r in load_suite(plan.suite).requests(sorted(records), plan.settings)}
     except BenchError as error:
@@ -127,7 +127,7 @@ def check_requests(samples: SampleSet, plan: Plan, findings: Findings) -> None:
         return
     different = [i for i, record in sorted(records.items()) if not _is_request(record, requests.get(i))]
     if different:
-        few = ", ".join(map(str, different[:SHOWN]))
+        few = ", ".join(map(str, different[:MAX_SHOWN]))
         findings.add("altered", path, f"{path}: label or prompt of samples {few} is not what suite {plan.suite} asks for")
     else:
         findings.add("ok", path, f"{len(records):,} labels and prompts compared with suite {plan.suite}")
@@ -147,7 +147,7 @@ def check_rows(folder: Path, findings: Findings) -> None:
                 findings.add("altered", path, f"{path}: is no record of a shard")
             elif names:
                 findings.add("altered", path, f"{path}: {', '.join(names)} are not the rows that it records")
-        short = [path for path in sorted(judge.glob("*.npy")) if not feature_rows.is_whole(path)]
+        short = [path for path in sorted(judge.glob("*.npy")) if not feature_rows.is_complete(path)]
         for path in short:
             findings.add("altered", path, f"{path}: its header is not of its size")
         if records:
@@ -161,7 +161,7 @@ def _other_rows(judge: Path, record: dict[str, object]) -> list[str] | None:
         isinstance(span, list) and len(span) == 2 and all(isinstance(n, int) for n in span) and 0 <= span[0] <= span[1]
     ):
         return None
-    return [name for name, sha256 in sorted(hashes.items()) if feature_rows.digest(judge / f"{name}.npy", *span) != sha256]
+    return [name for name, sha256 in sorted(hashes.items()) if feature_rows.rows_sha256(judge / f"{name}.npy", *span) != sha256]
 
 
 def check_archives(folder: Path, findings: Findings) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from harope_bench.core.errors import AlteredFileError, BenchError, DiskError, JudgeError, MissingExtra, UnknownName, WeightsError
+from harope_bench.core.errors import AlteredFileError, BenchError, DiskError, JudgeError, MissingExtraError, UnknownNameError, WeightsError
 
 CAUSES = "altered, or other hardware, threads or library versions"  # of a difference
 Status = Literal["ok", "altered", "could-not-check"]
@@ -17,14 +17,14 @@ class NotCheckedError(BenchError):
 
 
 # Something that is needed for the check is not here; of the files in question this says nothing.
-ABSENCES = (NotCheckedError, DiskError, WeightsError, JudgeError, MissingExtra, UnknownName)
+ABSENCE_ERRORS = (NotCheckedError, DiskError, WeightsError, JudgeError, MissingExtraError, UnknownNameError)
 
 
 class Check(NamedTuple):
     """One check: its status, the file or thing it is of, and a sentence that stands alone."""
 
     status: Status
-    what: str
+    subject: str
     message: str
 
 
@@ -43,24 +43,24 @@ class Findings:
         return [check.message for check in self.checks if check.status == status]
 
     @property
-    def checked(self) -> list[str]:
+    def passed_messages(self) -> list[str]:
         """What was checked and is as recorded, in words."""
         return self.messages("ok")
 
     @property
-    def wrong(self) -> list[str]:
+    def altered_messages(self) -> list[str]:
         """What was altered."""
         return self.messages("altered")
 
     @property
-    def unchecked(self) -> list[str]:
+    def unchecked_messages(self) -> list[str]:
         """What could not be checked, and why."""
         return self.messages("could-not-check")
 
     @property
     def status(self) -> Status:
         """The worst of all: altered, then could-not-check."""
-        return "altered" if self.wrong else "could-not-check" if self.unchecked else "ok"
+        return "altered" if self.altered_messages else "could-not-check" if self.unchecked_messages else "ok"
 
     def merge(self, others: Iterable[Check]) -> None:
         """Add the checks of another part."""
@@ -75,4 +75,4 @@ def status_of(error: BenchError, is_vouched: bool) -> Status:
     """
     if isinstance(error, AlteredFileError):
         return "altered"
-    return "could-not-check" if is_vouched or isinstance(error, ABSENCES) else "altered"
+    return "could-not-check" if is_vouched or isinstance(error, ABSENCE_ERRORS) else "altered"

@@ -9,9 +9,9 @@ from harope_bench.core.chart_schema import Chart, read_chart
 from harope_bench.core.errors import BenchError, OptionError, StorageError
 from harope_bench.core.escaping import csv_text
 from harope_bench.core.storage import write_text
-from harope_bench.reports.charts_svg import HEADS, draw, rows
+from harope_bench.reports.charts_svg import CSV_COLUMNS, render_chart, chart_rows
 
-FOLDER = "figures"  # of a runs folder; the report shows what lies there
+FIGURES_FOLDER = "figures"  # of a runs folder; the report shows what lies there
 
 
 def write_figure(chart: Chart, out: Path) -> list[Path]:
@@ -25,16 +25,16 @@ def write_figure(chart: Chart, out: Path) -> list[Path]:
     head = '<?xml version="1.0" encoding="utf-8"?>\n'
     texts = {
         out.with_suffix(".json"): chart.to_json() + "\n",  # first: by it the next call knows what an interrupted one left
-        out.with_suffix(".csv"): table(chart),
-        out: head + _standing_alone(draw(chart, _id(out))) + "\n",
+        out.with_suffix(".csv"): chart_csv(chart),
+        out: head + _standalone_svg(render_chart(chart, _svg_id(out))) + "\n",
     }
-    _check_replaced(out)
+    _check_overwritten(out)
     for path, text in texts.items():
         write_text(path, text)
     return [out, *(path for path in texts if path != out)]
 
 
-def _check_replaced(out: Path) -> None:
+def _check_overwritten(out: Path) -> None:
     """Refuse to write over data that are no figure's; a figure is drawn again over its earlier self."""
     data, present = out.with_suffix(".json"), [path for path in map(out.with_suffix, (".svg", ".json", ".csv")) if path.exists()]
     if not present:
@@ -46,20 +46,20 @@ def _check_replaced(out: Path) -> None:
         raise StorageError(f"{out.parent} holds {names}, which no figure wrote; choose another --out") from error
 
 
-def figures_of(runs: Path) -> dict[str, Chart]:
+def read_figures(runs: Path) -> dict[str, Chart]:
     """The figures of a runs folder by the name of their data; a picture that lies there is never read."""
-    return {path.stem: read_chart(path) for path in sorted((runs / FOLDER).glob("*.json"))}
+    return {path.stem: read_chart(path) for path in sorted((runs / FIGURES_FOLDER).glob("*.json"))}
 
 
-def _id(out: Path) -> str:
+def _svg_id(out: Path) -> str:
     return re.sub(r"[^A-Za-z0-9-]", "-", out.stem)
 
 
-def _standing_alone(svg: str) -> str:
+def _standalone_svg(svg: str) -> str:
     """With a text colour and a ground of its own, which a page would give."""
     return svg.replace("<svg", '<svg style="color:#1b1d21;background:#fff"', 1)
 
 
-def table(chart: Chart) -> str:
+def chart_csv(chart: Chart) -> str:
     """The figure's numbers as csv."""
-    return csv_text([HEADS[chart.kind], *rows(chart)])
+    return csv_text([CSV_COLUMNS[chart.kind], *chart_rows(chart)])

@@ -6,41 +6,41 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harope_bench.core.checksums import check_recorded
+from harope_bench.core.checksums import check_recorded_hash
 from harope_bench.core.errors import StorageError
 from harope_bench.core.escaping import csv_text
 from harope_bench.core.json_lines import read_lines
-from harope_bench.data.result_paths import ROWS, path_of_rows, rows_paths_below
-from harope_bench.data.result_store import ADVICE, read_result
+from harope_bench.data.result_paths import SAMPLE_SCORES_SUFFIX, result_path_beside, sample_scores_paths_below
+from harope_bench.data.result_store import ALTERED_ADVICE, read_result
 
-FIELDS = ("result", "index", "prompt", "copy", "task", "text", "verdict", "reason", "scores", "other_rules", "evidence")
+ROW_FIELDS = ("result", "index", "prompt", "copy", "task", "text", "verdict", "reason", "scores", "other_rules", "evidence")
 
 
-def failures(runs: Path, everything: bool = False) -> list[dict[str, object]]:
+def read_failures(runs: Path, include_all: bool = False) -> list[dict[str, object]]:
     """Rows of all results below a folder: images that failed, are unread or scored below 1, or every image.
 
     Raises:
         StorageError: no result there holds rows of single images.
     """
-    paths = rows_paths_below(runs)
+    paths = sample_scores_paths_below(runs)
     if not paths:
-        raise StorageError(f"{runs} holds no verdicts on single images (results/*{ROWS}); eval a suite of prompts there first")
-    return [row for path in paths for row in _of(path, runs) if everything or _wrong(row)]
+        raise StorageError(f"{runs} holds no verdicts on single images (results/*{SAMPLE_SCORES_SUFFIX}); eval a suite of prompts there first")
+    return [row for path in paths for row in _read_rows(path, runs) if include_all or _is_wrong(row)]
 
 
-def warnings(runs: Path) -> list[str]:
+def read_warnings(runs: Path) -> list[str]:
     """Return what the results that hold these rows say of themselves, each line behind the result's name."""
     lines = []
-    for path in rows_paths_below(runs):
-        name = str(path.relative_to(runs)).removesuffix(ROWS)
-        result = path_of_rows(path)
+    for path in sample_scores_paths_below(runs):
+        name = str(path.relative_to(runs)).removesuffix(SAMPLE_SCORES_SUFFIX)
+        result = result_path_beside(path)
         lines += [f"{name}: {line}" for line in read_result(result).warning_texts] if result.is_file() else []
     return lines
 
 
-def _of(path: Path, runs: Path) -> Iterator[dict[str, object]]:
-    name = str(path.relative_to(runs)).removesuffix(ROWS)
-    check_recorded(path, ADVICE)
+def _read_rows(path: Path, runs: Path) -> Iterator[dict[str, object]]:
+    name = str(path.relative_to(runs)).removesuffix(SAMPLE_SCORES_SUFFIX)
+    check_recorded_hash(path, ALTERED_ADVICE)
     for number, row in enumerate(read_lines(path), 1):
         if not _is_row(row):
             raise StorageError(f"{path} row {number} is not what eval writes (scores by metric, finite numbers); run eval --rescore")
@@ -57,7 +57,7 @@ def _is_row(row: Mapping[str, object]) -> bool:
     return isinstance(scores, dict) and all(isinstance(value, int | float) for value in scores.values())
 
 
-def _wrong(row: Mapping[str, object]) -> bool:
+def _is_wrong(row: Mapping[str, object]) -> bool:
     """Whether an image failed, has no score by the rules (unread) or is not fully right.
 
     Scores are shares, or percent for metrics that count so.
@@ -68,15 +68,15 @@ def _wrong(row: Mapping[str, object]) -> bool:
     return any(value < (100 if value > 1 else 1) for value in scores.values())
 
 
-def as_jsonl(rows: list[dict[str, object]]) -> str:
+def rows_jsonl(rows: list[dict[str, object]]) -> str:
     """A JSON object a line, keys sorted."""
     return "".join(json.dumps(row, sort_keys=True, allow_nan=False) + "\n" for row in rows)
 
 
-def as_csv(rows: list[dict[str, object]]) -> str:
+def rows_csv(rows: list[dict[str, object]]) -> str:
     """Columns as FIELDS; values that are no single word or number stand as JSON. A leading = + - @ is quoted against spreadsheets."""
-    return csv_text([FIELDS, *([_cell(row.get(name)) for name in FIELDS] for row in rows)])
+    return csv_text([ROW_FIELDS, *([_csv_value(row.get(name)) for name in ROW_FIELDS] for row in rows)])
 
 
-def _cell(value: object) -> str:
+def _csv_value(value: object) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)

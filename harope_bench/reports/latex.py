@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from harope_bench.leaderboards.board import Board
-from harope_bench.reports.grid import Grid, Span, View, lay_out, legend, title
+from harope_bench.reports.table_layout import TableLayout, HeaderCell, BodyCell, lay_out_board, legend, board_title
 
-SPECIAL = {
+ESCAPES = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
     "%": r"\%",
@@ -36,42 +36,42 @@ SPECIAL = {
 }
 
 
-def escape(text: str) -> str:
+def escape_latex(text: str) -> str:
     """Text in which LaTeX reads no command; one line."""
     straight = re.sub(r'"([^"]*)"', r"``\1''", " ".join(text.split()))
-    return "".join(SPECIAL.get(character, character) for character in straight)
+    return "".join(ESCAPES.get(character, character) for character in straight)
 
 
-def latex(board: Board) -> str:
+def render_latex(board: Board) -> str:
     """A table environment; needs booktabs, and amssymb where verdicts are shown."""
-    grid = lay_out(board)
-    left = sum(leaf.kind == "head" for leaf in grid.leaves)
+    grid = lay_out_board(board)
+    left = sum(leaf.kind == "head" for leaf in grid.columns)
     lines = [
         "% needs \\usepackage{booktabs}" + (" and \\usepackage{amssymb}" if board.show == "both" else ""),
         r"\begin{table}[t]",
         r"\centering",
-        rf"\caption{{{escape(title(board))}{_marks(board.table_marks)}}}",
+        rf"\caption{{{escape_latex(board_title(board))}{_superscript(board.table_note_numbers)}}}",
         rf"\label{{tab:{re.sub(r'[^A-Za-z0-9-]', '-', board.table.id)}}}",
-        rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(grid.leaves) - left)}}}",
+        rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(grid.columns) - left)}}}",
         r"\toprule",
-        *_header(grid),
+        *_header_lines(grid),
         r"\midrule",
-        *_body(grid),
+        *_body_lines(grid),
         r"\bottomrule",
         r"\end{tabular}",
-        *_under(board),
+        *_footnote_lines(board),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _header(grid: Grid) -> list[str]:
+def _header_lines(grid: TableLayout) -> list[str]:
     lines = []
-    covered = [0] * len(grid.leaves)
-    for level in grid.levels:
+    covered = [0] * len(grid.columns)
+    for level in grid.header_rows:
         cells, rules, at = [], [], 0
         spans = list(level)
-        while at < len(grid.leaves):
+        while at < len(grid.columns):
             if covered[at]:
                 covered[at] -= 1
                 cells.append("")
@@ -79,49 +79,49 @@ def _header(grid: Grid) -> list[str]:
                 continue
             span = spans.pop(0)
             cells.append(_head_cell(span))
-            if span.columns > 1:
-                rules.append(rf"\cmidrule(lr){{{at + 1}-{at + span.columns}}}")
-            for i in range(at, at + span.columns):
-                covered[i] = span.rows - 1
-            at += span.columns
-        lines.append(_row(cells))
+            if span.column_span > 1:
+                rules.append(rf"\cmidrule(lr){{{at + 1}-{at + span.column_span}}}")
+            for i in range(at, at + span.column_span):
+                covered[i] = span.row_span - 1
+            at += span.column_span
+        lines.append(_table_row(cells))
         if rules:
             lines.append(" ".join(rules))
     return lines
 
 
-def _head_cell(span: Span) -> str:
-    text = escape(span.text)
-    return rf"\multicolumn{{{span.columns}}}{{c}}{{{text}}}" if span.columns > 1 else text
+def _head_cell(span: HeaderCell) -> str:
+    text = escape_latex(span.text)
+    return rf"\multicolumn{{{span.column_span}}}{{c}}{{{text}}}" if span.column_span > 1 else text
 
 
-def _body(grid: Grid) -> list[str]:
+def _body_lines(grid: TableLayout) -> list[str]:
     lines: list[str] = []
     for block in grid.blocks:
         if lines:
             lines.append(r"\midrule")
-        lines += [_row([_cell(view) for view in row]) for row in block]
+        lines += [_table_row([_cell_text(view) for view in row]) for row in block]
     return lines
 
 
-def _row(cells: list[str]) -> str:
+def _table_row(cells: list[str]) -> str:
     return re.sub(r" +", " ", " & ".join(cells)).strip() + r" \\"
 
 
-def _cell(view: View) -> str:
-    if view.rows == 0:
+def _cell_text(view: BodyCell) -> str:
+    if view.row_span == 0:
         return ""
-    text = escape(view.text)
-    return (rf"\textbf{{{text}}}" if view.bold else text) + _marks(view.marks)
+    text = escape_latex(view.text)
+    return (rf"\textbf{{{text}}}" if view.is_bold else text) + _superscript(view.note_numbers)
 
 
-def _marks(marks: tuple[int, ...]) -> str:
+def _superscript(marks: tuple[int, ...]) -> str:
     return rf"\textsuperscript{{{','.join(map(str, marks))}}}" if marks else ""
 
 
-def _under(board: Board) -> list[str]:
-    texts = [escape(text) for text in legend(board)]
-    texts += [rf"\textsuperscript{{{note.number}}}\,{escape(note.words)}" for note in board.notes]
+def _footnote_lines(board: Board) -> list[str]:
+    texts = [escape_latex(text) for text in legend(board)]
+    texts += [rf"\textsuperscript{{{note.number}}}\,{escape_latex(note.full_text)}" for note in board.notes]
     if not texts:
         return []
     return [r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize", *[rf"{text}\par" for text in texts], r"\end{minipage}"]

@@ -10,31 +10,31 @@ from pathlib import Path
 
 import numpy as np
 
-from harope_bench.core.chart_schema import Curve, Loss
+from harope_bench.core.chart_schema import LossCurve, LossChart
 from harope_bench.core.errors import StorageError
 from harope_bench.core.text_file import read_text
 
-LINE = re.compile(r"^(?:\x1b\[\d*m)*\[[^\]]+\](?:\x1b\[\d*m)*\s*\(step=(\d+)\) Train Loss: (\S+?),")  # facebookresearch/DiT:train.py
-MOST = 400  # points kept of a curve
+RELEASE_LOG_LINE = re.compile(r"^(?:\x1b\[\d*m)*\[[^\]]+\](?:\x1b\[\d*m)*\s*\(step=(\d+)\) Train Loss: (\S+?),")  # facebookresearch/DiT:train.py
+MAX_POINTS = 400  # points kept of a curve
 
 
-def read_losses(paths: Iterable[Path], ema: float) -> Loss:
+def read_losses(paths: Iterable[Path], ema: float) -> LossChart:
     """The curves of the logs; ema: weight of the past in a running average, 0 for none.
 
     Raises:
         StorageError: a file is no log, or has no finite losses; it is named.
     """
-    found = [(label, points) for path in paths for label, points in _read(path)]
+    found = [(label, points) for path in paths for label, points in _read_curves(path)]
     labels = [label for label, _ in found]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise StorageError(f"two runs are called {twice[0]}; rename a file, or give them names in a run column")
-    return Loss(ema=ema, runs=tuple(_curve(label, points, ema) for label, points in found))
+    return LossChart(smoothing=ema, curves=tuple(_make_curve(label, points, ema) for label, points in found))
 
 
-def _read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+def _read_curves(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """(run, points (lines, step and loss)) of a file, by the form of its text."""
     text = read_text(path)
-    runs = _table(path, text) if {"step", "loss"} <= set(_header(text)) else _lines(path, text)
+    runs = _parse_csv(path, text) if {"step", "loss"} <= set(_column_names(text)) else _parse_release_log(path, text)
     for label, rows in runs.items():
         points = np.array(rows, dtype=np.float64).reshape(-1, 2)
         if not len(points) or not np.isfinite(points).all():
@@ -44,62 +44,62 @@ def _read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         yield label, points
 
 
-def _header(text: str) -> list[str]:
+def _column_names(text: str) -> list[str]:
     """Names of the columns in the first line, in any order."""
     return [name.strip() for name in (text.splitlines() or [""])[0].split(",")]
 
 
-def _lines(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
+def _parse_release_log(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
     """DiT's own log: one line every so many steps, a bracketed date before it; other lines are passed over."""
-    rows = [(float(match[1]), _number(path, match[2])) for line in text.splitlines() if (match := LINE.match(line))]
-    return {_name(path): rows}
+    rows = [(float(match[1]), _parse_number(path, match[2])) for line in text.splitlines() if (match := RELEASE_LOG_LINE.match(line))]
+    return {_run_name(path): rows}
 
 
-def _table(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
+def _parse_csv(path: Path, text: str) -> dict[str, list[tuple[float, float]]]:
     runs: dict[str, list[tuple[float, float]]] = {}
-    for row in _rows(path, text):
+    for row in _csv_rows(path, text):
         if None in row or row.get("loss") is None:
             raise StorageError(f"{path} has a line that is not step,loss or step,loss,run; correct it")
-        runs.setdefault(row.get("run") or _name(path), []).append((_number(path, row["step"]), _number(path, row["loss"])))
-    return runs or {_name(path): []}
+        runs.setdefault(row.get("run") or _run_name(path), []).append((_parse_number(path, row["step"]), _parse_number(path, row["loss"])))
+    return runs or {_run_name(path): []}
 
 
-def _rows(path: Path, text: str) -> Iterator[dict[str, str]]:
+def _csv_rows(path: Path, text: str) -> Iterator[dict[str, str]]:
     """Yield the rows under the first line; StorageError where a line is no csv, a cell longer than the library takes for example."""
-    rows = csv.DictReader(text.splitlines()[1:], _header(text))
+    rows = csv.DictReader(text.splitlines()[1:], _column_names(text))
     try:
         yield from rows
     except csv.Error as error:
         raise StorageError(f"{path} line {rows.line_num + 2} is not readable ({error}); correct it") from error
 
 
-def _number(path: Path, text: str) -> float:
+def _parse_number(path: Path, text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
         raise StorageError(f"{path} has {text[:40]!r} where a number should be; correct the line") from error
 
 
-def _name(path: Path) -> str:
+def _run_name(path: Path) -> str:
     """A run's name from its file: log.csv and log.txt are named by their folder."""
     stem = path.name.split(".")[0]
     return path.resolve().parent.name if stem in ("log", "") else stem
 
 
-def _curve(label: str, points: np.ndarray, ema: float) -> Curve:
-    smooth = running(points[:, 1], ema) if ema else None
+def _make_curve(label: str, points: np.ndarray, ema: float) -> LossCurve:
+    smooth = running_average(points[:, 1], ema) if ema else None
     columns = [points, smooth[:, None]] if smooth is not None else [points]
-    pieces = np.array_split(np.hstack(columns), min(MOST, len(points)))
+    pieces = np.array_split(np.hstack(columns), min(MAX_POINTS, len(points)))
     thin = np.stack([piece.mean(axis=0) for piece in pieces])
-    return Curve(
+    return LossCurve(
         label=label,
         steps=tuple(thin[:, 0].tolist()),
         loss=tuple(thin[:, 1].tolist()),
-        smooth=tuple(thin[:, 2].tolist()) if smooth is not None else None,
+        smoothed_loss=tuple(thin[:, 2].tolist()) if smooth is not None else None,
     )
 
 
-def running(values: np.ndarray, ema: float) -> np.ndarray:
+def running_average(values: np.ndarray, ema: float) -> np.ndarray:
     """Exponential running average (N,) without the pull of its start: sum of ema^j x_(i-j) over sum of ema^j."""
     out, total = np.empty_like(values), 0.0
     for i, value in enumerate(values):

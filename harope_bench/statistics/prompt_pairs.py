@@ -14,8 +14,8 @@ import numpy as np
 
 from harope_bench.statistics.intervals.paired_ratios import PromptSamples
 
-Arrays = Mapping[str, np.ndarray]
-SUMS = ("total", "weight")  # what a ratio metric's arrays end in
+SampleArrays = Mapping[str, np.ndarray]
+SUM_SUFFIXES = ("total", "weight")  # what a ratio metric's arrays end in
 
 
 class PromptPairs(NamedTuple):
@@ -25,13 +25,13 @@ class PromptPairs(NamedTuple):
     difference_of_samples: why samples do not pair within a prompt; empty where they do, in one order.
     """
 
-    old: PromptSamples
+    baseline: PromptSamples
     new: PromptSamples
     is_linear: bool
-    difference_of_samples: str
+    request_difference: str
 
 
-def match_prompts(metric: str, old: Arrays, new: Arrays, other_samples: str) -> PromptPairs | str:
+def match_prompts(metric: str, old: SampleArrays, new: SampleArrays, other_samples: str) -> PromptPairs | str:
     """Return the prompts of two runs as pairs, or why they are none.
 
     Args:
@@ -42,25 +42,25 @@ def match_prompts(metric: str, old: Arrays, new: Arrays, other_samples: str) -> 
     is_ratio = [_has_sums(metric, arrays) for arrays in (old, new)]
     use_sums = all(is_ratio)
     before, after = (_samples(metric, arrays, use_sums) for arrays in (old, new))
-    if reason := _other_prompts(before, after):
+    if reason := _prompt_difference(before, after):
         return reason
     if not other_samples and not np.array_equal(_indices(metric, old), _indices(metric, new)):
         other_samples = "other sample indices"
     return PromptPairs(before, after, any(is_ratio) and not use_sums, other_samples)
 
 
-def _has_sums(metric: str, arrays: Arrays) -> bool:
-    return all(f"{metric}_{end}" in arrays for end in SUMS)
+def _has_sums(metric: str, arrays: SampleArrays) -> bool:
+    return all(f"{metric}_{end}" in arrays for end in SUM_SUFFIXES)
 
 
-def _counts(metric: str, arrays: Arrays) -> np.ndarray:
+def _is_counted(metric: str, arrays: SampleArrays) -> np.ndarray:
     """Return which samples count for the metric, (N,)."""
     return np.isfinite(np.asarray(arrays[metric], dtype=np.float64))
 
 
-def _samples(metric: str, arrays: Arrays, use_sums: bool) -> PromptSamples:
-    counts = _counts(metric, arrays)
-    names = [f"{metric}_{end}" for end in SUMS] if use_sums else [metric]
+def _samples(metric: str, arrays: SampleArrays, use_sums: bool) -> PromptSamples:
+    counts = _is_counted(metric, arrays)
+    names = [f"{metric}_{end}" for end in SUM_SUFFIXES] if use_sums else [metric]
     sums = [np.asarray(arrays[name], dtype=np.float64)[counts] for name in names]
     totals, weights = sums if use_sums else (sums[0], np.ones(len(sums[0])))
     prompts = np.asarray(arrays["prompts"])[counts]
@@ -69,11 +69,11 @@ def _samples(metric: str, arrays: Arrays, use_sums: bool) -> PromptSamples:
     return PromptSamples(totals, weights, prompts, tasks)
 
 
-def _indices(metric: str, arrays: Arrays) -> np.ndarray:
-    return np.asarray(arrays["indices"])[_counts(metric, arrays)]
+def _indices(metric: str, arrays: SampleArrays) -> np.ndarray:
+    return np.asarray(arrays["indices"])[_is_counted(metric, arrays)]
 
 
-def _other_prompts(old: PromptSamples, new: PromptSamples) -> str:
+def _prompt_difference(old: PromptSamples, new: PromptSamples) -> str:
     """Return how the prompts that count for a metric differ, empty where they are the same in the same tasks."""
     if not len(old.prompts) or not len(new.prompts):
         return "no prompt counts for the metric"
@@ -83,7 +83,7 @@ def _other_prompts(old: PromptSamples, new: PromptSamples) -> str:
     return f"other prompts: {len(before):,} against {len(after):,}, {len(before & after):,} in both"
 
 
-def other_texts(old: Mapping[int, str], new: Mapping[int, str]) -> str:
+def prompt_text_difference(old: Mapping[int, str], new: Mapping[int, str]) -> str:
     """Return the first prompt whose recorded texts differ, in words; empty where none does."""
     for prompt in sorted(old.keys() & new.keys()):
         if old[prompt] != new[prompt]:

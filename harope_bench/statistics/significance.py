@@ -12,11 +12,11 @@ import numpy as np
 from harope_bench.core.errors import ShapeError
 from harope_bench.core.schema import Measurement
 
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
 ALPHA = 0.05
 POWER = 0.8
 ROUNDING = 1e-13  # relative; a spread below it is that of sums in another order
-Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+Z = NormalDist().inv_cdf(0.5 + CONFIDENCE_LEVEL / 2)
 Verdict = Literal["better", "worse", "not resolved", "not comparable"]
 
 
@@ -43,38 +43,38 @@ class Difference(NamedTuple):
     low: float | None
     high: float | None
     p: float | None
-    paired: bool
+    is_paired: bool
     verdict: Verdict
-    why: str
+    reason: str
     test: str = "normal"
     df: float | None = None
-    again: Interval | None = None
+    new_seeds_interval: Interval | None = None
     wins: int | None = None
     losses: int | None = None
     ties: int | None = None
-    hit: float | None = None
-    prompts: int | None = None
+    success_value: float | None = None
+    n_prompts: int | None = None
 
 
-def normal(value: float, se: float) -> Interval:
+def normal_interval(value: float, se: float) -> Interval:
     """Normal interval around a value."""
     return Interval(se, value - Z * se, value + Z * se)
 
 
-def student(value: float, se: float, df: float | None) -> Interval:
+def student_interval(value: float, se: float, df: float | None) -> Interval:
     """Student's t interval around a value; normal where df is None."""
-    half = quantile(LEVEL, df) * se
+    half = quantile(CONFIDENCE_LEVEL, df) * se
     return Interval(se, value - half, value + half)
 
 
-def mean_error(rows: np.ndarray) -> float:
+def standard_error(rows: np.ndarray) -> float:
     """Standard error of the mean of rows (N,): sd / sqrt(N), sd with N - 1. ValueError below two rows."""
     if len(rows) < 2:
         raise ValueError(f"a standard error needs two rows, found {len(rows)}")
     return float(np.std(np.asarray(rows, dtype=np.float64), ddof=1) / math.sqrt(len(rows)))
 
 
-def wilson(hits: int, n: int) -> Interval:
+def wilson_interval(hits: int, n: int) -> Interval:
     """Wilson score interval of a share hits / n; the error is the binomial one at the estimate,
     or the interval's half width in deviates where that one is 0.
 
@@ -90,17 +90,17 @@ def wilson(hits: int, n: int) -> Interval:
     return Interval(se, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))  # at 0 and 1 a bound is p, up to rounding
 
 
-def two_sided(z: float) -> float:
+def two_sided_p(z: float) -> float:
     """Two-sided p of a standard normal deviate."""
     return math.erfc(abs(z) / math.sqrt(2))
 
 
 def quantile(confidence: float, df: float | None = None) -> float:
     """How many standard errors a two-sided interval of that confidence (0 to 1) reaches: normal, or Student's t with df."""
-    return one_sided(0.5 + confidence / 2, df)
+    return inverse_cdf(0.5 + confidence / 2, df)
 
 
-def one_sided(share: float, df: float | None = None) -> float:
+def inverse_cdf(share: float, df: float | None = None) -> float:
     """The quantile below which that share of the normal, or of Student's t with df, lies."""
     if df is None:
         return NormalDist().inv_cdf(share)
@@ -109,15 +109,15 @@ def one_sided(share: float, df: float | None = None) -> float:
     return float(stdtrit(df, share))
 
 
-def detectable(se: float | None, df: float | None = None) -> float | None:
+def detectable_difference(se: float | None, df: float | None = None) -> float | None:
     """The smallest difference found with 80% power at the 5% level, (1.96 + 0.84) se; None without a positive error.
 
     An error of exactly 0 says that nothing was seen, not that all would be. df: Student's in place of the normal.
     """
-    return (quantile(LEVEL, df) + one_sided(POWER, df)) * se if se else None
+    return (quantile(CONFIDENCE_LEVEL, df) + inverse_cdf(POWER, df)) * se if se else None
 
 
-def holm(ps: Sequence[float]) -> list[float]:
+def holm_adjust(ps: Sequence[float]) -> list[float]:
     """Holm-adjusted p values, in the order given. Source: Holm 1979."""
     adjusted, largest = [0.0] * len(ps), 0.0
     for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
@@ -143,23 +143,23 @@ def difference(
         "not comparable" where a value is missing or the numbers of images differ (finite-N bias).
     """
     if baseline.value is None or new.value is None:
-        return silent("a value is missing")
+        return not_comparable("a value is missing")
     if baseline.name != new.name or baseline.n_scored != new.n_scored:
-        return silent(f"{baseline.name} over {baseline.n_scored:,} against {new.name} over {new.n_scored:,} images")
+        return not_comparable(f"{baseline.name} over {baseline.n_scored:,} against {new.name} over {new.n_scored:,} images")
     delta = new.value - baseline.value
     paired = baseline_rows is not None and new_rows is not None
     if baseline_rows is not None and new_rows is not None:
         if baseline_rows.shape != new_rows.shape:
             raise ShapeError(f"paired rows of shapes {baseline_rows.shape} and {new_rows.shape}")
-        se = mean_error(np.subtract(new_rows, baseline_rows, dtype=np.float64))  # unsigned indicators would wrap
+        se = standard_error(np.subtract(new_rows, baseline_rows, dtype=np.float64))  # unsigned indicators would wrap
     elif baseline.se is not None and new.se is not None:
         se = math.hypot(baseline.se, new.se)
     else:
-        return silent("a standard error is missing")
+        return not_comparable("a standard error is missing")
     why = "paired by sample" if paired else "unpaired"
     if se <= ROUNDING * abs(new.value):  # nothing moved, or everything alike: no spread was seen, which is no error of 0
         return Difference(delta, None, None, None, 1.0 if delta == 0 else None, paired, "not resolved", why)
-    p = two_sided(delta / se)
+    p = two_sided_p(delta / se)
     return Difference(delta, se, delta - Z * se, delta + Z * se, p, paired, verdict(direction, delta, p), why)
 
 
@@ -170,12 +170,12 @@ def verdict(direction: Literal["higher", "lower"], delta: float, p: float) -> Ve
     return "better" if (delta > 0) == (direction == "higher") else "worse"
 
 
-def silent(why: str) -> Difference:
+def not_comparable(why: str) -> Difference:
     """The difference of which nothing can be said, and why."""
     return Difference(None, None, None, None, None, False, "not comparable", why)
 
 
-def probability(p: float | None, absent: str = "-") -> str:
+def format_p_value(p: float | None, absent: str = "-") -> str:
     """Return a p value in words that never claim it to be zero, `absent` where there is none."""
     if p is None:
         return absent

@@ -13,10 +13,10 @@ from harope_bench.core import registry
 from harope_bench.core.errors import MissingMemberError, OptionError
 from harope_bench.core.plugin_contracts import SuiteContract
 from harope_bench.core.record_base import Option
-from harope_bench.evaluators.base import Facts
+from harope_bench.evaluators.base import Metadata
 
 
-class Reference(NamedTuple):
+class ReferenceFile(NamedTuple):
     """Statistics of the real images as one judge saw them, and who they are."""
 
     name: str
@@ -33,7 +33,7 @@ class Suite(SuiteContract):
     resolution: int  # pixels of a side
     judges: Mapping[str, str | Mapping[str, str]]  # by evaluator or `evaluator/profile`: the feature extractor, or annotators by role
     evaluators: tuple[str, ...]
-    exact: bool = False  # whether `count` is part of the protocol
+    has_exact_count: bool = False  # whether `count` is part of the protocol
     profiles: Mapping[str, str] = {}  # by evaluator, where it is not the evaluator's own
     presets: Mapping[str, Mapping[str, Option]] = {}  # named settings
 
@@ -42,11 +42,11 @@ class Suite(SuiteContract):
         """Return how many images it asks for; a plug-in may state it as an attribute."""
         raise MissingMemberError(self, "count")
 
-    def policy(self, asked: str | None) -> str | None:
+    def label_policy(self, asked: str | None) -> str | None:
         """Return what a plan records of a label policy that is asked for; None where the suite leaves no choice of labels."""
         return None
 
-    def reference(self, judge: str) -> Reference | None:
+    def reference(self, judge: str) -> ReferenceFile | None:
         """Return the reference statistics for a judge; None where the suite has none.
 
         Raises:
@@ -68,13 +68,13 @@ class CaptionSuite(Suite):
 
 
 @dataclass(frozen=True)
-class Case:
+class PromptCase:
     """One prompt of a suite and which copy of its image; `facts` holds, by an evaluator's form, what that evaluator needs to know."""
 
-    prompt: int
+    prompt_index: int
     copy: int
-    text: str
-    facts: Mapping[str, Facts]
+    prompt: str
+    metadata: Mapping[str, Metadata]
 
 
 class PromptSuite(Suite):
@@ -86,20 +86,20 @@ class PromptSuite(Suite):
     task = "prompts"
     copies: int
 
-    def case(self, index: int) -> Case:
+    def case(self, index: int) -> PromptCase:
         """Return what is asked at an index; OptionError beyond the last."""
         raise MissingMemberError(self, "case")
 
-    def source(self) -> tuple[str, str]:
+    def prompts_source(self) -> tuple[str, str]:
         """Return name and sha256 of the prompts' file or files; NotHere names the command that brings them."""
         raise MissingMemberError(self, "source")
 
 
-class Pictures(Protocol):
+class RealImages(Protocol):
     """Real pictures with labels, in a fixed order. whole: these are all pictures of the suite as it is defined."""
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Return whether these are all."""
 
     @property
@@ -110,21 +110,21 @@ class Pictures(Protocol):
     def labels(self) -> Sequence[int]:
         """Return the class of each picture."""
 
-    def data(self, index: int) -> bytes:
+    def read_bytes(self, index: int) -> bytes:
         """Return the bytes that a picture is known by; SampleError where they cannot be read."""
 
-    def look(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
+    def decode(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
         """Return the picture in these bytes as (side, side, 3) uint8; SampleError where they are damaged."""
 
 
-class PictureSuite(Suite):
+class ClassificationSuite(Suite):
     """Base class of suites of real pictures, which a classifier names."""
 
     task = "classify"
     classes: int
     crop_ratio: float
 
-    def pictures(self, place: Path | None, labels: Path | None) -> Pictures:
+    def real_images(self, place: Path | None, labels: Path | None) -> RealImages:
         """Return the pictures, of the user's folder where the suite ships none; OptionError where that does not fit."""
         raise MissingMemberError(self, "pictures")
 
@@ -144,7 +144,7 @@ def load_prompt_suite(name: str) -> PromptSuite:
     return registry.require_kind(load_suite(name), PromptSuite, message)
 
 
-def load_picture_suite(name: str) -> PictureSuite:
+def load_classification_suite(name: str) -> ClassificationSuite:
     """Return the suite of pictures of that name; errors as `load_suite`, and OptionError for a suite of another kind."""
     message = f"suite {name} has no pictures; choose a suite of pictures"
-    return registry.require_kind(load_suite(name), PictureSuite, message)
+    return registry.require_kind(load_suite(name), ClassificationSuite, message)

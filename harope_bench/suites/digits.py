@@ -17,45 +17,45 @@ from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, StorageError, WeightsError
 from harope_bench.core.schema import Request, Settings
-from harope_bench.core.state_dicts import check_hash
+from harope_bench.core.state_dicts import check_sha256
 from harope_bench.core.storage import sha256_bytes
-from harope_bench.core.toml_file import read_facts
-from harope_bench.suites.base import LabelSuite, Reference
+from harope_bench.core.toml_file import read_versioned_toml
+from harope_bench.suites.base import LabelSuite, ReferenceFile
 
-FOLDER = Path(__file__).parent
-DATA = FOLDER / "digits-5000.npz"
+SUITES_FOLDER = Path(__file__).parent
+DATA_FILE = SUITES_FOLDER / "digits-5000.npz"
 DATA_SHA256 = "809ec085d551285cf9efad12c42a6aead98c62f96eb9936cc5b778870773e50d"  # of the images' bytes and then the labels'
 CLASSES = 10
 SIDE = 28
-HELD_OUT = 100  # of each digit
+HELD_OUT_PER_DIGIT = 100  # of each digit
 
 
 @lru_cache(maxsize=1)
-def real_digits() -> tuple[np.ndarray, np.ndarray]:
+def load_digits() -> tuple[np.ndarray, np.ndarray]:
     """Return all 5,000 images (5000, 28, 28) uint8 and labels (5000,) int64, checked by hash; they are read-only.
 
     Raises:
         StorageError: The file is missing, damaged or another one.
     """
-    arrays = load_arrays(DATA)
+    arrays = load_arrays(DATA_FILE)
     images, labels = (np.asarray(arrays.get(name, ()), dtype=np.uint8) for name in ("images", "labels"))
     if sha256_bytes(images.tobytes() + labels.tobytes()) != DATA_SHA256:
-        raise StorageError(f"{DATA} does not hold the digits that this suite was made with", advice="reinstall harope-bench")
+        raise StorageError(f"{DATA_FILE} does not hold the digits that this suite was made with", advice="reinstall harope-bench")
     images = images.reshape(-1, SIDE, SIDE)
     images.setflags(write=False)  # every caller of this process gets these
     return images, labels.astype(np.int64)
 
 
 @lru_cache(maxsize=2)
-def resized(side: int) -> np.ndarray:
+def resize_digits(side: int) -> np.ndarray:
     """All images (5000, side, side) uint8, by pillow's bicubic filter (antialiased where it shrinks)."""
-    images, _ = real_digits()
+    images, _ = load_digits()
     if side == SIDE:
         return images
     return np.stack([np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)) for image in images])
 
 
-class Digits(LabelSuite):
+class DigitsSuite(LabelSuite):
     """Balanced, interleaved labels: image i shows digit i mod 10."""
 
     version = 1
@@ -72,27 +72,27 @@ class Digits(LabelSuite):
         """Requests whose label is the index modulo ten."""
         return [Request(index=i, label=i % CLASSES) for i in indices]
 
-    def reference(self, judge: str) -> Reference:
+    def reference(self, judge: str) -> ReferenceFile:
         """The 4,000 training images as the judge saw them; rebuilt by `harope-bench train NAME-reference`."""
-        facts = read_facts("reference", FOLDER / f"{self.name}.toml")
+        facts = read_versioned_toml("reference", SUITES_FOLDER / f"{self.name}.toml")
         if facts["judge"] != judge:
             raise WeightsError(f"suite {self.name} has reference statistics for {facts['judge']}, not for {judge}", advice="use that judge")
-        path = FOLDER / facts["file"]
-        check_hash(path, facts["sha256"])
-        return Reference(facts["name"], path, facts["sha256"], facts["judge_sha256"])
+        path = SUITES_FOLDER / facts["file"]
+        check_sha256(path, facts["sha256"])
+        return ReferenceFile(facts["name"], path, facts["sha256"], facts["judge_sha256"])
 
     def images(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Split train (4,000) or held-out (1,000), in the file's order."""
-        images, labels = resized(self.resolution), real_digits()[1]
+        images, labels = resize_digits(self.resolution), load_digits()[1]
         rank = np.empty(len(labels), dtype=np.int64)
         for digit in range(CLASSES):
             of_digit = labels == digit
             rank[of_digit] = np.arange(of_digit.sum())
-        held = rank >= 500 - HELD_OUT
+        held = rank >= 500 - HELD_OUT_PER_DIGIT
         if split not in ("train", "held-out"):
             raise OptionError(f"digits has splits train and held-out, not {split!r}")
         chosen = held if split == "held-out" else ~held
         return images[chosen], labels[chosen]
 
 
-PLUGIN = Digits("digits")
+PLUGIN = DigitsSuite("digits")

@@ -1,5 +1,5 @@
 """Suite digits-16: the digits at 16 x 16, for models trained at another resolution."""
 
-from harope_bench.suites.digits import Digits
+from harope_bench.suites.digits import DigitsSuite
 
-PLUGIN = Digits("digits-16", 16)
+PLUGIN = DigitsSuite("digits-16", 16)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError
-from harope_bench.suites.base import PictureSuite
+from harope_bench.suites.base import ClassificationSuite
 from harope_bench.suites.digits import CLASSES, SIDE
 from harope_bench.suites.digits import PLUGIN as DIGITS
-from harope_bench.suites.image_stack import ArrayPictures
+from harope_bench.suites.real_images import ArrayImages
 
 
-class HeldOut(PictureSuite):
+class DigitsHeldOutSuite(ClassificationSuite):
     """The last 100 of each digit, in the file's order."""
 
     version = 1
@@ -25,12 +25,12 @@ class HeldOut(PictureSuite):
     judges: dict[str, str] = {}
     evaluators = ("top1",)
 
-    def pictures(self, place: Path | None, labels: Path | None) -> ArrayPictures:
+    def pictures(self, place: Path | None, labels: Path | None) -> ArrayImages:
         """All 1,000; they ship with the package, so no folder is taken."""
         if place is not None or labels is not None:
             raise OptionError("suite digits-held-out brings its own pictures; leave --images and --truth out")
         images, named = DIGITS.images("held-out")
-        return ArrayPictures(images, named.tolist())
+        return ArrayImages(images, named.tolist())
 
 
-PLUGIN = HeldOut()
+PLUGIN = DigitsHeldOutSuite()

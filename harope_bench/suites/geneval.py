@@ -18,35 +18,35 @@ from harope_bench.assets import local_files
 from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.core.json_file import parse_json
-from harope_bench.core.record_base import fault
+from harope_bench.core.record_base import validation_summary
 from harope_bench.core.schema import Request, Settings
 from harope_bench.core.text_file import read_text
-from harope_bench.evaluators.base import Facts
-from harope_bench.evaluators.rules.geneval import Wanted
-from harope_bench.suites.base import Case, PromptSuite
+from harope_bench.evaluators.base import Metadata
+from harope_bench.evaluators.rules.geneval import PromptSpec
+from harope_bench.suites.base import PromptCase, PromptSuite
 
-ASSET, FILE = "geneval", "evaluation_metadata.jsonl"
-PROMPTS, COPIES = 553, 4
+ASSET, METADATA_FILE = "geneval", "evaluation_metadata.jsonl"
+PROMPT_COUNT, COPIES = 553, 4
 
 
 @lru_cache(maxsize=2)
-def lines(path: Path) -> tuple[Facts, ...]:
+def read_metadata(path: Path) -> tuple[Metadata, ...]:
     """The metadata of each prompt, in file order; StorageError names a line that is none."""
     found = []
     texts = [line for line in read_text(path).split("\n") if line.strip()]
     for number, text in enumerate(texts, 1):
         try:
             facts = parse_json(text)
-            Wanted.model_validate(facts)
+            PromptSpec.model_validate(facts)
         except ValidationError as error:
-            raise StorageError(f"{path} line {number} is no GenEval prompt ({fault(error)}); harope-bench fetch {ASSET}") from error
+            raise StorageError(f"{path} line {number} is no GenEval prompt ({validation_summary(error)}); harope-bench fetch {ASSET}") from error
         except ValueError as error:
             raise StorageError(f"{path} line {number} is not JSON; harope-bench fetch {ASSET}") from error
         found.append(facts)
     return tuple(found)
 
 
-class GenEval(PromptSuite):
+class GenEvalSuite(PromptSuite):
     """A case is a line of the metadata and a copy; the line as it stands is its facts."""
 
     asks = Conditioning("prompts")
@@ -60,26 +60,26 @@ class GenEval(PromptSuite):
     @property
     def count(self) -> int:
         """Images of all prompts of the file, of the official ones before it came."""
-        found = local_files.held(ASSET, FILE)
-        return self.copies * (PROMPTS if found is None else len(lines(found.path)))
+        found = local_files.find_local_file(ASSET, METADATA_FILE)
+        return self.copies * (PROMPT_COUNT if found is None else len(read_metadata(found.path)))
 
-    def case(self, index: int) -> Case:
+    def case(self, index: int) -> PromptCase:
         """The prompt and copy at an index, copy by copy; OptionError beyond the last, NotHere before the prompts came."""
-        known = lines(local_files.bring(ASSET, FILE).path)
+        known = read_metadata(local_files.require_local_file(ASSET, METADATA_FILE).path)
         copy, prompt = divmod(index, len(known))
         if not 0 <= copy < self.copies:
             raise OptionError(f"geneval has {len(known) * self.copies:,} images, sample {index} is none; ask for fewer")
         facts = known[prompt]
-        return Case(prompt, copy, str(facts["prompt"]), {"geneval": facts})
+        return PromptCase(prompt, copy, str(facts["prompt"]), {"geneval": facts})
 
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
         """The prompt of each index; the metadata file is hashed first."""
-        local_files.checked(ASSET, FILE)
-        return [Request(index=i, prompt=self.case(i).text) for i in indices]
+        local_files.verify_local_file(ASSET, METADATA_FILE)
+        return [Request(index=i, prompt=self.case(i).prompt) for i in indices]
 
     def source(self) -> tuple[str, str]:
         """Name and sha256 of the metadata file."""
-        return FILE, local_files.checked(ASSET, FILE).sha256
+        return METADATA_FILE, local_files.verify_local_file(ASSET, METADATA_FILE).sha256
 
 
-PLUGIN = GenEval()
+PLUGIN = GenEvalSuite()

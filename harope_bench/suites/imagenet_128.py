@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from harope_bench.suites.imagenet_suite import ImageNet
+from harope_bench.suites.imagenet_suite import ImageNetSuite
 
-PLUGIN = ImageNet(128)
+PLUGIN = ImageNetSuite(128)

@@ -20,24 +20,24 @@ from harope_bench.core.conditioning import Conditioning
 from harope_bench.core.errors import OptionError, SampleError, StorageError
 from harope_bench.core.index_ranges import whole_number
 from harope_bench.core.regular_file import IMAGE_BYTES, is_file, read_regular
-from harope_bench.core.storage import disk
+from harope_bench.core.storage import convert_os_errors
 from harope_bench.core.text_file import read_text
-from harope_bench.suites.base import PictureSuite
-from harope_bench.suites.image_stack import decoded
+from harope_bench.suites.base import ClassificationSuite
+from harope_bench.suites.real_images import decode_and_crop
 
-VARIABLE, LIST = "HAROPE_BENCH_IMAGENET_VAL", "val.txt"
+FOLDER_VARIABLE, LIST_FILE = "HAROPE_BENCH_IMAGENET_VAL", "val.txt"
 WNID = re.compile(r"n\d{8}")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
-EACH = 50  # pictures of a class
+IMAGES_PER_CLASS = 50  # pictures of a class
 
 
 @dataclass(frozen=True)
-class FilePictures:
+class FileImages:
     """Pictures in files, in the order of their names; that order is the same in both layouts."""
 
     paths: list[Path]
     labels: list[int]
-    whole: bool
+    is_complete: bool
 
     @property
     def names(self) -> list[str]:
@@ -56,10 +56,10 @@ class FilePictures:
 
     def look(self, index: int, data: bytes, side: int, crop_ratio: float) -> np.ndarray:
         """The picture as (side, side, 3) uint8; SampleError where it is damaged."""
-        return decoded(data, self.names[index], side, crop_ratio)
+        return decode_and_crop(data, self.names[index], side, crop_ratio)
 
 
-class ImageNetVal(PictureSuite):
+class ImageNetValSuite(ClassificationSuite):
     """Standard single-crop protocol: shorter side to resolution / crop_ratio, bicubic, centre crop; the paper's recipe has ratio 1."""
 
     version = 1
@@ -72,45 +72,45 @@ class ImageNetVal(PictureSuite):
     judges: dict[str, str] = {}
     evaluators = ("top1",)
 
-    def pictures(self, place: Path | None, labels: Path | None) -> FilePictures:
+    def pictures(self, place: Path | None, labels: Path | None) -> FileImages:
         """The pictures of a folder of either layout; nothing is decoded yet.
 
         Raises:
             OptionError: no folder named, none there, an empty one, or classes or lines that do not fit.
         """
-        folder = place or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+        folder = place or (Path(os.environ[FOLDER_VARIABLE]) if os.environ.get(FOLDER_VARIABLE) else None)
         if folder is None:
-            raise OptionError(f"imagenet-val needs your own copy of the pictures, none was named; give --images FOLDER or set {VARIABLE}")
+            raise OptionError(f"imagenet-val needs your own copy of the pictures, none was named; give --images FOLDER or set {FOLDER_VARIABLE}")
         if not folder.is_dir():
             raise OptionError(f"{folder} is no folder; give --images the folder of the 50,000 validation pictures")
-        with disk(folder):
+        with convert_os_errors(folder):
             inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
         below = [p for p in inside if p.is_dir()]
-        pairs = self._of_folders(folder, below) if below and labels is None else self._of_list(folder, labels or folder / LIST)
+        pairs = self._read_class_folders(folder, below) if below and labels is None else self._read_label_list(folder, labels or folder / LIST_FILE)
         pairs.sort(key=lambda pair: (pair[0].name, pair[1]))
         counts = np.bincount([label for _, label in pairs], minlength=self.classes)
-        return FilePictures([p for p, _ in pairs], [label for _, label in pairs], bool((counts == EACH).all()))
+        return FileImages([p for p, _ in pairs], [label for _, label in pairs], bool((counts == IMAGES_PER_CLASS).all()))
 
-    def _of_folders(self, folder: Path, below: list[Path]) -> list[tuple[Path, int]]:
+    def _read_class_folders(self, folder: Path, below: list[Path]) -> list[tuple[Path, int]]:
         if other := [p.name for p in below if not WNID.fullmatch(p.name)]:
             raise OptionError(
                 f"{folder} holds the folder {other[0]}, wanted wnids alone (n01440764, ...); give the folder above the classes"
             )
         if len(below) != self.classes:
             raise OptionError(f"{folder} holds {len(below):,} class folders, wanted {self.classes:,}; complete it, empty ones too")
-        with disk(folder):
+        with convert_os_errors(folder):
             pairs = [(p, label) for label, kind in enumerate(below) for p in kind.iterdir() if p.suffix.lower() in SUFFIXES]
         if not pairs:
             raise OptionError(f"the class folders of {folder} hold no pictures ({', '.join(SUFFIXES)}); check --images")
         return pairs
 
-    def _of_list(self, folder: Path, path: Path) -> list[tuple[Path, int]]:
+    def _read_label_list(self, folder: Path, path: Path) -> list[tuple[Path, int]]:
         if not path.is_file():
             raise OptionError(
-                f"{folder} holds no class folders and {path.name} is not there; bring caffe's {LIST} (lines 'name index') or give --truth"
+                f"{folder} holds no class folders and {path.name} is not there; bring caffe's {LIST_FILE} (lines 'name index') or give --truth"
             )
         lines = read_text(path).split("\n")
-        pairs = [(folder / name, label) for name, label in (self._line(path, n, line) for n, line in enumerate(lines, 1) if line.strip())]
+        pairs = [(folder / name, label) for name, label in (self._parse_line(path, n, line) for n, line in enumerate(lines, 1) if line.strip())]
         if not pairs:
             raise OptionError(f"{path} holds no line; wanted lines 'name index'")
         if repeated := [name for name, times in Counter(p.name for p, _ in pairs).items() if times > 1]:
@@ -119,17 +119,17 @@ class ImageNetVal(PictureSuite):
             raise OptionError(f"{folder} holds none of the {len(pairs):,} pictures that {path.name} lists; check --images")
         return pairs
 
-    def _line(self, path: Path, number: int, line: str) -> tuple[str, int]:
+    def _parse_line(self, path: Path, number: int, line: str) -> tuple[str, int]:
         name, _, text = line.strip().partition(" ")
         label = whole_number(text.strip())
         if name.isdecimal() and not text:
             raise OptionError(
                 f"{path} line {number} is a bare number; ILSVRC2012_validation_ground_truth.txt counts classes in another order, "
-                f"give caffe's {LIST} with lines 'name index'"
+                f"give caffe's {LIST_FILE} with lines 'name index'"
             )
         if label is None or label >= self.classes or Path(name).name != name:
             raise OptionError(f"{path} line {number} is {line.strip()[:60]!r}, wanted 'name index' with an index below {self.classes:,}")
         return name, label
 
 
-PLUGIN = ImageNetVal()
+PLUGIN = ImageNetValSuite()

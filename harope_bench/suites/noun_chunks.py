@@ -19,15 +19,15 @@ from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.core.registry import read_toml
 from harope_bench.core.storage import sha256_file
 
-PATH = Path(__file__).with_name("t2i-compbench-parses.toml")
-BASE = "3.6.0"  # the version nearest to the official one; the rows of others are those that differ from it
-DIGITS = 12  # of a prompt's sha256
+PARSES_FILE = Path(__file__).with_name("t2i-compbench-parses.toml")
+BASE_VERSION = "3.6.0"  # the version nearest to the official one; the rows of others are those that differ from it
+KEY_LENGTH = 12  # of a prompt's sha256
 TOKEN = re.compile(r"'s|\w+|[^\w\s]")
 
 Span = tuple[int, int]
 
 
-class Parse(NamedTuple):
+class PromptParse(NamedTuple):
     """A reading: NOUN tokens in order, noun chunks, the two objects around a preposition, the text without ADJ tokens."""
 
     nouns: tuple[str, ...] = ()
@@ -36,52 +36,52 @@ class Parse(NamedTuple):
     no_adj: str = ""
 
 
-class Readings(NamedTuple):
+class ParsesFile(NamedTuple):
     """What the shipped file holds: who read, and the rows of spans, both by version of the model."""
 
-    made_with: Mapping[str, str]
+    parser_descriptions: Mapping[str, str]
     rows: Mapping[str, Mapping[str, str]]
 
 
-def parse(prompt: str, version: str) -> Parse:
+def find_parse(prompt: str, version: str) -> PromptParse:
     """The reading of a prompt by that version of the model; StorageError for a text that was never read."""
     rows = _rows(version)
-    row = rows.get(key(prompt))
+    row = rows.get(prompt_key(prompt))
     if row is None:
         raise StorageError(f"no reading of {prompt[:60]!r} by en_core_web_sm {version} ships; harope-bench fetch t2i-compbench")
-    return decode(prompt, row)
+    return parse_row(prompt, row)
 
 
-def versions() -> tuple[str, ...]:
+def parser_versions() -> tuple[str, ...]:
     """Versions of the model whose readings ship."""
-    return tuple(_facts().rows)
+    return tuple(_read_parses().rows)
 
 
-def source(version: str) -> str:
+def parser_description(version: str) -> str:
     """Who read the prompts, in words."""
-    return _facts().made_with[version]
+    return _read_parses().parser_descriptions[version]
 
 
-def sha256() -> str:
+def parses_sha256() -> str:
     """Of the file with all readings."""
-    return sha256_file(PATH)
+    return sha256_file(PARSES_FILE)
 
 
-def key(prompt: str) -> str:
+def prompt_key(prompt: str) -> str:
     """What a prompt is known by."""
-    return hashlib.sha256(prompt.encode()).hexdigest()[:DIGITS]
+    return hashlib.sha256(prompt.encode()).hexdigest()[:KEY_LENGTH]
 
 
-def decode(prompt: str, row: str) -> Parse:
+def parse_row(prompt: str, row: str) -> PromptParse:
     """The reading that a row of spans gives of its prompt."""
     parts = [[prompt[a:b] for a, b in _spans(field)] for field in row.split("|")]
-    return Parse(tuple(parts[0]), tuple(parts[1]), tuple(parts[2]), " ".join(parts[3]))
+    return PromptParse(tuple(parts[0]), tuple(parts[1]), tuple(parts[2]), " ".join(parts[3]))
 
 
-def encode(prompt: str, reading: Parse) -> str:
+def format_row(prompt: str, reading: PromptParse) -> str:
     """The row of a reading; ValueError where a word of it does not stand in the prompt."""
-    pieces = _joined(prompt, list(_in_order(prompt, reading.no_adj.split())))
-    fields = [_in_order(prompt, reading.nouns), _in_order(prompt, reading.chunks), _anywhere(prompt, reading.objects), pieces]
+    pieces = _merge_spans(prompt, list(_find_in_order(prompt, reading.no_adj.split())))
+    fields = [_find_in_order(prompt, reading.nouns), _find_in_order(prompt, reading.chunks), _find_anywhere(prompt, reading.objects), pieces]
     return "|".join(" ".join(f"{a}-{b}" for a, b in spans) for spans in fields)
 
 
@@ -91,7 +91,7 @@ def _spans(field: str) -> Iterator[Span]:
         yield int(first), int(last)
 
 
-def _in_order(prompt: str, words: Sequence[str]) -> Iterator[Span]:
+def _find_in_order(prompt: str, words: Sequence[str]) -> Iterator[Span]:
     """Where words stand that follow each other in the prompt, each a token or a run of tokens."""
     place = 0
     for word in words:
@@ -100,7 +100,7 @@ def _in_order(prompt: str, words: Sequence[str]) -> Iterator[Span]:
         place = found[1]
 
 
-def _anywhere(prompt: str, words: Sequence[str]) -> Iterator[Span]:
+def _find_anywhere(prompt: str, words: Sequence[str]) -> Iterator[Span]:
     return (_search(prompt, word, 0) for word in words)
 
 
@@ -112,7 +112,7 @@ def _search(prompt: str, word: str, place: int) -> Span:
     return found.span()
 
 
-def _joined(prompt: str, spans: Sequence[Span]) -> list[Span]:
+def _merge_spans(prompt: str, spans: Sequence[Span]) -> list[Span]:
     """Neighbours with one space between them as one span."""
     found: list[Span] = []
     for first, last in spans:
@@ -124,14 +124,14 @@ def _joined(prompt: str, spans: Sequence[Span]) -> list[Span]:
 
 
 @lru_cache(maxsize=1)
-def _facts() -> Readings:
-    facts = read_toml(PATH)
-    return Readings(facts["made_with"], facts["rows"])
+def _read_parses() -> ParsesFile:
+    facts = read_toml(PARSES_FILE)
+    return ParsesFile(facts["made_with"], facts["rows"])
 
 
 @lru_cache(maxsize=4)
 def _rows(version: str) -> Mapping[str, str]:
-    known = _facts().rows
+    known = _read_parses().rows
     if version not in known:
         raise OptionError(f"no reading by en_core_web_sm {version} ships; there are {', '.join(known)}")
-    return {**known[BASE], **known[version]}
+    return {**known[BASE_VERSION], **known[version]}

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from harope_bench.suites.compbench_suite import CompBench
+from harope_bench.suites.compbench_suite import CompBenchSuite
 
-PLUGIN = CompBench("T2I-CompBench: 8 categories of 300 validation prompts, 10 images each")
+PLUGIN = CompBenchSuite("T2I-CompBench: 8 categories of 300 validation prompts, 10 images each")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harope_bench.suites.compbench_suite import CompBench
+from harope_bench.suites.compbench_suite import CompBenchSuite
 
-PLUGIN = CompBench(
+PLUGIN = CompBenchSuite(
     "T2I-CompBench as in Table 5: 5 categories of 300 validation prompts, 10 images each",
     ("numeracy", "spatial", "3d_spatial", "complex", "non_spatial"),
 )

@@ -6,11 +6,11 @@ raises one AssertionError that lists everything that does not. Nothing heavy is 
 
 from __future__ import annotations
 
-from harope_bench.testing.annotator import check_prompt_evaluator, check_witness
+from harope_bench.testing.annotator import check_annotation_evaluator, check_annotator
 from harope_bench.testing.backbone import check_backbone
 from harope_bench.testing.encoding import check_encoding
 from harope_bench.testing.evaluator import check_evaluator
-from harope_bench.testing.judge import check_judge
+from harope_bench.testing.feature_extractor import check_judge
 from harope_bench.testing.table import check_table
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "check_encoding",
     "check_evaluator",
     "check_judge",
-    "check_prompt_evaluator",
+    "check_annotation_evaluator",
     "check_table",
-    "check_witness",
+    "check_annotator",
 ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from harope_bench.testing.complaints import Complaints
+from harope_bench.testing.contract_violations import ContractViolations
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from harope_bench.core.record_base import Option
     from harope_bench.core.schema import Checkpoint, Request, Settings
-    from harope_bench.models.backbones.base import Drawer, LoadedCheckpoint
+    from harope_bench.models.backbones.base import ImageGenerator, LoadedCheckpoint
     from harope_bench.models.backbones.encoded_network import EncodedNetwork
 
 
-class _Trial(NamedTuple):
+class _TrialModel(NamedTuple):
     """What a backbone is tried with."""
 
     checkpoint: Checkpoint
@@ -54,23 +54,23 @@ def check_backbone(
     from harope_bench.models.backbones.base import load_backbone
 
     is_classifier = load_backbone(name).task == "classify"
-    kind, side = _ClassifierBench if is_classifier else _BackboneBench, resolution or int(config["size"])
+    kind, side = _ClassifierContract if is_classifier else _BackboneContract, resolution or int(config["size"])
     bench = kind(name, dict(config), encoding, dict(options or {}), side, sampler, request, dict(drawing or {}))
     shared = [
         bench.declares_its_tile,
-        bench.declares_what_it_takes_and_reads,
+        bench.declares_conditioning_and_settings,
         bench.builds_the_same_from_one_seed,
         bench.loads_strictly,
-        bench.reads_its_own_state_dict,
-        bench.refuses_what_it_does_not_know,
+        bench.recognises_its_state_dict,
+        bench.rejects_foreign_weights,
     ]
-    bench.complaints.run([*shared, *bench.own()])
+    bench.complaints.run_checks([*shared, *bench.task_checks()])
 
 
-class _BackboneBench:
+class _BackboneContract:
     """One backbone on the bench, one method a promise."""
 
-    ROWS = 4  # a tile small enough for a test
+    BATCH_ROWS = 4  # a tile small enough for a test
 
     def __init__(
         self,
@@ -88,11 +88,11 @@ class _BackboneBench:
         self.backbone = load_backbone(name)
         self.name, self.config, self.encoding, self.options = name, config, encoding, options
         self.resolution, self.sampler, self.drawing = resolution, sampler, drawing
-        self.request = request or self.numbered
-        self.complaints = Complaints(f"backbone {name} with {encoding}")
+        self.request = request or self.default_request
+        self.complaints = ContractViolations(f"backbone {name} with {encoding}")
         self.expect = self.complaints.expect
 
-    def numbered(self, index: int) -> Request:
+    def default_request(self, index: int) -> Request:
         """A request whose label and prompt follow from the index."""
         from harope_bench.core.schema import Request
 
@@ -106,7 +106,7 @@ class _BackboneBench:
             torch.manual_seed(seed)
             return self.backbone.build(self.encoding, self.options, self.config)
 
-    def trial(self, seed: int = 0, weights: int = 0) -> _Trial:
+    def make_trial(self, seed: int = 0, weights: int = 0) -> _TrialModel:
         """A checkpoint with noise on all weights, because a fresh network may draw nothing (adaLN-Zero)."""
         import torch
 
@@ -119,29 +119,29 @@ class _BackboneBench:
             weights="trial.safetensors", sha256="0" * 64, source="check_backbone", sampler=self.sampler, steps=2, guidance=1.5,
         )  # fmt: skip
         settings = Settings(
-            resolution=self.resolution, sampler=self.sampler, steps=2, guidance=1.5, tile=self.ROWS, seed=seed, **self.drawing
+            resolution=self.resolution, sampler=self.sampler, steps=2, guidance=1.5, tile=self.BATCH_ROWS, seed=seed, **self.drawing
         )  # fmt: skip
-        return _Trial(checkpoint, settings, state)
+        return _TrialModel(checkpoint, settings, state)
 
-    def open(self, trial: _Trial) -> LoadedCheckpoint:
+    def load(self, trial: _TrialModel) -> LoadedCheckpoint:
         """The trial's network, ready to draw or to classify."""
         return self.backbone.open(trial.checkpoint, trial.state, trial.settings)
 
-    def drawer(self, trial: _Trial) -> Drawer:
+    def load_generator(self, trial: _TrialModel) -> ImageGenerator:
         """The trial's drawer; AssertionError where the backbone opens something else."""
-        from harope_bench.models.backbones.base import Drawer
+        from harope_bench.models.backbones.base import ImageGenerator
 
-        opened = self.open(trial)
-        assert isinstance(opened, Drawer), f"`open` gives a {type(opened).__name__}, wanted one derived from Drawer"
+        opened = self.load(trial)
+        assert isinstance(opened, ImageGenerator), f"`open` gives a {type(opened).__name__}, wanted one derived from Drawer"
         return opened
 
-    def draw(self, trial: _Trial, indices: Sequence[int]) -> np.ndarray:
+    def generate(self, trial: _TrialModel, indices: Sequence[int]) -> np.ndarray:
         """Images of these indices, one tile."""
-        return self.drawer(trial).draw([self.request(i) for i in indices], trial.settings).images
+        return self.load_generator(trial).generate([self.request(i) for i in indices], trial.settings).images
 
-    def own(self) -> list[Callable[[], None]]:
+    def task_checks(self) -> list[Callable[[], None]]:
         """The promises of a backbone that draws."""
-        return [self.draws_images, self.draws_each_row_alone, self.draws_from_seed_and_weights, self.leaves_global_generators_alone]
+        return [self.generates_images, self.generates_rows_independently, self.generates_from_seed_and_weights, self.leaves_global_generators_alone]
 
     # Each method below is one promise.
 
@@ -150,40 +150,40 @@ class _BackboneBench:
         tile = getattr(self.backbone, "tile", None)  # getattr: a plug-in that forgets it is what is looked for
         self.expect(isinstance(tile, int) and tile > 0, f"`tile` is {tile!r}, wanted a positive integer")
 
-    def declares_what_it_takes_and_reads(self) -> None:
+    def declares_conditioning_and_settings(self) -> None:
         """Plans learn from the backbone alone what its networks take, which settings they read, and what registration prints."""
         from harope_bench.core.conditioning import Conditioning
         from harope_bench.core.schema import Settings
 
         taken = self.backbone.conditioning(self.config)
         self.expect(isinstance(taken, Conditioning), f"`conditioning` gives {taken!r}, wanted a Conditioning")
-        checkpoint = self.trial().checkpoint
-        read = self.backbone.settings_read(checkpoint).fields
+        checkpoint = self.make_trial().checkpoint
+        read = self.backbone.supported_settings(checkpoint).fields
         self.expect(read <= Settings.model_fields.keys(), f"reads settings that nobody has: {sorted(read - Settings.model_fields.keys())}")
         self.expect({"resolution", "tile", "device", "dtype"} <= read, "does not read resolution, tile, device and dtype")
-        side = self.backbone.process(checkpoint).resolution
+        side = self.backbone.describe_network(checkpoint).resolution
         self.expect(side is None or side > 0, f"was trained at {side} pixels")
 
     def builds_the_same_from_one_seed(self) -> None:
         """Initial weights follow from torch's seed; unknown options and encodings are refused."""
         import torch
 
-        from harope_bench.core.errors import OptionError, UnknownName
+        from harope_bench.core.errors import OptionError, UnknownNameError
 
         one, other = self.build().state_dict(), self.build().state_dict()
         self.expect(one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one), "two builds from one seed differ")
         for kind, what, arguments in (
             (OptionError, "option no_such_option", (self.encoding, {"no_such_option": 1}, self.config)),
             (OptionError, "config field no_such_field", (self.encoding, self.options, {**self.config, "no_such_field": 1})),
-            (UnknownName, "encoding no-such-encoding", ("no-such-encoding", {}, self.config)),
+            (UnknownNameError, "encoding no-such-encoding", ("no-such-encoding", {}, self.config)),
         ):
-            self._refuses(kind, lambda a=arguments: self.backbone.build(*a), f"build with {what}", what.split()[-1])  # type: ignore[misc]
+            self._expect_rejected(kind, lambda a=arguments: self.backbone.build(*a), f"build with {what}", what.split()[-1])  # type: ignore[misc]
 
     def loads_strictly(self) -> None:
         """A missing, an unexpected and a mis-shaped key are each refused by name."""
         from harope_bench.core.errors import WeightsError
 
-        trial = self.trial()
+        trial = self.make_trial()
         key = sorted(trial.state)[0]
         without = {k: v for k, v in trial.state.items() if k != key}
         for what, state, named in (
@@ -192,9 +192,9 @@ class _BackboneBench:
             ("a mis-shaped key", {**trial.state, key: trial.state[key][None]}, key),
         ):
             bad = trial._replace(state=state)
-            self._refuses(WeightsError, lambda t=bad: self.open(t), f"open with {what}", named)  # type: ignore[misc]
+            self._expect_rejected(WeightsError, lambda t=bad: self.load(t), f"open with {what}", named)  # type: ignore[misc]
 
-    def _refuses(self, kind: type[Exception], call: Callable[[], object], what: str, named: str = "") -> None:
+    def _expect_rejected(self, kind: type[Exception], call: Callable[[], object], what: str, named: str = "") -> None:
         try:
             call()
         except kind as error:
@@ -204,12 +204,12 @@ class _BackboneBench:
         else:
             self.expect(False, f"{what} is taken, wanted {kind.__name__}")
 
-    def reads_its_own_state_dict(self) -> None:
+    def recognises_its_state_dict(self) -> None:
         """`recognise` tells sizes that build the same network again, and never a wrong encoding."""
-        from harope_bench.core.state_dicts import fit
+        from harope_bench.core.state_dicts import load_state_strictly
 
-        trial = self.trial()
-        clue = self.backbone.recognise(trial.state)
+        trial = self.make_trial()
+        clue = self.backbone.detect_fields(trial.state)
         if clue is None:
             self.expect(False, "does not recognise its own state dict")
             return
@@ -217,116 +217,116 @@ class _BackboneBench:
         wrong = {k: v for k, v in clue.config.items() if self.config.get(k) != v}
         self.expect(not wrong, f"reads {wrong} off its keys, built with { {k: self.config.get(k) for k in wrong} }")
         again = self.backbone.build(clue.encoding or self.encoding, self.options, {**self.config, **clue.config})
-        fit(again, trial.state, "its own weights")
+        load_state_strictly(again, trial.state, "its own weights")
 
-    def refuses_what_it_does_not_know(self) -> None:
+    def rejects_foreign_weights(self) -> None:
         """Foreign keys are not recognised, and settings it can draw are not refused."""
         import torch
 
-        self.expect(self.backbone.recognise({}) is None, "recognises an empty state dict")
-        self.expect(self.backbone.recognise({"foreign.weight": torch.zeros(2, 2)}) is None, "recognises a foreign state dict")
-        trial = self.trial()
-        self.backbone.check(trial.checkpoint, trial.settings)
+        self.expect(self.backbone.detect_fields({}) is None, "recognises an empty state dict")
+        self.expect(self.backbone.detect_fields({"foreign.weight": torch.zeros(2, 2)}) is None, "recognises a foreign state dict")
+        trial = self.make_trial()
+        self.backbone.check_inputs(trial.checkpoint, trial.settings)
 
-    def draws_images(self) -> None:
+    def generates_images(self) -> None:
         """A tile comes out as uint8 (B, H, W, 3), and its images differ."""
         import numpy as np
 
-        images = self.draw(self.trial(), range(self.ROWS))
-        wanted = (self.ROWS, self.resolution, self.resolution, 3)
+        images = self.generate(self.make_trial(), range(self.BATCH_ROWS))
+        wanted = (self.BATCH_ROWS, self.resolution, self.resolution, 3)
         self.expect(images.shape == wanted and images.dtype == np.uint8, f"draws {images.shape} {images.dtype}, wanted {wanted} uint8")
-        self.expect(len({image.tobytes() for image in images}) == self.ROWS, "draws equal images for different indices")
-        trial = self.trial()
+        self.expect(len({image.tobytes() for image in images}) == self.BATCH_ROWS, "draws equal images for different indices")
+        trial = self.make_trial()
         spoiled = trial._replace(state={k: v * math.nan for k, v in trial.state.items()})
-        faults = self.drawer(spoiled).draw([self.request(i) for i in range(self.ROWS)], spoiled.settings).faults
-        self.expect(set(faults) == set(range(self.ROWS)), "does not call a row that is not finite a fault")
+        faults = self.load_generator(spoiled).generate([self.request(i) for i in range(self.BATCH_ROWS)], spoiled.settings).failures
+        self.expect(set(faults) == set(range(self.BATCH_ROWS)), "does not call a row that is not finite a fault")
 
-    def draws_each_row_alone(self) -> None:
+    def generates_rows_independently(self) -> None:
         """The request in row i has the same bits whatever stands in the other rows, and whenever it is drawn."""
         import numpy as np
 
-        trial = self.trial()
-        drawer, wanted = self.drawer(trial), self.draw(trial, range(self.ROWS))
-        for row in range(self.ROWS):
-            rows = [row if i == row else 100 + i for i in range(self.ROWS)]
-            for indices in (rows, [row] * self.ROWS):
-                images = drawer.draw([self.request(i) for i in indices], trial.settings).images
+        trial = self.make_trial()
+        drawer, wanted = self.load_generator(trial), self.generate(trial, range(self.BATCH_ROWS))
+        for row in range(self.BATCH_ROWS):
+            rows = [row if i == row else 100 + i for i in range(self.BATCH_ROWS)]
+            for indices in (rows, [row] * self.BATCH_ROWS):
+                images = drawer.generate([self.request(i) for i in indices], trial.settings).images
                 same = np.array_equal(images[row], wanted[row])
                 self.expect(same, f"row {row} changes with its neighbours {indices}: a sample may depend on its own request alone")
 
-    def draws_from_seed_and_weights(self) -> None:
+    def generates_from_seed_and_weights(self) -> None:
         """Another seed or other weights: other images; the same: the same."""
         import numpy as np
 
-        wanted, indices = self.draw(self.trial(), range(self.ROWS)), range(self.ROWS)
-        self.expect(not np.array_equal(self.draw(self.trial(seed=1), indices), wanted), "another seed draws the same images")
-        self.expect(not np.array_equal(self.draw(self.trial(weights=1), indices), wanted), "other weights draw the same images")
-        self.expect(np.array_equal(self.draw(self.trial(), indices), wanted), "a checkpoint opened again draws other images")
+        wanted, indices = self.generate(self.make_trial(), range(self.BATCH_ROWS)), range(self.BATCH_ROWS)
+        self.expect(not np.array_equal(self.generate(self.make_trial(seed=1), indices), wanted), "another seed draws the same images")
+        self.expect(not np.array_equal(self.generate(self.make_trial(weights=1), indices), wanted), "other weights draw the same images")
+        self.expect(np.array_equal(self.generate(self.make_trial(), indices), wanted), "a checkpoint opened again draws other images")
 
     def leaves_global_generators_alone(self) -> None:
         """Opening and drawing neither read nor move torch's or numpy's global generators."""
         import numpy as np
         import torch
 
-        wanted = self.draw(self.trial(), range(self.ROWS))
+        wanted = self.generate(self.make_trial(), range(self.BATCH_ROWS))
         torch.manual_seed(99)
         state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tobytes()  # type: ignore[index]
-        trial = self.trial()
-        images = self.draw(trial, range(self.ROWS))
+        trial = self.make_trial()
+        images = self.generate(trial, range(self.BATCH_ROWS))
         moved = not torch.equal(state, torch.get_rng_state()) or np.random.get_state()[1].tobytes() != numpy_state  # type: ignore[index]
         self.expect(not moved, "moves a global random generator")
         self.expect(np.array_equal(images, wanted), "its images depend on a global random generator")
 
 
-class _ClassifierBench(_BackboneBench):
+class _ClassifierContract(_BackboneContract):
     """A backbone that names pictures."""
 
-    def own(self) -> list[Callable[[], None]]:
+    def task_checks(self) -> list[Callable[[], None]]:
         """The promises of a backbone that names pictures."""
-        return [self.gives_logits, self.reads_each_row_alone, self.reads_by_its_weights]
+        return [self.returns_logits, self.classifies_rows_independently, self.classifies_by_its_weights]
 
-    def pictures(self, seed: int = 0) -> np.ndarray:
+    def random_images(self, seed: int = 0) -> np.ndarray:
         """Random pictures (ROWS, H, W, 3) uint8."""
         import numpy as np
 
-        return np.random.default_rng(seed).integers(0, 256, (self.ROWS, self.resolution, self.resolution, 3), dtype=np.uint8)
+        return np.random.default_rng(seed).integers(0, 256, (self.BATCH_ROWS, self.resolution, self.resolution, 3), dtype=np.uint8)
 
     def logits(self, images: np.ndarray, weights: int = 0) -> np.ndarray:
         """What an opened classifier says of images."""
         from harope_bench.models.backbones.base import Classifier
 
-        opened = self.open(self.trial(weights=weights))
+        opened = self.load(self.make_trial(weights=weights))
         assert isinstance(opened, Classifier), f"`open` gives a {type(opened).__name__}, wanted one derived from Classifier"
         return opened.classify(images)
 
-    def gives_logits(self) -> None:
+    def returns_logits(self) -> None:
         """Finite float32 (B, classes) that differ between pictures; the global generators stay as they are."""
         import numpy as np
         import torch
 
         state = torch.get_rng_state()
-        found = self.logits(self.pictures())
+        found = self.logits(self.random_images())
         self.expect(torch.equal(state, torch.get_rng_state()), "moves torch's global random generator")
-        wanted = (self.ROWS, int(self.config["classes"]))
+        wanted = (self.BATCH_ROWS, int(self.config["classes"]))
         self.expect(found.shape == wanted and found.dtype == np.float32, f"gives {found.shape} {found.dtype}, wanted {wanted} float32")
         self.expect(np.isfinite(found).all(), "gives logits that are not finite")
-        self.expect(len({row.tobytes() for row in found}) == self.ROWS, "says the same of different pictures")
+        self.expect(len({row.tobytes() for row in found}) == self.BATCH_ROWS, "says the same of different pictures")
 
-    def reads_each_row_alone(self) -> None:
+    def classifies_rows_independently(self) -> None:
         """What is said of row i has the same bits whatever stands in the other rows."""
         import numpy as np
 
-        images, others = self.pictures(), self.pictures(1)
+        images, others = self.random_images(), self.random_images(1)
         wanted = self.logits(images)
-        for row in range(self.ROWS):
+        for row in range(self.BATCH_ROWS):
             mixed = others.copy()
             mixed[row] = images[row]
             self.expect(np.array_equal(self.logits(mixed)[row], wanted[row]), f"row {row} changes with its neighbours")
 
-    def reads_by_its_weights(self) -> None:
+    def classifies_by_its_weights(self) -> None:
         """Other weights say something else; the same, opened again, the same."""
         import numpy as np
 
-        images = self.pictures()
+        images = self.random_images()
         self.expect(not np.array_equal(self.logits(images), self.logits(images, weights=1)), "other weights say the same")
         self.expect(np.array_equal(self.logits(images), self.logits(images)), "a checkpoint opened again says something else")

@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from harope_bench.testing.complaints import PLAIN, Complaints
+from harope_bench.testing.contract_violations import PLAIN_NAME_PATTERN, ContractViolations
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from harope_bench.evaluators.base import FeatureEvaluator, Observations, Score
+    from harope_bench.evaluators.base import FeatureEvaluator, Features, EvaluatorOutput
 
 
-def check_evaluator(name: str | FeatureEvaluator, seen: Observations, reference: Mapping[str, np.ndarray]) -> None:
+def check_evaluator(name: str | FeatureEvaluator, seen: Features, reference: Mapping[str, np.ndarray]) -> None:
     """Holds an evaluator to the contract of evaluators/base.py on synthetic observations.
 
     Args:
@@ -28,37 +28,37 @@ def check_evaluator(name: str | FeatureEvaluator, seen: Observations, reference:
     from harope_bench.evaluators.base import load_feature_evaluator
 
     plugin = load_feature_evaluator(name) if isinstance(name, str) else name
-    bench = _EvaluatorBench(plugin, seen, reference, Complaints(f"evaluator {name if isinstance(name, str) else type(name).__qualname__}"))
-    bench.complaints.run(
+    bench = _FeatureEvaluatorContract(plugin, seen, reference, ContractViolations(f"evaluator {name if isinstance(name, str) else type(name).__qualname__}"))
+    bench.complaints.run_checks(
         [
-            bench.declares_itself,
-            bench.measures_everything_it_declares,
+            bench.declares_required_members,
+            bench.measures_every_metric,
             bench.counts_failures,
-            bench.says_why_a_value_is_missing,
-            bench.repeats_itself,
+            bench.gives_reasons_for_missing_values,
+            bench.is_deterministic,
         ]
     )
 
 
-class _EvaluatorBench:
+class _FeatureEvaluatorContract:
     """One evaluator on the bench, one method a promise."""
 
-    def __init__(self, plugin: FeatureEvaluator, seen: Observations, reference: Mapping[str, np.ndarray], complaints: Complaints):
-        self.plugin, self.seen, self.reference = plugin, seen, reference
+    def __init__(self, plugin: FeatureEvaluator, seen: Features, reference: Mapping[str, np.ndarray], complaints: ContractViolations):
+        self.plugin, self.features, self.reference = plugin, seen, reference
         self.complaints, self.expect = complaints, complaints.expect
 
-    def score(self, seen: Observations) -> Score:
+    def evaluate(self, seen: Features) -> EvaluatorOutput:
         """What the evaluator says of these observations."""
-        return self.plugin.score(seen, self.reference)
+        return self.plugin.evaluate(seen, self.reference)
 
-    def first(self, n: int) -> Observations:
+    def first_rows(self, n: int) -> Features:
         """The first n rows alone."""
-        seen = self.seen
+        seen = self.features
         arrays = {name: array[:n] for name, array in seen.arrays.items()}
         labels = None if seen.labels is None else seen.labels[:n]
-        return seen._replace(indices=seen.indices[:n], labels=labels, arrays=arrays, failed=0, kept_moments=None)
+        return seen._replace(indices=seen.indices[:n], labels=labels, arrays=arrays, failed=0, cached_moments=None)
 
-    def declares_itself(self) -> None:
+    def declares_required_members(self) -> None:
         """Version, profile, parity claim, and metrics with plain, unique names."""
         expect, plugin = self.expect, self.plugin
         expect(isinstance(plugin.version, int) and plugin.version >= 1, f"version is {plugin.version!r}, wanted an integer from 1")
@@ -68,23 +68,23 @@ class _EvaluatorBench:
         names = [metric.name for metric in plugin.metrics]
         expect(len(set(names)) == len(names), f"metric names repeat: {names}")
         for metric in plugin.metrics:
-            expect(PLAIN.fullmatch(metric.name), f"metric name {metric.name!r} is not plain")
+            expect(PLAIN_NAME_PATTERN.fullmatch(metric.name), f"metric name {metric.name!r} is not plain")
             expect(metric.decimals >= 0, f"metric {metric.name} has {metric.decimals} decimals")
 
-    def measures_everything_it_declares(self) -> None:
+    def measures_every_metric(self) -> None:
         """Each declared metric once, with a finite value, honest counts and an ordered interval."""
-        self._whole("on all rows", self.score(self.seen), len(self.seen.indices), self.seen.failed)
-        for m in self.score(self.seen).measurements:
-            self.expect(m.value is not None, f"{m.metric} has no value on {len(self.seen.indices)} good rows: {m.reason}")
+        self._check_measurements("on all rows", self.evaluate(self.features), len(self.features.indices), self.features.failed)
+        for m in self.evaluate(self.features).measurements:
+            self.expect(m.value is not None, f"{m.metric} has no value on {len(self.features.indices)} good rows: {m.reason}")
 
-    def _whole(self, when: str, score: Score, rows: int, failed: int) -> None:
+    def _check_measurements(self, when: str, score: EvaluatorOutput, rows: int, failed: int) -> None:
         import numpy as np
 
         declared, found = [m.name for m in self.plugin.metrics], [m.metric for m in score.measurements]
         bounds = {m.name: m.bounds for m in self.plugin.metrics}
         self.expect(sorted(declared) == sorted(found), f"{when} it measures {found}, declares {declared}")
         for m in score.measurements:
-            self.expect(PLAIN.fullmatch(m.name), f"{when} measurement name {m.name!r} is not plain")
+            self.expect(PLAIN_NAME_PATTERN.fullmatch(m.name), f"{when} measurement name {m.name!r} is not plain")
             self.expect(m.n_asked == rows + failed, f"{when} {m.name} says {m.n_asked} asked, there were {rows} rows and {failed} failed")
             self.expect(m.n_asked == m.n_scored + m.n_failed + m.n_abstained, f"{when} {m.name}: asked is not scored + failed + abstained")
             self.expect(m.n_failed >= failed, f"{when} {m.name} says {m.n_failed} failed, there were {failed}")
@@ -110,27 +110,27 @@ class _EvaluatorBench:
 
     def counts_failures(self) -> None:
         """Images that could not be judged are counted and change no value."""
-        good, worse = self.score(self.seen), self.score(self.seen._replace(failed=self.seen.failed + 3))
-        self._whole("with three more failures", worse, len(self.seen.indices), self.seen.failed + 3)
+        good, worse = self.evaluate(self.features), self.evaluate(self.features._replace(failed=self.features.failed + 3))
+        self._check_measurements("with three more failures", worse, len(self.features.indices), self.features.failed + 3)
         values = {m.metric: m.value for m in good.measurements}
         for m in worse.measurements:
             wanted = values.get(m.metric)
             self.expect(m.value == wanted, f"{m.metric} is {m.value} with three failures, {wanted} without: a failure must not be scored")
 
-    def says_why_a_value_is_missing(self) -> None:
+    def gives_reasons_for_missing_values(self) -> None:
         """No rows, one row, two rows: None with a reason where nothing can be said, never a crash or a made-up number."""
         for n in (0, 1, 2):
-            self._whole(f"on {n} rows", self.score(self.first(n)), n, 0)
-        for m in self.score(self.first(0)).measurements:
+            self._check_measurements(f"on {n} rows", self.evaluate(self.first_rows(n)), n, 0)
+        for m in self.evaluate(self.first_rows(0)).measurements:
             self.expect(m.value is None, f"{m.metric} is {m.value} on no images at all, wanted None with a reason")
 
-    def repeats_itself(self) -> None:
+    def is_deterministic(self) -> None:
         """The same observations give the same score, and are not changed."""
         import numpy as np
 
-        held = {**{f"seen {k}": v for k, v in self.seen.arrays.items()}, **{f"reference {k}": v for k, v in self.reference.items()}}
+        held = {**{f"seen {k}": v for k, v in self.features.arrays.items()}, **{f"reference {k}": v for k, v in self.reference.items()}}
         kept = {name: array.copy() for name, array in held.items()}
-        one, other = self.score(self.seen), self.score(self.seen)
+        one, other = self.evaluate(self.features), self.evaluate(self.features)
         self.expect(one.measurements == other.measurements, "says something else the second time")
         for name, array in held.items():
             self.expect(np.array_equal(array, kept[name]), f"changes its input {name}")

@@ -10,31 +10,31 @@ from torch import Generator, Tensor, nn
 from harope_bench.core.schema import Checkpoint
 from harope_bench.models.samplers.base import load_sampler
 from harope_bench.suites.base import load_suite
-from harope_bench.training.loop import Loss
-from harope_bench.training.model import Model, command, drawing, facts, trainer
-from harope_bench.training.noising import noised, scaled
-from harope_bench.training.recipe import Denoiser
-from harope_bench.training.written import write_checkpoint
+from harope_bench.training.loop import LossFunction
+from harope_bench.training.model_training import ModelTraining, training_command, generation_fields, training_fields, build_trainer
+from harope_bench.training.noising import make_noised_batch, scale_images
+from harope_bench.training.recipe import DenoiserRecipe
+from harope_bench.training.training_files import write_checkpoint
 
 
-def train(recipe: Denoiser, model: Model, name: str, folder: Path, resume: bool) -> Checkpoint:
+def train_denoiser(recipe: DenoiserRecipe, model: ModelTraining, name: str, folder: Path, resume: bool) -> Checkpoint:
     """Trains (or takes up) one encoding; leaves NAME.safetensors, NAME.toml and log.csv in the folder. Weights are the running average."""
-    average = trainer(model, folder, resume).run(denoising_loss(recipe), name)
-    return write_checkpoint(folder, name, average, {**facts(model), **drawing(recipe)}, command(model))
+    average = build_trainer(model, folder, resume).train(denoising_loss(recipe), name)
+    return write_checkpoint(folder, name, average, {**training_fields(model), **generation_fields(recipe)}, training_command(model))
 
 
-def denoising_loss(recipe: Denoiser) -> Loss:
+def denoising_loss(recipe: DenoiserRecipe) -> LossFunction:
     """Mean squared error of the sampler's target; labels are dropped at the recipe's rate."""
     images, labels = load_suite(recipe.suite).images("train")
-    clean_all = scaled(torch.from_numpy(images))[:, None]  # (N, 1, H, W) in [-1, 1]
+    clean_all = scale_images(torch.from_numpy(images))[:, None]  # (N, 1, H, W) in [-1, 1]
     label_all = torch.from_numpy(labels)
     sampler = load_sampler(recipe.sampler)
     empty = int(recipe.config["classes"])
 
     def loss(network: nn.Module, rng: Generator) -> Tensor:
         chosen = torch.randint(len(clean_all), (recipe.schedule.batch,), generator=rng)
-        batch = noised(sampler, clean_all[chosen], recipe.label_drop, rng)
+        batch = make_noised_batch(sampler, clean_all[chosen], recipe.label_drop, rng)
         labels = label_all[chosen].masked_fill(batch.dropped, empty)
-        return batch.squared_error(network(batch.pair.noised, batch.pair.time, labels))
+        return batch.squared_error(network(batch.pair.noised_input, batch.pair.time, labels))
 
     return loss

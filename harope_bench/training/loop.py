@@ -15,25 +15,25 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from harope_bench.core.errors import BenchError, PlanMismatch, WeightsError
-from harope_bench.core.formats import FORMAT, check_format, with_format
+from harope_bench.core.errors import BenchError, PlanMismatchError, WeightsError
+from harope_bench.core.formats import FORMAT_KEY, check_format, add_format_version
 from harope_bench.core.regular_file import check_regular
-from harope_bench.core.storage import disk, first_line, make_folder, write_bytes, write_text
+from harope_bench.core.storage import convert_os_errors, first_line, make_folder, write_bytes, write_text
 from harope_bench.training.recipe import Schedule
-from harope_bench.training.written import LOG, SNAPSHOT
+from harope_bench.training.training_files import LOG_FILE, SNAPSHOT_FILE
 
 LOG_EVERY = 10  # steps averaged into one line of the loss log
 
-Loss = Callable[[nn.Module, Generator], Tensor]
-Keep = Callable[[int, dict[str, Tensor]], None]  # told the step and the averaged weights
+LossFunction = Callable[[nn.Module, Generator], Tensor]
+SnapshotCallback = Callable[[int, dict[str, Tensor]], None]  # told the step and the averaged weights
 
 
-class Watch(NamedTuple):
+class LoggedMetrics(NamedTuple):
     """Further columns of the loss log: what they are called, their values for the network as it stands, steps from line to line."""
 
     columns: tuple[str, ...]
     measure: Callable[[nn.Module], tuple[float, ...]]
-    every: int = 50
+    log_interval: int = 50
 
 
 def step_generator(seed: int, step: int) -> Generator:
@@ -42,7 +42,7 @@ def step_generator(seed: int, step: int) -> Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def rate(schedule: Schedule, step: int) -> float:
+def learning_rate(schedule: Schedule, step: int) -> float:
     """Learning rate of a step: linear warm-up, then half a cosine to zero, or no change."""
     if step < schedule.warmup:
         return schedule.lr * (step + 1) / schedule.warmup
@@ -55,39 +55,39 @@ def rate(schedule: Schedule, step: int) -> float:
 def state_digest(state: object) -> str:
     """Return the hex sha256 of nested dicts, lists, tensors and plain values: of every key, type, shape and bit."""
     digest = hashlib.sha256()
-    _digest_into(digest, state)
+    _update_digest(digest, state)
     return digest.hexdigest()
 
 
-def _interned(state: object) -> object:
+def _intern_keys(state: object) -> object:
     """Return nested dicts and lists whose equal keys are one object: pickle then writes equal states as equal bytes.
 
     A key that was read from a snapshot is an object of its own, and pickle writes one word twice for two objects.
     """
     if isinstance(state, dict):
-        return {sys.intern(key) if isinstance(key, str) else key: _interned(value) for key, value in state.items()}
-    return [_interned(item) for item in state] if isinstance(state, list) else state
+        return {sys.intern(key) if isinstance(key, str) else key: _intern_keys(value) for key, value in state.items()}
+    return [_intern_keys(item) for item in state] if isinstance(state, list) else state
 
 
-def _digest_into(digest: hashlib._Hash, value: object) -> None:
+def _update_digest(digest: hashlib._Hash, value: object) -> None:
     if isinstance(value, Tensor):
         digest.update(f"tensor {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     elif isinstance(value, dict):
         digest.update(f"dict {len(value)}\n".encode())
         for key in sorted(value, key=repr):
-            _digest_into(digest, key)
-            _digest_into(digest, value[key])
+            _update_digest(digest, key)
+            _update_digest(digest, value[key])
     elif isinstance(value, (list, tuple)):
         digest.update(f"{type(value).__name__} {len(value)}\n".encode())
         for item in value:
-            _digest_into(digest, item)
+            _update_digest(digest, item)
     else:
         digest.update(f"{type(value).__name__} {value!r}\n".encode())
 
 
 @contextmanager
-def threads(count: int | None) -> Iterator[None]:
+def torch_threads(count: int | None) -> Iterator[None]:
     """Sums over that many threads, as the machine has it for None; afterwards as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
@@ -100,15 +100,15 @@ def threads(count: int | None) -> Iterator[None]:
 class Trainer:
     """One training in one folder. Snapshots are whole files; the log belongs to the snapshot."""
 
-    def __init__(self, network: nn.Module, schedule: Schedule, ema: float, folder: Path, identity: str, watch: Watch | None = None):
+    def __init__(self, network: nn.Module, schedule: Schedule, ema: float, folder: Path, identity: str, watch: LoggedMetrics | None = None):
         self.network, self.schedule, self.ema = network, schedule, ema
-        self.snapshot, self.identity = make_folder(folder) / SNAPSHOT, identity
-        self.log_file = folder / LOG
+        self.snapshot_path, self.identity = make_folder(folder) / SNAPSHOT_FILE, identity
+        self.log_file = folder / LOG_FILE
         self.optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.lr, weight_decay=0.0)
-        self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
-        self.step, self.log, self.watch = 0, "", watch
-        self.every = watch.every if watch else LOG_EVERY
-        self.head = ",".join(("step", "loss", *(watch.columns if watch else ()))) + "\n"
+        self.ema_weights = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        self.step, self.log_text, self.logged_metrics = 0, "", watch
+        self.log_interval = watch.log_interval if watch else LOG_EVERY
+        self.log_header = ",".join(("step", "loss", *(watch.columns if watch else ()))) + "\n"
 
     def resume(self) -> int:
         """Takes up the snapshot of the folder if there is one; returns the step it stands at.
@@ -117,77 +117,77 @@ class Trainer:
             PlanMismatch: the snapshot belongs to another recipe, encoding or seed. WeightsError: it is damaged.
             FormatError: another version of this package wrote it.
         """
-        if not self.snapshot.exists():
+        if not self.snapshot_path.exists():
             return 0
-        with disk(self.snapshot):
-            check_regular(self.snapshot)
+        with convert_os_errors(self.snapshot_path):
+            check_regular(self.snapshot_path)
         try:
-            state = dict(torch.load(self.snapshot, weights_only=True))
+            state = dict(torch.load(self.snapshot_path, weights_only=True))
         except Exception as error:  # the unpickler fails in a dozen ways on damaged bytes
-            raise WeightsError(f"{self.snapshot} cannot be read ({first_line(error)}); delete it or pass --no-resume") from error
-        check_format("snapshot", state.get(FORMAT), self.snapshot)
+            raise WeightsError(f"{self.snapshot_path} cannot be read ({first_line(error)}); delete it or pass --no-resume") from error
+        check_format("snapshot", state.get(FORMAT_KEY), self.snapshot_path)
         if state.pop("sha256", None) != state_digest(state):
-            raise WeightsError(f"{self.snapshot} is not what training wrote (its sha256 differs); bring it back or pass --no-resume")
+            raise WeightsError(f"{self.snapshot_path} is not what training wrote (its sha256 differs); bring it back or pass --no-resume")
         if state["identity"] != self.identity:
-            raise PlanMismatch(
-                f"{self.snapshot} is of {state['identity']}, asked for {self.identity}; choose another --out or pass --no-resume"
+            raise PlanMismatchError(
+                f"{self.snapshot_path} is of {state['identity']}, asked for {self.identity}; choose another --out or pass --no-resume"
             )
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.average, self.step, self.log = state["average"], state["step"], state["log"]
-        write_text(self.log_file, self.head + self.log)  # a kill may fall between the two files
+        self.ema_weights, self.step, self.log_text = state["average"], state["step"], state["log"]
+        write_text(self.log_file, self.log_header + self.log_text)  # a kill may fall between the two files
         return self.step
 
-    def save(self) -> None:
+    def save_snapshot(self) -> None:
         """Snapshot and log, each whole or not at all."""
         facts = {
             "identity": self.identity,
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "average": self.average,
+            "average": self.ema_weights,
             "step": self.step,
-            "log": self.log,
+            "log": self.log_text,
         }
-        state = with_format("snapshot", facts)
+        state = add_format_version("snapshot", facts)
         buffer = io.BytesIO()
-        torch.save(_interned({**state, "sha256": state_digest(state)}), buffer)
-        write_bytes(self.snapshot, buffer.getvalue())
-        write_text(self.log_file, self.head + self.log)
+        torch.save(_intern_keys({**state, "sha256": state_digest(state)}), buffer)
+        write_bytes(self.snapshot_path, buffer.getvalue())
+        write_text(self.log_file, self.log_header + self.log_text)
 
-    def run(self, loss: Loss, title: str, keep: Keep | None = None) -> dict[str, Tensor]:
+    def train(self, loss: LossFunction, title: str, keep: SnapshotCallback | None = None) -> dict[str, Tensor]:
         """Trains to the end and returns the averaged weights; `keep` is told them at every snapshot.
 
         It is told before the snapshot is written: whoever is killed between the two is told once more, never not at all.
         """
-        with threads(self.schedule.threads):
-            return self._run(loss, title, keep)
+        with torch_threads(self.schedule.threads):
+            return self._train(loss, title, keep)
 
-    def _run(self, loss: Loss, title: str, keep: Keep | None) -> dict[str, Tensor]:
+    def _train(self, loss: LossFunction, title: str, keep: SnapshotCallback | None) -> dict[str, Tensor]:
         total, seen = 0.0, 0
         bar = tqdm(total=self.schedule.steps, initial=self.step, desc=title, unit="step", file=sys.stderr, disable=None)
         while self.step < self.schedule.steps:
-            total, seen = total + self._one(loss), seen + 1
+            total, seen = total + self._train_step(loss), seen + 1
             bar.update()
             due = self.step % self.schedule.snapshot == 0 or self.step == self.schedule.steps
-            if due or self.step % self.every == 0:  # a snapshot holds no half-filled line
-                self.log += self._line(total / seen)
+            if due or self.step % self.log_interval == 0:  # a snapshot holds no half-filled line
+                self.log_text += self._log_line(total / seen)
                 bar.set_postfix(loss=f"{total / seen:.4f}")
                 total, seen = 0.0, 0
             if due:
                 if keep is not None:
-                    keep(self.step, self.average)
-                self.save()
+                    keep(self.step, self.ema_weights)
+                self.save_snapshot()
         bar.close()
-        return self.average
+        return self.ema_weights
 
-    def _line(self, loss: float) -> str:
+    def _log_line(self, loss: float) -> str:
         """One line of the log: the step, its mean loss and what is watched."""
-        watched = self.watch.measure(self.network) if self.watch else ()
+        watched = self.logged_metrics.measure(self.network) if self.logged_metrics else ()
         return ",".join([str(self.step), *(f"{value:.6f}" for value in (loss, *watched))]) + "\n"
 
-    def _one(self, loss: Loss) -> float:
+    def _train_step(self, loss: LossFunction) -> float:
         for group in self.optimiser.param_groups:
-            group["lr"] = rate(self.schedule, self.step)
+            group["lr"] = learning_rate(self.schedule, self.step)
         value = loss(self.network, step_generator(self.schedule.seed, self.step))
         if not value.isfinite():
             raise BenchError(f"the loss is {float(value.detach())} at step {self.step}; lower lr in the recipe and train with --no-resume")
@@ -200,7 +200,7 @@ class Trainer:
         with torch.no_grad():
             for name, now in self.network.state_dict().items():
                 if now.is_floating_point():
-                    self.average[name].lerp_(now, 1 - decay)
+                    self.ema_weights[name].lerp_(now, 1 - decay)
                 else:
-                    self.average[name].copy_(now)
+                    self.ema_weights[name].copy_(now)
         return float(value.detach())

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from harope_bench.models.samplers.base import Pair, Sampler
+from harope_bench.models.samplers.base import TrainingExample, Sampler
 
 
-class Noised(NamedTuple):
+class NoisedBatch(NamedTuple):
     """A batch of examples, and which rows (B,) bool are trained without their label or caption."""
 
-    pair: Pair
+    pair: TrainingExample
     dropped: Tensor
 
     def squared_error(self, predicted: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ class Noised(NamedTuple):
         return (predicted - self.pair.target).square().mean()
 
 
-def noised(sampler: Sampler, clean: Tensor, drop: float, rng: Generator) -> Noised:
+def make_noised_batch(sampler: Sampler, clean: Tensor, drop: float, rng: Generator) -> NoisedBatch:
     """Return the examples of clean images (B, ...), with noise and times of `rng`.
 
     Args:
@@ -29,9 +29,9 @@ def noised(sampler: Sampler, clean: Tensor, drop: float, rng: Generator) -> Nois
     """
     noise, uniform = torch.randn(clean.shape, generator=rng), torch.rand(len(clean), generator=rng)
     dropped = torch.rand(len(clean), generator=rng) < drop
-    return Noised(sampler.pair(clean, noise, uniform), dropped)
+    return NoisedBatch(sampler.training_example(clean, noise, uniform), dropped)
 
 
-def scaled(images: Tensor) -> Tensor:
+def scale_images(images: Tensor) -> Tensor:
     """Levels 0 to 255 to [-1, 1], float32."""
     return images.float().div(127.5).sub(1)

@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from harope_bench.core import limits, registry
 from harope_bench.core.errors import OptionError
-from harope_bench.core.record_base import Name, Record, fault
+from harope_bench.core.record_base import Name, Record, validation_summary
 from harope_bench.core.schema import Config
 from harope_bench.core.storage import sha256_bytes
 from harope_bench.core.toml_file import parse_toml, read_toml_bytes
@@ -21,15 +21,15 @@ class Schedule(Record):
     threads: of the sums, whose last bits depend on them; as the machine has it where left out.
     """
 
-    steps: int = Field(gt=0, le=limits.TRAINING_STEPS)
-    batch: int = Field(gt=0, le=limits.BATCH)
+    steps: int = Field(gt=0, le=limits.MAX_TRAINING_STEPS)
+    batch: int = Field(gt=0, le=limits.MAX_TRAINING_BATCH_SIZE)
     lr: float = Field(gt=0, le=1_000)
-    warmup: int = Field(ge=0, le=limits.TRAINING_STEPS)
+    warmup: int = Field(ge=0, le=limits.MAX_TRAINING_STEPS)
     clip: float = Field(gt=0, le=1_000_000)
-    seed: int = Field(ge=0, le=limits.SEED)
-    snapshot: int = Field(gt=0, le=limits.TRAINING_STEPS)
+    seed: int = Field(ge=0, le=limits.MAX_SEED)
+    snapshot: int = Field(gt=0, le=limits.MAX_TRAINING_STEPS)
     decay: Literal["cosine", "none"] = "cosine"
-    threads: int | None = Field(default=None, gt=0, le=limits.THREADS)
+    threads: int | None = Field(default=None, gt=0, le=limits.MAX_THREADS)
 
 
 class ModelRecipe(Record):
@@ -47,8 +47,8 @@ class GeneratorRecipe(ModelRecipe):
     """Base class of recipes of a model that generates; steps and guidance are its checkpoint's defaults."""
 
     sampler: Name
-    draw_steps: int = Field(gt=0, le=limits.STEPS)
-    guidance: float = Field(ge=0, le=limits.GUIDANCE)
+    draw_steps: int = Field(gt=0, le=limits.MAX_STEPS)
+    guidance: float = Field(ge=0, le=limits.MAX_GUIDANCE)
 
 
 class JudgeRecipe(Record):
@@ -61,14 +61,14 @@ class JudgeRecipe(Record):
     least_accuracy: float = Field(ge=0, le=1)
 
 
-class Denoiser(GeneratorRecipe):
+class DenoiserRecipe(GeneratorRecipe):
     """A diffusion or flow model of one encoding."""
 
     kind: Literal["denoiser"]
     label_drop: float = Field(ge=0, le=1)
 
 
-class Painter(GeneratorRecipe):
+class TextToImageRecipe(GeneratorRecipe):
     """A flow model of captions, of one encoding.
 
     scenes: how many are rendered; spare: share of those of one thing that is used. precision: of the matrix products in training.
@@ -78,21 +78,21 @@ class Painter(GeneratorRecipe):
 
     kind: Literal["painter"]
     text_drop: float = Field(ge=0, le=1)
-    scenes: int = Field(gt=0, le=limits.SCENES)
+    scenes: int = Field(gt=0, le=limits.MAX_SCENES)
     spare: float = Field(default=1.0, ge=0, le=1)
     keep: tuple[int, ...] = ()
     precision: Literal["float32", "bfloat16"] = "float32"
     base: dict[str, Name] = {}
 
     @model_validator(mode="after")
-    def _kept_at_snapshots(self) -> Painter:
+    def _kept_at_snapshots(self) -> TextToImageRecipe:
         plan = self.schedule
         if lost := [step for step in self.keep if step % plan.snapshot or not 0 < step < plan.steps]:
             raise ValueError(f"keep {lost}: wanted multiples of snapshot {plan.snapshot} below {plan.steps}")
         return self
 
 
-class Vit(ModelRecipe):
+class ClassifierRecipe(ModelRecipe):
     """An image classifier of one encoding, trained on the training split of `suite` and registered for the suite `tested_on`."""
 
     kind: Literal["vit"]
@@ -100,19 +100,19 @@ class Vit(ModelRecipe):
     smoothing: float = Field(default=0.0, ge=0, lt=1)
 
 
-class Classifier(JudgeRecipe):
+class DigitsJudgeRecipe(JudgeRecipe):
     """The network of a judge of digits."""
 
     kind: Literal["classifier"]
 
 
-class SceneReader(JudgeRecipe):
+class ShapesJudgeRecipe(JudgeRecipe):
     """The network of a judge of drawn scenes; its held-out split is scenes of test captions."""
 
     kind: Literal["scene-reader"]
 
 
-class Moments(Record):
+class ReferenceRecipe(Record):
     """Reference statistics of a suite's images of a split as a judge sees them; `made` says in a word where these come from."""
 
     kind: Literal["reference"]
@@ -123,16 +123,16 @@ class Moments(Record):
     made: str = "real"
 
 
-class Exam(Record):
+class JudgeErrorRecipe(Record):
     """How often a judge without weights errs in that many scenes of known truth."""
 
     kind: Literal["exam"]
     name: Name
     judge: Name
-    scenes: int = Field(gt=0, le=limits.SCENES)
+    scenes: int = Field(gt=0, le=limits.MAX_SCENES)
 
 
-AnyRecipe = Denoiser | Painter | Vit | Classifier | SceneReader | Moments | Exam
+AnyRecipe = DenoiserRecipe | TextToImageRecipe | ClassifierRecipe | DigitsJudgeRecipe | ShapesJudgeRecipe | ReferenceRecipe | JudgeErrorRecipe
 Recipe = Annotated[AnyRecipe, Field(discriminator="kind")]
 
 
@@ -142,7 +142,7 @@ def read_recipe(name: str) -> tuple[AnyRecipe, str]:
     Raises:
         UnknownName: no such recipe. OptionError: a field is missing, unknown or out of range.
     """
-    path = Path(name) if name.endswith(".toml") else registry.find("recipes", name).path
+    path = Path(name) if name.endswith(".toml") else registry.find_entry("recipes", name).path
     assert path is not None
     if not path.exists():
         raise OptionError(f"recipe {path} is not there; give a recipe's name or the path of its TOML")
@@ -151,5 +151,5 @@ def read_recipe(name: str) -> tuple[AnyRecipe, str]:
     try:
         recipe: AnyRecipe = TypeAdapter(Recipe).validate_python(facts)
     except ValidationError as error:
-        raise OptionError(f"recipe {path}: {fault(error)}; correct the field") from error
+        raise OptionError(f"recipe {path}: {validation_summary(error)}; correct the field") from error
     return recipe, sha256_bytes(data)

@@ -9,16 +9,16 @@ import numpy as np
 from harope_bench.core import registry
 from harope_bench.core.array_archive import write_arrays
 from harope_bench.core.storage import sha256_file, write_text
-from harope_bench.core.toml_file import facts_text
-from harope_bench.training.recipe import Moments
+from harope_bench.core.toml_file import versioned_toml_text
+from harope_bench.training.recipe import ReferenceRecipe
 
 
-def build(recipe: Moments, folder: Path) -> Path:
+def build_reference(recipe: ReferenceRecipe, folder: Path) -> Path:
     """Leaves SUITE-reference.npz (mu, sigma, mu_s, sigma_s, features) and SUITE.toml in the folder.
 
     Moments are float64 and unbiased (N - 1), over every image of the split.
     """
-    suite, judge = registry.load("suites", recipe.suite), registry.load("judges", recipe.judge).open("cpu")
+    suite, judge = registry.load_by_name("suites", recipe.suite), registry.load_by_name("judges", recipe.judge).open("cpu")
     images, _ = suite.images(recipe.split)
     rgb = np.repeat(images[..., None], 3, -1) if images.ndim == 3 else images
     parts = [judge.observe(rgb[i : i + 500]) for i in range(0, len(rgb), 500)]
@@ -38,5 +38,5 @@ def build(recipe: Moments, folder: Path) -> Path:
         "images": len(rgb),
         "source": f"harope-bench train {recipe.name}",
     }
-    write_text(folder / f"{recipe.suite}.toml", facts_text("reference", facts))
+    write_text(folder / f"{recipe.suite}.toml", versioned_toml_text("reference", facts))
     return path

@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harope_bench.analysis.contamination import Match, Matcher, Prompt, audit, plurals, read_captions, read_prompts, words
+from harope_bench.analysis.contamination import CaptionMatch, Matcher, BenchmarkPrompt, audit_captions, plurals, read_captions, read_prompts, normalized_words
 from harope_bench.cli import main
 from harope_bench.core.errors import BenchError, OptionError, StorageError
 
 PROMPTS = [  # written for this test, in GenEval's forms
-    Prompt("a photo of a lamp", "single_object"),
-    Prompt("a photo of an owl", "single_object"),
-    Prompt("a photo of a garden chair", "single_object"),
-    Prompt("a photo of a lamp and an owl", "two_object"),
-    Prompt("a photo of three owls", "counting"),
-    Prompt("a photo of a red lamp", "colors"),
-    Prompt("a photo of an owl left of a lamp", "position"),
-    Prompt("a photo of a red lamp and a green owl", "color_attr"),
+    BenchmarkPrompt("a photo of a lamp", "single_object"),
+    BenchmarkPrompt("a photo of an owl", "single_object"),
+    BenchmarkPrompt("a photo of a garden chair", "single_object"),
+    BenchmarkPrompt("a photo of a lamp and an owl", "two_object"),
+    BenchmarkPrompt("a photo of three owls", "counting"),
+    BenchmarkPrompt("a photo of a red lamp", "colors"),
+    BenchmarkPrompt("a photo of an owl left of a lamp", "position"),
+    BenchmarkPrompt("a photo of a red lamp and a green owl", "color_attr"),
 ]
 
 
@@ -82,26 +82,26 @@ def test_captions_that_match(caption: str, kind: str, task: str, matcher: Matche
     ],
 )
 def test_captions_that_do_not_match(caption: str, matcher: Matcher) -> None:
-    assert matcher.match(caption) in (None, Match("contained", "single_object", "a photo of a lamp"))
+    assert matcher.match(caption) in (None, CaptionMatch("contained", "single_object", "a photo of a lamp"))
     if "dragon and" not in caption:
         assert matcher.match(caption) is None
 
 
 def test_other_suites_have_no_templates() -> None:
     plain = Matcher(PROMPTS, templates=False)
-    assert plain.match("a photo of an owl and a lamp") == Match("contained", "single_object", "a photo of an owl")
+    assert plain.match("a photo of an owl and a lamp") == CaptionMatch("contained", "single_object", "a photo of an owl")
     assert plain.match("a photo of two lamps") is None
 
 
 def test_a_one_word_prompt_is_found_inside() -> None:
-    assert Matcher([Prompt("owl", "words")], templates=False).match("my owl sleeps") == Match("contained", "words", "owl")
+    assert Matcher([BenchmarkPrompt("owl", "words")], templates=False).match("my owl sleeps") == CaptionMatch("contained", "words", "owl")
 
 
 def test_containment_agrees_with_a_plain_search() -> None:
     import random
 
     rng = random.Random(0)
-    made = [Prompt(" ".join(rng.choices("abc", k=rng.randint(1, 4))), "t") for _ in range(12)]
+    made = [BenchmarkPrompt(" ".join(rng.choices("abc", k=rng.randint(1, 4))), "t") for _ in range(12)]
     matcher = Matcher(made, templates=False)
     for _ in range(400):
         caption = " ".join(rng.choices("abcd", k=rng.randint(0, 8)))
@@ -138,10 +138,10 @@ def test_every_format_reads_the_same_captions(tmp_path: Path) -> None:
 def test_counts_and_examples(tmp_path: Path, prompts: Path) -> None:
     lines = ["a photo of a lamp"] * 5 + ["a photo of two lamps", "a photo of a red lamp at night", "something else", "x" * 500]
     (tmp_path / "c.txt").write_text("\n".join(lines))
-    found = audit([tmp_path / "c.txt"], "geneval", prompts)
-    assert (found.captions, found.matched, found.prompts) == (9, 7, 8)
+    found = audit_captions([tmp_path / "c.txt"], "geneval", prompts)
+    assert (found.captions, found.n_matched, found.prompts) == (9, 7, 8)
     assert dict(found.counts) == {("exact", "single_object"): 5, ("template", "counting"): 1, ("contained", "colors"): 1}
-    assert found.met["exact"] == {"a photo of a lamp"}
+    assert found.matched_prompts["exact"] == {"a photo of a lamp"}
     assert [example.line for example in found.examples] == [1, 2, 3, 6, 7]
 
 
@@ -212,7 +212,7 @@ def test_a_folder_of_prompts_is_read_whole(tmp_path: Path) -> None:
         (tmp_path / f"{i}.txt").write_text(f"a long prompt number {i}")
     assert {p.task for p in read_prompts(tmp_path, "dpg-bench")} == {"dpg-bench"}
     (tmp_path / "color_val.txt").write_bytes(b"a red lamp\r\na green owl\r\n")
-    assert Prompt("a green owl", "color_val") in read_prompts(tmp_path, "t2i-compbench")
+    assert BenchmarkPrompt("a green owl", "color_val") in read_prompts(tmp_path, "t2i-compbench")
 
 
 def test_captions_are_streamed(tmp_path: Path, prompts: Path) -> None:
@@ -220,7 +220,7 @@ def test_captions_are_streamed(tmp_path: Path, prompts: Path) -> None:
         for i in range(50_000):
             file.write(f"a caption of no account that goes on for a while, number {i}\n")
     tracemalloc.start()
-    assert audit([tmp_path / "big.txt"], "geneval", prompts).captions == 50_000
+    assert audit_captions([tmp_path / "big.txt"], "geneval", prompts).captions == 50_000
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1_500_000  # the file has 3 MB
@@ -247,8 +247,8 @@ def test_geneval_prompts_are_all_read_by_the_templates(shared: Callable[[str], P
     assert len(facts) == len(plain) == 553
     matcher = Matcher(facts, templates=True)
     assert matcher.templates is not None
-    assert [p.text for p in facts if matcher.templates.task(words(p.text)) != p.task] == []
-    objects = {" ".join(words(line)) for line in (folder / "object_names.txt").read_text().splitlines() if line}
+    assert [p.text for p in facts if matcher.templates.task(normalized_words(p.text)) != p.task] == []
+    objects = {" ".join(normalized_words(line)) for line in (folder / "object_names.txt").read_text().splitlines() if line}
     assert matcher.templates.objects == objects
     assert {matcher.match(p.text).kind for p in plain} == {"exact"}  # type: ignore[union-attr]
 

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from torch.utils.flop_counter import FlopCounterMode
 
 from harope_bench import testing
-from harope_bench.analysis.cost import latency, profile
-from harope_bench.analysis.cost.operation_count import counts, learned
+from harope_bench.analysis.cost import latency, measure_cost
+from harope_bench.analysis.cost.operation_count import count_operations, count_learned
 from harope_bench.cli import main
 from harope_bench.core import registry
 from harope_bench.core.array_archive import load_arrays
@@ -24,15 +24,15 @@ from harope_bench.core.errors import BenchError, SampleError
 from harope_bench.core.schema import Result
 from harope_bench.data.result_store import read_results
 from harope_bench.encodings import base as encodings
-from harope_bench.evaluators.base import Observations
-from harope_bench.evaluators.cost import ARRAYS, LAYER
+from harope_bench.evaluators.base import Features
+from harope_bench.evaluators.cost import ARRAYS, LAYER_ARRAYS
 from harope_bench.leaderboards import board
-from harope_bench.leaderboards.table_spec import half_unit, load_table, value_of
-from harope_bench.metrics.attention_cost import LAYERS, Attention, Learned, flux_tokens
+from harope_bench.leaderboards.table_spec import half_unit, load_table, leading_number
+from harope_bench.metrics.attention_cost import PAPER_LAYERS, AttentionSizes, LearnedParameters, flux_tokens
 from harope_bench.pipeline.generate import make_plan
 
 B2 = {"hidden": 768, "depth": 12, "heads": 12, "patch": 2, "size": 32, "channels": 4, "classes": 1000, "learn_sigma": True, "latent": True}
-EVALUATOR = registry.load("evaluators", "cost")
+EVALUATOR = registry.load_by_name("evaluators", "cost")
 
 
 def run(*words: object, exit_code: int = 0) -> Any:
@@ -45,13 +45,13 @@ def values(result: Result) -> dict[str, float | None]:
     return {m.metric: m.value for m in result.measurements}
 
 
-def observed(rows: int = 20, **changes: Any) -> Observations:
+def observed(rows: int = 20, **changes: Any) -> Features:
     """Forwards of DiT-B/2 with HARoPE at 256, with made-up times."""
-    facts = dict(zip(LAYER, (768, 12, 4, 256, 99_072, 12, 64, 2), strict=True))
+    facts = dict(zip(LAYER_ARRAYS, (768, 12, 4, 256, 99_072, 12, 64, 2), strict=True))
     facts |= {"batch": 2, "parameters": 131_504_672, "frozen": 0, "macs": 2 * 23_379_443_712, "peak_bytes": 6e8, "seconds": 0.0, **changes}
     arrays = {name: np.full(rows, facts[name], dtype=np.float64) for name in ARRAYS}
     arrays["seconds"] = np.linspace(0.1, 0.2, rows) if rows else arrays["seconds"]
-    return Observations(
+    return Features(
         np.arange(rows), None, {**arrays, "why_model": np.array(["no model"] * rows), "why_run": np.array(["not run"] * rows)}
     )
 
@@ -112,13 +112,13 @@ def test_the_shapes_of_the_audit_are_those_of_the_rows(reproduced: Path) -> None
     for row in load_table("9").rows:
         if row.encoding == "rope-axial" and row.backbone:
             arrays = load_arrays(reproduced / f"counted-{row.backbone}-{row.res}-rope-axial/cost/observations/forwards.npz")
-            layer = LAYERS[row.backbone]
-            assert [arrays[name][0] for name in LAYER[:3]] == [layer.hidden, layer.heads, layer.projections]
+            layer = PAPER_LAYERS[row.backbone]
+            assert [arrays[name][0] for name in LAYER_ARRAYS[:3]] == [layer.hidden, layer.heads, layer.projections]
 
 
 def test_a_percentage_is_cut_as_the_paper_does() -> None:
-    layer = LAYERS["dit"]
-    exact = Fraction(layer.harope.parameters, layer.parameters) * 100
+    layer = PAPER_LAYERS["dit"]
+    exact = Fraction(layer.harope_matrices.parameters, layer.parameters) * 100
     assert "4.1" == f"{int(exact * 10) / 10}" != f"{float(exact):.1f}"
 
 
@@ -128,15 +128,15 @@ def test_a_percentage_is_cut_as_the_paper_does() -> None:
 @pytest.mark.parametrize(
     ("layer", "tokens", "encoding", "wanted"),
     [
-        ("dit", 256, Learned(), 705_429_504),
-        ("dit", 256, LAYERS["dit"].harope, 736_886_784),
-        ("flux", 1536, Learned(), 43_486_543_872),
-        ("flux", 1536, LAYERS["flux"].harope, 44_795_166_720),
+        ("dit", 256, LearnedParameters(), 705_429_504),
+        ("dit", 256, PAPER_LAYERS["dit"].harope_matrices, 736_886_784),
+        ("flux", 1536, LearnedParameters(), 43_486_543_872),
+        ("flux", 1536, PAPER_LAYERS["flux"].harope_matrices, 44_795_166_720),
     ],
 )
-def test_the_papers_convention_in_exact_integers(layer: str, tokens: int, encoding: Learned, wanted: int) -> None:
+def test_the_papers_convention_in_exact_integers(layer: str, tokens: int, encoding: LearnedParameters, wanted: int) -> None:
     """The two DiT numbers are what ptflops 0.7.5 returns on the authors' module with unfused attention."""
-    assert LAYERS[layer].flops(tokens, encoding) == wanted
+    assert PAPER_LAYERS[layer].flops(tokens, encoding) == wanted
 
 
 def test_token_counts_of_flux() -> None:
@@ -146,39 +146,39 @@ def test_token_counts_of_flux() -> None:
 @pytest.mark.parametrize("encoding", ["rope-axial", "harope", "rope-matrix", "string"])
 def test_the_convention_is_what_torch_counts_on_the_built_layer(encoding: str) -> None:
     """torch's counter leaves bias additions out and counts a product twice; the formula is that of the dual form."""
-    tokens, layer = 49, Attention(64, 4, 4)
+    tokens, layer = 49, AttentionSizes(64, 4, 4)
     with torch.device("meta"):
-        network = registry.load("backbones", "dit").build(encoding, {}, {**B2, "hidden": 64, "heads": 4, "depth": 3})
+        network = registry.load_by_name("backbones", "dit").build(encoding, {}, {**B2, "hidden": 64, "heads": 4, "depth": 3})
         block, x = network.blocks[0].attn, torch.empty(1, tokens, 64)
     positions = torch.zeros(tokens, 2)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         block(x, network.encoding, positions, 0)
     biases = tokens * 4 * 64
-    assert layer.flops(tokens, learned(network.encoding)) - biases == counter.get_total_flops() // 2
+    assert layer.flops(tokens, count_learned(network.encoding)) - biases == counter.get_total_flops() // 2
 
 
 @pytest.mark.parametrize(
     ("encoding", "options", "wanted"),
     [
-        ("harope", {}, Learned(99_072, 12, 64, 2)),
-        ("rope-svd-control", {}, Learned(99_072, 12, 64, 2)),
-        ("rope-matrix", {"matrix": "normal", "per_head": True}, Learned(49_152, 12, 64, 1)),
-        ("rope-matrix", {"matrix": "svd"}, Learned(8_256, 1, 64, 2)),
-        ("string", {}, Learned(4_096, 1, 64, 1)),
-        ("string", {"map": "circulant"}, Learned(128)),
-        ("rope-mixed", {}, Learned(768)),
-        ("rope-axial", {}, Learned()),
+        ("harope", {}, LearnedParameters(99_072, 12, 64, 2)),
+        ("rope-svd-control", {}, LearnedParameters(99_072, 12, 64, 2)),
+        ("rope-matrix", {"matrix": "normal", "per_head": True}, LearnedParameters(49_152, 12, 64, 1)),
+        ("rope-matrix", {"matrix": "svd"}, LearnedParameters(8_256, 1, 64, 2)),
+        ("string", {}, LearnedParameters(4_096, 1, 64, 1)),
+        ("string", {"map": "circulant"}, LearnedParameters(128)),
+        ("rope-mixed", {}, LearnedParameters(768)),
+        ("rope-axial", {}, LearnedParameters()),
     ],
 )
-def test_what_an_encoding_learns_in_a_layer(encoding: str, options: dict[str, Any], wanted: Learned) -> None:
-    shape = encodings.Shape(768, 12, 64, 12, grid=(16, 16))
-    assert learned(encodings.build(registry.load("encodings", encoding), shape, options)) == wanted
+def test_what_an_encoding_learns_in_a_layer(encoding: str, options: dict[str, Any], wanted: LearnedParameters) -> None:
+    shape = encodings.ModelShape(768, 12, 64, 12, grid=(16, 16))
+    assert count_learned(encodings.build_encoding(registry.load_by_name("encodings", encoding), shape, options)) == wanted
 
 
 @pytest.mark.parametrize(("side", "giga"), [(128, 5.56), (256, 23.0), (512, 106.4)])
 def test_whole_dit_b2(side: int, giga: float) -> None:
-    plan = profile.weightless("dit", "rope-axial", {}, B2, side, "none")
-    seen = profile._seen(plan, 1)
+    plan = measure_cost.plan_without_weights("dit", "rope-axial", {}, B2, side, "none")
+    seen = measure_cost._forward_counts(plan, 1)
     assert seen.counts is not None
     assert seen.counts.parameters == 130_315_808
     assert f"{seen.counts.macs / 1e9:.{len(str(giga).split('.')[1])}f}" == str(giga)
@@ -187,8 +187,8 @@ def test_whole_dit_b2(side: int, giga: float) -> None:
 def test_whole_dit_counts_equal_a_slow_sum() -> None:
     """Every linear layer, the patch convolution and the two attention products, written out."""
     config = {**B2, "hidden": 64, "heads": 4, "depth": 2, "classes": 10}
-    plan = profile.weightless("dit", "rope-axial", {}, config, 64, "none")
-    seen, d, n = profile._seen(plan, 1), 64, 16
+    plan = measure_cost.plan_without_weights("dit", "rope-axial", {}, config, 64, "none")
+    seen, d, n = measure_cost._forward_counts(plan, 1), 64, 16
     assert seen.counts is not None
     per_block = n * 3 * d * d + n * d * d + 2 * n * n * d + n * 8 * d * d + 6 * d * d
     time = 256 * d + d * d
@@ -201,10 +201,10 @@ def test_whole_published_transformers(backbone: str, parameters: int) -> None:
     pytest.importorskip("diffusers")
     from harope_bench.analysis.cost import published_shapes
 
-    layers = {encoding: published_shapes.layer(backbone, encoding, {}, 512) for encoding in ("rope-axial", "harope")}
-    plain, matrix = (published_shapes.count(backbone, layer, 512) for layer in layers.values())
+    layers = {encoding: published_shapes.counted_layer(backbone, encoding, {}, 512) for encoding in ("rope-axial", "harope")}
+    plain, matrix = (published_shapes.count_published(backbone, layer, 512) for layer in layers.values())
     assert plain.parameters == parameters
-    assert matrix.parameters - parameters == published_shapes.PUBLISHED[backbone].layers * layers["harope"].layer.harope.parameters
+    assert matrix.parameters - parameters == published_shapes.PUBLISHED[backbone].n_layers * layers["harope"].attention.harope_matrices.parameters
     if backbone == "flux":
         assert f"{plain.macs / 1e12:.2f}" == "10.75"
         assert matrix.parameters - parameters == 45_001_728
@@ -213,16 +213,16 @@ def test_whole_published_transformers(backbone: str, parameters: int) -> None:
 
 def test_without_the_extra_the_layer_is_counted_and_the_model_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from harope_bench.analysis.cost import published_shapes
-    from harope_bench.core.errors import MissingExtra
+    from harope_bench.core.errors import MissingExtraError
 
     def absent(*_: Any) -> Any:
-        raise MissingExtra("diffusers is not installed; pip install 'harope-bench[t2i]'")
+        raise MissingExtraError("diffusers is not installed; pip install 'harope-bench[t2i]'")
 
     monkeypatch.setattr(published_shapes, "_whole", absent)
     monkeypatch.setattr(registry, "names", lambda kind: [])
-    made = profile.count(profile.weightless("flux", "harope", {}, {}, 512, "none"), tmp_path).result
+    made = measure_cost.count_cost(measure_cost.plan_without_weights("flux", "harope", {}, {}, 512, "none"), tmp_path).result
     assert values(made)["flops_g"] == pytest.approx(44.7951667)
-    missing = made.measured("params_model")
+    missing = made.find_measurement("params_model")
     assert missing is not None
     assert missing.value is None
     assert "t2i" in (missing.reason or "")
@@ -230,10 +230,10 @@ def test_without_the_extra_the_layer_is_counted_and_the_model_says_why(monkeypat
 
 def test_counting_needs_no_memory() -> None:
     with torch.device("meta"):
-        network = registry.load("backbones", "dit").build("harope", {}, B2)
-    probe = registry.load("backbones", "dit").probe(network, 256, 1)
+        network = registry.load_by_name("backbones", "dit").build("harope", {}, B2)
+    probe = registry.load_by_name("backbones", "dit").probe(network, 256, 1)
     assert {t.device.type for t in (*network.parameters(), *probe.inputs.values())} == {"meta"}
-    assert counts(network, probe.inputs).parameters == sum(p.numel() for p in network.parameters())
+    assert count_operations(network, probe.inputs).parameters == sum(p.numel() for p in network.parameters())
 
 
 # ---------------------------------------------------------------------------------------------- evaluator
@@ -291,10 +291,10 @@ def test_peak_memory_of_known_tensors() -> None:
         del a  # 4,000
         return b + 1  # 8,000
 
-    with latency.Live() as live:
+    with latency.LiveMemory() as live:
         forward()
-    assert live.peak == 8000
-    assert live.now == 0
+    assert live.peak_bytes == 8000
+    assert live.current_bytes == 0
 
 
 def test_memory_counts_the_weights() -> None:
@@ -306,13 +306,13 @@ def test_memory_counts_the_weights() -> None:
 
 def test_warm_up_is_not_timed() -> None:
     calls: list[int] = []
-    assert len(latency.seconds(lambda: calls.append(1), 5, torch.device("cpu"))) == 5
-    assert len(calls) == 5 + latency.WARM
+    assert len(latency.time_forwards(lambda: calls.append(1), 5, torch.device("cpu"))) == 5
+    assert len(calls) == 5 + latency.WARM_UP_FORWARDS
 
 
 @pytest.fixture
 def weighed(tiny_checkpoint: Any, tmp_path: Path) -> Result:
-    return profile.weigh(make_plan("tiny", None, {}), tmp_path / "run", 12).result
+    return measure_cost.measure_cost(make_plan("tiny", None, {}), tmp_path / "run", 12).result
 
 
 def test_a_checkpoint_is_weighed(weighed: Result, tmp_path: Path) -> None:
@@ -327,13 +327,13 @@ def test_a_checkpoint_is_weighed(weighed: Result, tmp_path: Path) -> None:
 
 def test_what_stands_is_kept_and_another_count_is_made_anew(weighed: Result, tmp_path: Path) -> None:
     plan = make_plan("tiny", None, {})
-    assert not profile.weigh(plan, tmp_path / "run", 12).fresh
-    again = profile.weigh(plan, tmp_path / "run", 12, rescore=True)
-    assert again.fresh
+    assert not measure_cost.measure_cost(plan, tmp_path / "run", 12).is_new
+    again = measure_cost.measure_cost(plan, tmp_path / "run", 12, rescore=True)
+    assert again.is_new
     assert values(again.result) == values(weighed)
     with pytest.raises(SampleError, match="without --rescore"):
-        profile.weigh(plan, tmp_path / "run", 13, rescore=True)
-    assert profile.weigh(plan, tmp_path / "run", 13).fresh
+        measure_cost.measure_cost(plan, tmp_path / "run", 13, rescore=True)
+    assert measure_cost.measure_cost(plan, tmp_path / "run", 13).is_new
 
 
 def test_eval_with_cost_draws_no_image(tiny_checkpoint: Any, tmp_path: Path) -> None:
@@ -378,19 +378,19 @@ def test_micro_rows_have_cost_and_fidelity(make_checkpoint: Callable[..., Any], 
     table = micro_table9({"dit-rope": "tiny-rope", "dit-harope": "tiny-harope"})
     monkeypatch.setattr(board, "load_table", lambda name: table)
     reproduce.reproduce(["9"], "micro", 12, tmp_path, "cpu", 0)
-    made = board.build(table, read_results(tmp_path), "both", "micro")
+    made = board.build_board(table, read_results(tmp_path), "both", "micro")
     for row in ("dit-rope", "dit-harope"):
         for column in ("params_m", "flops_g", "fid"):
             assert made.cells[row, column].status == "measured" or column == "fid"
-    assert made.cells["dit-harope", "params_m"].above is not None
-    assert made.cells["dit-rope", "params_m"].above is None
+    assert made.cells["dit-harope", "params_m"].percent_above_baseline is not None
+    assert made.cells["dit-rope", "params_m"].percent_above_baseline is None
     assert str(made.cells["dit-harope", "params_m"].verdict) == "not comparable (micro)"
     assert "(+" in (tmp_path / "table9.md").read_text()
 
 
 def test_a_number_that_rounds_to_the_printed_one_is_as_printed() -> None:
     printed = "134.1 (+2.8%)"
-    assert float(value_of(printed)) + float(half_unit(printed)) < 134.184 < 134.25
+    assert float(leading_number(printed)) + float(half_unit(printed)) < 134.184 < 134.25
     with pytest.raises(BenchError):
         load_table("99")
 

@@ -15,12 +15,12 @@ from harope_bench.pipeline.generate import make_plan
 
 tiny.needs_t2i()
 
-from harope_bench.analysis.cost import latency, profile, published_shapes  # noqa: E402
-from harope_bench.analysis.cost.operation_count import counts  # noqa: E402
+from harope_bench.analysis.cost import latency, measure_cost, published_shapes  # noqa: E402
+from harope_bench.analysis.cost.operation_count import count_operations  # noqa: E402
 from harope_bench.cli import main  # noqa: E402
 from harope_bench.models.backbones import lora  # noqa: E402
-from harope_bench.models.backbones.positioned import Takes  # noqa: E402
-from harope_bench.models.load_checkpoint import checkpoint, open_drawer  # noqa: E402
+from harope_bench.models.backbones.encoded_transformer import SequenceSpec  # noqa: E402
+from harope_bench.models.load_checkpoint import load_checkpoint_record, open_generator  # noqa: E402
 from harope_bench.models.register_checkpoint import register  # noqa: E402
 
 KINDS = ("flux", "sd3")
@@ -40,27 +40,27 @@ def test_a_full_size_network_is_counted_as_the_published_one(kind: str, encoding
 
     The operator counter sees U diag(s) V^T built and its inverse's product, and matrix times token; nothing else is added.
     """
-    backbone = registry.load("backbones", kind)
+    backbone = registry.load_by_name("backbones", kind)
     with torch.device("meta"):
         network = backbone.place(published_shapes.PUBLISHED[kind].build(), encoding, {})
-        network.takes = Takes(TEXT[kind], 16)
+        network.takes = SequenceSpec(TEXT[kind], 16)
         probe = backbone.probe(network, 512, 1)
-    found = counts(network, probe.inputs)
-    layer = published_shapes.layer(kind, encoding, {}, 512)
-    wanted = published_shapes.count(kind, layer, 512)
+    found = count_operations(network, probe.inputs)
+    layer = published_shapes.counted_layer(kind, encoding, {}, 512)
+    wanted = published_shapes.count_published(kind, layer, 512)
     assert (found.parameters, found.macs) == (wanted.parameters, wanted.macs)
-    assert (probe.layer, probe.tokens) == (layer.layer, layer.tokens)
+    assert (probe.layer, probe.tokens) == (layer.attention, layer.tokens)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_probe_has_the_shapes_that_the_pipeline_gives(bases: dict[str, Path], kind: str) -> None:
     register("plain", bases[kind], {})
-    drawer, caught = open_drawer(checkpoint("plain"), tiny.settings()), []
+    drawer, caught = open_generator(load_checkpoint_record("plain"), tiny.settings()), []
     hook = drawer.network.transformer.register_forward_pre_hook(lambda _, __, named: caught.append(named), with_kwargs=True)
-    drawer.draw(tiny.PLUGIN.requests([0]), tiny.settings())
+    drawer.generate(tiny.PLUGIN.requests([0]), tiny.settings())
     hook.remove()
     branches = {"flux": 1, "sd3": 2}[kind]  # SD3 draws the prompt and no prompt at once
-    probe = registry.load("backbones", kind).probe(drawer.network, 64, branches)
+    probe = registry.load_by_name("backbones", kind).probe(drawer.network, 64, branches)
     shapes = {key: tuple(value.shape) for key, value in caught[0].items() if isinstance(value, torch.Tensor)}
     assert {key: tuple(value.shape) for key, value in probe.inputs.items()} == shapes
     assert probe.tokens == 16 + TEXT[kind]
@@ -70,9 +70,9 @@ def test_the_probe_has_the_shapes_that_the_pipeline_gives(bases: dict[str, Path]
 
 def adapted(kind: str, base: Path, folder: Path) -> Path:
     """An adapter folder with LoRA and a learned encoding."""
-    backbone = registry.load("backbones", kind)
-    network = tiny.trained(backbone.place(backbone.assembled(base, tiny.settings()).transformer, "harope", {}))
-    lora.add(network, backbone.targets, rank=4)
+    backbone = registry.load_by_name("backbones", kind)
+    network = tiny.trained(backbone.place(backbone.load_pipeline(base, tiny.settings()).transformer, "harope", {}))
+    lora.add_lora(network, backbone.targets, rank=4)
     folded: Path = backbone.save(folder, network, str(base))
     return folded
 
@@ -85,7 +85,7 @@ def test_eval_with_cost_times_a_step(bases: dict[str, Path], tmp_path: Path, mon
     timed: list[bool] = []
     kept = latency.peak_bytes
     monkeypatch.setattr(
-        latency, "peak_bytes", lambda run, network, device: timed.append(lora.attached(network)) or kept(run, network, device)
+        latency, "peak_bytes", lambda run, network, device: timed.append(lora.has_lora(network)) or kept(run, network, device)
     )
     words = ("eval", "mine", "--with", "cost", "--suite", "four-prompts", "--count", "10", "--out", str(tmp_path / "run"), "--json")
     done = CliRunner().invoke(main, words)
@@ -95,7 +95,7 @@ def test_eval_with_cost_times_a_step(bases: dict[str, Path], tmp_path: Path, mon
     assert timed == [False]
     assert result["judge"]["preprocessing"].endswith("LoRA merged")
     assert 0 < found["latency_ms_p10"] <= found["latency_ms_median"] <= found["latency_ms_p90"]
-    network = registry.load("backbones", kind).build("harope", {}, {"base": str(bases[kind])})
+    network = registry.load_by_name("backbones", kind).build("harope", {}, {"base": str(bases[kind])})
     assert found["params_model"] * 1e6 == pytest.approx(sum(p.numel() for p in network.parameters()))
     assert found["peak_memory_mb"] > 4 * found["params_model"]
     d, heads = (16, 2) if kind == "flux" else (8, 4)
@@ -110,15 +110,15 @@ def test_bases_without_adapter_are_timed_too(bases: dict[str, Path], tmp_path: P
     for name, said in (("plain", {}), ("turned", {"encoding": "rope-axial"})):
         register(name, bases[kind], said)
         plan = make_plan(name, "four-prompts", {"resolution": 128})
-        made = profile.weigh(plan, tmp_path / name, 2, 2).result
-        median = made.measured("latency_ms_median")
+        made = measure_cost.measure_cost(plan, tmp_path / name, 2, 2).result
+        median = made.find_measurement("latency_ms_median")
         assert median is not None
         assert median.value is not None
         assert median.value > 0
 
 
 def test_rows_without_weights_are_counted_as_published(tmp_path: Path) -> None:
-    made = profile.count(profile.weightless("flux", "rope-axial", {}, {}, 512, "none"), tmp_path).result
-    whole = made.measured("params_model")
+    made = measure_cost.count_cost(measure_cost.plan_without_weights("flux", "rope-axial", {}, {}, 512, "none"), tmp_path).result
+    whole = made.find_measurement("params_model")
     assert whole is not None
     assert whole.value == pytest.approx(11_901.408320)

@@ -21,14 +21,14 @@ from slow_attention import slow_distance
 from harope_bench.analysis import attention_distance, attention_hooks, learned_matrices
 from harope_bench.cli import main
 from harope_bench.core import registry
-from harope_bench.core.chart_schema import AttentionDistance, Curve, Distances, HeadMatrix, Loss, Matrices, read_chart
+from harope_bench.core.chart_schema import AttentionDistanceChart, LossCurve, CheckpointDistances, HeadMatrix, LossChart, MatrixChart, read_chart
 from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.encodings import base as encodings
 from harope_bench.pipeline.generate import make_plan
 from harope_bench.reports import charts_svg
 from harope_bench.reports.chart_files import write_figure
-from harope_bench.reports.html import write_report
-from harope_bench.reports.loss_logs import read_losses, running
+from harope_bench.reports.report_page import write_report
+from harope_bench.reports.loss_logs import read_losses, running_average
 
 GRID = torch.cartesian_prod(torch.arange(4), torch.arange(4)).float()
 
@@ -64,7 +64,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_even_attention_has_the_reference_distance() -> None:
     q = torch.zeros(1, 1, 16, 8)
     assert float(attention_distance.distances(q, some_heads()[1][:1, :1], GRID)) == pytest.approx(
-        attention_distance.uniform(GRID), rel=1e-6
+        attention_distance.uniform_distance(GRID), rel=1e-6
     )
 
 
@@ -82,7 +82,7 @@ def test_attention_on_the_right_neighbour_has_a_tokens_distance() -> None:
 
 
 def test_even_reference_of_two_tokens() -> None:
-    assert attention_distance.uniform(torch.tensor([[0.0, 0.0], [0.0, 3.0]])) == 1.5
+    assert attention_distance.uniform_distance(torch.tensor([[0.0, 0.0], [0.0, 3.0]])) == 1.5
 
 
 def test_only_places_in_the_image_count() -> None:
@@ -93,34 +93,34 @@ def test_only_places_in_the_image_count() -> None:
 
 
 def test_the_nearest_times_are_taken_once() -> None:
-    assert attention_hooks.nearest([100, 300, 900], [1000.0, 750.0, 500.0, 250.0]) == [1000.0, 250.0]
+    assert attention_hooks.nearest_times([100, 300, 900], [1000.0, 750.0, 500.0, 250.0]) == [1000.0, 250.0]
 
 
 def test_the_samplers_own_times(make_checkpoint: Callable[..., Any]) -> None:
     make_checkpoint()
-    assert attention_hooks.times_of(make_plan("tiny", None, {"steps": 4})) == [1000.0, 750.0, 500.0, 250.0]
+    assert attention_hooks.sampler_times(make_plan("tiny", None, {"steps": 4})) == [1000.0, 750.0, 500.0, 250.0]
 
 
-@pytest.mark.parametrize("sampler", registry.names("samplers"))
+@pytest.mark.parametrize("sampler", registry.list_names("samplers"))
 def test_every_sampler_falls_from_noise_and_passes_the_default_times(make_checkpoint: Callable[..., Any], sampler: str) -> None:
     make_checkpoint()
     plan = make_plan("tiny", None, {})
     settings = plan.settings.model_copy(update={"sampler": sampler, "steps": 50})
-    called = attention_hooks.times_of(plan.model_copy(update={"settings": settings}))
+    called = attention_hooks.sampler_times(plan.model_copy(update={"settings": settings}))
     assert called == sorted(called, reverse=True)
-    taken = attention_hooks.nearest(attention_distance.TIMES, called)
+    taken = attention_hooks.nearest_times(attention_distance.TIMES, called)
     assert len(taken) == len(attention_distance.TIMES)
     assert all(abs(time - wanted) <= 11 for time, wanted in zip(taken, sorted(attention_distance.TIMES, reverse=True), strict=True))
 
 
 def test_measured_distance_equals_one_made_by_hand(make_checkpoint: Callable[..., Any]) -> None:
     """A tile drawn with the network's own code; its queries and keys caught at the wanted time; the labelled half alone."""
-    from harope_bench.models.load_checkpoint import open_drawer
+    from harope_bench.models.load_checkpoint import open_generator
 
     make_checkpoint("tiny", encoding="harope")
     plan = make_plan("tiny", None, {"steps": 4})
-    found = attention_distance.measure(plan, 3, (500.0,))
-    drawer = open_drawer(plan.checkpoint, plan.settings)
+    found = attention_distance.measure_distances(plan, 3, (500.0,))
+    drawer = open_generator(plan.checkpoint, plan.settings)
     caught: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     rotate = drawer.network.encoding.rotate
 
@@ -130,8 +130,8 @@ def test_measured_distance_equals_one_made_by_hand(make_checkpoint: Callable[...
         return q, k
 
     drawer.network.encoding.rotate = spy
-    requests = {r.index: r for r in registry.load("suites", "digits").requests(range(3))}
-    drawer.draw([requests.get(i, requests[0]) for i in range(plan.settings.tile)], plan.settings)
+    requests = {r.index: r for r in registry.load_by_name("suites", "digits").requests(range(3))}
+    drawer.generate([requests.get(i, requests[0]) for i in range(plan.settings.tile)], plan.settings)
     layers = drawer.network.config.depth
     for layer in range(layers):
         q, k, positions = caught[2 * layers + layer]  # the third of four calls is at time 500
@@ -141,14 +141,14 @@ def test_measured_distance_equals_one_made_by_hand(make_checkpoint: Callable[...
             mean = np.mean([slow_distance(q[b, head].double().numpy(), k[b, head].double().numpy(), positions.numpy()) for b in range(3)])
             assert found.pixels[layer][head] == pytest.approx(mean * stride, rel=1e-5)
     assert found.token_pixels == stride
-    assert found.times == (500.0,)
+    assert found.timesteps == (500.0,)
     assert found.images == 3
 
 
 def test_measuring_does_not_depend_on_the_tiles_other_rows(make_checkpoint: Callable[..., Any]) -> None:
     make_checkpoint()
     plan = make_plan("tiny", None, {"steps": 2})
-    both, first = attention_distance.measure(plan, 26, (500.0,)), attention_distance.measure(plan, 25, (500.0,))
+    both, first = attention_distance.measure_distances(plan, 26, (500.0,)), attention_distance.measure_distances(plan, 25, (500.0,))
     last = 26 * np.array(both.pixels) - 25 * np.array(first.pixels)  # the 26th alone, drawn in a tile of its own
     assert (last > 0).all()
     assert not np.allclose(last, first.pixels)
@@ -157,19 +157,19 @@ def test_measuring_does_not_depend_on_the_tiles_other_rows(make_checkpoint: Call
 def test_a_classifiers_distance_is_of_its_patches_alone(tmp_path: Path) -> None:
     """Queries and keys made by hand of each block's input; the class token, which stands first, in neither."""
     from harope_bench.models.backbones import deit
-    from harope_bench.models.load_checkpoint import checkpoint, open_classifier
-    from harope_bench.pipeline.classify import reading_plan
+    from harope_bench.models.load_checkpoint import load_checkpoint_record, open_classifier
+    from harope_bench.pipeline.classify import make_classifier_plan
 
-    plan = reading_plan("digits-deit-harope", None, {})
-    found = attention_distance.measure(plan, 3)
+    plan = make_classifier_plan("digits-deit-harope", None, {})
+    found = attention_distance.measure_distances(plan, 3)
     reader, inputs = open_classifier(plan.checkpoint, plan.settings), []
     for block in reader.network.blocks:
         block.attn.qkv.register_forward_pre_hook(lambda _, given: inputs.append(given[0].clone()))
-    pictures = registry.load("suites", "digits-held-out").pictures(None, None)
+    pictures = registry.load_by_name("suites", "digits-held-out").pictures(None, None)
     chosen = [i * 1000 // 3 for i in range(3)]
     assert len({pictures.labels[i] for i in chosen}) == 3  # not the first three, which are of one class
     reader.classify(np.stack([pictures.look(i, pictures.data(i), 28, 1.0) for i in chosen]))
-    grid, heads = deit.grid_positions(7, 7), checkpoint("digits-deit-harope").config["heads"]
+    grid, heads = deit.grid_positions(7, 7), load_checkpoint_record("digits-deit-harope").config["heads"]
     for layer, (block, kept) in enumerate(zip(reader.network.blocks, list(inputs), strict=True)):
         with torch.inference_mode():
             x = kept[:3]
@@ -179,8 +179,8 @@ def test_a_classifiers_distance_is_of_its_patches_alone(tmp_path: Path) -> None:
         for head in range(int(heads)):
             mean = np.mean([slow_distance(q[b, head], k[b, head], grid.numpy()) for b in range(3)])
             assert found.pixels[layer][head] == pytest.approx(4 * mean, rel=1e-5)
-    assert (found.left_out, found.tokens, found.token_pixels, found.times, found.steps) == ("class token", 49, 4.0, (), None)
-    assert found.uniform == pytest.approx(4 * attention_distance.uniform(grid))
+    assert (found.excluded_tokens, found.tokens, found.token_pixels, found.timesteps, found.steps) == ("class token", 49, 4.0, (), None)
+    assert found.uniform_distance == pytest.approx(4 * attention_distance.uniform_distance(grid))
 
 
 def test_pictures_that_are_not_there_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -195,20 +195,20 @@ def test_a_figure_says_what_it_leaves_out(make_checkpoint: Callable[..., Any], t
     assert "digits-deit-ape: spread over heads by layer" in said
     assert said.strip().endswith("px; class token left out")
     chart = read_chart(tmp_path / "d.json")
-    assert "classifiers on real pictures spread evenly over the suite, class token left out of queries and keys" in chart.settings
+    assert "classifiers on real pictures spread evenly over the suite, class token left out of queries and keys" in chart.settings_text
     assert "without class token" in (tmp_path / "d.svg").read_text()
 
 
 def test_even_attention_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = attention_distance.uniform(GRID)
+    whole = attention_distance.uniform_distance(GRID)
     monkeypatch.setattr(attention_distance, "LARGEST", 16 * 3)
-    assert attention_distance.uniform(GRID) == pytest.approx(whole, rel=1e-12)
+    assert attention_distance.uniform_distance(GRID) == pytest.approx(whole, rel=1e-12)
 
 
 def test_the_encoding_is_left_as_it_was(make_checkpoint: Callable[..., Any]) -> None:
-    shape = encodings.Shape(16, 2, 8, 1)
-    encoding = encodings.build(registry.load("encodings", "rope-axial"), shape, {})
-    with attention_hooks.watched(encoding, lambda *_: None):
+    shape = encodings.ModelShape(16, 2, 8, 1)
+    encoding = encodings.build_encoding(registry.load_by_name("encodings", "rope-axial"), shape, {})
+    with attention_hooks.record_rotations(encoding, lambda *_: None):
         assert "rotate" in vars(encoding)
     assert "rotate" not in vars(encoding)
 
@@ -223,18 +223,18 @@ def harope(make_checkpoint: Callable[..., Any]) -> Any:
 
 
 def test_the_drawn_matrix_is_what_acts_on_queries(harope: Any) -> None:
-    found = learned_matrices.measure(harope, "m", ((1.0, 0.0),), None)
+    found = learned_matrices.measure_matrices(harope, "m", ((1.0, 0.0),), None)
     encoding = learned_matrices._encoding(harope)
-    for one in found.maps:
+    for one in found.matrices:
         wanted = encoding.matrices(one.layer).q[one.head].detach().numpy()
-        np.testing.assert_allclose(one.shown, wanted, rtol=1e-5, atol=1e-12)
-        np.testing.assert_allclose(one.singular, np.linalg.svd(wanted)[1], rtol=1e-9)
-        assert one.from_identity == pytest.approx(np.linalg.norm(wanted - np.eye(len(wanted))))
-        assert one.condition == pytest.approx(np.linalg.cond(wanted))
+        np.testing.assert_allclose(one.values, wanted, rtol=1e-5, atol=1e-12)
+        np.testing.assert_allclose(one.singular_values, np.linalg.svd(wanted)[1], rtol=1e-9)
+        assert one.distance_from_identity == pytest.approx(np.linalg.norm(wanted - np.eye(len(wanted))))
+        assert one.condition_number == pytest.approx(np.linalg.cond(wanted))
 
 
 def test_what_is_shown_by_name(harope: Any) -> None:
-    m, minus, inverse = (np.array(learned_matrices.measure(harope, show, (), None).maps[0].shown) for show in ("m", "m-i", "m-inverse-t"))
+    m, minus, inverse = (np.array(learned_matrices.measure_matrices(harope, show, (), None).matrices[0].values) for show in ("m", "m-i", "m-inverse-t"))
     np.testing.assert_allclose(minus, m - np.eye(len(m)), atol=1e-5)
     np.testing.assert_allclose(inverse @ m.T, np.eye(len(m)), atol=1e-5)
 
@@ -242,16 +242,16 @@ def test_what_is_shown_by_name(harope: Any) -> None:
 def test_the_operator_is_what_a_score_takes(harope: Any) -> None:
     """q^T T_D k equals the score of q at the origin and k at D."""
     encoding = learned_matrices._encoding(harope)
-    found = learned_matrices.measure(harope, "operator", ((2.0, -1.0),), None)
+    found = learned_matrices.measure_matrices(harope, "operator", ((2.0, -1.0),), None)
     d, heads = encoding.shape.head_dim, encoding.shape.heads
     rng = torch.Generator().manual_seed(1)
     q, k = (torch.randn(1, heads, 1, d, generator=rng, dtype=torch.float64) for _ in range(2))
     with torch.inference_mode():
         at_q, _ = encoding.rotate(q, q, torch.zeros(1, 2), 0)
         _, at_k = encoding.rotate(k, k, torch.tensor([[2.0, -1.0]]), 0)
-    for one in found.maps[:heads]:
+    for one in found.matrices[:heads]:
         score = float(at_q[0, one.head, 0] @ at_k[0, one.head, 0])
-        taken = float(q[0, one.head, 0] @ torch.tensor(one.shown, dtype=torch.float64) @ k[0, one.head, 0])
+        taken = float(q[0, one.head, 0] @ torch.tensor(one.values, dtype=torch.float64) @ k[0, one.head, 0])
         assert taken == pytest.approx(score, rel=1e-4, abs=1e-4)
 
 
@@ -271,39 +271,39 @@ def test_a_change_that_no_score_sees_moves_m_and_not_the_operator(harope: Any) -
 
 
 def test_an_untrained_matrix_moves_nothing(make_checkpoint: Callable[..., Any]) -> None:
-    shape = encodings.Shape(32, 2, 16, 1)
-    encoding = encodings.build(registry.load("encodings", "harope"), shape, {}).double()
+    shape = encodings.ModelShape(32, 2, 16, 1)
+    encoding = encodings.build_encoding(registry.load_by_name("encodings", "harope"), shape, {}).double()
     with torch.inference_mode():
-        one = learned_matrices._of_layer(encoding, 0, "m", ((1.0, 0.0),))[0]
-    assert one.from_identity == pytest.approx(0, abs=1e-5)
-    assert one.condition == pytest.approx(1)
-    assert one.coupling == 0
-    assert one.moved[0] == pytest.approx(0, abs=1e-5)
+        one = learned_matrices._layer_matrices(encoding, 0, "m", ((1.0, 0.0),))[0]
+    assert one.distance_from_identity == pytest.approx(0, abs=1e-5)
+    assert one.condition_number == pytest.approx(1)
+    assert one.axis_coupling == 0
+    assert one.operator_change[0] == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize(("layout", "inside"), [("interleaved", (0, 1)), ("half-split", (0, 4))])
 def test_coupling_is_energy_between_the_axes(layout: str, inside: tuple[int, int]) -> None:
     """With 8 channels: interleaved ones 0 to 3 turn with the row; half-split ones 0, 1, 4, 5."""
-    encoding = encodings.build(registry.load("encodings", "harope"), encodings.Shape(16, 2, 8, 1), {"layout": layout})
+    encoding = encodings.build_encoding(registry.load_by_name("encodings", "harope"), encodings.ModelShape(16, 2, 8, 1), {"layout": layout})
     m = torch.eye(8, dtype=torch.float64)
     m[inside] = 1.0
-    assert learned_matrices.facts(m, encoding)["coupling"] == 0
+    assert learned_matrices.matrix_statistics(m, encoding)["coupling"] == 0
     m[0, 2 if layout == "half-split" else 4] = 3.0
-    assert learned_matrices.facts(m, encoding)["coupling"] == pytest.approx(9 / 18)
+    assert learned_matrices.matrix_statistics(m, encoding)["coupling"] == pytest.approx(9 / 18)
 
 
 def test_a_singular_matrix_has_no_condition_number() -> None:
-    encoding = encodings.build(registry.load("encodings", "harope"), encodings.Shape(16, 2, 8, 1), {})
-    assert learned_matrices.facts(torch.diag(torch.tensor([1.0] * 7 + [0.0]).double()), encoding)["condition"] is None
+    encoding = encodings.build_encoding(registry.load_by_name("encodings", "harope"), encodings.ModelShape(16, 2, 8, 1), {})
+    assert learned_matrices.matrix_statistics(torch.diag(torch.tensor([1.0] * 7 + [0.0]).double()), encoding)["condition"] is None
 
 
 def test_an_encoding_without_a_matrix_is_refused(make_checkpoint: Callable[..., Any], harope: Any) -> None:
     with pytest.raises(OptionError, match="learns no matrix"):
-        learned_matrices.measure(make_checkpoint("plain"), "m", (), None)
+        learned_matrices.measure_matrices(make_checkpoint("plain"), "m", (), None)
     with pytest.raises(OptionError, match="axes"):
-        learned_matrices.measure(harope, "m", ((1.0, 0.0, 0.0),), None)
+        learned_matrices.measure_matrices(harope, "m", ((1.0, 0.0, 0.0),), None)
     with pytest.raises(OptionError, match="layers"):
-        learned_matrices.measure(harope, "m", (), (99,))
+        learned_matrices.measure_matrices(harope, "m", (), (99,))
 
 
 # -------------------------------------------------------------------------------------------------- losses
@@ -322,7 +322,7 @@ def test_three_forms_of_a_log(tmp_path: Path) -> None:
     (tmp_path / "release.txt").write_text(RELEASE)
     (tmp_path / "both.csv").write_text("step,loss,run\n1,3,a\n1,4,b\n2,2,a\n")
     found = read_losses([tmp_path / "mine/log.csv", tmp_path / "release.txt", tmp_path / "both.csv"], 0)
-    curves = {run.label: (run.steps, run.loss) for run in found.runs}
+    curves = {run.label: (run.steps, run.loss) for run in found.curves}
     assert curves == {
         "mine": ((10, 20), (1.0, 0.5)),
         "release": ((100, 200, 300), (0.9, 0.5, 0.25)),
@@ -335,8 +335,8 @@ def test_the_running_average_is_the_weighted_mean_of_the_past() -> None:
     values = np.array([4.0, 2.0, 1.0])
     weights = [np.array([1.0]), np.array([0.5, 1.0]), np.array([0.25, 0.5, 1.0])]
     wanted = [float((w * values[: len(w)]).sum() / w.sum()) for w in weights]
-    np.testing.assert_allclose(running(values, 0.5), wanted)
-    np.testing.assert_allclose(running(np.full(50, 3.0), 0.99), 3.0)
+    np.testing.assert_allclose(running_average(values, 0.5), wanted)
+    np.testing.assert_allclose(running_average(np.full(50, 3.0), 0.99), 3.0)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_two_runs_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_a_long_log_is_thinned_by_means(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("step,loss\n" + "".join(f"{i},{i % 2}\n" for i in range(1, 4001)))
-    (curve,) = read_losses([tmp_path / "x.csv"], 0).runs
+    (curve,) = read_losses([tmp_path / "x.csv"], 0).curves
     assert len(curve.steps) == 400
     assert set(curve.loss) == {0.5}
 
@@ -375,26 +375,26 @@ def test_a_long_log_is_thinned_by_means(tmp_path: Path) -> None:
 HOSTILE = '<script>alert(1)</script> $x$ & "quoted"'
 
 
-def distances(**changes: Any) -> Distances:
+def distances(**changes: Any) -> CheckpointDistances:
     facts: dict[str, Any] = {
         "checkpoint": "digits-harope", "encoding": "harope", "sha256": "ab" * 32, "pixels": ((1.0, 2.0), (3.0, 4.0)), "spread": (0.5, 0.5),
         "uniform": 5.0, "token_pixels": 4.0, "tokens": 49, "images": 2, "times": (500.0,), "resolution": 28, "sampler": "flow", "steps": 4,
         "guidance": 1.5, "seed": 0,
     }  # fmt: skip
-    return Distances(**{**facts, **changes})
+    return CheckpointDistances(**{**facts, **changes})
 
 
 def some_charts() -> dict[str, Any]:
     one = HeadMatrix(
-        layer=0, head=None, shown=((1.0, 0.0), (0.0, -2.0)), from_identity=3, condition=None, singular=(2, 1), coupling=0, moved=(0.1,)
+        layer=0, head=None, values=((1.0, 0.0), (0.0, -2.0)), distance_from_identity=3, condition_number=None, singular_values=(2, 1), axis_coupling=0, operator_change=(0.1,)
     )
     facts = {"checkpoint": "x", "encoding": "harope", "sha256": "ab" * 32, "offsets": ((1.0, 0.0),)}
     return {
-        "distance": AttentionDistance(settings="two images", runs=(distances(), distances(checkpoint=HOSTILE))),
-        "matrices": Matrices(**facts, show="m", maps=(one, one.model_copy(update={"layer": 1}))),
-        "operator": Matrices(**facts, show="operator", maps=(one.model_copy(update={"offset": (1.0, 0.0)}),)),
-        "loss": Loss(ema=0.5, runs=(Curve(label=HOSTILE, steps=(1, 2), loss=(1, 0.5), smooth=(1, 0.7)),)),
-        "negative": Loss(ema=0, runs=(Curve(label="one", steps=(1,), loss=(-1,)),)),
+        "distance": AttentionDistanceChart(settings_text="two images", checkpoints=(distances(), distances(checkpoint=HOSTILE))),
+        "matrices": MatrixChart(**facts, operator="m", matrices=(one, one.model_copy(update={"layer": 1}))),
+        "operator": MatrixChart(**facts, operator="operator", matrices=(one.model_copy(update={"offset": (1.0, 0.0)}),)),
+        "loss": LossChart(smoothing=0.5, curves=(LossCurve(label=HOSTILE, steps=(1, 2), loss=(1, 0.5), smoothed_loss=(1, 0.7)),)),
+        "negative": LossChart(smoothing=0, curves=(LossCurve(label="one", steps=(1,), loss=(-1,)),)),
     }
 
 
@@ -412,19 +412,19 @@ def test_a_figure_is_equal_bytes_of_equal_data_and_reads_back(name: str, tmp_pat
 
 
 def test_the_scale_is_symmetric_and_shared() -> None:
-    svg = charts_svg._matrices(some_charts()["matrices"])
+    svg = charts_svg._matrix_figure(some_charts()["matrices"])
     limits = {image.get_clim() for axes in svg.axes for image in axes.images}
     assert limits == {(-2.0, 2.0)}
 
 
 def test_every_panel_of_distances_has_the_same_axis() -> None:
-    figure = charts_svg._distance(some_charts()["distance"])
+    figure = charts_svg._distance_figure(some_charts()["distance"])
     assert len({axes.get_ylim() for axes in figure.axes}) == 1
     assert figure.axes[0].get_ylim()[1] > 5
 
 
 def test_a_matrix_figure_warns_that_m_is_not_identified() -> None:
-    assert "up to a complex factor" in charts_svg.caption(some_charts()["matrices"])
+    assert "up to a complex factor" in charts_svg.chart_caption(some_charts()["matrices"])
 
 
 def test_a_picture_must_be_named_svg(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from slow_attention import slow_distance
 
 from harope_bench.analysis import attention_distance
 from harope_bench.core import registry
-from harope_bench.core.chart_schema import Distances, read_chart
+from harope_bench.core.chart_schema import CheckpointDistances, read_chart
 from harope_bench.core.schema import Plan
 from harope_bench.core.state_dicts import weights_bytes
 from harope_bench.pipeline.generate import make_plan
@@ -61,8 +61,8 @@ class Spy:
 
 def by_hand(kind: str, base: Path, plan: Plan, images: int) -> tuple[np.ndarray, float]:
     """Distances (layers, heads) in tokens of the untouched pipeline at the step whose time is nearest, and that time."""
-    backbone = registry.load("backbones", kind)
-    pipe, caught, found = backbone.assembled(base, plan.settings), [], []
+    backbone = registry.load_by_name("backbones", kind)
+    pipe, caught, found = backbone.load_pipeline(base, plan.settings), [], []
     names = pipe.transformer.attn_processors
     pipe.transformer.set_attn_processor({name: Spy(kind, inner, caught) for name, inner in names.items()})
     drawer = backbone.drawer(pipe, None, backbone.configure({"base": str(base)}))
@@ -82,19 +82,19 @@ def test_distance_of_the_plain_pipeline_equals_one_made_by_hand(bases: dict[str,
     """FLUX with its rotation, SD3 with its table; the prompt's branch alone where both are drawn together."""
     register("plain", bases[kind], {})
     plan = planned("plain", monkeypatch)
-    found = attention_distance.measure(plan, 2, TIMES)
+    found = attention_distance.measure_distances(plan, 2, TIMES)
     wanted, time = by_hand(kind, bases[kind], plan, 2)
     np.testing.assert_allclose(found.pixels, 16 * wanted, rtol=1e-4)  # 16 pixels a token
-    assert found.times == pytest.approx((time,))
-    assert (found.left_out, found.tokens, found.token_pixels, found.images) == ("text tokens", 16, 16.0, 2)
-    assert found.uniform == pytest.approx(16 * np.mean([np.linalg.norm(GRID - one, axis=1).mean() for one in GRID]))
-    np.testing.assert_allclose(found.spread, np.std(16 * wanted, axis=1), rtol=1e-3)
+    assert found.timesteps == pytest.approx((time,))
+    assert (found.excluded_tokens, found.tokens, found.token_pixels, found.images) == ("text tokens", 16, 16.0, 2)
+    assert found.uniform_distance == pytest.approx(16 * np.mean([np.linalg.norm(GRID - one, axis=1).mean() for one in GRID]))
+    np.testing.assert_allclose(found.standard_deviation, np.std(16 * wanted, axis=1), rtol=1e-3)
 
 
 def matrixed(kind: str, base: Path, path: Path, encoding: str, **options: Any) -> Any:
     """Registers `trial` with an encoding that is no longer the identity, and returns its network."""
-    backbone = registry.load("backbones", kind)
-    network = tiny.trained(backbone.place(backbone.assembled(base, tiny.settings()).transformer, encoding, options))
+    backbone = registry.load_by_name("backbones", kind)
+    network = tiny.trained(backbone.place(backbone.load_pipeline(base, tiny.settings()).transformer, encoding, options))
     path.write_bytes(weights_bytes(network.state_dict(), {}))
     register("trial", path, {"config": {"base": str(base)}, "encoding": encoding, "options": options})
     return network
@@ -104,10 +104,10 @@ def matrixed(kind: str, base: Path, path: Path, encoding: str, **options: Any) -
 def test_a_fold_is_seen_as_what_it_is(bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Matrices in the weights or beside them: the same scores; without them others."""
     matrixed(kind, bases[kind], tmp_path / "w.safetensors", "harope", qk_mode="same")
-    found = {fold: attention_distance.measure(planned("trial", monkeypatch, fold=fold), 1, TIMES) for fold in (True, False)}
+    found = {fold: attention_distance.measure_distances(planned("trial", monkeypatch, fold=fold), 1, TIMES) for fold in (True, False)}
     np.testing.assert_allclose(found[True].pixels, found[False].pixels, rtol=1e-4)
     register("plain", bases[kind], {"encoding": "rope-axial"})
-    plain = attention_distance.measure(planned("plain", monkeypatch), 1, TIMES)
+    plain = attention_distance.measure_distances(planned("plain", monkeypatch), 1, TIMES)
     assert not np.allclose(plain.pixels, found[True].pixels, rtol=1e-2)
 
 
@@ -116,12 +116,12 @@ def test_the_control_counts_with_its_matrix_after_the_rotation(
 ) -> None:
     """In its first layer alone are the inputs those of the plain network at the first step."""
     network = matrixed("flux", bases["flux"], tmp_path / "w.safetensors", "rope-svd-control", qk_mode="same")
-    found = attention_distance.measure(planned("trial", monkeypatch), 1, (1000.0,))
+    found = attention_distance.measure_distances(planned("trial", monkeypatch), 1, (1000.0,))
     register("plain", bases["flux"], {})
     seen: list[Any] = []
-    kept = attention_distance._Sums.take
-    monkeypatch.setattr(attention_distance._Sums, "take", lambda self, *given: seen.append(given) or kept(self, *given))
-    attention_distance.measure(planned("plain", monkeypatch), 1, (1000.0,))
+    kept = attention_distance._DistanceSums.add
+    monkeypatch.setattr(attention_distance._DistanceSums, "take", lambda self, *given: seen.append(given) or kept(self, *given))
+    attention_distance.measure_distances(planned("plain", monkeypatch), 1, (1000.0,))
     layer, q, k, positions = seen[0]
     pair = network.encoding.pair(layer)
     wanted = attention_distance.distances(q @ pair.q.detach().mT, k @ pair.k.detach().mT, positions)
@@ -133,16 +133,16 @@ def test_a_second_attention_of_the_image_alone_does_not_count(tmp_path: Path, mo
     base = tiny.saved(tmp_path / "base", "sd3", dual_attention_layers=(0,), qk_norm="rms_norm")
     register("dual", base, {})
     calls: list[int] = []
-    kept = attention_distance._Sums.take
-    monkeypatch.setattr(attention_distance._Sums, "take", lambda self, layer, *given: calls.append(layer) or kept(self, layer, *given))
-    found = attention_distance.measure(planned("dual", monkeypatch), 1, TIMES)
+    kept = attention_distance._DistanceSums.add
+    monkeypatch.setattr(attention_distance._DistanceSums, "take", lambda self, layer, *given: calls.append(layer) or kept(self, layer, *given))
+    found = attention_distance.measure_distances(planned("dual", monkeypatch), 1, TIMES)
     assert calls == [0, 1]
     assert len(found.pixels) == 2
 
 
 def test_watching_a_table_leaves_the_output(bases: dict[str, Path]) -> None:
-    backbone = registry.load("backbones", "sd3")
-    network = backbone.place(backbone.assembled(bases["sd3"], tiny.settings()).transformer, *backbone.plain)
+    backbone = registry.load_by_name("backbones", "sd3")
+    network = backbone.place(backbone.load_pipeline(bases["sd3"], tiny.settings()).transformer, *backbone.plain)
     inputs = backbone.trial(network)
     before = tiny.outputs(network, inputs)
     backbone.reveal(network)
@@ -158,7 +158,7 @@ def test_only_the_asked_way_is_drawn(bases: dict[str, Path], monkeypatch: pytest
     calls: list[int] = []
     kept = FluxTransformer2DModel.forward
     monkeypatch.setattr(FluxTransformer2DModel, "forward", lambda self, *a, **n: calls.append(1) or kept(self, *a, **n))
-    attention_distance.measure(planned("plain", monkeypatch), 3, (1000.0,))
+    attention_distance.measure_distances(planned("plain", monkeypatch), 3, (1000.0,))
     assert len(calls) == 3
 
 
@@ -170,7 +170,7 @@ def test_the_figure_of_a_pipeline(bases: dict[str, Path], tmp_path: Path, monkey
     assert done.exit_code == 0, done.output
     assert done.output.strip().endswith("px; text tokens left out")
     chart = read_chart(tmp_path / "d.json")
-    assert "text tokens left out of queries and keys" in chart.settings
-    run = chart.runs[0]
-    assert isinstance(run, Distances)
-    assert run.times == pytest.approx((826.064, 612.866, 345.419))  # of five asked for, the nearest steps, each once
+    assert "text tokens left out of queries and keys" in chart.settings_text
+    run = chart.curves[0]
+    assert isinstance(run, CheckpointDistances)
+    assert run.timesteps == pytest.approx((826.064, 612.866, 345.419))  # of five asked for, the nearest steps, each once

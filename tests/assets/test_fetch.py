@@ -23,11 +23,11 @@ from click.testing import CliRunner
 
 from harope_bench.assets import download as fetching
 from harope_bench.assets import local_files
-from harope_bench.assets.download import fetch
+from harope_bench.assets.download import fetch_asset
 from harope_bench.cli import main
 from harope_bench.core import registry
-from harope_bench.core.errors import BenchError, FetchError, NotHere, StorageError, UnknownName, WeightsError
-from harope_bench.core.storage import git_blob
+from harope_bench.core.errors import BenchError, FetchError, MissingAssetError, StorageError, UnknownNameError, WeightsError
+from harope_bench.core.storage import git_blob_id
 from harope_bench.core.toml_file import toml_text
 from harope_bench.pipeline import doctor
 
@@ -104,7 +104,7 @@ def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that makes an asset known under the name thing."""
     folder = tmp_path / "assets"
     folder.mkdir()
-    monkeypatch.setitem(registry.KINDS, "assets", registry.Kind(str(folder), ".toml"))
+    monkeypatch.setitem(registry.PLUGIN_KINDS, "assets", registry.PluginKind(str(folder), ".toml"))
 
     def make(*files: dict[str, Any]) -> None:
         facts = {"title": "A thing", "licence": "CC0", "source": "a test"}
@@ -123,12 +123,12 @@ def test_a_file_can_be_known_by_its_git_blob_id_alone(site: Site, register: Any)
     facts = {"name": "thing.bin", "urls": [site.url]}
     register({**facts, "git_blob": "0" * 40})
     with pytest.raises(FetchError, match=f"has git blob id {blob[:12]}..., wanted 000000000000"):
-        fetch("thing")
+        fetch_asset("thing")
     register({**facts, "git_blob": blob})
-    (brought,) = fetch("thing")
-    assert brought.known and brought.path.read_bytes() == BODY
-    (again,) = fetch("thing")
-    assert again.kept and again.known
+    (brought,) = fetch_asset("thing")
+    assert brought.has_known_hash and brought.path.read_bytes() == BODY
+    (again,) = fetch_asset("thing")
+    assert again.is_unchanged and again.has_known_hash
 
 
 def test_git_itself_gives_that_id(tmp_path: Path) -> None:
@@ -137,26 +137,26 @@ def test_git_itself_gives_that_id(tmp_path: Path) -> None:
     for body in (b"", b"one\n", BODY):
         (tmp_path / "f").write_bytes(body)
         told = subprocess.run(["git", "hash-object", str(tmp_path / "f")], capture_output=True, text=True, check=True).stdout.strip()
-        assert git_blob(tmp_path / "f") == told
+        assert git_blob_id(tmp_path / "f") == told
 
 
 def test_a_file_comes_once_and_whole(site: Site, register: Any) -> None:
     register(one_file(site))
-    with pytest.raises(NotHere, match="harope-bench fetch thing"):
-        local_files.bring("thing")
-    (brought,) = fetch("thing")
-    assert brought.path.read_bytes() == BODY and (brought.kept, brought.known) == (False, True)
-    assert local_files.checked("thing") == (brought.path, SHA256, True)
+    with pytest.raises(MissingAssetError, match="harope-bench fetch thing"):
+        local_files.require_local_file("thing")
+    (brought,) = fetch_asset("thing")
+    assert brought.path.read_bytes() == BODY and (brought.is_unchanged, brought.has_known_hash) == (False, True)
+    assert local_files.verify_local_file("thing") == (brought.path, SHA256, True)
     assert sorted(p.name for p in brought.path.parent.iterdir() if not p.name.startswith(".")) == ["receipt.json", "thing.bin"]
-    (again,) = fetch("thing")
-    assert again.kept and len(site.asked) == 1
+    (again,) = fetch_asset("thing")
+    assert again.is_unchanged and len(site.asked) == 1
     assert not list(brought.path.parent.glob(".*.part")) and not list(brought.path.parent.glob("*.etag"))
 
 
 def test_a_broken_transfer_goes_on_where_it_broke(site: Site, register: Any) -> None:
     register(one_file(site))
     site.cut = 1_500_000
-    (brought,) = fetch("thing")
+    (brought,) = fetch_asset("thing")
     assert brought.path.read_bytes() == BODY
     assert site.asked[1]["range"] == "bytes=1500000-" and site.asked[1]["if-range"] == '"one"'
 
@@ -166,9 +166,9 @@ def test_the_next_call_goes_on_too(site: Site, register: Any, monkeypatch: pytes
     monkeypatch.setattr(fetching, "TRIES", 1)
     site.cut = 700_000
     with pytest.raises(FetchError, match="closed early, 700,000 bytes are kept; run the same command again"):
-        fetch("thing")
-    assert local_files.held("thing") is None
-    assert fetch("thing")[0].path.read_bytes() == BODY
+        fetch_asset("thing")
+    assert local_files.find_local_file("thing") is None
+    assert fetch_asset("thing")[0].path.read_bytes() == BODY
     assert site.asked[1]["range"] == "bytes=700000-"
 
 
@@ -177,15 +177,15 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(site: Site, register: Any, 
     monkeypatch.setattr(fetching, "TRIES", 1)
     site.cut, site.body, site.etag = 700_000, b"\1" * 900_000, '"old"'
     with pytest.raises(FetchError):
-        fetch("thing")
+        fetch_asset("thing")
     site.body, site.etag = BODY, '"one"'
-    assert fetch("thing")[0].path.read_bytes() == BODY
+    assert fetch_asset("thing")[0].path.read_bytes() == BODY
 
 
 def test_a_connection_that_is_reset_is_tried_again(site: Site, register: Any) -> None:
     register(one_file(site))
     site.cut, site.reset = 1_500_000, True
-    assert fetch("thing")[0].path.read_bytes() == BODY
+    assert fetch_asset("thing")[0].path.read_bytes() == BODY
     assert len(site.asked) == 2 and site.asked[1]["if-range"] == '"one"'
 
 
@@ -197,7 +197,7 @@ def test_a_full_disk_is_told_at_once(site: Site, register: Any, monkeypatch: pyt
     register(one_file(site))
     monkeypatch.setattr(fetching, "_opened", lambda part, start: Full())
     with pytest.raises(StorageError, match="No space left.*free some space"):
-        fetch("thing")
+        fetch_asset("thing")
     assert len(site.asked) == 1
 
 
@@ -209,7 +209,7 @@ def half_of_another(site: Site, monkeypatch: pytest.MonkeyPatch, **facts: Any) -
     monkeypatch.setattr(fetching, "TRIES", 1)
     site.cut, site.body = 700_000, b"\1" * len(BODY)
     with pytest.raises(FetchError, match="700,000 bytes are kept"):
-        fetch("thing")
+        fetch_asset("thing")
     site.body = BODY
     for name, value in facts.items():
         setattr(site, name, value)
@@ -221,7 +221,7 @@ def test_without_a_hash_or_a_version_it_begins_anew(site: Site, register: Any, m
     register({"name": "thing.bin", "urls": [site.url]})
     site.etag = etag
     half_of_another(site, monkeypatch)
-    assert fetch("thing")[0].path.read_bytes() == BODY
+    assert fetch_asset("thing")[0].path.read_bytes() == BODY
     assert "range" not in site.asked[1]
 
 
@@ -229,7 +229,7 @@ def test_the_date_of_the_last_change_stands_in_for_an_etag(site: Site, register:
     register({"name": "thing.bin", "urls": [site.url]})
     site.etag, site.date = "", OLD
     half_of_another(site, monkeypatch, date=NEW)
-    assert fetch("thing")[0].path.read_bytes() == BODY
+    assert fetch_asset("thing")[0].path.read_bytes() == BODY
     assert (site.asked[1]["range"], site.asked[1]["if-range"]) == ("bytes=700000-", OLD)
 
 
@@ -240,15 +240,15 @@ def test_a_server_that_ignores_if_range_is_found_out(
     register({"name": "thing.bin", "urls": [site.url]})
     half_of_another(site, monkeypatch, careless=True, **facts)
     with pytest.raises(FetchError, match="another version, 0 bytes are kept"):
-        fetch("thing")
-    assert fetch("thing")[0].path.read_bytes() == site.body
+        fetch_asset("thing")
+    assert fetch_asset("thing")[0].path.read_bytes() == site.body
 
 
 def test_a_half_of_another_address_is_not_gone_on_with(site: Site, register: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     register({"name": "thing.bin", "urls": [site.url]})
     half_of_another(site, monkeypatch)
     register({"name": "thing.bin", "urls": [site.url + "?mirror"]})
-    assert fetch("thing")[0].path.read_bytes() == BODY
+    assert fetch_asset("thing")[0].path.read_bytes() == BODY
     assert "range" not in site.asked[1]
 
 
@@ -258,7 +258,7 @@ def test_a_redirect_leads_to_the_web_alone(site: Site, register: Any, to: str) -
     site.to = to
     wanted = "sends on to 'ftp://.*wanted https" if to.startswith("ftp") else "302"  # a circle: urllib gives it up
     with pytest.raises(FetchError, match=wanted):
-        fetch("thing")
+        fetch_asset("thing")
 
 
 @pytest.mark.parametrize(("first", "then"), [("https", "https"), ("http", "http"), ("http", "https"), ("https", "http"), ("http", "ftp")])
@@ -277,7 +277,7 @@ def test_a_redirect_never_leaves_https(first: str, then: str) -> None:
 def test_a_server_without_ranges_sends_the_whole_again(site: Site, register: Any) -> None:
     register(one_file(site))
     site.cut, site.ranges = 700_000, False
-    assert fetch("thing")[0].path.read_bytes() == BODY
+    assert fetch_asset("thing")[0].path.read_bytes() == BODY
 
 
 @pytest.mark.parametrize("facts", [{"sha256": "0" * 64}, {"bytes": len(BODY) + 1}, {"sha256_prefix": "abcdef12"}, {"md5": "0" * 32}])
@@ -285,8 +285,8 @@ def test_another_file_than_the_one_wanted_is_not_kept(site: Site, register: Any,
     wanted = {k: v for k, v in one_file(site).items() if k != "sha256"} | facts
     register(wanted)
     with pytest.raises(FetchError, match="thing.bin came whole but has .* wanted .*; nothing was kept"):
-        fetch("thing")
-    assert local_files.held("thing") is None and not (local_files.folder("thing") / "thing.bin").exists()
+        fetch_asset("thing")
+    assert local_files.find_local_file("thing") is None and not (local_files.asset_folder("thing") / "thing.bin").exists()
 
 
 class Endless(Site):
@@ -313,8 +313,8 @@ def test_a_server_that_sends_without_end_is_left_at_the_size_of_the_file(honest:
     known = {"name": "thing.bin", "urls": [site.url], "sha256": SHA256, **facts}
     register({key: value for key, value in known.items() if value is not None})
     with pytest.raises(FetchError, match=r"sends more of thing.bin than 300,000 bytes.*nothing was kept"):
-        fetch("thing")
-    assert not list(local_files.folder("thing").glob("*thing*")), "no piece of it stays"
+        fetch_asset("thing")
+    assert not list(local_files.asset_folder("thing").glob("*thing*")), "no piece of it stays"
     site.server.shutdown()
     site.server.server_close()
 
@@ -324,18 +324,18 @@ def test_a_file_of_unknown_size_has_a_bound_and_a_copy_keeps_to_it(register: Any
     register({"name": "thing.bin", "max_bytes": 10})
     (large := tmp_path / "large.bin").write_bytes(bytes(11))
     with pytest.raises(FetchError, match="it has 11 bytes, wanted 10 at most"):
-        fetch("thing", large)
+        fetch_asset("thing", large)
     with pytest.raises(StorageError, match="is a device"):
-        fetch("thing", Path("/dev/zero"))
+        fetch_asset("thing", Path("/dev/zero"))
     (tmp_path / "link.bin").symlink_to("/dev/zero")
     with pytest.raises(StorageError, match="is a device"):
-        fetch("thing", tmp_path / "link.bin")
+        fetch_asset("thing", tmp_path / "link.bin")
 
 
 def test_what_shows_that_a_file_is_the_published_one_is_said(site: Site, register: Any) -> None:
     whole = {"name": "a", "sha256": SHA256}, {"name": "b", "git_blob": "0" * 40}, {"name": "c", "md5": "0" * 32}
-    assert [local_files.AssetFile(**facts).trust.split()[0] for facts in whole] == ["sha256", "git", "md5"]
-    assert "32 bits" in local_files.AssetFile(name="d", sha256_prefix="0" * 8).trust
+    assert [local_files.AssetFile(**facts).verification.split()[0] for facts in whole] == ["sha256", "git", "md5"]
+    assert "32 bits" in local_files.AssetFile(name="d", sha256_prefix="0" * 8).verification
     register({"name": "thing.bin", "urls": [site.url]})
     assert "trust on first use" in CliRunner().invoke(main, ["fetch", "thing"]).stdout
     assert "trust on first use" in CliRunner().invoke(main, ["list", "assets", "-v"]).stdout
@@ -345,76 +345,76 @@ def test_what_shows_that_a_file_is_the_published_one_is_said(site: Site, registe
 def test_an_md5_that_users_publish_is_checked(site: Site, register: Any) -> None:
     md5 = hashlib.md5(BODY, usedforsecurity=False).hexdigest()
     register({"name": "thing.bin", "urls": [site.url], "md5": md5})
-    (brought,) = fetch("thing")
-    assert brought.known and brought.trust == "md5 known"
+    (brought,) = fetch_asset("thing")
+    assert brought.has_known_hash and brought.verification == "md5 known"
 
 
 def test_a_prefix_is_checked_and_the_whole_hash_recorded(site: Site, register: Any) -> None:
     register({"name": "thing.bin", "urls": [site.url], "sha256_prefix": SHA256[:8]})
-    assert fetch("thing")[0].known
-    assert local_files.receipts("thing") == {"thing.bin": local_files.Receipt(sha256=SHA256, addressed=True)}
+    assert fetch_asset("thing")[0].has_known_hash
+    assert local_files.read_receipts("thing") == {"thing.bin": local_files.Receipt(sha256=SHA256, is_from_url=True)}
 
 
 def test_where_no_hash_is_published_the_first_one_binds(site: Site, register: Any) -> None:
     register({"name": "thing.bin", "urls": [site.url]})
-    (brought,) = fetch("thing")
-    assert (brought.sha256, brought.known) == (SHA256, False)
+    (brought,) = fetch_asset("thing")
+    assert (brought.sha256, brought.has_known_hash) == (SHA256, False)
     brought.path.unlink()
     site.body = BODY[:-1] + b"?"
     with pytest.raises(FetchError, match="the first fetch brought"):
-        fetch("thing")
+        fetch_asset("thing")
     site.body = BODY
-    assert fetch("thing")[0].sha256 == SHA256
+    assert fetch_asset("thing")[0].sha256 == SHA256
 
 
 def test_a_file_of_ones_own_is_vouched_for_by_a_hash_alone(site: Site, register: Any, tmp_path: Path) -> None:
     (own := tmp_path / "own.bin").write_bytes(b"junk")
     register({"name": "thing.bin", "urls": [site.url]})
-    (brought,) = fetch("thing", own)
-    assert not brought.addressed and local_files.bring("thing").vouched is False
+    (brought,) = fetch_asset("thing", own)
+    assert not brought.is_from_url and local_files.require_local_file("thing").is_verified is False
     done = CliRunner().invoke(main, ["fetch", "thing", "--from", str(own)])
     assert "came by --from, so nothing shows that it is the published file" in done.output and "binding" not in done.output
-    (genuine,) = fetch("thing")  # the address outranks it
-    assert (genuine.sha256, genuine.addressed, local_files.bring("thing").vouched) == (SHA256, True, True)
-    assert fetch("thing", own)[0].kept
+    (genuine,) = fetch_asset("thing")  # the address outranks it
+    assert (genuine.sha256, genuine.is_from_url, local_files.require_local_file("thing").is_verified) == (SHA256, True, True)
+    assert fetch_asset("thing", own)[0].is_unchanged
     genuine.path.unlink()
     with pytest.raises(FetchError, match="the first fetch brought"):
-        fetch("thing", own)
+        fetch_asset("thing", own)
     register({"name": "other.bin", "urls": [site.url], "sha256": SHA256})
     own.write_bytes(BODY)
-    assert fetch("thing", own)[0].known and local_files.bring("thing").vouched, "a known hash says enough"
+    assert fetch_asset("thing", own)[0].has_known_hash and local_files.require_local_file("thing").is_verified, "a known hash says enough"
 
 
 def test_an_altered_file_is_refused_and_brought_again(site: Site, register: Any) -> None:
     register(one_file(site))
-    (brought,) = fetch("thing")
+    (brought,) = fetch_asset("thing")
     brought.path.write_bytes(BODY[:-1] + b"?")
     with pytest.raises(WeightsError, match="came with"):
-        local_files.checked("thing")
-    assert not fetch("thing")[0].kept
-    assert local_files.checked("thing").sha256 == SHA256
+        local_files.verify_local_file("thing")
+    assert not fetch_asset("thing")[0].is_unchanged
+    assert local_files.verify_local_file("thing").sha256 == SHA256
 
 
 def test_the_second_address_is_tried_and_both_faults_are_told(site: Site, register: Any) -> None:
     register(one_file(site, urls=["http://127.0.0.1:9/thing.bin", site.url]))
-    assert fetch("thing")[0].path.read_bytes() == BODY
+    assert fetch_asset("thing")[0].path.read_bytes() == BODY
     register(one_file(site, name="other.bin", urls=["http://127.0.0.1:9/a", site.url]))
     site.status = 404
     with pytest.raises(FetchError, match=r"127.0.0.1:9/a: .*refused.*; .*the server says 404 .*--from"):
-        fetch("thing")
+        fetch_asset("thing")
 
 
 def test_a_part_that_does_not_fit_is_dropped(site: Site, register: Any) -> None:
     register(one_file(site))
-    part = local_files.folder("thing") / ".thing.bin.part"
+    part = local_files.asset_folder("thing") / ".thing.bin.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * (len(BODY) + 5))
     site.status = 416
     with pytest.raises(FetchError, match="416"):
-        fetch("thing")
+        fetch_asset("thing")
     assert not part.exists()
     site.status = 200
-    assert fetch("thing")[0].path.read_bytes() == BODY
+    assert fetch_asset("thing")[0].path.read_bytes() == BODY
 
 
 def test_a_local_file_or_folder_is_checked_the_same_way(site: Site, register: Any, tmp_path: Path) -> None:
@@ -424,32 +424,32 @@ def test_a_local_file_or_folder_is_checked_the_same_way(site: Site, register: An
     (folder / "thing.bin").write_bytes(BODY)
     (folder / "two.bin").write_bytes(b"2")
     with pytest.raises(FetchError, match="is not two.bin: it has sha256"):
-        fetch("thing", folder)
+        fetch_asset("thing", folder)
     (folder / "two.bin").write_bytes(b"two")
-    assert [b.path.name for b in fetch("thing", folder)] == ["thing.bin", "two.bin"]
+    assert [b.path.name for b in fetch_asset("thing", folder)] == ["thing.bin", "two.bin"]
     assert site.asked == []
     with pytest.raises(FetchError, match="give --from the folder"):
-        fetch("thing", folder / "two.bin")
+        fetch_asset("thing", folder / "two.bin")
     with pytest.raises(BenchError, match="has no file three.bin"):
-        local_files.held("thing", "three.bin")
-    assert local_files.checked("thing", "two.bin").path.read_bytes() == b"two"
+        local_files.find_local_file("thing", "three.bin")
+    assert local_files.verify_local_file("thing", "two.bin").path.read_bytes() == b"two"
 
 
 def test_what_has_no_address_says_where_it_comes_from(register: Any) -> None:
     register({"name": "thing.bin"})
     with pytest.raises(FetchError, match=r"no public address; bring it yourself and give --from \(a test\)"):
-        fetch("thing")
+        fetch_asset("thing")
     register({"name": "thing.bin", "urls": ["file:///etc/passwd"]})
     with pytest.raises(FetchError, match="no web address"):
-        fetch("thing")
+        fetch_asset("thing")
 
 
 def test_faults_of_an_assets_file_are_named(register: Any) -> None:
     register({"name": "../../thing.bin"})
     with pytest.raises(BenchError, match="not a plain name"):
-        fetch("thing")
-    with pytest.raises(UnknownName, match="did you mean thing"):
-        fetch("thign")
+        fetch_asset("thing")
+    with pytest.raises(UnknownNameError, match="did you mean thing"):
+        fetch_asset("thign")
 
 
 def test_the_verb_says_what_it_did(site: Site, register: Any) -> None:
@@ -461,12 +461,12 @@ def test_the_verb_says_what_it_did(site: Site, register: Any) -> None:
     assert '"kept": true' in CliRunner().invoke(main, ["fetch", "thing", "--json"]).stdout
 
 
-@pytest.mark.parametrize("name", registry.names("assets"))
+@pytest.mark.parametrize("name", registry.list_names("assets"))
 def test_every_shipped_asset_is_well_formed(name: str) -> None:
-    known = local_files.asset(name)
+    known = local_files.load_asset(name)
     assert all(url.startswith("http") for file in known.files for url in file.urls)
     assert known.licence and known.source
-    assert "rust on first use" in known.note or all(file.pinned for file in known.files), "a file without a hash says so"
+    assert "rust on first use" in known.note or all(file.is_pinned for file in known.files), "a file without a hash says so"
     assert all(url.startswith("https://") for file in known.files for url in file.urls), "what lies between can alter http"
     moving = [file for file in known.files if any("/main/" in url or "/master/" in url or "=master" in url for url in file.urls)]
     assert all(file.sha256 for file in moving) or "revision" in known.note, "an address that moves says so or has a whole hash"

@@ -353,11 +353,11 @@ def test_paper_scale_says_what_it_lacks(tmp_path: Path) -> None:
 def test_a_table_without_a_small_world_says_so() -> None:
     from harope_bench.core.errors import BenchError
     from harope_bench.leaderboards.table_spec import load_table
-    from harope_bench.pipeline.table_runs import work_of
+    from harope_bench.pipeline.table_runs import runs_of_table
 
-    assert work_of(load_table("4"), "micro")
+    assert runs_of_table(load_table("4"), "micro")
     with pytest.raises(BenchError, match="table 4 has no micro runs"):
-        work_of(load_table("4").model_copy(update={"micro": None}), "micro")
+        runs_of_table(load_table("4").model_copy(update={"micro": None}), "micro")
 
 
 @pytest.mark.parametrize(

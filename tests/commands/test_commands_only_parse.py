@@ -16,9 +16,9 @@ import harope_bench
 from harope_bench.cli import main
 from harope_bench.commands import options as command_options
 from harope_bench.pipeline import evaluate_target
-from harope_bench.pipeline.eval_options import EvalOptions, GenerationOptions, PictureOptions, parse_profiles
+from harope_bench.pipeline.eval_options import EvalOptions, GenerationOptions, RealImageOptions, parse_profiles
 from harope_bench.pipeline.evaluate_target import Evaluation
-from harope_bench.suites.official_layouts.prompt_folder import FolderForm
+from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 COMMANDS = sorted((Path(harope_bench.__file__).parent / "commands").glob("*.py"))
 QUESTIONS = {
@@ -116,8 +116,8 @@ def test_every_option_of_eval_reaches_its_field(calls: list[Any]) -> None:
         generation=GenerationOptions(
             5, 1.5, "flow", 6, "balanced", "one", "cpu", "float16", "ntk", "3", "leading", "clamp", "v", False, True, None
         ),
-        pictures=PictureOptions(Path("i"), Path("l"), 0.5),
-        form=FolderForm("copy-major", "p", Path("f"), None, 4),
+        real_images=RealImageOptions(Path("i"), Path("l"), 0.5),
+        folder_options=PromptFolderOptions("copy-major", "p", Path("f"), None, 4),
         label="mine",
         out=Path("o"),
     )
@@ -126,15 +126,15 @@ def test_every_option_of_eval_reaches_its_field(calls: list[Any]) -> None:
 def test_no_field_of_a_record_is_without_an_option() -> None:
     """A field that no option of `eval` fills would be a default that a user can never change."""
     spelled = {parameter.name for parameter in main.commands["eval"].params}
-    assert {field.name for record in (GenerationOptions, PictureOptions) for field in fields(record)} - spelled == {"resolution"}
-    assert {field.name for field in fields(FolderForm)} - spelled == {"side"}  # --resolution, where files join several images
+    assert {field.name for record in (GenerationOptions, RealImageOptions) for field in fields(record)} - spelled == {"resolution"}
+    assert {field.name for field in fields(PromptFolderOptions)} - spelled == {"side"}  # --resolution, where files join several images
 
 
 def test_a_record_takes_its_own_options_and_leaves_the_others() -> None:
     calls: list[dict[str, object]] = []
 
     @click.command()
-    @command_options.picture_options
+    @command_options.real_image_options
     @command_options.generation_options
     @click.option("--other")
     def command(**values: object) -> None:
@@ -142,7 +142,7 @@ def test_a_record_takes_its_own_options_and_leaves_the_others() -> None:
 
     done = CliRunner().invoke(command, ["--steps", "3", "--truth", "t", "--other", "o", "--batch", "2"])
     assert done.exit_code == 0, done.output
-    assert calls == [{"generation": GenerationOptions(steps=3), "pictures": PictureOptions(truth=Path("t")), "other": "o", "batch": 2}]
+    assert calls == [{"generation": GenerationOptions(steps=3), "pictures": RealImageOptions(truth=Path("t")), "other": "o", "batch": 2}]
 
 
 @pytest.mark.parametrize("text", ["", ",", "adm,", " , adm"])

@@ -13,7 +13,7 @@ from PIL import Image
 
 from harope_bench.cli import main
 from harope_bench.core.errors import OptionError
-from harope_bench.pipeline.evaluate_prompts import shared
+from harope_bench.pipeline.evaluate_prompts import judges_by_suite
 
 
 @pytest.fixture
@@ -95,14 +95,14 @@ def test_a_run_of_another_suite_is_refused(images: Path, tmp_path: Path) -> None
 
 def test_roles_go_to_the_suites_that_have_them() -> None:
     suites = ["geneval", "dpg-bench", "t2i-compbench"]
-    assert shared("vqa=vlm:a,detector=detector:b", suites) == {
+    assert judges_by_suite("vqa=vlm:a,detector=detector:b", suites) == {
         "geneval": "detector=detector:b",
         "dpg-bench": "vqa=vlm:a",
         "t2i-compbench": "vqa=vlm:a,detector=detector:b",
     }
-    assert shared("depth=depth:a", suites)["geneval"] is None
+    assert judges_by_suite("depth=depth:a", suites)["geneval"] is None
     with pytest.raises(OptionError, match="names no role of these suites; they have colours, depth, detector"):
-        shared("eyes=vlm:a", suites)
+        judges_by_suite("eyes=vlm:a", suites)
 
 
 @pytest.mark.parametrize("number", ["table4", "table5"])

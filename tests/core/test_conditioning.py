@@ -10,18 +10,18 @@ import tiny
 from safetensors.torch import save_file
 
 from harope_bench.core import registry
-from harope_bench.core.conditioning import Conditioning, asked_by, check_requests, check_suite, taken_by
+from harope_bench.core.conditioning import Conditioning, suite_conditioning, check_requests, check_checkpoint_suite, backbone_conditioning
 from harope_bench.core.errors import BenchError, OptionError
 from harope_bench.core.schema import Plan, Request, Settings
-from harope_bench.models.load_checkpoint import check_settings, checkpoint
+from harope_bench.models.load_checkpoint import check_settings, load_checkpoint_record
 from harope_bench.models.register_checkpoint import register
 from harope_bench.pipeline import classify
-from harope_bench.pipeline.classify import Wanted, reading_plan
+from harope_bench.pipeline.classify import RealImageSelection, make_classifier_plan
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.plan_study import plan_for
 from harope_bench.pipeline.reproduce import _plan as plan_of_row
-from harope_bench.pipeline.table_runs import Work
-from harope_bench.training.run import run as train
+from harope_bench.pipeline.table_runs import PlannedRun
+from harope_bench.training.run_recipe import run_recipe as train
 
 SHIPPED = {"dit": "digits-harope", "deit": "digits-deit-harope", "mmdit-micro": "shapes-harope"}
 
@@ -29,7 +29,7 @@ SHIPPED = {"dit": "digits-harope", "deit": "digits-deit-harope", "mmdit-micro": 
 def fourteen(folder: Path) -> str:
     """A registered DiT of 14 classes."""
     config = {**tiny.CONFIG, "classes": 14}
-    network = registry.load("backbones", "dit").build("rope-axial", {}, config)
+    network = registry.load_by_name("backbones", "dit").build("rope-axial", {}, config)
     save_file(network.state_dict(), folder / "fourteen.safetensors")
     said = {"sampler": "flow", "steps": 2, "guidance": 1.5, "config": {"heads": 2, "size": 28, "classes": 14}}
     register("fourteen", folder / "fourteen.safetensors", {"encoding": "rope-axial", **said})
@@ -40,14 +40,14 @@ def fourteen(folder: Path) -> str:
 
 
 def test_every_backbone_says_what_it_takes_and_every_suite_what_it_asks_for() -> None:
-    assert all(hasattr(registry.load("backbones", name), "conditioning") for name in registry.names("backbones"))
-    assert all(isinstance(registry.load("suites", name).asks, Conditioning) for name in registry.names("suites"))
+    assert all(hasattr(registry.load_by_name("backbones", name), "conditioning") for name in registry.list_names("backbones"))
+    assert all(isinstance(registry.load_by_name("suites", name).asks, Conditioning) for name in registry.list_names("suites"))
 
 
 def first_request(name: str, suite: str, out: Path, steps: int | None) -> None:
     """Everything that `eval` does of a checkpoint's first request, up to its image or its class."""
-    if taken_by(checkpoint(name).backbone, checkpoint(name).config).kind == "pictures":
-        classify.classify(reading_plan(name, suite, {}), out, Wanted(count=1))
+    if backbone_conditioning(load_checkpoint_record(name).backbone, load_checkpoint_record(name).config).kind == "pictures":
+        classify.classify(make_classifier_plan(name, suite, {}), out, RealImageSelection(count=1))
         return
     generate(make_plan(name, suite, {"steps": steps, "resolution": 32 if suite == "shapes" else None}), [0], out)
 
@@ -55,7 +55,7 @@ def first_request(name: str, suite: str, out: Path, steps: int | None) -> None:
 def runs_or_is_rejected(name: str, folder: Path, steps: int | None = None) -> dict[str, str]:
     """The error of each suite that is rejected; fails unless every other one leaves an image or a class."""
     errors: dict[str, str] = {}
-    for suite in registry.names("suites"):
+    for suite in registry.list_names("suites"):
         out = folder / suite
         try:
             first_request(name, suite, out, steps)
@@ -73,8 +73,8 @@ def runs_or_is_rejected(name: str, folder: Path, steps: int | None = None) -> di
 )
 def test_a_first_request_runs_or_is_rejected_before_anything_is_written(tmp_path: Path, backbone: str, served: set[str]) -> None:
     errors = runs_or_is_rejected(SHIPPED[backbone], tmp_path, None if backbone == "deit" else 2)
-    assert set(registry.names("suites")) - errors.keys() == served
-    misfits = {suite for suite in errors if not taken_by(backbone, checkpoint(SHIPPED[backbone]).config).fits(asked_by(suite))}
+    assert set(registry.list_names("suites")) - errors.keys() == served
+    misfits = {suite for suite in errors if not backbone_conditioning(backbone, load_checkpoint_record(SHIPPED[backbone]).config).is_compatible_with(suite_conditioning(suite))}
     assert all(f"suite {suite} asks for" in errors[suite] and SHIPPED[backbone] in errors[suite] for suite in misfits)
     assert len(misfits) >= 7
 
@@ -85,7 +85,7 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
     pipelines.needs_t2i()
     register("pipe", pipelines.saved(tmp_path / "base", kind), {"steps": 1})
     errors = runs_or_is_rejected("pipe", tmp_path / "runs", 1)
-    assert set(registry.names("suites")) - errors.keys() == {"shapes"}
+    assert set(registry.list_names("suites")) - errors.keys() == {"shapes"}
     assert "takes prompts, suite digits asks for 10 labels; choose a suite of prompts:" in errors["digits"]
     assert "is no classifier" in errors["digits-held-out"]
 
@@ -110,17 +110,17 @@ def test_a_pipelines_first_request_runs_or_is_rejected_before_anything_is_writte
     ],
 )
 def test_a_mismatch_names_both_sides_from_every_entry(tmp_path: Path, name: str, suite: str, said: str) -> None:
-    found = checkpoint(name)
+    found = load_checkpoint_record(name)
     settings = Settings(resolution=28, sampler="flow", steps=1, guidance=1, tile=1)
     plan = Plan(checkpoint=found, suite=suite, suite_version=1, settings=settings)  # as a Python user may make one
     entries = (
         lambda: make_plan(name, suite, {}),
-        lambda: reading_plan(name, suite, {}),
+        lambda: make_classifier_plan(name, suite, {}),
         lambda: plan_for(name, suite, None, "cpu"),
-        lambda: plan_of_row(Work(name, suite), "cpu", 0, None),
+        lambda: plan_of_row(PlannedRun(name, suite), "cpu", 0, None),
         lambda: generate(plan, [0], tmp_path / "run"),
-        lambda: classify.classify(plan, tmp_path / "run", Wanted(count=1)),
-        lambda: check_suite(found, suite),
+        lambda: classify.classify(plan, tmp_path / "run", RealImageSelection(count=1)),
+        lambda: check_checkpoint_suite(found, suite),
     )
     for entry in entries:
         with pytest.raises(OptionError) as caught:
@@ -151,14 +151,14 @@ def test_fourteen_classes_fit_no_suite_of_ten_or_a_thousand(tmp_path: Path) -> N
     ],
 )
 def test_a_request_that_a_network_cannot_serve_is_named(request_: Request, said: str) -> None:
-    check_requests(checkpoint("digits-harope"), [Request(index=0, label=9), Request(index=1)])  # it also generates without a label
+    check_requests(load_checkpoint_record("digits-harope"), [Request(index=0, label=9), Request(index=1)])  # it also generates without a label
     with pytest.raises(OptionError, match=said):
-        check_requests(checkpoint("digits-harope"), [request_])
+        check_requests(load_checkpoint_record("digits-harope"), [request_])
 
 
 def test_a_prompt_with_unknown_words_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan("shapes-harope", None, {"steps": 1})
-    suite = registry.load("suites", "shapes")
+    suite = registry.load_by_name("suites", "shapes")
     monkeypatch.setattr(type(suite), "requests", lambda *_: [Request(index=0, prompt="a zeppelin")])
     with pytest.raises(OptionError, match="never learned the word 'zeppelin'"):
         generate(plan, [0], tmp_path / "run")
@@ -221,7 +221,7 @@ MEANINGLESS: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("backbone", "asked", "said"), MEANINGLESS)
 def test_a_setting_that_a_network_ignores_is_rejected_by_name(backbone: str, asked: dict[str, Any], said: str) -> None:
     (field,) = asked
-    plan = reading_plan if backbone == "deit" else make_plan
+    plan = make_classifier_plan if backbone == "deit" else make_plan
     with pytest.raises(
         OptionError, match=f"{field} means nothing to checkpoint {SHIPPED[backbone]}: .*{said}.*leave --{field.replace('_', '-')}"
     ):
@@ -239,14 +239,14 @@ def test_fold_means_nothing_where_there_is_no_matrix_to_move(name: str, asked: d
 def test_labels_are_the_choice_of_no_prompt_suite_and_a_default_is_told_from_an_option() -> None:
     with pytest.raises(OptionError, match="suite shapes leaves no choice of labels"):
         make_plan("shapes-harope", None, {"labels": "uniform"})
-    spoiled = checkpoint("digits-harope").model_copy(update={"drawing": {"vae_tiling": True}})
+    spoiled = load_checkpoint_record("digits-harope").model_copy(update={"drawing": {"vae_tiling": True}})
     with pytest.raises(OptionError, match="the default that digits-harope was registered with, register it again without"):
         check_settings(spoiled, spoiled.drawing)
 
 
 @pytest.mark.parametrize("name", sorted(SHIPPED.values()))
 def test_settings_that_every_network_reads_keep_their_plans(name: str) -> None:
-    plan = reading_plan if name == SHIPPED["deit"] else make_plan
+    plan = make_classifier_plan if name == SHIPPED["deit"] else make_plan
     assert plan(name, None, {"dtype": "bfloat16", "device": "cpu"}).settings.dtype == "bfloat16"
 
 
@@ -265,17 +265,17 @@ def schnell(folder: Path) -> Path:
 
 def test_a_base_without_guidance_has_schnells_defaults_and_rejects_guidance(tmp_path: Path) -> None:
     register("fast", schnell(tmp_path / "base"), {})
-    found = checkpoint("fast")
+    found = load_checkpoint_record("fast")
     assert (found.steps, found.guidance, found.config["text_tokens"], found.drawing) == (4, None, 256, {"vae_tiling": True})
     plan = make_plan("fast", "shapes", {"resolution": 32, "steps": 1})
     assert plan.settings.guidance is None and plan.settings.mu_policy is None
-    assert generate(plan, [0], tmp_path / "run").failed == 0
+    assert generate(plan, [0], tmp_path / "run").n_failed == 0
     for asked, said in (({"guidance": 7.0}, "no guidance embedding"), ({"mu_policy": "clamp"}, "does not shift times")):
         with pytest.raises(OptionError, match=f"means nothing to checkpoint fast: .*{said}"):
             make_plan("fast", "shapes", {"resolution": 32, **asked})
     with pytest.raises(OptionError, match="guidance means nothing to checkpoint slow"):
         register("slow", tmp_path / "base", {"guidance": 3.5})
-    assert not (tmp_path / "slow").exists() and "slow" not in registry.entries("checkpoints")
+    assert not (tmp_path / "slow").exists() and "slow" not in registry.list_entries("checkpoints")
 
 
 def test_a_base_that_is_distilled_by_name_must_be_told_its_steps_and_guidance(tmp_path: Path) -> None:
@@ -287,14 +287,14 @@ def test_a_base_that_is_distilled_by_name_must_be_told_its_steps_and_guidance(tm
     with pytest.raises(OptionError, match="is distilled by its name"):
         register("turbo", base, {"steps": 4})
     register("turbo", base, {"steps": 4, "guidance": 1.0})
-    assert (checkpoint("turbo").steps, checkpoint("turbo").guidance) == (4, 1.0)
+    assert (load_checkpoint_record("turbo").steps, load_checkpoint_record("turbo").guidance) == (4, 1.0)
 
 
 def test_a_dev_base_keeps_its_defaults(tmp_path: Path) -> None:
     pipelines = pytest.importorskip("tiny_pipelines")
     pipelines.needs_t2i()
     register("dev", pipelines.saved(tmp_path / "base", "flux"), {})
-    found = checkpoint("dev")
+    found = load_checkpoint_record("dev")
     assert (found.steps, found.guidance, found.drawing) == (28, 3.5, {"mu_policy": "extrapolate", "vae_tiling": True})
     assert "text_tokens" not in found.config
     assert make_plan("dev", "shapes", {"resolution": 32, "guidance": 7.0}).settings.guidance == 7.0

@@ -48,12 +48,12 @@ from harope_bench.core.regular_file import open_regular, read_regular
 from harope_bench.core.schema import Checkpoint, Settings
 from harope_bench.data import adm_npz, feature_rows, image_io
 from harope_bench.data.result_store import read_result
-from harope_bench.data.run_folder import Run
+from harope_bench.data.run_folder import RunFolder
 from harope_bench.data.sample_set import open_samples
 from harope_bench.judges.runners import common
-from harope_bench.statistics.gate.baseline import open_side
-from harope_bench.suites import image_stack
-from harope_bench.suites.imagenet_val import FilePictures
+from harope_bench.statistics.gate.baseline import load_baseline_or_runs
+from harope_bench.suites import real_images
+from harope_bench.suites.imagenet_val import FileImages
 from harope_bench.suites.official_layouts import dpg
 from harope_bench.training.recipe import Schedule, read_recipe
 
@@ -68,23 +68,23 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "toml": toml_file.read_toml,
     "lines": json_lines.read_lines,
     "hash": storage.sha256_file,
-    "blob": storage.git_blob,
-    "copy": lambda path: storage.copy(path, path.with_name("copy")),
-    "mend": json_lines.mend_lines,
+    "blob": storage.git_blob_id,
+    "copy": lambda path: storage.copy_file(path, path.with_name("copy")),
+    "mend": json_lines.drop_partial_line,
     "arrays": array_archive.load_arrays,
     "weights": state_dicts.load_weights,
-    "npz": adm_npz.shape_of,
+    "npz": adm_npz.images_shape,
     "result": read_result,
-    "baseline": open_side,
+    "baseline": load_baseline_or_runs,
     "chart": chart_schema.read_chart,
     "recipe": lambda path: read_recipe(str(path)),
     "captions": lambda path: list(contamination.read_captions(path)),
-    "image": image_io.read_image,
-    "picture": lambda path: FilePictures([path], [0], True).data(0),
-    "sums": lambda path: checksums.read_sums(path.parent),
-    "plan": lambda path: Run(path.parent).plan,
-    "runner": common.digest,
-    "runner-image": common.picture,
+    "image": image_io.read_image_bytes,
+    "picture": lambda path: FileImages([path], [0], True).data(0),
+    "sums": lambda path: checksums.read_checksums(path.parent),
+    "plan": lambda path: RunFolder(path.parent).plan,
+    "runner": common.file_sha256,
+    "runner-image": common.load_image,
 }
 NAMES = {"weights": "x.safetensors", "npz": "x.npz", "recipe": "x.toml", "captions": "x.txt", "sums": "SHA256SUMS", "plan": "plan.json"}
 
@@ -136,7 +136,7 @@ def test_a_sparse_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
         "x.json": json_file.read_json,
         "x.toml": toml_file.read_toml,
         "x.txt": text_file.read_text,
-        "x.png": image_io.read_image,
+        "x.png": image_io.read_image_bytes,
     }.items():
         with (tmp_path / name).open("wb") as file:
             file.truncate(1 << 40)
@@ -155,7 +155,7 @@ def test_a_sparse_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
         lambda path: storage.write_text(path, "x"),
         lambda path: json_lines.append_line(path, "{}"),
         lambda path: array_archive.write_arrays(path, {"a": np.zeros(2)}),
-        lambda path: adm_npz.write(path, iter([np.zeros((1, 2, 2, 3), np.uint8)]), (1, 2, 2, 3)),
+        lambda path: adm_npz.write_npz(path, iter([np.zeros((1, 2, 2, 3), np.uint8)]), (1, 2, 2, 3)),
     ],
 )
 def test_nothing_but_a_regular_file_is_written_over(write: Callable[[Path], None], kind: Callable[[Path], None], tmp_path: Path) -> None:
@@ -185,10 +185,10 @@ def image_bytes(form: str, size: tuple[int, int] = (8, 8)) -> bytes:
 
 
 DECODERS: dict[str, Callable[[Path], Any]] = {
-    "decode": lambda path: image_io.decode(path.read_bytes(), path.name),
-    "picture": lambda path: image_stack.decoded(path.read_bytes(), path.name, 8, 1.0),
-    "folder": lambda path: open_samples(path.parent).check(0),
-    "runner": common.picture,
+    "decode": lambda path: image_io.decode_image(path.read_bytes(), path.name),
+    "picture": lambda path: real_images.decode_and_crop(path.read_bytes(), path.name, 8, 1.0),
+    "folder": lambda path: open_samples(path.parent).check_image(0),
+    "runner": common.load_image,
 }
 
 
@@ -211,12 +211,12 @@ def test_a_format_that_is_not_on_the_list_is_not_opened_whatever_its_name(
         DECODERS[decoder](path)
 
 
-@pytest.mark.parametrize("form", image_io.FORMATS)
+@pytest.mark.parametrize("form", image_io.IMAGE_FORMATS)
 def test_each_format_on_the_list_is_read_by_its_bytes(form: str, tmp_path: Path) -> None:
     (path := tmp_path / "x.png").write_bytes(image_bytes(form))
     for decode in DECODERS.values():
         decode(path)
-    assert dpg.cut_picture(path, tiles=1) == [(0, 0, 8, 8)]
+    assert dpg.tile_boxes(path, tiles=1) == [(0, 0, 8, 8)]
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -238,7 +238,7 @@ def test_an_image_of_too_many_pixels_is_refused_by_its_header(decoder: str, side
 
 
 def test_runners_read_what_the_package_reads() -> None:
-    assert (common.FORMATS, common.PIXELS) == (image_io.FORMATS, image_io.PIXELS)
+    assert (common.FORMATS, common.MAX_PIXELS) == (image_io.IMAGE_FORMATS, image_io.MAX_PIXELS)
 
 
 CALLS = {  # what only the doors may call
@@ -329,7 +329,7 @@ def test_hostile_json_is_one_kind_of_error_for_every_reader(name: str, tmp_path:
     with pytest.raises(ValueError, match="."):
         json_file.parse_json(data)
     (path := tmp_path / "x.json").write_bytes(data)
-    for read in (json_file.read_json, read_result, open_side, chart_schema.read_chart):
+    for read in (json_file.read_json, read_result, load_baseline_or_runs, chart_schema.read_chart):
         with pytest.raises(BenchError) as caught:
             read(path)
         assert "\n" not in str(caught.value)
@@ -342,17 +342,17 @@ def test_hostile_json_is_one_kind_of_error_for_every_reader(name: str, tmp_path:
 @pytest.mark.parametrize("line", [b"[]", b"1", b'"text"', b"null"])
 def test_a_line_that_is_no_object_is_a_named_error(line: bytes, tmp_path: Path) -> None:
     (path := tmp_path / "requests.jsonl").write_bytes(b'{"indices": "0"}\n' + line + b"\n")
-    for read in (lambda: json_lines.read_lines(path), Run(tmp_path).asked):
+    for read in (lambda: json_lines.read_lines(path), RunFolder(tmp_path).requested_indices):
         with pytest.raises(StorageError, match="line 2 is not a JSON object"):
             read()
     (asks := tmp_path / "asks.jsonl").write_bytes(line + b"\n")
     with pytest.raises(SystemExit):
-        list(common.lines(asks))
+        list(common.read_lines(asks))
 
 
 def test_a_safetensors_header_nested_too_deeply_is_no_header(tmp_path: Path) -> None:
     (path := tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(DEEP)) + DEEP)
-    assert state_dicts.weights_header(path) == {} and state_dicts.weights_note(path) == {}
+    assert state_dicts.weights_header(path) == {} and state_dicts.weights_metadata(path) == {}
     with pytest.raises(BenchError, match="not a readable safetensors"):
         state_dicts.load_weights(path)
 
@@ -392,7 +392,7 @@ def test_a_small_npz_of_much_is_refused_by_its_headers(tmp_path: Path, monkeypat
     for shapes in (((1 << 18,),), ((1 << 16,), (1 << 16,), (1 << 16,))):
         with pytest.raises(StorageError, match=r"bytes unpack to [\d,]+, at most 1,048,576 are read"):
             array_archive.load_arrays(packed(tmp_path / "x.npz", *shapes))
-    assert array_file.RATIO * (18 << 20) < 4 << 30, "18 MB that hold 4 GB"
+    assert array_file.MAX_UNPACK_RATIO * (18 << 20) < 4 << 30, "18 MB that hold 4 GB"
 
 
 def test_what_is_used_of_an_npz_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,10 +406,10 @@ def test_what_is_used_of_an_npz_is_what_counts(tmp_path: Path, monkeypatch: pyte
 def test_images_of_an_npz_are_read_in_bounded_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = packed(tmp_path / "x.npz", (9, 4, 4, 3), dtype="|u1")
     monkeypatch.setattr(adm_npz, "BATCH_BYTES", 100)  # two images of 48 bytes
-    assert [len(batch) for batch in adm_npz.rows(path, 9)] == [2, 2, 2, 2, 1]
+    assert [len(batch) for batch in adm_npz.read_batches(path, 9)] == [2, 2, 2, 2, 1]
     monkeypatch.setattr(adm_npz, "PIXELS", 15)
     with pytest.raises(SampleError, match="at most 15 pixels"):
-        adm_npz.shape_of(path)
+        adm_npz.images_shape(path)
 
 
 @pytest.mark.parametrize("name", ["x.txt.gz", "x.jsonl.gz", "x.csv.gz"])
@@ -427,7 +427,7 @@ def test_a_packed_file_of_one_line_has_a_bound(name: str, tmp_path: Path) -> Non
 def test_ranges_are_as_long_as_they_are_and_no_larger() -> None:
     ranges = index_ranges.parse_ranges("0-99999999999,5")
     assert len(ranges) == 10**11 and 10**11 - 1 in ranges and 10**11 not in ranges and ranges[-1] == 10**11 - 1
-    assert str(ranges.without(range(3))) == "3-99999999999"
+    assert str(ranges.difference(range(3))) == "3-99999999999"
     with pytest.raises(ValueError, match="at most 1,000,000 in one request"):
         index_ranges.parse_indices("0-99999999")
     with pytest.raises(ValueError, match="at most 1,000,000 in one request"):
@@ -440,16 +440,16 @@ def test_ranges_agree_with_sets() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         a, b = (set(rng.integers(0, 30, rng.integers(0, 20)).tolist()) for _ in range(2))
-        one, two = index_ranges.IndexRanges.of(a), index_ranges.IndexRanges.of(b)
+        one, two = index_ranges.IndexRanges.from_indices(a), index_ranges.IndexRanges.from_indices(b)
         assert list(one) == sorted(a) and len(one) == len(a) and [one[k] for k in range(len(a))] == sorted(a)
-        assert list(one.without(b)) == sorted(a - b) and list(one.union(two)) == sorted(a | b)
+        assert list(one.difference(b)) == sorted(a - b) and list(one.union(two)) == sorted(a | b)
         assert all((i in one) == (i in a) for i in range(-1, 31))
 
 
 def test_a_run_that_was_asked_for_too_much_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{}")
     (tmp_path / "requests.jsonl").write_text('{"indices": "0-99999999"}\n' * 3)
-    assert len(Run(tmp_path).asked()) == 10**8 and len(Run(tmp_path).missing(Run(tmp_path).asked())) == 10**8
+    assert len(RunFolder(tmp_path).requested_indices()) == 10**8 and len(RunFolder(tmp_path).missing_indices(RunFolder(tmp_path).requested_indices())) == 10**8
 
 
 @pytest.mark.parametrize(
@@ -493,7 +493,7 @@ def test_settings_have_upper_bounds(facts: dict[str, int]) -> None:
     ],
 )
 def test_every_number_of_a_recipe_has_an_upper_bound(line: str, tmp_path: Path) -> None:
-    lines = registry.find("recipes", "digits-dit").path.read_text().splitlines()  # type: ignore[union-attr]
+    lines = registry.find_entry("recipes", "digits-dit").path.read_text().splitlines()  # type: ignore[union-attr]
     key = line.split(" = ")[0]
     changed = [text for text in lines if not text.startswith(f"{key} = ")]
     section = "[config]" if key in ("hidden", "classes") else "[schedule]"
@@ -504,10 +504,10 @@ def test_every_number_of_a_recipe_has_an_upper_bound(line: str, tmp_path: Path) 
 
 
 def test_the_numbers_of_shipped_recipes_and_checkpoints_are_within_the_bounds() -> None:
-    for name in registry.names("recipes"):
+    for name in registry.list_names("recipes"):
         read_recipe(name)
-    for entry in registry.entries("checkpoints").values():
-        Checkpoint.model_validate(toml_file.read_facts("checkpoint", entry.path))  # type: ignore[arg-type]
+    for entry in registry.list_entries("checkpoints").values():
+        Checkpoint.model_validate(toml_file.read_versioned_toml("checkpoint", entry.path))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -529,7 +529,7 @@ def test_a_schedule_states_its_threads() -> None:
 STEERING = "\x1b]0;own\x07 \x1b[2J\x9b31m \u202egnp\u2066 \x00\x7f\u2028 \udc80 a"
 
 
-@pytest.mark.parametrize("door", [escaping.terminal_text, escaping.printable, escaping.page_text, escaping.progress_text])
+@pytest.mark.parametrize("door", [escaping.terminal_text, escaping.printable_line, escaping.page_text, escaping.progress_text])
 def test_no_door_lets_control_characters_out(door: Callable[[str], str]) -> None:
     found = door(STEERING)
     assert all(c.isprintable() for c in found) and "a" in found
@@ -557,16 +557,16 @@ def test_a_cell_is_no_formula_and_one_line(text: object, cell: object) -> None:
 def test_a_figure_of_steering_names_is_still_xml() -> None:
     from harope_bench.reports import charts_svg
 
-    curve = chart_schema.Curve(label="a\x01\x1b[2J <b> & \ufffe", steps=(1.0, 2.0), loss=(1.0, 0.5))
-    svg = charts_svg.draw(chart_schema.Loss(ema=0.0, runs=(curve,)), "x")
+    curve = chart_schema.LossCurve(label="a\x01\x1b[2J <b> & \ufffe", steps=(1.0, 2.0), loss=(1.0, 0.5))
+    svg = charts_svg.render_chart(chart_schema.LossChart(smoothing=0.0, curves=(curve,)), "x")
     ElementTree.fromstring(svg.replace("<svg", '<svg xmlns:xlink="http://www.w3.org/1999/xlink"', 1) if "xmlns:xlink" not in svg else svg)
     assert "\x1b" not in svg and "<b>" not in svg
 
 
 def test_pages_hold_no_control_characters() -> None:
-    from harope_bench.reports.tables import environment
+    from harope_bench.reports.tables import template_environment
 
-    page = environment().from_string("<p>{{ name }}</p>").render(name="a\x1b[2J\x00<b>\u202e\nline")
+    page = template_environment().from_string("<p>{{ name }}</p>").render(name="a\x1b[2J\x00<b>\u202e\nline")
     assert page == "<p>a [2J &lt;b&gt; \nline</p>"
 
 
@@ -587,8 +587,8 @@ def test_an_argument_that_is_not_utf8_is_a_named_error() -> None:
 
 
 def test_rows_do_not_wait_for_a_pipe(tmp_path: Path) -> None:
-    assert feature_rows.header(tmp_path / "none.npy") is None
+    assert feature_rows.read_rows_header(tmp_path / "none.npy") is None
     os.mkfifo(path := tmp_path / "x.npy")
-    for read in (feature_rows.header, json_lines.mend_lines, lambda pipe: feature_rows.digest(pipe, 0, 1), storage.read_if_present):
+    for read in (feature_rows.read_rows_header, json_lines.drop_partial_line, lambda pipe: feature_rows.rows_sha256(pipe, 0, 1), storage.read_if_present):
         with pytest.raises(IrregularFileError):
             read(path)

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.conditioning import asked_by, taken_by
+from harope_bench.core.conditioning import suite_conditioning, backbone_conditioning
 from harope_bench.core.errors import MissingMemberError, OptionError, PluginError, WeightsError
 from harope_bench.core.plugin_contracts import EvaluatorContract, SuiteContract
 from harope_bench.core.schema import Checkpoint, Request, Settings
@@ -28,17 +28,17 @@ from harope_bench.evaluators.base import (
 )
 from harope_bench.judges.base import FeatureExtractor, Judge, load_feature_extractor, load_judge
 from harope_bench.leaderboards.table_spec import Table, load_table
-from harope_bench.models import weights_facts
-from harope_bench.models.backbones.base import AdapterBackbone, Backbone, Classifier, Clue, Drawer, load_adapter_backbone, load_backbone
-from harope_bench.models.checkpoint_fields import FIELDS, CheckpointFields, known_fields, stated_fields
-from harope_bench.models.export_checkpoint import export
-from harope_bench.models.load_checkpoint import checkpoint, open_classifier, open_drawer
+from harope_bench.models import weights_metadata
+from harope_bench.models.backbones.base import AdapterBackbone, Backbone, Classifier, DetectedFields, ImageGenerator, load_adapter_backbone, load_backbone
+from harope_bench.models.checkpoint_fields import FIELD_NAMES, CheckpointFields, known_fields, drop_empty_fields
+from harope_bench.models.export_checkpoint import export_checkpoint
+from harope_bench.models.load_checkpoint import load_checkpoint_record, open_classifier, open_generator
 from harope_bench.models.samplers.base import Sampler, load_sampler
 from harope_bench.suites.base import (
-    PictureSuite,
+    ClassificationSuite,
     PromptSuite,
     Suite,
-    load_picture_suite,
+    load_classification_suite,
     load_prompt_suite,
     load_suite,
 )
@@ -54,7 +54,7 @@ ACCESSORS: dict[str, tuple[Callable[[str], object], type]] = {
 NARROWER: list[tuple[str, Callable[[str], object], type]] = [
     ("backbones", load_adapter_backbone, AdapterBackbone),
     ("suites", load_prompt_suite, PromptSuite),
-    ("suites", load_picture_suite, PictureSuite),
+    ("suites", load_classification_suite, ClassificationSuite),
     ("judges", load_feature_extractor, FeatureExtractor),
     ("evaluators", load_feature_evaluator, FeatureEvaluator),
     ("evaluators", load_annotation_evaluator, AnnotationEvaluator),
@@ -96,9 +96,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
 @pytest.mark.parametrize("kind", ACCESSORS)
 def test_every_listed_plug_in_is_derived_from_the_base_class_of_its_kind(kind: str) -> None:
     load, base = ACCESSORS[kind]
-    for name in registry.names(kind):
+    for name in registry.list_names(kind):
         plugin = load(name)
-        assert plugin is registry.load(kind, name)
+        assert plugin is registry.load_by_name(kind, name)
         assert issubclass(plugin, base) if isinstance(plugin, type) else isinstance(plugin, base), name
 
 
@@ -109,7 +109,7 @@ def test_a_plug_in_that_only_looks_like_one_is_rejected_with_its_name_and_the_ba
     with pytest.raises(PluginError) as caught:
         load("toy")
     text = str(caught.value)
-    assert f"PLUGIN of {registry.one(kind)} 'toy' must be" in text
+    assert f"PLUGIN of {registry.singular_name(kind)} 'toy' must be" in text
     assert f"derived from {base.__module__}.{base.__name__}, it is of type SimpleNamespace" in text
     assert "\n" not in text
 
@@ -117,45 +117,45 @@ def test_a_plug_in_that_only_looks_like_one_is_rejected_with_its_name_and_the_ba
 def test_lower_rooms_reject_it_as_well(install: Any) -> None:
     install("suites", "DUCK")
     with pytest.raises(PluginError, match=r"derived from harope_bench\.core\.plugin_contracts\.SuiteContract"):
-        asked_by("toy")
+        suite_conditioning("toy")
     install("backbones", "DUCK")
     with pytest.raises(PluginError, match=r"derived from harope_bench\.core\.plugin_contracts\.BackboneContract"):
-        taken_by("toy", {})
+        backbone_conditioning("toy", {})
     assert issubclass(Suite, SuiteContract) and issubclass(Evaluator, EvaluatorContract)
 
 
 def test_tables_are_read_into_their_type() -> None:
-    assert all(isinstance(load_table(name), Table) for name in registry.names("tables"))
+    assert all(isinstance(load_table(name), Table) for name in registry.list_names("tables"))
 
 
 def test_a_suite_without_a_declaration_asks_for_what_its_first_request_shows(install: Any) -> None:
     install("suites", "NUMBERS")
-    assert asked_by("toy").kind == "labels"
+    assert suite_conditioning("toy").kind == "labels"
 
 
 # -------------------------------------------------------------------------------------------- defaults
 
 
 def test_a_backbone_with_what_is_required_alone_has_every_optional_member() -> None:
-    found, clue, settings = checkpoint("digits-ape"), Clue(None, {}), Settings(resolution=8, tile=1)
-    assert BARE.own_names(found, {}) == {}
-    assert BARE.recall({"model": "another"}) is None
-    assert BARE.relabelled(clue, 7) is clue
-    assert (BARE.usual("ape"), BARE.usual_settings({}, {}), BARE.packages, BARE.has_lora, BARE.lookalikes) == ({}, {}, (), False, None)
-    assert BARE.settled(found, settings) is settings
-    assert BARE.probe(None, 8, 1) is None
-    assert (BARE.doubts({}, "ape", {}), BARE.check_request(found, Request(index=0)), BARE.merge(None), BARE.reveal(None)) == (None,) * 4
+    found, clue, settings = load_checkpoint_record("digits-ape"), DetectedFields(None, {}), Settings(resolution=8, tile=1)
+    assert BARE.convert_keys(found, {}) == {}
+    assert BARE.config_from_training_args({"model": "another"}) is None
+    assert BARE.set_class_count(clue, 7) is clue
+    assert (BARE.default_options("ape"), BARE.published_defaults({}, {}), BARE.packages, BARE.has_lora, BARE.conflicting_file_names) == ({}, {}, (), False, None)
+    assert BARE.resolve_settings(found, settings) is settings
+    assert BARE.profiling_inputs(None, 8, 1) is None
+    assert (BARE.check_foreign_weights({}, "ape", {}), BARE.check_request(found, Request(index=0)), BARE.merge_lora(None), BARE.expose_attention(None)) == (None,) * 4
 
 
 @pytest.mark.parametrize(
     ("member", "call"),
     [
         ("build", lambda: BARE.build("ape", {}, {})),
-        ("recognise", lambda: BARE.recognise({})),
+        ("recognise", lambda: BARE.detect_fields({})),
         ("conditioning", lambda: BARE.conditioning({})),
         ("sample", lambda: Sampler().sample(lambda x, time: x, None, 1, [])),
         ("requests", lambda: Suite().requests([0])),
-        ("draw", lambda: Drawer().draw([], Settings(resolution=8, tile=1))),
+        ("draw", lambda: ImageGenerator().generate([], Settings(resolution=8, tile=1))),
         ("classify", lambda: Classifier().classify(None)),
     ],
 )
@@ -167,20 +167,20 @@ def test_a_required_member_that_is_missing_is_named(member: str, call: Callable[
 @pytest.mark.parametrize(("kind", "load", "base"), NARROWER, ids=lambda value: getattr(value, "__name__", value))
 def test_a_plugin_of_another_kind_is_rejected_by_its_name(kind: str, load: Callable[[str], object], base: type) -> None:
     of_the_kind, message = 0, r"^(backbone|suite|judge|evaluator) {} .+; (give|choose) .+$"
-    for name in registry.names(kind):
-        plugin = registry.load(kind, name)
+    for name in registry.list_names(kind):
+        plugin = registry.load_by_name(kind, name)
         if isinstance(plugin, base):
             assert load(name) is plugin
             of_the_kind += 1
         else:
             with pytest.raises(OptionError, match=message.format(name)):
                 load(name)
-    assert 0 < of_the_kind < len(registry.names(kind))
+    assert 0 < of_the_kind < len(registry.list_names(kind))
 
 
 def test_what_a_backbone_cannot_do_is_said_by_its_name(tmp_path: Path, install: Any) -> None:
     with pytest.raises(OptionError, match="backbone mmdit-micro has no export; use its weights file as it is"):
-        export("shapes-harope", tmp_path / "w.safetensors", False)
+        export_checkpoint("shapes-harope", tmp_path / "w.safetensors", False)
     with pytest.raises(OptionError, match="backbone dit reads no adapter folders; give a file of its weights"):
         load_adapter_backbone("dit")
     assert not list(tmp_path.iterdir())
@@ -188,35 +188,35 @@ def test_what_a_backbone_cannot_do_is_said_by_its_name(tmp_path: Path, install: 
 
 def test_a_training_file_of_a_backbone_that_knows_none_is_rejected(monkeypatch: pytest.MonkeyPatch, install: Any, tmp_path: Path) -> None:
     install("backbones", "BARE")
-    monkeypatch.setattr(weights_facts, "training_arguments", lambda path: {"model": "Other-B/2"})
+    monkeypatch.setattr(weights_metadata, "training_arguments", lambda path: {"model": "Other-B/2"})
     with pytest.raises(WeightsError, match="was trained as Other-B/2, and backbone toy knows no training files"):
-        weights_facts.arguments("toy", tmp_path / "w.pt")
-    monkeypatch.setattr(weights_facts, "training_arguments", lambda path: {})
-    assert weights_facts.arguments("toy", tmp_path / "w.pt") == {}
+        weights_metadata.config_of_training_file("toy", tmp_path / "w.pt")
+    monkeypatch.setattr(weights_metadata, "training_arguments", lambda path: {})
+    assert weights_metadata.config_of_training_file("toy", tmp_path / "w.pt") == {}
 
 
 def test_a_checkpoint_opens_as_what_its_backbone_says_it_does() -> None:
-    found, settings = checkpoint("digits-deit-ape"), Settings(resolution=28, tile=2)
+    found, settings = load_checkpoint_record("digits-deit-ape"), Settings(resolution=28, tile=2)
     assert isinstance(open_classifier(found, settings), Classifier)
     with pytest.raises(OptionError, match=r"digits-deit-ape \(deit\) opens no Drawer"):
-        open_drawer(found, settings)
+        open_generator(found, settings)
     drawn = Settings(resolution=28, tile=2, sampler="flow", steps=1, guidance=1)
-    assert isinstance(open_drawer(checkpoint("digits-ape"), drawn), Drawer)
+    assert isinstance(open_generator(load_checkpoint_record("digits-ape"), drawn), ImageGenerator)
     with pytest.raises(OptionError, match=r"digits-ape \(dit\) opens no Classifier"):
-        open_classifier(checkpoint("digits-ape"), drawn)
+        open_classifier(load_checkpoint_record("digits-ape"), drawn)
 
 
 # ---------------------------------------------------------------------------------------------- fields
 
 
 def test_the_fields_that_can_be_stated_are_those_of_a_checkpoint() -> None:
-    assert set(FIELDS) == set(Checkpoint.model_fields) == set(get_type_hints(CheckpointFields))
+    assert set(FIELD_NAMES) == set(Checkpoint.model_fields) == set(get_type_hints(CheckpointFields))
 
 
 def test_what_is_not_stated_and_what_is_no_field_is_left_out() -> None:
     said = {"steps": None, "guidance": 0.0, "options": {}, "config": {"size": 0}, "suite": "", "another": 1}
     assert known_fields(said) == {key: value for key, value in said.items() if key != "another"}
-    assert stated_fields(known_fields(said)) == {"guidance": 0.0, "config": {"size": 0}, "suite": ""}
+    assert drop_empty_fields(known_fields(said)) == {"guidance": 0.0, "config": {"size": 0}, "suite": ""}
     assert said["steps"] is None and "options" in said  # what was given stays as it was
 
 

@@ -28,7 +28,7 @@ from harope_bench.core.schema import (
     RuleDifference,
     SampleRecord,
     Settings,
-    Source,
+    ImageSource,
 )
 
 
@@ -59,7 +59,7 @@ def result() -> Result:
         judge=JudgeRecord(name="digits-net", version=1, judge_class="micro", weights_sha256="2" * 64, preprocessing="none"),
         measurements=(measurement(), measurement(metric="is", name="is", value=None, reason="no logits")),
         rule_differences=(RuleDifference(metric="fid", official=9.5, corrected=9.25, decimals=3),),
-        warnings=(ResultWarning(code="lenient", text=schema.LENIENT),), is_lenient=True,
+        warnings=(ResultWarning(code="lenient", text=schema.LENIENT_WARNING),), is_lenient=True,
         provenance=Provenance(
             version="0", commit=None, dirty=None, python="3", platform="x", device="cpu", packages={}, flags={"tf32": False},
             command="test", started="2026-01-01T00:00:00Z", finished="2026-01-01T00:00:01Z",
@@ -69,8 +69,8 @@ def result() -> Result:
 
 EVERY = [
     checkpoint(), settings(), plan(), measurement(), result(), result().judge, result().provenance,
-    ErrorRate(cases="scenes misread", wrong=1, of=600), Request(index=0), SampleRecord(index=0, file="0.png"),
-    Metric(name="fid", title="FID", direction="lower", unit="none", decimals=2), Source(suite="digits", path="../images"),
+    ErrorRate(case_kind="scenes misread", n_wrong=1, n_cases=600), Request(index=0), SampleRecord(index=0, file="0.png"),
+    Metric(name="fid", title="FID", direction="lower", unit="none", decimals=2), ImageSource(suite="digits", path="../images"),
     ResultWarning(code="images", text="images: grey"), RuleDifference(metric="colors", official=0.5, corrected=None, decimals=4),
 ]  # fmt: skip
 
@@ -145,10 +145,10 @@ def test_a_missing_value_needs_a_reason(reason: str | None) -> None:
 
 
 def test_a_result_finds_its_measurement_by_metric_whatever_its_honest_name() -> None:
-    found = result().measured("fid")
+    found = result().find_measurement("fid")
     assert found is not None
     assert found.name == "fid-500"
-    assert result().measured("recall") is None
+    assert result().find_measurement("recall") is None
 
 
 # ------------------------------------------------------------------------------------------- plans
@@ -168,14 +168,14 @@ def test_the_plans_digest_changes_with_every_setting() -> None:
 
 
 def test_a_setting_without_a_meaning_is_not_in_the_digest() -> None:
-    assert {field for field, value in plan().deciding()["settings"].items() if value is None} == set()
-    assert "vae" in plan(settings=settings(vae="there")).deciding()["settings"]
+    assert {field for field, value in plan().digest_fields()["settings"].items() if value is None} == set()
+    assert "vae" in plan(settings=settings(vae="there")).digest_fields()["settings"]
 
 
 def test_an_autoencoder_counts_by_what_it_holds_once_that_is_known() -> None:
     here, there = (plan(settings=settings(vae=place, vae_sha256="ef" * 32)) for place in ("here", "there"))
     assert here.digest == there.digest
-    assert "vae" not in here.deciding()["settings"]
+    assert "vae" not in here.digest_fields()["settings"]
     assert plan(settings=settings(vae="here", vae_sha256="ab" * 32)).digest != here.digest
 
 

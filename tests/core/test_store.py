@@ -67,7 +67,7 @@ def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
     target.write_bytes(b"old")
 
     def fail() -> None:
-        with storage.writing(target) as file:
+        with storage.write_atomically(target) as file:
             file.write(b"new")
             raise RuntimeError("stop")
 
@@ -304,8 +304,8 @@ def test_weights_come_back_from_both_formats(tmp_path: Path) -> None:
         back = state_dicts.load_weights(path, storage.sha256_file(path))
         assert back.keys() == state.keys()
         assert all(torch.equal(back[k], state[k]) for k in state)
-    assert state_dicts.weights_note(tmp_path / "w.safetensors") == {"encoding": "harope"}
-    assert state_dicts.weights_note(tmp_path / "w.pt") == {}
+    assert state_dicts.weights_metadata(tmp_path / "w.safetensors") == {"encoding": "harope"}
+    assert state_dicts.weights_metadata(tmp_path / "w.pt") == {}
 
 
 def test_equal_weights_and_notes_give_equal_bytes_that_others_can_read(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_equal_weights_and_notes_give_equal_bytes_that_others_can_read(tmp_path:
     assert len(data) == 1
     path = tmp_path / "w.safetensors"
     path.write_bytes(data.pop())
-    assert state_dicts.weights_note(path) == note
+    assert state_dicts.weights_metadata(path) == note
     for back in (load_file(path), state_dicts.load_weights(path)):
         assert back.keys() == state.keys()
         assert all(torch.equal(back[k], state[k]) and back[k].dtype == state[k].dtype for k in state)
@@ -359,7 +359,7 @@ def test_damaged_weights_are_a_named_error_whatever_the_damage(tmp_path: Path) -
             for _ in range(rng.randint(1, 4) if bent else 0):
                 bent[rng.randrange(len(bent))] = rng.randrange(256)
             path.write_bytes(bytes(bent))
-            state_dicts.weights_note(path)
+            state_dicts.weights_metadata(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch warns of pickle protocols it does not know
                 try:
@@ -373,7 +373,7 @@ def test_damaged_weights_are_a_named_error_whatever_the_damage(tmp_path: Path) -
 @pytest.mark.parametrize("header", [b"[1]", b"null", b'{"__metadata__": 5}', b'{"__metadata__": [1]}', b"\xff", b""])
 def test_the_note_of_a_damaged_header_is_empty(tmp_path: Path, header: bytes) -> None:
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
-    assert state_dicts.weights_note(tmp_path / "w.safetensors") == {}
+    assert state_dicts.weights_metadata(tmp_path / "w.safetensors") == {}
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ def test_fit_lists_every_missing_unexpected_and_misshaped_key() -> None:
     before = {k: v.clone() for k, v in module.state_dict().items()}
     state = {"0.weight": torch.zeros(2, 4), "1.bias": torch.zeros(4, 1), "extra.a": torch.zeros(1), "extra.b": torch.zeros(1)}
     with pytest.raises(WeightsError) as caught:
-        state_dicts.fit(module, state, "checkpoint x")
+        state_dicts.load_state_strictly(module, state, "checkpoint x")
     assert one_line(caught.value).startswith(
         "checkpoint x does not fit: missing 0.bias, 1.weight; unexpected extra.a, extra.b; "
         "mis-shaped 0.weight (2, 4) for (2, 3), 1.bias (4, 1) for (4,); "
@@ -420,7 +420,7 @@ def test_fit_lists_every_missing_unexpected_and_misshaped_key() -> None:
 
 def test_fit_casts_to_the_modules_dtype() -> None:
     module, other = layer(), layer()
-    state_dicts.fit(module, {k: v.half() for k, v in other.state_dict().items()}, "x")
+    state_dicts.load_state_strictly(module, {k: v.half() for k, v in other.state_dict().items()}, "x")
     assert {v.dtype for v in module.state_dict().values()} == {torch.float32}
     assert torch.equal(module[0].weight, other[0].weight.half().float())  # type: ignore[index]
 
@@ -432,7 +432,7 @@ def test_hashes_are_sha256(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     wanted = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
     assert storage.sha256_bytes(b"abc") == storage.sha256_file(tmp_path / "abc") == wanted
-    state_dicts.check_hash(tmp_path / "abc", wanted)
+    state_dicts.check_sha256(tmp_path / "abc", wanted)
     with pytest.raises(StorageError, match="cannot use"):
         storage.sha256_file(tmp_path)
 

@@ -17,7 +17,7 @@ from harope_bench.core.registry import read_toml
 from harope_bench.core.text_file import read_text
 from harope_bench.reports.loss_logs import read_losses
 from harope_bench.statistics.gate import policy
-from harope_bench.suites import compbench_suite, label_files
+from harope_bench.suites import compbench_suite, label_policies
 from harope_bench.suites.imagenet_val import PLUGIN as IMAGENET
 from harope_bench.suites.official_layouts import compbench_results, dpg_results, geneval, geneval_results
 
@@ -48,7 +48,7 @@ def val_list(path: Path) -> list[tuple[str, int]]:
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    found = dict(geneval._metadata(path.parent))
+    found = dict(geneval._read_metadata(path.parent))
     return found
 
 
@@ -56,7 +56,7 @@ LOG = "step,loss\n1,0.5\n2,0.25\n"
 SCORES = "images/7.png, 0.5, 0.5\nimages/whoops3.png, 1.0, 1.0\n"
 READERS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {  # name of the file, its text, what reads it
     "val list": ("val.txt", "a.JPEG 3\nb.JPEG 0\nc.JPEG 999\n", val_list),
-    "labels": ("labels.txt", "3\n0\n7\n", lambda path: label_files._read(path, 10)),
+    "labels": ("labels.txt", "3\n0\n7\n", lambda path: label_policies._read_labels(path, 10)),
     "prompts": ("prompts.txt", "a cat, blue\nein Häuschen\n", lambda path: [p.text for p in contamination.read_prompts(path, "geneval")]),
     "captions in lines": ("captions.txt", "a cat\nein Häuschen\n", captions),
     "captions in a table": ("captions.csv", "caption,x\na cat,1\nein Häuschen,2\n", captions),
@@ -65,14 +65,14 @@ READERS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {  # name of the fi
     "names of objects": ("new_objects.txt", "cat - cats\ndog - dogs\n", compbench_suite._lines),
     "json lines": ("rows.jsonl", '{"index": 0}\n{"index": 1}\n', read_lines),
     "toml": ("facts.toml", 'name = "a"\n[config]\nheads = 4\n', read_toml),
-    "gate policy": ("gate.toml", "[metric.fid]\nmargin = 1.0\n", lambda path: policy.read(path).metric),
+    "gate policy": ("gate.toml", "[metric.fid]\nmargin = 1.0\n", lambda path: policy.read_policy(path).metric),
     "loss log": ("loss.csv", LOG, lambda path: read_losses([path], 0)),
     "metadata": ("metadata.jsonl", '{"prompt": "a cat", "tag": "single_object"}\n', metadata),
-    "scores of the official script": ("x.txt", SCORES, lambda path: (dpg_results.recognise(path), dpg_results.results(path))),
+    "scores of the official script": ("x.txt", SCORES, lambda path: (dpg_results.recognise(path), dpg_results.read_scores(path))),
     "answers of the official script": (
         "color/vqa_result.json",
         '[{"question_id": 0, "answer": "0.5"}]\n',
-        lambda path: (compbench_results.recognise(path), compbench_results._lines(path)),
+        lambda path: (compbench_results.recognise(path), compbench_results._read_answers(path)),
     ),
     "results of the official script": (
         "r.jsonl",

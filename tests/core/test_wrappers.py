@@ -19,9 +19,9 @@ from harope_bench.core.errors import BenchError, OptionError, WeightsError
 from harope_bench.core.schema import Request, Settings
 from harope_bench.core.state_dicts import load_weights, read_weights, weights_sha256
 from harope_bench.core.storage import home
-from harope_bench.core.weight_wrappers import unwrap
-from harope_bench.models.load_checkpoint import checkpoint, weights_path
-from harope_bench.models.register_checkpoint import process_lines, register
+from harope_bench.core.weight_wrappers import unwrap_state_dict
+from harope_bench.models.load_checkpoint import load_checkpoint_record, weights_path
+from harope_bench.models.register_checkpoint import description_lines, register
 from harope_bench.pipeline.generate import make_plan
 
 State = dict[str, Tensor]
@@ -31,7 +31,7 @@ NETWORKS: dict[str, dict[str, Any]] = {"dit": PIXELS, "deit": {**PIXELS, "normal
 
 
 def state(backbone: str) -> State:
-    network = registry.load("backbones", backbone).build("harope", {}, NETWORKS[backbone])
+    network = registry.load_by_name("backbones", backbone).build("harope", {}, NETWORKS[backbone])
     return {key: value.detach().clone() for key, value in network.state_dict().items()}
 
 
@@ -77,7 +77,7 @@ def test_every_wrapper_is_stripped_for_every_backbone(tmp_path: Path, wrapper: s
         read = load_weights(tmp_path / f"{backbone}.pt")
         assert read.keys() == weights.keys()
         assert all(torch.equal(read[key], weights[key]) for key in weights), f"{backbone}: the plain network was taken for its average"
-        clue = registry.load("backbones", backbone).recognise(read)
+        clue = registry.load_by_name("backbones", backbone).recognise(read)
         assert clue is not None and clue.encoding == "harope"
 
 
@@ -85,11 +85,11 @@ def test_every_wrapper_is_stripped_for_every_backbone(tmp_path: Path, wrapper: s
 def test_a_wrapped_file_registers_and_says_what_was_taken(tmp_path: Path, wrapper: str) -> None:
     torch.save(WRAPPERS[wrapper](state("dit")), tmp_path / "w.pt")
     register("mine", tmp_path / "w.pt", {"sampler": "flow", "config": {"size": 28}})
-    found = checkpoint("mine")
-    text = "\n".join(process_lines(found))
+    found = load_checkpoint_record("mine")
+    text = "\n".join(description_lines(found))
     assert "weights taken from" in text and ("it also holds model." in text) == (wrapper == "lightning with average")
     settings = Settings(resolution=28, sampler="flow", steps=1, guidance=1, tile=1)
-    drawer = registry.load("backbones", "dit").open(found, load_weights(weights_path(found), found.sha256), settings)
+    drawer = registry.load_by_name("backbones", "dit").open(found, load_weights(weights_path(found), found.sha256), settings)
     assert drawer.draw([Request(index=0, label=1)], settings).images.shape == (1, 28, 28, 3)
 
 
@@ -98,21 +98,21 @@ def test_a_safetensors_file_is_unwrapped_too_and_an_unwrapped_one_is_left_alone(
     save_file(under("_orig_mod.")(weights), tmp_path / "w.safetensors")
     assert load_weights(tmp_path / "w.safetensors").keys() == weights.keys()
     save_file(weights, tmp_path / "bare.safetensors")
-    assert read_weights(tmp_path / "bare.safetensors").taken == ()
+    assert read_weights(tmp_path / "bare.safetensors").wrappers == ()
 
 
 def test_adapters_and_networks_beside_others_keep_their_prefixes() -> None:
     lora = {"diffusion_model.x.lora_A.weight": torch.zeros(2, 2)}
     mixed = {"model.x.weight": torch.zeros(2), "loss.weight": torch.zeros(2)}
     for contents in (lora, mixed):
-        unwrapped = unwrap(contents)
-        assert unwrapped is not None and unwrapped.state.keys() == contents.keys() and unwrapped.taken == ()
+        unwrapped = unwrap_state_dict(contents)
+        assert unwrapped is not None and unwrapped.state.keys() == contents.keys() and unwrapped.wrappers == ()
 
 
 def test_a_key_that_stands_twice_is_rejected() -> None:
     with pytest.raises(WeightsError, match="x.weight is in the file twice"):
-        unwrap({"_orig_mod.x.weight": torch.zeros(2), "x.weight": torch.ones(2)})
-    assert unwrap({"opt": {"lr": 1}}) is None
+        unwrap_state_dict({"_orig_mod.x.weight": torch.zeros(2), "x.weight": torch.ones(2)})
+    assert unwrap_state_dict({"opt": {"lr": 1}}) is None
 
 
 def test_a_network_beside_a_loss_is_asked_to_be_saved_alone(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_shards_are_read_by_their_index_and_every_shard_is_hashed(tmp_path: Path
     weights = state("dit")
     index = sharded(tmp_path / "shards", under("module.")(weights))
     register("mine", index if given == "index" else index.parent, {"sampler": "flow", "config": {"size": 28}})
-    found = checkpoint("mine")
+    found = load_checkpoint_record("mine")
     read = load_weights(weights_path(found), found.sha256)
     assert all(torch.equal(read[key], weights[key]) for key in weights)
     second = index.parent / "model-00002-of-00002.safetensors"
@@ -179,7 +179,7 @@ def test_a_librarys_transformer_file_registers_with_its_base(tmp_path: Path, kin
     getattr(pipelines, kind)(7).transformer.save_pretrained(folder)
     for name, weights in (("file", folder / "diffusion_pytorch_model.safetensors"), ("folder", folder)):
         register(name, weights, {"config": {"base": str(base)}, "steps": 1})
-        found, backbone = checkpoint(name), registry.load("backbones", kind)
+        found, backbone = load_checkpoint_record(name), registry.load_by_name("backbones", kind)
         assert (found.backbone, found.encoding, found.options) == (kind, *backbone.plain)
     loaded = backbone.load(found, load_weights(weights_path(found))).state_dict()
     tuned = load_file(folder / "diffusion_pytorch_model.safetensors")
@@ -202,7 +202,7 @@ def test_known_networks_under_other_names_are_named(tmp_path: Path, key: str, sa
 def rejected(path: Path, said: str, **facts: Any) -> None:
     with pytest.raises(BenchError, match=said) as caught:
         register("guess", path, facts)
-    assert "\n" not in str(caught.value) and "guess" not in registry.entries("checkpoints")
+    assert "\n" not in str(caught.value) and "guess" not in registry.list_entries("checkpoints")
 
 
 @pytest.mark.parametrize(
@@ -243,11 +243,11 @@ def test_a_latent_network_without_learned_sigma_must_be_told_what_it_predicts(tm
     path = training_file(tmp_path / "a.pt", released(state_of(plain, "harope")))
     rejected(path, r"does not tell what its network predicts; add the --sampler .* ddpm \(noise\), flow \(velocity\)")
     register("noise", path, {"sampler": "ddpm"})
-    found = checkpoint("noise")
+    found = load_checkpoint_record("noise")
     assert (found.sampler, found.steps, found.guidance) == ("ddpm", 250, 1.5)
-    assert process_lines(found)[0].startswith("predicts noise; sampler ddpm, 250 steps, guidance 1.5")
+    assert description_lines(found)[0].startswith("predicts noise; sampler ddpm, 250 steps, guidance 1.5")
     register("speed", path, {"sampler": "flow", "steps": 20, "guidance": 2.0})
-    assert process_lines(checkpoint("speed"))[0].startswith("predicts velocity; sampler flow, 20 steps, guidance 2")
+    assert description_lines(load_checkpoint_record("speed"))[0].startswith("predicts velocity; sampler flow, 20 steps, guidance 2")
 
 
 @pytest.mark.parametrize("backbone", ["dit", "mmdit-micro"])
@@ -273,9 +273,9 @@ def test_the_last_class_is_not_taken_for_no_label(tmp_path: Path, told: str) -> 
     if told in ("config", "null_label"):
         facts["config"] |= {"classes": 10} if told == "config" else {"null_label": False}
     register("ten", path, facts)
-    found = checkpoint("ten")
+    found = load_checkpoint_record("ten")
     assert (found.config["classes"], found.config["null_label"], found.guidance) == (10, False, 1.0)
-    assert "takes 10 labels, none for no label" in process_lines(found)[1]
+    assert "takes 10 labels, none for no label" in description_lines(found)[1]
     with pytest.raises(OptionError, match=r"has no row for no label, so guidance 1.5 has nothing to start from; --guidance 1"):
         make_plan("ten", "digits", {"guidance": 1.5, "resolution": 64})
     with pytest.raises(OptionError, match="holds no config.json"):  # guidance 1 gets as far as its autoencoder

@@ -15,24 +15,24 @@ import pytest
 
 import harope_bench
 from harope_bench.core import checksums
-from harope_bench.core.errors import AlteredFileError, FormatError, OptionError, PlanMismatch, StorageError
+from harope_bench.core.errors import AlteredFileError, FormatError, OptionError, PlanMismatchError, StorageError
 from harope_bench.core.json_lines import read_lines
-from harope_bench.core.schema import Measurement, Result, ResultWarning, RuleDifference, WarningCode, warnings_of
+from harope_bench.core.schema import Measurement, Result, ResultWarning, RuleDifference, WarningCode, make_warnings
 from harope_bench.core.storage import sha256_bytes, write_text
 from harope_bench.data import result_store
-from harope_bench.data.result_paths import result_path, rows_path
+from harope_bench.data.result_paths import result_path, sample_scores_path
 from harope_bench.data.result_store import (
-    Method,
+    ResultMethod,
     StoredResult,
-    Subject,
+    ResultSubject,
     build_result,
-    claim_results,
-    find_current,
+    check_results_belong,
+    find_current_result,
     find_result,
     read_arrays,
     read_result,
     read_results,
-    relabel,
+    set_label,
     write_result,
 )
 from harope_bench.data.sample_set import SampleSet
@@ -58,17 +58,17 @@ class ToyScore(NamedTuple):
     rule_differences: tuple[RuleDifference, ...] = (DIFFERENCE,)
 
 
-SUBJECT = Subject("run", sha256_bytes(b"images"), PLAN, "digits", 28)
-METHOD = Method("toy", Toy(), JUDGE, "prompts", sha256_bytes(b"prompts"))
+SUBJECT = ResultSubject("run", sha256_bytes(b"images"), PLAN, "digits", 28)
+METHOD = ResultMethod("toy", Toy(), JUDGE, "prompts", sha256_bytes(b"prompts"))
 ARRAYS = {"colors": np.array([0.0, 1.0]), "indices": np.arange(2)}
 ROWS = '{"index": 0}\n{"index": 1}\n'
 
 
-def build(path: Path, subject: Subject = SUBJECT, method: Method = METHOD, **facts: Any) -> Result:
-    return build_result(path, subject, method, ToyScore(), fake_runs.provenance(), warnings_of("images", ["images: grey"]), **facts)
+def build(path: Path, subject: ResultSubject = SUBJECT, method: ResultMethod = METHOD, **facts: Any) -> Result:
+    return build_result(path, subject, method, ToyScore(), fake_runs.provenance(), make_warnings("images", ["images: grey"]), **facts)
 
 
-def write(folder: Path, subject: Subject = SUBJECT, method: Method = METHOD) -> Path:
+def write(folder: Path, subject: ResultSubject = SUBJECT, method: ResultMethod = METHOD) -> Path:
     path = result_path(folder, "toy")
     write_result(path, build(path, subject, method, has_rows=True), ARRAYS, ROWS)
     return path
@@ -84,9 +84,9 @@ def test_a_result_comes_back_with_its_arrays_and_rows_and_everything_has_its_has
     assert read_results(tmp_path) == [StoredResult(made, path)]
     arrays = read_arrays(StoredResult(made, path))
     assert arrays.keys() == ARRAYS.keys() and all(np.array_equal(arrays[name], ARRAYS[name]) for name in ARRAYS)
-    assert read_lines(rows_path(path)) == [{"index": 0}, {"index": 1}]
-    assert checksums.read_sums(path.parent).keys() == {"toy.json", "toy.npz", "toy.rows.jsonl"}
-    assert all(checksums.state(path.parent, name) == "same" for name in checksums.read_sums(path.parent))
+    assert read_lines(sample_scores_path(path)) == [{"index": 0}, {"index": 1}]
+    assert checksums.read_checksums(path.parent).keys() == {"toy.json", "toy.npz", "toy.rows.jsonl"}
+    assert all(checksums.file_state(path.parent, name) == "same" for name in checksums.read_checksums(path.parent))
 
 
 def test_a_result_says_in_typed_fields_what_its_warnings_say_in_words(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_result_says_in_typed_fields_what_its_warnings_say_in_words(tmp_path: 
 
 
 def test_leniency_is_a_field_and_no_words_make_it() -> None:
-    words = warnings_of("images", ["missing: scored although images, answers or whole tasks may be missing (--allow-missing)"])
+    words = make_warnings("images", ["missing: scored although images, answers or whole tasks may be missing (--allow-missing)"])
     assert not fake_runs.result(PLAN, [], warnings=words).is_lenient
     assert fake_runs.result(PLAN, [], is_lenient=True).is_lenient
 
@@ -128,27 +128,27 @@ def test_a_difference_between_rules_keeps_its_values_and_prints_its_digits(diffe
 
 def test_a_label_survives_a_new_result_and_is_written_alone(tmp_path: Path) -> None:
     path = write(tmp_path)
-    assert relabel(path, read_result(path), "mine").label == "mine"
-    assert read_result(path).label == "mine" and checksums.intact(path.parent, path.name)
+    assert set_label(path, read_result(path), "mine").label == "mine"
+    assert read_result(path).label == "mine" and checksums.is_intact(path.parent, path.name)
     write(tmp_path, method=METHOD._replace(rule=Toy(version=4)))
     assert read_result(path).label == "mine" and read_result(path).version == 4
     with pytest.raises(OptionError, match="label"):
-        relabel(path, read_result(path), " ")
+        set_label(path, read_result(path), " ")
 
 
 def test_a_new_label_does_not_vouch_for_a_result_that_was_altered(tmp_path: Path) -> None:
     path = write(tmp_path)
     facts = json.loads(path.read_text())
     write_text(path, json.dumps({**facts, "target": "another"}))
-    relabel(path, read_result(path, is_checked=False), "mine")
-    assert checksums.state(path.parent, path.name) == "altered"
+    set_label(path, read_result(path, is_checked=False), "mine")
+    assert checksums.file_state(path.parent, path.name) == "altered"
 
 
 # ------------------------------------------------------------------------------------- current, or not
 
 OTHER_JUDGE = JUDGE.model_copy(update={"version": 2})
 OTHER_PLAN = fake_runs.plan(fake_runs.checkpoint(), seed=1)
-OTHERS: dict[str, tuple[Subject, Method]] = {
+OTHERS: dict[str, tuple[ResultSubject, ResultMethod]] = {
     "images": (SUBJECT._replace(samples_sha256="0" * 64), METHOD),
     "target": (SUBJECT._replace(target="other"), METHOD),
     "plan": (SUBJECT._replace(plan=OTHER_PLAN), METHOD),
@@ -166,21 +166,21 @@ OTHERS: dict[str, tuple[Subject, Method]] = {
 
 def test_a_result_of_exactly_this_work_is_current(tmp_path: Path) -> None:
     path = write(tmp_path)
-    assert find_current(path, SUBJECT, METHOD) == read_result(path)
+    assert find_current_result(path, SUBJECT, METHOD) == read_result(path)
     moved = SUBJECT._replace(suite="other", resolution=None)
-    assert find_current(path, moved, METHOD) is not None  # the plan says both
+    assert find_current_result(path, moved, METHOD) is not None  # the plan says both
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_result_of_other_work_is_not_current(name: str, tmp_path: Path) -> None:
-    assert find_current(write(tmp_path), *OTHERS[name]) is None
+    assert find_current_result(write(tmp_path), *OTHERS[name]) is None
 
 
 @pytest.mark.parametrize("change", [{"suite": "shapes"}, {"resolution": 32}, {"resolution": None}])
 def test_without_a_plan_suite_and_side_decide_too(change: dict[str, Any], tmp_path: Path) -> None:
     subject = SUBJECT._replace(plan=None)
     path = write(tmp_path, subject)
-    assert find_current(path, subject, METHOD) is not None and find_current(path, subject._replace(**change), METHOD) is None
+    assert find_current_result(path, subject, METHOD) is not None and find_current_result(path, subject._replace(**change), METHOD) is None
 
 
 def rewrite(path: Path, **facts: Any) -> None:
@@ -192,7 +192,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "altered arrays": lambda path: path.with_suffix(".npz").write_bytes(b"PK"),
     "arrays that are gone": lambda path: path.with_suffix(".npz").unlink(),
     "a result that is gone": lambda path: path.unlink(),
-    "hashes that are gone": lambda path: (path.parent / checksums.SUMS).unlink(),
+    "hashes that are gone": lambda path: (path.parent / checksums.CHECKSUMS_FILE).unlink(),
     "half a result": lambda path: path.write_bytes(path.read_bytes()[:100]),
 }
 
@@ -201,7 +201,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_a_result_that_is_not_as_it_was_written_is_not_current(name: str, tmp_path: Path) -> None:
     path = write(tmp_path)
     DAMAGES[name](path)
-    assert find_current(path, SUBJECT, METHOD) is None
+    assert find_current_result(path, SUBJECT, METHOD) is None
 
 
 # ---------------------------------------------------------------------------------------- damaged files
@@ -231,7 +231,7 @@ def test_a_damaged_result_is_a_named_error_to_read_and_none_to_find(name: str, t
 def test_a_field_that_does_not_fit_is_named(field: str, value: object, tmp_path: Path) -> None:
     path = write(tmp_path)
     rewrite(path, **{field: value})
-    checksums.record_files(path.parent, [path.name])
+    checksums.record_file_hashes(path.parent, [path.name])
     with pytest.raises(StorageError, match=f"is not a result .*{field}"):
         read_result(path)
     assert find_result(path) is None
@@ -255,7 +255,7 @@ def test_what_is_not_the_recorded_file_is_refused_and_may_be_read_unchecked(name
         read(path)
     assert str(altered) in str(caught.value)
     assert read_result(path, is_checked=False) == find_result(path)
-    (path.parent / checksums.SUMS).unlink()  # results of other tools have none
+    (path.parent / checksums.CHECKSUMS_FILE).unlink()  # results of other tools have none
     read(path)
 
 
@@ -271,8 +271,8 @@ def test_nothing_is_written_over_a_result_of_another_version(tmp_path: Path) -> 
     path = write(tmp_path)
     rewrite(path, format=7)
     before = path.read_bytes()
-    checksums.record_files(path.parent, [path.name])
-    for call in (lambda: find_current(path, SUBJECT, METHOD), lambda: write(tmp_path), lambda: claim_results(tmp_path, samples())):
+    checksums.record_file_hashes(path.parent, [path.name])
+    for call in (lambda: find_current_result(path, SUBJECT, METHOD), lambda: write(tmp_path), lambda: check_results_belong(tmp_path, samples())):
         with pytest.raises(FormatError, match="wanted format 1, found 7"):
             call()
     assert path.read_bytes() == before
@@ -290,20 +290,20 @@ def samples(*hashes: str, **facts: Any) -> SampleSet:
 
 def test_a_folder_with_results_of_other_images_is_not_claimed(tmp_path: Path) -> None:
     own = samples()
-    path = write(tmp_path, SUBJECT._replace(samples_sha256=result_store.set_digest(own)))
-    claim_results(tmp_path, own)
-    claim_results(tmp_path, samples("a", "b", "c"))  # a run that grew is the same work
-    claim_results(tmp_path, samples("a", "b", plan=None))  # the same images without their plan
+    path = write(tmp_path, SUBJECT._replace(samples_sha256=result_store.sample_set_digest(own)))
+    check_results_belong(tmp_path, own)
+    check_results_belong(tmp_path, samples("a", "b", "c"))  # a run that grew is the same work
+    check_results_belong(tmp_path, samples("a", "b", plan=None))  # the same images without their plan
     for other in (samples("a", "c", plan=None), samples("a", "c", plan=OTHER_PLAN)):
-        with pytest.raises(PlanMismatch, match="is of other images"):
-            claim_results(tmp_path, other)
+        with pytest.raises(PlanMismatchError, match="is of other images"):
+            check_results_belong(tmp_path, other)
     path.write_bytes(b"{")  # what cannot be read is made again
-    claim_results(tmp_path, samples("a", "c", plan=None))
+    check_results_belong(tmp_path, samples("a", "c", plan=None))
 
 
 def test_a_result_of_the_network_alone_claims_no_folder(tmp_path: Path) -> None:
-    write(tmp_path, SUBJECT._replace(samples_sha256=result_store.NO_SAMPLES))
-    claim_results(tmp_path, samples("x", plan=None))
+    write(tmp_path, SUBJECT._replace(samples_sha256=result_store.NO_SAMPLES_SHA256))
+    check_results_belong(tmp_path, samples("x", plan=None))
 
 
 # ------------------------------------------------------------------------------------------ one writer

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from harope_bench.core.errors import SampleError
-from harope_bench.core.index_ranges import parse_indices, spans
+from harope_bench.core.index_ranges import parse_indices, consecutive_ranges
 from harope_bench.core.schema import Checkpoint, Plan, Request, Settings
 from harope_bench.data import adm_npz
-from harope_bench.data.image_io import decode, encode
-from harope_bench.data.run_folder import Run
-from harope_bench.data.sample_set import SampleSet, inside, open_samples, to_adm, to_png
+from harope_bench.data.image_io import decode_image, encode_png
+from harope_bench.data.run_folder import RunFolder
+from harope_bench.data.sample_set import SampleSet, path_inside, open_samples, write_adm_npz, write_png_folder
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def read(path: Path) -> np.ndarray:
 
 
 def test_folder_to_npz_and_back_loses_nothing(folder: Path, images: np.ndarray, tmp_path: Path) -> None:
-    to_adm(open_samples(folder), tmp_path / "a.npz")
+    write_adm_npz(open_samples(folder), tmp_path / "a.npz")
     assert np.array_equal(np.load(tmp_path / "a.npz")["arr_0"], images)  # what ADM's own reader sees
-    to_png(open_samples(tmp_path / "a.npz"), tmp_path / "back")
+    write_png_folder(open_samples(tmp_path / "a.npz"), tmp_path / "back")
     assert [p.name for p in sorted((tmp_path / "back").iterdir())][:2] == ["000000.png", "000001.png"]
     assert np.array_equal(read(tmp_path / "back"), images)
 
@@ -59,7 +59,7 @@ def test_npz_written_by_numpy_is_read_with_its_labels(images: np.ndarray, tmp_pa
 
 def test_npz_of_equal_images_has_equal_bytes(folder: Path, tmp_path: Path) -> None:
     for name in ("a.npz", "b.npz"):
-        to_adm(open_samples(folder), tmp_path / name)
+        write_adm_npz(open_samples(folder), tmp_path / name)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
@@ -162,7 +162,7 @@ def test_whatever_breaks_while_reading_names_the_file(
     with monkeypatch.context() as patch:
         patch.setattr(np.lib.format, "read_array", broken)
         with pytest.raises(SampleError, match=r"w.npz: labels cannot be read \(of a kind\)"):
-            adm_npz.labels(path)
+            adm_npz.read_labels(path)
     monkeypatch.setattr(zipfile.ZipFile, "open", broken)
     with pytest.raises(SampleError, match=r"w.npz is not a readable npz \(of a kind\)"):
         open_samples(path)
@@ -208,7 +208,7 @@ def test_damaged_npz_names_the_image_it_breaks_at(compress: Any, tmp_path: Path)
     whole[len(whole) // 2] ^= 255
     path.write_bytes(whole)
     with pytest.raises(SampleError, match=r"from image (39|42|45|87) on"):  # stored members tell only at their end
-        list(adm_npz.rows(path, 3))
+        list(adm_npz.read_batches(path, 3))
     (tmp_path / "g.npz").write_bytes(whole[:100])
     with pytest.raises(SampleError, match="not a readable npz"):
         open_samples(tmp_path / "g.npz")
@@ -232,7 +232,7 @@ def test_sizes_do_not_mix(size: int, folder: Path, tmp_path: Path) -> None:
         list(open_samples(folder).batches([4, 5, 6], size))
 
 
-@pytest.mark.parametrize("convert", [to_adm, to_png])
+@pytest.mark.parametrize("convert", [write_adm_npz, write_png_folder])
 def test_sizes_do_not_mix_in_a_copy_either(convert: Any, tmp_path: Path) -> None:
     place = tmp_path / "many"
     place.mkdir()
@@ -245,9 +245,9 @@ def test_sizes_do_not_mix_in_a_copy_either(convert: Any, tmp_path: Path) -> None
 def test_alpha_is_not_guessed_and_grey_becomes_rgb(tmp_path: Path) -> None:
     Image.new("RGBA", (4, 4)).save(tmp_path / "a.png")
     with pytest.raises(SampleError, match="mode RGBA"):
-        decode((tmp_path / "a.png").read_bytes(), "a.png")
+        decode_image((tmp_path / "a.png").read_bytes(), "a.png")
     Image.new("L", (4, 4), 7).save(tmp_path / "l.png")
-    assert (decode((tmp_path / "l.png").read_bytes(), "l.png").image == 7).all()
+    assert (decode_image((tmp_path / "l.png").read_bytes(), "l.png").image == 7).all()
 
 
 def saved(image: Image.Image, **options: Any) -> bytes:
@@ -279,13 +279,13 @@ def sixteen_bits() -> bytes:
 )
 def test_transparency_and_deep_pixels_are_refused_like_alpha(data: bytes, complaint: str) -> None:
     with pytest.raises(SampleError, match=f"x.png has {complaint}"):
-        decode(data, "x.png")
+        decode_image(data, "x.png")
 
 
 def test_a_plain_palette_becomes_rgb() -> None:
     image = Image.new("P", (4, 4), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
-    assert (decode(saved(image), "p").image == (10, 20, 30)).all()
+    assert (decode_image(saved(image), "p").image == (10, 20, 30)).all()
 
 
 def run_with_a_failure(folder: Path, images: np.ndarray) -> SampleSet:
@@ -293,31 +293,31 @@ def run_with_a_failure(folder: Path, images: np.ndarray) -> SampleSet:
     settings = Settings(resolution=6, sampler="flow", steps=1, guidance=1.0, tile=1)
     facts = {"name": "c", "backbone": "dit", "encoding": "ape", "weights": "w", "sha256": "0" * 64, "source": "a test"}
     checkpoint = Checkpoint.model_validate({**facts, "sampler": "flow", "steps": 1, "guidance": 1.0})
-    run = Run(folder)
-    run.claim(Plan(checkpoint=checkpoint, suite="digits", suite_version=1, settings=settings))
-    run.ask(range(7))
+    run = RunFolder(folder)
+    run.tie_to_plan(Plan(checkpoint=checkpoint, suite="digits", suite_version=1, settings=settings))
+    run.record_request(range(7))
     for k, image in enumerate(images):
-        run.add(Request(index=k, label=k), None if k == 2 else image, "broke" if k == 2 else None)
+        run.add_sample(Request(index=k, label=k), None if k == 2 else image, "broke" if k == 2 else None)
     return open_samples(folder)
 
 
 def test_a_copy_leaves_failed_samples_out_and_can_say_how_many(images: np.ndarray, tmp_path: Path) -> None:
     samples = run_with_a_failure(tmp_path / "run", images)
-    assert (samples.left_out, samples.asked) == (1, 7)
-    to_adm(samples, tmp_path / "a.npz")
-    to_png(samples, tmp_path / "pngs")
+    assert (samples.n_excluded, samples.n_asked) == (1, 7)
+    write_adm_npz(samples, tmp_path / "a.npz")
+    write_png_folder(samples, tmp_path / "pngs")
     with np.load(tmp_path / "a.npz") as archive:
         assert np.array_equal(archive["arr_0"], np.delete(images, 2, 0))
         assert archive["arr_1"].tolist() == [0, 1, 3, 4, 5, 6]
     assert np.array_equal(read(tmp_path / "pngs"), np.delete(images, 2, 0))
-    assert open_samples(tmp_path / "a.npz").left_out == 0
+    assert open_samples(tmp_path / "a.npz").n_excluded == 0
 
 
 def test_a_copy_goes_into_an_empty_folder_only(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for place in (folder, tmp_path / "file"):
         with pytest.raises(SampleError, match="is not an empty folder"):
-            to_png(open_samples(folder), place)
+            write_png_folder(open_samples(folder), place)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -370,7 +370,7 @@ def test_the_order_is_told_where_names_are_no_plain_numbers(tmp_path: Path) -> N
 def test_moving_pictures_are_refused() -> None:
     frames = [Image.new("RGB", (4, 4), (k, 0, 0)) for k in range(3)]
     with pytest.raises(SampleError, match="x.png has 3 frames, wanted one picture"):
-        decode(saved(frames[0], save_all=True, append_images=frames[1:]), "x.png")
+        decode_image(saved(frames[0], save_all=True, append_images=frames[1:]), "x.png")
 
 
 def test_nothing_to_read_is_said(tmp_path: Path) -> None:
@@ -382,25 +382,25 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
 
 def test_a_record_cannot_point_out_of_its_folder(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="points outside"):
-        inside(tmp_path, "../../etc/passwd", 3)
+        path_inside(tmp_path, "../../etc/passwd", 3)
 
 
 def test_png_bytes_are_lossless(images: np.ndarray) -> None:
-    assert np.array_equal(decode(encode(images[0]), "x").image, images[0])
+    assert np.array_equal(decode_image(encode_png(images[0]), "x").image, images[0])
 
 
 def test_index_ranges_read_and_write() -> None:
     assert parse_indices("0-2,7,5-6") == [0, 1, 2, 5, 6, 7]
-    assert spans([7, 5, 6, 0, 1]) == [(0, 1), (5, 7)]
+    assert consecutive_ranges([7, 5, 6, 0, 1]) == [(0, 1), (5, 7)]
     for bad in ("", "a", "3-1", "-2", "1-", "1--2", "0.5"):
         with pytest.raises(ValueError, match="no index range"):
             parse_indices(bad)
 
 
 def test_asked_indices_add_up_over_calls(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.ask([0, 1, 2])
-    run.ask([1, 2])
+    run = RunFolder(tmp_path)
+    run.record_request([0, 1, 2])
+    run.record_request([1, 2])
     assert len((tmp_path / "requests.jsonl").read_text().splitlines()) == 1  # nothing new, nothing written
-    run.ask(range(2, 6))
-    assert run.asked() == list(range(6))
+    run.record_request(range(2, 6))
+    assert run.requested_indices() == list(range(6))

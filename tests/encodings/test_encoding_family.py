@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError
-from harope_bench.encodings import base, clues
+from harope_bench.encodings import base, detect_encoding
 from harope_bench.encodings.scaling import Scaling, frequencies
 from harope_bench.testing import check_encoding
 
@@ -26,10 +26,10 @@ def grid(rows: int, columns: int) -> Tensor:
 
 
 def make(name: str, d: int = D, heads: int = HEADS, layers: int = LAYERS, seed: int = 0, **options: object) -> base.Encoding:
-    shape = base.Shape(width=heads * d, heads=heads, head_dim=d, layers=layers, grid=(4, 4))
+    shape = base.ModelShape(width=heads * d, heads=heads, head_dim=d, layers=layers, grid=(4, 4))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return base.build(registry.load("encodings", name), shape, options)
+        return base.build_encoding(registry.load_by_name("encodings", name), shape, options)
 
 
 def train(encoding: base.Encoding, spread: float = 0.3) -> base.Encoding:
@@ -111,8 +111,8 @@ def test_column_first_swaps_the_halves_and_half_split_pairs_distant_channels() -
 
 
 def test_axes_of_unequal_width_turn_their_own_channels_as_in_flux() -> None:
-    shape = base.Shape(width=128, heads=1, head_dim=128, layers=1, axes=3, axes_dims=(16, 56, 56))
-    encoding = base.build(registry.load("encodings", "rope-axial"), shape, {})
+    shape = base.ModelShape(width=128, heads=1, head_dim=128, layers=1, axes=3, axes_dims=(16, 56, 56))
+    encoding = base.build_encoding(registry.load_by_name("encodings", "rope-axial"), shape, {})
 
     def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
         angles = [p * 10000 ** (-2 * i / d) for p, d in zip(at, (16, 56, 56), strict=True) for i in range(d // 2)]
@@ -122,8 +122,8 @@ def test_axes_of_unequal_width_turn_their_own_channels_as_in_flux() -> None:
 
 
 def test_axes_dims_that_do_not_fill_the_head_are_refused() -> None:
-    shape = base.Shape(width=32, heads=1, head_dim=32, layers=1, axes=3, axes_dims=(8, 8, 8))
-    encoding = base.build(registry.load("encodings", "rope-axial"), shape, {})
+    shape = base.ModelShape(width=32, heads=1, head_dim=32, layers=1, axes=3, axes_dims=(8, 8, 8))
+    encoding = base.build_encoding(registry.load_by_name("encodings", "rope-axial"), shape, {})
     with pytest.raises(OptionError, match="add up to the head size 32"):
         encoding.rotate(random(1, 1, 2, 32), random(1, 1, 2, 32), torch.zeros(2, 3), 0)
 
@@ -209,8 +209,8 @@ def test_circulant_is_the_exponential_of_commuting_circulant_generators() -> Non
 
 def test_circulant_learns_nothing_for_an_axis_that_no_image_moves_along() -> None:
     """FLUX: 57 layers of heads of 128 channels, axes of 16, 56, 56 of which the first stands still; the paper's 2 d a layer."""
-    flux = base.Shape(3072, 24, 128, 57, 3, (16, 56, 56), still_axes=1)
-    still = base.build(registry.load("encodings", "string"), flux, {"map": "circulant"})
+    flux = base.ModelShape(3072, 24, 128, 57, 3, (16, 56, 56), static_axes=1)
+    still = base.build_encoding(registry.load_by_name("encodings", "string"), flux, {"map": "circulant"})
     assert still.circulant.numel() == 57 * 256 == 14_592
     q = torch.randn((1, 24, 2, 128), generator=torch.Generator().manual_seed(0))
     here, moved, away = (still.rotate(q, q, torch.tensor([[a, 2.0, 3.0], [a, r, 3.0]]), 0)[0] for a, r in ((0, 5), (9, 5), (0, 6)))
@@ -284,7 +284,7 @@ def test_the_control_acts_after_the_rotation(mode: str) -> None:
 
     check(encoding, wanted)
     v = random(1, HEADS, 6, D)
-    assert torch.equal(encoding.values(v, 0), v)
+    assert torch.equal(encoding.transform_values(v, 0), v)
 
 
 def test_the_dual_control_cancels_out_of_every_score() -> None:
@@ -299,7 +299,7 @@ def test_the_control_on_values_and_outputs_leaves_scores_alone() -> None:
     check(encoding, lambda x, h, at, which: plane_turn(x, axial(*at)), tolerance=2e-6)
     v = random(1, HEADS, 5, D)
     with torch.no_grad():
-        seen = {"values": encoding.values(v, 1), "outputs": encoding.outputs(v, 1)}
+        seen = {"values": encoding.transform_values(v, 1), "outputs": encoding.transform_outputs(v, 1)}
     for h, n in np.ndindex(HEADS, 5):
         first, second = control_matrices(encoding, 1, h)
         np.testing.assert_allclose(seen["values"][0, h, n], first @ v[0, h, n].double().numpy(), rtol=0, atol=CLOSE)
@@ -364,9 +364,9 @@ def test_a_learned_table_is_looked_up_by_position_and_enlarged_bicubically() -> 
 
 
 def test_a_learned_table_needs_its_grid() -> None:
-    shape = base.Shape(width=32, heads=2, head_dim=16, layers=1)
+    shape = base.ModelShape(width=32, heads=2, head_dim=16, layers=1)
     with pytest.raises(OptionError, match="needs the training grid"):
-        base.build(registry.load("encodings", "ape"), shape, {"form": "learned"})
+        base.build_encoding(registry.load_by_name("encodings", "ape"), shape, {"form": "learned"})
 
 
 @pytest.mark.parametrize(("kind", "step"), [("none", 1.0), ("extend", 1.0), ("interpolate", 0.5), ("linear", 0.5)])
@@ -454,7 +454,7 @@ def test_linear_scaling_turns_as_far_as_positions_divided_by_the_factor(name: st
 def by_raster(x: Tensor, factor: float) -> Tensor:
     """Vanilla rotation of tokens in one line, indices divided by `factor`."""
     speeds = torch.tensor([10000 ** (-2 * j / D) for j in range(D // 2)], dtype=torch.float64)
-    return base.turn(x, base.Turns(torch.outer(torch.arange(x.shape[2], dtype=torch.float64) / factor, speeds)))
+    return base.rotate_planes(x, base.RotationAngles(torch.outer(torch.arange(x.shape[2], dtype=torch.float64) / factor, speeds)))
 
 
 def test_scaling_leaves_the_learned_matrix_alone() -> None:
@@ -462,7 +462,7 @@ def test_scaling_leaves_the_learned_matrix_alone() -> None:
     before = encoding.matrices(0)
     encoding.rescale(Scaling("ntk", (4, 4), (8, 8)))
     assert all(torch.equal(a, b) for a, b in zip(before, encoding.matrices(0), strict=True))
-    assert encoding.plain().scaling == encoding.scaling
+    assert encoding.without_matrices().scaling == encoding.scaling
 
 
 @pytest.mark.parametrize(
@@ -510,8 +510,8 @@ def test_parameters_are_as_many_as_the_published_shapes_say(
     name: str, options: dict[str, object], heads: int, d: int, layers: int, wanted: int
 ) -> None:
     with torch.device("meta"):
-        shape = base.Shape(width=heads * d, heads=heads, head_dim=d, layers=layers)
-        encoding = base.build(registry.load("encodings", name), shape, options)
+        shape = base.ModelShape(width=heads * d, heads=heads, head_dim=d, layers=layers)
+        encoding = base.build_encoding(registry.load_by_name("encodings", name), shape, options)
     assert sum(p.numel() for p in encoding.parameters()) == wanted
 
 
@@ -532,7 +532,7 @@ def test_parameters_are_as_many_as_the_published_shapes_say(
 )
 def test_parameters_tell_whose_they_are(name: str, options: dict[str, object]) -> None:
     shapes = {key: tuple(value.shape) for key, value in make(name, **options).state_dict().items()}
-    found = clues.told(shapes)
+    found = detect_encoding.detect_from_shapes(shapes)
     assert found is not None
     assert (found.encoding, found.options) == (name, options)
     assert found.heads in (0, HEADS)
@@ -541,12 +541,12 @@ def test_parameters_tell_whose_they_are(name: str, options: dict[str, object]) -
 
 @pytest.mark.parametrize("name", ["rope-axial", "rope-vanilla", "videorope", "head-freq", "ape"])
 def test_encodings_without_parameters_leave_no_clue(name: str) -> None:
-    assert clues.told({key: tuple(value.shape) for key, value in make(name).state_dict().items()}) is None
+    assert detect_encoding.detect_from_shapes({key: tuple(value.shape) for key, value in make(name).state_dict().items()}) is None
 
 
 def test_column_first_exchanges_row_and_column_and_leaves_the_axis_before_them() -> None:
-    shape = base.Shape(width=32, heads=1, head_dim=32, layers=1, axes=3, axes_dims=(8, 12, 12))
-    encoding = base.build(registry.load("encodings", "rope-axial"), shape, {"axis_order": "column-first"})
+    shape = base.ModelShape(width=32, heads=1, head_dim=32, layers=1, axes=3, axes_dims=(8, 12, 12))
+    encoding = base.build_encoding(registry.load_by_name("encodings", "rope-axial"), shape, {"axis_order": "column-first"})
 
     def wanted(x: np.ndarray, h: int, at: list[float], which: str) -> np.ndarray:
         angles = [p * 10000 ** (-2 * i / d) for p, d in ((at[0], 8), (at[2], 12), (at[1], 12)) for i in range(d // 2)]

@@ -12,7 +12,7 @@ from scipy.linalg import expm
 from torch import Tensor, nn
 
 from harope_bench.core import registry
-from harope_bench.core.errors import OptionError, UnknownName
+from harope_bench.core.errors import OptionError, UnknownNameError
 from harope_bench.encodings import base
 from harope_bench.encodings.ape import Ape
 from harope_bench.encodings.harope import Harope
@@ -31,8 +31,8 @@ def grid(rows: int, columns: int) -> Tensor:
 
 
 def make(name: str, head_dim: int = 16, heads: int = 2, layers: int = 2, **options: object) -> base.Encoding:
-    shape = base.Shape(width=heads * head_dim, heads=heads, head_dim=head_dim, layers=layers)
-    return base.build(registry.load("encodings", name), shape, options)
+    shape = base.ModelShape(width=heads * head_dim, heads=heads, head_dim=head_dim, layers=layers)
+    return base.build_encoding(registry.load_by_name("encodings", name), shape, options)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -56,10 +56,10 @@ def scores(encoding: base.Encoding, q: Tensor, k: Tensor, positions: Tensor, lay
 
 
 def test_every_encoding_of_table_2_is_registered() -> None:
-    assert set(registry.names("encodings")) >= TABLE_2
+    assert set(registry.list_names("encodings")) >= TABLE_2
 
 
-@pytest.mark.parametrize("name", registry.names("encodings"))
+@pytest.mark.parametrize("name", registry.list_names("encodings"))
 def test_encoding_keeps_its_promises(name: str) -> None:
     check_encoding(name, head_dim=16, grids=[(4, 4), (3, 5)])
 
@@ -75,13 +75,13 @@ def test_encoding_keeps_its_promises_with_options(name: str, options: dict[str, 
 class CachedByLength(RopeAxial):
     """Answers from the first call with as many tokens."""
 
-    def __init__(self, shape: base.Shape, options: base.Options):
+    def __init__(self, shape: base.ModelShape, options: base.EncodingOptions):
         super().__init__(shape, options)
-        self.tables: dict[int, base.Turns] = {}
+        self.tables: dict[int, base.RotationAngles] = {}
 
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        angles = self.tables.setdefault(len(positions), base.axial(positions, self.shape, self.options, self.scaling, "x"))
-        return base.turn(q, angles), base.turn(k, angles)
+        angles = self.tables.setdefault(len(positions), base.axial_angles(positions, self.shape, self.options, self.scaling, "x"))
+        return base.rotate_planes(q, angles), base.rotate_planes(k, angles)
 
 
 class CachedMatrix(String):
@@ -90,9 +90,9 @@ class CachedMatrix(String):
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         if not hasattr(self, "kept"):
             self.kept = self.skew.detach().clone()
-        angles = base.axial(positions, self.shape, self.options, self.scaling, "x")
+        angles = base.axial_angles(positions, self.shape, self.options, self.scaling, "x")
         basis = torch.linalg.matrix_exp((self.kept[layer] - self.kept[layer].mT) / 2).to(q.dtype)
-        return base.turn(q @ basis.mT, angles), base.turn(k @ basis.mT, angles)
+        return base.rotate_planes(q @ basis.mT, angles), base.rotate_planes(k @ basis.mT, angles)
 
 
 class CoarsePositions(RopeAxial):
@@ -103,48 +103,48 @@ class CoarsePositions(RopeAxial):
 
 
 class ClaimsRelative(Ape):
-    facts = base.Facts(relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
+    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
 
 
 class ClaimsAbsolute(RopeAxial):
-    facts = base.Facts(relative=False, orthogonal=True, identity_at_init=True, per_head=False, foldable=False)
+    facts = base.EncodingProperties(relative=False, orthogonal=True, identity_at_init=True, per_head=False, foldable=False)
 
 
 class ClaimsOrthogonal(Harope):
-    facts = base.Facts(relative=True, orthogonal=True, identity_at_init=True, per_head=True, foldable=True)
+    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=True, per_head=True, foldable=True)
 
 
 class ClaimsStretching(String):
-    facts = base.Facts(relative=True, orthogonal=False, identity_at_init=True, per_head=False, foldable=True)
+    facts = base.EncodingProperties(relative=True, orthogonal=False, identity_at_init=True, per_head=False, foldable=True)
 
 
 class ClaimsPerHead(String):
-    facts = base.Facts(relative=True, orthogonal=True, identity_at_init=True, per_head=True, foldable=True)
+    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=True, per_head=True, foldable=True)
 
 
 class ClaimsShared(Harope):
-    facts = base.Facts(relative=True, orthogonal=False, identity_at_init=True, per_head=False, foldable=True)
+    facts = base.EncodingProperties(relative=True, orthogonal=False, identity_at_init=True, per_head=False, foldable=True)
 
 
 class ClaimsAxialStart(VideoRope):
-    facts = base.Facts(relative=True, orthogonal=True, identity_at_init=True, per_head=False, foldable=False)
+    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=True, per_head=False, foldable=False)
 
 
 class ClaimsOtherStart(RopeAxial):
-    facts = base.Facts(relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
+    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
 
 
 class MatrixAfterRotation(String):
     """Breaks relativity and cannot be folded, whatever it claims."""
 
     def rotate(self, q: Tensor, k: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        angles = base.axial(positions, self.shape, self.options, self.scaling, "x")
+        angles = base.axial_angles(positions, self.shape, self.options, self.scaling, "x")
         m = torch.eye(q.shape[-1], dtype=q.dtype) + self.skew[layer]
-        return base.turn(q, angles) @ m, base.turn(k, angles) @ m
+        return base.rotate_planes(q, angles) @ m, base.rotate_planes(k, angles) @ m
 
 
 class UnusedParameter(RopeAxial):
-    def __init__(self, shape: base.Shape, options: base.Options):
+    def __init__(self, shape: base.ModelShape, options: base.EncodingOptions):
         super().__init__(shape, options)
         self.idle = nn.Parameter(torch.zeros(3))
 
@@ -157,7 +157,7 @@ class RandomInside(RopeAxial):
 class HiddenState(RopeAxial):
     """A tensor that matters and is in no state dict."""
 
-    def __init__(self, shape: base.Shape, options: base.Options):
+    def __init__(self, shape: base.ModelShape, options: base.EncodingOptions):
         super().__init__(shape, options)
         self.scale = nn.Parameter(torch.ones(1))
         self.first: Tensor | None = None
@@ -177,7 +177,7 @@ class SequenceOrder(RopeAxial):
 
 
 class BagOfOptions(RopeAxial):
-    class Options(base.Options):
+    class Options(base.EncodingOptions):
         model_config = {"extra": "allow"}
         base: float = 10000.0
 
@@ -196,7 +196,7 @@ class InPlace(Ape):
 
 
 class Nothing(base.Encoding):
-    facts = base.Facts(relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
+    facts = base.EncodingProperties(relative=True, orthogonal=True, identity_at_init=False, per_head=False, foldable=False)
     source = "nowhere"
 
 
@@ -321,7 +321,7 @@ def test_videorope_of_64_channels_rests_8_planes_and_alternates_12_rows_and_12_c
 
 def test_videorope_without_time_moves_every_plane() -> None:
     d, positions = 16, grid(3, 4)
-    assert_turned(make("videorope", head_dim=d, temporal=0), positions, lambda n, j: float(positions[n, j % 2]) * 10000 ** (-2 * j / d))
+    assert_turned(make("videorope", head_dim=d, temporal_fraction=0), positions, lambda n, j: float(positions[n, j % 2]) * 10000 ** (-2 * j / d))
 
 
 def rotation(d: int, row: float, column: float) -> np.ndarray:
@@ -465,8 +465,8 @@ def test_harope_moves_both_its_bases_together_at_the_start() -> None:
 
 
 def test_an_unknown_encoding_offers_the_nearest() -> None:
-    with pytest.raises(UnknownName, match=r"no encoding named 'harop'; did you mean harope"):
-        registry.load("encodings", "harop")
+    with pytest.raises(UnknownNameError, match=r"no encoding named 'harop'; did you mean harope"):
+        registry.load_by_name("encodings", "harop")
 
 
 def test_an_unknown_option_names_the_known_ones() -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harope_bench.core.annotations import Box, Depth, Detection, Sighting
-from harope_bench.evaluators.rules import compbench_counts as counts
+from harope_bench.core.annotations import Box, BoxDepth, Detection, DetectionAnnotation
+from harope_bench.evaluators.rules import compbench_numeracy as counts
 from harope_bench.evaluators.rules import compbench_detections as detections
-from harope_bench.evaluators.rules import compbench_space as space
-from harope_bench.evaluators.rules import compbench_sums as sums
+from harope_bench.evaluators.rules import compbench_spatial as space
+from harope_bench.evaluators.rules import compbench_aggregates as sums
 from harope_bench.evaluators.rules.compbench_quirks import CORRECTIONS, QUIRKS
 
 BOTH = ("official", "corrected")
@@ -22,9 +22,9 @@ KNOWN = [["cup", "cups"], ["mug", "mugs"], ["dog", "dogs"], ["man", "men"], ["wo
          ["stop sign", "stop signs"], ["car", "cars"], ["carrot", "carrots"], ["painting", "paintings"]]  # fmt: skip
 
 
-def seen(*found: tuple[str, float, Box], size: tuple[int, int] = (479, 479)) -> Sighting:
+def seen(*found: tuple[str, float, Box], size: tuple[int, int] = (479, 479)) -> DetectionAnnotation:
     """A sighting in an image of the frame's own size, so that pixels are the frame's."""
-    return Sighting(size=size, found=tuple(Detection(label=label, score=score, box=box) for label, score, box in found))
+    return DetectionAnnotation(size=size, detections=tuple(Detection(label=label, score=score, box=box) for label, score, box in found))
 
 
 def at(x: float, y: float, side: float = 40) -> Box:
@@ -42,7 +42,7 @@ def test_every_image_is_seen_in_a_frame_of_479_pixels() -> None:
     rng = np.random.default_rng(4)
     sizes = [(512, 512), (1024, 1024), (1000, 500), (500, 1000), (480, 479), (479, 481), *map(tuple, rng.integers(30, 700, (40, 2)))]
     for size in sizes:
-        across, down = detections.scales((int(size[0]), int(size[1])))
+        across, down = detections.frame_scales((int(size[0]), int(size[1])))
         seen_as = Resize(size=479, max_size=480)(Image.new("L", (int(size[0]), int(size[1])))).size
         assert (across * size[0], down * size[1]) == pytest.approx(seen_as, abs=1e-9), size
 
@@ -51,13 +51,13 @@ def test_the_150_pixels_are_the_frames_not_the_images() -> None:
     far = seen(("dog", 1.0, at(100, 100)), ("cup", 1.0, at(400, 400)), size=(512, 512))
     large = seen(("dog", 1.0, at(400, 400, 160)), ("cup", 1.0, at(1600, 1600, 160)), size=(2048, 2048))
     for rules in BOTH:
-        one, other = (space.plane("a dog near a cup", ("dog", "cup"), s, rules).value for s in (far, large))
+        one, other = (space.score_2d("a dog near a cup", ("dog", "cup"), s, rules).value for s in (far, large))
         assert one == pytest.approx(0.5 + 0.5 * 150 / (300 * 479 / 512))
         assert one == pytest.approx(other)
 
 
 def test_what_is_not_above_one_half_does_not_count() -> None:
-    assert [t.label for t in detections.things(seen(("a", 0.5, at(9, 9)), ("b", 0.51, at(9, 9)), ("c", 0.9, at(9, 9))))] == ["c", "b"]
+    assert [t.label for t in detections.framed_detections(seen(("a", 0.5, at(9, 9)), ("b", 0.51, at(9, 9)), ("c", 0.9, at(9, 9))))] == ["c", "b"]
 
 
 # ---------------------------------------------------------------------------------------------- position
@@ -85,12 +85,12 @@ def test_what_is_not_above_one_half_does_not_count() -> None:
     ],
 )
 def test_position_in_the_image(words: str | None, second: Box, value: float, rules: str) -> None:
-    assert space.position(words, at(200, 200), second, rules).value == pytest.approx(value)
+    assert space.score_position(words, at(200, 200), second, rules).value == pytest.approx(value)
 
 
 def test_sides_lose_by_overlap_from_a_tenth_on() -> None:
     def side(overlap_px: float) -> float:
-        found = space.position("on the left of", (0, 0, 100, 100), (100 - overlap_px, 0, 200 - overlap_px, 100), "official")
+        found = space.score_position("on the left of", (0, 0, 100, 100), (100 - overlap_px, 0, 200 - overlap_px, 100), "official")
         return float(found.value or 0)
 
     exact = 2 * 100 / 11  # overlap / (200 - overlap) is 0.1
@@ -128,7 +128,7 @@ def test_position_is_that_of_counted_pixels() -> None:
     rng, words = np.random.default_rng(0), [*space.RELATIONS, None]
     for one, two in zip(boxes(rng, 3000), boxes(rng, 3000), strict=True):
         relation = words[rng.integers(len(words))]
-        assert space.position(relation, one, two, "official").value == pytest.approx(slow_position(relation, one, two)), (
+        assert space.score_position(relation, one, two, "official").value == pytest.approx(slow_position(relation, one, two)), (
             relation,
             one,
             two,
@@ -148,7 +148,7 @@ def test_position_is_that_of_counted_pixels() -> None:
     ],
 )
 def test_relations_of_a_prompt(prompt: str, official: str | None, corrected: str | None) -> None:
-    assert (space.relation(prompt, "official"), space.relation(prompt, "corrected")) == (official, corrected)
+    assert (space.parse_relation(prompt, "official"), space.parse_relation(prompt, "corrected")) == (official, corrected)
 
 
 # ---------------------------------------------------------------------------------------------- 2D score
@@ -171,14 +171,14 @@ LEFT = "a dog on the left of a cup"
     ],
 )
 def test_2d_score_of_an_image(found: list[tuple[str, float, Box]], value: float, rules: str) -> None:
-    assert space.plane(LEFT, ("dog", "cup"), seen(*found), rules).value == pytest.approx(value)
+    assert space.score_2d(LEFT, ("dog", "cup"), seen(*found), rules).value == pytest.approx(value)
 
 
 def test_people_are_persons_to_the_detector() -> None:
     scene = seen(("person", 0.9, at(100, 200)), ("cup", 0.9, at(300, 200)))
     for noun, rules in itertools.product(("girl", "boy", "man", "woman"), BOTH):
-        assert space.plane(f"a {noun} on the left of a cup", (noun, "cup"), scene, rules).value == pytest.approx(0.95)
-    assert space.plane("a child on the left of a cup", ("child", "cup"), scene, "official").value == 0
+        assert space.score_2d(f"a {noun} on the left of a cup", (noun, "cup"), scene, rules).value == pytest.approx(0.95)
+    assert space.score_2d("a child on the left of a cup", ("child", "cup"), scene, "official").value == 0
 
 
 # ---------------------------------------------------------------------------------------------- 3D score
@@ -186,8 +186,8 @@ def test_people_are_persons_to_the_detector() -> None:
 FRONT = "a dog in front of a cup"
 
 
-def depth(mean: float | None, transposed: float | None = None) -> Depth:
-    return Depth(mean=mean, transposed=mean if transposed is None else transposed)
+def depth(mean: float | None, transposed: float | None = None) -> BoxDepth:
+    return BoxDepth(mean=mean, transposed_mean=mean if transposed is None else transposed)
 
 
 def overlapping(share: float) -> tuple[Box, Box]:
@@ -215,30 +215,30 @@ def overlapping(share: float) -> tuple[Box, Box]:
 )
 def test_position_in_depth(words: str | None, share: float, near: tuple[float, float], value: float, rules: str) -> None:
     first, second = overlapping(share)
-    found = space.depth_position(words, first, second, (depth(near[0]), depth(near[1])), rules)
+    found = space.score_depth_position(words, first, second, (depth(near[0]), depth(near[1])), rules)
     assert found.value == pytest.approx(value)
 
 
 def test_depth_that_was_not_told_is_unknown_not_zero() -> None:
     scene = seen(("dog", 0.9, at(100, 100)), ("cup", 0.8, at(110, 100)))
     for rules in BOTH:
-        assert space.solid(FRONT, ("dog", "cup"), scene, [], rules).value is None
+        assert space.score_3d(FRONT, ("dog", "cup"), scene, [], rules).value is None
 
 
 def test_3d_has_no_cut_and_two_things_apart_earn_their_presence() -> None:
     apart = seen(("dog", 0.9, at(100, 100)), ("cup", 0.8, at(300, 300)))
     asked = space.depth_boxes(("dog", "cup"), apart)
     for rules in BOTH:
-        found = space.solid(FRONT, ("dog", "cup"), apart, [depth(9), depth(5)], rules)
+        found = space.score_3d(FRONT, ("dog", "cup"), apart, [depth(9), depth(5)], rules)
         assert (len(asked), found.value, found.presence) == (2, pytest.approx(0.425), pytest.approx(0.425))
-        assert space.solid(FRONT, ("dog", "cup"), seen(("cup", 0.8, at(9, 9))), [], rules).value == pytest.approx(0.2)
-        assert space.solid(FRONT, ("dog", "cup"), seen(), [], rules).value == 0
+        assert space.score_3d(FRONT, ("dog", "cup"), seen(("cup", 0.8, at(9, 9))), [], rules).value == pytest.approx(0.2)
+        assert space.score_3d(FRONT, ("dog", "cup"), seen(), [], rules).value == 0
 
 
 def test_depths_are_asked_in_the_images_own_pixels() -> None:
     scene = seen(("dog", 0.9, (0, 0, 1000, 1000)), ("cup", 0.8, (500, 0, 1500, 1000)), size=(2048, 2048))
     assert space.depth_boxes(("dog", "cup"), scene) == [(0, 0, 1000, 1000), (500, 0, 1500, 1000)]
-    found = space.solid(FRONT, ("dog", "cup"), scene, [depth(9), depth(5)], "official")
+    found = space.score_3d(FRONT, ("dog", "cup"), scene, [depth(9), depth(5)], "official")
     assert found.value == pytest.approx(0.425 + (1 / 3 / 0.5) / 2, abs=1e-3)
 
 
@@ -262,7 +262,7 @@ def test_the_3d_search_is_the_scripts() -> None:
     rng, words = np.random.default_rng(1), ["dog", "hot dog", "cup", "cupboard", "car", "carrot", "table, desk"]
     for _ in range(4000):
         labels = [words[k] for k in rng.integers(len(words), size=rng.integers(0, 7))]
-        found = [detections.Thing(label, 0.9, at(9, 9), at(9, 9)) for label in labels]
+        found = [detections.FramedDetection(label, 0.9, at(9, 9), at(9, 9)) for label in labels]
         first, second = (("dog", "cup"), ("car", "desk"), ("car", "carrot"), ("dog", "dog"))[rng.integers(4)]
         assert space.depth_pairs((first, second), found, "official") == [slow_indices(first, second, labels)], (first, second, labels)
 
@@ -284,11 +284,11 @@ def test_the_3d_search_is_the_scripts() -> None:
     ],
 )
 def test_what_a_prompt_asks_to_count(prompt: str, names: tuple[str, ...], numbers: tuple[int, ...] | None, rules: str) -> None:
-    found = counts.wanted(prompt, KNOWN, rules)
+    found = counts.parse_object_counts(prompt, KNOWN, rules)
     if numbers is None:
-        assert found.fault
+        assert found.failure
     elif len(set(names)) == len(names) or rules == "official":
-        assert (found.names, found.numbers, found.fault) == (names, numbers, None)
+        assert (found.names, found.numbers, found.failure) == (names, numbers, None)
     else:
         assert (found.names, found.numbers) == (("stop sign",), (8,))
 
@@ -308,21 +308,21 @@ def test_what_a_prompt_asks_to_count(prompt: str, names: tuple[str, ...], number
 )
 def test_numeracy_score_of_an_image(found: list[str], value: float, rules: str) -> None:
     scene = seen(*((label, 0.9, at(50 + 60 * k, 100)) for k, label in enumerate(found)))
-    assert counts.counted("two cups and a dog", KNOWN, scene, rules).value == pytest.approx(value)
+    assert counts.score_numeracy("two cups and a dog", KNOWN, scene, rules).value == pytest.approx(value)
 
 
 def test_detections_of_one_thing_are_one() -> None:
-    assert counts.alike((0, 0, 99, 99), (0, 0, 99, 99))
-    assert counts.alike((0, 0, 99, 99), (0, 0, 199, 199))  # wholly inside, however small
-    assert not counts.alike((0, 0, 99, 99), (10, 0, 109, 99))  # exactly 0.9 of each is not more
-    assert counts.alike((0, 0, 99, 99), (9, 0, 108, 99))
-    assert not counts.alike((0, 0, 99, 99), (200, 200, 299, 299))
+    assert counts.is_same_object((0, 0, 99, 99), (0, 0, 99, 99))
+    assert counts.is_same_object((0, 0, 99, 99), (0, 0, 199, 199))  # wholly inside, however small
+    assert not counts.is_same_object((0, 0, 99, 99), (10, 0, 109, 99))  # exactly 0.9 of each is not more
+    assert counts.is_same_object((0, 0, 99, 99), (9, 0, 108, 99))
+    assert not counts.is_same_object((0, 0, 99, 99), (200, 200, 299, 299))
     scene = seen(("cup", 0.9, (0, 0, 99, 99)), ("cup", 0.8, (1, 0, 99, 99)), ("mug", 0.7, (0, 0, 99, 99)))
-    assert [t.label for t in counts.merged(detections.things(scene))] == ["cup", "mug"]
+    assert [t.label for t in counts.merge_detections(detections.framed_detections(scene))] == ["cup", "mug"]
 
 
 def test_a_box_of_one_pixel_has_an_area() -> None:
-    assert counts.alike((5, 5, 5, 5), (5, 5, 5, 5))
+    assert counts.is_same_object((5, 5, 5, 5), (5, 5, 5, 5))
 
 
 def slow_numeracy(prompt: str, labels: Sequence[str]) -> float:
@@ -374,7 +374,7 @@ def test_numeracy_is_the_scripts_with_its_stops() -> None:
         parts = [f"{rng.choice(list(counts.NUMBERS))} {rng.choice(nouns)}" for _ in range(rng.integers(1, 4))]
         prompt = " and ".join(parts) + (" and two" if rng.random() < 0.05 else "")
         shown = [labels[k] for k in rng.integers(len(labels), size=rng.integers(0, 6))]
-        found = counts.counted(prompt, KNOWN, seen(*((x, 0.9, at(30 + 70 * k, 100)) for k, x in enumerate(shown))), "official")
+        found = counts.score_numeracy(prompt, KNOWN, seen(*((x, 0.9, at(30 + 70 * k, 100)) for k, x in enumerate(shown))), "official")
         value, stop = slow_or_stop(prompt, shown)
         if stop is None:
             assert found.value == pytest.approx(value), (prompt, shown, found)
@@ -392,8 +392,8 @@ def test_blip_product_is_float32_and_four_decimals() -> None:
     slow = np.float32(1)
     for share in shares:
         slow = np.float32(slow * np.float32(round(share, 4)))
-    assert sums.product(shares, "official").value == float(format(slow, ".4f")) == 0.0288
-    assert sums.product(shares, "corrected").value == pytest.approx(math.prod(shares), rel=1e-15)
+    assert sums.attribute_score(shares, "official").value == float(format(slow, ".4f")) == 0.0288
+    assert sums.attribute_score(shares, "corrected").value == pytest.approx(math.prod(shares), rel=1e-15)
 
 
 def test_3_in_1_of_one_image() -> None:
@@ -406,7 +406,7 @@ def test_3_in_1_of_one_image() -> None:
 def test_3_in_1_by_place_is_3_in_1_image_by_image_while_nothing_is_lost() -> None:
     rng, kinds = np.random.default_rng(3), ["spatial", "both", "action", "action"]
     answers = {name: list(rng.random(40)) for name in ("attribute", "spatial", "action")}
-    found = sums.joined(kinds, answers)
+    found = sums.join_by_position(kinds, answers)
     for row, value in enumerate(found):
         assert value == sums.three_in_one(kinds[row // 10], {name: a[row] for name, a in answers.items()}).value
 
@@ -423,20 +423,20 @@ def zero() -> tuple[Box, Box]:
 
 
 def plane(prompt: str, nouns: tuple[str, ...], *found: tuple[str, float, Box]) -> Callable[[str], Any]:
-    return lambda rules: space.plane(prompt, nouns, seen(*found), rules).value
+    return lambda rules: space.score_2d(prompt, nouns, seen(*found), rules).value
 
 
 def count(prompt: str, *labels: str) -> Callable[[str], Any]:
     scene = seen(*((label, 0.9, at(50 + 60 * k, 100)) for k, label in enumerate(labels)))
-    return lambda rules: counts.counted(prompt, KNOWN, scene, rules).value
+    return lambda rules: counts.score_numeracy(prompt, KNOWN, scene, rules).value
 
 
-def depths_of(share: float, one: Depth, other: Depth) -> Callable[[str], Any]:
-    return lambda rules: space.depth_position("in front of", *overlapping(share), (one, other), rules).value
+def depths_of(share: float, one: BoxDepth, other: BoxDepth) -> Callable[[str], Any]:
+    return lambda rules: space.score_depth_position("in front of", *overlapping(share), (one, other), rules).value
 
 
 def moving(rules: str) -> list[Any]:
-    found = [detections.Thing(label, 0.9, at(9, 9), at(9, 9)) for label in ("dog", "cat", "dog", "cup")]
+    found = [detections.FramedDetection(label, 0.9, at(9, 9), at(9, 9)) for label in ("dog", "cat", "dog", "cup")]
     return space.depth_pairs(("dog", "cup"), found, rules)
 
 
@@ -444,14 +444,14 @@ def by_place(rules: str) -> Any:
     """The score of image 9. Its place is wrong, image 10's is right, and the spatial file has lost image 0."""
     found = {"attribute": [0.0] * 20, "spatial": [0.0] * 9 + [1.0] + [0.0] * 9, "action": [0.2] * 20}
     if rules == "official":
-        return sums.joined(["both", "action"], found)[9]
+        return sums.join_by_position(["both", "action"], found)[9]
     return sums.three_in_one("both", {"attribute": 0.0, "spatial": 0.0, "action": 0.2}).value
 
 
 SIDE = {"dog": ("dog", 0.9, at(100, 200)), "cup": ("cup", 0.9, at(300, 200))}
 CASES: dict[str, tuple[Callable[[str], Any], Any, Any]] = {  # what is asked, official, corrected
-    "four-decimals": (lambda r: sums.product([0.33333, 0.33333], r).value, 0.1111, 0.33333**2),
-    "no-chunk": (lambda r: sums.product([], r).value, 1.0, None),
+    "four-decimals": (lambda r: sums.attribute_score([0.33333, 0.33333], r).value, 0.1111, 0.33333**2),
+    "no-chunk": (lambda r: sums.attribute_score([], r).value, 1.0, None),
     "whole-label": (plane(LEFT, ("dog", "cup"), ("dog, puppy", 0.9, at(100, 200)), SIDE["cup"]), 0.0, 0.95),
     "same-instance": (
         plane("a boy on the left of a girl", ("boy", "girl"), ("person", 0.9, at(300, 200)), ("person", 0.8, at(100, 200))),
@@ -461,15 +461,15 @@ CASES: dict[str, tuple[Callable[[str], Any], Any, Any]] = {  # what is asked, of
     "no-rule": (
         plane("a dog on top of a cup", ("dog", "cup"), ("dog", 0.9, at(200, 100)), ("cup", 0.9, at(200, 300))), 0.0, 0.95
     ),
-    "relation-words": (lambda r: space.relation("it is on the left", r), None, "on the left of"),
-    "zero-area": (lambda r: space.position("on the left of", *zero(), r).value, None, 1.0),
+    "relation-words": (lambda r: space.parse_relation("it is on the left", r), None, "on the left of"),
+    "zero-area": (lambda r: space.score_position("on the left of", *zero(), r).value, None, 1.0),
     "two-objects": (plane(LEFT, ("dog",), SIDE["dog"]), 0.0, None),
     "transposed-depth": (depths_of(0.8, depth(9, 3), depth(5, 4)), 0.0, 1.0),
-    "overlap-edges": (lambda r: space.depth_position("behind", (0, 0, 100, 100), (0, 0, 100, 50), (depth(1), depth(2)), r).value, 0.0, 1.0),
+    "overlap-edges": (lambda r: space.score_depth_position("behind", (0, 0, 100, 100), (0, 0, 100, 50), (depth(1), depth(2)), r).value, 0.0, 1.0),
     "substring": (count("two cars", "carrot", "carrot"), 1.0, 0.0),
     "moving-index": (moving, [(2, 3)], [(0, 3)]),
     "no-object": (
-        lambda r: counts.wanted("two unicorns", KNOWN, r).fault,
+        lambda r: counts.parse_object_counts("two unicorns", KNOWN, r).failure,
         "no known object: the official script stops (ZeroDivisionError)",
         "no known object",
     ),
@@ -479,13 +479,13 @@ CASES: dict[str, tuple[Callable[[str], Any], Any, Any]] = {  # what is asked, of
     "renamed-for-good": (count("a cup and a mug", "cup, mug"), 0.5, 1.0),
     "shared-name": (count("a man and two women", "person", "person", "person"), 0.5, 1.0),
     "join-by-place": (by_place, pytest.approx(1.2 / 3), pytest.approx(0.2 / 3)),
-    "join-by-text": (lambda r: sums.kind("A man ran. Slowly.", lists(), r), "action", None),
+    "join-by-text": (lambda r: sums.complex_kind("A man ran. Slowly.", lists(), r), "action", None),
 }  # fmt: skip
 
 
 def test_every_correction_has_a_case_and_every_kept_quirk_is_listed() -> None:
-    assert set(CASES) == {name for name in CORRECTIONS if QUIRKS[name].where == "rule"}
-    assert {name for name, quirk in QUIRKS.items() if quirk.where == "rule"} - set(CASES) == {"eight-chunks", "below-half"}
+    assert set(CASES) == {name for name in CORRECTIONS if QUIRKS[name].location == "rule"}
+    assert {name for name, quirk in QUIRKS.items() if quirk.location == "rule"} - set(CASES) == {"eight-chunks", "below-half"}
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -498,29 +498,29 @@ def test_a_quirk_is_kept_by_the_official_rules_and_mended_by_the_corrected(name:
 
 
 def test_quirks_that_both_keep() -> None:
-    assert sums.product([0.9] * 8 + [0.0], "official").value == pytest.approx(0.9**8, abs=5e-5)
+    assert sums.attribute_score([0.9] * 8 + [0.0], "official").value == pytest.approx(0.9**8, abs=5e-5)
     for rules in BOTH:
-        assert space.plane(LEFT, ("dog", "cup"), seen(("dog", 0.99, at(300, 200)), ("cup", 0.99, at(100, 200))), rules).value == 0
+        assert space.score_2d(LEFT, ("dog", "cup"), seen(("dog", 0.99, at(300, 200)), ("cup", 0.99, at(100, 200))), rules).value == 0
 
 
 def test_the_corrected_rules_never_take_one_detection_for_two_things() -> None:
-    assert detections.pairs([0, 2], [1]) == [(0, 1)]
-    assert detections.pairs([0], [0]) == [(0, None)]
-    assert detections.pairs([0, 1], [0, 1]) == [(0, 1), (1, 0)]
-    assert detections.pairs([0], [0, 3]) == [(0, 3)]
-    assert detections.pairs([0, 3], [0]) == [(3, 0)]
-    assert detections.pairs([], [1]) == [(None, 1)]
-    assert detections.pairs([], []) == [(None, None)]
+    assert detections.object_pairs([0, 2], [1]) == [(0, 1)]
+    assert detections.object_pairs([0], [0]) == [(0, None)]
+    assert detections.object_pairs([0, 1], [0, 1]) == [(0, 1), (1, 0)]
+    assert detections.object_pairs([0], [0, 3]) == [(0, 3)]
+    assert detections.object_pairs([0, 3], [0]) == [(3, 0)]
+    assert detections.object_pairs([], [1]) == [(None, 1)]
+    assert detections.object_pairs([], []) == [(None, None)]
 
 
 def test_a_label_is_a_list_of_names() -> None:
-    assert detections.named("table", ["pool table", "table, desk", "tablet"]) == [1]
-    assert detections.named("phone", ["mobile phone", "headphones"]) == [0]
-    assert detections.named("car", ["carrot", "cart"]) == []
+    assert detections.match_names("table", ["pool table", "table, desk", "tablet"]) == [1]
+    assert detections.match_names("phone", ["mobile phone", "headphones"]) == [0]
+    assert detections.match_names("car", ["carrot", "cart"]) == []
 
 
 def test_a_verdict_says_why() -> None:
     scene = seen(("dog", 0.9, at(300, 200)), ("cup", 0.8, at(100, 200)))
-    assert "not on the left of" in space.plane(LEFT, ("dog", "cup"), scene, "official").reason
-    assert space.plane(LEFT, ("dog", "sofa"), scene, "official").reason.startswith("dog was found, sofa was not")
-    assert counts.counted("two cups", KNOWN, scene, "official").reason == "cup: 1 found, 2 wanted"
+    assert "not on the left of" in space.score_2d(LEFT, ("dog", "cup"), scene, "official").reason
+    assert space.score_2d(LEFT, ("dog", "sofa"), scene, "official").reason.startswith("dog was found, sofa was not")
+    assert counts.score_numeracy("two cups", KNOWN, scene, "official").reason == "cup: 1 found, 2 wanted"

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.annotations import Answered, Answers, Questions
+from harope_bench.core.annotations import VqaAnswer, VqaAnnotation, VqaQuery
 from harope_bench.core.errors import ShapeError
-from harope_bench.evaluators.base import Score, Sight
+from harope_bench.evaluators.base import EvaluatorOutput, AnnotatedImage
 from harope_bench.evaluators.dpg_bench import METRICS
 from harope_bench.evaluators.rules import dpg as rule
-from harope_bench.evaluators.rules.dpg import CORRECTIONS, NOT_KEPT, QUIRKS, Item, by_category, categories, may_raise, places, scored
+from harope_bench.evaluators.rules.dpg import CORRECTIONS, QUIRKS_NOT_REPRODUCED, QUIRKS, DpgItem, category_sums, categories, can_fail, row_indices, score_answers
 
 OFFICIAL = Path("/work/shared/data/dpg_bench")
 BOTH = ("official", "corrected")
-DPG = registry.load("evaluators", "dpg-bench")
+DPG = registry.load_by_name("evaluators", "dpg-bench")
 WHOLE, COLOUR = "entity - whole (owl)", "attribute - color (owl, red)"
 
 
@@ -33,14 +33,14 @@ def facts(*questions: dict[str, Any], item: str = "a1") -> dict[str, Any]:
     return {"item": item, "questions": list(questions), "official_text": True}
 
 
-def tile(given: dict[str, Any], answers: Sequence[str], rules: str = "official") -> rule.Tile:
-    return scored(Item.model_validate(given), answers, rules)
+def tile(given: dict[str, Any], answers: Sequence[str], rules: str = "official") -> rule.ImageScore:
+    return score_answers(DpgItem.model_validate(given), answers, rules)
 
 
 def both(given: dict[str, Any], answers: Sequence[str]) -> tuple[float | None, float | None]:
     """Scores of one image, official and corrected; None where the official script would have dropped the item."""
     found = [tile(given, answers, rules) for rules in BOTH]
-    return tuple(None if t.lost else t.score for t in found)  # type: ignore[return-value]
+    return tuple(None if t.failure else t.score for t in found)  # type: ignore[return-value]
 
 
 # ---------------------------------------------------------------------------------------------------- quirks
@@ -49,7 +49,7 @@ def both(given: dict[str, Any], answers: Sequence[str]) -> tuple[float | None, f
 def test_first_row_is_skipped_officially_and_read_when_corrected() -> None:
     given = facts(question(1, row=0), question(2, row=1))
     assert both(given, ["no", "yes"]) == (1.0, 0.5)
-    assert list(places(Item.model_validate(given), "official")) == [2]
+    assert list(row_indices(DpgItem.model_validate(given), "official")) == [2]
     later = facts(question(1, row=1), question(2, row=2))
     assert both(later, ["no", "yes"]) == (0.5, 0.5)
     assert both(facts(question(1, row=0)), ["yes"]) == (None, 1.0)  # the item has no question left
@@ -58,13 +58,13 @@ def test_first_row_is_skipped_officially_and_read_when_corrected() -> None:
 def test_lost_parent_drops_the_item_unless_an_earlier_parent_is_zero() -> None:
     given = facts(question(1, row=0), question(2, row=1), question(3, (1,), row=2))
     assert both(given, ["yes", "yes", "yes"]) == (None, 1.0) and both(given, ["no", "yes", "yes"]) == (None, 1 / 3)
-    assert "question 3 depends on question 1" in str(tile(given, ["yes"] * 3).lost)
+    assert "question 3 depends on question 1" in str(tile(given, ["yes"] * 3).failure)
     shielded = facts(question(1, row=0), question(2, row=1), question(3, (2, 1), row=2))
     assert both(shielded, ["yes", "no", "yes"]) == (0.0, 1 / 3)  # the loop stops at parent 2
     assert both(shielded, ["yes", "yes", "yes"]) == (None, 1.0)
     unknown = facts(question(1), question(2, (9,)))
     assert both(unknown, ["yes", "yes"]) == (None, 1.0)
-    assert [may_raise(Item.model_validate(g)) for g in (given, shielded, unknown, facts(question(1), question(2, (1,))))] == [True] * 3 + [
+    assert [can_fail(DpgItem.model_validate(g)) for g in (given, shielded, unknown, facts(question(1), question(2, (1,))))] == [True] * 3 + [
         False
     ]
 
@@ -80,7 +80,7 @@ def test_table_order_decides_how_far_a_zero_is_passed_on() -> None:
     assert both(ordered, ["no", "yes", "yes"]) == (0.0, 0.0)
     turned = facts(question(3, (2,), row=11), question(2, (1,), row=12), question(1, row=13))
     assert both(turned, ["yes", "yes", "no"]) == (1 / 3, 0.0)  # 3 was settled before 2 fell
-    assert tile(turned, ["yes", "yes", "no"], "corrected").zeroed == {2: 1, 3: 2}
+    assert tile(turned, ["yes", "yes", "no"], "corrected").zeroed_by == {2: 1, 3: 2}
     assert both(ordered, ["yes", "no", "yes"]) == (1 / 3, 1 / 3)
     assert both(facts(question(1), question(2), question(3, (0, 1, 2))), ["yes", "no", "yes"]) == (1 / 3, 1 / 3)  # any parent
 
@@ -94,8 +94,8 @@ def test_questions_in_a_ring_end() -> None:
 
 def test_repeated_block_replaces_the_first_officially() -> None:
     given = facts(question(1, row=5), question(2, row=6), question(1, row=9), question(3, row=10))
-    assert list(places(Item.model_validate(given), "official").items()) == [(1, 2), (3, 3)]
-    assert list(places(Item.model_validate(given), "corrected").items()) == [(1, 2), (2, 1), (3, 3)]
+    assert list(row_indices(DpgItem.model_validate(given), "official").items()) == [(1, 2), (3, 3)]
+    assert list(row_indices(DpgItem.model_validate(given), "corrected").items()) == [(1, 2), (2, 1), (3, 3)]
     assert both(given, ["no", "no", "yes", "yes"]) == (1.0, 2 / 3)
     twice = facts(question(1, row=5), question(1, row=6))  # in one block the later row counts, at the first's place
     assert both(twice, ["no", "yes"]) == (1.0, 1.0)
@@ -103,13 +103,13 @@ def test_repeated_block_replaces_the_first_officially() -> None:
 
 def test_first_row_does_not_split_a_block() -> None:
     given = facts(question(1, row=0), question(2, row=1), question(3, row=2))
-    assert list(places(Item.model_validate(given), "official")) == [2, 3]
+    assert list(row_indices(DpgItem.model_validate(given), "official")) == [2, 3]
 
 
 def test_raw_categories_ignore_what_questions_depend_on() -> None:
     given = facts(question(1), question(2, (1,), phrase=COLOUR), question(3, phrase="entity - part (owl, beak)"))
-    item = Item.model_validate(given)
-    told = {rules: by_category(item, scored(item, ["no", "yes", "yes"], rules), rules) for rules in BOTH}
+    item = DpgItem.model_validate(given)
+    told = {rules: category_sums(item, score_answers(item, ["no", "yes", "yes"], rules), rules) for rules in BOTH}
     assert told["official"] == {
         "entity": (1, 2),
         "entity-whole": (0, 1),
@@ -136,7 +136,7 @@ def test_categories_are_read_from_the_tuple(phrase: str, names: tuple[str, ...])
 
 
 def test_every_quirk_has_a_test_and_each_is_kept_or_said_not_to_be() -> None:
-    assert set(CORRECTIONS).isdisjoint(NOT_KEPT) and set(CORRECTIONS) | set(NOT_KEPT) == set(QUIRKS)
+    assert set(CORRECTIONS).isdisjoint(QUIRKS_NOT_REPRODUCED) and set(CORRECTIONS) | set(QUIRKS_NOT_REPRODUCED) == set(QUIRKS)
     here = Path(__file__).read_text() + "".join(
         (Path(__file__).parents[1] / f"suites/test_dpg_{part}.py").read_text() for part in ("layout", "suite")
     )
@@ -190,7 +190,7 @@ def random_table(rng: np.random.Generator, items: int = 12) -> list[dict[str, An
     return table
 
 
-def sights_of(table: Sequence[dict[str, Any]], said: dict[str, list[dict[str, str]]]) -> list[Sight]:
+def sights_of(table: Sequence[dict[str, Any]], said: dict[str, list[dict[str, str]]]) -> list[AnnotatedImage]:
     by_item: dict[str, list[dict[str, Any]]] = {}
     for row, one in enumerate(table):
         asked = {
@@ -211,13 +211,13 @@ def sights_of(table: Sequence[dict[str, Any]], said: dict[str, list[dict[str, st
     return sights
 
 
-def sight(index: int, prompt: int, copy: int, given: dict[str, Any], answers: Sequence[str] | None) -> Sight:
+def sight(index: int, prompt: int, copy: int, given: dict[str, Any], answers: Sequence[str] | None) -> AnnotatedImage:
     if answers is None:
-        return Sight(index, prompt, copy, "t", given, {}, fault="the image cannot be read")
-    return Sight(index, prompt, copy, "t", given, {"vqa": Answers(answers=tuple(Answered(text=text) for text in answers))})
+        return AnnotatedImage(index, prompt, copy, "t", given, {}, failure="the image cannot be read")
+    return AnnotatedImage(index, prompt, copy, "t", given, {"vqa": VqaAnnotation(answers=tuple(VqaAnswer(text=text) for text in answers))})
 
 
-def values(score: Score) -> dict[str, float | None]:
+def values(score: EvaluatorOutput) -> dict[str, float | None]:
     return {m.metric: m.value for m in score.measurements}
 
 
@@ -242,7 +242,7 @@ def test_scores_and_categories_are_the_scripts_on_random_tables() -> None:
 # -------------------------------------------------------------------------------------------------- evaluator
 
 
-def four(prompt: int, given: dict[str, Any], *answers: Sequence[str] | None) -> list[Sight]:
+def four(prompt: int, given: dict[str, Any], *answers: Sequence[str] | None) -> list[AnnotatedImage]:
     return [sight(10 * copy + prompt, prompt, copy, given, said) for copy, said in enumerate(answers)]
 
 
@@ -324,12 +324,12 @@ def test_rows_show_what_was_zeroed_and_by_what() -> None:
 def test_every_row_is_asked_and_answers_must_fit() -> None:
     (look,) = DPG.looks
     given = facts(question(1, row=0), question(2, row=1))
-    assert look.role == "vqa" and look.ask(given, {}) == Questions(questions=("Is it 1?", "Is it 2?"))
+    assert look.role == "vqa" and look.ask(given, {}) == VqaQuery(questions=("Is it 1?", "Is it 2?"))
     with pytest.raises(ShapeError, match="item a1 has 2 questions, the judge gave 1 answers"):
-        DPG.mark(given, {"vqa": Answers(answers=(Answered(text="yes"),))}, "official")
+        DPG.mark(given, {"vqa": VqaAnnotation(answers=(VqaAnswer(text="yes"),))}, "official")
 
 
 def test_metrics_are_the_score_five_broad_and_twelve_detailed_categories() -> None:
     assert len(METRICS) == 1 + 5 + 12 and [m.name for m in DPG.metrics] == list(METRICS)
-    columns = {c["key"] for c in registry.load("tables", "table4")["columns"] if c.get("evaluator") == "dpg-bench"}
+    columns = {c["key"] for c in registry.load_by_name("tables", "table4")["columns"] if c.get("evaluator") == "dpg-bench"}
     assert columns == {"dpg"} <= set(METRICS)

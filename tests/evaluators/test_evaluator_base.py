@@ -12,12 +12,12 @@ from harope_bench.core.errors import MissingMemberError, OptionError, PluginErro
 from harope_bench.evaluators.base import (
     AnnotationEvaluator,
     FeatureEvaluator,
-    Observations,
+    Features,
     load_annotation_evaluator,
     load_evaluator,
     load_feature_evaluator,
 )
-from harope_bench.evaluators.prompt_scores import Prompts
+from harope_bench.evaluators.prompt_scores import PromptEvaluator
 
 
 class Plain(FeatureEvaluator):
@@ -26,30 +26,30 @@ class Plain(FeatureEvaluator):
     version, profile, parity, metrics = 1, "plain", "none", ()
 
 
-@pytest.mark.parametrize("name", registry.names("evaluators"))
+@pytest.mark.parametrize("name", registry.list_names("evaluators"))
 def test_every_shipped_evaluator_scores_features_or_annotations(name: str) -> None:
     evaluator = load_evaluator(name)
     assert isinstance(evaluator, FeatureEvaluator) != isinstance(evaluator, AnnotationEvaluator)
-    assert evaluator.profile in evaluator.profiles and set(evaluator.apart) <= set(evaluator.profiles)
-    assert evaluator.under(evaluator.profile).metrics == evaluator.metrics
+    assert evaluator.profile in evaluator.profiles and set(evaluator.profiles_with_own_judge) <= set(evaluator.profiles)
+    assert evaluator.with_profile(evaluator.profile).metrics == evaluator.metrics
     with pytest.raises(OptionError):
-        evaluator.under("nobody's")
+        evaluator.with_profile("nobody's")
 
 
 def test_what_an_evaluator_leaves_out_has_a_default() -> None:
     plain = Plain()
-    assert (plain.rules, plain.profiles, plain.apart, plain.looks_at, plain.arrays) == (("official",), ("plain",), (), "images", ())
-    assert plain.under("plain") is plain
+    assert (plain.rules, plain.profiles, plain.profiles_with_own_judge, plain.subject, plain.arrays) == (("official",), ("plain",), (), "images", ())
+    assert plain.with_profile("plain") is plain
 
 
 @pytest.mark.parametrize(
     ("call", "member"),
     [
-        (lambda: Plain().score(Observations(np.arange(0), None, {}), {}), "score"),
-        (lambda: AnnotationEvaluator().assess([], "official", False), "assess"),
-        (lambda: AnnotationEvaluator().counts_for({}), "counts_for"),
-        (lambda: Prompts().task({}), "task"),
-        (lambda: Prompts().mark({}, {}, "official"), "mark"),
+        (lambda: Plain().evaluate(Features(np.arange(0), None, {}), {}), "score"),
+        (lambda: AnnotationEvaluator().evaluate([], "official", False), "assess"),
+        (lambda: AnnotationEvaluator().metrics_of_prompt({}), "counts_for"),
+        (lambda: PromptEvaluator().task({}), "task"),
+        (lambda: PromptEvaluator().score_sample({}, {}, "official"), "mark"),
     ],
 )
 def test_what_an_evaluator_must_define_is_named_where_it_is_missing(call: Any, member: str) -> None:

@@ -14,12 +14,12 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from harope_bench.core.errors import SampleError, ShapeError
-from harope_bench.evaluators.base import Observations
+from harope_bench.evaluators.base import Features
 from harope_bench.evaluators.fidelity import PLUGIN
-from harope_bench.metrics.frechet import frechet
+from harope_bench.metrics.frechet import frechet_distance
 from harope_bench.metrics.inception_score import inception_score
 from harope_bench.metrics.moments import Gaussian, Moments
-from harope_bench.metrics.neighbours import balls, squared_radii
+from harope_bench.metrics.neighbours import neighbour_balls, squared_radii
 
 
 def slow_frechet(drawn: Gaussian, real: Gaussian) -> float:
@@ -40,8 +40,8 @@ def slow_inception_score(logits: np.ndarray, block: int) -> float:
 
 @pytest.mark.parametrize(("rows", "width", "shift"), [(400, 16, 0.3), (3000, 64, 0.0), (900, 48, 10.0)])
 def test_frechet_equals_sqrtm_and_torch_fidelity(rows: int, width: int, shift: float) -> None:
-    drawn, real = Moments.of(cloud(6, rows, width, shift, 0.8)).gaussian(), Moments.of(cloud(7, 2000, width)).gaussian()
-    ours = frechet(drawn, real)
+    drawn, real = Moments.from_rows(cloud(6, rows, width, shift, 0.8)).to_gaussian(), Moments.from_rows(cloud(7, 2000, width)).to_gaussian()
+    ours = frechet_distance(drawn, real)
     theirs = fid_statistics_to_metric(*({"mu": g.mean, "sigma": g.covariance} for g in (drawn, real)), False)
     # Full-rank covariances: all three traces are good to about D * eps.
     assert ours == pytest.approx(slow_frechet(drawn, real), rel=1e-9)
@@ -71,9 +71,9 @@ def test_balls_equal_full_matrices_at_any_block_size(block: int, lattice: bool) 
     radii = squared_radii(b, block=block)
     # Whole numbers stay whole after the centre is taken off, so their distances are exact; rounding of squares otherwise.
     np.testing.assert_allclose(radii, slow_radii(b), rtol=0 if lattice else 1e-12)
-    found = balls(a, b, block=block)
+    found = neighbour_balls(a, b, block=block)
     np.testing.assert_array_equal(found.real_radii, radii)
-    np.testing.assert_array_equal(found.drawn_inside, slow_covered(a, b))
+    np.testing.assert_array_equal(found.generated_inside, slow_covered(a, b))
     np.testing.assert_array_equal(found.real_inside, slow_covered(b, a))
 
 
@@ -114,14 +114,14 @@ def test_every_metric_is_measured_or_has_a_reason() -> None:
     }
     score = PLUGIN.score(observed(features, spatial=features), {})
     assert measured(score, "sfid").reason == "the reference holds no mu_s and sigma_s"
-    blind = PLUGIN.score(Observations(np.arange(40), None, {}), reference_of(features))
+    blind = PLUGIN.score(Features(np.arange(40), None, {}), reference_of(features))
     assert {m.reason for m in blind.measurements if m.metric != "is"} == {"the judge gives no features", "the judge gives no spatial"}
 
 
 @pytest.mark.parametrize("scored", [0, 1])
 def test_without_images_nothing_is_measured(scored: int) -> None:
     arrays = {"features": cloud(50, scored, 4), "logits": cloud(50, scored, 3)}
-    score = PLUGIN.score(Observations(np.arange(scored), None, arrays, failed=7), reference_of(cloud(51, 50, 4)))
+    score = PLUGIN.score(Features(np.arange(scored), None, arrays, failed=7), reference_of(cloud(51, 50, 4)))
     assert all(m.value is None and m.reason and m.n_asked == 7 + scored and m.n_failed == 7 for m in score.measurements)
     assert measured(score, "fid").reason == f"fid needs at least 2 images, found {scored}"
 
@@ -139,7 +139,7 @@ def test_names_tell_the_number_of_images_scored() -> None:
 
 def test_sfid_is_fid_of_the_spatial_features() -> None:
     features, spatial, real = cloud(53, 300, 4), cloud(54, 300, 9), cloud(55, 400, 9)
-    mean, covariance = Moments.of(real).gaussian()
+    mean, covariance = Moments.from_rows(real).to_gaussian()
     score = PLUGIN.score(observed(features, spatial=spatial), {"mu_s": mean, "sigma_s": covariance})
     other = PLUGIN.score(observed(spatial), {"mu": mean, "sigma": covariance})
     assert value_of(score, "sfid") == value_of(other, "fid")
@@ -152,7 +152,7 @@ def test_a_value_that_is_not_finite_names_its_image(array: str, bad: float) -> N
     arrays = {name: cloud(59, 20, 4) for name in ("features", "spatial", "logits")}
     arrays[array][7, 2] = arrays[array][9, 0] = bad
     with pytest.raises(SampleError, match=f"{array} of the samples are not finite, first at index 107; delete the observations"):
-        PLUGIN.score(Observations(np.arange(100, 120), None, arrays), {})
+        PLUGIN.score(Features(np.arange(100, 120), None, arrays), {})
 
 
 def test_a_broken_reference_is_named() -> None:

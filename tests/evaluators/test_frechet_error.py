@@ -9,9 +9,9 @@ import pytest
 from clouds import cloud, measured, observed, reference_of, with_dead_columns
 
 from harope_bench.evaluators.fidelity import PLUGIN
-from harope_bench.metrics.frechet import frechet, influence
+from harope_bench.metrics.frechet import frechet_distance, influence_values
 from harope_bench.metrics.moments import Gaussian, Moments
-from harope_bench.statistics.significance import Z, difference, mean_error
+from harope_bench.statistics.significance import Z, difference, standard_error
 
 WIDTH, DRAWN, REPLICATES = 16, 1000, 400
 REAL = Gaussian(np.zeros(WIDTH), np.eye(WIDTH))
@@ -24,8 +24,8 @@ def generator(noise: np.ndarray, tilt: float) -> np.ndarray:
 
 
 def fid_and_influence(rows: np.ndarray) -> tuple[float, np.ndarray]:
-    drawn = Moments.of(rows).gaussian()
-    return frechet(drawn, REAL), influence(rows, drawn, REAL)
+    drawn = Moments.from_rows(rows).to_gaussian()
+    return frechet_distance(drawn, REAL), influence_values(rows, drawn, REAL)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def replicates() -> tuple[np.ndarray, ...]:
     for _ in range(REPLICATES):
         noise = rng.normal(size=(DRAWN, WIDTH))
         (a, rows_a), (b, rows_b) = (fid_and_influence(generator(noise, tilt)) for tilt in (0.10, 0.12))
-        found.append((a, mean_error(rows_a), a - b, mean_error(rows_a - rows_b)))
+        found.append((a, standard_error(rows_a), a - b, standard_error(rows_a - rows_b)))
     return tuple(np.array(column) for column in zip(*found, strict=True))
 
 
@@ -61,7 +61,7 @@ def test_the_interval_covers_the_mean_at_this_n(replicates: tuple[np.ndarray, ..
 def test_the_error_is_not_too_small_where_generator_and_reference_agree() -> None:
     """The derivative vanishes there, so first order does not have to hold; it errs on the wide side by about sqrt 2."""
     rng = np.random.default_rng(13)
-    found = [(value, mean_error(rows)) for value, rows in (fid_and_influence(rng.normal(size=(200, WIDTH))) for _ in range(200))]
+    found = [(value, standard_error(rows)) for value, rows in (fid_and_influence(rng.normal(size=(200, WIDTH))) for _ in range(200))]
     values, errors = np.array(found).T
     assert 1.2 < errors.mean() / values.std(ddof=1) < 1.7
 
@@ -69,22 +69,22 @@ def test_the_error_is_not_too_small_where_generator_and_reference_agree() -> Non
 def test_influence_is_the_derivative_of_the_distance() -> None:
     """Leaving image i out moves FID by -g_i / (N - 1), to first order, whatever the rank."""
     for rows in (cloud(14, 4000, 6).astype(np.float64), with_dead_columns(cloud(14, 4000, 6)).astype(np.float64)):
-        real = Moments.of(cloud(15, 500, 6, shift=1.0)).gaussian()
-        drawn = Moments.of(rows).gaussian()
-        whole, contributions = frechet(drawn, real), influence(rows, drawn, real)
+        real = Moments.from_rows(cloud(15, 500, 6, shift=1.0)).to_gaussian()
+        drawn = Moments.from_rows(rows).to_gaussian()
+        whole, contributions = frechet_distance(drawn, real), influence_values(rows, drawn, real)
         assert abs(contributions.mean()) < 1e-12
         for i in (0, 17, 3999):
-            without = frechet(Moments.of(np.delete(rows, i, axis=0)).gaussian(), real)
+            without = frechet_distance(Moments.from_rows(np.delete(rows, i, axis=0)).to_gaussian(), real)
             # What first order leaves out is 1/N of a contribution, and the correction N - 1 to N - 2 a constant of that size.
             assert (whole - without) * 3999 == pytest.approx(contributions[i], abs=0.03)
 
 
 def test_influence_does_not_depend_on_the_root() -> None:
-    rows, real = cloud(16, 300, 10), Moments.of(cloud(17, 300, 10)).gaussian()
-    drawn = Moments.of(rows).gaussian()
+    rows, real = cloud(16, 300, 10), Moments.from_rows(cloud(17, 300, 10)).to_gaussian()
+    drawn = Moments.from_rows(rows).to_gaussian()
     values, vectors = np.linalg.eigh(drawn.covariance)
-    other = influence(rows, drawn, real, vectors * np.sqrt(values))
-    np.testing.assert_allclose(influence(rows, drawn, real), other, rtol=1e-9, atol=1e-9)
+    other = influence_values(rows, drawn, real, vectors * np.sqrt(values))
+    np.testing.assert_allclose(influence_values(rows, drawn, real), other, rtol=1e-9, atol=1e-9)
 
 
 def test_no_error_is_given_where_images_are_fewer_than_dimensions() -> None:
@@ -109,4 +109,4 @@ def test_scores_of_two_checkpoints_pair_by_sample() -> None:
     drop = difference(
         "higher", measured(pair, "recall"), measured(pair, "recall"), pair.per_sample["recall"] | 1, pair.per_sample["recall"]
     )
-    assert drop.se == mean_error(1.0 - pair.per_sample["recall"])  # 0 - 1 is -1, not 255: the indicators are signed
+    assert drop.se == standard_error(1.0 - pair.per_sample["recall"])  # 0 - 1 is -1, not 255: the indicators are signed

@@ -13,30 +13,30 @@ import pytest
 from geneval_scenes import at, clause, line, thing
 
 from harope_bench.assets import local_files
-from harope_bench.assets.download import fetch
+from harope_bench.assets.download import fetch_asset
 from harope_bench.core import registry
-from harope_bench.core.annotations import Colours, Detection, Mask, Names, Objects, Sighting
-from harope_bench.core.errors import NotHere, OptionError, ShapeError, StorageError
-from harope_bench.evaluators.base import Sight
-from harope_bench.evaluators.rules.geneval import COLOURS, TASKS, Wanted
-from harope_bench.suites.geneval import lines
+from harope_bench.core.annotations import ColourAnnotation, Detection, Mask, DetectionQuery, ColourQuery, DetectionAnnotation
+from harope_bench.core.errors import MissingAssetError, OptionError, ShapeError, StorageError
+from harope_bench.evaluators.base import AnnotatedImage
+from harope_bench.evaluators.rules.geneval import COLOURS, TASKS, PromptSpec
+from harope_bench.suites.geneval import read_metadata
 
 OFFICIAL = Path("/work/shared/data/geneval")
-GENEVAL = registry.load("evaluators", "geneval")
+GENEVAL = registry.load_by_name("evaluators", "geneval")
 
 
 # -------------------------------------------------------------------------------------------------- evaluator
 
 
-def shares(*names: str) -> Colours:
-    return Colours(shares=tuple(tuple(float(c == name) for c in COLOURS) for name in names))
+def shares(*names: str) -> ColourAnnotation:
+    return ColourAnnotation(probabilities=tuple(tuple(float(c == name) for c in COLOURS) for name in names))
 
 
-def sight(index: int, prompt: int, facts: dict[str, Any], found: Sequence[Detection] | None, *named: str) -> Sight:
+def sight(index: int, prompt: int, facts: dict[str, Any], found: Sequence[Detection] | None, *named: str) -> AnnotatedImage:
     if found is None:
-        return Sight(index, prompt, index, "t", facts, {}, fault="the image cannot be read")
-    seen: dict[str, Any] = {"detector": Sighting(size=(512, 512), found=tuple(found))}
-    return Sight(index, prompt, index, "t", facts, seen | ({"colours": shares(*named)} if named else {}))
+        return AnnotatedImage(index, prompt, index, "t", facts, {}, failure="the image cannot be read")
+    seen: dict[str, Any] = {"detector": DetectionAnnotation(size=(512, 512), detections=tuple(found))}
+    return AnnotatedImage(index, prompt, index, "t", facts, seen | ({"colours": shares(*named)} if named else {}))
 
 
 ONE_OF_EACH: dict[str, dict[str, Any]] = {
@@ -50,7 +50,7 @@ ONE_OF_EACH: dict[str, dict[str, Any]] = {
 PAIR = [thing("dog", 0.8, (100, 0, 110, 10)), thing("cat", 0.7, (0, 0, 10, 10))]
 
 
-def six(hit: Mapping[str, Sequence[bool]]) -> list[Sight]:
+def six(hit: Mapping[str, Sequence[bool]]) -> list[AnnotatedImage]:
     """Two prompts of each task in the table, with as many images as outcomes; a right image holds the pair, a wrong one nothing."""
     sights = []
     for number, (tag, outcomes) in enumerate(hit.items()):
@@ -122,23 +122,23 @@ def test_judges_are_asked_for_the_prompts_classes_and_the_things_to_colour() -> 
     detector, colours = GENEVAL.looks
     assert (detector.role, colours.role) == ("detector", "colours")
     facts = ONE_OF_EACH["color_attr"]
-    assert detector.ask(facts, {}) == Names(names=("dog", "cat"))
-    assert detector.ask(ONE_OF_EACH["counting"], {}) == Names(names=("dog",))
+    assert detector.ask(facts, {}) == DetectionQuery(names=("dog", "cat"))
+    assert detector.ask(ONE_OF_EACH["counting"], {}) == DetectionQuery(names=("dog",))
     mask = Mask(size=(2, 2), counts=(1, 3))
-    sighting = Sighting(size=(2, 2), found=(thing("cat", 0.9), thing("dog", 0.8).model_copy(update={"mask": mask}), thing("dog", 0.7)))
+    sighting = DetectionAnnotation(size=(2, 2), detections=(thing("cat", 0.9), thing("dog", 0.8).model_copy(update={"mask": mask}), thing("dog", 0.7)))
     ask = colours.ask(facts, {"detector": sighting})
-    assert isinstance(ask, Objects) and ask.candidates == COLOURS
+    assert isinstance(ask, ColourQuery) and ask.candidates == COLOURS
     assert [(o.name, o.mask) for o in ask.objects] == [("dog", mask), ("cat", None)]
     for tag in ("single_object", "two_object", "counting", "position"):
         assert colours.ask(ONE_OF_EACH[tag], {"detector": sighting}) is None
-    assert colours.ask(facts, {"detector": Sighting(size=(2, 2), found=())}) is None
+    assert colours.ask(facts, {"detector": DetectionAnnotation(size=(2, 2), detections=())}) is None
 
 
 def test_answers_that_do_not_fit_are_named() -> None:
     with pytest.raises(ShapeError, match="no detector's answer"):
         GENEVAL.mark(ONE_OF_EACH["colors"], {}, "official")
     with pytest.raises(ShapeError, match="1 things were to be named a colour, the judge named 0"):
-        GENEVAL.mark(ONE_OF_EACH["colors"], {"detector": Sighting(size=(9, 9), found=tuple(PAIR))}, "official")
+        GENEVAL.mark(ONE_OF_EACH["colors"], {"detector": DetectionAnnotation(size=(9, 9), detections=tuple(PAIR))}, "official")
 
 
 def test_a_task_that_is_none_of_the_six_is_told() -> None:
@@ -150,19 +150,19 @@ def test_a_task_that_is_none_of_the_six_is_told() -> None:
 
 
 def test_without_the_prompts_the_command_is_named() -> None:
-    with pytest.raises(NotHere, match="harope-bench fetch geneval"):
-        registry.load("suites", "geneval").requests([0])
+    with pytest.raises(MissingAssetError, match="harope-bench fetch geneval"):
+        registry.load_by_name("suites", "geneval").requests([0])
 
 
 def test_a_damaged_metadata_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text(json.dumps(ONE_OF_EACH["colors"]) + "\n" + '{"tag": "x"}\n')
     with pytest.raises(StorageError, match="line 2 is no GenEval prompt"):
-        lines(path)
+        read_metadata(path)
     path.write_text("nonsense\n")
-    lines.cache_clear()
+    read_metadata.cache_clear()
     with pytest.raises(StorageError, match="line 1 is not JSON"):
-        lines(path)
+        read_metadata(path)
 
 
 official = pytest.mark.skipif(not OFFICIAL.exists(), reason="the official prompt files are not here")
@@ -170,9 +170,9 @@ official = pytest.mark.skipif(not OFFICIAL.exists(), reason="the official prompt
 
 @official
 def test_the_suite_is_the_official_file_copy_by_copy() -> None:
-    fetch("geneval", OFFICIAL)
-    suite = registry.load("suites", "geneval")
-    assert suite.count == 2212 == 4 * len(lines(local_files.bring("geneval", "evaluation_metadata.jsonl").path))
+    fetch_asset("geneval", OFFICIAL)
+    suite = registry.load_by_name("suites", "geneval")
+    assert suite.count == 2212 == 4 * len(read_metadata(local_files.require_local_file("geneval", "evaluation_metadata.jsonl").path))
     texts = [json.loads(text) for text in (OFFICIAL / "evaluation_metadata.jsonl").read_text().splitlines()]
     cases = [suite.case(i) for i in range(suite.count)]
     assert [c.facts["geneval"] for c in cases] == texts * 4
@@ -188,9 +188,9 @@ def test_the_suite_is_the_official_file_copy_by_copy() -> None:
 
 @official
 def test_the_official_prompts_name_known_classes_colours_and_relations() -> None:
-    fetch("geneval", OFFICIAL)
-    names = set(local_files.bring("geneval", "object_names.txt").path.read_text().splitlines())
-    every = [Wanted.model_validate(facts) for facts in lines(local_files.bring("geneval", "evaluation_metadata.jsonl").path)]
+    fetch_asset("geneval", OFFICIAL)
+    names = set(local_files.require_local_file("geneval", "object_names.txt").path.read_text().splitlines())
+    every = [PromptSpec.model_validate(facts) for facts in read_metadata(local_files.require_local_file("geneval", "evaluation_metadata.jsonl").path)]
     assert len(names) == 80 and {name for w in every for name in w.names} <= names
     clauses = [c for w in every for c in w.include]
     assert {c.color for c in clauses} - {None} <= set(COLOURS)
@@ -202,18 +202,18 @@ def test_the_official_prompts_name_known_classes_colours_and_relations() -> None
 @official
 def test_scores_of_the_whole_suite_are_multiples_that_table_4_can_hold() -> None:
     """All cells of the paper's GenEval columns but one are k / (4 x prompts): the denominators of a whole run here."""
-    fetch("geneval", OFFICIAL)
-    suite, rng = registry.load("suites", "geneval"), np.random.default_rng(1)
+    fetch_asset("geneval", OFFICIAL)
+    suite, rng = registry.load_by_name("suites", "geneval"), np.random.default_rng(1)
     sights = []
     for i in range(suite.count):
         case = suite.case(i)
-        wanted = Wanted.model_validate(case.facts["geneval"])
+        wanted = PromptSpec.model_validate(case.facts["geneval"])
         found = [thing(c.name, 0.95, at(100 * k, 100 * k)) for k, c in enumerate(wanted.include) for _ in range(c.count)]
         found = found if rng.random() < 0.7 else []
-        seen: dict[str, Any] = {"detector": Sighting(size=(512, 512), found=tuple(found))}
+        seen: dict[str, Any] = {"detector": DetectionAnnotation(size=(512, 512), detections=tuple(found))}
         if ask := GENEVAL.looks[1].ask(case.facts["geneval"], seen):
             seen["colours"] = shares(*(str(rng.choice(COLOURS)) for _ in ask.objects))
-        sights.append(Sight(i, case.prompt, case.copy, case.text, case.facts["geneval"], seen))
+        sights.append(AnnotatedImage(i, case.prompt, case.copy, case.text, case.facts["geneval"], seen))
     score = GENEVAL.assess(sights, "official", False)
     found_by = {m.metric: m for m in score.measurements}
     assert [found_by[tag].n_scored for tag in TASKS] == [320, 396, 320, 376, 400, 400]
@@ -221,7 +221,7 @@ def test_scores_of_the_whole_suite_are_multiples_that_table_4_can_hold() -> None
         value = found_by[tag].value * found_by[tag].n_scored
         assert value == pytest.approx(round(value), abs=1e-9)
     assert found_by["overall"].value == pytest.approx(np.mean([found_by[tag].value for tag in TASKS]), abs=1e-15)
-    table = registry.load("tables", "table4")
+    table = registry.load_by_name("tables", "table4")
     cells = [(row["published"][tag], found_by[tag].n_scored) for row in table["rows"] for tag in TASKS]
     impossible = [cell for cell, n in cells if abs(round(float(cell) * n) / n - float(cell)) > 0.0005 + 1e-9]
     assert impossible == ["0.606"]

@@ -14,13 +14,13 @@ from geneval_scenes import at, clause, line, thing
 
 from harope_bench.core.annotations import Box, Detection
 from harope_bench.evaluators.rules import geneval as rule
-from harope_bench.evaluators.rules.geneval import COLOURS, CORRECTIONS, QUIRKS, TASKS, Limits, Wanted, judged, kept, overlap_of, relations
+from harope_bench.evaluators.rules.geneval import COLOURS, CORRECTIONS, QUIRKS, TASKS, ScriptOptions, PromptSpec, evaluate_image, counted_detections, inclusive_box_iou, relative_positions
 
 BOTH = ("official", "corrected")
 
 
 def verdict(facts: Mapping[str, Any], found: Sequence[Detection], colours: Mapping[int, str] | None = None, rules: str = "official") -> Any:
-    return judged(Wanted.model_validate(facts), found, colours or {}, rules)
+    return evaluate_image(PromptSpec.model_validate(facts), found, colours or {}, rules)
 
 
 def right(facts: Mapping[str, Any], found: Sequence[Detection], colours: Mapping[int, str] | None = None) -> bool:
@@ -59,7 +59,7 @@ def test_counting_threshold_holds_for_every_class_of_a_counting_prompt() -> None
 def test_top_16_the_surest_are_kept() -> None:
     found = [thing("dog", 0.31 + 0.01 * i) for i in range(20)]
     for rules in BOTH:
-        assert kept(found, "single_object", rules)["dog"] == list(range(19, 3, -1))
+        assert counted_detections(found, "single_object", rules)["dog"] == list(range(19, 3, -1))
     assert right(line("single_object", clause("dog", 16)), found)
     assert not right(line("single_object", clause("dog", 17)), found)
 
@@ -68,32 +68,32 @@ def test_no_nms_equal_boxes_all_count_and_a_limit_takes_inclusive_pixels() -> No
     found = [thing("dog", 0.95), thing("dog", 0.94)]
     assert right(line("counting", clause("dog", 2), exclude=[clause("dog", 3)]), found)
     for rules in BOTH:
-        assert kept(found, "counting", rules, Limits(overlap=0.999))["dog"] == [0]
+        assert counted_detections(found, "counting", rules, ScriptOptions(max_overlap=0.999))["dog"] == [0]
     half = [thing("dog", 0.95, (0, 0, 9, 9)), thing("dog", 0.94, (5, 0, 14, 9))]  # as 10 and 10 wide with the last pixel: 5 shared of 15
-    assert overlap_of(half[0].box, half[1].box) == pytest.approx(1 / 3)
+    assert inclusive_box_iou(half[0].box, half[1].box) == pytest.approx(1 / 3)
     exclusive = 4 * 9 / (2 * 81 - 4 * 9)
     assert exclusive < 0.3 < 1 / 3
-    assert kept(half, "counting", "official", Limits(overlap=0.3))["dog"] == [0]
-    assert kept(half, "counting", "official", Limits(overlap=0.34))["dog"] == [0, 1]
-    assert overlap_of((0, 0, -1, -1), (0, 0, -1, -1)) == 0  # no pixel at all
+    assert counted_detections(half, "counting", "official", ScriptOptions(max_overlap=0.3))["dog"] == [0]
+    assert counted_detections(half, "counting", "official", ScriptOptions(max_overlap=0.34))["dog"] == [0, 1]
+    assert inclusive_box_iou((0, 0, -1, -1), (0, 0, -1, -1)) == 0  # no pixel at all
 
 
 def test_overlap_compares_with_the_surest_that_is_left() -> None:
     chain = [thing("dog", 0.99, (0, 0, 99, 99)), thing("dog", 0.98, (40, 0, 139, 99)), thing("dog", 0.97, (80, 0, 179, 99))]
-    assert kept(chain, "counting", "official", Limits(overlap=0.3))["dog"] == [0, 2]  # the middle one goes and removes nobody
+    assert counted_detections(chain, "counting", "official", ScriptOptions(max_overlap=0.3))["dog"] == [0, 2]  # the middle one goes and removes nobody
 
 
 def test_tie_order_later_first_officially_and_first_first_when_corrected() -> None:
     facts = line("colors", clause("dog", color="red"))
     found = [thing("dog", 0.5, (0, 0, 5, 5)), thing("dog", 0.5, (9, 9, 20, 20)), thing("cat", 0.9)]
     colours = {0: "red", 1: "blue"}
-    assert kept(found, "colors", "official")["dog"] == [1, 0]
-    assert kept(found, "colors", "corrected")["dog"] == [0, 1]
+    assert counted_detections(found, "colors", "official")["dog"] == [1, 0]
+    assert counted_detections(found, "colors", "corrected")["dog"] == [0, 1]
     assert not verdict(facts, found, colours, "official").correct
     assert verdict(facts, found, colours, "corrected").correct
-    assert rule.coloured(Wanted.model_validate(facts), found) == (1, 0)  # both are asked about, so that both rules can be applied
+    assert rule.colour_query_indices(PromptSpec.model_validate(facts), found) == (1, 0)  # both are asked about, so that both rules can be applied
     close = [thing("dog", 0.5), thing("dog", 0.5 + 1e-9)]  # a tie in float32, not in float64
-    assert kept(close, "colors", "official")["dog"] == [1, 0] and kept(close, "colors", "corrected")["dog"] == [0, 1]
+    assert counted_detections(close, "colors", "official")["dog"] == [1, 0] and counted_detections(close, "colors", "corrected")["dog"] == [0, 1]
 
 
 # --------------------------------------------------------------------------------------------------- clauses
@@ -116,7 +116,7 @@ def test_surest_only_is_asked_its_colour_and_its_place() -> None:
     red = line("colors", clause("dog", color="red"))
     found = [thing("dog", 0.8, (200, 0, 210, 10)), thing("dog", 0.7, (0, 0, 10, 10)), thing("cat", 0.9, (100, 0, 110, 10))]
     assert not right(red, found, {0: "blue", 1: "red"})
-    assert rule.coloured(Wanted.model_validate(red), found) == (0,)
+    assert rule.colour_query_indices(PromptSpec.model_validate(red), found) == (0,)
     left = line("position", clause("cat"), clause("dog", position=["left of", 0]))
     assert not right(left, found)
     assert right(line("position", clause("cat"), clause("dog", position=["right of", 0])), found)
@@ -150,7 +150,7 @@ def test_a_missing_thing_is_asked_neither_colour_nor_place() -> None:
     facts = line("position", clause("cat"), clause("dog", 2, color="red", position=["right of", 0]))
     found = [thing("cat", 0.9), thing("dog", 0.9, (50, 0, 60, 10))]
     assert verdict(facts, found).reasons == ("1 of dog, wanted 2",)
-    assert rule.coloured(Wanted.model_validate(facts), found) == ()
+    assert rule.colour_query_indices(PromptSpec.model_validate(facts), found) == ()
 
 
 def test_a_wrong_colour_is_told_before_a_wrong_place() -> None:
@@ -163,7 +163,7 @@ def test_a_wrong_colour_is_told_before_a_wrong_place() -> None:
 def test_the_loop_goes_on_after_a_failed_clause() -> None:
     facts = line("color_attr", clause("cat", color="red"), clause("dog", color="blue"))
     assert len(verdict(facts, [thing("dog", 0.9)], {0: "green"}).reasons) == 2
-    assert rule.coloured(Wanted.model_validate(facts), [thing("dog", 0.9)]) == (0,)
+    assert rule.colour_query_indices(PromptSpec.model_validate(facts), [thing("dog", 0.9)]) == (0,)
 
 
 def test_at_least_count_of_the_colour_is_wanted_of_exactly_count_things() -> None:
@@ -175,14 +175,14 @@ def test_at_least_count_of_the_colour_is_wanted_of_exactly_count_things() -> Non
 def test_colour_ties_go_to_the_first_in_the_list() -> None:
     shares = [0.0] * 10
     shares[4], shares[2] = 0.5, 0.5
-    assert rule.colour(shares) == "yellow"
-    assert rule.colour([0.1] * 10) == "red" == COLOURS[0]
+    assert rule.likeliest_colour(shares) == "yellow"
+    assert rule.likeliest_colour([0.1] * 10) == "red" == COLOURS[0]
 
 
 @pytest.mark.parametrize("reference", [1, 2, -1])
 def test_a_clause_can_only_be_placed_by_an_earlier_one(reference: int) -> None:
     with pytest.raises(ValueError, match="no earlier one"):
-        Wanted.model_validate(line("position", clause("cat"), clause("dog", position=["left of", reference])))
+        PromptSpec.model_validate(line("position", clause("cat"), clause("dog", position=["left of", reference])))
 
 
 # -------------------------------------------------------------------------------------------------- relations
@@ -207,14 +207,14 @@ def test_a_clause_can_only_be_placed_by_an_earlier_one(reference: int) -> None:
     ],
 )
 def test_dead_zone_full_sizes_and_the_unshrunk_norm(one: Box, other: Box, holds: set[str]) -> None:
-    assert relations(one, other) == holds
+    assert relative_positions(one, other) == holds
 
 
 def test_two_relations_or_none_between_the_axes() -> None:
     wide = (0.0, 0.0, 200.0, 20.0), (60.0, 60.0, 260.0, 80.0)  # offset (60, 60), shrunk (20, 56): 20 / 84.9 and 56 / 84.9
-    assert relations(wide[1], wide[0]) == {"below"}
+    assert relative_positions(wide[1], wide[0]) == {"below"}
     none = at(60, 60, 160), at(0, 0, 160)  # shrunk (28, 28) of 84.9: 0.33 each
-    assert relations(*none) == frozenset()
+    assert relative_positions(*none) == frozenset()
     shrunk_norm = 28 / math.hypot(28, 28)
     assert shrunk_norm > 0.5, "dividing by the shrunk offset would have said two relations"
     half_sizes = (60 - 0.05 * 320) / math.hypot(60, 60)
@@ -222,7 +222,7 @@ def test_two_relations_or_none_between_the_axes() -> None:
 
 
 def test_a_box_with_corners_exchanged_has_its_size() -> None:
-    assert relations((10, 10, 0, 0), (110, 0, 100, 10)) == {"left of"}
+    assert relative_positions((10, 10, 0, 0), (110, 0, 100, 10)) == {"left of"}
 
 
 # ---------------------------------------------------------------------------- a slow rule from the description

@@ -22,12 +22,12 @@ from harope_bench.cli import main
 from harope_bench.core import checksums, registry
 from harope_bench.core.errors import OptionError, StorageError
 from harope_bench.evaluators import fidelity_findings
-from harope_bench.evaluators.base import Observations, Score
+from harope_bench.evaluators.base import Features, EvaluatorOutput
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.evaluators.fidelity_profiles import PROFILES
 from harope_bench.leaderboards import board, match_runs
 from harope_bench.metrics.moments import Moments
-from harope_bench.pipeline.evaluate import Asked, evaluate, evaluate_each
+from harope_bench.pipeline.evaluate import FeatureScoring, evaluate, evaluate_profiles
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.reference_stats import open_reference
 from harope_bench.pipeline.verify import verify
@@ -43,28 +43,28 @@ def cloud(seed: int, rows: int, width: int, shift: float = 0.0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def seen() -> Observations:
+def seen() -> Features:
     arrays = {"features": cloud(0, N, WIDTH, 0.3), "spatial": cloud(1, N, 9), "logits": 3 * cloud(2, N, 30)}
-    return Observations(np.arange(N), None, arrays)
+    return Features(np.arange(N), None, arrays)
 
 
 @pytest.fixture(scope="module")
 def reference() -> dict[str, np.ndarray]:
     rows, spatial = cloud(3, M, WIDTH), cloud(4, M, 9)
-    (mu, sigma), (mu_s, sigma_s) = Moments.of(rows).gaussian(), Moments.of(spatial).gaussian()
+    (mu, sigma), (mu_s, sigma_s) = Moments.from_rows(rows).to_gaussian(), Moments.from_rows(spatial).to_gaussian()
     return {"features": rows, "mu": mu, "sigma": sigma, "mu_s": mu_s, "sigma_s": sigma_s}
 
 
 @pytest.fixture(scope="module")
-def of_torch_fidelity(seen: Observations, reference: dict[str, np.ndarray]) -> Score:
+def of_torch_fidelity(seen: Features, reference: dict[str, np.ndarray]) -> EvaluatorOutput:
     return PLUGIN.under("torch-fidelity").score(seen, reference)
 
 
-def values(score: Score) -> dict[str, float]:
+def values(score: EvaluatorOutput) -> dict[str, float]:
     return {m.metric: m.value for m in score.measurements if m.value is not None}
 
 
-def test_profile_torch_fidelity_is_torch_fidelity(seen: Observations, reference: dict[str, np.ndarray], of_torch_fidelity: Score) -> None:
+def test_profile_torch_fidelity_is_torch_fidelity(seen: Features, reference: dict[str, np.ndarray], of_torch_fidelity: EvaluatorOutput) -> None:
     ours = values(of_torch_fidelity)
     drawn, real = torch.from_numpy(seen.arrays["features"]), torch.from_numpy(reference["features"])
     theirs = fid_statistics_to_metric(fid_features_to_statistics(drawn), fid_features_to_statistics(real), verbose=False)
@@ -78,7 +78,7 @@ def test_profile_torch_fidelity_is_torch_fidelity(seen: Observations, reference:
     assert (ours["precision"], ours["recall"]) == pytest.approx((prc["precision"], prc["recall"]), abs=1e-7)  # a float32 mean
 
 
-def test_the_full_kid_is_what_the_subsets_estimate(of_torch_fidelity: Score) -> None:
+def test_the_full_kid_is_what_the_subsets_estimate(of_torch_fidelity: EvaluatorOutput) -> None:
     score, found = of_torch_fidelity, values(of_torch_fidelity)
     (full,) = [m for m in score.measurements if m.metric == "kid"]
     assert full.se is not None and full.se > 0
@@ -86,7 +86,7 @@ def test_the_full_kid_is_what_the_subsets_estimate(of_torch_fidelity: Score) -> 
     assert any(w.startswith("kid-subsets: standard deviation over 100 subsets") for w in score.warnings)
 
 
-def test_profile_clean_is_clean_fid(seen: Observations, reference: dict[str, np.ndarray]) -> None:
+def test_profile_clean_is_clean_fid(seen: Features, reference: dict[str, np.ndarray]) -> None:
     clean_fid = pytest.importorskip("cleanfid.fid", reason="needs the extra parity")
     ours = values(PLUGIN.under("clean").score(seen, reference))
     drawn, real = seen.arrays["features"].astype(np.float64), reference["features"].astype(np.float64)
@@ -98,7 +98,7 @@ def test_profile_clean_is_clean_fid(seen: Observations, reference: dict[str, np.
     assert set(ours) == {"fid", "kid"}
 
 
-def test_adm_and_exact_differ_in_precision_and_recall_alone(seen: Observations, reference: dict[str, np.ndarray]) -> None:
+def test_adm_and_exact_differ_in_precision_and_recall_alone(seen: Features, reference: dict[str, np.ndarray]) -> None:
     """Far from zero float16's grid is coarse, and ties let more points in."""
     far = seen._replace(arrays={**seen.arrays, "features": seen.arrays["features"] + np.float32(8)})
     real = {**reference, "features": reference["features"] + np.float32(8), "mu": reference["mu"] + 8}
@@ -107,7 +107,7 @@ def test_adm_and_exact_differ_in_precision_and_recall_alone(seen: Observations, 
     assert half["precision"] > exact["precision"] and half["recall"] > exact["recall"]
 
 
-def test_kid_needs_images_and_enough_of_them(seen: Observations, reference: dict[str, np.ndarray]) -> None:
+def test_kid_needs_images_and_enough_of_them(seen: Features, reference: dict[str, np.ndarray]) -> None:
     evaluator = PLUGIN.under("torch-fidelity")
     few = seen._replace(indices=seen.indices[:40], arrays={k: v[:40] for k, v in seen.arrays.items()})
     reasons = {m.metric: m.reason for m in evaluator.score(few, reference).measurements}
@@ -119,15 +119,15 @@ def test_kid_needs_images_and_enough_of_them(seen: Observations, reference: dict
 
 @pytest.mark.parametrize("profile", sorted(PROFILES))
 def test_every_profile_keeps_the_contract(
-    profile: str, seen: Observations, reference: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    profile: str, seen: Features, reference: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fidelity_findings, "kid_subsets", partial(fidelity_findings.kid_subsets, subsets=2, size=30))
     monkeypatch.setattr(fidelity_findings, "SUBSET_SIZE", 30)
-    few = Observations(seen.indices[:60], None, {k: v[:60] for k, v in seen.arrays.items()}, failed=2)
+    few = Features(seen.indices[:60], None, {k: v[:60] for k, v in seen.arrays.items()}, failed=2)
     testing.check_evaluator(PLUGIN.under(profile), few, {**reference, "features": reference["features"][:80]})
 
 
-def test_scores_are_the_same_from_memory_maps(seen: Observations, reference: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_scores_are_the_same_from_memory_maps(seen: Features, reference: dict[str, np.ndarray], tmp_path: Path) -> None:
     maps = {}
     for name, rows in seen.arrays.items():
         np.save(tmp_path / f"{name}.npy", rows)
@@ -155,17 +155,17 @@ def run(tmp_path: Path) -> Path:
 def test_profiles_have_files_of_their_own_and_verify_knows_them(run: Path) -> None:
     names = []
     for profile in (None, "adm", "torch-fidelity"):
-        (scored,) = evaluate(run, run, Asked("digits", profile=profile))
+        (scored,) = evaluate(run, run, FeatureScoring("digits", profile=profile))
         names.append(scored.path.name)
         assert scored.result.profile == (profile or "adm-exact")
     assert names == ["fidelity.json", "fidelity_adm.json", "fidelity_torch-fidelity.json"]
-    assert verify(run, 0).wrong == []
+    assert verify(run, 0).altered_messages == []
 
 
 @pytest.fixture
 def renamed(run: Path) -> Path:
     """A result in another profile than the suite's own, in a file whose name does not say so."""
-    (scored,) = evaluate(run, run, Asked("digits", profile="adm"))
+    (scored,) = evaluate(run, run, FeatureScoring("digits", profile="adm"))
     path = scored.path.with_name("mine.json")
     scored.path.rename(path)
     scored.path.with_suffix(".npz").rename(path.with_suffix(".npz"))
@@ -175,7 +175,7 @@ def renamed(run: Path) -> Path:
 
 def record_again(path: Path, **fields: str) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-    checksums.record_files(path.parent, ["fidelity_adm.json", "fidelity_adm.npz", path.name, path.with_suffix(".npz").name])
+    checksums.record_file_hashes(path.parent, ["fidelity_adm.json", "fidelity_adm.npz", path.name, path.with_suffix(".npz").name])
 
 
 def test_a_result_is_checked_in_the_profile_that_it_records_whatever_its_file_is_called(renamed: Path) -> None:
@@ -184,22 +184,22 @@ def test_a_result_is_checked_in_the_profile_that_it_records_whatever_its_file_is
 
 def test_a_result_that_records_another_profile_than_its_numbers_are_of_is_altered(renamed: Path) -> None:
     record_again(renamed, profile="torch-fidelity")
-    wrong = verify(renamed.parents[1], 0).wrong
+    wrong = verify(renamed.parents[1], 0).altered_messages
     assert any(f"parity is {PROFILES['adm'].parity[:20]}" in line for line in wrong), wrong
 
 
 def test_a_judge_whose_name_has_an_underscore_is_found_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Split at its underscores, the name of the file shows no such judge."""
-    entries, load = registry.entries, registry.load
-    beside = {"my_net": registry.Entry("judges", "my_net", "a test")}
+    entries, load = registry.list_entries, registry.load_by_name
+    beside = {"my_net": registry.RegistryEntry("judges", "my_net", "a test")}
     monkeypatch.setattr(registry, "entries", lambda kind: entries(kind) | (beside if kind == "judges" else {}))
     monkeypatch.setattr(registry, "load", lambda kind, name: load(kind, "digits-net" if name == "my_net" else name))
     reference = load_suite("digits").reference("digits-net")
     assert reference is not None
-    (scored,) = evaluate(run, run, Asked("digits", reference.path, judge="my_net"))
+    (scored,) = evaluate(run, run, FeatureScoring("digits", reference.path, judge="my_net"))
     assert scored.path.name == f"fidelity_my_net_ref-{reference.sha256[:8]}.json"
     findings = verify(run, 0, reference=reference.path)
-    assert (findings.wrong, findings.unchecked) == ([], [])
+    assert (findings.altered_messages, findings.unchecked_messages) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_reference_that_is_missing_is_found_before_anything_is_judged(run: Pat
 
     monkeypatch.setattr("harope_bench.pipeline.evaluate.open_reference", second_is_missing)
     with pytest.raises(StorageError, match="gone is not there"):
-        evaluate_each(run, run, [Asked("digits", profile=profile) for profile in ("adm", "adm-exact")])
+        evaluate_profiles(run, run, [FeatureScoring("digits", profile=profile) for profile in ("adm", "adm-exact")])
     assert opened and not (run / "observations").exists()
 
 
@@ -244,11 +244,11 @@ def test_eval_takes_spaces_and_says_each_profile(run: Path) -> None:
 def test_numbers_of_two_profiles_never_meet(run: Path) -> None:
     found = []
     for profile in ("adm", "adm-exact"):
-        (scored,) = evaluate(run, run, Asked("digits", profile=profile))
+        (scored,) = evaluate(run, run, FeatureScoring("digits", profile=profile))
         found.append(pairing.StoredResult(scored.result, scored.path))
     for metric in ("fid", "precision"):
-        difference = pairing.contrast(metric, "lower", *found)
-        assert difference.delta is None and "profile adm against adm-exact" in difference.why
+        difference = pairing.compare_results(metric, "lower", *found)
+        assert difference.delta is None and "profile adm against adm-exact" in difference.reason
 
 
 def test_a_column_has_numbers_of_one_profile(tmp_path: Path) -> None:
@@ -258,17 +258,17 @@ def test_a_column_has_numbers_of_one_profile(tmp_path: Path) -> None:
         run = tmp_path / checkpoint
         generate(make_plan(checkpoint, "digits", {"steps": 1}), range(30), run)
         for profile in profiles:
-            (scored,) = evaluate(run, run, Asked("digits", profile=profile))
+            (scored,) = evaluate(run, run, FeatureScoring("digits", profile=profile))
             found.append(pairing.StoredResult(scored.result, scored.path))
     for chosen, wanted in ((found, "adm-exact"), (found[1:2], "adm")):
-        picks = match_runs.pick(table, chosen, "micro")
-        assert picks and {picked.found.result.profile for picked in picks.values()} == {wanted}
+        picks = match_runs.match_measurements(table, chosen, "micro")
+        assert picks and {picked.stored_result.result.profile for picked in picks.values()} == {wanted}
     renamed = [item._replace(path=tmp_path / "a" / item.path.name) if item.result.profile == "adm" else item for item in found]
-    assert {p.found.result.profile for p in match_runs.pick(table, renamed, "micro").values()} == {"adm-exact"}
+    assert {p.stored_result.result.profile for p in match_runs.match_measurements(table, renamed, "micro").values()} == {"adm-exact"}
 
 
 def test_a_profile_that_needs_its_own_judge_does_not_take_another(run: Path) -> None:
     with pytest.raises(OptionError, match="profile clean needs a judge of its own, suite digits has none; give --judge"):
-        evaluate(run, run, Asked("digits", profile="clean"))
+        evaluate(run, run, FeatureScoring("digits", profile="clean"))
     with pytest.raises(OptionError, match="not mar; choose one of these"):
-        evaluate(run, run, Asked("digits", profile="mar"))
+        evaluate(run, run, FeatureScoring("digits", profile="mar"))

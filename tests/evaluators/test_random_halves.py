@@ -8,23 +8,23 @@ import fake_runs
 import numpy as np
 import pytest
 
-from harope_bench.core.errors import TooFewImages
+from harope_bench.core.errors import TooFewImagesError
 from harope_bench.core.schema import Measurement
 from harope_bench.data.result_store import StoredResult, read_result
-from harope_bench.evaluators.base import Observations
+from harope_bench.evaluators.base import Features
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.evaluators.fidelity_findings import RANDOM_HALVES
 from harope_bench.metrics import random_halves
-from harope_bench.metrics.neighbours import balls
-from harope_bench.metrics.random_halves import half_recalls, random_sides
-from harope_bench.statistics.pairing import contrast, paired_rows
+from harope_bench.metrics.neighbours import neighbour_balls
+from harope_bench.metrics.random_halves import half_recalls, random_half_indices
+from harope_bench.statistics.pairing import compare_results, pair_contributions
 
 
 def slow_recalls(drawn: np.ndarray, real: np.ndarray, splits: int) -> np.ndarray:
     """Return the recall of each half, scored as if it were all there is."""
-    sides = random_sides(len(drawn), splits)
+    sides = random_half_indices(len(drawn), splits)
     halves = [drawn[sides[:, split] == side] for side in (0, 1) for split in range(splits)]
-    return np.array([balls(half, real).real_inside.mean() for half in halves])
+    return np.array([neighbour_balls(half, real).real_inside.mean() for half in halves])
 
 
 @pytest.mark.parametrize(("samples", "references", "width"), [(40, 300, 3), (201, 500, 6), (9, 50, 2), (8, 20, 5)])
@@ -53,19 +53,19 @@ def test_halves_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_splits_are_halves_and_depend_on_the_number_alone() -> None:
-    sides = random_sides(11)
+    sides = random_half_indices(11)
     assert [(sides == side).sum(axis=0).tolist() for side in (0, 1, -1)] == [[5] * 64, [5] * 64, [1] * 64]
-    np.testing.assert_array_equal(sides, random_sides(11))
+    np.testing.assert_array_equal(sides, random_half_indices(11))
     assert len({column.tobytes() for column in sides.T}) > 50
 
 
 def test_too_few_samples_are_refused() -> None:
-    with pytest.raises(TooFewImages, match="halves of 7 samples have no 3-th neighbour; wanted 8 or more"):
+    with pytest.raises(TooFewImagesError, match="halves of 7 samples have no 3-th neighbour; wanted 8 or more"):
         half_recalls(np.zeros((7, 2)), np.zeros((9, 2)))
 
 
 def recall(drawn: np.ndarray, real: np.ndarray) -> tuple[Measurement, dict[str, np.ndarray]]:
-    score = PLUGIN.score(Observations(np.arange(len(drawn)), None, {"features": drawn}), {"features": real})
+    score = PLUGIN.score(Features(np.arange(len(drawn)), None, {"features": drawn}), {"features": real})
     return next(m for m in score.measurements if m.metric == "recall"), dict(score.per_sample)
 
 
@@ -86,7 +86,7 @@ def test_where_halves_are_alike_the_references_error_stands() -> None:
 
 def scored_run(folder: Path, encoding: str, drawn: np.ndarray, real: np.ndarray) -> StoredResult:
     """Return a result of recall and precision with its rows beside it, as `evaluate` leaves it."""
-    score = PLUGIN.score(Observations(np.arange(len(drawn)), None, {"features": drawn}), {"features": real})
+    score = PLUGIN.score(Features(np.arange(len(drawn)), None, {"features": drawn}), {"features": real})
     plan = fake_runs.plan(fake_runs.checkpoint(f"digits-{encoding}", encoding))
     measurements = [m for m in score.measurements if m.metric in ("recall", "precision")]
     path = fake_runs.write_result(folder, fake_runs.result(plan, measurements), dict(score.per_sample))
@@ -98,11 +98,11 @@ def test_recalls_of_two_models_are_paired_by_halves(tmp_path: Path) -> None:
     rng = np.random.default_rng(6)
     real, latents = rng.normal(size=(400, 4)), rng.normal(size=(120, 4))
     one, two = (scored_run(tmp_path / name, name, scale * latents, real) for name, scale in (("ape", 0.8), ("harope", 0.84)))
-    found = contrast("recall", "higher", one, two)
+    found = compare_results("recall", "higher", one, two)
     halves = half_recalls(0.84 * latents, real) - half_recalls(0.8 * latents, real)
-    errors = [item.result.measured("recall").se for item in (one, two)]  # type: ignore[union-attr]
-    assert found.paired and found.wins is None and found.se == pytest.approx(halves.std(ddof=1))
+    errors = [item.result.find_measurement("recall").se for item in (one, two)]  # type: ignore[union-attr]
+    assert found.is_paired and found.wins is None and found.se == pytest.approx(halves.std(ddof=1))
     assert found.se < 0.6 * np.hypot(*errors)
-    assert contrast("recall", "higher", one, one).delta == 0
-    rows = paired_rows("recall", one, two)
-    assert not rows.is_of_samples and paired_rows("precision", one, two).is_of_samples
+    assert compare_results("recall", "higher", one, one).delta == 0
+    rows = pair_contributions("recall", one, two)
+    assert not rows.has_sample_rows and pair_contributions("precision", one, two).has_sample_rows

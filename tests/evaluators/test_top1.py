@@ -17,21 +17,21 @@ from safetensors.torch import save_file
 from harope_bench.cli import main
 from harope_bench.core import array_archive, checksums, registry, state_dicts
 from harope_bench.core.array_archive import load_arrays
-from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, ShapeError
+from harope_bench.core.errors import OptionError, PlanMismatchError, SampleError, ShapeError
 from harope_bench.core.schema import Measurement
 from harope_bench.data.result_store import read_results, write_result
-from harope_bench.evaluators.base import Observations
+from harope_bench.evaluators.base import Features
 from harope_bench.evaluators.top1 import PLUGIN
-from harope_bench.leaderboards.board import build, load_table
+from harope_bench.leaderboards.board import build_board, load_table
 from harope_bench.models import register_checkpoint
 from harope_bench.pipeline import classify, predictions
-from harope_bench.pipeline.classify import Wanted, reading_plan
+from harope_bench.pipeline.classify import RealImageSelection, make_classifier_plan
 from harope_bench.pipeline.generate import make_plan
 from harope_bench.pipeline.reproduce import reproduce
 from harope_bench.pipeline.verify import verify
-from harope_bench.statistics.intervals.shares import bonett_price
-from harope_bench.statistics.pairing import contrast
-from harope_bench.suites.image_stack import fitted
+from harope_bench.statistics.intervals.paired_fractions import bonett_price_interval
+from harope_bench.statistics.pairing import compare_results
+from harope_bench.suites.real_images import resize_and_crop
 from harope_bench.testing import check_evaluator
 
 MICRO = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10, "normalised": "half"}
@@ -48,7 +48,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def registered(folder: Path, name: str, config: dict[str, Any] = MICRO, seed: int = 0, encoding: str = "rope-axial", **said: Any) -> str:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = registry.load("backbones", "deit").build(encoding, {}, config)
+        network = registry.load_by_name("backbones", "deit").build(encoding, {}, config)
         state = {k: v + 0.3 * torch.randn_like(v) for k, v in network.state_dict().items()}
     save_file(state, folder / f"{name}.safetensors")
     facts = {"encoding": encoding, "config": config, "suite": "digits-held-out", "scale": "micro", **said}
@@ -56,10 +56,10 @@ def registered(folder: Path, name: str, config: dict[str, Any] = MICRO, seed: in
     return name
 
 
-def observations(n: int = 40, failed: int = 0, seed: int = 0) -> Observations:
+def observations(n: int = 40, failed: int = 0, seed: int = 0) -> Features:
     rng = np.random.default_rng(seed)
     ranked = np.argsort(rng.random((n, 10)), axis=1)[:, :5]
-    return Observations(np.arange(n), rng.integers(0, 10, n), {"ranked": ranked}, failed)
+    return Features(np.arange(n), rng.integers(0, 10, n), {"ranked": ranked}, failed)
 
 
 # ------------------------------------------------------------------------------------------------- rule
@@ -71,7 +71,7 @@ def test_top1_keeps_its_promises() -> None:
 
 def test_top1_counts_first_answers_and_top5_any_of_five() -> None:
     ranked = np.array([[3, 1, 2, 4, 5], [1, 3, 2, 4, 5], [1, 2, 4, 5, 3], [1, 2, 4, 5, 6]])
-    score = PLUGIN.score(Observations(np.arange(4), np.full(4, 3), {"ranked": ranked}, failed=1), {})
+    score = PLUGIN.score(Features(np.arange(4), np.full(4, 3), {"ranked": ranked}, failed=1), {})
     top1, top5 = score.measurements
     assert (top1.value, top5.value) == (25.0, 75.0)
     assert (top1.n_asked, top1.n_scored, top1.n_failed) == (5, 4, 1)
@@ -84,7 +84,7 @@ def test_top1_equals_sklearns_and_its_interval_is_wilsons() -> None:
     rng = np.random.default_rng(5)
     logits, labels = rng.normal(size=(300, 10)), rng.integers(0, 10, 300)
     ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-    for m, k in zip(PLUGIN.score(Observations(np.arange(300), labels, {"ranked": ranked}), {}).measurements, (1, 5), strict=True):
+    for m, k in zip(PLUGIN.score(Features(np.arange(300), labels, {"ranked": ranked}), {}).measurements, (1, 5), strict=True):
         share = metrics.top_k_accuracy_score(labels, logits, k=k)
         assert m.value == pytest.approx(100 * share, abs=1e-12)
         z, p, n = 1.959963984540054, share, 300  # Wilson 1927, written out
@@ -109,7 +109,7 @@ def test_pictures_are_cut_as_torchvision_cuts_them(size: tuple[int, int], ratio:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
     resize = transforms.Resize(int(32 / ratio), interpolation=transforms.InterpolationMode.BICUBIC)
     wanted = np.asarray(transforms.CenterCrop(32)(resize(image)))
-    np.testing.assert_array_equal(fitted(image, 32, ratio), wanted)
+    np.testing.assert_array_equal(resize_and_crop(image, 32, ratio), wanted)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def as_list(imagenet: Path, folder: Path) -> Path:
 
 
 def test_both_layouts_are_the_same_pictures_in_the_same_order(imagenet: Path, tmp_path: Path) -> None:
-    suite = registry.load("suites", "imagenet-val")
+    suite = registry.load_by_name("suites", "imagenet-val")
     folders, flat = suite.pictures(imagenet, None), suite.pictures(as_list(imagenet, tmp_path), None)
     assert folders.names == flat.names == sorted(folders.names) and folders.labels == flat.labels
     assert len(folders.names) == 999 and not folders.whole
@@ -149,12 +149,12 @@ def test_both_layouts_are_the_same_pictures_in_the_same_order(imagenet: Path, tm
 
 def test_an_environment_variable_names_the_folder(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAROPE_BENCH_IMAGENET_VAL", str(imagenet))
-    assert len(registry.load("suites", "imagenet-val").pictures(None, None).names) == 999
+    assert len(registry.load_by_name("suites", "imagenet-val").pictures(None, None).names) == 999
 
 
 def refused(folder: Path | None, told: str, labels: Path | None = None) -> None:
     with pytest.raises(OptionError, match=told) as caught:
-        registry.load("suites", "imagenet-val").pictures(folder, labels)
+        registry.load_by_name("suites", "imagenet-val").pictures(folder, labels)
     assert "\n" not in str(caught.value)
 
 
@@ -190,41 +190,41 @@ def test_lists_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, text: str
 
 def test_a_classifier_is_scored_on_pictures_and_damaged_ones_are_counted(imagenet: Path, tmp_path: Path) -> None:
     registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
-    plan = reading_plan("wide", None, {"resolution": 32})
-    (scored,) = classify.classify(plan, tmp_path / "run", Wanted(place=imagenet))
-    top1 = scored.result.measured("top1")
+    plan = make_classifier_plan("wide", None, {"resolution": 32})
+    (scored,) = classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet))
+    top1 = scored.result.find_measurement("top1")
     assert top1 is not None and (top1.n_asked, top1.n_scored, top1.n_failed) == (999, 998, 1)
     assert scored.result.judge.judge_class == "substitute"  # 999 pictures are not the validation set
     damaged = next(
-        i for i, name in enumerate(registry.load("suites", "imagenet-val").pictures(imagenet, None).names) if name.endswith("0022.JPEG")
+        i for i, name in enumerate(registry.load_by_name("suites", "imagenet-val").pictures(imagenet, None).names) if name.endswith("0022.JPEG")
     )
     assert scored.result.warning_texts[0].startswith(f"picture {damaged} failed: ILSVRC2012_val_00000022.JPEG is not a readable image")
-    assert verify(tmp_path / "run", 3, 0, images=imagenet).wrong == []
+    assert verify(tmp_path / "run", 3, 0, images=imagenet).altered_messages == []
 
 
 def test_a_list_saved_with_a_byte_order_mark_loses_no_picture_and_missing_ones_leave_no_number(tmp_path: Path) -> None:
     """Read as plain UTF-8 the mark is part of the first name, whose picture is then missing."""
     registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
-    plan, folder = reading_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
+    plan, folder = make_classifier_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
     folder.mkdir()
     for k in range(6):
         Image.fromarray(np.full((36, 36, 3), 40 * k, dtype=np.uint8)).save(folder / f"{k}.png")
     lines = "".join(f"{k}.png {k}\n" for k in range(6))
     (folder / "val.txt").write_bytes(b"\xef\xbb\xbf" + lines.replace("\n", "\r\n").encode())
-    (whole,) = classify.classify(plan, tmp_path / "whole", Wanted(place=folder))
-    top1 = whole.result.measured("top1")
+    (whole,) = classify.classify(plan, tmp_path / "whole", RealImageSelection(folder=folder))
+    top1 = whole.result.find_measurement("top1")
     assert top1 is not None and (top1.n_asked, top1.n_scored, top1.n_failed) == (6, 6, 0) and top1.value is not None
 
     (folder / "0.png").unlink()
-    (part,) = classify.classify(plan, tmp_path / "part", Wanted(place=folder))
+    (part,) = classify.classify(plan, tmp_path / "part", RealImageSelection(folder=folder))
     for metric in part.result.measurements:
         assert (metric.value, metric.low, metric.n_asked, metric.n_scored, metric.n_failed) == (None, None, 6, 5, 1)
         assert metric.reason is not None and metric.reason.startswith("1 pictures are missing, damaged or without an answer; mend")
-    assert verify(tmp_path / "part", 0, 0, images=folder).wrong == []
-    (lenient,) = classify.classify(plan, tmp_path / "part", Wanted(place=folder, lenient=True))
-    top1 = lenient.result.measured("top1")
-    assert top1 is not None and top1.value is not None and lenient.result.is_lenient and lenient.fresh
-    assert verify(tmp_path / "part", 0, 0, images=folder).wrong == []
+    assert verify(tmp_path / "part", 0, 0, images=folder).altered_messages == []
+    (lenient,) = classify.classify(plan, tmp_path / "part", RealImageSelection(folder=folder, is_lenient=True))
+    top1 = lenient.result.find_measurement("top1")
+    assert top1 is not None and top1.value is not None and lenient.result.is_lenient and lenient.is_new
+    assert verify(tmp_path / "part", 0, 0, images=folder).altered_messages == []
 
 
 DAMAGES = {
@@ -240,56 +240,56 @@ DAMAGES = {
 def test_a_listed_picture_that_cannot_be_read_leaves_no_number(damage: str, tmp_path: Path) -> None:
     """A top-1 over the rest is that of another set of pictures, and looks like the benchmark's."""
     registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
-    plan, folder = reading_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
+    plan, folder = make_classifier_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
     folder.mkdir()
     for k in range(4):
         Image.fromarray(np.full((36, 36, 3), 40 * k, dtype=np.uint8)).save(folder / f"{k}.png")
     (folder / "val.txt").write_text("".join(f"{k}.png {k}\n" for k in range(4)))
     DAMAGES[damage](folder / "2.png")
 
-    (part,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder))
+    (part,) = classify.classify(plan, tmp_path / "run", RealImageSelection(folder=folder))
     assert [(m.value, m.low, m.n_scored, m.n_failed) for m in part.result.measurements] == [(None, None, 3, 1)] * 2
     assert any(line.startswith("picture 2 failed: ") for line in part.result.warning_texts)
-    assert verify(tmp_path / "run", 0, 0, images=folder).wrong == []
-    (lenient,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder, lenient=True))
+    assert verify(tmp_path / "run", 0, 0, images=folder).altered_messages == []
+    (lenient,) = classify.classify(plan, tmp_path / "run", RealImageSelection(folder=folder, is_lenient=True))
     assert all(m.value is not None for m in lenient.result.measurements) and lenient.result.is_lenient
 
 
 def test_a_number_over_the_rest_that_a_version_before_kept_is_not_up_to_date(tmp_path: Path) -> None:
     registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
-    plan, folder = reading_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
+    plan, folder = make_classifier_plan("wide", None, {"resolution": 32}), tmp_path / "flat"
     folder.mkdir()
     Image.fromarray(np.zeros((36, 36, 3), dtype=np.uint8)).save(folder / "0.png")
     (folder / "1.png").write_bytes(b"no picture")
     (folder / "val.txt").write_text("0.png 0\n1.png 1\n")
-    (lenient,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder, lenient=True))
+    (lenient,) = classify.classify(plan, tmp_path / "run", RealImageSelection(folder=folder, is_lenient=True))
     old = lenient.result.model_copy(update={"warnings": lenient.result.warnings[1:], "is_lenient": False})
     write_result(lenient.path, old, array_archive.load_arrays(lenient.path.with_suffix(".npz")))
     assert not old.is_lenient and old.measurements[0].value is not None
-    (again,) = classify.classify(plan, tmp_path / "run", Wanted(place=folder))
-    assert again.fresh and again.result.measurements[0].value is None
+    (again,) = classify.classify(plan, tmp_path / "run", RealImageSelection(folder=folder))
+    assert again.is_new and again.result.measurements[0].value is None
 
 
 def test_predictions_are_those_of_the_network_one_by_one(tmp_path: Path) -> None:
     """Against a loop without shards or tiles."""
-    plan = reading_plan(registered(tmp_path, "tiny"), None, {})
-    (scored,) = classify.classify(plan, tmp_path / "run", Wanted(count=300))
-    network = registry.load("backbones", "deit").load(plan.checkpoint, state_dicts.load_weights(tmp_path / "tiny.safetensors")).eval()
-    images, labels = registry.load("suites", "digits").images("held-out")
+    plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
+    (scored,) = classify.classify(plan, tmp_path / "run", RealImageSelection(count=300))
+    network = registry.load_by_name("backbones", "deit").load(plan.checkpoint, state_dicts.load_weights(tmp_path / "tiny.safetensors")).eval()
+    images, labels = registry.load_by_name("suites", "digits").images("held-out")
     x = torch.from_numpy(images[:300]).float()[:, None] / 127.5 - 1
     with torch.inference_mode():
         predicted = network(x).argmax(1).numpy()
     hits = predicted == labels[:300]
     rows = load_arrays(tmp_path / "run/results/top1.npz")
     assert rows["top1"].tolist() == (100 * hits).tolist()
-    top1 = scored.result.measured("top1")
+    top1 = scored.result.find_measurement("top1")
     assert top1 is not None and top1.value == pytest.approx(100 * hits.mean(), abs=1e-12) and 0 < hits.sum() < 300
 
 
 def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = reading_plan(registered(tmp_path, "tiny"), None, {})
-    classify.classify(plan, tmp_path / "straight", Wanted())
-    named, calls = predictions.name_pictures, []
+    plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
+    classify.classify(plan, tmp_path / "straight", RealImageSelection())
+    named, calls = predictions.classify_images, []
 
     def dies(*arguments: Any) -> Any:
         calls.append(1)
@@ -299,23 +299,23 @@ def test_a_killed_run_keeps_its_shards_and_ends_in_the_same_bytes(tmp_path: Path
 
     monkeypatch.setattr(predictions, "name_pictures", dies)
     with pytest.raises(KeyboardInterrupt):
-        classify.classify(plan, tmp_path / "killed", Wanted())
-    (scored,) = classify.classify(plan, tmp_path / "killed", Wanted())
+        classify.classify(plan, tmp_path / "killed", RealImageSelection())
+    (scored,) = classify.classify(plan, tmp_path / "killed", RealImageSelection())
     assert len(calls) == 5  # two shards, the kill, and the two that were missing
-    assert scored.fresh
+    assert scored.is_new
     for path in sorted((tmp_path / "straight").rglob("*.npz")):
         assert path.read_bytes() == (tmp_path / "killed" / path.relative_to(tmp_path / "straight")).read_bytes()
-    (again,) = classify.classify(plan, tmp_path / "killed", Wanted())
-    assert not again.fresh and len(calls) == 5
+    (again,) = classify.classify(plan, tmp_path / "killed", RealImageSelection())
+    assert not again.is_new and len(calls) == 5
 
 
-@pytest.mark.parametrize("wanted", [Wanted(count=60, crop_ratio=0.5), Wanted(count=20), Wanted(count=60, crop_ratio=0.9)])
-def test_a_command_that_is_refused_changes_no_run(wanted: Wanted, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wanted", [RealImageSelection(count=60, crop_ratio=0.5), RealImageSelection(count=20), RealImageSelection(count=60, crop_ratio=0.9)])
+def test_a_command_that_is_refused_changes_no_run(wanted: RealImageSelection, tmp_path: Path) -> None:
     """Else the pictures that it asked for are missing from then on, and the run is unfinished or altered."""
-    plan = reading_plan(registered(tmp_path, "tiny"), None, {})
-    classify.classify(plan, tmp_path / "run", Wanted(count=30))
+    plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
+    classify.classify(plan, tmp_path / "run", RealImageSelection(count=30))
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises((PlanMismatch, OptionError)):
+    with pytest.raises((PlanMismatchError, OptionError)):
         classify.classify(plan, tmp_path / "run", wanted)
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
     assert verify(tmp_path / "run", 0).status == "ok"
@@ -323,32 +323,32 @@ def test_a_command_that_is_refused_changes_no_run(wanted: Wanted, tmp_path: Path
 
 def test_a_folder_takes_no_other_crop_count_or_pictures(imagenet: Path, tmp_path: Path) -> None:
     registered(tmp_path, "wide", WIDE, suite="imagenet-val", scale="paper")
-    plan = reading_plan("wide", None, {"resolution": 32})
-    classify.classify(plan, tmp_path / "run", Wanted(place=imagenet, count=50))
-    with pytest.raises(PlanMismatch, match="another crop"):
-        classify.classify(plan, tmp_path / "run", Wanted(place=imagenet, count=50, crop_ratio=0.875))
+    plan = make_classifier_plan("wide", None, {"resolution": 32})
+    classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=50))
+    with pytest.raises(PlanMismatchError, match="another crop"):
+        classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=50, crop_ratio=0.875))
     with pytest.raises(OptionError, match="--count 20 would score a part"):
-        classify.classify(plan, tmp_path / "run", Wanted(place=imagenet, count=20))
+        classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=20))
     with pytest.raises(OptionError, match="999 pictures here, --count asks for 2,000"):
-        classify.classify(plan, tmp_path / "run", Wanted(place=imagenet, count=2000))
-    with pytest.raises(PlanMismatch, match="resolution"):
-        classify.classify(reading_plan("wide", None, {"resolution": 48}), tmp_path / "run", Wanted(place=imagenet))
+        classify.classify(plan, tmp_path / "run", RealImageSelection(folder=imagenet, count=2000))
+    with pytest.raises(PlanMismatchError, match="resolution"):
+        classify.classify(make_classifier_plan("wide", None, {"resolution": 48}), tmp_path / "run", RealImageSelection(folder=imagenet))
     with pytest.raises(SampleError, match="run eval without --rescore"):
-        classify.classify(plan, tmp_path / "fresh", Wanted(place=imagenet, count=50, rescore=True))
+        classify.classify(plan, tmp_path / "fresh", RealImageSelection(folder=imagenet, count=50, is_rescored=True))
 
 
 def test_what_does_not_go_together_is_refused_in_one_line(tmp_path: Path) -> None:
     registered(tmp_path, "tiny")
     for call, told in (
-        (lambda: reading_plan("digits-harope", "digits-held-out", {}), "is no classifier, suite digits-held-out"),
-        (lambda: reading_plan("tiny", "digits", {}), "is a classifier of 10 classes and cannot generate"),
-        (lambda: reading_plan("tiny", "imagenet-val", {}), "takes pictures of 10 classes"),
-        (lambda: reading_plan("tiny", None, {"steps": 3}), "steps means nothing to checkpoint tiny"),
-        (lambda: reading_plan("tiny", None, {"resolution": 30}), "does not divide into patches of 7"),
+        (lambda: make_classifier_plan("digits-harope", "digits-held-out", {}), "is no classifier, suite digits-held-out"),
+        (lambda: make_classifier_plan("tiny", "digits", {}), "is a classifier of 10 classes and cannot generate"),
+        (lambda: make_classifier_plan("tiny", "imagenet-val", {}), "takes pictures of 10 classes"),
+        (lambda: make_classifier_plan("tiny", None, {"steps": 3}), "steps means nothing to checkpoint tiny"),
+        (lambda: make_classifier_plan("tiny", None, {"resolution": 30}), "does not divide into patches of 7"),
         (lambda: make_plan("tiny", "digits", {}), "cannot generate images"),
         (lambda: make_plan("digits-harope", "digits-held-out", {}), "is no classifier"),
-        (lambda: classify.classify(reading_plan("tiny", None, {}), tmp_path / "r", Wanted(), ["fidelity"]), "scored by top1"),
-        (lambda: classify.classify(reading_plan("tiny", None, {}), tmp_path / "r", Wanted(place=tmp_path)), "brings its own"),
+        (lambda: classify.classify(make_classifier_plan("tiny", None, {}), tmp_path / "r", RealImageSelection(), ["fidelity"]), "scored by top1"),
+        (lambda: classify.classify(make_classifier_plan("tiny", None, {}), tmp_path / "r", RealImageSelection(folder=tmp_path)), "brings its own"),
     ):
         with pytest.raises(OptionError, match=told) as caught:
             call()
@@ -357,10 +357,10 @@ def test_what_does_not_go_together_is_refused_in_one_line(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("what", ["prediction", "row", "measurement", "label"])
 def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
-    plan = reading_plan(registered(tmp_path, "tiny"), None, {})
+    plan = make_classifier_plan(registered(tmp_path, "tiny"), None, {})
     run = tmp_path / "run"
-    classify.classify(plan, run, Wanted(count=60))
-    assert verify(run, 2, 0).wrong == []
+    classify.classify(plan, run, RealImageSelection(count=60))
+    assert verify(run, 2, 0).altered_messages == []
     shard, result = run / "observations/tiny/00000.npz", run / "results/top1.json"
     target = {"prediction": shard, "row": run / "results/top1.npz"}.get(what, result)
     if target is result:
@@ -375,7 +375,7 @@ def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
         name = "ranked" if what == "prediction" else "top1"
         arrays[name] = arrays[name][::-1].copy()
         np.savez(target, **arrays)
-    assert verify(run, 0, 0).wrong
+    assert verify(run, 0, 0).altered_messages
 
 
 # ----------------------------------------------------------------------------------- those who read results
@@ -383,30 +383,30 @@ def test_verify_finds_what_was_altered(tmp_path: Path, what: str) -> None:
 
 def test_two_classifiers_are_compared_picture_by_picture(tmp_path: Path) -> None:
     for seed, name in enumerate(("one", "two")):
-        classify.classify(reading_plan(registered(tmp_path, name, seed=seed), None, {}), tmp_path / "runs" / name, Wanted())
+        classify.classify(make_classifier_plan(registered(tmp_path, name, seed=seed), None, {}), tmp_path / "runs" / name, RealImageSelection())
     old, new = read_results(tmp_path / "runs")
-    found = contrast("top1", "higher", old, new)
+    found = compare_results("top1", "higher", old, new)
     rows = [load_arrays(item.path.with_suffix(".npz"))["top1"] > 0 for item in (old, new)]
-    assert (found.paired, found.test) == (True, "McNemar, exact")
+    assert (found.is_paired, found.test) == (True, "McNemar, exact")
     assert (found.wins, found.losses) == (int((rows[1] & ~rows[0]).sum()), int((rows[0] & ~rows[1]).sum()))
     assert found.delta == pytest.approx(100 * (rows[1].mean() - rows[0].mean()))
-    around = bonett_price(found.wins or 0, found.losses or 0, found.ties or 0, 1.959964)
+    around = bonett_price_interval(found.wins or 0, found.losses or 0, found.ties or 0, 1.959964)
     assert found.se == pytest.approx(100 * around.se)  # in percent, as the values are
-    assert found.why == "paired by picture"
+    assert found.reason == "paired by picture"
 
 
 def test_a_run_of_the_papers_size_finds_its_row(tmp_path: Path) -> None:
     """Facts alone: a network of DeiT-B's width on the paper's suite stands in the row of its encoding."""
     registered(tmp_path, "tiny")
-    classify.classify(reading_plan("tiny", None, {}), tmp_path / "runs/a", Wanted(count=50))
+    classify.classify(make_classifier_plan("tiny", None, {}), tmp_path / "runs/a", RealImageSelection(count=50))
     path = tmp_path / "runs/a/results/top1.json"
     facts = json.loads(path.read_text())
     facts["scale"] = facts["plan"]["checkpoint"]["scale"] = "paper"
     facts["judge"]["judge_class"] = "official"
     facts["plan"]["suite"], facts["plan"]["checkpoint"]["config"]["hidden"] = "imagenet-val", 1024
     path.write_text(json.dumps(facts))
-    checksums.record_files(path.parent, [path.name])
-    board = build(load_table("1"), read_results(tmp_path / "runs"))
+    checksums.record_file_hashes(path.parent, [path.name])
+    board = build_board(load_table("1"), read_results(tmp_path / "runs"))
     cells = {key for key, cell in board.cells.items() if cell.measured is not None}
     assert cells == {("l-axial", "top1")}
     assert str(board.cells["l-axial", "top1"].verdict) == "not comparable (50 against 50,000 images)"
@@ -415,15 +415,15 @@ def test_a_run_of_the_papers_size_finds_its_row(tmp_path: Path) -> None:
 def test_table_1_is_reproduced_at_micro_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harope_bench.pipeline import reproduce as conductor
 
-    shipped = set(registry.names("checkpoints"))
+    shipped = set(registry.list_names("checkpoints"))
     rows = [row.micro for row in load_table("1").rows]
     assert [name in shipped for name in rows] == [True] * 5 + [False] * 5  # the Large rows have no small stand-in
     done = reproduce(["1"], "micro", 100, tmp_path / "out", "cpu", 0)
-    assert (done.rows, done.drawn, done.scored) == (5, 0, 5)
-    board = build(load_table("1"), read_results(tmp_path / "out"))
+    assert (done.n_rows, done.n_generated, done.n_scored) == (5, 0, 5)
+    board = build_board(load_table("1"), read_results(tmp_path / "out"))
     assert board.scale == "micro" and sum(cell.measured is not None for cell in board.cells.values()) == 5
     assert {str(cell.verdict) for cell in board.cells.values()} == {"not comparable (micro)", "None"}
-    assert conductor.reproduce(["1"], "micro", 100, tmp_path / "out", "cpu", 0).scored == 0
+    assert conductor.reproduce(["1"], "micro", 100, tmp_path / "out", "cpu", 0).n_scored == 0
     assert "DeiT-Large" in (tmp_path / "out/table1.md").read_text()
     assert (tmp_path / "out/report.html").is_file()
 

@@ -9,8 +9,8 @@ import pytest
 from clouds import cloud, observed, peaked, reference_of, value_of
 from PIL import Image
 
-from harope_bench.data.image_folder import listing
-from harope_bench.evaluators.base import Observations, Score
+from harope_bench.data.image_folder import list_images
+from harope_bench.evaluators.base import Features, EvaluatorOutput
 from harope_bench.evaluators.fidelity import PLUGIN
 from harope_bench.metrics.inception_score import inception_score, order_effect
 from harope_bench.metrics.row_checks import repeat_counts
@@ -18,11 +18,11 @@ from harope_bench.metrics.row_checks import repeat_counts
 COPIES = "each repeated 3 times or more"
 
 
-def adm(drawn: np.ndarray, real: np.ndarray) -> Score:
+def adm(drawn: np.ndarray, real: np.ndarray) -> EvaluatorOutput:
     return PLUGIN.under("adm").score(observed(drawn), reference_of(real))
 
 
-def radii(score: Score) -> list[str]:
+def radii(score: EvaluatorOutput) -> list[str]:
     return [w for w in score.warnings if "zero radius" in w]
 
 
@@ -86,11 +86,11 @@ def test_equal_features_say_nothing_of_the_images() -> None:
 # -------------------------------------------------------------------------------- the order of the images
 
 
-def scored(logits: np.ndarray, labels: np.ndarray | None) -> Score:
-    return PLUGIN.score(Observations(np.arange(len(logits)), labels, {"logits": logits}), {})
+def scored(logits: np.ndarray, labels: np.ndarray | None) -> EvaluatorOutput:
+    return PLUGIN.score(Features(np.arange(len(logits)), labels, {"logits": logits}), {})
 
 
-def orders(score: Score) -> list[str]:
+def orders(score: EvaluatorOutput) -> list[str]:
     return [w for w in score.warnings if w.startswith("is: ") and "order" in w]
 
 
@@ -146,7 +146,7 @@ def test_sorted_labels_of_one_block_change_nothing() -> None:
 
 def test_the_order_is_nothing_to_shuffled_splits() -> None:
     labels = np.sort(np.arange(6000) % 10)
-    score = PLUGIN.under("torch-fidelity").score(Observations(np.arange(6000), labels, {"logits": peaked(labels, 10)}), {})
+    score = PLUGIN.under("torch-fidelity").score(Features(np.arange(6000), labels, {"logits": peaked(labels, 10)}), {})
     assert orders(score) == []
 
 
@@ -157,8 +157,8 @@ def test_a_lossless_webp_is_not_called_lossy(tmp_path: Path) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8))
     image.save(tmp_path / "0.webp", lossless=True)
     image.save(tmp_path / "1.webp", lossless=True, icc_profile=b"x" * 301)
-    assert listing(tmp_path).warnings == ()
+    assert list_images(tmp_path).warnings == ()
     image.save(tmp_path / "2.webp", quality=60)
     image.save(tmp_path / "3.jpg")
     (tmp_path / "4.webp").write_bytes(b"no picture")
-    assert listing(tmp_path).warnings == ("3 of 5 images are of a lossy format, which moves FID",)
+    assert list_images(tmp_path).warnings == ("3 of 5 images are of a lossy format, which moves FID",)

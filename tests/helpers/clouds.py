@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from harope_bench.core.schema import Measurement
-from harope_bench.evaluators.base import Observations, Score
+from harope_bench.evaluators.base import Features, EvaluatorOutput
 from harope_bench.metrics.moments import Moments
 
 
@@ -17,20 +17,20 @@ def cloud(seed: int, rows: int, width: int, shift: float = 0.0, scale: float = 1
     return (np.random.default_rng(seed).normal(size=(rows, width)) @ mix * scale + shift).astype(np.float32)
 
 
-def observed(features: np.ndarray, *, failed: int = 0, **arrays: np.ndarray) -> Observations:
-    return Observations(np.arange(len(features)), None, {"features": features, **arrays}, failed)
+def observed(features: np.ndarray, *, failed: int = 0, **arrays: np.ndarray) -> Features:
+    return Features(np.arange(len(features)), None, {"features": features, **arrays}, failed)
 
 
 def reference_of(features: np.ndarray, *, images: bool = True) -> dict[str, np.ndarray]:
-    mean, covariance = Moments.of(features).gaussian()
+    mean, covariance = Moments.from_rows(features).to_gaussian()
     return {"mu": mean, "sigma": covariance} | ({"features": features} if images else {})
 
 
-def measured(score: Score, metric: str) -> Measurement:
+def measured(score: EvaluatorOutput, metric: str) -> Measurement:
     return next(m for m in score.measurements if m.metric == metric)
 
 
-def value_of(score: Score, metric: str) -> float:
+def value_of(score: EvaluatorOutput, metric: str) -> float:
     value = measured(score, metric).value
     assert value is not None
     return value

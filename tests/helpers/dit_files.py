@@ -20,7 +20,7 @@ def state_of(config: dict[str, Any], encoding: str = "rope-axial", spread: float
     """Random weights everywhere under this package's names: a fresh DiT predicts zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = registry.load("backbones", "dit").build(encoding, options, config)
+        network = registry.load_by_name("backbones", "dit").build(encoding, options, config)
     rng = torch.Generator().manual_seed(1)
     return {k: v + spread * torch.randn(v.shape, generator=rng) for k, v in network.state_dict().items()}
 

@@ -10,14 +10,14 @@ import pytest
 from dpg_script import table_rows
 from PIL import Image
 
-from harope_bench.core.formats import json_text
+from harope_bench.core.formats import versioned_json_text
 from harope_bench.core.storage import sha256_file
-from harope_bench.suites.dpg_bench import DpgBench
+from harope_bench.suites.dpg_bench import DpgBenchSuite
 
 ITEMS = ["partiprompts97", "7", "whoops3"]
 
 
-class ThreeItems(DpgBench):
+class ThreeItems(DpgBenchSuite):
     """The suite on a table of three items."""
 
     count = 12
@@ -32,7 +32,7 @@ def dpg_suite(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> ThreeItems:
         writer = csv.DictWriter(file, list(table_rows()[0]))
         writer.writeheader()
         writer.writerows(table_rows())
-    (path.parent / "receipt.json").write_text(json_text("receipt", {"files": {path.name: sha256_file(path)}}))
+    (path.parent / "receipt.json").write_text(versioned_json_text("receipt", {"files": {path.name: sha256_file(path)}}))
     monkeypatch.setattr("harope_bench.suites.dpg_bench.PLUGIN", found := ThreeItems())
     return found
 

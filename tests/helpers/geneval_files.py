@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from harope_bench.core.annotations import Detection
-from harope_bench.core.formats import json_text
+from harope_bench.core.formats import versioned_json_text
 from harope_bench.core.storage import sha256_file
-from harope_bench.evaluators.rules.geneval import COLOURS, Wanted, coloured, judged, kept
-from harope_bench.suites.geneval import ASSET, FILE, GenEval
+from harope_bench.evaluators.rules.geneval import COLOURS, PromptSpec, colour_query_indices, evaluate_image, counted_detections
+from harope_bench.suites.geneval import ASSET, METADATA_FILE, GenEvalSuite
 
 CLAUSES: dict[str, list[list[dict[str, Any]]]] = {  # two prompts of each task, written for these tests
     "single_object": [[{"class": "owl", "count": 1}], [{"class": "lamp", "count": 1}]],
@@ -36,7 +36,7 @@ def prompt_metadata() -> list[dict[str, Any]]:
     return found
 
 
-class TwelvePrompts(GenEval):
+class TwelvePrompts(GenEvalSuite):
     """The suite on a metadata file of twelve prompts."""
 
     count = 48
@@ -53,13 +53,13 @@ def write_prompt_metadata(home: Path) -> None:
     """Write the metadata file of twelve prompts into a home, as if it had been fetched."""
     folder = home / "assets" / ASSET
     folder.mkdir(parents=True)
-    (folder / FILE).write_text("".join(json.dumps(line) + "\n" for line in prompt_metadata()))
-    (folder / "receipt.json").write_text(json_text("receipt", {"files": {FILE: sha256_file(folder / FILE)}}))
+    (folder / METADATA_FILE).write_text("".join(json.dumps(line) + "\n" for line in prompt_metadata()))
+    (folder / "receipt.json").write_text(versioned_json_text("receipt", {"files": {METADATA_FILE: sha256_file(folder / METADATA_FILE)}}))
 
 
-def expected_verdict(wanted: Wanted, found: Sequence[Detection], colours: dict[int, str]) -> tuple[bool, str]:
+def expected_verdict(wanted: PromptSpec, found: Sequence[Detection], colours: dict[int, str]) -> tuple[bool, str]:
     """Return verdict and reasons in the script's own form of words, which the reader must take apart."""
-    things, reasons, groups = kept(found, wanted.tag), [], []
+    things, reasons, groups = counted_detections(found, wanted.tag), [], []
     for clause in wanted.include:
         group = things.get(clause.name, [])[: clause.count]
         mine = [colours.get(p, "") for p in group]
@@ -71,7 +71,7 @@ def expected_verdict(wanted: Wanted, found: Sequence[Detection], colours: dict[i
             fault = f"expected {clause.color} {clause.name}>={clause.count}, found {mine.count(clause.color)} {clause.color}; and {seen}"
         elif clause.position and groups[clause.position[1]] is None:
             fault = f"no target for {clause.name} to be {clause.position[0]}"
-        elif clause.position and not judged(wanted, found, colours).correct:
+        elif clause.position and not evaluate_image(wanted, found, colours).is_correct:
             fault = f"expected {clause.name} {clause.position[0]} target, found  target"
         groups.append(None if fault else group)
         reasons += [fault] if fault else []
@@ -85,7 +85,7 @@ def write_finished_run(path: Path, seed: int = 0, images: int = 4) -> list[dict[
     """Write a results file as pandas does, of random scenes, in no order; return its rows."""
     rng, rows = np.random.default_rng(seed), []
     for prompt, facts in enumerate(prompt_metadata()):
-        wanted = Wanted.model_validate(facts)
+        wanted = PromptSpec.model_validate(facts)
         for copy in range(images):
             found = []
             for clause in wanted.include:
@@ -94,9 +94,9 @@ def write_finished_run(path: Path, seed: int = 0, images: int = 4) -> list[dict[
                     score = float(np.float32(rng.choice([0.31, 0.95, 0.95, 0.99])))
                     found.append(Detection(label=clause.name, score=score, box=(x, y, x + 50, y + 40)))
             likely = [c.color for c in wanted.include if c.color] * 3 or ["red"]
-            colours = {p: str(rng.choice([*likely, *COLOURS])) for p in coloured(wanted, found)}
+            colours = {p: str(rng.choice([*likely, *COLOURS])) for p in colour_query_indices(wanted, found)}
             correct, reason = expected_verdict(wanted, found, colours)
-            things = kept(found, wanted.tag)
+            things = counted_detections(found, wanted.tag)
             details = {n: [[*found[p].box, found[p].score] for p in places] for n, places in things.items()}
             rows.append({"filename": f"out/{prompt:05d}/samples/{copy:05d}.png", "tag": facts["tag"], "prompt": facts["prompt"],
                          "correct": correct, "reason": reason, "metadata": json.dumps(facts), "details": json.dumps(details)})  # fmt: skip

@@ -11,7 +11,7 @@ from harope_bench.core import registry
 
 def cache_scans(patch: pytest.MonkeyPatch) -> None:
     """List the package's own plug-ins of each kind once, until `patch` is undone; no test here adds one."""
-    patch.setattr(registry, "_built_in", cache(registry._built_in))
+    patch.setattr(registry, "_built_in", cache(registry._built_in_entries))
 
 
 @pytest.fixture(autouse=True)

@@ -17,19 +17,19 @@ from toy_images import COLOURS, write_toy_images
 from toy_prompts import ToyEye
 
 from harope_bench.core import registry
-from harope_bench.data.image_io import encode
+from harope_bench.data.image_io import encode_png
 from harope_bench.models import register_checkpoint
 from harope_bench.pipeline import classify
-from harope_bench.pipeline.evaluate import Asked, evaluate
-from harope_bench.pipeline.evaluate_prompts import Marking, brought, mark
+from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
+from harope_bench.pipeline.evaluate_prompts import PromptScoring, import_official_results, evaluate_prompts
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.verify import verify
 from harope_bench.pipeline.verify_findings import Findings
-from harope_bench.suites.geneval import GenEval
-from harope_bench.suites.official_layouts.prompt_folder import FolderForm
+from harope_bench.suites.geneval import GenEvalSuite
+from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 IMAGES = 6
-COPY_MAJOR = FolderForm(order="copy-major")
+COPY_MAJOR = PromptFolderOptions(order="copy-major")
 DEIT = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10, "normalised": "half"}
 
 
@@ -62,7 +62,7 @@ def make_digits_run(place: Path) -> ResultFolder:
     """Make a run with its plan, generated and scored here."""
     reference = write_moments_reference(place)
     generate(make_plan(tiny.registered(place / "weights"), None, {}), range(IMAGES), place / "run")
-    evaluate(place / "run", place / "run", Asked("digits", reference))
+    evaluate(place / "run", place / "run", FeatureScoring("digits", reference))
     return ResultFolder(place / "run", reference=reference)
 
 
@@ -70,15 +70,15 @@ def make_imported_images(place: Path) -> ResultFolder:
     """Make images of somebody else, with results in a folder of their own."""
     (place / "images").mkdir()
     for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28, 3), dtype=np.uint8)):
-        (place / f"images/{i:06d}.png").write_bytes(encode(image))
+        (place / f"images/{i:06d}.png").write_bytes(encode_png(image))
     reference = write_moments_reference(place)
-    evaluate(place / "images", place / "out", Asked("digits", reference))
+    evaluate(place / "images", place / "out", FeatureScoring("digits", reference))
     return ResultFolder(place / "out", place / "images", reference)
 
 
 def make_prompt_results(place: Path) -> ResultFolder:
     """Make results of a folder of images of the toy prompts."""
-    mark(write_toy_images(place / "images", COLOURS), place / "out", Marking("toy", form=COPY_MAJOR))
+    evaluate_prompts(write_toy_images(place / "images", COLOURS), place / "out", PromptScoring("toy", folder_options=COPY_MAJOR))
     return ResultFolder(place / "out", place / "images")
 
 
@@ -86,18 +86,18 @@ def make_classifier_run(place: Path) -> ResultFolder:
     """Make a run of a small classifier on 30 digits."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = registry.load("backbones", "deit").build("rope-axial", {}, DEIT)
+        network = registry.load_by_name("backbones", "deit").build("rope-axial", {}, DEIT)
         save_file({k: v + 0.3 * torch.randn_like(v) for k, v in network.state_dict().items()}, place / "deit.safetensors")
     facts = {"encoding": "rope-axial", "config": DEIT, "suite": "digits-held-out", "scale": "micro"}
     register_checkpoint.register("deit", place / "deit.safetensors", facts)
-    classify.classify(classify.reading_plan("deit", None, {}), place / "run", classify.Wanted(count=30))
+    classify.classify(classify.make_classifier_plan("deit", None, {}), place / "run", classify.RealImageSelection(count=30))
     return ResultFolder(place / "run")
 
 
 def make_imported_results(place: Path) -> ResultFolder:
     """Make results that were read from a finished run of GenEval's own script."""
     write_finished_run(place / "results.jsonl")
-    assert brought(place / "results.jsonl", place / "out", Marking("geneval")) is not None
+    assert import_official_results(place / "results.jsonl", place / "out", PromptScoring("geneval")) is not None
     return ResultFolder(place / "out", place / "results.jsonl")
 
 
@@ -120,7 +120,7 @@ def result_folder(request: pytest.FixtureRequest, tmp_path: Path, toy: ToyEye, t
 def twelve_prompts(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GenEval on a metadata file of twelve prompts."""
     write_prompt_metadata(bench_home)
-    monkeypatch.setattr(GenEval, "count", 48)
+    monkeypatch.setattr(GenEvalSuite, "count", 48)
 
 
 def flipped_files(path: Path, count: int, rng: np.random.Generator) -> Iterator[bytes]:

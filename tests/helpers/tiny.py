@@ -18,7 +18,7 @@ def weights(path: Path, encoding: str = "rope-axial", seed: int = 0) -> Path:
     """Random weights everywhere, also where training starts at zero; so that pixels depend on everything."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = registry.load("backbones", "dit").build(encoding, {}, CONFIG)
+        network = registry.load_by_name("backbones", "dit").build(encoding, {}, CONFIG)
         state = {k: v + 0.2 * torch.randn_like(v) for k, v in network.state_dict().items()}
     save_file(state, path)
     return path

@@ -42,7 +42,7 @@ def detector(folder: Path) -> None:
     transformers.DetrImageProcessor(size={"shortest_edge": 48, "longest_edge": 64}).save_pretrained(folder)
 
 
-CANARIES = {name: type(registry.load("judges", name)).canary for name in ("clip-vit-l-14", "clipscore", "vlm", "depth")}
+CANARIES = {name: type(registry.load_by_name("judges", name)).canary for name in ("clip-vit-l-14", "clipscore", "vlm", "depth")}
 
 
 def stand_in(patch: pytest.MonkeyPatch, place: Path, home: Path) -> None:
@@ -51,8 +51,8 @@ def stand_in(patch: pytest.MonkeyPatch, place: Path, home: Path) -> None:
     patch.setenv("HAROPE_BENCH_HOME", str(home))
     patch.setattr(noun_chunks, "_rows", lambda version: own)
     for name in ("clip-vit-l-14", "clipscore"):
-        plugin = registry.load("judges", name)
+        plugin = registry.load_by_name("judges", name)
         patch.setattr(plugin, "sizes", CLIP_SIZES)
         patch.setenv(plugin.source.own, str(place / "clip.pt"))
     for name in CANARIES:
-        patch.setattr(type(registry.load("judges", name)), "canary", lambda self: ())
+        patch.setattr(type(registry.load_by_name("judges", name)), "canary", lambda self: ())

@@ -9,7 +9,7 @@ from typing import Any
 
 from dpg_script import FIELDS
 
-from harope_bench.core.formats import json_text
+from harope_bench.core.formats import versioned_json_text
 from harope_bench.core.storage import sha256_file
 from harope_bench.suites import noun_chunks
 
@@ -80,7 +80,7 @@ def _placed(place: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (place / name).write_text(text, encoding="utf-8", newline="")
     (place / "receipt.json").write_text(
-        json_text("receipt", {"files": {path.name: sha256_file(path) for path in place.iterdir() if path.name != "receipt.json"}})
+        versioned_json_text("receipt", {"files": {path.name: sha256_file(path) for path in place.iterdir() if path.name != "receipt.json"}})
     )
 
 
@@ -93,5 +93,5 @@ def readings() -> dict[str, str]:
             chunks = tuple(("a " if category in ("color", "texture") else "") + noun for noun in nouns)
             chunks = tuple(chunk if chunk in text else chunk.split()[-1] for chunk in chunks)
             plain = " ".join(word for word in text.split() if word not in ("red", "blue"))
-            found[noun_chunks.key(text)] = noun_chunks.encode(text, noun_chunks.Parse(nouns, chunks, nouns[:2], plain))
+            found[noun_chunks.prompt_key(text)] = noun_chunks.format_row(text, noun_chunks.PromptParse(nouns, chunks, nouns[:2], plain))
     return found

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harope_bench.core.annotations import Answer, Answered, Answers, Cosines, Depth, Depths, Detection, Sighting
-from harope_bench.evaluators.base import Sight
-from harope_bench.suites.compbench_suite import CATEGORIES, FORM, CompBench
+from harope_bench.core.annotations import Annotation, VqaAnswer, VqaAnnotation, SimilarityAnnotation, BoxDepth, DepthAnnotation, Detection, DetectionAnnotation
+from harope_bench.evaluators.base import AnnotatedImage
+from harope_bench.suites.compbench_suite import CATEGORIES, METADATA_KEY, CompBenchSuite
 
 LETTERS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
 
@@ -41,7 +41,7 @@ def facts(category: str, place: int) -> dict[str, Any]:
     return known
 
 
-class Toy(CompBench):
+class Toy(CompBenchSuite):
     """The suite with these prompts."""
 
     def __init__(self, *categories: str):
@@ -57,27 +57,27 @@ class Toy(CompBench):
         return "toy", "0" * 64
 
 
-def sighting(*found: tuple[str, float, float, float], side: float = 40) -> Sighting:
+def sighting(*found: tuple[str, float, float, float], side: float = 40) -> DetectionAnnotation:
     """Things by label, score and centre, in an image of the frame's own size."""
     boxes = ((label, score, (x - side / 2, y - side / 2, x + side / 2, y + side / 2)) for label, score, x, y in found)
-    return Sighting(size=(479, 479), found=tuple(Detection(label=name, score=score, box=box) for name, score, box in boxes))
+    return DetectionAnnotation(size=(479, 479), detections=tuple(Detection(label=name, score=score, box=box) for name, score, box in boxes))
 
 
-def good(category: str) -> dict[str, Answer]:
+def good(category: str) -> dict[str, Annotation]:
     """What judges say of an image that is right."""
-    answers: dict[str, Answer] = {
-        "vqa": Answers(answers=(Answered(text="yes", yes=0.9), Answered(text="yes", yes=0.8))),
+    answers: dict[str, Annotation] = {
+        "vqa": VqaAnnotation(answers=(VqaAnswer(text="yes", yes_probability=0.9), VqaAnswer(text="yes", yes_probability=0.8))),
         "detector-2d": sighting(("cup", 0.9, 100, 200), ("dog", 0.8, 300, 200)),
         "detector": sighting(("cup", 0.9, 100, 200), ("dog", 0.8, 120, 200)),
-        "depth": Depths(depths=(Depth(mean=9, transposed=9), Depth(mean=5, transposed=5))),
-        "similarity": Cosines(cosines=(0.3,)),
+        "depth": DepthAnnotation(depths=(BoxDepth(mean=9, transposed_mean=9), BoxDepth(mean=5, transposed_mean=5))),
+        "similarity": SimilarityAnnotation(cosines=(0.3,)),
     }
     roles = {"spatial": ("detector-2d",), "3d_spatial": ("detector", "depth"), "numeracy": ("detector",), "non_spatial": ("similarity",)}
     wanted = roles.get(category, ("vqa",) if category != "complex" else ("vqa", "detector-2d", "similarity"))
     return {role: answers[role] for role in wanted}
 
 
-def sights(*categories: str, prompts: int = 4, copies: int = 2, **changes: Mapping[str, Answer]) -> list[Sight]:
+def sights(*categories: str, prompts: int = 4, copies: int = 2, **changes: Mapping[str, Annotation]) -> list[AnnotatedImage]:
     """Images of the first prompts of each category, answered as `good` says but for the changes."""
     found = []
     for category in categories or CATEGORIES:
@@ -86,8 +86,8 @@ def sights(*categories: str, prompts: int = 4, copies: int = 2, **changes: Mappi
                 known = facts(category, place)
                 number = CATEGORIES.index(category) * 300 + place
                 seen = {**good(category), **changes.get(category, {})}
-                found.append(Sight(copy * 2400 + number, number, copy, known["text"], known, seen))
+                found.append(AnnotatedImage(copy * 2400 + number, number, copy, known["text"], known, seen))
     return found
 
 
-__all__ = ["FORM", "Toy", "facts", "good", "sighting", "sights", "words"]
+__all__ = ["METADATA_KEY", "Toy", "facts", "good", "sighting", "sights", "words"]

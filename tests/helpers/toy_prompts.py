@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.annotations import Answer, Answered, Answers, Ask, Detection, Names, Questions, Sighting
+from harope_bench.core.annotations import Annotation, VqaAnswer, VqaAnnotation, Query, Detection, DetectionQuery, VqaQuery, DetectionAnnotation
 from harope_bench.core.schema import Metric, Request, Settings
-from harope_bench.evaluators.base import Facts, Look, Mark, Part, Seen
-from harope_bench.evaluators.prompt_scores import Prompts
+from harope_bench.evaluators.base import Metadata, AnnotatorRole, SampleScore, WeightedScore, Annotations
+from harope_bench.evaluators.prompt_scores import PromptEvaluator
 from harope_bench.judges.base import Annotator, LoadedAnnotator
-from harope_bench.suites.base import Case, PromptSuite
+from harope_bench.suites.base import PromptCase, PromptSuite
 
 PROMPTS = (("bright", "a bright square"), ("bright", "a bright room"), ("red", "a red square"), ("red", "a red room"))
 
@@ -30,9 +30,9 @@ class ToySuite(PromptSuite):
     def requests(self, indices: Iterable[int], settings: Settings | None = None) -> list[Request]:
         return [Request(index=i, prompt=PROMPTS[i % 4][1]) for i in indices]
 
-    def case(self, index: int) -> Case:
+    def case(self, index: int) -> PromptCase:
         kind, text = PROMPTS[index % 4]
-        return Case(index % 4, index // 4, text, {"toy": {"task": kind}})
+        return PromptCase(index % 4, index // 4, text, {"toy": {"task": kind}})
 
     def source(self) -> tuple[str, str]:
         return "toy prompts", hashlib.sha256(repr(PROMPTS).encode()).hexdigest()
@@ -52,17 +52,17 @@ class ToyEye(Annotator):
     def open(self, device: str) -> LoadedEye:
         return LoadedEye(self)
 
-    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
         if self.fail_after is not None and len(self.asked) >= self.fail_after:
             raise KeyboardInterrupt
         self.asked.append(role)
         if image.max() == 13:
             raise ValueError("an image of thirteen")
-        if isinstance(ask, Questions):
+        if isinstance(ask, VqaQuery):
             text = "perhaps" if self.wordless else "yes" if image[..., 0].mean() > 128 else "no"
-            return Answers(answers=tuple(Answered(text=text) for _ in ask.questions))
+            return VqaAnnotation(answers=tuple(VqaAnswer(text=text) for _ in ask.questions))
         found = (Detection(label="light", score=0.9, box=(0, 0, 2, 2)),) if image.mean() > 100 else ()
-        return Sighting(size=(image.shape[1], image.shape[0]), found=found)
+        return DetectionAnnotation(size=(image.shape[1], image.shape[0]), detections=found)
 
 
 class LoadedEye(LoadedAnnotator):
@@ -73,34 +73,34 @@ class LoadedEye(LoadedAnnotator):
     def __init__(self, eye: ToyEye):
         self.eye = eye
 
-    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
         return self.eye.see(role, image, ask)
 
 
-class ToyRule(Prompts):
+class ToyRule(PromptEvaluator):
     """Bright prompts want a light; red ones a light and a yes. Corrected rules do not ask for the light."""
 
     version, profile, parity, form = 1, "toy", "none", "toy"
     metrics = tuple(Metric(name=n, title=n, direction="higher", unit="fraction", decimals=3) for n in ("bright", "red", "overall"))
     macro = {"overall": ("bright", "red")}
     looks = (
-        Look("detector", lambda facts, seen: Names()),
-        Look("vqa", lambda facts, seen: Questions(questions=("is it red?",)) if facts["task"] == "red" else None),
+        AnnotatorRole("detector", lambda facts, seen: DetectionQuery()),
+        AnnotatorRole("vqa", lambda facts, seen: VqaQuery(questions=("is it red?",)) if facts["task"] == "red" else None),
     )
 
-    def task(self, facts: Facts) -> str:
+    def task(self, facts: Metadata) -> str:
         return str(facts["task"])
 
-    def counts_for(self, facts: Facts) -> tuple[str, ...]:
+    def counts_for(self, facts: Metadata) -> tuple[str, ...]:
         return (self.task(facts),)
 
-    def mark(self, facts: Facts, seen: Seen, rules: str) -> Mark:
-        lit = bool(seen["detector"].found)  # type: ignore[union-attr]
+    def mark(self, facts: Metadata, seen: Annotations, rules: str) -> SampleScore:
+        lit = bool(seen["detector"].detections)  # type: ignore[union-attr]
         if facts["task"] == "bright":
-            return Mark("bright", {"bright": Part(float(lit))}, "lit" if lit else "dark")
+            return SampleScore("bright", {"bright": WeightedScore(float(lit))}, "lit" if lit else "dark")
         text = seen["vqa"].answers[0].text  # type: ignore[union-attr]
         right = text == "yes" and (lit or rules == "corrected")
-        return Mark("red", {"red": Part(float(right))}, f"answered {text}", unknown=int(text not in ("yes", "no")))
+        return SampleScore("red", {"red": WeightedScore(float(right))}, f"answered {text}", n_unread=int(text not in ("yes", "no")))
 
 
 @pytest.fixture
@@ -111,10 +111,10 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ToyEye:
     things: dict[tuple[str, str], Any] = {
         ("suites", "toy"): ToySuite(), ("judges", "toy-eye"): eye, ("evaluators", "toy-rule"): ToyRule(),
     }  # fmt: skip
-    known, loaded = registry.entries, registry.load
+    known, loaded = registry.list_entries, registry.load_by_name
 
-    def entries(kind: str) -> dict[str, registry.Entry]:
-        own = {name: registry.Entry(kind, name, "a test") for k, name in things if k == kind}
+    def entries(kind: str) -> dict[str, registry.RegistryEntry]:
+        own = {name: registry.RegistryEntry(kind, name, "a test") for k, name in things if k == kind}
         return {**known(kind), **own}
 
     monkeypatch.setattr(registry, "entries", entries)

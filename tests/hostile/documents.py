@@ -21,10 +21,10 @@ from hostile.strategies import json_bytes, npz_bytes
 from PIL import Image
 
 from harope_bench.core.array_file import arrays_with_format
-from harope_bench.core.chart_schema import Curve, Loss, Sweep, SweepLine, SweepPoint
-from harope_bench.core.formats import Kind, with_format
-from harope_bench.core.schema import Result, SampleRecord, Source, warnings_of
-from harope_bench.data.adm_npz import write as write_adm
+from harope_bench.core.chart_schema import LossCurve, LossChart, SweepChart, SweepLine, SweepPoint
+from harope_bench.core.formats import FileKind, add_format_version
+from harope_bench.core.schema import Result, SampleRecord, ImageSource, make_warnings
+from harope_bench.data.adm_npz import write_npz as write_adm
 
 Files = Mapping[str, bytes]
 HASH = fake_runs.HASH
@@ -53,12 +53,12 @@ def plain(record: Any) -> Any:
     return record.model_dump(mode="json", exclude_none=True)
 
 
-def file_of(kind: Kind, record: Any) -> bytes:
+def file_of(kind: FileKind, record: Any) -> bytes:
     """The JSON file of a kind that a record, or its facts, is."""
-    return json.dumps(with_format(kind, record if isinstance(record, Mapping) else plain(record))).encode()
+    return json.dumps(add_format_version(kind, record if isinstance(record, Mapping) else plain(record))).encode()
 
 
-def npz_of(kind: Kind, arrays: Mapping[str, np.ndarray]) -> bytes:
+def npz_of(kind: FileKind, arrays: Mapping[str, np.ndarray]) -> bytes:
     return npz_bytes(arrays_with_format(kind, arrays))
 
 
@@ -69,8 +69,8 @@ def checkpoint() -> Any:
 def result() -> Result:
     numbers = [fake_runs.measurement("fid", 13.0, n=4), fake_runs.measurement("is", 8.0, n=4)]
     return fake_runs.result(
-        fake_runs.plan(checkpoint()), numbers, label="ours", suite="digits", per_sample="fidelity.npz", warnings=warnings_of("images", ["images: few"]),
-        source=Source(suite="digits", path="../images", count=4),
+        fake_runs.plan(checkpoint()), numbers, label="ours", suite="digits", per_sample="fidelity.npz", warnings=make_warnings("images", ["images: few"]),
+        source=ImageSource(suite="digits", path="../images", count=4),
     )  # fmt: skip
 
 
@@ -106,17 +106,17 @@ def baseline() -> bytes:
     from harope_bench.statistics.gate.baseline import Baseline, digest_of
 
     bare = result().model_copy(update={"per_sample": None})
-    made = Baseline(reason="signed", replaces=None, results=(bare,), rows={}, provenance=fake_runs.provenance(), digest="")
+    made = Baseline(reason="signed", replaces_sha256=None, results=(bare,), contribution_files={}, provenance=fake_runs.provenance(), digest="")
     facts = json.loads(made.to_json())
     return json.dumps({**facts, "digest": digest_of(facts)}).encode()
 
 
 @cache
 def charts() -> Mapping[str, bytes]:
-    loss = Loss(ema=0.9, runs=(Curve(label="ours", steps=(1.0, 2.0), loss=(3.0, 2.0), smooth=(3.0, 2.5)),))
-    points = (SweepPoint(place="28", value=3.0, low=2.0, high=4.0, images=10), SweepPoint(place="56", value=4.0, images=10))
-    sweep = Sweep(
-        suite="digits", metric="fid", title="FID", direction="lower", decimals=2, axis="resolution", numeric=True,
+    loss = LossChart(smoothing=0.9, curves=(LossCurve(label="ours", steps=(1.0, 2.0), loss=(3.0, 2.0), smoothed_loss=(3.0, 2.5)),))
+    points = (SweepPoint(axis_value="28", value=3.0, low=2.0, high=4.0, images=10), SweepPoint(axis_value="56", value=4.0, images=10))
+    sweep = SweepChart(
+        suite="digits", metric="fid", title="FID", direction="lower", decimals=2, axis="resolution", is_numeric=True,
         lines=(SweepLine(label="ours", points=points),),
     )  # fmt: skip
     return {"loss.json": json.dumps(plain(loss)).encode(), "sweep.json": json.dumps(plain(sweep)).encode()}
@@ -220,7 +220,7 @@ def moments_reference() -> bytes:
     """A reference of the features of digits-net: statistics alone."""
     from harope_bench.core import registry
 
-    width = registry.load("judges", "digits-net").widths["features"]
+    width = registry.load_by_name("judges", "digits-net").widths["features"]
     rows = np.random.default_rng(0).normal(size=(width + 40, width))
     arrays = {"mu": rows.mean(axis=0), "sigma": np.cov(rows, rowvar=False), "images": np.array(len(rows))}
     return npz_of("reference", {**arrays, "warnings": np.array(["images: grey"])})
@@ -230,7 +230,7 @@ def moments_reference() -> bytes:
 def kept_moments() -> bytes:
     from harope_bench.metrics.moments import Moments
 
-    return npz_bytes({**Moments.of(np.random.default_rng(0).normal(size=(8, 3))).arrays(), "rows_sha256": np.array([HASH])})
+    return npz_bytes({**Moments.from_rows(np.random.default_rng(0).normal(size=(8, 3))).to_arrays(), "rows_sha256": np.array([HASH])})
 
 
 @cache
@@ -321,7 +321,7 @@ def snapshot() -> bytes:
     layer = torch.nn.Linear(2, 2)
     optimiser = torch.optim.AdamW(layer.parameters(), lr=0.1).state_dict()
     facts = {"identity": "tiny", "network": layer.state_dict(), "optimiser": optimiser, "average": layer.state_dict(), "step": 3, "log": ""}
-    state = with_format("snapshot", facts)
+    state = add_format_version("snapshot", facts)
     torch.save({**state, "sha256": state_digest(state)}, buffer := io.BytesIO())
     return buffer.getvalue()
 
@@ -349,7 +349,7 @@ def dit_weights() -> bytes:
     config = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = registry.load("backbones", "dit").build("ape", {}, config)
+        network = registry.load_by_name("backbones", "dit").build("ape", {}, config)
     facts = {"name": "x", "backbone": "dit", "encoding": "ape", "options": {}, "config": config, "sampler": "flow", "steps": 2,
              "guidance": 1.5, "suite": "digits", "scale": "micro", "drawing": {}, "training_steps": 3}  # fmt: skip
     return weights_bytes(network.state_dict(), {"checkpoint": json.dumps(facts)})
@@ -363,7 +363,7 @@ ASSET: Mapping[str, Any] = {
 
 @cache
 def forwards() -> bytes:
-    from harope_bench.evaluators.cost import ARRAYS, WHYS
+    from harope_bench.evaluators.cost import ARRAYS, REASON_ARRAYS
 
     numbers = {name: np.ones(3) for name in ARRAYS}
-    return npz_of("forwards", {**numbers, **{name: np.array([""] * 3) for name in WHYS}})
+    return npz_of("forwards", {**numbers, **{name: np.array([""] * 3) for name in REASON_ARRAYS}})

@@ -143,24 +143,24 @@ def warm(assets: Path) -> None:
     import harope_bench
     from harope_bench.core import provenance
 
-    provenance.now = lambda: CLOCK
-    provenance._git = lambda: (None, None)
+    provenance.utc_now = lambda: CLOCK
+    provenance._git_state = lambda: (None, None)
 
     from harope_bench.core import registry
     from harope_bench.metrics import moments
     from harope_bench.pipeline import classify, extract_features, moments_cache, predictions
 
     torch.set_num_threads(1)
-    extract_features.SHARD = predictions.SHARD = classify.SHARD = SHARD
+    extract_features.SHARD_SIZE = predictions.SHARD_SIZE = classify.SHARD_SIZE = SHARD
     moments_cache.BLOCK = moments.BLOCK = BLOCK
-    registry.KINDS["assets"] = registry.Kind(str(assets), ".toml")  # type: ignore[index]
+    registry.PLUGIN_KINDS["assets"] = registry.PluginKind(str(assets), ".toml")  # type: ignore[index]
     for module in pkgutil.walk_packages(harope_bench.__path__, "harope_bench."):
         if ".runners" not in module.name:
             importlib.import_module(module.name)
     for name in ("jinja2", "matplotlib.backends.backend_svg", "matplotlib.figure", "torch._dynamo"):  # what verbs load when they run
         importlib.import_module(name)
     judge = importlib.import_module("harope_bench.judges.micro.shapes_vision")
-    assert judge.reads_the_truth(judge.PLUGIN.open("cpu")) is None  # the judge's self-check, kept for the forks
+    assert judge.check_known_scenes(judge.PLUGIN.open("cpu")) is None  # the judge's self-check, kept for the forks
 
 
 def run(job: dict[str, Any], log: Path, arrival: int) -> int:

@@ -29,11 +29,11 @@ from PIL import Image
 
 from harope_bench.cli import main
 from harope_bench.core import checksums, registry
-from harope_bench.core.array_archive import arrays_bytes
+from harope_bench.core.array_archive import encode_npz
 from harope_bench.core.errors import BenchError, StorageError
 from harope_bench.core.escaping import BLANKS
 from harope_bench.core.storage import sha256_bytes
-from harope_bench.pipeline.evaluate import Asked, evaluate
+from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
 from harope_bench.pipeline.generate import generate, make_plan
 
 COUNT = 4
@@ -42,7 +42,7 @@ SIDE = 28
 LONGEST = 2000  # characters of a line
 LIMIT = 60  # seconds after which a case hangs; the slowest takes one
 RUN, HOME, REFERENCE, IMAGES, CANARY = "run", "home", "reference.npz", "pictures", "canary"
-MOMENTS = arrays_bytes({"mu": np.zeros(64), "sigma": np.eye(64)})  # without images nothing has neighbours to look for
+MOMENTS = encode_npz({"mu": np.zeros(64), "sigma": np.eye(64)})  # without images nothing has neighbours to look for
 RESULT = f"{RUN}/results/fidelity_ref-{sha256_bytes(MOMENTS)[:8]}.json"
 
 
@@ -136,7 +136,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / REFERENCE).write_bytes(MOMENTS)
         patch.chdir(folder)
         generate(make_plan("tiny", None, {}), range(COUNT), Path(RUN))
-        evaluate(Path(RUN), Path(RUN), Asked("digits", Path(REFERENCE)))
+        evaluate(Path(RUN), Path(RUN), FeatureScoring("digits", Path(REFERENCE)))
     (folder / IMAGES).mkdir()
     for number in range(3):
         Image.fromarray(np.full((SIDE, SIDE, 3), 40 * number, np.uint8)).save(folder / IMAGES / f"{number:06d}.png")
@@ -274,9 +274,9 @@ def _check_files(case: Case, before: dict[str, str], after: dict[str, str]) -> N
 
 def forge_records(room: Room) -> None:
     """Let every SHA256SUMS have the hashes of the files as they are now, as one who alters a file and knows of the records would."""
-    for path in sorted(room.folder.rglob(checksums.SUMS)):
+    for path in sorted(room.folder.rglob(checksums.CHECKSUMS_FILE)):
         try:
-            sums = checksums.read_sums(path.parent)
+            sums = checksums.read_checksums(path.parent)
         except StorageError:
             continue  # the case is about the records
         small = [name for name in sums if _is_small(path.parent / name)]

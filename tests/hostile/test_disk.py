@@ -12,7 +12,7 @@ from typing import Any
 from hostile.room import IMAGES, RESULT, RUN, Case, Room, both, odd_file, put, run_case, table
 
 from harope_bench.core.index_ranges import IndexRanges
-from harope_bench.data.run_folder import Run
+from harope_bench.data.run_folder import RunFolder
 
 REFERENCE = ("--reference", "reference.npz")
 GENERATE = ("generate", "tiny", "--count", "2", "--out", "new")
@@ -258,5 +258,5 @@ def test_a_run_that_was_refused_is_finished_when_the_disk_has_room(room: Room) -
         build = refusing("replace", errno.ENOSPC, after=2)
         run_case(Case("full", lambda _: build(Room(room.folder, patch)), GENERATE, 1, FULL, ("new*",)), room)
     run_case(Case("room", None, GENERATE, 0, "new", ("new*",)), room)
-    assert Run(room.folder / "new").missing(IndexRanges.first(2)) == []
+    assert RunFolder(room.folder / "new").missing_indices(IndexRanges.from_count(2)) == []
     assert not list((room.folder / "new").rglob("*.part"))

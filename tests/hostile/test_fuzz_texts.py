@@ -50,7 +50,7 @@ from harope_bench.leaderboards.entries import parse_entries
 from harope_bench.suites.official_layouts.file_pattern import compile_pattern
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | odd_texts.filter(lambda text: text.isprintable() or text.isascii())
-names = st.from_regex(record_base.NAME, fullmatch=True).filter(lambda name: ".." not in name)
+names = st.from_regex(record_base.NAME_PATTERN, fullmatch=True).filter(lambda name: ".." not in name)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 options = st.dictionaries(texts, texts | st.booleans() | st.integers(-(2**53), 2**53) | numbers, max_size=4)
 
@@ -74,7 +74,7 @@ checkpoints = st.builds(
     drawing=options, sampler=st.none() | names, steps=st.none() | st.integers(1, 1000), guidance=st.none() | st.floats(0, 1000),
 )  # fmt: skip
 plans = st.builds(Plan, checkpoint=checkpoints, suite=names, suite_version=st.integers(), settings=settings_of, preset=st.none() | names)
-judges = st.builds(JudgeRecord, name=names, version=st.integers(), judge_class=st.sampled_from(schema.CLASSES), weights_sha256=texts,
+judges = st.builds(JudgeRecord, name=names, version=st.integers(), judge_class=st.sampled_from(schema.JUDGE_CLASSES), weights_sha256=texts,
                    preprocessing=texts, model=st.none() | texts)  # fmt: skip
 measurements = st.builds(
     Measurement, metric=names, name=names, value=numbers, se=st.none() | st.floats(0, 1e300), low=st.none() | numbers,
@@ -86,7 +86,7 @@ results = st.builds(
 )  # fmt: skip
 boxes = st.tuples(numbers, numbers, numbers, numbers)
 sightings = st.builds(
-    annotations.Sighting, size=st.tuples(st.integers(1, 99), st.integers(1, 99)),
+    annotations.DetectionAnnotation, size=st.tuples(st.integers(1, 99), st.integers(1, 99)),
     found=st.lists(st.builds(annotations.Detection, label=texts, score=st.floats(0, 1), box=boxes), max_size=3).map(tuple),
 )  # fmt: skip
 drawn = st.builds(
@@ -165,8 +165,8 @@ file_names = st.from_regex(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,20}", fullmatch=
 @given(st.dictionaries(file_names, st.binary(min_size=32, max_size=32).map(bytes.hex), max_size=4))
 def test_recorded_hashes_come_back_for_any_name_of_a_file(hashes: dict[str, str]) -> None:
     with tempfile.TemporaryDirectory() as place:
-        checksums.record(Path(place), hashes)
-        assert checksums.read_sums(Path(place)) == hashes
+        checksums.record_hashes(Path(place), hashes)
+        assert checksums.read_checksums(Path(place)) == hashes
 
 
 # ------------------------------------------------------------------------------------------- ranges and entries
@@ -177,7 +177,7 @@ def test_recorded_hashes_come_back_for_any_name_of_a_file(hashes: dict[str, str]
 def test_ranges_come_back_equal_and_count_as_a_set_does(spans: list[tuple[int, int]]) -> None:
     ranges = index_ranges.IndexRanges((first, first + more) for first, more in spans)
     plain = sorted({index for first, more in spans for index in range(first, first + more + 1)})
-    assert index_ranges.parse_ranges(str(ranges)) == ranges == index_ranges.IndexRanges.of(plain)
+    assert index_ranges.parse_ranges(str(ranges)) == ranges == index_ranges.IndexRanges.from_indices(plain)
     assert list(ranges) == plain and len(ranges) == len(plain) and all(ranges[k] == index for k, index in enumerate(plain))
 
 
@@ -188,7 +188,7 @@ def test_a_text_is_ranges_or_one_line_of_an_error(text: str) -> None:
     if error is not None:
         assert isinstance(error, ValueError) and len(str(error)) < 300 and "\n" not in str(error)
     else:
-        assert len(ranges) <= index_ranges.MOST and set(text) <= set("0123456789,- \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u2003\u3000")
+        assert len(ranges) <= index_ranges.MAX_INDICES and set(text) <= set("0123456789,- \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u2003\u3000")
     number = index_ranges.whole_number(text)
     assert number is None or str(number) == text.lstrip("0").rjust(1, "0")
 
@@ -228,7 +228,7 @@ any_text = st.text(max_size=40) | odd_texts
 @fuzz
 @given(any_text)
 def test_a_message_is_one_printable_line_and_what_is_printable_stays(text: str) -> None:
-    line = escaping.printable(text)
+    line = escaping.printable_line(text)
     assert line.isprintable()
     assert str(BenchError(text)) == line
     if text.isprintable() and " ".join(text.split()) == text:
@@ -253,7 +253,7 @@ def test_csv_keeps_rows_and_cells_and_no_cell_is_a_formula(rows: list[list[Any]]
         for value, cell in zip(row, cells, strict=True):
             if isinstance(value, str):
                 assert cell.removeprefix("'") == escaping.csv_cell(value).removeprefix("'")
-                assert cell.isprintable() and (not cell.lstrip().startswith(escaping.FORMULA) or escaping.NUMBER.fullmatch(cell))
+                assert cell.isprintable() and (not cell.lstrip().startswith(escaping.FORMULA_STARTS) or escaping.NUMBER_PATTERN.fullmatch(cell))
             elif value is not None:
                 assert math.isclose(float(cell), value)
 

@@ -22,8 +22,8 @@ from hostile import test_disk, test_environment, test_flags, test_images, test_n
 from hostile.room import Case, Room, run_case
 
 import harope_bench
-from harope_bench.cli import Bench
-from harope_bench.commands.options import Finite
+from harope_bench.cli import ErrorReportingGroup
+from harope_bench.commands.options import FiniteFloat
 from harope_bench.core import (
     array_archive,
     array_file,
@@ -36,13 +36,13 @@ from harope_bench.core import (
     text_file,
     toml_file,
 )
-from harope_bench.core.conditioning import check_requests, check_suite
-from harope_bench.core.limits import check_most
+from harope_bench.core.conditioning import check_requests, check_checkpoint_suite
+from harope_bench.core.limits import check_maximum
 from harope_bench.data import image_io, run_folder, sample_set
 from harope_bench.judges import base as judges_base
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.row_checks import first_bad_row
-from harope_bench.reports.tables import environment
+from harope_bench.reports.tables import template_environment
 from harope_bench.statistics.gate import render
 
 MODULES = (test_disk, test_environment, test_flags, test_images, test_names, test_npz, test_text, test_weights)
@@ -122,12 +122,12 @@ def any_header(archive: Any, name: str, size: int) -> Any:
 def header_of_objects(member: Any) -> Any:
     np.lib.format.read_magic(member)
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
-    return array_file.Header(shape, dtype, fortran)
+    return array_file.ArrayHeader(shape, dtype, fortran)
 
 
 def unescaped() -> Any:
     """The templates, made anew: those that are kept must not learn of it."""
-    made = environment.__wrapped__()
+    made = template_environment.__wrapped__()
     made.autoescape = False
     return made
 
@@ -142,41 +142,41 @@ def load_pickles(file: Any, **options: Any) -> Any:
 GUARDS = (
     Guard("only regular files are opened", attribute(regular_file, "_open_handle", opened_as_it_is), ("images/place-pipe", "images/place-device")),
     Guard("a TOML file has a largest size", attribute(toml_file, "FACTS_BYTES", 1 << 30), ("text/policy-large",)),
-    Guard("image formats are on a list", attribute(image_io, "FORMATS", (*image_io.FORMATS, "GIF", "TIFF")), ("images/gif", "images/tiff")),
+    Guard("image formats are on a list", attribute(image_io, "FORMATS", (*image_io.IMAGE_FORMATS, "GIF", "TIFF")), ("images/gif", "images/tiff")),
     Guard("an image has a largest number of pixels", attribute(image_io, "PIXELS", 2**62), ("images/too-wide",)),
     Guard("an image has one frame", lambda patch: patch.setattr(image_io, "getattr", lambda *_: 1, raising=False), ("images/animated-png",)),
     Guard("16 bits are not cut to 8", attribute(image_io, "_deep", lambda data: False), ("images/sixteen-bits",)),
-    Guard("arrays of objects are refused", several(everywhere(array_file.claim, any_header), attribute(array_file, "read_header", header_of_objects), attribute(np, "load", load_pickles)),
+    Guard("arrays of objects are refused", several(everywhere(array_file.read_member_header, any_header), attribute(array_file, "read_header", header_of_objects), attribute(np, "load", load_pickles)),
           ("npz/judge-a-pickle",)),
-    Guard("an npz holds what its headers claim", everywhere(array_file.claim, any_header), ("npz/less-than-there-is", "npz/far-more")),
+    Guard("an npz holds what its headers claim", everywhere(array_file.read_member_header, any_header), ("npz/less-than-there-is", "npz/far-more")),
     Guard("an npz does not unpack to more than its bound", attribute(array_file, "check_total", nothing), ("npz/reference-bomb",)),
     Guard("an array stands once in an npz", everywhere(array_archive.repeated_member, nothing), ("npz/twice",)),
     Guard("torch files are unpickled as tensors alone",
           attribute(state_dicts, "_torch_file", lambda path: torch.load(path, map_location="cpu", weights_only=False)), ("weights/zip-pt",)),
     Guard("weights have the network's keys and shapes", attribute(state_dicts, "compare", nothing), ("weights/key-missing", "weights/integers")),
-    Guard("weights have the recorded hash", everywhere(state_dicts.check_hash, nothing), ("weights/registered-flip", "weights/export-flip")),
+    Guard("weights have the recorded hash", everywhere(state_dicts.check_sha256, nothing), ("weights/registered-flip", "weights/export-flip")),
     Guard("text that steers a terminal is blanked", attribute(escaping, "_blanked", lambda text, allowed="": text), ("weights/key-that-steers",)),
     Guard("no csv cell is a formula", attribute(escaping, "csv_cell", lambda value: value), ("names/csv-formula", "names/csv-at")),
-    Guard("pages escape texts", everywhere(environment, unescaped), ("names/report-script", "names/site-script")),
-    Guard("a record names a file of its folder", everywhere(sample_set.inside, lambda folder, name, index: folder / name),
+    Guard("pages escape texts", everywhere(template_environment, unescaped), ("names/report-script", "names/site-script")),
+    Guard("a record names a file of its folder", everywhere(sample_set.path_inside, lambda folder, name, index: folder / name),
           ("text/line-file-through-link", "text/line-file-outside")),
-    Guard("a report is written over reports alone", everywhere(storage.check_overwritten, nothing), ("disk/report-onto-text",)),
+    Guard("a report is written over reports alone", everywhere(storage.check_overwrite, nothing), ("disk/report-onto-text",)),
     Guard("the gate looks at its files before it writes", everywhere(render.check_outputs, nothing), ("disk/junit-onto-text",)),
     Guard("links and pipes are not written over", everywhere(regular_file.check_replaceable, nothing), ("disk/report-onto-dangling",)),
-    Guard("numbers of options have bounds", everywhere(check_most, nothing), ("flags/reference-images-huge",)),
-    Guard("numbers of options are finite", attribute(Finite, "convert", click.FloatRange.convert), ("flags/guidance-nan",)),
-    Guard("words are UTF-8", attribute(Bench, "parse_args", click.Group.parse_args), ("names/generate-half-character",)),
+    Guard("numbers of options have bounds", everywhere(check_maximum, nothing), ("flags/reference-images-huge",)),
+    Guard("numbers of options are finite", attribute(FiniteFloat, "convert", click.FloatRange.convert), ("flags/guidance-nan",)),
+    Guard("words are UTF-8", attribute(ErrorReportingGroup, "parse_args", click.Group.parse_args), ("names/generate-half-character",)),
     Guard("JSON is parsed by one door", everywhere(json_file.parse_json, json_file.json.loads), ("text/baseline-nested", "text/line-nested")),
     Guard("a reference is a mean and a covariance", everywhere(moments_complaint, nothing), ("npz/covariance-asymmetric", "npz/covariance-negative", "npz/covariance-huge", "npz/mean-complex")),
     Guard("features are finite", everywhere(first_bad_row, nothing), ("npz/features-not-finite",)),
     Guard("a judge of features is no annotator", everywhere(judges_base.load_feature_extractor, judges_base.load_judge), ("flags/judge-that-annotates",)),
-    Guard("a suite asks for what a network takes", several(everywhere(check_suite, nothing), everywhere(check_requests, nothing)),
+    Guard("a suite asks for what a network takes", several(everywhere(check_checkpoint_suite, nothing), everywhere(check_requests, nothing)),
           ("flags/suite-of-prompts",)),
-    Guard("text is read as its byte order mark says", everywhere(text_file.encoding_of, lambda start: "utf-8"), ("text/log-marked", "text/log-utf-16")),
-    Guard("a refusal of the disk says what to do", everywhere(storage.disk, lambda path, missing_ok=False: nullcontext()),
+    Guard("text is read as its byte order mark says", everywhere(text_file.detect_charset, lambda start: "utf-8"), ("text/log-marked", "text/log-utf-16")),
+    Guard("a refusal of the disk says what to do", everywhere(storage.convert_os_errors, lambda path, missing_ok=False: nullcontext()),
           ("disk/read-only-report",)),
-    Guard("a file that is read back is the recorded one", everywhere(checksums.check_recorded, nothing), ("text/result-in-report",)),
-    Guard("a run folder is of one plan", attribute(run_folder.Run, "claim", nothing), ("disk/another-plan",)),
+    Guard("a file that is read back is the recorded one", everywhere(checksums.check_recorded_hash, nothing), ("text/result-in-report",)),
+    Guard("a run folder is of one plan", attribute(run_folder.RunFolder, "claim", nothing), ("disk/another-plan",)),
 )  # fmt: skip
 
 

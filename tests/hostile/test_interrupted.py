@@ -17,7 +17,7 @@ from harope_bench.cli import main
 from harope_bench.core import checksums, storage
 from harope_bench.core.errors import SampleError
 from harope_bench.data import folder_writer
-from harope_bench.data.image_folder import UNFINISHED
+from harope_bench.data.image_folder import UNFINISHED_MARKER
 from harope_bench.data.sample_set import open_samples
 from harope_bench.pipeline import annotate, predictions
 from harope_bench.reports import chart_files
@@ -103,7 +103,7 @@ def test_a_conversion_that_is_done_is_not_marked_again(part: Path, monkeypatch: 
 
 
 def test_who_wants_the_part_can_have_it(part: Path) -> None:
-    (part / UNFINISHED).unlink()
+    (part / UNFINISHED_MARKER).unlink()
     assert len(open_samples(part).indices) == 5
 
 
@@ -113,8 +113,8 @@ def test_who_wants_the_part_can_have_it(part: Path) -> None:
 def asked(folder: Path, out: Path) -> Any:
     samples = open_samples(folder)
     cases = {index: ToySuite().case(index) for index in samples.indices}
-    judges = annotate.choose(None, ToySuite.judges["toy-rule"])
-    return annotate.perceive(samples, cases, "toy", ToyRule.looks, judges, out, annotate.Terms())
+    judges = annotate.parse_judges(None, ToySuite.judges["toy-rule"])
+    return annotate.annotate_samples(samples, cases, "toy", ToyRule.annotator_roles, judges, out, annotate.AnnotatorOptions())
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
@@ -142,13 +142,13 @@ def test_answers_of_two_processes_are_vouched_for_whoever_is_faster(
             assert is_killed
     sights, _ = asked(folder, out)
     assert [sight.fault for sight in sights] == [None] * 8
-    assert checksums.state(out / "toy-eye", annotate.ANSWERS) == "same"
+    assert checksums.file_state(out / "toy-eye", annotate.ANNOTATIONS_FILE) == "same"
 
 
 def test_altered_answers_are_refused_still(tmp_path: Path, toy: ToyEye) -> None:
     folder, out = pictures(tmp_path / "i"), tmp_path / "o"
     asked(folder, out)
-    answers = out / "toy-eye" / annotate.ANSWERS
+    answers = out / "toy-eye" / annotate.ANNOTATIONS_FILE
     answers.write_text(answers.read_text().replace('"yes"', '"no"').replace('"score": 0.9', '"score": 0.8') + "\n")
     with pytest.raises(storage.StorageError, match="is not the recorded one"):
         asked(folder, out)
@@ -161,14 +161,14 @@ def test_files_are_hashed_while_no_other_process_can_record_them(tmp_path: Path,
 
     def hashed(path: Path, **options: bool) -> str:
         try:
-            FileLock(tmp_path / f".{checksums.SUMS}.lock", timeout=0).acquire().lock.release()
+            FileLock(tmp_path / f".{checksums.CHECKSUMS_FILE}.lock", timeout=0).acquire().lock.release()
         except Timeout:
             is_alone.append(True)
         return storage.sha256_file(path, **options)
 
     monkeypatch.setattr(checksums, "sha256_file", hashed)
-    checksums.record_files(tmp_path, ["a.json"])
-    assert is_alone == [True] and checksums.state(tmp_path, "a.json") == "same"
+    checksums.record_file_hashes(tmp_path, ["a.json"])
+    assert is_alone == [True] and checksums.file_state(tmp_path, "a.json") == "same"
 
 
 @pytest.mark.parametrize("shard", [0, 1])
@@ -187,7 +187,7 @@ def test_every_shard_of_predictions_is_vouched_for(tmp_path: Path, monkeypatch: 
         patch.setattr(predictions, "write_bytes", write)
         run(*words, tmp_path / "killed", code=130)
     run(*words, tmp_path / "killed")
-    straight, killed = (checksums.read_sums(tmp_path / name / "observations/digits-deit-harope") for name in ("straight", "killed"))
+    straight, killed = (checksums.read_checksums(tmp_path / name / "observations/digits-deit-harope") for name in ("straight", "killed"))
     assert killed == straight and len(straight) == 2
 
 

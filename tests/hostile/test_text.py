@@ -317,11 +317,11 @@ def twice(room: Room) -> None:
         warnings.simplefilter("ignore")
         for caption in ("a", "b"):
             rows = [{"image_id": 1, "id": 1, "caption": caption}]
-            archive.writestr(coco_fid.MEMBER, json.dumps({"annotations": rows}))
+            archive.writestr(coco_fid.CAPTIONS_MEMBER, json.dumps({"annotations": rows}))
 
 
 def captions(room: Room) -> object:
-    return coco_fid.captions(room.folder / "coco.zip")
+    return coco_fid.read_captions(room.folder / "coco.zip")
 
 
 ARCHIVES = [

@@ -15,9 +15,9 @@ from torch import Tensor
 from harope_bench import testing
 from harope_bench.assets import local_files
 from harope_bench.core import registry
-from harope_bench.core.annotations import ANSWER_TYPES, Boxes, Questions, fits
-from harope_bench.core.errors import NotHere, OptionError, WeightsError
-from harope_bench.core.formats import json_text
+from harope_bench.core.annotations import ANNOTATION_TYPES, DepthQuery, VqaQuery, is_complete_annotation
+from harope_bench.core.errors import MissingAssetError, OptionError, WeightsError
+from harope_bench.core.formats import versioned_json_text
 from harope_bench.core.storage import sha256_file
 from harope_bench.judges.blip import blip_network
 
@@ -158,7 +158,7 @@ class Slow:
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The judge made small, with weights in the published form and a vocabulary beside them."""
-    plugin, path = registry.load("judges", "blip-vqa"), tmp_path / "blip.pth"
+    plugin, path = registry.load_by_name("judges", "blip-vqa"), tmp_path / "blip.pth"
     torch.save({"model": published()}, path)
     (tmp_path / "vocab.txt").write_text(vocabulary())
     monkeypatch.setattr(plugin, "vision", VISION)
@@ -173,7 +173,7 @@ def image() -> np.ndarray:
 
 
 def asked(image: np.ndarray, *questions: str) -> list[float]:
-    answer = registry.load("judges", "blip-vqa").open("cpu").see("vqa", image, Questions(questions=questions))
+    answer = registry.load_by_name("judges", "blip-vqa").open("cpu").see("vqa", image, VqaQuery(questions=questions))
     return [a.yes for a in answer.answers]
 
 
@@ -194,7 +194,7 @@ def test_shares_are_blips(small: Path, image: np.ndarray) -> None:
 
 
 def test_norms_of_the_image_tower_have_blips_epsilon() -> None:
-    network = blip_network.built(VISION, TEXT)
+    network = blip_network.build_network(VISION, TEXT)
     eps = {name: module.eps for name, module in network.named_modules() if isinstance(module, torch.nn.LayerNorm)}
     assert {value for name, value in eps.items() if name.startswith("vision")} == {1e-6}
     assert {value for name, value in eps.items() if name.startswith("text")} == {1e-12}
@@ -221,42 +221,42 @@ def test_questions_do_not_depend_on_their_neighbours(small: Path, image: np.ndar
 
 def test_every_key_of_the_file_is_used(small: Path) -> None:
     state = published()
-    renamed = blip_network.arranged(state)
-    assert set(renamed) == set(blip_network.built(VISION, TEXT).state_dict())
+    renamed = blip_network.convert_state(state)
+    assert set(renamed) == set(blip_network.build_network(VISION, TEXT).state_dict())
     assert len(renamed) == len(state) - 2  # the two lists of places
     for extra in ("visual_encoder.blocks.0.extra", "text_encoder.pooler.dense.weight", "visual_encoder_m.norm.weight"):
         torch.save({"model": {**state, extra: torch.zeros(1)}}, small)
         with pytest.raises(WeightsError, match="does not fit BLIP VQA base: unexpected .*; harope-bench fetch blip-vqa"):
-            registry.load("judges", "blip-vqa").open("cpu")
+            registry.load_by_name("judges", "blip-vqa").open("cpu")
     del state["visual_encoder.norm.bias"]
     torch.save({"model": state}, small)
     with pytest.raises(WeightsError, match=r"missing vision_model\.post_layernorm\.bias"):
-        registry.load("judges", "blip-vqa").open("cpu")
+        registry.load_by_name("judges", "blip-vqa").open("cpu")
 
 
 def test_the_judge_keeps_its_promises(small: Path) -> None:
-    testing.check_witness("blip-vqa")
+    testing.check_annotator("blip-vqa")
 
 
 def test_answers_are_typed_and_say_the_likelier_word(small: Path, image: np.ndarray) -> None:
-    opened = registry.load("judges", "blip-vqa").open("cpu")
-    ask = Questions(questions=tuple(QUESTIONS))
+    opened = registry.load_by_name("judges", "blip-vqa").open("cpu")
+    ask = VqaQuery(questions=tuple(QUESTIONS))
     answer = opened.see("vqa", image, ask)
-    assert fits(ask, answer) and ANSWER_TYPES["vqa"].model_validate(answer.model_dump()) == answer
+    assert is_complete_annotation(ask, answer) and ANNOTATION_TYPES["vqa"].model_validate(answer.model_dump()) == answer
     assert all(a.text == ("yes" if a.yes > 0.5 else "no") for a in answer.answers)
     with pytest.raises(OptionError, match="it is no depth"):
-        opened.see("depth", image, Boxes(boxes=()))
+        opened.see("depth", image, DepthQuery(boxes=()))
 
 
 def test_questions_are_put_as_blip_puts_them(tmp_path: Path) -> None:
-    assert blip_network.plain('A "Red" Car!; (the #1): *blue*~ bench.  ') == "a red car the 1 blue bench"
-    assert blip_network.plain("what?") == "what?"
-    assert len(blip_network.plain("car " * 80).split(" ")) == 50
+    assert blip_network.clean_question('A "Red" Car!; (the #1): *blue*~ bench.  ') == "a red car the 1 blue bench"
+    assert blip_network.clean_question("what?") == "what?"
+    assert len(blip_network.clean_question("car " * 80).split(" ")) == 50
     (tmp_path / "vocab.txt").write_text(vocabulary())
-    words = blip_network.Words(tmp_path / "vocab.txt")
-    assert words.tokens("A red car?") == [30523, 1037, 2417, 2482, 1029, 102]
-    assert words.tokens("Benches, strange?") == [30523, 6847, 2229, 1010, 100, 1029, 102]
-    long = words.tokens("car " * 49 + "blue?")
+    words = blip_network.BlipTokenizer(tmp_path / "vocab.txt")
+    assert words.tokenize("A red car?") == [30523, 1037, 2417, 2482, 1029, 102]
+    assert words.tokenize("Benches, strange?") == [30523, 6847, 2229, 1010, 100, 1029, 102]
+    long = words.tokenize("car " * 49 + "blue?")
     assert len(long) == 35 and long[0] == 30523 and long[-1] == 102 and set(long[1:-1]) == {2482}
 
 
@@ -264,53 +264,53 @@ def test_another_vocabulary_is_refused(small: Path, tmp_path: Path) -> None:
     for text in ("yes\nno\n", vocabulary().replace("\nyes\n", "\nyess\n")):
         (tmp_path / "vocab.txt").write_text(text)
         with pytest.raises(WeightsError, match="is not bert-base-uncased's vocabulary"):
-            registry.load("judges", "blip-vqa").open("cpu")
+            registry.load_by_name("judges", "blip-vqa").open("cpu")
     (tmp_path / "vocab.txt").unlink()
-    with pytest.raises(NotHere, match="harope-bench fetch blip-vqa"):
-        registry.load("judges", "blip-vqa").open("cpu")
+    with pytest.raises(MissingAssetError, match="harope-bench fetch blip-vqa"):
+        registry.load_by_name("judges", "blip-vqa").open("cpu")
 
 
 def test_what_fetch_brought_is_believed_with_a_word_of_doubt(small: Path, bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin = registry.load("judges", "blip-vqa")
+    plugin = registry.load_by_name("judges", "blip-vqa")
     assert plugin.judge_class == "substitute" and "other weights" in plugin.warnings()[0]
     assert plugin.weights_sha256() == sha256_file(small)
     monkeypatch.delenv(plugin.source.own)
-    with pytest.raises(NotHere, match="harope-bench fetch blip-vqa"):
+    with pytest.raises(MissingAssetError, match="harope-bench fetch blip-vqa"):
         plugin.weights_sha256()
-    place = local_files.folder("blip-vqa")
+    place = local_files.asset_folder("blip-vqa")
     place.mkdir(parents=True)
     names = ("model_base_vqa_capfilt_large.pth", "vocab.txt")
     for name, source in zip(names, (small, small.with_name("vocab.txt")), strict=True):
         (place / name).write_bytes(source.read_bytes())
     receipt = {name: {"sha256": sha256_file(place / name), "addressed": True} for name in names}
-    (place / local_files.RECEIPT).write_text(json_text("receipt", {"files": receipt}))
+    (place / local_files.RECEIPT).write_text(versioned_json_text("receipt", {"files": receipt}))
     assert plugin.judge_class == "equivalent"
     assert "publisher states no hash" in plugin.warnings()[0] and "rests on the address" in plugin.warnings()[0]
     assert plugin.open("cpu").weights_sha256 == receipt[names[0]]["sha256"]
     for unknown in ({**receipt[names[0]], "addressed": False}, receipt[names[0]]["sha256"]):
-        (place / local_files.RECEIPT).write_text(json_text("receipt", {"files": {**receipt, names[0]: unknown}}))
+        (place / local_files.RECEIPT).write_text(versioned_json_text("receipt", {"files": {**receipt, names[0]: unknown}}))
         assert plugin.judge_class == "substitute" and "came by --from" in plugin.warnings()[0]
 
 
 def test_a_conversion_gives_the_same_answers(small: Path, image: np.ndarray, tmp_path: Path) -> None:
     """transformers saves one of two equal tensors; the judge finds the other."""
     wanted = asked(image, *QUESTIONS)
-    network = blip_network.built(VISION, TEXT)
-    network.load_state_dict(blip_network.arranged(published()))
+    network = blip_network.build_network(VISION, TEXT)
+    network.load_state_dict(blip_network.convert_state(published()))
     network.save_pretrained(tmp_path / "hub")
     (tmp_path / "hub" / "vocab.txt").write_text(vocabulary())
-    bound = registry.load("judges", "blip-vqa").of(str(tmp_path / "hub"))
-    found = bound.open("cpu").see("vqa", image, Questions(questions=tuple(QUESTIONS)))
+    bound = registry.load_by_name("judges", "blip-vqa").of(str(tmp_path / "hub"))
+    found = bound.open("cpu").see("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
     assert [a.yes for a in found.answers] == pytest.approx(wanted, abs=1e-6)
     assert bound.judge_class == "substitute" and "conversion" in bound.warnings()[0] and len(bound.weights_sha256()) == 64
     from safetensors.torch import load_file, save_file
 
     path = tmp_path / "hub" / "model.safetensors"
     state = load_file(path)
-    for name in blip_network.TIED:
+    for name in blip_network.TIED_KEYS:
         state.pop(name)
     save_file(state, path)
-    found = bound.open("cpu").see("vqa", image, Questions(questions=tuple(QUESTIONS)))
+    found = bound.open("cpu").see("vqa", image, VqaQuery(questions=tuple(QUESTIONS)))
     assert [a.yes for a in found.answers] == pytest.approx(wanted, abs=1e-6)
 
 
@@ -323,7 +323,7 @@ def cubic(x: float) -> float:
 def test_positions_of_a_conversion_are_stretched_as_blips_loader_does() -> None:
     name = "vision_model.embeddings.position_embedding"
     ramp = torch.arange(24.0)[:, None].expand(24, 24).reshape(1, 576, 1)  # grows by one a row
-    found = blip_network.stretched({name: torch.cat([torch.full((1, 1, 1), -5.0), ramp], 1)})[name]
+    found = blip_network.resize_positions({name: torch.cat([torch.full((1, 1, 1), -5.0), ramp], 1)})[name]
     assert found.shape == (1, 901, 1) and found[0, 0, 0] == -5
     grid = found[0, 1:, 0].reshape(30, 30)
     for row in range(3, 27):  # away from the edges
@@ -331,15 +331,15 @@ def test_positions_of_a_conversion_are_stretched_as_blips_loader_does() -> None:
         near = range(math.floor(at) - 1, math.floor(at) + 3)
         assert grid[row].tolist() == pytest.approx([sum(j * cubic(at - j) for j in near)] * 30, abs=1e-4)
     whole: Any = {name: torch.zeros(1, 901, 1)}
-    assert blip_network.stretched(whole) is whole
+    assert blip_network.resize_positions(whole) is whole
     with pytest.raises(WeightsError, match="wanted"):
-        blip_network.stretched({name: torch.zeros(1, 12, 1)})
+        blip_network.resize_positions({name: torch.zeros(1, 12, 1)})
 
 
 def test_the_network_of_full_size() -> None:
     """361 million parameters without the head's second copy of the words: 12 + 12 + 12 layers, as in BLIP."""
     with torch.device("meta"):
-        network = blip_network.built(blip_network.VISION, blip_network.TEXT)
+        network = blip_network.build_network(blip_network.VISION, blip_network.TEXT)
     d, f = 768, 3072
     linear = lambda i, o: i * o + o  # noqa: E731
     block = 4 * linear(d, d) + linear(d, f) + linear(f, d) + 4 * d
@@ -351,7 +351,7 @@ def test_the_network_of_full_size() -> None:
 
 
 def test_the_self_check_passes_on_any_weights_and_finds_padding(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin = registry.load("judges", "blip-vqa")
+    plugin = registry.load_by_name("judges", "blip-vqa")
     opened = plugin.open("cpu")
     first, second, third = plugin.canary()
     assert [case.check(opened) for case in (first, second, third)] == [None] * 3
@@ -359,7 +359,7 @@ def test_the_self_check_passes_on_any_weights_and_finds_padding(small: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr(opened.words, "tokens", lambda question: [101, *whole(question)[1:]])
         assert "wanted 30523" in second.check(opened)
-    shares = blip_network.yes_shares
+    shares = blip_network.yes_probabilities
 
     def padded(network: Any, pixels: Tensor, questions: list[list[int]]) -> list[float]:
         longest = max(map(len, questions))
@@ -371,10 +371,10 @@ def test_the_self_check_passes_on_any_weights_and_finds_padding(small: Path, mon
 
 def test_only_the_published_weights_owe_an_answer_about_a_picture(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That they give it was not seen here; the answers' order decides."""
-    plugin = registry.load("judges", "blip-vqa")
+    plugin = registry.load_by_name("judges", "blip-vqa")
     monkeypatch.setattr(type(plugin), "judge_class", "equivalent")
     *_, trial = plugin.canary()
-    form = ANSWER_TYPES["vqa"]
+    form = ANNOTATION_TYPES["vqa"]
     for first, second, right in ((0.9, 0.1, True), (0.1, 0.9, False)):
         assert trial.right(form(answers=({"text": "yes", "yes": first}, {"text": "no", "yes": second}))) is right
-    assert fits(trial.ask, plugin.open("cpu").see(trial.role, trial.image, trial.ask))
+    assert is_complete_annotation(trial.ask, plugin.open("cpu").see(trial.role, trial.image, trial.ask))

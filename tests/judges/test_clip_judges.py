@@ -17,8 +17,8 @@ from torch import Tensor
 from harope_bench import testing
 from harope_bench.assets import local_files
 from harope_bench.core import registry
-from harope_bench.core.annotations import ANSWER_TYPES, Boxes, Object, Objects, Texts, encode_mask, fits
-from harope_bench.core.errors import NotHere, OptionError, ShapeError, WeightsError
+from harope_bench.core.annotations import ANNOTATION_TYPES, DepthQuery, ColourObject, ColourQuery, SimilarityQuery, encode_mask, is_complete_annotation
+from harope_bench.core.errors import MissingAssetError, OptionError, ShapeError, WeightsError
 from harope_bench.core.storage import sha256_file
 from harope_bench.judges.clip import clip_network, clip_vit_l_14
 from harope_bench.judges.weights import asset_files
@@ -32,7 +32,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "clip.pt"
     torch.save(random_clip_weights(), path)
     for name in (COLOURS, SCORE):
-        plugin = registry.load("judges", name)
+        plugin = registry.load_by_name("judges", name)
         monkeypatch.setattr(plugin, "sizes", CLIP_SIZES)
         monkeypatch.setenv(plugin.source.own, str(path))
     return path
@@ -48,7 +48,7 @@ def image() -> np.ndarray:
 
 def reference(quick_gelu: bool = True) -> torch.nn.Module:
     found = clip_model(quick_gelu)
-    found.load_state_dict({k: v for k, v in random_clip_weights().items() if k not in clip_network.BESIDE})
+    found.load_state_dict({k: v for k, v in random_clip_weights().items() if k not in clip_network.NON_WEIGHT_KEYS})
     return found
 
 
@@ -90,9 +90,9 @@ def slow_shares(model: Any, picture: Image.Image, name: str, colours: tuple[str,
 
 def test_the_network_is_open_clips_with_quick_gelu(small: Path, image: np.ndarray) -> None:
     """Image and text, against open_clip's model with the same weights; plain GELU would differ by far more."""
-    opened = registry.load("judges", SCORE).open("cpu")
+    opened = registry.load_by_name("judges", SCORE).open("cpu")
     texts = ("a red car", "two dogs")
-    found = np.array(opened.see("similarity", image, Texts(texts=texts)).cosines)
+    found = np.array(opened.see("similarity", image, SimilarityQuery(texts=texts)).cosines)
     wanted = {}
     import open_clip
 
@@ -116,14 +116,14 @@ def test_plain_gelu_is_noticed(monkeypatch: pytest.MonkeyPatch, small: Path) -> 
         clip_network.require_quick_gelu(torch.nn.Linear(2, 2))
     monkeypatch.setattr("open_clip.model.QuickGELU", torch.nn.GELU)  # as another release of open_clip might
     with pytest.raises(WeightsError, match="open_clip built GELU"):
-        registry.load("judges", COLOURS).open("cpu")
+        registry.load_by_name("judges", COLOURS).open("cpu")
 
 
 def test_full_sizes_are_open_clips() -> None:
     import open_clip
 
     for name, parameters in ((COLOURS, 427_616_513), (SCORE, 151_277_313)):
-        plugin = registry.load("judges", name)
+        plugin = registry.load_by_name("judges", name)
         config = open_clip.get_model_config(plugin.model)
         assert config["quick_gelu"]
         with torch.device("meta"):
@@ -134,7 +134,7 @@ def test_full_sizes_are_open_clips() -> None:
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
 def test_the_address_of_openais_file_carries_its_hash(name: str) -> None:
-    (file,) = local_files.asset(name).files
+    (file,) = local_files.load_asset(name).files
     assert file.urls[0].split("/")[-2:] == [file.sha256, file.name]
 
 
@@ -142,15 +142,15 @@ def test_the_address_of_openais_file_carries_its_hash(name: str) -> None:
 def test_only_the_published_file_makes_an_equivalent_judge(
     name: str, small: Path, monkeypatch: pytest.MonkeyPatch, bench_home: Path
 ) -> None:
-    plugin = registry.load("judges", name)
+    plugin = registry.load_by_name("judges", name)
     assert plugin.judge_class == "substitute" and "other weights than OpenAI's" in plugin.warnings()[0]
     assert plugin.weights_sha256() == plugin.open("cpu").weights_sha256 == sha256_file(small)
     monkeypatch.delenv(plugin.source.own)
-    with pytest.raises(NotHere, match=f"harope-bench fetch {name}"):
+    with pytest.raises(MissingAssetError, match=f"harope-bench fetch {name}"):
         plugin.weights_sha256()
     assert plugin.judge_class == "substitute"
-    genuine = asset_files.Weights(small, plugin.source.known_sha256())
-    monkeypatch.setattr(asset_files.Source, "found", lambda self: genuine)
+    genuine = asset_files.WeightsFile(small, plugin.source.known_sha256())
+    monkeypatch.setattr(asset_files.WeightsSource, "found", lambda self: genuine)
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     with pytest.raises(WeightsError, match="recorded"):  # its bytes are hashed again before TorchScript sees them
         plugin.open("cpu")
@@ -158,37 +158,37 @@ def test_only_the_published_file_makes_an_equivalent_judge(
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
 def test_judges_keep_their_promises(name: str, small: Path) -> None:
-    testing.check_witness(name)
+    testing.check_annotator(name)
 
 
 def test_another_networks_weights_are_refused(small: Path) -> None:
     state = random_clip_weights()
     torch.save({**state, "visual.extra": torch.zeros(1)}, small)
     with pytest.raises(WeightsError, match=r"does not fit OpenAI's CLIP ViT-B/32: unexpected visual\.extra; harope-bench fetch clipscore"):
-        registry.load("judges", SCORE).open("cpu")
+        registry.load_by_name("judges", SCORE).open("cpu")
     del state["ln_final.bias"]
     torch.save(state, small)
     with pytest.raises(WeightsError, match=r"missing ln_final\.bias"):
-        registry.load("judges", COLOURS).open("cpu")
+        registry.load_by_name("judges", COLOURS).open("cpu")
 
 
 # --------------------------------------------------------------------------------------------- colours
 
 
-def things(image: np.ndarray) -> tuple[Object, ...]:
+def things(image: np.ndarray) -> tuple[ColourObject, ...]:
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     disc = (y - 30) ** 2 + (x - 20) ** 2 < 300
     return (
-        Object(name="computer mouse", box=(2.5, 12.5, 38.5, 47.5), mask=encode_mask(disc)),  # corners halve: 2, 12, 38, 48
-        Object(name="bus", box=(0, 0, 53, 30)),
-        Object(name="cat", box=(-3.2, 40, 60, 75), mask=encode_mask(~disc)),
+        ColourObject(name="computer mouse", box=(2.5, 12.5, 38.5, 47.5), mask=encode_mask(disc)),  # corners halve: 2, 12, 38, 48
+        ColourObject(name="bus", box=(0, 0, 53, 30)),
+        ColourObject(name="cat", box=(-3.2, 40, 60, 75), mask=encode_mask(~disc)),
     )
 
 
 def test_shares_are_genevals(small: Path, image: np.ndarray) -> None:
-    model, ask = reference(), Objects(objects=things(image), candidates=clip_vit_l_14.COLOURS)
-    answer = registry.load("judges", COLOURS).open("cpu").see("colours", image, ask)
-    assert ANSWER_TYPES["colours"].model_validate(answer.model_dump()) == answer and fits(ask, answer)
+    model, ask = reference(), ColourQuery(objects=things(image), candidates=clip_vit_l_14.COLOURS)
+    answer = registry.load_by_name("judges", COLOURS).open("cpu").see("colours", image, ask)
+    assert ANNOTATION_TYPES["colours"].model_validate(answer.model_dump()) == answer and is_complete_annotation(ask, answer)
     picture, ground = Image.fromarray(image), Image.new("RGB", (53, 70), "#999")
     boxes = [(2, 12, 38, 48), (0, 0, 53, 30), (-3, 40, 60, 75)]
     for thing, box, found in zip(ask.objects, boxes, answer.shares, strict=True):
@@ -204,55 +204,55 @@ def test_shares_are_genevals(small: Path, image: np.ndarray) -> None:
 
 
 def test_candidates_and_names_matter_and_nothing_else(small: Path, image: np.ndarray) -> None:
-    opened = registry.load("judges", COLOURS).open("cpu")
+    opened = registry.load_by_name("judges", COLOURS).open("cpu")
     bus = things(image)[1]
-    ask = Objects(objects=(bus, bus), candidates=("red", "white"))
+    ask = ColourQuery(objects=(bus, bus), candidates=("red", "white"))
     one, two = opened.see("colours", image, ask).shares
     assert one == two
-    assert opened.see("colours", image, Objects(objects=(bus,), candidates=("white", "red"))).shares[0][::-1] == pytest.approx(
+    assert opened.see("colours", image, ColourQuery(objects=(bus,), candidates=("white", "red"))).shares[0][::-1] == pytest.approx(
         one, abs=1e-6
     )
     cat = bus.model_copy(update={"name": "cat"})
-    assert opened.see("colours", image, Objects(objects=(cat,), candidates=("red", "white"))).shares[0] != one
-    opened.see("colours", image, Objects(objects=things(image), candidates=clip_vit_l_14.COLOURS))
+    assert opened.see("colours", image, ColourQuery(objects=(cat,), candidates=("red", "white"))).shares[0] != one
+    opened.see("colours", image, ColourQuery(objects=things(image), candidates=clip_vit_l_14.COLOURS))
     assert opened.see("colours", image, ask).shares[0] == one
 
 
 def test_cut_outs_of_nothing_are_refused(image: np.ndarray) -> None:
     with pytest.raises(ShapeError, match="holds no pixel"):
-        clip_vit_l_14.cut_out(image, Object(name="cat", box=(10.4, 3, 10.5, 9)))  # 10.5 goes to 10
+        clip_vit_l_14.crop_object(image, ColourObject(name="cat", box=(10.4, 3, 10.5, 9)))  # 10.5 goes to 10
     with pytest.raises(ShapeError, match=r"a mask of \(4, 4\) for an image of \(70, 53\)"):
-        clip_vit_l_14.cut_out(image, Object(name="cat", box=(0, 0, 9, 9), mask=encode_mask(np.ones((4, 4), bool))))
+        clip_vit_l_14.crop_object(image, ColourObject(name="cat", box=(0, 0, 9, 9), mask=encode_mask(np.ones((4, 4), bool))))
 
 
 def test_roles_are_kept(small: Path, image: np.ndarray) -> None:
     for name, role in ((COLOURS, "similarity"), (SCORE, "colours")):
-        opened = registry.load("judges", name).open("cpu")
+        opened = registry.load_by_name("judges", name).open("cpu")
         with pytest.raises(OptionError, match="ask another judge"):
-            opened.see(role, image, Boxes(boxes=()))
+            opened.see(role, image, DepthQuery(boxes=()))
 
 
 # ---------------------------------------------------------------------------------------------- cosines
 
 
 def test_cosines_are_unscaled_and_stand_alone(small: Path, image: np.ndarray) -> None:
-    opened = registry.load("judges", SCORE).open("cpu")
-    ask = Texts(texts=("a red car", "a Red  CAR ", "a photograph of two dogs"))
+    opened = registry.load_by_name("judges", SCORE).open("cpu")
+    ask = SimilarityQuery(texts=("a red car", "a Red  CAR ", "a photograph of two dogs"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         answer = opened.see("similarity", image, ask)
-    assert fits(ask, answer) and all(-1 <= c <= 1 for c in answer.cosines)
+    assert is_complete_annotation(ask, answer) and all(-1 <= c <= 1 for c in answer.cosines)
     assert answer.cosines[0] == pytest.approx(answer.cosines[1], abs=1e-6), "capitals and blanks do not count"
     assert abs(answer.cosines[0] - answer.cosines[2]) > 1e-3
-    alone = opened.see("similarity", image, Texts(texts=ask.texts[2:]))
+    alone = opened.see("similarity", image, SimilarityQuery(texts=ask.texts[2:]))
     assert alone.cosines[0] == pytest.approx(answer.cosines[2], abs=1e-6)
     with pytest.raises(ShapeError, match=r"a text of 79 tokens .*CLIP reads 77"):
-        opened.see("similarity", image, Texts(texts=("dog " * 77,)))
+        opened.see("similarity", image, SimilarityQuery(texts=("dog " * 77,)))
 
 
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
 def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(name: str, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin = registry.load("judges", name)
+    plugin = registry.load_by_name("judges", name)
     opened = plugin.open("cpu")
     checks = {case.name: case for case in plugin.canary()}
     assert all(case.check(opened) is None for case in checks.values())
@@ -269,19 +269,19 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(name: str,
 @pytest.mark.parametrize("name", [COLOURS, SCORE])
 def test_only_the_published_weights_owe_an_answer_about_a_picture(name: str, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That they give it was not seen here."""
-    plugin = registry.load("judges", name)
+    plugin = registry.load_by_name("judges", name)
     plain = len(plugin.canary())
     monkeypatch.setattr(type(plugin), "judge_class", "equivalent")
     opened, trials = plugin.open("cpu"), plugin.canary()[plain:]
     for trial in trials:
         assert trial.role in plugin.roles and trial.image.dtype == np.uint8
         answer = opened.see(trial.role, trial.image, trial.ask)
-        assert fits(trial.ask, answer) and (trial.check(opened) is None) == trial.right(answer)
+        assert is_complete_annotation(trial.ask, answer) and (trial.check(opened) is None) == trial.right(answer)
     if name == COLOURS:
         assert [trial.image[112, 112].argmax() for trial in trials] == [0, 1, 2]
         shares = np.zeros((3, 10))
         shares[[0, 1, 2], [0, 3, 4]] = 1  # red, green, blue of GenEval's ten
-        rights = [[t.right(ANSWER_TYPES["colours"](shares=(tuple(row),))) for row in shares] for t in trials]
+        rights = [[t.right(ANNOTATION_TYPES["colours"](shares=(tuple(row),))) for row in shares] for t in trials]
         assert np.array_equal(rights, np.eye(3, dtype=bool))
     else:
-        assert [trials[0].right(ANSWER_TYPES["similarity"](cosines=pair)) for pair in ((0.3, 0.2), (0.2, 0.3))] == [True, False]
+        assert [trials[0].right(ANNOTATION_TYPES["similarity"](cosines=pair)) for pair in ((0.3, 0.2), (0.2, 0.3))] == [True, False]

@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from harope_bench import testing
 from harope_bench.assets import local_files
 from harope_bench.core import registry
-from harope_bench.core.annotations import ANSWER_TYPES, Boxes, Texts, fits
-from harope_bench.core.errors import NotHere, OptionError, WeightsError
+from harope_bench.core.annotations import ANNOTATION_TYPES, DepthQuery, SimilarityQuery, is_complete_annotation
+from harope_bench.core.errors import MissingAssetError, OptionError, WeightsError
 from harope_bench.core.storage import sha256_file
-from harope_bench.judges.depth import depth_annotator, dpt_network
+from harope_bench.judges.depth import depth_map, dpt_network
 from harope_bench.judges.generic import depth
 from harope_bench.judges.weights import asset_files
 
@@ -131,7 +131,7 @@ def slow(image: np.ndarray, eps: float = 1e-6) -> np.ndarray:
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    plugin, path = registry.load("judges", "dpt-depth"), tmp_path / "dpt.pt"
+    plugin, path = registry.load_by_name("judges", "dpt-depth"), tmp_path / "dpt.pt"
     torch.save(published(), path)
     monkeypatch.setattr(plugin, "sizes", SIZES)
     monkeypatch.setenv(plugin.source.own, str(path))
@@ -153,7 +153,7 @@ def test_the_network_is_the_published_one(small: Path, image: np.ndarray) -> Non
     """Names, sizes, positions and head at once, in float64; the norms' epsilon hardly shows here and is looked up."""
     from harope_bench.judges.depth.dpt_depth import pixels
 
-    opened = registry.load("judges", "dpt-depth").open("cpu")
+    opened = registry.load_by_name("judges", "dpt-depth").open("cpu")
     with torch.inference_mode():
         found = opened.network(pixels(image)).predicted_depth[0].numpy()
     wanted = slow(image)
@@ -166,16 +166,16 @@ def test_the_network_is_the_published_one(small: Path, image: np.ndarray) -> Non
 
 def test_every_key_of_the_file_is_used(small: Path) -> None:
     state = dict(published())
-    names = set(dpt_network.arranged(state))
-    assert names == set(dpt_network.built(SIZES).state_dict())
+    names = set(dpt_network.convert_state(state))
+    assert names == set(dpt_network.build_network(SIZES).state_dict())
     assert len(names) == len(state) - 2 + 2 * 24  # without the classifier; three for one in twelve blocks, weight and bias
     torch.save({**state, "scratch.refinenet1.more": torch.zeros(1)}, small)
     with pytest.raises(WeightsError, match=r"does not fit DPT-Hybrid \(MiDaS\): unexpected scratch\.refinenet1\.more"):
-        registry.load("judges", "dpt-depth").open("cpu")
+        registry.load_by_name("judges", "dpt-depth").open("cpu")
     del state["scratch.layer2_rn.weight"]
     torch.save(state, small)
     with pytest.raises(WeightsError, match=r"missing neck\.convs\.1\.weight; harope-bench fetch dpt-depth"):
-        registry.load("judges", "dpt-depth").open("cpu")
+        registry.load_by_name("judges", "dpt-depth").open("cpu")
 
 
 def test_the_network_of_full_size_has_the_published_names() -> None:
@@ -184,25 +184,25 @@ def test_the_network_of_full_size_has_the_published_names() -> None:
 
     with torch.device("meta"):
         whole = timm.create_model("vit_base_r50_s16_384", pretrained=False)
-        network = dpt_network.built(dpt_network.SIZES)
+        network = dpt_network.build_network(dpt_network.SIZES)
     wanted = {k: tuple(v.shape) for k, v in network.state_dict().items()}
-    ours = dpt_network.arranged({f"pretrained.model.{k}": v for k, v in whole.state_dict().items()})
+    ours = dpt_network.convert_state({f"pretrained.model.{k}": v for k, v in whole.state_dict().items()})
     assert {k: tuple(v.shape) for k, v in ours.items()} == {k: v for k, v in wanted.items() if k.startswith("dpt.")}
     assert sum(math.prod(v) for v in wanted.values()) == sum(p.numel() for p in network.parameters())
     assert network.config.backbone_config.depths == [3, 4, 9]
 
 
 def test_the_published_hash_makes_the_judge(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin = registry.load("judges", "dpt-depth")
+    plugin = registry.load_by_name("judges", "dpt-depth")
     assert plugin.judge_class == "substitute" and "other weights than DPT-Hybrid" in plugin.warnings()[0]
-    (file,) = local_files.asset("dpt-depth").files
+    (file,) = local_files.load_asset("dpt-depth").files
     assert file.sha256 and f"-{file.sha256[:8]}.pt" in file.name and all(url.endswith(file.name) for url in file.urls)
-    monkeypatch.setattr(asset_files.Source, "found", lambda self: asset_files.Weights(small, file.sha256[:8] + "0" * 56))
+    monkeypatch.setattr(asset_files.WeightsSource, "found", lambda self: asset_files.WeightsFile(small, file.sha256[:8] + "0" * 56))
     assert plugin.judge_class == "substitute", "the name's eight digits alone are found by trying"
-    monkeypatch.setattr(asset_files.Source, "found", lambda self: asset_files.Weights(small, file.sha256))
+    monkeypatch.setattr(asset_files.WeightsSource, "found", lambda self: asset_files.WeightsFile(small, file.sha256))
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
     monkeypatch.undo()
-    with pytest.raises(NotHere, match="harope-bench fetch dpt-depth"):
+    with pytest.raises(MissingAssetError, match="harope-bench fetch dpt-depth"):
         plugin.weights_sha256()
 
 
@@ -212,7 +212,7 @@ def test_the_published_hash_makes_the_judge(small: Path, monkeypatch: pytest.Mon
 def test_the_stored_picture_has_pillows_8_bits() -> None:
     rng = np.random.default_rng(1)
     near = torch.from_numpy(rng.random((7, 9), dtype=np.float32) * 4 + 1)
-    found = np.asarray(depth_annotator.kept(near, 31, 45))
+    found = np.asarray(depth_map.to_8_bit_image(near, 31, 45))
     low, high = float(near.min()), float(near.max())
     shares = ((near.double() - low) / (high - low)).numpy()
     wanted = np.zeros((31, 45))
@@ -227,77 +227,77 @@ def test_the_stored_picture_has_pillows_8_bits() -> None:
     assert found.shape == (31, 45) and found.min() == 0 and found.max() == 255
     assert np.abs(found.astype(int) - whole).max() <= 1 and (found == whole).mean() > 0.99  # a value on a whole number may fall either way
     assert (np.round(wanted) != found).mean() > 0.3  # rounding to the nearest would show
-    assert not np.asarray(depth_annotator.kept(torch.ones(4, 4), 8, 8)).any()
+    assert not np.asarray(depth_map.to_8_bit_image(torch.ones(4, 4), 8, 8)).any()
 
 
 @pytest.mark.parametrize(
     ("size", "wanted"), [((512, 512), (479, 479)), ((1024, 512), (480, 240)), ((512, 514), (479, 480)), ((300, 200), (480, 320))]
 )
 def test_the_frame_is_the_detectors(size: tuple[int, int], wanted: tuple[int, int]) -> None:
-    assert depth_annotator.framed(Image.new("L", size)).shape == wanted[::-1]
+    assert depth_map.resize_to_frame(Image.new("L", size)).shape == wanted[::-1]
 
 
 def test_means_stand_in_the_frame_and_exchanged() -> None:
     """A map that grows to the right: x decides the mean, in the exchanged box y does."""
     near = torch.arange(480.0).expand(480, 480)
     boxes = ((0, 0, 512, 512), (256, 0, 512, 128), (0, 256, 64, 512), (-8, -8, 40, 40), (100, 100, 100.2, 300), (480, 0, 512, 32))
-    answer = depth_annotator.depths(near, (512, 512), boxes)
-    frame = depth_annotator.framed(depth_annotator.kept(near, 512, 512)).astype(float)
+    answer = depth_map.depths_of_boxes(near, (512, 512), boxes)
+    frame = depth_map.resize_to_frame(depth_map.to_8_bit_image(near, 512, 512)).astype(float)
     for box, found in zip(boxes, answer.depths, strict=True):
         x0, y0, x1, y1 = (max(math.floor(c * 479 / 512), 0) for c in box)
         patch, turned = frame[y0:y1, x0:x1], frame[x0:x1, y0:y1]
         assert found.mean == (pytest.approx(patch.mean()) if patch.size else None)
-        assert found.transposed == (pytest.approx(turned.mean()) if turned.size else None)
+        assert found.transposed_mean == (pytest.approx(turned.mean()) if turned.size else None)
     whole, right, left = answer.depths[:3]
-    assert whole.mean == whole.transposed
-    assert right.mean > 180 and right.transposed < 40 and left.mean < 20 and left.transposed > 180
-    assert answer.depths[4].mean is None and answer.depths[4].transposed is None
+    assert whole.mean == whole.transposed_mean
+    assert right.mean > 180 and right.transposed_mean < 40 and left.mean < 20 and left.transposed_mean > 180
+    assert answer.depths[4].mean is None and answer.depths[4].transposed_mean is None
 
 
 def test_a_tall_image_can_lose_the_exchanged_box() -> None:
     near = torch.rand(480, 480, generator=torch.Generator().manual_seed(0))
-    (found,) = depth_annotator.depths(near, (1024, 512), ((0, 600, 200, 1000),)).depths  # frame 240 x 480: y from 281 is no column
-    assert found.mean is not None and found.transposed is None
+    (found,) = depth_map.depths_of_boxes(near, (1024, 512), ((0, 600, 200, 1000),)).depths  # frame 240 x 480: y from 281 is no column
+    assert found.mean is not None and found.transposed_mean is None
 
 
 def test_corners_survive_the_way_to_image_pixels_and_back() -> None:
     """A detector's whole corner of the frame, told in image pixels, is the same corner again."""
     near = torch.arange(480.0).expand(480, 480)
-    frame = depth_annotator.framed(depth_annotator.kept(near, 2048, 2048)).astype(float)
+    frame = depth_map.resize_to_frame(depth_map.to_8_bit_image(near, 2048, 2048)).astype(float)
     for corner in range(0, 478):
         box = (corner * 2048 / 479, 0.0, (corner + 1) * 2048 / 479, 2048.0)
-        (found,) = depth_annotator.depths(near, (2048, 2048), (box,)).depths if corner % 37 == 0 else (None,)
+        (found,) = depth_map.depths_of_boxes(near, (2048, 2048), (box,)).depths if corner % 37 == 0 else (None,)
         assert found is None or found.mean == pytest.approx(frame[:, corner].mean())
 
 
 def test_a_map_that_is_not_finite_is_no_answer() -> None:
     with pytest.raises(ArithmeticError):
-        depth_annotator.depths(torch.full((4, 4), torch.nan), (8, 8), ((0, 0, 4, 4),))
+        depth_map.depths_of_boxes(torch.full((4, 4), torch.nan), (8, 8), ((0, 0, 4, 4),))
 
 
 def test_the_judge_keeps_its_promises(small: Path) -> None:
-    testing.check_witness("dpt-depth")
+    testing.check_annotator("dpt-depth")
 
 
 def test_answers_are_typed_and_stand_alone(small: Path, image: np.ndarray) -> None:
-    opened = registry.load("judges", "dpt-depth").open("cpu")
-    ask = Boxes(boxes=((0, 0, 45, 60), (45, 0, 90, 60), (10, 10, 10, 10)))
+    opened = registry.load_by_name("judges", "dpt-depth").open("cpu")
+    ask = DepthQuery(boxes=((0, 0, 45, 60), (45, 0, 90, 60), (10, 10, 10, 10)))
     answer = opened.see("depth", image, ask)
-    assert fits(ask, answer) and ANSWER_TYPES["depth"].model_validate(answer.model_dump()) == answer
+    assert is_complete_annotation(ask, answer) and ANNOTATION_TYPES["depth"].model_validate(answer.model_dump()) == answer
     assert [d.mean is None for d in answer.depths] == [False, False, True]
-    alone = opened.see("depth", image, Boxes(boxes=ask.boxes[1:2]))
+    alone = opened.see("depth", image, DepthQuery(boxes=ask.boxes[1:2]))
     assert alone.depths[0] == answer.depths[1] != answer.depths[0]
     with pytest.raises(OptionError, match="it is no similarity"):
-        opened.see("similarity", image, Texts(texts=()))
+        opened.see("similarity", image, SimilarityQuery(texts=()))
 
 
 def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin = registry.load("judges", "dpt-depth")
+    plugin = registry.load_by_name("judges", "dpt-depth")
     opened = plugin.open("cpu")
     assert [case.check(opened) for case in plugin.canary()] == [None, None]
-    *_, steps = registry.load("judges", "depth").canary()
-    framed = depth_annotator.framed
-    monkeypatch.setattr(depth_annotator, "framed", lambda picture: framed(picture).T)  # the benchmark's own slip
+    *_, steps = registry.load_by_name("judges", "depth").canary()
+    framed = depth_map.resize_to_frame
+    monkeypatch.setattr(depth_map, "framed", lambda picture: framed(picture).T)  # the benchmark's own slip
     assert "a map that grows to the right gives" in steps.check(opened)
 
 
@@ -305,44 +305,44 @@ def test_the_self_check_passes_on_any_weights_and_finds_a_wrong_stack(small: Pat
 
 
 def test_a_model_of_ones_own_tells_depth(tmp_path: Path, image: np.ndarray) -> None:
-    plugin = registry.load("judges", "depth").of(str(save_depth_model(tmp_path / "model")))
-    testing.check_witness(plugin)
+    plugin = registry.load_by_name("judges", "depth").of(str(save_depth_model(tmp_path / "model")))
+    testing.check_annotator(plugin)
     opened = plugin.open("cpu")
-    ask = Boxes(boxes=((0, 0, 45, 60), (45, 0, 90, 60)))
+    ask = DepthQuery(boxes=((0, 0, 45, 60), (45, 0, 90, 60)))
     answer = opened.see("depth", image, ask)
-    assert fits(ask, answer) and plugin.judge_class == "substitute" and plugin.weights_sha256() == opened.weights_sha256
+    assert is_complete_annotation(ask, answer) and plugin.judge_class == "substitute" and plugin.weights_sha256() == opened.weights_sha256
     with torch.inference_mode():
         inputs = opened.prepare(images=Image.fromarray(image), return_tensors="pt")
         raw = opened.network(**inputs).predicted_depth[0]
-    assert raw.std() > 0 and depth_annotator.depths(raw, (60, 90), ask.boxes) == answer
-    metric = registry.load("judges", "depth").of(str(save_depth_model(tmp_path / "metric", depth_estimation_type="metric"))).open("cpu")
+    assert raw.std() > 0 and depth_map.depths_of_boxes(raw, (60, 90), ask.boxes) == answer
+    metric = registry.load_by_name("judges", "depth").of(str(save_depth_model(tmp_path / "metric", depth_estimation_type="metric"))).open("cpu")
     with torch.inference_mode():
         metres = metric.network(**inputs).predicted_depth[0]
-    assert metric.see("depth", image, ask) == depth_annotator.depths(1 / metres.clamp_min(1e-6), (60, 90), ask.boxes)
-    assert plugin.weights_sha256() != registry.load("judges", "depth").of(str(tmp_path / "metric")).weights_sha256()
+    assert metric.see("depth", image, ask) == depth_map.depths_of_boxes(1 / metres.clamp_min(1e-6), (60, 90), ask.boxes)
+    assert plugin.weights_sha256() != registry.load_by_name("judges", "depth").of(str(tmp_path / "metric")).weights_sha256()
 
 
 def test_which_way_a_map_runs_is_known_or_refused() -> None:
     far = torch.tensor([1.0, 4.0])
     config = transformers.DepthAnythingConfig()
-    assert torch.equal(depth.nearness(far, config), far)
+    assert torch.equal(depth.inverse_depth(far, config), far)
     config.depth_estimation_type = "metric"
-    assert torch.equal(depth.nearness(far, config), torch.tensor([1.0, 0.25]))
+    assert torch.equal(depth.inverse_depth(far, config), torch.tensor([1.0, 0.25]))
     with pytest.raises(OptionError, match="not known whether larger is nearer in networks of kind bert"):
-        depth.nearness(far, transformers.BertConfig())
+        depth.inverse_depth(far, transformers.BertConfig())
 
 
 def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
-    plugin = registry.load("judges", "depth")
+    plugin = registry.load_by_name("judges", "depth")
     assert plugin.needs_model
     for wrong in (plugin.weights_sha256, lambda: plugin.open("cpu")):
-        with pytest.raises(NotHere, match="depth=depth:FOLDER-OR-HUB-ID"):
+        with pytest.raises(MissingAssetError, match="depth=depth:FOLDER-OR-HUB-ID"):
             wrong()
-    with pytest.raises(NotHere, match="hf download nobody/nothing"):
+    with pytest.raises(MissingAssetError, match="hf download nobody/nothing"):
         plugin.of("nobody/nothing").open("cpu")
-    with pytest.raises(NotHere, match="no folder and no hub id"):
+    with pytest.raises(MissingAssetError, match="no folder and no hub id"):
         plugin.of("../else/where").open("cpu")
-    with pytest.raises(NotHere, match=r"holds no config\.json"):
+    with pytest.raises(MissingAssetError, match=r"holds no config\.json"):
         plugin.of(str(tmp_path)).open("cpu")
     folder = save_depth_model(tmp_path / "model")
     from safetensors.torch import load_file, save_file
@@ -365,13 +365,13 @@ def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_hash_is_that_of_the_files(tmp_path: Path) -> None:
-    from harope_bench.judges.generic.local_model import local
+    from harope_bench.judges.generic.local_model import find_local_model
 
     folder = save_depth_model(tmp_path / "model")
-    first = local(str(folder))
+    first = find_local_model(str(folder))
     assert first.path == folder and len(first.sha256) == 64
     (folder / "README.md").write_text("words about it")
-    assert local(str(folder)) == first
+    assert find_local_model(str(folder)) == first
     (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
-    assert local(str(folder)).sha256 != first.sha256
+    assert find_local_model(str(folder)).sha256 != first.sha256
     assert sha256_file(folder / "model.safetensors")

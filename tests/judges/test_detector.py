@@ -13,14 +13,14 @@ from PIL import Image
 from tiny_detectors import DETR_SIZES, SWIN_SIZES, scale_parameters
 
 from harope_bench.core import registry
-from harope_bench.core.annotations import Names, Sighting, decode_mask
-from harope_bench.core.errors import NotHere, OptionError, ShapeError, WeightsError
-from harope_bench.judges.generic.detector import LONGER
-from harope_bench.judges.generic.instance_detection import CLASSES, box_of
+from harope_bench.core.annotations import DetectionQuery, DetectionAnnotation, decode_mask
+from harope_bench.core.errors import MissingAssetError, OptionError, ShapeError, WeightsError
+from harope_bench.judges.generic.detector import GENEVAL_NAMES
+from harope_bench.judges.generic.instance_detection import CLASSES, mask_box
 
 transformers = pytest.importorskip("transformers")
-PLUGIN = registry.load("judges", "detector")
-NAMES = Names(names=("a cat", "dog"))
+PLUGIN = registry.load_by_name("judges", "detector")
+NAMES = DetectionQuery(names=("a cat", "dog"))
 IMAGE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
 
 
@@ -100,7 +100,7 @@ def test_every_kind_finds_things_in_the_image(folders: dict[str, Path], name: st
     seen = opened.see("detector", IMAGE, NAMES)
     assert seen.size == (64, 48) and seen.found
     assert opened.see("detector-2d", IMAGE, NAMES) == seen, "the role and a second look change nothing"
-    assert Sighting.model_validate_json(seen.to_json()) == seen
+    assert DetectionAnnotation.model_validate_json(seen.to_json()) == seen
     assert {d.label for d in seen.found} <= {"cat", "dog", "dining table", "tv", "a cat"}, "labels in lower case, or the names asked"
     assert [case.check(opened) for case in plugin.canary()] == [None]
     assert plugin.judge_class == "substitute" and plugin.weights_sha256() == opened.weights_sha256
@@ -112,7 +112,7 @@ def test_every_kind_finds_things_in_the_image(folders: dict[str, Path], name: st
 def test_a_closed_set_is_seen_as_transformers_own_pipeline_sees_it(folders: dict[str, Path]) -> None:
     pipeline = transformers.pipeline("object-detection", model=str(folders["detr"]), device="cpu")
     wanted = sorted(pipeline(Image.fromarray(IMAGE), threshold=0.05), key=lambda d: -d["score"])
-    found = PLUGIN.of(str(folders["detr"])).open().see("detector", IMAGE, Names()).found
+    found = PLUGIN.of(str(folders["detr"])).open().see("detector", IMAGE, DetectionQuery()).found
     assert [d.label for d in found] == [w["label"].lower() for w in wanted] and len(found) > 3
     np.testing.assert_allclose([d.score for d in found], [w["score"] for w in wanted], atol=1e-6)
     boxes = [[w["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")] for w in wanted]
@@ -124,9 +124,9 @@ def test_cocos_short_names_are_genevals_where_it_asks_for_them(folders: dict[str
     opened = PLUGIN.of(str(folders[name])).open()
 
     def labels(*names: str) -> set[str]:
-        return {d.label for d in opened.see("detector", IMAGE, Names(names=names)).found}
+        return {d.label for d in opened.see("detector", IMAGE, DetectionQuery(names=names)).found}
 
-    for short, longer in LONGER.items():
+    for short, longer in GENEVAL_NAMES.items():
         assert longer in CLASSES and short not in CLASSES
         opened.network.config.id2label = dict.fromkeys(range(3), short.title())
         assert short in labels("cat") and short in labels("cat", short) and short in labels(short, longer)
@@ -138,17 +138,17 @@ def test_cocos_short_names_are_genevals_where_it_asks_for_them(folders: dict[str
 def test_what_is_asked_is_looked_for_each_name_alone(folders: dict[str, Path], name: str) -> None:
     opened = PLUGIN.of(str(folders[name])).open()
     both = opened.see("detector", IMAGE, NAMES).found
-    alone = [d for one in NAMES.names for d in opened.see("detector", IMAGE, Names(names=(one,))).found]
+    alone = [d for one in NAMES.names for d in opened.see("detector", IMAGE, DetectionQuery(names=(one,))).found]
     assert {d.label for d in both} == {"a cat", "dog"}
     assert list(both) == sorted(alone, key=lambda d: -d.score)[:100]
     with pytest.raises(ShapeError, match="was asked no name"):
-        opened.see("detector", IMAGE, Names())
+        opened.see("detector", IMAGE, DetectionQuery())
 
 
 def test_masks_have_their_own_boxes(folders: dict[str, Path]) -> None:
-    found = PLUGIN.of(str(folders["mask2former"])).open().see("detector", IMAGE, Names()).found
+    found = PLUGIN.of(str(folders["mask2former"])).open().see("detector", IMAGE, DetectionQuery()).found
     masks = [d for d in found if d.mask is not None]
-    assert masks and all(box_of(decode_mask(d.mask)) == d.box for d in masks if d.mask)
+    assert masks and all(mask_box(decode_mask(d.mask)) == d.box for d in masks if d.mask)
 
 
 def test_a_model_must_be_named_and_be_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,9 +157,9 @@ def test_a_model_must_be_named_and_be_here(tmp_path: Path, monkeypatch: pytest.M
     for call in (PLUGIN.open, PLUGIN.weights_sha256):
         with pytest.raises(OptionError, match="write --judge detector=detector:FOLDER"):
             call()
-    with pytest.raises(NotHere, match="hf download nobody/nothing"):
+    with pytest.raises(MissingAssetError, match="hf download nobody/nothing"):
         PLUGIN.of("nobody/nothing").weights_sha256()
-    with pytest.raises(NotHere, match="no folder and no hub id"):
+    with pytest.raises(MissingAssetError, match="no folder and no hub id"):
         PLUGIN.of(str(tmp_path / "absent")).open()
 
 

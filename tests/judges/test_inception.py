@@ -18,14 +18,14 @@ from harope_bench.core.errors import WeightsError
 from harope_bench.core.storage import sha256_file
 from harope_bench.judges.inception import inception_network
 from harope_bench.judges.inception.inception_network import (
-    OWN,
+    ENVIRONMENT_VARIABLE,
     LoadedInception,
-    Outputs,
+    InceptionOutputs,
     Trunk,
     clean_resize,
-    folded,
-    like_cleanfid,
-    like_tensorflow1,
+    fold_batch_norms,
+    resize_like_cleanfid,
+    resize_like_tensorflow1,
 )
 from harope_bench.judges.weights import asset_files
 
@@ -47,7 +47,7 @@ def images() -> np.ndarray:
 
 @pytest.fixture
 def own(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(OWN, str(weights))
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(weights))
     return weights
 
 
@@ -63,8 +63,8 @@ def test_one_pass_says_what_torch_fidelity_says(own: Path, images: np.ndarray) -
     theirs.Mixed_6d.branch1x1.register_forward_hook(lambda module, given, out: caught.append(out.clone()))
     with torch.inference_mode():
         features, logits = theirs(shown)
-        plain = Trunk(theirs)(like_tensorflow1(images))
-    seen = registry.load("judges", "inception-2015").open("cpu").observe(images)
+        plain = Trunk(theirs)(resize_like_tensorflow1(images))
+    seen = registry.load_by_name("judges", "inception-2015").open("cpu").observe(images)
     assert torch.equal(plain.features, features) and torch.equal(plain.logits, logits)  # the plain path to the last bit
     wanted = caught[0][:, :7].permute(0, 2, 3, 1).reshape(len(images), -1)
     assert {k: v.shape for k, v in seen.items()} == {"features": (4, 2048), "spatial": (4, 2023), "logits": (4, 1008)}
@@ -76,7 +76,7 @@ def test_one_pass_says_what_torch_fidelity_says(own: Path, images: np.ndarray) -
 
 def test_logits_leave_the_bias_out(own: Path, images: np.ndarray) -> None:
     state = torch.load(own, weights_only=True)
-    seen = registry.load("judges", "inception-2015").open("cpu").observe(images)
+    seen = registry.load_by_name("judges", "inception-2015").open("cpu").observe(images)
     bare = seen["features"] @ state["fc.weight"].numpy().T
     assert spread(seen["logits"], bare) < 1e-5
     assert state["fc.bias"].abs().max() > 1e-3
@@ -92,7 +92,7 @@ def test_resize_is_tensorflow_1s(side: int) -> None:
     grey = image.astype(np.float32)
     rows = grey[low] + (grey[high] - grey[low]) * share
     wanted = (rows[:, low] + (rows[:, high] - rows[:, low]) * share.T - 128) / 128
-    found = like_tensorflow1(np.repeat(image[None, :, :, None], 3, -1))[0, 0].numpy()
+    found = resize_like_tensorflow1(np.repeat(image[None, :, :, None], 3, -1))[0, 0].numpy()
     assert np.abs(found - wanted).max() < 2e-6
     centred = nn.functional.interpolate(torch.from_numpy(grey)[None, None], size=(299, 299), mode="bilinear")[0, 0].numpy()
     assert side == 299 or np.abs((centred - 128) / 128 - wanted).max() > 0.05  # the half-pixel rule would show
@@ -101,7 +101,7 @@ def test_resize_is_tensorflow_1s(side: int) -> None:
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (300, 299), (700, 500)])
 def test_slices_of_a_batch_have_the_bits_of_the_whole(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(2).integers(0, 256, (7, height, width, 3), dtype=np.uint8)
-    whole, resize, shown = inception_network._like_tensorflow1(images), inception_network._like_tensorflow1, list[int]()
+    whole, resize, shown = inception_network._resize_like_tensorflow1(images), inception_network._resize_like_tensorflow1, list[int]()
 
     def watched(part: np.ndarray) -> torch.Tensor:
         shown.append(len(part))
@@ -111,7 +111,7 @@ def test_slices_of_a_batch_have_the_bits_of_the_whole(height: int, width: int, m
     for pixels, slices in ((1, [1] * 7), (3 * height * width, [3, 3, 1]), (10 * height * width, [7])):
         monkeypatch.setattr(inception_network, "PIXELS", pixels)
         shown.clear()
-        assert torch.equal(like_tensorflow1(images), whole) and shown == slices
+        assert torch.equal(resize_like_tensorflow1(images), whole) and shown == slices
 
 
 @pytest.mark.parametrize("shape", [(299, 299), (28, 28), (64, 512), (700, 333), (1, 5)])
@@ -131,8 +131,8 @@ def test_the_clean_judge_resizes_as_clean_fid_and_differs(own: Path, images: np.
         Image.fromarray(images[0][..., c].astype(np.float32), mode=None).resize((299, 299), Image.Resampling.BICUBIC) for c in range(3)
     ]
     stacked = (np.stack([np.asarray(w).clip(0, 255) for w in wanted]) - 128) / 128
-    assert np.array_equal(like_cleanfid(images)[0].numpy(), stacked.astype(np.float32))
-    clean, plain = (registry.load("judges", name).open("cpu").observe(images)["features"] for name in JUDGES[:2])
+    assert np.array_equal(resize_like_cleanfid(images)[0].numpy(), stacked.astype(np.float32))
+    clean, plain = (registry.load_by_name("judges", name).open("cpu").observe(images)["features"] for name in JUDGES[:2])
     assert spread(clean, plain) > 0.1
 
 
@@ -142,15 +142,15 @@ def test_judges_keep_their_promises(name: str, own: Path, images: np.ndarray) ->
 
 
 def test_other_weights_make_a_substitute_and_the_result_says_so(own: Path) -> None:
-    plugin = registry.load("judges", "inception-2015")
+    plugin = registry.load_by_name("judges", "inception-2015")
     assert plugin.judge_class == "substitute"
     assert plugin.weights_sha256() == sha256_file(own)
     assert "other weights" in plugin.warnings()[0]
 
 
 def test_published_weights_are_equivalent_but_for_the_preview(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asset_files.Source, "known_sha256", lambda self: sha256_file(own))
-    told = {name: (registry.load("judges", name).judge_class, len(registry.load("judges", name).warnings())) for name in JUDGES}
+    monkeypatch.setattr(asset_files.WeightsSource, "known_sha256", lambda self: sha256_file(own))
+    told = {name: (registry.load_by_name("judges", name).judge_class, len(registry.load_by_name("judges", name).warnings())) for name in JUDGES}
     assert told == {JUDGES[0]: ("equivalent", 0), JUDGES[1]: ("equivalent", 0), JUDGES[2]: ("substitute", 1)}
 
 
@@ -160,21 +160,21 @@ def test_the_known_hash_is_of_the_name() -> None:
 
 
 def test_preview_is_rougher_than_rounding_and_close_to_the_truth(own: Path, images: np.ndarray) -> None:
-    plain, half = (registry.load("judges", name).open("cpu").observe(images)["features"] for name in (JUDGES[0], JUDGES[2]))
+    plain, half = (registry.load_by_name("judges", name).open("cpu").observe(images)["features"] for name in (JUDGES[0], JUDGES[2]))
     assert 1e-3 < spread(half, plain) < 1
 
 
 def test_a_fold_that_errs_is_seen_and_the_plain_network_used(own: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = registry.load("judges", "inception-2015").open("cpu").observe(images)
+    right = registry.load_by_name("judges", "inception-2015").open("cpu").observe(images)
 
     def wrong(plain: nn.Module) -> nn.Module:
-        quick: Any = folded(plain)
+        quick: Any = fold_batch_norms(plain)
         quick.Mixed_5b.branch1x1.conv.bias.data += 0.1
         return quick
 
     monkeypatch.setattr(inception_network, "folded", wrong)
-    inception_network.opened.cache_clear()
-    opened = registry.load("judges", "inception-2015").open("cpu")
+    inception_network.load_inception.cache_clear()
+    opened = registry.load_by_name("judges", "inception-2015").open("cpu")
     seen = opened.observe(images)
     assert len(opened.notes) == 1 and "the plain one was used" in opened.notes[0]
     assert opened.way == {"path": "plain", "tf32": False}
@@ -185,10 +185,10 @@ def test_a_compiler_that_fails_is_said_and_nothing_is_lost(own: Path, images: np
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no C++ compiler")
 
-    right = registry.load("judges", "inception-2015").open("cpu").observe(images)
+    right = registry.load_by_name("judges", "inception-2015").open("cpu").observe(images)
     monkeypatch.setenv(inception_network.COMPILE, "1")
     monkeypatch.setattr(torch, "compile", broken)
-    opened = registry.load("judges", "inception-2015").open("cpu")
+    opened = registry.load_by_name("judges", "inception-2015").open("cpu")
     assert np.array_equal(opened.observe(images)["features"], right["features"])
     assert "torch.compile failed (RuntimeError)" in opened.notes[0] and opened.way["path"] == "folded"
 
@@ -198,25 +198,25 @@ def test_a_compiled_network_is_checked_too(own: Path, images: np.ndarray, monkey
 
     def compiles(module: nn.Module, dynamic: bool) -> Any:
         asked.append(module)
-        return lambda x: Outputs(*(2 * a for a in module(x)))
+        return lambda x: InceptionOutputs(*(2 * a for a in module(x)))
 
     monkeypatch.setenv(inception_network.COMPILE, "1")
     monkeypatch.setattr(torch, "compile", compiles)
-    opened = registry.load("judges", "inception-2015").open("cpu")
-    right = Trunk(opened.plain.network)(like_tensorflow1(images)).features.detach().numpy()
+    opened = registry.load_by_name("judges", "inception-2015").open("cpu")
+    right = Trunk(opened.plain.network)(resize_like_tensorflow1(images)).features.detach().numpy()
     assert spread(opened.observe(images)["features"], right) < 1e-4
     assert asked and not isinstance(opened.look, type(compiles)) and opened.way["path"] == "folded"
     monkeypatch.setattr(torch, "compile", lambda module, dynamic: module)
-    inception_network.opened.cache_clear()
-    sound = registry.load("judges", "inception-2015").open("cpu")
+    inception_network.load_inception.cache_clear()
+    sound = registry.load_by_name("judges", "inception-2015").open("cpu")
     sound.observe(images)
     assert sound.way["path"] == "compiled"
 
 
 def test_no_product_is_rounded_to_tf32_and_the_process_keeps_its_setting(own: Path, images: np.ndarray) -> None:
-    opened, seen = registry.load("judges", "inception-2015").open("cpu"), []
+    opened, seen = registry.load_by_name("judges", "inception-2015").open("cpu"), []
 
-    def look(x: torch.Tensor) -> Outputs:
+    def look(x: torch.Tensor) -> InceptionOutputs:
         seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
         return opened.plain(x)
 
@@ -227,16 +227,16 @@ def test_no_product_is_rounded_to_tf32_and_the_process_keeps_its_setting(own: Pa
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
-        inception_network.opened.cache_clear()
+        inception_network.load_inception.cache_clear()
     assert seen == [("highest", False)]
 
 
 def test_without_weights_the_command_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    plugin = registry.load("judges", "inception-2015")
+    plugin = registry.load_by_name("judges", "inception-2015")
     with pytest.raises(WeightsError, match="harope-bench fetch inception-2015"):
         plugin.open("cpu")
     assert plugin.judge_class == "substitute"
-    monkeypatch.setenv(OWN, str(tmp_path / "absent.pth"))
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "absent.pth"))
     with pytest.raises(WeightsError, match="absent.pth, which is not there"):
         plugin.weights_sha256()
 
@@ -244,15 +244,15 @@ def test_without_weights_the_command_is_named(monkeypatch: pytest.MonkeyPatch, t
 def test_weights_that_run_code_or_do_not_fit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "evil.pth"
     path.write_bytes(pickle.dumps(print))
-    monkeypatch.setenv(OWN, str(path))
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(path))
     with pytest.raises(WeightsError):
-        registry.load("judges", "inception-2015").open("cpu")
+        registry.load_by_name("judges", "inception-2015").open("cpu")
     torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "small.pth")
-    monkeypatch.setenv(OWN, str(tmp_path / "small.pth"))
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "small.pth"))
     with pytest.raises(WeightsError, match="does not fit Inception of 2015"):
-        registry.load("judges", "inception-2015").open("cpu")
+        registry.load_by_name("judges", "inception-2015").open("cpu")
 
 
 def test_altered_weights_are_refused_before_they_are_opened(own: Path) -> None:
     with pytest.raises(WeightsError, match="recorded"):
-        LoadedInception(inception_network.Weights(own, "0" * 64), like_tensorflow1, "cpu")
+        LoadedInception(inception_network.WeightsFile(own, "0" * 64), resize_like_tensorflow1, "cpu")

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.annotations import Answer, Ask, Names, Sighting
+from harope_bench.core.annotations import Annotation, Query, DetectionQuery, DetectionAnnotation
 from harope_bench.core.errors import JudgeError, MissingMemberError, OptionError, PluginError
 from harope_bench.core.schema import JudgeRecord
 from harope_bench.judges.base import (
     Annotator,
-    Canary,
+    NamedCheck,
     FeatureExtractor,
     JudgeChoice,
     LoadedAnnotator,
     LoadedFeatureExtractor,
-    Trial,
+    AnnotationCheck,
     judge_record,
     load_feature_extractor,
     load_judge,
@@ -53,8 +53,8 @@ class Blind(LoadedAnnotator):
 
     weights_sha256 = "2" * 64
 
-    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
-        return Sighting(size=(image.shape[1], image.shape[0]), found=())
+    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
+        return DetectionAnnotation(size=(image.shape[1], image.shape[0]), detections=())
 
 
 class BlindJudge(Annotator):
@@ -79,12 +79,12 @@ class BlindJudge(Annotator):
 def judges(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Judges that a test registers."""
     extra: dict[str, Any] = {"mean": MeanJudge(), "blind": BlindJudge()}
-    load = registry.load
+    load = registry.load_by_name
     monkeypatch.setattr(registry, "load", lambda kind, name: extra[name] if kind == "judges" and name in extra else load(kind, name))
     return extra
 
 
-@pytest.mark.parametrize("name", registry.names("judges"))
+@pytest.mark.parametrize("name", registry.list_names("judges"))
 def test_every_shipped_judge_extracts_features_or_annotates(name: str) -> None:
     judge = load_judge(name)
     assert isinstance(judge, FeatureExtractor) != isinstance(judge, Annotator)
@@ -95,9 +95,9 @@ def test_every_shipped_judge_extracts_features_or_annotates(name: str) -> None:
 
 def test_what_a_judge_leaves_out_has_a_default() -> None:
     judge = MeanJudge()
-    assert (judge.packages, judge.needs_model, judge.runner, judge.roles, judge.widths, judge.batch) == ((), False, None, (), {}, 50)
-    assert (judge.canary(), judge.warnings(), judge.errors(), judge.of("some/model")) == ((), (), (), None)
-    assert (Mean().notes, Mean().way) == ((), {})
+    assert (judge.packages, judge.needs_model, judge.runner, judge.roles, judge.widths, judge.batch_size) == ((), False, None, (), {}, 50)
+    assert (judge.self_checks(), judge.warnings(), judge.error_rates(), judge.with_model("some/model")) == ((), (), (), None)
+    assert (Mean().notes, Mean().numerics) == ((), {})
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_what_a_judge_leaves_out_has_a_default() -> None:
         (lambda: FeatureExtractor().judge_class, "judge_class"),
         (lambda: Annotator().weights_sha256(), "weights_sha256"),
         (lambda: FeatureExtractor().open("cpu"), "open"),
-        (lambda: LoadedFeatureExtractor().observe(np.zeros((1, 2, 2, 3), np.uint8)), "observe"),
-        (lambda: LoadedAnnotator().see("detector", np.zeros((2, 2, 3), np.uint8), Names()), "see"),
+        (lambda: LoadedFeatureExtractor().extract(np.zeros((1, 2, 2, 3), np.uint8)), "observe"),
+        (lambda: LoadedAnnotator().annotate("detector", np.zeros((2, 2, 3), np.uint8), DetectionQuery()), "see"),
     ],
 )
 def test_what_a_judge_must_define_is_named_where_it_is_missing(call: Any, member: str) -> None:
@@ -142,7 +142,7 @@ def test_a_model_is_bound_where_the_judge_takes_one(judges: dict[str, Any]) -> N
 
 
 def test_two_models_of_one_judge_have_folders_of_their_own() -> None:
-    folders = {JudgeChoice("blind").folder, JudgeChoice("blind", "a").folder, JudgeChoice("blind", "b").folder}
+    folders = {JudgeChoice("blind").folder_name, JudgeChoice("blind", "a").folder_name, JudgeChoice("blind", "b").folder_name}
     assert len(folders) == 3 and all(Path(folder).name == folder for folder in folders)
 
 
@@ -150,18 +150,18 @@ def test_two_models_of_one_judge_have_folders_of_their_own() -> None:
 def test_a_judge_of_either_kind_is_opened_only_if_it_passes_its_self_check(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     judge: FeatureExtractor | Annotator = MeanJudge() if kind == "extractor" else BlindJudge()
     checked: list[Any] = []
-    good = Canary("good", lambda loaded: checked.append(loaded))
+    good = NamedCheck("good", lambda loaded: checked.append(loaded))
     monkeypatch.setattr(type(judge), "canary", lambda self: (good,))
     assert open_judge("toy", judge, "cpu") is checked[0]
-    monkeypatch.setattr(type(judge), "canary", lambda self: (good, Canary("bad", lambda loaded: "it is blind")))
+    monkeypatch.setattr(type(judge), "canary", lambda self: (good, NamedCheck("bad", lambda loaded: "it is blind")))
     with pytest.raises(JudgeError, match="toy fails its self-check bad: it is blind"):
         open_judge("toy", judge, "cpu")
 
 
 def test_a_trial_asks_the_annotator_and_shows_a_wrong_answer() -> None:
-    image, found = np.zeros((4, 5, 3), np.uint8), Trial("it sees", "detector", np.zeros((4, 5, 3), np.uint8), Names(), lambda a: False)
+    image, found = np.zeros((4, 5, 3), np.uint8), AnnotationCheck("it sees", "detector", np.zeros((4, 5, 3), np.uint8), DetectionQuery(), lambda a: False)
     assert found.name == "it sees" and str(found.check(Blind())).startswith('it answers {"found": []')
     assert (
-        Trial("it sees nothing", "detector", image, Names(), lambda answer: answer == Sighting(size=(5, 4), found=())).check(Blind())
+        AnnotationCheck("it sees nothing", "detector", image, DetectionQuery(), lambda answer: answer == DetectionAnnotation(size=(5, 4), detections=())).check(Blind())
         is None
     )

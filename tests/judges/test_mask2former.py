@@ -16,10 +16,10 @@ from torch.nn.functional import interpolate
 
 from harope_bench.assets import local_files
 from harope_bench.core import registry
-from harope_bench.core.annotations import Names, Sighting, decode_mask
-from harope_bench.core.errors import NotHere, WeightsError
+from harope_bench.core.annotations import DetectionQuery, DetectionAnnotation, decode_mask
+from harope_bench.core.errors import MissingAssetError, WeightsError
 from harope_bench.judges.generic import instance_detection, self_check
-from harope_bench.judges.generic.instance_detection import Prepared, fitted, instances
+from harope_bench.judges.generic.instance_detection import PreparedImage, fitted_size, instances
 from harope_bench.judges.mmdet import key_map, mask2former, weights_file
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
@@ -33,12 +33,12 @@ OBJECTS = Path("/work/shared/data/geneval/object_names.txt")
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
     pytest.importorskip("transformers")
-    return mask2former.blank()
+    return mask2former.build_network()
 
 
 def test_old_names_become_new_ones() -> None:
     old, new = mmdet_weights.scrambled("old"), mmdet_weights.scrambled("new")
-    renewed = key_map.renewed(old)
+    renewed = key_map.to_mmdet3_names(old)
     assert renewed.keys() == new.keys() and old.keys() != new.keys()
     assert all(torch.equal(renewed[name], new[name]) for name in new)
 
@@ -46,21 +46,21 @@ def test_old_names_become_new_ones() -> None:
 @pytest.mark.parametrize("style", ["old", "new"])
 def test_every_tensor_of_mmdet_lands_in_the_network(network: nn.Module, style: str) -> None:
     """68.7 million numbers: all of transformers' but a norm that nothing reads and the loss."""
-    filled = mask2former.filled(network, mmdet_weights.scrambled(style), "a test")
+    filled = mask2former.fill_network(network, mmdet_weights.scrambled(style), "a test")
     given = sum(t.numel() for t in mmdet_weights.scrambled(style).values() if t.is_floating_point())
-    read = sum(p.numel() for n, p in filled.named_parameters() if not n.startswith(key_map.UNFILLED))
+    read = sum(p.numel() for n, p in filled.named_parameters() if not n.startswith(key_map.UNFILLED_PREFIXES))
     assert given == read == 68_739_547
 
 
 def test_query_key_and_value_are_thirds_and_patches_are_merged_in_another_order() -> None:
     packed = torch.arange(6.0)[:, None].repeat(1, 2)
     name = "backbone.stages.2.blocks.17.attn.w_msa.qkv.weight"
-    found = key_map.arranged({name: packed})
+    found = key_map.convert_state({name: packed})
     assert [key.split(".")[-2] for key in found] == ["q_proj", "k_proj", "v_proj"]
     assert torch.equal(torch.cat(list(found.values())), packed)
     # a patch of 2 x 2 places and 3 channels: mmdet counts channel * 4 + row * 2 + column, Swin (column * 2 + row) * 3 + channel
     place = {(c, r, k): c * 4 + r * 2 + k for c in range(3) for r in range(2) for k in range(2)}
-    (merged,) = key_map.arranged({"backbone.stages.0.downsample.norm.weight": torch.arange(12.0)}).values()
+    (merged,) = key_map.convert_state({"backbone.stages.0.downsample.norm.weight": torch.arange(12.0)}).values()
     assert merged.tolist() == [place[c, r, k] for k in range(2) for r in range(2) for c in range(3)]
 
 
@@ -75,14 +75,14 @@ def test_files_of_other_networks_are_named(network: nn.Module) -> None:
     ):
         changed: dict[str, Any] = {k: v for k, v in {**state, **change}.items() if v is not None}
         with pytest.raises(WeightsError, match=said):
-            mask2former.filled(network, changed, "a file")
+            mask2former.fill_network(network, changed, "a file")
 
 
 def test_both_styles_in_one_file_are_one_too_many() -> None:
     name = "panoptic_head.transformer_decoder.layers.0."
     both = {name + "ffns.0.layers.1.bias": torch.zeros(2), name + "ffn.layers.1.bias": torch.ones(2)}
     with pytest.raises(WeightsError, match="two tensors for"):
-        key_map.renewed(both)
+        key_map.to_mmdet3_names(both)
 
 
 # ------------------------------------------------------------------------------------------------ way in
@@ -100,14 +100,14 @@ def test_classes_are_cocos_eighty_with_genevals_three_names() -> None:
     [(512, 512, (800, 800)), (2048, 2048, (800, 800)), (512, 768, (800, 1200)), (768, 512, (1200, 800)), (300, 600, (667, 1333))],
 )
 def test_images_are_fitted_into_1333_by_800(height: int, width: int, wanted: tuple[int, int]) -> None:
-    assert fitted(height, width) == wanted
+    assert fitted_size(height, width) == wanted
 
 
 def test_grey_is_padded_before_normalising() -> None:
     pytest.importorskip("cv2")
     image = np.full((512, 768, 3), (255, 0, 128), dtype=np.uint8)
-    seen = instance_detection.prepared(image)
-    assert seen.tensor.shape == (1, 3, 800, 1216) and seen.resized == (800, 1200) and seen.original == (512, 768)
+    seen = instance_detection.prepare_image(image)
+    assert seen.tensor.shape == (1, 3, 800, 1216) and seen.resized_size == (800, 1200) and seen.original_size == (512, 768)
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     inside, padding = seen.tensor[0, :, 5, 5], seen.tensor[0, :, 5, 1210]
     assert torch.allclose(inside, torch.tensor([(v - m) / s for v, m, s in zip((255, 0, 128), mean, std, strict=True)]), atol=1e-6)
@@ -119,19 +119,19 @@ def test_the_resize_has_no_antialias() -> None:
     pytest.importorskip("cv2")
     image = np.zeros((1600, 1600, 3), dtype=np.uint8)
     image[800:802, 800:802] = 255
-    seen = instance_detection.prepared(image).tensor[0, 0]
+    seen = instance_detection.prepare_image(image).tensor[0, 0]
     assert (seen > seen.min() + 0.01).sum() == 1
 
 
 # ------------------------------------------------------------------------------------------------ way out
 
 
-def slow(classes: Tensor, masks: Tensor, seen: Prepared) -> list[tuple[str, float, tuple[float, ...]]]:
+def slow(classes: Tensor, masks: Tensor, seen: PreparedImage) -> list[tuple[str, float, tuple[float, ...]]]:
     """mmdet's post-processing pair by pair."""
     shares = classes.double().softmax(-1)[:, :-1]
     pairs = sorted(((float(shares[q, c]), q, c) for q in range(len(classes)) for c in range(shares.shape[1])), reverse=True)[:100]
     whole = interpolate(masks[None], size=seen.tensor.shape[-2:], mode="bilinear", align_corners=False)
-    whole = interpolate(whole[..., : seen.resized[0], : seen.resized[1]], size=seen.original, mode="bilinear", align_corners=False)[0]
+    whole = interpolate(whole[..., : seen.resized_size[0], : seen.resized_size[1]], size=seen.original_size, mode="bilinear", align_corners=False)[0]
     found = []
     for share, q, c in pairs:
         logits = whole[q].double().numpy()
@@ -143,15 +143,15 @@ def slow(classes: Tensor, masks: Tensor, seen: Prepared) -> list[tuple[str, floa
     return sorted(found, key=lambda f: -f[1])
 
 
-def logits(seed: int = 0) -> tuple[Tensor, Tensor, Prepared]:
+def logits(seed: int = 0) -> tuple[Tensor, Tensor, PreparedImage]:
     rng = torch.Generator().manual_seed(seed)
     classes, masks = 4 * torch.randn(30, 81, generator=rng), torch.randn(30, 5, 6, generator=rng)
     masks[7] = -1  # an empty mask
-    return classes, 5 * masks, Prepared(torch.zeros(1, 3, 32, 64), (28, 50), (45, 80))
+    return classes, 5 * masks, PreparedImage(torch.zeros(1, 3, 32, 64), (28, 50), (45, 80))
 
 
 def test_instances_are_those_of_a_slow_reference() -> None:
-    found, wanted = instances(*logits()).found, slow(*logits())
+    found, wanted = instances(*logits()).detections, slow(*logits())
     assert [d.label for d in found] == [w[0] for w in wanted]
     assert [d.box for d in found] == [w[2] for w in wanted]
     np.testing.assert_allclose([d.score for d in found], [w[1] for w in wanted], rtol=1e-5)
@@ -159,26 +159,26 @@ def test_instances_are_those_of_a_slow_reference() -> None:
 
 
 def test_weak_detections_are_left_out_and_only_surer_ones_have_masks() -> None:
-    found = instances(*logits()).found
+    found = instances(*logits()).detections
     assert min(d.score for d in found) >= np.float32(0.05)
     assert all((d.mask is not None) == (d.score > np.float32(0.3)) for d in found)
     assert {d.mask is None for d in found} == {True, False}
-    assert all(instance_detection.box_of(decode_mask(d.mask)) == d.box for d in found if d.mask)
+    assert all(instance_detection.mask_box(decode_mask(d.mask)) == d.box for d in found if d.mask)
 
 
 def test_how_many_masks_are_in_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = instances(*logits())
     monkeypatch.setattr(instance_detection, "AT_ONCE", 1)
     few = instances(*logits())
-    assert [(d.label, d.box, d.mask) for d in few.found] == [(d.label, d.box, d.mask) for d in whole.found]
-    np.testing.assert_allclose([d.score for d in few.found], [d.score for d in whole.found], rtol=1e-6)  # sums in another order
+    assert [(d.label, d.box, d.mask) for d in few.detections] == [(d.label, d.box, d.mask) for d in whole.detections]
+    np.testing.assert_allclose([d.score for d in few.detections], [d.score for d in whole.detections], rtol=1e-6)  # sums in another order
 
 
 def test_one_query_can_be_two_things() -> None:
     classes, masks, seen = logits()
     classes[0] = -9.0
     classes[0, 2] = classes[0, 5] = 9.0
-    pairs = {d.box for d in instances(classes, masks, seen).found if d.label in ("car", "bus") and 0.4 < d.score < 0.5}
+    pairs = {d.box for d in instances(classes, masks, seen).detections if d.label in ("car", "bus") and 0.4 < d.score < 0.5}
     assert len(pairs) == 1
 
 
@@ -190,14 +190,14 @@ def test_notes_in_a_checkpoint_are_never_made_real(tmp_path: Path) -> None:
         path = mmdet_weights.write(tmp_path / f"{number}.pth", "new", hook_msgs=note) if number == 0 else tmp_path / f"{number}.pth"
         if number:
             torch.save({"meta": {"note": note}, "state_dict": {"a": torch.ones(2)}}, path, _use_new_zipfile_serialization=bool(number % 2))
-        assert weights_file.state(_files_weights(path))
+        assert weights_file.load_state(_files_weights(path))
 
 
 def _files_weights(path: Path) -> Any:
     from harope_bench.core.storage import sha256_file
-    from harope_bench.judges.weights.asset_files import Weights
+    from harope_bench.judges.weights.asset_files import WeightsFile
 
-    return Weights(path, sha256_file(path))
+    return WeightsFile(path, sha256_file(path))
 
 
 class Bomb:
@@ -209,29 +209,29 @@ def test_files_that_run_code_are_refused_with_what_they_ask_for(tmp_path: Path) 
     path = tmp_path / "bad.pth"
     torch.save({"meta": {"x": Bomb()}, "state_dict": {"a": torch.ones(2)}}, path)
     with pytest.raises(WeightsError, match=rf"\(pathlib\.Path\.touch\) and was not opened|was not opened.*save its state_dict.*{OWN}"):
-        weights_file.state(_files_weights(path))
+        weights_file.load_state(_files_weights(path))
     assert not Path("/tmp/harope-bench-bomb").exists()
     path.write_bytes(pickle.dumps([1])[:3])
     with pytest.raises(WeightsError):
-        weights_file.state(_files_weights(path))
+        weights_file.load_state(_files_weights(path))
     torch.save({"state_dict": {"a": 3}}, path)
     with pytest.raises(WeightsError, match="has no state dict"):
-        weights_file.state(_files_weights(path))
+        weights_file.load_state(_files_weights(path))
 
 
 @pytest.mark.parametrize("name", ["mask2former", "mask2former-mmdet"])
 def test_either_published_file_serves_both_judges(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin = registry.load("judges", name)
-    with pytest.raises(NotHere, match=f"harope-bench fetch {name} "):
+    plugin = registry.load_by_name("judges", name)
+    with pytest.raises(MissingAssetError, match=f"harope-bench fetch {name} "):
         plugin.weights_sha256()
     assert plugin.judge_class == "substitute"
     best = {"mask2former": "equivalent", "mask2former-mmdet": "official"}[name]
     whole = "743b7d99015f1224c6d57fd4b14d04b15cc8ec72ae7ee7831e7c71d8873b7a54"
     for asset, sha256 in (("mask2former-mmdet", "c9d0c4f2" + "0" * 56), ("mask2former", whole)):
-        held = local_files.Held(Path("weights.pth"), sha256)
+        held = local_files.LocalFile(Path("weights.pth"), sha256)
         monkeypatch.setattr(local_files, "held", lambda wanted, asset=asset, held=held: held if wanted == asset else None)
         assert plugin.weights_sha256() == held.sha256 and plugin.judge_class == best and plugin.warnings() == ()
-    monkeypatch.setattr(local_files, "held", lambda wanted: local_files.Held(Path("weights.pth"), "0" * 64))
+    monkeypatch.setattr(local_files, "held", lambda wanted: local_files.LocalFile(Path("weights.pth"), "0" * 64))
     assert plugin.judge_class == "substitute" and "other weights" in plugin.warnings()[0]
 
 
@@ -253,19 +253,19 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> mask2former.LoadedMask2F
 def test_an_image_is_seen_alike_every_time_and_stays_as_it_was(opened: mask2former.LoadedMask2Former) -> None:
     image = np.random.default_rng(0).integers(0, 256, (12, 18, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
     before = image.copy()
-    one = opened.see("detector", image, Names(names=("cat",)))
-    assert one.size == (144, 96) and one.found and np.array_equal(image, before)
-    assert opened.see("detector", image, Names()) == one
-    assert Sighting.model_validate_json(one.to_json()) == one
-    swapped = opened.see("detector", np.ascontiguousarray(image[..., ::-1]), Names())
+    one = opened.see("detector", image, DetectionQuery(names=("cat",)))
+    assert one.size == (144, 96) and one.detections and np.array_equal(image, before)
+    assert opened.see("detector", image, DetectionQuery()) == one
+    assert DetectionAnnotation.model_validate_json(one.to_json()) == one
+    swapped = opened.see("detector", np.ascontiguousarray(image[..., ::-1]), DetectionQuery())
     assert swapped != one, "red and blue are not the same to it"
 
 
 def test_boxes_that_are_one_short_are_caught(opened: mask2former.LoadedMask2Former) -> None:
-    answer = opened.see("detector", NOISE, Names())
-    assert self_check.consistent(answer) and any(d.mask for d in answer.found)
-    assert not self_check.consistent(_one_short(answer))
-    assert not self_check.consistent(answer.model_copy(update={"found": answer.found[::-1]}))
+    answer = opened.see("detector", NOISE, DetectionQuery())
+    assert self_check.is_consistent(answer) and any(d.mask for d in answer.detections)
+    assert not self_check.is_consistent(_one_short(answer))
+    assert not self_check.is_consistent(answer.model_copy(update={"found": answer.detections[::-1]}))
 
 
 def test_a_wrong_stack_fails_the_self_check(opened: mask2former.LoadedMask2Former) -> None:
@@ -276,20 +276,20 @@ def test_a_wrong_stack_fails_the_self_check(opened: mask2former.LoadedMask2Forme
     assert "off the exact GELU" in str(checks["activation"](other))
     blue = torch.zeros(1, 3, 4, 4)
     blue[:, 2] = 1
-    assert "wanted red first" in str(self_check.red_comes_first(blue))
-    assert "a rectangle is told as" in str(self_check.box_is_exclusive(lambda *given: _one_short(instances(*given))))
+    assert "wanted red first" in str(self_check.check_red_first(blue))
+    assert "a rectangle is told as" in str(self_check.check_exclusive_boxes(lambda *given: _one_short(instances(*given))))
 
 
-def _one_short(seen: Sighting) -> Sighting:
+def _one_short(seen: DetectionAnnotation) -> DetectionAnnotation:
     return seen.model_copy(
-        update={"found": tuple(d.model_copy(update={"box": (*d.box[:2], d.box[2] - 1, d.box[3] - 1)}) for d in seen.found)}
+        update={"found": tuple(d.model_copy(update={"box": (*d.box[:2], d.box[2] - 1, d.box[3] - 1)}) for d in seen.detections)}
     )
 
 
 def test_a_device_that_computes_something_else_is_not_believed(opened: mask2former.LoadedMask2Former) -> None:
     """As if a GPU had a decoder of its own: its logits are held to the CPU's."""
     other = mask2former.LoadedMask2Former(copy.deepcopy(opened.network), "", "cpu", opened.scale)
-    assert mask2former.as_on_the_cpu(opened) is None and mask2former.drift(other, opened) is None
+    assert mask2former.check_device(opened) is None and mask2former.check_logits(other, opened) is None
     with torch.no_grad():
         other.network.model.pixel_level_module.decoder.encoder.layers[3].self_attn.sampling_offsets.weight.zero_()
-    assert "off the CPU's" in str(mask2former.drift(other, opened))
+    assert "off the CPU's" in str(mask2former.check_logits(other, opened))

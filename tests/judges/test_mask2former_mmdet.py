@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from harope_bench.core.annotations import Names, Sighting
-from harope_bench.core.errors import MissingExtra
-from harope_bench.judges.generic.instance_detection import Prepared, enlarged, instances, prepared, told
+from harope_bench.core.annotations import DetectionQuery, DetectionAnnotation
+from harope_bench.core.errors import MissingExtraError
+from harope_bench.judges.generic.instance_detection import PreparedImage, resize_masks, instances, prepare_image, detections_of_tensors
 from harope_bench.judges.mmdet import mask2former, mask2former_mmdet, mmcv_ops
 
 # Two programs round differently: their logits differ by 1e-5 of their spread. Where a mask's logit passes zero between them, the masked
@@ -34,7 +34,7 @@ NEAR = 1e-5  # a logit closer to zero may round to the other side where two prog
 
 @pytest.fixture(scope="module")
 def mmdet() -> Any:
-    return pytest.importorskip("mmdet", reason="pip install 'harope-bench[t2i,mmdet]'") and mmcv_ops.mmdet()
+    return pytest.importorskip("mmdet", reason="pip install 'harope-bench[t2i,mmdet]'") and mmcv_ops.import_mmdet()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def pair(mmdet: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
     pytest.importorskip("cv2")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HAROPE_BENCH_MASK2FORMER", str(mmdet_weights.write(tmp_path_factory.mktemp("weights") / "old.pth", "old")))
-        yield mask2former.Mask2Former(mmdet_weights.SMALL).open(), mask2former_mmdet.Mmdet(mmdet_weights.SMALL).open()
+        yield mask2former.Mask2Former(mmdet_weights.SMALL).open(), mask2former_mmdet.MmdetMask2Former(mmdet_weights.SMALL).open()
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -51,15 +51,15 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return coarse.repeat(16, 0).repeat(16, 1)[:height, :width]
 
 
-def metadata(image: Prepared) -> Any:
+def metadata(image: PreparedImage) -> Any:
     """Return what mmdet's head must know of an image."""
     from mmdet.structures import DetDataSample
 
-    sizes = {"img_shape": image.resized, "ori_shape": image.original, "batch_input_shape": tuple(image.tensor.shape[-2:])}
+    sizes = {"img_shape": image.resized_size, "ori_shape": image.original_size, "batch_input_shape": tuple(image.tensor.shape[-2:])}
     return DetDataSample(metainfo=sizes)
 
 
-def logits_of_mmdet(judge: Any, image: Prepared) -> tuple[Tensor, Tensor]:
+def logits_of_mmdet(judge: Any, image: PreparedImage) -> tuple[Tensor, Tensor]:
     """Return class logits (100, 81) and mask logits (100, H' / 4, W' / 4) of mmdet's own network."""
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -68,13 +68,13 @@ def logits_of_mmdet(judge: Any, image: Prepared) -> tuple[Tensor, Tensor]:
     return classes[-1][0], masks[-1][0]
 
 
-def instances_of_mmdet(judge: Any, classes: Tensor, masks: Tensor, image: Prepared) -> Sighting:
+def instances_of_mmdet(judge: Any, classes: Tensor, masks: Tensor, image: PreparedImage) -> DetectionAnnotation:
     """Return the detections that mmdet's own post-processing makes of logits."""
     with torch.inference_mode():
         whole = interpolate(masks[None], size=image.tensor.shape[-2:], mode="bilinear", align_corners=False)
         detections = judge.network.panoptic_fusion_head.predict(classes[None], whole, [metadata(image)], rescale=True)
     rows = detections[0]["ins_results"]
-    return told(rows.labels, rows.scores, rows.bboxes, rows.masks, image.original[::-1])
+    return detections_of_tensors(rows.labels, rows.scores, rows.bboxes, rows.masks, image.original_size[::-1])
 
 
 def median_shift(here: Tensor, there: Tensor) -> float:
@@ -85,7 +85,7 @@ def median_shift(here: Tensor, there: Tensor) -> float:
 class Case(NamedTuple):
     """A prepared image, and class and mask logits of it by each of the two networks."""
 
-    image: Prepared
+    image: PreparedImage
     ours: tuple[Tensor, Tensor]
     mmdet: tuple[Tensor, Tensor]
 
@@ -97,7 +97,7 @@ SIZES = [(256, 256, (256, 256)), (192, 288, (288, 192)), (150, 230, (300, 200))]
 def case(request: pytest.FixtureRequest, pair: tuple[Any, Any]) -> Case:
     """The last image is resized and padded on both sides, the others are neither."""
     height, width, scale = request.param
-    image = prepared(picture(height, width), scale)
+    image = prepare_image(picture(height, width), scale)
     return Case(image, pair[0].logits(image), logits_of_mmdet(pair[1], image))
 
 
@@ -129,12 +129,12 @@ def test_a_wrong_tensor_moves_every_query(pair: tuple[Any, Any], case: Case) -> 
 def test_equal_logits_become_equal_detections(pair: tuple[Any, Any], case: Case) -> None:
     classes, masks = case.ours
     here, there = instances(classes, masks, case.image), instances_of_mmdet(pair[1], classes, masks, case.image)
-    assert here.size == there.size and len(here.found) == len(there.found) >= 50
-    unsure = enlarged(masks, case.image).abs().flatten(1).amin(1) < NEAR  # (100,), of each query
+    assert here.size == there.size and len(here.detections) == len(there.detections) >= 50
+    unsure = resize_masks(masks, case.image).abs().flatten(1).amin(1) < NEAR  # (100,), of each query
     assert unsure.float().mean() < 0.5, "too many masks with a logit at zero to compare boxes"
-    by_place = [Counter((d.label, d.box, str(d.mask)) for d in s.found) for s in (here, there)]
+    by_place = [Counter((d.label, d.box, str(d.mask)) for d in s.detections) for s in (here, there)]
     assert (by_place[0] - by_place[1]).total() <= int(unsure.sum())
-    pairs = zip(*(sorted((d.label, d.score) for d in s.found) for s in (here, there)), strict=True)
+    pairs = zip(*(sorted((d.label, d.score) for d in s.detections) for s in (here, there)), strict=True)
     assert all(a[0] == b[0] and abs(a[1] - b[1]) < 1e-5 for a, b in pairs)
 
 
@@ -142,15 +142,15 @@ def test_mmdet_judge_is_mmdets_own_chain(pair: tuple[Any, Any]) -> None:
     """An image that is neither resized nor padded: both judges prepare one tensor, and `see` adds nothing to mmdet's own steps."""
     ours, theirs = pair
     height, width, scale = 192, 288, (288, 192)
-    ours.scale, theirs.packed = scale, mask2former_mmdet.pipeline(scale)
+    ours.scale, theirs.packed = scale, mask2former_mmdet.make_test_pipeline(scale)
     image = picture(height, width)
-    ready = prepared(image, scale)
+    ready = prepare_image(image, scale)
     torch.testing.assert_close(theirs.prepared(image), ready.tensor, rtol=0, atol=1e-5)
     chain = instances_of_mmdet(theirs, *logits_of_mmdet(theirs, ready._replace(tensor=theirs.prepared(image))), ready)
-    detections = theirs.see("detector", image, Names())
-    assert [d.label for d in detections.found] == [d.label for d in chain.found]
-    assert sum(d.mask is not None for d in ours.see("detector", image, Names()).found) >= 5, "too few sure detections"
-    assert max(abs(a.score - b.score) for a, b in zip(detections.found, chain.found, strict=True)) < 1e-5
+    detections = theirs.see("detector", image, DetectionQuery())
+    assert [d.label for d in detections.found] == [d.label for d in chain.detections]
+    assert sum(d.mask is not None for d in ours.see("detector", image, DetectionQuery()).found) >= 5, "too few sure detections"
+    assert max(abs(a.score - b.score) for a, b in zip(detections.found, chain.detections, strict=True)) < 1e-5
 
 
 def test_mmdet_passes_its_self_check(pair: tuple[Any, Any]) -> None:
@@ -168,16 +168,16 @@ def test_the_image_is_prepared_as_mmdet_2_did(mmdet: Any) -> None:
         small = mmcv.imrescale(np.ascontiguousarray(image[..., ::-1]), (1333, 800))
         grey = mmcv.impad_to_multiple(small, 32, pad_val=(128, 128, 128))
         wanted = mmcv.imnormalize(grey, np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375]), to_rgb=True)
-        found = prepared(image)
-        assert found.resized == small.shape[:2]
+        found = prepare_image(image)
+        assert found.resized_size == small.shape[:2]
         np.testing.assert_allclose(found.tensor[0].permute(1, 2, 0).numpy(), wanted, atol=1e-6)
 
 
 def test_the_compiled_operations_are_stood_in_for(mmdet: Any) -> None:
     module = sys.modules[mmcv_ops.EXTENSION]
-    if not isinstance(module, mmcv_ops.StandIn):
+    if not isinstance(module, mmcv_ops.StubModule):
         pytest.skip("this mmcv has its operations")
-    with pytest.raises(MissingExtra, match="compiled nms was called"):
+    with pytest.raises(MissingExtraError, match="compiled nms was called"):
         module.nms()
     assert not hasattr(module, "__file__")
     assert sys.modules["mmcv.ops.multi_scale_deform_attn"].IS_CUDA_AVAILABLE is False
@@ -193,5 +193,5 @@ def test_other_names_than_mmdets_are_refused(mmdet: Any, tmp_path: Path, monkeyp
 
 def test_without_mmdet_the_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mmdet", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'harope-bench\[t2i,mmdet\]'"):
-        mmcv_ops.mmdet()
+    with pytest.raises(MissingExtraError, match=r"pip install 'harope-bench\[t2i,mmdet\]'"):
+        mmcv_ops.import_mmdet()

@@ -10,13 +10,13 @@ from scipy import ndimage
 
 from harope_bench.core import registry
 from harope_bench.core.array_archive import load_arrays
-from harope_bench.core.state_dicts import fit, load_weights
+from harope_bench.core.state_dicts import load_state_strictly, load_weights
 from harope_bench.judges.micro.shapes_net import FACTS, ShapesNet
-from harope_bench.metrics.frechet import Gaussian, frechet
+from harope_bench.metrics.frechet import Gaussian, frechet_distance
 from harope_bench.suites.shapes import PLUGIN as SUITE
 from harope_bench.testing import check_judge
-from harope_bench.training import reference, scene_reader
-from harope_bench.training.recipe import Moments, read_recipe
+from harope_bench.training import reference, shapes_judge
+from harope_bench.training.recipe import ReferenceRecipe, read_recipe
 
 
 def test_judge_keeps_its_promises() -> None:
@@ -26,17 +26,17 @@ def test_judge_keeps_its_promises() -> None:
 def test_judge_reads_the_held_out_scenes_as_recorded() -> None:
     facts = registry.read_toml(FACTS)
     network = ShapesNet()
-    fit(network, load_weights(FACTS.parent / facts["weights"], facts["sha256"]), "judge")
+    load_state_strictly(network, load_weights(FACTS.parent / facts["weights"], facts["sha256"]), "judge")
     images, labels = SUITE.images("held-out")
-    accuracy = scene_reader.held_out(network, images[:600], labels[:600])
+    accuracy = shapes_judge.held_out_accuracy(network, images[:600], labels[:600])
     assert accuracy == pytest.approx(facts["held_out_accuracy"], abs=0.01)
     assert facts["recipe_sha256"] == read_recipe("shapes-net")[1]
 
 
 def test_reference_is_rebuilt_by_its_recipe(tmp_path: Path) -> None:
     recipe, _ = read_recipe("shapes-reference")
-    assert isinstance(recipe, Moments)
-    rebuilt, shipped = load_arrays(reference.build(recipe, tmp_path)), load_arrays(SUITE.reference("shapes-net").path)
+    assert isinstance(recipe, ReferenceRecipe)
+    rebuilt, shipped = load_arrays(reference.build_reference(recipe, tmp_path)), load_arrays(SUITE.reference("shapes-net").path)
     assert rebuilt.keys() == shipped.keys()
     for name, array in shipped.items():
         np.testing.assert_allclose(rebuilt[name], array, rtol=1e-3, atol=1e-3)  # float32 sums of another kernel
@@ -44,11 +44,11 @@ def test_reference_is_rebuilt_by_its_recipe(tmp_path: Path) -> None:
 
 def test_spoiled_scenes_are_farther_from_the_reference_than_clean_ones() -> None:
     known = load_arrays(SUITE.reference("shapes-net").path)
-    judge, images = registry.load("judges", "shapes-net").open("cpu"), SUITE.images("captions")[0][:804]
+    judge, images = registry.load_by_name("judges", "shapes-net").open("cpu"), SUITE.images("captions")[0][:804]
 
     def away(shown: np.ndarray) -> float:
         seen = judge.observe(shown)["features"].astype(np.float64)
-        return frechet(Gaussian(seen.mean(0), np.cov(seen, rowvar=False)), Gaussian(known["mu"], known["sigma"]))
+        return frechet_distance(Gaussian(seen.mean(0), np.cov(seen, rowvar=False)), Gaussian(known["mu"], known["sigma"]))
 
     blurred = np.stack([ndimage.gaussian_filter(image.astype(float), (2, 2, 0)) for image in images]).astype(np.uint8)
     fewer = np.repeat(images[:67], 12, 0)

@@ -46,7 +46,7 @@ def shapes_of(plugin: Any) -> dict[str, torch.Size]:
 
 def published_form(name: str) -> dict[str, Tensor]:
     """Random weights of a small network under the names and with the extras of the published file."""
-    shapes = shapes_of(registry.load("judges", name))
+    shapes = shapes_of(registry.load_by_name("judges", name))
     if name == DINO:
         shapes |= {"pos_embed": torch.Size([1, 1370, 32]), "mask_token": torch.Size([1, 32])}
     else:
@@ -63,7 +63,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """Both judges made small, each with a weights file that its variable names."""
     paths = {}
     for name in SMALL:
-        plugin = registry.load("judges", name)
+        plugin = registry.load_by_name("judges", name)
         monkeypatch.setattr(plugin, "sizes", SMALL[name])
         paths[name] = tmp_path / f"{name}.pth"
         torch.save(published_form(name), paths[name])
@@ -90,13 +90,13 @@ def spread(found: np.ndarray, wanted: np.ndarray) -> float:
 @pytest.mark.parametrize("name", SMALL)
 def test_judges_keep_their_promises(name: str, small: dict[str, Path], images: np.ndarray) -> None:
     testing.check_judge(name, images)
-    assert registry.load("judges", name).open("cpu").observe(images)["features"].shape == (4, WIDTH[name])
+    assert registry.load_by_name("judges", name).open("cpu").observe(images)["features"].shape == (4, WIDTH[name])
 
 
 @pytest.mark.parametrize(("name", "parameters", "width"), [(DINO, 303_227_904, 1024), (CLIP, 304_293_888, 768)])
 def test_networks_of_full_size(name: str, parameters: int, width: int) -> None:
     """Without memory: 24 blocks of 12 D^2 + 13 D numbers, and what stands around them."""
-    plugin = registry.load("judges", name)
+    plugin = registry.load_by_name("judges", name)
     with torch.device("meta"):
         network = plugin.blank()
         side = dinov2_vit_l_14.SIDE if name == DINO else clip_vit_l_14_336.SIDE
@@ -113,16 +113,16 @@ def test_networks_of_full_size(name: str, parameters: int, width: int) -> None:
 def test_other_weights_make_a_substitute_and_published_ones_do_not(
     name: str, small: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plugin = registry.load("judges", name)
+    plugin = registry.load_by_name("judges", name)
     assert plugin.judge_class == "substitute" and "other weights than" in plugin.warnings()[0]
     assert plugin.weights_sha256() == sha256_file(small[name])
-    monkeypatch.setattr(asset_files.Source, "known_sha256", lambda self: sha256_file(small[name]))
+    monkeypatch.setattr(asset_files.WeightsSource, "known_sha256", lambda self: sha256_file(small[name]))
     assert plugin.judge_class == "equivalent" and plugin.warnings() == ()
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_without_weights_the_command_is_named(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    plugin = registry.load("judges", name)
+    plugin = registry.load_by_name("judges", name)
     with pytest.raises(WeightsError, match=f"harope-bench fetch {name}"):
         plugin.open("cpu")
     assert plugin.judge_class == "substitute"
@@ -133,7 +133,7 @@ def test_without_weights_the_command_is_named(name: str, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("name", SMALL)
 def test_weights_that_run_code_or_do_not_fit_are_refused(name: str, small: dict[str, Path]) -> None:
-    plugin, state = registry.load("judges", name), published_form(name)
+    plugin, state = registry.load_by_name("judges", name), published_form(name)
     small[name].write_bytes(pickle.dumps(print))
     with pytest.raises(WeightsError):
         plugin.open("cpu")
@@ -148,7 +148,7 @@ def test_weights_that_run_code_or_do_not_fit_are_refused(name: str, small: dict[
 @pytest.mark.parametrize("name", SMALL)
 def test_the_process_keeps_its_precision_and_its_random_numbers(name: str, small: dict[str, Path], images: np.ndarray) -> None:
     before, state = torch.get_float32_matmul_precision(), torch.random.get_rng_state()
-    registry.load("judges", name).open("cpu").observe(images)
+    registry.load_by_name("judges", name).open("cpu").observe(images)
     assert torch.get_float32_matmul_precision() == before
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -201,7 +201,7 @@ def resampling(step: float) -> np.ndarray:
 def test_positions_are_resampled_as_the_original_does() -> None:
     stored = torch.randn(1, 1370, 3, generator=torch.Generator().manual_seed(0))
     grid = stored[0, 1:].double().numpy().reshape(37, 37, 3)
-    found = dinov2_vit_l_14.positions(stored)
+    found = dinov2_vit_l_14.resize_positions(stored)
     assert torch.equal(found[:, 0], stored[:, 0])
     guarded, plain = (np.einsum("ia,jb,abd->ijd", rows, rows, grid) for rows in (resampling(37 / 16.1), resampling(37 / 16)))
     assert np.abs(found[0, 1:].numpy().reshape(16, 16, 3) - guarded).max() < 1e-5
@@ -221,7 +221,7 @@ def slow_features(state: dict[str, Tensor], x: Tensor, heads: int = 2) -> Tensor
 
     tiles = x.double().unfold(2, 14, 14).unfold(3, 14, 14).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)  # (B, 256, 588)
     patches = tiles @ w["patch_embed.proj.weight"].flatten(1).T + w["patch_embed.proj.bias"]
-    x = torch.cat([w["cls_token"].expand(len(x), -1, -1), patches], 1) + dinov2_vit_l_14.positions(state["pos_embed"]).double()
+    x = torch.cat([w["cls_token"].expand(len(x), -1, -1), patches], 1) + dinov2_vit_l_14.resize_positions(state["pos_embed"]).double()
     for block in range(2):
         at = f"blocks.{block}"
         split = linear(norm(x, f"{at}.norm1"), f"{at}.attn.qkv").unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
@@ -233,7 +233,7 @@ def slow_features(state: dict[str, Tensor], x: Tensor, heads: int = 2) -> Tensor
 
 
 def test_features_are_those_of_the_formula(small: dict[str, Path], images: np.ndarray) -> None:
-    plugin = registry.load("judges", DINO)
+    plugin = registry.load_by_name("judges", DINO)
     wanted = slow_features(published_form(DINO), plugin.prepare(images)).numpy()
     assert spread(plugin.open("cpu").observe(images)["features"], wanted) < 1e-4
 
@@ -244,14 +244,14 @@ def test_dgm_evals_preparation(images: np.ndarray) -> None:
 
     chain = Compose([Resize((224, 224), InterpolationMode.BICUBIC), ToTensor(), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
     wanted = torch.stack([chain(Image.fromarray(image)) for image in images])
-    found = registry.load("judges", DINO).prepare(images)
+    found = registry.load_by_name("judges", DINO).prepare(images)
     assert found.shape == (4, 3, 224, 224) and torch.allclose(found, wanted, atol=1e-6)
 
 
 def test_positions_of_another_grid_are_refused(small: dict[str, Path]) -> None:
     torch.save({**published_form(DINO), "pos_embed": torch.zeros(1, 257, 32)}, small[DINO])
     with pytest.raises(WeightsError, match=r"mis-shaped pos_embed \(1, 257, 32\)"):
-        registry.load("judges", DINO).open("cpu")
+        registry.load_by_name("judges", DINO).open("cpu")
 
 
 # ----------------------------------------------------------------------------------------------- CLIP
@@ -275,7 +275,7 @@ def test_embeddings_are_open_clips(small: dict[str, Path], images: np.ndarray) -
 
     vision = {"image_size": 336, "layers": 2, "width": 32, "head_width": 16, "patch_size": 14}
     text = {"context_length": 4, "vocab_size": 8, "width": 16, "heads": 2, "layers": 1}
-    state, plugin = published_form(CLIP), registry.load("judges", CLIP)
+    state, plugin = published_form(CLIP), registry.load_by_name("judges", CLIP)
     found = plugin.open("cpu").observe(images)["features"]
     seen = {}
     for quick in (True, False):
@@ -294,7 +294,7 @@ def test_the_middle_square_is_cmmds(images: np.ndarray) -> None:
     cut = images[0][8:61]
     wanted = np.asarray(Image.fromarray(cut).resize((336, 336), Image.Resampling.BICUBIC)) / 255.0
     wanted = (wanted - np.array(clip_vit_l_14_336.MEAN)) / np.array(clip_vit_l_14_336.STD)
-    found = registry.load("judges", CLIP).prepare(images)
+    found = registry.load_by_name("judges", CLIP).prepare(images)
     assert found.shape == (4, 3, 336, 336)
     assert np.abs(found[0].permute(1, 2, 0).numpy() - wanted).max() < 1e-5
 
@@ -321,7 +321,7 @@ def holder(state: dict[str, Tensor]) -> nn.Module:
 
 def test_openais_archive_is_opened_only_with_its_hash(small: dict[str, Path], images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is TorchScript with float16 weights; any other archive is refused."""
-    state, plugin = published_form(CLIP), registry.load("judges", CLIP)
+    state, plugin = published_form(CLIP), registry.load_by_name("judges", CLIP)
     torch.save({name: tensor.half() for name, tensor in state.items()}, small[CLIP])
     wanted = plugin.open("cpu").observe(images)["features"]
     with pytest.warns(FutureWarning, match="deprecated"):
@@ -329,12 +329,12 @@ def test_openais_archive_is_opened_only_with_its_hash(small: dict[str, Path], im
     with pytest.raises(WeightsError):
         plugin.open("cpu")
     published = sha256_file(small[CLIP])
-    monkeypatch.setattr(asset_files.Source, "known_sha256", lambda self: published)
+    monkeypatch.setattr(asset_files.WeightsSource, "known_sha256", lambda self: published)
     assert np.array_equal(plugin.open("cpu").observe(images)["features"], wanted)
     with pytest.raises(WeightsError, match="recorded"):
-        clip_vit_l_14_336.torchscript_state(asset_files.Weights(small[DINO], published))
+        clip_vit_l_14_336.torchscript_state(asset_files.WeightsFile(small[DINO], published))
 
 
 def test_the_address_of_openais_file_carries_its_hash() -> None:
-    (file,) = local_files.asset(CLIP).files
+    (file,) = local_files.load_asset(CLIP).files
     assert file.urls[0].split("/")[-2:] == [file.sha256, file.name]

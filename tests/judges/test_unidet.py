@@ -14,15 +14,15 @@ import torch
 from PIL import Image
 
 from harope_bench.core import registry
-from harope_bench.core.annotations import Sighting
-from harope_bench.core.errors import JudgeError, NotHere
+from harope_bench.core.annotations import DetectionAnnotation
+from harope_bench.core.errors import JudgeError, MissingAssetError
 from harope_bench.core.json_lines import read_lines
 from harope_bench.core.storage import sha256_file
-from harope_bench.pipeline import external_judge
-from harope_bench.pipeline.annotate import kept_record
+from harope_bench.pipeline import external_annotator
+from harope_bench.pipeline.annotate import read_judge_record
 
 PYTHON = Path(sys.executable)
-UNIDET, RS200 = registry.load("judges", "unidet"), registry.load("judges", "unidet-rs200")
+UNIDET, RS200 = registry.load_by_name("judges", "unidet"), registry.load_by_name("judges", "unidet-rs200")
 
 # In the place of detectron2: finds a thing whose score is the first plane's mean, and a surer one, in the frame it is shown.
 DETECTRON2 = """
@@ -98,8 +98,8 @@ def ask(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def sightings(folder: Path) -> list[Sighting]:
-    return [Sighting.model_validate(line["answer"]) for line in read_lines(folder / "answers.jsonl")]
+def sightings(folder: Path) -> list[DetectionAnnotation]:
+    return [DetectionAnnotation.model_validate(line["answer"]) for line in read_lines(folder / "answers.jsonl")]
 
 
 @pytest.mark.parametrize(("plugin", "role", "backbone"), [(UNIDET, "detector", "R50"), (RS200, "detector-2d", "RS200")])
@@ -108,12 +108,12 @@ def test_both_networks_see_blue_first_and_answer_in_the_images_own_pixels(
 ) -> None:
     folder = ask(role)
     assert plugin.roles == (role,) and plugin.judge_class == "official"
-    assert external_judge.run(PYTHON, plugin.runner, folder, {"checkout": str(checkout), "device": "cpu"}) == external_judge.Heard(2, 0)
+    assert external_annotator.run_annotator(PYTHON, plugin.runner, folder, {"checkout": str(checkout), "device": "cpu"}) == external_annotator.AnnotationCounts(2, 0)
     red, blue = sightings(folder)
-    assert red.size == (1024, 768) and [d.label for d in red.found] == ["table, desk", "cat"], "the surest first"
-    assert red.found[1].score == pytest.approx(0.1) and blue.found[1].score == pytest.approx(0.1 + 255 / 512)
-    assert red.found[0].box == pytest.approx((0, 0, 1024, 768)) and red.found[1].box == pytest.approx((0, 0, 512, 384))
-    record = kept_record(folder)
+    assert red.size == (1024, 768) and [d.label for d in red.detections] == ["table, desk", "cat"], "the surest first"
+    assert red.detections[1].score == pytest.approx(0.1) and blue.detections[1].score == pytest.approx(0.1 + 255 / 512)
+    assert red.detections[0].box == pytest.approx((0, 0, 1024, 768)) and red.detections[1].box == pytest.approx((0, 0, 512, 384))
+    record = read_judge_record(folder)
     assert record is not None
     weights = checkout / "UniDet_eval" / "experts" / "expert_weights" / f"Unified_learned_OCIM_{backbone}_6x+2x.pth"
     assert record.weights_sha256 == sha256_file(weights) and record.judge_class == "substitute"
@@ -126,11 +126,11 @@ def test_the_weights_may_lie_elsewhere_but_not_be_the_other_backbones(checkout: 
     brought = own.rename(tmp_path / "brought")
     options = {"checkout": str(checkout)}
     with pytest.raises(JudgeError, match=r"holds no Unified_learned_OCIM_R50_6x\+2x\.pth; add --judge-option weights=FOLDER"):
-        external_judge.run(PYTHON, UNIDET.runner, ask(), options)
+        external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), options)
     with pytest.raises(JudgeError, match="is of another backbone, this role is seen by R50"):
-        external_judge.run(PYTHON, UNIDET.runner, ask(), options | {"weights": str(brought / "Unified_learned_OCIM_RS200_6x+2x.pth")})
+        external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), options | {"weights": str(brought / "Unified_learned_OCIM_RS200_6x+2x.pth")})
     (brought / "Unified_learned_OCIM_R50_6x+2x.pth").rename(brought / "Unified_learned_OCIM_R50_6x-2x.pth")  # as fetch names it
-    assert external_judge.run(PYTHON, UNIDET.runner, ask(), options | {"weights": str(brought)}).answered == 2
+    assert external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), options | {"weights": str(brought)}).n_annotated == 2
 
 
 class Note:
@@ -142,24 +142,24 @@ def test_weights_that_are_more_than_tensors_need_the_users_word(checkout: Path, 
     torch.save({"model": {"w": torch.ones(2)}, "by": Note()}, path)
     options = {"checkout": str(checkout)}
     with pytest.raises(JudgeError, match=f"cannot be read as tensors alone .*sha256={sha256_file(path)}"):
-        external_judge.run(PYTHON, UNIDET.runner, ask(), options)
+        external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), options)
     with pytest.raises(JudgeError, match="trusted is 00"):
-        external_judge.run(PYTHON, UNIDET.runner, ask(), options | {"sha256": "0" * 64})
+        external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), options | {"sha256": "0" * 64})
     folder = ask()
-    assert external_judge.run(PYTHON, UNIDET.runner, folder, options | {"sha256": sha256_file(path)}).answered == 2
-    record = kept_record(folder)
+    assert external_annotator.run_annotator(PYTHON, UNIDET.runner, folder, options | {"sha256": sha256_file(path)}).n_annotated == 2
+    record = read_judge_record(folder)
     assert record is not None
     assert record.judge_class == "official" and "the user names as the published one" in record.preprocessing
 
 
 def test_what_is_missing_is_named(checkout: Path, ask: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(JudgeError, match="add --judge-option checkout=FOLDER"):
-        external_judge.run(PYTHON, UNIDET.runner, ask(), {})
+        external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), {})
     with pytest.raises(JudgeError, match="has no experts/obj_detection"):
-        external_judge.run(PYTHON, UNIDET.runner, ask(), {"checkout": str(tmp_path)})
+        external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), {"checkout": str(tmp_path)})
     (checkout / "UniDet_eval" / "detectron2" / "engine" / "defaults.py").unlink()
     with pytest.raises(JudgeError, match="cannot import the benchmark's detector"):
-        external_judge.run(PYTHON, UNIDET.runner, ask(), {"checkout": str(checkout)})
+        external_annotator.run_annotator(PYTHON, UNIDET.runner, ask(), {"checkout": str(checkout)})
     for plugin in (UNIDET, RS200):
-        with pytest.raises(NotHere, match="add --judge-python PYTHON --judge-option checkout=FOLDER"):
+        with pytest.raises(MissingAssetError, match="add --judge-python PYTHON --judge-option checkout=FOLDER"):
             plugin.open("cpu")

@@ -14,8 +14,8 @@ from tiny_vlm import VOCABULARY, save_vlm
 
 from harope_bench import testing
 from harope_bench.core import registry
-from harope_bench.core.annotations import ANSWER_TYPES, Boxes, Questions, fits
-from harope_bench.core.errors import NotHere, OptionError, WeightsError
+from harope_bench.core.annotations import ANNOTATION_TYPES, DepthQuery, VqaQuery, is_complete_annotation
+from harope_bench.core.errors import MissingAssetError, OptionError, WeightsError
 from harope_bench.judges.generic import vlm
 
 transformers = pytest.importorskip("transformers")
@@ -31,7 +31,7 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 
 
-ASK = Questions(questions=("is it red ?", "is it a blue car ?"))
+ASK = VqaQuery(questions=("is it red ?", "is it a blue car ?"))
 
 
 def slow(opened: Any, image: np.ndarray, question: str) -> tuple[list[int], torch.Tensor]:
@@ -40,7 +40,7 @@ def slow(opened: Any, image: np.ndarray, question: str) -> tuple[list[int], torc
     inputs = opened.processor(images=Image.fromarray(image), text=prompt, return_tensors="pt")
     ids, first, fresh = inputs["input_ids"], None, []
     with torch.inference_mode():
-        for _ in range(vlm.LONGEST):
+        for _ in range(vlm.MAX_ANSWER_TOKENS):
             logits = opened.network(input_ids=ids, pixel_values=inputs["pixel_values"], attention_mask=torch.ones_like(ids)).logits[0, -1]
             first = logits if first is None else first
             fresh.append(int(logits.argmax()))
@@ -52,16 +52,16 @@ def slow(opened: Any, image: np.ndarray, question: str) -> tuple[list[int], torc
 
 
 def test_answers_are_greedy_and_shares_those_of_the_first_token(model: Path, image: np.ndarray) -> None:
-    plugin = registry.load("judges", "vlm").of(str(model))
+    plugin = registry.load_by_name("judges", "vlm").of(str(model))
     opened = plugin.open("cpu")
     answer = opened.see("vqa", image, ASK)
-    assert fits(ASK, answer) and ANSWER_TYPES["vqa"].model_validate(answer.model_dump()) == answer
+    assert is_complete_annotation(ASK, answer) and ANNOTATION_TYPES["vqa"].model_validate(answer.model_dump()) == answer
     assert (opened.yes, opened.no) == ([5, 6], [7, 8])
     for question, found in zip(ASK.questions, answer.answers, strict=True):
         ids, logits = slow(opened, image, question)
-        assert len(ids) == vlm.LONGEST and len(set(ids)) < len(ids), "a penalty for repetition would show"
+        assert len(ids) == vlm.MAX_ANSWER_TOKENS and len(set(ids)) < len(ids), "a penalty for repetition would show"
         said = [VOCABULARY[i] for i in ids if VOCABULARY[i] not in ("<pad>", "<s>", "</s>", "<unk>", "<image>")]
-        assert found.text == vlm.tidy(" ".join(said))
+        assert found.text == vlm.clean_answer(" ".join(said))
         shares = logits.double().softmax(0)
         assert found.yes == pytest.approx(float(shares[[5, 6]].sum() / shares[[5, 6, 7, 8]].sum()), abs=1e-5)
     assert answer.answers[0].yes != answer.answers[1].yes
@@ -69,23 +69,23 @@ def test_answers_are_greedy_and_shares_those_of_the_first_token(model: Path, ima
 
 
 def test_the_judge_keeps_its_promises(model: Path) -> None:
-    testing.check_witness(registry.load("judges", "vlm").of(str(model)))
+    testing.check_annotator(registry.load_by_name("judges", "vlm").of(str(model)))
 
 
 def test_answers_stand_alone_and_come_again(model: Path, image: np.ndarray) -> None:
-    opened = registry.load("judges", "vlm").of(str(model)).open("cpu")
+    opened = registry.load_by_name("judges", "vlm").of(str(model)).open("cpu")
     state = torch.random.get_rng_state()
     both = opened.see("vqa", image, ASK)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert opened.see("vqa", image, Questions(questions=ASK.questions[1:])).answers[0] == both.answers[1]
+    assert opened.see("vqa", image, VqaQuery(questions=ASK.questions[1:])).answers[0] == both.answers[1]
     other = opened.see("vqa", 255 - image, ASK)
     assert other.answers[0].yes != both.answers[0].yes, "it looks at the picture"
     with pytest.raises(OptionError, match="it is no depth"):
-        opened.see("depth", image, Boxes(boxes=()))
+        opened.see("depth", image, DepthQuery(boxes=()))
 
 
 def test_without_tokens_for_yes_there_is_no_share(tmp_path: Path, image: np.ndarray) -> None:
-    opened = registry.load("judges", "vlm").of(str(save_vlm(tmp_path, without=("yes", "Yes")))).open("cpu")
+    opened = registry.load_by_name("judges", "vlm").of(str(save_vlm(tmp_path, without=("yes", "Yes")))).open("cpu")
     assert opened.yes == [] and opened.no == [7, 8]
     assert [a.yes for a in opened.see("vqa", image, ASK).answers] == [None, None]
 
@@ -93,9 +93,9 @@ def test_without_tokens_for_yes_there_is_no_share(tmp_path: Path, image: np.ndar
 def test_words_are_counted_in_all_their_forms() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0]).log_softmax(0)
     p = logits.double().exp()
-    assert vlm.share(logits, [0, 2], [1]) == pytest.approx(float((p[0] + p[2]) / (p[0] + p[1] + p[2])))
-    assert vlm.share(logits, [], [1]) is None and vlm.share(logits, [1], []) is None
-    assert [vlm.tidy(text) for text in (" Yes.", "yes", "No!", "It is red. ", "")] == ["yes", "yes", "no", "it is red", ""]
+    assert vlm.yes_probability(logits, [0, 2], [1]) == pytest.approx(float((p[0] + p[2]) / (p[0] + p[1] + p[2])))
+    assert vlm.yes_probability(logits, [], [1]) is None and vlm.yes_probability(logits, [1], []) is None
+    assert [vlm.clean_answer(text) for text in (" Yes.", "yes", "No!", "It is red. ", "")] == ["yes", "yes", "no", "it is red", ""]
 
 
 # What AutoProcessor gives for models that cannot be asked in a chat.
@@ -108,12 +108,12 @@ PROCESSORS_WITHOUT_CHAT = (
 
 
 def test_what_is_wrong_with_a_model_is_one_line(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin = registry.load("judges", "vlm")
+    plugin = registry.load_by_name("judges", "vlm")
     assert plugin.needs_model and plugin.roles == ("vqa",)
     for wrong in (plugin.weights_sha256, lambda: plugin.open("cpu")):
-        with pytest.raises(NotHere, match="vqa=vlm:FOLDER-OR-HUB-ID"):
+        with pytest.raises(MissingAssetError, match="vqa=vlm:FOLDER-OR-HUB-ID"):
             wrong()
-    with pytest.raises(NotHere, match="hf download Qwen/Qwen-of-nobody"):
+    with pytest.raises(MissingAssetError, match="hf download Qwen/Qwen-of-nobody"):
         plugin.of("Qwen/Qwen-of-nobody").weights_sha256()
     with pytest.raises(OptionError, match="has no chat form"):
         plugin.of(str(save_vlm(tmp_path / "mute", chat=None))).open("cpu")
@@ -148,12 +148,12 @@ def test_code_of_a_model_is_not_run(tmp_path: Path, model: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text(f"open({str(trace)!r}, 'w').write('ran')\nclass Own: pass\n")
     with pytest.raises(OptionError, match="holds no vision-language model"):
-        registry.load("judges", "vlm").of(str(folder)).open("cpu")
+        registry.load_by_name("judges", "vlm").of(str(folder)).open("cpu")
     assert not trace.exists()
 
 
 def test_the_self_check_passes_on_any_weights_and_finds_neighbours(model: Path) -> None:
-    plugin = registry.load("judges", "vlm").of(str(model))
+    plugin = registry.load_by_name("judges", "vlm").of(str(model))
     (case,) = plugin.canary()
     opened = plugin.open("cpu")
     assert case.check(opened) is None

@@ -18,15 +18,15 @@ from fake_runs import HASH
 from PIL import Image
 
 from harope_bench.cli import main
-from harope_bench.core.errors import OptionError, StorageError, UnknownName
+from harope_bench.core.errors import OptionError, StorageError, UnknownNameError
 from harope_bench.core.record_base import LABEL_LENGTH
 from harope_bench.core.schema import JudgeRecord, Measurement, Result
 from harope_bench.data.result_store import read_result, read_results
-from harope_bench.leaderboards.board import Board, build, build_all, load_table
+from harope_bench.leaderboards.board import Board, build_board, build_boards, load_table
 from harope_bench.leaderboards.entries import Entries, parse_entries
-from harope_bench.pipeline.evaluate import Asked, evaluate
-from harope_bench.reports.html import read_page
-from harope_bench.reports.tables import FORMATS, render
+from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
+from harope_bench.reports.report_page import build_report_page
+from harope_bench.reports.tables import TABLE_FORMATS, render_table
 
 
 def run(*words: object, exit_code: int = 0) -> str:
@@ -77,11 +77,11 @@ def flux(folder: Path, encoding: str, side: int, overall: float, name: str | Non
 
 
 def board(runs: Path, number: str, *add: str, row: tuple[str, ...] = (), show: Any = "both") -> Board:
-    return build_all([load_table(number)], read_results(runs), show, None, parse_entries(add, row, runs))[0]
+    return build_boards([load_table(number)], read_results(runs), show, None, parse_entries(add, row, runs))[0]
 
 
 def heads(shown: Board) -> list[str]:
-    return [row.text(shown.table.heads[-1]) for row in shown.table.rows]
+    return [row.header_text(shown.table.heads[-1]) for row in shown.table.rows]
 
 
 # --------------------------------------------------------------------------------------------- rows of their own
@@ -100,14 +100,14 @@ def test_an_own_checkpoint_is_the_last_row_in_every_format_and_compared_with_the
     assert heads(shown)[-1] == "MyPE (ours)" and len(shown.table.rows) == 7
     cell = shown.cells["my-pe", "fid"]
     assert (cell.status, cell.published, cell.delta) == ("measured", None, None)
-    differences = {item.column: item.difference for item in shown.compared if item.row == "my-pe"}
-    assert set(differences) == {"fid", "is", "precision", "recall"} and differences["fid"].paired
-    assert [item.baseline for item in shown.compared if item.row == "my-pe"] == ["axial"] * 4
-    for kind in FORMATS:
+    differences = {item.column: item.difference for item in shown.comparisons if item.row == "my-pe"}
+    assert set(differences) == {"fid", "is", "precision", "recall"} and differences["fid"].is_paired
+    assert [item.baseline for item in shown.comparisons if item.row == "my-pe"] == ["axial"] * 4
+    for kind in TABLE_FORMATS:
         assert "MyPE (ours)" in run("table", 2, "--runs", micro, "--add", "my-pe=MyPE (ours)", "--format", kind)
-    rows = list(csv.DictReader(io.StringIO(render(shown, "csv"))))
+    rows = list(csv.DictReader(io.StringIO(render_table(shown, "csv"))))
     assert rows[-1]["Position Embedding"] == "MyPE (ours)" and rows[-1]["fid.published"] == "" and float(rows[-1]["fid.measured"])
-    facts = json.loads(render(shown, "json"))["rows"]
+    facts = json.loads(render_table(shown, "json"))["rows"]
     assert [row["is_added"] for row in facts] == [False] * 6 + [True]
 
 
@@ -116,22 +116,22 @@ def test_rows_of_the_table_are_the_same_with_an_added_one_but_for_what_is_adjust
     assert {key: cell.measured for key, cell in added.cells.items() if key[0] != "my-pe"} == {
         key: cell.measured for key, cell in plain.cells.items()
     }
-    assert len(added.compared) == len(plain.compared) + 4, "Holm's family has the added row's differences too"
+    assert len(added.comparisons) == len(plain.comparisons) + 4, "Holm's family has the added row's differences too"
 
 
 @pytest.mark.parametrize("name", ["my-pe", "ours", "./ours", "./ours/"])
 def test_a_run_is_named_by_checkpoint_or_folder(micro: Path, name: str) -> None:
-    assert board(micro, "2", f"{name}=Mine").measured == 28
+    assert board(micro, "2", f"{name}=Mine").n_measured == 28
 
 
 def test_a_run_that_fits_no_row_is_named_until_it_is_added(micro: Path) -> None:
     own_run(micro / "x/y", "her-pe")
-    text = render(board(micro, "2"), "md")
+    text = render_table(board(micro, "2"), "md")
     assert "2 runs fit no row of Table 2: my-pe (suite digits), her-pe (suite digits); --add NAME puts one in." in text
-    assert "1 run fits no row of Table 2: her-pe (suite digits); --add NAME puts it in." in render(board(micro, "2", "my-pe"), "md")
-    assert "fit no row" not in render(board(micro, "2", "my-pe", "x/y"), "md")
-    assert "fit" not in render(board(micro, "2", show="published"), "md")
-    both = build_all([load_table("2"), load_table("1")], read_results(micro), "both")
+    assert "1 run fits no row of Table 2: her-pe (suite digits); --add NAME puts it in." in render_table(board(micro, "2", "my-pe"), "md")
+    assert "fit no row" not in render_table(board(micro, "2", "my-pe", "x/y"), "md")
+    assert "fit" not in render_table(board(micro, "2", show="published"), "md")
+    both = build_boards([load_table("2"), load_table("1")], read_results(micro), "both")
     assert all(any("no row of Table 2 and Table 1: my-pe" in note.text for note in each.notes) for each in both)
 
 
@@ -145,8 +145,8 @@ def test_an_own_classifier_is_a_row_of_table_1_in_its_block(tmp_path: Path) -> N
     ids = [row.id for row in shown.table.rows]
     assert ids.index("my-deit") == ids.index("b-harope") + 1, "the last of DeiT-Base's block"
     assert shown.cells["my-deit", "top1"].measured == 96.0
-    assert {(item.row, item.baseline) for item in shown.compared} == {("my-deit", "b-axial")}
-    assert "Ours" in render(shown, "tex")
+    assert {(item.row, item.baseline) for item in shown.comparisons} == {("my-deit", "b-axial")}
+    assert "Ours" in render_table(shown, "tex")
 
 
 def test_an_own_text_to_image_checkpoint_has_a_row_in_each_block_of_table_4(tmp_path: Path) -> None:
@@ -160,12 +160,12 @@ def test_an_own_text_to_image_checkpoint_has_a_row_in_each_block_of_table_4(tmp_
     ]  # fmt: skip
     assert shown.cells["r512-my-flux", "overall"].measured == pytest.approx(0.75512)
     assert shown.cells["r1024-my-flux", "overall"].measured == pytest.approx(0.76024)
-    assert {(item.row, item.baseline) for item in shown.compared} == {
+    assert {(item.row, item.baseline) for item in shown.comparisons} == {
         ("r512-my-flux", "r512-rope"), ("r1024-my-flux", "r1024-rope"),
     }  # fmt: skip
-    lines = [line for line in render(shown, "md").splitlines() if "FLUX + mine" in line]
+    lines = [line for line in render_table(shown, "md").splitlines() if "FLUX + mine" in line]
     assert len(lines) == 2
-    assert "1 run fits no row of Table 4: my-flux (suite geneval)" in render(shown, "md"), "the side 768 is of no row"
+    assert "1 run fits no row of Table 4: my-flux (suite geneval)" in render_table(shown, "md"), "the side 768 is of no row"
     apart = board(tmp_path, "4", "./mine-768=At 768").table.rows[-1]
     assert (apart.printed, apart.res) == ("At 768", None)
 
@@ -213,10 +213,10 @@ def test_an_import_of_unknown_side_stands_apart_and_fits_any_row_that_is_named(t
     shown = board(tmp_path, "4", "a=Ours")
     added = shown.table.rows[-1]
     assert (added.printed, added.res, shown.cells[added.id, "overall"].measured) == ("Ours", None, 0.6)
-    assert shown.compared == () and any("was not recorded" in note.text for note in shown.notes)
+    assert shown.comparisons == () and any("was not recorded" in note.text for note in shown.notes)
     shown = board(tmp_path, "4", row=("r512-harope=a",))
     assert shown.cells["r512-harope", "overall"].measured == 0.6
-    assert {(item.row, item.baseline) for item in shown.compared} == {("r512-harope", "r512-rope")}
+    assert {(item.row, item.baseline) for item in shown.comparisons} == {("r512-harope", "r512-rope")}
 
 
 def test_a_result_fits_columns_of_its_suite_alone(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_scored_folder_is_a_row_of_table_2_and_is_labelled_without_scoring_aga
     assert read_result(path) == second, "a label stays until another is given"
     shown = board(runs, "2", "Collected")
     assert heads(shown)[-1] == "Collected"
-    assert {item.verdict for item in shown.compared if item.row == "Collected"} == {"not comparable"}, "12 images against 500"
+    assert {item.verdict for item in shown.comparisons if item.row == "Collected"} == {"not comparable"}, "12 images against 500"
     assert "not ranked with the others" in str(shown.cells["Collected", "is"].note)
 
 
@@ -256,11 +256,11 @@ def test_a_result_of_an_older_version_without_its_suite_is_scored_again_once(tmp
     folder.mkdir()
     for i in range(3):
         Image.fromarray(np.full((28, 28, 3), 80 * i, dtype=np.uint8)).save(folder / f"{i}.png")
-    (scored,) = evaluate(folder, tmp_path / "out", Asked("digits"))
+    (scored,) = evaluate(folder, tmp_path / "out", FeatureScoring("digits"))
     scored.path.write_text(scored.result.model_copy(update={"suite": None, "resolution": None}).to_json())
-    (again,) = evaluate(folder, tmp_path / "out", Asked("digits"))
-    assert again.fresh and again.result.suite == "digits"
-    assert not evaluate(folder, tmp_path / "out", Asked("digits"))[0].fresh
+    (again,) = evaluate(folder, tmp_path / "out", FeatureScoring("digits"))
+    assert again.is_new and again.result.suite == "digits"
+    assert not evaluate(folder, tmp_path / "out", FeatureScoring("digits"))[0].is_new
 
 
 def test_a_column_of_one_encoding_takes_an_own_checkpoint_of_that_encoding_alone(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_an_ambiguous_name_lists_the_runs_and_a_folder_decides(micro: Path) -> N
     own_run(micro / "strong", guidance=4.0)
     told = refused("table", 2, "--runs", micro, "--add", "my-pe")
     assert "names 2 runs" in told and "./ours, ./strong" in told
-    assert board(micro, "2", "./strong").measured == 28
+    assert board(micro, "2", "./strong").n_measured == 28
     assert "names 2 runs" in refused("report", "--runs", micro, "--out", micro.parent / "r.html", "--add", "my-pe")
     assert not (micro.parent / "r.html").exists()
 
@@ -293,7 +293,7 @@ def test_an_ambiguous_name_lists_the_runs_and_a_folder_decides(micro: Path) -> N
 def test_runs_that_differ_in_count_and_seed_are_one_row(micro: Path) -> None:
     own_run(micro / "more", n=300, seed=1)
     cell = board(micro, "2", "my-pe").cells["my-pe", "fid"]
-    assert cell.n == 500 and "2 results fit" in str(cell.note)
+    assert cell.n_scored == 500 and "2 results fit" in str(cell.note)
 
 
 def test_two_imports_of_one_name_are_ambiguous(tmp_path: Path) -> None:
@@ -306,12 +306,12 @@ def test_two_imports_of_one_name_are_ambiguous(tmp_path: Path) -> None:
 def test_runs_of_two_checkpoints_leave_a_row_undecided_until_somebody_decides(tmp_path: Path) -> None:
     flux(tmp_path / "1", "harope", 512, 0.7, "flux-a", sha256="aa" * 32)
     flux(tmp_path / "2", "harope", 512, 0.8, "flux-b", sha256="bb" * 32)
-    shown = build(load_table("4"), read_results(tmp_path))
+    shown = build_board(load_table("4"), read_results(tmp_path))
     cell = shown.cells["r512-harope", "overall"]
     assert (cell.status, cell.measured) == ("undecided", None)
     assert "2 checkpoints fit HARoPE (flux-a, flux-b)" in str(cell.note) and "--row r512-harope=NAME" in str(cell.note)
-    assert "undecided" in render(shown, "md") and "undecided" in render(shown, "csv")
-    assert read_page(tmp_path).sections[0].board.table.id == "T4"
+    assert "undecided" in render_table(shown, "md") and "undecided" in render_table(shown, "csv")
+    assert build_report_page(tmp_path).sections[0].board.table.id == "T4"
     assert board(tmp_path, "4", row=("r512-harope=flux-b",)).cells["r512-harope", "overall"].measured == 0.8
     shown = board(tmp_path, "4", "flux-b=B")
     assert shown.cells["r512-harope", "overall"].measured == 0.7
@@ -321,7 +321,7 @@ def test_runs_of_two_checkpoints_leave_a_row_undecided_until_somebody_decides(tm
 def test_one_name_with_other_weights_is_two_checkpoints(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "a", "harope")
     fake.micro_run(tmp_path / "b", "harope", sha256="cd" * 32)
-    cell = build(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
+    cell = build_board(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
     assert cell.status == "undecided" and "digits-harope (abababababab), digits-harope (cdcdcdcdcdcd)" in str(cell.note)
 
 
@@ -359,21 +359,21 @@ def test_an_entry_without_runs_is_a_usage_error() -> None:
 
 def test_a_hostile_label_is_text_in_every_format(micro: Path) -> None:
     plain, attacked = board(micro, "2", "my-pe=X"), board(micro, "2", f"my-pe={HOSTILE}")
-    page = Document(render(attacked, "html"))
-    assert page.tags == Document(render(plain, "html")).tags and HOSTILE in page.text
-    rows = list(csv.reader(io.StringIO(render(attacked, "csv"))))
+    page = Document(render_table(attacked, "html"))
+    assert page.tags == Document(render_table(plain, "html")).tags and HOSTILE in page.text
+    rows = list(csv.reader(io.StringIO(render_table(attacked, "csv"))))
     assert rows[-1][1] == HOSTILE and len({len(row) for row in rows}) == 1
-    lines = render(attacked, "md").splitlines()
+    lines = render_table(attacked, "md").splitlines()
     (line,) = [line for line in lines if "alert" in line]
     assert line.replace(r"\|", "").count("|") == lines[2].replace(r"\|", "").count("|")
     assert r"\<script" in line and r"\$y\$" in line
-    assert r"\$y\$" in render(attacked, "tex") and "<script" not in render(attacked, "tex")
-    assert json.loads(render(attacked, "json"))["rows"][-1]["printed"] == HOSTILE
+    assert r"\$y\$" in render_table(attacked, "tex") and "<script" not in render_table(attacked, "tex")
+    assert json.loads(render_table(attacked, "json"))["rows"][-1]["printed"] == HOSTILE
     assert heads(board(micro, "2", "my-pe={res}"))[-1] == "{res}"
 
 
 def test_a_label_like_a_formula_is_text_for_a_spreadsheet(micro: Path) -> None:
-    (row,) = [row for row in csv.reader(io.StringIO(render(board(micro, "2", "my-pe==1+2"), "csv"))) if row[0] == "my-pe"]
+    (row,) = [row for row in csv.reader(io.StringIO(render_table(board(micro, "2", "my-pe==1+2"), "csv"))) if row[0] == "my-pe"]
     assert row[1] == "'=1+2"
 
 
@@ -439,8 +439,8 @@ def test_a_hostile_target_is_a_short_printable_row_and_note(micro: Path, target:
     label = board(micro, "2", target).table.rows[-1].printed
     assert label.isprintable() and 0 < len(label) <= LABEL_LENGTH
     found, entries = read_results(micro), Entries(parse_entries([target + "!"], []).additions, (), micro)
-    with pytest.raises(UnknownName) as error:
-        build(load_table("2"), found, entries=entries)
+    with pytest.raises(UnknownNameError) as error:
+        build_board(load_table("2"), found, entries=entries)
     assert str(error.value).isprintable() and len(str(error.value)) < 1000
 
 
@@ -449,7 +449,7 @@ def test_a_hostile_target_is_a_short_printable_row_and_note(micro: Path, target:
 
 def test_a_report_has_the_added_row_and_names_the_others(micro: Path, tmp_path: Path) -> None:
     own_run(micro / "hers", "her-pe")
-    unplaced = str(read_page(micro).unplaced)
+    unplaced = str(build_report_page(micro).unmatched_runs_note)
     assert unplaced.startswith("2 runs fit no row of") and "her-pe (suite digits)" in unplaced
     run("report", "--runs", micro, "--out", tmp_path / "b.html", "--add", "my-pe=MyPE (ours)")
     text = (tmp_path / "b.html").read_text()
@@ -458,8 +458,8 @@ def test_a_report_has_the_added_row_and_names_the_others(micro: Path, tmp_path: 
 
 def test_a_report_of_an_own_run_alone_shows_a_table_for_it(tmp_path: Path) -> None:
     own_run(tmp_path / "ours")
-    assert read_page(tmp_path).sections == ()
-    page = read_page(tmp_path, parse_entries(["my-pe=Mine"], [], tmp_path))
+    assert build_report_page(tmp_path).sections == ()
+    page = build_report_page(tmp_path, parse_entries(["my-pe=Mine"], [], tmp_path))
     assert "T2" in {section.board.table.id for section in page.sections}
 
 

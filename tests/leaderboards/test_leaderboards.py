@@ -20,12 +20,12 @@ import pytest
 from harope_bench.assets import local_files
 from harope_bench.core import registry
 from harope_bench.core.array_archive import load_arrays
-from harope_bench.core.errors import BenchError, StorageError, UnknownName
+from harope_bench.core.errors import BenchError, StorageError, UnknownNameError
 from harope_bench.data.result_store import read_results
 from harope_bench.leaderboards import match_runs
-from harope_bench.leaderboards.board import build, comparisons, load_table
-from harope_bench.leaderboards.table_spec import check_table, decimals_of, half_unit, published_flags, value_of
-from harope_bench.reports.tables import render
+from harope_bench.leaderboards.board import build_board, compare_rows, load_table
+from harope_bench.leaderboards.table_spec import parse_table, count_decimals, half_unit, load_published_flags, leading_number
+from harope_bench.reports.tables import render_table
 
 NUMBERS = [str(n) for n in range(1, 11)]
 READ_AS: dict[str, tuple[str, dict[str, Any]]] = {  # the transcription's names that are encodings with options here
@@ -57,7 +57,7 @@ def paper_result(encoding: str, value: float, n: int = 50_000, se: float = 0.05,
     who = fake.checkpoint(f"b2-{encoding}", encoding, **{**DIT_B, **facts})
     plan = fake.plan(who, suite, resolution=256, sampler="ddpm", steps=250)
     asset = f"{suite}-reference"
-    reference = local_files.asset(asset).title if asset in registry.entries("assets") else suite
+    reference = local_files.load_asset(asset).title if asset in registry.list_entries("assets") else suite
     return fake.result(plan, [fake.measurement("fid", value, se, n)], reference=reference)
 
 
@@ -95,7 +95,7 @@ def test_table_is_the_transcription_string_for_string(transcript: dict[str, Any]
 
 def test_flags_are_the_transcription(transcript: dict[str, Any]) -> None:
     wanted = [{k: tuple(v) if isinstance(v, list) else v for k, v in flag.items()} for flag in transcript["flags"]]
-    assert [flag.model_dump(exclude={"beside"}) for flag in published_flags()] == wanted
+    assert [flag.model_dump(exclude={"beside"}) for flag in load_published_flags()] == wanted
 
 
 def test_the_ten_tables_print_240_cells_of_which_12_are_dashes() -> None:
@@ -111,7 +111,7 @@ def test_marked_cells_are_the_best_of_their_block_by_exact_value(number: str) ->
     for row in table.rows:
         for column in table.columns:
             if column.key in row.published and not column.key.endswith(("_m", "_g")):  # costs are not ranked
-                blocks[table.block_of(row, column)].append((value_of(row.published[column.key]), row, column))
+                blocks[table.block_key(row, column)].append((leading_number(row.published[column.key]), row, column))
     for cells in blocks.values():
         wanted = (max if cells[0][2].direction == "higher" else min)(value for value, _, _ in cells)
         assert [table.is_best(row, column) for _, row, column in cells] == [value == wanted for value, _, _ in cells]
@@ -123,7 +123,7 @@ def test_printed_decimals_are_those_of_the_column(number: str) -> None:
     for row in table.rows:
         for column in table.columns:
             if column.decimals is not None and column.key in row.published:
-                assert decimals_of(row.published[column.key]) == column.decimals
+                assert count_decimals(row.published[column.key]) == column.decimals
 
 
 def test_rows_that_repeat_another_table_repeat_its_strings() -> None:
@@ -132,7 +132,7 @@ def test_rows_that_repeat_another_table_repeat_its_strings() -> None:
         for row in load_table(number).rows:
             if row.same_as:
                 other, name = row.same_as.split("/")
-                original = load_table(other[1:]).row(name).published
+                original = load_table(other[1:]).find_row(name).published
                 renamed = {"overall" if key == "geneval" else key: text for key, text in row.published.items()}
                 shared = renamed.keys() & original.keys()
                 assert {k: renamed[k] for k in shared} == {k: original[k] for k in shared}
@@ -142,18 +142,18 @@ def test_rows_that_repeat_another_table_repeat_its_strings() -> None:
 
 def test_every_flag_names_tables_and_cells_that_are_there() -> None:
     tables = {table.id: table for table in map(load_table, NUMBERS)}
-    flags = published_flags()
+    flags = load_published_flags()
     assert [flag.id for flag in flags] == [f"F{n:02}" for n in range(1, 28)] + ["P01", "P02", "P03"]
     for flag in flags:
         assert set(flag.tables) <= tables.keys()
         for cell in flag.cells:
             table, row, column = cell.split("/")
-            assert column in tables[table].row(row).published, cell
+            assert column in tables[table].find_row(row).published, cell
 
 
 def test_a_table_has_a_number_and_a_name() -> None:
     assert load_table("2") == load_table("table2")
-    with pytest.raises(UnknownName, match="table2"):
+    with pytest.raises(UnknownNameError, match="table2"):
         load_table("table22")
 
 
@@ -177,7 +177,7 @@ def test_another_package_brings_a_table(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(tmp_path)
     point = importlib.metadata.EntryPoint("theirs", "their_tables", "harope_bench.tables")
     monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [point] if group == point.group else [])
-    assert load_table("theirs").row("a").published == {"fid": "3.1"}
+    assert load_table("theirs").find_row("a").published == {"fid": "3.1"}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_another_package_brings_a_table(tmp_path: Path, monkeypatch: pytest.Monk
 )
 def test_a_wrong_table_says_where(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(BenchError, match="table of here") as error:
-        check_table({**SMALL, **change}, "here")
+        parse_table({**SMALL, **change}, "here")
     assert complaint in str(error.value)
 
 
@@ -223,12 +223,12 @@ def test_a_broken_result_is_named_not_skipped(tmp_path: Path) -> None:
 
 def test_a_micro_run_finds_its_row_by_checkpoint_name(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "x", "harope")
-    board = build(load_table("2"), read_results(tmp_path))
+    board = build_board(load_table("2"), read_results(tmp_path))
     assert board.scale == "micro"
     assert board.cells["harope", "fid"].measured == pytest.approx(13.2)
     assert {key for key, cell in board.cells.items() if cell.status == "measured"} == {("harope", c.key) for c in board.table.columns}
     assert board.cells["axial", "fid"].status == "not run"
-    assert board.measured_heads["fid"] == "FID-500"
+    assert board.measured_column_titles["fid"] == "FID-500"
     assert board.measured_title == "measured (micro, digits, 500 images, profile adm)"
 
 
@@ -236,8 +236,8 @@ def test_another_suite_or_a_run_without_a_plan_finds_no_row(tmp_path: Path) -> N
     who = fake.plan(fake.checkpoint("digits-harope", "harope"), suite="shapes")
     fake.write_result(tmp_path / "a", fake.result(who, [fake.measurement("fid", 1.0)]))
     fake.write_result(tmp_path / "b", fake.result(None, [fake.measurement("fid", 1.0)]))
-    board = build(load_table("2"), read_results(tmp_path))
-    assert board.measured == 0
+    board = build_board(load_table("2"), read_results(tmp_path))
+    assert board.n_measured == 0
     assert board.notes[-1].text == "No run that was found belongs to this table."
 
 
@@ -252,7 +252,7 @@ def test_another_suite_or_a_run_without_a_plan_finds_no_row(tmp_path: Path) -> N
 )
 def test_a_paper_run_must_be_of_the_tables_model_and_suite(tmp_path: Path, facts: dict[str, Any], belongs: bool) -> None:
     fake.write_result(tmp_path, paper_result("harope", 9.0, **facts))
-    assert build(load_table("2"), read_results(tmp_path)).measured == (1 if belongs else 0)
+    assert build_board(load_table("2"), read_results(tmp_path)).n_measured == (1 if belongs else 0)
 
 
 def test_paper_runs_find_rows_by_resolution_steps_and_column_facts(tmp_path: Path) -> None:
@@ -267,13 +267,13 @@ def test_paper_runs_find_rows_by_resolution_steps_and_column_facts(tmp_path: Pat
         made = fake.result(who, [fake.measurement("overall", 0.1 * i)], evaluator="geneval")
         fake.write_result(tmp_path / str(i), made)
     found = read_results(tmp_path)
-    seven = build(load_table("7"), found)
+    seven = build_board(load_table("7"), found)
     assert {k: c.measured for k, c in seven.cells.items() if c.measured is not None} == {
         ("s500", "harope"): 0.0,
         ("s4000", "rope_svd"): 0.1,
         ("s4000", "harope"): 0.2,
     }
-    four = build(load_table("4"), found)
+    four = build_board(load_table("4"), found)
     assert four.cells["r512-harope", "overall"].measured == 0.2
     assert four.cells["r1024-harope", "overall"].measured == 0.0
 
@@ -286,7 +286,7 @@ def test_readings_of_the_papers_networks_are_no_notes_of_a_micro_board(tmp_path:
     assert table.readings
 
     def said(scale: Any) -> set[str]:
-        return {note.text for note in build(table, read_results(tmp_path), "both", scale).notes if "does not say; our runs" in note.text}
+        return {note.text for note in build_board(table, read_results(tmp_path), "both", scale).notes if "does not say; our runs" in note.text}
 
     assert said("micro") == set()
     assert said("paper") == {f"The paper does not say; our runs: {reading}" for reading in table.readings}
@@ -295,8 +295,8 @@ def test_readings_of_the_papers_networks_are_no_notes_of_a_micro_board(tmp_path:
 def test_the_result_over_most_images_is_shown_and_said(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "small", "harope", n=300)
     fake.micro_run(tmp_path / "large", "harope", n=500, seed=1)
-    cell = build(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
-    assert cell.n == 500
+    cell = build_board(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
+    assert cell.n_scored == 500
     assert cell.note == "2 results fit HARoPE; shown is, of those as trained if there are any, the one over the most images (500)"
 
 
@@ -304,12 +304,12 @@ def test_a_missing_value_keeps_its_reason(tmp_path: Path) -> None:
     who = fake.plan(fake.checkpoint("digits-harope", "harope"))
     none = fake.measurement("fid", None, reason="64 images, 65 needed", n_scored=490, n_failed=10)
     fake.write_result(tmp_path, fake.result(who, [none]))
-    board = build(load_table("2"), read_results(tmp_path))
+    board = build_board(load_table("2"), read_results(tmp_path))
     cell = board.cells["harope", "fid"]
     assert (cell.status, cell.measured, cell.delta) == ("no value", None, None)
     assert "64 images, 65 needed" in (cell.note or "")
     assert "490 of 500 images scored, 10 failed" in (cell.note or "")
-    assert any("64 images" in note.text for note in board.notes if note.number in cell.marks)
+    assert any("64 images" in note.text for note in board.notes if note.number in cell.note_numbers)
 
 
 # ------------------------------------------------------------------------------------- what may be said
@@ -317,7 +317,7 @@ def test_a_missing_value_keeps_its_reason(tmp_path: Path) -> None:
 
 def test_micro_is_never_compared_with_the_paper(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
-    board = build(load_table("2"), read_results(tmp_path))
+    board = build_board(load_table("2"), read_results(tmp_path))
     cell = board.cells["harope", "fid"]
     assert cell.delta == pytest.approx(13.2 - 8.90)
     assert {str(c.verdict) for c in board.cells.values()} == {"not comparable (micro)"}
@@ -327,10 +327,10 @@ def test_paper_and_micro_never_share_a_board(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
     fake.write_result(tmp_path / "paper", paper_result("harope", 9.0))
     found = read_results(tmp_path)
-    both = build(load_table("2"), found)
-    assert (both.scale, both.measured) == ("paper", 1)
+    both = build_board(load_table("2"), found)
+    assert (both.scale, both.n_measured) == ("paper", 1)
     assert any("micro scale were found too" in note.text for note in both.notes)
-    assert build(load_table("2"), found, scale="micro").measured == 24
+    assert build_board(load_table("2"), found, scale="micro").n_measured == 24
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_paper_and_micro_never_share_a_board(tmp_path: Path) -> None:
 )
 def test_verdict_against_a_printed_number(tmp_path: Path, value: float, se: float, n: int, verdict: str) -> None:
     fake.write_result(tmp_path, paper_result("harope", value, n, se))
-    cell = build(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
+    cell = build_board(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
     assert str(cell.verdict or "").startswith(verdict)
     assert cell.half_unit == "0.005"
 
@@ -354,12 +354,12 @@ def test_a_verdict_keeps_its_word_apart_from_its_reason(tmp_path: Path) -> None:
     """Reasons hold names from outside, brackets and all; the sign in a table is that of the word."""
     made = paper_result("harope", 8.60).model_copy(update={"reference": "better (mine)"})
     fake.write_result(tmp_path, made)
-    shown = build(load_table("2"), read_results(tmp_path))
+    shown = build_board(load_table("2"), read_results(tmp_path))
     verdict = shown.cells["harope", "fid"].verdict
     assert verdict is not None and verdict.word == "not comparable"
     assert verdict.reason == "reference better (mine), not the one that is published"
     assert str(verdict) == f"not comparable ({verdict.reason})"
-    assert "\N{MULTIPLICATION SIGN} not comparable |" in render(shown, "md")
+    assert "\N{MULTIPLICATION SIGN} not comparable |" in render_table(shown, "md")
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_a_verdict_keeps_its_word_apart_from_its_reason(tmp_path: Path) -> None:
 def test_other_formulas_or_another_reference_are_not_compared_with_the_paper(tmp_path: Path, facts: dict[str, str], verdict: str) -> None:
     made = paper_result("harope", 8.60).model_copy(update=facts)
     fake.write_result(tmp_path, made)
-    shown = build(load_table("2"), read_results(tmp_path))
+    shown = build_board(load_table("2"), read_results(tmp_path))
     cell = shown.cells["harope", "fid"]
     assert str(cell.verdict or "").startswith(verdict)
     assert cell.source is not None and (cell.source.profile, cell.source.reference) == (made.profile, made.reference)
@@ -384,14 +384,14 @@ def test_other_formulas_or_another_reference_are_not_compared_with_the_paper(tmp
 def test_of_equals_a_column_takes_the_papers_profile(tmp_path: Path) -> None:
     for place, profile in (("a", "clean"), ("b", "adm")):  # the first path would win a tie
         fake.write_result(tmp_path / place, paper_result("harope", 9.0).model_copy(update={"profile": profile}))
-    cell = build(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
+    cell = build_board(load_table("2"), read_results(tmp_path)).cells["harope", "fid"]
     assert cell.source is not None and cell.source.profile == "adm"
 
 
 def test_only_a_resolved_best_stands_alone(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
-    board = build(load_table("2"), read_results(tmp_path))
-    best = {c.key: [row.id for row in board.table.rows if board.cells[row.id, c.key].best_measured] for c in board.table.columns}
+    board = build_board(load_table("2"), read_results(tmp_path))
+    best = {c.key: [row.id for row in board.table.rows if board.cells[row.id, c.key].is_best_measured] for c in board.table.columns}
     assert best["fid"] == ["harope"]  # 2.3 better with a paired error of 0.3
     assert {"axial", "string", "harope"} <= set(best["precision"])  # 0.01 apart with an error of 0.007
     assert "ape" not in best["precision"]
@@ -403,31 +403,31 @@ def test_numbers_of_unequal_footing_are_not_ranked(tmp_path: Path) -> None:
     for encoding in ("ape", "rope-axial", "string"):
         fake.micro_run(tmp_path / encoding, encoding, n=500)
     fake.micro_run(tmp_path / "harope", "harope", n=300)
-    board = build(load_table("2"), read_results(tmp_path))
+    board = build_board(load_table("2"), read_results(tmp_path))
     cell = board.cells["harope", "fid"]
-    assert not cell.best_measured
+    assert not cell.is_best_measured
     assert "not ranked with the others: number fid-300 against fid-500" in (cell.note or "")
-    assert board.cells["string", "fid"].best_measured
-    assert board.measured_heads["fid"] == "FID-N"
-    assert {item.verdict for item in board.compared if item.row == "harope"} == {"not comparable"}
+    assert board.cells["string", "fid"].is_best_measured
+    assert board.measured_column_titles["fid"] == "FID-N"
+    assert {item.verdict for item in board.comparisons if item.row == "harope"} == {"not comparable"}
 
 
 def test_pairing_by_sample_removes_the_noise_that_both_share(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
-    item = next(i for i in comparisons(load_table("2"), read_results(tmp_path)) if (i.row, i.column) == ("harope", "fid"))
+    item = next(i for i in compare_rows(load_table("2"), read_results(tmp_path)) if (i.row, i.column) == ("harope", "fid"))
     rows = [load_arrays(tmp_path / f"digits-{e}/results/fidelity.npz")["fid"] for e in ("rope-axial", "harope")]
     assert item.baseline == "axial"
-    assert item.difference.paired
+    assert item.difference.is_paired
     assert item.difference.se == pytest.approx(np.std(rows[1] - rows[0], ddof=1) / np.sqrt(500))
     assert item.difference.se < 0.5 * np.hypot(*[np.std(r, ddof=1) / np.sqrt(500) for r in rows])
-    assert item.detectable == pytest.approx((1.959964 + 0.841621) * item.difference.se, rel=1e-6)
+    assert item.detectable_difference == pytest.approx((1.959964 + 0.841621) * item.difference.se, rel=1e-6)
 
 
 def test_other_seeds_are_compared_unpaired_and_it_is_said(tmp_path: Path) -> None:
     fake.micro_run(tmp_path / "a", "rope-axial", seed=0)
     fake.micro_run(tmp_path / "b", "harope", seed=1)
-    compared = comparisons(load_table("2"), read_results(tmp_path))
-    assert {(item.difference.paired, item.difference.why) for item in compared} == {(False, "unpaired: other seed")}
+    compared = compare_rows(load_table("2"), read_results(tmp_path))
+    assert {(item.difference.is_paired, item.difference.reason) for item in compared} == {(False, "unpaired: other seed")}
 
 
 def test_other_sample_indices_are_not_paired(tmp_path: Path) -> None:
@@ -436,13 +436,13 @@ def test_other_sample_indices_are_not_paired(tmp_path: Path) -> None:
     path = tmp_path / "b/results/fidelity.npz"
     with np.load(path) as rows:
         np.savez(path, **{**rows, "indices": rows["indices"] + 1})
-    whys = {item.difference.why for item in comparisons(load_table("2"), read_results(tmp_path))}
+    whys = {item.difference.reason for item in compare_rows(load_table("2"), read_results(tmp_path))}
     assert whys == {"unpaired: other sample indices"}
 
 
 def test_verdicts_are_made_from_adjusted_p(tmp_path: Path) -> None:
     fake.micro_table(tmp_path)
-    compared = comparisons(load_table("2"), read_results(tmp_path))
+    compared = compare_rows(load_table("2"), read_results(tmp_path))
     assert len(compared) == 20
     for item in compared:
         assert item.p_adjusted is not None
@@ -458,12 +458,12 @@ def test_a_result_cannot_name_arrays_outside_its_folder(tmp_path: Path) -> None:
     path = fake.micro_run(tmp_path / "b", "harope") / "results/fidelity.json"
     path.write_text(path.read_text().replace('"fidelity.npz"', '"../../a/results/fidelity.npz"'))
     with pytest.raises(StorageError, match="outside its folder"):
-        comparisons(load_table("2"), read_results(tmp_path))
+        compare_rows(load_table("2"), read_results(tmp_path))
 
 
 def test_tables_and_reports_start_without_torch_or_matplotlib() -> None:
     code = (
-        "import sys, harope_bench.reports.html, harope_bench.reports.latex; print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
+        "import sys, harope_bench.reports.report_page, harope_bench.reports.latex; print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     assert done.stdout.strip() == "[]"
@@ -479,8 +479,8 @@ def test_published_cells_are_those_that_were_compared_with_the_paper(number: int
 
 def test_a_suite_of_whole_categories_fills_the_whole_suites_columns(tmp_path: Path) -> None:
     table = load_table("5")
-    row, column = table.row("r1024-harope"), table.column("numeracy")
+    row, column = table.find_row("r1024-harope"), table.find_column("numeracy")
     who = fake.checkpoint("mine", "harope", backbone="flux", scale="paper", config={}, suite=None)
     for suite, fits in (("t2i-compbench", True), ("t2i-compbench-table5", True), ("geneval", False)):
         made = fake.result(fake.plan(who, suite, resolution=1024), [fake.measurement("numeracy", 0.6)], evaluator="t2i-compbench")
-        assert match_runs.fits(table, row, column, made) is fits
+        assert match_runs.is_result_of_cell(table, row, column, made) is fits

@@ -10,8 +10,8 @@ import pytest
 
 from harope_bench.core.schema import JudgeRecord
 from harope_bench.data.result_store import StoredResult
-from harope_bench.leaderboards.board import build, load_table
-from harope_bench.leaderboards.match_runs import pick
+from harope_bench.leaderboards.board import build_board, load_table
+from harope_bench.leaderboards.match_runs import match_measurements
 
 KIND = {"official": "mask2former-mmdet", "equivalent": "mask2former", "substitute": "detector"}
 
@@ -35,12 +35,12 @@ def scored(
 
 
 def shown(found: list[StoredResult], column: str) -> dict[str, str]:
-    picks = pick(load_table("4"), found, "paper")
-    return {row: picked.found.result.judge.judge_class for (row, key), picked in picks.items() if key == column}
+    picks = match_measurements(load_table("4"), found, "paper")
+    return {row: picked.stored_result.result.judge.judge_class for (row, key), picked in picks.items() if key == column}
 
 
 def notes(found: list[StoredResult]) -> list[str]:
-    return [note.text for note in build(load_table("4"), found).notes if note.id is None]
+    return [note.text for note in build_board(load_table("4"), found).notes if note.id is None]
 
 
 def test_a_column_has_the_judge_class_of_most_rows() -> None:
@@ -76,9 +76,9 @@ def test_two_substitutes_never_share_a_column_and_the_model_is_named() -> None:
 
 def test_columns_choose_for_themselves_and_each_says_whose_eyes_it_has() -> None:
     found = [scored("rope-axial", 512, "official", colors=0.5), scored("rope-axial", 512, "substitute", "dpg-bench", dpg=80.0)]
-    picks = pick(load_table("4"), found, "paper")
-    assert {key: p.found.result.judge.judge_class for (_, key), p in picks.items()} == {"colors": "official", "dpg": "substitute"}
-    board = build(load_table("4"), found)
+    picks = match_measurements(load_table("4"), found, "paper")
+    assert {key: p.stored_result.result.judge.judge_class for (_, key), p in picks.items()} == {"colors": "official", "dpg": "substitute"}
+    board = build_board(load_table("4"), found)
     cells = {key: board.cells["r512-rope", key] for key in ("colors", "dpg")}
     assert cells["dpg"].note is not None and "stands in for the official" in cells["dpg"].note
     assert str(cells["dpg"].verdict) == "not comparable (substitute judge)" != str(cells["colors"].verdict)
@@ -89,17 +89,17 @@ def test_columns_choose_for_themselves_and_each_says_whose_eyes_it_has() -> None
 def test_lenient_and_strict_numbers_never_share_a_column(strict_rows: int) -> None:
     strict = [scored("rope-axial", side, "official", colors=0.5) for side in (512, 1024)[:strict_rows]]
     found = [*strict, scored("harope", 512, "official", lenient=True, colors=0.9)]
-    picks = pick(load_table("4"), found, "paper")
-    assert {p.found.result.is_lenient for (_, key), p in picks.items() if key == "colors"} == {False}
+    picks = match_measurements(load_table("4"), found, "paper")
+    assert {p.stored_result.result.is_lenient for (_, key), p in picks.items() if key == "colors"} == {False}
     assert any("r512-harope Color (scored with --allow-missing)" in text for text in notes(found))
 
 
 def test_a_lenient_number_says_so_where_it_stands_alone() -> None:
-    board = build(load_table("4"), [scored("rope-axial", 512, "official", lenient=True, colors=0.5)])
+    board = build_board(load_table("4"), [scored("rope-axial", 512, "official", lenient=True, colors=0.5)])
     assert "Scored with --allow-missing" in str(board.cells["r512-rope", "colors"].note)
 
 
 def test_a_table_of_which_some_tasks_exist_shows_these() -> None:
-    board = build(load_table("4"), [scored("rope-axial", 512, "official", colors=0.5, position=0.25)])
+    board = build_board(load_table("4"), [scored("rope-axial", 512, "official", colors=0.5, position=0.25)])
     status = {key: board.cells["r512-rope", key].status for key in ("colors", "position", "overall", "dpg", "counting")}
     assert status == {"colors": "measured", "position": "measured", "overall": "not run", "dpg": "not run", "counting": "not run"}

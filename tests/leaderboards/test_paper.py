@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from harope_bench.cli import main
-from harope_bench.leaderboards.assumed_noise import Line, noise
-from harope_bench.leaderboards.paper_audit.audit import check
-from harope_bench.leaderboards.paper_audit.counts import counts
-from harope_bench.leaderboards.paper_audit.printed_values import Finding
-from harope_bench.leaderboards.table_spec import Table, load_tables, published_flags
-from harope_bench.reports.audit_text import findings_text, noise_text, shown_number
+from harope_bench.leaderboards.assumed_noise import PublishedDifference, assess_differences
+from harope_bench.leaderboards.paper_audit.audit import audit_tables
+from harope_bench.leaderboards.paper_audit.counts import possible_counts
+from harope_bench.leaderboards.paper_audit.printed_values import AuditFinding
+from harope_bench.leaderboards.table_spec import Table, load_tables, load_published_flags
+from harope_bench.reports.audit_text import findings_text, noise_text, format_statistic
 
 ARITHMETIC = {"F08", "F09", "F11"}  # the recorded conflicts that printed digits alone show
 NOTES = {"F03", "F12"}
@@ -30,8 +30,8 @@ def tables() -> list[Table]:
 
 
 @pytest.fixture(scope="module")
-def findings(tables: list[Table]) -> list[Finding]:
-    return check(tables)
+def findings(tables: list[Table]) -> list[AuditFinding]:
+    return audit_tables(tables)
 
 
 def changed(tables: Sequence[Table], **cells: str) -> list[Table]:
@@ -49,85 +49,85 @@ def changed(tables: Sequence[Table], **cells: str) -> list[Table]:
     return made
 
 
-def cells_of(findings: Sequence[Finding], severity: str) -> set[str]:
+def cells_of(findings: Sequence[AuditFinding], severity: str) -> set[str]:
     return {cell for finding in findings if finding.severity == severity for cell in finding.cells}
 
 
 # ---------------------------------------------------------------------------------------------------------- check
 
 
-def test_both_counts_of_table_9_are_named_alike_and_their_numbers_are_computed(tables: list[Table], findings: list[Finding]) -> None:
+def test_both_counts_of_table_9_are_named_alike_and_their_numbers_are_computed(tables: list[Table], findings: list[AuditFinding]) -> None:
     """A flag, the reading under the table and `paper check` say which count gives which cells; every number is one of the two counts."""
-    from harope_bench.metrics.attention_cost import LAYERS, Learned, flux_tokens
+    from harope_bench.metrics.attention_cost import PAPER_LAYERS, LearnedParameters, flux_tokens
 
-    flux, dit = LAYERS["flux"], LAYERS["dit"]
-    by_parameters = {side: flux_tokens(side) * (flux.weights + flux.added) / 1e9 for side in (512, 1024, 2048)}
-    by_operators = {side: flux.flops(flux_tokens(side), flux.harope) / 1e9 for side in (512, 1024, 2048)}
+    flux, dit = PAPER_LAYERS["flux"], PAPER_LAYERS["dit"]
+    by_parameters = {side: flux_tokens(side) * (flux.weights + flux.harope_parameters) / 1e9 for side in (512, 1024, 2048)}
+    by_operators = {side: flux.flops(flux_tokens(side), flux.harope_matrices) / 1e9 for side in (512, 1024, 2048)}
     printed = {512: 44.80, 1024: 134.1, 2048: 491.7}
     fits = lambda value, side: abs(value - printed[side]) <= (0.005 if side == 512 else 0.05)  # noqa: E731
     assert [fits(by_parameters[side], side) for side in printed] == [False, True, True]
     assert [fits(by_operators[side], side) for side in printed] == [True, False, True]
-    plain, matrix = dit.flops(256, Learned()) / 1e9, dit.flops(256, dit.harope) / 1e9
-    assert f"{plain:.2f} {matrix:.2f} {plain + 256 * dit.added / 1e9:.2f}" == "0.71 0.74 0.73"  # operators, operators, parameters
-    flags = {flag.id: flag.beside for flag in published_flags() if flag.beside}
+    plain, matrix = dit.flops(256, LearnedParameters()) / 1e9, dit.flops(256, dit.harope_matrices) / 1e9
+    assert f"{plain:.2f} {matrix:.2f} {plain + 256 * dit.harope_parameters / 1e9:.2f}" == "0.71 0.74 0.73"  # operators, operators, parameters
+    flags = {flag.id: flag.beside for flag in load_published_flags() if flag.beside}
     assert set(flags) == {"F11", "F13", "F14"}
     assert f"{by_operators[512]:.2f} comes out at 512 and {by_operators[1024]:.2f} at 1024" in flags["F11"]
     assert f"{plain:.4f}, which rounds to 0.71" in flags["F14"]
     assert f"{matrix:.4f} with the matrix, printed 0.74, is +{100 * (matrix / plain - 1):.1f}%" in flags["F14"]
     reading = next(text for table in tables if table.id == "T9" for text in table.readings if "operators" in text)
-    cost = next(finding for finding in findings if finding.flag == "F11")
+    cost = next(finding for finding in findings if finding.flag_id == "F11")
     for text in (flags["F11"], flags["F13"], reading, cost.arithmetic):
         assert "by added parameters x tokens" in text.replace("By", "by")
         assert "by operators" in text.replace("By", "by")
 
 
-def test_the_conflicts_found_are_exactly_the_arithmetic_ones_recorded(findings: list[Finding]) -> None:
+def test_the_conflicts_found_are_exactly_the_arithmetic_ones_recorded(findings: list[AuditFinding]) -> None:
     conflicts = [finding for finding in findings if finding.severity == "conflict"]
-    assert {finding.flag for finding in conflicts} == ARITHMETIC
-    recorded = {cell for flag in published_flags() if flag.id in ARITHMETIC for cell in flag.cells}
+    assert {finding.flag_id for finding in conflicts} == ARITHMETIC
+    recorded = {cell for flag in load_published_flags() if flag.id in ARITHMETIC for cell in flag.cells}
     assert cells_of(findings, "conflict") == recorded
 
 
-def test_the_notes_found_are_exactly_the_arithmetic_ones_recorded(findings: list[Finding]) -> None:
-    assert {finding.flag for finding in findings if finding.severity == "warn"} == NOTES
-    recorded = {cell for flag in published_flags() if flag.id in NOTES for cell in flag.cells}
+def test_the_notes_found_are_exactly_the_arithmetic_ones_recorded(findings: list[AuditFinding]) -> None:
+    assert {finding.flag_id for finding in findings if finding.severity == "warn"} == NOTES
+    recorded = {cell for flag in load_published_flags() if flag.id in NOTES for cell in flag.cells}
     found = cells_of(findings, "warn")
     assert recorded <= found  # F12 names one cell of each kind
     published = {f"{t.id}/{r.id}/{key}": text for t in load_tables() for r in t.rows for key, text in r.published.items()}
     assert {published[cell] for cell in found} == {published[cell] for cell in recorded}
 
 
-def test_the_finder_reads_no_flag(tables: list[Table], findings: list[Finding]) -> None:
+def test_the_finder_reads_no_flag(tables: list[Table], findings: list[AuditFinding]) -> None:
     bare = [table.model_copy(update={"flags": ()}) for table in tables]
-    without = check(bare, flags=())
+    without = audit_tables(bare, flags=())
     assert [finding.cells for finding in without] == [finding.cells for finding in findings]
-    assert all(finding.flag is None for finding in without)
+    assert all(finding.flag_id is None for finding in without)
 
 
-def test_the_arithmetic_is_shown(findings: list[Finding]) -> None:
+def test_the_arithmetic_is_shown(findings: list[AuditFinding]) -> None:
     means = {f.cells[0]: f for f in findings if f.rule == "mean"}
-    assert {cell: (f.printed, f.recomputed) for cell, f in means.items()} == {
+    assert {cell: (f.printed_value, f.recomputed_value) for cell, f in means.items()} == {
         "T4/r1024-rope/overall": ("0.757", "0.758"),
         "T4/r1024-harope/overall": ("0.771", "0.770"),
         "T4/r2048-rope/overall": ("0.735", "0.737"),
     }
     assert "(357/396 + 317/320 + 149/400 + 254/400 + 256/320 + 319/376) / 6 = 0.75801" in means["T4/r1024-rope/overall"].arithmetic
     cost = next(f for f in findings if f.rule == "cost")
-    assert (cost.printed, cost.recomputed) == ("44.80 (+3.0%)", "44.70 (+2.8%)")
+    assert (cost.printed_value, cost.recomputed_value) == ("44.80 (+3.0%)", "44.70 (+2.8%)")
     assert "44.6992 G" in cost.arithmetic
     assert "44.80 at 512, 134.18 at 1024, 491.74 at 2048" in cost.arithmetic  # the count that fits 512 and not 1024
-    percentages = {f.printed: f.arithmetic for f in findings if f.rule == "percentage"}
+    percentages = {f.printed_value: f.arithmetic for f in findings if f.rule == "percentage"}
     assert "99,072 / 2,362,368 = 4.194%" in percentages["+4.1%"]
     repeated = next(f for f in findings if f.rule == "duplicate")
     assert "21 pairs" in repeated.arithmetic
-    assert "FID-50K 9.49 and 9.28, Recall 0.54 and 0.53" in repeated.recomputed
+    assert "FID-50K 9.49 and 9.28, Recall 0.54 and 0.53" in repeated.recomputed_value
 
 
-def test_the_census_counts_exact_cells(findings: list[Finding]) -> None:
+def test_the_census_counts_exact_cells(findings: list[AuditFinding]) -> None:
     census = next(f for f in findings if f.rule == "count census")
-    assert (census.flag, census.recomputed) == ("F10", "35 of 36 cells are exact counts")
-    assert next(f for f in findings if f.rule == "cost census").recomputed == "19 of 21 cost cells follow from the shapes"
-    agreeing = {f.table: f.recomputed for f in findings if f.rule == "repeat"}
+    assert (census.flag_id, census.recomputed_value) == ("F10", "35 of 36 cells are exact counts")
+    assert next(f for f in findings if f.rule == "cost census").recomputed_value == "19 of 21 cost cells follow from the shapes"
+    agreeing = {f.table: f.recomputed_value for f in findings if f.rule == "repeat"}
     assert agreeing == {f"T{n}": f"{cells} of {cells} repeated cells agree" for n, cells in ((6, 12), (8, 12), (9, 8))}
     assert [f.cells for f in findings if f.rule == "equality"] == [("T7/s4000/harope", "T4/r1024-harope/overall")]
 
@@ -143,7 +143,7 @@ def test_a_corrected_paper_is_quiet(tables: list[Table]) -> None:
     }  # fmt: skip
     for side in (512, 1024, 2048):
         cells |= {f"T9__f{side}_{row}__params_m": "29.11 (+2.8%)" for row in ("ropesvd", "harope")}
-    assert {f.severity for f in check(changed(tables, **cells))} == {"info"}
+    assert {f.severity for f in audit_tables(changed(tables, **cells))} == {"info"}
 
 
 @pytest.mark.parametrize(
@@ -163,22 +163,22 @@ def test_a_corrected_paper_is_quiet(tables: list[Table]) -> None:
         ("T9__f1024_harope__geneval", "0.772", "repeat"),
     ],
 )
-def test_a_changed_cell_is_caught(cell: str, text: str, rule: str, tables: list[Table], findings: list[Finding]) -> None:
+def test_a_changed_cell_is_caught(cell: str, text: str, rule: str, tables: list[Table], findings: list[AuditFinding]) -> None:
     name = "/".join((cell.split("__")[0], cell.split("__")[1].replace("_", "-"), cell.split("__")[2]))
-    caught = [f for f in check(changed(tables, **{cell: text})) if f.rule == rule and name in f.cells and f.severity != "info"]
+    caught = [f for f in audit_tables(changed(tables, **{cell: text})) if f.rule == rule and name in f.cells and f.severity != "info"]
     assert caught
     assert not [f for f in findings if f.rule == rule and name in f.cells and f.severity != "info"]
 
 
 def test_counts_take_ties_either_way() -> None:
-    assert counts("0.373", 400) == [149]  # 0.3725
-    assert counts("0.372", 400) == [149]
-    assert counts("0.606", 400) == []
-    assert counts("1.000", 320) == [320]
-    assert counts("0.5", 100) == list(range(45, 56))
+    assert possible_counts("0.373", 400) == [149]  # 0.3725
+    assert possible_counts("0.372", 400) == [149]
+    assert possible_counts("0.606", 400) == []
+    assert possible_counts("1.000", 320) == [320]
+    assert possible_counts("0.5", 100) == list(range(45, 56))
 
 
-def test_findings_are_told_without_adjectives(findings: list[Finding]) -> None:
+def test_findings_are_told_without_adjectives(findings: list[AuditFinding]) -> None:
     text = findings_text(findings)
     assert text.endswith("5 conflicts, 4 notes, 6 info")
     assert not [word for word in VERDICTS if word in text.lower()]
@@ -195,11 +195,11 @@ def test_paper_check_answers_on_the_command_line() -> None:
 # ---------------------------------------------------------------------------------------------------------- noise
 
 
-def line(tables: list[Table], number: int, first: str, second: str) -> Line:
+def line(tables: list[Table], number: int, first: str, second: str) -> PublishedDifference:
     """The difference between two cells given as row/column."""
     table = next(t for t in tables if t.number == number)
     wanted = (f"{table.id}/{first}", f"{table.id}/{second}")
-    return next(x for x in noise(table, tables).lines if x.cells == wanted and not x.column.endswith("recomputed"))
+    return next(x for x in assess_differences(table, tables).differences if x.cells == wanted and not x.column.endswith("recomputed"))
 
 
 # Section 4.4 of the project's study of noise, as printed there: table, cells, z at 1.3%, z at 2.0%, sampling-only z, verdict.
@@ -233,17 +233,17 @@ def test_fid_differences_have_the_studys_z(
     number: int, first: str, second: str, z: str, cautious: str | None, sampling: str, verdict: str, tables: list[Table]
 ) -> None:
     found = line(tables, number, f"{first}/fid", f"{second}/fid")
-    shown = [shown_number("z", value) for value in found.numbers.values()]
+    shown = [format_statistic("z", value) for value in found.test_statistics.values()]
     assert shown == [z, cautious or shown[1], sampling]
     assert found.verdict == verdict
 
 
 def test_table_10_compares_columns(tables: list[Table]) -> None:
     best = line(tables, 10, "fid/theta_5000", "fid/harope")
-    assert [shown_number("z", v) for v in best.numbers.values()] == ["-3.7", "-2.5", "-10.3"]
+    assert [format_statistic("z", v) for v in best.test_statistics.values()] == ["-3.7", "-2.5", "-10.3"]
     assert best.verdict == "resolved"
     among = line(tables, 10, "fid/theta_5000", "fid/theta_30000")
-    assert [shown_number("z", v) for v in among.numbers.values()][::2] == ["+0.9", "+2.6"]
+    assert [format_statistic("z", v) for v in among.test_statistics.values()][::2] == ["+0.9", "+2.6"]
     assert among.verdict == "not resolved"
 
 
@@ -261,8 +261,8 @@ GENEVAL = [  # rows, column, p as the study prints them: independent, clustered,
 def test_geneval_differences_have_the_studys_p(rows: str, column: str, printed: tuple[str | None, ...], tables: list[Table]) -> None:
     table = next(t for t in tables if t.number == 4)
     key = "overall" if column == "recomputed" else column
-    lines = [x for x in noise(table, tables).lines if x.cells == (f"T4/{rows}-rope/{key}", f"T4/{rows}-harope/{key}")]
-    found = lines[-1 if column == "recomputed" else 0].numbers
+    lines = [x for x in assess_differences(table, tables).differences if x.cells == (f"T4/{rows}-rope/{key}", f"T4/{rows}-harope/{key}")]
+    found = lines[-1 if column == "recomputed" else 0].test_statistics
     for name, text in zip(("p independent", "p clustered", "p paired at best"), printed, strict=True):
         if text is not None:
             assert f"{found[name]:.{len(text) - 1}f}".lstrip("0") == text
@@ -270,34 +270,34 @@ def test_geneval_differences_have_the_studys_p(rows: str, column: str, printed: 
 
 def test_the_other_geneval_categories_are_far_from_resolved(tables: list[Table]) -> None:
     table = next(t for t in tables if t.number == 4)
-    cells = [x for x in noise(table, tables).lines if x.family == "categories"]
+    cells = [x for x in assess_differences(table, tables).differences if x.family == "categories"]
     assert len(cells) == 18
     others = [x for x in cells if x.cells[0] != "T4/r2048-rope/position"]
-    assert min(x.numbers["p paired at best"] for x in others) > 0.14
+    assert min(x.test_statistics["p paired at best"] for x in others) > 0.14
     position = next(x for x in cells if x not in others)
-    assert position.numbers["Holm paired"] < 0.05 < position.numbers["Holm clustered"]
+    assert position.test_statistics["Holm paired"] < 0.05 < position.test_statistics["Holm clustered"]
     assert position.verdict == "likely"
     assert {x.verdict for x in others} == {"not resolved"}
 
 
 def test_the_other_tables_have_the_studys_numbers(tables: list[Table]) -> None:
     recall = line(tables, 2, "string/recall", "harope/recall")
-    assert (shown_number("z", recall.numbers["z before rounding"]), recall.verdict) == ("+1.4", "not resolved")
+    assert (format_statistic("z", recall.test_statistics["z before rounding"]), recall.verdict) == ("+1.4", "not resolved")
     inception = line(tables, 2, "string/is", "harope/is")
-    assert (shown_number("z", inception.numbers["z at 2.3%"]), inception.verdict) == ("+1.5", "sampling borderline")
+    assert (format_statistic("z", inception.test_statistics["z at 2.3%"]), inception.verdict) == ("+1.5", "sampling borderline")
     top1 = {
-        pair: [shown_number("z", v) for v in line(tables, 1, f"{pair[0]}/top1", f"{pair[1]}/top1").numbers.values()]
+        pair: [format_statistic("z", v) for v in line(tables, 1, f"{pair[0]}/top1", f"{pair[1]}/top1").test_statistics.values()]
         for pair in (("b-ape", "b-harope"), ("l-ape", "l-harope"), ("b-mixed", "b-harope"))
     }
     assert top1["b-ape", "b-harope"] == ["+1.4", "+2.1"]
     assert top1["l-ape", "l-harope"] == ["+1.9", "+3.0"]
     assert top1["b-mixed", "b-harope"][0] == "+0.2"
     dpg = [line(tables, 4, f"r{side}-rope/dpg", f"r{side}-harope/dpg") for side in (512, 1024, 2048)]
-    assert shown_number("z", max(abs(x.numbers["z, favourable"]) for x in dpg)) == "+2.0"
-    assert {shown_number("z", abs(x.numbers["z, middle"])) for x in dpg} == {"+0.5", "+1.1", "+0.7"}
+    assert format_statistic("z", max(abs(x.test_statistics["z, favourable"]) for x in dpg)) == "+2.0"
+    assert {format_statistic("z", abs(x.test_statistics["z, middle"])) for x in dpg} == {"+0.5", "+1.1", "+0.7"}
     assert {x.verdict for x in dpg} == {"not resolved"}
-    steps = line(tables, 7, "s4000/rope_svd", "s4000/harope").numbers
-    assert [shown_number("z", steps[name]) for name in ("z paired at best", "z clustered")] == ["+2.8", "+1.4"]
+    steps = line(tables, 7, "s4000/rope_svd", "s4000/harope").test_statistics
+    assert [format_statistic("z", steps[name]) for name in ("z paired at best", "z clustered")] == ["+2.8", "+1.4"]
 
 
 def test_compbench_hangs_on_the_images_per_prompt(tables: list[Table]) -> None:
@@ -306,17 +306,17 @@ def test_compbench_hangs_on_the_images_per_prompt(tables: list[Table]) -> None:
     assert found.note == "10: resolved, 4: resolved, 1: not resolved"
     losses = [line(tables, 5, f"r512-rope/{key}", f"r512-harope/{key}") for key in ("numeracy", "spatial_2d")]
     gains = [line(tables, 5, f"r1024-rope/{key}", f"r1024-harope/{key}") for key in ("numeracy", "spatial_2d")]
-    assert all(abs(x.numbers["z, 10 images"]) > 3 for x in losses + gains)
-    assert "images per prompt" in noise_text(noise(next(t for t in tables if t.number == 5), tables))
+    assert all(abs(x.test_statistics["z, 10 images"]) > 3 for x in losses + gains)
+    assert "images per prompt" in noise_text(assess_differences(next(t for t in tables if t.number == 5), tables))
 
 
 def test_what_is_not_reproduced_is_said(tables: list[Table]) -> None:
     """Three numbers of the study do not come out of its constants; the answer says so and prints what does."""
-    assert shown_number("p", line(tables, 4, "r2048-rope/overall", "r2048-harope/overall").numbers["p clustered"]) == "0.23"  # study .24
-    assert shown_number("z", line(tables, 2, "string/is", "harope/is").numbers["z at 0.8%"]) == "+4.3"  # study 2.8
-    assert shown_number("z", line(tables, 1, "l-mixed/top1", "l-harope/top1").numbers["z with training"]) == "+0.1"  # study 0.2
+    assert format_statistic("p", line(tables, 4, "r2048-rope/overall", "r2048-harope/overall").test_statistics["p clustered"]) == "0.23"  # study .24
+    assert format_statistic("z", line(tables, 2, "string/is", "harope/is").test_statistics["z at 0.8%"]) == "+4.3"  # study 2.8
+    assert format_statistic("z", line(tables, 1, "l-mixed/top1", "l-harope/top1").test_statistics["z with training"]) == "+0.1"  # study 0.2
     for number, name in ((4, "GenEval"), (2, "IS"), (1, "Top-1")):
-        assert f"{name}, not reproduced" in " ".join(noise(next(t for t in tables if t.number == number), tables).remarks)
+        assert f"{name}, not reproduced" in " ".join(assess_differences(next(t for t in tables if t.number == number), tables).notes)
 
 
 @pytest.mark.parametrize("number", range(1, 11))

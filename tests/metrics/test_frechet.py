@@ -10,7 +10,7 @@ from clouds import cloud, observed, reference_of, value_of, with_dead_columns
 
 from harope_bench.core.errors import ShapeError
 from harope_bench.evaluators.fidelity import PLUGIN
-from harope_bench.metrics.frechet import frechet, matrix_root
+from harope_bench.metrics.frechet import frechet_distance, covariance_root
 from harope_bench.metrics.moments import Gaussian, Moments
 
 
@@ -23,19 +23,19 @@ def test_equal_sets_are_at_distance_zero() -> None:
 
 def test_moving_every_image_adds_the_squared_step() -> None:
     features, reference = cloud(3, 500, 8).astype(np.float64), reference_of(cloud(4, 800, 8))
-    near = frechet(Moments.of(features).gaussian(), Gaussian(reference["mu"], reference["sigma"]))
+    near = frechet_distance(Moments.from_rows(features).to_gaussian(), Gaussian(reference["mu"], reference["sigma"]))
     step = np.arange(8) * 10.0
-    moved = Moments.of(features + step).gaussian()
+    moved = Moments.from_rows(features + step).to_gaussian()
     still = moved.mean - reference["mu"] - step
     expected = near + step @ step + 2 * step @ still  # |a + b|^2 = |a|^2 + |b|^2 + 2 ab
-    assert frechet(moved, Gaussian(reference["mu"], reference["sigma"])) == pytest.approx(expected, rel=1e-12)
+    assert frechet_distance(moved, Gaussian(reference["mu"], reference["sigma"])) == pytest.approx(expected, rel=1e-12)
 
 
 def test_known_gaussians_have_the_known_distance() -> None:
     turn = np.linalg.qr(np.random.default_rng(5).normal(size=(6, 6)))[0]
     a, b = np.array([1.0, 2, 3, 4, 5, 0.01]), np.array([4.0, 1, 3, 0.5, 0.02, 7])
     drawn, real = (Gaussian(mean, turn * variances @ turn.T) for mean, variances in ((np.zeros(6), a), (np.full(6, 0.5), b)))
-    assert frechet(drawn, real) == pytest.approx(6 * 0.25 + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2), rel=1e-13)
+    assert frechet_distance(drawn, real) == pytest.approx(6 * 0.25 + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2), rel=1e-13)
 
 
 def exact_trace(left: np.ndarray, right: np.ndarray) -> float:
@@ -45,7 +45,7 @@ def exact_trace(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def exact_frechet(left: np.ndarray, right: np.ndarray) -> float:
-    drawn, real = Moments.of(left).gaussian(), Moments.of(right).gaussian()
+    drawn, real = Moments.from_rows(left).to_gaussian(), Moments.from_rows(right).to_gaussian()
     return float(np.sum((drawn.mean - real.mean) ** 2) + np.trace(drawn.covariance + real.covariance) - 2 * exact_trace(left, right))
 
 
@@ -77,22 +77,22 @@ def test_singular_covariances_keep_the_exact_distance(left: np.ndarray, right: n
 
 def test_the_support_keeps_rounding_out_of_the_trace() -> None:
     few, many = cloud(8, 40, 200), cloud(9, 1000, 200)
-    drawn, real = Moments.of(few).gaussian(), Moments.of(many).gaussian()
+    drawn, real = Moments.from_rows(few).to_gaussian(), Moments.from_rows(many).to_gaussian()
     product = drawn.covariance @ real.covariance  # torch-fidelity's way: 161 rounded zeros are rooted
     theirs = np.sqrt(np.linalg.eigvals(product).astype(complex)).real.sum()
     wrong = np.sum((drawn.mean - real.mean) ** 2) + np.trace(drawn.covariance + real.covariance) - 2 * theirs
-    assert matrix_root(drawn.covariance).shape == (200, 39)
-    assert abs(frechet(drawn, real) - exact_frechet(few, many)) < 1e-10 < 1e-7 < abs(wrong - exact_frechet(few, many))
+    assert covariance_root(drawn.covariance).shape == (200, 39)
+    assert abs(frechet_distance(drawn, real) - exact_frechet(few, many)) < 1e-10 < 1e-7 < abs(wrong - exact_frechet(few, many))
 
 
 def test_a_pivot_at_rounding_level_is_not_trusted() -> None:
     basis = np.random.default_rng(10).normal(size=(8, 6))
     covariance = basis @ basis.T + 1e-15 * np.eye(8)
-    assert matrix_root(covariance).shape == (8, 6)
-    np.testing.assert_allclose(matrix_root(covariance) @ matrix_root(covariance).T, covariance, atol=1e-13)
-    assert matrix_root(covariance + 0.01 * np.eye(8)).shape == (8, 8)
+    assert covariance_root(covariance).shape == (8, 6)
+    np.testing.assert_allclose(covariance_root(covariance) @ covariance_root(covariance).T, covariance, atol=1e-13)
+    assert covariance_root(covariance + 0.01 * np.eye(8)).shape == (8, 8)
 
 
 def test_different_widths_have_no_distance() -> None:
     with pytest.raises(ShapeError, match="widths 3 and 4"):
-        frechet(Gaussian(np.zeros(3), np.eye(3)), Gaussian(np.zeros(4), np.eye(4)))
+        frechet_distance(Gaussian(np.zeros(3), np.eye(3)), Gaussian(np.zeros(4), np.eye(4)))

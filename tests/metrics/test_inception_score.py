@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from clouds import cloud, measured, observed, peaked, value_of
 
-from harope_bench.evaluators.base import Observations
+from harope_bench.evaluators.base import Features
 from harope_bench.evaluators.fidelity import PLUGIN
-from harope_bench.metrics.inception_score import divergences, inception_score, log_softmax
-from harope_bench.statistics.significance import mean_error
+from harope_bench.metrics.inception_score import kl_divergences, inception_score, log_softmax
+from harope_bench.statistics.significance import standard_error
 
 
 def test_is_runs_from_one_to_the_number_of_classes() -> None:
@@ -63,7 +63,7 @@ def test_the_error_of_is_is_the_spread_of_replicates() -> None:
         score = inception_score(
             peaked(rng.integers(0, 12, size=750) ** 2 // 12, 12, int(rng.integers(2**31))), block=300
         )  # last block is half
-        found.append((score.value, mean_error(score.contributions)))
+        found.append((score.value, standard_error(score.contributions)))
     values, errors = np.array(found).T
     assert errors.mean() == pytest.approx(values.std(ddof=1), rel=0.14)  # as for FID
 
@@ -73,23 +73,23 @@ def test_a_short_block_brings_its_own_noise() -> None:
     parts = np.split(score.contributions, [500, 1000])
     # The mean over three blocks has a third of each block's error, and 40 images have a larger one.
     logp = [log_softmax(x) for x in np.split(peaked(np.random.default_rng(69).integers(0, 10, size=1040), 10), [500, 1000])]
-    spreads = [divergences(np.exp(x), x, np.exp(x).mean(axis=0)).std() for x in logp]
+    spreads = [kl_divergences(np.exp(x), x, np.exp(x).mean(axis=0)).std() for x in logp]
     exact = math.sqrt(sum((b * s) ** 2 / len(x) for b, s, x in zip(score.blocks, spreads, logp, strict=True))) / 3
-    assert mean_error(score.contributions) == pytest.approx(exact, rel=1e-3)  # N - 1 instead of N
+    assert standard_error(score.contributions) == pytest.approx(exact, rel=1e-3)  # N - 1 instead of N
     assert max(abs(part.sum()) for part in parts) < 1e-9
 
 
 def test_ten_blocks_give_the_error_themselves() -> None:
     logits = peaked(np.random.default_rng(26).integers(0, 10, size=50_000), 10)
-    score = PLUGIN.score(Observations(np.arange(50_000), None, {"logits": logits}), {})
+    score = PLUGIN.score(Features(np.arange(50_000), None, {"logits": logits}), {})
     found, blocks = measured(score, "is"), inception_score(logits).blocks
     assert found.interval == "spread of 10 blocks"
     assert found.se == pytest.approx(blocks.std(ddof=1) / math.sqrt(10))
-    assert mean_error(score.per_sample["is"]) == pytest.approx(found.se, rel=1.0)  # ten blocks know their sd to 24%; four widths
-    nine = PLUGIN.score(Observations(np.arange(45_000), None, {"logits": logits[:45_000]}), {})
+    assert standard_error(score.per_sample["is"]) == pytest.approx(found.se, rel=1.0)  # ten blocks know their sd to 24%; four widths
+    nine = PLUGIN.score(Features(np.arange(45_000), None, {"logits": logits[:45_000]}), {})
     assert measured(nine, "is").interval == "influence function, first order"
 
 
 def test_divergences_are_not_negative() -> None:
     logp = log_softmax(np.random.default_rng(27).normal(size=(300, 5)).astype(np.float32) * 50)
-    assert divergences(np.exp(logp), logp, np.exp(logp).mean(axis=0)).min() > -1e-12
+    assert kl_divergences(np.exp(logp), logp, np.exp(logp).mean(axis=0)).min() > -1e-12

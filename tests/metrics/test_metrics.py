@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from harope_bench.core.errors import TooFewImages
+from harope_bench.core.errors import TooFewImagesError
 from harope_bench.metrics import distances, neighbours
-from harope_bench.metrics.distances import pair_distances, screens, slack
-from harope_bench.metrics.frechet import frechet, matrix_root, rows_root
+from harope_bench.metrics.distances import squared_pair_distances, scale_rows, error_bound
+from harope_bench.metrics.frechet import frechet_distance, covariance_root, covariance_root_of_rows
 from harope_bench.metrics.inception_score import inception_score, shuffled_inception_score
 from harope_bench.metrics.moments import Gaussian, Moments
-from harope_bench.metrics.neighbours import Balls, balls, squared_radii
+from harope_bench.metrics.neighbours import Balls, neighbour_balls, squared_radii
 
 
 def cloud(seed: int, rows: int, width: int, shift: float = 0.0, scale: float = 1.0) -> np.ndarray:
@@ -38,11 +38,11 @@ def by_sqrtm(drawn: Gaussian, real: Gaussian) -> float:
 @pytest.mark.parametrize("width", [1, 5, 512, 513, 600])
 def test_triangular_products_equal_sqrtm_at_every_strip(width: int) -> None:
     mix = np.random.default_rng(1).normal(size=(width, width)) / math.sqrt(width) + np.eye(width)
-    drawn, real = (Moments.of(cloud(seed, 3 * width + 5, width, 0.1 * seed) @ mix.astype(np.float32)).gaussian() for seed in (2, 3))
-    assert matrix_root(drawn.covariance).shape == (width, width)
-    assert frechet(drawn, real) == pytest.approx(by_sqrtm(drawn, real), rel=1e-9)
+    drawn, real = (Moments.from_rows(cloud(seed, 3 * width + 5, width, 0.1 * seed) @ mix.astype(np.float32)).to_gaussian() for seed in (2, 3))
+    assert covariance_root(drawn.covariance).shape == (width, width)
+    assert frechet_distance(drawn, real) == pytest.approx(by_sqrtm(drawn, real), rel=1e-9)
     values, vectors = np.linalg.eigh(drawn.covariance)  # a full root takes the other product
-    assert frechet(drawn, real, vectors * np.sqrt(values)) == pytest.approx(frechet(drawn, real), rel=1e-11)
+    assert frechet_distance(drawn, real, vectors * np.sqrt(values)) == pytest.approx(frechet_distance(drawn, real), rel=1e-11)
 
 
 def on_axes(width: int, drawn: list[int], real: list[int]) -> tuple[Gaussian, Gaussian, float]:
@@ -62,22 +62,22 @@ def on_axes(width: int, drawn: list[int], real: list[int]) -> tuple[Gaussian, Ga
 def test_short_ranks_keep_the_exact_distance(drawn: range, real: range) -> None:
     left, right, exact = on_axes(60, list(drawn), list(real))
     # Where one range lies within the other no zero is rooted; an overlap leaves some: 20 roots of about 1e-14.
-    assert frechet(left, right) == pytest.approx(exact, rel=1e-12, abs=2e-6 if drawn == range(10, 60) else 0)
+    assert frechet_distance(left, right) == pytest.approx(exact, rel=1e-12, abs=2e-6 if drawn == range(10, 60) else 0)
 
 
 def test_the_covariance_of_lower_rank_leaves_rounded_zeros_out() -> None:
     left, right, exact = on_axes(60, list(range(60)), list(range(20)))
-    noise = np.linalg.eigvalsh(matrix_root(left.covariance).T @ right.covariance @ matrix_root(left.covariance))[:40]
+    noise = np.linalg.eigvalsh(covariance_root(left.covariance).T @ right.covariance @ covariance_root(left.covariance))[:40]
     assert np.sqrt(np.clip(noise, 0, None)).sum() > 1e-8  # what the other root would add
-    assert abs(frechet(left, right) - exact) < 1e-11
+    assert abs(frechet_distance(left, right) - exact) < 1e-11
 
 
 def test_few_rows_are_a_root_of_their_covariance() -> None:
-    drawn, real = cloud(9, 30, 60, 5.0), Moments.of(cloud(6, 400, 60)).gaussian()
-    gaussian, root = Moments.of(drawn).gaussian(), rows_root(drawn)
+    drawn, real = cloud(9, 30, 60, 5.0), Moments.from_rows(cloud(6, 400, 60)).to_gaussian()
+    gaussian, root = Moments.from_rows(drawn).to_gaussian(), covariance_root_of_rows(drawn)
     assert root.shape == (60, 29)
     np.testing.assert_allclose(root @ root.T, gaussian.covariance, atol=1e-12)
-    assert frechet(gaussian, real, root) == pytest.approx(frechet(gaussian, real), rel=1e-11)
+    assert frechet_distance(gaussian, real, root) == pytest.approx(frechet_distance(gaussian, real), rel=1e-11)
 
 
 # ---- Inception Score --------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_adms_float32_score_is_the_float64_one_to_its_digits() -> None:
 def test_underflowing_classes_are_no_nan() -> None:
     sure = np.where(np.eye(10)[np.arange(400) % 10] > 0, 0.0, -1e6)
     assert shuffled_inception_score(sure, splits=1).mean == pytest.approx(10.0, rel=1e-14)
-    with pytest.raises(TooFewImages, match="10 splits needs at least as many images, found 9"):
+    with pytest.raises(TooFewImagesError, match="10 splits needs at least as many images, found 9"):
         shuffled_inception_score(sure[:9])
 
 
@@ -131,10 +131,10 @@ def slow_balls(drawn: np.ndarray, real: np.ndarray, k: int = 3) -> Balls:
 
 
 def check_balls(drawn: np.ndarray, real: np.ndarray, block: int, k: int = 3) -> None:
-    ours, slow = balls(drawn, real, k, block), slow_balls(drawn, real, k)
-    np.testing.assert_array_equal(ours.drawn_inside, slow.drawn_inside)
+    ours, slow = neighbour_balls(drawn, real, k, block), slow_balls(drawn, real, k)
+    np.testing.assert_array_equal(ours.generated_inside, slow.generated_inside)
     np.testing.assert_array_equal(ours.real_inside, slow.real_inside)
-    np.testing.assert_allclose(ours.drawn_radii, slow.drawn_radii, rtol=1e-12)  # the order of 64-bit sums
+    np.testing.assert_allclose(ours.generated_radii, slow.generated_radii, rtol=1e-12)  # the order of 64-bit sums
     np.testing.assert_allclose(ours.real_radii, slow.real_radii, rtol=1e-12)
 
 
@@ -182,20 +182,20 @@ def test_float32_alone_would_be_wrong_where_it_is_settled() -> None:
     norms = (rows**2).sum(axis=1)
     plain = norms[:, None] + norms - 2 * rows @ rows.T
     np.fill_diagonal(plain, np.inf)
-    wrong, right = np.sort(plain, axis=1)[:, 2], slow_balls(rows, rows).drawn_radii
+    wrong, right = np.sort(plain, axis=1)[:, 2], slow_balls(rows, rows).generated_radii
     assert np.abs(wrong[:150] / right[:150] - 1).max() > 0.5
     np.testing.assert_allclose(squared_radii(rows), right, rtol=1e-12)
 
 
 @pytest.mark.parametrize("case", ["plain", "wide", "offset", "cluster", "outlier", "large", "small", "float64"])
 def test_screened_distances_are_within_their_bound(case: str) -> None:
-    left, right = screens(*CASES[case])
+    left, right = scale_rows(*CASES[case])
     exact = full(*CASES[case]) * left.scale**2
     for sharp in (False, True):
-        a, b = (left.sharp(), right.sharp()) if sharp else (left, right)
+        a, b = (left.in_float64(), right.in_float64()) if sharp else (left, right)
         found = a.distances(slice(0, len(a.rows)), b, slice(0, len(b.rows)))
         assert found.dtype == (np.float64 if sharp else np.float32)
-        assert np.abs(found - exact).max() <= slack(a, b)
+        assert np.abs(found - exact).max() <= error_bound(a, b)
 
 
 def test_most_distances_are_decided_by_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,22 +203,22 @@ def test_most_distances_are_decided_by_the_screen(monkeypatch: pytest.MonkeyPatc
 
     def counting(left: np.ndarray, right: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         counted.append(len(i))
-        return pair_distances(left, right, i, j)
+        return squared_pair_distances(left, right, i, j)
 
     monkeypatch.setattr(neighbours, "pair_distances", counting)
-    balls(drawn, real, block=256)
+    neighbour_balls(drawn, real, block=256)
     # At least each radius once; of 3.6 million distances hardly any more.
     assert 2200 <= sum(counted) < 3000
 
 
 def test_precision_and_recall_equal_torch_fidelity_in_both_its_ways() -> None:
     drawn, real = cloud(36, 700, 48, 0.1), cloud(37, 500, 48)
-    found = balls(drawn, real, block=200)
+    found = neighbour_balls(drawn, real, block=200)
     for save_ram in (False, True):
         theirs = prc_features_to_metric(
             *map(torch.from_numpy, (drawn, real)), prc_neighborhood=3, prc_batch_size=150, save_cpu_ram=save_ram, verbose=False
         )
-        assert found.drawn_inside.mean() == pytest.approx(theirs["precision"], abs=1e-6)
+        assert found.generated_inside.mean() == pytest.approx(theirs["precision"], abs=1e-6)
         assert found.real_inside.mean() == pytest.approx(theirs["recall"], abs=1e-6)
 
 
@@ -227,15 +227,15 @@ def test_mapped_files_give_the_same_bits(tmp_path: Path) -> None:
     for name, rows in (("drawn", drawn), ("real", real)):
         np.save(tmp_path / f"{name}.npy", rows)
     maps = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("drawn", "real")]
-    for ours, theirs in zip(balls(*maps, block=64), balls(drawn, real, block=64), strict=True):
+    for ours, theirs in zip(neighbour_balls(*maps, block=64), neighbour_balls(drawn, real, block=64), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_pairs_do_not_depend_on_their_order_or_company() -> None:
     a, b = CASES["wide"]
     i, j = np.repeat(np.arange(40), 30), np.tile(np.arange(30), 40)
-    whole = pair_distances(a, b, i, j)
-    np.testing.assert_array_equal(whole, pair_distances(b, a, j, i))
-    np.testing.assert_array_equal(whole[7:900:11], pair_distances(a, b, i[7:900:11], j[7:900:11]))
-    assert (pair_distances(a, a, i, i) == 0).all()
-    assert len(i) > distances.PAIRS
+    whole = squared_pair_distances(a, b, i, j)
+    np.testing.assert_array_equal(whole, squared_pair_distances(b, a, j, i))
+    np.testing.assert_array_equal(whole[7:900:11], squared_pair_distances(a, b, i[7:900:11], j[7:900:11]))
+    assert (squared_pair_distances(a, a, i, i) == 0).all()
+    assert len(i) > distances.PAIR_BLOCK

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harope_bench.core.errors import ShapeError
-from harope_bench.metrics.half_neighbours import Table, distances, fits_half, half_balls, half_radii, parts, round_half
-from harope_bench.metrics.neighbours import balls
+from harope_bench.metrics.float16_neighbours import RowNorms, block_distances, fits_float16, float16_balls, float16_radii, block_products, round_to_float16
+from harope_bench.metrics.neighbours import neighbour_balls
 
 
 def cloud(seed: int, rows: int, width: int, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
@@ -44,17 +44,17 @@ def adm_inside(drawn: np.ndarray, real: np.ndarray, block: int) -> tuple[np.ndar
     return (between <= adm_radii(real, block)[:, None]).any(axis=0), (between <= adm_radii(drawn, block)).any(axis=1)
 
 
-def whole(rows: np.ndarray) -> tuple[Table, slice]:
-    return Table.of(rows), slice(0, len(rows))
+def whole(rows: np.ndarray) -> tuple[RowNorms, slice]:
+    return RowNorms.from_rows(rows), slice(0, len(rows))
 
 
 def fits(left: np.ndarray, right: np.ndarray) -> bool:
-    return fits_half(*whole(left), *whole(right), block=16)
+    return fits_float16(*whole(left), *whole(right), block=16)
 
 
 def half_distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
-        return distances(*parts(*whole(left), *whole(right), True), True)
+        return block_distances(*block_products(*whole(left), *whole(right), True), True)
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40))
@@ -63,7 +63,7 @@ def test_rounding_on_bits_is_numpys_float16(values: list[float]) -> None:
     given_ = np.array([values], dtype=np.float32)
     with np.errstate(over="ignore"):
         exact = given_.astype(np.float16).astype(np.float32)
-    np.testing.assert_array_equal(round_half(given_.copy()), exact)
+    np.testing.assert_array_equal(round_to_float16(given_.copy()), exact)
 
 
 def test_every_edge_of_float16_rounds_as_numpy_does() -> None:
@@ -72,7 +72,7 @@ def test_every_edge_of_float16_rounds_as_numpy_does() -> None:
     edges = np.concatenate([all_halves, between, np.nextafter(between, np.float32(0)), np.nextafter(between, np.float32(1e9))])
     edges = np.concatenate([edges, -edges, [65519.996, 65520.0, 1e6]]).astype(np.float32)[None]
     with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(round_half(edges.copy()), edges.astype(np.float16).astype(np.float32))
+        np.testing.assert_array_equal(round_to_float16(edges.copy()), edges.astype(np.float16).astype(np.float32))
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.0, 10.0), (4.0, 0.5), (1e-3, 0.0)])
@@ -91,12 +91,12 @@ def test_a_block_equals_numpys_float16(scale: float, shift: float) -> None:
 def test_balls_equal_whole_matrices(scale: float, shift: float, wide: int, narrow: int) -> None:
     drawn, real = cloud(2, 260, 32, scale, shift), cloud(3, 150, 32, scale, shift)
     drawn[200:] *= 0.3  # blocks differ in size, so that some fit float16 and some do not
-    found = half_balls(drawn, real, adm_block=wide, block=narrow)
-    np.testing.assert_array_equal(half_radii(drawn, adm_block=wide, block=narrow), found.drawn_radii)
+    found = float16_balls(drawn, real, adm_block=wide, block=narrow)
+    np.testing.assert_array_equal(float16_radii(drawn, adm_block=wide, block=narrow), found.generated_radii)
     # The product's last bit depends on the block's shape, which moves a float16 rounding now and then; float32 blocks differ by it.
-    assert np.isclose(found.drawn_radii, adm_radii(drawn, wide), rtol=2e-3, atol=0).all()
-    assert (np.isclose(found.drawn_radii, adm_radii(drawn, wide), rtol=1e-5)).mean() > 0.97
-    for ours, theirs in zip((found.drawn_inside, found.real_inside), adm_inside(drawn, real, wide), strict=True):
+    assert np.isclose(found.generated_radii, adm_radii(drawn, wide), rtol=2e-3, atol=0).all()
+    assert (np.isclose(found.generated_radii, adm_radii(drawn, wide), rtol=1e-5)).mean() > 0.97
+    for ours, theirs in zip((found.generated_inside, found.real_inside), adm_inside(drawn, real, wide), strict=True):
         assert (ours != theirs).mean() < 0.02
 
 
@@ -111,28 +111,28 @@ def test_overflow_decides_a_block_and_not_the_set() -> None:
 def test_float16_raises_both_scores_where_the_mean_is_far_from_zero() -> None:
     """The known direction of the effect: coarse distances tie, and a tie counts as inside."""
     drawn, real = cloud(7, 900, 64, 1.0, 10.0), cloud(8, 700, 64, 1.0, 10.1)
-    half, exact = half_balls(drawn, real), balls(drawn, real)
-    assert half.drawn_inside.mean() > exact.drawn_inside.mean() + 0.02
+    half, exact = float16_balls(drawn, real), neighbour_balls(drawn, real)
+    assert half.generated_inside.mean() > exact.generated_inside.mean() + 0.02
     assert half.real_inside.mean() > exact.real_inside.mean() + 0.02
 
 
 def test_overflowing_features_are_scored_in_float32() -> None:
     drawn, real = cloud(9, 300, 64, 100.0), cloud(10, 200, 64, 100.0)
-    half, exact = half_balls(drawn, real), balls(drawn, real)
-    np.testing.assert_array_equal(half.drawn_inside, exact.drawn_inside)
+    half, exact = float16_balls(drawn, real), neighbour_balls(drawn, real)
+    np.testing.assert_array_equal(half.generated_inside, exact.generated_inside)
     np.testing.assert_allclose(half.real_radii, exact.real_radii, rtol=1e-4)
 
 
 def test_unequal_sets_count_whole() -> None:
     drawn, real = cloud(11, 500, 16), cloud(12, 100, 16)
-    found = half_balls(drawn, real)
-    assert found.drawn_inside.shape == (500,) and found.real_inside.shape == (100,)
-    fewer = half_balls(drawn[:100], real)
+    found = float16_balls(drawn, real)
+    assert found.generated_inside.shape == (500,) and found.real_inside.shape == (100,)
+    fewer = float16_balls(drawn[:100], real)
     assert fewer.real_inside.mean() != found.real_inside.mean()  # recall leans on the number of samples
 
 
 def test_sets_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ShapeError, match="width 2 and 3"):
-        half_balls(np.zeros((9, 2)), np.zeros((9, 3)))
+        float16_balls(np.zeros((9, 2)), np.zeros((9, 3)))
     with pytest.raises(ShapeError, match="more than 3 rows, found 3"):
-        half_radii(np.zeros((3, 2)))
+        float16_radii(np.zeros((3, 2)))

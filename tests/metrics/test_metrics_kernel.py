@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from harope_bench.core.errors import ShapeError, TooFewImages
+from harope_bench.core.errors import ShapeError, TooFewImagesError
 from harope_bench.metrics.kernel_distance import cmmd, kid, kid_subsets
 
 
@@ -80,9 +80,9 @@ def test_contributions_are_the_exact_jackknife() -> None:
     for statistic, rows, other in ((kid, x, y), (cmmd, unit(x), unit(y))):
         found = statistic(rows, other)
         without = np.array([statistic(np.delete(rows, i, axis=0), other).value for i in range(12)])
-        np.testing.assert_allclose(found.drawn, 11 * (without.mean() - without), rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(found.generated_contributions, 11 * (without.mean() - without), rtol=1e-8, atol=1e-9)
         without = np.array([statistic(rows, np.delete(other, i, axis=0)).value for i in range(9)])
-        np.testing.assert_allclose(found.real, 8 * (without.mean() - without), rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(found.real_contributions, 8 * (without.mean() - without), rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize(("shift", "widest"), [(0.3, 1.14), (0.0, 1.6)])
@@ -105,8 +105,8 @@ def test_the_spread_over_subsets_is_no_standard_error() -> None:
 
 def test_a_fixed_reference_brings_no_error_of_its_own() -> None:
     found = kid(cloud(14, 300, 4, 0.3), cloud(15, 50, 4))
-    assert 0 < found.se_drawn < found.se
-    assert found.se_drawn == pytest.approx(found.drawn.std(ddof=1) / np.sqrt(300))
+    assert 0 < found.standard_error_fixed_reference < found.se
+    assert found.standard_error_fixed_reference == pytest.approx(found.generated_contributions.std(ddof=1) / np.sqrt(300))
 
 
 def test_memory_stays_far_below_a_kernel_matrix() -> None:
@@ -123,7 +123,7 @@ def test_memory_stays_far_below_a_kernel_matrix() -> None:
 def test_sets_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ShapeError, match="width 2 and 3"):
         kid(np.zeros((9, 2)), np.zeros((9, 3)))
-    with pytest.raises(TooFewImages, match="at least 3 images in both sets, found 2"):
+    with pytest.raises(TooFewImagesError, match="at least 3 images in both sets, found 2"):
         cmmd(np.zeros((9, 2)), np.zeros((2, 2)))
-    with pytest.raises(TooFewImages, match="subsets of 1,000 needs as many images in both sets, found 40"):
+    with pytest.raises(TooFewImagesError, match="subsets of 1,000 needs as many images in both sets, found 40"):
         kid_subsets(np.zeros((40, 2)), np.zeros((2000, 2)))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harope_bench.core.array_archive import load_arrays, write_arrays
-from harope_bench.core.errors import ShapeError, TooFewImages
+from harope_bench.core.errors import ShapeError, TooFewImagesError
 from harope_bench.metrics.moments import Moments
 
 
@@ -20,10 +20,10 @@ from harope_bench.metrics.moments import Moments
 def test_shards_merge_to_the_whole(sizes: list[int], block: int) -> None:
     rows = cloud(0, sum(sizes) + 2, 3, shift=5.0)
     shards = np.split(rows, np.cumsum(sizes))
-    merged = Moments.of(shards[0])
+    merged = Moments.from_rows(shards[0])
     for shard in shards[1:]:
-        merged = merged.merge(Moments.of(shard, block))
-    whole = Moments.of(rows)
+        merged = merged.merge(Moments.from_rows(shard, block))
+    whole = Moments.from_rows(rows)
     assert merged.count == whole.count
     np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-13)
     np.testing.assert_allclose(merged.scatter, whole.scatter, rtol=1e-11, atol=1e-12)  # atol: off-diagonals may be near 0
@@ -31,7 +31,7 @@ def test_shards_merge_to_the_whole(sizes: list[int], block: int) -> None:
 
 def test_moments_equal_numpy_and_survive_a_mean_far_from_zero() -> None:
     rows = cloud(1, 700, 5) + np.float32(4096.0)
-    mean, covariance = Moments.of(rows, block=64).gaussian()
+    mean, covariance = Moments.from_rows(rows, block=64).to_gaussian()
     exact = np.cov(rows.astype(np.float64), rowvar=False)
     np.testing.assert_allclose(mean, rows.astype(np.float64).mean(axis=0), rtol=1e-14)
     np.testing.assert_allclose(covariance, exact, rtol=1e-11)
@@ -40,35 +40,35 @@ def test_moments_equal_numpy_and_survive_a_mean_far_from_zero() -> None:
 
 
 def test_one_image_has_no_covariance() -> None:
-    with pytest.raises(TooFewImages, match="at least 2 images, found 1"):
-        Moments.of(np.zeros((1, 4), dtype=np.float32)).gaussian()
+    with pytest.raises(TooFewImagesError, match="at least 2 images, found 1"):
+        Moments.from_rows(np.zeros((1, 4), dtype=np.float32)).to_gaussian()
     with pytest.raises(ShapeError):
-        Moments.of(np.zeros((3, 4))).merge(Moments.of(np.zeros((3, 5))))
+        Moments.from_rows(np.zeros((3, 4))).merge(Moments.from_rows(np.zeros((3, 5))))
 
 
 @pytest.mark.parametrize("shift", [0.0, 300.0])
 def test_moments_equal_numpy(shift: float, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", cloud(0, 1500, 40, shift))
     rows = np.load(tmp_path / "rows.npy", mmap_mode="r")
-    mean, covariance = Moments.of(rows, block=256).gaussian()
+    mean, covariance = Moments.from_rows(rows, block=256).to_gaussian()
     np.testing.assert_allclose(mean, np.mean(rows.astype(np.float64), axis=0), rtol=1e-12, atol=1e-10)
     np.testing.assert_allclose(covariance, np.cov(rows, rowvar=False, ddof=1), rtol=0, atol=1e-10)
 
 
 def test_shards_travel_through_files_bit_by_bit(tmp_path: Path) -> None:
-    shards = [Moments.of(cloud(seed, 100 + seed, 7, 5.0)) for seed in range(3)]
+    shards = [Moments.from_rows(cloud(seed, 100 + seed, 7, 5.0)) for seed in range(3)]
     for i, shard in enumerate(shards):
-        write_arrays(tmp_path / f"{i}.npz", shard.arrays())
+        write_arrays(tmp_path / f"{i}.npz", shard.to_arrays())
     back = [Moments.from_arrays(load_arrays(tmp_path / f"{i}.npz")) for i in range(3)]
     for ours, theirs in zip(back, shards, strict=True):
         assert ours.count == theirs.count
         np.testing.assert_array_equal(ours.mean, theirs.mean)
         np.testing.assert_array_equal(ours.scatter, theirs.scatter)
-    whole = Moments.of(np.concatenate([cloud(seed, 100 + seed, 7, 5.0) for seed in range(3)]))
+    whole = Moments.from_rows(np.concatenate([cloud(seed, 100 + seed, 7, 5.0) for seed in range(3)]))
     np.testing.assert_allclose(back[0].merge(back[1]).merge(back[2]).scatter, whole.scatter, rtol=1e-11, atol=1e-11)
 
 
 def test_moments_that_do_not_fit_are_refused() -> None:
-    arrays = Moments.of(cloud(0, 10, 3)).arrays()
+    arrays = Moments.from_rows(cloud(0, 10, 3)).to_arrays()
     with pytest.raises(ShapeError, match="make the file again"):
         Moments.from_arrays({**arrays, "scatter": np.zeros((3, 4))})

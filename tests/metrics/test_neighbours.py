@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from harope_bench.core.errors import ShapeError
 from harope_bench.evaluators.fidelity import PLUGIN
-from harope_bench.metrics.neighbours import balls, squared_radii
+from harope_bench.metrics.neighbours import neighbour_balls, squared_radii
 
 
 def test_a_collapsed_generator_is_precise_and_recalls_little() -> None:
@@ -36,8 +36,8 @@ def test_order_does_not_matter(seed: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = cloud(36, 80, 4), cloud(37, 60, 4)
     p, q = rng.permutation(80), rng.permutation(60)
-    plain, shuffled = balls(a, b, block=16), balls(a[p], b[q], block=16)
-    np.testing.assert_array_equal(plain.drawn_inside[p], shuffled.drawn_inside)
+    plain, shuffled = neighbour_balls(a, b, block=16), neighbour_balls(a[p], b[q], block=16)
+    np.testing.assert_array_equal(plain.generated_inside[p], shuffled.generated_inside)
     np.testing.assert_array_equal(plain.real_inside[q], shuffled.real_inside)
 
 
@@ -83,7 +83,7 @@ def test_memory_stays_far_below_the_full_matrix() -> None:
     a, b = cloud(43, 6000, 64), cloud(44, 6000, 64)
     tracemalloc.start()
     try:
-        inside = balls(a, b).drawn_inside
+        inside = neighbour_balls(a, b).generated_inside
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -95,7 +95,7 @@ def test_too_few_rows_have_no_third_neighbour() -> None:
     with pytest.raises(ShapeError, match="more than 3 rows, found 3"):
         squared_radii(np.zeros((3, 2)))
     with pytest.raises(ShapeError, match="width 2 and 3"):
-        balls(np.zeros((4, 2)), np.zeros((4, 3)))
+        neighbour_balls(np.zeros((4, 2)), np.zeros((4, 3)))
     score = PLUGIN.score(observed(cloud(45, 3, 2)), reference_of(cloud(46, 50, 2)))
     for metric in ("precision", "recall"):
         assert measured(score, metric).value is None

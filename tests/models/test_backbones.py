@@ -15,7 +15,7 @@ from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, WeightsError
 from harope_bench.core.schema import Request, Settings
 from harope_bench.models.backbones import dit
-from harope_bench.models.backbones.base import Drawn
+from harope_bench.models.backbones.base import GeneratedTile
 from harope_bench.testing import check_backbone
 
 B2 = {"hidden": 768, "depth": 12, "heads": 12, "patch": 2, "size": 32, "channels": 4, "classes": 1000}
@@ -28,7 +28,7 @@ ELSEWHERE = {"flux", "sd3", "mmdit-micro"}  # held to the contract in their own 
 def build(config: dict[str, int], encoding: str = "rope-axial", **options: Any) -> dit.DiT:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return registry.load("backbones", "dit").build(encoding, options, config)
+        return registry.load_by_name("backbones", "dit").build(encoding, options, config)
 
 
 def noisy(network: dit.DiT, seed: int = 0, spread: float = 0.05) -> dit.DiT:
@@ -48,10 +48,10 @@ def images(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_every_registered_backbone_has_a_small_config_here() -> None:
-    assert set(registry.names("backbones")) == {*CONFIGS, *ELSEWHERE}, "add a small config for the new backbone to CONFIGS"
+    assert set(registry.list_names("backbones")) == {*CONFIGS, *ELSEWHERE}, "add a small config for the new backbone to CONFIGS"
 
 
-@pytest.mark.parametrize("encoding", registry.names("encodings"))
+@pytest.mark.parametrize("encoding", registry.list_names("encodings"))
 @pytest.mark.parametrize("name", CONFIGS)
 def test_backbone_keeps_its_promises(name: str, encoding: str) -> None:
     check_backbone(name, CONFIGS[name], encoding=encoding)
@@ -61,34 +61,34 @@ def test_backbone_keeps_its_promises_with_a_sampler_that_adds_noise() -> None:
     check_backbone("dit", CONFIGS["dit"], sampler="ddpm")
 
 
-class LeakyDrawer(dit.DitDrawer):
+class LeakyDrawer(dit.DitImageGenerator):
     """Brightens by the mean of the tile: rows see each other."""
 
-    def draw(self, requests: Any, settings: Settings) -> Drawn:
+    def draw(self, requests: Any, settings: Settings) -> GeneratedTile:
         drawn = super().draw(requests, settings)
         return drawn._replace(images=drawn.images + np.uint8(drawn.images.sum() % 251))
 
 
-class BatchNoise(dit.DitDrawer):
+class BatchNoise(dit.DitImageGenerator):
     """One generator for the whole tile, seeded by its first request."""
 
-    def draw(self, requests: Any, settings: Settings) -> Drawn:
+    def draw(self, requests: Any, settings: Settings) -> GeneratedTile:
         first = requests[0].index
         moved = [r.model_copy(update={"index": 1000 * first + i}) for i, r in enumerate(requests)]
         return super().draw(moved, settings)
 
 
-class HidesFaults(dit.DitDrawer):
+class HidesFaults(dit.DitImageGenerator):
     """Says nothing of rows that are not finite."""
 
-    def draw(self, requests: Any, settings: Settings) -> Drawn:
+    def draw(self, requests: Any, settings: Settings) -> GeneratedTile:
         return super().draw(requests, settings)._replace(faults={})
 
 
-class GlobalNoise(dit.DitDrawer):
+class GlobalNoise(dit.DitImageGenerator):
     """Stirs in torch's global generator."""
 
-    def draw(self, requests: Any, settings: Settings) -> Drawn:
+    def draw(self, requests: Any, settings: Settings) -> GeneratedTile:
         drawn = super().draw(requests, settings)
         return drawn._replace(images=drawn.images + torch.randint(0, 2, drawn.images.shape).numpy().astype(np.uint8))
 
@@ -99,14 +99,14 @@ class LoosePlugin(dit.DitBackbone):
     def build(self, encoding: str, options: Any, config: Any) -> dit.DiT:
         return super().build(encoding, options, {k: v for k, v in config.items() if k != "no_such_field"})
 
-    def recognise(self, state: Any) -> dit.Clue | None:
-        return dit.Clue("string", {"depth": 1})
+    def recognise(self, state: Any) -> dit.DetectedFields | None:
+        return dit.DetectedFields("string", {"depth": 1})
 
-    def open(self, checkpoint: Any, state: Any, settings: Settings) -> dit.DitDrawer:
+    def open(self, checkpoint: Any, state: Any, settings: Settings) -> dit.DitImageGenerator:
         network = self.build(checkpoint.encoding, checkpoint.options, checkpoint.config)
         fits = {k: v for k, v in state.items() if k in network.state_dict() and v.shape == network.state_dict()[k].shape}
         network.load_state_dict(fits, strict=False)
-        return dit.DitDrawer(network, torch.device("cpu"), torch.float32)
+        return dit.DitImageGenerator(network, torch.device("cpu"), torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ class LoosePlugin(dit.DitBackbone):
         (GlobalNoise, "moves a global random generator"),
     ],
 )
-def test_the_contract_catches_a_drawer_that_breaks_it(monkeypatch: pytest.MonkeyPatch, drawer: type[dit.DitDrawer], said: str) -> None:
+def test_the_contract_catches_a_drawer_that_breaks_it(monkeypatch: pytest.MonkeyPatch, drawer: type[dit.DitImageGenerator], said: str) -> None:
     monkeypatch.setattr(dit, "DitDrawer", drawer)
     with pytest.raises(AssertionError, match=said):
         check_backbone("dit", CONFIGS["dit"])
@@ -203,7 +203,7 @@ def test_parameter_names_are_dits_own() -> None:
     } <= names
 
 
-@pytest.mark.parametrize("encoding", registry.names("encodings"))
+@pytest.mark.parametrize("encoding", registry.list_names("encodings"))
 def test_a_fresh_network_predicts_zero(encoding: str) -> None:
     """adaLN-Zero: gates and output start at zero, so every block starts as the identity."""
     out = build(CONFIGS["dit"], encoding)(images(3, 1, 8, 8), torch.tensor([0.0, 500.0, 999.0]), torch.tensor([0, 5, 10]))
@@ -233,7 +233,7 @@ def test_tokens_are_row_major() -> None:
     assert dit.grid_positions(2, 3).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
 
 
-@pytest.mark.parametrize("encoding", registry.names("encodings"))
+@pytest.mark.parametrize("encoding", registry.list_names("encodings"))
 @pytest.mark.parametrize("shape", [(4, 12), (12, 4), (16, 16)])
 def test_wide_tall_and_larger_images_take_the_same_path(encoding: str, shape: tuple[int, int]) -> None:
     network = noisy(build(CONFIGS["dit"], encoding))
@@ -281,8 +281,8 @@ def settings(**changes: Any) -> Settings:
     return Settings(**{"resolution": 8, "sampler": "flow", "steps": 2, "guidance": 1.5, "tile": 2, **changes})
 
 
-def drawer(network: dit.DiT) -> dit.DitDrawer:
-    return dit.DitDrawer(network, torch.device("cpu"), torch.float32)
+def drawer(network: dit.DiT) -> dit.DitImageGenerator:
+    return dit.DitImageGenerator(network, torch.device("cpu"), torch.float32)
 
 
 def test_guidance_extrapolates_from_no_label_to_the_label() -> None:
@@ -292,7 +292,7 @@ def test_guidance_extrapolates_from_no_label_to_the_label() -> None:
     assert (told - untold).abs().max() > 1e-3
     for scale in (0.0, 1.0, 1.5, 4.0):
         # one batch of four against two of two: the same products in another kernel
-        torch.testing.assert_close(drawer(network)._guided(labels, scale)(x, time), untold + scale * (told - untold), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(drawer(network)._guided_network(labels, scale)(x, time), untold + scale * (told - untold), rtol=1e-4, atol=1e-5)
 
 
 def test_a_request_without_a_label_is_drawn_without_one() -> None:
@@ -317,7 +317,7 @@ def test_a_row_that_is_not_finite_is_a_fault_and_the_others_stand() -> None:
     with torch.no_grad():
         network.y_embedder.embedding_table.weight[3] = math.nan
     drawn = drawer(network).draw([Request(index=0, label=3), Request(index=1, label=4)], settings())
-    assert drawn.faults == {0: "the network's output is not finite"}
+    assert drawn.failures == {0: "the network's output is not finite"}
     sound = drawer(noisy(build(CONFIGS["dit"]))).draw([Request(index=0, label=3), Request(index=1, label=4)], settings())
     assert np.array_equal(drawn.images[1], sound.images[1])
 
@@ -326,7 +326,7 @@ def test_bfloat16_draws_nearly_the_same_image() -> None:
     network = noisy(build(CONFIGS["dit"]))
     requests = [Request(index=i, label=i) for i in range(2)]
     fine = drawer(network).draw(requests, settings()).images.astype(int)
-    coarse = dit.DitDrawer(network, torch.device("cpu"), torch.bfloat16).draw(requests, settings(dtype="bfloat16")).images.astype(int)
+    coarse = dit.DitImageGenerator(network, torch.device("cpu"), torch.bfloat16).draw(requests, settings(dtype="bfloat16")).images.astype(int)
     assert 0 < np.abs(fine - coarse).mean() < 4  # of 255 grey levels
 
 
@@ -349,18 +349,18 @@ def test_a_config_that_does_not_hold_together_is_refused_by_field(change: dict[s
 
 def test_a_resolution_that_patches_do_not_tile_names_one_that_they_do(tiny_checkpoint: Any) -> None:
     with pytest.raises(OptionError, match="resolution 30 does not divide into patches of 4; --resolution 32 does"):
-        registry.load("backbones", "dit").check(tiny_checkpoint, settings(resolution=30))
+        registry.load_by_name("backbones", "dit").check(tiny_checkpoint, settings(resolution=30))
 
 
 def test_weights_of_another_encoding_are_listed_key_by_key(tiny_checkpoint: Any) -> None:
     state = build(tiny_checkpoint.config, "harope").state_dict()
     with pytest.raises(WeightsError, match=r"checkpoint tiny does not fit: unexpected encoding.A_u, encoding.A_v, encoding.sigma"):
-        registry.load("backbones", "dit").open(tiny_checkpoint, state, settings())
+        registry.load_by_name("backbones", "dit").open(tiny_checkpoint, state, settings())
 
 
 def test_keys_tell_sizes_and_learned_encodings_and_say_nothing_of_what_they_cannot() -> None:
-    config, plugin = CONFIGS["dit"], registry.load("backbones", "dit")
-    clues = {name: plugin.recognise(build(config, name).state_dict()) for name in registry.names("encodings")}
+    config, plugin = CONFIGS["dit"], registry.load_by_name("backbones", "dit")
+    clues = {name: plugin.recognise(build(config, name).state_dict()) for name in registry.list_names("encodings")}
     assert clues["harope"].encoding == "harope"
     assert clues["string"].encoding == "string"
     assert clues["harope"].config["heads"] == clues["string"].config["heads"] == 2

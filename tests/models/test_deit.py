@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from harope_bench.core import registry
-from harope_bench.core.errors import OptionError, PlanMismatch, WeightsError
+from harope_bench.core.errors import OptionError, PlanMismatchError, WeightsError
 from harope_bench.core.schema import Checkpoint, Settings
-from harope_bench.core.state_dicts import fit, load_weights, weights_bytes
+from harope_bench.core.state_dicts import load_state_strictly, load_weights, weights_bytes
 from harope_bench.models import load_checkpoint, register_checkpoint
 from harope_bench.models.backbones import deit
-from harope_bench.models.export_checkpoint import export
-from harope_bench.models.load_checkpoint import checkpoint, open_classifier
+from harope_bench.models.export_checkpoint import export_checkpoint
+from harope_bench.models.load_checkpoint import load_checkpoint_record, open_classifier
 from harope_bench.models.register_checkpoint import register
-from harope_bench.pipeline.classify import reading_plan
-from harope_bench.training.recipe import Vit, read_recipe
-from harope_bench.training.run import run
+from harope_bench.pipeline.classify import make_classifier_plan
+from harope_bench.training.recipe import ClassifierRecipe, read_recipe
+from harope_bench.training.run_recipe import run_recipe
 
 SMALL = {"hidden": 64, "depth": 3, "heads": 4, "size": 64}
 COLUMN_FIRST = {"base": 100.0, "axis_order": "column-first"}
@@ -40,7 +40,7 @@ LARGE = {"hidden": 1024, "depth": 24, "heads": 16, "size": 224}
 def build(encoding: str, config: dict[str, Any] = SMALL, options: dict[str, Any] | None = None) -> deit.DeiT:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return registry.load("backbones", "deit").build(encoding, CHOICES[encoding] if options is None else options, config).eval()
+        return registry.load_by_name("backbones", "deit").build(encoding, CHOICES[encoding] if options is None else options, config).eval()
 
 
 def noisy(network: nn.Module, spread: float = 0.1) -> Any:
@@ -79,7 +79,7 @@ def test_logits_equal_timms_on_the_same_weights(encoding: str, side: tuple[int, 
     if encoding == "ape" and side[0] != side[1]:
         pytest.skip("timm's own table has the grid of the image")
     theirs = noisy(timm.create_model(TIMM[encoding], pretrained=False, embed_dim=64, depth=3, num_heads=4, img_size=side))
-    ours = registry.load("backbones", "deit").load(record(encoding), theirs.state_dict()).eval()
+    ours = registry.load_by_name("backbones", "deit").load(record(encoding), theirs.state_dict()).eval()
     x = images(2, 3, *side)
     with torch.inference_mode():
         wanted, found = theirs(x), ours(x)
@@ -91,7 +91,7 @@ def test_logits_equal_timms_on_the_same_weights(encoding: str, side: tuple[int, 
 def test_the_comparison_with_timm_sees_base_and_order(wrong: dict[str, Any]) -> None:
     timm = pytest.importorskip("timm")
     theirs = noisy(timm.create_model(TIMM["rope-axial"], pretrained=False, embed_dim=64, depth=3, num_heads=4, img_size=64))
-    ours = registry.load("backbones", "deit").load(record("rope-axial").model_copy(update={"options": wrong}), theirs.state_dict()).eval()
+    ours = registry.load_by_name("backbones", "deit").load(record("rope-axial").model_copy(update={"options": wrong}), theirs.state_dict()).eval()
     x = images(2, 3, 64, 64)
     with torch.inference_mode():
         assert (theirs(x) - ours(x)).abs().max() > 1e-3
@@ -101,8 +101,8 @@ def test_the_comparison_with_timm_sees_base_and_order(wrong: dict[str, Any]) -> 
 def test_full_sizes_have_every_parameter_of_timms(config: dict[str, int], name: str) -> None:
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
-        theirs, ours = timm.create_model(name, pretrained=False), registry.load("backbones", "deit").build("ape", CHOICES["ape"], config)
-    wanted = {k: tuple(v.shape) for k, v in deit.translated(theirs.state_dict()).items()}
+        theirs, ours = timm.create_model(name, pretrained=False), registry.load_by_name("backbones", "deit").build("ape", CHOICES["ape"], config)
+    wanted = {k: tuple(v.shape) for k, v in deit.convert_keys(theirs.state_dict()).items()}
     assert {k: tuple(v.shape) for k, v in ours.state_dict().items()} == wanted
 
 
@@ -132,7 +132,7 @@ def published(encoding: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("encoding", "told"), [("ape", "ape"), ("rope-mixed", "rope-mixed"), ("rope-axial", None)])
 def test_a_published_file_tells_its_encoding_and_sizes(encoding: str, told: str | None) -> None:
-    clue = registry.load("backbones", "deit").recognise(published(encoding))
+    clue = registry.load_by_name("backbones", "deit").recognise(published(encoding))
     assert clue.encoding == told
     size = {} if told is None else {"size": 64}
     assert clue.config == {"hidden": 64, "channels": 3, "patch": 16, "classes": 1000, "depth": 3, **size}
@@ -144,14 +144,14 @@ def test_a_published_file_registers_and_runs(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
     save_file(published("rope-mixed"), tmp_path / "w.safetensors")
     register_checkpoint.register("mine", tmp_path / "w.safetensors", {"config": {"heads": 4}, "suite": "imagenet-val"})
-    found = load_checkpoint.checkpoint("mine")
+    found = load_checkpoint.load_checkpoint_record("mine")
     assert (found.encoding, found.sampler, found.steps, found.config["size"]) == ("rope-mixed", None, None, 64)
     reader = load_checkpoint.open_classifier(found, Settings(resolution=64, tile=2))
     assert reader.classify(np.zeros((2, 64, 64, 3), dtype=np.uint8)).shape == (2, 1000)
 
 
 def test_every_key_is_accounted_for() -> None:
-    load = registry.load("backbones", "deit").load
+    load = registry.load_by_name("backbones", "deit").load
     state = published("rope-mixed")
     with pytest.raises(WeightsError, match="freqs_t_y"):  # not the plain grid, so not left out in silence
         load(record("rope-mixed"), {**state, "freqs_t_y": state["freqs_t_y"] + 1})
@@ -254,16 +254,16 @@ def test_sizes_that_do_not_fit_are_refused_in_one_line(config: dict[str, Any], t
 
 
 def test_heads_are_of_64_channels_unless_said() -> None:
-    assert deit.configure({"hidden": 1024, "depth": 24, "size": 224}).heads == 16
-    assert deit.configure({"hidden": 128, "depth": 1, "heads": 4, "size": 224}).heads == 4
+    assert deit.parse_config({"hidden": 1024, "depth": 24, "size": 224}).heads == 16
+    assert deit.parse_config({"hidden": 128, "depth": 1, "heads": 4, "size": 224}).heads == 4
 
 
 def test_pixels_are_normalised_by_the_networks_numbers() -> None:
     white = np.full((1, 2, 2, 3), 255, dtype=np.uint8)
-    rgb = deit.normalise(white, deit.configure({"hidden": 64, "depth": 1, "size": 224}))
+    rgb = deit.normalise(white, deit.parse_config({"hidden": 64, "depth": 1, "size": 224}))
     for channel, (mean, deviation) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
         assert math.isclose(float(rgb[0, channel, 0, 0]), (1 - mean) / deviation, rel_tol=1e-6)
-    grey = deit.normalise(white, deit.configure({"hidden": 64, "depth": 1, "size": 224, "channels": 1, "normalised": "half"}))
+    grey = deit.normalise(white, deit.parse_config({"hidden": 64, "depth": 1, "size": 224, "channels": 1, "normalised": "half"}))
     assert grey.shape == (1, 1, 2, 2) and torch.equal(grey, torch.ones(1, 1, 2, 2))
 
 
@@ -282,16 +282,16 @@ def quick(folder: Path, steps: int = 4, snapshot: int = 2) -> Path:
 @pytest.mark.parametrize("name", ["digits-deit"])
 def test_the_shipped_recipes_build_every_encoding_of_the_table(name: str) -> None:
     recipe, _ = read_recipe(name)
-    assert isinstance(recipe, Vit)
+    assert isinstance(recipe, ClassifierRecipe)
     for encoding in CHOICES:
         assert build(encoding, recipe.config)(images(1, 1, 28, 28)).shape == (1, 10)
-    registry.find("suites", recipe.suite), registry.find("suites", recipe.tested_on)
+    registry.find_entry("suites", recipe.suite), registry.find_entry("suites", recipe.tested_on)
 
 
 def test_a_training_leaves_a_checkpoint_that_registers_and_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
     path = str(quick(tmp_path))
-    run(path, "rope-mixed", {}, "straight", tmp_path / "a", True)
+    run_recipe(path, "rope-mixed", {}, "straight", tmp_path / "a", True)
     calls = {"left": 3}
     whole = deit.DeiT.forward
 
@@ -303,24 +303,24 @@ def test_a_training_leaves_a_checkpoint_that_registers_and_goes_on_after_a_stop(
 
     monkeypatch.setattr(deit.DeiT, "forward", stops)
     with pytest.raises(KeyboardInterrupt):
-        run(path, "rope-mixed", {}, "straight", tmp_path / "b", True)
+        run_recipe(path, "rope-mixed", {}, "straight", tmp_path / "b", True)
     monkeypatch.setattr(deit.DeiT, "forward", whole)
-    run(path, "rope-mixed", {}, "straight", tmp_path / "b", True)
+    run_recipe(path, "rope-mixed", {}, "straight", tmp_path / "b", True)
     for name in ("straight.safetensors", "straight.toml", "log.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    with pytest.raises(PlanMismatch, match="encoding rope-mixed"):
-        run(path, "rope-axial", {}, "other", tmp_path / "b", True)
+    with pytest.raises(PlanMismatchError, match="encoding rope-mixed"):
+        run_recipe(path, "rope-axial", {}, "other", tmp_path / "b", True)
     register_checkpoint.register("straight", tmp_path / "a/straight.safetensors", {})
-    found = load_checkpoint.checkpoint("straight")
+    found = load_checkpoint.load_checkpoint_record("straight")
     assert (found.backbone, found.encoding, found.suite, found.scale) == ("deit", "rope-mixed", "digits-held-out", "micro")
     assert (found.sampler, found.training_steps) == (None, 4)
     assert all(v.dtype == torch.float16 for v in load_weights(load_checkpoint.weights_path(found)).values())
-    fit(build("rope-mixed", dict(found.config)), load_weights(load_checkpoint.weights_path(found)), "straight")
+    load_state_strictly(build("rope-mixed", dict(found.config)), load_weights(load_checkpoint.weights_path(found)), "straight")
 
 
 def test_a_recipe_of_a_classifier_needs_an_encoding(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="add --encoding"):
-        run(str(quick(tmp_path)), None, {}, None, tmp_path / "a", True)
+        run_recipe(str(quick(tmp_path)), None, {}, None, tmp_path / "a", True)
 
 
 def test_folding_is_the_papers_default_and_changes_nothing_but_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,19 +333,19 @@ def test_folding_is_the_papers_default_and_changes_nothing_but_rounding(tmp_path
     path = tmp_path / "w.safetensors"
     path.write_bytes(weights_bytes(network.state_dict(), {}))
     register("folded", path, {"config": {"size": 16}, "suite": "imagenet-val"})
-    found = checkpoint("folded")
+    found = load_checkpoint_record("folded")
     assert found.drawing == {"fold": True}
-    settings = reading_plan("folded", "imagenet-val", {"resolution": 16}).settings
+    settings = make_classifier_plan("folded", "imagenet-val", {"resolution": 16}).settings
     assert settings.fold
     pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     said = [open_classifier(found, settings.model_copy(update={"fold": fold})).classify(pictures) for fold in (True, False)]
     np.testing.assert_allclose(said[0], said[1], rtol=0, atol=1e-5 * np.abs(said[1]).max())
-    out = export("folded", tmp_path / "plain.safetensors", folded=True)
+    out = export_checkpoint("folded", tmp_path / "plain.safetensors", folded=True)
     register("plain", out, {})
-    left = checkpoint("plain")
+    left = load_checkpoint_record("plain")
     assert (left.encoding, "fold" in left.drawing) == ("rope-axial", False)
     np.testing.assert_allclose(
-        open_classifier(left, reading_plan("plain", None, {"resolution": 16}).settings).classify(pictures), said[1], atol=1e-4
+        open_classifier(left, make_classifier_plan("plain", None, {"resolution": 16}).settings).classify(pictures), said[1], atol=1e-4
     )
 
 
@@ -358,8 +358,8 @@ def test_a_foreign_deit_has_rope_vits_base_and_order_where_nothing_says_them(tmp
     said = {"encoding": "rope-axial", "config": {"size": 16, "heads": 2}, "suite": "digits-held-out"}
     register("usual", path, said)
     register("other", path, {**said, "options": {"base": 10000.0}})
-    assert checkpoint("usual").options == {"base": 100.0, "axis_order": "column-first"}
-    assert checkpoint("other").options == {"base": 10000.0, "axis_order": "column-first"}
+    assert load_checkpoint_record("usual").options == {"base": 100.0, "axis_order": "column-first"}
+    assert load_checkpoint_record("other").options == {"base": 10000.0, "axis_order": "column-first"}
 
 
 @pytest.mark.parametrize("encoding", ["rope-axial", "harope"])
@@ -372,12 +372,12 @@ def test_a_side_that_no_key_tells_must_be_said(tmp_path: Path, monkeypatch: pyte
         register("mine", path, {"encoding": encoding, "config": {"heads": 2}})
     assert len(str(caught.value).splitlines()) == 1
     register("mine", path, {"encoding": encoding, "config": {"heads": 2, "size": 16}})
-    assert checkpoint("mine").config["size"] == 16
+    assert load_checkpoint_record("mine").config["size"] == 16
     with pytest.raises(OptionError, match="deit config size"):
-        deit.configure({"hidden": 64, "depth": 1})
+        deit.parse_config({"hidden": 64, "depth": 1})
 
 
 def test_a_scaling_that_means_nothing_is_refused_before_a_picture_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAROPE_BENCH_HOME", str(tmp_path / "home"))
     with pytest.raises(OptionError, match="pos_scaling ntk means nothing to rope-mixed"):
-        reading_plan("digits-deit-rope-mixed", None, {"pos_scaling": "ntk", "resolution": 56})
+        make_classifier_plan("digits-deit-rope-mixed", None, {"pos_scaling": "ntk", "resolution": 56})

@@ -20,17 +20,17 @@ from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, WeightsError
 from harope_bench.core.state_dicts import load_weights
 from harope_bench.models.backbones import dit_keys
-from harope_bench.models.load_checkpoint import checkpoint
+from harope_bench.models.load_checkpoint import load_checkpoint_record
 from harope_bench.models.register_checkpoint import register
 from harope_bench.pipeline.generate import make_plan
 
 pytest.importorskip("diffusers", reason="needs the extra t2i")
-PLUGIN = registry.load("backbones", "dit")
+PLUGIN = registry.load_by_name("backbones", "dit")
 
 
 def b2(encoding: str, **changes: Any) -> Any:
     """A DiT of the paper's size that allocates nothing."""
-    hidden, depth, heads = dit_keys.SIZES["B"]
+    hidden, depth, heads = dit_keys.MODEL_SIZES["B"]
     config = {"hidden": hidden, "depth": depth, "heads": heads, "patch": 2, "size": 32, "channels": 4, "classes": 1000, **changes}
     with torch.device("meta"):
         return PLUGIN.build(encoding, {}, {**config, "learn_sigma": True, "latent": True})
@@ -44,7 +44,7 @@ def test_dit_b2_has_the_papers_parameters_and_the_releases_tensors() -> None:
     assert sum(p.numel() for p in plain.parameters()) == 130_315_808
     assert sum(p.numel() for p in harope.parameters()) == 131_504_672
     assert len(released(harope.state_dict())) == 167
-    table = {dit_keys.TABLE: torch.empty(1, 256, 768, device="meta")}
+    table = {dit_keys.TABLE_KEY: torch.empty(1, 256, 768, device="meta")}
     assert len({**b2("ape").state_dict(), **table}) == 132
     assert sum(v.numel() for v in {**b2("ape").state_dict(), **table}.values()) == 130_512_416
 
@@ -52,8 +52,8 @@ def test_dit_b2_has_the_papers_parameters_and_the_releases_tensors() -> None:
 @pytest.mark.parametrize(("size", "millions"), [("S", 33), ("B", 130), ("L", 458), ("XL", 675)])
 def test_the_four_sizes_are_those_of_the_dit_paper(size: str, millions: int) -> None:
     """Peebles and Xie 2023, table 1, counts patch 2; other patches change the first and last layer alone."""
-    hidden, depth, heads = dit_keys.SIZES[size]
-    for patch in dit_keys.PATCHES:
+    hidden, depth, heads = dit_keys.MODEL_SIZES[size]
+    for patch in dit_keys.PATCH_SIZES:
         network = b2("rope-axial", hidden=hidden, depth=depth, heads=heads, patch=patch)
         count = sum(p.numel() for p in network.parameters())
         assert round(count / 1e6) == millions if patch == 2 else abs(count / 1e6 - millions) < 1
@@ -95,7 +95,7 @@ def release_attention(state: dict[str, Tensor], name: str, x: Tensor, heads: int
         s = torch.log(1 + torch.exp(sigma)) + 1e-6
         m, m_inverse = u @ torch.diag_embed(s) @ v_.transpose(1, 2), v_ @ torch.diag_embed(1 / s) @ u.transpose(1, 2)
         q, k = q @ m.transpose(1, 2), k @ m_inverse
-    if dit_keys.TABLE not in state:
+    if dit_keys.TABLE_KEY not in state:
         q, k = release_turn(q, math.isqrt(count)), release_turn(k, math.isqrt(count))
     weights = (q @ k.transpose(2, 3) / math.sqrt(width // heads)).softmax(-1)
     return (weights @ v).transpose(1, 2).reshape(batch, count, width) @ state[f"{name}.proj.weight"].T + state[f"{name}.proj.bias"]
@@ -116,14 +116,14 @@ def dit_by_hand(state: dict[str, Tensor], x: Tensor, time: Tensor, labels: Tenso
     n = side // patch
     squares = [x[:, :, i * patch : (i + 1) * patch, j * patch : (j + 1) * patch].flatten(1) for i in range(n) for j in range(n)]
     tokens = torch.stack(squares, 1) @ state["x_embedder.proj.weight"].flatten(1).T + state["x_embedder.proj.bias"]
-    tokens = tokens + state.get(dit_keys.TABLE, torch.zeros(()))
+    tokens = tokens + state.get(dit_keys.TABLE_KEY, torch.zeros(()))
     angles = time[:, None] * torch.tensor([math.exp(-math.log(10000) * i / 128) for i in range(128)])
     waves = torch.cat((angles.cos(), angles.sin()), -1)
     c = (
         layer(state, "t_embedder.mlp.2", F.silu(layer(state, "t_embedder.mlp.0", waves)))
         + state["y_embedder.embedding_table.weight"][labels]
     )
-    for i in range(dit_keys.depth(state)):
+    for i in range(dit_keys.block_count(state)):
         parts = layer(state, f"blocks.{i}.adaLN_modulation.1", F.silu(c))[:, None].chunk(6, -1)
         tokens = tokens + parts[2] * release_attention(state, f"blocks.{i}.attn", norm(tokens) * (1 + parts[1]) + parts[0], heads)
         inner = layer(state, f"blocks.{i}.mlp.fc1", norm(tokens) * (1 + parts[4]) + parts[3])
@@ -154,12 +154,12 @@ def test_a_released_file_computes_what_the_released_code_computes(tmp_path: Path
     state = released(state_of(SMALL, encoding))
     name = known(tmp_path, file=training_file(tmp_path / "r.pt", state), **({"encoding": encoding} if encoding != "harope" else {}))
     with torch.no_grad():
-        network = PLUGIN.load(checkpoint(name), state)
+        network = PLUGIN.load(load_checkpoint_record(name), state)
         found, wanted = network(*inputs(side)), dit_by_hand(state, *inputs(side), heads=3)
     close(found, wanted)
     assert wanted.std() > 0.1
     if encoding == "harope":  # the paper's form is another operator: it would be noticed
-        other = checkpoint(name).model_copy(update={"options": {"qk_mode": "same"}})
+        other = load_checkpoint_record(name).model_copy(update={"options": {"qk_mode": "same"}})
         assert (PLUGIN.load(other, state)(*inputs(side)) - wanted).abs().max() > 1e-2
 
 
@@ -168,7 +168,7 @@ def test_an_official_file_computes_what_dit_and_diffusers_compute(tmp_path: Path
 
     state = with_table(state_of(SMALL, "ape"))
     torch.save(state, tmp_path / "DiT.pt")
-    found = checkpoint(known(tmp_path, file=tmp_path / "DiT.pt"))
+    found = load_checkpoint_record(known(tmp_path, file=tmp_path / "DiT.pt"))
     assert (found.encoding, found.config["size"]) == ("ape", 8)
     theirs = DiTTransformer2DModel(
         num_attention_heads=3, attention_head_dim=16, in_channels=4, out_channels=8, num_layers=3, sample_size=8, patch_size=2,
@@ -217,7 +217,7 @@ def test_a_training_file_tells_everything_and_gives_its_average(tmp_path: Path) 
     assert facts["drawing"] == {
         "tile": 8, "guidance_channels": "3", "vae_tiling": False, "fold": True, "vae": str((tmp_path / "vae").resolve()),
     }  # fmt: skip
-    network = PLUGIN.load(checkpoint("r"), load_weights(path))
+    network = PLUGIN.load(load_checkpoint_record("r"), load_weights(path))
     assert torch.equal(network.state_dict()["encoding.sigma"][1], state["blocks.1.attn.learnable_rot.sigma"])  # ema, not model
     assert make_plan("r", "digits", {"resolution": 64}).settings.tile == 8
 
@@ -232,15 +232,15 @@ def test_every_form_of_file_loads(tmp_path: Path, form: str) -> None:
         held = {"model": {"model": state}, "ddp": {f"module.{k}": v for k, v in state.items()}}.get(form, state)
         torch.save(held, path, _use_new_zipfile_serialization=form != "legacy")
     name = known(tmp_path, file=path, config={"size": 8})
-    assert checkpoint(name).encoding == "harope"
-    found = PLUGIN.load(checkpoint(name), load_weights(path))
+    assert load_checkpoint_record(name).encoding == "harope"
+    found = PLUGIN.load(load_checkpoint_record(name), load_weights(path))
     assert torch.equal(found.state_dict()["blocks.2.attn.qkv.weight"], state["blocks.2.attn.qkv.weight"])
 
 
 def test_one_matrix_for_all_heads_is_table_6s_shared_svd(tmp_path: Path) -> None:
     state = released(state_of(SMALL, "rope-matrix", matrix="svd", per_head=False))
     assert state["blocks.0.attn.learnable_rot.A_u"].shape == (1, 16, 16)
-    found = checkpoint(known(tmp_path, file=training_file(tmp_path / "s.pt", state)))
+    found = load_checkpoint_record(known(tmp_path, file=training_file(tmp_path / "s.pt", state)))
     assert (found.encoding, found.options) == ("rope-matrix", {"matrix": "svd", "per_head": False})
     close(PLUGIN.load(found, state)(*inputs()), dit_by_hand(state, *inputs(), heads=3))
 
@@ -249,17 +249,17 @@ def test_keys_without_a_trace_must_be_told_their_encoding(tmp_path: Path) -> Non
     path = training_file(tmp_path / "p.pt", state_of(SMALL, "rope-axial"))
     with pytest.raises(OptionError, match="the keys of .* do not tell the encoding; add --encoding, one of: ape"):
         known(tmp_path, file=path)
-    assert checkpoint(known(tmp_path, file=path, encoding="videorope")).encoding == "videorope"
+    assert load_checkpoint_record(known(tmp_path, file=path, encoding="videorope")).encoding == "videorope"
 
 
 def test_the_official_size_is_known_by_its_heads(tmp_path: Path) -> None:
     """DiT-S/8 without --config: width and depth tell the heads, the table tells the grid."""
-    hidden, depth, heads = dit_keys.SIZES["S"]
+    hidden, depth, heads = dit_keys.MODEL_SIZES["S"]
     size = {**SMALL, "hidden": hidden, "depth": depth, "heads": heads, "patch": 8, "size": 32, "classes": 1000}
     state = {key: value.half() for key, value in with_table(state_of(size, "ape")).items()}
     save_file(state, tmp_path / "s8.safetensors")
     register("s8", tmp_path / "s8.safetensors", {})
-    assert checkpoint("s8").config == size
+    assert load_checkpoint_record("s8").config == size
 
 
 @pytest.mark.parametrize(
@@ -280,12 +280,12 @@ def test_arguments_that_contradict_the_keys_are_refused(tmp_path: Path, args: di
 def test_a_table_that_is_not_dits_is_refused_and_a_drifted_average_is_not(tmp_path: Path) -> None:
     state = with_table(state_of(SMALL, "ape"))
     for name, table, good in (
-        ("drifted", state[dit_keys.TABLE] * (1 - 3e-4), True),
-        ("learned", state[dit_keys.TABLE] + 0.01, False),
-        ("rowsfirst", state[dit_keys.TABLE].roll(24, -1), False),
-        ("oblong", state[dit_keys.TABLE][:, :12], False),
+        ("drifted", state[dit_keys.TABLE_KEY] * (1 - 3e-4), True),
+        ("learned", state[dit_keys.TABLE_KEY] + 0.01, False),
+        ("rowsfirst", state[dit_keys.TABLE_KEY].roll(24, -1), False),
+        ("oblong", state[dit_keys.TABLE_KEY][:, :12], False),
     ):
-        torch.save({**state, dit_keys.TABLE: table}, tmp_path / f"{name}.pt")
+        torch.save({**state, dit_keys.TABLE_KEY: table}, tmp_path / f"{name}.pt")
         if good:
             known(tmp_path, name, file=tmp_path / f"{name}.pt")
             continue
@@ -298,7 +298,7 @@ def test_weights_under_an_encoding_they_were_not_trained_with_are_refused(tmp_pa
     for state, encoding, said in ((harope, "rope-axial", "holds harope parameters"), (ape, "rope-axial", "holds ape parameters")):
         with pytest.raises(OptionError, match=said):
             known(tmp_path, file=training_file(tmp_path / "w.pt", state), encoding=encoding)
-    found = checkpoint(known(tmp_path, file=training_file(tmp_path / "w.pt", ape)))
+    found = load_checkpoint_record(known(tmp_path, file=training_file(tmp_path / "w.pt", ape)))
     with pytest.raises(WeightsError, match="were trained with ape .* not with rope-axial"):
         PLUGIN.load(found.model_copy(update={"encoding": "rope-axial"}), ape)
     with pytest.raises(WeightsError, match="unexpected encoding.A_u"):

@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 
 from harope_bench.core import registry
-from harope_bench.core.errors import MissingExtra, OptionError, WeightsError
+from harope_bench.core.errors import MissingExtraError, OptionError, WeightsError
 from harope_bench.core.schema import Request
 from harope_bench.core.storage import sha256_file
 from harope_bench.models import lora_manifest
@@ -24,8 +24,8 @@ from harope_bench.testing import check_backbone
 tiny.needs_t2i()
 
 from harope_bench.cli import main  # noqa: E402
-from harope_bench.models.backbones import flux, lora, positioned  # noqa: E402
-from harope_bench.models.load_checkpoint import checkpoint  # noqa: E402
+from harope_bench.models.backbones import flux, lora, encoded_transformer  # noqa: E402
+from harope_bench.models.load_checkpoint import load_checkpoint_record  # noqa: E402
 from harope_bench.models.register_checkpoint import register  # noqa: E402
 
 BACKBONE = flux.PLUGIN
@@ -47,12 +47,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipe(base: Path) -> Any:
-    return BACKBONE.assembled(base, tiny.settings())
+    return BACKBONE.load_pipeline(base, tiny.settings())
 
 
-def placed(base: Path, encoding: str = "harope", tokens: str = "all", **options: Any) -> positioned.Positioned:
+def placed(base: Path, encoding: str = "harope", tokens: str = "all", **options: Any) -> encoded_transformer.EncodedTransformer:
     """The base's transformer with that encoding."""
-    return BACKBONE.place(BACKBONE.assembled(base, tiny.settings()).transformer, encoding, options, tokens)
+    return BACKBONE.attach_encoding(BACKBONE.load_pipeline(base, tiny.settings()).transformer, encoding, options, tokens)
 
 
 # ------------------------------------------------------------------------------------- the right place
@@ -61,7 +61,7 @@ def placed(base: Path, encoding: str = "harope", tokens: str = "all", **options:
 @pytest.mark.parametrize(("encoding", "options"), AT_START.items())
 def test_at_its_start_it_is_the_untouched_transformer(base: Path, pipe: Any, encoding: str, options: dict[str, Any]) -> None:
     network = placed(base, encoding, **options)
-    inputs = BACKBONE.trial(network)
+    inputs = BACKBONE.trial_inputs(network)
     assert tiny.apart(tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs)) <= 1e-6
 
 
@@ -80,8 +80,8 @@ def test_rope_axial_draws_what_the_untouched_pipeline_draws(base: Path, pipe: An
 class SlowProcessor:
     """Norm, matrix, rotation and softmax written out, with the library's own rotation."""
 
-    def __init__(self, network: positioned.Positioned, layer: int, text: int):
-        self.pair, self.text, self.tokens = network.encoding.matrices(layer), text, network.tokens
+    def __init__(self, network: encoded_transformer.EncodedTransformer, layer: int, text: int):
+        self.pair, self.text, self.tokens = network.encoding.matrices(layer), text, network.encoded_tokens
 
     def __call__(
         self, attn: Any, hidden_states: Any, encoder_hidden_states: Any = None, attention_mask: Any = None, image_rotary_emb: Any = None
@@ -123,7 +123,7 @@ class SlowProcessor:
 )
 def test_the_matrix_stands_between_norm_and_rotation(base: Path, pipe: Any, encoding: str, options: dict[str, Any], tokens: str) -> None:
     network = tiny.trained(placed(base, encoding, tokens, **options))
-    inputs = BACKBONE.trial(network)
+    inputs = BACKBONE.trial_inputs(network)
     slow = {name: SlowProcessor(network, layer, 8) for layer, name in enumerate(pipe.transformer.attn_processors)}
     before = tiny.outputs(pipe.transformer, inputs)
     pipe.transformer.set_attn_processor(slow)
@@ -135,9 +135,9 @@ def test_the_matrix_stands_between_norm_and_rotation(base: Path, pipe: Any, enco
 @pytest.mark.parametrize("tokens", ["all", "image"])
 def test_the_layers_of_a_forward_share_their_angles(base: Path, monkeypatch: pytest.MonkeyPatch, tokens: str) -> None:
     network, made = placed(base, "harope", tokens), []
-    original = flux.encodings._axial
+    original = flux.encodings._compute_axial_angles
     monkeypatch.setattr(flux.encodings, "_axial", lambda *given: made.append(given[0]) or original(*given))
-    inputs = BACKBONE.trial(network)
+    inputs = BACKBONE.trial_inputs(network)
     for forwards in (1, 2):
         tiny.outputs(network, inputs)
         assert len(made) == forwards
@@ -145,11 +145,11 @@ def test_the_layers_of_a_forward_share_their_angles(base: Path, monkeypatch: pyt
 
 def test_the_control_acts_after_the_rotation(base: Path) -> None:
     network, seen = tiny.trained(placed(base, "rope-svd-control", qk_mode="same")), {}
-    inputs = BACKBONE.trial(network)
+    inputs = BACKBONE.trial_inputs(network)
     network.watch = lambda layer, q, k: seen.__setitem__(layer, (q, k))
     tiny.outputs(network, inputs)
     plain, turned = placed(base, "rope-axial"), {}
-    plain.watch = lambda layer, q, k: turned.__setitem__(layer, (q, k))
+    plain.attention_callback = lambda layer, q, k: turned.__setitem__(layer, (q, k))
     tiny.outputs(plain, inputs)
     pair = network.encoding.pair(0)  # type: ignore[operator]
     torch.testing.assert_close(seen[0][0], turned[0][0] @ pair.q.detach().mT, rtol=1e-4, atol=1e-5)  # the first layer's inputs are the same
@@ -161,24 +161,24 @@ def test_the_control_acts_after_the_rotation(base: Path) -> None:
 @pytest.mark.parametrize("encoding", ["harope", "string"])
 def test_folded_into_the_norm_it_says_the_same(base: Path, encoding: str, tokens: str) -> None:
     network = tiny.trained(placed(base, encoding, tokens))
-    inputs = BACKBONE.trial(network)
+    inputs = BACKBONE.trial_inputs(network)
     wanted = tiny.outputs(network, inputs)
     BACKBONE.prepare(network)
     assert network.ready
     assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
-    positioned.unkeep(network)
+    encoded_transformer.unfold_norms(network)
     assert torch.equal(tiny.outputs(network, inputs), wanted)
 
 
 def test_a_fold_that_moves_the_output_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny.trained(placed(base))
-    monkeypatch.setattr(positioned, "with_weights", lambda matrix, norm, like: matrix.detach())  # forgets the norm's weights
+    monkeypatch.setattr(encoded_transformer, "with_weights", lambda matrix, norm, like: matrix.detach())  # forgets the norm's weights
     with pytest.raises(WeightsError, match="harope in layer 0, head 0, folded differs from itself unfolded"):
         BACKBONE.prepare(network)
 
 
 def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = positioned.with_weights
+    right = encoded_transformer.scale_by_norm_weights
 
     def wrong(matrix: torch.Tensor, norm: Any, like: torch.Tensor) -> torch.Tensor:
         made = right(matrix, norm, like).clone()
@@ -188,8 +188,8 @@ def test_in_low_precision_a_fold_wrong_in_one_head_is_refused(base: Path, monkey
     network = tiny.trained(placed(base))
     network.transformer.to(torch.bfloat16)
     BACKBONE.prepare(network)
-    positioned.unkeep(network)
-    monkeypatch.setattr(positioned, "with_weights", wrong)
+    encoded_transformer.unfold_norms(network)
+    monkeypatch.setattr(encoded_transformer, "with_weights", wrong)
     with pytest.raises(WeightsError, match="harope in layer 0, head 1, folded differs"):
         BACKBONE.prepare(network)
 
@@ -205,31 +205,31 @@ def test_flux_at_full_size_has_the_papers_parameters() -> None:
     from diffusers import FluxTransformer2DModel
 
     with torch.device("meta"):
-        network = BACKBONE.place(FluxTransformer2DModel(guidance_embeds=True), "harope", {})
+        network = BACKBONE.attach_encoding(FluxTransformer2DModel(guidance_embeds=True), "harope", {})
     count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
     assert count(network.transformer) == 11_901_408_320
     assert count(network.encoding) == 45_001_728 == 57 * 789_504
     assert network.encoding.shape.axes_dims == (16, 56, 56)
-    assert BACKBONE.place(network.transformer, "rope-svd-control", {}).encoding.state_dict().keys() != network.encoding.state_dict().keys()
+    assert BACKBONE.attach_encoding(network.transformer, "rope-svd-control", {}).encoding.state_dict().keys() != network.encoding.state_dict().keys()
 
 
 # ------------------------------------------------------------------------------------- adapter folders
 
 
-def adapted(base: Path, folder: Path, encoding: str = "harope", tokens: str = "all") -> tuple[positioned.Positioned, Path]:
+def adapted(base: Path, folder: Path, encoding: str = "harope", tokens: str = "all") -> tuple[encoded_transformer.EncodedTransformer, Path]:
     """A network with LoRA and encoding as after a training, and its adapter folder's manifest."""
     network = tiny.trained(placed(base, encoding, tokens))
-    lora.add(network, BACKBONE.targets)
+    lora.add_lora(network, BACKBONE.targets)
     rng = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in network.transformer.named_parameters():
             if "lora_" in name:
                 parameter.copy_(0.05 * torch.randn(parameter.shape, generator=rng))
-    return network, BACKBONE.save(folder, network, str(base), {"dataset": "none", "steps": 4000})
+    return network, BACKBONE.save_adapter(folder, network, str(base), {"dataset": "none", "steps": 4000})
 
 
 def opened(base: Path, manifest: Path, tokens: str = "all", **facts: Any) -> Any:
-    read = lora_manifest.read(manifest)
+    read = lora_manifest.read_manifest(manifest)
     config = {"base": str(base), "tokens": tokens, **facts}
     found = tiny.checkpoint("flux", read.encoding, options=read.options, config=config)
     return BACKBONE.open_folder(found, manifest, tiny.settings())
@@ -237,7 +237,7 @@ def opened(base: Path, manifest: Path, tokens: str = "all", **facts: Any) -> Any
 
 def test_an_adapter_folder_comes_back_as_it_was_saved(base: Path, tmp_path: Path) -> None:
     network, manifest = adapted(base, tmp_path / "a")
-    inputs = BACKBONE.trial(network)
+    inputs = BACKBONE.trial_inputs(network)
     again = opened(base, manifest).network
     assert tiny.apart(tiny.outputs(again, inputs), tiny.outputs(network, inputs)) <= 2e-6  # other kernels run on mapped files
     facts = json.loads(manifest.read_text())
@@ -251,40 +251,40 @@ def test_an_adapter_folder_comes_back_as_it_was_saved(base: Path, tmp_path: Path
 
 def test_lora_goes_on_and_off_and_merges(base: Path, tmp_path: Path) -> None:
     network, _ = adapted(base, tmp_path / "a")
-    inputs = BACKBONE.trial(network)
+    inputs = BACKBONE.trial_inputs(network)
     without = tiny.outputs(tiny.trained(placed(base)), inputs)
     on = tiny.outputs(network, inputs)
-    lora.switch(network, False)
+    lora.set_lora_enabled(network, False)
     assert tiny.apart(tiny.outputs(network, inputs), without) <= 1e-6
     assert tiny.apart(on, without) > 1e-2
-    lora.switch(network, True)
+    lora.set_lora_enabled(network, True)
     assert torch.equal(tiny.outputs(network, inputs), on)
-    lora.merge(network)
-    assert not lora.attached(network)
+    lora.merge_lora(network)
+    assert not lora.has_lora(network)
     assert tiny.apart(tiny.outputs(network, inputs), on) <= 1e-5
     assert not any("lora" in name for name, _ in network.named_parameters())
 
 
 def test_fresh_lora_changes_nothing_and_names_no_layer_twice(base: Path, pipe: Any) -> None:
     network = placed(base, "rope-axial")
-    inputs = BACKBONE.trial(network)
-    lora.add(network, BACKBONE.targets)
+    inputs = BACKBONE.trial_inputs(network)
+    lora.add_lora(network, BACKBONE.targets)
     assert tiny.apart(tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs)) <= 1e-6
     with pytest.raises(OptionError, match="merge it first"):
-        lora.add(network, BACKBONE.targets)
+        lora.add_lora(network, BACKBONE.targets)
     with pytest.raises(OptionError, match="name linear layers"):
-        lora.add(placed(base), ["no_such_layer"])
+        lora.add_lora(placed(base), ["no_such_layer"])
 
 
 def test_the_lora_file_is_the_librarys(base: Path, pipe: Any, tmp_path: Path) -> None:
     network = placed(base, "rope-axial")
-    lora.add(network, BACKBONE.targets, rank=4, alpha=8)
+    lora.add_lora(network, BACKBONE.targets, rank=4, alpha=8)
     for name, parameter in network.transformer.named_parameters():
         if "lora_" in name:
             parameter.data.fill_(0.03)
-    BACKBONE.save(tmp_path, network, str(base))
+    BACKBONE.save_adapter(tmp_path, network, str(base))
     pipe.load_lora_weights(tmp_path, weight_name="lora.safetensors", local_files_only=True)
-    inputs = BACKBONE.trial(network)
+    inputs = BACKBONE.trial_inputs(network)
     assert tiny.apart(tiny.outputs(pipe.transformer, inputs), tiny.outputs(network, inputs)) <= 1e-6
 
 
@@ -319,7 +319,7 @@ def test_a_folder_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> No
     (tmp_path / "a" / "encoding.safetensors").write_bytes(b"x" + (tmp_path / "a" / "encoding.safetensors").read_bytes()[1:])
     with pytest.raises(WeightsError, match="has sha256"):
         opened(base, manifest)
-    assert network.tokens == "all"
+    assert network.encoded_tokens == "all"
 
 
 def test_doctor_looks_into_the_folder_and_for_the_base(base: Path, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_doctor_looks_into_the_folder_and_for_the_base(base: Path, tmp_path: Pat
     _, manifest = adapted(base, tmp_path / "a")
     (tmp_path / "base").symlink_to(base)
     register("looked-at", manifest, {"config": {"base": str(tmp_path / "base")}})
-    state = lambda: next((f.state, f.detail) for f in _checkpoints() if f.name == "looked-at")  # noqa: E731
+    state = lambda: next((f.status, f.detail) for f in _checkpoints() if f.name == "looked-at")  # noqa: E731
     assert state() == ("ok", "paper, flux, harope")
     (tmp_path / "base").unlink()
     assert state()[0] == "broken"
@@ -342,18 +342,18 @@ def test_a_base_that_names_foreign_code_is_refused(base: Path, tmp_path: Path) -
     index = json.loads((base / "model_index.json").read_text())
     (tmp_path / "model_index.json").write_text(json.dumps({**index, "vae": ["my_code", "Vae"]}))
     with pytest.raises(WeightsError, match="my_code, which could run code"):
-        BACKBONE.assembled(tmp_path, tiny.settings())
+        BACKBONE.load_pipeline(tmp_path, tiny.settings())
     (tmp_path / "model_index.json").write_text(json.dumps({**index, "_class_name": "StableDiffusion3Pipeline"}))
     with pytest.raises(WeightsError, match="holds a StableDiffusion3Pipeline, flux needs a FluxPipeline"):
-        BACKBONE.assembled(tmp_path, tiny.settings())
+        BACKBONE.load_pipeline(tmp_path, tiny.settings())
     with pytest.raises(WeightsError, match="not in the local hub cache"):
-        lora_manifest.base_folder("nobody/no-such-model")
+        lora_manifest.find_base_folder("nobody/no-such-model")
 
 
 def test_without_the_extra_its_install_is_named(monkeypatch: pytest.MonkeyPatch, base: Path) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'harope-bench\[t2i\]'"):
-        BACKBONE.assembled(base, tiny.settings())
+    with pytest.raises(MissingExtraError, match=r"pip install 'harope-bench\[t2i\]'"):
+        BACKBONE.load_pipeline(base, tiny.settings())
 
 
 # ------------------------------------------------------------------------------------- drawing
@@ -373,7 +373,7 @@ def test_register_and_generate_through_the_command_line(base: Path, tmp_path: Pa
     tiny.register_prompts(monkeypatch)
     adapted(base, tmp_path / "adapter")
     cli_run("register", "my-flux", "--weights", tmp_path / "adapter", "--config", f"base={base}")
-    found = checkpoint("my-flux")
+    found = load_checkpoint_record("my-flux")
     assert (found.backbone, found.encoding, found.steps, found.guidance) == ("flux", "harope", 28, 3.5)
     assert found.sha256 == sha256_file(tmp_path / "adapter/manifest.json")
     for side in (64, 128, 512):
@@ -397,7 +397,7 @@ def test_whether_it_folds_is_a_setting_of_the_plan(base: Path, tmp_path: Path, m
     for said, wanted in ((None, True), (True, True), (False, False)):
         plan = make_plan("folds", "four-prompts", {"fold": said, "steps": 1})
         assert plan.settings.fold is wanted
-        assert BACKBONE.open_folder(plan.checkpoint, manifest, plan.settings).network.ready is wanted
+        assert BACKBONE.open_folder(plan.checkpoint, manifest, plan.settings).network.is_matrix_applied is wanted
     register("plain", base, {})
     assert make_plan("plain", "four-prompts", {}).settings.fold is None
 
@@ -408,7 +408,7 @@ def test_a_whole_networks_weights_are_registered(base: Path, tmp_path: Path) -> 
     path = tmp_path / "whole.safetensors"
     path.write_bytes(weights_bytes(tiny.trained(placed(base)).state_dict(), {}))
     register("whole", path, {"config": {"base": str(base)}})
-    found = checkpoint("whole")
+    found = load_checkpoint_record("whole")
     assert (found.backbone, found.encoding, found.config) == ("flux", "harope", {"base": str(base)})
 
 
@@ -417,17 +417,17 @@ def test_the_matrices_of_an_adapter_folder_are_drawn(base: Path, tmp_path: Path)
 
     network, manifest = adapted(base, tmp_path / "a")
     register("looked-into", manifest, {"config": {"base": str(base)}})
-    found = learned_matrices.measure(checkpoint("looked-into"), "m", ((1.0, 0.0), (0.0, 1.0)), None)
-    assert [(one.layer, one.head) for one in found.maps] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    found = learned_matrices.measure_matrices(load_checkpoint_record("looked-into"), "m", ((1.0, 0.0), (0.0, 1.0)), None)
+    assert [(one.layer, one.head) for one in found.matrices] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     pair = network.encoding.matrices(1)
     assert pair is not None
-    assert np.allclose(found.maps[2].shown, pair.q[0].detach(), atol=1e-5)
+    assert np.allclose(found.matrices[2].values, pair.q[0].detach(), atol=1e-5)
 
 
 def test_a_base_without_adapter_is_registered_as_it_is(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.register_prompts(monkeypatch)
     register("plain-flux", base, {})
-    found = checkpoint("plain-flux")
+    found = load_checkpoint_record("plain-flux")
     assert (found.encoding, found.config["base"]) == ("rope-axial", str(base))
     cli_run("generate", "plain-flux", "--suite", "four-prompts", "--count", "1", "--steps", "1", "--out", str(tmp_path / "run"))
     with pytest.raises(WeightsError, match="lists no weights of its encoding harope"):
@@ -467,7 +467,7 @@ def test_what_it_cannot_draw_is_refused_before_anything_loads(base: Path, settin
 
 def plain_drawer(base: Path, **settings: Any) -> Any:
     register("drawer", base, {})
-    found = checkpoint("drawer")
+    found = load_checkpoint_record("drawer")
     return BACKBONE.open_folder(found, Path(found.weights), tiny.settings(**settings))
 
 
@@ -482,7 +482,7 @@ def test_a_request_without_prompt_is_refused_and_an_infinite_image_is_a_fault(ba
 def test_low_precision_draws_nearly_the_same(base: Path, tmp_path: Path) -> None:
     _, manifest = adapted(base, tmp_path / "a")
     register("low", manifest, {"config": {"base": str(base)}})
-    found = checkpoint("low")
+    found = load_checkpoint_record("low")
     full = BACKBONE.open_folder(found, manifest, tiny.settings()).draw(REDS[:1], tiny.settings()).images.astype(int)
     low = BACKBONE.open_folder(found, manifest, tiny.settings(dtype="bfloat16"))
     assert low.network.transformer.dtype == torch.bfloat16
@@ -495,7 +495,7 @@ def test_mu_is_extrapolated_as_the_library_does_or_clamped() -> None:
 
     scheduler = FlowMatchEulerDiscreteScheduler(**tiny.SHIFT)
     last = {}
-    for name, used in (("extrapolate", scheduler), ("clamp", flux.clamped(scheduler))):
+    for name, used in (("extrapolate", scheduler), ("clamp", flux.clamp_time_shift(scheduler))):
         config = used.config
         mu = calculate_shift(16384, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift)
         used.set_timesteps(sigmas=np.linspace(1.0, 1 / 28, 28), mu=mu)
@@ -508,7 +508,7 @@ def test_clamping_changes_large_images_alone(base: Path, tmp_path: Path) -> None
     scheduler = small / "scheduler/scheduler_config.json"
     scheduler.write_text(json.dumps({**json.loads(scheduler.read_text()), "max_image_seq_len": 64, "base_image_seq_len": 16}))
     register("drawer", small, {})
-    found, drawn = checkpoint("drawer"), {}
+    found, drawn = load_checkpoint_record("drawer"), {}
     for side in (64, 256):
         for policy in ("extrapolate", "clamp"):
             settings = tiny.settings(resolution=side, mu_policy=policy)
@@ -527,7 +527,7 @@ def test_position_scaling_takes_the_two_image_axes(base: Path) -> None:
     assert drawer.network.encoding.scaling == flux.encodings.Scaling("ntk", (1, 64, 64), (1, 128, 128))
     network = placed(base, "harope", "image")
     with pytest.raises(OptionError, match="yarn"):
-        BACKBONE.rescale(network, drawer.pipe, tiny.settings(pos_scaling="yarn"))
+        BACKBONE.rescale_positions(network, drawer.pipe, tiny.settings(pos_scaling="yarn"))
 
 
 def test_positions_grow_with_the_resolution(base: Path) -> None:
@@ -550,5 +550,5 @@ def test_noise_is_packed_as_the_pipeline_packs_its_own(base: Path, pipe: Any) ->
 
 
 def test_flux_is_a_registered_backbone() -> None:
-    assert {"flux", "sd3"} <= set(registry.names("backbones"))
-    assert not {"lora", "lora_files", "pipelines", "positioned"} & set(registry.names("backbones"))
+    assert {"flux", "sd3"} <= set(registry.list_names("backbones"))
+    assert not {"lora", "lora_files", "pipelines", "positioned"} & set(registry.list_names("backbones"))

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, WeightsError
-from harope_bench.encodings.base import Pair
+from harope_bench.encodings.base import QueryKeyMatrices
 from harope_bench.models.backbones import dit, folding
-from harope_bench.models.export_checkpoint import export
-from harope_bench.models.load_checkpoint import checkpoint, open_drawer
+from harope_bench.models.export_checkpoint import export_checkpoint
+from harope_bench.models.load_checkpoint import load_checkpoint_record, open_generator
 from harope_bench.models.register_checkpoint import register
-from harope_bench.pipeline.generate import draw_one, make_plan
+from harope_bench.pipeline.generate import generate_one, make_plan
 
-PLUGIN = registry.load("backbones", "dit")
+PLUGIN = registry.load_by_name("backbones", "dit")
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -53,7 +53,7 @@ def test_a_folded_projection_is_the_matrix_after_the_projection(count: int, bias
 def test_fused_projections_fold_queries_and_keys_and_leave_values(bias: bool) -> None:
     """Fused layers, as in DiT and DeiT."""
     layer, x = nn.Linear(10, 3 * 12, bias=bias), noise(5, 10, seed=1)
-    pair = Pair(noise(3, 4, 4), noise(3, 4, 4, seed=2))
+    pair = QueryKeyMatrices(noise(3, 4, 4), noise(3, 4, 4, seed=2))
     with torch.no_grad():
         parts = layer(x).unflatten(-1, (3, 3, 4))
         wanted = parts.clone()
@@ -67,7 +67,7 @@ def test_fused_projections_fold_queries_and_keys_and_leave_values(bias: bool) ->
 def test_products_are_taken_in_float64_and_keep_their_dtype() -> None:
     """Numbers that float32 sums lose: 1e8 + 1 - 1e8."""
     weight = torch.tensor([[1e8], [1.0], [-1e8]])
-    found = folding.folded(folding.Projection(weight, weight[:, 0]), torch.ones(1, 3, 3))
+    found = folding.fold_projection(folding.Projection(weight, weight[:, 0]), torch.ones(1, 3, 3))
     assert found.weight.dtype == torch.float32
     assert found.weight.tolist() == [[1.0]] * 3
     assert found.bias is not None
@@ -95,7 +95,7 @@ def test_a_folded_dit_computes_the_same_on_any_grid(encoding: str, options: dict
     with torch.no_grad():
         before = [net(*case) for case in cases]
         PLUGIN.fold(net, "a test")
-        assert net.encoding.facts.foldable is False
+        assert net.encoding.properties.foldable is False
         assert type(net.encoding).__name__ == "RopeAxial"
         assert not list(net.encoding.parameters())
         for case, wanted in zip(cases, before, strict=True):
@@ -114,8 +114,8 @@ def test_what_has_no_matrix_before_the_rotation_does_not_fold(encoding: str, opt
 
 def test_a_fold_that_changes_outputs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The paper's form folded as the released one: keys get the wrong matrix."""
-    right = folding.precise
-    monkeypatch.setattr(folding, "precise", lambda encoding: [Pair(pair.q, pair.q) for pair in right(encoding)])
+    right = folding.float64_matrices
+    monkeypatch.setattr(folding, "precise", lambda encoding: [QueryKeyMatrices(pair.q, pair.q) for pair in right(encoding)])
     with pytest.raises(WeightsError, match="a test folded differs from itself unfolded by .*draw with --no-fold"):
         PLUGIN.fold(network("harope"), "a test")
 
@@ -126,9 +126,9 @@ def test_a_fold_that_changes_outputs_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_a_shipped_checkpoint_is_folded_only_where_the_plan_says_so() -> None:
     plain, folded = make_plan("digits-harope", None, {"steps": 2}), make_plan("digits-harope", None, {"steps": 2, "fold": True})
     assert plain.settings.fold is None
-    assert "fold" not in plain.deciding()["settings"]  # runs of before keep their digest
+    assert "fold" not in plain.digest_fields()["settings"]  # runs of before keep their digest
     assert folded.digest != plain.digest
-    drawn = [draw_one(open_drawer(p.checkpoint, p.settings), p, 3).astype(int) for p in (plain, folded)]
+    drawn = [generate_one(open_generator(p.checkpoint, p.settings), p, 3).astype(int) for p in (plain, folded)]
     assert np.abs(drawn[0] - drawn[1]).max() <= 1  # of 255: rounding may cut a level elsewhere
     with pytest.raises(
         OptionError, match="fold means nothing to checkpoint digits-rope-axial: rope-axial with these options has no matrix that folds"
@@ -137,37 +137,37 @@ def test_a_shipped_checkpoint_is_folded_only_where_the_plan_says_so() -> None:
 
 
 def test_an_exported_fold_is_a_plain_rope_checkpoint_with_the_same_images(tmp_path: Path) -> None:
-    path = export("digits-harope", tmp_path / "plain.safetensors", folded=True)
+    path = export_checkpoint("digits-harope", tmp_path / "plain.safetensors", folded=True)
     facts = tomllib.loads(register("plain", path, {}).read_text())
     assert facts["encoding"] == "rope-axial"
     assert facts["options"] == {"base": 10000.0, "axis_order": "row-first", "layout": "interleaved"}
-    original = checkpoint("digits-harope")
+    original = load_checkpoint_record("digits-harope")
     for same in ("config", "sampler", "steps", "guidance", "suite", "scale", "recipe_sha256", "training_seed"):
         assert facts[same] == getattr(original, same)
     drawn = []
     for name in ("digits-harope", "plain"):
         plan = make_plan(name, None, {"steps": 4})
-        drawn.append(draw_one(open_drawer(plan.checkpoint, plan.settings), plan, 3).astype(int))
+        drawn.append(generate_one(open_generator(plan.checkpoint, plan.settings), plan, 3).astype(int))
     assert np.abs(drawn[0] - drawn[1]).max() <= 1
     assert drawn[0].std() > 10
 
 
 def test_an_export_without_folding_draws_the_same_bits(tmp_path: Path) -> None:
-    register("again", export("digits-string", tmp_path / "again.safetensors", folded=False), {})
-    assert checkpoint("again").encoding == "string"
+    register("again", export_checkpoint("digits-string", tmp_path / "again.safetensors", folded=False), {})
+    assert load_checkpoint_record("again").encoding == "string"
     drawn = []
     for name in ("digits-string", "again"):
         plan = make_plan(name, None, {"steps": 2})
-        drawn.append(draw_one(open_drawer(plan.checkpoint, plan.settings), plan, 3))
+        drawn.append(generate_one(open_generator(plan.checkpoint, plan.settings), plan, 3))
     assert np.array_equal(*drawn)
     assert (
-        export("digits-string", tmp_path / "twice.safetensors", folded=False).read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+        export_checkpoint("digits-string", tmp_path / "twice.safetensors", folded=False).read_bytes() == (tmp_path / "again.safetensors").read_bytes()
     )
 
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="rope-axial with these options has no matrix"):
-        export("digits-rope-axial", tmp_path / "x.safetensors", folded=True)
+        export_checkpoint("digits-rope-axial", tmp_path / "x.safetensors", folded=True)
     with pytest.raises(OptionError, match="is no .safetensors"):
-        export("digits-harope", tmp_path / "x.pt", folded=True)
+        export_checkpoint("digits-harope", tmp_path / "x.pt", folded=True)
     assert not list(tmp_path.iterdir())

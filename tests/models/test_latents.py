@@ -14,10 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from harope_bench.core import registry
-from harope_bench.core.errors import MissingExtra, OptionError, PlanMismatch, WeightsError
-from harope_bench.encodings.ape import sincos
+from harope_bench.core.errors import MissingExtraError, OptionError, PlanMismatchError, WeightsError
+from harope_bench.encodings.ape import sincos_table
 from harope_bench.models.backbones import dit_keys
-from harope_bench.models.load_checkpoint import checkpoint, open_drawer
+from harope_bench.models.load_checkpoint import load_checkpoint_record, open_generator
 from harope_bench.models.register_checkpoint import register
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.testing import check_backbone
@@ -84,13 +84,13 @@ def test_a_hub_id_means_the_local_cache_alone(tmp_path: Path, monkeypatch: pytes
 def test_without_diffusers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(known(tmp_path), None, {"resolution": 64})
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(MissingExtra, match=r"diffusers, which is not installed; pip install 'harope-bench\[t2i\]'"):
-        open_drawer(plan.checkpoint, plan.settings)
+    with pytest.raises(MissingExtraError, match=r"diffusers, which is not installed; pip install 'harope-bench\[t2i\]'"):
+        open_generator(plan.checkpoint, plan.settings)
 
 
 def opened(name: str) -> Any:
     plan = make_plan(name, None, {"resolution": 64})
-    return open_drawer(plan.checkpoint, plan.settings)
+    return open_generator(plan.checkpoint, plan.settings)
 
 
 def test_a_damaged_autoencoder_is_one_line(tmp_path: Path) -> None:
@@ -117,12 +117,12 @@ def test_an_autoencoder_decides_pixels_by_what_it_holds(tmp_path: Path) -> None:
     generate(plan, [0], tmp_path / "run")
     (tmp_path / "vae").rename(tmp_path / "moved")
     moved = make_plan(name, None, {"resolution": 64, "vae": str(tmp_path / "moved")})
-    assert generate(moved, [0, 1], tmp_path / "run").drawn == 1
+    assert generate(moved, [0, 1], tmp_path / "run").n_generated == 1
     autoencoder(tmp_path / "moved", seed=1)
-    with pytest.raises(PlanMismatch, match="settings.vae_sha256 is"):
+    with pytest.raises(PlanMismatchError, match="settings.vae_sha256 is"):
         generate(make_plan(name, None, {"resolution": 64, "vae": str(tmp_path / "moved")}), [0, 1, 2], tmp_path / "run")
     with pytest.raises(WeightsError, match="is another autoencoder"):
-        open_drawer(moved.checkpoint, moved.settings)
+        open_generator(moved.checkpoint, moved.settings)
 
 
 @pytest.mark.parametrize("encoding", ["harope", "ape"])
@@ -134,12 +134,12 @@ def test_latent_dit_keeps_its_promises(tmp_path: Path, encoding: str) -> None:
 def test_guidance_acts_on_three_channels_of_the_noise_as_dits_code_does(tmp_path: Path) -> None:
     name = known(tmp_path)
     plan = make_plan(name, None, {"resolution": 64})
-    drawer = open_drawer(plan.checkpoint, plan.settings)
+    drawer = open_generator(plan.checkpoint, plan.settings)
     x, time = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5)), torch.tensor([3.0, 812.0])
     labels, empty = torch.tensor([2, 7]), torch.tensor([10, 10])
     told, untold = drawer.network(x, time, labels), drawer.network(x, time, empty)
     for channels, count in (("3", 3), ("all", 4)):
-        found = drawer._guided(labels, 1.5, channels)(x, time)
+        found = drawer._guided_network(labels, 1.5, channels)(x, time)
         wanted = torch.cat((untold[:, :count] + 1.5 * (told[:, :count] - untold[:, :count]), told[:, count:]), 1)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.detach().abs().max()))
         assert (found[:, :3] - told[:, :3]).abs().max() > 1e-3
@@ -150,14 +150,14 @@ def test_pixels_are_the_decoders_by_the_releases_rule(tmp_path: Path, monkeypatc
 
     name = known(tmp_path)
     plan = make_plan(name, None, {"resolution": 64})
-    drawer = open_drawer(plan.checkpoint, plan.settings)
+    drawer = open_generator(plan.checkpoint, plan.settings)
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     monkeypatch.setattr("harope_bench.models.samplers.ddpm.Ddpm.sample", lambda *a: latents)
-    requests = registry.load("suites", "digits").requests([0, 1])
+    requests = registry.load_by_name("suites", "digits").requests([0, 1])
     vae = AutoencoderKL.from_pretrained(tmp_path / "vae")
     with torch.no_grad():
         wanted = torch.clamp(127.5 * vae.decode(latents / 0.18215).sample + 128.0, 0, 255).permute(0, 2, 3, 1).to(torch.uint8).numpy()
-    found = drawer.draw(requests, plan.settings).images
+    found = drawer.generate(requests, plan.settings).images
     assert np.abs(found.astype(int) - wanted).max() <= 1  # rows are decoded one at a time: sums in another order may cut elsewhere
     assert found.std() > 1
 
@@ -182,10 +182,10 @@ def test_other_grids_are_met_as_asked(tmp_path: Path, encoding: str) -> None:
     pictures = {}
     for kind in kinds:
         plan = make_plan(name, None, {"resolution": 96, "pos_scaling": kind})
-        drawer = open_drawer(plan.checkpoint, plan.settings)
-        assert drawer.network.encoding.scaling.train == (() if kind is None else (4, 4))
-        assert drawer.network.encoding.scaling.now == (() if kind is None else (6, 6))
-        pictures[kind] = drawer.draw(registry.load("suites", "digits").requests([0, 1]), plan.settings).images
+        drawer = open_generator(plan.checkpoint, plan.settings)
+        assert drawer.network.encoding.scaling.train_lengths == (() if kind is None else (4, 4))
+        assert drawer.network.encoding.scaling.current_lengths == (() if kind is None else (6, 6))
+        pictures[kind] = drawer.generate(registry.load_by_name("suites", "digits").requests([0, 1]), plan.settings).images
     assert pictures[None].shape == (2, 96, 96, 3)
     assert not np.array_equal(pictures[None], pictures[kinds[2]])
     if encoding == "ape":
@@ -194,8 +194,8 @@ def test_other_grids_are_met_as_asked(tmp_path: Path, encoding: str) -> None:
 
 def test_apes_table_of_a_new_grid_is_dits_own_at_that_size() -> None:
     rows = torch.cartesian_prod(torch.arange(6), torch.arange(6)).double()
-    wanted = with_table({"x_embedder.proj.bias": torch.zeros(48)}, side=6)[dit_keys.TABLE][0]
-    torch.testing.assert_close(sincos(rows, 48, 10000.0).float(), wanted, rtol=0, atol=1e-6)
+    wanted = with_table({"x_embedder.proj.bias": torch.zeros(48)}, side=6)[dit_keys.TABLE_KEY][0]
+    torch.testing.assert_close(sincos_table(rows, 48, 10000.0).float(), wanted, rtol=0, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------ full size
@@ -203,10 +203,10 @@ def test_apes_table_of_a_new_grid_is_dits_own_at_that_size() -> None:
 
 def test_a_full_size_release_file_is_registered_and_sampled(tmp_path: Path) -> None:
     """DiT-B/2 at 256 pixels with HARoPE: random weights in the release's own format, folded, two steps, a PNG."""
-    hidden, depth, heads = dit_keys.SIZES["B"]
+    hidden, depth, heads = dit_keys.MODEL_SIZES["B"]
     size = {**SMALL, "hidden": hidden, "depth": depth, "heads": heads, "size": 32, "classes": 1000}
     with torch.device("meta"):
-        shapes = {key: value.shape for key, value in registry.load("backbones", "dit").build("harope", {}, size).state_dict().items()}
+        shapes = {key: value.shape for key, value in registry.load_by_name("backbones", "dit").build("harope", {}, size).state_dict().items()}
     rng = torch.Generator().manual_seed(0)
     state = released({key: 0.02 * torch.randn(shape, generator=rng) for key, shape in shapes.items()})
     assert len(state) == 167
@@ -214,7 +214,7 @@ def test_a_full_size_release_file_is_registered_and_sampled(tmp_path: Path) -> N
     args = torch.load(space, weights_only=False)["args"]
     torch.save({"model": state, "ema": state, "opt": {}, "args": args}, tmp_path / "0400000.pt")
     register("dit-harope", tmp_path / "0400000.pt", {"drawing": {"vae": str(autoencoder(tmp_path / "vae")), "tile": 1}})
-    assert checkpoint("dit-harope").config == size
+    assert load_checkpoint_record("dit-harope").config == size
     plan = make_plan("dit-harope", "imagenet-256", {"steps": 2})
     assert plan.settings.fold
     assert (plan.settings.sampler, plan.settings.guidance) == ("ddpm", 1.5)

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from harope_bench.core import registry
-from harope_bench.core.errors import BenchError, NameClash, OptionError, WeightsError
+from harope_bench.core.errors import BenchError, NameClashError, OptionError, WeightsError
 from harope_bench.core.schema import Request
 from harope_bench.core.state_dicts import weights_bytes
 from harope_bench.core.storage import home, sha256_file
@@ -27,8 +27,8 @@ tiny.needs_t2i()
 
 from harope_bench.cli import main  # noqa: E402
 from harope_bench.models.backbones import lora_files  # noqa: E402
-from harope_bench.models.load_checkpoint import checkpoint, open_drawer  # noqa: E402
-from harope_bench.models.register_checkpoint import register, register_once  # noqa: E402
+from harope_bench.models.load_checkpoint import load_checkpoint_record, open_generator  # noqa: E402
+from harope_bench.models.register_checkpoint import register, register_checkpoint  # noqa: E402
 
 KINDS = ("flux", "sd3")
 RED = Request(index=0, prompt="a photo of a red cat")
@@ -42,12 +42,12 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def backbone(kind: str) -> Any:
-    return registry.load("backbones", kind)
+    return registry.load_by_name("backbones", kind)
 
 
 def opened(kind: str, bases: dict[str, Path]) -> Any:
     """The library's pipeline, ours nowhere in it."""
-    return backbone(kind).assembled(bases[kind], tiny.settings())
+    return backbone(kind).load_pipeline(bases[kind], tiny.settings())
 
 
 def saved(kind: str, bases: dict[str, Path], folder: Path, note: bool = True, **config: Any) -> Path:
@@ -84,7 +84,7 @@ def library_image(kind: str, bases: dict[str, Path], folder: Path | None) -> np.
 
 def our_image(name: str, **settings: Any) -> np.ndarray:
     used = tiny.settings(**settings)
-    return open_drawer(checkpoint(name), used).draw([RED], used).images[0].astype(int)
+    return open_generator(load_checkpoint_record(name), used).generate([RED], used).images[0].astype(int)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -105,7 +105,7 @@ def test_a_bare_lora_draws_what_the_library_draws(
     wanted = library_image(kind, bases, folder)
     assert np.abs(our_image("mine") - wanted).max() <= 1  # a rounding of pixels
     assert np.abs(library_image(kind, bases, None) - wanted).max() > 8  # and it does something
-    found, manifest = checkpoint("mine"), lora_manifest.read(home() / "checkpoints/mine/manifest.json")
+    found, manifest = load_checkpoint_record("mine"), lora_manifest.read_manifest(home() / "checkpoints/mine/manifest.json")
     assert (found.backbone, found.encoding, found.options) == (kind, *backbone(kind).plain)
     assert manifest.files == {"lora.safetensors": sha256_file(folder / FILE)}  # the user's file, byte by byte
     assert sha256_file(home() / "checkpoints/mine/lora.safetensors") == sha256_file(folder / FILE)
@@ -136,7 +136,7 @@ def test_another_tools_names_are_translated_by_the_library(bases: dict[str, Path
     wanted = library_image("flux", bases, folder)
     assert np.abs(our_image("kohya") - wanted).max() <= 1
     assert np.abs(library_image("flux", bases, None) - wanted).max() > 8
-    manifest = lora_manifest.read(home() / "checkpoints/kohya/manifest.json")
+    manifest = lora_manifest.read_manifest(home() / "checkpoints/kohya/manifest.json")
     assert manifest.training == {"lora_converted_from_sha256": sha256_file(folder / FILE)}
 
 
@@ -169,11 +169,11 @@ def test_the_encodings_weights_travel_with_it(bases: dict[str, Path], tmp_path: 
     network = encoding_file(kind, bases, path, qk_mode="same")
     said = {"config": {"base": str(bases[kind])}, "options": {"qk_mode": "same"}, "encoding": None if beside else "harope"}
     register("both", folder, said, None if beside else path)
-    found = checkpoint("both")
+    found = load_checkpoint_record("both")
     assert (found.encoding, found.options) == ("harope", {"qk_mode": "same"})
     network.transformer.load_lora_adapter(load_file(folder / FILE))
     inputs = backbone(kind).trial(network)
-    used = open_drawer(found, tiny.settings(fold=False)).network
+    used = open_generator(found, tiny.settings(fold=False)).network
     assert tiny.apart(tiny.outputs(used, inputs), tiny.outputs(network, inputs)) <= 2e-6  # other kernels run on mapped files
 
 
@@ -181,7 +181,7 @@ def test_the_note_of_an_encodings_file_names_it(bases: dict[str, Path], tmp_path
     folder = saved("flux", bases, tmp_path / "lora")
     encoding_file("flux", bases, folder / "encoding.safetensors", "string", note=True)
     register("noted", folder, {"config": {"base": str(bases["flux"])}})
-    assert checkpoint("noted").encoding == "string"
+    assert load_checkpoint_record("noted").encoding == "string"
 
 
 # ------------------------------------------------------------------------------------- refusals
@@ -193,7 +193,7 @@ def wrong(name: str, weights: Path, said: dict[str, Any], kind: type[BenchError]
         register(name, weights, said, encoding)
     assert len(str(caught.value).splitlines()) == 1
     assert not (home() / "checkpoints" / name).exists()
-    assert name not in registry.entries("checkpoints")
+    assert name not in registry.list_entries("checkpoints")
 
 
 def test_what_is_missing_is_asked_for(bases: dict[str, Path], tmp_path: Path) -> None:
@@ -287,13 +287,13 @@ def test_a_lora_in_another_tools_form_is_the_same_adapter(
     weights = load_file(folder / FILE)
     form(folder, weights)
     register("mine", folder, {"config": {"base": str(bases[kind])}})
-    manifest = lora_manifest.read(home() / "checkpoints/mine/manifest.json")
+    manifest = lora_manifest.read_manifest(home() / "checkpoints/mine/manifest.json")
     assert manifest.lora is not None
     read = load_file(home() / "checkpoints/mine" / manifest.lora.file)
     assert read.keys() == weights.keys()
     for layer in {key.rsplit(".lora_", 1)[0] for key in weights}:  # the product and its scale are what is attached
         name = layer.removeprefix("transformer.")
-        scale = manifest.lora.alphas.get(name, manifest.lora.alpha) / manifest.lora.ranks.get(name, manifest.lora.rank)
+        scale = manifest.lora.layer_alphas.get(name, manifest.lora.alpha) / manifest.lora.layer_ranks.get(name, manifest.lora.rank)
         delta, expected = (s[f"{layer}.lora_B.weight"] @ s[f"{layer}.lora_A.weight"] for s in (read, weights))
         torch.testing.assert_close(scale * delta, alpha / 4 * expected)
 
@@ -358,7 +358,7 @@ def test_a_base_that_would_not_load_is_refused_when_registered(
 def test_what_a_note_says_and_nothing_here_does_is_refused(bases: dict[str, Path], tmp_path: Path, field: dict[str, Any]) -> None:
     folder = saved("flux", bases, tmp_path / "lora", note=False)
     note = json.dumps({f"transformer.{key}": value for key, value in field.items()})
-    save_file(load_file(folder / FILE), folder / FILE, metadata={lora_files.NOTE: note, "format": "pt"})
+    save_file(load_file(folder / FILE), folder / FILE, metadata={lora_files.LORA_METADATA_KEY: note, "format": "pt"})
     wrong("odd", folder, {"config": {"base": str(bases["flux"])}}, WeightsError, f"made with {next(iter(field))} = True")
 
 
@@ -385,7 +385,7 @@ def test_a_folder_of_something_else_at_home_is_left_alone(bases: dict[str, Path]
     folder = saved("flux", bases, tmp_path / "lora")
     (home() / "checkpoints/taken").mkdir(parents=True)
     (home() / "checkpoints/taken/mine.txt").write_text("mine")
-    with pytest.raises(NameClash, match="holds files of something else"):
+    with pytest.raises(NameClashError, match="holds files of something else"):
         register("taken", folder, {"config": {"base": str(bases["flux"])}})
     assert (home() / "checkpoints/taken/mine.txt").read_text() == "mine"
 
@@ -395,13 +395,13 @@ def test_a_lora_registered_again_is_up_to_date_and_a_killed_registration_is_no_o
     place = home() / "checkpoints"
     toml = register("twice", folder, said)
     files = {path.name: path.stat().st_mtime_ns for path in (place / "twice").iterdir()}
-    assert not register_once("twice", folder, said).is_changed
+    assert not register_checkpoint("twice", folder, said).is_changed
     assert {path.name: path.stat().st_mtime_ns for path in (place / "twice").iterdir()} == files
 
     (place / ".twice.registering").mkdir()  # killed while the folder was built
     (place / ".twice.registering/lora.safetensors").write_bytes(b"half")
     toml.unlink()  # killed between the folder and its TOML
-    assert register_once("twice", folder, said).is_changed and toml.is_file()
+    assert register_checkpoint("twice", folder, said).is_changed and toml.is_file()
 
     (place / "twice/lora.safetensors").write_bytes(b"damaged")
     register("twice", folder, said)
@@ -413,7 +413,7 @@ def test_another_lora_takes_a_name_only_when_told(bases: dict[str, Path], tmp_pa
     said = {"config": {"base": str(bases["flux"])}}
     register("name", saved("flux", bases, tmp_path / "one"), said)
     before = (home() / "checkpoints/name.toml").read_bytes()
-    with pytest.raises(NameClash, match="registered already.*drawing"):
+    with pytest.raises(NameClashError, match="registered already.*drawing"):
         register("name", tmp_path / "one", {**said, "drawing": {"vae_tiling": False}})
     assert (home() / "checkpoints/name.toml").read_bytes() == before
     register("name", tmp_path / "one", {**said, "drawing": {"vae_tiling": False}}, replace=True)
@@ -434,7 +434,7 @@ def test_register_and_generate(bases: dict[str, Path], tmp_path: Path, monkeypat
         words = (*words, *more)
     done = CliRunner().invoke(main, list(map(str, words)))
     assert done.exit_code == 0, done.output
-    found = checkpoint("my-lora")
+    found = load_checkpoint_record("my-lora")
     assert found.config["base"] == str(bases[kind])
     assert found.drawing == {**backbone(kind).defaults["drawing"], "vae_tiling": False}
     monkeypatch.chdir(tmp_path)
@@ -448,4 +448,4 @@ def test_weights_of_a_whole_network_keep_the_backbones_drawing(bases: dict[str, 
     network = backbone(kind).place(opened(kind, bases).transformer, "harope", {})
     (tmp_path / "w.safetensors").write_bytes(weights_bytes(network.state_dict(), {}))
     register("whole", tmp_path / "w.safetensors", {"config": {"base": str(bases[kind])}, "drawing": {"dtype": "bfloat16"}})
-    assert checkpoint("whole").drawing == {**backbone(kind).defaults["drawing"], "dtype": "bfloat16"}
+    assert load_checkpoint_record("whole").drawing == {**backbone(kind).defaults["drawing"], "dtype": "bfloat16"}

@@ -29,7 +29,7 @@ def network(encoding: str = "rope-axial", spread: float = 0.1, **options: Any) -
     """With noise on all weights: a fresh network predicts zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        built: mmdit_micro.MMDiT = registry.load("backbones", "mmdit-micro").build(encoding, options, SMALL)
+        built: mmdit_micro.MMDiT = registry.load_by_name("backbones", "mmdit-micro").build(encoding, options, SMALL)
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in built.parameters():
@@ -39,11 +39,11 @@ def network(encoding: str = "rope-axial", spread: float = 0.1, **options: Any) -
 
 def inputs(*prompts: str, side: int = 16) -> tuple[Tensor, Tensor, Tensor]:
     x = torch.randn((len(prompts), 3, side, side), generator=torch.Generator().manual_seed(1))
-    words = torch.stack([mmdit_micro.worded(prompt, mmdit_micro.configure(SMALL)) for prompt in prompts])
+    words = torch.stack([mmdit_micro.tokenize(prompt, mmdit_micro.parse_config(SMALL)) for prompt in prompts])
     return x, torch.full((len(prompts),), 500.0), words
 
 
-@pytest.mark.parametrize("encoding", registry.names("encodings"))
+@pytest.mark.parametrize("encoding", registry.list_names("encodings"))
 def test_backbone_keeps_its_promises(encoding: str) -> None:
     check_backbone("mmdit-micro", SMALL, encoding=encoding, request=request)
 
@@ -111,7 +111,7 @@ def test_image_tokens_alone_are_given_the_table() -> None:
 @pytest.mark.parametrize(("prompt", "named"), [("a green ring", "green"), ("a a a a a", "4 words")])
 def test_unknown_words_and_long_prompts_are_refused(prompt: str, named: str) -> None:
     with pytest.raises(OptionError, match=named):
-        mmdit_micro.worded(prompt, mmdit_micro.configure(SMALL))
+        mmdit_micro.tokenize(prompt, mmdit_micro.parse_config(SMALL))
 
 
 def drawn(resolution: int, **changes: Any) -> np.ndarray:
@@ -120,7 +120,7 @@ def drawn(resolution: int, **changes: Any) -> np.ndarray:
         name="small", backbone="mmdit-micro", encoding="rope-axial", config=SMALL, weights="w.safetensors", sha256="0" * 64, source="test",
     )  # fmt: skip
     settings = Settings(**{"resolution": resolution, "sampler": "flow", "steps": 2, "guidance": 2.0, "tile": 4, **changes})
-    backbone = registry.load("backbones", "mmdit-micro")
+    backbone = registry.load_by_name("backbones", "mmdit-micro")
     backbone.check(checkpoint, settings)
     images: np.ndarray = backbone.open(checkpoint, state, settings).draw([request(i) for i in range(4)], settings).images
     return images
@@ -142,12 +142,12 @@ def test_a_side_that_patches_do_not_tile_is_refused() -> None:
 
 @pytest.mark.parametrize("field", ["fold", "mu_policy", "vae", "vae_tiling", "guidance_channels"])
 def test_settings_without_a_meaning_are_not_read(field: str) -> None:
-    read = registry.load("backbones", "mmdit-micro").settings_read(None)
+    read = registry.load_by_name("backbones", "mmdit-micro").settings_read(None)
     assert field not in read.fields and read.reasons[field]
 
 
 def test_a_network_can_be_counted() -> None:
     built = network()
-    probe = registry.load("backbones", "mmdit-micro").probe(built, 32, 2)
+    probe = registry.load_by_name("backbones", "mmdit-micro").probe(built, 32, 2)
     assert built(**probe.inputs).shape == (2, 3, 32, 32)
     assert probe.tokens == 4 + 64

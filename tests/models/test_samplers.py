@@ -18,13 +18,13 @@ from harope_bench.core import registry
 from harope_bench.core.errors import OptionError
 from harope_bench.core.schema import Settings
 from harope_bench.models.samplers import ddim, ddpm
-from harope_bench.models.samplers.base import chosen_sampler
+from harope_bench.models.samplers.base import load_settings_sampler
 from harope_bench.models.samplers.flow import TIME_SCALE, Flow
 from harope_bench.models.samplers.noise import index_generator, unit_noise
 from harope_bench.pipeline.generate import make_plan
 
 MEAN, SPREAD = 0.7, 0.25  # of the one-dimensional Gaussian that is to be drawn
-FLOW, DDPM, DDIM = (registry.load("samplers", name) for name in ("flow", "ddpm", "ddim"))
+FLOW, DDPM, DDIM = (registry.load_by_name("samplers", name) for name in ("flow", "ddpm", "ddim"))
 
 
 def generators(n: int, seed: int = 0) -> list[Generator]:
@@ -59,7 +59,7 @@ def best_noise(x: Tensor, time: Tensor) -> Tensor:
 
 
 def test_the_registry_has_both_samplers() -> None:
-    assert {"flow", "ddpm", "ddim"} <= set(registry.names("samplers"))
+    assert {"flow", "ddpm", "ddim"} <= set(registry.list_names("samplers"))
 
 
 # ------------------------------------------------------------------------------------------- flow
@@ -141,7 +141,7 @@ def test_ddpm_with_the_best_noise_draws_the_gaussian(steps: int) -> None:
 
 def by_recursion(steps: int) -> tuple[float, float]:
     """Mean and variance of what ancestral sampling with the best network ends in."""
-    kept = ddpm.kept(steps)
+    kept = ddpm.linspace_timesteps(steps)
     mean, variance = 0.0, 1.0
     for t, s in reversed(list(zip(kept, [None, *kept[:-1]], strict=True))):
         gain, shift, noise = posterior_line(t, s)
@@ -180,7 +180,7 @@ def test_every_ddpm_step_is_the_posterior(steps: int) -> None:
     rows = 3
     noise = unit_noise((4,), generators(rows))
     result = DDPM.sample(network, noise, steps, generators(rows, seed=1))
-    kept, fresh = ddpm.kept(steps), generators(rows, seed=1)
+    kept, fresh = ddpm.linspace_timesteps(steps), generators(rows, seed=1)
     assert len(seen) == steps
     for i, (before, after) in enumerate(zip(seen, [*seen[1:], result], strict=True)):
         place = steps - 1 - i
@@ -216,16 +216,16 @@ def test_the_schedule_is_linear_in_beta() -> None:
 
 def test_kept_steps_include_both_ends_and_never_repeat() -> None:
     for steps in (2, 3, 7, 50, 250, 501, 997, 998, 999, 1000):
-        kept = ddpm.kept(steps)
+        kept = ddpm.linspace_timesteps(steps)
         assert (kept[0], kept[-1], len(kept)) == (0, 999, steps)
         assert all(b > a for a, b in pairwise(kept))
         strides = {b - a for a, b in pairwise(kept)}
         assert max(strides) - min(strides) <= 1
-    assert ddpm.kept(1000) == list(range(1000))
+    assert ddpm.linspace_timesteps(1000) == list(range(1000))
 
 
 def test_a_single_step_starts_from_pure_noise() -> None:
-    assert ddpm.kept(1) == [999]
+    assert ddpm.linspace_timesteps(1) == [999]
 
 
 @pytest.mark.parametrize("steps", [0, -3, 1001])
@@ -236,8 +236,8 @@ def test_steps_that_were_never_trained_are_refused(steps: int) -> None:
 
 def test_respacing_is_dits_for_its_own_number_of_steps() -> None:
     """250 sections of 1,000: exact fractions have no tie to round, so summed floats must give the same."""
-    assert ddpm.kept(250) == [round(Fraction(999 * i, 249)) for i in range(250)]
-    assert ddpm.kept(250)[:4] + ddpm.kept(250)[-2:] == [0, 4, 8, 12, 995, 999]
+    assert ddpm.linspace_timesteps(250) == [round(Fraction(999 * i, 249)) for i in range(250)]
+    assert ddpm.linspace_timesteps(250)[:4] + ddpm.linspace_timesteps(250)[-2:] == [0, 4, 8, 12, 995, 999]
 
 
 def speaker(x: Tensor, time: Tensor) -> Tensor:
@@ -299,7 +299,7 @@ def test_ddpm_agrees_with_diffusers(steps: int) -> None:
     for t in theirs.timesteps:
         x = theirs.step(speaker(x, t[None].float()), t, x, generator=fresh).prev_sample
     found = DDPM.sample(speaker, start, steps, generators(1, seed=1))
-    assert theirs.timesteps.tolist() == ddpm.kept(steps)[::-1]
+    assert theirs.timesteps.tolist() == ddpm.linspace_timesteps(steps)[::-1]
     torch.testing.assert_close(found, x, rtol=1e-3, atol=1e-3 * float(x.abs().max()))  # their products of alphas are float32
 
 
@@ -340,9 +340,9 @@ def test_ddim_with_full_noise_is_the_posterior_of_each_step() -> None:
 def test_steps_that_no_stride_gives_are_refused(steps: int, near: str) -> None:
     with pytest.raises(OptionError, match=f"{steps} steps of 1000 cannot be taken by one stride; --steps {near} can be"):
         DDIM.check(steps)
-    assert ddim.strided(int(near))[0] == 0
-    assert [len(ddim.strided(n)) for n in (2, 50, 100, 250, 500)] == [2, 50, 100, 250, 500]
-    assert ddim.strided(250) == list(range(0, 1000, 4))
+    assert ddim.leading_timesteps(int(near))[0] == 0
+    assert [len(ddim.leading_timesteps(n)) for n in (2, 50, 100, 250, 500)] == [2, 50, 100, 250, 500]
+    assert ddim.leading_timesteps(250) == list(range(0, 1000, 4))
 
 
 # ------------------------------------------------------------------------------- rows and generators
@@ -353,9 +353,9 @@ def bent(x: Tensor, time: Tensor) -> Tensor:
     return 0.3 * x.sin() + 0.001 * time[:, None]
 
 
-@pytest.mark.parametrize("name", registry.names("samplers"))
+@pytest.mark.parametrize("name", registry.list_names("samplers"))
 def test_each_row_draws_from_its_own_generator_alone(name: str) -> None:
-    sampler, order = registry.load("samplers", name), [2, 0, 3, 1]
+    sampler, order = registry.load_by_name("samplers", name), [2, 0, 3, 1]
     start = unit_noise((5,), generators(4))
     straight = sampler.sample(bent, start, 6, generators(4, seed=1))
     shuffled = sampler.sample(bent, start[order], 6, [generators(4, seed=1)[i] for i in order])
@@ -364,11 +364,11 @@ def test_each_row_draws_from_its_own_generator_alone(name: str) -> None:
     assert torch.equal(alone, straight[1:2])
 
 
-@pytest.mark.parametrize("name", registry.names("samplers"))
+@pytest.mark.parametrize("name", registry.list_names("samplers"))
 def test_samplers_leave_their_inputs_and_the_global_generator_alone(name: str) -> None:
     start, state = unit_noise((5,), generators(2)), torch.get_rng_state()
     before = start.clone()
-    registry.load("samplers", name).sample(bent, start, 3, generators(2))
+    registry.load_by_name("samplers", name).sample(bent, start, 3, generators(2))
     assert torch.equal(start, before)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -411,18 +411,18 @@ def settings(**changes: Any) -> Settings:
 def test_both_spacings_of_dits_create_diffusion_are_taken_by_name(name: str) -> None:
     even = [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]  # create_diffusion("10")
     stride = list(range(0, 1000, 100))  # create_diffusion("ddim10")
-    assert called_at(chosen_sampler(settings(sampler=name, spacing="linspace")), 10) == even
-    assert called_at(chosen_sampler(settings(sampler=name, spacing="leading")), 10) == stride
-    assert called_at(chosen_sampler(settings(sampler=name)), 10) == (stride if name == "ddim" else even)
-    assert called_at(registry.load("samplers", name), 10) == (stride if name == "ddim" else even)  # the shared one is left alone
+    assert called_at(load_settings_sampler(settings(sampler=name, spacing="linspace")), 10) == even
+    assert called_at(load_settings_sampler(settings(sampler=name, spacing="leading")), 10) == stride
+    assert called_at(load_settings_sampler(settings(sampler=name)), 10) == (stride if name == "ddim" else even)
+    assert called_at(registry.load_by_name("samplers", name), 10) == (stride if name == "ddim" else even)  # the shared one is left alone
 
 
 def test_a_number_of_steps_is_checked_by_the_spacing() -> None:
-    chosen_sampler(settings(spacing="linspace")).check(300)  # no stride gives 300
+    load_settings_sampler(settings(spacing="linspace")).check_steps(300)  # no stride gives 300
     with pytest.raises(OptionError, match="300 steps of 1000 cannot be taken by one stride"):
-        chosen_sampler(settings(sampler="ddpm", spacing="leading")).check(300)
+        load_settings_sampler(settings(sampler="ddpm", spacing="leading")).check_steps(300)
     with pytest.raises(OptionError, match="spacing leading means nothing to sampler flow"):
-        chosen_sampler(settings(sampler="flow", spacing="leading"))
+        load_settings_sampler(settings(sampler="flow", spacing="leading"))
 
 
 def test_a_spacing_that_is_not_named_or_is_the_samplers_own_keeps_a_plans_digest(make_checkpoint: Any, bench_home: Path) -> None:
@@ -431,4 +431,4 @@ def test_a_spacing_that_is_not_named_or_is_the_samplers_own_keeps_a_plans_digest
     path.write_text(path.read_text().replace('sampler = "flow"', 'sampler = "ddim"'))
     plain, own, other = (make_plan("noise", None, {"resolution": 8, "spacing": s}) for s in (None, "leading", "linspace"))
     assert plain.digest == own.digest != other.digest
-    assert "spacing" not in plain.deciding()["settings"]
+    assert "spacing" not in plain.digest_fields()["settings"]

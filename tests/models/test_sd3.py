@@ -19,8 +19,8 @@ from harope_bench.testing import check_backbone
 tiny.needs_t2i()
 
 from harope_bench.cli import main  # noqa: E402
-from harope_bench.models.backbones import folding, lora, positioned, sd3  # noqa: E402
-from harope_bench.models.load_checkpoint import checkpoint  # noqa: E402
+from harope_bench.models.backbones import folding, lora, encoded_transformer, sd3  # noqa: E402
+from harope_bench.models.load_checkpoint import load_checkpoint_record  # noqa: E402
 from harope_bench.models.register_checkpoint import register  # noqa: E402
 
 BACKBONE = sd3.PLUGIN
@@ -35,22 +35,22 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipe(base: Path) -> Any:
-    return BACKBONE.assembled(base, tiny.settings())
+    return BACKBONE.load_pipeline(base, tiny.settings())
 
 
-def placed(base: Path, encoding: str = "harope", tokens: str = "all", **options: Any) -> positioned.Positioned:
+def placed(base: Path, encoding: str = "harope", tokens: str = "all", **options: Any) -> encoded_transformer.EncodedTransformer:
     """The base's transformer with that encoding."""
-    return BACKBONE.place(BACKBONE.assembled(base, tiny.settings()).transformer, encoding, options, tokens)
+    return BACKBONE.attach_encoding(BACKBONE.load_pipeline(base, tiny.settings()).transformer, encoding, options, tokens)
 
 
-def norms(base: Path, **options: Any) -> positioned.Positioned:
+def norms(base: Path, **options: Any) -> encoded_transformer.EncodedTransformer:
     """A transformer with q/k norm and a second attention in its first block, as SD3.5 has, with HARoPE."""
     from diffusers import SD3Transformer2DModel
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         transformer = SD3Transformer2DModel(**{**tiny.SD3, "qk_norm": "rms_norm", "dual_attention_layers": (0,)})
-    return tiny.trained(BACKBONE.place(tiny.stirred(transformer, 0).eval(), "harope", options))
+    return tiny.trained(BACKBONE.attach_encoding(tiny.stirred(transformer, 0).eval(), "harope", options))
 
 
 # ------------------------------------------------------------------------------------- the right place
@@ -58,7 +58,7 @@ def norms(base: Path, **options: Any) -> positioned.Positioned:
 
 def test_ape_is_the_untouched_library(base: Path, pipe: Any) -> None:
     network = placed(base, "ape", form="sd3")
-    inputs = BACKBONE.trial(network)
+    inputs = BACKBONE.trial_inputs(network)
     assert {type(p) for p in network.transformer.attn_processors.values()} == {type(p) for p in pipe.transformer.attn_processors.values()}
     assert torch.equal(tiny.outputs(network, inputs), tiny.outputs(pipe.transformer, inputs))
     with pytest.raises(OptionError, match="say --option form=sd3"):
@@ -78,8 +78,8 @@ def test_our_ape_form_sd3_is_the_librarys_table(base: Path, pipe: Any) -> None:
 class SlowProcessor:
     """Joint attention written out, with the library's own rotation of the image tokens."""
 
-    def __init__(self, network: positioned.Positioned, layer: int, side: int):
-        self.pair, self.side, self.tokens = network.encoding.matrices(layer), side, network.tokens
+    def __init__(self, network: encoded_transformer.EncodedTransformer, layer: int, side: int):
+        self.pair, self.side, self.tokens = network.encoding.matrices(layer), side, network.encoded_tokens
 
     def __call__(self, attn: Any, hidden_states: Any, encoder_hidden_states: Any = None, *_: Any, **__: Any) -> Any:
         from diffusers.models.embeddings import apply_rotary_emb, get_1d_rotary_pos_embed
@@ -109,7 +109,7 @@ class SlowProcessor:
 @pytest.mark.parametrize(("encoding", "options"), [("rope-axial", {}), ("harope", {"qk_mode": "dual"}), ("harope", {"qk_mode": "same"})])
 def test_positions_replace_the_table(base: Path, pipe: Any, encoding: str, options: dict[str, Any], tokens: str) -> None:
     network = tiny.trained(placed(base, encoding, tokens, **options))
-    inputs = BACKBONE.trial(network)
+    inputs = BACKBONE.trial_inputs(network)
     pipe.transformer.pos_embed.pos_embed = None
     bare = tiny.outputs(pipe.transformer, inputs)
     pipe.transformer.set_attn_processor(
@@ -118,13 +118,13 @@ def test_positions_replace_the_table(base: Path, pipe: Any, encoding: str, optio
     wanted = tiny.outputs(pipe.transformer, inputs)
     assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
     assert tiny.apart(wanted, bare) > 1e-3  # and it does something
-    assert sd3.TABLE not in network.state_dict()
+    assert sd3.TABLE_KEY not in network.state_dict()
 
 
 @pytest.mark.parametrize("encoding", ["harope", "string", "rope-matrix", "rope-svd-control"])
 def test_at_their_start_encodings_are_axial_rope(base: Path, encoding: str) -> None:
     network, plain = placed(base, encoding), placed(base, "rope-axial")
-    inputs = BACKBONE.trial(network)
+    inputs = BACKBONE.trial_inputs(network)
     assert tiny.apart(tiny.outputs(network, inputs), tiny.outputs(plain, inputs)) <= 1e-6
 
 
@@ -135,14 +135,14 @@ def test_at_their_start_encodings_are_axial_rope(base: Path, encoding: str) -> N
 @pytest.mark.parametrize(("encoding", "options"), [("harope", {"qk_mode": "dual"}), ("harope", {"qk_mode": "same"}), ("string", {})])
 def test_folding_leaves_rope_and_the_same_outputs(base: Path, encoding: str, options: dict[str, Any], tokens: str) -> None:
     network = tiny.trained(placed(base, encoding, tokens, **options))
-    lora.add(network, BACKBONE.targets, rank=4)
-    inputs = BACKBONE.trial(network)
+    lora.add_lora(network, BACKBONE.targets, rank=4)
+    inputs = BACKBONE.trial_inputs(network)
     wanted, text = tiny.outputs(network, inputs), placed(base).transformer.transformer_blocks[0].attn.add_q_proj.weight
     BACKBONE.prepare(network)
     assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
     assert type(network.encoding).__name__ == "RopeAxial"
     assert not list(network.encoding.parameters())
-    assert not lora.attached(network)  # merged first: a matrix on W alone would miss it
+    assert not lora.has_lora(network)  # merged first: a matrix on W alone would miss it
     same = torch.equal(network.transformer.transformer_blocks[0].attn.add_q_proj.weight, text)
     assert same == (tokens == "image")
 
@@ -157,21 +157,21 @@ def test_a_wrong_fold_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_norm_keeps_the_matrix_from_the_projections(base: Path) -> None:
     network = norms(base)
-    inputs, weights = BACKBONE.trial(network), network.transformer.transformer_blocks[0].attn.to_q.weight.clone()
+    inputs, weights = BACKBONE.trial_inputs(network), network.transformer.transformer_blocks[0].attn.to_q.weight.clone()
     wanted = tiny.outputs(network, inputs)
     BACKBONE.prepare(network)
-    assert network.ready
+    assert network.is_matrix_applied
     assert torch.equal(network.transformer.transformer_blocks[0].attn.to_q.weight, weights)
     assert tiny.apart(tiny.outputs(network, inputs), wanted) <= 1e-5
     seen = []
-    network.watch = lambda layer, q, k: seen.append((layer, q.shape[2]))
+    network.attention_callback = lambda layer, q, k: seen.append((layer, q.shape[2]))
     tiny.outputs(network, inputs)
     assert seen == [(0, 24), (0, 16), (1, 24)]  # the second attention of block 0 sees the image alone
 
 
 def test_what_does_not_fold_is_left_as_it_is(base: Path) -> None:
     network = tiny.trained(placed(base, "rope-svd-control"))
-    inputs = BACKBONE.trial(network)
+    inputs = BACKBONE.trial_inputs(network)
     wanted = tiny.outputs(network, inputs)
     BACKBONE.prepare(network)
     assert torch.equal(tiny.outputs(network, inputs), wanted)
@@ -187,7 +187,7 @@ def test_sd3_medium_at_full_size_has_the_papers_parameters() -> None:
         transformer = SD3Transformer2DModel(
             num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=192, sample_size=128
         )
-        network = BACKBONE.place(transformer, "harope", {})
+        network = BACKBONE.attach_encoding(transformer, "harope", {})
     assert sum(p.numel() for p in network.transformer.parameters()) == 2_028_328_000
     assert sum(p.numel() for p in network.encoding.parameters()) == 24 * 198_144
 
@@ -219,9 +219,9 @@ def test_sd3_keeps_the_contract(base: Path, encoding: str, options: dict[str, An
 def test_an_adapter_folder_draws_folded_as_unfolded(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.register_prompts(monkeypatch)
     network = tiny.trained(placed(base))
-    lora.add(network, BACKBONE.targets)
-    manifest = BACKBONE.save(tmp_path / "adapter", network, str(base))
-    found = tiny.checkpoint("sd3", "harope", options=lora_manifest.read(manifest).options, config={"base": str(base)})
+    lora.add_lora(network, BACKBONE.targets)
+    manifest = BACKBONE.save_adapter(tmp_path / "adapter", network, str(base))
+    found = tiny.checkpoint("sd3", "harope", options=lora_manifest.read_manifest(manifest).options, config={"base": str(base)})
     folded = BACKBONE.open_folder(found, manifest, tiny.settings(fold=True))
     assert type(folded.network.encoding).__name__ == "RopeAxial"
     plain = BACKBONE.open_folder(found, manifest, tiny.settings(fold=False))
@@ -236,18 +236,18 @@ def test_an_adapter_folder_draws_folded_as_unfolded(base: Path, tmp_path: Path, 
 
 def test_the_base_alone_draws_what_the_library_draws(base: Path, pipe: Any) -> None:
     register("plain-sd3", base, {})
-    found = checkpoint("plain-sd3")
+    found = load_checkpoint_record("plain-sd3")
     assert (found.encoding, found.options, found.guidance) == ("ape", {"form": "sd3"}, 7.0)
     drawer = BACKBONE.open_folder(found, Path(found.weights), tiny.settings())
     image = drawer.draw(RED, tiny.settings()).images[0]
     given = {"height": 64, "width": 64, "num_inference_steps": 2, "guidance_scale": 3.5, "output_type": "np"}
-    wanted = pipe(RED[0].prompt, latents=drawer.noise(0, tiny.settings()), **given).images[0]
+    wanted = pipe(RED[0].prompt, latents=drawer.initial_noise(0, tiny.settings()), **given).images[0]
     assert np.abs(image.astype(int) - (255 * wanted).round().astype(int)).max() <= 1
 
 
 def test_position_scaling_knows_the_training_grid(base: Path) -> None:
     drawer_settings = tiny.settings(resolution=256, pos_scaling="linear")
     register("rope-sd3", base, {"encoding": "rope-axial"})
-    found = checkpoint("rope-sd3")
+    found = load_checkpoint_record("rope-sd3")
     drawer = BACKBONE.open_folder(found, Path(found.weights), drawer_settings)
     assert drawer.network.encoding.scaling == sd3.encodings.Scaling("linear", (8, 8), (16, 16))

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.state_dicts import fit, load_weights
+from harope_bench.core.state_dicts import load_state_strictly, load_weights
 from harope_bench.core.storage import sha256_file
 from harope_bench.data.sample_set import open_samples
-from harope_bench.data.shapes_world.answer import share
-from harope_bench.data.shapes_world.parse import parse
-from harope_bench.data.shapes_world.questions import questions
+from harope_bench.data.shapes_scenes.answer_questions import answer_question
+from harope_bench.data.shapes_scenes.detect_shapes import detect_shapes
+from harope_bench.data.shapes_scenes.questions import caption_questions
 from harope_bench.models import load_checkpoint
 from harope_bench.pipeline.generate import generate, make_plan
-from harope_bench.suites.shapes import cases
-from harope_bench.training.recipe import Painter, read_recipe
+from harope_bench.suites.shapes import caption_cases
+from harope_bench.training.recipe import TextToImageRecipe, read_recipe
 
 FINAL = {
     "shapes-ape": ("ape", {}),
@@ -29,9 +29,9 @@ BASES = {"shapes-base-ape": ("ape", {}), "shapes-base-rope-axial": ("rope-axial"
 EARLIER = [f"{name}-at-{step}" for name in ("shapes-harope", "shapes-rope-matrix-svd") for step in (300, 600, 1200)]
 
 
-def recipe(name: str = "shapes-mmdit") -> tuple[Painter, str]:
+def recipe(name: str = "shapes-mmdit") -> tuple[TextToImageRecipe, str]:
     found, digest = read_recipe("shapes-base" if name in BASES else "shapes-mmdit")
-    assert isinstance(found, Painter)
+    assert isinstance(found, TextToImageRecipe)
     return found, digest
 
 
@@ -41,7 +41,7 @@ def final(name: str) -> str:
 
 @pytest.mark.parametrize("name", [*BASES, *FINAL, *EARLIER])
 def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(name: str) -> None:
-    found, (known, digest) = load_checkpoint.checkpoint(name), recipe(name)
+    found, (known, digest) = load_checkpoint.load_checkpoint_record(name), recipe(name)
     weights = load_checkpoint.weights_path(found)
     assert weights.stat().st_size < 5_000_000
     assert sha256_file(weights) == found.sha256
@@ -54,17 +54,17 @@ def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*FINAL, *EARLIER])
 def test_checkpoint_tells_the_weights_it_went_on_from(name: str) -> None:
-    found = load_checkpoint.checkpoint(name)
-    base = load_checkpoint.checkpoint(recipe()[0].base.get(found.encoding, recipe()[0].base["default"]))
+    found = load_checkpoint.load_checkpoint_record(name)
+    base = load_checkpoint.load_checkpoint_record(recipe()[0].base.get(found.encoding, recipe()[0].base["default"]))
     assert found.source.endswith(f"--from {base.weights} ({base.sha256[:12]})")
 
 
 @pytest.mark.parametrize("name", [*BASES, *FINAL, *EARLIER])
 def test_checkpoint_loads_strictly_and_is_recognised(name: str) -> None:
-    found = load_checkpoint.checkpoint(name)
+    found = load_checkpoint.load_checkpoint_record(name)
     state = load_weights(load_checkpoint.weights_path(found), found.sha256)
-    backbone = registry.load("backbones", found.backbone)
-    fit(backbone.build(found.encoding, found.options, found.config), state, name)
+    backbone = registry.load_by_name("backbones", found.backbone)
+    load_state_strictly(backbone.build(found.encoding, found.options, found.config), state, name)
     clue = backbone.recognise(state)
     assert clue.encoding in (None, found.encoding)
     assert all(found.config[key] == value for key, value in clue.config.items())
@@ -73,7 +73,7 @@ def test_checkpoint_loads_strictly_and_is_recognised(name: str) -> None:
 @pytest.mark.parametrize("name", [*BASES, *FINAL])
 def test_log_shows_that_the_words_are_used(name: str) -> None:
     """The loss with another caption of the same task is well above that with the scene's own."""
-    path = load_checkpoint.weights_path(load_checkpoint.checkpoint(name)).with_suffix(".log.csv")
+    path = load_checkpoint.weights_path(load_checkpoint.load_checkpoint_record(name)).with_suffix(".log.csv")
     lines = [line.split(",") for line in path.read_text().splitlines()]
     assert lines[0] == ["step", "loss", "true", "shuffled"]
     assert int(lines[-1][0]) == recipe(name)[0].schedule.steps
@@ -83,13 +83,13 @@ def test_log_shows_that_the_words_are_used(name: str) -> None:
 
 def test_a_colour_and_a_shape_are_drawn_as_asked(tmp_path: Path) -> None:
     """Four images each of five unseen colour bindings, asked for one of five shapes in one of six colours: chance is one in thirty."""
-    wanted = [i + copy * len(cases()) for copy in range(4) for i, case in enumerate(cases()) if case.task == "colors"]
+    wanted = [i + copy * len(caption_cases()) for copy in range(4) for i, case in enumerate(caption_cases()) if case.task == "colors"]
     generate(make_plan("shapes-harope", None, {"steps": 12}), wanted, tmp_path)
     samples = open_samples(tmp_path)
     images = next(samples.batches(samples.indices, len(wanted))).images
     pairs = zip(images, wanted, strict=True)
     asked = [
-        (image, question) for image, index in pairs for question in questions(cases()[index % len(cases())]) if question.detailed == "color"
+        (image, question) for image, index in pairs for question in caption_questions(caption_cases()[index % len(caption_cases())]) if question.category_detailed == "color"
     ]
     assert len(asked) == len(wanted) == 20
-    assert np.mean([(share(question.text, parse(image)) or 0) > 0.5 for image, question in asked]) > 0.7
+    assert np.mean([(answer_question(question.text, detect_shapes(image)) or 0) > 0.5 for image, question in asked]) > 0.7

@@ -9,17 +9,17 @@ import pytest
 
 from harope_bench.core import registry
 from harope_bench.core.array_archive import load_arrays
-from harope_bench.core.state_dicts import fit, load_weights
+from harope_bench.core.state_dicts import load_state_strictly, load_weights
 from harope_bench.core.storage import sha256_file
 from harope_bench.data.sample_set import open_samples
-from harope_bench.judges.micro.digits_net import FACTS as JUDGE_FACTS
+from harope_bench.judges.micro.digits_net import METADATA_PATH as JUDGE_FACTS
 from harope_bench.judges.micro.digits_net import DigitsNet
 from harope_bench.models import load_checkpoint
 from harope_bench.models.backbones.dit import DiT
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.suites.digits import PLUGIN as DIGITS
-from harope_bench.training import classifier, reference
-from harope_bench.training.recipe import Denoiser, Moments, read_recipe
+from harope_bench.training import digits_judge, reference
+from harope_bench.training.recipe import DenoiserRecipe, ReferenceRecipe, read_recipe
 
 TABLE2 = ["ape", "harope", "rope-axial", "rope-vanilla", "string", "videorope"]
 PACKAGE = registry.PACKAGE
@@ -27,10 +27,10 @@ PACKAGE = registry.PACKAGE
 
 @pytest.mark.parametrize("encoding", TABLE2)
 def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(encoding: str) -> None:
-    found = load_checkpoint.checkpoint(f"digits-{encoding}")
+    found = load_checkpoint.load_checkpoint_record(f"digits-{encoding}")
     weights = load_checkpoint.weights_path(found)
     recipe, digest = read_recipe("digits-dit")
-    assert isinstance(recipe, Denoiser)
+    assert isinstance(recipe, DenoiserRecipe)
     assert weights.stat().st_size < 1_000_000
     assert sha256_file(weights) == found.sha256
     assert (found.encoding, found.scale, found.options) == (encoding, "micro", {})
@@ -45,12 +45,12 @@ def test_checkpoint_is_small_whole_and_of_the_shipped_recipe(encoding: str) -> N
 
 @pytest.mark.parametrize("encoding", TABLE2)
 def test_checkpoint_loads_strictly_and_registers_from_its_keys(encoding: str) -> None:
-    found = load_checkpoint.checkpoint(f"digits-{encoding}")
+    found = load_checkpoint.load_checkpoint_record(f"digits-{encoding}")
     state = load_weights(load_checkpoint.weights_path(found), found.sha256)
-    network = registry.load("backbones", found.backbone).build(encoding, found.options, found.config)
+    network = registry.load_by_name("backbones", found.backbone).build(encoding, found.options, found.config)
     assert isinstance(network, DiT)
-    fit(network, state, found.name)
-    clue = registry.load("backbones", found.backbone).recognise(state)
+    load_state_strictly(network, state, found.name)
+    clue = registry.load_by_name("backbones", found.backbone).recognise(state)
     assert clue.encoding in (None, encoding)
     assert all(found.config[key] == value for key, value in clue.config.items())
 
@@ -60,7 +60,7 @@ def test_checkpoint_draws_digits_that_the_judge_reads(tmp_path: Path) -> None:
     generate(plan, range(50), tmp_path)
     samples = open_samples(tmp_path)
     images = next(samples.batches(samples.indices, 50)).images
-    read = registry.load("judges", "digits-net").open("cpu").observe(images)["logits"].argmax(1)
+    read = registry.load_by_name("judges", "digits-net").open("cpu").observe(images)["logits"].argmax(1)
     # 50 draws at half the steps; chance is 0.1, the full setting reads above 0.9
     assert np.mean(read == np.arange(50) % 10) > 0.75
 
@@ -68,8 +68,8 @@ def test_checkpoint_draws_digits_that_the_judge_reads(tmp_path: Path) -> None:
 def test_judge_reads_the_held_out_digits_as_recorded() -> None:
     facts = registry.read_toml(JUDGE_FACTS)
     network = DigitsNet()
-    fit(network, load_weights(JUDGE_FACTS.parent / facts["weights"], facts["sha256"]), "judge")
-    accuracy = classifier.held_out(network, *DIGITS.images("held-out"))
+    load_state_strictly(network, load_weights(JUDGE_FACTS.parent / facts["weights"], facts["sha256"]), "judge")
+    accuracy = digits_judge.held_out_accuracy(network, *DIGITS.images("held-out"))
     assert accuracy >= 0.97
     assert accuracy == pytest.approx(facts["held_out_accuracy"], abs=0.002)  # two images may fall over on other hardware
     assert facts["recipe_sha256"] == read_recipe("digits-net")[1]
@@ -77,8 +77,8 @@ def test_judge_reads_the_held_out_digits_as_recorded() -> None:
 
 def test_reference_is_rebuilt_by_its_recipe(tmp_path: Path) -> None:
     recipe, _ = read_recipe("digits-reference")
-    assert isinstance(recipe, Moments)
-    rebuilt, shipped = load_arrays(reference.build(recipe, tmp_path)), load_arrays(DIGITS.reference("digits-net").path)
+    assert isinstance(recipe, ReferenceRecipe)
+    rebuilt, shipped = load_arrays(reference.build_reference(recipe, tmp_path)), load_arrays(DIGITS.reference("digits-net").path)
     assert rebuilt.keys() == shipped.keys() == {"features", "mu", "mu_s", "sigma", "sigma_s"}
     for name, array in shipped.items():
         np.testing.assert_allclose(rebuilt[name], array, rtol=1e-4, atol=1e-4)  # float32 sums of another kernel

@@ -8,7 +8,7 @@ import fake_runs as fake
 
 from harope_bench.core.schema import Result
 from harope_bench.pipeline.differing_fields import differing_fields
-from harope_bench.pipeline.rescore_prompts import other_facts, other_names
+from harope_bench.pipeline.rescore_prompts import field_differences, file_name_differences
 
 
 def stored_result() -> Result:
@@ -33,10 +33,10 @@ def test_a_difference_inside_a_nested_record_is_one_of_its_field() -> None:
 def test_what_need_not_come_out_the_same_is_no_difference_of_a_result() -> None:
     stored = stored_result()
     moved = stored.model_copy(update={"target": "elsewhere", "label": "ours", "rows": "x.rows.jsonl"})
-    assert other_facts(stored, moved) == []
-    assert other_facts(stored, stored.model_copy(update={"rules": "corrected"})) == ["rules is official, should be corrected"]
+    assert field_differences(stored, moved) == []
+    assert field_differences(stored, stored.model_copy(update={"rules": "corrected"})) == ["rules is official, should be corrected"]
 
 
 def test_a_result_that_names_the_files_of_another_is_found_out(tmp_path: Path) -> None:
     stored = stored_result().model_copy(update={"per_sample": "other.npz", "rows": None})
-    assert other_names(stored, tmp_path / "geneval.json") == ["per_sample is other.npz, should be geneval.npz"]
+    assert file_name_differences(stored, tmp_path / "geneval.json") == ["per_sample is other.npz, should be geneval.npz"]

@@ -21,12 +21,12 @@ from harope_bench.core.errors import StorageError
 from harope_bench.core.storage import sha256_file
 from harope_bench.data import feature_rows
 from harope_bench.metrics.moments import BLOCK
-from harope_bench.pipeline import moments_cache, verify_observations
-from harope_bench.pipeline.evaluate import Asked, evaluate
-from harope_bench.pipeline.evaluate_prompts import Marking, mark
+from harope_bench.pipeline import moments_cache, verify_features
+from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
+from harope_bench.pipeline.evaluate_prompts import PromptScoring, evaluate_prompts
 from harope_bench.pipeline.verify import verify
 from harope_bench.pipeline.verify_findings import Findings
-from harope_bench.suites.official_layouts.prompt_folder import FolderForm
+from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 __all__ = ["cached_scans", "toy"]  # the fixtures
 
@@ -38,7 +38,7 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     for record in records:
         change(record)
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    checksums.record_files(path.parent, [path.name])
+    checksums.record_file_hashes(path.parent, [path.name])
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_what_can_be_recomputed_is_not_believed(tmp_path: Path, file: str, chang
     result_folder = make_digits_run(tmp_path)
     (result,) = (result_folder.folder / "results").glob("*.json")
     edit_json(result_folder.folder / file.format(result=result.name), change)
-    assert any(told in line for line in result_folder.verify().wrong), result_folder.verify().wrong
+    assert any(told in line for line in result_folder.verify().altered_messages), result_folder.verify().altered_messages
 
 
 def test_parity_errors_and_the_judge_of_prompts_are_recomputed(tmp_path: Path, toy: ToyEye) -> None:
@@ -88,11 +88,11 @@ def test_a_folder_is_verified_as_it_was_stated_to_be_read(form: str, tmp_path: P
     listed = tmp_path / "list.csv"
     listed.write_text("file,index\n" + "".join(f"{name},{len(files) - 1 - i}\n" for i, name in enumerate(files)))
     forms = {
-        "order": FolderForm(order="prompt-major"),
-        "pattern": FolderForm(pattern="{index}.png"),
-        "file_list": FolderForm(file_list=listed),
+        "order": PromptFolderOptions(order="prompt-major"),
+        "pattern": PromptFolderOptions(pattern="{index}.png"),
+        "file_list": PromptFolderOptions(file_list=listed),
     }
-    mark(images, tmp_path / "out", Marking("toy", form=forms[form]))
+    evaluate_prompts(images, tmp_path / "out", PromptScoring("toy", folder_options=forms[form]))
     assert verify(tmp_path / "out", 0).status == "ok"
     (images / files[0]).write_bytes((images / files[1]).read_bytes())
     assert verify(tmp_path / "out", 0).status == "altered"
@@ -103,7 +103,7 @@ def test_answers_that_were_edited_are_not_scored_again(tmp_path: Path, toy: ToyE
     answers = result_folder.folder / "observations/toy-eye/answers.jsonl"
     answers.write_text(answers.read_text().replace('"text": "no"', '"text": "yes"'))
     with pytest.raises(StorageError, match=r"answers\.jsonl is not the recorded one"):
-        mark(tmp_path / "images", result_folder.folder, Marking("toy", rules="corrected", form=COPY_MAJOR))
+        evaluate_prompts(tmp_path / "images", result_folder.folder, PromptScoring("toy", rules="corrected", folder_options=COPY_MAJOR))
 
 
 def test_an_edited_result_is_not_up_to_date(tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_an_edited_result_is_not_up_to_date(tmp_path: Path) -> None:
     (path,) = (result_folder.folder / "results").glob("*.json")
     before = json.loads(path.read_text())
     path.write_text(json.dumps({**before, "parity": "exact"}))
-    (again,) = evaluate(result_folder.folder, result_folder.folder, Asked("digits", result_folder.reference))
-    assert again.fresh and again.result.parity == before["parity"]
+    (again,) = evaluate(result_folder.folder, result_folder.folder, FeatureScoring("digits", result_folder.reference))
+    assert again.is_new and again.result.parity == before["parity"]
     assert result_folder.verify().status == "ok"
 
 
@@ -120,21 +120,21 @@ def test_edited_moments_move_no_number_and_are_found(tmp_path: Path) -> None:
     """The file is whole, of these rows, and of sums that nobody summed."""
     cloud = np.random.default_rng(0).normal(size=(BLOCK + 50, 3)).astype(np.float32)
     file, path = tmp_path / "features.npy", tmp_path / "features.moments.npz"
-    feature_rows.reserve(file, len(cloud), cloud[0])
-    feature_rows.put(file, 0, cloud)
-    digests = [str(feature_rows.digest(file, start, min(start + 1000, len(cloud)))) for start in range(0, len(cloud), 1000)]
-    shards = moments_cache.Shards(digests, 1000)
-    honest = moments_cache.moments(path, feature_rows.view(file, len(cloud)), shards)
+    feature_rows.reserve_rows(file, len(cloud), cloud[0])
+    feature_rows.write_rows(file, 0, cloud)
+    digests = [str(feature_rows.rows_sha256(file, start, min(start + 1000, len(cloud)))) for start in range(0, len(cloud), 1000)]
+    shards = moments_cache.ShardHashes(digests, 1000)
+    honest = moments_cache.sum_cached_moments(path, feature_rows.map_rows(file, len(cloud)), shards)
     assert moments_cache.are_sums_of(path, cloud)
     for name in ("mean", "scatter"):
         arrays = load_arrays(path)
         write_arrays(path, {**arrays, name: arrays[name] + 1})
         assert not moments_cache.are_sums_of(path, cloud)
-        again = moments_cache.moments(path, feature_rows.view(file, len(cloud)), shards)
+        again = moments_cache.sum_cached_moments(path, feature_rows.map_rows(file, len(cloud)), shards)
         assert again.mean.tobytes() == honest.mean.tobytes() and again.scatter.tobytes() == honest.scatter.tobytes()
-    (tmp_path / checksums.SUMS).unlink()  # nothing vouches for sums of a version before: they are made again
+    (tmp_path / checksums.CHECKSUMS_FILE).unlink()  # nothing vouches for sums of a version before: they are made again
     write_arrays(path, {**load_arrays(path), "mean": honest.mean + 1})
-    assert moments_cache.moments(path, feature_rows.view(file, len(cloud)), shards).mean.tobytes() == honest.mean.tobytes()
+    assert moments_cache.sum_cached_moments(path, feature_rows.map_rows(file, len(cloud)), shards).mean.tobytes() == honest.mean.tobytes()
 
 
 def test_verify_sums_moments_again(tmp_path: Path) -> None:
@@ -142,33 +142,33 @@ def test_verify_sums_moments_again(tmp_path: Path) -> None:
     kept, fresh = tmp_path / "kept", tmp_path / "fresh"
     cloud = np.random.default_rng(0).normal(size=(BLOCK, 3)).astype(np.float32)
     for folder in (kept, fresh):
-        feature_rows.reserve(folder / "features.npy", len(cloud), cloud[0])
-        feature_rows.put(folder / "features.npy", 0, cloud)
-    digests = [str(feature_rows.digest(kept / "features.npy", start, start + 1000)) for start in range(0, BLOCK, 1000)]
-    moments_cache.moments(kept / "features.moments.npz", cloud, moments_cache.Shards(digests, 1000))
+        feature_rows.reserve_rows(folder / "features.npy", len(cloud), cloud[0])
+        feature_rows.write_rows(folder / "features.npy", 0, cloud)
+    digests = [str(feature_rows.rows_sha256(kept / "features.npy", start, start + 1000)) for start in range(0, BLOCK, 1000)]
+    moments_cache.sum_cached_moments(kept / "features.moments.npz", cloud, moments_cache.ShardHashes(digests, 1000))
     findings = Findings()
-    verify_observations.check_moments(kept, fresh, BLOCK, findings)
+    verify_features.check_moments(kept, fresh, BLOCK, findings)
     assert findings.checks == []
     arrays = load_arrays(kept / "features.moments.npz")
     write_arrays(kept / "features.moments.npz", {**arrays, "mean": np.nextafter(arrays["mean"], np.inf)})
-    checksums.record_files(kept, ["features.moments.npz"])
-    verify_observations.check_moments(kept, fresh, BLOCK, findings)
+    checksums.record_file_hashes(kept, ["features.moments.npz"])
+    verify_features.check_moments(kept, fresh, BLOCK, findings)
     assert [check.status for check in findings.checks] == ["altered"]
 
 
 def test_the_list_is_sha256sums_own_and_names_no_other_folder(tmp_path: Path) -> None:
     (tmp_path / "a b.json").write_text("{}")
-    checksums.record_files(tmp_path, ["a b.json", "gone.json"])
-    assert (tmp_path / checksums.SUMS).read_text() == f"{sha256_file(tmp_path / 'a b.json')}  a b.json\n"
+    checksums.record_file_hashes(tmp_path, ["a b.json", "gone.json"])
+    assert (tmp_path / checksums.CHECKSUMS_FILE).read_text() == f"{sha256_file(tmp_path / 'a b.json')}  a b.json\n"
     for line in ("0" * 64 + "  ../up.json\n", "0" * 63 + "  x\n", "0" * 64 + "  x\n" + "1" * 64 + "  x\n", "\n"):
-        (tmp_path / checksums.SUMS).write_text(line)
+        (tmp_path / checksums.CHECKSUMS_FILE).write_text(line)
         with pytest.raises(StorageError, match="is no line of sha256sum"):
-            checksums.read_sums(tmp_path)
-        assert not checksums.intact(tmp_path, "a b.json")
+            checksums.read_checksums(tmp_path)
+        assert not checksums.is_intact(tmp_path, "a b.json")
 
 
 def test_a_list_that_names_what_is_gone_in_place_of_what_is_there_was_altered(tmp_path: Path, toy: ToyEye) -> None:
     result_folder = make_prompt_results(tmp_path)
-    sums = result_folder.folder / "observations/toy-eye" / checksums.SUMS
+    sums = result_folder.folder / "observations/toy-eye" / checksums.CHECKSUMS_FILE
     sums.write_text(sums.read_text().replace("answers.jsonl", "answers.jsonm"))
-    assert any("names files that are gone, and not answers.jsonl" in line for line in result_folder.verify().wrong)
+    assert any("names files that are gone, and not answers.jsonl" in line for line in result_folder.verify().altered_messages)

@@ -11,11 +11,11 @@ import pytest
 import tiny
 
 from harope_bench.core import checksums
-from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, StorageError, TooFewImages, UnknownName
-from harope_bench.data.image_io import encode
-from harope_bench.data.run_folder import Run
-from harope_bench.data.sample_set import open_samples, to_adm, to_png
-from harope_bench.pipeline.evaluate import Asked, Scored, evaluate, same_numbers
+from harope_bench.core.errors import OptionError, PlanMismatchError, SampleError, StorageError, TooFewImagesError, UnknownNameError
+from harope_bench.data.image_io import encode_png
+from harope_bench.data.run_folder import RunFolder
+from harope_bench.data.sample_set import open_samples, write_adm_npz, write_png_folder
+from harope_bench.pipeline.evaluate import FeatureScoring, EvaluatedResult, evaluate, is_same_result
 from harope_bench.pipeline.extract_features import shard_name
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.verify import verify
@@ -29,8 +29,8 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def score(target: Path, out: Path, evaluators: list[str] | None = None, count: int | None = None, **asked: Any) -> list[Scored]:
-    return evaluate(target, out, Asked("digits", **asked), evaluators, count)
+def score(target: Path, out: Path, evaluators: list[str] | None = None, count: int | None = None, **asked: Any) -> list[EvaluatedResult]:
+    return evaluate(target, out, FeatureScoring("digits", **asked), evaluators, count)
 
 
 def real(folder: Path, count: int) -> Path:
@@ -39,7 +39,7 @@ def real(folder: Path, count: int) -> Path:
     folder.mkdir()
     chosen = np.random.default_rng(0).permutation(len(images))[:count]
     for i, k in enumerate(chosen):
-        (folder / f"{i:06d}.png").write_bytes(encode(np.repeat(images[k][..., None], 3, -1)))
+        (folder / f"{i:06d}.png").write_bytes(encode_png(np.repeat(images[k][..., None], 3, -1)))
     return folder
 
 
@@ -63,7 +63,7 @@ def test_a_result_says_how_it_was_made(run: Path) -> None:
     result = scored.result
     assert result.plan is not None
     assert (result.scale, result.judge.name, result.judge.judge_class) == ("micro", "digits-net", "micro")
-    assert result.measured("fid").name == "fid-50"  # type: ignore[union-attr]
+    assert result.find_measurement("fid").name == "fid-50"  # type: ignore[union-attr]
     assert result.plan_digest == result.plan.digest
     assert result.provenance.packages["torch"]
     stored = json.loads(scored.path.read_text())
@@ -75,11 +75,11 @@ def test_second_call_does_no_work_and_rescore_gives_the_same(run: Path) -> None:
     (first,) = score(run, run)
     stamp = first.path.stat().st_mtime_ns
     (again,) = score(run, run)
-    assert (first.fresh, again.fresh) == (True, False)
+    assert (first.is_new, again.is_new) == (True, False)
     assert first.path.stat().st_mtime_ns == stamp
     (rescored,) = score(run, run, rescore=True)
-    assert rescored.fresh
-    assert same_numbers(first.result, rescored.result)
+    assert rescored.is_new
+    assert is_same_result(first.result, rescored.result)
 
 
 def test_rescore_never_opens_a_network(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,12 +101,12 @@ def test_damaged_observations_are_made_again(run: Path) -> None:
     (run / "observations/digits-net" / shard_name(0)).write_bytes(b"PK half a file")
     first.path.unlink()
     (again,) = score(run, run)
-    assert same_numbers(first.result, again.result)
+    assert is_same_result(first.result, again.result)
 
 
 def test_npz_folder_and_run_of_the_same_images_give_the_same_numbers(run: Path, tmp_path: Path) -> None:
-    to_adm(open_samples(run), tmp_path / "run.npz")
-    to_png(open_samples(run), tmp_path / "pngs")
+    write_adm_npz(open_samples(run), tmp_path / "run.npz")
+    write_png_folder(open_samples(run), tmp_path / "pngs")
     (of_run,) = score(run, run)
     for target in (tmp_path / "run.npz", tmp_path / "pngs"):
         (other,) = score(target, tmp_path / f"scored-{target.stem}")
@@ -115,12 +115,12 @@ def test_npz_folder_and_run_of_the_same_images_give_the_same_numbers(run: Path, 
 
 
 def test_an_altered_image_is_refused_and_verify_says_no(run: Path) -> None:
-    assert verify(run, 2).wrong == []
+    assert verify(run, 2).altered_messages == []
     score(run, run)
-    assert verify(run, 0).wrong == []
+    assert verify(run, 0).altered_messages == []
     (run / "images/000007.png").write_bytes((run / "images/000008.png").read_bytes())
     findings = verify(run, 0)
-    assert any("image 7" in line for line in findings.wrong)
+    assert any("image 7" in line for line in findings.altered_messages)
     (run / "observations/digits-net" / shard_name(0)).unlink()
     with pytest.raises(SampleError, match="image 7 .* is not the one that was drawn"):
         score(run, run)
@@ -131,7 +131,7 @@ def test_verify_finds_an_altered_score(run: Path) -> None:
     facts = json.loads(scored.path.read_text())
     facts["measurements"][0]["value"] += 0.01
     scored.path.write_text(json.dumps(facts))
-    assert any("fid-50" in line for line in verify(run, 0).wrong)
+    assert any("fid-50" in line for line in verify(run, 0).altered_messages)
 
 
 def test_verify_finds_images_that_are_not_of_the_plan(run: Path) -> None:
@@ -140,24 +140,24 @@ def test_verify_finds_images_that_are_not_of_the_plan(run: Path) -> None:
     for line in lines:
         line["file"], line["sha256"] = lines[0]["file"], lines[0]["sha256"]
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    checksums.record_files(run, ["samples.jsonl"])
-    assert verify(run, 0).wrong == []
-    assert any("drawn again" in line for line in verify(run, 5).wrong)
+    checksums.record_file_hashes(run, ["samples.jsonl"])
+    assert verify(run, 0).altered_messages == []
+    assert any("drawn again" in line for line in verify(run, 5).altered_messages)
 
 
 def test_own_reference_is_used_and_named(run: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", mu=np.zeros(64), sigma=np.eye(64))
     (scored,) = score(run, run, reference=tmp_path / "mine.npz")
     assert scored.result.reference == "mine.npz"
-    assert scored.result.measured("precision").value is None  # type: ignore[union-attr]
-    assert "images" in (scored.result.measured("precision").reason or "")  # type: ignore[union-attr]
+    assert scored.result.find_measurement("precision").value is None  # type: ignore[union-attr]
+    assert "images" in (scored.result.find_measurement("precision").reason or "")  # type: ignore[union-attr]
     np.savez(tmp_path / "bad.npz", other=np.zeros(3))
     with pytest.raises(StorageError, match="wanted mu and sigma"):
         score(run, run, reference=tmp_path / "bad.npz")
 
 
 def test_unknown_evaluator_and_wrong_suite_are_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnknownName, match="did you mean fidelity"):
+    with pytest.raises(UnknownNameError, match="did you mean fidelity"):
         score(run, run, evaluators=["fidelty"])
     monkeypatch.setattr(type(DIGITS), "judges", {})
     with pytest.raises(OptionError, match="no judge for evaluator"):
@@ -168,9 +168,9 @@ def test_failed_samples_are_counted(tmp_path: Path, run: Path) -> None:
     lines = (run / "samples.jsonl").read_text().splitlines()
     failed = {**json.loads(lines[4]), "status": "failed", "reason": "broke", "file": None, "sha256": None}
     (run / "samples.jsonl").write_text("\n".join([*lines[:4], json.dumps(failed), *lines[5:]]) + "\n")
-    checksums.record_files(run, ["samples.jsonl"])
+    checksums.record_file_hashes(run, ["samples.jsonl"])
     (scored,) = score(run, run)
-    fid = scored.result.measured("fid")
+    fid = scored.result.find_measurement("fid")
     assert fid is not None
     assert (fid.name, fid.n_asked, fid.n_scored, fid.n_failed) == ("fid-49", 50, 49, 1)
 
@@ -181,26 +181,26 @@ def test_rules_that_an_evaluator_does_not_have_are_refused(run: Path) -> None:
 
 
 def test_a_folder_of_results_belongs_to_its_images(run: Path, tmp_path: Path) -> None:
-    to_png(open_samples(run), tmp_path / "a")
-    to_png(open_samples(run, 40), tmp_path / "b")
+    write_png_folder(open_samples(run), tmp_path / "a")
+    write_png_folder(open_samples(run, 40), tmp_path / "b")
     score(tmp_path / "a", tmp_path / "out")
-    with pytest.raises(PlanMismatch, match="is of other images"):
+    with pytest.raises(PlanMismatchError, match="is of other images"):
         score(tmp_path / "b", tmp_path / "out")
-    with pytest.raises(PlanMismatch, match="is of other images"):
+    with pytest.raises(PlanMismatchError, match="is of other images"):
         score(tmp_path / "b", run) if score(run, run) else None
     plan = open_samples(run).plan
     assert plan is not None
     generate(plan, range(60), run)  # the same run, grown
     (grown,) = score(run, run)
-    assert grown.result.measured("fid").name == "fid-60"  # type: ignore[union-attr]
+    assert grown.result.find_measurement("fid").name == "fid-60"  # type: ignore[union-attr]
 
 
 def test_another_profile_of_other_images_does_not_take_the_observations(run: Path, tmp_path: Path) -> None:
     for name, count in (("a", 50), ("b", 40)):
-        to_png(open_samples(run, count), tmp_path / name)
+        write_png_folder(open_samples(run, count), tmp_path / name)
     (first,) = score(tmp_path / "a", tmp_path / "out")
     kept = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    with pytest.raises(PlanMismatch, match="is of other images"):
+    with pytest.raises(PlanMismatchError, match="is of other images"):
         score(tmp_path / "b", tmp_path / "out", profile="adm")  # a result file of its own, the same observations
     assert first.path in kept and {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == kept
 
@@ -215,26 +215,26 @@ def test_another_reference_does_not_replace_the_suites_own_result(run: Path, tmp
 
 def test_count_scores_exactly_the_first_so_many_or_says_why_not(run: Path, tmp_path: Path) -> None:
     (part,) = score(run, tmp_path / "part", count=40)
-    assert part.result.measured("fid").name == "fid-40"  # type: ignore[union-attr]
+    assert part.result.find_measurement("fid").name == "fid-40"  # type: ignore[union-attr]
     with pytest.raises(OptionError, match="asked for 50 samples, --count 40 would score a part"):
         score(run, run, count=40)
-    with pytest.raises(TooFewImages, match="holds 5 images, --count asks for 9"):
+    with pytest.raises(TooFewImagesError, match="holds 5 images, --count asks for 9"):
         score(real(tmp_path / "five", 5), tmp_path / "x", count=9)
 
 
 def test_a_killed_run_can_be_scored_as_far_as_it_came(run: Path, tmp_path: Path) -> None:
-    Run(run).ask(range(80))
+    RunFolder(run).record_request(range(80))
     with pytest.raises(SampleError, match="80 asked, 30 missing"):
         score(run, run)
     (part,) = score(run, tmp_path / "part", count=50)
-    assert part.result.measured("fid").n_asked == 50  # type: ignore[union-attr]
+    assert part.result.find_measurement("fid").n_asked == 50  # type: ignore[union-attr]
 
 
 def test_when_everything_failed_the_reason_is_said(tmp_path: Path, run: Path) -> None:
     lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     failed = [{**line, "status": "failed", "reason": "not finite", "file": None, "sha256": None} for line in lines]
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in failed))
-    checksums.record_files(run, ["samples.jsonl"])
+    checksums.record_file_hashes(run, ["samples.jsonl"])
     with pytest.raises(SampleError, match=r"all 50 samples .* failed \(not finite\)"):
         score(run, run)
 
@@ -253,7 +253,7 @@ def test_a_list_of_requests_that_says_nothing_is_a_warning(run: Path) -> None:
 
 
 def test_a_run_that_grew_is_not_scored_in_part_because_a_request_is_lost(run: Path) -> None:
-    generate(Run(run).plan, range(52), run)  # type: ignore[arg-type]
+    generate(RunFolder(run).plan, range(52), run)  # type: ignore[arg-type]
     first, second = (run / "requests.jsonl").read_text().splitlines()
     for text in (first + "\n", first + "\n" + second[:-3], first.replace("49", "48") + "\n"):
         (run / "requests.jsonl").write_text(text)
@@ -274,6 +274,6 @@ def test_a_run_that_grew_is_not_scored_in_part_because_a_request_is_lost(run: Pa
 def test_a_line_that_is_something_else_is_named(run: Path, name: str, line: str, complaint: str) -> None:
     with (run / name).open("a") as file:
         file.write(line + "\n")
-    checksums.record_files(run, ["samples.jsonl"])
+    checksums.record_file_hashes(run, ["samples.jsonl"])
     with pytest.raises((SampleError, StorageError), match=complaint):
         open_samples(run)

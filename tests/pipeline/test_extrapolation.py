@@ -23,12 +23,12 @@ tiny.needs_t2i()
 from harope_bench.cli import main  # noqa: E402
 from harope_bench.core import registry  # noqa: E402
 from harope_bench.core.json_lines import read_lines  # noqa: E402
-from harope_bench.data.run_folder import Run  # noqa: E402
-from harope_bench.judges.base import Canary  # noqa: E402
+from harope_bench.data.run_folder import RunFolder  # noqa: E402
+from harope_bench.judges.base import NamedCheck  # noqa: E402
 from harope_bench.judges.generic import vlm  # noqa: E402
 from harope_bench.models.backbones import flux, lora  # noqa: E402
 from harope_bench.models.register_checkpoint import register  # noqa: E402
-from harope_bench.pipeline.evaluate_prompts import shared  # noqa: E402
+from harope_bench.pipeline.evaluate_prompts import judges_by_suite  # noqa: E402
 
 SUITES = ("geneval", "dpg-bench", "t2i-compbench")
 SIDES = (32, 48, 64)
@@ -45,7 +45,7 @@ class Place:
 
     def words(self, checkpoint: str, out: Path, suites: Sequence[str] = SUITES, sides: Sequence[int] = SIDES) -> tuple[str, ...]:
         """An eval of these suites at these sides."""
-        judge = self.judge if len(suites) > 1 else str(shared(self.judge, SUITES)[suites[0]])
+        judge = self.judge if len(suites) > 1 else str(judges_by_suite(self.judge, SUITES)[suites[0]])
         given = ("--suite", ",".join(suites), "--resolution", ",".join(map(str, sides)), "--judge", judge)
         return ("eval", checkpoint, *given, "--count", str(IMAGES), "--steps", "2", "--out", str(out))
 
@@ -67,9 +67,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         tiny_judges.stand_in(patch, found.folder, found.home)
         base = tiny.saved(found.folder / "base", "flux")
         register("plain", base, {})
-        network = flux.PLUGIN.place(flux.PLUGIN.assembled(base, tiny.settings()).transformer, "harope", {}, "all")
-        lora.add(tiny.trained(network), flux.PLUGIN.targets)
-        flux.PLUGIN.save(found.folder / "adapter", network, str(base), {"dataset": "none", "steps": 1})
+        network = flux.PLUGIN.attach_encoding(flux.PLUGIN.load_pipeline(base, tiny.settings()).transformer, "harope", {}, "all")
+        lora.add_lora(tiny.trained(network), flux.PLUGIN.targets)
+        flux.PLUGIN.save_adapter(found.folder / "adapter", network, str(base), {"dataset": "none", "steps": 1})
         register("turned", found.folder / "adapter", {"config": {"base": str(base)}})
         yield found
 
@@ -106,7 +106,7 @@ def killed(words: tuple[str, ...], owner: type, method: str, after: int) -> None
 def runs(place: Place) -> Path:
     """All runs of both checkpoints: the first one's command was killed in drawing and in judging before it came to its end."""
     words = place.words("plain", place.runs / "plain")
-    killed(words, Run, "add", IMAGES + 6)
+    killed(words, RunFolder, "add", IMAGES + 6)
     assert len(read_lines(place.runs / "plain/geneval/r48/samples.jsonl")) == 5
     assert not (place.runs / "plain/geneval/r64").exists()
     killed(words, vlm.LoadedVlm, "see", 5)
@@ -153,7 +153,7 @@ def test_nothing_is_drawn_or_asked_twice(runs: Path, suite: str) -> None:
 
 
 def test_the_same_command_again_does_no_work(place: Place, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "add", lambda *_: pytest.fail("an image was drawn again"))
+    monkeypatch.setattr(RunFolder, "add", lambda *_: pytest.fail("an image was drawn again"))
     monkeypatch.setattr(vlm.LoadedVlm, "see", lambda *_: pytest.fail("a judge was asked again"))
     assert said(*place.words("plain", runs / "plain")).count("(stood already, no work done)") == 9
 
@@ -229,8 +229,8 @@ def test_a_judge_that_fails_its_self_check_is_not_believed(
     place: Place, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str, judge: str
 ) -> None:
     """Through the command line: one line, and nothing is asked."""
-    plugin = registry.load("judges", judge)
-    wrong = Canary("colours", lambda opened: f"{type(opened).__name__} sees none")
+    plugin = registry.load_by_name("judges", judge)
+    wrong = NamedCheck("colours", lambda opened: f"{type(opened).__name__} sees none")
     monkeypatch.setattr(type(plugin), "canary", lambda self: (*tiny_judges.CANARIES[judge](self), wrong))
     roles = [part for part in place.judge.split(",") if part.partition("=")[0] in ("detector" if suite == "geneval" else "vqa",)]
     text = said("eval", runs / "plain" / suite / "r32", "--judge", ",".join(roles), "--out", tmp_path / "again", code=1)

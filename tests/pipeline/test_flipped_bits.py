@@ -39,7 +39,7 @@ def reads_the_same(path: Path, before: bytes, after: bytes) -> bool:
         parsed = []
         for data in (before, after):
             path.write_bytes(data)
-            parsed.append((feature_rows.header(path), data[feature_rows.header(path).start :]))  # type: ignore[union-attr]
+            parsed.append((feature_rows.read_rows_header(path), data[feature_rows.read_rows_header(path).start :]))  # type: ignore[union-attr]
         return parsed[0] == parsed[1]
     return False
 
@@ -90,13 +90,13 @@ def test_a_damaged_header_of_rows_is_no_header(text: bytes, tmp_path: Path) -> N
     """In observations it means that the judge looks again, in `verify` that they were altered."""
     path = tmp_path / "features.npy"
     path.write_bytes(b"\x93NUMPY\x01\x00" + (len(text) + 1).to_bytes(2, "little") + text + b"\n" + bytes(240))
-    assert feature_rows.header(path) is None and feature_rows.digest(path, 0, 6) is None and not feature_rows.is_whole(path)
+    assert feature_rows.read_rows_header(path) is None and feature_rows.rows_sha256(path, 0, 6) is None and not feature_rows.is_complete(path)
 
 
 def test_a_classifiers_run_that_asks_for_no_picture_is_altered(tmp_path: Path) -> None:
     result_folder = make_classifier_run(tmp_path)
     (result_folder.folder / "requests.jsonl").write_text('{"indices": "0-29"')
-    assert any("asks for no picture" in line for line in result_folder.verify().wrong)
+    assert any("asks for no picture" in line for line in result_folder.verify().altered_messages)
 
 
 @pytest.mark.simulation

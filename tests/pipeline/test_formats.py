@@ -21,27 +21,27 @@ from harope_bench.core import formats, registry
 from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.array_file import arrays_with_format
 from harope_bench.core.errors import BenchError, FormatError
-from harope_bench.core.formats import FORMAT, FORMATS, Kind, json_text, version_of, with_format
+from harope_bench.core.formats import FORMAT_KEY, FILE_FORMATS, FileKind, versioned_json_text, format_version, add_format_version
 from harope_bench.core.schema import JudgeRecord
 from harope_bench.core.storage import home, write_text
-from harope_bench.core.toml_file import facts_text, read_toml, toml_text
+from harope_bench.core.toml_file import versioned_toml_text, read_toml, toml_text
 from harope_bench.data import result_store
 from harope_bench.data.image_folder import FILE_LIST
-from harope_bench.data.run_folder import Run
+from harope_bench.data.run_folder import RunFolder
 from harope_bench.evaluators.base import load_feature_evaluator
 from harope_bench.judges.micro import digits_net, shapes_net
 from harope_bench.judges.micro.micro_extractor import MicroExtractor
 from harope_bench.judges.runners import common
 from harope_bench.models import lora_manifest
-from harope_bench.models.load_checkpoint import checkpoint
+from harope_bench.models.load_checkpoint import load_checkpoint_record
 from harope_bench.pipeline import reference_stats
-from harope_bench.pipeline.annotate import kept_record
-from harope_bench.pipeline.extract_features import looker
+from harope_bench.pipeline.annotate import read_judge_record
+from harope_bench.pipeline.extract_features import find_extractor_record
 from harope_bench.pipeline.predictions import find_shard
 from harope_bench.reports.runs import read_runs
 from harope_bench.statistics.gate import baseline
 from harope_bench.suites import digits
-from harope_bench.suites.official_layouts.file_list import open_recorded
+from harope_bench.suites.official_layouts.file_list import open_recorded_images
 from harope_bench.training.loop import Trainer
 from harope_bench.training.recipe import Schedule
 
@@ -52,7 +52,7 @@ JUDGE = JudgeRecord(name="digits-net", version=1, judge_class="micro", weights_s
 class File(NamedTuple):
     """How a file of a kind comes to be in a folder, and one way in which the package reads it back."""
 
-    kind: Kind
+    kind: FileKind
     write: Callable[[Path], Path]
     read: Callable[[Path], object]
 
@@ -71,11 +71,11 @@ def a_result(folder: Path) -> Path:
 
 def a_baseline(folder: Path) -> Path:
     run = fake_runs.micro_run(folder / "run", "harope", n=40)
-    baseline.write(folder / "b.json", run, "a test")
+    baseline.write_baseline(folder / "b.json", run, "a test")
     return folder / "b.json"
 
 
-def arrays_file(kind: Kind) -> Callable[[Path], Path]:
+def arrays_file(kind: FileKind) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         write_arrays(folder / "a.npz", arrays_with_format(kind, {"key": np.array("k"), "seconds": np.ones(2), "judge": np.array("x")}))
         return folder / "a.npz"
@@ -89,24 +89,24 @@ def trainer(folder: Path) -> Trainer:
 
 
 def a_snapshot(folder: Path) -> Path:
-    trainer(folder).save()
+    trainer(folder).save_snapshot()
     return folder / "snapshot.pt"
 
 
 def a_checkpoint(folder: Path) -> Path:
     path = home() / "checkpoints" / "mine.toml"
-    write_text(path, facts_text("checkpoint", fake_runs.checkpoint("mine").model_dump(mode="json", exclude_none=True)))
+    write_text(path, versioned_toml_text("checkpoint", fake_runs.checkpoint("mine").model_dump(mode="json", exclude_none=True)))
     return path
 
 
 def a_receipt(folder: Path) -> Path:
-    path = local_files.folder("geneval") / local_files.RECEIPT
-    write_text(path, receipt_text({"a.jsonl": Receipt(sha256="ab" * 32, addressed=True)}))
+    path = local_files.asset_folder("geneval") / local_files.RECEIPT
+    write_text(path, receipt_text({"a.jsonl": Receipt(sha256="ab" * 32, is_from_url=True)}))
     return path
 
 
 def of_suite(folder: Path) -> Path:
-    write_text(folder / "digits.toml", (digits.FOLDER / "digits.toml").read_text())
+    write_text(folder / "digits.toml", (digits.SUITES_FOLDER / "digits.toml").read_text())
     return folder / "digits.toml"
 
 
@@ -120,8 +120,8 @@ def of_judge(name: str) -> Callable[[Path], Path]:
 
 
 def manifest() -> str:
-    base = lora_manifest.Base(id="a", config={})
-    return lora_manifest.Manifest(backbone="flux", base=base, encoding="ape").to_json(indent=1)
+    base = lora_manifest.AdapterBase(id="a", config={})
+    return lora_manifest.AdapterManifest(backbone="flux", base=base, encoding="ape").to_json(indent=1)
 
 
 def patched(owner: Any, name: str, value: Path, call: Callable[[], object]) -> object:
@@ -137,40 +137,40 @@ def weights_of(judge: MicroExtractor, facts: Path) -> str:
 FEATURES = {"judge": JUDGE.model_dump(mode="json"), "warnings": []}
 LINE = {"index": 0, "status": "failed", "reason": "a test", "prompt": "a"}
 FILES = {
-    "plan.json of a run": File("plan", placed("plan.json", lambda: PLAN.to_json(indent=1)), lambda path: Run(path.parent).plan),
+    "plan.json of a run": File("plan", placed("plan.json", lambda: PLAN.to_json(indent=1)), lambda path: RunFolder(path.parent).plan),
     "plan.json in a report": File("plan", placed("plan.json", lambda: PLAN.to_json(indent=1)), lambda path: read_runs(path.parent)),
     "a result": File("result", a_result, result_store.read_result),
     "a result that may be missing": File("result", a_result, result_store.find_result),
     "results of a table": File("result", a_result, lambda path: result_store.read_results(path.parent.parent)),
     "who looked": File(
-        "features", placed("judge.json", lambda: json_text("features", FEATURES)), lambda path: looker("digits-net", path.parent, True)
+        "features", placed("judge.json", lambda: versioned_json_text("features", FEATURES)), lambda path: find_extractor_record("digits-net", path.parent, True)
     ),
     "who answered": File(
-        "answers", placed("judge.json", lambda: json_text("answers", JUDGE.model_dump())), lambda path: kept_record(path.parent)
+        "answers", placed("judge.json", lambda: versioned_json_text("answers", JUDGE.model_dump())), lambda path: read_judge_record(path.parent)
     ),
     "predictions": File("predictions", arrays_file("predictions"), lambda path: find_shard(path, "k", ())),
     "forwards": File("forwards", arrays_file("forwards"), lambda path: forwards_of(path)),
-    "a baseline": File("baseline", a_baseline, baseline.open_side),
+    "a baseline": File("baseline", a_baseline, baseline.load_baseline_or_runs),
     "a snapshot": File("snapshot", a_snapshot, lambda path: trainer(path.parent).resume()),
     "a suite's reference": File(
         "reference",
         of_suite,
-        lambda path: patched(digits, "FOLDER", path.parent, lambda: registry.load("suites", "digits").reference("digits-net")),
+        lambda path: patched(digits, "FOLDER", path.parent, lambda: registry.load_by_name("suites", "digits").reference("digits-net")),
     ),
     "a reference of a user": File(
         "reference",
         arrays_file("reference"),
-        lambda path: reference_stats._maker(path, load_arrays(path), "x", reference_stats.Looking(looked=JUDGE)),
+        lambda path: reference_stats._check_judge(path, load_arrays(path), "x", reference_stats.ReferenceExtraction(recorded_judge=JUDGE)),
     ),
     "digits-net": File("judge", of_judge("digits_net"), lambda path: weights_of(digits_net.PLUGIN, path)),
     "shapes-net": File("judge", of_judge("shapes_net"), lambda path: weights_of(shapes_net.PLUGIN, path)),
-    "a checkpoint": File("checkpoint", a_checkpoint, lambda path: checkpoint("mine")),
-    "an adapter": File("adapter", placed("manifest.json", manifest), lora_manifest.read),
-    "a receipt": File("receipt", a_receipt, lambda path: local_files.receipts("geneval")),
+    "a checkpoint": File("checkpoint", a_checkpoint, lambda path: load_checkpoint_record("mine")),
+    "an adapter": File("adapter", placed("manifest.json", manifest), lora_manifest.read_manifest),
+    "a receipt": File("receipt", a_receipt, lambda path: local_files.read_receipts("geneval")),
     "a list of images": File(
         "image-list",
-        placed(FILE_LIST, lambda: json.dumps(with_format("image-list", LINE)) + "\n"),
-        lambda path: open_recorded(path.parent, registry.load("suites", "shapes"), "shapes"),
+        placed(FILE_LIST, lambda: json.dumps(add_format_version("image-list", LINE)) + "\n"),
+        lambda path: open_recorded_images(path.parent, registry.load_by_name("suites", "shapes"), "shapes"),
     ),
 }
 
@@ -182,8 +182,8 @@ def forwards_of(path: Path) -> object:
 def set_format(path: Path, version: object) -> None:
     """Write a file again with another format version, with none where it is None."""
     if path.suffix == ".npz":
-        arrays = {name: array for name, array in load_arrays(path).items() if name != FORMAT}
-        write_arrays(path, arrays if version is None else {**arrays, FORMAT: np.array(version)})
+        arrays = {name: array for name, array in load_arrays(path).items() if name != FORMAT_KEY}
+        write_arrays(path, arrays if version is None else {**arrays, FORMAT_KEY: np.array(version)})
         return
     if path.suffix == ".pt":
         facts = torch.load(path, weights_only=True)
@@ -191,7 +191,7 @@ def set_format(path: Path, version: object) -> None:
         facts = read_toml(path)
     else:
         facts = json.loads(path.read_text())
-    facts = {name: value for name, value in facts.items() if name != FORMAT} | ({} if version is None else {FORMAT: version})
+    facts = {name: value for name, value in facts.items() if name != FORMAT_KEY} | ({} if version is None else {FORMAT_KEY: version})
     if path.suffix == ".pt":
         torch.save(facts, path)
     else:
@@ -199,7 +199,7 @@ def set_format(path: Path, version: object) -> None:
 
 
 def test_every_kind_of_file_is_tried_here() -> None:
-    assert {file.kind for file in FILES.values()} == set(FORMATS)
+    assert {file.kind for file in FILES.values()} == set(FILE_FORMATS)
 
 
 @pytest.mark.usefixtures("bench_home")
@@ -239,8 +239,8 @@ def check_error(file: File, version: object, folder: Path) -> None:
         file.read(path)
     message = str(caught.value)
     shown = "none" if version is None else str(version)
-    assert f"wanted format {version_of(file.kind)}, found {shown}; made by another version of harope-bench: " in message
-    assert str(path) in message and FORMATS[file.kind].advice in message and "\n" not in message
+    assert f"wanted format {format_version(file.kind)}, found {shown}; made by another version of harope-bench: " in message
+    assert str(path) in message and FILE_FORMATS[file.kind].advice in message and "\n" not in message
     assert path.read_bytes() == before
 
 
@@ -254,22 +254,22 @@ def test_a_hostile_version_steers_no_terminal_and_stays_short(text: str, tmp_pat
 def test_the_format_decides_no_pixel() -> None:
     """The digest is of the deciding fields: a number in the file must not move it, nor what a judge is known by."""
     text = PLAN.to_json()
-    assert json.loads(text)[FORMAT] == version_of("plan")
+    assert json.loads(text)[FORMAT_KEY] == format_version("plan")
     again = type(PLAN).from_json(text.encode(), Path("plan.json"))
-    assert again == PLAN and again.digest == PLAN.digest and FORMAT not in json.dumps(PLAN.deciding())
-    assert FORMAT not in json.loads(JUDGE.to_json())
+    assert again == PLAN and again.digest == PLAN.digest and FORMAT_KEY not in json.dumps(PLAN.digest_fields())
+    assert FORMAT_KEY not in json.loads(JUDGE.to_json())
 
 
 def test_a_runner_of_another_python_writes_the_format_of_the_package() -> None:
-    assert version_of("answers") == common.FORMAT
+    assert format_version("answers") == common.FORMAT
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "judge"])
-def test_shipped_files_have_the_format_of_their_kind(kind: Kind) -> None:
+def test_shipped_files_have_the_format_of_their_kind(kind: FileKind) -> None:
     root = Path(harope_bench.__file__).parent
     folders = {"checkpoint": "models/checkpoints", "judge": "judges/micro"}
     paths = sorted((root / folders[kind]).glob("*.toml"))
-    assert paths and all(read_toml(path)[FORMAT] == version_of(kind) for path in paths)
+    assert paths and all(read_toml(path)[FORMAT_KEY] == format_version(kind) for path in paths)
 
 
 def numbered_literals(tree: ast.AST) -> Iterator[int]:
@@ -277,9 +277,9 @@ def numbered_literals(tree: ast.AST) -> Iterator[int]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict):
             pairs = zip(node.keys, node.values, strict=True)
-            numbers = [v for k, v in pairs if isinstance(k, ast.Constant) and k.value == FORMAT and isinstance(v, ast.Constant)]
+            numbers = [v for k, v in pairs if isinstance(k, ast.Constant) and k.value == FORMAT_KEY and isinstance(v, ast.Constant)]
             yield from (v.lineno for v in numbers if isinstance(v.value, int))
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == FORMAT:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == FORMAT_KEY:
             numbers = [child for child in ast.walk(node) if isinstance(child, ast.Constant) and type(child.value) is int]
             yield from (number.lineno for number in numbers[:1])
 

@@ -15,10 +15,10 @@ import tiny
 import torch
 
 from harope_bench.core import checksums
-from harope_bench.core.errors import OptionError, PlanMismatch, SampleError, UnknownName, WeightsError
-from harope_bench.core.index_ranges import tiles
+from harope_bench.core.errors import OptionError, PlanMismatchError, SampleError, UnknownNameError, WeightsError
+from harope_bench.core.index_ranges import group_by_padded_batch
 from harope_bench.core.schema import Plan
-from harope_bench.data.run_folder import Run
+from harope_bench.data.run_folder import RunFolder
 from harope_bench.data.sample_set import open_samples
 from harope_bench.pipeline.generate import generate, make_plan
 
@@ -80,25 +80,25 @@ def test_samples_differ_from_each_other_and_between_seeds(plan: Plan, straight: 
 
 def test_a_second_call_draws_nothing(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "straight").rglob("*")}
-    assert generate(plan, range(60), tmp_path / "straight").drawn == 0
+    assert generate(plan, range(60), tmp_path / "straight").n_generated == 0
     assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "straight").rglob("*")}
 
 
 def test_a_lost_image_is_drawn_again(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "straight/images/000017.png").unlink()
-    assert generate(plan, range(60), tmp_path / "straight").drawn == 1
+    assert generate(plan, range(60), tmp_path / "straight").n_generated == 1
     assert bits(tmp_path / "straight") == straight
 
 
 def test_another_plan_in_the_folder_names_the_field(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
     other = plan.model_copy(update={"settings": plan.settings.model_copy(update={"steps": 4, "guidance": 2.0})})
-    with pytest.raises(PlanMismatch, match=r"settings.guidance is 1.5 there, 2.0 asked; settings.steps is 3 there, 4 asked"):
+    with pytest.raises(PlanMismatchError, match=r"settings.guidance is 1.5 there, 2.0 asked; settings.steps is 3 there, 4 asked"):
         generate(other, range(60), tmp_path / "straight")
     assert bits(tmp_path / "straight") == straight
 
 
 def test_more_samples_later_keep_the_first(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
-    assert generate(plan, range(80), tmp_path / "straight").drawn == 20
+    assert generate(plan, range(80), tmp_path / "straight").n_generated == 20
     after = bits(tmp_path / "straight")
     assert all(after[name] == data for name, data in straight.items() if name.endswith(".png"))
 
@@ -112,31 +112,31 @@ def test_a_network_that_diverges_is_a_failed_row_not_a_black_picture(plan: Plan,
         return straightforward(self, x, time, labels).masked_fill((labels == 3)[:, None, None, None], float("nan"))
 
     monkeypatch.setattr(DiT, "forward", diverging)
-    assert generate(plan, range(20), tmp_path / "run").failed == 2
+    assert generate(plan, range(20), tmp_path / "run").n_failed == 2
     samples = open_samples(tmp_path / "run")
     assert sorted(samples.failed) == [3, 13]
-    assert (samples.asked, len(samples.indices)) == (20, 18)
+    assert (samples.n_asked, len(samples.indices)) == (20, 18)
     assert not (tmp_path / "run/images/000003.png").exists()
 
 
 def test_an_unfinished_run_is_not_scored(plan: Plan, tmp_path: Path) -> None:
     generate(plan, range(30), tmp_path / "run")
-    Run(tmp_path / "run").ask(range(40))
+    RunFolder(tmp_path / "run").record_request(range(40))
     with pytest.raises(SampleError, match="40 asked, 10 missing"):
         open_samples(tmp_path / "run")
 
 
 def test_tiles_follow_the_index_not_the_request() -> None:
-    assert list(tiles([60, 3, 24, 25, 49, 50], 25)) == [[3, 24], [25, 49], [50, 60]]
+    assert list(group_by_padded_batch([60, 3, 24, 25, 49, 50], 25)) == [[3, 24], [25, 49], [50, 60]]
 
 
 def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path) -> None:
     name = tiny.registered(tmp_path / "weights")
     with pytest.raises(OptionError, match="resolution 30 does not divide into patches of 7; --resolution 28 does"):
         make_plan(name, None, {"resolution": 30})
-    with pytest.raises(UnknownName, match="did you mean tiny"):
+    with pytest.raises(UnknownNameError, match="did you mean tiny"):
         make_plan("tinny", None, {})
-    with pytest.raises(UnknownName, match="did you mean digits"):
+    with pytest.raises(UnknownNameError, match="did you mean digits"):
         make_plan(name, "digit", {})
     (tmp_path / "weights/tiny.safetensors").write_bytes(b"other")
     with pytest.raises(WeightsError, match="has sha256"):
@@ -175,17 +175,17 @@ def test_kill_nine_at_random_points_loses_nothing(plan: Plan, tmp_path: Path) ->
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
         if kills < 4:
-            before = len(Run(tmp_path / "run").records())
+            before = len(RunFolder(tmp_path / "run").read_records())
             deadline = time.monotonic() + 60
             # wait until it draws, so that the kill falls into the work and not into the imports
-            while len(Run(tmp_path / "run").records()) == before and process.poll() is None and time.monotonic() < deadline:
+            while len(RunFolder(tmp_path / "run").read_records()) == before and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.15))
             process.send_signal(signal.SIGKILL)
             kills += process.wait() == -signal.SIGKILL
-            done = len(Run(tmp_path / "run").records())
+            done = len(RunFolder(tmp_path / "run").read_records())
             partial += 0 < done < count
-            for index, record in Run(tmp_path / "run").records().items():
+            for index, record in RunFolder(tmp_path / "run").read_records().items():
                 assert (tmp_path / "run" / str(record.file)).is_file(), f"sample {index} was reported done and is gone"
         elif process.wait() == 0:
             break
@@ -199,7 +199,7 @@ def test_a_line_cut_by_a_power_failure_does_not_spoil_the_next(plan: Plan, strai
     for name in ("samples.jsonl", "requests.jsonl"):
         with (tmp_path / "straight" / name).open("ab") as file:
             file.write(b'{"index": 59, "fi')
-    checksums.drop(tmp_path / "straight", ["samples.jsonl"])  # as it is while lines are added
+    checksums.drop_hashes(tmp_path / "straight", ["samples.jsonl"])  # as it is while lines are added
     generate(plan, range(60), tmp_path / "straight")
     generate(plan, range(61), tmp_path / "straight")
     assert len(open_samples(tmp_path / "straight").indices) == 61
@@ -227,15 +227,15 @@ def test_processes_on_one_folder_lose_nothing(plan: Plan, tmp_path: Path) -> Non
 def test_a_finished_run_is_read_once_however_long(
     plan: Plan, straight: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, records = [], Run.records
-    monkeypatch.setattr(Run, "records", lambda self: calls.append(1) or records(self))
+    calls, records = [], RunFolder.read_records
+    monkeypatch.setattr(RunFolder, "records", lambda self: calls.append(1) or records(self))
     generate(plan, range(60), tmp_path / "straight")
     assert len(calls) <= 3
 
 
 def test_unsorted_and_repeated_indices_are_drawn_once(plan: Plan, straight: dict[str, bytes], tmp_path: Path) -> None:
     drawn = generate(plan, [5, 3, 59, 3, *range(60)], tmp_path / "other", 7)
-    assert (drawn.asked, drawn.drawn) == (60, 60)
+    assert (drawn.n_requested, drawn.n_generated) == (60, 60)
     assert bits(tmp_path / "other") == straight
 
 

@@ -18,8 +18,8 @@ from harope_bench.data import feature_rows
 from harope_bench.metrics import moments as summing
 from harope_bench.metrics.moments import BLOCK, Moments
 from harope_bench.pipeline import moments_cache
-from harope_bench.pipeline.extract_features import SHARD
-from harope_bench.pipeline.moments_cache import EVERY, Shards
+from harope_bench.pipeline.extract_features import SHARD_SIZE
+from harope_bench.pipeline.moments_cache import BLOCKS_PER_WRITE, ShardHashes
 
 WIDTH, COUNT = 5, 5 * BLOCK + 1234  # 6 shards of sums, the last not whole
 
@@ -36,18 +36,18 @@ def file(cloud: np.ndarray, tmp_path: Path) -> Path:
 
 
 def write(path: Path, found: np.ndarray) -> Path:
-    feature_rows.reserve(path, len(found), found[0])
-    feature_rows.put(path, 0, found)
+    feature_rows.reserve_rows(path, len(found), found[0])
+    feature_rows.write_rows(path, 0, found)
     return path
 
 
-def shards(file: Path, count: int) -> Shards:
-    digests = [feature_rows.digest(file, start, min(start + SHARD, count)) for start in range(0, count, SHARD)]
-    return Shards([str(one) for one in digests], SHARD)
+def shards(file: Path, count: int) -> ShardHashes:
+    digests = [feature_rows.rows_sha256(file, start, min(start + SHARD_SIZE, count)) for start in range(0, count, SHARD_SIZE)]
+    return ShardHashes([str(one) for one in digests], SHARD_SIZE)
 
 
 def gathered(file: Path, count: int = COUNT) -> Moments:
-    return moments_cache.moments(file.with_name("features.moments.npz"), feature_rows.view(file, count), shards(file, count))
+    return moments_cache.sum_cached_moments(file.with_name("features.moments.npz"), feature_rows.map_rows(file, count), shards(file, count))
 
 
 def same(a: Moments, b: Moments) -> bool:
@@ -57,7 +57,7 @@ def same(a: Moments, b: Moments) -> bool:
 @contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Sizes of the blocks that are summed anew."""
-    found, honest = [], Moments._of_block.__func__  # type: ignore[attr-defined]
+    found, honest = [], Moments._from_block.__func__  # type: ignore[attr-defined]
 
     def of_block(cls: type[Moments], block: np.ndarray) -> Moments:
         found.append(len(block))
@@ -69,19 +69,19 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def test_a_block_is_made_of_whole_shards() -> None:
-    assert BLOCK % SHARD == 0
+    assert BLOCK % SHARD_SIZE == 0
 
 
 def test_kept_moments_have_the_bits_of_a_straight_sum_and_the_digits_of_two_passes(file: Path, cloud: np.ndarray) -> None:
     for _ in range(2):  # summed, then read
         found = gathered(file)
-        assert same(found, Moments.of(cloud))
+        assert same(found, Moments.from_rows(cloud))
     exact = cloud.astype(np.float64)
     centred = exact - exact.mean(axis=0)
     covariance = centred.T @ centred / (COUNT - 1)
     deviations = np.sqrt(np.diag(covariance))
     assert np.abs(found.mean / exact.mean(axis=0) - 1).max() < 1e-12
-    assert np.abs((found.gaussian().covariance - covariance) / np.outer(deviations, deviations)).max() < 1e-12
+    assert np.abs((found.to_gaussian().covariance - covariance) / np.outer(deviations, deviations)).max() < 1e-12
     single = cloud.T @ cloud / COUNT - np.outer(cloud.mean(axis=0), cloud.mean(axis=0))  # the sums of float32 that this would not survive
     assert np.abs((single - covariance) / np.outer(deviations, deviations)).max() > 1e-4
 
@@ -93,14 +93,14 @@ def test_more_images_add_only_what_is_missing(before: int, file: Path, cloud: np
     with counted(monkeypatch) as summed:
         found = gathered(file)
     assert summed == [BLOCK] * (5 - before // BLOCK) + [COUNT - 5 * BLOCK]
-    assert same(found, Moments.of(cloud))
+    assert same(found, Moments.from_rows(cloud))
 
 
 def test_fewer_images_are_summed_on_their_own(file: Path, cloud: np.ndarray) -> None:
     gathered(file)
-    assert same(gathered(file, 2 * BLOCK + 7), Moments.of(cloud[: 2 * BLOCK + 7]))
-    assert same(gathered(file, 100), Moments.of(cloud[:100]))
-    assert same(gathered(file), Moments.of(cloud))
+    assert same(gathered(file, 2 * BLOCK + 7), Moments.from_rows(cloud[: 2 * BLOCK + 7]))
+    assert same(gathered(file, 100), Moments.from_rows(cloud[:100]))
+    assert same(gathered(file), Moments.from_rows(cloud))
 
 
 @pytest.mark.parametrize("row", [0, 2 * BLOCK, 5 * BLOCK + 3])
@@ -109,7 +109,7 @@ def test_one_altered_row_is_noticed(row: int, file: Path, cloud: np.ndarray) -> 
     other = cloud.copy()
     other[row, 2] += 1.0
     found = gathered(write(file, other))
-    assert same(found, Moments.of(other)) and not same(found, Moments.of(cloud))
+    assert same(found, Moments.from_rows(other)) and not same(found, Moments.from_rows(cloud))
 
 
 def test_a_damaged_file_is_made_again(file: Path, cloud: np.ndarray) -> None:
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_made_again(file: Path, cloud: np.ndarray) -> None:
         else:
             changed = {"lacks": {}, "shape": {"scatter": np.zeros((WIDTH, 3))}, "width": {"mean": np.zeros(2), "scatter": np.zeros((2, 2))}}
             write_arrays(path, {k: v for k, v in {**arrays, **changed[damage]}.items() if damage != "lacks" or k != "rows_sha256"})
-        assert same(gathered(file), Moments.of(cloud)), damage
+        assert same(gathered(file), Moments.from_rows(cloud)), damage
         assert path.read_bytes() == whole, damage
 
 
@@ -153,5 +153,5 @@ def test_a_killed_process_loses_no_block_that_was_kept(file: Path, cloud: np.nda
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     with counted(monkeypatch) as summed:
         found = gathered(file)
-    assert summed == [BLOCK] * (5 - EVERY) + [COUNT - 5 * BLOCK]
-    assert same(found, Moments.of(cloud))
+    assert summed == [BLOCK] * (5 - BLOCKS_PER_WRITE) + [COUNT - 5 * BLOCK]
+    assert same(found, Moments.from_rows(cloud))

@@ -14,28 +14,28 @@ from PIL import Image
 from toy_images import BLACK, COLOURS, RED, THIRTEEN, WHITE, write_toy_images
 from toy_prompts import ToyEye, ToyRule, ToySuite, toy
 
-from harope_bench.core.errors import JudgeError, OptionError, PlanMismatch, SampleError, Waiting
-from harope_bench.core.formats import json_text
+from harope_bench.core.errors import JudgeError, OptionError, PlanMismatchError, SampleError, PendingAnswersError
+from harope_bench.core.formats import versioned_json_text
 from harope_bench.data.result_store import StoredResult
 from harope_bench.data.sample_set import open_samples
 from harope_bench.evaluators.prompt_scores import SCORE_INTERVAL
-from harope_bench.judges.base import Canary
-from harope_bench.pipeline.annotate import Terms, choose, perceive
-from harope_bench.pipeline.evaluate_prompts import Marking, mark
-from harope_bench.statistics.pairing import contrast
-from harope_bench.statistics.significance import wilson
-from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
+from harope_bench.judges.base import NamedCheck
+from harope_bench.pipeline.annotate import AnnotatorOptions, parse_judges, annotate_samples
+from harope_bench.pipeline.evaluate_prompts import PromptScoring, evaluate_prompts
+from harope_bench.statistics.pairing import compare_results
+from harope_bench.statistics.significance import wilson_interval
+from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions, open_prompt_images
 
 __all__ = ["toy"]
 
 
-def in_order(**asked: Any) -> Marking:
+def in_order(**asked: Any) -> PromptScoring:
     """Images whose names count one image of each prompt, then the second ones."""
-    return Marking("toy", form=FolderForm(order="copy-major"), **asked)
+    return PromptScoring("toy", folder_options=PromptFolderOptions(order="copy-major"), **asked)
 
 
 def marked(folder: Path, out: Path, **asked: object) -> dict[str, float | None]:
-    (scored,) = mark(folder, out, in_order(**asked))
+    (scored,) = evaluate_prompts(folder, out, in_order(**asked))
     return {m.name: m.value for m in scored.result.measurements}
 
 
@@ -47,9 +47,9 @@ def test_each_task_is_a_mean_over_images_and_overall_the_mean_of_tasks(tmp_path:
 def test_intervals_stay_in_the_scores_range_and_never_claim_no_error(tmp_path: Path, toy: ToyEye) -> None:
     """Of `bright` both prompts are right, of `red` one is: neither the normal interval's 0 width nor ends beyond 1."""
     shown = [WHITE, WHITE, WHITE, RED, WHITE, WHITE, WHITE, RED]
-    (scored,) = mark(write_toy_images(tmp_path / "i", shown), tmp_path / "o", in_order())
+    (scored,) = evaluate_prompts(write_toy_images(tmp_path / "i", shown), tmp_path / "o", in_order())
     found = {m.name: m for m in scored.result.measurements}
-    assert found["bright"].interval == SCORE_INTERVAL and found["bright"].low == pytest.approx(wilson(2, 2).low)
+    assert found["bright"].interval == SCORE_INTERVAL and found["bright"].low == pytest.approx(wilson_interval(2, 2).low)
     assert found["bright"].high == 1.0 and (found["bright"].se or 0) > 0.1
     for name, value in (("red", 0.5), ("overall", 0.75)):  # two prompts a task tell next to nothing
         low, high = found[name].low, found[name].high
@@ -58,7 +58,7 @@ def test_intervals_stay_in_the_scores_range_and_never_claim_no_error(tmp_path: P
 
 def test_prompts_that_are_all_half_right_have_no_known_error(tmp_path: Path, toy: ToyEye) -> None:
     shown = [WHITE, WHITE, WHITE, WHITE, BLACK, BLACK, WHITE, RED]
-    (scored,) = mark(write_toy_images(tmp_path / "i", shown), tmp_path / "o", in_order())
+    (scored,) = evaluate_prompts(write_toy_images(tmp_path / "i", shown), tmp_path / "o", in_order())
     found = {m.name: m for m in scored.result.measurements}
     assert found["bright"].value == 0.5 and (found["bright"].se, found["bright"].low, found["bright"].interval) == (None, None, None)
     assert any(line.startswith("bright: its error is not known") for line in scored.result.warning_texts)
@@ -66,7 +66,7 @@ def test_prompts_that_are_all_half_right_have_no_known_error(tmp_path: Path, toy
 
 
 def test_the_other_rules_are_told_where_they_give_another_number(tmp_path: Path, toy: ToyEye) -> None:
-    (scored,) = mark(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order())
+    (scored,) = evaluate_prompts(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order())
     assert "rules: red is 0.5000 official, 0.7500 corrected" in scored.result.warning_texts
     assert not any(line.startswith("rules: bright") for line in scored.result.warning_texts)
     assert marked(tmp_path / "i", tmp_path / "o", rules="corrected")["red"] == 3 / 4
@@ -93,21 +93,21 @@ def test_nothing_is_asked_twice_and_a_kill_loses_one_answer(tmp_path: Path, toy:
 def test_rescoring_asks_nobody_and_wants_every_answer(tmp_path: Path, toy: ToyEye) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     with pytest.raises(SampleError, match="lacks toy-eye's answers on 8 images"):
-        marked(folder, tmp_path / "o", terms=Terms(rescore=True))
+        marked(folder, tmp_path / "o", terms=AnnotatorOptions(is_rescored=True))
     first = marked(folder, tmp_path / "o")
     asked = len(toy.asked)
-    assert marked(folder, tmp_path / "o", terms=Terms(rescore=True)) == first and len(toy.asked) == asked
+    assert marked(folder, tmp_path / "o", terms=AnnotatorOptions(is_rescored=True)) == first and len(toy.asked) == asked
 
 
 def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(tmp_path: Path, toy: ToyEye) -> None:
     folder = write_toy_images(tmp_path / "i", [*COLOURS[:7], THIRTEEN])
-    (scored,) = mark(folder, tmp_path / "o", in_order())
-    red = scored.result.measured("red")
+    (scored,) = evaluate_prompts(folder, tmp_path / "o", in_order())
+    red = scored.result.find_measurement("red")
     assert red is not None and red.value is None and (red.n_asked, red.n_scored, red.n_failed) == (4, 3, 1)
     assert red.reason is not None and "1 of 4 images have no answer" in red.reason
-    overall = scored.result.measured("overall")
+    overall = scored.result.find_measurement("overall")
     assert overall is not None and overall.value is None
-    bright = scored.result.measured("bright")
+    bright = scored.result.find_measurement("bright")
     assert bright is not None and bright.value == 3 / 4
     assert marked(folder, tmp_path / "o", lenient=True)["red"] == 1 / 3
     rows = [json.loads(line) for line in (tmp_path / "o" / "results" / "toy-rule.rows.jsonl").read_text().splitlines()]
@@ -116,8 +116,8 @@ def test_a_judge_that_crashes_on_an_image_makes_the_score_none_unless_allowed(tm
 
 def test_an_answer_no_rule_can_read_is_counted(tmp_path: Path, toy: ToyEye) -> None:
     toy.wordless = True
-    (scored,) = mark(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order())
-    red = scored.result.measured("red")
+    (scored,) = evaluate_prompts(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order())
+    red = scored.result.find_measurement("red")
     assert red is not None and red.value is None and red.reason is not None and "4 answers cannot be read" in red.reason
     assert marked(tmp_path / "i", tmp_path / "o", lenient=True)["red"] == 0
 
@@ -128,8 +128,8 @@ def test_a_judge_that_always_fails_stops_early(tmp_path: Path, toy: ToyEye) -> N
 
 
 def test_missing_tasks_are_no_overall(tmp_path: Path, toy: ToyEye) -> None:
-    (scored,) = mark(write_toy_images(tmp_path / "i", COLOURS[:2]), tmp_path / "o", in_order())
-    overall, red = scored.result.measured("overall"), scored.result.measured("red")
+    (scored,) = evaluate_prompts(write_toy_images(tmp_path / "i", COLOURS[:2]), tmp_path / "o", in_order())
+    overall, red = scored.result.find_measurement("overall"), scored.result.find_measurement("red")
     assert overall is not None and overall.value is None and overall.reason is not None and "no prompt of red" in overall.reason
     assert red is not None and red.reason == "no prompt of this kind was asked for"
 
@@ -139,17 +139,17 @@ def test_answers_of_another_judge_are_never_mixed_in(tmp_path: Path, toy: ToyEye
     marked(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "preprocessing", "median of pixels")
     (tmp_path / "o" / "observations" / "toy-eye" / "answers.jsonl").unlink()
-    with pytest.raises(PlanMismatch, match="preprocessing mean of pixels there, median of pixels now"):
+    with pytest.raises(PlanMismatchError, match="preprocessing mean of pixels there, median of pixels now"):
         marked(folder, tmp_path / "o")
 
 
 def test_two_folders_of_the_same_prompts_are_paired_by_prompt(tmp_path: Path, toy: ToyEye) -> None:
     found = []
     for name, shown in (("a", COLOURS), ("b", [WHITE] * 8)):
-        (scored,) = mark(write_toy_images(tmp_path / name, shown), tmp_path / f"o{name}", in_order())
+        (scored,) = evaluate_prompts(write_toy_images(tmp_path / name, shown), tmp_path / f"o{name}", in_order())
         found.append(StoredResult(scored.result, scored.path))
-    difference = contrast("overall", "higher", *found)
-    assert difference.paired and difference.prompts == 4 and difference.why.startswith("paired by prompt: a run has no plan")
+    difference = compare_results("overall", "higher", *found)
+    assert difference.is_paired and difference.n_prompts == 4 and difference.reason.startswith("paired by prompt: a run has no plan")
 
 
 def test_more_images_than_prompts_are_refused(tmp_path: Path, toy: ToyEye) -> None:
@@ -168,18 +168,18 @@ def test_more_images_than_prompts_are_refused(tmp_path: Path, toy: ToyEye) -> No
 )
 def test_a_judge_that_does_not_fit_its_role_is_refused(text: str, told: str, toy: ToyEye) -> None:
     with pytest.raises(OptionError, match=told):
-        choose(text, {"detector": "toy-eye", "vqa": "toy-eye"})
+        parse_judges(text, {"detector": "toy-eye", "vqa": "toy-eye"})
 
 
 def test_a_model_is_named_after_a_colon_and_has_answers_of_its_own(toy: ToyEye) -> None:
-    chosen = choose("vqa=toy-eye:some/folder", {"detector": "toy-eye", "vqa": "toy-eye"})["vqa"]
-    assert chosen.model == "some/folder" and chosen.folder != "toy-eye"
+    chosen = parse_judges("vqa=toy-eye:some/folder", {"detector": "toy-eye", "vqa": "toy-eye"})["vqa"]
+    assert chosen.model == "some/folder" and chosen.folder_name != "toy-eye"
     with pytest.raises(OptionError, match="takes no model"):
         chosen.judge  # noqa: B018
 
 
 def test_a_judge_that_fails_its_self_check_is_not_asked(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
-    cases = (Canary("red first", lambda opened: None), Canary("boxes", lambda opened: "a box is short by one"))
+    cases = (NamedCheck("red first", lambda opened: None), NamedCheck("boxes", lambda opened: "a box is short by one"))
     monkeypatch.setattr(ToyEye, "canary", lambda self: cases, raising=False)
     with pytest.raises(JudgeError, match="toy-eye fails its self-check boxes: a box is short by one"):
         marked(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o")
@@ -189,8 +189,8 @@ def test_a_judge_that_fails_its_self_check_is_not_asked(tmp_path: Path, toy: Toy
 def test_one_bad_image_fails_alone_even_if_it_is_the_first(tmp_path: Path, toy: ToyEye) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     (folder / "000000.png").write_bytes(b"junk")
-    (scored,) = mark(folder, tmp_path / "o", in_order())
-    bright = scored.result.measured("bright")
+    (scored,) = evaluate_prompts(folder, tmp_path / "o", in_order())
+    bright = scored.result.find_measurement("bright")
     assert bright is not None and (bright.value, bright.n_scored, bright.n_failed) == (None, 3, 1)
     assert marked(folder, tmp_path / "o", lenient=True)["bright"] == 2 / 3
 
@@ -204,8 +204,8 @@ def test_images_may_have_sizes_of_their_own(tmp_path: Path, toy: ToyEye) -> None
 def test_a_lost_image_shifts_no_other(tmp_path: Path, toy: ToyEye) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     (folder / "000002.png").unlink()
-    (scored,) = mark(folder, tmp_path / "o", in_order())
-    red, bright = scored.result.measured("red"), scored.result.measured("bright")
+    (scored,) = evaluate_prompts(folder, tmp_path / "o", in_order())
+    red, bright = scored.result.find_measurement("red"), scored.result.find_measurement("bright")
     assert red is not None and (red.value, red.n_asked, red.n_failed) == (None, 4, 1)
     assert bright is not None and bright.value == 3 / 4
     rows = [json.loads(line) for line in (tmp_path / "o" / "results" / "toy-rule.rows.jsonl").read_text().splitlines()]
@@ -215,8 +215,8 @@ def test_a_lost_image_shifts_no_other(tmp_path: Path, toy: ToyEye) -> None:
 def test_a_count_keeps_the_missing_in_the_count(tmp_path: Path, toy: ToyEye) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
     (folder / "000002.png").unlink()
-    cut = open_prompt_images(folder, "toy", ToySuite(), 7, FolderForm(order="copy-major"))  # type: ignore[arg-type]
-    assert (cut.asked, list(cut.failed), cut.indices) == (7, [2], [0, 1, 3, 4, 5, 6])
+    cut = open_prompt_images(folder, "toy", ToySuite(), 7, PromptFolderOptions(order="copy-major"))  # type: ignore[arg-type]
+    assert (cut.n_asked, list(cut.failed), cut.indices) == (7, [2], [0, 1, 3, 4, 5, 6])
 
 
 def test_a_folder_whose_order_nobody_stated_is_rejected_before_anything_is_written(tmp_path: Path, toy: ToyEye) -> None:
@@ -224,7 +224,7 @@ def test_a_folder_whose_order_nobody_stated_is_rejected_before_anything_is_writt
         folder = write_toy_images(tmp_path / name, COLOURS)
         (folder / "000003.png").rename(folder / name)
         with pytest.raises(OptionError, match=r"does not say which image is of which prompt of toy.* --order .* --pattern .* --file-list"):
-            mark(folder, tmp_path / "o", Marking("toy"))
+            evaluate_prompts(folder, tmp_path / "o", PromptScoring("toy"))
     assert not (tmp_path / "o").exists() and not toy.asked
 
 
@@ -232,14 +232,14 @@ def test_another_judge_is_noticed_when_every_answer_is_there(tmp_path: Path, toy
     folder = write_toy_images(tmp_path / "i", COLOURS)
     marked(folder, tmp_path / "o")
     monkeypatch.setattr(ToyEye, "weights_sha256", lambda self: "8" * 64)
-    with pytest.raises(PlanMismatch, match="weights_sha256 7777.* there, 8888.* now"):
+    with pytest.raises(PlanMismatchError, match="weights_sha256 7777.* there, 8888.* now"):
         marked(folder, tmp_path / "o")
-    assert marked(folder, tmp_path / "o", terms=Terms(rescore=True))["bright"] == 3 / 4
+    assert marked(folder, tmp_path / "o", terms=AnnotatorOptions(is_rescored=True))["bright"] == 3 / 4
 
 
 def test_what_a_judge_says_of_its_weights_stands_in_the_result(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ToyEye, "warnings", lambda self: ("judge: not the published eye",), raising=False)
-    (scored,) = mark(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order())
+    (scored,) = evaluate_prompts(write_toy_images(tmp_path / "i", COLOURS), tmp_path / "o", in_order())
     assert "judge: not the published eye" in scored.result.warning_texts
 
 
@@ -262,17 +262,17 @@ common.serve(args, "toy-eye", 1, "official", "one pixel", "6" * 64, see)
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> Terms:
+def elsewhere(tmp_path: Path, toy: ToyEye, monkeypatch: pytest.MonkeyPatch) -> AnnotatorOptions:
     """The toy's eye in another Python: it sees the picture that it is given as a file, and no more."""
     import harope_bench.judges.runners as runners
 
     path = tmp_path / "runner.py"
     path.write_text(RUNNER.format(common=str(Path(next(iter(runners.__path__))))))
     monkeypatch.setattr(ToyEye, "runner", path, raising=False)
-    return Terms(python=Path(sys.executable))
+    return AnnotatorOptions(python=Path(sys.executable))
 
 
-def test_a_judge_elsewhere_sees_the_part_of_a_picture_that_is_the_image(tmp_path: Path, elsewhere: Terms) -> None:
+def test_a_judge_elsewhere_sees_the_part_of_a_picture_that_is_the_image(tmp_path: Path, elsewhere: AnnotatorOptions) -> None:
     grid = Image.new("RGB", (16, 8), (0, 0, 0))
     grid.paste((255, 255, 255), (8, 0, 16, 8))
     grid.save(tmp_path / "grid.png")
@@ -280,31 +280,31 @@ def test_a_judge_elsewhere_sees_the_part_of_a_picture_that_is_the_image(tmp_path
     files = dict.fromkeys(range(2), tmp_path / "grid.png")
     samples = replace(open_samples(write_toy_images(tmp_path / "i", COLOURS[:2])), files=files, boxes=boxes)
     cases = {i: ToySuite().case(i) for i in range(2)}
-    judges = choose(None, ToySuite.judges["toy-rule"])
-    sights, _ = perceive(samples, cases, "toy", ToyRule.looks, judges, tmp_path / "o", elsewhere)
-    assert [len(s.seen["detector"].found) for s in sights] == [0, 1]  # type: ignore[union-attr]
+    judges = parse_judges(None, ToySuite.judges["toy-rule"])
+    sights, _ = annotate_samples(samples, cases, "toy", ToyRule.annotator_roles, judges, tmp_path / "o", elsewhere)
+    assert [len(s.annotations["detector"].detections) for s in sights] == [0, 1]  # type: ignore[union-attr]
     asks = [json.loads(line) for line in (tmp_path / "o/toy-eye/asks.jsonl").read_text().splitlines()]
     assert [ask["image"] for ask in asks] == ["images/000000.png", "images/000001.png"]  # by the way from the folder
 
 
-def test_a_judge_elsewhere_is_not_asked_about_an_altered_image(tmp_path: Path, elsewhere: Terms) -> None:
+def test_a_judge_elsewhere_is_not_asked_about_an_altered_image(tmp_path: Path, elsewhere: AnnotatorOptions) -> None:
     samples = open_samples(write_toy_images(tmp_path / "i", COLOURS))
     samples = replace(samples, recorded=dict(zip(samples.indices, samples.hashes, strict=True)))
     write_toy_images(tmp_path / "i", [BLACK])
     cases = {i: ToySuite().case(i) for i in range(8)}
-    judges = choose(None, ToySuite.judges["toy-rule"])
-    sights, _ = perceive(samples, cases, "toy", ToyRule.looks, judges, tmp_path / "o", elsewhere)
-    assert "is not the one that was drawn" in str(sights[0].fault) and [s.fault for s in sights[1:]] == [None] * 7
+    judges = parse_judges(None, ToySuite.judges["toy-rule"])
+    sights, _ = annotate_samples(samples, cases, "toy", ToyRule.annotator_roles, judges, tmp_path / "o", elsewhere)
+    assert "is not the one that was drawn" in str(sights[0].failure) and [s.failure for s in sights[1:]] == [None] * 7
 
 
-def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judge_refused(tmp_path: Path, elsewhere: Terms) -> None:
+def test_without_a_python_the_questions_are_kept_and_the_answers_of_another_judge_refused(tmp_path: Path, elsewhere: AnnotatorOptions) -> None:
     folder = write_toy_images(tmp_path / "i", COLOURS)
-    with pytest.raises(Waiting, match="8 questions stand in"):
+    with pytest.raises(PendingAnswersError, match="8 questions stand in"):
         marked(folder, tmp_path / "o")
     record = {"name": "other", "version": 1, "judge_class": "official", "preprocessing": "x", "weights_sha256": "5" * 64}
-    (tmp_path / "o/observations/toy-eye/judge.json").write_text(json_text("answers", record))
+    (tmp_path / "o/observations/toy-eye/judge.json").write_text(versioned_json_text("answers", record))
     lines = (tmp_path / "o/observations/toy-eye/asks.jsonl").read_text().splitlines()
     told = [{"key": json.loads(line)["key"], "index": 0, "answer": {"size": [8, 8], "found": []}} for line in lines]
     (tmp_path / "o/observations/toy-eye/answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
-    with pytest.raises(PlanMismatch, match="is of other, asked for toy-eye"):
+    with pytest.raises(PlanMismatchError, match="is of other, asked for toy-eye"):
         marked(folder, tmp_path / "o")

@@ -10,9 +10,9 @@ import pytest
 from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.errors import SampleError, StorageError
 from harope_bench.data import adm_npz
-from harope_bench.data.image_folder import listing
-from harope_bench.data.image_io import encode
-from harope_bench.pipeline.evaluate import Asked, evaluate
+from harope_bench.data.image_folder import list_images
+from harope_bench.data.image_io import encode_png
+from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
 
 
 def write_repeated_name(path: Path, names: tuple[str, str]) -> Path:
@@ -31,7 +31,7 @@ def write_repeated_name(path: Path, names: tuple[str, str]) -> Path:
 @pytest.mark.parametrize("names", [("arr_0.npy", "arr_0.npy"), ("arr_0.npy", "arr_0")])
 def test_an_npz_with_one_name_twice_is_rejected_by_every_reader(tmp_path: Path, names: tuple[str, str]) -> None:
     path = write_repeated_name(tmp_path / "x.npz", names)
-    for read in (adm_npz.members, adm_npz.shape_of, lambda file: list(adm_npz.rows(file, 2)), adm_npz.labels):
+    for read in (adm_npz.array_names, adm_npz.images_shape, lambda file: list(adm_npz.read_batches(file, 2)), adm_npz.read_labels):
         with pytest.raises(SampleError, match="arr_0 twice"):
             read(path)
     with pytest.raises(StorageError, match="arr_0 twice"):
@@ -44,9 +44,9 @@ def test_bytes_of_another_format_than_the_name_says_are_told(tmp_path: Path, for
 
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     for i, image in enumerate(images):
-        (tmp_path / f"{i}.png").write_bytes(encode(image))
+        (tmp_path / f"{i}.png").write_bytes(encode_png(image))
     Image.fromarray(images[1]).save(tmp_path / "1.png", format=form)
-    warnings = listing(tmp_path).warnings
+    warnings = list_images(tmp_path).warnings
     assert f"images: 1 of 3 hold another format than their names say (1.png is {form})" in warnings
     assert lossy == ("1 of 3 images are of a lossy format, which moves FID" in warnings)
 
@@ -57,5 +57,5 @@ def test_an_exact_suite_rejects_bytes_of_another_format_than_the_name_says(tmp_p
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / "0.png", format="JPEG")
     with pytest.raises(SampleError, match=r"0\.png is JPEG\); imagenet-256 is scored on lossless images"):
-        evaluate(tmp_path, tmp_path / "out", Asked("imagenet-256", judge="digits-net"))
+        evaluate(tmp_path, tmp_path / "out", FeatureScoring("imagenet-256", judge="digits-net"))
     assert not (tmp_path / "out").exists()

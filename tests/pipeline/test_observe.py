@@ -14,17 +14,17 @@ import tiny
 
 from harope_bench.core import checksums
 from harope_bench.core.errors import SampleError, WeightsError
-from harope_bench.data.image_io import encode
-from harope_bench.data.result_store import Scored
+from harope_bench.data.image_io import encode_png
+from harope_bench.data.result_store import EvaluatedResult
 from harope_bench.data.sample_set import open_samples
-from harope_bench.judges.inception.inception_network import OWN
+from harope_bench.judges.inception.inception_network import ENVIRONMENT_VARIABLE
 from harope_bench.judges.micro.digits_net import DigitsNetJudge
 from harope_bench.judges.micro.micro_extractor import LoadedMicroExtractor
 from harope_bench.pipeline import extract_features
-from harope_bench.pipeline.evaluate import Asked, evaluate, evaluate_each
+from harope_bench.pipeline.evaluate import FeatureScoring, evaluate, evaluate_profiles
 from harope_bench.pipeline.extract_features import JUDGE, shard_name
 from harope_bench.pipeline.generate import generate, make_plan
-from harope_bench.pipeline.reference_stats import build
+from harope_bench.pipeline.reference_stats import build_reference
 from harope_bench.pipeline.verify import verify
 
 
@@ -35,14 +35,14 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def score(run: Path, **asked: Any) -> Scored:
-    (scored,) = evaluate(run, run, Asked("digits", **asked))
+def score(run: Path, **asked: Any) -> EvaluatedResult:
+    (scored,) = evaluate(run, run, FeatureScoring("digits", **asked))
     return scored
 
 
 def bytes_of(out: Path) -> dict[str, bytes]:
     """Results without who made them and when, and their arrays."""
-    found = {path.name: path.read_bytes() for path in sorted((out / "results").iterdir()) if checksums.SUMS not in path.name}
+    found = {path.name: path.read_bytes() for path in sorted((out / "results").iterdir()) if checksums.CHECKSUMS_FILE not in path.name}
     for name in [n for n in found if n.endswith(".json")]:
         facts = json.loads(found[name])
         del facts["provenance"]
@@ -73,7 +73,7 @@ def test_values_that_are_not_finite_are_not_kept(run: Path, value: float, monkey
         "judge digits-net gave features, logits that are not finite for images 7, 9, 11, 12, 13 and 1 more, which were not kept; "
         "look at these images, bring the judge's weights again or choose another --device, and run eval again"
     )
-    assert sorted(p.name for p in (run / "observations/digits-net").iterdir() if p.name[0] != ".") == [checksums.SUMS, JUDGE]
+    assert sorted(p.name for p in (run / "observations/digits-net").iterdir() if p.name[0] != ".") == [checksums.CHECKSUMS_FILE, JUDGE]
     assert score(run).result.measurements[0].value is not None  # with a sound judge nothing need be deleted
 
 
@@ -83,37 +83,37 @@ def test_values_that_are_not_finite_are_not_kept(run: Path, value: float, monkey
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = inception.write_weights(tmp_path / "random.pth")
-    monkeypatch.setenv(OWN, str(path))
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(path))
     return path
 
 
 def pictures(folder: Path, seed: int) -> Path:
     folder.mkdir()
     for i, image in enumerate(np.random.default_rng(seed).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)):
-        (folder / f"{i}.png").write_bytes(encode(image))
+        (folder / f"{i}.png").write_bytes(encode_png(image))
     return folder
 
 
 def test_scored_again_without_weights_the_bytes_are_equal(weights: Path, tmp_path: Path) -> None:
     """Samples and the reference's own images were both looked at; neither needs the network again."""
-    reference = build(open_samples(pictures(tmp_path / "real", 0)), tmp_path / "real.npz", "inception-2015")
+    reference = build_reference(open_samples(pictures(tmp_path / "real", 0)), tmp_path / "real.npz", "inception-2015")
     drawn, out = pictures(tmp_path / "drawn", 1), tmp_path / "out"
-    wanted = [Asked("imagenet-128", reference, profile=profile) for profile in ("adm", "torch-fidelity")]
-    evaluate_each(drawn, out, wanted)
+    wanted = [FeatureScoring("imagenet-128", reference, profile=profile) for profile in ("adm", "torch-fidelity")]
+    evaluate_profiles(drawn, out, wanted)
     before = bytes_of(out)
     assert len(before) == 4
     weights.unlink()
     with pytest.raises(WeightsError, match="not there"):
-        evaluate_each(drawn, tmp_path / "other", wanted)  # to look, they are needed
-    again = evaluate_each(drawn, out, [Asked("imagenet-128", reference, profile=one.profile, rescore=True) for one in wanted])
-    assert all(one.fresh for one in again) and bytes_of(out) == before
+        evaluate_profiles(drawn, tmp_path / "other", wanted)  # to look, they are needed
+    again = evaluate_profiles(drawn, out, [FeatureScoring("imagenet-128", reference, profile=one.profile, is_rescored=True) for one in wanted])
+    assert all(one.is_new for one in again) and bytes_of(out) == before
     assert (
         "judge: other weights than Inception of 2015's, or a copy of another hash; numbers compare with nothing published"
         in again[0].result.warning_texts
     )
     (out / "observations/inception-2015" / JUDGE).unlink()
     with pytest.raises(SampleError, match="does not tell which weights inception-2015 looked with, and they are not here; run eval"):
-        evaluate_each(drawn, out, [Asked("imagenet-128", reference, rescore=True)])
+        evaluate_profiles(drawn, out, [FeatureScoring("imagenet-128", reference, is_rescored=True)])
 
 
 def test_a_judge_that_changed_since_is_told_and_the_old_one_stands(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,14 +156,14 @@ def test_shards_that_were_looked_at_in_different_ways_are_told(run: Path, monkey
         ({"device": "cuda"}, "(2 folded on cpu, 1 plain on cuda)"),
     ):
         path.write_text(json.dumps({**json.loads(path.read_text()), "way": way}))
-        checksums.record_files(path.parent, [path.name])
+        checksums.record_file_hashes(path.parent, [path.name])
         again = score(run, rescore=True).result
         assert again.measurements == first.measurements
         assert f"judge: shards were looked at in different ways {told}, so their last bits may differ" in again.warning_texts
         assert again.provenance.flags["judge_device"] == "cpu, cuda"
-    assert verify(run, 0).wrong == []  # the numbers stand; how they were come by is no fault
+    assert verify(run, 0).altered_messages == []  # the numbers stand; how they were come by is no fault
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "way"}))
-    (path.parent / checksums.SUMS).unlink()  # of an older version
+    (path.parent / checksums.CHECKSUMS_FILE).unlink()  # of an older version
     assert not any("different ways" in line for line in score(run, rescore=True).result.warning_texts)
 
 
@@ -173,6 +173,6 @@ def test_a_reference_seen_by_another_judge_since_is_not_scored_against(run: Path
     score(run, reference=tmp_path / "images.npz")
     with monkeypatch.context() as other:
         other.setattr(DigitsNetJudge, "weights_sha256", lambda self: "ab" * 32)
-        evaluate(run, tmp_path / "out", Asked("digits", tmp_path / "images.npz"))
+        evaluate(run, tmp_path / "out", FeatureScoring("digits", tmp_path / "images.npz"))
     with pytest.raises(SampleError, match="lacks what digits-net saw of 90 images; run eval without --rescore once"):
         score(run, reference=tmp_path / "images.npz", rescore=True)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from harope_bench.cli import main
 from harope_bench.core import registry
-from harope_bench.core.annotations import Answer, Answered, Answers, Ask, Colours, Objects, Questions
+from harope_bench.core.annotations import Annotation, VqaAnswer, VqaAnnotation, Query, ColourAnnotation, ColourQuery, VqaQuery
 from harope_bench.core.json_lines import read_lines
 from harope_bench.judges.base import Annotator, LoadedAnnotator
 from harope_bench.suites.official_layouts import dpg_results, geneval_results
@@ -43,21 +43,21 @@ class Recorded(Annotator):
     def open(self, device: str) -> Any:
         return type("LoadedRecorded", (LoadedAnnotator,), {"weights_sha256": self.weights, "see": lambda _, *given: self.see(*given)})()
 
-    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
         self.asked += 1
         told = self.told[int(image[0, 0, 0])]
-        if isinstance(ask, Questions):
-            return Answers(answers=tuple(Answered(text=told[question]) for question in ask.questions))
-        if not isinstance(ask, Objects):
+        if isinstance(ask, VqaQuery):
+            return VqaAnnotation(answers=tuple(VqaAnswer(text=told[question]) for question in ask.questions))
+        if not isinstance(ask, ColourQuery):
             return told["detector"]
         boxes = {tuple(o.box): share for o, share in zip(told["objects"], told["colours"].shares, strict=True)}
-        return Colours(shares=tuple(boxes[o.box] for o in ask.objects))
+        return ColourAnnotation(probabilities=tuple(boxes[o.box] for o in ask.objects))
 
 
 def standing_in(monkeypatch: pytest.MonkeyPatch, things: Mapping[tuple[str, str], Any]) -> None:
-    known, loaded = registry.entries, registry.load
+    known, loaded = registry.list_entries, registry.load_by_name
     monkeypatch.setattr(
-        registry, "entries", lambda kind: {**known(kind), **{n: registry.Entry(kind, n, "a test") for k, n in things if k == kind}}
+        registry, "entries", lambda kind: {**known(kind), **{n: registry.RegistryEntry(kind, n, "a test") for k, n in things if k == kind}}
     )
     monkeypatch.setattr(registry, "load", lambda kind, name: things.get((kind, name)) or loaded(kind, name))
 
@@ -79,8 +79,8 @@ def numbers(result: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def geneval(tmp_path: Path, geneval_suite: TwelvePrompts, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """A folder of images, a finished run of them, and a judge that saw what the official ones saw."""
-    places, _ = geneval_results.placed(
-        [geneval_results.Row(*row) for row in geneval_results.rows(_finished(tmp_path))],
+    places, _ = geneval_results.rows_by_index(
+        [geneval_results.ResultRow(*row) for row in geneval_results.read_rows(_finished(tmp_path))],
         PromptIndex(geneval_suite),
         geneval_suite,
         tmp_path,
@@ -92,7 +92,7 @@ def geneval(tmp_path: Path, geneval_suite: TwelvePrompts, monkeypatch: pytest.Mo
         (place / "samples").mkdir(parents=True, exist_ok=True)
         (place / "metadata.jsonl").write_text(json.dumps(prompt_metadata()[prompt]))
         Image.fromarray(np.full((7, 7, 3), index, dtype=np.uint8)).save(place / "samples" / f"{copy:05d}.png")
-        seen = geneval_results._seen(row)
+        seen = geneval_results._annotations_of_row(row)
         told[index] = {**seen, "objects": _objects(geneval_suite, index, seen)}
     judge = Recorded(told)
     standing_in(monkeypatch, {("judges", "mask2former"): judge, ("judges", "clip-vit-l-14"): judge, ("suites", "geneval"): geneval_suite})
@@ -104,8 +104,8 @@ def _finished(folder: Path) -> Path:
     return folder / "results.jsonl"
 
 
-def _objects(suite: TwelvePrompts, index: int, seen: Mapping[str, Answer]) -> Sequence[Any]:
-    ask = registry.load("evaluators", "geneval").looks[1].ask(suite.case(index).facts["geneval"], {"detector": seen["detector"]})
+def _objects(suite: TwelvePrompts, index: int, seen: Mapping[str, Annotation]) -> Sequence[Any]:
+    ask = registry.load_by_name("evaluators", "geneval").looks[1].ask(suite.case(index).metadata["geneval"], {"detector": seen["detector"]})
     return ask.objects if ask else ()
 
 
@@ -146,13 +146,13 @@ def test_a_missing_image_gives_no_score_but_on_demand(tmp_path: Path, geneval: R
 def dpg(tmp_path: Path, dpg_suite: ThreeItems, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Grids, a finished run of them, and a judge that answers as the official one did; what was lost there it denies."""
     path = run_script(tmp_path / "grids", seed=2)
-    answers = dpg_results._answers(path.with_name(path.stem + "_detail.txt"))
+    answers = dpg_results._read_answers(path.with_name(path.stem + "_detail.txt"))
     told = {}
     for prompt, item in enumerate(ITEMS):
         write_grid(tmp_path / "grids" / f"{item}.png", 10 * prompt)
-        questions = [q["question"] for q in dpg_suite.case(prompt).facts["dpg"]["questions"]]
+        questions = [q["question"] for q in dpg_suite.case(prompt).metadata["dpg"]["questions"]]
         for copy in range(4):
-            found = dpg_results._matched(questions, answers.get((item, copy), ()))
+            found = dpg_results._match_answers(questions, answers.get((item, copy), ()))
             told[10 * prompt + copy] = dict(zip(questions, (text or "no" for text in found), strict=True))
     standing_in(monkeypatch, {("judges", "mplug"): Recorded(told), ("suites", "dpg-bench"): dpg_suite})
     return path

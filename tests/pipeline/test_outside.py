@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.annotations import ANSWER_TYPES as KINDS
-from harope_bench.core.errors import BenchError, JudgeError, NotHere, OptionError
+from harope_bench.core.annotations import ANNOTATION_TYPES as KINDS
+from harope_bench.core.errors import BenchError, JudgeError, MissingAssetError, OptionError
 from harope_bench.core.json_lines import read_lines
 from harope_bench.core.storage import sha256_bytes, sha256_file
-from harope_bench.pipeline import external_judge
-from harope_bench.pipeline.annotate import kept_record
+from harope_bench.pipeline import external_annotator
+from harope_bench.pipeline.annotate import read_judge_record
 
-RUNNERS = Path(external_judge.__file__).parents[1] / "judges" / "runners"
+RUNNERS = Path(external_annotator.__file__).parents[1] / "judges" / "runners"
 STDLIB = {*sys.stdlib_module_names, "PIL", "common"}
 
 # Answers how many bytes an image has, in words of the role vqa; obeys the questions `die`, `fail`, `nan`.
@@ -100,9 +100,9 @@ def test_a_bare_environment_answers_every_question(
     monkeypatch.setenv("SECRET", "ours")
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
     folder = ask(*["how large?"] * 4)
-    assert external_judge.run(python, runner, folder, {"device": "cpu"}) == external_judge.Heard(4, 0)
+    assert external_annotator.run_annotator(python, runner, folder, {"device": "cpu"}) == external_annotator.AnnotationCounts(4, 0)
     assert answered(folder) == {i: f"{i + 1} bytes" for i in range(4)}
-    record = kept_record(folder)
+    record = read_judge_record(folder)
     assert record is not None
     assert (record.name, record.version, record.preprocessing) == ("stand-in", 2, "counts bytes on cpu")
     assert "4 of 4 images, 0 failed" in capsys.readouterr().err
@@ -113,15 +113,15 @@ def test_a_bare_environment_answers_every_question(
 def test_a_kill_loses_nothing_and_nothing_is_asked_twice(python: Path, runner: Path, ask: Callable[..., Path]) -> None:
     folder = ask("a", "b", "die", "d")
     with pytest.raises(JudgeError, match=r"stand_in\.py in .* was ended by signal 9: .*run eval again"):
-        external_judge.run(python, runner, folder, {"mood": "mortal"})
+        external_annotator.run_annotator(python, runner, folder, {"mood": "mortal"})
     assert answered(folder) == {0: "1 bytes", 1: "2 bytes"}
     with (folder / "answers.jsonl").open("ab") as file:
         file.write(b'{"key": "half a li')  # as a power cut leaves it
     first = (folder / "answers.jsonl").read_bytes().rpartition(b"\n")[0]
-    assert external_judge.run(python, runner, folder, {"mood": "calm"}) == external_judge.Heard(4, 0)
+    assert external_annotator.run_annotator(python, runner, folder, {"mood": "calm"}) == external_annotator.AnnotationCounts(4, 0)
     whole = (folder / "answers.jsonl").read_bytes()
     assert whole.startswith(first + b"\n") and len(whole.splitlines()) == 4
-    external_judge.run(python, runner, folder, {"mood": "calm"})
+    external_annotator.run_annotator(python, runner, folder, {"mood": "calm"})
     assert (folder / "answers.jsonl").read_bytes() == whole
 
 
@@ -136,7 +136,7 @@ def test_our_own_end_ends_the_runner(python: Path, runner: Path, ask: Callable[.
     with monkeypatch.context() as patch:
         patch.setattr(sys.stderr, "write", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            external_judge.run(python, runner, ask("a"), {})
+            external_annotator.run_annotator(python, runner, ask("a"), {})
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         try:
@@ -149,21 +149,21 @@ def test_our_own_end_ends_the_runner(python: Path, runner: Path, ask: Callable[.
 def test_failures_are_lines_and_are_asked_again(python: Path, runner: Path, ask: Callable[..., Path]) -> None:
     folder = ask("fine", "fail", "nan", "altered")
     (folder / "images" / "3.png").write_bytes(b"another image")
-    assert external_judge.run(python, runner, folder, {}) == external_judge.Heard(1, 3)
+    assert external_annotator.run_annotator(python, runner, folder, {}) == external_annotator.AnnotationCounts(1, 3)
     errors = {line["index"]: line["error"] for line in read_lines(folder / "answers.jsonl") if "error" in line}
     assert errors[1] == "RuntimeError: cannot see this"
     assert errors[2].startswith("ValueError: Out of range float")
     assert "is not the image that was asked about" in errors[3]
     (folder / "images" / "3.png").write_bytes(b"xxxx")
-    assert external_judge.run(python, runner, folder, {}) == external_judge.Heard(2, 2)
+    assert external_annotator.run_annotator(python, runner, folder, {}) == external_annotator.AnnotationCounts(2, 2)
 
 
 def test_a_judge_that_fails_from_the_start_is_stopped(python: Path, runner: Path, ask: Callable[..., Path]) -> None:
     with pytest.raises(JudgeError, match=r"failed on each of its first 5 images \(RuntimeError: cannot see this\)"):
-        external_judge.run(python, runner, ask(*["fail"] * 9), {})
+        external_annotator.run_annotator(python, runner, ask(*["fail"] * 9), {})
     folder = ask("fine", *["fail"] * 9, name="other")
-    assert external_judge.run(python, runner, folder, {}) == external_judge.Heard(1, 9)
-    assert external_judge.run(python, runner, folder, {}) == external_judge.Heard(1, 9), (
+    assert external_annotator.run_annotator(python, runner, folder, {}) == external_annotator.AnnotationCounts(1, 9)
+    assert external_annotator.run_annotator(python, runner, folder, {}) == external_annotator.AnnotationCounts(1, 9), (
         "it saw an image before, so these are the images' fault"
     )
 
@@ -177,28 +177,28 @@ def test_what_goes_wrong_is_one_line(python: Path, runner: Path, ask: Callable[.
     }
     for mood, said in cases.items():
         with pytest.raises(JudgeError, match=said) as caught:
-            external_judge.run(python, runner, folder, {"mood": mood})
+            external_annotator.run_annotator(python, runner, folder, {"mood": mood})
         assert "\n" not in str(caught.value)
     with pytest.raises(JudgeError, match="ended with code 2: .*unrecognized arguments: --colour blue"):
-        external_judge.run(python, runner, folder, {"colour": "blue"})
+        external_annotator.run_annotator(python, runner, folder, {"colour": "blue"})
     for wrong in (tmp_path / "absent", tmp_path, runner):
         with pytest.raises(OptionError, match="is no program"):
-            external_judge.run(wrong, runner, folder, {})
+            external_annotator.run_annotator(wrong, runner, folder, {})
     broken = tmp_path / "broken"
     broken.write_bytes(b"no program at all")
     broken.chmod(0o755)
     with pytest.raises(OptionError, match="does not start"):
-        external_judge.run(broken, runner, folder, {})
+        external_annotator.run_annotator(broken, runner, folder, {})
 
 
 def test_answers_of_another_judge_are_not_mixed(python: Path, runner: Path, ask: Callable[..., Path], tmp_path: Path) -> None:
     folder, weights = ask("a", "b"), tmp_path / "weights.bin"
     weights.write_bytes(b"one")
-    external_judge.run(python, runner, folder, {"weights": str(weights)})
-    assert (record := kept_record(folder)) is not None and record.weights_sha256 == sha256_file(weights)
+    external_annotator.run_annotator(python, runner, folder, {"weights": str(weights)})
+    assert (record := read_judge_record(folder)) is not None and record.weights_sha256 == sha256_file(weights)
     weights.write_bytes(b"two")
     with pytest.raises(JudgeError, match="has answers of another judge: weights_sha256"):
-        external_judge.run(python, runner, folder, {"weights": str(weights)})
+        external_annotator.run_annotator(python, runner, folder, {"weights": str(weights)})
 
 
 def test_questions_without_answer_are_found(tmp_path: Path, ask: Callable[..., Path], runner: Path) -> None:
@@ -207,7 +207,7 @@ def test_questions_without_answer_are_found(tmp_path: Path, ask: Callable[..., P
     key = read_lines(folder / "asks.jsonl")[0]["key"]
     (folder / "answers.jsonl").write_text(json.dumps({"key": key, "index": 0, "answer": {}}) + "\n")
     with pytest.raises(JudgeError, match="left 1 of 2 questions without an answer"):
-        external_judge.heard(folder, runner)
+        external_annotator.count_annotations(folder, runner)
 
 
 @pytest.mark.parametrize("path", sorted(RUNNERS.glob("*.py")), ids=lambda path: path.stem)
@@ -266,50 +266,50 @@ def imitation(tmp_path: Path) -> Path:
 
 def test_mplug_answers_in_the_pipelines_words(python: Path, ask: Callable[..., Path], model: Path, tmp_path: Path) -> None:
     """modelscope itself is not here: an imitation of its interface shows what the runner asks of it and records."""
-    plugin = registry.load("judges", "mplug")
+    plugin = registry.load_by_name("judges", "mplug")
     (site,) = (python.parent.parent / "lib").glob("python3*/site-packages")
     (site / "imitation.pth").write_text(str(imitation(tmp_path)) + "\n")
     try:
         folder = ask("Is the man wise?", "Is it red?")
-        assert external_judge.run(python, plugin.runner, folder, {"device": "cpu", "weights": str(model)}) == external_judge.Heard(2, 0)
+        assert external_annotator.run_annotator(python, plugin.runner, folder, {"device": "cpu", "weights": str(model)}) == external_annotator.AnnotationCounts(2, 0)
     finally:
         (site / "imitation.pth").unlink()
     assert answered(folder) == {0: "yes Is the man wise?", 1: "yes Is it red?"}
-    record = kept_record(folder)
+    record = read_judge_record(folder)
     assert record is not None
     assert (record.name, record.judge_class) == ("mplug", "substitute") and "revision v1.0.1; python 3." in record.preprocessing
     assert "a substitute: no --judge-option sha256=HEX" in record.preprocessing
 
 
 def test_mplug_is_official_by_a_hash_alone(python: Path, ask: Callable[..., Path], model: Path, tmp_path: Path) -> None:
-    plugin = registry.load("judges", "mplug")
+    plugin = registry.load_by_name("judges", "mplug")
     (site,) = (python.parent.parent / "lib").glob("python3*/site-packages")
     (site / "imitation.pth").write_text(str(imitation(tmp_path)) + "\n")
     try:
         folder, options = ask("Is it red?"), {"device": "cpu", "weights": str(model)}
         with pytest.raises(JudgeError, match="wanted is 00"):
-            external_judge.run(python, plugin.runner, folder, {**options, "sha256": "0" * 64})
+            external_annotator.run_annotator(python, plugin.runner, folder, {**options, "sha256": "0" * 64})
         known = sha256_file(model / "pytorch_model.bin")
-        assert external_judge.run(python, plugin.runner, folder, {**options, "sha256": known}) == external_judge.Heard(1, 0)
+        assert external_annotator.run_annotator(python, plugin.runner, folder, {**options, "sha256": known}) == external_annotator.AnnotationCounts(1, 0)
     finally:
         (site / "imitation.pth").unlink()
-    record = kept_record(folder)
+    record = read_judge_record(folder)
     assert record is not None
     assert record.judge_class == "official" and "the user names as the published one" in record.preprocessing
 
 
 def test_mplug_says_what_it_lacks(python: Path, ask: Callable[..., Path], model: Path) -> None:
-    plugin = registry.load("judges", "mplug")
+    plugin = registry.load_by_name("judges", "mplug")
     folder = ask("a")
     with pytest.raises(JudgeError, match="mplug needs its model's folder; add --judge-option weights=FOLDER"):
-        external_judge.run(python, plugin.runner, folder, {})
+        external_annotator.run_annotator(python, plugin.runner, folder, {})
     with pytest.raises(JudgeError, match="this Python cannot import modelscope"):
-        external_judge.run(python, plugin.runner, folder, {"weights": str(model)})
+        external_annotator.run_annotator(python, plugin.runner, folder, {"weights": str(model)})
     (model / "vocab.txt").unlink()
     with pytest.raises(JudgeError, match=r"lacks vocab\.txt"):
-        external_judge.run(python, plugin.runner, folder, {"weights": str(model)})
+        external_annotator.run_annotator(python, plugin.runner, folder, {"weights": str(model)})
     for door in (plugin.weights_sha256, lambda: plugin.open("cpu")):
-        with pytest.raises(NotHere, match="--judge-python") as caught:
+        with pytest.raises(MissingAssetError, match="--judge-python") as caught:
             door()
         assert isinstance(caught.value, BenchError) and "\n" not in str(caught.value)
     assert plugin.roles == ("vqa",) and plugin.judge_class == "official" and plugin.runner.is_file()

@@ -11,10 +11,10 @@ import tiny
 from click.testing import CliRunner
 
 from harope_bench.cli import main
-from harope_bench.core.errors import TooManyImages
-from harope_bench.data.run_folder import Run
+from harope_bench.core.errors import TooManyImagesError
+from harope_bench.data.run_folder import RunFolder
 from harope_bench.judges.micro.digits_net import DigitsNetJudge
-from harope_bench.pipeline.evaluate import Asked, ready
+from harope_bench.pipeline.evaluate import FeatureScoring, check_feature_scoring
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_broken_reference_or_judge_is_found_first(checkpoint: str, tmp_path: P
 
 def test_what_can_be_scored_is_drawn_and_again_without_work(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert score(checkpoint, tmp_path / "run", "--profile", "adm,adm-exact").exit_code == 0
-    assert len(Run(tmp_path / "run").records()) == 20
+    assert len(RunFolder(tmp_path / "run").read_records()) == 20
     monkeypatch.setattr(DigitsNetJudge, "open", lambda self, device="cpu": pytest.fail("a network was opened"))
     assert score(checkpoint, tmp_path / "run", "--rescore").exit_code == 0
 
@@ -66,5 +66,5 @@ def test_a_subset_or_number_that_cannot_be_scored_is_said(checkpoint: str, tmp_p
     said = CliRunner().invoke(main, ["eval", checkpoint, "--subset", "0", "--out", str(tmp_path / "run")])
     assert said.exit_code == 1 and "--subset chooses --count images, and no --count is given" in said.output
     assert not (tmp_path / "run").exists()
-    with pytest.raises(TooManyImages, match="imagenet-256 is scored on 50,000 images, --count asks for 50,176; give --count 50000"):
-        ready(tmp_path / "run", [Asked("imagenet-256")], count=50_176)
+    with pytest.raises(TooManyImagesError, match="imagenet-256 is scored on 50,000 images, --count asks for 50,176; give --count 50000"):
+        check_feature_scoring(tmp_path / "run", [FeatureScoring("imagenet-256")], count=50_176)

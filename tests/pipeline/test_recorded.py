@@ -22,9 +22,9 @@ from harope_bench.core import checksums
 from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.errors import AlteredFileError
 from harope_bench.data.result_store import read_results
-from harope_bench.data.run_folder import Run
-from harope_bench.pipeline.evaluate import Asked, evaluate
-from harope_bench.pipeline.evaluate_prompts import Marking, mark
+from harope_bench.data.run_folder import RunFolder
+from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
+from harope_bench.pipeline.evaluate_prompts import PromptScoring, evaluate_prompts
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.verify import verify
 
@@ -39,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HAROPE_BENCH_HOME", str(place / "home"))
         generate(make_plan(tiny.registered(place / "weights"), None, {}), range(COUNT), place / "runs/a")
-        evaluate(place / "runs/a", place / "runs/a", Asked("digits", write_moments_reference(place)))
+        evaluate(place / "runs/a", place / "runs/a", FeatureScoring("digits", write_moments_reference(place)))
     shutil.copytree(place / "runs/a", place / "runs/b")
     return place
 
@@ -149,12 +149,12 @@ def test_nothing_vouches_for_altered_records_after_the_run_grew(place: Path) -> 
 
 def test_verify_still_says_what_is_wrong_in_altered_records(place: Path) -> None:
     alter_records(place / "runs/b")
-    wrong = verify(place / "runs/b", 0, reference=None).wrong
+    wrong = verify(place / "runs/b", 0, reference=None).altered_messages
     assert any("samples.jsonl: its sha256" in line for line in wrong) and any("label or prompt of samples 1 " in line for line in wrong)
 
 
 def test_altered_verdicts_are_not_listed(tmp_path: Path, toy: ToyEye) -> None:
-    mark(write_toy_images(tmp_path / "images", COLOURS), tmp_path / "out", Marking("toy", form=COPY_MAJOR))
+    evaluate_prompts(write_toy_images(tmp_path / "images", COLOURS), tmp_path / "out", PromptScoring("toy", folder_options=COPY_MAJOR))
     assert call("failures", tmp_path).exit_code == 0
     edit(tmp_path / "out/results/toy-rule.rows.jsonl", lambda row: row.update(verdict="right", scores={"toy": 1.0}))
     assert "toy-rule.rows.jsonl was altered" in call("failures", tmp_path).output
@@ -174,15 +174,15 @@ def test_a_result_whose_hash_is_about_to_be_written_is_waited_for(place: Path) -
 
     def read() -> None:
         try:
-            checksums.check_recorded(path, "")
+            checksums.check_recorded_hash(path, "")
         except AlteredFileError as error:
             reader_failures.append(error)
 
-    with checksums.alone(path.parent):
+    with checksums.lock_folder(path.parent):
         alter_result(place / "runs/b")
         reader = threading.Thread(target=read)
         reader.start()
-        checksums.record_files(path.parent, [path.name])
+        checksums.record_file_hashes(path.parent, [path.name])
     reader.join()
     assert reader_failures == []
 
@@ -201,6 +201,6 @@ def test_altered_results_of_a_folder_that_may_not_be_written_are_refused(place: 
 
 def test_plain_runs_are_read_by_every_command(place: Path) -> None:
     """So that the refusals above are of the alteration."""
-    assert Run(place / "runs/b").records().keys() == set(range(COUNT))
+    assert RunFolder(place / "runs/b").read_records().keys() == set(range(COUNT))
     for words in RESULTS_ARE_READ[:3] + RECORDS_ARE_READ[2:5]:
         assert call(*words).exit_code == 0, words

@@ -12,12 +12,12 @@ from clouds import cloud, observed, reference_of, value_of
 
 from harope_bench.cli import main
 from harope_bench.core.errors import BenchError, InvalidMomentsError, SampleError, ShapeError
-from harope_bench.data.image_io import encode
+from harope_bench.data.image_io import encode_png
 from harope_bench.evaluators.fidelity import PLUGIN
-from harope_bench.metrics.frechet import frechet, matrix_root
+from harope_bench.metrics.frechet import frechet_distance, covariance_root
 from harope_bench.metrics.moment_checks import moments_complaint
 from harope_bench.metrics.moments import Gaussian, Moments
-from harope_bench.pipeline.reference_stats import Looking, open_reference, origin
+from harope_bench.pipeline.reference_stats import ReferenceExtraction, open_reference, reference_origin
 from harope_bench.suites.digits import PLUGIN as DIGITS
 
 WIDTH, SPATIAL = 64, 196  # of judge digits-net
@@ -28,7 +28,7 @@ Arrays = dict[str, np.ndarray]
 def sound() -> Arrays:
     """Statistics as a file of other people holds them: float64, without a judge's name."""
     real, spatial = cloud(1, 400, WIDTH), cloud(2, 400, SPATIAL)
-    (mu, sigma), (mu_s, sigma_s) = Moments.of(real).gaussian(), Moments.of(spatial).gaussian()
+    (mu, sigma), (mu_s, sigma_s) = Moments.from_rows(real).to_gaussian(), Moments.from_rows(spatial).to_gaussian()
     return {"mu": mu, "sigma": sigma, "mu_s": mu_s, "sigma_s": sigma_s, "features": real}
 
 
@@ -103,7 +103,7 @@ def write(path: Path, arrays: Mapping[str, object]) -> Path:
 
 
 def opened(path: Path) -> Mapping[str, np.ndarray]:
-    return open_reference(DIGITS, "digits-net", path, Looking(rescore=True)).arrays
+    return open_reference(DIGITS, "digits-net", path, ReferenceExtraction(is_rescored=True)).arrays
 
 
 @pytest.mark.parametrize("case", MOMENTS)
@@ -161,7 +161,7 @@ def test_nothing_is_written_before_a_reference_is_rejected(sound: Arrays, tmp_pa
     drawn = tmp_path / "drawn"
     drawn.mkdir()
     for i, image in enumerate(DIGITS.images("held-out")[0][:5]):
-        (drawn / f"{i}.png").write_bytes(encode(np.repeat(image[..., None], 3, -1)))
+        (drawn / f"{i}.png").write_bytes(encode_png(np.repeat(image[..., None], 3, -1)))
     cases = {name: MOMENTS[name] for name in ("asymmetric", "negative", "complex-mu", "huge")}
     for case, (change, _) in {**cases, "nan-row": ROWS["nan-row"], "width": WIDTHS["spatial"]}.items():
         path = write(tmp_path / "bad.npz", {**sound, **change(sound)})
@@ -173,7 +173,7 @@ def test_nothing_is_written_before_a_reference_is_rejected(sound: Arrays, tmp_pa
 
 def test_sound_references_of_other_programs_are_taken(sound: Arrays, tmp_path: Path) -> None:
     """float32 statistics, a covariance of few images, dead columns, and rounding in symmetry and in eigenvalues."""
-    few, dead = Moments.of(cloud(3, 20, WIDTH)).gaussian(), Moments.of(cloud(3, 90, WIDTH) * (np.arange(WIDTH) % 3 > 0)).gaussian()
+    few, dead = Moments.from_rows(cloud(3, 20, WIDTH)).to_gaussian(), Moments.from_rows(cloud(3, 90, WIDTH) * (np.arange(WIDTH) % 3 > 0)).to_gaussian()
     noise = np.random.default_rng(4).normal(size=(WIDTH, WIDTH)) * 1e-9
     rows = cloud(3, 90, WIDTH)
     summed = np.cov(rows, rowvar=False, dtype=np.float32)
@@ -200,13 +200,13 @@ def test_no_distance_is_computed_of_what_is_no_gaussian(case: str, side: str, so
     bad = {**sound, **MOMENTS[case][0](sound)}
     pair = [Gaussian(bad["mu"], bad["sigma"]), Gaussian(sound["mu"], sound["sigma"])]
     with pytest.raises(InvalidMomentsError):
-        frechet(*(pair if side == "drawn" else pair[::-1]))
+        frechet_distance(*(pair if side == "drawn" else pair[::-1]))
 
 
 def test_without_the_check_these_references_gave_numbers(sound: Arrays) -> None:
     """The formula alone: asymmetric halves a trace too much, and of a negative covariance nothing is left but the traces."""
-    drawn = Moments.of(cloud(5, 900, WIDTH)).gaussian()
-    root = matrix_root(drawn.covariance)
+    drawn = Moments.from_rows(cloud(5, 900, WIDTH)).to_gaussian()
+    root = covariance_root(drawn.covariance)
 
     def formula(sigma: np.ndarray) -> float:
         values = np.linalg.eigvalsh(root.T @ sigma @ root)
@@ -229,7 +229,7 @@ def test_a_distance_of_zero_is_not_reported_below_zero() -> None:
 
 
 def test_stored_sums_are_held_to_the_same_rules() -> None:
-    arrays = Moments.of(cloud(7, 40, 5)).arrays()
+    arrays = Moments.from_rows(cloud(7, 40, 5)).to_arrays()
     changes = (
         {"scatter": asymmetric(arrays["scatter"])},
         {"scatter": -arrays["scatter"]},
@@ -246,7 +246,7 @@ def test_stored_sums_are_held_to_the_same_rules() -> None:
 
 def test_a_count_of_images_below_one_is_not_believed(sound: Arrays, tmp_path: Path) -> None:
     for count, wanted in ((7, 7), (0, None), (-4, None), (2.5, None)):
-        assert origin(write(tmp_path / "counted.npz", {**sound, "images": np.array(count)})).images == wanted
+        assert reference_origin(write(tmp_path / "counted.npz", {**sound, "images": np.array(count)})).image_count == wanted
 
 
 def test_the_check_is_relative_to_the_matrix(sound: Arrays) -> None:

@@ -22,13 +22,13 @@ from harope_bench.core.array_file import arrays_with_format
 from harope_bench.core.errors import OptionError, SampleError, StorageError
 from harope_bench.core.storage import home, sha256_file
 from harope_bench.data import adm_npz
-from harope_bench.data.image_io import centre_crop, encode
-from harope_bench.data.sample_set import cropped, open_samples
+from harope_bench.data.image_io import centre_crop, encode_png
+from harope_bench.data.sample_set import crop_samples, open_samples
 from harope_bench.judges.base import judge_record
-from harope_bench.judges.inception.inception_network import OWN
-from harope_bench.pipeline.evaluate import Asked, Scored, evaluate
+from harope_bench.judges.inception.inception_network import ENVIRONMENT_VARIABLE
+from harope_bench.pipeline.evaluate import FeatureScoring, EvaluatedResult, evaluate
 from harope_bench.pipeline.extract_features import shard_key
-from harope_bench.pipeline.reference_stats import Looking, build, open_reference, origin
+from harope_bench.pipeline.reference_stats import ReferenceExtraction, build_reference, open_reference, reference_origin
 from harope_bench.suites.digits import PLUGIN as DIGITS
 
 JUDGE = "digits-net"
@@ -43,7 +43,7 @@ def digits(split: str, count: int) -> np.ndarray:
 def folder_of(path: Path, images: np.ndarray) -> Path:
     path.mkdir()
     for i, image in enumerate(images):
-        (path / f"{i:05d}.png").write_bytes(encode(image))
+        (path / f"{i:05d}.png").write_bytes(encode_png(image))
     return path
 
 
@@ -57,21 +57,21 @@ def drawn(tmp_path: Path) -> Path:
     return folder_of(tmp_path / "drawn", digits("held-out", 60))
 
 
-def score(target: Path, out: Path, **asked: Any) -> Scored:
-    (scored,) = evaluate(target, out, Asked("digits", **asked))
+def score(target: Path, out: Path, **asked: Any) -> EvaluatedResult:
+    (scored,) = evaluate(target, out, FeatureScoring("digits", **asked))
     return scored
 
 
-def value(scored: Scored, metric: str) -> float | None:
-    found = scored.result.measured(metric)
+def value(scored: EvaluatedResult, metric: str) -> float | None:
+    found = scored.result.find_measurement(metric)
     assert found is not None
     return found.value
 
 
 def test_a_built_reference_is_adms_format_and_scores(real: Path, drawn: Path, tmp_path: Path) -> None:
-    path = build(open_samples(real), tmp_path / "real.npz", JUDGE, images=50)
+    path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE, images=50)
     held = load_arrays(path)
-    seen = registry.load("judges", JUDGE).open("cpu").observe(digits("train", 120))
+    seen = registry.load_by_name("judges", JUDGE).open("cpu").observe(digits("train", 120))
     assert held["arr_0"].shape == (50, 28, 28, 3) and held["arr_0"].dtype == np.uint8
     assert np.allclose(held["mu"], seen["features"].mean(0), rtol=1e-6)
     assert np.allclose(held["sigma_s"], np.cov(seen["spatial"].astype(np.float64), rowvar=False), rtol=1e-9, atol=1e-12)
@@ -90,32 +90,32 @@ def test_a_reference_says_what_was_odd_about_its_images(drawn: Path, tmp_path: P
     path = tmp_path / "few.npz"
     told = run("reference", folder, path, "--judge", JUDGE, "--crop", 28)
     with pytest.raises(SampleError, match="carries mu"):
-        adm_npz.shape_of(path)
+        adm_npz.images_shape(path)
     wanted = ("30 of 30 images are of a lossy format", "centre-cropped to 28x28", "30 of 30 are grey", "N <= D (30 images, ")
-    assert origin(path).images == 30
+    assert reference_origin(path).image_count == 30
     assert all(words in told for words in wanted)
     warnings = [w for w in score(drawn, tmp_path / "out", reference=path).result.warning_texts if w.startswith("reference: ")]
     assert all(any(words in w for w in warnings) for words in wanted)
 
 
 def test_words_in_a_foreign_reference_are_cut_and_cleaned(real: Path, tmp_path: Path) -> None:
-    arrays = load_arrays(build(open_samples(real), tmp_path / "real.npz", JUDGE))
+    arrays = load_arrays(build_reference(open_samples(real), tmp_path / "real.npz", JUDGE))
     np.savez(tmp_path / "a.npz", **{**arrays, "warnings": np.array(["\x1b[31m" + "x" * 9999] * 99), "images": np.zeros(3)})
-    found = origin(tmp_path / "a.npz")
-    assert found.images is None and len(found.warnings) == 20
+    found = reference_origin(tmp_path / "a.npz")
+    assert found.image_count is None and len(found.warnings) == 20
     assert all(len(line) == 300 and "\x1b" not in line for line in found.warnings)
 
 
 def test_a_build_goes_on_only_with_the_same_crop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between looking and writing: what was seen through one crop is not taken for another's."""
     samples = open_samples(folder_of(tmp_path / "large", digits("train", 20).repeat(3, 1).repeat(3, 2)))
-    target, whole = tmp_path / "x.npz", build(cropped(samples, 56), tmp_path / "whole.npz", JUDGE)
+    target, whole = tmp_path / "x.npz", build_reference(crop_samples(samples, 56), tmp_path / "whole.npz", JUDGE)
     with monkeypatch.context() as killed:
         killed.setattr(adm_npz, "write", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            build(cropped(samples, 28), target, JUDGE)
+            build_reference(crop_samples(samples, 28), target, JUDGE)
     assert (tmp_path / ".x.npz.observations").is_dir()
-    assert build(cropped(samples, 56), target, JUDGE).read_bytes() == whole.read_bytes()
+    assert build_reference(crop_samples(samples, 56), target, JUDGE).read_bytes() == whole.read_bytes()
 
 
 def test_the_key_of_a_shard_knows_the_crop_and_is_what_it_was_without_one() -> None:
@@ -130,20 +130,20 @@ def test_a_build_removes_nothing_but_what_it_made(real: Path, tmp_path: Path) ->
     for folder in folders:
         folder.mkdir()
         (folder / "mine.txt").write_text("mine")
-    build(open_samples(real), tmp_path / "real.npz", JUDGE)
+    build_reference(open_samples(real), tmp_path / "real.npz", JUDGE)
     assert [[p.name for p in folder.iterdir()] for folder in folders] == [["mine.txt"], ["mine.txt"]]
 
 
 @pytest.fixture
 def bare(real: Path, tmp_path: Path) -> Path:
     """Statistics alone, which do not tell the size of their images."""
-    arrays = load_arrays(build(open_samples(real), tmp_path / "real.npz", JUDGE))
+    arrays = load_arrays(build_reference(open_samples(real), tmp_path / "real.npz", JUDGE))
     np.savez(tmp_path / "bare.npz", mu=arrays["mu"], sigma=arrays["sigma"])
     return tmp_path / "bare.npz"
 
 
 def test_images_of_another_size_than_the_suites(bare: Path, drawn: Path, tmp_path: Path) -> None:
-    asked = Asked("imagenet-128", reference=bare, judge=JUDGE)
+    asked = FeatureScoring("imagenet-128", reference=bare, judge=JUDGE)
     with pytest.raises(SampleError, match="images of 28x28, imagenet-128 is scored at 128x128; give the suite of that size"):
         evaluate(drawn, tmp_path / "out", asked)
     (told,) = evaluate(drawn, tmp_path / "own", replace(asked, reference=tmp_path / "real.npz"))
@@ -154,7 +154,7 @@ def test_images_of_another_size_than_the_suites(bare: Path, drawn: Path, tmp_pat
 
 def test_a_suites_reference_made_by_another_judge_is_refused(own: Path, tmp_path: Path) -> None:
     """The two share their weights, so that only the name tells them apart."""
-    suite = registry.load("suites", "coco-fid")
+    suite = registry.load_by_name("suites", "coco-fid")
     path = home() / "references" / "coco-val2014-512-inception-2015-clean.npz"
     path.parent.mkdir(parents=True)
     arrays = arrays_with_format("reference", {"mu": np.zeros(2048), "sigma": np.eye(2048), "judge_sha256": np.array(sha256_file(own))})
@@ -166,19 +166,19 @@ def test_a_suites_reference_made_by_another_judge_is_refused(own: Path, tmp_path
 
 
 def test_equal_images_give_equal_references(real: Path, tmp_path: Path) -> None:
-    one, two = (build(open_samples(real), tmp_path / f"{n}.npz", JUDGE, images=50, seed=n // 2) for n in (0, 1))
+    one, two = (build_reference(open_samples(real), tmp_path / f"{n}.npz", JUDGE, images=50, seed=n // 2) for n in (0, 1))
     assert one.read_bytes() == two.read_bytes()
-    other = build(open_samples(real), tmp_path / "2.npz", JUDGE, images=50, seed=1)
+    other = build_reference(open_samples(real), tmp_path / "2.npz", JUDGE, images=50, seed=1)
     assert not np.array_equal(load_arrays(other)["arr_0"], load_arrays(one)["arr_0"])
 
 
 def test_images_of_a_reference_are_seen_once_and_kept(real: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = build(open_samples(real), tmp_path / "real.npz", JUDGE, images=50)
+    path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE, images=50)
     first = score(drawn, tmp_path / "a", reference=path)
     kept = home() / "references" / sha256_file(path)[:16] / JUDGE
     assert (kept / "features.npy").is_file()
     score(drawn, tmp_path / "b", reference=path)  # its samples are judged anew, the reference is not
-    monkeypatch.setattr(type(registry.load("judges", JUDGE)), "open", lambda self, device="cpu": pytest.fail("a network was opened"))
+    monkeypatch.setattr(type(registry.load_by_name("judges", JUDGE)), "open", lambda self, device="cpu": pytest.fail("a network was opened"))
     again = score(drawn, tmp_path / "b", reference=path, rescore=True)
     assert again.result.measurements == first.result.measurements
     for file in kept.iterdir():
@@ -188,7 +188,7 @@ def test_images_of_a_reference_are_seen_once_and_kept(real: Path, drawn: Path, t
 
 
 def test_statistics_without_images_give_fid_and_sfid_alone_and_it_is_said(real: Path, drawn: Path, tmp_path: Path) -> None:
-    arrays = load_arrays(build(open_samples(real), tmp_path / "real.npz", JUDGE))
+    arrays = load_arrays(build_reference(open_samples(real), tmp_path / "real.npz", JUDGE))
     np.savez(tmp_path / "bare.npz", mu=arrays["mu"], sigma=arrays["sigma"])
     scored = score(drawn, tmp_path / "out", reference=tmp_path / "bare.npz")
     assert {m.metric for m in scored.result.measurements if m.value is not None} == {"fid", "is"}
@@ -199,27 +199,27 @@ def test_statistics_without_images_give_fid_and_sfid_alone_and_it_is_said(real: 
 
 
 def test_images_without_statistics_give_their_own_and_it_is_said(real: Path, drawn: Path, tmp_path: Path) -> None:
-    adm_npz.write(tmp_path / "plain.npz", iter([digits("train", 120)]), (120, 28, 28, 3))
+    adm_npz.write_npz(tmp_path / "plain.npz", iter([digits("train", 120)]), (120, 28, 28, 3))
     scored = score(drawn, tmp_path / "out", reference=tmp_path / "plain.npz")
     assert "reference: it carries no statistics, they are of its own 120 images" in scored.result.warning_texts
-    whole = score(drawn, tmp_path / "whole", reference=build(open_samples(real), tmp_path / "real.npz", JUDGE))
+    whole = score(drawn, tmp_path / "whole", reference=build_reference(open_samples(real), tmp_path / "real.npz", JUDGE))
     assert value(scored, "fid") == pytest.approx(value(whole, "fid"), rel=1e-6)
 
 
 def test_images_of_another_size_are_warned_of(drawn: Path, tmp_path: Path) -> None:
-    adm_npz.write(tmp_path / "big.npz", iter([digits("train", 120).repeat(2, 1).repeat(2, 2)]), (120, 56, 56, 3))
+    adm_npz.write_npz(tmp_path / "big.npz", iter([digits("train", 120).repeat(2, 1).repeat(2, 2)]), (120, 56, 56, 3))
     scored = score(drawn, tmp_path / "out", reference=tmp_path / "big.npz")
     assert "reference: its images are 56x56, the samples 28x28" in scored.result.warning_texts
 
 
 def test_a_sample_file_that_carries_mu_is_refused(real: Path, tmp_path: Path) -> None:
-    path = build(open_samples(real), tmp_path / "real.npz", JUDGE)
+    path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE)
     with pytest.raises(SampleError, match="carries mu: it is a reference, or samples with foreign statistics"):
         score(path, tmp_path / "out")
 
 
 def test_a_reference_of_another_judge_or_weights_is_refused(real: Path, tmp_path: Path) -> None:
-    path = build(open_samples(real), tmp_path / "real.npz", JUDGE)
+    path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE)
     arrays = load_arrays(path)
     for change in ({"judge": np.array("inception-2015")}, {"judge_sha256": np.array("0" * 64)}):
         np.savez(tmp_path / "other.npz", **{**arrays, **change})
@@ -233,7 +233,7 @@ def test_what_is_no_reference_says_what_was_found(tmp_path: Path) -> None:
         open_reference(DIGITS, JUDGE, tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", arr_0=np.zeros((2, 3)))
     with pytest.raises(SampleError, match=r"arr_0 is float64 \(2, 3\)"):
-        open_reference(DIGITS, JUDGE, tmp_path / "b.npz", Looking())
+        open_reference(DIGITS, JUDGE, tmp_path / "b.npz", ReferenceExtraction())
     with pytest.raises(StorageError, match="is not there"):
         open_reference(DIGITS, JUDGE, tmp_path / "c.npz")
 
@@ -243,8 +243,8 @@ def test_a_large_reference_is_never_in_memory(tmp_path: Path) -> None:
     block = np.random.default_rng(0).integers(0, 256, (50, 512, 512, 3), dtype=np.uint8)[:10]
     path, n = tmp_path / "large.npz", 80
     tracemalloc.start()
-    adm_npz.write(path, (block for _ in range(n // 10)), (n, 512, 512, 3), more={"mu": np.zeros(64), "sigma": np.eye(64)})
-    total = sum(int(images[0, 0, 0, 0]) for images in adm_npz.rows(path, 10, reference=True))
+    adm_npz.write_npz(path, (block for _ in range(n // 10)), (n, 512, 512, 3), extra_arrays={"mu": np.zeros(64), "sigma": np.eye(64)})
+    total = sum(int(images[0, 0, 0, 0]) for images in adm_npz.read_batches(path, 10, reference=True))
     arrays = load_arrays(path, ("mu", "sigma"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -253,7 +253,7 @@ def test_a_large_reference_is_never_in_memory(tmp_path: Path) -> None:
 
 
 def test_compressed_references_are_read_too(real: Path, tmp_path: Path) -> None:
-    path = build(open_samples(real), tmp_path / "real.npz", JUDGE)
+    path = build_reference(open_samples(real), tmp_path / "real.npz", JUDGE)
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "packed.npz", "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
             new.writestr(name, old.read(name))
@@ -277,24 +277,24 @@ def test_a_folder_of_many_sizes_is_cropped_to_one(tmp_path: Path) -> None:
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i, size in enumerate([(40, 30), (28, 90), (64, 64), (57, 29)]):
-        (folder / f"{i}.png").write_bytes(encode(rng.integers(0, 256, (*size, 3), dtype=np.uint8)))
+        (folder / f"{i}.png").write_bytes(encode_png(rng.integers(0, 256, (*size, 3), dtype=np.uint8)))
     with pytest.raises(SampleError, match="one size a set"):
-        build(open_samples(folder), tmp_path / "no.npz", JUDGE)
-    path = build(cropped(open_samples(folder), 28), tmp_path / "yes.npz", JUDGE)
+        build_reference(open_samples(folder), tmp_path / "no.npz", JUDGE)
+    path = build_reference(crop_samples(open_samples(folder), 28), tmp_path / "yes.npz", JUDGE)
     assert load_arrays(path)["arr_0"].shape == (4, 28, 28, 3)
     with pytest.raises(SampleError, match="--crop is for folders"):
-        cropped(open_samples(_bare(tmp_path)), 28)
+        crop_samples(open_samples(_bare(tmp_path)), 28)
 
 
 def _bare(tmp_path: Path) -> Path:
-    adm_npz.write(tmp_path / "bare.npz", iter([digits("train", 5)]), (5, 28, 28, 3))
+    adm_npz.write_npz(tmp_path / "bare.npz", iter([digits("train", 5)]), (5, 28, 28, 3))
     return tmp_path / "bare.npz"
 
 
 def test_grey_and_one_coloured_images_are_told_also_by_a_later_call(drawn: Path, tmp_path: Path) -> None:
     Image.fromarray(digits("train", 1)[0][..., 0]).save(drawn / "00003.png")
-    (drawn / "00005.png").write_bytes(encode(np.full((28, 28, 3), 9, np.uint8)))
-    (drawn / "00006.png").write_bytes(encode(np.full((28, 28, 3), 7, np.uint8)))
+    (drawn / "00005.png").write_bytes(encode_png(np.full((28, 28, 3), 9, np.uint8)))
+    (drawn / "00006.png").write_bytes(encode_png(np.full((28, 28, 3), 7, np.uint8)))
     wanted = ("images: 1 of 60 are grey, read as three equal channels", "images: 2 of 60 are of one colour")
     first = score(drawn, tmp_path / "out")
     assert first.result.warning_texts[:2] == wanted
@@ -310,11 +310,11 @@ def test_lossy_files_and_copies_are_told(drawn: Path, tmp_path: Path) -> None:
 
 
 def test_a_random_choice_is_seeded_and_told(drawn: Path, tmp_path: Path) -> None:
-    chosen = [evaluate(drawn, tmp_path / f"{s}-{n}", Asked("digits", subset=s), count=40)[0].result for s, n in ((0, 0), (0, 1), (1, 0))]
+    chosen = [evaluate(drawn, tmp_path / f"{s}-{n}", FeatureScoring("digits", subset=s), count=40)[0].result for s, n in ((0, 0), (0, 1), (1, 0))]
     assert chosen[0].measurements == chosen[1].measurements != chosen[2].measurements
     assert "images: a random choice of 40 out of 60, seed 0" in chosen[0].warning_texts
     with pytest.raises(OptionError, match="--subset chooses --count images"):
-        evaluate(drawn, tmp_path / "x", Asked("digits", subset=0))
+        evaluate(drawn, tmp_path / "x", FeatureScoring("digits", subset=0))
 
 
 # ---------------------------------------------------------------------------- Inception through the verbs
@@ -323,7 +323,7 @@ def test_a_random_choice_is_seeded_and_told(drawn: Path, tmp_path: Path) -> None
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = inception.write_weights(tmp_path / "random.pth")
-    monkeypatch.setenv(OWN, str(path))
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(path))
     return path
 
 

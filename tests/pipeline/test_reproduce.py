@@ -12,19 +12,19 @@ import pytest
 from plugin_scans import cached_scans
 
 from harope_bench.core import registry
-from harope_bench.core.errors import OptionError, UnknownName
-from harope_bench.core.toml_file import facts_text
+from harope_bench.core.errors import OptionError, UnknownNameError
+from harope_bench.core.toml_file import versioned_toml_text
 from harope_bench.data.result_store import read_results
-from harope_bench.data.run_folder import Run
-from harope_bench.data.shapes_world import grammar
+from harope_bench.data.run_folder import RunFolder
+from harope_bench.data.shapes_scenes import grammar
 from harope_bench.leaderboards import match_runs
-from harope_bench.leaderboards.board import build, load_table
+from harope_bench.leaderboards.board import build_board, load_table
 from harope_bench.leaderboards.entries import parse_entries
 from harope_bench.models import load_checkpoint
 from harope_bench.pipeline import reproduce
-from harope_bench.pipeline.evaluate_prompts import Marking, mark
+from harope_bench.pipeline.evaluate_prompts import PromptScoring, evaluate_prompts
 from harope_bench.pipeline.generate import generate, make_plan
-from harope_bench.reports.tables import render
+from harope_bench.reports.tables import render_table
 from harope_bench.suites import shapes
 
 __all__ = ["cached_scans"]  # the fixture
@@ -46,26 +46,26 @@ def fast_plans(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def caption_count(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The number of captions of the suite shapes, of which only two of each of its six tasks are left."""
-    captions = [[case for case in grammar.cases("test") if case.task == task][:2] for task in grammar.TASKS]
+    captions = [[case for case in grammar.list_captions("test") if case.task == task][:2] for task in grammar.TASKS]
     chosen = tuple(case for of_task in captions for case in of_task)
     monkeypatch.setattr(shapes, "cases", lambda: chosen)
-    shapes.facts.cache_clear()
+    shapes.prompt_metadata.cache_clear()
     yield len(chosen)
-    shapes.facts.cache_clear()
+    shapes.prompt_metadata.cache_clear()
 
 
 @pytest.mark.usefixtures("fast_plans")
 def test_table_7_is_reproduced_and_then_stands(tmp_path: Path, caption_count: int) -> None:
     each = caption_count
     done = reproduce.reproduce(["7"], "micro", each, tmp_path, "cpu", 0)
-    assert (done.rows, done.drawn) == (8, 8 * each)
+    assert (done.n_rows, done.n_generated) == (8, 8 * each)
     for row in cells(tmp_path, 7).values():
         for cell in row.values():
             assert cell["n"] == each and 0 <= cell["low"] <= cell["measured"] <= cell["high"] <= 1
             assert cell["published"] is not None
     assert "500, 1,000, 2,000, 4,000 training steps stand for 300, 600, 1,200, 2,400 here." in (tmp_path / "table7.md").read_text()
     again = reproduce.reproduce(["7"], "micro", each, tmp_path, "cpu", 0)
-    assert (again.drawn, again.scored) == (0, 0)
+    assert (again.n_generated, again.n_scored) == (0, 0)
 
 
 @pytest.mark.usefixtures("fast_plans")
@@ -73,7 +73,7 @@ def test_scaling_reaches_the_rows_of_table_4_and_their_notes(tmp_path: Path) -> 
     """Five images hold single things alone: what asks for more of them is left out, or says what is missing."""
     reproduce.reproduce(["4"], "micro", 5, tmp_path, "cpu", 0, scaling="ntk")
     assert {cell["status"] for row in cells(tmp_path, 4).values() for cell in row.values()} == {"measured", "no value"}
-    plans = [plan for folder in tmp_path.glob("shapes-*/shapes-r*") if (plan := Run(folder).plan) is not None]
+    plans = [plan for folder in tmp_path.glob("shapes-*/shapes-r*") if (plan := RunFolder(folder).plan) is not None]
     assert {(plan.settings.resolution, plan.settings.pos_scaling) for plan in plans} == {(32, None), (48, "ntk"), (64, "ntk")}
     text = (tmp_path / "table4.md").read_text()
     assert "position scaling ntk" in text
@@ -84,8 +84,8 @@ def test_scaling_reaches_the_rows_of_table_4_and_their_notes(tmp_path: Path) -> 
 def test_a_run_as_trained_stands_before_one_with_scaling(tmp_path: Path) -> None:
     for name, scaling in (("a", "ntk"), ("b", None)):
         plan = make_plan("shapes-harope", "shapes", {"resolution": 48, "pos_scaling": scaling, **FAST})
-        mark(generate(plan, range(8), tmp_path / name).folder, tmp_path / name, Marking("shapes"))
-    text = render(build(load_table("4"), read_results(tmp_path), "measured"), "md")
+        evaluate_prompts(generate(plan, range(8), tmp_path / name).folder, tmp_path / name, PromptScoring("shapes"))
+    text = render_table(build_board(load_table("4"), read_results(tmp_path), "measured"), "md")
     assert "2 results fit" in text and "position scaling" not in text
 
 
@@ -101,15 +101,15 @@ def test_all_is_every_table_with_each_run_once(tmp_path: Path, monkeypatch: pyte
 
     def make(plan: Any, folder: Path, *_: Any) -> None:
         made.append((plan.checkpoint.name, plan.suite, plan.settings.resolution))
-        Run(folder).claim(plan)
+        RunFolder(folder).tie_to_plan(plan)
 
     monkeypatch.setattr(reproduce, "_make", make)
     monkeypatch.setattr(reproduce, "_weigh", lambda plan, folder: False)
-    done = reproduce.reproduce([reproduce.ALL], "micro", 2, tmp_path, "cpu", 0)
-    assert len(made) == len(set(made)) == done.rows
+    done = reproduce.reproduce([reproduce.ALL_TABLES], "micro", 2, tmp_path, "cpu", 0)
+    assert len(made) == len(set(made)) == done.n_rows
     assert {suite for _, suite, _ in made} >= {"digits", "digits-held-out", "shapes"}
-    assert len(registry.names("tables")) == 10
-    assert {path.name for path in done.written} == {
+    assert len(registry.list_names("tables")) == 10
+    assert {path.name for path in done.written_paths} == {
         "report.html",
         *(f"table{n}.{kind}" for n in range(1, 11) for kind in reproduce.FORMATS),
     }
@@ -127,7 +127,7 @@ def paper_runs(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
     def register(name: str, encoding: str, sha256: str, **facts: Any) -> None:
         found = fake.checkpoint(name, encoding, backbone="flux", scale="paper", suite="geneval", sha256=sha256 * 32, **facts)
-        (place / f"{name}.toml").write_text(facts_text("checkpoint", found.model_dump(mode="json", exclude_none=True)))
+        (place / f"{name}.toml").write_text(versioned_toml_text("checkpoint", found.model_dump(mode="json", exclude_none=True)))
 
     def make(plan: Any, folder: Path, count: Any, done: Any, marking: Any) -> None:
         made.append((plan.checkpoint.name, plan.suite, plan.settings.resolution))
@@ -136,7 +136,7 @@ def paper_runs(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         fake.write_result(folder, result, name=plan.suite)
 
     def plan_of(item: Any, device: str, seed: int, scaling: Any) -> Any:
-        return fake.plan(load_checkpoint.checkpoint(item.checkpoint), item.suite, resolution=item.resolution, seed=seed)
+        return fake.plan(load_checkpoint.load_checkpoint_record(item.checkpoint), item.suite, resolution=item.resolution, seed=seed)
 
     monkeypatch.setattr(reproduce, "_make", make)
     monkeypatch.setattr(reproduce, "_plan", plan_of)
@@ -151,7 +151,7 @@ def paper_runs(bench_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
     return prepare
 
 
-def again(out: Path, *add: str, row: tuple[str, ...] = (), tables: tuple[str, ...] = ("4",)) -> reproduce.Done:
+def again(out: Path, *add: str, row: tuple[str, ...] = (), tables: tuple[str, ...] = ("4",)) -> reproduce.ReproduceSummary:
     return reproduce.reproduce(list(tables), "paper", 5, out, "cpu", 0, entries=parse_entries(add, row))
 
 
@@ -159,7 +159,7 @@ def test_rows_without_a_checkpoint_are_listed_and_the_others_run(tmp_path: Path,
     made = paper_runs(("flux-rope", "rope-axial", "aa"))
     done = again(tmp_path)
     assert set(made) == {("flux-rope", suite, side) for suite in ("geneval", "dpg-bench") for side in (512, 1024, 2048)}
-    (line,) = done.lacking
+    (line,) = done.missing_checkpoints
     assert "r512-harope (HARoPE), r1024-harope (HARoPE), r2048-harope (HARoPE)" in line and "--encoding harope" in line
     text = (tmp_path / "table4.md").read_text()
     assert "Not run, no registered checkpoint fits: r512-harope (HARoPE)" in text and "harope-bench register NAME" in text
@@ -191,11 +191,11 @@ def test_an_own_checkpoint_is_generated_for_the_suites_and_sides_of_the_table(tm
     made = paper_runs(("mine", "string", "dd"))
     done = again(tmp_path, "mine=Mine")
     assert set(made) == {("mine", suite, side) for suite in ("geneval", "dpg-bench") for side in (512, 1024, 2048)}
-    assert len(done.lacking) == 1, "an own row runs, though no row of the table has a checkpoint"
+    assert len(done.missing_checkpoints) == 1, "an own row runs, though no row of the table has a checkpoint"
     assert [row for row in cells(tmp_path, 4) if "mine" in row] == ["r512-mine", "r1024-mine", "r2048-mine"]
     with pytest.raises(OptionError, match="checkpoint mine .* has no row beside those of Table 2"):
         again(tmp_path, "mine", tables=("2",))
-    with pytest.raises(UnknownName, match="did you mean mine"):
+    with pytest.raises(UnknownNameError, match="did you mean mine"):
         again(tmp_path / "new", "minee")
 
 
@@ -204,14 +204,14 @@ def test_an_own_micro_checkpoint_gets_its_run_and_its_row(tmp_path: Path) -> Non
     """Table 3's rows are drawn at one side; the own checkpoint too, and its row stands last in the table and the report."""
     own = parse_entries(["shapes-base-rope-axial=Mine | <b>"], [])
     done = reproduce.reproduce(["3"], "micro", 3, tmp_path, "cpu", 0, entries=own)
-    assert (done.rows, done.drawn) == (4, 12)
+    assert (done.n_rows, done.n_generated) == (4, 12)
     assert [*cells(tmp_path, 3)][-1] == "shapes-base-rope-axial"
     assert r"Mine \| \<b>" in (tmp_path / "table3.md").read_text()
     assert "Mine | &lt;b&gt;" in (tmp_path / "report.html").read_text()
-    (plan,) = [plan for folder in tmp_path.glob("shapes-base-*/*") if (plan := Run(folder).plan) is not None]
+    (plan,) = [plan for folder in tmp_path.glob("shapes-base-*/*") if (plan := RunFolder(folder).plan) is not None]
     assert (plan.suite, plan.settings.resolution) == ("shapes", 32)
     repeated = reproduce.reproduce(["3"], "micro", 3, tmp_path, "cpu", 0, entries=own)
-    assert (repeated.drawn, repeated.scored) == (0, 0)
+    assert (repeated.n_generated, repeated.n_scored) == (0, 0)
 
 
 def test_a_checkpoint_of_another_world_is_refused_before_work(tmp_path: Path) -> None:
@@ -227,4 +227,4 @@ def test_a_row_is_served_by_options_too() -> None:
     who = fake.checkpoint(
         "m", "rope-matrix", scale="paper", options={"matrix": "svd", "per_head": False}, config={"hidden": 768, "depth": 12, "patch": 2}
     )
-    assert [row.id for row in table.rows if match_runs.is_of_cell(table, row, table.columns[0], who)] == ["svd"]
+    assert [row.id for row in table.rows if match_runs.is_checkpoint_of_cell(table, row, table.columns[0], who)] == ["svd"]

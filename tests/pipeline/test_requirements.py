@@ -17,10 +17,10 @@ import harope_bench
 from harope_bench.cli import main
 from harope_bench.core.errors import (
     BenchError,
-    MissingExtra,
+    MissingExtraError,
     MissingRequirementsError,
     MissingVaeError,
-    NotHere,
+    MissingAssetError,
     OptionError,
     StorageError,
     WeightsError,
@@ -30,8 +30,8 @@ from harope_bench.pipeline import doctor, requirements
 from harope_bench.pipeline.generate import make_plan
 from harope_bench.pipeline.requirements import (
     Requirement,
-    Scoring,
-    missing_of_suites,
+    RequiredScoring,
+    suite_requirements,
     missing_requirements,
     plan_or_requirement,
     raise_missing,
@@ -88,30 +88,30 @@ def test_a_bare_box_lacks_everything_at_once_and_what_comes_leaves_the_list(
 
 def test_an_extra_is_asked_for_by_what_uses_it_alone(no_extras: set[str]) -> None:
     no_extras.update({"diffusers", "transformers"})  # the pipeline needs peft too, the judges do not
-    assert ("extra", "t2i") not in keys(missing_of_suites(["geneval"]))
+    assert ("extra", "t2i") not in keys(suite_requirements(["geneval"]))
     assert ("extra", "t2i") in keys(missing_requirements(flux_plans()[:1]))
-    assert missing_of_suites(["digits", "shapes", "digits-held-out"]) == []
+    assert suite_requirements(["digits", "shapes", "digits-held-out"]) == []
 
 
 def test_the_judges_that_are_asked_for_count_and_stored_answers_need_none(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
-    names = keys(missing_of_suites(["geneval"], Scoring(judge=f"detector=detector:{model}")))
+    names = keys(suite_requirements(["geneval"], RequiredScoring(judge=f"detector=detector:{model}")))
     assert ("judge", "mask2former") not in names and ("judge", "clip-vit-l-14") in names
-    assert keys(missing_of_suites(["geneval"], Scoring(is_rescored=True))) == {("prompts", "geneval")}
-    assert ("judge", "mplug") not in keys(missing_of_suites(["dpg-bench"], Scoring(python=tmp_path / "python")))
+    assert keys(suite_requirements(["geneval"], RequiredScoring(is_rescored=True))) == {("prompts", "geneval")}
+    assert ("judge", "mplug") not in keys(suite_requirements(["dpg-bench"], RequiredScoring(python=tmp_path / "python")))
     with pytest.raises(OptionError, match="names no role"):
-        missing_of_suites(["geneval"], Scoring(judge="detektor=mask2former"))
+        suite_requirements(["geneval"], RequiredScoring(judge="detektor=mask2former"))
 
 
 def test_features_need_their_network_and_their_reference(tmp_path: Path) -> None:
-    assert keys(missing_of_suites(["imagenet-256"])) == {("judge", "inception-2015"), ("reference", "imagenet-256")}
-    assert keys(missing_of_suites(["imagenet-256"], Scoring(reference=tmp_path / "r.npz"))) == {("judge", "inception-2015")}
-    profiles = missing_of_suites(["imagenet-256"], Scoring(profiles=("adm-exact", "clean")))
+    assert keys(suite_requirements(["imagenet-256"])) == {("judge", "inception-2015"), ("reference", "imagenet-256")}
+    assert keys(suite_requirements(["imagenet-256"], RequiredScoring(reference=tmp_path / "r.npz"))) == {("judge", "inception-2015")}
+    profiles = suite_requirements(["imagenet-256"], RequiredScoring(profiles=("adm-exact", "clean")))
     assert [item.area for item in profiles].count("judge") == 1, "the judges of two profiles share one file, which is named once"
     assert [item.area for item in profiles].count("reference") == 2
-    assert keys(missing_of_suites(["coco-fid"])) >= {("judge", "inception-2015-clean"), ("reference", "coco-fid")}
+    assert keys(suite_requirements(["coco-fid"])) >= {("judge", "inception-2015-clean"), ("reference", "coco-fid")}
 
 
 def test_weights_that_went_away_are_a_missing_checkpoint(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_weights_that_went_away_are_a_missing_checkpoint(tmp_path: Path) -> None
     assert (lacking.area, lacking.name, lacking.command) == ("checkpoint", "tiny", "harope-bench register tiny --weights FILE")
     assert "are not there; harope-bench register tiny" in refused("eval", "tiny", "--count", 3, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    assert "weights" in {(f.name, f.state): f.detail for f in doctor._checkpoints()}["tiny", "broken"]
+    assert "weights" in {(f.name, f.status): f.detail for f in doctor._checkpoints()}["tiny", "broken"]
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ SEMICOLONS = "the library does not load (no module a; none of b)"
 @pytest.mark.parametrize(
     ("error", "state"),
     [
-        (NotHere(SEMICOLONS, advice="harope-bench fetch x"), "missing"),
-        (MissingExtra(SEMICOLONS, advice="pip install x"), "missing"),
+        (MissingAssetError(SEMICOLONS, advice="harope-bench fetch x"), "missing"),
+        (MissingExtraError(SEMICOLONS, advice="pip install x"), "missing"),
         (WeightsError(SEMICOLONS, advice="copy it again"), "broken"),
         (StorageError(SEMICOLONS), "broken"),
     ],
@@ -160,18 +160,18 @@ def test_what_is_wrong_and_what_to_do_are_not_split_at_a_semicolon_of_the_messag
 
     monkeypatch.setattr(load_prompt_suite("geneval"), "source", fails)
     lacking = requirements.prompts_requirement("geneval")
-    assert lacking is not None and (lacking.state, lacking.detail) == (state, SEMICOLONS)
+    assert lacking is not None and (lacking.status, lacking.detail) == (state, SEMICOLONS)
     assert lacking.command == (error.advice or "harope-bench fetch geneval")
     assert str(error) == (f"{SEMICOLONS}; {error.advice}" if error.advice else SEMICOLONS)
 
 
 def test_the_parts_of_a_message_cannot_steer_a_terminal() -> None:
-    error = NotHere("no \x1b[2Jfile\nhere", advice="fetch \x1b[31mit\n")
+    error = MissingAssetError("no \x1b[2Jfile\nhere", advice="fetch \x1b[31mit\n")
     assert str(error) == f"{error.detail}; {error.advice}" and "\x1b" not in str(error) and "\n" not in str(error)
 
 
-ABSENCES = ("NotHere", "MissingExtra", "MissingVaeError")
-SOURCES = sorted(Path(harope_bench.__file__).parent.rglob("*.py"))
+ABSENCE_ERRORS = ("NotHere", "MissingExtra", "MissingVaeError")
+COPY_FORMATS = sorted(Path(harope_bench.__file__).parent.rglob("*.py"))
 
 
 def hidden_advice(source: str) -> list[int]:
@@ -180,12 +180,12 @@ def hidden_advice(source: str) -> list[int]:
     return [
         call.lineno
         for call in calls
-        if isinstance(call.func, ast.Name) and call.func.id in ABSENCES and [keyword.arg for keyword in call.keywords] != ["advice"]
+        if isinstance(call.func, ast.Name) and call.func.id in ABSENCE_ERRORS and [keyword.arg for keyword in call.keywords] != ["advice"]
     ]
 
 
 def test_everything_that_is_missing_has_its_advice_apart() -> None:
-    hidden = {str(path): lines for path in SOURCES if (lines := hidden_advice(path.read_text()))}
+    hidden = {str(path): lines for path in COPY_FORMATS if (lines := hidden_advice(path.read_text()))}
     assert hidden == {}, "write NotHere(what, advice=command): nothing is parsed out of a message"
     assert hidden_advice('raise NotHere("weights are not here; harope-bench fetch x")') == [1]
 
@@ -224,13 +224,13 @@ def test_reproduce_names_checkpoints_prompts_and_judges_together(tmp_path: Path)
 
 
 def test_doctor_says_of_each_thing_what_a_run_is_told(no_extras: set[str]) -> None:
-    told = {(f.area, f.name): (f.state, f.detail, f.fix) for f in (*doctor._extras(), *doctor._references())}
+    told = {(f.area, f.name): (f.status, f.detail, f.fix) for f in (*doctor._extras(), *doctor._references())}
     for item in (
-        *missing_of_suites(["geneval", "imagenet-256"]),
+        *suite_requirements(["geneval", "imagenet-256"]),
         *requirements.package_requirements(("transformers", "diffusers", "peft")),
     ):
         if item.area in ("prompts", "reference"):
-            assert told[item.area, item.name] == (item.state, item.detail, item.command)
+            assert told[item.area, item.name] == (item.status, item.detail, item.command)
     assert told["extra", "t2i"][:2] == ("missing", "transformers, diffusers, peft are not installed")
 
 
@@ -239,5 +239,5 @@ def test_an_altered_file_is_broken_not_missing(bench_home: Path) -> None:
     path = bench_home / "assets/geneval/evaluation_metadata.jsonl"
     path.write_text(path.read_text().replace("cat", "dog", 1))
     lacking = requirements.prompts_requirement("geneval")
-    assert lacking is not None and lacking.state == "broken" and "harope-bench fetch geneval" in lacking.command
+    assert lacking is not None and lacking.status == "broken" and "harope-bench fetch geneval" in lacking.command
     assert json.loads(json.dumps(lacking._asdict()))["area"] == "prompts"

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from harope_bench.data.image_io import encode
-from harope_bench.pipeline.extract_features import SHARD
+from harope_bench.data.image_io import encode_png
+from harope_bench.pipeline.extract_features import SHARD_SIZE
 from harope_bench.suites.digits import PLUGIN as DIGITS
 
 
@@ -34,7 +34,7 @@ def pictures(folder: Path, count: int) -> Path:
     folder.mkdir()
     for i in range(count):
         noisy = images[i % len(images)] + rng.normal(0, 6, images[0].shape)
-        (folder / f"{i:06d}.png").write_bytes(encode(np.repeat(np.clip(noisy, 0, 255).astype(np.uint8)[..., None], 3, -1)))
+        (folder / f"{i:06d}.png").write_bytes(encode_png(np.repeat(np.clip(noisy, 0, 255).astype(np.uint8)[..., None], 3, -1)))
     return folder
 
 
@@ -80,7 +80,7 @@ def killed_twice(tmp_path: Path, count: int, kills: tuple[int, int]) -> Cost:
     folder = pictures(tmp_path / "pictures", count)
     cost = finish(folder, tmp_path / "straight")
     for after in kills:
-        assert after <= kill(folder, tmp_path / "killed", after) < -(-count // SHARD)
+        assert after <= kill(folder, tmp_path / "killed", after) < -(-count // SHARD_SIZE)
     finish(folder, tmp_path / "killed")
     straight, killed = files(tmp_path / "straight"), files(tmp_path / "killed")
     assert straight.keys() == killed.keys()
@@ -91,7 +91,7 @@ def killed_twice(tmp_path: Path, count: int, kills: tuple[int, int]) -> Cost:
 
 
 def test_a_scoring_killed_twice_ends_in_the_bytes_of_a_straight_one(tmp_path: Path) -> None:
-    killed_twice(tmp_path, 5 * SHARD + 20, (1, 3))
+    killed_twice(tmp_path, 5 * SHARD_SIZE + 20, (1, 3))
 
 
 @pytest.mark.scale

@@ -18,39 +18,39 @@ from harope_bench.metrics import frechet
 from harope_bench.metrics.inception_score import inception_score
 from harope_bench.metrics.moments import Gaussian
 from harope_bench.pipeline import selftest
-from harope_bench.pipeline.doctor import examine
-from harope_bench.pipeline.evaluate import Asked, evaluate
-from harope_bench.pipeline.reference_stats import build
+from harope_bench.pipeline.doctor import check_installation
+from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
+from harope_bench.pipeline.reference_stats import build_reference
 from harope_bench.suites.digits import PLUGIN as DIGITS
 
 
 def test_the_formulas_agree_with_slow_ones() -> None:
-    assert selftest.offline() == []
+    assert selftest.check_formulas() == []
 
 
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
-        ("frechet", lambda drawn, real: frechet.frechet(drawn, Gaussian(real.mean, real.covariance * 1.001))),
-        ("balls", lambda drawn, real: selftest.half_balls(np.rint(drawn), np.rint(real))),
-        ("half_balls", lambda drawn, real: selftest.balls(drawn + 0.4 * np.arange(len(drawn))[:, None] % 1, real)),
+        ("frechet", lambda drawn, real: frechet.frechet_distance(drawn, Gaussian(real.mean, real.covariance * 1.001))),
+        ("balls", lambda drawn, real: selftest.float16_balls(np.rint(drawn), np.rint(real))),
+        ("half_balls", lambda drawn, real: selftest.neighbour_balls(drawn + 0.4 * np.arange(len(drawn))[:, None] % 1, real)),
         ("inception_score", lambda logits: type("Score", (), {"value": 7.9})()),
         ("kid", lambda drawn, real: type("Kid", (), {"value": 0.1})()),
     ],
 )
 def test_a_wrong_formula_is_found(name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, name, wrong)
-    assert selftest.offline()
+    assert selftest.check_formulas()
 
 
 def test_shares_without_float16_are_found() -> None:
     """The check that ADM's rounding is there must not pass for a version without it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selftest, "half_balls", selftest.balls)
-        assert any("float16" in wrong for wrong in selftest.offline())
+        patch.setattr(selftest, "half_balls", selftest.neighbour_balls)
+        assert any("float16" in wrong for wrong in selftest.check_formulas())
     with pytest.MonkeyPatch.context() as patch:  # probabilities that are no probabilities
         patch.setattr(selftest, "inception_score", lambda logits: inception_score(np.where(logits == logits.max(1)[:, None], 100.0, 0.0)))
-        assert any(wrong.startswith("is ") for wrong in selftest.offline())
+        assert any(wrong.startswith("is ") for wrong in selftest.check_formulas())
 
 
 def test_doctor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,10 +80,10 @@ def folder(tmp_path: Path) -> Path:
     """Samples and reference under the published names; digits in place of ImageNet."""
     place = tmp_path / "golden"
     place.mkdir()
-    names = [local_files.asset(asset).files[0].name for asset in ("golden-imagenet-256", "imagenet-256-reference")]
-    adm_npz.write(place / names[0], iter([digits("held-out", 120)]), (120, 28, 28, 3))
-    adm_npz.write(tmp_path / "real.npz", iter([digits("train", 300)]), (300, 28, 28, 3))
-    build(open_samples(tmp_path / "real.npz"), place / names[1], "digits-net", images=200)
+    names = [local_files.load_asset(asset).files[0].name for asset in ("golden-imagenet-256", "imagenet-256-reference")]
+    adm_npz.write_npz(place / names[0], iter([digits("held-out", 120)]), (120, 28, 28, 3))
+    adm_npz.write_npz(tmp_path / "real.npz", iter([digits("train", 300)]), (300, 28, 28, 3))
+    build_reference(open_samples(tmp_path / "real.npz"), place / names[1], "digits-net", images=200)
     return place
 
 
@@ -91,20 +91,20 @@ def folder(tmp_path: Path) -> Path:
 def published(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What these samples score, as if it had been published; the micro judge is taken for an equivalent one."""
     samples, reference = sorted(folder.iterdir(), key=lambda path: path.name.startswith("VIRTUAL"))
-    (scored,) = evaluate(samples, tmp_path / "own", Asked("digits", reference, profile="adm"))
+    (scored,) = evaluate(samples, tmp_path / "own", FeatureScoring("digits", reference, profile="adm"))
     result: Result = scored.result
     numbers = {m.metric: float(m.value) for m in result.measurements if m.value is not None}
-    golden = selftest.GOLDEN[0]._replace(suite="digits", published=numbers)
+    golden = selftest.GOLDEN_SETS[0]._replace(suite="digits", published=numbers)
     monkeypatch.setattr(selftest, "GOLDEN", (golden,))
     return numbers
 
 
 def test_without_the_samples_it_is_skipped_and_says_how_to_get_them() -> None:
-    found = [f for f in examine(golden=True) if f.area == "golden"]
-    assert [(f.name, f.state) for f in found] == [("imagenet-256", "missing"), ("imagenet-128", "missing")]
+    found = [f for f in check_installation(golden=True) if f.area == "golden"]
+    assert [(f.name, f.status) for f in found] == [("imagenet-256", "missing"), ("imagenet-128", "missing")]
     assert "skipped, admnet_guided_upsampled_imagenet256.npz, VIRTUAL_imagenet256_labeled.npz not here" in found[0].detail
     assert "harope-bench fetch golden-imagenet-256 and harope-bench fetch imagenet-256-reference" in found[0].fix
-    assert not [f for f in examine() if f.area == "golden"]
+    assert not [f for f in check_installation() if f.area == "golden"]
 
 
 def test_the_published_numbers_are_right_within_their_tolerances(
@@ -112,24 +112,24 @@ def test_the_published_numbers_are_right_within_their_tolerances(
 ) -> None:
     monkeypatch.setattr(DigitsNetJudge, "judge_class", "equivalent")
     assert set(published) == set(selftest.TOLERANCE)
-    (right,) = selftest.golden(folder)
-    assert right.right is True and "NOT" not in right.told
+    (right,) = selftest.check_golden_sets(folder)
+    assert right.is_within_tolerance is True and "NOT" not in right.message
     for metric, tolerance in selftest.TOLERANCE.items():
         other = {**published, metric: published[metric] + 1.01 * tolerance}
-        monkeypatch.setattr(selftest, "GOLDEN", (selftest.GOLDEN[0]._replace(published=other),))
-        (wrong,) = selftest.golden(folder)
-        assert wrong.right is False and wrong.told.count("NOT") == 1 and f"{metric} " in wrong.told.split("(NOT")[0]
+        monkeypatch.setattr(selftest, "GOLDEN", (selftest.GOLDEN_SETS[0]._replace(published=other),))
+        (wrong,) = selftest.check_golden_sets(folder)
+        assert wrong.is_within_tolerance is False and wrong.message.count("NOT") == 1 and f"{metric} " in wrong.message.split("(NOT")[0]
 
 
 def test_one_golden_set_that_cannot_be_scored_does_not_hide_the_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files are here, the network's weights are not; the second set's reference is damaged."""
     for asset in ("golden-imagenet-128", "imagenet-128-reference"):
-        (folder / local_files.asset(asset).files[0].name).write_bytes(b"no archive")
+        (folder / local_files.load_asset(asset).files[0].name).write_bytes(b"no archive")
     monkeypatch.delenv("HAROPE_BENCH_INCEPTION", raising=False)
-    of_256, of_128 = (f for f in examine(golden=True, folder=folder) if f.area == "golden")
-    assert (of_256.name, of_256.state) == ("imagenet-256", "missing")
+    of_256, of_128 = (f for f in check_installation(golden=True, folder=folder) if f.area == "golden")
+    assert (of_256.name, of_256.status) == ("imagenet-256", "missing")
     assert "skipped" in of_256.detail and "harope-bench fetch inception-2015" in of_256.fix
-    assert (of_128.name, of_128.state) == ("imagenet-128", "broken") and "no archive" not in of_128.fix
+    assert (of_128.name, of_128.status) == ("imagenet-128", "broken") and "no archive" not in of_128.fix
 
 
 def test_a_fault_of_a_whole_area_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,15 +137,15 @@ def test_a_fault_of_a_whole_area_has_its_name(monkeypatch: pytest.MonkeyPatch) -
         raise BenchError("two things have one name; rename one")
 
     monkeypatch.setattr("harope_bench.pipeline.doctor._golden", clash)
-    assert [f.name for f in examine(golden=True) if f.area == "golden"] == ["-"]
+    assert [f.name for f in check_installation(golden=True) if f.area == "golden"] == ["-"]
 
 
 def test_a_judge_that_is_no_equivalent_proves_nothing(folder: Path, published: dict[str, float]) -> None:
-    (outcome,) = selftest.golden(folder)
-    assert published and outcome.right is False and "by a micro judge, so nothing is proven" in outcome.told
+    (outcome,) = selftest.check_golden_sets(folder)
+    assert published and outcome.is_within_tolerance is False and "by a micro judge, so nothing is proven" in outcome.message
 
 
 def test_the_golden_numbers_are_those_of_the_repositories() -> None:
-    of_256, of_128 = (one.published for one in selftest.GOLDEN)
+    of_256, of_128 = (one.published_values for one in selftest.GOLDEN_SETS)
     assert of_256 == {"fid": 3.942557412, "sfid": 6.140433703, "is": 215.8370361, "precision": 0.8265, "recall": 0.5309}
     assert of_128 == {"fid": 2.973288682, "sfid": 5.094563921, "is": 141.4766846, "precision": 0.78138, "recall": 0.5929}

@@ -14,16 +14,16 @@ import pytest
 import tiny
 from PIL import Image
 
-from harope_bench.core.errors import BenchError, OptionError, PlanMismatch, StorageError, UnknownName
+from harope_bench.core.errors import BenchError, OptionError, PlanMismatchError, StorageError, UnknownNameError
 from harope_bench.core.schema import Plan
 from harope_bench.pipeline import evaluate_prompts
-from harope_bench.pipeline.classify import reading_plan
-from harope_bench.pipeline.eval_options import EvalOptions, GenerationOptions, PictureOptions, options_of_runs
+from harope_bench.pipeline.classify import make_classifier_plan
+from harope_bench.pipeline.eval_options import EvalOptions, GenerationOptions, RealImageOptions, options_of_runs
 from harope_bench.pipeline.evaluate_target import EVALUATE, evaluate_target, prepare_runs, resolve_run
 from harope_bench.pipeline.generate import make_plan
-from harope_bench.pipeline.rejected_options import REJECTED, check_options
-from harope_bench.pipeline.target import CHECKPOINTS, Kind, plan_checkpoint, plan_target, resolve
-from harope_bench.suites.official_layouts.prompt_folder import FolderForm
+from harope_bench.pipeline.rejected_options import REJECTED_OPTIONS, check_options
+from harope_bench.pipeline.target import CHECKPOINTS, TargetKind, plan_checkpoint, plan_target, resolve_target
+from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions
 
 CLASSIFIER = "digits-deit-harope"
 GENEVAL_LINE = {"filename": "x/00000/samples/00000.png", "tag": "colors", "prompt": "a", "correct": True, "reason": ""}
@@ -50,30 +50,30 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-KINDS: list[tuple[str, str | None, Kind, str | None]] = [
-    ("digits-ape", None, Kind.CHECKPOINT, "digits"),
-    ("digits-ape", "shapes", Kind.PROMPT_CHECKPOINT, "shapes"),
-    ("shapes-ape", None, Kind.PROMPT_CHECKPOINT, "shapes"),
-    (CLASSIFIER, None, Kind.CLASSIFIER, "digits-held-out"),
-    (CLASSIFIER, "digits", Kind.CLASSIFIER, "digits"),
-    ("run", None, Kind.RUN, "digits"),
-    ("run", "digits", Kind.RUN, "digits"),
-    ("run", "shapes", Kind.PROMPT_RUN, "shapes"),
-    ("prompt-run", None, Kind.PROMPT_RUN, "shapes"),
-    ("prompt-run", "digits", Kind.RUN, "digits"),
-    ("classifier-run", None, Kind.CLASSIFIER_RUN, "digits-held-out"),
-    ("classifier-run", "shapes", Kind.CLASSIFIER_RUN, "digits-held-out"),
-    ("images", None, Kind.IMAGE_FOLDER, None),
-    ("images", "digits", Kind.IMAGE_FOLDER, "digits"),
-    ("images", "geneval", Kind.PROMPT_FOLDER, "geneval"),
-    ("empty", "dpg-bench", Kind.PROMPT_FOLDER, "dpg-bench"),
-    ("images.npz", None, Kind.IMAGE_FILE, None),
-    ("images.npz", "digits", Kind.IMAGE_FILE, "digits"),
-    ("images.npz", "shapes", Kind.PROMPT_FILE, "shapes"),
-    ("results.jsonl", "geneval", Kind.OFFICIAL_RESULTS, "geneval"),
-    ("results.jsonl", "dpg-bench", Kind.OFFICIAL_RESULTS, "dpg-bench"),
-    ("results.jsonl", "digits", Kind.IMAGE_FILE, "digits"),
-    ("results.jsonl", None, Kind.IMAGE_FILE, None),
+KINDS: list[tuple[str, str | None, TargetKind, str | None]] = [
+    ("digits-ape", None, TargetKind.CHECKPOINT, "digits"),
+    ("digits-ape", "shapes", TargetKind.PROMPT_CHECKPOINT, "shapes"),
+    ("shapes-ape", None, TargetKind.PROMPT_CHECKPOINT, "shapes"),
+    (CLASSIFIER, None, TargetKind.CLASSIFIER, "digits-held-out"),
+    (CLASSIFIER, "digits", TargetKind.CLASSIFIER, "digits"),
+    ("run", None, TargetKind.RUN, "digits"),
+    ("run", "digits", TargetKind.RUN, "digits"),
+    ("run", "shapes", TargetKind.PROMPT_RUN, "shapes"),
+    ("prompt-run", None, TargetKind.PROMPT_RUN, "shapes"),
+    ("prompt-run", "digits", TargetKind.RUN, "digits"),
+    ("classifier-run", None, TargetKind.CLASSIFIER_RUN, "digits-held-out"),
+    ("classifier-run", "shapes", TargetKind.CLASSIFIER_RUN, "digits-held-out"),
+    ("images", None, TargetKind.IMAGE_FOLDER, None),
+    ("images", "digits", TargetKind.IMAGE_FOLDER, "digits"),
+    ("images", "geneval", TargetKind.PROMPT_FOLDER, "geneval"),
+    ("empty", "dpg-bench", TargetKind.PROMPT_FOLDER, "dpg-bench"),
+    ("images.npz", None, TargetKind.IMAGE_FILE, None),
+    ("images.npz", "digits", TargetKind.IMAGE_FILE, "digits"),
+    ("images.npz", "shapes", TargetKind.PROMPT_FILE, "shapes"),
+    ("results.jsonl", "geneval", TargetKind.OFFICIAL_RESULTS, "geneval"),
+    ("results.jsonl", "dpg-bench", TargetKind.OFFICIAL_RESULTS, "dpg-bench"),
+    ("results.jsonl", "digits", TargetKind.IMAGE_FILE, "digits"),
+    ("results.jsonl", None, TargetKind.IMAGE_FILE, None),
 ]
 
 
@@ -83,9 +83,9 @@ def located(place: Path, name: str) -> str:
 
 
 @pytest.mark.parametrize(("name", "suite", "kind", "known"), KINDS)
-def test_every_kind_is_told_from_the_others(place: Path, name: str, suite: str | None, kind: Kind, known: str | None) -> None:
+def test_every_kind_is_told_from_the_others(place: Path, name: str, suite: str | None, kind: TargetKind, known: str | None) -> None:
     text = located(place, name)
-    target = resolve(text, EvalOptions(suite=suite))
+    target = resolve_target(text, EvalOptions(suite=suite))
     assert (target.kind, target.suite, target.name) == (kind, known, text)
     is_run = (place / name / "plan.json").exists()
     assert (target.plan is not None) == is_run
@@ -95,19 +95,19 @@ def test_every_kind_is_told_from_the_others(place: Path, name: str, suite: str |
         assert target.path == place / name
         assert target.out == (target.path if is_run else Path("runs") / f"eval-{Path(name).stem}")
     out = place / "out"
-    moved = resolve(text, EvalOptions(suite=suite, out=out))
+    moved = resolve_target(text, EvalOptions(suite=suite, out=out))
     assert (moved.kind, moved.out, moved.path) == (kind, out, out if kind in CHECKPOINTS else target.path)
 
 
 def test_the_cases_above_are_of_every_kind() -> None:
-    assert {kind for _, _, kind, _ in KINDS} == set(Kind) == set(EVALUATE) == set(REJECTED)
+    assert {kind for _, _, kind, _ in KINDS} == set(TargetKind) == set(EVALUATE) == set(REJECTED_OPTIONS)
 
 
 def test_a_path_goes_before_a_checkpoint_of_that_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    assert resolve("digits-ape").kind is Kind.CHECKPOINT
+    assert resolve_target("digits-ape").kind is TargetKind.CHECKPOINT
     (place / "digits-ape").mkdir()
-    assert resolve("digits-ape").kind is Kind.IMAGE_FOLDER
+    assert resolve_target("digits-ape").kind is TargetKind.IMAGE_FOLDER
     assert plan_checkpoint("digits-ape", None, GenerationOptions()).checkpoint.name == "digits-ape"
 
 
@@ -115,8 +115,8 @@ def test_a_checkpoint_without_a_suite_is_one_and_its_plan_asks_for_a_suite(tmp_p
     tiny.registered(tmp_path / "w")
     (path,) = bench_home.rglob("tiny.toml")
     path.write_text(path.read_text().replace('suite = "digits"\n', ""))
-    target = resolve("tiny")
-    assert (target.kind, target.suite) == (Kind.CHECKPOINT, None)
+    target = resolve_target("tiny")
+    assert (target.kind, target.suite) == (TargetKind.CHECKPOINT, None)
     with pytest.raises(OptionError, match="has no suite of its own; add --suite"):
         evaluate_target("tiny", EvalOptions(is_lenient=True, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
@@ -127,9 +127,9 @@ def test_official_results_in_a_folder_are_told_from_images(tmp_path: Path) -> No
     (folder / "annotation_blip").mkdir(parents=True)
     (folder / "annotation_blip/vqa_result.json").write_text(json.dumps([{"question_id": 0, "answer": "0.5"}]))
     options = EvalOptions(suite="t2i-compbench")
-    assert resolve(str(folder), options).kind is Kind.OFFICIAL_RESULTS
+    assert resolve_target(str(folder), options).kind is TargetKind.OFFICIAL_RESULTS
     (folder / "samples").mkdir()
-    assert resolve(str(folder), options).kind is Kind.PROMPT_FOLDER
+    assert resolve_target(str(folder), options).kind is TargetKind.PROMPT_FOLDER
 
 
 # -------------------------------------------------------------------------------- wrong targets
@@ -141,21 +141,21 @@ def spoil(folder: Path) -> None:
 
 
 WRONG: list[tuple[str, str | None, type[BenchError], str]] = [
-    ("digits-apee", None, UnknownName, "no file, folder or checkpoint named 'digits-apee'; did you mean digits-ape"),
-    ("nothing/like/it", None, UnknownName, "no file, folder or checkpoint named"),
-    ("nothing.npz", "digits", UnknownName, "no file, folder or checkpoint named"),
-    ("../digits-ape", None, UnknownName, "no file, folder or checkpoint named"),
-    ("digits-ape.toml", None, UnknownName, "did you mean digits-ape"),
-    ("digits\0ape", None, UnknownName, "no file, folder or checkpoint named"),
+    ("digits-apee", None, UnknownNameError, "no file, folder or checkpoint named 'digits-apee'; did you mean digits-ape"),
+    ("nothing/like/it", None, UnknownNameError, "no file, folder or checkpoint named"),
+    ("nothing.npz", "digits", UnknownNameError, "no file, folder or checkpoint named"),
+    ("../digits-ape", None, UnknownNameError, "no file, folder or checkpoint named"),
+    ("digits-ape.toml", None, UnknownNameError, "did you mean digits-ape"),
+    ("digits\0ape", None, UnknownNameError, "no file, folder or checkpoint named"),
     ("x" * 5000, None, StorageError, "File name too long"),
-    ("digits-ape", "digit", UnknownName, "no suite named 'digit'; did you mean digits"),
-    ("run", "digit", UnknownName, "no suite named 'digit'"),
-    ("images", "genevall", UnknownName, "no suite named 'genevall'; did you mean geneval"),
-    ("classifier-run", "imagenet", UnknownName, "no suite named 'imagenet'"),
-    ("dangling", None, UnknownName, "no file, folder or checkpoint named"),
-    ("spoiled", None, PlanMismatch, "plan.json is not a plan this version reads"),
-    ("spoiled", "geneval", PlanMismatch, "plan.json is not a plan this version reads"),
-    ("foreign-run", None, UnknownName, "no suite named 'of-another-package'"),
+    ("digits-ape", "digit", UnknownNameError, "no suite named 'digit'; did you mean digits"),
+    ("run", "digit", UnknownNameError, "no suite named 'digit'"),
+    ("images", "genevall", UnknownNameError, "no suite named 'genevall'; did you mean geneval"),
+    ("classifier-run", "imagenet", UnknownNameError, "no suite named 'imagenet'"),
+    ("dangling", None, UnknownNameError, "no file, folder or checkpoint named"),
+    ("spoiled", None, PlanMismatchError, "plan.json is not a plan this version reads"),
+    ("spoiled", "geneval", PlanMismatchError, "plan.json is not a plan this version reads"),
+    ("foreign-run", None, UnknownNameError, "no suite named 'of-another-package'"),
 ]
 
 
@@ -166,15 +166,15 @@ def test_what_is_no_target_is_named(place: Path, name: str, suite: str | None, e
     (place / "dangling").symlink_to(place / "gone")
     is_path = name in ("spoiled", "foreign-run", "dangling") or (len(name) < 200 and "\0" not in name and (place / name).exists())
     with pytest.raises(error, match=message) as caught:
-        resolve(str(place / name) if is_path else name, EvalOptions(suite=suite))
+        resolve_target(str(place / name) if is_path else name, EvalOptions(suite=suite))
     assert "\n" not in str(caught.value)
 
 
 def test_a_pipe_is_no_file_of_images_and_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.npz")
     os.mkfifo(tmp_path / "results.jsonl")
-    assert resolve(str(tmp_path / "pipe.npz"), EvalOptions(suite="digits")).kind is Kind.IMAGE_FILE
-    assert resolve(str(tmp_path / "results.jsonl"), EvalOptions(suite="geneval")).kind is Kind.PROMPT_FILE
+    assert resolve_target(str(tmp_path / "pipe.npz"), EvalOptions(suite="digits")).kind is TargetKind.IMAGE_FILE
+    assert resolve_target(str(tmp_path / "results.jsonl"), EvalOptions(suite="geneval")).kind is TargetKind.PROMPT_FILE
     with pytest.raises(BenchError, match="is no run folder, image folder or .npz"):
         evaluate_target(str(tmp_path / "pipe.npz"), EvalOptions(suite="digits", out=tmp_path / "out"))
 
@@ -187,14 +187,14 @@ def test_a_pipe_is_no_file_of_images_and_is_not_waited_for(tmp_path: Path) -> No
     [
         ("digits-ape", GenerationOptions(steps=3), make_plan),
         ("shapes-ape", GenerationOptions(seed=5, dtype="bfloat16"), make_plan),
-        (CLASSIFIER, GenerationOptions(resolution=56), reading_plan),
+        (CLASSIFIER, GenerationOptions(resolution=56), make_classifier_plan),
     ],
 )
 def test_a_checkpoints_plan_is_of_its_kind(name: str, generation: GenerationOptions, make: Callable[..., Plan]) -> None:
     stated = {key: value for key, value in generation.overrides().items() if value is not None}
     options = EvalOptions(generation=generation)
     expected = make(name, None, stated)
-    assert plan_target(resolve(name, options), options) == plan_checkpoint(name, None, generation) == expected
+    assert plan_target(resolve_target(name, options), options) == plan_checkpoint(name, None, generation) == expected
 
 
 def test_options_of_generation_are_named_as_they_are_typed() -> None:
@@ -206,24 +206,24 @@ def test_options_of_generation_are_named_as_they_are_typed() -> None:
 
 NO_CLASSIFIER, REAL = "is no classifier, ", "names real pictures, "
 NO_PROMPTS, NOTHING = "asks for no prompts, ", " means nothing to it; leave it out"
-FORM = FolderForm(order="copy-major")
+FORM = PromptFolderOptions(order="copy-major")
 
 REJECTIONS: list[tuple[str, EvalOptions, str]] = [
-    ("digits-ape", EvalOptions(pictures=PictureOptions(images=Path("x"))), f"{NO_CLASSIFIER}--images{NOTHING}"),
-    ("shapes-ape", EvalOptions(pictures=PictureOptions(crop_ratio=0.5)), f"{NO_CLASSIFIER}--crop-ratio{NOTHING}"),
-    ("run", EvalOptions(pictures=PictureOptions(truth=Path("x"))), f"{NO_CLASSIFIER}--truth{NOTHING}"),
-    ("results.jsonl", EvalOptions(suite="geneval", pictures=PictureOptions(truth=Path("x"))), f"{NO_CLASSIFIER}--truth{NOTHING}"),
-    ("images", EvalOptions(pictures=PictureOptions(truth=Path("x"))), f"{NO_CLASSIFIER}--truth{NOTHING}"),
+    ("digits-ape", EvalOptions(real_images=RealImageOptions(images=Path("x"))), f"{NO_CLASSIFIER}--images{NOTHING}"),
+    ("shapes-ape", EvalOptions(real_images=RealImageOptions(crop_ratio=0.5)), f"{NO_CLASSIFIER}--crop-ratio{NOTHING}"),
+    ("run", EvalOptions(real_images=RealImageOptions(truth=Path("x"))), f"{NO_CLASSIFIER}--truth{NOTHING}"),
+    ("results.jsonl", EvalOptions(suite="geneval", real_images=RealImageOptions(truth=Path("x"))), f"{NO_CLASSIFIER}--truth{NOTHING}"),
+    ("images", EvalOptions(real_images=RealImageOptions(truth=Path("x"))), f"{NO_CLASSIFIER}--truth{NOTHING}"),
     ("digits-ape", EvalOptions(is_lenient=True), f"{NO_PROMPTS}--allow-missing{NOTHING}"),
     ("run", EvalOptions(python=Path("x")), f"{NO_PROMPTS}--judge-python{NOTHING}"),
-    ("images", EvalOptions(suite="digits", form=FORM), f"{NO_PROMPTS}--order{NOTHING}"),
-    ("images.npz", EvalOptions(suite="digits", form=FolderForm(file_list=Path("x"))), f"{NO_PROMPTS}--file-list{NOTHING}"),
-    ("shapes-ape", EvalOptions(form=FolderForm(pattern="x")), f"is no folder of images, --pattern{NOTHING}"),
-    ("results.jsonl", EvalOptions(suite="geneval", form=FolderForm(tiles=4)), f"finished run of an official script, --tiles{NOTHING}"),
+    ("images", EvalOptions(suite="digits", folder_options=FORM), f"{NO_PROMPTS}--order{NOTHING}"),
+    ("images.npz", EvalOptions(suite="digits", folder_options=PromptFolderOptions(file_list=Path("x"))), f"{NO_PROMPTS}--file-list{NOTHING}"),
+    ("shapes-ape", EvalOptions(folder_options=PromptFolderOptions(pattern="x")), f"is no folder of images, --pattern{NOTHING}"),
+    ("results.jsonl", EvalOptions(suite="geneval", folder_options=PromptFolderOptions(tiles=4)), f"finished run of an official script, --tiles{NOTHING}"),
     (CLASSIFIER, EvalOptions(reference=Path("x")), f"{REAL}--reference{NOTHING}"),
     (CLASSIFIER, EvalOptions(generation=GenerationOptions(labels="balanced")), f"{REAL}--labels{NOTHING}"),
     ("classifier-run", EvalOptions(batch=3), f"{REAL}--batch{NOTHING}"),
-    ("classifier-run", EvalOptions(form=FORM), f"{REAL}--order{NOTHING}"),
+    ("classifier-run", EvalOptions(folder_options=FORM), f"{REAL}--order{NOTHING}"),
     ("classifier-run", EvalOptions(generation=GenerationOptions(resolution=56)), "has its plan already, --resolution would change"),
     ("run", EvalOptions(generation=GenerationOptions(seed=0)), "is drawn already, --seed would change nothing"),
     ("prompt-run", EvalOptions(generation=GenerationOptions(fold=False)), "is drawn already, --fold would change nothing"),
@@ -231,7 +231,7 @@ REJECTIONS: list[tuple[str, EvalOptions, str]] = [
     ("images.npz", EvalOptions(suite="digits", generation=GenerationOptions(vae="x")), "is drawn already, --vae would change nothing"),
     ("images", EvalOptions(generation=GenerationOptions(seed=7)), "is drawn already, --seed would change nothing"),
     ("images", EvalOptions(), "does not say its suite; add --suite, one of: "),
-    ("images", EvalOptions(is_lenient=True, form=FORM), "does not say its suite; add --suite, one of: "),
+    ("images", EvalOptions(is_lenient=True, folder_options=FORM), "does not say its suite; add --suite, one of: "),
     ("results.jsonl", EvalOptions(), "does not say its suite; add --suite, one of: "),
     ("run", EvalOptions(suite="shapes"), "was generated for suite digits, which asks for 10 labels, suite shapes asks for prompts"),
     ("prompt-run", EvalOptions(suite="digits"), "was generated for suite shapes, which asks for prompts"),
@@ -247,7 +247,7 @@ def test_options_that_do_not_apply_are_rejected(place: Path, name: str, options:
 
 @pytest.mark.parametrize("name", ["digits-ape", CLASSIFIER, "run", "classifier-run", "images"])
 def test_a_rejected_option_leaves_no_folder(place: Path, name: str) -> None:
-    options = EvalOptions(suite="digits" if name == "images" else None, form=FORM, out=place / "out")
+    options = EvalOptions(suite="digits" if name == "images" else None, folder_options=FORM, out=place / "out")
     with pytest.raises(OptionError, match="--order means nothing to it"):
         evaluate_target(located(place, name), options)
     assert not (place / "out").exists() and not (place / name / "results").exists()
@@ -256,11 +256,11 @@ def test_a_rejected_option_leaves_no_folder(place: Path, name: str) -> None:
 ACCEPTED: list[tuple[str, EvalOptions]] = [
     ("digits-ape", EvalOptions(generation=GenerationOptions(steps=3), batch=2, reference=Path("x"))),
     ("shapes-ape", EvalOptions(is_lenient=True, python=Path("x"))),
-    (CLASSIFIER, EvalOptions(pictures=PictureOptions(Path("x"), Path("y"), 0.5), is_lenient=True)),
-    ("classifier-run", EvalOptions(pictures=PictureOptions(crop_ratio=0.5))),
+    (CLASSIFIER, EvalOptions(real_images=RealImageOptions(Path("x"), Path("y"), 0.5), is_lenient=True)),
+    ("classifier-run", EvalOptions(real_images=RealImageOptions(crop_ratio=0.5))),
     ("run", EvalOptions(generation=GenerationOptions(device="cuda"))),
-    ("images", EvalOptions(suite="geneval", form=FORM, is_lenient=True)),
-    ("images", EvalOptions(suite="dpg-bench", generation=GenerationOptions(resolution=64), form=FolderForm(tiles=4))),
+    ("images", EvalOptions(suite="geneval", folder_options=FORM, is_lenient=True)),
+    ("images", EvalOptions(suite="dpg-bench", generation=GenerationOptions(resolution=64), folder_options=PromptFolderOptions(tiles=4))),
     ("results.jsonl", EvalOptions(suite="geneval", generation=GenerationOptions(resolution=64), is_lenient=True)),
 ]
 
@@ -277,7 +277,7 @@ def test_options_that_apply_are_not(place: Path, name: str, options: EvalOptions
 def test_resolution_is_the_side_of_an_image_where_files_join_several(place: Path, name: str, suite: str | None, is_side: bool) -> None:
     stated = EvalOptions(suite=suite, generation=GenerationOptions(resolution=64))
     _, options = resolve_run(located(place, name), stated)
-    assert (options.form.side, options.generation.resolution) == ((64, None) if is_side else (None, 64))
+    assert (options.folder_options.side, options.generation.resolution) == ((64, None) if is_side else (None, 64))
 
 
 # ------------------------------------------------------------------------------------- several runs

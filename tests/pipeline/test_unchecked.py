@@ -18,7 +18,7 @@ from harope_bench.core import checksums
 from harope_bench.core.errors import DiskError, WeightsError
 from harope_bench.data import feature_rows, sample_set
 from harope_bench.judges.micro.digits_net import DigitsNetJudge
-from harope_bench.pipeline.evaluate import Asked, evaluate
+from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
 from harope_bench.pipeline.verify import run_folders, verify
 
 __all__ = ["cached_scans"]  # the fixtures
@@ -57,8 +57,8 @@ def test_an_image_that_the_disk_does_not_give_could_not_be_checked(tmp_path: Pat
 
     monkeypatch.setattr(sample_set, "read_regular", read_regular)
     findings = result_folder.verify()
-    assert findings.wrong == [] and any("Input/output error" in line for line in findings.unchecked)
-    assert any("not judged again, because images cannot be read" in line for line in findings.unchecked)
+    assert findings.altered_messages == [] and any("Input/output error" in line for line in findings.unchecked_messages)
+    assert any("not judged again, because images cannot be read" in line for line in findings.unchecked_messages)
 
 
 def test_a_judge_without_weights_could_not_check_and_a_flip_is_still_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,11 +69,11 @@ def test_a_judge_without_weights_could_not_check_and_a_flip_is_still_found(tmp_p
 
     monkeypatch.setattr(DigitsNetJudge, "weights_sha256", gone)
     findings = result_folder.verify()
-    assert findings.status == "could-not-check" and any("is not there" in line for line in findings.unchecked)
+    assert findings.status == "could-not-check" and any("is not there" in line for line in findings.unchecked_messages)
     path = result_folder.folder / "observations/digits-net/features.npy"
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert any("features are not the rows" in line for line in result_folder.verify().wrong)
+    assert any("features are not the rows" in line for line in result_folder.verify().altered_messages)
 
 
 def test_a_judge_of_other_weights_could_not_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_a_judge_of_other_weights_could_not_check(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(DigitsNetJudge, "weights_sha256", lambda self: "ab" * 32)
     findings = result_folder.verify()
     assert findings.status == "could-not-check"
-    assert any("judge digits-net here is another one (weights_sha256)" in line for line in findings.unchecked)
+    assert any("judge digits-net here is another one (weights_sha256)" in line for line in findings.unchecked_messages)
 
 
 def test_images_that_are_gone_could_not_be_checked_and_may_have_moved(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_images_that_are_gone_could_not_be_checked_and_may_have_moved(tmp_path: 
     assert result_folder.source is not None
     result_folder.source.rename(moved)
     findings = result_folder.verify()
-    assert findings.status == "could-not-check" and any("give --source" in line for line in findings.unchecked)
+    assert findings.status == "could-not-check" and any("give --source" in line for line in findings.unchecked_messages)
     assert verify(result_folder.folder, 0, reference=result_folder.reference, source=moved).status == "ok"
     (moved / "000003.png").write_bytes((moved / "000002.png").read_bytes())
     assert verify(result_folder.folder, 0, reference=result_folder.reference, source=moved).status == "altered"
@@ -99,11 +99,11 @@ def test_images_that_are_gone_could_not_be_checked_and_may_have_moved(tmp_path: 
 def test_images_with_their_results_beside_them_and_a_part_of_a_run_elsewhere_are_scored_again(tmp_path: Path) -> None:
     result_folder = make_imported_images(tmp_path)
     assert result_folder.source is not None
-    evaluate(result_folder.source, result_folder.source, Asked("digits", result_folder.reference, subset=1), count=4)
+    evaluate(result_folder.source, result_folder.source, FeatureScoring("digits", result_folder.reference, subset=1), count=4)
     assert verify(result_folder.source, 0, reference=result_folder.reference).status == "ok"
-    evaluate(result_folder.source, tmp_path / "part", Asked("digits", result_folder.reference), count=3)
+    evaluate(result_folder.source, tmp_path / "part", FeatureScoring("digits", result_folder.reference), count=3)
     findings = verify(tmp_path / "part", 0, reference=result_folder.reference)
-    assert findings.status == "ok" and any("3 images judged again" in line for line in findings.checked)
+    assert findings.status == "ok" and any("3 images judged again" in line for line in findings.passed_messages)
 
 
 def test_results_alone_have_their_hashes_checked_and_the_rest_named(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_results_alone_have_their_hashes_checked_and_the_rest_named(tmp_path: Pa
     shutil.copytree(result_folder.folder / "results", tmp_path / "alone/results")
     for folder in (tmp_path / "alone", tmp_path / "alone/results"):
         findings = verify(folder, 0)
-        assert findings.status == "could-not-check" and any("does not say where its images lie" in line for line in findings.unchecked)
+        assert findings.status == "could-not-check" and any("does not say where its images lie" in line for line in findings.unchecked_messages)
     (path,) = (tmp_path / "alone/results").glob("*.json")
     path.write_text(path.read_text().replace('"cpu"', '"gpu"'))
     assert verify(tmp_path / "alone", 0).status == "altered"
@@ -119,21 +119,21 @@ def test_results_alone_have_their_hashes_checked_and_the_rest_named(tmp_path: Pa
 
 def test_results_of_a_version_without_recorded_hashes_are_scored_again_and_that_is_told(tmp_path: Path) -> None:
     result_folder = make_digits_run(tmp_path)
-    for path in result_folder.folder.rglob(checksums.SUMS):
+    for path in result_folder.folder.rglob(checksums.CHECKSUMS_FILE):
         path.unlink()
     findings = result_folder.verify()
-    assert findings.wrong == [] and findings.status == "could-not-check"
-    (line,) = findings.unchecked
+    assert findings.altered_messages == [] and findings.status == "could-not-check"
+    (line,) = findings.unchecked_messages
     assert "run eval again" in line
-    evaluate(result_folder.folder, result_folder.folder, Asked("digits", result_folder.reference))
-    assert not result_folder.verify().unchecked
+    evaluate(result_folder.folder, result_folder.folder, FeatureScoring("digits", result_folder.reference))
+    assert not result_folder.verify().unchecked_messages
 
 
 def test_an_unfinished_run_could_not_be_checked_and_one_that_lost_an_image_was_altered(tmp_path: Path) -> None:
     result_folder = make_digits_run(tmp_path)
     (result_folder.folder / "images/000002.png").unlink()
     assert result_folder.verify().status == "altered"
-    checksums.drop(result_folder.folder, ["samples.jsonl"])  # as while images are being drawn
+    checksums.drop_hashes(result_folder.folder, ["samples.jsonl"])  # as while images are being drawn
     assert result_folder.verify().status == "could-not-check"
 
 

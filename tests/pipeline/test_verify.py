@@ -16,11 +16,11 @@ from harope_bench.core import checksums
 from harope_bench.core.array_archive import load_arrays, write_arrays
 from harope_bench.core.errors import SampleError, StorageError
 from harope_bench.data import feature_rows
-from harope_bench.pipeline.evaluate import Asked, evaluate
+from harope_bench.pipeline.evaluate import FeatureScoring, evaluate
 from harope_bench.pipeline.extract_features import shard_name
 from harope_bench.pipeline.generate import generate, make_plan
 from harope_bench.pipeline.verify import verify
-from harope_bench.pipeline.verify_results import other_arrays, unequal
+from harope_bench.pipeline.verify_results import array_differences, mapping_differences
 
 COUNT = 20
 SHARD = f"observations/digits-net/{shard_name(0)}"
@@ -30,7 +30,7 @@ SHARD = f"observations/digits-net/{shard_name(0)}"
 def run(tmp_path: Path) -> Path:
     """A run with its result."""
     generate(make_plan(tiny.registered(tmp_path / "weights"), None, {}), range(COUNT), tmp_path / "run")
-    evaluate(tmp_path / "run", tmp_path / "run", Asked("digits"))
+    evaluate(tmp_path / "run", tmp_path / "run", FeatureScoring("digits"))
     return tmp_path / "run"
 
 
@@ -48,8 +48,8 @@ def alter(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 def test_an_honest_run_is_right_and_says_what_was_done(run: Path) -> None:
     findings = verify(run, 3, seed=1)
-    assert findings.wrong == []
-    told = "\n".join(findings.checked)
+    assert findings.altered_messages == []
+    told = "\n".join(findings.passed_messages)
     assert f"{COUNT} images judged again" in told
     assert "3 samples drawn again: " in told
     assert "1 shards of observations compared" in told
@@ -84,7 +84,7 @@ def test_an_honest_run_is_right_and_says_what_was_done(run: Path) -> None:
 )
 def test_an_altered_result_is_found(change: Callable[[dict[str, Any]], Any], complaint: str, run: Path) -> None:
     alter(run / "results/fidelity.json", change)
-    wrong = verify(run, 0).wrong
+    wrong = verify(run, 0).altered_messages
     assert any("fidelity.json: " in line and complaint in line for line in wrong), wrong
 
 
@@ -98,27 +98,27 @@ def rewrite(run: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) ->
     """Alters rows of observations and the record that tells of them, as somebody would who knows the format."""
     path = run / SHARD
     file = path.with_name(f"{name}.npy")
-    feature_rows.put(file, 0, change(np.array(feature_rows.view(file, COUNT))))
+    feature_rows.write_rows(file, 0, change(np.array(feature_rows.map_rows(file, COUNT))))
     record = json.loads(path.read_text())
-    record["sha256"][name] = feature_rows.digest(file, 0, COUNT)
+    record["sha256"][name] = feature_rows.rows_sha256(file, 0, COUNT)
     path.write_text(json.dumps(record))
-    checksums.record_files(path.parent, [path.name])
+    checksums.record_file_hashes(path.parent, [path.name])
 
 
 @pytest.mark.parametrize("name", ["is", "precision", "recall", "indices"])
 def test_an_altered_per_sample_array_is_found_to_the_last_bit(name: str, run: Path) -> None:
     path = run / "results/fidelity.npz"
     write_arrays(path, spoil(load_arrays(path), name))
-    checksums.record_files(path.parent, [path.name])  # as somebody would who knows the format
-    (line,) = verify(run, 0).wrong
+    checksums.record_file_hashes(path.parent, [path.name])  # as somebody would who knows the format
+    (line,) = verify(run, 0).altered_messages
     assert f"fidelity.npz: {name} is not what was scored again" in line
 
 
 def test_a_per_sample_file_that_is_gone_or_broken_is_found(run: Path) -> None:
     (run / "results/fidelity.npz").write_bytes(b"PK half")
-    assert any("cannot be read" in line for line in verify(run, 0).wrong)
+    assert any("cannot be read" in line for line in verify(run, 0).altered_messages)
     (run / "results/fidelity.npz").unlink()
-    wrong = verify(run, 0).wrong
+    wrong = verify(run, 0).altered_messages
     assert any("fidelity.npz beside it is gone" in line for line in wrong)
     assert any("fidelity.npz: is gone, SHA256SUMS has its sha256" in line for line in wrong)
 
@@ -126,8 +126,8 @@ def test_a_per_sample_file_that_is_gone_or_broken_is_found(run: Path) -> None:
 def test_observations_altered_together_with_the_result_are_found(run: Path) -> None:
     rewrite(run, "features", lambda rows: rows + 1)
     rewrite(run, "logits", lambda rows: rows * 2)
-    evaluate(run, run, Asked("digits", rescore=True))  # result and arrays now agree with the altered observations
-    wrong = verify(run, 0).wrong
+    evaluate(run, run, FeatureScoring("digits", is_rescored=True))  # result and arrays now agree with the altered observations
+    wrong = verify(run, 0).altered_messages
     assert any(f"fid-{COUNT}.value is" in line for line in wrong)
     assert any("fidelity.npz: is is not" in line for line in wrong)
     assert any(f"{shard_name(0)}: features, logits not what digits-net sees now" in line for line in wrong)
@@ -135,27 +135,27 @@ def test_observations_altered_together_with_the_result_are_found(run: Path) -> N
 
 def test_observations_may_be_gone_and_are_not_written(run: Path) -> None:
     (run / SHARD).unlink()
-    assert verify(run, 0).wrong == []
+    assert verify(run, 0).altered_messages == []
     assert not (run / SHARD).exists()
 
 
 def test_observations_that_no_result_shows_are_found(run: Path) -> None:
     rewrite(run, "spatial", lambda rows: spoil({"spatial": rows}, "spatial")["spatial"])
-    (line,) = verify(run, 0).wrong
+    (line,) = verify(run, 0).altered_messages
     assert "spatial not what digits-net sees now" in line
 
 
 def test_another_reference_must_be_shown(run: Path, reference: Path, tmp_path: Path) -> None:
-    (scored,) = evaluate(run, run, Asked("digits", reference=reference))
+    (scored,) = evaluate(run, run, FeatureScoring("digits", reference=reference))
     assert scored.path.name != "fidelity.json"
     findings = verify(run, 0)
-    (line,) = findings.unchecked
+    (line,) = findings.unchecked_messages
     assert f"{scored.path.name}: reference mine.npz" in line and "give the file" in line
-    assert findings.wrong == [] and findings.status == "could-not-check"
+    assert findings.altered_messages == [] and findings.status == "could-not-check"
     moved = reference.rename(tmp_path / "moved.npz")
     assert verify(run, 0, reference=moved).status == "ok"
     np.savez(tmp_path / "other.npz", mu=np.ones(64), sigma=np.eye(64))
-    assert len(verify(run, 0, reference=tmp_path / "other.npz").unchecked) == 1
+    assert len(verify(run, 0, reference=tmp_path / "other.npz").unchecked_messages) == 1
     with pytest.raises(StorageError, match=r"absent\.npz"):
         verify(run, 0, reference=tmp_path / "absent.npz")
 
@@ -167,28 +167,28 @@ def test_a_result_is_known_by_its_own_fields_not_by_its_name(name: str, run: Pat
     (run / "results/fidelity.npz").rename(path.with_suffix(".npz"))
     alter(path, lambda r: r.update(per_sample=path.with_suffix(".npz").name))
     old = ("fidelity.json", "fidelity.npz")
-    checksums.record_files(path.parent, [*old, path.name, path.with_suffix(".npz").name])  # the line of what is gone is dropped
+    checksums.record_file_hashes(path.parent, [*old, path.name, path.with_suffix(".npz").name])  # the line of what is gone is dropped
     assert verify(run, 0).status == "ok"
     alter(path, lambda r: r["measurements"][0].update(value=0.1))
-    assert any(f"{name}: fid-{COUNT}.value" in line for line in verify(run, 0).wrong)
+    assert any(f"{name}: fid-{COUNT}.value" in line for line in verify(run, 0).altered_messages)
 
 
 def test_a_wrong_image_is_named_alone_and_nothing_is_judged(run: Path) -> None:
     (run / "images/000000.png").write_bytes((run / "images/000001.png").read_bytes())
     findings = verify(run, 0)
-    assert ["image 0 " in line for line in findings.wrong] == [True, False]
-    assert "not judged again" in findings.wrong[1]
-    assert f"{COUNT - 1} of {COUNT} image hashes are as recorded" in findings.checked
+    assert ["image 0 " in line for line in findings.altered_messages] == [True, False]
+    assert "not judged again" in findings.altered_messages[1]
+    assert f"{COUNT - 1} of {COUNT} image hashes are as recorded" in findings.passed_messages
 
 
 def test_a_result_of_fewer_samples_than_were_drawn_is_found(run: Path) -> None:
     plan = make_plan("tiny", None, {})
     generate(plan, range(COUNT + 5), run)
-    assert any("samples_sha256" in line for line in verify(run, 0).wrong)
+    assert any("samples_sha256" in line for line in verify(run, 0).altered_messages)
 
 
 def drawn_again(run: Path, **how: Any) -> str:
-    return next(line for line in verify(run, 5, **how).checked if "drawn again" in line)
+    return next(line for line in verify(run, 5, **how).passed_messages if "drawn again" in line)
 
 
 def test_samples_to_redraw_are_random_or_of_a_seed(run: Path) -> None:
@@ -201,10 +201,10 @@ def test_a_sample_marked_failed_that_can_be_drawn_is_found(run: Path) -> None:
     lines = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     lines[4] |= {"status": "failed", "reason": "ugly", "file": None, "sha256": None}
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    checksums.record_files(run, ["samples.jsonl"])
+    checksums.record_file_hashes(run, ["samples.jsonl"])
     shutil.rmtree(run / "results")
-    assert verify(run, 0).wrong == []
-    (line,) = verify(run, COUNT).wrong
+    assert verify(run, 0).altered_messages == []
+    (line,) = verify(run, COUNT).altered_messages
     assert "sample 4 drawn again is another image" in line
 
 
@@ -214,12 +214,12 @@ def test_a_folder_that_is_no_run_and_a_checkpoint_of_other_weights_are_said(run:
         verify(tmp_path / "empty", 0)
     alter(run / "plan.json", lambda p: p["checkpoint"].update(sha256="0" * 64))
     findings = verify(run, 1)
-    assert any("--redraw 0 checks the rest" in line for line in findings.unchecked)
-    assert any("plan.checkpoint.sha256" in line for line in findings.wrong)
+    assert any("--redraw 0 checks the rest" in line for line in findings.unchecked_messages)
+    assert any("plan.checkpoint.sha256" in line for line in findings.altered_messages)
 
 
 def test_differences_are_named_in_full() -> None:
-    assert list(unequal({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4})) == [
+    assert list(mapping_differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4})) == [
         "a.c is 2, should be 3",
         "d is absent, should be 4",
     ]
@@ -235,5 +235,5 @@ def test_differences_are_named_in_full() -> None:
     ],
 )
 def test_arrays_are_compared_exactly(found: np.ndarray, wanted: np.ndarray, names: list[str]) -> None:
-    assert other_arrays({"a": found}, {"a": wanted}) == names
-    assert other_arrays({"a": found}, {}) == other_arrays({}, {"a": found}) == ["a"]
+    assert array_differences({"a": found}, {"a": wanted}) == names
+    assert array_differences({"a": found}, {}) == array_differences({}, {"a": found}) == ["a"]

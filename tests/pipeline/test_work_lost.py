@@ -21,16 +21,16 @@ from PIL import Image
 from harope_bench.assets import local_files
 from harope_bench.cli import main
 from harope_bench.core import array_archive, json_lines, part_files, storage
-from harope_bench.core.errors import NameClash, SampleError
+from harope_bench.core.errors import NameClashError, SampleError
 from harope_bench.core.index_ranges import IndexRanges
 from harope_bench.core.schema import Settings
 from harope_bench.core.storage import home
 from harope_bench.data import adm_npz, feature_rows, result_store, run_folder, sample_set
 from harope_bench.data.result_store import find_result
-from harope_bench.models.register_checkpoint import register, register_once
+from harope_bench.models.register_checkpoint import register, register_checkpoint
 from harope_bench.pipeline import moments_cache
-from harope_bench.pipeline.annotate import kept_record
-from harope_bench.pipeline.extract_features import clear, read_record
+from harope_bench.pipeline.annotate import read_judge_record
+from harope_bench.pipeline.extract_features import delete_features, read_record
 from harope_bench.reports.gallery import _caption
 from harope_bench.reports.runs import read_runs
 
@@ -67,22 +67,22 @@ def test_a_leaderboard_tells_settings_that_a_network_does_not_have(tmp_path: Pat
 
 def test_guidance_stands_in_words_where_there_is_one() -> None:
     base: dict[str, Any] = {"resolution": 28, "tile": 1}
-    assert Settings(**base, sampler="ddpm", steps=1250, guidance=1.5).sampling == "ddpm, 1,250 steps, guidance 1.5"
-    assert Settings(**base, sampler="flow", guidance=1).sampling == "flow, steps not set, guidance 1"
+    assert Settings(**base, sampler="ddpm", steps=1250, guidance=1.5).sampling_text == "ddpm, 1,250 steps, guidance 1.5"
+    assert Settings(**base, sampler="flow", guidance=1).sampling_text == "flow, steps not set, guidance 1"
 
 
 def test_plans_differ_in_words() -> None:
     one, two = (fake_runs.plan(fake_runs.checkpoint(), guidance=value) for value in (None, 3.0))
-    assert run_folder.differing(one, two) == ["settings.guidance is 3.0 there, not set asked"]
+    assert run_folder.plan_differences(one, two) == ["settings.guidance is 3.0 there, not set asked"]
 
 
 def test_a_line_of_a_sweep_without_guidance_says_so(tmp_path: Path) -> None:
-    from harope_bench.leaderboards.sweep import sweep
+    from harope_bench.leaderboards.sweep import build_sweep_chart
 
     for guidance in (None, 1.5):
         of = fake_runs.plan(fake_runs.checkpoint(), guidance=guidance)
         fake_runs.write_result(tmp_path / str(guidance), fake_runs.result(of, [fake_runs.measurement("fid", 12.0)]))
-    labels = [line.label for line in sweep(result_store.read_results(tmp_path), None, "fid", "resolution").lines]
+    labels = [line.label for line in build_sweep_chart(result_store.read_results(tmp_path), None, "fid", "resolution").lines]
     assert sorted(labels) == ["digits-ape, guidance 1.5", "digits-ape, no guidance"]
 
 
@@ -107,14 +107,14 @@ def vanishing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 READERS: dict[str, tuple[Callable[[Path], Any], Any]] = {
     "result.json": (find_result, None),
     "00000.json": (read_record, {}),
-    "judge.json": (lambda path: kept_record(path.parent), None),
-    "plan.json": (lambda path: run_folder.Run(path.parent).plan, None),
-    "samples.jsonl": (lambda path: run_folder.Run(path.parent).records(), {}),
-    "requests.jsonl": (lambda path: run_folder.Run(path.parent).asked(), IndexRanges()),
-    "answers.jsonl": (json_lines.mend_lines, None),
-    "rows.npy": (feature_rows.header, None),
-    "digest.npy": (lambda path: feature_rows.digest(path, 0, 1), None),
-    "stamp": (storage.stamp_of, None),
+    "judge.json": (lambda path: read_judge_record(path.parent), None),
+    "plan.json": (lambda path: run_folder.RunFolder(path.parent).plan, None),
+    "samples.jsonl": (lambda path: run_folder.RunFolder(path.parent).read_records(), {}),
+    "requests.jsonl": (lambda path: run_folder.RunFolder(path.parent).requested_indices(), IndexRanges()),
+    "answers.jsonl": (json_lines.drop_partial_line, None),
+    "rows.npy": (feature_rows.read_rows_header, None),
+    "digest.npy": (lambda path: feature_rows.rows_sha256(path, 0, 1), None),
+    "stamp": (storage.file_stamp, None),
     "bytes": (storage.read_if_present, None),
     "results/a.json": (lambda path: result_store.read_results(path.parent.parent), []),
 }
@@ -148,26 +148,26 @@ def test_a_part_that_its_writer_renames_during_the_sweep_is_no_error(tmp_path: P
         def __exit__(self, *_: object) -> None: ...
 
     monkeypatch.setattr(part_files.os, "scandir", Racing)
-    run_folder.sweep(tmp_path)
+    run_folder.remove_stale_parts(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_receipt_that_goes_is_no_receipt(vanishing: Callable[[Path], None]) -> None:
-    vanishing(local_files.folder("thing") / local_files.RECEIPT)
-    assert local_files.receipts("thing") == {}
+    vanishing(local_files.asset_folder("thing") / local_files.RECEIPT)
+    assert local_files.read_receipts("thing") == {}
 
 
 def test_moments_that_go_are_summed_again(tmp_path: Path, vanishing: Callable[[Path], None]) -> None:
     data = np.random.default_rng(0).normal(size=(moments_cache.BLOCK, 2))
     vanishing(tmp_path / "m.npz")
-    found = moments_cache.moments(tmp_path / "m.npz", data, moments_cache.Shards(["x"], moments_cache.BLOCK))
+    found = moments_cache.sum_cached_moments(tmp_path / "m.npz", data, moments_cache.ShardHashes(["x"], moments_cache.BLOCK))
     assert found.count == len(data)
 
 
 def test_two_processes_clear_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "work").mkdir()
     monkeypatch.setattr(Path, "rmdir", lambda self: (_ for _ in ()).throw(FileNotFoundError(2, "gone")))
-    clear(tmp_path / "work", ["features"])
+    delete_features(tmp_path / "work", ["features"])
 
 
 def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_line_is_not_cut_while_another_process_writes_it(tmp_path: Path) -> No
     code = "import sys; from pathlib import Path; from harope_bench.core.json_lines import mend_lines; print('go', flush=True); "
     code += "mend_lines(Path(sys.argv[1]))"
     with path.open("ab") as file:
-        part_files.lock(file.fileno())
+        part_files.lock_handle_exclusively(file.fileno())
         process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None and process.stdout.readline() == "go\n"
         with pytest.raises(subprocess.TimeoutExpired):
@@ -242,7 +242,7 @@ def test_parts_in_a_folder_of_many_files_are_looked_for_seldom(tmp_path: Path, m
     for number in range(500):
         (tmp_path / f"{number}.png").touch()
     calls = []
-    real = part_files.sweep
+    real = part_files.remove_stale_parts
     monkeypatch.setattr(part_files, "sweep", lambda *a: calls.append(1) or real(*a))
     for number in range(12):
         storage.write_bytes(tmp_path / f"{number}.png", b"x")
@@ -309,7 +309,7 @@ def test_weights_that_moved_are_registered_at_their_new_place(tmp_path: Path) ->
     weights = tiny.weights(tmp_path / "w.safetensors", "harope")
     register("mine", weights, {"config": {"size": 28}, "sampler": "flow"})
     moved = weights.rename(tmp_path / "moved.safetensors")
-    done = register_once("mine", moved, {"config": {"size": 28}, "sampler": "flow"})
+    done = register_checkpoint("mine", moved, {"config": {"size": 28}, "sampler": "flow"})
     assert not done.is_changed and "moved.safetensors" in done.path.read_text()
 
 
@@ -318,18 +318,18 @@ def test_of_two_processes_that_register_one_name_the_second_is_refused(tmp_path:
     from harope_bench.core import registry
 
     one, two = tiny.weights(tmp_path / "a.safetensors", "harope"), tiny.weights(tmp_path / "b.safetensors")
-    before = registry.entries("checkpoints")
+    before = registry.list_entries("checkpoints")
     path = register("mine", one, {"config": {"size": 28}, "sampler": "flow"})
-    real = registry.entries
+    real = registry.list_entries
     monkeypatch.setattr(registry, "entries", lambda kind: before if kind == "checkpoints" else real(kind))
-    with pytest.raises(NameClash, match="registered already"):
+    with pytest.raises(NameClashError, match="registered already"):
         register("mine", two, {"config": {"size": 28, "heads": 2}, "encoding": "rope-axial", "sampler": "flow"})
     assert "harope" in path.read_text()
 
 
 def test_a_shipped_name_is_not_taken_even_with_replace(tmp_path: Path) -> None:
     weights = tiny.weights(tmp_path / "w.safetensors", "harope")
-    with pytest.raises(NameClash, match="registered already"):
+    with pytest.raises(NameClashError, match="registered already"):
         register("digits-harope", weights, {"config": {"size": 28}}, replace=True)
     assert not (home() / "checkpoints/digits-harope.toml").exists()
 
@@ -417,7 +417,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "bytes": lambda path: storage.write_bytes(path, b"x"),
     "line": lambda path: json_lines.append_line(path, "{}"),
     "arrays": lambda path: array_archive.write_arrays(path, {"a": np.zeros(1)}),
-    "rows": lambda path: feature_rows.reserve(path, 1, np.zeros(2)),
+    "rows": lambda path: feature_rows.reserve_rows(path, 1, np.zeros(2)),
 }
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from harope_bench.cli import main
 from harope_bench.core.errors import StorageError
-from harope_bench.reports.failures import FIELDS, as_csv, failures
+from harope_bench.reports.failures import ROW_FIELDS, rows_csv, read_failures
 
 ROWS = [
     {"index": 0, "prompt": 0, "copy": 0, "text": "a red dog", "task": "colors", "reason": "right", "scores": {"colors": 1.0}},
@@ -42,14 +42,14 @@ def runs(tmp_path: Path) -> Path:
 
 
 def test_wrong_and_failed_images_are_listed_and_right_ones_are_not(runs: Path) -> None:
-    assert [row["index"] for row in failures(runs)] == [1, 2, 5, 4]
-    assert [row["index"] for row in failures(runs, everything=True)] == [0, 1, 2, 3, 5, 6, 4]
-    assert failures(runs)[0]["result"] == "a/results/geneval"
+    assert [row["index"] for row in read_failures(runs)] == [1, 2, 5, 4]
+    assert [row["index"] for row in read_failures(runs, include_all=True)] == [0, 1, 2, 3, 5, 6, 4]
+    assert read_failures(runs)[0]["result"] == "a/results/geneval"
 
 
 def test_csv_holds_one_row_an_image_and_no_formula(runs: Path) -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv(failures(runs)))))
-    assert tuple(rows[0]) == FIELDS and rows[0]["text"] == "'=cmd()" and json.loads(rows[0]["scores"]) == {"colors": 0.0}
+    rows = list(csv.DictReader(io.StringIO(rows_csv(read_failures(runs)))))
+    assert tuple(rows[0]) == ROW_FIELDS and rows[0]["text"] == "'=cmd()" and json.loads(rows[0]["scores"]) == {"colors": 0.0}
 
 
 def test_the_verb_writes_json_lines(runs: Path) -> None:
@@ -59,4 +59,4 @@ def test_the_verb_writes_json_lines(runs: Path) -> None:
 
 def test_a_folder_without_verdicts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no verdicts on single images"):
-        failures(tmp_path)
+        read_failures(tmp_path)

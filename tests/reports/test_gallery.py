@@ -16,8 +16,8 @@ from PIL import Image
 from harope_bench.core.json_lines import append_line
 from harope_bench.core.schema import SampleRecord
 from harope_bench.core.storage import write_text
-from harope_bench.reports.gallery import CAPTIONED, COLUMNS, SHOWN, Panel, evenly, panels
-from harope_bench.reports.html import write_report
+from harope_bench.reports.gallery import MAX_CAPTIONED_SAMPLES, N_COLUMNS, MAX_SAMPLES, SamplePanel, evenly_spaced_indices, build_panels
+from harope_bench.reports.report_page import write_report
 from harope_bench.reports.runs import read_runs
 
 COLOURS = ("red", "lime", "blue", "white")
@@ -36,16 +36,16 @@ def drawn(folder: Path, indices: range, suite: str = "shapes", side: int = 8, pr
     return folder
 
 
-def shown(runs: Path) -> list[Panel]:
-    return panels(read_runs(runs))
+def shown(runs: Path) -> list[SamplePanel]:
+    return build_panels(read_runs(runs))
 
 
-def places(panel: Panel, number: int) -> list[tuple[int, ...]]:
+def places(panel: SamplePanel, number: int) -> list[tuple[int, ...]]:
     """The colour in the middle of each column of one picture."""
     uri = panel.sheets[number].uri
     with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as file:
         picture = file.convert("RGB")
-    middles = range(panel.step // 2 - 1, picture.width, panel.step)
+    middles = range(panel.column_step // 2 - 1, picture.width, panel.column_step)
     return [tuple(np.asarray(picture)[picture.height // 2, x]) for x in middles]
 
 
@@ -56,12 +56,12 @@ def test_captioned_samples_are_even_steps_through_what_all_runs_have(tmp_path: P
     found = shown(tmp_path)
     columns = [index for panel in found for index, _ in panel.captions]
     assert columns == list(range(20, 211, 10))
-    assert [len(panel.captions) for panel in found] == [COLUMNS, CAPTIONED - COLUMNS]
+    assert [len(panel.captions) for panel in found] == [N_COLUMNS, MAX_CAPTIONED_SAMPLES - N_COLUMNS]
     for panel in found:
         assert [text for _, text in panel.captions] == [f"{i} things in {COLOURS[i % 4]}" for i, _ in panel.captions]
         wanted = [tuple(Image.new("RGB", (1, 1), COLOURS[i % 4]).getpixel((0, 0))) for i, _ in panel.captions]  # type: ignore[arg-type]
         assert places(panel, 0) == places(panel, 1) == wanted
-        assert {sheet.width for sheet in panel.sheets} == {COLUMNS * panel.step - 2}, "rows of one table have columns of one width"
+        assert {sheet.width for sheet in panel.sheets} == {N_COLUMNS * panel.column_step - 2}, "rows of one table have columns of one width"
 
 
 def test_captions_stand_in_the_page_and_in_the_images_description(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_classes_stay_in_their_columns_wherever_a_run_starts(tmp_path: Path) -> 
     (panel,) = shown(tmp_path)
     assert panel.captions == ()
     for sheet in panel.sheets:
-        assert sheet.alt.endswith("samples 3 to 42 in rows of 10, columns by class 3, 4, 5, 6, 7, 8, 9, 0, 1, 2")
+        assert sheet.alt_text.endswith("samples 3 to 42 in rows of 10, columns by class 3, 4, 5, 6, 7, 8, 9, 0, 1, 2")
 
 
 def test_classes_without_columns_are_not_said_to_have_any(tmp_path: Path) -> None:
@@ -114,13 +114,13 @@ def test_classes_without_columns_are_not_said_to_have_any(tmp_path: Path) -> Non
     for index in range(79):
         append_line(run / "samples.jsonl", SampleRecord(index=index, status="failed", reason="x", label=index // 3).to_json())
     (panel,) = shown(tmp_path)
-    assert "columns" not in panel.sheets[0].alt
-    assert f"of classes {', '.join(str(i // 3) for i in range(0, 79, 2))}; {SHOWN} missing" in panel.sheets[0].alt
+    assert "columns" not in panel.sheets[0].alt_text
+    assert f"of classes {', '.join(str(i // 3) for i in range(0, 79, 2))}; {MAX_SAMPLES} missing" in panel.sheets[0].alt_text
 
 
 @pytest.mark.parametrize("count", [2, 7, 20])
 def test_even_steps_reach_both_ends_and_repeat_nothing(count: int) -> None:
     for length in range(1, 60):
-        found = evenly(range(length), count)
+        found = evenly_spaced_indices(range(length), count)
         assert (found[0], found[-1], len(set(found))) == (0, length - 1, min(count, length))
         assert len({b - a for a, b in pairwise(found)}) <= 2

@@ -15,13 +15,13 @@ from PIL import Image
 
 from harope_bench.core.errors import StorageError
 from harope_bench.core.json_lines import append_line
-from harope_bench.core.schema import Checkpoint, warnings_of
+from harope_bench.core.schema import Checkpoint, make_warnings
 from harope_bench.core.storage import write_text
 from harope_bench.data.result_store import read_results
-from harope_bench.leaderboards.board import build, load_table
-from harope_bench.reports.html import read_page, write_report
+from harope_bench.leaderboards.board import build_board, load_table
+from harope_bench.reports.report_page import build_report_page, write_report
 from harope_bench.reports.runs import read_runs
-from harope_bench.reports.tables import render
+from harope_bench.reports.tables import render_table
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six micro runs with samples, and a folder of images that came without a plan."""
     runs = fake.micro_table(tmp_path_factory.mktemp("runs"), samples=40)
     fake.write_samples(runs / "theirs", 12)
-    told = warnings_of("images", ["labels are sorted"])
+    told = make_warnings("images", ["labels are sorted"])
     fake.write_result(runs / "theirs", fake.result(None, [fake.measurement("fid", 33.3, 1.1, n=12)], warnings=told))
     return runs
 
@@ -51,12 +51,12 @@ def test_report_is_one_offline_page(page: str) -> None:
 
 def test_rows_printed_alike_are_told_apart() -> None:
     """Table 8 prints each encoding at three resolutions, Table 1 for two models, Table 9 for both at once, Table 2 once."""
-    from harope_bench.reports.html import _label
+    from harope_bench.reports.report_page import _row_label
 
     said = {}
     for number in ("1", "2", "8", "9"):
-        board = build(load_table(number), [], "both", "paper")
-        said[number] = [_label(board, row.id) for row in board.table.rows]
+        board = build_board(load_table(number), [], "both", "paper")
+        said[number] = [_row_label(board, row.id) for row in board.table.rows]
         assert len(set(said[number])) == len(said[number])
     assert said["8"][:3] == ["128 Absolution Embedding", "128 RoPE", "128 HARoPE"]
     assert "FLUX (512) RoPE" in said["9"]
@@ -146,10 +146,10 @@ def test_header_answers_in_words_with_its_evidence(page: str) -> None:
 
 
 def test_sources_to_copy_are_the_rendered_tables(micro: Path) -> None:
-    section = read_page(micro).sections[0]
-    board = build(load_table("2"), read_results(micro))
-    assert dict(section.sources) == {
-        name: render(board, kind) for name, kind in (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))
+    section = build_report_page(micro).sections[0]
+    board = build_board(load_table("2"), read_results(micro))
+    assert dict(section.copy_texts) == {
+        name: render_table(board, kind) for name, kind in (("LaTeX", "tex"), ("Markdown", "md"), ("CSV", "csv"), ("JSON", "json"))
     }
 
 
@@ -172,10 +172,10 @@ def test_run_card_states_every_fact_of_the_plan(micro: Path, page: str) -> None:
 
 
 def test_samples_stand_at_the_same_place_in_every_sheet(micro: Path) -> None:
-    sheets = read_page(micro).panels[0].sheets
+    sheets = build_report_page(micro).panels[0].sheets
     assert [sheet.title for sheet in sheets] == [f"digits-{e}" for e in fake.ENCODINGS]  # in the order of the table
     assert {(sheet.width, sheet.height) for sheet in sheets} == {(10 * 58 - 2, 4 * 58 - 2)}
-    assert "columns by class 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in sheets[0].alt
+    assert "columns by class 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in sheets[0].alt_text
 
 
 def test_missing_and_broken_images_are_said_not_hidden(tmp_path: Path) -> None:
@@ -185,14 +185,14 @@ def test_missing_and_broken_images_are_said_not_hidden(tmp_path: Path) -> None:
     Image.new("RGB", (28, 28)).save(tmp_path / "secret.png")
     append_line(run / "samples.jsonl", json.dumps({"index": 3, "file": "../secret.png"}))
     append_line(run / "samples.jsonl", json.dumps({"index": 4, "status": "failed", "reason": "out of memory"}))
-    ((sheet,),) = [panel.sheets for panel in read_page(tmp_path).panels]
-    assert sheet.missing == (
+    ((sheet,),) = [panel.sheets for panel in build_report_page(tmp_path).panels]
+    assert sheet.missing_samples == (
         "sample 1: not there",
         "sample 2: not a readable image",
         "sample 3: no file inside the run",
         "sample 4: out of memory",
     )
-    assert "4 missing" in sheet.alt
+    assert "4 missing" in sheet.alt_text
 
 
 def test_hostile_records_come_out_as_text(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_hostile_records_come_out_as_text(tmp_path: Path) -> None:
     write_text(run / "plan.json", who.to_json())
     append_line(run / "samples.jsonl", json.dumps({"index": 0, "status": "failed", "reason": HOSTILE, "prompt": HOSTILE}))
     none = fake.measurement("fid", None, reason=HOSTILE)
-    told = warnings_of("images", [HOSTILE])
+    told = make_warnings("images", [HOSTILE])
     made = fake.result(who, [none], warnings=told, target=HOSTILE, parity=HOSTILE, reference=HOSTILE, profile=HOSTILE)
     fake.write_result(run, made)
     fake.write_result(tmp_path / "theirs", fake.result(None, [none], target=HOSTILE))
@@ -247,12 +247,12 @@ def test_training_log_of_a_registered_checkpoint_is_drawn(tmp_path: Path, bench_
     who = fake.checkpoint("my-harope", "harope")
     write_text(tmp_path / "runs/a/plan.json", fake.plan(who).to_json())
     register(bench_home, who, "step,loss\n" + "".join(f"{step},{1 / step}\n" for step in range(10, 5000, 10)))
-    page = read_page(tmp_path / "runs")
-    assert page.last_losses == (("my-harope", "4,990", "0.0002"),)
-    assert page.losses is not None
-    assert "my-harope" in page.losses
+    page = build_report_page(tmp_path / "runs")
+    assert page.final_losses == (("my-harope", "4,990", "0.0002"),)
+    assert page.loss_svg is not None
+    assert "my-harope" in page.loss_svg
     register(bench_home, who.model_copy(update={"sha256": "cd" * 32}), "step,loss\n10,1.0\n")
-    assert read_page(tmp_path / "runs").losses is None  # weights of another training
+    assert build_report_page(tmp_path / "runs").loss_svg is None  # weights of another training
 
 
 def test_a_broken_training_log_is_named(tmp_path: Path, bench_home: Path) -> None:
@@ -260,4 +260,4 @@ def test_a_broken_training_log_is_named(tmp_path: Path, bench_home: Path) -> Non
     write_text(tmp_path / "runs/a/plan.json", fake.plan(who).to_json())
     register(bench_home, who, "step,loss\n10,nan\n")
     with pytest.raises(StorageError, match=r"my-harope\.log\.csv"):
-        read_page(tmp_path / "runs")
+        build_report_page(tmp_path / "runs")

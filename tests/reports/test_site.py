@@ -16,14 +16,14 @@ from fake_runs import checkpoint, measurement, micro_run, micro_table, plan, res
 
 from harope_bench.cli import main
 from harope_bench.core.errors import StorageError
-from harope_bench.core.schema import warnings_of
+from harope_bench.core.schema import make_warnings
 from harope_bench.data.result_store import read_results
-from harope_bench.leaderboards.site import Section, protocol, rank, sections
-from harope_bench.reports.site import page_name, read_site, write_site
+from harope_bench.leaderboards.rankings import ProtocolSection, result_protocol, rank_results, build_sections
+from harope_bench.reports.leaderboard_pages import page_name, build_leaderboard, write_leaderboard
 
 
-def build(runs: Path) -> list[Section]:
-    return sections(read_results(runs))
+def build(runs: Path) -> list[ProtocolSection]:
+    return build_sections(read_results(runs))
 
 
 def put(folder: Path, name: str, value: float | None, se: float = 0.1, n: int = 500, **facts: object) -> Path:
@@ -32,20 +32,20 @@ def put(folder: Path, name: str, value: float | None, se: float = 0.1, n: int = 
     return write_result(folder / name, result(plan(checkpoint(name, "harope")), [made], **facts))
 
 
-def places(section: Section, metric: str = "fid") -> dict[str, tuple[int, bool]]:
+def places(section: ProtocolSection, metric: str = "fid") -> dict[str, tuple[int, bool]]:
     return {
-        entry.found.path.parent.parent.name: (entry.ranks[metric].place, entry.ranks[metric].shared)
-        for entry in section.entries
+        entry.stored_result.path.parent.parent.name: (entry.ranks[metric].rank, entry.ranks[metric].is_tied)
+        for entry in section.results
         if metric in entry.ranks
     }
 
 
 def test_rows_of_one_protocol_stand_in_one_section_in_order(tmp_path: Path) -> None:
     (section,) = build(micro_table(tmp_path))
-    values = [entry.measured("fid").value for entry in section.entries]  # type: ignore[union-attr]
+    values = [entry.find_measurement("fid").value for entry in section.results]  # type: ignore[union-attr]
     assert len(values) == 6
     assert values == sorted(values)  # type: ignore[type-var]
-    assert section.protocol.images == (500,)
+    assert section.protocol.image_counts == (500,)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_rows_of_one_protocol_stand_in_one_section_in_order(tmp_path: Path) -> N
 def test_another_protocol_is_another_section(facts: dict[str, object], tmp_path: Path) -> None:
     put(tmp_path, "a", 10.0)
     put(tmp_path, "b", 11.0, **facts)
-    assert [len(section.entries) for section in build(tmp_path)] == [1, 1]
+    assert [len(section.results) for section in build(tmp_path)] == [1, 1]
 
 
 def test_another_number_of_images_or_another_judge_is_another_section(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_another_number_of_images_or_another_judge_is_another_section(tmp_path: 
     put(tmp_path, "b", 9.0, n=400)
     judge = read_results(tmp_path)[0].result.judge.model_copy(update={"weights_sha256": "ef" * 32})
     put(tmp_path, "c", 8.0, judge=judge)
-    assert [len(section.entries) for section in build(tmp_path)] == [1, 1, 1]
+    assert [len(section.results) for section in build(tmp_path)] == [1, 1, 1]
 
 
 def test_sampler_steps_and_guidance_are_the_entrants_choice(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_sampler_steps_and_guidance_are_the_entrants_choice(tmp_path: Path) -> N
     put(tmp_path, "b", 12.0, plan=plan(checkpoint("b", "harope"), steps=250, guidance=4.0))
     (section,) = build(tmp_path)
     assert places(section) == {"a": (1, False), "b": (2, False)}
-    assert "guidance" in " ".join(read_site(tmp_path).blocks[0].notes)
+    assert "guidance" in " ".join(build_leaderboard(tmp_path).sections[0].notes)
 
 
 def test_rows_that_are_not_resolved_share_a_rank(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_higher_is_better_where_the_evaluator_says_so(tmp_path: Path) -> None:
         write_result(tmp_path / name, result(plan(checkpoint(name, "harope")), [measurement("is", value, 0.1)]))
     (section,) = build(tmp_path)
     assert places(section, "is") == {"b": (1, False), "a": (2, False)}
-    assert [entry.found.path.parent.parent.name for entry in section.entries] == ["b", "a"]
+    assert [entry.stored_result.path.parent.parent.name for entry in section.results] == ["b", "a"]
 
 
 def test_pairing_resolves_what_separate_errors_do_not(tmp_path: Path) -> None:
@@ -105,9 +105,9 @@ def test_pairing_resolves_what_separate_errors_do_not(tmp_path: Path) -> None:
         micro_run(tmp_path / encoding, encoding)
     (section,) = build(tmp_path)
     assert places(section) == {"harope": (1, False), "rope-axial": (2, False)}
-    step = section.entries[1].ranks["fid"].step
+    step = section.results[1].ranks["fid"].difference
     assert step is not None
-    assert step.paired
+    assert step.is_paired
     for path in tmp_path.glob("**/results/*.npz"):
         path.unlink()
     (section,) = build(tmp_path)
@@ -120,7 +120,7 @@ def test_holm_is_applied_within_the_column(tmp_path: Path) -> None:
         put(tmp_path, f"r{i:02d}", 10.1 if i == 20 else 10.0, se=0.1 / 2.3 / np.sqrt(2))
     (section,) = build(tmp_path)
     assert {place for place, _ in places(section).values()} == {1}
-    assert list(rank("fid", "lower", [section.entries[0].found, section.entries[20].found]).values())[1].place == 2
+    assert list(rank_results("fid", "lower", [section.results[0].stored_result, section.results[20].stored_result]).values())[1].rank == 2
 
 
 def test_a_chain_of_neighbours_does_not_tie_its_ends(tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ def test_a_missing_value_has_no_rank_and_says_why(tmp_path: Path) -> None:
     write_result(tmp_path / "b", result(plan(checkpoint("b", "harope")), both))
     (section,) = build(tmp_path)
     assert places(section) == {"a": (1, False)}
-    assert [entry.found.path.parent.parent.name for entry in section.entries] == ["a", "b"]
-    assert "no value: too few images" in [cell.text for line in read_site(tmp_path).blocks[0].lines for cell in line.cells]
+    assert [entry.stored_result.path.parent.parent.name for entry in section.results] == ["a", "b"]
+    assert "no value: too few images" in [cell.text for line in build_leaderboard(tmp_path).sections[0].rows for cell in line.cells]
 
 
 def test_a_number_without_an_error_ties_and_says_so(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_number_without_an_error_ties_and_says_so(tmp_path: Path) -> None:
     put(tmp_path, "b", 99.0, se=None)  # type: ignore[arg-type]
     (section,) = build(tmp_path)
     assert places(section) == {"a": (1, True), "b": (1, True)}
-    write_site(tmp_path, tmp_path / "site")
+    write_leaderboard(tmp_path, tmp_path / "site")
     text = (tmp_path / "site/index.html").read_text()
     assert "99.00, no error" in text
     assert "not comparable with a: a standard error is missing" in text
@@ -155,15 +155,15 @@ def test_numbers_of_an_unknown_evaluator_are_shown_and_not_ranked(tmp_path: Path
     for name in ("a", "b"):
         put(tmp_path, name, 10.0, evaluator="elsewhere")
     (section,) = build(tmp_path)
-    assert section.ranked == ()
-    assert not any(entry.ranks for entry in section.entries)
-    assert "not ranked" in " ".join(read_site(tmp_path).blocks[0].notes)
+    assert section.ranked_metrics == ()
+    assert not any(entry.ranks for entry in section.results)
+    assert "not ranked" in " ".join(build_leaderboard(tmp_path).sections[0].notes)
 
 
 def test_sections_of_one_title_say_what_sets_them_apart(tmp_path: Path) -> None:
     put(tmp_path, "a", 10.0)
     put(tmp_path, "b", 11.0, profile="other")
-    blocks = read_site(tmp_path).blocks
+    blocks = build_leaderboard(tmp_path).sections
     assert len({block.title for block in blocks}) == 2
     assert "Profile: other" in " ".join(note for block in blocks for note in block.notes)
 
@@ -172,7 +172,7 @@ def test_sections_of_one_title_say_what_sets_them_apart(tmp_path: Path) -> None:
 
 
 def test_there_is_an_index_and_a_page_a_run(tmp_path: Path) -> None:
-    written = write_site(micro_table(tmp_path / "runs", samples=2), tmp_path / "site")
+    written = write_leaderboard(micro_table(tmp_path / "runs", samples=2), tmp_path / "site")
     assert written[0] == tmp_path / "site/index.html"
     assert len(written) == 7
     index = Document((tmp_path / "site/index.html").read_text())
@@ -190,13 +190,13 @@ def test_there_is_an_index_and_a_page_a_run(tmp_path: Path) -> None:
 
 def test_pages_are_the_same_twice_and_wherever_the_runs_lie(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        write_site(micro_table(tmp_path / name / "runs"), tmp_path / name / "site")
+        write_leaderboard(micro_table(tmp_path / name / "runs"), tmp_path / name / "site")
     pages = [{p.relative_to(tmp_path / n): p.read_bytes() for p in sorted((tmp_path / n / "site").rglob("*.html"))} for n in ("one", "two")]
     assert {k.as_posix(): v for k, v in pages[0].items()} == {k.as_posix(): v for k, v in pages[1].items()}
 
 
 def test_pages_need_nothing_from_outside(tmp_path: Path) -> None:
-    for path in write_site(micro_table(tmp_path / "runs"), tmp_path / "site"):
+    for path in write_leaderboard(micro_table(tmp_path / "runs"), tmp_path / "site"):
         text = path.read_text()
         page = Document(text)
         policy = [value for tag, name, value in page.attributes if tag == "meta" and name == "content" and "default-src" in value]
@@ -215,9 +215,9 @@ def test_pages_need_nothing_from_outside(tmp_path: Path) -> None:
 
 def test_hostile_words_stay_words(tmp_path: Path) -> None:
     made = result(plan(checkpoint(source=HOSTILE)), [measurement("fid", 3.0)], target=HOSTILE, parity=HOSTILE, profile=HOSTILE)
-    made = made.model_copy(update={"warnings": warnings_of("images", [HOSTILE]), "reference": HOSTILE})
+    made = made.model_copy(update={"warnings": make_warnings("images", [HOSTILE]), "reference": HOSTILE})
     write_result(tmp_path / "runs" / 'x"><img src=x>', made)
-    for path in write_site(tmp_path / "runs", tmp_path / "site"):
+    for path in write_leaderboard(tmp_path / "runs", tmp_path / "site"):
         page = Document(path.read_text())
         assert page.tags["img"] == 0
         assert page.tags["script"] <= 1
@@ -234,34 +234,34 @@ def test_page_names_are_plain_and_differ() -> None:
 def test_pages_of_runs_that_are_gone_are_removed_and_others_kept(tmp_path: Path) -> None:
     for name in ("a", "b"):
         put(tmp_path / "runs", name, 10.0)
-    write_site(tmp_path / "runs", tmp_path / "site")
+    write_leaderboard(tmp_path / "runs", tmp_path / "site")
     own = tmp_path / "site/runs/mine.html"
     own.write_text("<p>mine</p>")
     (tmp_path / "runs/b/results/fidelity.json").unlink()
-    left = write_site(tmp_path / "runs", tmp_path / "site")
+    left = write_leaderboard(tmp_path / "runs", tmp_path / "site")
     assert set((tmp_path / "site/runs").iterdir()) == {own, left[1]}
 
 
 def test_folders_without_results_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="holds no result"):
-        write_site(tmp_path, tmp_path / "site")
+        write_leaderboard(tmp_path, tmp_path / "site")
     assert not (tmp_path / "site").exists()
     put(tmp_path, "a", 1.0).write_text('{"format": 1}')
     with pytest.raises(StorageError, match="is not a result"):
-        write_site(tmp_path, tmp_path / "site")
+        write_leaderboard(tmp_path, tmp_path / "site")
 
 
 def test_drawn_runs_without_a_score_are_named(tmp_path: Path) -> None:
     put(tmp_path, "a", 1.0)
     fake_runs.write_text(tmp_path / "later/plan.json", plan(checkpoint()).to_json())
-    write_site(tmp_path, tmp_path / "site")
+    write_leaderboard(tmp_path, tmp_path / "site")
     assert "Drawn, not scored later" in Document((tmp_path / "site/index.html").read_text()).text
 
 
 def test_the_protocol_is_read_from_the_result_alone(tmp_path: Path) -> None:
     put(tmp_path, "a", 1.0)
-    key = protocol(read_results(tmp_path)[0])
-    assert (key.suite, key.resolution, key.images, key.evaluator, key.scale) == ("digits@1", "28", (500,), "fidelity@1", "micro")
+    key = result_protocol(read_results(tmp_path)[0])
+    assert (key.suite, key.resolution, key.image_counts, key.evaluator, key.scale) == ("digits@1", "28", (500,), "fidelity@1", "micro")
 
 
 def test_the_verb_builds_and_brings_no_torch(tmp_path: Path) -> None:

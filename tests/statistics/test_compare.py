@@ -13,13 +13,13 @@ from click.testing import CliRunner
 
 from harope_bench.cli import main
 from harope_bench.core.array_archive import load_arrays
-from harope_bench.core.errors import OptionError, StorageError, UnknownName
+from harope_bench.core.errors import OptionError, StorageError, UnknownNameError
 from harope_bench.core.schema import JudgeRecord, Result
 from harope_bench.core.storage import write_text
 from harope_bench.data.result_store import StoredResult, read_result
-from harope_bench.statistics.compare import compare, open_side, words
-from harope_bench.statistics.pairing import RULER, contrast, footing, paired_rows, unlike
-from harope_bench.statistics.significance import mean_error, quantile
+from harope_bench.statistics.compare import compare_runs, load_compared_runs, comparison_text
+from harope_bench.statistics.pairing import MEASUREMENT_FIELDS, compare_results, measurement_key, pair_contributions, first_key_difference
+from harope_bench.statistics.significance import standard_error, quantile
 
 
 def changed(run: Path, **facts: Any) -> None:
@@ -44,41 +44,41 @@ def seeds(folder: Path, encoding: str, count: int, shift: float = 0.0) -> Path:
 
 def test_two_encodings_on_the_same_requests_are_pairs(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e, samples=500) for e in ("rope-axial", "harope"))
-    found = compare(open_side(a), open_side(b))
-    fid = found.lines[0]
-    assert found.level == "L1" and (fid.verdict, fid.difference.paired) == ("better", True)
+    found = compare_runs(load_compared_runs(a), load_compared_runs(b))
+    fid = found.metrics[0]
+    assert found.level == "L1" and (fid.verdict, fid.difference.is_paired) == ("better", True)
     rows = [load_arrays(run / "results/fidelity.npz")["fid"] for run in (a, b)]
-    assert fid.difference.se == pytest.approx(mean_error(rows[1] - rows[0]))
-    assert fid.detectable == pytest.approx(2.8016 * (fid.difference.se or 0), rel=1e-4)
+    assert fid.difference.se == pytest.approx(standard_error(rows[1] - rows[0]))
+    assert fid.detectable_difference == pytest.approx(2.8016 * (fid.difference.se or 0), rel=1e-4)
     assert all(
-        line.p_adjusted >= line.difference.p for line in found.lines if line.p_adjusted is not None and line.difference.p is not None
+        line.p_adjusted >= line.difference.p for line in found.metrics if line.p_adjusted is not None and line.difference.p is not None
     )
-    share = next(line for line in found.lines if line.metric.name == "precision")
+    share = next(line for line in found.metrics if line.metric.name == "precision")
     assert share.difference.test == "McNemar, exact" and share.difference.wins is not None
-    text = "\n".join(words(found))
+    text = "\n".join(comparison_text(found))
     assert "paired by suite, label or prompt, sample index, seed, resolution" in text and "this checkpoint against that" in text
 
 
 def test_a_run_against_itself_is_not_resolved(tmp_path: Path) -> None:
     run = fake_runs.micro_run(tmp_path / "a", "harope")
-    assert {line.verdict for line in compare(open_side(run), open_side(run)).lines} == {"not resolved"}
+    assert {line.verdict for line in compare_runs(load_compared_runs(run), load_compared_runs(run)).metrics} == {"not resolved"}
 
 
 def test_other_seeds_are_unpaired_and_wider(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / f"{seed}", "harope", seed=seed) for seed in (0, 1))
-    fid = compare(open_side(a), open_side(b), ["fid"]).lines[0].difference
-    assert (fid.paired, fid.why) == (False, "unpaired: other seed") and fid.se == pytest.approx(np.hypot(*errors(a, b)))
+    fid = compare_runs(load_compared_runs(a), load_compared_runs(b), ["fid"]).metrics[0].difference
+    assert (fid.is_paired, fid.reason) == (False, "unpaired: other seed") and fid.se == pytest.approx(np.hypot(*errors(a, b)))
 
 
 def errors(*runs: Path) -> list[float]:
-    return [float(read_result(run / "results/fidelity.json").measured("fid").se) for run in runs]  # type: ignore[union-attr, arg-type]
+    return [float(read_result(run / "results/fidelity.json").find_measurement("fid").se) for run in runs]  # type: ignore[union-attr, arg-type]
 
 
 def test_other_labels_of_the_same_index_are_no_pairs(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e, samples=20) for e in ("rope-axial", "harope"))
     path = b / "samples.jsonl"
     path.write_text(path.read_text().replace('"label": 3', '"label": 4'))
-    assert compare(open_side(a), open_side(b), ["fid"]).lines[0].difference.why == "unpaired: other labels or prompts"
+    assert compare_runs(load_compared_runs(a), load_compared_runs(b), ["fid"]).metrics[0].difference.reason == "unpaired: other labels or prompts"
 
 
 JUDGE = JudgeRecord(name="digits-net", version=1, judge_class="micro", weights_sha256="cd" * 32, preprocessing="none")
@@ -96,14 +96,14 @@ JUDGE = JudgeRecord(name="digits-net", version=1, judge_class="micro", weights_s
 def test_unlike_rulers_are_not_comparable(tmp_path: Path, facts: dict[str, Any], field: str) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("rope-axial", "harope"))
     changed(b, **facts)
-    lines = compare(open_side(a), open_side(b)).lines
+    lines = compare_runs(load_compared_runs(a), load_compared_runs(b)).metrics
     assert {line.verdict for line in lines} == {"not comparable"}
-    assert all(line.difference.why.startswith(f"{field} ") and line.difference.delta is None for line in lines)
+    assert all(line.difference.reason.startswith(f"{field} ") and line.difference.delta is None for line in lines)
 
 
 def test_other_counts_are_not_comparable(tmp_path: Path) -> None:
     a, b = fake_runs.micro_run(tmp_path / "a", "ape", n=500), fake_runs.micro_run(tmp_path / "b", "ape", n=400)
-    assert "fid-500 against fid-400" in compare(open_side(a), open_side(b)).lines[0].difference.why
+    assert "fid-500 against fid-400" in compare_runs(load_compared_runs(a), load_compared_runs(b)).metrics[0].difference.reason
 
 
 def test_other_guidance_is_compared_and_said(tmp_path: Path) -> None:
@@ -111,36 +111,36 @@ def test_other_guidance_is_compared_and_said(tmp_path: Path) -> None:
     plan = read_result(b / "results/fidelity.json").plan
     assert plan is not None
     changed(b, plan=plan.model_copy(update={"settings": plan.settings.model_copy(update={"guidance": 3.0})}))
-    found = compare(open_side(a), open_side(b))
-    assert found.notes == ("drawn differently: guidance 1.5 against 3.0",) and found.lines[0].verdict == "better"
+    found = compare_runs(load_compared_runs(a), load_compared_runs(b))
+    assert found.notes == ("drawn differently: guidance 1.5 against 3.0",) and found.metrics[0].verdict == "better"
 
 
 def test_several_training_seeds_are_a_method(tmp_path: Path) -> None:
     a, b = seeds(tmp_path / "a", "rope-axial", 3), seeds(tmp_path / "b", "harope", 3)
-    found = compare(open_side(a), open_side(b), ["fid"])
-    line = found.lines[0]
+    found = compare_runs(load_compared_runs(a), load_compared_runs(b), ["fid"])
+    line = found.metrics[0]
     assert found.level == "L2" and line.difference.test.startswith("Student") and (line.difference.df or 0) >= 4
-    assert line.difference.why == "3 against 3 training seeds, same requests drawn by all"
+    assert line.difference.reason == "3 against 3 training seeds, same requests drawn by all"
     rows = [load_arrays(x / "s0/results/fidelity.npz")["fid"] for x in (a, b)]
-    assert line.difference.se == pytest.approx(np.sqrt(2 * 0.01 / 3 + mean_error(rows[1] - rows[0]) ** 2))
-    assert "this method against that method" in "\n".join(words(found))
+    assert line.difference.se == pytest.approx(np.sqrt(2 * 0.01 / 3 + standard_error(rows[1] - rows[0]) ** 2))
+    assert "this method against that method" in "\n".join(comparison_text(found))
 
 
 def test_a_side_is_one_method(tmp_path: Path) -> None:
     fake_runs.micro_table(tmp_path / "t")
     with pytest.raises(OptionError, match="several methods"):
-        open_side(tmp_path / "t")
+        load_compared_runs(tmp_path / "t")
     for k in (0, 1):
         fake_runs.micro_run(tmp_path / f"same/{k}", "ape")
     with pytest.raises(OptionError, match="same weights"):
-        open_side(tmp_path / "same")
+        load_compared_runs(tmp_path / "same")
     with pytest.raises(OptionError, match="found 1 and 2"):
-        compare(open_side(tmp_path / "same/0"), open_side(seeds(tmp_path / "s", "ape", 2)))
+        compare_runs(load_compared_runs(tmp_path / "same/0"), load_compared_runs(seeds(tmp_path / "s", "ape", 2)))
     (tmp_path / "empty").mkdir()
     with pytest.raises(StorageError, match="holds no result"):
-        open_side(tmp_path / "empty")
-    with pytest.raises(UnknownName, match="did you mean fid"):
-        compare(open_side(tmp_path / "same/0"), open_side(tmp_path / "same/1"), ["fidd"])
+        load_compared_runs(tmp_path / "empty")
+    with pytest.raises(UnknownNameError, match="did you mean fid"):
+        compare_runs(load_compared_runs(tmp_path / "same/0"), load_compared_runs(tmp_path / "same/1"), ["fidd"])
 
 
 def prompted(folder: Path, encoding: str, chance: float, tasks: bool = True) -> StoredResult:
@@ -161,21 +161,21 @@ def prompted(folder: Path, encoding: str, chance: float, tasks: bool = True) -> 
 
 def test_prompts_are_clusters_and_have_two_intervals(tmp_path: Path) -> None:
     a, b = prompted(tmp_path / "a", "rope-axial", 0.3), prompted(tmp_path / "b", "harope", 0.8)
-    found = contrast("precision", "higher", a, b, RULER)
-    assert found.verdict == "better" and found.test.startswith("sign flips") and found.again is not None
+    found = compare_results("precision", "higher", a, b, MEASUREMENT_FIELDS)
+    assert found.verdict == "better" and found.test.startswith("sign flips") and found.new_seeds_interval is not None
     assert (found.wins or 0) + (found.losses or 0) + (found.ties or 0) == 29
     assert (
         found.df is not None
         and found.df < 29
         and found.low == pytest.approx((found.delta or 0) - quantile(0.95, found.df) * (found.se or 0))
     )
-    told = "\n".join(words(compare(open_side(tmp_path / "a"), open_side(tmp_path / "b"), ["precision"])))
+    told = "\n".join(comparison_text(compare_runs(load_compared_runs(tmp_path / "a"), load_compared_runs(tmp_path / "b"), ["precision"])))
     assert "same prompts, new seeds" in told and "won" in told
 
 
 def test_other_prompts_are_no_pairs(tmp_path: Path) -> None:
     a, b = prompted(tmp_path / "a", "rope-axial", 0.3), prompted(tmp_path / "b", "harope", 0.8, tasks=False)
-    assert paired_rows("precision", a, b).why == "other prompts"
+    assert pair_contributions("precision", a, b).reason == "other prompts"
 
 
 def test_tasks_of_one_metric_are_not_those_of_another(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_tasks_of_one_metric_are_not_those_of_another(tmp_path: Path) -> None:
     for found in runs:
         arrays = dict(load_arrays(found.path.with_suffix(".npz")))
         np.savez(found.path.with_suffix(".npz"), **arrays, recall=arrays["precision"])
-    tasks = [rows.prompts.old.tasks for name in ("precision", "recall") if (rows := paired_rows(name, *runs)).prompts is not None]
+    tasks = [rows.prompt_pairs.baseline.tasks for name in ("precision", "recall") if (rows := pair_contributions(name, *runs)).prompt_pairs is not None]
     assert [len(set(numbers.tolist())) for numbers in tasks] == [3, 1]
 
 
@@ -193,14 +193,14 @@ def test_images_without_a_plan_are_compared_unpaired(tmp_path: Path) -> None:
     fake_runs.micro_run(tmp_path / "b", "harope")
     changed(tmp_path / "b", plan=None, plan_digest=None)
     one, two = (read_result(tmp_path / x / "results/fidelity.json") for x in "ab")
-    assert unlike(foot(one), foot(two)) is None
-    assert compare(open_side(run), open_side(tmp_path / "b"), ["fid"]).lines[0].difference.why == "unpaired: a run has no plan"
+    assert first_key_difference(foot(one), foot(two)) is None
+    assert compare_runs(load_compared_runs(run), load_compared_runs(tmp_path / "b"), ["fid"]).metrics[0].difference.reason == "unpaired: a run has no plan"
 
 
 def foot(result: Result) -> Any:
-    measured = result.measured("fid")
+    measured = result.find_measurement("fid")
     assert measured is not None
-    return footing(result, measured)
+    return measurement_key(result, measured)
 
 
 def test_compare_from_the_command_line(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from harope_bench.core.errors import BenchError, OptionError
 from harope_bench.core.schema import Metric
 from harope_bench.core.storage import write_text
 from harope_bench.data.result_store import read_result
-from harope_bench.statistics.compare import Line
+from harope_bench.statistics.compare import MetricComparison
 from harope_bench.statistics.gate import baseline, decide, policy, render
-from harope_bench.statistics.intervals.shares import bonett_price
+from harope_bench.statistics.intervals.paired_fractions import bonett_price_interval
 from harope_bench.statistics.significance import Difference
 
 OURS = Path(harope_bench.__file__).parent / "leaderboards/baselines"
@@ -62,7 +62,7 @@ def pair(folder: Path, shift: float, own: float = 1.0, n: int = 500) -> tuple[Pa
     ],
 )
 def test_rule(worsening: float, low: float, high: float, margin: float, outcome: str) -> None:
-    assert decide.outcome_of(worsening, low, high, margin) == outcome
+    assert decide.decide_outcome(worsening, low, high, margin) == outcome
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_sums_in_another_order_are_no_unknown_difference_of_the_same_images(tmp_
     path = new / "results/fidelity.json"
     kept = fake_runs.measurement("fid", 20.0 + moved, 0.1, 500)
     write_text(path, read_result(path).model_copy(update={"measurements": (kept,)}).to_json())
-    (decision,) = decide.gate(*map(baseline.open_side, (old, new)), policy.Policy()).decisions
+    (decision,) = decide.run_gate(*map(baseline.load_baseline_or_runs, (old, new)), policy.Policy()).decisions
     assert decision.outcome == outcome
 
 
@@ -92,9 +92,9 @@ def test_false_alarms_and_misses_are_as_rare_as_the_confidence_says() -> None:
     """Equal runs: a regression in at most 2.5%. A worsening of exactly the margin: a pass in at most 2.5%."""
     rng, se, margin = np.random.default_rng(0), 1.0, 2.0
     ends = [(w, w - 1.96 * se, w + 1.96 * se) for w in rng.normal(0, se, 4000)]
-    assert np.mean([decide.outcome_of(*e, margin) == "regression" for e in ends]) < 0.03
+    assert np.mean([decide.decide_outcome(*e, margin) == "regression" for e in ends]) < 0.03
     ends = [(w, w - 1.96 * se, w + 1.96 * se) for w in rng.normal(margin, se, 4000)]
-    assert np.mean([decide.outcome_of(*e, margin) == "pass" for e in ends]) == pytest.approx(0.025, abs=0.01)
+    assert np.mean([decide.decide_outcome(*e, margin) == "pass" for e in ends]) == pytest.approx(0.025, abs=0.01)
 
 
 def scored(folder: Path, evaluator: str, metric: str, rows: np.ndarray, images: str, **arrays: np.ndarray) -> Path:
@@ -118,8 +118,8 @@ def prompted(folder: Path, worse: float, prompts: int = 40, own: float = 8.0, me
     old = np.clip(rng.normal(70, 20, prompts)[of] + rng.normal(0, own, 4 * prompts), 0, 100)
     new = old - worse - own * rng.normal(size=4 * prompts)
     runs = [scored(folder / side, "dpg-bench", metric, rows, side, prompts=of) for side, rows in (("aa", old), ("bb", new))]
-    rule = policy.Policy(metric={metric: policy.Rule(margin=8.0)})
-    (decision,) = decide.gate(*map(baseline.open_side, runs), rule).decisions
+    rule = policy.Policy(metric={metric: policy.GateRule(margin=8.0)})
+    (decision,) = decide.run_gate(*map(baseline.load_baseline_or_runs, runs), rule).decisions
     return decision
 
 
@@ -129,9 +129,9 @@ def test_a_score_of_prompts_that_fell_is_a_regression(tmp_path: Path) -> None:
     assert found.low is not None and found.worsening is not None and found.high is not None and found.outcome == "regression"
     assert found.low < found.worsening < found.high and found.worsening == pytest.approx(17.8, abs=3 * 8 / np.sqrt(160))
     assert found.high - found.low == pytest.approx(2 * 2.02 * 8 / np.sqrt(160), rel=0.25)  # t of 39 degrees of freedom
-    counts = found.line.difference
-    wrong = bonett_price(counts.wins or 0, counts.losses or 0, counts.ties or 0, 1.96)
-    assert decide.outcome_of(found.worsening or 0, -wrong.high, -wrong.low, 8.0) == "pass"
+    counts = found.metric_comparison.difference
+    wrong = bonett_price_interval(counts.wins or 0, counts.losses or 0, counts.ties or 0, 1.96)
+    assert decide.decide_outcome(found.worsening or 0, -wrong.high, -wrong.low, 8.0) == "pass"
     (tmp_path / "gate.toml").write_text("[metric.dpg]\nmargin = 8.0\n")
     told = run("gate", tmp_path / "aa", tmp_path / "bb", "--config", tmp_path / "gate.toml", exit_code=3).stdout
     assert "clustered by prompt, the interval is for new prompts" in told and told.endswith("gate: regression\n")
@@ -151,9 +151,9 @@ def test_five_prompts_are_never_a_regression_and_wide(tmp_path: Path) -> None:
 def test_prompts_that_did_not_move_keep_a_width_unless_the_images_are_the_same(tmp_path: Path) -> None:
     of, rows = np.arange(20), np.full(20, 50.0)
     runs = [scored(tmp_path / side, "dpg-bench", "dpg", rows, side, prompts=of) for side in ("aa", "bb")]
-    rule = policy.Policy(metric={"dpg": policy.Rule(margin=8.0)})
-    first, second = map(baseline.open_side, runs)
-    (other,), (same,) = decide.gate(first, second, rule).decisions, decide.gate(first, first, rule).decisions
+    rule = policy.Policy(metric={"dpg": policy.GateRule(margin=8.0)})
+    first, second = map(baseline.load_baseline_or_runs, runs)
+    (other,), (same,) = decide.run_gate(first, second, rule).decisions, decide.run_gate(first, first, rule).decisions
     assert other.outcome == "cannot tell" and other.high == pytest.approx(1.96 * 100 * np.sqrt(2) / 22, rel=1e-3)
     assert (same.low, same.high, same.outcome) == (0.0, 0.0, "pass")
 
@@ -167,7 +167,7 @@ def test_the_overall_of_tasks_is_no_share_of_prompts(tmp_path: Path) -> None:
         scored(tmp_path / side, "geneval", "overall", row, side, prompts=of, overall_tasks=of % 6)
         for side, row in zip(("aa", "bb"), rows, strict=True)
     ]
-    (found,) = decide.gate(*map(baseline.open_side, runs), policy.Policy(metric={"overall": policy.Rule(margin=0.01)})).decisions
+    (found,) = decide.run_gate(*map(baseline.load_baseline_or_runs, runs), policy.Policy(metric={"overall": policy.GateRule(margin=0.01)})).decisions
     counts = found.line.difference
     assert found.low is not None and found.high is not None and found.worsening is not None
     assert found.outcome == "regression" and found.low < found.worsening < found.high < 0.2
@@ -181,24 +181,24 @@ def test_shares_of_samples_have_the_unit_of_their_rows(tmp_path: Path, hit: int,
     old = rng.random(400) < 0.8
     new = old & (rng.random(400) < 0.95)
     runs = [scored(tmp_path / side, evaluator, metric, hit * rows.astype(float), side) for side, rows in (("aa", old), ("bb", new))]
-    (found,) = decide.gate(*map(baseline.open_side, runs), policy.Policy(metric={metric: policy.Rule(margin=0.01 * hit)})).decisions
+    (found,) = decide.run_gate(*map(baseline.load_baseline_or_runs, runs), policy.Policy(metric={metric: policy.GateRule(margin=0.01 * hit)})).decisions
     lost = int((old & ~new).sum())
-    wanted = bonett_price(0, lost, 400 - lost, 1.959964)
+    wanted = bonett_price_interval(0, lost, 400 - lost, 1.959964)
     assert (found.low, found.high) == pytest.approx((-hit * wanted.high, -hit * wanted.low), rel=1e-5)
     assert found.worsening == pytest.approx(hit * lost / 400) and found.outcome == "regression"
 
 
-def line(metric: Metric, difference: Difference) -> Line:
-    return Line(metric, metric.name, 10, 50.0, 50.0, difference, None, None, difference.verdict)
+def line(metric: Metric, difference: Difference) -> MetricComparison:
+    return MetricComparison(metric, metric.name, 10, 50.0, 50.0, difference, None, None, difference.verdict)
 
 
 TOP1 = Metric(name="top1", title="Top-1", direction="higher", unit="percent", decimals=2)
 
 
 def test_where_nobody_is_right_the_unit_is_the_metrics() -> None:
-    silent = Difference(0.0, 0.0, 0.0, 0.0, 1.0, True, "not resolved", "", wins=0, losses=0, ties=98, hit=1.0)
-    found = decide.interval(line(TOP1, silent), 0.95, False)
-    assert found is not None and found.high == pytest.approx(100 * bonett_price(0, 0, 98, 1.959964).high)
+    silent = Difference(0.0, 0.0, 0.0, 0.0, 1.0, True, "not resolved", "", wins=0, losses=0, ties=98, success_value=1.0)
+    found = decide.gate_interval(line(TOP1, silent), 0.95, False)
+    assert found is not None and found.high == pytest.approx(100 * bonett_price_interval(0, 0, 98, 1.959964).high)
 
 
 @pytest.mark.parametrize("direction", ["higher", "lower"])
@@ -208,9 +208,9 @@ def test_every_interval_holds_its_own_difference(direction: Any, wins: int, loss
     delta = 100 * (wins - losses) / n * (1 if direction == "higher" else -1)
     metric = TOP1.model_copy(update={"direction": direction})
     for p in (0.001, 0.5):
-        found = Difference(delta, 1.0, delta - 2, delta + 2, p, True, "worse", "", wins=wins, losses=losses, ties=ties, hit=100.0)
+        found = Difference(delta, 1.0, delta - 2, delta + 2, p, True, "worse", "", wins=wins, losses=losses, ties=ties, success_value=100.0)
         for confidence in (0.6, 0.95, 0.9999):
-            decision = decide.decide(line(metric, found), policy.Rule(margin=1.0, confidence=confidence))
+            decision = decide.decide_metric(line(metric, found), policy.GateRule(margin=1.0, confidence=confidence))
             assert decision.low is not None and decision.worsening is not None and decision.high is not None
             assert decision.low <= decision.worsening <= decision.high
             assert decision.worsening == pytest.approx(100 * (losses - wins) / n)
@@ -226,7 +226,7 @@ def test_what_to_do_when_nobody_can_tell(tmp_path: Path) -> None:
 
 def test_direction_is_the_metrics(tmp_path: Path) -> None:
     a, b = (fake_runs.micro_run(tmp_path / e, e) for e in ("harope", "ape"))
-    verdict = decide.gate(baseline.open_side(a), baseline.open_side(b), policy.Policy())
+    verdict = decide.run_gate(baseline.load_baseline_or_runs(a), baseline.load_baseline_or_runs(b), policy.Policy())
     assert {d.outcome for d in verdict.decisions} == {"regression"}
     assert all((d.worsening or 0) > 0 for d in verdict.decisions)
 
@@ -313,13 +313,13 @@ def test_summary_is_added_small_and_harmless(tmp_path: Path) -> None:
     assert plan is not None
     hostile = plan.checkpoint.model_copy(update={"name": "<script>|[x](y)`"})
     write_text(path, read_result(path).model_copy(update={"plan": plan.model_copy(update={"checkpoint": hostile})}).to_json())
-    verdict = decide.gate(baseline.open_side(old), baseline.open_side(old), policy.Policy())
+    verdict = decide.run_gate(baseline.load_baseline_or_runs(old), baseline.load_baseline_or_runs(old), policy.Policy())
     assert len(render.markdown(verdict).encode()) < render.SUMMARY_BYTES
     (tmp_path / "s.md").write_text("before\n")
     run("gate", old, pair(tmp_path / "two", 3.0)[1], "--summary", tmp_path / "s.md", exit_code=3)
     text = (tmp_path / "s.md").read_text()
     assert text.startswith("before\n## harope-bench gate: regression") and "Changed most" in text
-    assert "<" not in render._plain("<script>|[x](y)`") and "|" not in render._plain("a|b")
+    assert "<" not in render._escape_markdown("<script>|[x](y)`") and "|" not in render._escape_markdown("a|b")
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_summary_is_added_small_and_harmless(tmp_path: Path) -> None:
 def test_a_wrong_gate_toml_names_the_field(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "gate.toml").write_text(text)
     with pytest.raises(BenchError, match=said):
-        policy.read(tmp_path / "gate.toml")
+        policy.read_policy(tmp_path / "gate.toml")
 
 
 def test_an_unknown_metric_offers_the_nearest(tmp_path: Path) -> None:
@@ -348,23 +348,23 @@ def test_an_unknown_metric_offers_the_nearest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["digits-rope-axial", "digits-harope", "shapes-rope-axial", "shapes-harope"])
 def test_our_own_baselines_are_whole_and_of_the_shipped_weights(name: str) -> None:
-    from harope_bench.models.load_checkpoint import checkpoint
+    from harope_bench.models.load_checkpoint import load_checkpoint_record
 
-    side: Any = baseline.open_side(OURS / f"{name}.json")
+    side: Any = baseline.load_baseline_or_runs(OURS / f"{name}.json")
     plan = side.runs[0][0].result.plan
-    named = set(policy.read(OURS / ("gate.toml" if plan.suite == "digits" else f"gate-{plan.suite}.toml")).metric)
-    assert plan.checkpoint.sha256 == checkpoint(name).sha256
+    named = set(policy.read_policy(OURS / ("gate.toml" if plan.suite == "digits" else f"gate-{plan.suite}.toml")).metric)
+    assert plan.checkpoint.sha256 == load_checkpoint_record(name).sha256
     assert named == set(side.metrics()) if plan.suite == "digits" else named < set(side.metrics())
     assert sum(file.stat().st_size for file in OURS.glob(f"{name}.*")) < 60_000
 
 
 def test_hostile_texts_stay_texts_in_junit_and_markdown(tmp_path: Path) -> None:
-    from harope_bench.core.escaping import printable
-    from harope_bench.statistics.gate.render import _plain
+    from harope_bench.core.escaping import printable_line
+    from harope_bench.statistics.gate.render import _escape_markdown
 
     hostile = "x\r\r## gate: pass\r\r\x01\x1b[31m @team <b>"
-    assert "\r" not in _plain(hostile) and "@" not in _plain(hostile) and "<b>" not in _plain(hostile)
-    assert printable(hostile).isprintable()
+    assert "\r" not in _escape_markdown(hostile) and "@" not in _escape_markdown(hostile) and "<b>" not in _escape_markdown(hostile)
+    assert printable_line(hostile).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_hostile_texts_stay_texts_in_junit_and_markdown(tmp_path: Path) -> None:
 def test_rules_that_are_no_rules_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "gate.toml").write_text(f"[default]\n{text}\n")
     with pytest.raises(OptionError):
-        policy.read(tmp_path / "gate.toml")
+        policy.read_policy(tmp_path / "gate.toml")
 
 
 def test_one_prompt_that_moved_a_little_does_not_narrow_the_interval(tmp_path: Path) -> None:
@@ -386,7 +386,7 @@ def test_one_prompt_that_moved_a_little_does_not_narrow_the_interval(tmp_path: P
     widths = []
     for side, other in (("bb", rows), ("cc", moved)):
         run = scored(tmp_path / side, "geneval", "overall", other, side, prompts=of)
-        rule = policy.Policy(metric={"overall": policy.Rule(margin=0.05)})
-        (decision,) = decide.gate(baseline.open_side(tmp_path / "aa"), baseline.open_side(run), rule).decisions
+        rule = policy.Policy(metric={"overall": policy.GateRule(margin=0.05)})
+        (decision,) = decide.run_gate(baseline.load_baseline_or_runs(tmp_path / "aa"), baseline.load_baseline_or_runs(run), rule).decisions
         widths.append((decision.high or 0) - (decision.low or 0))
     assert widths[0] == pytest.approx(widths[1], rel=0.05) and min(widths) > 0.1

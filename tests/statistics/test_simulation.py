@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from harope_bench.evaluators.base import Observations
+from harope_bench.evaluators.base import Features
 from harope_bench.evaluators.fidelity import PLUGIN as FIDELITY
-from harope_bench.metrics.frechet import frechet, influence
+from harope_bench.metrics.frechet import frechet_distance, influence_values
 from harope_bench.metrics.moments import Gaussian, Moments
 from harope_bench.metrics.random_halves import half_recalls
-from harope_bench.statistics.intervals.clusters import PromptMeans, cluster_score, prompt_means, score_interval, sign_flip
+from harope_bench.statistics.intervals.clusters import PromptMeans, clustered_mean, prompt_means, score_interval, sign_flip_test
 from harope_bench.statistics.intervals.heavy_tails import skewed_interval
-from harope_bench.statistics.intervals.shares import mcnemar
-from harope_bench.statistics.intervals.training import hierarchical, shared_variance
-from harope_bench.statistics.significance import Interval, Z, mean_error, normal, student, two_sided, wilson
+from harope_bench.statistics.intervals.paired_fractions import mcnemar_test
+from harope_bench.statistics.intervals.training_seeds import method_difference, shared_variance
+from harope_bench.statistics.significance import Interval, Z, standard_error, normal_interval, student_interval, two_sided_p, wilson_interval
 
 full = pytest.mark.simulation
 
@@ -45,8 +45,8 @@ def generator(rng: np.random.Generator, n: int, width: int) -> np.ndarray:
 
 def scored(latents: np.ndarray, scale: float) -> Drawn:
     rows = scale * latents + 0.1 * latents**2
-    real, drawn = Gaussian(np.zeros(latents.shape[1]), np.eye(latents.shape[1])), Moments.of(rows).gaussian()
-    return Drawn(frechet(drawn, real), influence(rows, drawn, real))
+    real, drawn = Gaussian(np.zeros(latents.shape[1]), np.eye(latents.shape[1])), Moments.from_rows(rows).to_gaussian()
+    return Drawn(frechet_distance(drawn, real), influence_values(rows, drawn, real))
 
 
 def fid_coverage(repetitions: int, n: int, width: int) -> tuple[float, float, float]:
@@ -61,9 +61,9 @@ def fid_coverage(repetitions: int, n: int, width: int) -> tuple[float, float, fl
         pairs.append((scored(latents, 1.0), scored(latents, 1.03)))
     mean = np.mean([a.fid for a, _ in pairs])
     gap = np.mean([b.fid - a.fid for a, b in pairs])
-    one = share([abs(a.fid - mean) <= Z * mean_error(a.rows) for a, _ in pairs])
-    paired = share([abs(b.fid - a.fid - gap) <= Z * mean_error(b.rows - a.rows) for a, b in pairs])
-    strangers = share([abs(b.fid - a.fid - gap) <= Z * np.hypot(mean_error(a.rows), mean_error(b.rows)) for a, b in pairs])
+    one = share([abs(a.fid - mean) <= Z * standard_error(a.rows) for a, _ in pairs])
+    paired = share([abs(b.fid - a.fid - gap) <= Z * standard_error(b.rows - a.rows) for a, b in pairs])
+    strangers = share([abs(b.fid - a.fid - gap) <= Z * np.hypot(standard_error(a.rows), standard_error(b.rows)) for a, b in pairs])
     return one, paired, strangers
 
 
@@ -85,7 +85,7 @@ def fid_false_alarms(repetitions: int, n: int, width: int) -> float:
     for _ in range(repetitions):
         shared, a, b = generator(rng, n, width), generator(rng, n, width), generator(rng, n, width)
         one, two = scored(0.8 * shared + 0.6 * a, 1.0), scored(0.8 * shared + 0.6 * b, 1.0)
-        alarms.append(two_sided((two.fid - one.fid) / mean_error(two.rows - one.rows)) < 0.05)
+        alarms.append(two_sided_p((two.fid - one.fid) / standard_error(two.rows - one.rows)) < 0.05)
     return share(alarms)
 
 
@@ -141,11 +141,11 @@ def geneval_coverage(repetitions: int) -> tuple[float, float, float]:
     fixed_truth = float(np.mean([fixed[task == t].mean() for t in range(len(TASKS))]))
     for _ in range(repetitions):
         values = geneval(rng, chances(rng)).ravel()
-        score = cluster_score(prompt_means(values, PROMPTS, TASK_OF))
-        clustered.append(score.new_prompts.low <= TRUTH <= score.new_prompts.high)
-        wrong = normal(score.value, binomial_error(values))
+        score = clustered_mean(prompt_means(values, PROMPTS, TASK_OF))
+        clustered.append(score.new_prompts_interval.low <= TRUTH <= score.new_prompts_interval.high)
+        wrong = normal_interval(score.value, binomial_error(values))
         binomial.append(wrong.low <= TRUTH <= wrong.high)
-        again = cluster_score(prompt_means(geneval(rng, fixed).ravel(), PROMPTS, TASK_OF)).new_seeds
+        again = clustered_mean(prompt_means(geneval(rng, fixed).ravel(), PROMPTS, TASK_OF)).new_seeds_interval
         assert again is not None
         seeds.append(again.low <= fixed_truth <= again.high)
     return share(clustered), share(binomial), share(seeds)
@@ -169,7 +169,7 @@ def sign_flip_alarms(repetitions: int) -> float:
     for _ in range(repetitions):
         same = chances(rng)
         moves = (geneval(rng, same) - geneval(rng, same)).ravel()
-        alarms.append(sign_flip(prompt_means(moves, PROMPTS, TASK_OF)).p < 0.05)
+        alarms.append(sign_flip_test(prompt_means(moves, PROMPTS, TASK_OF)).p < 0.05)
     return share(alarms)
 
 
@@ -197,10 +197,10 @@ def of_one_task(means: np.ndarray, images: int) -> PromptMeans:
     return PromptMeans(means, None, np.zeros(len(means), dtype=np.int64), np.full(len(means), images))
 
 
-def student_interval(means: PromptMeans) -> Interval:
+def wrong_interval(means: PromptMeans) -> Interval:
     """Return the wrong interval near a bound: Student's t, whose spread shrinks with the failures that were seen."""
-    score = cluster_score(means)
-    return student(score.value, score.new_prompts.se, score.df)
+    score = clustered_mean(means)
+    return student_interval(score.value, score.new_prompts_interval.se, score.df)
 
 
 def share_coverage(means: np.ndarray, images: int, rate: float) -> tuple[float, float]:
@@ -209,7 +209,7 @@ def share_coverage(means: np.ndarray, images: int, rate: float) -> tuple[float, 
     hits = np.zeros((2, len(kinds)))
     for kind, prompts in enumerate(kinds):
         found = of_one_task(prompts, images)
-        for row, interval in enumerate((score_interval(found, (0.0, 1.0)), student_interval(found))):
+        for row, interval in enumerate((score_interval(found, (0.0, 1.0)), wrong_interval(found))):
             hits[row, kind] = interval is not None and interval.low <= rate <= interval.high
     score, t = hits @ counts / counts.sum()
     return float(score), float(t)
@@ -287,8 +287,8 @@ def tailed_coverage(repetitions: int, n: int, width: int, freedom: float | None)
     rng, real, scores = np.random.default_rng(15), Gaussian(np.full(width, 0.3), np.eye(width)), []
     for _ in range(repetitions):
         rows = tailed(rng, n, width, freedom)
-        drawn = Moments.of(rows).gaussian()
-        value, contributions = frechet(drawn, real), influence(rows, drawn, real)
+        drawn = Moments.from_rows(rows).to_gaussian()
+        value, contributions = frechet_distance(drawn, real), influence_values(rows, drawn, real)
         scores.append((value, *skewed_interval(value, contributions)))
     value, se, low, high = np.array(scores).T
     truth = value.mean()
@@ -316,7 +316,7 @@ def test_fid_of_hardly_more_images_than_dimensions_is_too_wide_as_its_warning_sa
 def test_a_result_warns_where_fids_error_is_known_to_be_off(n: int, freedom: float | None, told: str) -> None:
     drawn = tailed(np.random.default_rng(16), n, 16, freedom)
     reference = {"mu": np.full(16, 0.3), "sigma": np.eye(16)}
-    score = FIDELITY.score(Observations(np.arange(n), None, {"features": drawn}), reference)
+    score = FIDELITY.score(Features(np.arange(n), None, {"features": drawn}), reference)
     lines = [line for line in score.warnings if line.startswith("fid error")]
     assert [told in line for line in lines] == [True] if told else not lines
 
@@ -351,7 +351,7 @@ def neighbours(draws: int, estimates: int, n: int, references: int, width: int, 
         if draw < estimates:
             a, b = (half_recalls(model, real) for model in models)
             inside = [samples.astype(float) for _, samples in found]
-            errors.append((a.std(ddof=1), (b - a).std(ddof=1), mean_error(inside[0]), mean_error(inside[1] - inside[0])))
+            errors.append((a.std(ddof=1), (b - a).std(ddof=1), standard_error(inside[0]), standard_error(inside[1] - inside[0])))
     values, spreads = np.array(shares_), np.array(errors)
     return Neighbours(values[:, :2], values[:, 2:], spreads[:, :2], spreads[:, 2:])
 
@@ -392,10 +392,10 @@ def top1(repetitions: int, n: int) -> tuple[float, float, float]:
     for _ in range(repetitions):
         hard = rng.random(n)
         a, b, same = ((rng.random(n) * 0.1 + 0.95 * hard < level) * 1.0 for level in (0.8, 0.81, 0.8))
-        found = wilson(int(a.sum()), n)
+        found = wilson_interval(int(a.sum()), n)
         one.append(found.low <= (0.8 - 0.05) / 0.95 <= found.high)
-        gap.append(abs((b - a).mean() - 0.01 / 0.95) <= Z * mean_error(b - a))
-        alarms.append(mcnemar(a, same).p < 0.05)
+        gap.append(abs((b - a).mean() - 0.01 / 0.95) <= Z * standard_error(b - a))
+        alarms.append(mcnemar_test(a, same).p < 0.05)
     return share(one), share(gap), share(alarms)
 
 
@@ -419,7 +419,7 @@ def methods(repetitions: int, seeds: int) -> tuple[float, float]:
         rows = [[common[s] + 0.3 * rng.normal(size=n) for _ in range(seeds)] for s in (0, 1)]
         values = [[r.mean() + 0.04 * rng.normal() for r in side] for side in rows]
         for kept, shared in ((right, shared_variance(*rows)), (wrong, 0.0)):
-            found = hierarchical(*values, shared)
+            found = method_difference(*values, shared)
             kept.append(found.low <= 0 <= found.high)
     return share(right), share(wrong)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harope_bench.core.errors import ShapeError
 from harope_bench.core.schema import Measurement
-from harope_bench.statistics.significance import Z, difference, holm, mean_error, normal, two_sided, verdict, wilson
+from harope_bench.statistics.significance import Z, difference, holm_adjust, standard_error, normal_interval, two_sided_p, verdict, wilson_interval
 
 
 def number(value: float | None, se: float | None = None, n: int = 500, name: str = "fid-500") -> Measurement:
@@ -22,24 +22,24 @@ def number(value: float | None, se: float | None = None, n: int = 500, name: str
 def test_z_and_p_are_the_normal_distributions() -> None:
     assert pytest.approx(scipy.stats.norm.ppf(0.975), rel=1e-14) == Z
     for z in (-3.0, 0.0, 0.5, 1.96, 8.0):
-        assert two_sided(z) == pytest.approx(2 * scipy.stats.norm.sf(abs(z)), rel=1e-12)
+        assert two_sided_p(z) == pytest.approx(2 * scipy.stats.norm.sf(abs(z)), rel=1e-12)
 
 
 def test_normal_interval_is_centred() -> None:
-    found = normal(5.0, 0.5)
+    found = normal_interval(5.0, 0.5)
     assert (found.se, found.low, found.high) == (0.5, 5.0 - Z / 2, 5.0 + Z / 2)
 
 
 def test_mean_error_is_sd_over_root_n() -> None:
     rows = np.array([1, 2, 3, 4, 9], dtype=np.int8)
-    assert mean_error(rows) == pytest.approx(scipy.stats.sem(rows.astype(float)))
+    assert standard_error(rows) == pytest.approx(scipy.stats.sem(rows.astype(float)))
     with pytest.raises(ValueError, match="two rows, found 1"):
-        mean_error(rows[:1])
+        standard_error(rows[:1])
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 10), (10, 10), (370, 500), (1, 50_000)])
 def test_wilson_equals_scipy(hits: int, n: int) -> None:
-    found, theirs = wilson(hits, n), scipy.stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    found, theirs = wilson_interval(hits, n), scipy.stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
     assert found.se == pytest.approx(math.sqrt(hits / n * (1 - hits / n) / n)) or hits in (0, n)
     assert found.se > 0, "no finite sample shows an error of 0"
@@ -49,24 +49,24 @@ def test_wilson_equals_scipy(hits: int, n: int) -> None:
 def test_wilson_covers_what_it_claims(share: float) -> None:
     """Exact coverage: the probabilities of all counts whose interval holds the share."""
     counts = np.arange(501)
-    held = [wilson(int(k), 500).low <= share <= wilson(int(k), 500).high for k in counts]
+    held = [wilson_interval(int(k), 500).low <= share <= wilson_interval(int(k), 500).high for k in counts]
     assert scipy.stats.binom.pmf(counts, 500, share)[held].sum() == pytest.approx(0.95, abs=0.02)  # counts are discrete
 
 
 @pytest.mark.parametrize(("hits", "n"), [(-1, 5), (6, 5), (0, 0)])
 def test_wilson_refuses_what_is_no_share(hits: int, n: int) -> None:
     with pytest.raises(ValueError, match="is not a share"):
-        wilson(hits, n)
+        wilson_interval(hits, n)
 
 
 def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([]) == [] and holm([0.7, 0.9]) == [1.0, 1.0]
+    assert holm_adjust([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm_adjust([]) == [] and holm_adjust([0.7, 0.9]) == [1.0, 1.0]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_keeps_the_order_and_never_lowers(ps: list[float]) -> None:
-    adjusted = holm(ps)
+    adjusted = holm_adjust(ps)
     assert all(p <= a <= 1 for p, a in zip(ps, adjusted, strict=True))
     assert sorted(range(len(ps)), key=lambda i: (ps[i], i)) == sorted(range(len(ps)), key=lambda i: (adjusted[i], ps[i], i))
 
@@ -79,8 +79,8 @@ def test_direction_decides_what_better_means() -> None:
 
 def test_unpaired_errors_add_in_squares() -> None:
     found = difference("lower", number(9.0, 0.3), number(8.0, 0.4))
-    assert found.delta == -1.0 and found.se == pytest.approx(0.5) and not found.paired
-    assert found.p == pytest.approx(two_sided(2.0)) and found.verdict == "better"
+    assert found.delta == -1.0 and found.se == pytest.approx(0.5) and not found.is_paired
+    assert found.p == pytest.approx(two_sided_p(2.0)) and found.verdict == "better"
     assert found.low == pytest.approx(-1 - Z / 2) and found.high == pytest.approx(-1 + Z / 2)
 
 
@@ -88,9 +88,9 @@ def test_paired_rows_take_out_what_is_shared() -> None:
     rng = np.random.default_rng(0)
     shared = rng.normal(size=500)
     a, b = shared + 0.1 * rng.normal(size=500), shared + 0.1 * rng.normal(size=500)
-    paired = difference("lower", number(9.0, mean_error(a)), number(8.95, mean_error(b)), a, b)
-    alone = difference("lower", number(9.0, mean_error(a)), number(8.95, mean_error(b)))
-    assert paired.paired and paired.se == pytest.approx(mean_error(b - a)) and paired.verdict == "better"
+    paired = difference("lower", number(9.0, standard_error(a)), number(8.95, standard_error(b)), a, b)
+    alone = difference("lower", number(9.0, standard_error(a)), number(8.95, standard_error(b)))
+    assert paired.is_paired and paired.se == pytest.approx(standard_error(b - a)) and paired.verdict == "better"
     assert alone.verdict == "not resolved"
 
 
@@ -114,7 +114,7 @@ def test_paired_test_is_wrong_as_often_as_it_says() -> None:
 )
 def test_what_cannot_be_compared_says_why(baseline: Measurement, new: Measurement, why: str) -> None:
     found = difference("lower", baseline, new)
-    assert found.verdict == "not comparable" and found.why == why
+    assert found.verdict == "not comparable" and found.reason == why
     assert (found.delta, found.se, found.low, found.high, found.p) == (None,) * 5
 
 

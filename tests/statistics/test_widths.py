@@ -9,13 +9,13 @@ import pytest
 
 from harope_bench.core import registry
 from harope_bench.core.schema import Measurement, Metric
-from harope_bench.evaluators.base import Observations
-from harope_bench.evaluators.fidelity import Fidelity
+from harope_bench.evaluators.base import Features
+from harope_bench.evaluators.fidelity import FidelityEvaluator
 from harope_bench.evaluators.fidelity_profiles import PROFILES
-from harope_bench.evaluators.prompt_scores import Prompts, clustered
+from harope_bench.evaluators.prompt_scores import PromptEvaluator, clustered_value
 
-EVALUATORS = [registry.load("evaluators", name) for name in registry.names("evaluators")]
-PROMPT_METRICS = [metric for plugin in EVALUATORS if isinstance(plugin, Prompts) for metric in plugin.metrics]
+EVALUATORS = [registry.load_by_name("evaluators", name) for name in registry.list_names("evaluators")]
+PROMPT_METRICS = [metric for plugin in EVALUATORS if isinstance(plugin, PromptEvaluator) for metric in plugin.metrics]
 
 
 def is_honest(measurement: Measurement, warnings: Iterable[str]) -> bool:
@@ -52,7 +52,7 @@ def test_fidelity_has_no_interval_without_width(profile: str) -> None:
     reference = {"features": real.astype(np.float32), **moments, "mu_s": moments["mu"], "sigma_s": moments["sigma"]}
     for name, rows in sets.items():
         arrays = {"features": rows, "spatial": rows, "logits": rows}
-        score = Fidelity(profile).score(Observations(np.arange(len(rows)), None, arrays), reference)
+        score = FidelityEvaluator(profile).score(Features(np.arange(len(rows)), None, arrays), reference)
         for measurement in score.measurements:
             assert is_honest(measurement, score.warnings), (name, measurement)
 
@@ -60,7 +60,7 @@ def test_fidelity_has_no_interval_without_width(profile: str) -> None:
 def test_long_runs_of_equal_logits_have_no_interval_without_width() -> None:
     """From ten blocks of 5,000 on, the error of the Inception Score is the spread of blocks."""
     logits = np.tile(np.array([[2.0, 0.0, 1.0]], np.float32), (50_000, 1))
-    score = Fidelity("adm-exact").score(Observations(np.arange(len(logits)), None, {"logits": logits}), {})
+    score = FidelityEvaluator("adm-exact").score(Features(np.arange(len(logits)), None, {"logits": logits}), {})
     (measurement,) = (m for m in score.measurements if m.metric == "is")
     assert is_honest(measurement, score.warnings)
 
@@ -69,8 +69,8 @@ def test_long_runs_of_equal_logits_have_no_interval_without_width() -> None:
 def test_top1_has_no_interval_without_width(pictures: int, right: int) -> None:
     ranked = np.tile(np.arange(5), (pictures, 1))
     labels = np.where(np.arange(pictures) < right, 0, 7)
-    seen = Observations(np.arange(pictures), labels, {"ranked": ranked})
-    score = registry.load("evaluators", "top1").score(seen, {})
+    seen = Features(np.arange(pictures), labels, {"ranked": ranked})
+    score = registry.load_by_name("evaluators", "top1").score(seen, {})
     assert all(is_honest(measurement, score.warnings) for measurement in score.measurements)
 
 
@@ -94,7 +94,7 @@ def test_scores_of_prompts_have_no_interval_without_width(metric: Metric) -> Non
         for strata in (1, 2):
             prompts = np.arange(len(rows)) // (4 if "x 4" in name else 1)
             tasks = prompts % strata if strata > 1 else None
-            value, interval, _ = clustered(rows, prompts, tasks, metric.bounds)
+            value, interval, _ = clustered_value(rows, prompts, tasks, metric.bounds)
             fewest = min(np.unique(prompts[prompts % strata == task]).size for task in np.unique(prompts % strata))
             if fewest < 2 or name.startswith("all alike"):
                 assert interval is None, (name, strata)
@@ -106,5 +106,5 @@ def test_scores_of_prompts_have_no_interval_without_width(metric: Metric) -> Non
 
 def test_every_evaluator_is_swept_here() -> None:
     """A new kind of evaluator needs a sweep of its own in this file; a count has no interval at all."""
-    kinds = {type(plugin).__name__ for plugin in EVALUATORS if not isinstance(plugin, Prompts)}
+    kinds = {type(plugin).__name__ for plugin in EVALUATORS if not isinstance(plugin, PromptEvaluator)}
     assert kinds == {"Fidelity", "Top1", "Cost"}

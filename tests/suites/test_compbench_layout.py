@@ -13,14 +13,14 @@ from toy_compbench import Toy, good
 
 from harope_bench.cli import main
 from harope_bench.core import registry
-from harope_bench.core.annotations import Depth, Depths
+from harope_bench.core.annotations import BoxDepth, DepthAnnotation
 from harope_bench.core.errors import OptionError, SampleError, StorageError
 from harope_bench.core.schema import Measurement
-from harope_bench.data.image_io import encode
+from harope_bench.data.image_io import encode_png
 from harope_bench.data.sample_set import SampleSet
-from harope_bench.evaluators.base import Score
+from harope_bench.evaluators.base import EvaluatorOutput
 from harope_bench.judges.base import Annotator, LoadedAnnotator
-from harope_bench.pipeline.evaluate_prompts import Marking, mark, ready
+from harope_bench.pipeline.evaluate_prompts import PromptScoring, evaluate_prompts, check_prompt_scoring
 from harope_bench.suites.official_layouts import base, compbench
 from harope_bench.suites.official_layouts import compbench_results as results
 
@@ -35,7 +35,7 @@ def put(folder: Path, category: str, numbers: list[int], suite: Toy = SUITE) -> 
     place = folder / "samples"
     place.mkdir(parents=True, exist_ok=True)
     for number in numbers:
-        (place / f"{suite.texts(category)[number // 10]}_{number:06d}.png").write_bytes(encode(image(number)))
+        (place / f"{suite.category_prompts(category)[number // 10]}_{number:06d}.png").write_bytes(encode_png(image(number)))
 
 
 # -------------------------------------------------------------------------------------------------- read
@@ -48,7 +48,7 @@ def test_numbers_become_our_indices(tmp_path: Path) -> None:
     # prompts of complex are 300 to 599 of 600: prompt 0 copy 0 and 9, prompt 1 copy 0, prompt 299 copy 9
     assert found.indices == [300, 301, 9 * 600 + 300, 9 * 600 + 599]
     assert [batch.images[0, 0, 0, 0] for batch in found.batches(found.indices, 1)] == [0, 10, 9, 2999 % 256]
-    assert (found.asked, len(found.failed)) == (3000, 2996)
+    assert (found.n_asked, len(found.failed)) == (3000, 2996)
     assert found.failed[9 * 600 + 301] == "no image 000019 in complex"
     assert "folders: no images of spatial" in found.warnings
 
@@ -63,7 +63,7 @@ def test_one_category_alone_is_known_by_its_name_or_its_prompts(tmp_path: Path) 
 def test_what_is_no_image_of_its_prompt_is_told_and_not_scored(tmp_path: Path) -> None:
     put(tmp_path / "complex", "complex", [0, 1, 2])
     place = tmp_path / "complex" / "samples"
-    text = SUITE.texts("complex")[0]
+    text = SUITE.category_prompts("complex")[0]
     (place / f"{text}_000010.png").write_bytes(b"x")  # number of another prompt
     (place / f"{text}_000001.jpg").write_bytes(b"x")  # number that is taken
     (place / f"{text}_003000.png").write_bytes(b"x")
@@ -88,11 +88,11 @@ def test_names_without_a_copy_for_every_prompt_are_read_by_their_prompt(tmp_path
     for name, form in forms.items():
         place = tmp_path / name / "complex" / "samples"
         place.mkdir(parents=True)
-        for k, text in enumerate(SUITE.texts("complex")):
-            (place / f"{text}{form(k)}.png").write_bytes(encode(image(k)) if k in (0, 1, 299) else b"not opened here")
+        for k, text in enumerate(SUITE.category_prompts("complex")):
+            (place / f"{text}{form(k)}.png").write_bytes(encode_png(image(k)) if k in (0, 1, 299) else b"not opened here")
         assert compbench.recognise(tmp_path / name), name
         found = compbench.open_layout(tmp_path / name, SUITE)
-        assert (found.indices, found.failed, found.asked) == (list(range(300, 600)), {}, 300), name
+        assert (found.indices, found.failed, found.n_asked) == (list(range(300, 600)), {}, 300), name
         assert [int(found.image(i)[0, 0, 0]) for i in (300, 301, 599)] == [0, 1, 299 % 256], name
         assert "images: 1 of 10 of each prompt of complex, as many as there are" in found.warnings, name
         assert ("images: numbers of complex count" in " ".join(found.warnings)) == (name not in ("official numbers", "no number")), name
@@ -103,12 +103,12 @@ def test_names_without_a_copy_for_every_prompt_are_read_by_their_prompt(tmp_path
 def test_several_images_a_prompt_are_as_many_copies(tmp_path: Path, copies: int, through: bool) -> None:
     place = tmp_path / "spatial_val" / "samples"
     place.mkdir(parents=True)
-    for k, text in enumerate(SUITE.texts("spatial")[:20]):
+    for k, text in enumerate(SUITE.category_prompts("spatial")[:20]):
         for copy in range(copies):
-            (place / f"{text}_{copies * k * through + copy}.png").write_bytes(encode(image(10 * k + copy)))
-    (place / f"{SUITE.texts('spatial')[3]}_{copies * 3 * through + 1}.png").unlink()
+            (place / f"{text}_{copies * k * through + copy}.png").write_bytes(encode_png(image(10 * k + copy)))
+    (place / f"{SUITE.category_prompts('spatial')[3]}_{copies * 3 * through + 1}.png").unlink()
     found = compbench.open_layout(tmp_path, SUITE)
-    assert found.asked == 300 * copies and len(found.indices) == 20 * copies - 1
+    assert found.n_asked == 300 * copies and len(found.indices) == 20 * copies - 1
     assert all(int(found.image(i)[0, 0, 0]) == (10 * (i % 600) + i // 600) % 256 for i in found.indices)
     assert 603 in found.failed and 602 in found.indices
 
@@ -116,17 +116,17 @@ def test_several_images_a_prompt_are_as_many_copies(tmp_path: Path, copies: int,
 def test_folders_that_are_no_such_layout(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
     assert not compbench.recognise(tmp_path)
-    (tmp_path / "samples" / "img_0001.png").write_bytes(encode(image(1)))
+    (tmp_path / "samples" / "img_0001.png").write_bytes(encode_png(image(1)))
     assert not compbench.recognise(tmp_path)
     (tmp_path / "00000" / "samples").mkdir(parents=True)
-    (tmp_path / "00000" / "samples" / "00000.png").write_bytes(encode(image(1)))
+    (tmp_path / "00000" / "samples" / "00000.png").write_bytes(encode_png(image(1)))
     assert not compbench.recognise(tmp_path / "00000")
     assert not compbench.recognise(tmp_path / "nowhere")
 
 
 def test_prompts_of_nobody_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x" / "samples").mkdir(parents=True)
-    (tmp_path / "x" / "samples" / "a foreign prompt_000000.png").write_bytes(encode(image(1)))
+    (tmp_path / "x" / "samples" / "a foreign prompt_000000.png").write_bytes(encode_png(image(1)))
     with pytest.raises(SampleError, match="prompts of no category; name its folder spatial, complex"):
         compbench.open_layout(tmp_path / "x", SUITE)
     (tmp_path / "x").rename(tmp_path / "spatial")
@@ -137,7 +137,7 @@ def test_prompts_of_nobody_are_refused(tmp_path: Path) -> None:
 def test_another_benchmarks_suite_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "complex", "complex", [0])
     other: Any = type("Other", (), {"title": "another"})()
-    for use in (lambda: compbench.open_layout(tmp_path, other), lambda: results.imported(tmp_path, other)):
+    for use in (lambda: compbench.open_layout(tmp_path, other), lambda: results.import_scores(tmp_path, other)):
         with pytest.raises(OptionError, match="another is another suite"):
             use()
 
@@ -149,16 +149,16 @@ def drawn(tmp_path: Path, indices: list[int]) -> SampleSet:
     (tmp_path / "run").mkdir()
     files = {index: tmp_path / "run" / f"{index:06d}.png" for index in indices}
     for index, path in files.items():
-        path.write_bytes(encode(image(index)))
+        path.write_bytes(encode_png(image(index)))
     return SampleSet("run", tmp_path / "run", None, len(indices), {}, sorted(indices), files, {}, {})
 
 
 def test_writing_and_reading_give_the_same_images(tmp_path: Path) -> None:
     indices = [0, 1, 299, 300, 600, 5999]
     written = compbench.write(drawn(tmp_path, indices), SUITE, tmp_path / "out")
-    assert written.images == 6 and "5,994 of 6,000 images are not there" in written.warnings[0]
+    assert written.image_count == 6 and "5,994 of 6,000 images are not there" in written.warnings[0]
     names = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
-    assert f"spatial/samples/{SUITE.texts('spatial')[0]}_000001.png" in names, "index 600 is the second copy of the first prompt"
+    assert f"spatial/samples/{SUITE.category_prompts('spatial')[0]}_000001.png" in names, "index 600 is the second copy of the first prompt"
     found = compbench.open_layout(tmp_path / "out", SUITE)
     assert found.indices == indices
     assert [int(b.images[0, 0, 0, 0]) for b in found.batches(indices, 1)] == [i % 256 for i in indices]
@@ -206,8 +206,8 @@ def test_official_prompts_fit_in_file_names() -> None:
 
 
 def test_the_layout_is_known_by_name() -> None:
-    assert "compbench" in base.names() and "compbench_results" not in base.names()
-    assert base.suites(base.layout("compbench")) == ("t2i-compbench", "t2i-compbench-table5")
+    assert "compbench" in base.module_names() and "compbench_results" not in base.module_names()
+    assert base.suites_of_layout(base.load_layout("compbench")) == ("t2i-compbench", "t2i-compbench-table5")
 
 
 # ----------------------------------------------------------------------------------------------- results
@@ -220,7 +220,7 @@ def answers(path: Path, values: list[Any], ids: list[int] | None = None) -> None
     path.write_text(json.dumps([{"question_id": i, "answer": v} for i, v in zip(ids or range(len(values)), values, strict=True)]))
 
 
-def value(score: Score, metric: str) -> Measurement:
+def value(score: EvaluatorOutput, metric: str) -> Measurement:
     return next(m for m in score.measurements if m.metric == metric)
 
 
@@ -254,21 +254,21 @@ def test_a_finished_category_is_read_to_the_digit(tmp_path: Path, category: str,
         found = [float(f"{x:.4f}") for x in found]
     for place in (path, tmp_path / category, tmp_path):
         assert results.recognise(place)
-        score = results.imported(place, Toy())
+        score = results.import_scores(place, Toy())
         m = value(score, metric)
         assert m.value == pytest.approx(script_mean(found), rel=1e-12) and (m.n_asked, m.n_scored) == (3000, 3000)
         wanted = float(np.mean(found)) if category == "3d_spatial" else script_mean(found)
         assert any(f"the script's mean of 3,000 answers is {wanted!r}" in line for line in score.warnings)
         assert all(other.value is None and other.n_asked == 0 for other in score.measurements if other.metric != metric)
-        assert len(score.rows) == 3000 and score.rows[0]["scores"] == {metric: pytest.approx(found[0])}
-    assert base.reader(path) is results
+        assert len(score.sample_scores) == 3000 and score.sample_scores[0]["scores"] == {metric: pytest.approx(found[0])}
+    assert base.find_results_reader(path) is results
 
 
 def test_each_answer_goes_to_its_own_image(tmp_path: Path) -> None:
     numbers = list(reversed(range(3000)))
     answers(tmp_path / "numeracy" / "annotation_num" / "vqa_result.json", [n / 3000 for n in numbers], numbers)
-    score = results.imported(tmp_path, Toy("numeracy"))
-    rows = {row["index"]: row for row in score.rows}
+    score = results.import_scores(tmp_path, Toy("numeracy"))
+    rows = {row["index"]: row for row in score.sample_scores}
     assert rows[0]["scores"]["numeracy"] == 0 and rows[300]["scores"]["numeracy"] == pytest.approx(1 / 3000)
     assert rows[1]["scores"]["numeracy"] == pytest.approx(10 / 3000), "the second prompt's first image is number 10"
 
@@ -279,7 +279,7 @@ def test_fields_that_another_program_adds_are_ignored(tmp_path: Path) -> None:
     found = chance(1)
     path.write_text(json.dumps([{"note": "x" * 300, "question_id": i, "answer": v, "prompt": "two owls"} for i, v in enumerate(found)]))
     assert results.recognise(path)
-    assert value(results.imported(path, Toy("numeracy")), "numeracy").value == pytest.approx(script_mean(found), rel=1e-12)
+    assert value(results.import_scores(path, Toy("numeracy")), "numeracy").value == pytest.approx(script_mean(found), rel=1e-12)
 
 
 def test_a_summary_that_is_not_the_files_mean_is_told(tmp_path: Path) -> None:
@@ -288,23 +288,23 @@ def test_a_summary_that_is_not_the_files_mean_is_told(tmp_path: Path) -> None:
     answers(path, found)
     total = 3000 * script_mean(found)
     path.with_name("score.txt").write_text(f"total:{total} num:3000 avg:{script_mean(found)!r}")
-    assert not any("which is not the mean" in line for line in results.imported(path, Toy("numeracy")).warnings)
+    assert not any("which is not the mean" in line for line in results.import_scores(path, Toy("numeracy")).warnings)
     path.with_name("score.txt").write_text("total:1 num:3000 avg:0.5")
-    assert any("score.txt says 0.5, which is not the mean" in line for line in results.imported(path, Toy("numeracy")).warnings)
+    assert any("score.txt says 0.5, which is not the mean" in line for line in results.import_scores(path, Toy("numeracy")).warnings)
 
 
 def test_lost_answers_of_a_detector_are_failed_images(tmp_path: Path) -> None:
     answers(tmp_path / "numeracy" / "annotation_num" / "vqa_result.json", chance(2, 2999), list(range(1, 3000)))
-    strict, lenient = (value(results.imported(tmp_path, Toy("numeracy"), lenient), "numeracy") for lenient in (False, True))
+    strict, lenient = (value(results.import_scores(tmp_path, Toy("numeracy"), lenient), "numeracy") for lenient in (False, True))
     assert (strict.value, strict.n_failed) == (None, 1) and (lenient.n_scored, lenient.n_failed) == (2999, 1)
     assert lenient.value == pytest.approx(np.mean(chance(2, 2999)))
 
 
 def test_lost_answers_of_blip_cannot_be_placed(tmp_path: Path) -> None:
     answers(tmp_path / "color" / "annotation_blip" / "vqa_result.json", chance(2, 2999))
-    score = results.imported(tmp_path, Toy("color"), lenient=True)
+    score = results.import_scores(tmp_path, Toy("color"), lenient=True)
     assert (value(score, "color").value, value(score, "color").n_failed) == (None, 3000)
-    assert "its ids count files" in score.rows[0]["reason"] and any("the script's mean of 2,999" in line for line in score.warnings)
+    assert "its ids count files" in score.sample_scores[0]["reason"] and any("the script's mean of 2,999" in line for line in score.warnings)
 
 
 def three(folder: Path, attribute: list[float], spatial: list[float], action: list[float], ids: list[int] | None = None) -> None:
@@ -328,9 +328,9 @@ def test_3_in_1_of_its_three_files_to_the_digit(tmp_path: Path, rules: str) -> N
     three(tmp_path / "complex", *parts)
     wanted = slow_three(*parts)
     answers(tmp_path / "complex" / "annotation_3_in_1" / "vqa_result.json", wanted)
-    score = results.imported(tmp_path, THREE, rules=rules)
-    rows = {row["index"]: row["scores"]["complex"] for row in score.rows}
-    assert [rows[THREE.index("complex", n // 10, n % 10)] for n in range(3000)] == wanted
+    score = results.import_scores(tmp_path, THREE, rules=rules)
+    rows = {row["index"]: row["scores"]["complex"] for row in score.sample_scores}
+    assert [rows[THREE.index_of("complex", n // 10, n % 10)] for n in range(3000)] == wanted
     assert value(score, "complex").value == pytest.approx(script_mean(wanted), rel=1e-12)
     assert "complex: annotation_3_in_1 says the same on 3,000 of 3,000 images" in score.warnings
     if rules == "official":
@@ -342,11 +342,11 @@ def test_a_lost_detection_shifts_the_official_join_and_not_the_corrected(tmp_pat
     lost = [number for number in range(3000) if number != 15]  # of an action prompt, which needs no detector
     three(tmp_path / "complex", parts[0], [parts[1][n] for n in lost], parts[2], lost)
     whole = slow_three(*parts)
-    corrected = {r["index"]: r for r in results.imported(tmp_path, THREE, lenient=True, rules="corrected").rows}
-    assert [corrected[THREE.index("complex", n // 10, n % 10)]["scores"]["complex"] for n in range(3000)] == whole
+    corrected = {r["index"]: r for r in results.import_scores(tmp_path, THREE, lenient=True, rules="corrected").sample_scores}
+    assert [corrected[THREE.index_of("complex", n // 10, n % 10)]["scores"]["complex"] for n in range(3000)] == whole
     # the last prompt is `both`: its ten images meet nine detections, and the script stops
-    official_ = results.imported(tmp_path, THREE)
-    assert value(official_, "complex").value is None and "the official 3-in-1 stops" in official_.rows[0]["reason"]
+    official_ = results.import_scores(tmp_path, THREE)
+    assert value(official_, "complex").value is None and "the official 3-in-1 stops" in official_.sample_scores[0]["reason"]
 
 
 def test_a_join_that_shifts_silently_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,9 +355,9 @@ def test_a_join_that_shifts_silently_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Toy, "_held", {"complex": changed})
     lost = [number for number in range(3000) if number != 15]
     three(tmp_path / "complex", [0.0] * 3000, [n / 3000 for n in lost], [0.0] * 3000, lost)
-    score = results.imported(tmp_path, THREE)
-    rows = {row["index"]: row["scores"]["complex"] for row in score.rows}
-    assert rows[THREE.index("complex", 3, 0)] == pytest.approx(31 / 3000 / 2), "image 30 is given image 31's detection"
+    score = results.import_scores(tmp_path, THREE)
+    rows = {row["index"]: row["scores"]["complex"] for row in score.sample_scores}
+    assert rows[THREE.index_of("complex", 3, 0)] == pytest.approx(31 / 3000 / 2), "image 30 is given image 31's detection"
     assert any("spatial lacks answers, so the script joins other images' answers" in line for line in score.warnings)
 
 
@@ -377,14 +377,14 @@ def test_a_damaged_file_is_refused(tmp_path: Path, text: str, said: str) -> None
     path.parent.mkdir(parents=True)
     path.write_text(text)
     with pytest.raises(StorageError, match=said):
-        results.imported(path, Toy("numeracy"))
+        results.import_scores(path, Toy("numeracy"))
 
 
 def test_what_is_no_result(tmp_path: Path) -> None:
     answers(tmp_path / "run" / "vqa_result.json", [0.5])
     assert not results.recognise(tmp_path / "run" / "vqa_result.json"), "no folder tells its category"
     with pytest.raises(StorageError, match="below a folder named"):
-        results.imported(tmp_path, Toy())
+        results.import_scores(tmp_path, Toy())
     put(tmp_path / "color", "color", [0], Toy("color"))
     answers(tmp_path / "color" / "annotation_blip" / "vqa_result.json", chance(1))
     assert not results.recognise(tmp_path), "a folder with images is judged, unless its file is named"
@@ -414,7 +414,7 @@ def see(role: str, image: np.ndarray, ask: Any) -> Any:
     if image[0, 0, 0] == 13:
         raise ValueError("an image of thirteen")
     if role == "depth":
-        return Depths(depths=tuple(Depth(mean=9 - k, transposed=9 - k) for k, _ in enumerate(ask.boxes)))
+        return DepthAnnotation(depths=tuple(BoxDepth(mean=9 - k, transposed_mean=9 - k) for k, _ in enumerate(ask.boxes)))
     found = good({"detector-2d": "spatial", "detector": "3d_spatial", "similarity": "non_spatial", "vqa": "color"}[role])
     return found[role]
 
@@ -422,7 +422,7 @@ def see(role: str, image: np.ndarray, ask: Any) -> Any:
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
     """The suite with prompts of our own under the official name, and one judge for every role."""
-    suite, known = Toy(), registry.load
+    suite, known = Toy(), registry.load_by_name
     judges = set(suite.judges["t2i-compbench"].values())
 
     def load(kind: str, name: str) -> Any:
@@ -437,15 +437,15 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
 def test_a_folder_of_images_becomes_a_result(tmp_path: Path, toy: Toy) -> None:
     for category in ("color", "spatial", "3d_spatial", "non_spatial", "complex"):
         put(tmp_path / "them" / category, category, [0, 1, 10, 11, 20, 21, 30], toy)
-    asked = Marking("t2i-compbench", lenient=True)
-    (scored,) = mark(tmp_path / "them", tmp_path / "out", asked)
+    asked = PromptScoring("t2i-compbench", is_lenient=True)
+    (scored,) = evaluate_prompts(tmp_path / "them", tmp_path / "out", asked)
     found = {m.metric: m for m in scored.result.measurements}
     for metric, wanted in (("color", 0.72), ("spatial_2d", 0.925), ("spatial_3d", 0.425 + 1 / 3), ("non_spatial", 0.3)):
         assert found[metric].value == pytest.approx(wanted), metric
         assert (found[metric].n_asked, found[metric].n_scored, found[metric].n_failed) == (600, 7, 593)
     assert found["complex"].value == pytest.approx((3 * 0.8225 + 2 * 0.51 + 2 * (0.72 + 0.925 + 0.3) / 3) / 7)
     assert found["numeracy"].reason == "no prompt of this kind was asked for"
-    strict = mark(tmp_path / "them", tmp_path / "strict", Marking("t2i-compbench"))[0].result
+    strict = evaluate_prompts(tmp_path / "them", tmp_path / "strict", PromptScoring("t2i-compbench"))[0].result
     assert all(m.value is None and m.reason for m in strict.measurements)
     assert {record.name for record in scored.result.judges.values()} == set(toy.judges["t2i-compbench"].values())
 
@@ -453,7 +453,7 @@ def test_a_folder_of_images_becomes_a_result(tmp_path: Path, toy: Toy) -> None:
 def test_only_judges_of_the_categories_that_are_there_are_needed(tmp_path: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of colours alone asks for no weights of depth, detectors or CLIP."""
     needed: list[str] = []
-    load = registry.load
+    load = registry.load_by_name
 
     class Absent(Annotator):
         roles = ("vqa", "detector", "detector-2d", "depth", "similarity")
@@ -478,18 +478,18 @@ def test_only_judges_of_the_categories_that_are_there_are_needed(tmp_path: Path,
     for category, judges in roles.items():
         put(tmp_path / category / category, category, [0, 10, 20], toy)
         needed.clear()
-        ready(Marking("t2i-compbench"), None, tmp_path / category)
+        check_prompt_scoring(PromptScoring("t2i-compbench"), None, tmp_path / category)
         assert sorted(needed) == sorted(judges), category
     needed.clear()
-    ready(Marking("t2i-compbench"), None)
+    check_prompt_scoring(PromptScoring("t2i-compbench"), None)
     assert set(needed) == names
 
 
 def test_an_image_that_a_judge_cannot_see_is_failed_and_shifts_no_other(tmp_path: Path, toy: Toy) -> None:
     put(tmp_path / "complex", "complex", list(range(30)), toy)
-    (scored,) = mark(tmp_path / "complex", tmp_path / "out", Marking("t2i-compbench", lenient=True))
-    rows = [json.loads(line) for line in (tmp_path / "out" / "results" / str(scored.result.rows)).read_text().splitlines()]
-    said = {toy.case(row["index"]).facts["compbench"]["place"] * 10 + row["copy"]: row for row in rows}
+    (scored,) = evaluate_prompts(tmp_path / "complex", tmp_path / "out", PromptScoring("t2i-compbench", is_lenient=True))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results" / str(scored.result.sample_scores_file)).read_text().splitlines()]
+    said = {toy.case(row["index"]).metadata["compbench"]["place"] * 10 + row["copy"]: row for row in rows}
     assert "an image of thirteen" in said[13]["reason"] and said[13]["verdict"] == "failed"
     assert [round(said[n]["scores"]["complex"], 4) for n in range(30) if n != 13] == [0.8225] * 10 + [0.51] * 9 + [0.6483] * 10
 

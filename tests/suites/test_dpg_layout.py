@@ -14,11 +14,11 @@ from PIL import Image
 
 from harope_bench.cli import main
 from harope_bench.core.errors import OptionError, SampleError, StorageError
-from harope_bench.data.image_io import encode
-from harope_bench.evaluators.rules.dpg import Item, scored
+from harope_bench.data.image_io import encode_png
+from harope_bench.evaluators.rules.dpg import DpgItem, score_answers
 from harope_bench.suites.official_layouts import dpg as layout
 from harope_bench.suites.official_layouts import dpg_results as results
-from harope_bench.suites.official_layouts.base import names, reader, recognised
+from harope_bench.suites.official_layouts.base import module_names, find_results_reader, find_layout
 
 __all__ = ["dpg_suite"]  # the fixture
 
@@ -35,9 +35,9 @@ def values(found: Any) -> list[int]:
 
 
 def test_tiles_are_the_copies_row_by_row(folder: Path, dpg_suite: ThreeItems) -> None:
-    assert layout.recognise(folder) and "dpg" in names()
+    assert layout.recognise(folder) and "dpg" in module_names()
     found = layout.open_layout(folder, dpg_suite, tiles=4)
-    assert (found.asked, found.failed, found.shape) == (12, {}, (6, 6, 3))
+    assert (found.n_asked, found.failed, found.shape) == (12, {}, (6, 6, 3))
     assert found.warnings == ("grids: each picture is 2x2 images of 6x6 pixels",)
     assert layout.open_layout(folder, dpg_suite, side=6) == found
     assert values(found) == [10 * (i % 3) + i // 3 for i in range(12)]
@@ -51,7 +51,7 @@ def test_an_image_is_known_by_its_file_and_its_box(folder: Path, dpg_suite: Thre
     write_grid(folder / "7.png", 99)
     again = layout.open_layout(folder, dpg_suite, tiles=4)
     assert [a == b for a, b in zip(first.hashes, again.hashes, strict=True)] == [i % 3 != 1 for i in range(12)]
-    part = layout.open_layout(folder, dpg_suite, tiles=4).first(4)
+    part = layout.open_layout(folder, dpg_suite, tiles=4).take_first(4)
     assert values(part) == [0, 99, 20, 1]
 
 
@@ -75,7 +75,7 @@ def test_pictures_of_fewer_tiles_are_as_many_images_and_none_is_failed(
         write_grid(tmp_path / f"{item}.jpg" if k else tmp_path / f"{item}.png", 10 * k, 8, across, down)
     count = across * down
     found = layout.open_layout(tmp_path, dpg_suite, side=8)
-    assert (len(found.indices), found.asked, found.failed, found.shape) == (3 * count, 3 * count, {}, (8, 8, 3))
+    assert (len(found.indices), found.n_asked, found.failed, found.shape) == (3 * count, 3 * count, {}, (8, 8, 3))
     assert f"images: {count} of 4 of each item, as many as there are" in found.warnings
     assert layout.open_layout(tmp_path, dpg_suite, tiles=count).boxes == found.boxes
 
@@ -98,8 +98,8 @@ def test_forms_that_only_one_number_of_tiles_has_need_no_word(tmp_path: Path, dp
     with pytest.raises(SampleError, match=r"different numbers of tiles \(whoops3.png has 1, 7.png has 2\)"):
         layout.open_layout(tmp_path / "odd", dpg_suite)
     with pytest.raises(OptionError, match="is 9x4, no grid of square images; give --tiles 1 if it is one image"):
-        layout.cut_picture(saved(tmp_path / "a.png", (9, 4)))
-    assert layout.cut_picture(saved(tmp_path / "a.png", (9, 4)), tiles=1) == [(0, 0, 9, 4)]
+        layout.tile_boxes(saved(tmp_path / "a.png", (9, 4)))
+    assert layout.tile_boxes(saved(tmp_path / "a.png", (9, 4)), tiles=1) == [(0, 0, 9, 4)]
 
 
 def saved(path: Path, size: tuple[int, int]) -> Path:
@@ -113,7 +113,7 @@ def test_what_is_missing_unreadable_or_left_over_is_told(folder: Path, dpg_suite
     write_grid(folder / "whoops4.png", 1)
     (folder / "dpg-bench_x_results.txt").write_text("")
     found = layout.open_layout(folder, dpg_suite, tiles=4)
-    assert found.indices == [0, 3, 6, 9] and found.asked == 12
+    assert found.indices == [0, 3, 6, 9] and found.n_asked == 12
     assert found.failed[1] == "no picture of 7" and found.failed[2] == "whoops3.png is not a readable picture"
     assert found.warnings[0] == "images: not read: dpg-bench_x_results.txt, whoops4.png"
     write_grid(folder / "partiprompts97.old.png", 1)  # up to the first dot it is the same item
@@ -125,13 +125,13 @@ def test_a_picture_that_changed_its_size_is_refused(folder: Path, dpg_suite: Thr
     found = layout.open_layout(folder, dpg_suite, tiles=4)
     write_grid(folder / "partiprompts97.png", 0, side=5)
     with pytest.raises(SampleError, match="which is 10x10; it changed"):
-        found.check(9)
+        found.check_image(9)
 
 
 def test_plain_numbers_are_not_taken_for_grids(tmp_path: Path, dpg_suite: ThreeItems) -> None:
     for k in range(3):
         write_grid(tmp_path / f"{k}.png", k)
-    assert not layout.recognise(tmp_path) and recognised(tmp_path) is None
+    assert not layout.recognise(tmp_path) and find_layout(tmp_path) is None
 
 
 def test_grids_are_written_and_read_back(folder: Path, dpg_suite: ThreeItems, tmp_path: Path) -> None:
@@ -140,20 +140,20 @@ def test_grids_are_written_and_read_back(folder: Path, dpg_suite: ThreeItems, tm
     assert {p.name for p in (tmp_path / "copy").iterdir()} == {f"{item}.png" for item in ITEMS}
     for item in ITEMS:
         assert np.array_equal(np.asarray(Image.open(tmp_path / "copy" / f"{item}.png")), np.asarray(Image.open(folder / f"{item}.png")))
-    part = layout.write(first.first(10), dpg_suite, tmp_path / "part")
+    part = layout.write(first.take_first(10), dpg_suite, tmp_path / "part")
     assert part == (4, ("2 items without all their 4 images were left out: 7, whoops3", "read it back with --tiles 4"))
     for copies in (1, 2):
-        assert layout.write(first.first(3 * copies), dpg_suite, tmp_path / str(copies)).images == 3 * copies
+        assert layout.write(first.take_first(3 * copies), dpg_suite, tmp_path / str(copies)).image_count == 3 * copies
         again = layout.open_layout(tmp_path / str(copies), dpg_suite, tiles=copies)
         assert values(again) == values(first)[: 3 * copies]
 
 
 def test_three_images_of_each_item_are_no_grid_and_nothing_is_written(folder: Path, dpg_suite: ThreeItems, tmp_path: Path) -> None:
-    three = layout.open_layout(folder, dpg_suite, tiles=4).first(3 * len(ITEMS))
+    three = layout.open_layout(folder, dpg_suite, tiles=4).take_first(3 * len(ITEMS))
     with pytest.raises(SampleError, match=r"no item has the 4 images .* give --count 6 or fewer"):
         layout.write(three, dpg_suite, tmp_path / "three")
     assert not (tmp_path / "three").exists()
-    assert layout.write(three.first(6), dpg_suite, tmp_path / "two").images == 6
+    assert layout.write(three.take_first(6), dpg_suite, tmp_path / "two").image_count == 6
 
 
 def test_convert_goes_from_images_to_grids_and_back(folder: Path, dpg_suite: ThreeItems, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_convert_goes_from_images_to_grids_and_back(folder: Path, dpg_suite: Thr
     flat, grids, back = str(tmp_path / "flat"), str(tmp_path / "grids2"), str(tmp_path / "flat2")
     assert "grids: each picture is 2x2 images of 6x6 pixels" in converted(str(folder), flat, "--to", "png", "--tiles", "4")
     assert f"{grids}: 12 images" in converted(flat, grids, "--to", "dpg")
-    assert (tmp_path / "grids2" / "whoops3.png").read_bytes() == encode(np.asarray(Image.open(folder / "whoops3.png")))
+    assert (tmp_path / "grids2" / "whoops3.png").read_bytes() == encode_png(np.asarray(Image.open(folder / "whoops3.png")))
     converted(grids, back, "--to", "png", "--resolution", "6")
     one, two = ({p.name: p.read_bytes() for p in Path(place).iterdir()} for place in (flat, back))
     assert one == two and len(one) == 13
@@ -192,7 +192,7 @@ def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(tmp_pa
     path = run_script(tmp_path / "images", seed=seed)
     detail = path.with_name(path.stem + "_detail.txt")
     assert results.recognise(path) and results.recognise(detail)
-    score = results.imported(path, dpg_suite)
+    score = results.import_scores(path, dpg_suite)
     assert f"{measured(score)['dpg']:.10f}" == f"{printed(path):.10f}"
     assert "scores: the official script's; the rule on its answers agrees on 8 of 8" in score.warnings
     assert "items: 1 with 4 images left out under the official rules: partiprompts97" in score.warnings
@@ -201,66 +201,66 @@ def test_a_finished_run_has_the_scripts_digits_and_the_rule_says_the_same(tmp_pa
         key = "-".join(part.strip() for part in name.split("-") if part.strip())
         assert measured(score)[key] == pytest.approx(float(value), rel=1e-12)
     assert not any("summary" in w for w in score.warnings)
-    assert results.imported(detail, dpg_suite).measurements == score.measurements
-    found = reader(path)
-    assert found is not None and found.READS == "dpg-bench" and reader(detail) is found
+    assert results.import_scores(detail, dpg_suite).measurements == score.measurements
+    found = find_results_reader(path)
+    assert found is not None and found.RESULTS_OF == "dpg-bench" and find_results_reader(detail) is found
 
 
 def test_corrected_rules_read_the_same_answers(finished: Path, dpg_suite: ThreeItems) -> None:
-    score = results.imported(finished, dpg_suite, rules="corrected")
+    score = results.import_scores(finished, dpg_suite, rules="corrected")
     assert score.measurements[0].n_abstained == 4  # the item that the script lost has no answers to correct with
     assert "items: 1 with 4 images left out under the corrected rules: partiprompts97" in score.warnings
-    item = Item.model_validate(dpg_suite.case(1).facts["dpg"])
-    row = next(r for r in score.rows if r["index"] == 1)
-    answers = results._answers(finished.with_name(finished.stem + "_detail.txt"))
-    told = results._matched([q.question for q in item.questions], answers["7", 0])
-    assert row["scores"]["dpg"] == pytest.approx(100 * scored(item, told, "corrected").score)
+    item = DpgItem.model_validate(dpg_suite.case(1).metadata["dpg"])
+    row = next(r for r in score.sample_scores if r["index"] == 1)
+    answers = results._read_answers(finished.with_name(finished.stem + "_detail.txt"))
+    told = results._match_answers([q.question for q in item.questions], answers["7", 0])
+    assert row["scores"]["dpg"] == pytest.approx(100 * score_answers(item, told, "corrected").score)
 
 
 def test_without_the_answers_there_is_the_score_alone(finished: Path, dpg_suite: ThreeItems) -> None:
     finished.with_name(finished.stem + "_detail.txt").unlink()
-    score = results.imported(finished, dpg_suite)
+    score = results.import_scores(finished, dpg_suite)
     assert f"{measured(score)['dpg']:.10f}" == f"{printed(finished):.10f}"
     assert measured(score)["entity"] is None
     assert "scores: the official script's; its answers are not here, so the rule could not be held against them" in score.warnings
-    assert measured(results.imported(finished, dpg_suite, rules="corrected"))["dpg"] is None
+    assert measured(results.import_scores(finished, dpg_suite, rules="corrected"))["dpg"] is None
 
 
 def test_an_item_that_failed_in_silence_is_found(finished: Path, dpg_suite: ThreeItems) -> None:
     text = finished.read_text()
     finished.write_text("".join(line for line in text.splitlines(keepends=True) if "whoops3.png" not in line))
-    score = results.imported(finished, dpg_suite)
+    score = results.import_scores(finished, dpg_suite)
     assert measured(score)["dpg"] is None and score.measurements[0].n_failed == 4
-    lenient = results.imported(finished, dpg_suite, lenient=True)
+    lenient = results.import_scores(finished, dpg_suite, lenient=True)
     assert measured(lenient)["dpg"] is not None
     assert any(w.startswith("summary: it prints ") for w in lenient.warnings)
 
 
 def test_scrambled_categories_do_not_touch_what_is_read(finished: Path, dpg_suite: ThreeItems) -> None:
     """Of a run in several processes the printed categories are pooled at random; ours come from the answers."""
-    wanted = results.imported(finished, dpg_suite).measurements
+    wanted = results.import_scores(finished, dpg_suite).measurements
     lines = finished.read_text().splitlines(keepends=True)
     finished.write_text("".join(line if not line.startswith("\tentity") else "\tentity: 1.0\n" for line in lines))
-    assert results.imported(finished, dpg_suite).measurements == wanted
+    assert results.import_scores(finished, dpg_suite).measurements == wanted
 
 
 def test_lines_of_several_processes_come_in_any_order(finished: Path, dpg_suite: ThreeItems) -> None:
-    wanted = results.imported(finished, dpg_suite).measurements
+    wanted = results.import_scores(finished, dpg_suite).measurements
     detail = finished.with_name(finished.stem + "_detail.txt")
     lines = detail.read_text().splitlines(keepends=True)
     detail.write_text("".join(np.random.default_rng(1).permutation(lines)))
-    assert results.imported(finished, dpg_suite).measurements == wanted
+    assert results.import_scores(finished, dpg_suite).measurements == wanted
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
 def test_a_run_of_fewer_pictures_has_the_scripts_digits_too(tmp_path: Path, dpg_suite: ThreeItems, pictures: int) -> None:
     path = run_script(tmp_path / "images", seed=3, pictures=pictures)
-    score = results.imported(path, dpg_suite)
+    score = results.import_scores(path, dpg_suite)
     assert f"{measured(score)['dpg']:.10f}" == f"{printed(path):.10f}"
     assert f"images: {pictures} of 4 of each item, as many as there are" in score.warnings
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if "whoops3.png" not in line))  # an item that the script lost is still missed
-    assert measured(results.imported(path, dpg_suite))["dpg"] is None
+    assert measured(results.import_scores(path, dpg_suite))["dpg"] is None
 
 
 def test_a_changed_score_is_kept_and_told(finished: Path, dpg_suite: ThreeItems) -> None:
@@ -269,15 +269,15 @@ def test_a_changed_score_is_kept_and_told(finished: Path, dpg_suite: ThreeItems)
     path = lines[k].split(", ")[0]
     lines[k] = f"{path}, 0.123, 0.5, 0.5, 0.5, 0.40575\n"
     finished.write_text("".join(lines))
-    warnings = results.imported(finished, dpg_suite).warnings
+    warnings = results.import_scores(finished, dpg_suite).warnings
     assert any("agrees on " in w and "not on 1" in w for w in warnings) and any(w.startswith("summary: it prints") for w in warnings)
 
 
 def test_lines_before_the_scripts_own_are_passed_over(finished: Path, dpg_suite: ThreeItems) -> None:
-    before = measured(results.imported(finished, dpg_suite))
+    before = measured(results.import_scores(finished, dpg_suite))
     finished.write_text("# run of Monday\nloading the model\n" + finished.read_text())
     assert results.recognise(finished)
-    assert measured(results.imported(finished, dpg_suite)) == before
+    assert measured(results.import_scores(finished, dpg_suite)) == before
 
 
 def test_any_other_file_is_refused(finished: Path, dpg_suite: ThreeItems, tmp_path: Path) -> None:
@@ -294,6 +294,6 @@ def test_any_other_file_is_refused(finished: Path, dpg_suite: ThreeItems, tmp_pa
     for text, said in cases.items():
         other.write_text(text)
         with pytest.raises(StorageError, match=said):
-            results.imported(other, dpg_suite)
+            results.import_scores(other, dpg_suite)
     with pytest.raises(StorageError, match=r"x.txt is not there"):
-        results.imported(tmp_path / "x_detail.txt", dpg_suite)
+        results.import_scores(tmp_path / "x_detail.txt", dpg_suite)

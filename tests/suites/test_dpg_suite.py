@@ -10,12 +10,12 @@ import pytest
 from dpg_script import FIELDS
 
 from harope_bench.assets import local_files
-from harope_bench.assets.download import fetch
+from harope_bench.assets.download import fetch_asset
 from harope_bench.core import registry
-from harope_bench.core.errors import FetchError, NotHere, OptionError, StorageError
-from harope_bench.core.formats import json_text
-from harope_bench.evaluators.rules.dpg import Item
-from harope_bench.suites.dpg_bench import DpgBench, official_hashes, prompts
+from harope_bench.core.errors import FetchError, MissingAssetError, OptionError, StorageError
+from harope_bench.core.formats import versioned_json_text
+from harope_bench.evaluators.rules.dpg import DpgItem
+from harope_bench.suites.dpg_bench import DpgBenchSuite, official_hashes, read_prompts
 
 OFFICIAL = Path("/work/shared/data/dpg_bench")
 WHOLE, COLOUR = "entity - whole (owl)", "attribute - color (owl, red)"
@@ -26,7 +26,7 @@ def table(bench_home: Path) -> Path:
     """A table in place of the official one, with commas, quotes and an accent in it."""
     path = bench_home / "assets" / "dpg-bench" / "dpg_bench.csv"
     path.parent.mkdir(parents=True)
-    (path.parent / "receipt.json").write_text(json_text("receipt", {"files": {path.name: "cd" * 32}}))
+    (path.parent / "receipt.json").write_text(versioned_json_text("receipt", {"files": {path.name: "cd" * 32}}))
     rows = [("partiprompts97", "Some text, with commas.\n", 1, "0", WHOLE, "Is there an owl?"),
             ("partiprompts97", "Some text, with commas.\n", 2, "1, 0", COLOUR, 'Is the owl "red", or pink?'),
             ("7", "Ein schöner Satz", 1, "0", "global - (photo)", "Is it a photo?"),
@@ -40,16 +40,16 @@ def table(bench_home: Path) -> Path:
 
 
 def test_the_table_is_read_by_item_in_its_order(table: Path) -> None:
-    found = prompts(table)
-    assert [p.facts["item"] for p in found] == ["partiprompts97", "7"]
-    assert [p.text for p in found] == ["Some text, with commas.", "Ein schöner Satz"]
-    assert [(q["row"], q["id"], q["parents"]) for q in found[0].facts["questions"]] == [(0, 1, [0]), (1, 2, [1, 0]), (3, 3, [1, 2])]
-    assert found[0].facts["questions"][1]["question"] == 'Is the owl "red", or pink?'
-    assert found[0].facts["official_text"] is False and all(Item.model_validate(p.facts) for p in found)
+    found = read_prompts(table)
+    assert [p.metadata["item"] for p in found] == ["partiprompts97", "7"]
+    assert [p.prompt for p in found] == ["Some text, with commas.", "Ein schöner Satz"]
+    assert [(q["row"], q["id"], q["parents"]) for q in found[0].metadata["questions"]] == [(0, 1, [0]), (1, 2, [1, 0]), (3, 3, [1, 2])]
+    assert found[0].metadata["questions"][1]["question"] == 'Is the owl "red", or pink?'
+    assert found[0].metadata["official_text"] is False and all(DpgItem.model_validate(p.metadata) for p in found)
 
 
 def test_columns_that_another_program_adds_change_nothing(table: Path) -> None:
-    before = prompts(table)
+    before = read_prompts(table)
     with table.open(newline="", encoding="utf-8") as file:
         rows = [{**row, "my_note": "x"} for row in csv.DictReader(file)]
     other = table.with_name("other.csv")
@@ -57,17 +57,17 @@ def test_columns_that_another_program_adds_change_nothing(table: Path) -> None:
         writer = csv.DictWriter(file, ["my_note", *FIELDS])
         writer.writeheader()
         writer.writerows(rows)
-    assert prompts(other) == before
+    assert read_prompts(other) == before
 
 
 def test_cases_go_copy_by_copy_and_end(table: Path) -> None:
-    suite = type("Two", (DpgBench,), {"count": 8})()
-    assert [(c.prompt, c.copy, c.facts["dpg"]["item"]) for c in map(suite.case, (0, 1, 2, 7))] == [
+    suite = type("Two", (DpgBenchSuite,), {"count": 8})()
+    assert [(c.prompt_index, c.copy, c.metadata["dpg"]["item"]) for c in map(suite.case, (0, 1, 2, 7))] == [
         (0, 0, "partiprompts97"), (1, 0, "7"), (0, 1, "partiprompts97"), (1, 3, "7")
     ]  # fmt: skip
     with pytest.raises(OptionError, match="has 8 images"):
         suite.case(8)
-    whole = registry.load("suites", "dpg-bench")
+    whole = registry.load_by_name("suites", "dpg-bench")
     assert (whole.task, whole.count, whole.copies) == ("prompts", 8, 4)  # two items in this file
     assert whole.case(0).facts["dpg"]["item"] == "partiprompts97"
 
@@ -75,7 +75,7 @@ def test_cases_go_copy_by_copy_and_end(table: Path) -> None:
 def test_integer_dependencies_are_no_trouble(table: Path) -> None:
     text = table.read_text().replace('"1, 0"', "1").replace('"1,2"', "2")
     table.write_text(text)
-    assert [q["parents"] for q in prompts(table)[0].facts["questions"]] == [[0], [1], [2]]
+    assert [q["parents"] for q in read_prompts(table)[0].metadata["questions"]] == [[0], [1], [2]]
 
 
 @pytest.mark.parametrize(
@@ -90,22 +90,22 @@ def test_integer_dependencies_are_no_trouble(table: Path) -> None:
 def test_a_row_that_is_none_is_named(table: Path, old: str, new: str, said: str) -> None:
     table.write_text(table.read_text().replace(old, new))
     with pytest.raises(StorageError, match=said):
-        prompts(table)
+        read_prompts(table)
 
 
 def test_without_the_table_the_command_is_named_and_another_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotHere, match="harope-bench fetch dpg-bench"):
-        registry.load("suites", "dpg-bench").requests([0])
+    with pytest.raises(MissingAssetError, match="harope-bench fetch dpg-bench"):
+        registry.load_by_name("suites", "dpg-bench").requests([0])
     (tmp_path / "dpg_bench.csv").write_text(",".join(FIELDS) + "\n")
     with pytest.raises(FetchError, match="has git blob id .*, wanted 98457fc99019"):
-        fetch("dpg-bench", tmp_path)
-    assert local_files.held("dpg-bench") is None
+        fetch_asset("dpg-bench", tmp_path)
+    assert local_files.find_local_file("dpg-bench") is None
 
 
 def test_hashes_of_the_official_prompts_ship() -> None:
     known = official_hashes()
     assert len(known) == 1065 == len(set(known.values())) and all(len(h) == 16 for h in known.values())
-    assert registry.load("suites", "dpg-bench").count == 4 * len(known)
+    assert registry.load_by_name("suites", "dpg-bench").count == 4 * len(known)
 
 
 @pytest.mark.skipif(not OFFICIAL.exists(), reason="the official prompt files are not here")

@@ -16,14 +16,14 @@ from PIL import Image
 
 from harope_bench.cli import main
 from harope_bench.core import registry
-from harope_bench.core.annotations import Colours, Sighting
-from harope_bench.core.errors import SampleError, StorageError, UnknownName
+from harope_bench.core.annotations import ColourAnnotation, DetectionAnnotation
+from harope_bench.core.errors import SampleError, StorageError, UnknownNameError
 from harope_bench.data.sample_set import open_samples
 from harope_bench.evaluators.rules.geneval import COLOURS, TASKS
 from harope_bench.suites.official_layouts import geneval as layout
 from harope_bench.suites.official_layouts import geneval_results as results
-from harope_bench.suites.official_layouts.base import layout as named_layout
-from harope_bench.suites.official_layouts.base import names, reader, recognised
+from harope_bench.suites.official_layouts.base import load_layout as named_layout
+from harope_bench.suites.official_layouts.base import module_names, find_results_reader, find_layout
 
 __all__ = ["geneval_suite"]  # the fixture
 
@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_whole_folder_is_read_copy_by_copy(folder: Path, geneval_suite: TwelvePrompts) -> None:
     assert layout.recognise(folder)
     found = layout.open_layout(folder, geneval_suite)
-    assert (found.asked, found.failed, found.warnings, found.indices) == (48, {}, (), list(range(48)))
+    assert (found.n_asked, found.failed, found.warnings, found.indices) == (48, {}, (), list(range(48)))
     values = [int(batch.images[0, 0, 0, 0]) for batch in found.batches(found.indices, 1)]
     assert values == [4 * (i % 12) + i // 12 for i in range(48)]
 
@@ -60,7 +60,7 @@ def test_what_is_missing_has_a_reason_and_what_is_left_over_is_told(folder: Path
         (folder / "00000" / "samples" / name).write_bytes((folder / "00000" / "samples" / "00000.png").read_bytes())
     (folder / "readme.txt").write_text("x")
     found = layout.open_layout(folder, geneval_suite)
-    assert found.asked == 48 and len(found.indices) == 43
+    assert found.n_asked == 48 and len(found.indices) == 43
     assert found.failed[2 * 12 + 3] == "no image 2 in 00003" and found.failed[7] == "no folder of this prompt"
     assert set(found.failed) == {27, 7, 19, 31, 43}
     assert found.warnings == (
@@ -75,7 +75,7 @@ def test_folders_of_fewer_images_are_as_many_copies_and_none_is_failed(folder: P
         for copy in range(copies, 4):
             (place / "samples" / f"{copy:05d}.png").unlink()
     found = layout.open_layout(folder, geneval_suite)
-    assert (found.asked, found.failed, found.indices) == (12 * copies, {}, list(range(12 * copies)))
+    assert (found.n_asked, found.failed, found.indices) == (12 * copies, {}, list(range(12 * copies)))
     assert found.warnings == (f"images: {copies} of 4 of each prompt, as many as there are",)
 
 
@@ -86,7 +86,7 @@ def test_metadata_saved_with_a_byte_order_mark_is_the_prompts(folder: Path, gene
 
 
 def test_colours_are_no_matter_where_no_prompt_names_one() -> None:
-    needs = {look.role: look.needs for look in registry.load("evaluators", "geneval").looks}
+    needs = {look.role: look.needs for look in registry.load_by_name("evaluators", "geneval").looks}
     asked = {row["tag"]: needs["colours"](row) for row in prompt_metadata()}
     assert asked == {tag: tag in ("colors", "color_attr") for tag in CLAUSES} and all(needs["detector"](row) for row in prompt_metadata())
 
@@ -198,20 +198,20 @@ def test_written_folders_read_back_and_are_the_official_form(folder: Path, genev
 
 
 def test_a_part_is_written_with_a_word_on_the_rest(folder: Path, geneval_suite: TwelvePrompts, tmp_path: Path) -> None:
-    part = layout.open_layout(folder, geneval_suite).first(13)
+    part = layout.open_layout(folder, geneval_suite).take_first(13)
     written = layout.write(part, geneval_suite, tmp_path / "part")
-    assert written.images == 13 and written.warnings == ("35 of 48 images are not there; the official scorer does not notice",)
+    assert written.image_count == 13 and written.warnings == ("35 of 48 images are not there; the official scorer does not notice",)
     assert [p.name for p in sorted((tmp_path / "part" / "00000" / "samples").iterdir())] == ["00000.png", "00001.png"]
 
 
 def test_layouts_are_found_by_name_and_by_look(folder: Path, geneval_suite: TwelvePrompts, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "geneval" in names() and "base" not in names() and "geneval_results" not in names()
-    with pytest.raises(UnknownName, match="did you mean geneval"):
+    assert "geneval" in module_names() and "base" not in module_names() and "geneval_results" not in module_names()
+    with pytest.raises(UnknownNameError, match="did you mean geneval"):
         named_layout("genevals")
     monkeypatch.setattr("harope_bench.suites.geneval.PLUGIN", geneval_suite)
-    assert recognised(folder) is not None and recognised(folder, "geneval") is not None
-    assert recognised(folder, "another-suite") is None and recognised(folder / "00000" / "samples") is None
-    assert recognised(folder / "00000" / "metadata.jsonl") is None
+    assert find_layout(folder) is not None and find_layout(folder, "geneval") is not None
+    assert find_layout(folder, "another-suite") is None and find_layout(folder / "00000" / "samples") is None
+    assert find_layout(folder / "00000" / "metadata.jsonl") is None
     with pytest.raises(SampleError):
         open_samples(folder)  # a folder of folders is no flat image folder
 
@@ -270,9 +270,9 @@ def same_digits(found: dict[str, float | None], wanted: dict[str, float]) -> boo
 def test_a_finished_run_has_the_summarys_digits_and_the_rule_says_the_same(tmp_path: Path, geneval_suite: TwelvePrompts, seed: int) -> None:
     path = tmp_path / "results.jsonl"
     rows = write_finished_run(path, seed)
-    found = reader(path)
-    assert found is not None and found.READS == "geneval" and reader(tmp_path) is None
-    score = results.imported(path, geneval_suite)
+    found = find_results_reader(path)
+    assert found is not None and found.RESULTS_OF == "geneval" and find_results_reader(tmp_path) is None
+    score = results.import_scores(path, geneval_suite)
     values = {m.metric: m.value for m in score.measurements}
     assert same_digits(values, summary(rows)), (values, summary(rows))
     assert 0.1 < summary(rows)["images_correct"] < 0.9 and set(TASKS) <= set(summary(rows))
@@ -285,7 +285,7 @@ def test_the_scripts_verdict_stands_where_the_rule_says_otherwise(tmp_path: Path
     k = next(k for k, row in enumerate(rows) if row["tag"] == "counting" and not row["correct"])
     rows[k] |= {"correct": True, "reason": ""}
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    score = results.imported(tmp_path / "results.jsonl", geneval_suite)
+    score = results.import_scores(tmp_path / "results.jsonl", geneval_suite)
     assert same_digits({m.metric: m.value for m in score.measurements}, summary(rows))
     assert any("agrees on 47 of 48; not on " in w for w in score.warnings)
     assert any(difference.metric == "counting" for difference in score.rule_differences)  # the corrected rules judge by the boxes
@@ -298,10 +298,10 @@ def test_a_run_that_is_not_whole_is_none_and_its_summary_on_demand(tmp_path: Pat
         if "00003/samples/00001" not in row["filename"] and row["tag"] != "colors"
     ]
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    strict = {m.metric: m for m in results.imported(tmp_path / "results.jsonl", geneval_suite).measurements}
+    strict = {m.metric: m for m in results.import_scores(tmp_path / "results.jsonl", geneval_suite).measurements}
     assert strict["colors"].value is None and strict["overall"].value is None and strict["two_object"].n_failed == 1
     assert strict["counting"].value is not None
-    lenient = {m.metric: m.value for m in results.imported(tmp_path / "results.jsonl", geneval_suite, lenient=True).measurements}
+    lenient = {m.metric: m.value for m in results.import_scores(tmp_path / "results.jsonl", geneval_suite, lenient=True).measurements}
     assert lenient["colors"] is None
     assert same_digits(lenient, summary(rows))  # a task that is missing and images that are missing leave no trace, as officially
 
@@ -322,7 +322,7 @@ def test_any_other_file_is_refused(tmp_path: Path, geneval_suite: TwelvePrompts)
     ):
         path.write_text(text)
         with pytest.raises(StorageError, match=said):
-            results.imported(path, geneval_suite)
+            results.import_scores(path, geneval_suite)
 
 
 LINES: dict[str, Any] = {
@@ -339,8 +339,8 @@ def test_lines_that_another_program_changed_are_read_to_the_same_digits(tmp_path
     path = tmp_path / "results.jsonl"
     rows = write_finished_run(path)
     path.write_text("".join(json.dumps(LINES[change](row)) + "\n" for row in rows))
-    assert reader(path) is results
-    score = results.imported(path, geneval_suite)
+    assert find_results_reader(path) is results
+    score = results.import_scores(path, geneval_suite)
     assert same_digits({m.metric: m.value for m in score.measurements}, summary(rows))
     assert any("agrees on 48 of 48" in w for w in score.warnings), score.warnings
 
@@ -348,16 +348,16 @@ def test_lines_that_another_program_changed_are_read_to_the_same_digits(tmp_path
 def test_five_images_of_a_prompt_are_read_as_the_first_four_and_told(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
     rows = write_finished_run(tmp_path / "results.jsonl", images=5)
     four = [row for row in rows if not row["filename"].endswith("00004.png")]
-    score = results.imported(tmp_path / "results.jsonl", geneval_suite)
+    score = results.import_scores(tmp_path / "results.jsonl", geneval_suite)
     assert same_digits({m.metric: m.value for m in score.measurements}, summary(four))
     assert "lines: 12 beyond the first 4 of a prompt are not read" in score.warnings
 
 
 def test_copies_are_told_by_file_name_whatever_the_order(tmp_path: Path, geneval_suite: TwelvePrompts) -> None:
     rows = write_finished_run(tmp_path / "results.jsonl")
-    score = results.imported(tmp_path / "results.jsonl", geneval_suite)
+    score = results.import_scores(tmp_path / "results.jsonl", geneval_suite)
     by_name = {row["filename"]: row["correct"] for row in rows}
-    for row in score.rows:
+    for row in score.sample_scores:
         name = f"out/{row['prompt']:05d}/samples/{row['copy']:05d}.png"
         assert row["scores"]["images_correct"] == float(by_name[name])
 
@@ -369,9 +369,9 @@ def test_colours_are_read_from_the_reasons(tmp_path: Path, geneval_suite: Twelve
     row = {"filename": "a/0/samples/0.png", "tag": "color_attr", "prompt": facts["prompt"], "correct": False, "reason": reason,
            "metadata": json.dumps(facts), "details": json.dumps(details)}  # fmt: skip
     (tmp_path / "r.jsonl").write_text(json.dumps(row) + "\n")
-    (found,) = results.rows(tmp_path / "r.jsonl")
-    seen = results._seen(found)
-    assert isinstance(seen["colours"], Colours) and isinstance(seen["detector"], Sighting)
-    assert [COLOURS[int(np.argmax(s))] for s in seen["colours"].shares] == ["green", "white"]
-    owls = [d for d in seen["detector"].found if d.label == "owl"]
+    (found,) = results.read_rows(tmp_path / "r.jsonl")
+    seen = results._annotations_of_row(found)
+    assert isinstance(seen["colours"], ColourAnnotation) and isinstance(seen["detector"], DetectionAnnotation)
+    assert [COLOURS[int(np.argmax(s))] for s in seen["colours"].probabilities] == ["green", "white"]
+    owls = [d for d in seen["detector"].detections if d.label == "owl"]
     assert owls[0].box == (0, 0, 9, 9) and owls[0].score == 0.5 > owls[1].score  # of equals, the script's first stays first

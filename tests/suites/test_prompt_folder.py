@@ -19,17 +19,17 @@ from harope_bench.cli import main
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError, SampleError
 from harope_bench.core.schema import Result
-from harope_bench.data.image_io import encode
-from harope_bench.data.run_folder import Run
-from harope_bench.data.sample_set import SampleSet, to_adm
-from harope_bench.data.shapes_world.draw import draw
-from harope_bench.data.shapes_world.layout import compose, generator
-from harope_bench.pipeline.evaluate_prompts import Marking, mark
+from harope_bench.data.image_io import encode_png
+from harope_bench.data.run_folder import RunFolder
+from harope_bench.data.sample_set import SampleSet, write_adm_npz
+from harope_bench.data.shapes_scenes.scene_images import render_scene
+from harope_bench.data.shapes_scenes.layout import compose_scene, scene_rng
+from harope_bench.pipeline.evaluate_prompts import PromptScoring, evaluate_prompts
 from harope_bench.pipeline.generate import make_plan
 from harope_bench.suites.official_layouts.conversion import convert
 from harope_bench.suites.official_layouts.file_pattern import compile_pattern
-from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images, running_numbers
-from harope_bench.suites.shapes import cases
+from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions, open_prompt_images, running_numbers
+from harope_bench.suites.shapes import caption_cases
 
 __all__ = ["toy"]
 
@@ -46,7 +46,7 @@ def put(folder: Path, names: dict[str, int]) -> Path:
     for name, index in names.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(picture(index)))
+        path.write_bytes(encode_png(picture(index)))
     return folder
 
 
@@ -55,7 +55,7 @@ def named(form: Callable[[int, int], str], copies: int = 2) -> dict[str, int]:
 
 
 def opened(folder: Path, **form: Any) -> SampleSet:
-    return open_prompt_images(folder, "toy", SUITE, None, FolderForm(**form))
+    return open_prompt_images(folder, "toy", SUITE, None, PromptFolderOptions(**form))
 
 
 def shown(samples: SampleSet) -> dict[int, int]:
@@ -86,10 +86,10 @@ def test_numbers_in_names_count_as_numbers_under_both_orders(tmp_path: Path, nam
 
     for order, index in (("copy-major", lambda k: k), ("prompt-major", lambda k: k % 3 * 4 + k // 3)):
         folder = put(tmp_path / order, {name.format(k): index(k) for k in range(12)})
-        samples = open_prompt_images(folder, "toy", Wide(), None, FolderForm(order=order))  # type: ignore[arg-type]
+        samples = open_prompt_images(folder, "toy", Wide(), None, PromptFolderOptions(order=order))  # type: ignore[arg-type]
         assert shown(samples) == {k: k for k in range(12)}
         (folder / name.format(5)).unlink()  # a lost one shifts no other
-        samples = open_prompt_images(folder, "toy", Wide(), None, FolderForm(order=order))  # type: ignore[arg-type]
+        samples = open_prompt_images(folder, "toy", Wide(), None, PromptFolderOptions(order=order))  # type: ignore[arg-type]
         assert shown(samples) == {k: k for k in range(12) if k != index(5)} and samples.failed == {index(5): "no image of number 5"}
 
 
@@ -179,7 +179,7 @@ def test_what_does_not_match_is_told_and_what_is_missing_is_failed(tmp_path: Pat
 
 def test_one_image_a_prompt_is_one_copy_and_not_a_failed_second(tmp_path: Path) -> None:
     samples = opened(put(tmp_path, named(lambda prompt, copy: f"{TEXT[prompt]}.png", copies=1)), pattern="{prompt}.png")
-    assert (samples.asked, samples.failed, shown(samples)) == (4, {}, {k: k for k in range(4)})
+    assert (samples.n_asked, samples.failed, shown(samples)) == (4, {}, {k: k for k in range(4)})
     assert any("1 of 2 images of each prompt" in line for line in samples.warnings)
 
 
@@ -220,10 +220,10 @@ def test_a_pattern_that_is_none_or_has_two_readings_is_rejected(pattern: str, to
 
 
 def test_item_ids_place_images_where_a_suite_has_them(tmp_path: Path) -> None:
-    shapes: Any = registry.load("suites", "shapes")
+    shapes: Any = registry.load_by_name("suites", "shapes")
     folder = put(tmp_path, {f"shapes{prompt:03d}-{copy}.png": 0 for prompt in (0, 66) for copy in (0, 1)})
-    samples = open_prompt_images(folder, "shapes", shapes, None, FolderForm(pattern="{id}-{copy}.png"))
-    assert samples.indices == [0, 66, 67, 133] and samples.asked == 134
+    samples = open_prompt_images(folder, "shapes", shapes, None, PromptFolderOptions(pattern="{id}-{copy}.png"))
+    assert samples.indices == [0, 66, 67, 133] and samples.n_asked == 134
     with pytest.raises(OptionError, match="toy has no item ids; state prompt_index or prompt"):
         opened(folder, pattern="{id}-{copy}.png")
 
@@ -323,7 +323,7 @@ def test_options_that_mean_nothing_to_a_target_are_rejected(tmp_path: Path, toy:
 
 def test_rows_of_an_npz_need_their_order_too(tmp_path: Path) -> None:
     put(tmp_path / "images", {f"{k}.png": k for k in range(8)})
-    to_adm(opened(tmp_path / "images", order="copy-major"), tmp_path / "rows.npz")
+    write_adm_npz(opened(tmp_path / "images", order="copy-major"), tmp_path / "rows.npz")
     with pytest.raises(OptionError, match="does not say which row is of which prompt .* --order copy-major"):
         opened(tmp_path / "rows.npz")
     with pytest.raises(OptionError, match="convert it --to png"):
@@ -345,16 +345,16 @@ class World(NamedTuple):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    root, suite = tmp_path_factory.mktemp("world"), registry.load("suites", "shapes")
-    run = Run(root / "run")
-    run.claim(make_plan("shapes-harope", "shapes", {}))
+    root, suite = tmp_path_factory.mktemp("world"), registry.load_by_name("suites", "shapes")
+    run = RunFolder(root / "run")
+    run.tie_to_plan(make_plan("shapes-harope", "shapes", {}))
     indices = range(COPIES * 67)
-    run.ask(indices)
+    run.record_request(indices)
     for request in suite.requests(indices):
         other = (request.index + 1) % 67 if request.index % 7 == 0 else request.index % 67
-        scene = compose(cases()[other], generator("folders", request.index))
-        run.add(request, draw(scene, 32), None)
-    (scored,) = mark(run.folder, run.folder, Marking("shapes"), ["geneval"])
+        scene = compose_scene(caption_cases()[other], scene_rng("folders", request.index))
+        run.add_sample(request, render_scene(scene, 32), None)
+    (scored,) = evaluate_prompts(run.folder, run.folder, PromptScoring("shapes"), ["geneval"])
     return World(run.folder, scored.result)
 
 
@@ -370,7 +370,7 @@ def flat(world: World, folder: Path, name: Callable[[int, int], str]) -> Path:
 def scores(world: World, target: Path, out: Path, **form: Any) -> Result:
     """The result of a target, whose images the judge has seen in the run already."""
     shutil.copytree(world.run / "observations", out / "observations")
-    (scored,) = mark(target, out, Marking("shapes", form=FolderForm(**form)), ["geneval"])
+    (scored,) = evaluate_prompts(target, out, PromptScoring("shapes", folder_options=PromptFolderOptions(**form)), ["geneval"])
     return scored.result
 
 
@@ -402,7 +402,7 @@ def test_the_same_images_score_the_same_to_the_digit_whichever_way_they_come(wor
     assert scores(world, by_prompt, tmp_path / "wrong", order="copy-major").measurements != world.result.measurements
     for folder in (by_prompt, by_name):
         with pytest.raises(OptionError, match="does not say which image is of which prompt of shapes"):
-            mark(folder, tmp_path / "none", Marking("shapes"))
+            evaluate_prompts(folder, tmp_path / "none", PromptScoring("shapes"))
         with pytest.raises(OptionError, match="--order copy-major or prompt-major"):
             convert(folder, tmp_path / "none", "geneval", "shapes")
     assert not (tmp_path / "none").exists()
@@ -430,9 +430,9 @@ def test_a_converted_run_keeps_its_failures_and_is_known_by_its_record(world: Wo
     (run / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     done = CliRunner().invoke(main, ["convert", str(run), str(tmp_path / "png"), "--to", "png"])
     assert done.exit_code == 0 and "133 images, 1 failed samples left out" in done.output, done.output
-    suite: Any = registry.load("suites", "shapes")
+    suite: Any = registry.load_by_name("suites", "shapes")
     one, two = open_prompt_images(run, "shapes", suite), open_prompt_images(tmp_path / "png", "shapes", suite)
-    assert (one.indices, one.failed, one.hashes, one.asked) == (two.indices, two.failed, two.hashes, two.asked)
+    assert (one.indices, one.failed, one.hashes, one.n_asked) == (two.indices, two.failed, two.hashes, two.n_asked)
 
     Image.new("RGB", (32, 32)).save(tmp_path / "png" / "000005.png")
     with pytest.raises(SampleError, match="image 5 .* is not the one that was drawn"):

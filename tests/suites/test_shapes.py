@@ -9,82 +9,82 @@ import numpy as np
 import pytest
 
 from harope_bench.core import registry
-from harope_bench.core.annotations import Names, Questions
+from harope_bench.core.annotations import DetectionQuery, VqaQuery
 from harope_bench.core.errors import OptionError
-from harope_bench.data import shapes_world
-from harope_bench.data.shapes_world import parse
-from harope_bench.data.shapes_world.contents import CONTENTS, MARKS, label
-from harope_bench.data.shapes_world.draw import Ground, Scene, Thing, draw
-from harope_bench.data.shapes_world.layout import compose, generator
-from harope_bench.data.shapes_world.words import COLOURS
-from harope_bench.evaluators.base import Sight
+from harope_bench.data import shapes_scenes
+from harope_bench.data.shapes_scenes import detect_shapes
+from harope_bench.data.shapes_scenes.contents import CONTENTS, N_COLOUR_SETS, scene_label
+from harope_bench.data.shapes_scenes.scene_images import Background, Scene, SceneObject, render_scene
+from harope_bench.data.shapes_scenes.layout import compose_scene, scene_rng
+from harope_bench.data.shapes_scenes.words import COLOURS
+from harope_bench.evaluators.base import AnnotatedImage
 from harope_bench.judges.micro import shapes_vision
 from harope_bench.judges.micro.shapes_vision import PLUGIN as JUDGE
-from harope_bench.pipeline.evaluate_prompts import Marking, mark
+from harope_bench.pipeline.evaluate_prompts import PromptScoring, evaluate_prompts
 from harope_bench.pipeline.generate import generate, make_plan
-from harope_bench.reports.card import checks
+from harope_bench.reports.run_card import collect_checks
 from harope_bench.reports.runs import read_runs
 from harope_bench.suites.shapes import PLUGIN as SUITE
-from harope_bench.suites.shapes import cases
-from harope_bench.testing import check_witness
+from harope_bench.suites.shapes import caption_cases
+from harope_bench.testing import check_annotator
 
 
 def truth(prompt: int, side: int = 32) -> np.ndarray:
     """A scene that fulfils a caption."""
-    return draw(compose(cases()[prompt], generator("truth", prompt)), side)
+    return render_scene(compose_scene(caption_cases()[prompt], scene_rng("truth", prompt)), side)
 
 
-def sights(evaluator: str, image_of: dict[int, int] | None = None) -> list[Sight]:
+def sights(evaluator: str, image_of: dict[int, int] | None = None) -> list[AnnotatedImage]:
     """Every first copy as the judge sees the scene of its own caption, or of another one."""
-    rule, opened, found = registry.load("evaluators", evaluator), JUDGE.open("cpu"), []
-    for index in range(len(cases())):
+    rule, opened, found = registry.load_by_name("evaluators", evaluator), JUDGE.open("cpu"), []
+    for index in range(len(caption_cases())):
         case = SUITE.case(index)
-        if rule.form not in case.facts:
+        if rule.form not in case.metadata:
             continue
         image, seen = truth((image_of or {}).get(index, index)), dict[str, Any]()
         for look in rule.looks:
-            ask = look.ask(case.facts[rule.form], seen)
+            ask = look.ask(case.metadata[rule.form], seen)
             if ask is not None:
                 seen[look.role] = opened.see(look.role, image, ask)
-        found.append(Sight(index=index, prompt=case.prompt, copy=0, text=case.text, facts=case.facts[rule.form], seen=seen))
+        found.append(AnnotatedImage(index=index, prompt_index=case.prompt_index, copy=0, prompt=case.prompt, metadata=case.metadata[rule.form], annotations=seen))
     return found
 
 
-def values(evaluator: str, shown: list[Sight], rules: str) -> dict[str, float | None]:
-    score = registry.load("evaluators", evaluator).assess(shown, rules, False)
+def values(evaluator: str, shown: list[AnnotatedImage], rules: str) -> dict[str, float | None]:
+    score = registry.load_by_name("evaluators", evaluator).assess(shown, rules, False)
     return {m.name: m.value for m in score.measurements}
 
 
 def test_indices_run_copy_by_copy() -> None:
-    count = len(cases())
+    count = len(caption_cases())
     assert SUITE.count == 6 * count
-    assert (SUITE.case(count + 3).prompt, SUITE.case(count + 3).copy) == (3, 1)
-    assert [r.prompt for r in SUITE.requests([0, count])] == [cases()[0].prompt] * 2
+    assert (SUITE.case(count + 3).prompt_index, SUITE.case(count + 3).copy) == (3, 1)
+    assert [r.prompt for r in SUITE.requests([0, count])] == [caption_cases()[0].prompt] * 2
     with pytest.raises(OptionError, match="ask for fewer"):
         SUITE.case(SUITE.count)
 
 
 def test_judge_keeps_its_promises() -> None:
-    check_witness("shapes-vision", [truth(0), truth(30)])
+    check_annotator("shapes-vision", [truth(0), truth(30)])
 
 
 def test_judge_is_not_believed_when_it_misreads_known_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
     (case,) = JUDGE.canary()
     assert case.check(JUDGE.open("cpu")) is None
-    whole = parse.parse
-    monkeypatch.setattr(parse, "parse", lambda image: whole(image)[1:])
+    whole = detect_shapes.detect_shapes
+    monkeypatch.setattr(detect_shapes, "parse", lambda image: whole(image)[1:])
     spoiled = shapes_vision.LoadedShapesVision(JUDGE.weights_sha256())
     assert "not read as drawn" in (case.check(spoiled) or "")
 
 
 def test_errors_on_known_scenes_are_of_this_parser_and_in_every_result(tmp_path: Path) -> None:
     rates = JUDGE.errors()
-    assert {rate.cases for rate in rates} >= {"sharp scenes of 32 px misread", "questions on noisy scenes of 64 px answered wrongly"}
-    assert all(rate.of >= 600 for rate in rates)
+    assert {rate.case_kind for rate in rates} >= {"sharp scenes of 32 px misread", "questions on noisy scenes of 64 px answered wrongly"}
+    assert all(rate.n_cases >= 600 for rate in rates)
     path = generate(make_plan("shapes-rope-axial", None, {"steps": 2}), [0, 1], tmp_path).folder
-    found = mark(path, path, Marking("shapes"), ["geneval"], None)[0].result
-    assert found.judge_errors == {"shapes-vision": rates}
-    said = [check.text for check in checks(read_runs(tmp_path))]
+    found = evaluate_prompts(path, path, PromptScoring("shapes"), ["geneval"], None)[0].result
+    assert found.judge_error_rates == {"shapes-vision": rates}
+    said = [check.text for check in collect_checks(read_runs(tmp_path))]
     assert any(text.startswith("judge shapes-vision on cases whose truth is known: no error in ") for text in said)
 
 
@@ -92,32 +92,32 @@ def test_the_parser_is_the_same_judge_in_whatever_room_its_files_lie(tmp_path: P
     """Runs recorded this hash before the files moved; one changed line of code is another parser."""
     recorded = "f54bab0c5d741b375a611bb5662d7f24a967dd542c4395b328daacdb64563444"
     assert JUDGE.weights_sha256() == recorded == JUDGE.open("cpu").weights_sha256
-    for name in shapes_vision.FILES:
-        (tmp_path / name).write_bytes((Path(shapes_world.__path__[0]) / name).read_bytes())
-    monkeypatch.setattr(shapes_world, "__path__", [str(tmp_path)])
-    shapes_vision._hash.cache_clear()
+    for name in shapes_vision.PARSER_FILES:
+        (tmp_path / name).write_bytes((Path(shapes_scenes.__path__[0]) / name).read_bytes())
+    monkeypatch.setattr(shapes_scenes, "__path__", [str(tmp_path)])
+    shapes_vision._parser_sha256.cache_clear()
     try:
-        assert shapes_vision._hash() == recorded
+        assert shapes_vision._parser_sha256() == recorded
         (tmp_path / "words.py").write_text((tmp_path / "words.py").read_text() + "MORE = 1\n")
-        shapes_vision._hash.cache_clear()
-        assert shapes_vision._hash() != recorded
+        shapes_vision._parser_sha256.cache_clear()
+        assert shapes_vision._parser_sha256() != recorded
     finally:
-        shapes_vision._hash.cache_clear()
+        shapes_vision._parser_sha256.cache_clear()
 
 
 def test_errors_of_another_parser_are_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes_vision, "_hash", lambda: "0" * 64)
     assert JUDGE.errors() == ()
-    assert JUDGE.examine(2)["parser_sha256"] == "0" * 64
+    assert JUDGE.measure_judge_errors(2)["parser_sha256"] == "0" * 64
 
 
 def test_judge_does_not_guess_at_questions_it_cannot_read() -> None:
-    said = JUDGE.open("cpu").see("vqa", truth(0), Questions(questions=("What is the mood?",)))
-    assert said.answers[0].text == "" and said.answers[0].yes is None  # type: ignore[union-attr]
+    said = JUDGE.open("cpu").see("vqa", truth(0), VqaQuery(questions=("What is the mood?",)))
+    assert said.answers[0].text == "" and said.answers[0].yes_probability is None  # type: ignore[union-attr]
 
 
 def test_judge_finds_nothing_in_an_empty_scene() -> None:
-    assert JUDGE.open("cpu").see("detector", np.full((32, 32, 3), 40, dtype=np.uint8), Names()).found == ()  # type: ignore[union-attr]
+    assert JUDGE.open("cpu").see("detector", np.full((32, 32, 3), 40, dtype=np.uint8), DetectionQuery()).detections == ()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("rules", ["official", "corrected"])
@@ -130,7 +130,7 @@ def test_rendered_truth_has_the_best_score(evaluator: str, most: float, rules: s
 
 def test_scenes_of_other_captions_score_low() -> None:
     """Some fulfil the other caption by chance, single things above all."""
-    count, found = len(cases()), []
+    count, found = len(caption_cases()), []
     for shift in (11, 37, 53):
         other = {index: (index + shift) % count for index in range(count)}
         found.append(values("geneval", sights("geneval", other), "official")["overall"] or 0)
@@ -141,14 +141,14 @@ def test_scenes_of_other_captions_score_low() -> None:
 def test_images_for_a_judge_hold_every_content() -> None:
     images, labels = SUITE.images("held-out")
     assert images.shape == (4800, 32, 32, 3) and images.dtype == np.uint8
-    known = set(SUITE.images("train")[1] // MARKS)
-    assert known == set(range(len(CONTENTS))) >= set(labels // MARKS)
+    known = set(SUITE.images("train")[1] // N_COLOUR_SETS)
+    assert known == set(range(len(CONTENTS))) >= set(labels // N_COLOUR_SETS)
     with pytest.raises(OptionError, match="splits"):
         SUITE.images("middle")
 
 
 def test_a_label_says_shapes_counts_and_colours() -> None:
     paint = (0.0, 0.0, 0.0)
-    told = label(Scene(Ground(), (Thing("ring", "red", 0.3, 0.5, 0.2, paint), Thing("circle", "white", 0.7, 0.5, 0.2, paint))))
-    assert CONTENTS[told // MARKS] == (("circle", 1), ("ring", 1))
-    assert [colour for i, colour in enumerate(COLOURS) if told % MARKS >> i & 1] == ["red", "white"]
+    told = scene_label(Scene(Background(), (SceneObject("ring", "red", 0.3, 0.5, 0.2, paint), SceneObject("circle", "white", 0.7, 0.5, 0.2, paint))))
+    assert CONTENTS[told // N_COLOUR_SETS] == (("circle", 1), ("ring", 1))
+    assert [colour for i, colour in enumerate(COLOURS) if told % N_COLOUR_SETS >> i & 1] == ["red", "white"]

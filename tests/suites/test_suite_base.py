@@ -8,13 +8,13 @@ import pytest
 
 from harope_bench.core import registry
 from harope_bench.core.errors import MissingMemberError, OptionError, PluginError
-from harope_bench.pipeline.generate import label_policy, preset
+from harope_bench.pipeline.generate import label_policy, preset_settings
 from harope_bench.pipeline.reference_stats import open_reference
 from harope_bench.pipeline.requirements import reference_requirement
-from harope_bench.suites.base import CaptionSuite, LabelSuite, PictureSuite, PromptSuite, Suite, load_prompt_suite, load_suite
+from harope_bench.suites.base import CaptionSuite, LabelSuite, ClassificationSuite, PromptSuite, Suite, load_prompt_suite, load_suite
 from harope_bench.suites.official_layouts import base as layouts
 
-KINDS = (LabelSuite, CaptionSuite, PromptSuite, PictureSuite)
+KINDS = (LabelSuite, CaptionSuite, PromptSuite, ClassificationSuite)
 
 
 class Plain(LabelSuite):
@@ -24,23 +24,23 @@ class Plain(LabelSuite):
     judges: dict[str, str] = {}
 
 
-@pytest.mark.parametrize("name", registry.names("suites"))
+@pytest.mark.parametrize("name", registry.list_names("suites"))
 def test_every_shipped_suite_is_of_one_kind(name: str) -> None:
     suite = load_suite(name)
     assert sum(isinstance(suite, kind) for kind in KINDS) == 1
-    assert suite.task == ("prompts" if isinstance(suite, PromptSuite) else "classify" if isinstance(suite, PictureSuite) else "draw")
-    assert suite.count >= 1 and suite.asks is not None
+    assert suite.task == ("prompts" if isinstance(suite, PromptSuite) else "classify" if isinstance(suite, ClassificationSuite) else "draw")
+    assert suite.count >= 1 and suite.requested_conditioning is not None
 
 
 def test_what_a_suite_leaves_out_has_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
     suite = Plain()
-    assert (suite.exact, suite.profiles, suite.presets, suite.part_of, suite.asks) == (False, {}, {}, None, None)
-    assert suite.policy("balanced") is None and suite.reference("digits-net") is None
+    assert (suite.has_exact_count, suite.profiles, suite.presets, suite.parent_suite, suite.requested_conditioning) == (False, {}, {}, None, None)
+    assert suite.label_policy("balanced") is None and suite.reference("digits-net") is None
     with pytest.raises(OptionError, match="plain has no images of split 'train'"):
         suite.images("train")
     with pytest.raises(OptionError, match="suite plain leaves no choice of labels"):
         label_policy("plain", suite, "balanced")
-    assert label_policy("plain", suite, None) is None and preset("plain", suite, None) == {}
+    assert label_policy("plain", suite, None) is None and preset_settings("plain", suite, None) == {}
     with pytest.raises(OptionError, match="the suite has no reference for digits-net"):
         open_reference(suite, "digits-net", None)
     monkeypatch.setattr(registry, "load", lambda kind, name: suite)
@@ -53,8 +53,8 @@ def test_what_a_suite_leaves_out_has_a_default(monkeypatch: pytest.MonkeyPatch) 
         (lambda: Suite().count, "count"),
         (lambda: LabelSuite().requests([0]), "requests"),
         (lambda: PromptSuite().case(0), "case"),
-        (lambda: PromptSuite().source(), "source"),
-        (lambda: PictureSuite().pictures(None, None), "pictures"),
+        (lambda: PromptSuite().prompts_source(), "source"),
+        (lambda: ClassificationSuite().real_images(None, None), "pictures"),
     ],
 )
 def test_what_a_suite_must_define_is_named_where_it_is_missing(call: Any, member: str) -> None:
@@ -70,8 +70,8 @@ def test_a_suite_that_only_looks_like_one_or_has_no_prompts_is_refused(monkeypat
         load_suite("duck")
 
 
-@pytest.mark.parametrize("name", layouts.names())
+@pytest.mark.parametrize("name", layouts.module_names())
 def test_every_layout_declares_its_suites_and_whether_pictures_are_joined(name: str) -> None:
-    module = layouts.layout(name)
+    module = layouts.load_layout(name)
     assert module.SUITE in module.SUITES and all(isinstance(load_suite(suite), PromptSuite) for suite in module.SUITES)
-    assert module.TILED is (name == "dpg")
+    assert module.IS_TILED is (name == "dpg")

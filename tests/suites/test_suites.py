@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from harope_bench.assets import local_files
-from harope_bench.assets.download import fetch
+from harope_bench.assets.download import fetch_asset
 from harope_bench.core import registry
-from harope_bench.core.errors import NotHere, OptionError, StorageError, TooManyImages
+from harope_bench.core.errors import MissingAssetError, OptionError, StorageError, TooManyImagesError
 from harope_bench.core.schema import Checkpoint, Plan, Settings
 from harope_bench.data.sample_set import SampleSet
-from harope_bench.pipeline.evaluate import Asked, protocol, repeated, way
+from harope_bench.pipeline.evaluate import FeatureScoring, count_notes, repeated_prompts_notes, resolve_profile
 from harope_bench.pipeline.generate import make_plan
-from harope_bench.suites import coco_fid, label_files
-from harope_bench.suites.imagenet_suite import ImageNet
+from harope_bench.suites import coco_fid, label_policies
+from harope_bench.suites.imagenet_suite import ImageNetSuite
 
 IMAGENET = ["imagenet-128", "imagenet-256", "imagenet-512"]
 DRAWING = {"resolution": 256, "sampler": "ddpm", "steps": 250, "guidance": 1.5, "tile": 8}
@@ -31,13 +31,13 @@ def settings(**changes: Any) -> Settings:
 
 
 def labels_of(policy: str | None, count: int = 3000, seed: int = 0) -> list[int]:
-    requests = ImageNet(256).requests(range(count), settings(labels=policy, seed=seed))
+    requests = ImageNetSuite(256).requests(range(count), settings(labels=policy, seed=seed))
     return [int(r.label or 0) for r in requests]
 
 
 def test_uniform_labels_depend_on_seed_and_index_alone() -> None:
     whole = labels_of("uniform")
-    suite = ImageNet(256)
+    suite = ImageNetSuite(256)
     for indices in ([2999], [7, 3, 500]):
         assert [r.label for r in suite.requests(indices, settings(labels="uniform"))] == [whole[i] for i in indices]
     assert labels_of("uniform", seed=1) != whole
@@ -55,11 +55,11 @@ def test_uniform_labels_are_random_and_balanced_ones_interleaved() -> None:
 def test_labels_from_a_file_travel_with_the_plan_not_with_the_path(tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_text("\n".join(str((7 * i) % 1000) for i in range(50)))
-    recorded = ImageNet(256).policy(str(path))
+    recorded = ImageNetSuite(256).policy(str(path))
     assert recorded.startswith("file:") and settings(labels=recorded)
     path.unlink()
     assert labels_of(recorded, 50) == [(7 * i) % 1000 for i in range(50)]
-    assert ImageNet(256).policy(recorded) == recorded
+    assert ImageNetSuite(256).policy(recorded) == recorded
     with pytest.raises(OptionError, match="sample 50 has no label, the file has 50"):
         labels_of(recorded, 51)
 
@@ -68,32 +68,32 @@ def test_labels_from_a_file_travel_with_the_plan_not_with_the_path(tmp_path: Pat
 def test_a_bad_label_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "l.txt").write_text(text)
     with pytest.raises(OptionError, match=said):
-        ImageNet(256).policy(str(tmp_path / "l.txt"))
+        ImageNetSuite(256).policy(str(tmp_path / "l.txt"))
 
 
 def test_an_altered_label_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("3\n1\n4\n")
-    recorded = ImageNet(256).policy(str(tmp_path / "l.txt"))
-    label_files.stored(recorded).write_text("3\n1\n5\n")
-    for use in (lambda: labels_of(recorded, 3), lambda: ImageNet(256).policy(recorded)):
+    recorded = ImageNetSuite(256).policy(str(tmp_path / "l.txt"))
+    label_policies.stored_labels_path(recorded).write_text("3\n1\n5\n")
+    for use in (lambda: labels_of(recorded, 3), lambda: ImageNetSuite(256).policy(recorded)):
         with pytest.raises(OptionError, match="its name says"):
             use()
-    ImageNet(256).policy(str(tmp_path / "l.txt"))
+    ImageNetSuite(256).policy(str(tmp_path / "l.txt"))
     assert labels_of(recorded, 3) == [3, 1, 4]
 
 
 def test_an_unknown_policy_and_a_lost_file_are_named() -> None:
     with pytest.raises(OptionError, match="--labels sorted is no policy"):
-        ImageNet(256).policy("sorted")
+        ImageNetSuite(256).policy("sorted")
     with pytest.raises(OptionError, match="are not here"):
-        ImageNet(256).policy("file:" + "0" * 64)
+        ImageNetSuite(256).policy("file:" + "0" * 64)
     with pytest.raises(OptionError, match="are not here"):
-        label_files.stored("file:../../etc/passwd")
+        label_policies.stored_labels_path("file:../../etc/passwd")
 
 
 def test_a_setting_that_is_not_used_leaves_the_digest_alone(tiny_checkpoint: Checkpoint) -> None:
     plain = Plan(checkpoint=tiny_checkpoint, suite="digits", suite_version=1, settings=settings())
-    assert "labels" not in plain.deciding()["settings"] and "preset" not in plain.deciding()
+    assert "labels" not in plain.digest_fields()["settings"] and "preset" not in plain.digest_fields()
     named = plain.model_copy(update={"preset": "harope-release"})
     assert named.digest == plain.digest
     other = plain.model_copy(update={"settings": settings(labels="balanced")})
@@ -102,7 +102,7 @@ def test_a_setting_that_is_not_used_leaves_the_digest_alone(tiny_checkpoint: Che
 
 def test_the_releases_settings_are_a_named_preset(make_checkpoint: Any) -> None:
     found = make_checkpoint("mine")
-    path = registry.find("checkpoints", "mine").path
+    path = registry.find_entry("checkpoints", "mine").path
     assert path is not None
     path.write_text(
         path.read_text()
@@ -134,10 +134,10 @@ def test_digits_leave_no_choice_of_labels(tiny_checkpoint: Checkpoint) -> None:
 
 @pytest.mark.parametrize("name", IMAGENET)
 def test_imagenet_is_scored_by_adm_on_exactly_fifty_thousand(name: str) -> None:
-    suite = registry.load("suites", name)
-    chosen = way(suite, "fidelity", Asked(name))
+    suite = registry.load_by_name("suites", name)
+    chosen = resolve_profile(suite, "fidelity", FeatureScoring(name))
     assert (chosen.evaluator.profile, chosen.judge, chosen.suffix, suite.count) == ("adm", "inception-2015", "", 50_000)
-    clean = way(suite, "fidelity", Asked(name, profile="clean"))
+    clean = resolve_profile(suite, "fidelity", FeatureScoring(name, profile="clean"))
     assert (clean.judge, clean.suffix) == ("inception-2015-clean", "_clean")
 
 
@@ -146,32 +146,32 @@ def images(count: int) -> SampleSet:
 
 
 def test_images_that_share_prompts_are_no_independent_draws_and_it_is_said() -> None:
-    shapes = registry.load("suites", "shapes")
+    shapes = registry.load_by_name("suites", "shapes")
     prompts = shapes.count // shapes.copies
-    (told,) = repeated(images(prompts + 7), shapes)
+    (told,) = repeated_prompts_notes(images(prompts + 7), shapes)
     assert told.startswith(f"prompts: {prompts + 7:,} images of {prompts:,} prompts") and "errors are too small" in told
-    assert repeated(images(prompts), shapes) == () and repeated(images(500), registry.load("suites", "digits")) == ()
+    assert repeated_prompts_notes(images(prompts), shapes) == () and repeated_prompts_notes(images(500), registry.load_by_name("suites", "digits")) == ()
 
 
 def test_the_releases_50176_images_are_not_scored_unasked() -> None:
-    suite = registry.load("suites", "imagenet-256")
-    with pytest.raises(TooManyImages, match=r"50,176 images, imagenet-256 is scored on 50,000; --count 50000 takes the first.*--subset"):
-        protocol(images(50_176), suite, "imagenet-256")
-    assert protocol(images(50_000), suite, "imagenet-256") == ()
-    assert "asks for 50,000" in protocol(images(10_000), suite, "imagenet-256")[0]
-    assert protocol(images(10_000), registry.load("suites", "digits"), "digits") == ()
+    suite = registry.load_by_name("suites", "imagenet-256")
+    with pytest.raises(TooManyImagesError, match=r"50,176 images, imagenet-256 is scored on 50,000; --count 50000 takes the first.*--subset"):
+        count_notes(images(50_176), suite, "imagenet-256")
+    assert count_notes(images(50_000), suite, "imagenet-256") == ()
+    assert "asks for 50,000" in count_notes(images(10_000), suite, "imagenet-256")[0]
+    assert count_notes(images(10_000), registry.load_by_name("suites", "digits"), "digits") == ()
 
 
 def test_a_missing_reference_names_its_command(tmp_path: Path) -> None:
-    suite = registry.load("suites", "imagenet-256")
-    with pytest.raises(NotHere, match="harope-bench fetch imagenet-256-reference"):
+    suite = registry.load_by_name("suites", "imagenet-256")
+    with pytest.raises(MissingAssetError, match="harope-bench fetch imagenet-256-reference"):
         suite.reference("inception-2015")
-    with pytest.raises(NotHere, match="nobody publishes ImageNet statistics of inception-2015-clean; build them .*--crop 256"):
+    with pytest.raises(MissingAssetError, match="nobody publishes ImageNet statistics of inception-2015-clean; build them .*--crop 256"):
         suite.reference("inception-2015-clean")
     (tmp_path / "VIRTUAL_imagenet256_labeled.npz").write_bytes(b"npz")
-    fetch("imagenet-256-reference", tmp_path)
+    fetch_asset("imagenet-256-reference", tmp_path)
     found = suite.reference("inception-2015")
-    assert found.path.read_bytes() == b"npz" and found.judge_sha256 == local_files.asset("inception-2015").files[0].sha256
+    assert found.path.read_bytes() == b"npz" and found.judge_sha256 == local_files.load_asset("inception-2015").files[0].sha256
 
 
 # ------------------------------------------------------------------------------------------------- coco
@@ -180,38 +180,38 @@ def test_a_missing_reference_names_its_command(tmp_path: Path) -> None:
 def archive(path: Path, images: int = 50) -> Path:
     rows = [{"image_id": 10 * i, "id": 5 * i + k, "caption": f" picture {i}\nsaid {k} "} for i in range(images) for k in (3, 1, 2)]
     with zipfile.ZipFile(path, "w") as file:
-        file.writestr(coco_fid.MEMBER, json.dumps({"annotations": rows}))
+        file.writestr(coco_fid.CAPTIONS_MEMBER, json.dumps({"annotations": rows}))
     return path
 
 
 def test_coco_takes_one_caption_an_image_in_an_order_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    published = local_files.asset("coco-captions")
+    published = local_files.load_asset("coco-captions")
     unpinned = [file.model_copy(update={"bytes": None, "md5": None}) for file in published.files]  # ours is small
     monkeypatch.setattr(local_files, "asset", lambda name: published.model_copy(update={"files": tuple(unpinned)}))
-    fetch("coco-captions", archive(tmp_path / "annotations_trainval2014.zip"))
-    requests = registry.load("suites", "coco-fid").requests(range(50))
+    fetch_asset("coco-captions", archive(tmp_path / "annotations_trainval2014.zip"))
+    requests = registry.load_by_name("suites", "coco-fid").requests(range(50))
     prompts = [str(r.prompt) for r in requests]
     assert len(set(prompts)) == 50 and all(p.endswith("said 1") and p.startswith("picture") for p in prompts)
     assert prompts != sorted(prompts, key=lambda p: int(p.split()[1]))
-    assert registry.load("suites", "coco-fid").requests([7])[0].prompt == prompts[7]
+    assert registry.load_by_name("suites", "coco-fid").requests([7])[0].prompt == prompts[7]
     with pytest.raises(OptionError, match="50 captions, sample 50 has none"):
-        registry.load("suites", "coco-fid").requests([50])
+        registry.load_by_name("suites", "coco-fid").requests([50])
 
 
 def test_coco_says_what_it_lacks(tmp_path: Path) -> None:
-    suite = registry.load("suites", "coco-fid")
-    with pytest.raises(NotHere, match="harope-bench fetch coco-captions"):
+    suite = registry.load_by_name("suites", "coco-fid")
+    with pytest.raises(MissingAssetError, match="harope-bench fetch coco-captions"):
         suite.requests([0])
     with pytest.raises(
-        NotHere, match="harope-bench reference VAL2014 .*/coco-val2014-512-inception-2015-clean.npz --judge inception-2015-clean --crop 512"
+        MissingAssetError, match="harope-bench reference VAL2014 .*/coco-val2014-512-inception-2015-clean.npz --judge inception-2015-clean --crop 512"
     ):
         suite.reference("inception-2015-clean")
     (tmp_path / "bad.zip").write_bytes(b"PK")
     with pytest.raises(StorageError, match="is not COCO's annotations"):
-        coco_fid.captions(tmp_path / "bad.zip")
+        coco_fid.read_captions(tmp_path / "bad.zip")
 
 
 @pytest.mark.parametrize("name", [*IMAGENET, "coco-fid"])
 def test_pictures_are_not_shipped(name: str) -> None:
     with pytest.raises(OptionError, match="not part of this package"):
-        registry.load("suites", name).images("train")
+        registry.load_by_name("suites", name).images("train")

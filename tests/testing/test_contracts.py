@@ -11,19 +11,19 @@ import pytest
 from harope_bench import testing
 from harope_bench.core import registry
 from harope_bench.core.schema import Measurement, Metric
-from harope_bench.evaluators.base import FeatureEvaluator, Observations, Score
+from harope_bench.evaluators.base import FeatureEvaluator, Features, EvaluatorOutput
 from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor, load_judge
-from harope_bench.testing.complaints import Complaints
+from harope_bench.testing.contract_violations import ContractViolations
 
 
-@pytest.mark.parametrize("name", registry.names("tables"))
+@pytest.mark.parametrize("name", registry.list_names("tables"))
 def test_table_keeps_its_promises(name: str) -> None:
     testing.check_table(name)
 
 
 def shipped_judges() -> list[str]:
     """Judges whose weights ship with the package; the others are tried where their weights are."""
-    judges = ((name, load_judge(name)) for name in registry.names("judges"))
+    judges = ((name, load_judge(name)) for name in registry.list_names("judges"))
     return [name for name, judge in judges if judge.judge_class == "micro" and isinstance(judge, FeatureExtractor)]
 
 
@@ -36,7 +36,7 @@ class LoadedToy(LoadedFeatureExtractor):
     """A toy judge whose plug-in and opened form are apart, as in judges/base.py."""
 
     def __init__(self, see: Callable[[np.ndarray], dict[str, np.ndarray]], sha256: str = "ab" * 32):
-        self.observe, self.weights_sha256 = see, sha256
+        self.extract, self.weights_sha256 = see, sha256
 
 
 def judge(see: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None, opened_sha256: str = "ab" * 32, **facts: Any) -> Any:
@@ -93,14 +93,14 @@ def gaussian(n: int, seed: int) -> dict[str, np.ndarray]:
     return {name: (2 * rng.normal(size=(n, width))).astype(np.float32) for name, width in widths.items()}
 
 
-def synthetic() -> tuple[Observations, dict[str, np.ndarray]]:
+def synthetic() -> tuple[Features, dict[str, np.ndarray]]:
     """Sixty images seen and the reference statistics of eighty, in the arrays of the class-conditional judges."""
     real = gaussian(80, seed=1)
     reference = {"features": real["features"]}
     for name, suffix in (("features", ""), ("spatial", "_s")):
         reference[f"mu{suffix}"] = real[name].astype(np.float64).mean(0)
         reference[f"sigma{suffix}"] = np.cov(real[name].astype(np.float64), rowvar=False)
-    return Observations(np.arange(60), np.arange(60) % 10, gaussian(60, seed=0), failed=2), reference
+    return Features(np.arange(60), np.arange(60) % 10, gaussian(60, seed=0), failed=2), reference
 
 
 def test_the_evaluator_fidelity_keeps_its_promises() -> None:
@@ -115,9 +115,9 @@ class ToyEvaluator(FeatureEvaluator):
     parity = "none: a toy"
     metrics = (Metric(name="mean", title="Mean", direction="higher", unit="none", decimals=2),)
 
-    def score(self, seen: Observations, reference: Any) -> Score:
+    def score(self, seen: Features, reference: Any) -> EvaluatorOutput:
         rows = seen.arrays["features"][:, 0].astype(np.float64)
-        return Score((self.measure(rows, seen.failed),), {"mean": rows} if len(rows) else {}, ())
+        return EvaluatorOutput((self.measure(rows, seen.failed),), {"mean": rows} if len(rows) else {}, ())
 
     def measure(self, rows: np.ndarray, failed: int) -> Measurement:
         value = float(rows.mean()) if len(rows) else None
@@ -134,7 +134,7 @@ def evaluator(measure: Callable[..., Measurement] | None = None, **facts: Any) -
     return type("Liar", (ToyEvaluator,), members)()
 
 
-def clobbering(self: Any, seen: Observations, reference: Any) -> Score:
+def clobbering(self: Any, seen: Features, reference: Any) -> EvaluatorOutput:
     if len(seen.indices):
         seen.arrays["features"][0, 0] += 1
     return ToyEvaluator.score(self, seen, reference)
@@ -209,7 +209,7 @@ def test_the_contract_reads_a_table_as_a_reader_does(monkeypatch: pytest.MonkeyP
 
 
 def test_a_contract_lists_everything_that_does_not_hold_and_survives_a_crash() -> None:
-    complaints = Complaints("thing x")
+    complaints = ContractViolations("thing x")
 
     def crashes() -> None:
         raise KeyError("gone")
@@ -219,6 +219,6 @@ def test_a_contract_lists_everything_that_does_not_hold_and_survives_a_crash() -
         complaints.expect(True, "holds")
 
     with pytest.raises(AssertionError) as caught:
-        complaints.run([crashes, lies])
+        complaints.run_checks([crashes, lies])
     assert str(caught.value) == "thing x breaks its contract:\n- crashes: KeyError: 'gone'\n- lies"
-    Complaints("thing y").run([])
+    ContractViolations("thing y").run_checks([])

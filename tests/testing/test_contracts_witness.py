@@ -9,15 +9,15 @@ import pytest
 from toy_prompts import PROMPTS, ToyEye, ToyRule
 
 from harope_bench import testing
-from harope_bench.core.annotations import Answered, Answers, Detection, Sighting
-from harope_bench.evaluators.base import Mark, Part, Sight
+from harope_bench.core.annotations import VqaAnswer, VqaAnnotation, Detection, DetectionAnnotation
+from harope_bench.evaluators.base import SampleScore, WeightedScore, AnnotatedImage
 
-FOUND = Sighting(size=(8, 8), found=(Detection(label="light", score=0.9, box=(0, 0, 2, 2)),))
+FOUND = DetectionAnnotation(size=(8, 8), detections=(Detection(label="light", score=0.9, box=(0, 0, 2, 2)),))
 
 
-def sights() -> list[Sight]:
-    answers = {"detector": FOUND, "vqa": Answers(answers=(Answered(text="yes"),))}
-    return [Sight(i, i % 4, i // 4, PROMPTS[i % 4][1], {"task": PROMPTS[i % 4][0]}, answers) for i in range(8)]
+def sights() -> list[AnnotatedImage]:
+    answers = {"detector": FOUND, "vqa": VqaAnnotation(answers=(VqaAnswer(text="yes"),))}
+    return [AnnotatedImage(i, i % 4, i // 4, PROMPTS[i % 4][1], {"task": PROMPTS[i % 4][0]}, answers) for i in range(8)]
 
 
 def altered(base: type, **members: Any) -> Any:
@@ -25,16 +25,16 @@ def altered(base: type, **members: Any) -> Any:
 
 
 def test_honest_ones_pass() -> None:
-    testing.check_witness(ToyEye())
-    testing.check_prompt_evaluator(ToyRule(), sights())
+    testing.check_annotator(ToyEye())
+    testing.check_annotation_evaluator(ToyRule(), sights())
 
 
-def count(self: Any, role: str, image: np.ndarray, ask: Any) -> Sighting:
+def count(self: Any, role: str, image: np.ndarray, ask: Any) -> DetectionAnnotation:
     self.asked.append(role)
-    return Sighting(size=(8, 8), found=FOUND.found * (len(self.asked) % 3))
+    return DetectionAnnotation(size=(8, 8), detections=FOUND.detections * (len(self.asked) % 3))
 
 
-def darken(self: Any, role: str, image: np.ndarray, ask: Any) -> Sighting:
+def darken(self: Any, role: str, image: np.ndarray, ask: Any) -> DetectionAnnotation:
     image[0] = 0
     return FOUND
 
@@ -45,8 +45,8 @@ def darken(self: Any, role: str, image: np.ndarray, ask: Any) -> Sighting:
         (altered(ToyEye, version=0), "version is 0"),
         (altered(ToyEye, judge_class="real"), "judge_class is 'real'"),
         (altered(ToyEye, roles=("detector", "nose")), "role 'nose' is none of"),
-        (altered(ToyEye, roles=("detector",), see=lambda self, role, image, ask: Answers(answers=())), "wanted Sighting"),
-        (altered(ToyEye, roles=("vqa",), see=lambda self, role, image, ask: Answers(answers=())), "another number of things"),
+        (altered(ToyEye, roles=("detector",), see=lambda self, role, image, ask: VqaAnnotation(answers=())), "wanted Sighting"),
+        (altered(ToyEye, roles=("vqa",), see=lambda self, role, image, ask: VqaAnnotation(answers=())), "another number of things"),
         (altered(ToyEye, roles=("detector",), see=count), "something else the second time"),
         (altered(ToyEye, roles=("detector",), see=darken), "changes the image"),
         (altered(ToyEye, weights_sha256=lambda self: "88" * 32), "records weights 8888"),
@@ -54,7 +54,7 @@ def darken(self: Any, role: str, image: np.ndarray, ask: Any) -> Sighting:
 )
 def test_a_witness_that_breaks_its_contract_is_caught(liar: Any, said: str) -> None:
     with pytest.raises(AssertionError) as caught:
-        testing.check_witness(liar)
+        testing.check_annotator(liar)
     assert said in str(caught.value)
 
 
@@ -64,11 +64,11 @@ def test_a_witness_that_breaks_its_contract_is_caught(liar: Any, said: str) -> N
         (altered(ToyRule, parity=" "), "says nothing of its parity"),
         (altered(ToyRule, rules=("mine",)), "wanted official or corrected"),
         (altered(ToyRule, metrics=ToyRule.metrics * 2), "repeat"),
-        (altered(ToyRule, mark=lambda self, facts, seen, rules: Mark(facts["task"], {facts["task"]: Part(1.0)}, " ")), "has no reason"),
-        (altered(ToyRule, mark=lambda self, facts, seen, rules: Mark(facts["task"], {}, "none")), "has no value"),
+        (altered(ToyRule, mark=lambda self, facts, seen, rules: SampleScore(facts["task"], {facts["task"]: WeightedScore(1.0)}, " ")), "has no reason"),
+        (altered(ToyRule, mark=lambda self, facts, seen, rules: SampleScore(facts["task"], {}, "none")), "has no value"),
     ],
 )
 def test_an_evaluator_that_breaks_its_contract_is_caught(liar: Any, said: str) -> None:
     with pytest.raises(AssertionError) as caught:
-        testing.check_prompt_evaluator(liar, sights())
+        testing.check_annotation_evaluator(liar, sights())
     assert said in str(caught.value)

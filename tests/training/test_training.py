@@ -18,13 +18,13 @@ import torch
 from safetensors.torch import load_file
 
 from harope_bench.core import registry
-from harope_bench.core.errors import BenchError, OptionError, PlanMismatch, UnknownName, WeightsError
+from harope_bench.core.errors import BenchError, OptionError, PlanMismatchError, UnknownNameError, WeightsError
 from harope_bench.core.schema import Checkpoint
 from harope_bench.core.storage import sha256_file
-from harope_bench.core.toml_file import read_facts, toml_text
+from harope_bench.core.toml_file import read_versioned_toml, toml_text
 from harope_bench.training import denoiser, loop
-from harope_bench.training.model import Model
-from harope_bench.training.recipe import Denoiser, Exam, Schedule, read_recipe
+from harope_bench.training.model_training import ModelTraining
+from harope_bench.training.recipe import DenoiserRecipe, JudgeErrorRecipe, Schedule, read_recipe
 
 KEPT = ("digits-harope.safetensors", "digits-harope.toml", "log.csv", "snapshot.pt")
 
@@ -33,7 +33,7 @@ SLOWLY = """
 import sys, time
 from pathlib import Path
 from harope_bench.training import denoiser, loop
-from harope_bench.training.model import Model
+from harope_bench.training.model_training import Model
 from harope_bench.training.recipe import read_recipe
 
 one, save = loop.Trainer._one, loop.Trainer.save
@@ -51,8 +51,8 @@ denoiser.train(recipe, Model(recipe, digest, "harope", {}), "digits-harope", Pat
 
 def train(recipe: Path, folder: Path, encoding: str = "harope", resume: bool = True, **options: Any) -> Checkpoint:
     read, digest = read_recipe(str(recipe))
-    assert isinstance(read, Denoiser)
-    return denoiser.train(read, Model(read, digest, encoding, options), f"digits-{encoding}", folder, resume)
+    assert isinstance(read, DenoiserRecipe)
+    return denoiser.train_denoiser(read, ModelTraining(read, digest, encoding, options), f"digits-{encoding}", folder, resume)
 
 
 def left(folder: Path) -> dict[str, bytes]:
@@ -140,7 +140,7 @@ def test_a_snapshot_of_another_recipe_is_refused_and_both_are_named(make_recipe:
     mine, other = make_recipe(name="mine", steps=3), make_recipe(name="other", steps=4)
     train(mine, tmp_path / "run")
     before = left(tmp_path / "run")
-    with pytest.raises(PlanMismatch) as caught:
+    with pytest.raises(PlanMismatchError) as caught:
         train(other, tmp_path / "run")
     text = str(caught.value)
     assert f"recipe mine {sha256_file(mine)[:12]}, encoding harope" in text
@@ -152,13 +152,13 @@ def test_a_snapshot_of_another_recipe_is_refused_and_both_are_named(make_recipe:
 @pytest.mark.parametrize("change", [{"encoding": "rope-axial"}, {"qk_mode": "same"}])
 def test_a_snapshot_of_another_encoding_or_option_is_refused(tiny_recipe: Path, tmp_path: Path, change: dict[str, str]) -> None:
     train(tiny_recipe, tmp_path / "run")
-    with pytest.raises(PlanMismatch, match=f"asked for .*{next(iter(change.values()))}"):
+    with pytest.raises(PlanMismatchError, match=f"asked for .*{next(iter(change.values()))}"):
         train(tiny_recipe, tmp_path / "run", **change)
 
 
 def test_a_recipe_changed_in_one_number_is_another_recipe(make_recipe: Callable[..., Path], tmp_path: Path) -> None:
     train(make_recipe(name="r", steps=3), tmp_path / "run")
-    with pytest.raises(PlanMismatch):
+    with pytest.raises(PlanMismatchError):
         train(make_recipe(name="r", steps=3, seed=4), tmp_path / "run")
 
 
@@ -167,7 +167,7 @@ def test_a_recipe_changed_in_one_number_is_another_recipe(make_recipe: Callable[
 
 def test_a_training_leaves_a_checkpoint_that_draws(tiny_recipe: Path, tmp_path: Path) -> None:
     made = train(tiny_recipe, tmp_path / "run")
-    facts = read_facts("checkpoint", tmp_path / "run" / "digits-harope.toml")
+    facts = read_versioned_toml("checkpoint", tmp_path / "run" / "digits-harope.toml")
     found = Checkpoint.model_validate(facts)
     assert found == made
     assert (found.sampler, found.steps, found.guidance, found.training_seed, found.training_steps) == ("flow", 2, 1.5, 3, 25)
@@ -179,7 +179,7 @@ def test_a_training_leaves_a_checkpoint_that_draws(tiny_recipe: Path, tmp_path: 
     from harope_bench.core.schema import Request, Settings
 
     settings = Settings(resolution=28, sampler="flow", steps=2, guidance=1.5, tile=2)
-    drawer = registry.load("backbones", "dit").open(found, state, settings)
+    drawer = registry.load_by_name("backbones", "dit").open(found, state, settings)
     drawn = drawer.draw([Request(index=i, label=i) for i in range(2)], settings)
     assert drawn.images.shape == (2, 28, 28, 3)
     assert not drawn.faults
@@ -205,7 +205,7 @@ def test_the_kept_weights_are_the_running_average(
     make_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passed: list[dict[str, torch.Tensor]] = []
-    one = loop.Trainer._one
+    one = loop.Trainer._train_step
 
     def spy(self: loop.Trainer, loss: Any) -> float:
         value = one(self, loss)
@@ -230,23 +230,23 @@ def initial(key: str) -> torch.Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         config = {"hidden": 16, "depth": 1, "heads": 2, "patch": 7, "size": 28, "channels": 1, "classes": 10}
-        return registry.load("backbones", "dit").build("harope", {}, config).state_dict()[key].double()
+        return registry.load_by_name("backbones", "dit").build("harope", {}, config).state_dict()[key].double()
 
 
 def test_the_rate_warms_up_and_falls_to_zero() -> None:
     schedule = Schedule(steps=110, batch=1, lr=2.0, warmup=10, clip=1, seed=0, snapshot=1)
-    rates = [loop.rate(schedule, step) for step in range(110)]
+    rates = [loop.learning_rate(schedule, step) for step in range(110)]
     assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
     assert rates[10] == 2.0
     assert rates[60] == pytest.approx(1.0)  # half of the cosine
     assert rates[109] == pytest.approx(0, abs=1e-3)
     assert all(b <= a for a, b in pairwise(rates[9:]))
-    assert loop.rate(Schedule(steps=5, batch=1, lr=2.0, warmup=0, clip=1, seed=0, snapshot=1), 0) == 2.0
+    assert loop.learning_rate(Schedule(steps=5, batch=1, lr=2.0, warmup=0, clip=1, seed=0, snapshot=1), 0) == 2.0
 
 
 def test_labels_are_dropped_at_the_recipes_rate(tiny_recipe: Path) -> None:
     recipe, _ = read_recipe(str(tiny_recipe))
-    assert isinstance(recipe, Denoiser)
+    assert isinstance(recipe, DenoiserRecipe)
     recipe = recipe.model_copy(update={"label_drop": 0.25, "schedule": recipe.schedule.model_copy(update={"batch": 400})})
     seen: list[torch.Tensor] = []
 
@@ -266,21 +266,21 @@ def test_labels_are_dropped_at_the_recipes_rate(tiny_recipe: Path) -> None:
 # ------------------------------------------------------------------------------------------ recipes
 
 
-@pytest.mark.parametrize("name", registry.names("recipes"))
+@pytest.mark.parametrize("name", registry.list_names("recipes"))
 def test_every_shipped_recipe_is_read_and_named_by_its_file(name: str) -> None:
     recipe, digest = read_recipe(name)
     assert recipe.name == name
-    path = registry.find("recipes", name).path
+    path = registry.find_entry("recipes", name).path
     assert path is not None
     assert digest == sha256_file(path)
-    if isinstance(recipe, Exam):
-        registry.find("judges", recipe.judge)
+    if isinstance(recipe, JudgeErrorRecipe):
+        registry.find_entry("judges", recipe.judge)
         return
-    registry.find("suites", recipe.suite)
-    if isinstance(recipe, Denoiser):
-        for encoding in registry.names("encodings"):
-            registry.load("backbones", recipe.backbone).build(encoding, {}, recipe.config)
-        registry.find("samplers", recipe.sampler)
+    registry.find_entry("suites", recipe.suite)
+    if isinstance(recipe, DenoiserRecipe):
+        for encoding in registry.list_names("encodings"):
+            registry.load_by_name("backbones", recipe.backbone).build(encoding, {}, recipe.config)
+        registry.find_entry("samplers", recipe.sampler)
 
 
 @pytest.mark.parametrize(
@@ -314,9 +314,9 @@ def test_a_config_field_that_the_backbone_does_not_know_is_refused_before_traini
 
 
 def test_an_unknown_recipe_encoding_or_option_is_refused_before_training(tiny_recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match="no recipe named 'digits-di'; did you mean digits-dit"):
+    with pytest.raises(UnknownNameError, match="no recipe named 'digits-di'; did you mean digits-dit"):
         read_recipe("digits-di")
-    with pytest.raises(UnknownName, match="did you mean harope"):
+    with pytest.raises(UnknownNameError, match="did you mean harope"):
         train(tiny_recipe, tmp_path / "run", encoding="haropee")
     with pytest.raises(OptionError, match="its options: base, .*qk_mode"):
         train(tiny_recipe, tmp_path / "run", mode="same")
@@ -341,7 +341,7 @@ def test_a_damaged_snapshot_and_a_diverged_loss_are_one_line(tmp_path: Path) -> 
     network, schedule = torch.nn.Linear(1, 1), Schedule(steps=3, batch=1, lr=0.1, warmup=0, clip=1.0, seed=0, snapshot=10)
     trainer = loop.Trainer(network, schedule, 0.9, tmp_path, "me")
     with pytest.raises(BenchError, match="the loss is nan at step 0"):
-        trainer.run(lambda net, rng: net(torch.full((1, 1), float("nan"))).sum(), "t")
+        trainer.train(lambda net, rng: net(torch.full((1, 1), float("nan"))).sum(), "t")
     (tmp_path / "snapshot.pt").write_bytes(b"half a file")
     with pytest.raises(WeightsError, match="delete it or pass --no-resume"):
         trainer.resume()

@@ -8,14 +8,14 @@ import numpy as np
 
 from harope_bench.core.array_archive import load_arrays
 from harope_bench.core.array_file import check_arrays_format
-from harope_bench.core.formats import FORMAT
+from harope_bench.core.formats import FORMAT_KEY
 from harope_bench.data.array_checks import check_columns
-from harope_bench.evaluators.base import FeatureEvaluator, Observations
+from harope_bench.evaluators.base import FeatureEvaluator, Features
 
-FILE = "forwards.npz"
+FORWARDS_FILE = "forwards.npz"
 
 
-def read_forwards(path: Path, evaluator: FeatureEvaluator) -> Observations:
+def read_forwards(path: Path, evaluator: FeatureEvaluator) -> Features:
     """Return the forwards in a file, with the arrays that an evaluator reads.
 
     Raises:
@@ -24,6 +24,6 @@ def read_forwards(path: Path, evaluator: FeatureEvaluator) -> Observations:
     """
     stored = load_arrays(path)
     check_arrays_format("forwards", stored, path)
-    arrays = {name: array for name, array in stored.items() if name != FORMAT}
-    count = check_columns(path, arrays, evaluator.arrays, evaluator.texts)
-    return Observations(np.arange(count), None, arrays)
+    arrays = {name: array for name, array in stored.items() if name != FORMAT_KEY}
+    count = check_columns(path, arrays, evaluator.arrays, evaluator.text_arrays)
+    return Features(np.arange(count), None, arrays)

@@ -12,25 +12,25 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 Operator = Callable[..., object]  # one of torch's
-WARM = 3  # forwards before the first one that counts
+WARM_UP_FORWARDS = 3  # forwards before the first one that counts
 
 
-def seconds(run: Callable[[], object], count: int, device: torch.device) -> list[float]:
+def time_forwards(run: Callable[[], object], count: int, device: torch.device) -> list[float]:
     """Wall times of `count` forwards after WARM unmeasured ones; the device is waited for on both sides of each."""
-    for _ in range(WARM):
+    for _ in range(WARM_UP_FORWARDS):
         run()
-    return [_once(run, device) for _ in range(count)]
+    return [_time_forward(run, device) for _ in range(count)]
 
 
-def _once(run: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
+def _time_forward(run: Callable[[], object], device: torch.device) -> float:
+    _synchronize(device)
     start = time.perf_counter()
     run()
-    _wait(device)
+    _synchronize(device)
     return time.perf_counter() - start
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -46,20 +46,20 @@ def peak_bytes(run: Callable[[], object], network: nn.Module, device: torch.devi
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         run()
-        _wait(device)
+        _synchronize(device)
         return torch.cuda.max_memory_allocated(device)
-    with Live() as live:
+    with LiveMemory() as live:
         run()
-    return live.peak + sum(t.untyped_storage().nbytes() for t in (*network.parameters(), *network.buffers()))
+    return live.peak_bytes + sum(t.untyped_storage().nbytes() for t in (*network.parameters(), *network.buffers()))
 
 
-class Live(TorchDispatchMode):
+class LiveMemory(TorchDispatchMode):
     """Bytes of the storages that operators made and that are still alive, and their peak."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
-        self.held: set[int] = set()
+        self.current_bytes = self.peak_bytes = 0
+        self.storages: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Operator, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
@@ -69,17 +69,17 @@ class Live(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in known:
-                self._hold(tensor.untyped_storage())
-        self.peak = max(self.peak, self.now)
+                self._add_storage(tensor.untyped_storage())
+        self.peak_bytes = max(self.peak_bytes, self.current_bytes)
         return out
 
-    def _hold(self, storage: torch.UntypedStorage) -> None:
+    def _add_storage(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
-        if key not in self.held:
-            self.held.add(key)
-            self.now += size
-            weakref.finalize(storage, self._drop, key, size)
+        if key not in self.storages:
+            self.storages.add(key)
+            self.current_bytes += size
+            weakref.finalize(storage, self._release_storage, key, size)
 
-    def _drop(self, key: int, size: int) -> None:
-        self.held.discard(key)
-        self.now -= size
+    def _release_storage(self, key: int, size: int) -> None:
+        self.storages.discard(key)
+        self.current_bytes -= size

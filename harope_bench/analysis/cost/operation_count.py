@@ -10,18 +10,18 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from harope_bench.encodings import base as encodings
-from harope_bench.metrics.attention_cost import Learned
+from harope_bench.metrics.attention_cost import LearnedParameters
 
 
-class Counts(NamedTuple):
+class OperationCounts(NamedTuple):
     """Parameters (learned ones, and frozen ones among all) and multiply-adds of one forward, each counted once."""
 
     parameters: int
-    frozen: int
+    frozen_parameters: int
     macs: int
 
 
-def counts(network: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Counts:
+def count_operations(network: nn.Module, inputs: Mapping[str, torch.Tensor]) -> OperationCounts:
     """Counts of a network on the meta device.
 
     Multiply-adds are those of matrix products and convolutions, halved from torch's operator counter. On the meta device scaled dot
@@ -32,15 +32,15 @@ def counts(network: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Counts:
         network(**inputs)
     every = list(network.parameters())
     frozen = sum(p.numel() for p in every if not p.requires_grad)
-    return Counts(sum(p.numel() for p in every), frozen, counter.get_total_flops() // 2)
+    return OperationCounts(sum(p.numel() for p in every), frozen, counter.get_total_flops() // 2)
 
 
-def learned(encoding: encodings.Encoding) -> Learned:
+def count_learned(encoding: encodings.Encoding) -> LearnedParameters:
     """What an encoding learns in one attention layer, by the shapes of its parameters (an added table is not in the layer)."""
     shape, own = encoding.shape, list(encoding.parameters())
     total = sum(p.numel() for p in own if shape.layers in p.shape[:2])
     squares = [p for p in own if p.dim() >= 3 and p.shape[-2:] == (shape.head_dim, shape.head_dim)]
     if not squares:
-        return Learned(total // shape.layers)
+        return LearnedParameters(total // shape.layers)
     matrices = squares[0].numel() // (shape.layers * shape.head_dim**2)
-    return Learned(total // shape.layers, matrices, shape.head_dim, len(squares))
+    return LearnedParameters(total // shape.layers, matrices, shape.head_dim, len(squares))

@@ -14,73 +14,73 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from harope_bench.analysis.cost.operation_count import Counts, counts, learned
-from harope_bench.core.errors import MissingExtra
+from harope_bench.analysis.cost.operation_count import OperationCounts, count_operations, count_learned
+from harope_bench.core.errors import MissingExtraError
 from harope_bench.core.record_base import Option
 from harope_bench.encodings import base as encodings
-from harope_bench.metrics.attention_cost import LAYERS, PATCH, TEXT_TOKENS, WHOLE, Attention, Learned
+from harope_bench.metrics.attention_cost import PAPER_LAYERS, PIXELS_PER_TOKEN, TEXT_TOKENS, ALL_PROJECTIONS, AttentionSizes, LearnedParameters
 
-SD3_TEXT = 77 + 256
+SD3_TEXT_TOKENS = 77 + 256
 
 
-class Published(NamedTuple):
+class PublishedTransformer(NamedTuple):
     """A transformer: how it is built, what its forward takes at a side in pixels, its counted layer, layers and text tokens."""
 
     build: Callable[[], nn.Module]
     inputs: Callable[[int], dict[str, torch.Tensor]]
-    layer: Attention
-    layers: int
-    text: int
+    layer: AttentionSizes
+    n_layers: int
+    text_tokens: int
     axes_dims: tuple[int, ...]
 
 
-class Layer(NamedTuple):
+class CountedLayer(NamedTuple):
     """The counted layer, what an encoding learns in it and in all layers, and its tokens: known without diffusers."""
 
-    layer: Attention
-    learned: Learned
+    attention: AttentionSizes
+    learned: LearnedParameters
     parameters: int
     tokens: int
 
 
-def layer(backbone: str, encoding: str, options: Mapping[str, Option], resolution: int) -> Layer:
+def counted_layer(backbone: str, encoding: str, options: Mapping[str, Option], resolution: int) -> CountedLayer:
     """The layer of a published transformer that Table 9 counts."""
     network = PUBLISHED[backbone]
     with torch.device("meta"):
-        own = encodings.build(encodings.load_encoding(encoding), _shape(network), options)
+        own = encodings.build_encoding(encodings.load_encoding(encoding), _shape(network), options)
     parameters = sum(p.numel() for p in own.parameters())
-    return Layer(network.layer, learned(own), parameters, (resolution // PATCH) ** 2 + network.text)
+    return CountedLayer(network.layer, count_learned(own), parameters, (resolution // PIXELS_PER_TOKEN) ** 2 + network.text_tokens)
 
 
-def count(backbone: str, found: Layer, resolution: int) -> Counts:
+def count_published(backbone: str, found: CountedLayer, resolution: int) -> OperationCounts:
     """One forward of one image of the whole transformer with what an encoding adds to its layers.
 
     Raises:
         MissingExtra: diffusers is not installed.
     """
-    whole, one = _whole(backbone, resolution), found.layer
+    whole, one = _published_counts(backbone, resolution), found.attention
     extra = one.flops(found.tokens, found.learned) - one.plain_flops(found.tokens)
-    return Counts(whole.parameters + found.parameters, whole.frozen, whole.macs + PUBLISHED[backbone].layers * extra)
+    return OperationCounts(whole.parameters + found.parameters, whole.frozen_parameters, whole.macs + PUBLISHED[backbone].n_layers * extra)
 
 
 @lru_cache
-def _whole(backbone: str, resolution: int) -> Counts:
+def _published_counts(backbone: str, resolution: int) -> OperationCounts:
     """Counts of the published network, which are the same for every encoding's row."""
     with torch.device("meta"):
-        return counts(PUBLISHED[backbone].build(), PUBLISHED[backbone].inputs(resolution))
+        return count_operations(PUBLISHED[backbone].build(), PUBLISHED[backbone].inputs(resolution))
 
 
-def _shape(network: Published) -> encodings.Shape:
+def _shape(network: PublishedTransformer) -> encodings.ModelShape:
     one = network.layer
     axes = network.axes_dims
-    return encodings.Shape(one.hidden, one.heads, one.width, network.layers, len(axes), axes, still_axes=len(axes) - 2)
+    return encodings.ModelShape(one.hidden, one.heads, one.width, network.n_layers, len(axes), axes, static_axes=len(axes) - 2)
 
 
 def _diffusers() -> ModuleType:
     try:
         import diffusers
     except ModuleNotFoundError as error:
-        raise MissingExtra(
+        raise MissingExtraError(
             "the published transformers come with diffusers, which is not installed", advice="pip install 'harope-bench[t2i]'"
         ) from error
     return diffusers
@@ -91,7 +91,7 @@ def _flux() -> nn.Module:
 
 
 def _flux_inputs(side: int) -> dict[str, torch.Tensor]:
-    tokens, one = (side // PATCH) ** 2, torch.empty(1, device="meta")
+    tokens, one = (side // PIXELS_PER_TOKEN) ** 2, torch.empty(1, device="meta")
     return {
         "hidden_states": one.new_empty(1, tokens, 64),
         "encoder_hidden_states": one.new_empty(1, TEXT_TOKENS, 4096),
@@ -119,13 +119,13 @@ def _sd3_inputs(side: int) -> dict[str, torch.Tensor]:
     one = torch.empty(1, device="meta")
     return {
         "hidden_states": one.new_empty(1, 16, side // 8, side // 8),
-        "encoder_hidden_states": one.new_empty(1, SD3_TEXT, 4096),
+        "encoder_hidden_states": one.new_empty(1, SD3_TEXT_TOKENS, 4096),
         "pooled_projections": one.new_empty(1, 2048),
         "timestep": one,
     }
 
 
 PUBLISHED = {
-    "flux": Published(_flux, _flux_inputs, LAYERS["flux"], 57, TEXT_TOKENS, (16, 56, 56)),
-    "sd3": Published(_sd3, _sd3_inputs, Attention(1536, 24, WHOLE), 24, SD3_TEXT, (32, 32)),
+    "flux": PublishedTransformer(_flux, _flux_inputs, PAPER_LAYERS["flux"], 57, TEXT_TOKENS, (16, 56, 56)),
+    "sd3": PublishedTransformer(_sd3, _sd3_inputs, AttentionSizes(1536, 24, ALL_PROJECTIONS), 24, SD3_TEXT_TOKENS, (32, 32)),
 }

@@ -15,9 +15,9 @@ Rules = str  # "official" or "corrected"
 class Quirk(NamedTuple):
     """where: in a rule, in what a judge must do, or in how the script is called."""
 
-    where: Literal["rule", "judge", "call"]
-    what: str
-    corrected: str | None = None
+    location: Literal["rule", "judge", "call"]
+    description: str
+    correction: str | None = None
 
 
 QUIRKS: Mapping[str, Quirk] = {
@@ -74,10 +74,10 @@ QUIRKS: Mapping[str, Quirk] = {
     "tagger": Quirk("call", "scores depend on the version of spaCy's model"),
 }
 
-CORRECTIONS = tuple(name for name, quirk in QUIRKS.items() if quirk.corrected)
+CORRECTIONS = tuple(name for name, quirk in QUIRKS.items() if quirk.correction)
 
 
-class Verdict(NamedTuple):
+class RuleOutcome(NamedTuple):
     """What a rule says: a value, or None where none can be had (the official script stops there), and why in words.
 
     presence: what of the value is earned by being found, wherever it is.

@@ -44,7 +44,7 @@ CORRECTIONS: Mapping[str, str] = {
     "last-tile": "categories are counted on every image",
     "raw-categories": "categories count answers after dependencies, as the score does",
 }
-NOT_KEPT: Mapping[str, str] = {
+QUIRKS_NOT_REPRODUCED: Mapping[str, str] = {
     "black-tiles": "such a grid is refused",
     "scrambled-categories": "categories are those of one process; the script's differ from run to run",
     "integer-dependencies": "such a table is scored",
@@ -59,15 +59,15 @@ def categories(phrase: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((named[0], "-".join(named)))) if named else ()
 
 
-class Question(Record):
+class DpgQuestion(Record):
     """A row of the table: its place among all rows from 0, its number within the item, and the numbers it depends on (0: none)."""
 
     row: int = Field(ge=0)
     id: int
     question: str
     parents: tuple[int, ...]
-    broad: str
-    detailed: str
+    broad_category: str
+    detailed_category: str
     phrase: str = Field(alias="tuple")
 
     @property
@@ -76,32 +76,32 @@ class Question(Record):
         return categories(self.phrase)
 
 
-class Item(Record):
+class DpgItem(Record):
     """A prompt with its questions in the table's order; official_text: whether its text is that of the official prompt file."""
 
     item: str
-    questions: tuple[Question, ...]
+    questions: tuple[DpgQuestion, ...]
     official_text: bool | None = None
 
 
-class Tile(NamedTuple):
+class ImageScore(NamedTuple):
     """One image: by question number, the answers as given and after dependencies, and the parent that made it 0.
 
     lost: what raised, in which case the official script drops the item.
     """
 
-    raw: dict[int, float]
-    final: dict[int, float]
-    zeroed: dict[int, int]
-    lost: str | None
+    raw_answers: dict[int, float]
+    final_answers: dict[int, float]
+    zeroed_by: dict[int, int]
+    failure: str | None
 
     @property
     def score(self) -> float:
         """Share of questions that are 1 after dependencies."""
-        return sum(self.final.values()) / len(self.final) if self.final else 0.0
+        return sum(self.final_answers.values()) / len(self.final_answers) if self.final_answers else 0.0
 
 
-def places(item: Item, rules: str) -> dict[int, int]:
+def row_indices(item: DpgItem, rules: str) -> dict[int, int]:
     """By question number, in the order they are gone through, the place in `item.questions` of the row that counts."""
     rows = list(enumerate(item.questions))
     if rules == "official":
@@ -109,8 +109,8 @@ def places(item: Item, rules: str) -> dict[int, int]:
     return {q.id: place for place, q in rows}  # of rows of one number the last counts, at the first's place
 
 
-def _last_block(rows: Sequence[tuple[int, Question]]) -> list[tuple[int, Question]]:
-    block: list[tuple[int, Question]] = []
+def _last_block(rows: Sequence[tuple[int, DpgQuestion]]) -> list[tuple[int, DpgQuestion]]:
+    block: list[tuple[int, DpgQuestion]] = []
     for place, question in rows:
         if block and block[-1][1].row + 1 != question.row:
             block = []
@@ -118,44 +118,44 @@ def _last_block(rows: Sequence[tuple[int, Question]]) -> list[tuple[int, Questio
     return block
 
 
-def may_raise(item: Item) -> bool:
+def can_fail(item: DpgItem) -> bool:
     """Whether the official script can fail on the item itself: it lost all questions, or one that another depends on."""
-    known = places(item, "official")
+    known = row_indices(item, "official")
     return not known or any(p and p not in known for place in known.values() for p in item.questions[place].parents)
 
 
-def worth(answer: str, rules: str) -> float:
+def answer_value(answer: str, rules: str) -> float:
     """1 for yes, else 0."""
     if rules == "official":
         return float(answer == YES)
     return float(answer.strip().lower().removesuffix(".") == YES)
 
 
-def scored(item: Item, answers: Sequence[str], rules: str = "official") -> Tile:
+def score_answers(item: DpgItem, answers: Sequence[str], rules: str = "official") -> ImageScore:
     """One image's answers, one for each of `item.questions`, under these rules."""
-    known = places(item, rules)
-    raw = {number: worth(answers[place], rules) for number, place in known.items()}
+    known = row_indices(item, rules)
+    raw = {number: answer_value(answers[place], rules) for number, place in known.items()}
     parents = {number: item.questions[place].parents for number, place in known.items()}
     if not raw:
-        return Tile(raw, {}, {}, "no question is read")
-    return _in_table_order(raw, parents) if rules == "official" else _in_dependency_order(raw, parents)
+        return ImageScore(raw, {}, {}, "no question is read")
+    return _apply_in_table_order(raw, parents) if rules == "official" else _apply_in_dependency_order(raw, parents)
 
 
-def _in_table_order(raw: dict[int, float], parents: Mapping[int, Sequence[int]]) -> Tile:
+def _apply_in_table_order(raw: dict[int, float], parents: Mapping[int, Sequence[int]]) -> ImageScore:
     final, zeroed = dict(raw), dict[int, int]()
     for number, needed in parents.items():
         for parent in needed:
             if parent == 0:
                 continue
             if parent not in final:
-                return Tile(raw, final, zeroed, f"question {number} depends on question {parent}, which is not read")
+                return ImageScore(raw, final, zeroed, f"question {number} depends on question {parent}, which is not read")
             if final[parent] == 0:
                 final[number], zeroed[number] = 0.0, parent
                 break
-    return Tile(raw, final, zeroed, None)
+    return ImageScore(raw, final, zeroed, None)
 
 
-def _in_dependency_order(raw: dict[int, float], parents: Mapping[int, Sequence[int]]) -> Tile:
+def _apply_in_dependency_order(raw: dict[int, float], parents: Mapping[int, Sequence[int]]) -> ImageScore:
     """Zeros are passed on until nothing changes, which also ends where questions depend on each other in a ring."""
     final, zeroed = dict(raw), dict[int, int]()
     changed = True
@@ -166,14 +166,14 @@ def _in_dependency_order(raw: dict[int, float], parents: Mapping[int, Sequence[i
             if guilty is not None and number not in zeroed:
                 changed = changed or final[number] != 0
                 final[number], zeroed[number] = 0.0, guilty
-    return Tile(raw, final, zeroed, None)
+    return ImageScore(raw, final, zeroed, None)
 
 
-def by_category(item: Item, tile: Tile, rules: str) -> dict[str, tuple[float, int]]:
+def category_sums(item: DpgItem, tile: ImageScore, rules: str) -> dict[str, tuple[float, int]]:
     """Sum and number of answers of each category that the image's questions have."""
-    answers = tile.raw if rules == "official" else tile.final
+    answers = tile.raw_answers if rules == "official" else tile.final_answers
     found: dict[str, tuple[float, int]] = {}
-    for number, place in places(item, rules).items():
+    for number, place in row_indices(item, rules).items():
         for name in item.questions[place].categories:
             total, count = found.get(name, (0.0, 0))
             found[name] = (total + answers[number], count + 1)

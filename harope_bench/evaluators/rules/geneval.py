@@ -18,8 +18,8 @@ from harope_bench.core.record_base import Record
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COUNTING = "counting"
-NOTHING = 1e-3  # pixels of offset below which there is no relation
-LEANING = 0.5  # share of the whole offset that an axis must have
+MIN_OFFSET = 1e-3  # pixels of offset below which there is no relation
+MIN_DIRECTION = 0.5  # share of the whole offset that an axis must have
 
 QUIRKS: Mapping[str, str] = {
     "strict-threshold": "a score equal to the threshold (0.3; 0.9 for counting) does not count",
@@ -50,7 +50,7 @@ class Clause(Record):
     position: tuple[str, int] | None = None
 
 
-class Wanted(Record):
+class PromptSpec(Record):
     """A line of evaluation_metadata.jsonl; fields that other programs add are ignored."""
 
     model_config = ConfigDict(extra="ignore")
@@ -61,7 +61,7 @@ class Wanted(Record):
     prompt: str
 
     @model_validator(mode="after")
-    def _refers_back(self) -> Wanted:
+    def _refers_back(self) -> PromptSpec:
         for place, clause in enumerate(self.include):
             if clause.position is not None and not 0 <= clause.position[1] < place:
                 raise ValueError(f"clause {place} is placed by clause {clause.position[1]}, which is no earlier one")
@@ -73,7 +73,7 @@ class Wanted(Record):
         return tuple(dict.fromkeys(clause.name for clause in (*self.include, *self.exclude)))
 
 
-class PromptMetadata(Record):
+class PartialPromptSpec(Record):
     """As much of such a line as a foreign file states."""
 
     model_config = ConfigDict(extra="ignore")
@@ -83,40 +83,40 @@ class PromptMetadata(Record):
     exclude: tuple[Clause, ...] = ()
 
 
-class Limits(NamedTuple):
+class ScriptOptions(NamedTuple):
     """The script's options and their defaults."""
 
     threshold: float = 0.3
-    counting: float = 0.9
-    most: int = 16
-    overlap: float = 1.0
+    counting_threshold: float = 0.9
+    max_per_class: int = 16
+    max_overlap: float = 1.0
     dead_zone: float = 0.1
 
 
-class Held(NamedTuple):
+class ClauseResult(NamedTuple):
     """One clause: which things (places in the detector's list) it was asked of, and why it fails, or None where it holds."""
 
-    things: tuple[int, ...]
-    fault: str | None
+    detections: tuple[int, ...]
+    failure: str | None
 
 
-class Verdict(NamedTuple):
+class ImageVerdict(NamedTuple):
     """Whether the image is right, each clause to include, and every reason why not."""
 
-    correct: bool
-    clauses: tuple[Held, ...]
+    is_correct: bool
+    clauses: tuple[ClauseResult, ...]
     reasons: tuple[str, ...]
 
 
-LIMITS = Limits()
+DEFAULT_OPTIONS = ScriptOptions()
 
 
-def threshold(tag: str, limits: Limits = LIMITS) -> float:
+def threshold(tag: str, limits: ScriptOptions = DEFAULT_OPTIONS) -> float:
     """The score above which a thing counts for prompts of this task."""
-    return limits.counting if tag == COUNTING else limits.threshold
+    return limits.counting_threshold if tag == COUNTING else limits.threshold
 
 
-def kept(found: Sequence[Detection], tag: str, rules: str = "official", limits: Limits = LIMITS) -> dict[str, list[int]]:
+def counted_detections(found: Sequence[Detection], tag: str, rules: str = "official", limits: ScriptOptions = DEFAULT_OPTIONS) -> dict[str, list[int]]:
     """Places of the things that count, by class, the surest first."""
     least = np.float32(threshold(tag, limits))
     by_class: dict[str, list[int]] = {}
@@ -124,26 +124,26 @@ def kept(found: Sequence[Detection], tag: str, rules: str = "official", limits: 
         if np.float32(thing.score) > least:
             by_class.setdefault(thing.label, []).append(place)
     later_first = rules == "official"
-    return {name: _apart(_surest(places, found, later_first)[: limits.most], found, limits.overlap) for name, places in by_class.items()}
+    return {name: _suppress_overlaps(_sort_by_score(places, found, later_first)[: limits.max_per_class], found, limits.max_overlap) for name, places in by_class.items()}
 
 
-def _surest(places: Sequence[int], found: Sequence[Detection], later_first: bool) -> list[int]:
+def _sort_by_score(places: Sequence[int], found: Sequence[Detection], later_first: bool) -> list[int]:
     # the script turns an ascending sort round, which turns ties round too
     return sorted(places, key=lambda p: (-float(np.float32(found[p].score)), -p if later_first else p))
 
 
-def _apart(places: Sequence[int], found: Sequence[Detection], overlap: float) -> list[int]:
+def _suppress_overlaps(places: Sequence[int], found: Sequence[Detection], overlap: float) -> list[int]:
     """Those that overlap no surer one by `overlap` or more; 1 keeps all, even equal boxes."""
     if overlap == 1:
         return list(places)
     chosen: list[int] = []
     for place in places:
-        if all(overlap_of(found[other].box, found[place].box) < overlap for other in chosen):
+        if all(inclusive_box_iou(found[other].box, found[place].box) < overlap for other in chosen):
             chosen.append(place)
     return chosen
 
 
-def overlap_of(one: Box, two: Box) -> float:
+def inclusive_box_iou(one: Box, two: Box) -> float:
     """Intersection over union of boxes whose last pixel is counted in, so that each is one pixel wider and higher; 0 for two empty ones."""
 
     def area(box: Sequence[float]) -> float:
@@ -154,38 +154,38 @@ def overlap_of(one: Box, two: Box) -> float:
     return both / union if union else 0.0
 
 
-def relations(one: Box, other: Box, dead_zone: float = LIMITS.dead_zone) -> frozenset[str]:
+def relative_positions(one: Box, other: Box, dead_zone: float = DEFAULT_OPTIONS.dead_zone) -> frozenset[str]:
     """Where `one` lies as seen from `other`: of left of, right of, above, below, none, one, or two on a diagonal."""
     boxes = np.array([one, other], dtype=np.float32).reshape(2, 2, 2)  # thing, corner, axis
     centres, sizes = boxes.mean(axis=1), np.abs(boxes[:, 1] - boxes[:, 0])
     offset = centres[0] - centres[1]
     shrunk = np.maximum(np.abs(offset) - dead_zone * (sizes[0] + sizes[1]), 0) * np.sign(offset)
-    if (np.abs(shrunk) < NOTHING).all():
+    if (np.abs(shrunk) < MIN_OFFSET).all():
         return frozenset()
     across, down = shrunk / np.linalg.norm(offset)
-    held = {"left of": across < -LEANING, "right of": across > LEANING, "above": down < -LEANING, "below": down > LEANING}
+    held = {"left of": across < -MIN_DIRECTION, "right of": across > MIN_DIRECTION, "above": down < -MIN_DIRECTION, "below": down > MIN_DIRECTION}
     return frozenset(name for name, holds in held.items() if holds)
 
 
-def colour(shares: Sequence[float]) -> str:
+def likeliest_colour(shares: Sequence[float]) -> str:
     """The likeliest of COLOURS, the first of equals."""
     return COLOURS[int(np.argmax(np.asarray(shares)))]
 
 
-def coloured(wanted: Wanted, found: Sequence[Detection]) -> tuple[int, ...]:
+def colour_query_indices(wanted: PromptSpec, found: Sequence[Detection]) -> tuple[int, ...]:
     """Places of the things whose colour some set of rules needs, each once; the order that a colour judge is asked in."""
     places: list[int] = []
     for rules in ("official", "corrected"):
-        things = kept(found, wanted.tag, rules)
+        things = counted_detections(found, wanted.tag, rules)
         for clause in wanted.include:
             group = things.get(clause.name, [])[: clause.count]
             places += group if clause.color is not None and len(group) == clause.count else []
     return tuple(dict.fromkeys(places))
 
 
-def judged(
-    wanted: Wanted, found: Sequence[Detection], colours: Mapping[int, str], rules: str = "official", limits: Limits = LIMITS
-) -> Verdict:
+def evaluate_image(
+    wanted: PromptSpec, found: Sequence[Detection], colours: Mapping[int, str], rules: str = "official", limits: ScriptOptions = DEFAULT_OPTIONS
+) -> ImageVerdict:
     """The verdict on one image.
 
     Args:
@@ -194,34 +194,34 @@ def judged(
     Raises:
         KeyError: a thing whose colour is asked has none.
     """
-    things = kept(found, wanted.tag, rules, limits)
-    clauses: list[Held] = []
+    things = counted_detections(found, wanted.tag, rules, limits)
+    clauses: list[ClauseResult] = []
     for clause in wanted.include:
         group = tuple(things.get(clause.name, [])[: clause.count])
-        clauses.append(Held(group, _fault(clause, group, clauses, found, colours, limits)))
-    reasons = [held.fault for held in clauses if held.fault is not None]
+        clauses.append(ClauseResult(group, _clause_failure(clause, group, clauses, found, colours, limits)))
+    reasons = [held.failure for held in clauses if held.failure is not None]
     for clause in wanted.exclude:
         if (number := len(things.get(clause.name, []))) >= clause.count:
             reasons.append(f"{number} of {clause.name}, wanted fewer than {clause.count}")
-    return Verdict(not reasons, tuple(clauses), tuple(reasons))
+    return ImageVerdict(not reasons, tuple(clauses), tuple(reasons))
 
 
-def _fault(
-    clause: Clause, group: Sequence[int], earlier: Sequence[Held], found: Sequence[Detection], colours: Mapping[int, str], limits: Limits
+def _clause_failure(
+    clause: Clause, group: Sequence[int], earlier: Sequence[ClauseResult], found: Sequence[Detection], colours: Mapping[int, str], limits: ScriptOptions
 ) -> str | None:
     if len(group) < clause.count:
         return f"{len(group)} of {clause.name}, wanted {clause.count}"
-    if clause.color is not None and (fault := _wrong_colour(clause, [colours[place] for place in group])):
+    if clause.color is not None and (fault := _colour_failure(clause, [colours[place] for place in group])):
         return fault
     if clause.position is None:
         return None
     relation, number = clause.position
-    if earlier[number].fault is not None:
+    if earlier[number].failure is not None:
         return f"{clause.name} should be {relation} something that is itself not as wanted"
-    return _misplaced(clause.name, relation, group, earlier[number].things, found, limits)
+    return _position_failure(clause.name, relation, group, earlier[number].detections, found, limits)
 
 
-def _wrong_colour(clause: Clause, named: Sequence[str]) -> str | None:
+def _colour_failure(clause: Clause, named: Sequence[str]) -> str | None:
     right = named.count(str(clause.color))
     if right >= clause.count:
         return None
@@ -229,12 +229,12 @@ def _wrong_colour(clause: Clause, named: Sequence[str]) -> str | None:
     return f"{right} {clause.color} {clause.name}, wanted {clause.count}; seen: {seen}"
 
 
-def _misplaced(
-    name: str, relation: str, group: Sequence[int], references: Sequence[int], found: Sequence[Detection], limits: Limits
+def _position_failure(
+    name: str, relation: str, group: Sequence[int], references: Sequence[int], found: Sequence[Detection], limits: ScriptOptions
 ) -> str | None:
     for place in group:
         for reference in references:
-            held = relations(found[place].box, found[reference].box, limits.dead_zone)
+            held = relative_positions(found[place].box, found[reference].box, limits.dead_zone)
             if relation not in held:
                 where = " and ".join(sorted(held)) or "in no clear place from"
                 return f"{name} is {where} {found[reference].label}, wanted {relation}"

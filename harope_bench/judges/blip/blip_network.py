@@ -19,20 +19,20 @@ from torch import Tensor, nn
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.text_file import read_text
 from harope_bench.judges.generic.library_types import Network
-from harope_bench.judges.generic.local_model import transformers
+from harope_bench.judges.generic.local_model import import_transformers
 
 SIDE, PATCH = 480, 16
-PLACES = (SIDE // PATCH) ** 2 + 1  # patches and the class token
+POSITIONS = (SIDE // PATCH) ** 2 + 1  # patches and the class token
 ENCODE, DECODE = 30523, 30522  # [ENC], the question's first token; [DEC], the answer's
 YES, NO = 2748, 2053
-LENGTH = 35  # tokens of a question
-WORDS = 30522  # of bert-base-uncased; BLIP adds two
+MAX_QUESTION_TOKENS = 35  # tokens of a question
+VOCABULARY_SIZE = 30522  # of bert-base-uncased; BLIP adds two
 VISION = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-DROPPED = ("text_encoder.embeddings.position_ids", "text_decoder.bert.embeddings.position_ids")  # 0, 1, 2 ...: no weights
-HEAD = "text_decoder.cls.predictions."
-TIED = {HEAD + "decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight", HEAD + "decoder.bias": HEAD + "bias"}
-VISUAL = {  # the published file's names to transformers'
+UNUSED_KEYS = ("text_encoder.embeddings.position_ids", "text_decoder.bert.embeddings.position_ids")  # 0, 1, 2 ...: no weights
+HEAD_PREFIX = "text_decoder.cls.predictions."
+TIED_KEYS = {HEAD_PREFIX + "decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight", HEAD_PREFIX + "decoder.bias": HEAD_PREFIX + "bias"}
+VISION_KEYS = {  # the published file's names to transformers'
     r"^visual_encoder\.cls_token$": "vision_model.embeddings.class_embedding",
     r"^visual_encoder\.pos_embed$": "vision_model.embeddings.position_embedding",
     r"^visual_encoder\.patch_embed\.proj\.": "vision_model.embeddings.patch_embedding.",
@@ -44,10 +44,10 @@ VISUAL = {  # the published file's names to transformers'
 }
 
 
-def built(vision: Mapping[str, int], text: Mapping[str, int]) -> nn.Module:
+def build_network(vision: Mapping[str, int], text: Mapping[str, int]) -> nn.Module:
     """transformers' network of these sizes with BLIP's own constants, its weights not set."""
-    library = transformers()
-    own = {"encoder_hidden_size": vision["hidden_size"], "layer_norm_eps": 1e-12, "vocab_size": WORDS + 2}
+    library = import_transformers()
+    own = {"encoder_hidden_size": vision["hidden_size"], "layer_norm_eps": 1e-12, "vocab_size": VOCABULARY_SIZE + 2}
     config = library.BlipConfig(
         vision_config={**vision, "image_size": SIDE, "patch_size": PATCH, "layer_norm_eps": 1e-6},
         text_config={**text, **own, "tie_word_embeddings": False},  # both copies are in the file
@@ -58,26 +58,26 @@ def built(vision: Mapping[str, int], text: Mapping[str, int]) -> nn.Module:
     return network.eval()
 
 
-def arranged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of the published file, or of a conversion of it, under transformers' names; what is not known keeps its name."""
-    found = {_renamed(name): tensor for name, tensor in state.items() if name not in DROPPED}
-    for name, other in TIED.items():  # conversions keep one of two equal tensors
+    found = {_renamed(name): tensor for name, tensor in state.items() if name not in UNUSED_KEYS}
+    for name, other in TIED_KEYS.items():  # conversions keep one of two equal tensors
         if name not in found and other in found:
             found[name] = found[other]
     return found
 
 
 def _renamed(name: str) -> str:
-    for pattern, other in VISUAL.items():
+    for pattern, other in VISION_KEYS.items():
         name = re.sub(pattern, other, name)
     return name
 
 
-def stretched(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def resize_positions(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Positions of a conversion for another image size brought to 30 x 30, bicubic, as BLIP's own loader does."""
     name = "vision_model.embeddings.position_embedding"
     stored = state.get(name)
-    if stored is None or stored.shape[1] == PLACES:
+    if stored is None or stored.shape[1] == POSITIONS:
         return state
     side = round((stored.shape[1] - 1) ** 0.5)
     if stored.ndim != 3 or side * side + 1 != stored.shape[1]:
@@ -87,29 +87,29 @@ def stretched(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**state, name: torch.cat([stored[:, :1].float(), fitted.flatten(2).transpose(1, 2)], dim=1)}
 
 
-class Words:
+class BlipTokenizer:
     """BERT's words: a question to tokens."""
 
     def __init__(self, vocabulary: Path):
         lines = read_text(vocabulary).rstrip("\n").split("\n")
         words = {word: number for number, word in enumerate(lines)}
-        if len(words) != WORDS or (words.get("yes"), words.get("no")) != (YES, NO):
-            raise WeightsError(f"{vocabulary} is not bert-base-uncased's vocabulary of {WORDS:,} words; harope-bench fetch blip-vqa")
-        self.tokenizer = transformers().BertTokenizer(vocab=words, do_lower_case=True, model_max_length=512)
+        if len(words) != VOCABULARY_SIZE or (words.get("yes"), words.get("no")) != (YES, NO):
+            raise WeightsError(f"{vocabulary} is not bert-base-uncased's vocabulary of {VOCABULARY_SIZE:,} words; harope-bench fetch blip-vqa")
+        self.tokenizer = import_transformers().BertTokenizer(vocab=words, do_lower_case=True, model_max_length=512)
 
-    def tokens(self, question: str) -> list[int]:
+    def tokenize(self, question: str) -> list[int]:
         """The question, lower case and without marks, as [ENC] words [SEP]; at most 35 tokens."""
-        found = list(self.tokenizer(plain(question), truncation=True, max_length=LENGTH)["input_ids"])
+        found = list(self.tokenizer(clean_question(question), truncation=True, max_length=MAX_QUESTION_TOKENS)["input_ids"])
         return [ENCODE, *found[1:]]
 
 
-def plain(question: str) -> str:
+def clean_question(question: str) -> str:
     """Lower case, without . ! \" ( ) * # : ; ~ and blanks at the end, its first fifty words."""
     text = re.sub(r"[.!\"()*#:;~]", "", question.lower()).rstrip(" ")
     return " ".join(text.split(" ")[:50])
 
 
-def yes_shares(network: Network, pixels: Tensor, questions: Sequence[list[int]]) -> list[float]:
+def yes_probabilities(network: Network, pixels: Tensor, questions: Sequence[list[int]]) -> list[float]:
     """P(yes) / (P(yes) + P(no)) of the answer's first word, for tokenised questions about an image (1, 3, 480, 480).
 
     Questions of one length share a batch, none is padded.

@@ -17,23 +17,23 @@ from PIL import Image
 from torch import Tensor, nn
 
 from harope_bench.core.errors import ShapeError, WeightsError
-from harope_bench.core.state_dicts import check_hash, load_weights
-from harope_bench.judges.base import Annotator, Canary, LoadedAnnotator
+from harope_bench.core.state_dicts import check_sha256, load_weights
+from harope_bench.judges.base import Annotator, NamedCheck, LoadedAnnotator
 from harope_bench.judges.generic.library_types import Network
-from harope_bench.judges.generic.self_check import red_comes_first, red_image
-from harope_bench.judges.weights.asset_files import Weights
+from harope_bench.judges.generic.self_check import check_red_first, red_image
+from harope_bench.judges.weights.asset_files import WeightsFile
 from harope_bench.judges.weights.precision import full_float32
-from harope_bench.judges.weights.published import Published
+from harope_bench.judges.weights.published_weights import PublishedWeightsJudge
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training images
 SIDE = 224
-SENTENCE = [49406, 320, 1125, 539, 320, 736, 1615, 49407, 0]  # start, a, photo, of, a, red, car, end
-BESIDE = ("input_resolution", "context_length", "vocab_size")  # what OpenAI's archive holds beside tensors of the network
+EXPECTED_TOKENS = [49406, 320, 1125, 539, 320, 736, 1615, 49407, 0]  # start, a, photo, of, a, red, car, end
+NON_WEIGHT_KEYS = ("input_resolution", "context_length", "vocab_size")  # what OpenAI's archive holds beside tensors of the network
 
 
-def torchscript_state(found: Weights) -> Mapping[str, Tensor]:
+def torchscript_state(found: WeightsFile) -> Mapping[str, Tensor]:
     """The tensors of OpenAI's file, which is a TorchScript archive and cannot be read with weights_only; so its hash is checked first."""
-    check_hash(found.path, found.sha256)
+    check_sha256(found.path, found.sha256)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch wants archives exported anew; these bytes are as published
         return dict(torch.jit.load(str(found.path), map_location="cpu").state_dict())
@@ -47,7 +47,7 @@ class Sizes(TypedDict):
     text_cfg: Mapping[str, object]
 
 
-def built(config: Sizes) -> nn.Module:
+def build_network(config: Sizes) -> nn.Module:
     """open_clip's network of these sizes, its weights not set.
 
     Raises:
@@ -76,26 +76,26 @@ def require_quick_gelu(network: nn.Module) -> None:
         )
 
 
-class Towers:
+class ClipTowers:
     """CLIP with weights: images and texts to embeddings of length 1."""
 
     def __init__(self, network: nn.Module, weights_sha256: str, device: str, half: bool):
         from open_clip import tokenizer, transform
 
         self.network: Network = network.to(device).eval()
-        self.weights_sha256, self.device, self.half = weights_sha256, device, half and device == "cuda"
+        self.weights_sha256, self.device, self.is_half_precision = weights_sha256, device, half and device == "cuda"
         self.prepare = transform.image_transform(SIDE, is_train=False, mean=MEAN, std=STD)
-        self.words = tokenizer.SimpleTokenizer(context_length=network.context_length)
+        self.tokenizer = tokenizer.SimpleTokenizer(context_length=network.context_length)
 
-    def cast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
         """Half precision by autocast, where this judge has it and the network is on a GPU."""
-        return torch.autocast("cuda", dtype=torch.float16, enabled=self.half)
+        return torch.autocast("cuda", dtype=torch.float16, enabled=self.is_half_precision)
 
     @torch.inference_mode()
     def images(self, pictures: Sequence[Image.Image]) -> Tensor:
         """Embeddings (N, D) of RGB pictures: the shorter side to 224, bicubic with antialias, the middle square."""
         pixels = torch.stack([self.prepare(picture) for picture in pictures]).to(self.device)  # (N, 3, 224, 224)
-        with full_float32(), self.cast():
+        with full_float32(), self.autocast():
             return nn.functional.normalize(self.network.encode_image(pixels), dim=-1)
 
     @torch.inference_mode()
@@ -103,34 +103,34 @@ class Towers:
         """Embeddings (N, D); ShapeError for a text that CLIP cannot read to its end."""
         length = self.network.context_length
         for text in texts:
-            if (tokens := len(self.words.encode(text)) + 2) > length:
+            if (tokens := len(self.tokenizer.encode(text)) + 2) > length:
                 raise ShapeError(f"a text of {tokens} tokens ({text[:40]!r}...), CLIP reads {length}; ask a shorter one")
-        with full_float32(), self.cast():
-            return nn.functional.normalize(self.network.encode_text(self.words(list(texts)).to(self.device)), dim=-1)
+        with full_float32(), self.autocast():
+            return nn.functional.normalize(self.network.encode_text(self.tokenizer(list(texts)).to(self.device)), dim=-1)
 
 
 class LoadedClip(LoadedAnnotator):
     """Base class of the judges with these towers."""
 
-    def __init__(self, towers: Towers):
+    def __init__(self, towers: ClipTowers):
         self.towers, self.weights_sha256 = towers, towers.weights_sha256
 
 
-def red_first(opened: LoadedClip) -> str | None:
+def check_red_channel(opened: LoadedClip) -> str | None:
     """Whether red pictures reach CLIP red first."""
-    return red_comes_first(opened.towers.prepare(Image.fromarray(red_image()))[None])
+    return check_red_first(opened.towers.prepare(Image.fromarray(red_image()))[None])
 
 
-def words_known(opened: LoadedClip) -> str | None:
+def check_tokenizer(opened: LoadedClip) -> str | None:
     """Whether a sentence becomes the tokens that CLIP was trained with."""
-    found = opened.towers.words(["A photo of a  red car"])[0].tolist()
-    return None if found[:9] == SENTENCE and not any(found[9:]) else f"a sentence becomes {found[:9]}, wanted {SENTENCE}"
+    found = opened.towers.tokenizer(["A photo of a  red car"])[0].tolist()
+    return None if found[:9] == EXPECTED_TOKENS and not any(found[9:]) else f"a sentence becomes {found[:9]}, wanted {EXPECTED_TOKENS}"
 
 
-STACK = (Canary("red reaches the network first", red_first), Canary("a sentence becomes CLIP's tokens", words_known))
+STACK = (NamedCheck("red reaches the network first", check_red_channel), NamedCheck("a sentence becomes CLIP's tokens", check_tokenizer))
 
 
-class ClipAnnotator(Published[LoadedAnnotator], Annotator):
+class ClipAnnotator(PublishedWeightsJudge[LoadedAnnotator], Annotator):
     """What both plug-ins of this network share; `sizes` replaces open_clip's configuration, so that tests make it small."""
 
     model: str
@@ -138,7 +138,7 @@ class ClipAnnotator(Published[LoadedAnnotator], Annotator):
     def __init__(self, sizes: Sizes | None = None):
         self.sizes = sizes
 
-    def towers(self, device: str, half: bool) -> Towers:
+    def load_towers(self, device: str, half: bool) -> ClipTowers:
         """The network with its weights.
 
         Raises:
@@ -146,9 +146,9 @@ class ClipAnnotator(Published[LoadedAnnotator], Annotator):
         """
         import open_clip
 
-        found = self.source.found()
+        found = self.source.find()
         known = found.sha256 == self.source.known_sha256()
         state = torchscript_state(found) if known else load_weights(found.path, found.sha256)
-        network = built(self.sizes or open_clip.get_model_config(self.model))
-        tensors = {name: tensor for name, tensor in state.items() if name not in BESIDE}
-        return Towers(self.filled(network, tensors, found), found.sha256, device, half)
+        network = build_network(self.sizes or open_clip.get_model_config(self.model))
+        tensors = {name: tensor for name, tensor in state.items() if name not in NON_WEIGHT_KEYS}
+        return ClipTowers(self.fill_network(network, tensors, found), found.sha256, device, half)

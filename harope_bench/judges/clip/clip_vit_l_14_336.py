@@ -15,18 +15,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from harope_bench.judges.clip.clip_network import MEAN, STD, torchscript_state
-from harope_bench.judges.generic.vision_tower import Tower, scaled
-from harope_bench.judges.weights.asset_files import Source, Weights
+from harope_bench.judges.generic.vision_tower import VisionTower, normalize_images
+from harope_bench.judges.weights.asset_files import WeightsSource, WeightsFile
 
 SIDE = 336
 SIZES = {"patch_size": 14, "width": 1024, "layers": 24, "heads": 16, "output_dim": 768}
-TEXT = (  # what a CLIP file holds beside its image tower, `visual`
+TEXT_TOWER_KEYS = (  # what a CLIP file holds beside its image tower, `visual`
     "transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "logit_scale",
     "input_resolution", "context_length", "vocab_size",
 )  # fmt: skip
 
 
-def squared(image: np.ndarray) -> np.ndarray:
+def crop_and_resize(image: np.ndarray) -> np.ndarray:
     """An image (H, W, 3) uint8 as (336, 336, 3): the middle square, an odd pixel left over at the end, then pillow's bicubic filter."""
     height, width = image.shape[:2]
     side = min(height, width)
@@ -35,7 +35,7 @@ def squared(image: np.ndarray) -> np.ndarray:
     return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
-class Normalised(nn.Module):
+class NormalizedTower(nn.Module):
     """The image tower, its embeddings brought to length 1."""
 
     def __init__(self, visual: nn.Module):
@@ -47,35 +47,35 @@ class Normalised(nn.Module):
         return nn.functional.normalize(self.visual(x), dim=-1)
 
 
-class Clip(Tower):
+class ClipImageTower(VisionTower):
     """The plug-in; `sizes` are open_clip's patch_size, width, layers, heads and output_dim."""
 
     title = "CLIP ViT-L/14 at 336 pixels"
     preprocessing = "middle square, PIL bicubic with antialias to 336 x 336 on uint8; x / 255, CLIP's mean and deviation"
     batch = 25
     width = ("output_dim", SIZES["output_dim"])
-    source = Source("clip-vit-l-14-336", "HAROPE_BENCH_CLIP_336")
+    source = WeightsSource("clip-vit-l-14-336", "HAROPE_BENCH_CLIP_336")
 
     def blank(self) -> nn.Module:
         """open_clip's image tower of ViT-L-14-336-quickgelu."""
         from open_clip.transformer import QuickGELU, VisionTransformer
 
         sizes = {**SIZES, **self.sizes}
-        return Normalised(VisionTransformer(image_size=SIDE, mlp_ratio=4.0, act_layer=QuickGELU, **sizes))
+        return NormalizedTower(VisionTransformer(image_size=SIDE, mlp_ratio=4.0, act_layer=QuickGELU, **sizes))
 
     def prepare(self, images: np.ndarray) -> Tensor:
         """Images (B, H, W, 3) uint8 to (B, 3, 336, 336) float32."""
-        return scaled(np.stack([squared(image) for image in images]), MEAN, STD)
+        return normalize_images(np.stack([crop_and_resize(image) for image in images]), MEAN, STD)
 
     def arranged(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The image tower; the text tower may be in the file or not."""
-        return {name: tensor for name, tensor in state.items() if not name.startswith(TEXT)}
+        return {name: tensor for name, tensor in state.items() if not name.startswith(TEXT_TOWER_KEYS)}
 
-    def state(self, found: Weights) -> Mapping[str, Tensor]:
+    def state(self, found: WeightsFile) -> Mapping[str, Tensor]:
         """OpenAI's archive by TorchScript, and only if it has the published hash; any other file as all weights here."""
         if found.sha256 == self.source.known_sha256():
             return torchscript_state(found)
-        return super().state(found)
+        return super().load_state(found)
 
 
-PLUGIN = Clip()
+PLUGIN = ClipImageTower()

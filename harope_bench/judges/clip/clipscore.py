@@ -11,22 +11,22 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from harope_bench.core.annotations import Answer, Ask, Cosines, Texts
+from harope_bench.core.annotations import Annotation, Query, SimilarityAnnotation, SimilarityQuery
 from harope_bench.core.errors import OptionError
-from harope_bench.judges.base import Canary, Trial
+from harope_bench.judges.base import NamedCheck, AnnotationCheck
 from harope_bench.judges.clip.clip_network import STACK, ClipAnnotator, LoadedClip
-from harope_bench.judges.weights.asset_files import Source
+from harope_bench.judges.weights.asset_files import WeightsSource
 
 
-class LoadedScore(LoadedClip):
+class LoadedClipScore(LoadedClip):
     """The network with weights."""
 
-    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
         """The cosine of the image with each text."""
-        if role != "similarity" or not isinstance(ask, Texts):
+        if role != "similarity" or not isinstance(ask, SimilarityQuery):
             raise OptionError(f"clipscore compares an image with texts, it is no {role}; ask another judge")
         cosines = self.towers.images([Image.fromarray(image)]) @ self.towers.texts(ask.texts).T  # (1, N)
-        return Cosines(cosines=tuple(cosines[0].double().tolist()))
+        return SimilarityAnnotation(cosines=tuple(cosines[0].double().tolist()))
 
 
 class ClipScore(ClipAnnotator):
@@ -35,22 +35,22 @@ class ClipScore(ClipAnnotator):
     title, model = "OpenAI's CLIP ViT-B/32", "ViT-B-32-quickgelu"
     preprocessing = "shorter side to 224, PIL bicubic with antialias, middle square; CLIP's mean and deviation; QuickGELU; float32"
     roles = ("similarity",)
-    source = Source("clipscore", "HAROPE_BENCH_CLIP_B32")
+    source = WeightsSource("clipscore", "HAROPE_BENCH_CLIP_B32")
 
-    def open(self, device: str = "cpu") -> LoadedScore:
+    def open(self, device: str = "cpu") -> LoadedClipScore:
         """Loads the weights strictly, hash checked first; WeightsError where they are missing, altered, or the activation is another."""
-        return LoadedScore(self.towers(device, half=False))
+        return LoadedClipScore(self.load_towers(device, half=False))
 
-    def canary(self) -> tuple[Canary | Trial, ...]:
+    def canary(self) -> tuple[NamedCheck | AnnotationCheck, ...]:
         """The stack, whatever the weights; with the published ones also a red picture's name, which was not yet seen with them."""
         image = np.zeros((224, 224, 3), dtype=np.uint8)
         image[..., 0] = 220
 
-        def right(answer: Answer) -> bool:
-            return isinstance(answer, Cosines) and answer.cosines[0] > answer.cosines[1]
+        def right(answer: Annotation) -> bool:
+            return isinstance(answer, SimilarityAnnotation) and answer.cosines[0] > answer.cosines[1]
 
-        ask = Texts(texts=("a red picture", "a blue picture"))
-        return (*STACK, *self.seen(Trial("red is nearer to red than to blue", "similarity", image, ask, right)))
+        ask = SimilarityQuery(texts=("a red picture", "a blue picture"))
+        return (*STACK, *self.checks_of_published(AnnotationCheck("red is nearer to red than to blue", "similarity", image, ask, right)))
 
 
 PLUGIN = ClipScore()

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from harope_bench.judges.generic.library_types import Network
-from harope_bench.judges.generic.local_model import transformers
+from harope_bench.judges.generic.local_model import import_transformers
 
 SIDE = 480
-UNUSED = ("pretrained.model.head.weight", "pretrained.model.head.bias")  # the classifier of its pretraining
+UNUSED_KEYS = ("pretrained.model.head.weight", "pretrained.model.head.bias")  # the classifier of its pretraining
 Sizes = Mapping[str, int | list[int]]
 SIZES: Sizes = {
     "hidden_size": 768,
@@ -28,7 +28,7 @@ SIZES: Sizes = {
     "neck_hidden_sizes": [256, 512, 768, 768],
 }
 BIT, NECK = "dpt.embeddings.backbone.bit.", "neck.reassemble_stage."
-NAMES = {  # the published file's names to transformers'
+KEY_PATTERNS = {  # the published file's names to transformers'
     r"pretrained\.model\.cls_token$": "dpt.embeddings.cls_token",
     r"pretrained\.model\.pos_embed$": "dpt.embeddings.position_embeddings",
     r"pretrained\.model\.patch_embed\.proj\.": "dpt.embeddings.projection.",
@@ -54,12 +54,12 @@ NAMES = {  # the published file's names to transformers'
     },
     r"scratch\.output_conv\.": "head.head.",
 }
-PACKED = re.compile(r"pretrained\.model\.blocks\.(\d+)\.attn\.qkv\.(weight|bias)$")
+PACKED_QKV = re.compile(r"pretrained\.model\.blocks\.(\d+)\.attn\.qkv\.(weight|bias)$")
 
 
-def built(sizes: Sizes) -> nn.Module:
+def build_network(sizes: Sizes) -> nn.Module:
     """transformers' network, images (1, 3, 480, 480) to inverse depth (1, 480, 480); its weights not set."""
-    library = transformers()
+    library = import_transformers()
     own = {"image_size": 384, "layer_norm_eps": 1e-6, "readout_type": "project", "reassemble_factors": [1, 1, 1, 0.5]}
     with torch.random.fork_rng(devices=[]):
         network: Network = library.DPTForDepthEstimation(library.DPTConfig(is_hybrid=True, **own, **sizes))
@@ -68,13 +68,13 @@ def built(sizes: Sizes) -> nn.Module:
     return found
 
 
-def arranged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of the published file under transformers' names; what is not known keeps its name."""
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if name in UNUSED:
+        if name in UNUSED_KEYS:
             continue
-        if packed := PACKED.match(name):
+        if packed := PACKED_QKV.match(name):
             block, kind = packed.groups()
             for part, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
                 found[f"dpt.encoder.layer.{block}.attention.attention.{part}.{kind}"] = third
@@ -84,7 +84,7 @@ def arranged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renamed(name: str) -> str:
-    for pattern, other in NAMES.items():
+    for pattern, other in KEY_PATTERNS.items():
         if re.match(pattern, name):
             return re.sub(pattern, other, name, count=1)
     return name

@@ -12,31 +12,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harope_bench.core.annotations import Answer, Ask, Boxes
+from harope_bench.core.annotations import Annotation, Query, DepthQuery
 from harope_bench.core.errors import OptionError
-from harope_bench.judges.base import Canary, LoadedAnnotator
-from harope_bench.judges.depth import depth_annotator
+from harope_bench.judges.base import NamedCheck, LoadedAnnotator
+from harope_bench.judges.depth import depth_map
 from harope_bench.judges.generic.library_types import ModelConfig, Network
 from harope_bench.judges.generic.local_annotator import LocalAnnotator
-from harope_bench.judges.generic.local_model import strictly, transformers
+from harope_bench.judges.generic.local_model import load_strictly, import_transformers
 from harope_bench.judges.weights.precision import full_float32
 
-NEARNESS = {"dpt", "depth_anything"}  # inverse depth up to scale and shift: larger is nearer
-METRES = {"zoedepth", "depth_pro", "glpn", "prompt_depth_anything"}  # distance: larger is farther
+INVERSE_DEPTH_MODELS = {"dpt", "depth_anything"}  # inverse depth up to scale and shift: larger is nearer
+METRIC_DEPTH_MODELS = {"zoedepth", "depth_pro", "glpn", "prompt_depth_anything"}  # distance: larger is farther
 
 
-def nearness(depth: Tensor, config: ModelConfig) -> Tensor:
+def inverse_depth(depth: Tensor, config: ModelConfig) -> Tensor:
     """A network's map as larger is nearer; OptionError where its kind does not tell which way it runs."""
     estimated = getattr(config, "depth_estimation_type", None)  # only kinds that can give either have this field
-    if config.model_type in METRES or estimated == "metric":
+    if config.model_type in METRIC_DEPTH_MODELS or estimated == "metric":
         return 1 / depth.clamp_min(1e-6)
-    if config.model_type in NEARNESS:
+    if config.model_type in INVERSE_DEPTH_MODELS:
         return depth
     raise OptionError(f"it is not known whether larger is nearer in networks of kind {config.model_type}; take one of {_kinds()}")
 
 
 def _kinds() -> str:
-    return ", ".join(sorted(NEARNESS | METRES))
+    return ", ".join(sorted(INVERSE_DEPTH_MODELS | METRIC_DEPTH_MODELS))
 
 
 class LoadedDepth(LoadedAnnotator):
@@ -46,21 +46,21 @@ class LoadedDepth(LoadedAnnotator):
         self.network, self.prepare, self.weights_sha256, self.device = network.to(device).eval(), prepare, weights_sha256, device
 
     @torch.inference_mode()
-    def see(self, role: str, image: np.ndarray, ask: Ask) -> Answer:
+    def see(self, role: str, image: np.ndarray, ask: Query) -> Annotation:
         """Of each box its mean nearness."""
-        if role != "depth" or not isinstance(ask, Boxes):
+        if role != "depth" or not isinstance(ask, DepthQuery):
             raise OptionError(f"judge depth tells depth, it is no {role}; ask another judge")
         inputs = self.prepare(images=Image.fromarray(image), return_tensors="pt")["pixel_values"].to(self.device)
         with full_float32():
             found = self.network(pixel_values=inputs).predicted_depth[0].float()  # (h, w)
-        return depth_annotator.depths(nearness(found, self.network.config), image.shape[:2], ask.boxes)
+        return depth_map.depths_of_boxes(inverse_depth(found, self.network.config), image.shape[:2], ask.boxes)
 
 
-class DepthModel(LocalAnnotator):
+class DepthAnnotator(LocalAnnotator):
     """The plug-in; bound to a model by `of`."""
 
     name = "depth"
-    preprocessing = f"the model's own image steps; float32; {depth_annotator.STEPS}"
+    preprocessing = f"the model's own image steps; float32; {depth_map.STEPS}"
     roles = ("depth",)
 
     def open(self, device: str = "cpu") -> LoadedDepth:
@@ -69,15 +69,15 @@ class DepthModel(LocalAnnotator):
         Raises:
             WeightsError: not here, or weights that do not fill the network. OptionError: no depth network, or of an unknown kind.
         """
-        found, library = self.found(), transformers()
-        network = strictly(library.AutoModelForDepthEstimation, found.path, "depth network")
-        nearness(torch.ones(1), network.config)
+        found, library = self.find_model(), import_transformers()
+        network = load_strictly(library.AutoModelForDepthEstimation, found.path, "depth network")
+        inverse_depth(torch.ones(1), network.config)
         prepare = library.AutoImageProcessor.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
         return LoadedDepth(network, prepare, found.sha256, device)
 
-    def canary(self) -> tuple[Canary, ...]:
+    def canary(self) -> tuple[NamedCheck, ...]:
         """The steps behind the network, whatever the model."""
-        return depth_annotator.STACK
+        return depth_map.STACK
 
 
-PLUGIN = DepthModel()
+PLUGIN = DepthAnnotator()

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harope_bench.core.annotations import Ask, Box, Detection, Names, Sighting
+from harope_bench.core.annotations import Query, Box, Detection, DetectionQuery, DetectionAnnotation
 from harope_bench.core.errors import OptionError, ShapeError
-from harope_bench.judges.base import Canary, LoadedAnnotator
-from harope_bench.judges.generic.instance_detection import KEPT, MASKED, TOP, Prepared, instances
+from harope_bench.judges.base import NamedCheck, LoadedAnnotator
+from harope_bench.judges.generic.instance_detection import MIN_SCORE, MIN_MASK_SCORE, MAX_DETECTIONS, PreparedImage, instances
 from harope_bench.judges.generic.library_types import AutoClass, Library, ModelConfig, Processor
 from harope_bench.judges.generic.local_annotator import LocalAnnotator
-from harope_bench.judges.generic.local_model import Local, strictly, transformers
+from harope_bench.judges.generic.local_model import LocalModel, load_strictly, import_transformers
 from harope_bench.judges.weights.precision import full_float32
 
 
@@ -45,10 +45,10 @@ KINDS: Mapping[str, DetectorKind] = {
         lambda library: library.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
     ),
 }
-LONGER = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}  # COCO's names as GenEval has them
+GENEVAL_NAMES = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}  # COCO's names as GenEval has them
 STEPS = (
-    f"the model's own processor; labels as its configuration has them, in lower case, or the names asked, each alone; the {TOP} surest "
-    f"from {KEPT} on, of a segmenting model with masks above {MASKED}; COCO's {', '.join(LONGER)} are called {', '.join(LONGER.values())} "
+    f"the model's own processor; labels as its configuration has them, in lower case, or the names asked, each alone; the {MAX_DETECTIONS} surest "
+    f"from {MIN_SCORE} on, of a segmenting model with masks above {MIN_MASK_SCORE}; COCO's {', '.join(GENEVAL_NAMES)} are called {', '.join(GENEVAL_NAMES.values())} "
     "where these are asked and the short name is not"
 )
 
@@ -56,53 +56,53 @@ STEPS = (
 class LoadedDetector(LoadedAnnotator):
     """A detector with weights and its own processor, ready to look."""
 
-    def __init__(self, found: Local, kind: str, device: str):
-        library = transformers()
+    def __init__(self, found: LocalModel, kind: str, device: str):
+        library = import_transformers()
         self.weights_sha256, self.kind, self.device = found.sha256, kind, device
         loader = library.AutoProcessor if kind == "told" else library.AutoImageProcessor
-        self.processor: Processor = _loaded(loader, found)
-        self.network = strictly(KINDS[kind].auto(library), found.path, "object detector").to(device).eval()
+        self.processor: Processor = _load_auto(loader, found)
+        self.network = load_strictly(KINDS[kind].auto(library), found.path, "object detector").to(device).eval()
 
-    def see(self, role: str, image: np.ndarray, ask: Ask) -> Sighting:
+    def see(self, role: str, image: np.ndarray, ask: Query) -> DetectionAnnotation:
         """Everything found in an image (H, W, 3) uint8; a detector that is told what to look for finds the names asked alone."""
-        looks = {"told": self._told, "closed": self._closed, "masks": self._masks}
+        looks = {"told": self._detect_open_vocabulary, "closed": self._detect_closed_set, "masks": self._segment}
         with torch.inference_mode(), full_float32():
-            return looks[self.kind](image, ask.names if isinstance(ask, Names) else ())
+            return looks[self.kind](image, ask.names if isinstance(ask, DetectionQuery) else ())
 
-    def _told(self, image: np.ndarray, names: Sequence[str]) -> Sighting:
+    def _detect_open_vocabulary(self, image: np.ndarray, names: Sequence[str]) -> DetectionAnnotation:
         if not names:
             raise ShapeError("this detector is told what to look for and was asked no name; give a detector of a closed set")
         size = [image.shape[:2]]
         found: list[Detection] = []
         for name in dict.fromkeys(names):
             given = self.processor(images=image, text=[[name]], return_tensors="pt").to(self.device)
-            seen = self.processor.post_process_grounded_object_detection(self.network(**given), threshold=KEPT, target_sizes=size)[0]
-            found += detections([name] * len(seen["scores"]), seen["scores"], seen["boxes"], image)
-        return sighting(found, image)
+            seen = self.processor.post_process_grounded_object_detection(self.network(**given), threshold=MIN_SCORE, target_sizes=size)[0]
+            found += make_detections([name] * len(seen["scores"]), seen["scores"], seen["boxes"], image)
+        return make_detection_annotation(found, image)
 
-    def _closed(self, image: np.ndarray, names: Sequence[str]) -> Sighting:
+    def _detect_closed_set(self, image: np.ndarray, names: Sequence[str]) -> DetectionAnnotation:
         given = self.processor(images=image, return_tensors="pt").to(self.device)
-        seen = self.processor.post_process_object_detection(self.network(**given), threshold=KEPT, target_sizes=[image.shape[:2]])[0]
+        seen = self.processor.post_process_object_detection(self.network(**given), threshold=MIN_SCORE, target_sizes=[image.shape[:2]])[0]
         labels = [self._label(n, names) for n in seen["labels"].tolist()]
-        return sighting(detections(labels, seen["scores"], seen["boxes"], image), image)
+        return make_detection_annotation(make_detections(labels, seen["scores"], seen["boxes"], image), image)
 
-    def _masks(self, image: np.ndarray, names: Sequence[str]) -> Sighting:
+    def _segment(self, image: np.ndarray, names: Sequence[str]) -> DetectionAnnotation:
         given = self.processor(images=image, return_tensors="pt").to(self.device)
         out = self.network(**given)
         shown = given["pixel_mask"][0]  # (H', W'), 1 where the image is
         resized = (int(shown.any(1).sum()), int(shown.any(0).sum()))
-        seen = Prepared(given["pixel_values"], resized, (image.shape[0], image.shape[1]))
+        seen = PreparedImage(given["pixel_values"], resized, (image.shape[0], image.shape[1]))
         labels = [self._label(n, names) for n in range(out.class_queries_logits.shape[-1] - 1)]
         return instances(out.class_queries_logits[0], out.masks_queries_logits[0], seen, labels)
 
     def _label(self, number: int, names: Sequence[str]) -> str:
         """T2I-CompBench asks for a mouse, GenEval for a computer mouse: the question decides what COCO's mouse is called."""
         label = str(self.network.config.id2label.get(number, number)).lower()
-        longer = LONGER.get(label, label)
+        longer = GENEVAL_NAMES.get(label, label)
         return longer if longer in names and label not in names else label
 
 
-def detections(labels: Iterable[str], scores: Tensor, boxes: Tensor, image: np.ndarray) -> list[Detection]:
+def make_detections(labels: Iterable[str], scores: Tensor, boxes: Tensor, image: np.ndarray) -> list[Detection]:
     """Detections from labels, scores (N,) and boxes (N, 4) in the image's pixels, cut at its edges."""
     width, height = image.shape[1], image.shape[0]
     found = []
@@ -114,22 +114,22 @@ def detections(labels: Iterable[str], scores: Tensor, boxes: Tensor, image: np.n
     return found
 
 
-def sighting(found: list[Detection], image: np.ndarray) -> Sighting:
+def make_detection_annotation(found: list[Detection], image: np.ndarray) -> DetectionAnnotation:
     """The surest first; equal ones in the network's own order."""
-    return Sighting(size=(image.shape[1], image.shape[0]), found=tuple(sorted(found, key=lambda d: -d.score)[:TOP]))
+    return DetectionAnnotation(size=(image.shape[1], image.shape[0]), detections=tuple(sorted(found, key=lambda d: -d.score)[:MAX_DETECTIONS]))
 
 
-def kind_of(found: Local) -> str:
+def detector_kind(found: LocalModel) -> str:
     """Which kind of detector a folder holds; OptionError where it is none of them."""
-    library = transformers()
-    config = _loaded(library.AutoConfig, found)
+    library = import_transformers()
+    config = _load_auto(library.AutoConfig, found)
     for kind, facts in KINDS.items():
         if type(config) in facts.configs(library) and (kind != "masks" or config.model_type == "mask2former"):
             return kind
     raise OptionError(f"{found.path} holds a {config.model_type}, no object detector that this judge knows; give DETR, OWLv2 or their like")
 
 
-def _loaded(auto: AutoClass, found: Local) -> Processor | ModelConfig:
+def _load_auto(auto: AutoClass, found: LocalModel) -> Processor | ModelConfig:
     try:
         return auto.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -137,10 +137,10 @@ def _loaded(auto: AutoClass, found: Local) -> Processor | ModelConfig:
         raise OptionError(f"{found.path} has no {auto.__name__} that transformers reads ({why}); give a whole detector's folder") from error
 
 
-def keeps_inside(opened: LoadedDetector) -> str | None:
+def check_boxes_inside(opened: LoadedDetector) -> str | None:
     """Whether boxes in an image of noise lie inside it, the surest first."""
     image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-    found = opened.see("detector", image, Names(names=("person",))).found
+    found = opened.see("detector", image, DetectionQuery(names=("person",))).detections
     inside = all(0 <= d.box[0] <= d.box[2] <= 64 and 0 <= d.box[1] <= d.box[3] <= 48 for d in found)
     ordered = [d.score for d in found] == sorted((d.score for d in found), reverse=True)
     return None if inside and ordered else "boxes in an image of noise lie outside it or are not in order"
@@ -154,19 +154,19 @@ class Detector(LocalAnnotator):
     preprocessing = STEPS
     roles = ("detector", "detector-2d")
 
-    def found(self) -> Local:
+    def found(self) -> LocalModel:
         """Return where the model lies; OptionError where none is named, NotHere where it is not there."""
         if not self.model:
             raise OptionError("judge detector runs a model of yours; write --judge detector=detector:FOLDER or detector:HUB-ID")
-        return super().found()
+        return super().find_model()
 
     def warnings(self) -> tuple[str, ...]:
         """What a result must say of the judge."""
         return (f"judge: {self.model} is a substitute, numbers compare with nothing published",)
 
-    def canary(self) -> tuple[Canary, ...]:
+    def canary(self) -> tuple[NamedCheck, ...]:
         """A check that holds for any detector; what this one sees in a known image nobody recorded."""
-        return (Canary("boxes", keeps_inside),)
+        return (NamedCheck("boxes", check_boxes_inside),)
 
     def open(self, device: str = "cpu") -> LoadedDetector:
         """Loads the model, every weight filled from its folder.
@@ -175,7 +175,7 @@ class Detector(LocalAnnotator):
             NotHere: no such folder, nothing in the cache. OptionError: no object detector. WeightsError: weights missing or damaged.
         """
         found = self.found()
-        return LoadedDetector(found, kind_of(found), device)
+        return LoadedDetector(found, detector_kind(found), device)
 
 
 PLUGIN = Detector()

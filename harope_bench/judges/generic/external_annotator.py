@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from harope_bench.core.annotations import Role
-from harope_bench.core.errors import NotHere
+from harope_bench.core.errors import MissingAssetError
 from harope_bench.judges.base import Annotator
 
 RUNNERS = Path(__file__).parents[1] / "runners"
@@ -36,5 +36,5 @@ class ExternalAnnotator(Annotator):
         """Raise NotHere: the other environment opens it."""
         raise self._missing()
 
-    def _missing(self) -> NotHere:
-        return NotHere(f"{self.title} runs in a Python of its own, with {self.needs}", advice=self.advice)
+    def _missing(self) -> MissingAssetError:
+        return MissingAssetError(f"{self.title} runs in a Python of its own, with {self.needs}", advice=self.advice)

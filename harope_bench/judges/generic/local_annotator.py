@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Self
 
-from harope_bench.core.errors import NotHere
+from harope_bench.core.errors import MissingAssetError
 from harope_bench.judges.base import Annotator
-from harope_bench.judges.generic.local_model import Local, local
+from harope_bench.judges.generic.local_model import LocalModel, find_local_model
 
 
 class LocalAnnotator(Annotator):
@@ -25,15 +25,15 @@ class LocalAnnotator(Annotator):
         """Return the judge on a folder, or on a hub id that the local cache holds."""
         return type(self)(model)
 
-    def found(self) -> Local:
+    def find_model(self) -> LocalModel:
         """Return where the model lies; NotHere where none is named or none is there."""
         if not self.model:
-            raise NotHere(
+            raise MissingAssetError(
                 f"judge {self.name} runs a model of yours",
                 advice=f"harope-bench eval RUN --judge {self.roles[0]}={self.name}:FOLDER-OR-HUB-ID",
             )
-        return local(self.model)
+        return find_local_model(self.model)
 
     def weights_sha256(self) -> str:
         """Return the hash of the model's folder; NotHere names the command that brings it."""
-        return self.found().sha256
+        return self.find_model().sha256

@@ -10,32 +10,32 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError
 
-from harope_bench.core.errors import MissingExtra, NotHere, OptionError, WeightsError
-from harope_bench.core.storage import disk, first_line, sha256_file, stamp_of
+from harope_bench.core.errors import MissingExtraError, MissingAssetError, OptionError, WeightsError
+from harope_bench.core.storage import convert_os_errors, first_line, sha256_file, file_stamp
 from harope_bench.judges.generic.library_types import AutoClass, Library, Network
 
 # What decides an answer: weights, configuration, words, the chat's form. Readmes and pictures do not.
-COUNTED = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".jinja")
+HASHED_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".jinja")
 
 
-class Local(NamedTuple):
+class LocalModel(NamedTuple):
     """A model's folder and the hash of what is in it."""
 
     path: Path
     sha256: str
 
 
-def transformers() -> Library:
+def import_transformers() -> Library:
     """The library, imported now and without its bars; MissingExtra names the install."""
     try:
         import transformers as found
     except ImportError as error:
-        raise MissingExtra(f"this judge needs transformers ({error})", advice="pip install 'harope-bench[t2i]'") from error
+        raise MissingExtraError(f"this judge needs transformers ({error})", advice="pip install 'harope-bench[t2i]'") from error
     found.utils.logging.disable_progress_bar()
     return found
 
 
-def local(model: str) -> Local:
+def find_local_model(model: str) -> LocalModel:
     """Where a model lies and the hash of its files' names and hashes.
 
     Raises:
@@ -43,38 +43,38 @@ def local(model: str) -> Local:
     """
     folder = Path(model).expanduser()
     if not folder.is_dir():
-        folder = _cached(model)
-    with disk(folder):
-        files = sorted(f for f in folder.iterdir() if f.suffix in COUNTED)
-    stamps = tuple((f, *stamp) for f in files if (stamp := stamp_of(f)) is not None)
+        folder = _cached_snapshot(model)
+    with convert_os_errors(folder):
+        files = sorted(f for f in folder.iterdir() if f.suffix in HASHED_SUFFIXES)
+    stamps = tuple((f, *stamp) for f in files if (stamp := file_stamp(f)) is not None)
     if not any(f.name == "config.json" for f, *_ in stamps):
-        raise NotHere(f"{folder} holds no config.json, so no model", advice="give a folder that save_pretrained wrote, or a hub id")
-    return Local(folder, _hash(stamps))
+        raise MissingAssetError(f"{folder} holds no config.json, so no model", advice="give a folder that save_pretrained wrote, or a hub id")
+    return LocalModel(folder, _folder_sha256(stamps))
 
 
-def _cached(model: str) -> Path:
+def _cached_snapshot(model: str) -> Path:
     """The cache's newest snapshot of a hub id; asks nothing of the network."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        raise NotHere(f"{model} is no folder and no hub id", advice="give a folder that save_pretrained wrote, or ORGANISATION/NAME")
+        raise MissingAssetError(f"{model} is no folder and no hub id", advice="give a folder that save_pretrained wrote, or ORGANISATION/NAME")
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError as error:
-        raise MissingExtra(f"hub ids need huggingface-hub ({error})", advice="pip install 'harope-bench[t2i]'") from error
+        raise MissingExtraError(f"hub ids need huggingface-hub ({error})", advice="pip install 'harope-bench[t2i]'") from error
     try:
         return Path(snapshot_download(model, local_files_only=True))
     except LocalEntryNotFoundError as error:
-        raise NotHere(f"{model} is no folder and not in the hub's local cache", advice=f"hf download {model}") from error
+        raise MissingAssetError(f"{model} is no folder and not in the hub's local cache", advice=f"hf download {model}") from error
 
 
 @lru_cache(maxsize=8)
-def _hash(stamps: tuple[tuple[Path, int, int], ...]) -> str:
+def _folder_sha256(stamps: tuple[tuple[Path, int, int], ...]) -> str:
     """Hex sha256 of the files' names and hashes; files whose time and size are unchanged are not read again."""
     told = [f"{path.name} {sha256_file(path)}" for path, _, _ in stamps]
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
-def weights_file(folder: Path) -> Path:
+def find_weights_file(folder: Path) -> Path:
     """The folder's only weights file; WeightsError where there is none or several."""
     found = [*sorted(folder.glob("*.safetensors"))] or [*sorted(folder.glob("*.bin"))]
     if len(found) != 1:
@@ -82,7 +82,7 @@ def weights_file(folder: Path) -> Path:
     return found[0]
 
 
-def strictly(auto: AutoClass, folder: Path, kind: str, **options: object) -> Network:
+def load_strictly(auto: AutoClass, folder: Path, kind: str, **options: object) -> Network:
     """The network that an Auto class of transformers makes of a folder, every weight of it filled from there.
 
     Raises:

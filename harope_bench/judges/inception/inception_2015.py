@@ -5,6 +5,6 @@ Source: openai/guided-diffusion:evaluations/evaluator.py; toshas/torch-fidelity:
 
 from __future__ import annotations
 
-from harope_bench.judges.inception.inception_network import Inception, like_tensorflow1
+from harope_bench.judges.inception.inception_network import Inception, resize_like_tensorflow1
 
-PLUGIN = Inception("TF1 bilinear to 299 x 299, no half-pixel shift, no antialias; (x - 128) / 128", like_tensorflow1)
+PLUGIN = Inception("TF1 bilinear to 299 x 299, no half-pixel shift, no antialias; (x - 128) / 128", resize_like_tensorflow1)

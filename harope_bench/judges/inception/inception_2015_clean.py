@@ -5,6 +5,6 @@ Source: GaParmar/clean-fid:cleanfid/resize.py, mode `clean`; clean-fid runs NVID
 
 from __future__ import annotations
 
-from harope_bench.judges.inception.inception_network import Inception, like_cleanfid
+from harope_bench.judges.inception.inception_network import Inception, resize_like_cleanfid
 
-PLUGIN = Inception("PIL bicubic with antialias to 299 x 299, each channel as floats; cut to [0, 255]; (x - 128) / 128", like_cleanfid)
+PLUGIN = Inception("PIL bicubic with antialias to 299 x 299, each channel as floats; cut to [0, 255]; (x - 128) / 128", resize_like_cleanfid)

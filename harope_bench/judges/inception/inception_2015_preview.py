@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from harope_bench.judges.inception.inception_network import Inception, like_tensorflow1
+from harope_bench.judges.inception.inception_network import Inception, resize_like_tensorflow1
 
-PLUGIN = Inception("TF1 bilinear to 299 x 299; (x - 128) / 128; preview in bfloat16", like_tensorflow1, preview=True)
+PLUGIN = Inception("TF1 bilinear to 299 x 299; (x - 128) / 128; preview in bfloat16", resize_like_tensorflow1, preview=True)

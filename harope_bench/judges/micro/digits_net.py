@@ -12,32 +12,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harope_bench.judges.micro.micro_extractor import FEATURES, MicroExtractor, SmallNetwork, at_side
+from harope_bench.judges.micro.micro_extractor import FEATURES, MicroExtractor, SmallNetwork, resize_to_side
 
 SIDE = 28
-SPATIAL = 4  # channels of the 7 x 7 map kept for sFID: 196 numbers
-FACTS = Path(__file__).parent / "digits_net.toml"
+SPATIAL_CHANNELS = 4  # channels of the 7 x 7 map kept for sFID: 196 numbers
+METADATA_PATH = Path(__file__).parent / "digits_net.toml"
 
 
 class DigitsNet(SmallNetwork):
     """Images (B, 1, 28, 28) to features (B, 64), map (B, 7, 7, 4) and a logit for each digit."""
 
     def __init__(self) -> None:
-        super().__init__((1, 16, 16, 32, 32), SIDE, SPATIAL, classes=10)
+        super().__init__((1, 16, 16, 32, 32), SIDE, SPATIAL_CHANNELS, classes=10)
 
 
 def prepare(images: np.ndarray) -> Tensor:
     """Return images (B, H, W, 3) uint8 as (B, 1, 28, 28) float32 in [-1, 1]."""
-    return at_side(torch.from_numpy(images).float().mean(-1)[:, None], SIDE)
+    return resize_to_side(torch.from_numpy(images).float().mean(-1)[:, None], SIDE)
 
 
 class DigitsNetJudge(MicroExtractor):
     """The plug-in."""
 
     preprocessing = "mean of channels; antialiased bilinear to 28 x 28 where needed; x / 127.5 - 1"
-    widths = {"features": FEATURES, "spatial": SPATIAL * 7 * 7}
+    widths = {"features": FEATURES, "spatial": SPATIAL_CHANNELS * 7 * 7}
     prepare = staticmethod(prepare)
-    title, facts, cases = "judge digits-net", FACTS, "held-out digits misread"
+    title, facts, cases = "judge digits-net", METADATA_PATH, "held-out digits misread"
 
     def network(self) -> DigitsNet:
         """Return the network, its weights not set."""

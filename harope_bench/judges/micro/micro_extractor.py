@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from harope_bench.core.errors import MissingMemberError
 from harope_bench.core.schema import ErrorRate
-from harope_bench.core.state_dicts import fit, load_weights
-from harope_bench.core.toml_file import read_facts
+from harope_bench.core.state_dicts import load_state_strictly, load_weights
+from harope_bench.core.toml_file import read_versioned_toml
 from harope_bench.judges.base import FeatureExtractor, LoadedFeatureExtractor
 
 FEATURES = 64
 
 
-class Outputs(NamedTuple):
+class MicroOutputs(NamedTuple):
     """What one pass gives: features (B, 64), map (B, side / 4, side / 4, kept) and logits (B, classes)."""
 
     features: Tensor
@@ -41,7 +41,7 @@ class SmallNetwork(nn.Module):
     def __init__(self, channels: tuple[int, int, int, int, int], side: int, kept: int, classes: int):
         super().__init__()
         image, first, second, third, fourth = channels
-        self.kept = kept
+        self.spatial_channels = kept
         self.conv1 = nn.Conv2d(image, first, 3, padding=1)
         self.conv2 = nn.Conv2d(first, second, 3, padding=1)
         self.conv3 = nn.Conv2d(second, third, 3, padding=1)
@@ -49,17 +49,17 @@ class SmallNetwork(nn.Module):
         self.hidden = nn.Linear(fourth * (side // 4) ** 2, FEATURES)
         self.head = nn.Linear(FEATURES, classes, bias=False)
 
-    def forward(self, x: Tensor) -> Outputs:
+    def forward(self, x: Tensor) -> MicroOutputs:
         """Return features, map and logits of images (B, C, side, side) in [-1, 1]."""
         x = F.max_pool2d(F.silu(self.conv2(F.silu(self.conv1(x)))), 2)  # (B, C2, side / 2, side / 2)
         x = F.max_pool2d(F.silu(self.conv3(x)), 2)  # (B, C3, side / 4, side / 4)
         x = F.silu(self.conv4(x))
         # SiLU, not ReLU: a feature that never fires would make the covariance singular
         features = F.silu(self.hidden(x.flatten(1)))  # (B, 64)
-        return Outputs(features, x[:, : self.kept].permute(0, 2, 3, 1), self.head(features))
+        return MicroOutputs(features, x[:, : self.spatial_channels].permute(0, 2, 3, 1), self.head(features))
 
 
-def at_side(x: Tensor, side: int) -> Tensor:
+def resize_to_side(x: Tensor, side: int) -> Tensor:
     """Return images (B, C, H, W) of 0 to 255 as (B, C, side, side) in [-1, 1]; other sizes are resized with antialias."""
     if x.shape[-2:] != (side, side):
         x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
@@ -76,7 +76,7 @@ class LoadedMicroExtractor(LoadedFeatureExtractor):
     @torch.inference_mode()
     def observe(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return features (B, 64), spatial (B, numbers of the map) in NHWC order, and logits (B, classes); float32."""
-        outputs: Outputs = self.network(self.prepare(images).to(self.device))
+        outputs: MicroOutputs = self.network(self.prepare(images).to(self.device))
         return {
             "features": outputs.features.cpu().numpy(),
             "spatial": outputs.spatial.flatten(1).cpu().numpy(),
@@ -92,8 +92,8 @@ class MicroExtractor(FeatureExtractor):
     arrays = ("features", "spatial", "logits")
     batch = 250
     title: str  # for errors
-    facts: Path  # what training recorded: the weights' file and hash, and the held-out accuracy
-    cases: str  # what a held-out case that it got wrong is called
+    metadata_path: Path  # what training recorded: the weights' file and hash, and the held-out accuracy
+    case_kind: str  # what a held-out case that it got wrong is called
 
     def network(self) -> SmallNetwork:
         """Return the network, its weights not set."""
@@ -105,17 +105,17 @@ class MicroExtractor(FeatureExtractor):
 
     def weights_sha256(self) -> str:
         """Return the recorded hash of the shipped weights."""
-        return str(read_facts("judge", self.facts)["sha256"])
+        return str(read_versioned_toml("judge", self.metadata_path)["sha256"])
 
     def errors(self) -> tuple[ErrorRate, ...]:
         """Return how it did on images that it was not trained on."""
-        facts = read_facts("judge", self.facts)
+        facts = read_versioned_toml("judge", self.metadata_path)
         of = facts["held_out_images"]
-        return (ErrorRate(cases=self.cases, wrong=of - round(facts["held_out_accuracy"] * of), of=of),)
+        return (ErrorRate(case_kind=self.case_kind, n_wrong=of - round(facts["held_out_accuracy"] * of), n_cases=of),)
 
     def open(self, device: str = "cpu") -> LoadedMicroExtractor:
         """Load the shipped weights."""
-        facts = read_facts("judge", self.facts)
+        facts = read_versioned_toml("judge", self.metadata_path)
         network = self.network()
-        fit(network, load_weights(self.facts.parent / facts["weights"], facts["sha256"]), self.title)
+        load_state_strictly(network, load_weights(self.metadata_path.parent / facts["weights"], facts["sha256"]), self.title)
         return LoadedMicroExtractor(network, self.prepare, facts["sha256"], device)

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harope_bench.data.shapes_world.contents import CONTENTS
-from harope_bench.data.shapes_world.words import COLOURS
-from harope_bench.judges.micro.micro_extractor import FEATURES, MicroExtractor, SmallNetwork, at_side
+from harope_bench.data.shapes_scenes.contents import CONTENTS
+from harope_bench.data.shapes_scenes.words import COLOURS
+from harope_bench.judges.micro.micro_extractor import FEATURES, MicroExtractor, SmallNetwork, resize_to_side
 
 SIDE = 32
 SPATIAL = 3  # channels of the 8 x 8 map kept for sFID: 192 numbers
@@ -34,7 +34,7 @@ class ShapesNet(SmallNetwork):
 
 def prepare(images: np.ndarray) -> Tensor:
     """Return images (B, H, W, 3) uint8 as (B, 3, 32, 32) float32 in [-1, 1]."""
-    return at_side(torch.from_numpy(images).float().permute(0, 3, 1, 2), SIDE)
+    return resize_to_side(torch.from_numpy(images).float().permute(0, 3, 1, 2), SIDE)
 
 
 class ShapesNetJudge(MicroExtractor):

@@ -19,11 +19,11 @@ from harope_bench.core.errors import WeightsError
 
 ENCODER, DECODER, TRANSFORMER = "model.pixel_level_module.encoder.", "model.pixel_level_module.decoder.", "model.transformer_module."
 SWIN = ENCODER + "swin."
-UNFILLED = (SWIN + "layernorm.", "criterion.")  # of transformers' class alone: a norm that nothing reads, and the loss
-PLACES = [0, 2, 1, 3]  # of a 2 x 2 patch: mmdet goes along rows, Swin down columns
-THREE = ("q_proj", "k_proj", "v_proj")  # what "*" in a target stands for; the tensor is split
+UNFILLED_PREFIXES = (SWIN + "layernorm.", "criterion.")  # of transformers' class alone: a norm that nothing reads, and the loss
+PATCH_ORDER = [0, 2, 1, 3]  # of a 2 x 2 patch: mmdet goes along rows, Swin down columns
+QKV = ("q_proj", "k_proj", "v_proj")  # what "*" in a target stands for; the tensor is split
 
-OLD = [  # mmdet 2.x to 3.x: attention layers by number, in the order in which a layer calls them
+MMDET2_PATTERNS = [  # mmdet 2.x to 3.x: attention layers by number, in the order in which a layer calls them
     (r"(pixel_decoder\.encoder\.layers\.\d+\.)attentions\.0\.", r"\1self_attn."),
     (r"(transformer_decoder\.layers\.\d+\.)attentions\.0\.", r"\1cross_attn."),
     (r"(transformer_decoder\.layers\.\d+\.)attentions\.1\.", r"\1self_attn."),
@@ -33,7 +33,7 @@ OLD = [  # mmdet 2.x to 3.x: attention layers by number, in the order in which a
 _LAYER, _BLOCK, _MERGE = r"layers\.(\d+)\.", r"backbone\.stages\.(\d+)\.blocks\.(\d+)\.", r"backbone\.stages\.(\d+)\.downsample\."
 _PIXEL, _QUERY, _HEAD = r"panoptic_head\.pixel_decoder\.", r"panoptic_head\.transformer_decoder\.", r"panoptic_head\."
 _B, _E, _T = SWIN + r"encoder.layers.\1.blocks.\2.", DECODER + r"encoder.layers.\1.", TRANSFORMER + r"decoder.layers.\1."
-NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+KEY_PATTERNS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"backbone\.patch_embed\.projection\.", SWIN + "embeddings.patch_embeddings.projection."),
     (r"backbone\.patch_embed\.norm\.", SWIN + "embeddings.norm."),
     (r"backbone\.norm(\d)\.", lambda m: f"{ENCODER}hidden_states_norms.stage{int(m[1]) + 1}."),
@@ -75,7 +75,7 @@ NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 ]
 
 
-def renewed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_mmdet3_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of mmdet 2.x or 3.x under 3.x names; WeightsError where two of its names mean one tensor."""
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -86,12 +86,12 @@ def renewed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renewed(name: str) -> str:
-    for pattern, new in OLD:
+    for pattern, new in MMDET2_PATTERNS:
         name = re.sub(pattern, new, name)
     return name
 
 
-def arranged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of mmdet 2.x or 3.x as transformers' Mask2FormerForUniversalSegmentation has it.
 
     A name that is not known stays as it is, so that a strict comparison finds it. What transformers' class alone has (`UNFILLED`) is
@@ -101,34 +101,34 @@ def arranged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         WeightsError: two of its names mean one tensor, or a tensor cannot be split or merged.
     """
     found: dict[str, Tensor] = {}
-    for name, tensor in renewed(state).items():
+    for name, tensor in to_mmdet3_names(state).items():
         target = _target(name)
-        found |= _parts(name, target, tensor)
+        found |= _converted_tensors(name, target, tensor)
     return found
 
 
 def _target(name: str) -> str:
-    for pattern, new in NAMES:
+    for pattern, new in KEY_PATTERNS:
         if (match := re.match(pattern, name)) is not None:
             start = match.expand(new) if isinstance(new, str) else new(match)
             return start + name[match.end() :]
     return name
 
 
-def _parts(name: str, target: str, tensor: Tensor) -> dict[str, Tensor]:
+def _converted_tensors(name: str, target: str, tensor: Tensor) -> dict[str, Tensor]:
     """The tensor under its new name: split in three, merged anew, or as it is."""
     if "*" in target:
         if tensor.ndim == 0 or len(tensor) % 3:
             raise WeightsError(f"{name} does not fit: {tuple(tensor.shape)} does not split into query, key and value")
-        return {target.replace("*", kind): part for kind, part in zip(THREE, tensor.chunk(3), strict=True)}
+        return {target.replace("*", kind): part for kind, part in zip(QKV, tensor.chunk(3), strict=True)}
     if ".downsample." in target:
         if tensor.ndim == 0 or tensor.shape[-1] % 4:
             raise WeightsError(f"{name} does not fit: {tuple(tensor.shape)} has no four places of a patch in its last axis")
-        return {target: _merged(tensor)}
+        return {target: _reorder_patches(tensor)}
     return {target: tensor}
 
 
-def _merged(tensor: Tensor) -> Tensor:
+def _reorder_patches(tensor: Tensor) -> Tensor:
     """(..., C * 4) of Unfold's order to (..., 4 * C) of Swin's."""
-    four = tensor.unflatten(-1, (-1, 4))[..., torch.tensor(PLACES)]  # (..., C, 4)
+    four = tensor.unflatten(-1, (-1, 4))[..., torch.tensor(PATCH_ORDER)]  # (..., C, 4)
     return four.transpose(-1, -2).flatten(-2).contiguous()

@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harope_bench.core.annotations import Ask, Sighting
+from harope_bench.core.annotations import Query, DetectionAnnotation
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.schema import JudgeClass
-from harope_bench.core.state_dicts import compare
-from harope_bench.judges.base import Canary, LoadedAnnotator
-from harope_bench.judges.generic.instance_detection import CLASSES, TOLD, Prepared, instances, prepared
+from harope_bench.core.state_dicts import check_state_dict
+from harope_bench.judges.base import NamedCheck, LoadedAnnotator
+from harope_bench.judges.generic.instance_detection import CLASSES, POSTPROCESSING, PreparedImage, instances, prepare_image
 from harope_bench.judges.generic.library_types import Network
-from harope_bench.judges.generic.local_model import transformers
-from harope_bench.judges.generic.self_check import box_is_exclusive, own_boxes, red_comes_first, red_image
+from harope_bench.judges.generic.local_model import import_transformers
+from harope_bench.judges.generic.self_check import check_exclusive_boxes, check_mask_boxes, check_red_first, red_image
 from harope_bench.judges.mmdet import key_map, weights_file
 from harope_bench.judges.weights.precision import full_float32
-from harope_bench.judges.weights.published import misfit_named
+from harope_bench.judges.weights.published_weights import explain_misfit
 
 ASSET = "mask2former"
 SWIN: Mapping[str, object] = {
@@ -37,32 +37,32 @@ SWIN: Mapping[str, object] = {
     "window_size": 7,
     "out_features": ["stage1", "stage2", "stage3", "stage4"],
 }
-DRIFT = 1e-2  # of the logits' spread: rounding of another device stays far below, a wrong kernel far above
+MAX_DRIFT = 1e-2  # of the logits' spread: rounding of another device stays far below, a wrong kernel far above
 
 
-def blank() -> nn.Module:
+def build_network() -> nn.Module:
     """transformers' Mask2Former with Swin-S and 80 classes; its numbers do not matter. The process keeps its random numbers."""
-    library = transformers()
+    library = import_transformers()
     config = library.Mask2FormerConfig(backbone_config=library.SwinConfig(**SWIN), num_labels=len(CLASSES))
     with torch.random.fork_rng(devices=[]):
         network: nn.Module = library.Mask2FormerForUniversalSegmentation(config)
     return network.eval()
 
 
-def filled(network: nn.Module, state: dict[str, Tensor], what: str) -> nn.Module:
+def fill_network(network: nn.Module, state: dict[str, Tensor], what: str) -> nn.Module:
     """The network with mmdet's tensors: every one is used, and every one of the network that is read is given.
 
     Raises:
         WeightsError: missing, unexpected or mis-shaped names, or windows that count their places another way.
     """
-    own, given = network.state_dict(), key_map.arranged(state)
+    own, given = network.state_dict(), key_map.convert_state(state)
     buffers = dict(network.named_buffers())
     for name in [name for name in given if name in buffers and name not in own]:  # the places of a window: numbers, not weights
         if not torch.equal(given.pop(name).flatten(), buffers[name].flatten()):
             raise WeightsError(f"{what} does not fit Mask2Former Swin-S: {name} counts places another way; harope-bench fetch {ASSET}")
-    unread = {name: tensor for name, tensor in own.items() if name.startswith(key_map.UNFILLED)}
-    with misfit_named(what, "Mask2Former Swin-S", ASSET):
-        compare({name: tensor for name, tensor in own.items() if name not in unread}, given, what)
+    unread = {name: tensor for name, tensor in own.items() if name.startswith(key_map.UNFILLED_PREFIXES)}
+    with explain_misfit(what, "Mask2Former Swin-S", ASSET):
+        check_state_dict({name: tensor for name, tensor in own.items() if name not in unread}, given, what)
     network.load_state_dict({**given, **unread}, strict=True)
     return network
 
@@ -75,38 +75,38 @@ class LoadedMask2Former(LoadedAnnotator):
         self.weights_sha256 = weights_sha256
         self.device, self.scale = device, scale
 
-    def see(self, role: str, image: np.ndarray, ask: Ask) -> Sighting:
+    def see(self, role: str, image: np.ndarray, ask: Query) -> DetectionAnnotation:
         """Everything found in an image (H, W, 3) uint8; what is asked changes nothing, the set of classes is closed."""
-        seen = prepared(image, self.scale)
+        seen = prepare_image(image, self.scale)
         with torch.inference_mode(), full_float32():
             return instances(*self.logits(seen), seen)
 
-    def logits(self, seen: Prepared) -> tuple[Tensor, Tensor]:
+    def logits(self, seen: PreparedImage) -> tuple[Tensor, Tensor]:
         """Class logits (100, 81) and mask logits (100, H' / 4, W' / 4)."""
         with torch.inference_mode(), full_float32():
             out = self.network(pixel_values=seen.tensor.to(self.device))
         return out.class_queries_logits[0], out.masks_queries_logits[0]
 
 
-def as_on_the_cpu(opened: LoadedMask2Former) -> str | None:
+def check_device(opened: LoadedMask2Former) -> str | None:
     """Whether the device computes what the CPU does; a GPU's build once gave detections near zero (djghosh13/geneval issue 15)."""
     if opened.device == "cpu":
         return None
-    return drift(opened, LoadedMask2Former(copy.deepcopy(opened.network), opened.weights_sha256, "cpu", opened.scale))
+    return check_logits(opened, LoadedMask2Former(copy.deepcopy(opened.network), opened.weights_sha256, "cpu", opened.scale))
 
 
-def drift(opened: LoadedMask2Former, wanted: LoadedMask2Former) -> str | None:
+def check_logits(opened: LoadedMask2Former, wanted: LoadedMask2Former) -> str | None:
     """Whether the logits of a small image differ by more than rounding."""
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
-    seen = prepared(image, (256, 256))
+    seen = prepare_image(image, (256, 256))
     for here, there in zip(opened.logits(seen), wanted.logits(seen), strict=True):
         off = float((here.cpu() - there).abs().mean() / there.std())
-        if not off <= DRIFT:
-            return f"logits on {opened.device} are {off:.1e} of their spread off the CPU's in the mean, at most {DRIFT:g} is rounding"
+        if not off <= MAX_DRIFT:
+            return f"logits on {opened.device} are {off:.1e} of their spread off the CPU's in the mean, at most {MAX_DRIFT:g} is rounding"
     return None
 
 
-def uses_exact_gelu(opened: LoadedMask2Former) -> str | None:
+def check_exact_gelu(opened: LoadedMask2Former) -> str | None:
     """Swin was trained with the exact GELU; a stack that puts in its tanh form or QuickGELU shifts every score."""
     acts = [m for n, m in opened.network.named_modules() if "swin" in n and n.endswith("activation_fn")]
     x = torch.linspace(-3, 3, 61, device=opened.device)
@@ -123,16 +123,16 @@ class Mask2Former(weights_file.GenEvalDetector):
     standing: JudgeClass = "equivalent"
     preprocessing = (
         "mmdet 2.x: OpenCV bilinear without antialias on uint8, ratio kept, into 1333 x 800; grey 128 to a multiple of 32, then ImageNet's "
-        f"mean and deviation; masks bilinear to the image's size; {TOLD}"
+        f"mean and deviation; masks bilinear to the image's size; {POSTPROCESSING}"
     )
 
-    def canary(self) -> tuple[Canary, ...]:
+    def canary(self) -> tuple[NamedCheck, ...]:
         """Checks of the stack that hold for any weights; what the published ones see in a known image could not be recorded here."""
         return (
-            Canary("channels", lambda opened: red_comes_first(prepared(red_image(), opened.scale).tensor)),
-            Canary("boxes", lambda opened: box_is_exclusive(instances) or own_boxes(opened)),
-            Canary("activation", uses_exact_gelu),
-            Canary("device", as_on_the_cpu),
+            NamedCheck("channels", lambda opened: check_red_first(prepare_image(red_image(), opened.scale).tensor)),
+            NamedCheck("boxes", lambda opened: check_exclusive_boxes(instances) or check_mask_boxes(opened)),
+            NamedCheck("activation", check_exact_gelu),
+            NamedCheck("device", check_device),
         )
 
     def open(self, device: str = "cpu") -> LoadedMask2Former:
@@ -141,8 +141,8 @@ class Mask2Former(weights_file.GenEvalDetector):
         Raises:
             WeightsError: not here, altered, unsafe, or of another network. MissingExtra: transformers is not installed.
         """
-        file = self.file()
-        network = filled(blank(), dict(weights_file.state(file)), str(file.path))
+        file = self.find_weights()
+        network = fill_network(build_network(), dict(weights_file.load_state(file)), str(file.path))
         return LoadedMask2Former(network, file.sha256, device, self.scale)
 
 

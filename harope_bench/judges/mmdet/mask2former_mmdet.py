@@ -16,27 +16,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harope_bench.core.annotations import Ask, Sighting
-from harope_bench.core.errors import MissingExtra
+from harope_bench.core.annotations import Query, DetectionAnnotation
+from harope_bench.core.errors import MissingExtraError
 from harope_bench.core.schema import JudgeClass
-from harope_bench.core.state_dicts import compare
-from harope_bench.judges.base import Canary, LoadedAnnotator
-from harope_bench.judges.generic.instance_detection import TOLD, told
+from harope_bench.core.state_dicts import check_state_dict
+from harope_bench.judges.base import NamedCheck, LoadedAnnotator
+from harope_bench.judges.generic.instance_detection import POSTPROCESSING, detections_of_tensors
 from harope_bench.judges.generic.library_types import Network
-from harope_bench.judges.generic.self_check import own_boxes, red_comes_first, red_image
+from harope_bench.judges.generic.self_check import check_mask_boxes, check_red_first, red_image
 from harope_bench.judges.mmdet import key_map, mmcv_ops, weights_file
 from harope_bench.judges.weights.precision import full_float32
-from harope_bench.judges.weights.published import misfit_named
+from harope_bench.judges.weights.published_weights import explain_misfit
 
 ASSET = "mask2former-mmdet"
 CONFIG = "configs/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"
 
 
-def blank() -> nn.Module:
+def build_network() -> nn.Module:
     """mmdet's network of the published configuration; its numbers do not matter, and no weights of Swin are downloaded."""
-    place = Path(str(mmcv_ops.mmdet().__file__)).parent / ".mim" / CONFIG
+    place = Path(str(mmcv_ops.import_mmdet().__file__)).parent / ".mim" / CONFIG
     if not place.is_file():
-        raise MissingExtra(f"mmdet has no {CONFIG}, wanted its release 3.3.0", advice=mmcv_ops.INSTALL)
+        raise MissingExtraError(f"mmdet has no {CONFIG}, wanted its release 3.3.0", advice=mmcv_ops.INSTALL)
     from mmdet.registry import MODELS
     from mmengine.config import Config
 
@@ -48,7 +48,7 @@ def blank() -> nn.Module:
     return network.eval()
 
 
-def pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[str, list[object]]]:
+def make_test_pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[str, list[object]]]:
     """mmdet 3.3's test pipeline for an image (H, W, 3) uint8 in BGR; the published one reads the same from a file, as float32."""
     from mmcv.transforms import Compose
 
@@ -67,27 +67,27 @@ def pipeline(scale: tuple[int, int]) -> Callable[[np.ndarray], dict[str, list[ob
     return packed
 
 
-class LoadedMmdet(LoadedAnnotator):
+class LoadedMmdetMask2Former(LoadedAnnotator):
     """The detector with weights, ready to look."""
 
     def __init__(self, network: nn.Module, weights_sha256: str, device: str, scale: tuple[int, int]):
         self.network: Network = network.to(device).eval()
-        self.weights_sha256, self.packed = weights_sha256, pipeline(scale)
+        self.weights_sha256, self.test_pipeline = weights_sha256, make_test_pipeline(scale)
 
-    def see(self, role: str, image: np.ndarray, ask: Ask) -> Sighting:
+    def see(self, role: str, image: np.ndarray, ask: Query) -> DetectionAnnotation:
         """Everything found in an image (H, W, 3) uint8; what is asked changes nothing, the set of classes is closed."""
         with torch.inference_mode(), full_float32(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # meshgrid's and others that its torch did not have
-            seen = self.network.test_step(self.packed(np.ascontiguousarray(image[..., ::-1])))[0].pred_instances
-        return told(seen.labels, seen.scores, seen.bboxes, seen.masks, (image.shape[1], image.shape[0]))
+            seen = self.network.test_step(self.test_pipeline(np.ascontiguousarray(image[..., ::-1])))[0].pred_instances
+        return detections_of_tensors(seen.labels, seen.scores, seen.bboxes, seen.masks, (image.shape[1], image.shape[0]))
 
-    def prepared(self, image: np.ndarray) -> Tensor:
+    def network_input(self, image: np.ndarray) -> Tensor:
         """What the network sees of an image, (1, 3, H', W')."""
-        ready: Tensor = self.network.data_preprocessor(self.packed(np.ascontiguousarray(image[..., ::-1])), False)["inputs"]
+        ready: Tensor = self.network.data_preprocessor(self.test_pipeline(np.ascontiguousarray(image[..., ::-1])), False)["inputs"]
         return ready
 
 
-class Mmdet(weights_file.GenEvalDetector):
+class MmdetMask2Former(weights_file.GenEvalDetector):
     """The plug-in; tests make its scale small."""
 
     asset = ASSET
@@ -95,29 +95,29 @@ class Mmdet(weights_file.GenEvalDetector):
     standing: JudgeClass = "official"
     preprocessing = (
         "mmdet 3.3.0: OpenCV bilinear without antialias on float32, ratio kept, into 1333 x 800; ImageNet's mean and deviation, then zeros "
-        f"to a multiple of 32; masks bilinear to the image's size; {TOLD}"
+        f"to a multiple of 32; masks bilinear to the image's size; {POSTPROCESSING}"
     )
 
-    def canary(self) -> tuple[Canary, ...]:
+    def canary(self) -> tuple[NamedCheck, ...]:
         """Checks of the stack that hold for any weights; what the published ones see in a known image could not be recorded here."""
-        return (Canary("channels", lambda opened: red_comes_first(opened.prepared(red_image()))), Canary("boxes", own_boxes))
+        return (NamedCheck("channels", lambda opened: check_red_first(opened.prepared(red_image()))), NamedCheck("boxes", check_mask_boxes))
 
-    def open(self, device: str = "cpu") -> LoadedMmdet:
+    def open(self, device: str = "cpu") -> LoadedMmdetMask2Former:
         """Loads the weights strictly, hash checked first.
 
         Raises:
             WeightsError: not here, altered, unsafe, or of another network. MissingExtra: mmdet is not installed.
         """
-        file = self.file()
-        network, state = blank(), key_map.renewed(weights_file.state(file))
+        file = self.find_weights()
+        network, state = build_network(), key_map.to_mmdet3_names(weights_file.load_state(file))
         _fit(network, state, str(file.path))
-        return LoadedMmdet(network, file.sha256, device, self.scale)
+        return LoadedMmdetMask2Former(network, file.sha256, device, self.scale)
 
 
 def _fit(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    with misfit_named(what, "mmdet's Mask2Former", ASSET):
-        compare(network.state_dict(), state, what)
+    with explain_misfit(what, "mmdet's Mask2Former", ASSET):
+        check_state_dict(network.state_dict(), state, what)
     network.load_state_dict(dict(state), strict=True)
 
 
-PLUGIN = Mmdet()
+PLUGIN = MmdetMask2Former()

@@ -15,13 +15,13 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from typing import NoReturn
 
-from harope_bench.core.errors import MissingExtra
+from harope_bench.core.errors import MissingExtraError
 
 EXTENSION = "mmcv._ext"
 INSTALL = "pip install 'harope-bench[t2i,mmdet]'"
 
 
-class StandIn(types.ModuleType):
+class StubModule(types.ModuleType):
     """In the place of the compiled module: every operation is there, and none can be called."""
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:
@@ -30,14 +30,14 @@ class StandIn(types.ModuleType):
             raise AttributeError(name)
 
         def absent(*_: object, **__: object) -> NoReturn:
-            raise MissingExtra(
+            raise MissingExtraError(
                 f"mmcv's compiled {name} was called, mmcv-lite has none", advice="install mmcv 2.1.0 with its operations in its place"
             )
 
         return absent
 
 
-def mmdet() -> types.ModuleType:
+def import_mmdet() -> types.ModuleType:
     """mmdet, ready to build models, with the stand-in where mmcv was built without operations.
 
     Raises:
@@ -47,17 +47,17 @@ def mmdet() -> types.ModuleType:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # mmcv and mmdet warn about their own imports
             if find_spec("mmcv") is not None and find_spec(EXTENSION) is None:
-                _stand_in()
+                _install_stub()
             found = import_module("mmdet")
             import_module("mmdet.utils").register_all_modules(init_default_scope=True)
     except (ImportError, AssertionError) as error:  # mmdet asserts which mmcv it takes
-        raise MissingExtra(f"judge mask2former-mmdet needs mmdet 3.3 ({error})", advice=INSTALL) from error
-    if isinstance(sys.modules.get(EXTENSION), StandIn):
+        raise MissingExtraError(f"judge mask2former-mmdet needs mmdet 3.3 ({error})", advice=INSTALL) from error
+    if isinstance(sys.modules.get(EXTENSION), StubModule):
         vars(import_module("mmcv.ops.multi_scale_deform_attn"))["IS_CUDA_AVAILABLE"] = False
     return found
 
 
-def _stand_in() -> None:
-    module = StandIn(EXTENSION)
+def _install_stub() -> None:
+    module = StubModule(EXTENSION)
     module.__spec__ = ModuleSpec(EXTENSION, None)  # mmengine asks for it
     sys.modules[EXTENSION] = module

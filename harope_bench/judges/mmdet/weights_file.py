@@ -13,20 +13,20 @@ from torch import Tensor
 from harope_bench.assets import local_files
 from harope_bench.core.errors import WeightsError
 from harope_bench.core.schema import JudgeClass
-from harope_bench.core.state_dicts import check_hash, load_weights
+from harope_bench.core.state_dicts import check_sha256, load_weights
 from harope_bench.core.storage import first_line
 from harope_bench.judges.base import Annotator
 from harope_bench.judges.generic.instance_detection import SCALE
-from harope_bench.judges.weights.asset_files import Source, Weights
+from harope_bench.judges.weights.asset_files import WeightsSource, WeightsFile
 
 ASSETS = ("mask2former", "mask2former-mmdet")  # one training run under the names of mmdet 2.x and 3.x
-OWN = "HAROPE_BENCH_MASK2FORMER"
+ENVIRONMENT_VARIABLE = "HAROPE_BENCH_MASK2FORMER"
 
 
-class Inert:
+class InertObject:
     """Stands for a Python object of a checkpoint's notes while it is unpickled; it keeps nothing and does nothing."""
 
-    def __new__(cls, *_: object) -> Inert:
+    def __new__(cls, *_: object) -> InertObject:
         """Takes whatever the pickle gives."""
         return super().__new__(cls)
 
@@ -35,8 +35,8 @@ class Inert:
 
 
 # What OpenMMLab's runners leave in `meta` and `message_hub`; never the real things
-NOTES: list[tuple[type[Inert], str]] = [
-    (Inert, name)
+INERT_GLOBALS: list[tuple[type[InertObject], str]] = [
+    (InertObject, name)
     for name in (
         "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.core.multiarray._reconstruct",
         "numpy._core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype", "_codecs.encode",
@@ -45,23 +45,23 @@ NOTES: list[tuple[type[Inert], str]] = [
 ]  # fmt: skip
 
 
-def found(first: str) -> Weights:
+def find_weights(first: str) -> WeightsFile:
     """The file in use: one's own, else the asset `first`, else the other one; NotHere with the command that brings the first."""
-    if os.environ.get(OWN):
-        return Source(first, OWN).found()
+    if os.environ.get(ENVIRONMENT_VARIABLE):
+        return WeightsSource(first, ENVIRONMENT_VARIABLE).find()
     for name in (first, *ASSETS):
-        if held := local_files.held(name):
-            return Weights(held.path, held.sha256)
-    held = local_files.bring(first)
-    return Weights(held.path, held.sha256)
+        if held := local_files.find_local_file(name):
+            return WeightsFile(held.path, held.sha256)
+    held = local_files.require_local_file(first)
+    return WeightsFile(held.path, held.sha256)
 
 
-def published(sha256: str) -> bool:
+def is_published(sha256: str) -> bool:
     """Whether a hash begins as one of the published files' does."""
-    return any(sha256.startswith(file.sha256 or file.sha256_prefix or "-") for name in ASSETS for file in local_files.asset(name).files)
+    return any(sha256.startswith(file.sha256 or file.sha256_prefix or "-") for name in ASSETS for file in local_files.load_asset(name).files)
 
 
-def state(file: Weights) -> Mapping[str, Tensor]:
+def load_state(file: WeightsFile) -> Mapping[str, Tensor]:
     """The network's tensors under mmdet's names, hash checked first.
 
     Raises:
@@ -69,7 +69,7 @@ def state(file: Weights) -> Mapping[str, Tensor]:
     """
     if file.path.suffix == ".safetensors":
         return load_weights(file.path, file.sha256)
-    check_hash(file.path, file.sha256)
+    check_sha256(file.path, file.sha256)
     whole = _read(file.path)
     tensors = whole.get("state_dict", whole) if isinstance(whole, dict) else None
     if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(t, Tensor) for t in tensors.values()):
@@ -79,26 +79,26 @@ def state(file: Weights) -> Mapping[str, Tensor]:
 
 def _read(path: Path) -> object:
     try:
-        with torch.serialization.safe_globals(list(NOTES)):
+        with torch.serialization.safe_globals(list(INERT_GLOBALS)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} holds Python objects beside tensors ({_culprit(error)}) and was not opened; where mmdet runs, save its state_dict "
-            f"as .safetensors and name that file by {OWN}"
+            f"{path} holds Python objects beside tensors ({_rejected_global(error)}) and was not opened; where mmdet runs, save its state_dict "
+            f"as .safetensors and name that file by {ENVIRONMENT_VARIABLE}"
         ) from error
     except Exception as error:  # the unpickler fails in a dozen ways on damaged bytes
         raise WeightsError(f"{path} is not a readable torch file ({first_line(error)[:120]}); harope-bench fetch {ASSETS[0]}") from error
 
 
-def _culprit(error: Exception) -> str:
+def _rejected_global(error: Exception) -> str:
     """The name that the safe unpickler refused, out of its long advice."""
     told = str(error)
     return told.split("GLOBAL ")[1].split()[0] if "GLOBAL " in told else "not told which"
 
 
-def warnings(file: Weights) -> tuple[str, ...]:
+def weights_warnings(file: WeightsFile) -> tuple[str, ...]:
     """What a result must say of the weights."""
-    if not published(file.sha256):
+    if not is_published(file.sha256):
         return ("judge: other weights than GenEval's detector, or a copy of another hash; numbers compare with nothing published",)
     return ()
 
@@ -108,7 +108,7 @@ class GenEvalDetector(Annotator):
 
     version = 1
     asset: str
-    standing: JudgeClass  # with a published file
+    published_class: JudgeClass  # with a published file
     roles = ("detector",)
 
     def __init__(self, scale: tuple[int, int] = SCALE):
@@ -118,18 +118,18 @@ class GenEvalDetector(Annotator):
     def judge_class(self) -> JudgeClass:
         """`standing` with a published file of GenEval's detector; anything else is a substitute."""
         try:
-            return self.standing if published(self.file().sha256) else "substitute"
+            return self.published_class if is_published(self.find_weights().sha256) else "substitute"
         except WeightsError:
             return "substitute"
 
-    def file(self) -> Weights:
+    def find_weights(self) -> WeightsFile:
         """The file in use; NotHere with the command that brings it."""
-        return found(self.asset)
+        return find_weights(self.asset)
 
     def weights_sha256(self) -> str:
         """Hash of the file in use."""
-        return self.file().sha256
+        return self.find_weights().sha256
 
     def warnings(self) -> tuple[str, ...]:
         """What a result must say of the judge."""
-        return warnings(self.file())
+        return weights_warnings(self.find_weights())

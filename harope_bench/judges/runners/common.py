@@ -22,18 +22,18 @@ from typing import IO, TYPE_CHECKING, Any, Callable, Dict, Iterator, Mapping, Se
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-ASKS, ANSWERS, JUDGE = "asks.jsonl", "answers.jsonl", "judge.json"
+QUERIES, ANNOTATIONS, JUDGE = "asks.jsonl", "answers.jsonl", "judge.json"
 FORMAT = 1  # of judge.json and of the files beside it; equal to harope_bench.core.formats, which a test holds
-CRASHES = 5  # failures from the start on, without an answer, after which the judge is at fault and not the image
-REPORT = 10.0  # seconds between two lines of progress
-PIECE = 1 << 20
+MAX_FAILURES = 5  # failures from the start on, without an answer, after which the judge is at fault and not the image
+REPORT_SECONDS = 10.0  # seconds between two lines of progress
+CHUNK_BYTES = 1 << 20
 LINES_BYTES = 1 << 30  # of a file of lines, as harope_bench.core.regular_file has it
 # Equal to harope_bench.data.image_io, whose reasons are told there; a test holds them equal.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
-PIXELS = 2**26
+MAX_PIXELS = 2**26
 
 Json = Dict[str, Any]  # noqa: UP006 - an object of a line of JSON, whose values each role reads for itself
-See = Callable[[str, Path, Json], Json]
+Annotate = Callable[[str, Path, Json], Json]
 
 
 def stop(message: str) -> None:
@@ -42,7 +42,7 @@ def stop(message: str) -> None:
     raise SystemExit(1)
 
 
-def arguments(extra: Mapping[str, str] | None = None, argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(extra: Mapping[str, str] | None = None, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of a runner: --folder, --weights, --device, and those of `extra` (name to help), which are text or None."""
     parser = argparse.ArgumentParser(description="Answers the questions of a folder.")
     parser.add_argument("--folder", type=Path, required=True, help="holds asks.jsonl; answers are written beside it")
@@ -55,19 +55,19 @@ def arguments(extra: Mapping[str, str] | None = None, argv: Sequence[str] | None
     return parser.parse_args(argv)
 
 
-def digest(path: Path, names: Sequence[str] = ()) -> str:
+def file_sha256(path: Path, names: Sequence[str] = ()) -> str:
     """Hex sha256 of a file, or of these files of a folder: of their names and hashes, in the order given."""
     if names:
-        told = [f"{name} {digest(path / name)}" for name in names]
+        told = [f"{name} {file_sha256(path / name)}" for name in names]
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
     total = hashlib.sha256()
-    with opened(path) as file:
-        for piece in iter(lambda: file.read(PIECE), b""):
+    with open_regular(path) as file:
+        for piece in iter(lambda: file.read(CHUNK_BYTES), b""):
             total.update(piece)
     return total.hexdigest()
 
 
-def standing(found: str, told: str | None) -> tuple[str, str]:
+def judge_class_of(found: str, told: str | None) -> tuple[str, str]:
     """Judge class and the reason in words: official for weights of the published hash, which the user names; else a substitute.
 
     Raises:
@@ -80,17 +80,17 @@ def standing(found: str, told: str | None) -> tuple[str, str]:
     return "official", "weights of the sha256 that the user names as the published one"
 
 
-def picture(path: Path) -> Picture:
+def load_image(path: Path) -> Picture:
     """The image as Pillow's RGB."""
     from PIL import Image
 
-    with opened(path) as file, Image.open(file, formats=FORMATS) as image:
-        if image.width * image.height > PIXELS:
-            raise ValueError(f"{path} is {image.width}x{image.height}, at most {PIXELS} pixels are read")
+    with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{path} is {image.width}x{image.height}, at most {MAX_PIXELS} pixels are read")
         return image.convert("RGB")
 
 
-def opened(path: Path, flags: int = os.O_RDONLY) -> IO[bytes]:
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> IO[bytes]:
     """Open a regular file; the open handle is asked, so that nobody can put another file in its place meanwhile.
 
     Raises:
@@ -106,10 +106,10 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> IO[bytes]:
     return os.fdopen(handle, "rb" if flags == os.O_RDONLY else "r+b")
 
 
-def content(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     """Return the bytes of a file of lines; stops where it is not there, is no regular file or is too large."""
     try:
-        with opened(path) as file:
+        with open_regular(path) as file:
             data = bytes(file.read(LINES_BYTES + 1))
     except (OSError, ValueError) as error:
         stop(f"{path} cannot be read ({error}); let `harope-bench eval` write it")
@@ -118,7 +118,7 @@ def content(path: Path) -> bytes:
     return data
 
 
-def versions(*packages: str) -> str:
+def package_versions(*packages: str) -> str:
     """Python's and these packages' versions, for `preprocessing`: they are part of what a judge is."""
     from importlib import metadata
 
@@ -131,7 +131,7 @@ def versions(*packages: str) -> str:
     return ", ".join(found)
 
 
-def serve(args: argparse.Namespace, name: str, version: int, judge_class: str, preprocessing: str, weights_sha256: str, see: See) -> None:
+def annotate_queries(args: argparse.Namespace, name: str, version: int, judge_class: str, preprocessing: str, weights_sha256: str, see: Annotate) -> None:
     """Answers every question of args.folder that has no answer yet.
 
     Args:
@@ -142,29 +142,29 @@ def serve(args: argparse.Namespace, name: str, version: int, judge_class: str, p
     """
     folder = args.folder
     facts = {"name": name, "version": version, "judge_class": judge_class, "preprocessing": preprocessing, "weights_sha256": weights_sha256}
-    _claim(folder, facts)
-    asks, done = list(lines(folder / ASKS)), _answered(folder / ANSWERS)
+    _record_judge(folder, facts)
+    asks, done = list(read_lines(folder / QUERIES)), _annotated_keys(folder / ANNOTATIONS)
     todo = [ask for ask in asks if ask["key"] not in done]
     started, told, failed, good = time.monotonic(), time.monotonic(), 0, len(done)
-    with (folder / ANSWERS).open("ab") as out:
+    with (folder / ANNOTATIONS).open("ab") as out:
         for number, ask in enumerate(todo, 1):
-            line = _line(ask, folder, see)
-            _add(out, line)
+            line = _annotate_line(ask, folder, see)
+            _append_line(out, line)
             failed, good = failed + ("error" in line), good + ("answer" in line)
-            if failed == CRASHES and not good:
-                stop("{} failed on each of its first {} images ({}); mend that and run again".format(name, CRASHES, line["error"]))
-            if time.monotonic() - told > REPORT or number == len(todo):
+            if failed == MAX_FAILURES and not good:
+                stop("{} failed on each of its first {} images ({}); mend that and run again".format(name, MAX_FAILURES, line["error"]))
+            if time.monotonic() - told > REPORT_SECONDS or number == len(todo):
                 told = time.monotonic()
                 sys.stderr.write(f"{name}: {number} of {len(todo)} images, {failed} failed, {(told - started) / number:.2f} s each\n")
                 sys.stderr.flush()
 
 
-def _line(ask: Json, folder: Path, see: See) -> Json:
+def _annotate_line(ask: Json, folder: Path, see: Annotate) -> Json:
     """The line that answers a question."""
     line = {"key": ask["key"], "index": ask.get("index")}
     path = folder / ask["image"]  # an absolute path stays itself
     try:
-        if digest(path) != ask["sha256"]:
+        if file_sha256(path) != ask["sha256"]:
             return dict(line, error=f"{path} is not the image that was asked about; run eval again")
         found = dict(line, answer=see(ask["role"], path, ask["ask"]))
         json.dumps(found, allow_nan=False)
@@ -173,19 +173,19 @@ def _line(ask: Json, folder: Path, see: See) -> Json:
         return dict(line, error="{}: {}".format(type(error).__name__, (str(error).splitlines() or ["no message"])[0]))
 
 
-def _add(out: IO[bytes], line: Json) -> None:
+def _append_line(out: IO[bytes], line: Json) -> None:
     out.write((json.dumps(line, sort_keys=True, allow_nan=False) + "\n").encode())
     out.flush()
     os.fsync(out.fileno())
 
 
-def _claim(folder: Path, facts: Json) -> None:
+def _record_judge(folder: Path, facts: Json) -> None:
     """Says who answers; stops where someone else did."""
     if not re.match(r"[0-9a-f]{64}$", facts["weights_sha256"]):
         stop("weights_sha256 is {!r}, wanted 64 hex digits; mend the runner".format(facts["weights_sha256"]))
     path, part = folder / JUDGE, folder / f"{JUDGE}.{os.getpid()}.part"  # of each process its own
     if path.is_file():
-        (kept,) = lines(path, whole=True)
+        (kept,) = read_lines(path, whole=True)
         if kept.get("format") != FORMAT:
             message = "{} is not of this version: wanted format {}, found {}; made by another version of harope-bench: delete its folder"
             stop(message.format(path, FORMAT, str(kept.get("format"))[:40]))
@@ -198,11 +198,11 @@ def _claim(folder: Path, facts: Json) -> None:
     os.replace(str(part), str(path))
 
 
-def lines(path: Path, whole: bool = False) -> Iterator[Json]:
+def read_lines(path: Path, whole: bool = False) -> Iterator[Json]:
     """The objects of a file of lines, each with a `key`, or the one of the `whole` file; stops where one is none or nothing is there."""
     if not path.is_file():
         stop(f"{path} is not there; let `harope-bench eval` write it")
-    data = content(path)
+    data = read_bytes(path)
     for number, line in enumerate([data] if whole else data.split(b"\n"), 1):
         if line.strip():
             try:
@@ -216,12 +216,12 @@ def lines(path: Path, whole: bool = False) -> Iterator[Json]:
             yield value
 
 
-def _answered(path: Path) -> set[str]:
+def _annotated_keys(path: Path) -> set[str]:
     """Keys that have an answer. A last line that a kill cut short is dropped first, so that the next does not grow onto it."""
     if not path.is_file():
         return set()
-    data = content(path)
+    data = read_bytes(path)
     if data and not data.endswith(b"\n"):
-        with opened(path, os.O_RDWR) as file:
+        with open_regular(path, os.O_RDWR) as file:
             file.truncate(data.rfind(b"\n") + 1)
-    return {line["key"] for line in lines(path) if "answer" in line}
+    return {line["key"] for line in read_lines(path) if "answer" in line}

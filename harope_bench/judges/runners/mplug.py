@@ -23,11 +23,11 @@ import common  # type: ignore[import-not-found]  # beside this file, which is ex
 NAME, VERSION = "mplug", 1
 Pipeline = Callable[[Dict[str, object]], Dict[str, object]]  # noqa: UP006 - Python 3.8
 FILES = ("configuration.json", "config.yaml", "vocab.txt", "pytorch_model.bin")
-ABOUT = {"sha256": "published hash of pytorch_model.bin; without it the answers are a substitute's"}
+OPTIONS = {"sha256": "published hash of pytorch_model.bin; without it the answers are a substitute's"}
 STEPS = "modelscope's pipeline: bicubic to the model's square, 25 question tokens, beam of 5, float32"
 
 
-def pipeline_of(folder: Path, device: str) -> Pipeline:
+def load_pipeline(folder: Path, device: str) -> Pipeline:
     """modelscope's pipeline on a local folder."""
     try:
         from modelscope.pipelines import pipeline  # type: ignore[import-not-found]
@@ -45,25 +45,25 @@ def revision(folder: Path) -> str:
 
 def main() -> None:
     """Answers the folder's questions."""
-    args = common.arguments(ABOUT)
+    args = common.parse_arguments(OPTIONS)
     folder = args.weights
     if folder is None or not folder.is_dir():
         common.stop("mplug needs its model's folder; add --judge-option weights=FOLDER")
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         common.stop(f"{folder} lacks {', '.join(missing)}; bring the model again with modelscope download")
-    judge_class, why = common.standing(common.digest(folder / FILES[-1]), args.sha256)
-    asked = pipeline_of(folder, args.device)
+    judge_class, why = common.judge_class_of(common.file_sha256(folder / FILES[-1]), args.sha256)
+    asked = load_pipeline(folder, args.device)
 
     def see(role: str, image: Path, ask: common.Json) -> common.Json:
         if role != "vqa":
             raise ValueError(f"mplug answers questions (vqa), not {role}")
-        picture = common.picture(image)
+        picture = common.load_image(image)
         texts = [asked({"image": picture, "question": question})["text"] for question in ask["questions"]]
         return {"answers": [{"text": str(text)} for text in texts]}
 
-    told = f"{STEPS}; {why}; revision {revision(folder)}; {common.versions('modelscope', 'transformers', 'torch', 'pillow')}"
-    common.serve(args, NAME, VERSION, judge_class, told, common.digest(folder, FILES), see)
+    told = f"{STEPS}; {why}; revision {revision(folder)}; {common.package_versions('modelscope', 'transformers', 'torch', 'pillow')}"
+    common.annotate_queries(args, NAME, VERSION, judge_class, told, common.file_sha256(folder, FILES), see)
 
 
 if __name__ == "__main__":

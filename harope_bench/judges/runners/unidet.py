@@ -22,29 +22,29 @@ import common  # type: ignore[import-not-found,unused-ignore]  # beside this fil
 
 DetectronObject = Any  # a network of detectron2, or what it found: the library is not installed here
 VERSION = 1
-NAMES = {"detector": ("unidet", "R50"), "detector-2d": ("unidet-rs200", "RS200")}  # by role
-SURE, SHORT, LONG = 0.5, 479, 480
+JUDGE_BY_ROLE = {"detector": ("unidet", "R50"), "detector-2d": ("unidet-rs200", "RS200")}  # by role
+MIN_SCORE, FRAME_SHORT_SIDE, FRAME_LONG_SIDE = 0.5, 479, 480
 STEPS = "antialiased by PIL to a shorter side of 479, the longer at most 480; BGR to the network whatever its config says; scores from 0.5"
-ABOUT = {
+OPTIONS = {
     "checkout": "folder of Karine-Huang/T2I-CompBench; --weights then is UniDet_eval/experts/expert_weights if not given",
     "sha256": "published hash of the weights file, which you trust; without it the answers are a substitute's",
 }
 
 
-def detectors(folder: Path) -> tuple[str, str, str]:
+def requested_judge(folder: Path) -> tuple[str, str, str]:
     """Role, judge and backbone that the folder's questions ask for."""
-    path = folder / common.ASKS
+    path = folder / common.QUERIES
     if not path.is_file():
         common.stop(f"{path} is not there; let `harope-bench eval` write it")
-    roles = sorted({str(line.get("role")) for line in common.lines(path)})
-    if len(roles) != 1 or roles[0] not in NAMES:
+    roles = sorted({str(line.get("role")) for line in common.read_lines(path)})
+    if len(roles) != 1 or roles[0] not in JUDGE_BY_ROLE:
         common.stop(
-            "{} asks for {}, wanted one of {}; use a folder for each".format(path, " and ".join(roles) or "nothing", ", ".join(NAMES))
+            "{} asks for {}, wanted one of {}; use a folder for each".format(path, " and ".join(roles) or "nothing", ", ".join(JUDGE_BY_ROLE))
         )
-    return (roles[0], *NAMES[roles[0]])
+    return (roles[0], *JUDGE_BY_ROLE[roles[0]])
 
 
-def evaluation(checkout: str | None) -> Path:
+def find_evaluation_folder(checkout: str | None) -> Path:
     """The benchmark's UniDet_eval."""
     if checkout is None:
         common.stop("unidet needs the benchmark's code; add --judge-option checkout=FOLDER of Karine-Huang/T2I-CompBench")
@@ -55,7 +55,7 @@ def evaluation(checkout: str | None) -> Path:
     return place
 
 
-def weights_of(given: Path | None, place: Path, backbone: str) -> Path:
+def find_weights(given: Path | None, place: Path, backbone: str) -> Path:
     """The weights file: the one given, or in the folder given or the checkout's own the one of this backbone."""
     given = place / "experts" / "expert_weights" if given is None else given.expanduser().resolve()
     if given.is_file():
@@ -69,9 +69,9 @@ def weights_of(given: Path | None, place: Path, backbone: str) -> Path:
     raise SystemExit(1)
 
 
-def trusted(path: Path, told: str | None) -> str:
+def check_trusted(path: Path, told: str | None) -> str:
     """The file's hash, once it is known to be tensors alone or the one that the user trusts: detectron2 unpickles what it is given."""
-    found = str(common.digest(path))
+    found = str(common.file_sha256(path))
     if told is not None:
         if told.lower() != found:
             common.stop(f"{path} has sha256 {found}, trusted is {told}; bring the file again")
@@ -86,7 +86,7 @@ def trusted(path: Path, told: str | None) -> str:
     return found
 
 
-def network(place: Path, weights: Path, backbone: str, device: str) -> tuple[DetectronObject, list[str], str]:
+def load_network(place: Path, weights: Path, backbone: str, device: str) -> tuple[DetectronObject, list[str], str]:
     """The benchmark's network with weights, its labels, and the names of both in words."""
     import argparse
 
@@ -106,35 +106,35 @@ def network(place: Path, weights: Path, backbone: str, device: str) -> tuple[Det
             f"this Python cannot import the benchmark's detector ({error}); install detectron2 there, or give --judge-python another"
         )
     options = ["MODEL.WEIGHTS", str(weights), "MODEL.DEVICE", device]
-    built = DefaultPredictor(setup_cfg(argparse.Namespace(config_file=str(config), opts=options, confidence_threshold=SURE))).model
+    built = DefaultPredictor(setup_cfg(argparse.Namespace(config_file=str(config), opts=options, confidence_threshold=MIN_SCORE))).model
     labels = torch.load("dataset/detection_features.pt", map_location="cpu", weights_only=True)["labels"]
     return built.eval(), [str(label) for label in labels], config.name
 
 
-def seer(model: DetectronObject, labels: list[str], device: str, wanted: str) -> common.See:
+def make_annotate(model: DetectronObject, labels: list[str], device: str, wanted: str) -> common.Annotate:
     """A function that sees an image: everything found, boxes in the image's own pixels."""
     import numpy as np
     import torch
     from torchvision.transforms import Resize  # type: ignore[import-untyped,unused-ignore]
 
-    resize = Resize(size=SHORT, max_size=LONG)
+    resize = Resize(size=FRAME_SHORT_SIDE, max_size=FRAME_LONG_SIDE)
 
     def see(role: str, image: Path, ask: common.Json) -> common.Json:
         if role != wanted:
             raise ValueError(f"this runner was started for {wanted}, not {role}")
-        whole = common.picture(image)
+        whole = common.load_image(image)
         small = resize(whole)
         planes = np.asarray(small, dtype=np.float32)[:, :, ::-1].transpose(2, 0, 1).copy()  # blue, green, red
         shown = {"image": torch.from_numpy(planes), "height": small.height, "width": small.width}
         half = torch.autocast("cuda", dtype=torch.float16) if device.startswith("cuda") else contextlib.nullcontext()
         with torch.no_grad(), half:
             found = model([shown])[0]["instances"].to("cpu").get_fields()
-        return sighting(found, labels, whole.size, small.size)
+        return make_detection_annotation(found, labels, whole.size, small.size)
 
     return see
 
 
-def sighting(found: DetectronObject, labels: list[str], size: tuple[int, int], seen: tuple[int, int]) -> common.Json:
+def make_detection_annotation(found: DetectronObject, labels: list[str], size: tuple[int, int], seen: tuple[int, int]) -> common.Json:
     """detectron2's fields as an answer, the surest first."""
     across, down = size[0] / seen[0], size[1] / seen[1]
     rows = zip(found["pred_boxes"].tensor.float().tolist(), found["scores"].float().tolist(), found["pred_classes"].tolist())  # noqa: B905 - Python 3.8
@@ -147,17 +147,17 @@ def sighting(found: DetectronObject, labels: list[str], size: tuple[int, int], s
 
 def main() -> None:
     """Answers the folder's questions."""
-    args = common.arguments(ABOUT)
+    args = common.parse_arguments(OPTIONS)
     args.folder = args.folder.resolve()
-    role, name, backbone = detectors(args.folder)
-    place = evaluation(args.checkout)
-    weights = weights_of(args.weights, place, backbone)
-    sha256 = trusted(weights, args.sha256)
-    judge_class, why = common.standing(sha256, args.sha256)
-    model, labels, config = network(place, weights, backbone, args.device)
+    role, name, backbone = requested_judge(args.folder)
+    place = find_evaluation_folder(args.checkout)
+    weights = find_weights(args.weights, place, backbone)
+    sha256 = check_trusted(weights, args.sha256)
+    judge_class, why = common.judge_class_of(sha256, args.sha256)
+    model, labels, config = load_network(place, weights, backbone, args.device)
     half = "float16 autocast" if args.device.startswith("cuda") else "float32, the scripts have float16 autocast on CUDA"
-    told = f"{STEPS}; {why}; {config}; {half}; {common.versions('torch', 'torchvision', 'detectron2', 'pillow')}"
-    common.serve(args, name, VERSION, judge_class, told, sha256, seer(model, labels, args.device, role))
+    told = f"{STEPS}; {why}; {config}; {half}; {common.package_versions('torch', 'torchvision', 'detectron2', 'pillow')}"
+    common.annotate_queries(args, name, VERSION, judge_class, told, sha256, make_annotate(model, labels, args.device, role))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,6 @@ Source: Karine-Huang/T2I-CompBench 1b709499:UniDet_eval/numeracy_eval.py, 3D_spa
 
 from __future__ import annotations
 
-from harope_bench.judges.unidet.unidet_annotator import unidet
+from harope_bench.judges.unidet.unidet_annotator import make_unidet
 
-PLUGIN = unidet("R50", "detector")
+PLUGIN = make_unidet("R50", "detector")

@@ -6,7 +6,7 @@ from harope_bench.core.annotations import Role
 from harope_bench.judges.generic.external_annotator import ExternalAnnotator
 
 
-def unidet(backbone: str, role: Role) -> ExternalAnnotator:
+def make_unidet(backbone: str, role: Role) -> ExternalAnnotator:
     """Return the plug-in of the network with that backbone."""
     return ExternalAnnotator(
         title=f"UniDet {backbone}",

@@ -7,6 +7,6 @@ Source: Karine-Huang/T2I-CompBench 1b709499:UniDet_eval/2D_spatial_eval.py.
 
 from __future__ import annotations
 
-from harope_bench.judges.unidet.unidet_annotator import unidet
+from harope_bench.judges.unidet.unidet_annotator import make_unidet
 
-PLUGIN = unidet("RS200", "detector-2d")
+PLUGIN = make_unidet("RS200", "detector-2d")

@@ -9,29 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from harope_bench.leaderboards.paper_audit.costs import cost_census, cost_rule, cut_percentages
-from harope_bench.leaderboards.paper_audit.counts import count_census, derived_means, impossible_counts
-from harope_bench.leaderboards.paper_audit.printed_values import Finding, Severity
-from harope_bench.leaderboards.paper_audit.repeats import duplicates, equalities, repeated_rows
-from harope_bench.leaderboards.table_spec import Flag, Table, published_flags
+from harope_bench.leaderboards.paper_audit.costs import count_cost_agreements, find_cost_conflicts, find_truncated_percentages
+from harope_bench.leaderboards.paper_audit.counts import count_possible_fractions, find_wrong_means, find_impossible_counts
+from harope_bench.leaderboards.paper_audit.printed_values import AuditFinding, Severity
+from harope_bench.leaderboards.paper_audit.repeats import find_duplicates, find_equalities, check_repeated_rows
+from harope_bench.leaderboards.table_spec import Flag, Table, load_published_flags
 
-ORDER: tuple[Severity, ...] = ("conflict", "warn", "info")
+SEVERITY_ORDER: tuple[Severity, ...] = ("conflict", "warn", "info")
 
 
-def check(tables: Sequence[Table], flags: Iterable[Flag] | None = None) -> list[Finding]:
+def audit_tables(tables: Sequence[Table], flags: Iterable[Flag] | None = None) -> list[AuditFinding]:
     """All findings, conflicts first, then by table.
 
     Args:
         flags: the recorded flags by which findings are named; the published ones if None.
     """
-    known = published_flags() if flags is None else tuple(flags)
-    found = [finding for rule in RULES for finding in rule(tables)]
+    known = load_published_flags() if flags is None else tuple(flags)
+    found = [finding for rule in AUDIT_RULES for finding in rule(tables)]
     place = {table.id: i for i, table in enumerate(tables)}
-    found.sort(key=lambda finding: (ORDER.index(finding.severity), place[finding.table]))
-    return [replace(finding, flag=label(finding, known)) for finding in found]
+    found.sort(key=lambda finding: (SEVERITY_ORDER.index(finding.severity), place[finding.table]))
+    return [replace(finding, flag_id=find_flag_id(finding, known)) for finding in found]
 
 
-def label(finding: Finding, flags: Iterable[Flag]) -> str | None:
+def find_flag_id(finding: AuditFinding, flags: Iterable[Flag]) -> str | None:
     """The id of the flag of the same severity that names one of the cells, or the table where there are no cells."""
     for flag in flags:
         named = set(finding.cells) & set(flag.cells) or not (finding.cells or flag.cells)
@@ -40,6 +40,6 @@ def label(finding: Finding, flags: Iterable[Flag]) -> str | None:
     return None
 
 
-RULES: tuple[Callable[[Sequence[Table]], Iterable[Finding]], ...] = (
-    derived_means, impossible_counts, cost_rule, cut_percentages, duplicates, count_census, cost_census, repeated_rows, equalities,
+AUDIT_RULES: tuple[Callable[[Sequence[Table]], Iterable[AuditFinding]], ...] = (
+    find_wrong_means, find_impossible_counts, find_cost_conflicts, find_truncated_percentages, find_duplicates, count_possible_fractions, count_cost_agreements, check_repeated_rows, find_equalities,
 )  # fmt: skip

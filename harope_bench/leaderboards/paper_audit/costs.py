@@ -7,142 +7,142 @@ from fractions import Fraction
 from math import floor
 from typing import NamedTuple
 
-from harope_bench.leaderboards.paper_audit.printed_values import Finding, Printed, printed_cells, shown
-from harope_bench.leaderboards.table_spec import PERCENT, Table, decimals_of, half_unit, value_of
-from harope_bench.metrics.attention_cost import LAYERS, TEXT_TOKENS, WITH_MATRIX, flux_tokens
+from harope_bench.leaderboards.paper_audit.printed_values import AuditFinding, PublishedCell, published_cells, format_fraction
+from harope_bench.leaderboards.table_spec import PERCENT_PATTERN, Table, count_decimals, half_unit, leading_number
+from harope_bench.metrics.attention_cost import PAPER_LAYERS, TEXT_TOKENS, MATRIX_ENCODINGS, flux_tokens
 
 
-class Cost(NamedTuple):
+class ExpectedCost(NamedTuple):
     """What a cost cell should hold: the count in the column's unit, the count of its base row, and the arithmetic."""
 
     value: Fraction
-    base: Fraction
+    baseline: Fraction
     arithmetic: str
 
 
-def expected_cost(cell: Printed) -> Cost | None:
+def expected_cost(cell: PublishedCell) -> ExpectedCost | None:
     """The count that the shapes give; None for cells whose counting rule is not known (the DiT FLOPs)."""
-    if cell.column.evaluator != "cost" or cell.row.backbone not in LAYERS:
+    if cell.column.evaluator != "cost" or cell.row.backbone not in PAPER_LAYERS:
         return None
     if cell.column.key == "params_m":
-        return _parameters(cell)
-    return _flops(cell) if cell.column.key == "flops_g" and cell.row.backbone == "flux" and cell.row.res else None
+        return _expected_parameters(cell)
+    return _expected_flops(cell) if cell.column.key == "flops_g" and cell.row.backbone == "flux" and cell.row.res else None
 
 
-def _parameters(cell: Printed) -> Cost:
-    layer = LAYERS[cell.row.backbone or ""]
-    added = layer.added if cell.row.encoding in WITH_MATRIX else 0
+def _expected_parameters(cell: PublishedCell) -> ExpectedCost:
+    layer = PAPER_LAYERS[cell.row.backbone or ""]
+    added = layer.harope_parameters if cell.row.encoding in MATRIX_ENCODINGS else 0
     terms = f"{layer.projections} x ({layer.hidden}^2 + {layer.hidden})"
     if added:
         terms += f" + {layer.heads} x (2 x {layer.width}^2 + {layer.width})"
     total = layer.parameters + added
-    return Cost(Fraction(total, 10**6), Fraction(layer.parameters, 10**6), f"{terms} = {total:,}")
+    return ExpectedCost(Fraction(total, 10**6), Fraction(layer.parameters, 10**6), f"{terms} = {total:,}")
 
 
-def _flops(cell: Printed) -> Cost:
-    layer, tokens = LAYERS["flux"], flux_tokens(cell.row.res or 0)
-    added = layer.added if cell.row.encoding in WITH_MATRIX else 0
+def _expected_flops(cell: PublishedCell) -> ExpectedCost:
+    layer, tokens = PAPER_LAYERS["flux"], flux_tokens(cell.row.res or 0)
+    added = layer.harope_parameters if cell.row.encoding in MATRIX_ENCODINGS else 0
     total = tokens * (layer.weights + added)
-    weights = f"({layer.projections} x {layer.hidden}^2{f' + {layer.added:,}' if added else ''})"
+    weights = f"({layer.projections} x {layer.hidden}^2{f' + {layer.harope_parameters:,}' if added else ''})"
     by = "by added parameters x tokens: " if added else ""
     words = f"{by}{tokens:,} tokens ({tokens - TEXT_TOKENS:,} image + {TEXT_TOKENS} text) x {weights} = {total / 1e9:.4f} G"
-    return Cost(Fraction(total, 10**9), Fraction(tokens * layer.weights, 10**9), words)
+    return ExpectedCost(Fraction(total, 10**9), Fraction(tokens * layer.weights, 10**9), words)
 
 
-def cost_rule(tables: Sequence[Table]) -> Iterator[Finding]:
+def find_cost_conflicts(tables: Sequence[Table]) -> Iterator[AuditFinding]:
     """Cost cells that do not follow the rule of their own column; equal cells of a column make one finding."""
     for table in tables:
-        for cells in _same_print(cell for cell in printed_cells(table) if (cost := expected_cost(cell)) and not _agrees(cell, cost.value)):
+        for cells in _group_by_text(cell for cell in published_cells(table) if (cost := expected_cost(cell)) and not _is_equal_rounded(cell, cost.value)):
             cost = expected_cost(cells[0])
             assert cost is not None
             ratio = _added_percent(cells[0])
-            recomputed = shown(cost.value, decimals_of(cells[0].text)) + (f" (+{shown(ratio, 1)}%)" if ratio else "")
+            recomputed = format_fraction(cost.value, count_decimals(cells[0].text)) + (f" (+{format_fraction(ratio, 1)}%)" if ratio else "")
             ids = tuple(cell.id for cell in cells)
-            yield Finding("cost", "conflict", table.id, ids, cells[0].text, recomputed, cost.arithmetic + _other_count(cells[0]))
+            yield AuditFinding("cost", "conflict", table.id, ids, cells[0].text, recomputed, cost.arithmetic + _operator_count_text(cells[0]))
 
 
-def _other_count(cell: Printed) -> str:
+def _operator_count_text(cell: PublishedCell) -> str:
     """The count by operators, which is the cost columns' own, for a FLOPs cell of a row with the matrix."""
-    if cell.column.key != "flops_g" or cell.row.encoding not in WITH_MATRIX:
+    if cell.column.key != "flops_g" or cell.row.encoding not in MATRIX_ENCODINGS:
         return ""
-    layer, sides = LAYERS["flux"], sorted({row.res for row in cell.table.rows if row.backbone == "flux" and row.res})
-    totals = ", ".join(f"{shown(Fraction(_with_construction(side), 10**9), 2)} at {side}" for side in sides)
+    layer, sides = PAPER_LAYERS["flux"], sorted({row.res for row in cell.table.rows if row.backbone == "flux" and row.res})
+    totals = ", ".join(f"{format_fraction(Fraction(_count_with_construction(side), 10**9), 2)} at {side}" for side in sides)
     per_token = f"2 x {layer.heads} x {layer.width}^2 a token (q and k) and 2 x {layer.heads} x {layer.width}^3 for building the matrices"
     return f"; by operators, as the cost columns are computed here, {per_token}: {totals}"
 
 
-def _with_construction(side: int) -> int:
-    layer = LAYERS["flux"]
+def _count_with_construction(side: int) -> int:
+    layer = PAPER_LAYERS["flux"]
     applied = 2 * layer.heads * layer.width**2
-    return flux_tokens(side) * (layer.weights + applied) + layer.construction
+    return flux_tokens(side) * (layer.weights + applied) + layer.construction_flops
 
 
-def cost_census(tables: Sequence[Table]) -> Iterator[Finding]:
+def count_cost_agreements(tables: Sequence[Table]) -> Iterator[AuditFinding]:
     """How many cost cells follow from the shapes."""
     for table in tables:
-        known = [(cell, cost) for cell in printed_cells(table) if (cost := expected_cost(cell))]
+        known = [(cell, cost) for cell in published_cells(table) if (cost := expected_cost(cell))]
         if known:
-            agreeing = sum(_agrees(cell, cost.value) for cell, cost in known)
-            other = sum(cell.column.evaluator == "cost" for cell in printed_cells(table)) - len(known)
+            agreeing = sum(_is_equal_rounded(cell, cost.value) for cell, cost in known)
+            other = sum(cell.column.evaluator == "cost" for cell in published_cells(table)) - len(known)
             said = f"{agreeing} of {len(known)} cost cells follow from the shapes"
-            shapes = "; ".join(f"{name}: hidden {layer.hidden}, {layer.heads} heads" for name, layer in LAYERS.items())
+            shapes = "; ".join(f"{name}: hidden {layer.hidden}, {layer.heads} heads" for name, layer in PAPER_LAYERS.items())
             more = f"; {other} cells have no stated counting rule and were not checked" if other else ""
-            yield Finding("cost census", "info", table.id, (), f"{len(known)} cells", said, shapes + more)
+            yield AuditFinding("cost census", "info", table.id, (), f"{len(known)} cells", said, shapes + more)
 
 
-def _agrees(cell: Printed, value: Fraction) -> bool:
+def _is_equal_rounded(cell: PublishedCell, value: Fraction) -> bool:
     return abs(value - cell.value) <= Fraction(half_unit(cell.text))
 
 
-def cut_percentages(tables: Sequence[Table]) -> Iterator[Finding]:
+def find_truncated_percentages(tables: Sequence[Table]) -> Iterator[AuditFinding]:
     """Bracketed percentages that are the exact ratio cut, where rounding gives another digit."""
     for table in tables:
-        for cells in _same_print(cell for cell in printed_cells(table) if _is_cut(cell)):
+        for cells in _group_by_text(cell for cell in published_cells(table) if _is_truncated(cell)):
             ids, ratio = tuple(cell.id for cell in cells), _added_percent(cells[0])
-            printed, recomputed = f"+{_percent(cells[0].text)}%", f"+{shown(ratio, 1)}%"
-            yield Finding("percentage", "warn", table.id, ids, printed, recomputed, _ratio_words(cells[0]) + _printed_ratio(cells[0]))
+            printed, recomputed = f"+{_percent(cells[0].text)}%", f"+{format_fraction(ratio, 1)}%"
+            yield AuditFinding("percentage", "warn", table.id, ids, printed, recomputed, _ratio_text(cells[0]) + _printed_ratio_text(cells[0]))
 
 
-def _added_percent(cell: Printed) -> Fraction:
+def _added_percent(cell: PublishedCell) -> Fraction:
     cost = expected_cost(cell)
     assert cost is not None
-    return (cost.value / cost.base - 1) * 100
+    return (cost.value / cost.baseline - 1) * 100
 
 
-def _ratio_words(cell: Printed) -> str:
+def _ratio_text(cell: PublishedCell) -> str:
     cost, unit = expected_cost(cell), 10**6 if cell.column.unit == "million" else 10**9
     assert cost is not None
-    return f"{int((cost.value - cost.base) * unit):,} / {int(cost.base * unit):,} = {shown(_added_percent(cell), 3)}%"
+    return f"{int((cost.value - cost.baseline) * unit):,} / {int(cost.baseline * unit):,} = {format_fraction(_added_percent(cell), 3)}%"
 
 
-def _is_cut(cell: Printed) -> bool:
+def _is_truncated(cell: PublishedCell) -> bool:
     """Whether the count agrees, and its percentage is the exact one cut and not the exact one rounded."""
     percent, cost = _percent(cell.text), expected_cost(cell)
-    if percent is None or cost is None or not _agrees(cell, cost.value):
+    if percent is None or cost is None or not _is_equal_rounded(cell, cost.value):
         return False
     ratio = _added_percent(cell)
     cut = Fraction(floor(ratio * 10), 10)
-    return Fraction(percent) == cut and percent != shown(ratio, 1)
+    return Fraction(percent) == cut and percent != format_fraction(ratio, 1)
 
 
 def _percent(text: str) -> str | None:
-    match = PERCENT.search(text)
+    match = PERCENT_PATTERN.search(text)
     return match[1] if match else None
 
 
-def _printed_ratio(cell: Printed) -> str:
+def _printed_ratio_text(cell: PublishedCell) -> str:
     """The ratio of the two printed numbers, in words."""
-    block = cell.table.block_of(cell.row, cell.column)
-    base = next((c for c in printed_cells(cell.table) if c.table.block_of(c.row, c.column) == block and not _percent(c.text)), None)
+    block = cell.table.block_key(cell.row, cell.column)
+    base = next((c for c in published_cells(cell.table) if c.table.block_key(c.row, c.column) == block and not _percent(c.text)), None)
     if base is None:
         return ""
     ratio = (cell.value / base.value - 1) * 100
-    return f"; from the printed numbers {value_of(cell.text)} / {value_of(base.text)} = +{shown(ratio, 2)}%"
+    return f"; from the printed numbers {leading_number(cell.text)} / {leading_number(base.text)} = +{format_fraction(ratio, 2)}%"
 
 
-def _same_print(cells: Iterable[Printed]) -> list[list[Printed]]:
+def _group_by_text(cells: Iterable[PublishedCell]) -> list[list[PublishedCell]]:
     """Cells of a column that print the same text, together."""
-    groups: dict[tuple[str, str], list[Printed]] = {}
+    groups: dict[tuple[str, str], list[PublishedCell]] = {}
     for cell in cells:
         groups.setdefault((cell.column.key, cell.text), []).append(cell)
     return list(groups.values())

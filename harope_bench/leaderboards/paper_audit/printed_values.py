@@ -9,26 +9,26 @@ from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from harope_bench.core.record_base import Option
-from harope_bench.leaderboards.table_spec import Column, Row, Table, value_of
+from harope_bench.leaderboards.table_spec import Column, Row, Table, leading_number
 
 Severity = Literal["conflict", "warn", "info"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """One statement about printed cells (table/row/column). `flag` is the recorded flag on the same cells, if any."""
 
     rule: str
     severity: Severity
     table: str
     cells: tuple[str, ...]
-    printed: str
-    recomputed: str
+    printed_value: str
+    recomputed_value: str
     arithmetic: str
-    flag: str | None = None
+    flag_id: str | None = None
 
 
-class Printed(NamedTuple):
+class PublishedCell(NamedTuple):
     """One published cell in its place."""
 
     table: Table
@@ -44,7 +44,7 @@ class Printed(NamedTuple):
     @property
     def value(self) -> Fraction:
         """The leading number, exactly."""
-        return Fraction(value_of(self.text))
+        return Fraction(leading_number(self.text))
 
     @property
     def encoding(self) -> str | None:
@@ -57,15 +57,15 @@ class Printed(NamedTuple):
         return {**self.column.options, **self.row.options}
 
 
-def printed_cells(table: Table) -> Iterator[Printed]:
+def published_cells(table: Table) -> Iterator[PublishedCell]:
     """Every cell that holds a number, row by row."""
     for row in table.rows:
         for column in table.columns:
             if column.key in row.published:
-                yield Printed(table, row, column, row.published[column.key])
+                yield PublishedCell(table, row, column, row.published[column.key])
 
 
-def shown(value: Fraction, decimals: int) -> str:
+def format_fraction(value: Fraction, decimals: int) -> str:
     """A fraction rounded half up to so many decimals."""
     exact = Decimal(value.numerator) / Decimal(value.denominator)
     return str(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))

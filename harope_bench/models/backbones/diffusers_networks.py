@@ -18,31 +18,31 @@ from torch import Tensor, nn
 
 from harope_bench.core import registry
 from harope_bench.core.conditioning import Conditioning
-from harope_bench.core.errors import MissingExtra, MissingMemberError, OptionError, WeightsError
-from harope_bench.core.record_base import Option, fault
+from harope_bench.core.errors import MissingExtraError, MissingMemberError, OptionError, WeightsError
+from harope_bench.core.record_base import Option, validation_summary
 from harope_bench.core.schema import Checkpoint, Request, Settings
 from harope_bench.encodings import base as encodings
-from harope_bench.encodings import clues
+from harope_bench.encodings import detect_encoding
 from harope_bench.metrics import attention_cost
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones import folding, lora
-from harope_bench.models.backbones.base import GENERATED, AdapterBackbone, Clue, Drawer, Drawn, Probe, Process, SettingsRead
-from harope_bench.models.backbones.library_types import Library, Pipe, PipeClass, Transformer
-from harope_bench.models.backbones.positioned import Positioned, Takes
-from harope_bench.models.backbones.sized import DTYPES
+from harope_bench.models.backbones.base import GENERATION_SETTINGS, AdapterBackbone, DetectedFields, ImageGenerator, GeneratedTile, ProfilingInputs, NetworkDescription, SupportedSettings
+from harope_bench.models.backbones.library_types import DiffusersModule, Pipeline, PipelineClass, Transformer
+from harope_bench.models.backbones.encoded_transformer import EncodedTransformer, SequenceSpec
+from harope_bench.models.backbones.network_sizes import DTYPES
 from harope_bench.models.checkpoint_fields import CheckpointFields
 from harope_bench.models.lora_manifest import LibraryConfig
 from harope_bench.models.samplers.noise import index_generator, unit_noise
 
 # The projections of an attention; the paper does not state what its LoRA is on.
-TARGETS = tuple(f"attn.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
+LORA_TARGETS = tuple(f"attn.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"))
 
 
 # Names of bases that take few steps; they have the sizes of the base that they were distilled from.
-DISTILLED = re.compile(r"turbo|schnell|lightning|distill|hyper-?sd|\blcm\b|\btcd\b", re.IGNORECASE)
+DISTILLED_NAMES = re.compile(r"turbo|schnell|lightning|distill|hyper-?sd|\blcm\b|\btcd\b", re.IGNORECASE)
 
 
-class Config(BaseModel):
+class DiffusersConfig(BaseModel):
     """How a base is used.
 
     base: folder or hub id of the whole pipeline. tokens: which tokens the encoding acts on; text left out stays as the
@@ -52,19 +52,19 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: str
-    tokens: Literal["all", "image"] = "all"
+    encoded_tokens: Literal["all", "image"] = "all"
     text_tokens: int = Field(default=512, gt=0, le=512)
-    merge: bool = False
+    merge_lora: bool = False
 
 
-def library() -> Library:
+def import_diffusers() -> DiffusersModule:
     """diffusers, imported now and without its bars; MissingExtra names the install."""
     try:
         import diffusers
         import peft  # noqa: F401
         import transformers
     except ImportError as error:
-        raise MissingExtra(
+        raise MissingExtraError(
             f"text-to-image pipelines need diffusers, transformers and peft ({error})", advice="pip install 'harope-bench[t2i]'"
         ) from error
     transformers.utils.logging.disable_progress_bar()
@@ -72,38 +72,38 @@ def library() -> Library:
     return diffusers
 
 
-def is_library_file(state: Mapping[str, Tensor]) -> bool:
+def is_transformer_file(state: Mapping[str, Tensor]) -> bool:
     """Return whether no key has the prefixes of a whole network here, as in the library's own transformer files."""
     return bool(state) and not any(key.startswith(("transformer.", "encoding.")) for key in state)
 
 
-def named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def add_transformer_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the library's transformer weights under the names that they have in a whole network."""
     return {f"transformer.{key}": value for key, value in state.items()}
 
 
-class PipelineDrawer(Drawer):
+class PipelineImageGenerator(ImageGenerator):
     """Draws with the pipeline's own scheduler from noise of our generators."""
 
-    network: Positioned
+    network: EncodedTransformer
 
-    def __init__(self, pipe: Pipe, network: Positioned, config: Config):
+    def __init__(self, pipe: Pipeline, network: EncodedTransformer, config: DiffusersConfig):
         self.pipe, self.network, self.config = pipe, network, config
 
     @torch.inference_mode()
-    def draw(self, requests: Sequence[Request], settings: Settings) -> Drawn:
+    def draw(self, requests: Sequence[Request], settings: Settings) -> GeneratedTile:
         """Images of these requests, one after the other. One that is not finite is a fault."""
         pictures, faults = [], {}
         for row, request in enumerate(requests):
             if request.prompt is None:
                 raise OptionError(f"a text-to-image pipeline draws from prompts, request {request.index} has none; choose another suite")
-            image = self.image(request, settings).float()  # (3, H, W)
+            image = self.generate_image(request, settings).float()  # (3, H, W)
             if not image.isfinite().all():
                 faults[row] = "the network's output is not finite"
             pictures.append((255 * image.nan_to_num()).round().to("cpu", torch.uint8).permute(1, 2, 0).numpy())
-        return Drawn(np.stack(pictures), faults)
+        return GeneratedTile(np.stack(pictures), faults)
 
-    def image(self, request: Request, settings: Settings) -> Tensor:
+    def generate_image(self, request: Request, settings: Settings) -> Tensor:
         """One image (3, H, W) in [0, 1]."""
         drawn: torch.Tensor = self.pipe(
             prompt=request.prompt,
@@ -111,19 +111,19 @@ class PipelineDrawer(Drawer):
             width=settings.resolution,
             num_inference_steps=settings.steps,
             **({} if settings.guidance is None else {"guidance_scale": settings.guidance}),
-            latents=self.noise(request.index, settings),
+            latents=self.initial_noise(request.index, settings),
             max_sequence_length=self.config.text_tokens,
             output_type="pt",
         ).images[0]
         return drawn
 
-    def noise(self, index: int, settings: Settings) -> Tensor:
+    def initial_noise(self, index: int, settings: Settings) -> Tensor:
         """Unit latents (1, channels, rows, columns) of an index, on the CPU in float32."""
         side = settings.resolution // self.pipe.vae_scale_factor
         return unit_noise((self.pipe.vae.config.latent_channels, side, side), [index_generator(settings.seed, index)])
 
 
-class DiffusersBackbone(AdapterBackbone[Positioned]):
+class DiffusersBackbone(AdapterBackbone[EncodedTransformer]):
     """Base class of backbones on a diffusers pipeline: networks and drawing. `name` is ours, `transformer` the library's class.
 
     defaults: steps, guidance and drawing as the library has them. other_text: tokens of text beside Config.text_tokens. projections: of
@@ -134,102 +134,102 @@ class DiffusersBackbone(AdapterBackbone[Positioned]):
     packages = ("diffusers", "transformers", "peft")
     has_lora = True
     name: ClassVar[str]
-    transformer: ClassVar[str]
-    targets: ClassVar[tuple[str, ...]] = TARGETS
-    defaults: ClassVar[CheckpointFields]
-    patch: ClassVar[int]
-    other_text: ClassVar[int] = 0
-    projections: ClassVar[int] = attention_cost.WHOLE
-    drawer: ClassVar[type[PipelineDrawer]] = PipelineDrawer
-    accepts: ClassVar[type[Config]] = Config
+    transformer_class_name: ClassVar[str]
+    targets: ClassVar[tuple[str, ...]] = LORA_TARGETS
+    default_fields: ClassVar[CheckpointFields]
+    patch_size: ClassVar[int]
+    extra_text_tokens: ClassVar[int] = 0
+    counted_projections: ClassVar[int] = attention_cost.ALL_PROJECTIONS
+    generator_class: ClassVar[type[PipelineImageGenerator]] = PipelineImageGenerator
+    config_class: ClassVar[type[DiffusersConfig]] = DiffusersConfig
 
-    def configure(self, options: Mapping[str, Option]) -> Config:
+    def parse_config(self, options: Mapping[str, Option]) -> DiffusersConfig:
         """A checked Config; OptionError names the field."""
         try:
-            return self.accepts.model_validate(dict(options))
+            return self.config_class.model_validate(dict(options))
         except ValidationError as error:
-            raise OptionError(f"{self.name} config {fault(error)}; its fields: {', '.join(self.accepts.model_fields)}") from error
+            raise OptionError(f"{self.name} config {validation_summary(error)}; its fields: {', '.join(self.config_class.model_fields)}") from error
 
-    def install(self, network: Positioned) -> None:
+    def install_processors(self, network: EncodedTransformer) -> None:
         """Puts our processors into the transformer."""
         raise MissingMemberError(self, "install")
 
-    def prepare(self, network: Positioned) -> None:
+    def fold_matrices(self, network: EncodedTransformer) -> None:
         """Moves the learned matrix into weights, as far as that is exact."""
         raise MissingMemberError(self, "prepare")
 
-    def inputs(self, network: Positioned, side: int, text: int, batch: int) -> dict[str, Tensor]:
+    def random_inputs(self, network: EncodedTransformer, side: int, text: int, batch: int) -> dict[str, Tensor]:
         """Random inputs of one denoising step: side x side image tokens and so many of text, on the network's device."""
         raise MissingMemberError(self, "inputs")
 
-    def trial(self, network: Positioned) -> dict[str, Tensor]:
+    def trial_inputs(self, network: EncodedTransformer) -> dict[str, Tensor]:
         """Random inputs of a small forward: 4 x 4 image tokens and 8 of text."""
-        return self.inputs(network, 4, 8, 1)
+        return self.random_inputs(network, 4, 8, 1)
 
-    def probe(self, network: Positioned, resolution: int, batch: int) -> Probe:
+    def probe(self, network: EncodedTransformer, resolution: int, batch: int) -> ProfilingInputs:
         """One denoising step of the transformer at that side in pixels, with random inputs; text and image tokens are counted."""
-        assert network.takes is not None
-        side, text = resolution // network.takes.unit, network.takes.text
+        assert network.sequence_spec is not None
+        side, text = resolution // network.sequence_spec.pixels_per_token, network.sequence_spec.text_tokens
         shape = self.shape(network.transformer.config)
-        layer = attention_cost.Attention(shape.width, shape.heads, self.projections)
-        return Probe(self.inputs(network, side, text, batch), layer, side**2 + text)
+        layer = attention_cost.AttentionSizes(shape.width, shape.heads, self.counted_projections)
+        return ProfilingInputs(self.random_inputs(network, side, text, batch), layer, side**2 + text)
 
-    def merge(self, network: Positioned) -> None:
+    def merge(self, network: EncodedTransformer) -> None:
         """Adds LoRA into the base weights, as anyone does who draws more than once; nothing where there is none."""
-        lora.merge(network)
+        lora.merge_lora(network)
 
-    def place(self, transformer: Transformer, encoding: str, options: Mapping[str, Option], tokens: str = "all") -> Positioned:
+    def attach_encoding(self, transformer: Transformer, encoding: str, options: Mapping[str, Option], tokens: str = "all") -> EncodedTransformer:
         """The transformer with a fresh encoding between its norms and its scores; errors name the option."""
-        built = encodings.build(encodings.load_encoding(encoding), self.shape(transformer.config), options)
-        network = Positioned(transformer, built, tokens)
-        self.install(network)
+        built = encodings.build_encoding(encodings.load_encoding(encoding), self.shape(transformer.config), options)
+        network = EncodedTransformer(transformer, built, tokens)
+        self.install_processors(network)
         return network
 
     @property
-    def pipe_class(self) -> PipeClass:
+    def pipeline_class(self) -> PipelineClass:
         """The library's class of the pipeline."""
-        return getattr(library(), self.pipeline)  # the library has no types, and each backbone names a class of it
+        return getattr(import_diffusers(), self.pipeline_class_name)  # the library has no types, and each backbone names a class of it
 
-    def bare(self, config: LibraryConfig) -> Transformer:
+    def build_transformer(self, config: LibraryConfig) -> Transformer:
         """A freshly initialised transformer of the library, of that configuration."""
-        return getattr(library(), self.transformer).from_config(dict(config))  # as `pipe_class`
+        return getattr(import_diffusers(), self.transformer_class_name).from_config(dict(config))  # as `pipe_class`
 
-    def build(self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]) -> Positioned:
+    def build(self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]) -> EncodedTransformer:
         """A freshly initialised network of the base's sizes; errors name the option or the field."""
-        used = self.configure(config)
-        registry.find("encodings", encoding)
-        folder = lora_manifest.base_folder(used.base)
-        network = self.place(self.bare(lora_manifest.transformer_config(folder)), encoding, options, used.tokens)
-        network.takes = Takes(used.text_tokens + self.other_text, self.unit(folder))
+        used = self.parse_config(config)
+        registry.find_entry("encodings", encoding)
+        folder = lora_manifest.find_base_folder(used.base)
+        network = self.attach_encoding(self.build_transformer(lora_manifest.transformer_config(folder)), encoding, options, used.encoded_tokens)
+        network.sequence_spec = SequenceSpec(used.text_tokens + self.extra_text_tokens, self.pixels_per_token(folder))
         return network
 
-    def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
+    def recognise(self, state: Mapping[str, Tensor]) -> DetectedFields | None:
         """The encoding of a whole network's state dict, as saved from `build`."""
-        if is_library_file(state) and self.owns(named(state).keys()):
-            return Clue(self.plain[0], {}, dict(self.plain[1]))  # the library knows no other encoding than the base's own
-        if not self.owns(state.keys()):
+        if is_transformer_file(state) and self.has_network_keys(add_transformer_prefix(state).keys()):
+            return DetectedFields(self.base_encoding[0], {}, dict(self.base_encoding[1]))  # the library knows no other encoding than the base's own
+        if not self.has_network_keys(state.keys()):
             return None
-        told = clues.told_by_network(state)
+        told = detect_encoding.detect_from_state_dict(state)
         if told is not None:
-            return Clue(told.encoding, {}, told.options)
-        return Clue(self.untold(state.keys()), {})
+            return DetectedFields(told.encoding, {}, told.options)
+        return DetectedFields(self.encoding_without_weights(state.keys()), {})
 
     def own_names(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of a whole network, or of the library's transformer alone."""
-        return named(state) if is_library_file(state) else dict(state)
+        return add_transformer_prefix(state) if is_transformer_file(state) else dict(state)
 
-    def owns(self, keys: Collection[str]) -> bool:
+    def has_network_keys(self, keys: Collection[str]) -> bool:
         """Whether these are the keys of such a network."""
         raise MissingMemberError(self, "owns")
 
-    def untold(self, keys: Collection[str]) -> str | None:
+    def encoding_without_weights(self, keys: Collection[str]) -> str | None:
         """The encoding that leaves no parameters, where the keys tell it all the same."""
         return None
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses what the pipeline cannot draw, and settings that mean nothing to it."""
-        folder = lora_manifest.base_folder(self.configure(checkpoint.config).base)
-        unit = self.unit(folder)
+        folder = lora_manifest.find_base_folder(self.parse_config(checkpoint.config).base)
+        unit = self.pixels_per_token(folder)
         if settings.resolution % unit:
             near = max(unit, round(settings.resolution / unit) * unit)
             raise OptionError(f"resolution {settings.resolution} does not divide into tokens of {unit}; --resolution {near} does")
@@ -239,24 +239,24 @@ class DiffusersBackbone(AdapterBackbone[Positioned]):
 
     def _check_scaling(self, checkpoint: Checkpoint, folder: Path, settings: Settings) -> None:
         """Raise OptionError for a position scaling that the encoding or the text's scores cannot take."""
-        config = self.configure(checkpoint.config)
-        scaling = self.scaling(config.tokens, lora_manifest.transformer_config(folder), self.unit(folder), settings)
+        config = self.parse_config(checkpoint.config)
+        scaling = self.position_scaling(config.encoded_tokens, lora_manifest.transformer_config(folder), self.pixels_per_token(folder), settings)
         if scaling.kind != "none":
-            self.encoding_of(checkpoint).rescale(scaling)
+            self.build_layer_encoding(checkpoint).rescale(scaling)
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
         """Return prompts of any words."""
         return Conditioning("prompts")
 
-    def settings_read(self, checkpoint: Checkpoint) -> SettingsRead:
+    def settings_read(self, checkpoint: Checkpoint) -> SupportedSettings:
         """Return what every generating network reads, tiles of the decoder, and `fold` where there are matrices."""
-        fields = set(GENERATED | {"vae_tiling"})
+        fields = set(GENERATION_SETTINGS | {"vae_tiling"})
         reasons = dict.fromkeys(("vae", "guidance_channels"), f"the base of {self.name} has its own autoencoder")
         reasons["mu_policy"] = f"the time shift of {self.name} is fixed"
         reasons["spacing"] = f"{self.name} generates with its base's own scheduler"
-        if self.folds(checkpoint):
-            return SettingsRead(frozenset({*fields, "fold"}), reasons)
-        return SettingsRead(frozenset(fields), {**reasons, "fold": folding.no_matrix(checkpoint.encoding)})
+        if self.has_foldable_matrix(checkpoint):
+            return SupportedSettings(frozenset({*fields, "fold"}), reasons)
+        return SupportedSettings(frozenset(fields), {**reasons, "fold": folding.no_matrix_reason(checkpoint.encoding)})
 
     def usual_settings(self, config: Mapping[str, Option], stated: CheckpointFields) -> CheckpointFields:
         """Return the fields of Checkpoint that this base is published with.
@@ -267,69 +267,69 @@ class DiffusersBackbone(AdapterBackbone[Positioned]):
         Raises:
             OptionError: The base is distilled by its name, and nobody states its steps and guidance.
         """
-        base = str(self.configure(config).base)
-        mark = DISTILLED.search(lora_manifest.base_name(base))
+        base = str(self.parse_config(config).base)
+        mark = DISTILLED_NAMES.search(lora_manifest.base_name(base))
         if mark and not {"steps", "guidance"} <= stated.keys():
             raise OptionError(
                 f"base {base} is distilled by its name ({mark[0]}), and its files do not tell its steps and guidance; "
                 "add --steps and --guidance as its authors publish them"
             )
-        return {"sampler": "flow", **self.defaults}
+        return {"sampler": "flow", **self.default_fields}
 
-    def process(self, checkpoint: Checkpoint) -> Process:
+    def process(self, checkpoint: Checkpoint) -> NetworkDescription:
         """Return what the base's scheduler takes the prediction for, its text, and its side at training."""
-        config = self.configure(checkpoint.config)
-        folder = lora_manifest.base_folder(config.base)
-        side = self.trained(lora_manifest.transformer_config(folder)) * self.unit(folder)
-        return Process("velocity", f"prompts of up to {config.text_tokens} tokens", side)
+        config = self.parse_config(checkpoint.config)
+        folder = lora_manifest.find_base_folder(config.base)
+        side = self.training_side(lora_manifest.transformer_config(folder)) * self.pixels_per_token(folder)
+        return NetworkDescription("velocity", f"prompts of up to {config.text_tokens} tokens", side)
 
-    def settled(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
+    def resolve_settings(self, checkpoint: Checkpoint, settings: Settings) -> Settings:
         """The settings with `fold`, which is on where there is a matrix and nothing else is said."""
-        if settings.fold is None and self.folds(checkpoint):
+        if settings.fold is None and self.has_foldable_matrix(checkpoint):
             return settings.model_copy(update={"fold": True})
         return settings
 
-    def folds(self, checkpoint: Checkpoint) -> bool:
+    def has_foldable_matrix(self, checkpoint: Checkpoint) -> bool:
         """Whether the checkpoint's encoding has matrices before the rotation; told without its weights."""
         with torch.inference_mode():
-            return self.encoding_of(checkpoint).matrices(0) is not None
+            return self.build_layer_encoding(checkpoint).matrices(0) is not None
 
-    def encoding_of(self, checkpoint: Checkpoint) -> encodings.Encoding:
+    def build_layer_encoding(self, checkpoint: Checkpoint) -> encodings.Encoding:
         """Return a fresh encoding of one layer of the checkpoint's base."""
-        shape = self.shape(lora_manifest.transformer_config(lora_manifest.base_folder(self.configure(checkpoint.config).base)))
+        shape = self.shape(lora_manifest.transformer_config(lora_manifest.find_base_folder(self.parse_config(checkpoint.config).base)))
         with torch.random.fork_rng(devices=[]):
-            return encodings.build(encodings.load_encoding(checkpoint.encoding), replace(shape, layers=1), checkpoint.options)
+            return encodings.build_encoding(encodings.load_encoding(checkpoint.encoding), replace(shape, layers=1), checkpoint.options)
 
-    def unit(self, folder: Path) -> int:
+    def pixels_per_token(self, folder: Path) -> int:
         """Pixels of a token's side."""
-        return int(self.patch * 2 ** (len(lora_manifest.part_config(folder, "vae")["block_out_channels"]) - 1))
+        return int(self.patch_size * 2 ** (len(lora_manifest.component_config(folder, "vae")["block_out_channels"]) - 1))
 
-    def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> PipelineDrawer:
+    def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> PipelineImageGenerator:
         """A pipeline of the base whose transformer and encoding have these weights."""
-        config = self.configure(checkpoint.config)
+        config = self.parse_config(checkpoint.config)
         network = self.load(checkpoint, state)
         with torch.random.fork_rng(devices=[]):
             nn.Module.to(network.transformer, DTYPES[settings.dtype])  # the library's own warns of modules that it does not have
-            pipe = self.assembled(lora_manifest.base_folder(config.base), settings, transformer=network.transformer)
-        return self.finish(pipe, network, config, settings)
+            pipe = self.load_pipeline(lora_manifest.find_base_folder(config.base), settings, transformer=network.transformer)
+        return self.prepare_pipeline(pipe, network, config, settings)
 
-    def owned(self, folder: Path) -> None:
+    def check_pipeline_folder(self, folder: Path) -> None:
         """WeightsError unless the folder is a pipeline of this kind with nothing foreign in it."""
-        if (found := lora_manifest.pipeline_class(folder)) != self.pipeline:
+        if (found := lora_manifest.pipeline_class_name(folder)) != self.pipeline_class_name:
             raise WeightsError(
-                f"{folder} holds a {found}, {self.name} needs a {self.pipeline}", advice="--config base=FOLDER names another"
+                f"{folder} holds a {found}, {self.name} needs a {self.pipeline_class_name}", advice="--config base=FOLDER names another"
             )
 
-    def assembled(self, folder: Path, settings: Settings, **parts: nn.Module) -> Pipe:
+    def load_pipeline(self, folder: Path, settings: Settings, **parts: nn.Module) -> Pipeline:
         """The pipeline of that folder in the asked dtype, from safetensors alone."""
-        self.owned(folder)
+        self.check_pipeline_folder(folder)
         try:
-            pipe = self.pipe_class.from_pretrained(
+            pipe = self.pipeline_class.from_pretrained(
                 folder, dtype=DTYPES[settings.dtype], local_files_only=True, use_safetensors=True, **parts
             )
         except (OSError, ValueError, KeyError) as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise WeightsError(f"{folder} does not load as a {self.pipeline}: {line}", advice="copy the base again") from error
+            raise WeightsError(f"{folder} does not load as a {self.pipeline_class_name}: {line}", advice="copy the base again") from error
         if pipe.scheduler.config.get("stochastic_sampling"):
             raise WeightsError(
                 f"the scheduler of {folder} adds noise of the global generator", advice="set stochastic_sampling to false in it"
@@ -337,26 +337,26 @@ class DiffusersBackbone(AdapterBackbone[Positioned]):
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
-    def finish(self, pipe: Pipe, network: Positioned, config: Config, settings: Settings) -> PipelineDrawer:
+    def prepare_pipeline(self, pipe: Pipeline, network: EncodedTransformer, config: DiffusersConfig, settings: Settings) -> PipelineImageGenerator:
         """Everything on its device, scaled for the resolution, merged and folded as configured."""
         pipe.to(settings.device)
         network.to(settings.device).eval()
-        network.takes = Takes(config.text_tokens + self.other_text, pipe.vae_scale_factor * self.patch)
-        if config.merge:
-            lora.merge(network)
-        self.rescale(network, pipe, settings)
+        network.sequence_spec = SequenceSpec(config.text_tokens + self.extra_text_tokens, pipe.vae_scale_factor * self.patch_size)
+        if config.merge_lora:
+            lora.merge_lora(network)
+        self.rescale_positions(network, pipe, settings)
         if settings.fold:
-            self.prepare(network)
+            self.fold_matrices(network)
         if settings.vae_tiling:
             pipe.vae.enable_tiling()
-        return self.drawer(pipe, network, config)
+        return self.generator_class(pipe, network, config)
 
-    def rescale(self, network: Positioned, pipe: Pipe, settings: Settings) -> None:
+    def rescale_positions(self, network: EncodedTransformer, pipe: Pipeline, settings: Settings) -> None:
         """Position scaling of the two image axes; an axis before them has length 1."""
-        unit = pipe.vae_scale_factor * self.patch
-        network.encoding.rescale(self.scaling(network.tokens, network.transformer.config, unit, settings))
+        unit = pipe.vae_scale_factor * self.patch_size
+        network.encoding.rescale(self.position_scaling(network.encoded_tokens, network.transformer.config, unit, settings))
 
-    def scaling(self, tokens: str, config: LibraryConfig, unit: int, settings: Settings) -> encodings.Scaling:
+    def position_scaling(self, tokens: str, config: LibraryConfig, unit: int, settings: Settings) -> encodings.Scaling:
         """Return the position scaling of the two image axes; an axis before them has length 1.
 
         Args:
@@ -369,9 +369,9 @@ class DiffusersBackbone(AdapterBackbone[Positioned]):
         if kind == "yarn" and tokens == "image":
             raise OptionError("pos_scaling yarn also scales the text's scores, which tokens=image leaves alone; use tokens=all or ntk")
         before = (1,) * (self.shape(config).axes - 2)
-        trained, sides = self.trained(config), settings.resolution // unit
+        trained, sides = self.training_side(config), settings.resolution // unit
         return encodings.Scaling(kind, (*before, trained, trained), (*before, sides, sides))
 
-    def trained(self, config: LibraryConfig) -> int:
+    def training_side(self, config: LibraryConfig) -> int:
         """Tokens of a side at training."""
         return 64

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from harope_bench.encodings import base as encodings
 
-FREQUENCIES = 256  # width of the sinusoidal time features
+FREQUENCY_EMBEDDING_SIZE = 256  # width of the sinusoidal time features
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale[:, None]) + shift[:, None]
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """Self-attention whose queries and keys pass through the encoding."""
 
     def __init__(self, width: int, heads: int):
@@ -34,8 +34,8 @@ class Attention(nn.Module):
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, heads, N, head_dim)
         q, k, v = qkv.unbind(0)
         q, k = encoding.rotate(q, k, positions, layer)
-        found = F.scaled_dot_product_attention(q, k, encoding.values(v, layer))  # (B, heads, N, head_dim)
-        out = encoding.outputs(found, layer)
+        found = F.scaled_dot_product_attention(q, k, encoding.transform_values(v, layer))  # (B, heads, N, head_dim)
+        out = encoding.transform_outputs(found, layer)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 
@@ -53,13 +53,13 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
 
 
-class Block(nn.Module):
+class DiTBlock(nn.Module):
     """adaLN-Zero block."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.attn = Attention(width, heads)
+        self.attn = SelfAttention(width, heads)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.mlp = Mlp(width)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
@@ -112,7 +112,7 @@ def initialise_projections(modules: Iterable[nn.Module], patches: PatchEmbed) ->
     nn.init.xavier_uniform_(weight.view(len(weight), -1))  # (width, channels * patch * patch)
 
 
-def images_of(patches: Tensor, rows: int, columns: int, patch: int) -> Tensor:
+def unpatchify(patches: Tensor, rows: int, columns: int, patch: int) -> Tensor:
     """Patches (B, rows * columns, patch * patch * C) as images (B, C, rows * patch, columns * patch)."""
     grid = patches.unflatten(1, (rows, columns)).unflatten(-1, (patch, patch, -1))  # (B, rows, columns, p, p, C)
     return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, rows * patch, columns * patch)
@@ -123,11 +123,11 @@ class TimestepEmbedder(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(nn.Linear(FREQUENCY_EMBEDDING_SIZE, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, time: Tensor) -> Tensor:
         """Times (B,) to (B, width)."""
-        half = FREQUENCIES // 2
+        half = FREQUENCY_EMBEDDING_SIZE // 2
         w = torch.exp(-math.log(10000) * torch.arange(half, device=time.device) / half)
         angles = time[:, None].float() * w
         return self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1).to(next(self.parameters()).dtype))

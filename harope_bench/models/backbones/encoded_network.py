@@ -11,4 +11,4 @@ class EncodedNetwork(nn.Module):
     """Base class of networks with an encoding."""
 
     encoding: Encoding
-    extra = 0  # tokens before those of the patches, such as a class token
+    num_prefix_tokens = 0  # tokens before those of the patches, such as a class token

@@ -20,16 +20,16 @@ from harope_bench.core.schema import Checkpoint, Settings
 from harope_bench.encodings import base as encodings
 from harope_bench.metrics import attention_cost
 from harope_bench.models import lora_manifest
-from harope_bench.models.backbones.base import SettingsRead
-from harope_bench.models.backbones.diffusers_networks import Config, PipelineDrawer
-from harope_bench.models.backbones.library_types import AttentionLayer, Inputs, Pipe, Transformer
-from harope_bench.models.backbones.pipelines import PipelineBackbone
-from harope_bench.models.backbones.positioned import Positioned, Processor, agree, heads_of, keep, normed, places, put
+from harope_bench.models.backbones.base import SupportedSettings
+from harope_bench.models.backbones.diffusers_networks import DiffusersConfig, PipelineImageGenerator
+from harope_bench.models.backbones.library_types import AttentionLayer, Inputs, Pipeline, Transformer
+from harope_bench.models.backbones.adapter_pipelines import AdapterPipelineBackbone
+from harope_bench.models.backbones.encoded_transformer import EncodedTransformer, EncodedAttnProcessor, apply_checked_change, split_heads, fold_norms, apply_norm, token_positions, replace_tokens
 from harope_bench.models.checkpoint_fields import CheckpointFields
 from harope_bench.models.lora_manifest import LibraryConfig
 
 
-class FluxProcessor(Processor):
+class FluxProcessor(EncodedAttnProcessor):
     """Attention of a double or a single block: norm, matrix, rotation, scores."""
 
     def __call__(
@@ -41,36 +41,36 @@ class FluxProcessor(Processor):
         image_rotary_emb: object = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Image tokens, and text tokens (B, N, width) where the block keeps them apart, after attention."""
-        q, k, v = (heads_of(to(hidden_states), attn.head_dim) for to in (attn.to_q, attn.to_k, attn.to_v))
+        q, k, v = (split_heads(to(hidden_states), attn.head_dim) for to in (attn.to_q, attn.to_k, attn.to_v))
         text = 0
         if encoder_hidden_states is None:
-            q, k = self._single(attn, q, k)
+            q, k = self._normalise_single(attn, q, k)
         else:
             text = encoder_hidden_states.shape[1]
-            q_text, k_text, v_text = self.text_of(attn, encoder_hidden_states, attn.head_dim)
-            q, k = normed(q, attn.norm_q, self.folded.get("q")), normed(k, attn.norm_k, self.folded.get("k"))
+            q_text, k_text, v_text = self.project_text(attn, encoder_hidden_states, attn.head_dim)
+            q, k = apply_norm(q, attn.norm_q, self.folded_matrices.get("q")), apply_norm(k, attn.norm_k, self.folded_matrices.get("k"))
             q, k, v = torch.cat((q_text, q), 2), torch.cat((k_text, k), 2), torch.cat((v_text, v), 2)
         found = self.network.attend(q, k, v, self.layer).transpose(1, 2).flatten(2).to(q.dtype)  # (B, N, width)
         if encoder_hidden_states is None:
             return found
         return attn.to_out[1](attn.to_out[0](found[:, text:].contiguous())), attn.to_add_out(found[:, :text].contiguous())
 
-    def _single(self, attn: AttentionLayer, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def _normalise_single(self, attn: AttentionLayer, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Text and image together under one norm; only the part that is acted on has the folded matrix."""
-        if not self.folded or self.network.tokens == "all":
-            return normed(q, attn.norm_q, self.folded.get("q")), normed(k, attn.norm_k, self.folded.get("k"))
-        assert self.network.places is not None
-        part = self.network.places.image
-        on_q, on_k = normed(q[:, :, part], attn.norm_q, self.folded["q"]), normed(k[:, :, part], attn.norm_k, self.folded["k"])
-        return put(attn.norm_q(q), on_q, part), put(attn.norm_k(k), on_k, part)
+        if not self.folded_matrices or self.network.encoded_tokens == "all":
+            return apply_norm(q, attn.norm_q, self.folded_matrices.get("q")), apply_norm(k, attn.norm_k, self.folded_matrices.get("k"))
+        assert self.network.token_positions is not None
+        part = self.network.token_positions.image_slice
+        on_q, on_k = apply_norm(q[:, :, part], attn.norm_q, self.folded_matrices["q"]), apply_norm(k[:, :, part], attn.norm_k, self.folded_matrices["k"])
+        return replace_tokens(attn.norm_q(q), on_q, part), replace_tokens(attn.norm_k(k), on_k, part)
 
 
-def locate(network: Positioned) -> Callable[[nn.Module, Inputs, dict[str, Tensor]], None]:
+def position_hook(network: EncodedTransformer) -> Callable[[nn.Module, Inputs, dict[str, Tensor]], None]:
     """A hook that reads the tokens' ids off a forward of the transformer: text first, at the origin."""
 
     def see(_: nn.Module, __: Inputs, named: dict[str, Tensor]) -> None:
         text, image = (ids[0] if ids.ndim == 3 else ids for ids in (named["txt_ids"], named["img_ids"]))
-        network.places = places(torch.cat((text, image)).cpu().float(), slice(len(text), len(text) + len(image)))
+        network.token_positions = token_positions(torch.cat((text, image)).cpu().float(), slice(len(text), len(text) + len(image)))
 
     return see
 
@@ -85,89 +85,89 @@ def has_shift(base: Path) -> bool:
     return bool(lora_manifest.scheduler_config(base).get("use_dynamic_shifting"))
 
 
-def clamped(scheduler: Pipe) -> Pipe:
+def clamp_time_shift(scheduler: Pipeline) -> Pipeline:
     """The scheduler with one time shift for every size, its largest."""
     shift = scheduler.config.get("max_shift", 1.15)
     return type(scheduler).from_config(scheduler.config, base_shift=shift, max_shift=shift)
 
 
-class FluxDrawer(PipelineDrawer):
+class FluxImageGenerator(PipelineImageGenerator):
     """Noise is packed as the pipeline packs its own."""
 
     def noise(self, index: int, settings: Settings) -> Tensor:
         """Unit latents (1, tokens, 4 * channels) of an index."""
-        noise = super().noise(index, settings)
+        noise = super().initial_noise(index, settings)
         packed: Tensor = self.pipe._pack_latents(noise, *noise.shape)
         return packed
 
 
-class FluxBackbone(PipelineBackbone):
+class FluxBackbone(AdapterPipelineBackbone):
     """FLUX.1-dev and whatever has its classes."""
 
     name, pipeline, transformer, patch = "flux", "FluxPipeline", "FluxTransformer2DModel", 2
-    plain = ("rope-axial", {})
+    base_encoding = ("rope-axial", {})
     defaults = {"steps": 28, "guidance": 3.5, "drawing": {"mu_policy": "extrapolate", "vae_tiling": True}}
-    distilled: ClassVar[CheckpointFields] = {
+    distilled_defaults: ClassVar[CheckpointFields] = {
         "steps": 4,
         "config": {"text_tokens": 256},
         "drawing": {"vae_tiling": True},
     }  # as FLUX.1-schnell is published
-    drawer = FluxDrawer
-    projections = attention_cost.QKV
+    drawer = FluxImageGenerator
+    projections = attention_cost.QKV_PROJECTIONS
 
     def usual_settings(self, config: Mapping[str, Option], stated: CheckpointFields) -> CheckpointFields:
         """Return schnell's settings for a base without guidance embedding, dev's for one with it."""
-        folder = lora_manifest.base_folder(self.configure(config).base)
-        usual = super().usual_settings(config, stated) if has_guidance(folder) else {"sampler": "flow", **self.distilled}
+        folder = lora_manifest.find_base_folder(self.parse_config(config).base)
+        usual = super().usual_settings(config, stated) if has_guidance(folder) else {"sampler": "flow", **self.distilled_defaults}
         if not has_shift(folder):
             usual["drawing"] = {key: value for key, value in usual["drawing"].items() if key != "mu_policy"}
         return usual
 
-    def settings_read(self, checkpoint: Checkpoint) -> SettingsRead:
+    def settings_read(self, checkpoint: Checkpoint) -> SupportedSettings:
         """Return those of every pipeline, without guidance or time shift where the base has none."""
-        folder = lora_manifest.base_folder(self.configure(checkpoint.config).base)
+        folder = lora_manifest.find_base_folder(self.parse_config(checkpoint.config).base)
         read = super().settings_read(checkpoint)
         absent: dict[str, str] = {}
         if not has_guidance(folder):
             absent["guidance"] = "its base has no guidance embedding (FLUX.1-schnell and its kin)"
         if not has_shift(folder):
             absent["mu_policy"] = "the scheduler of its base does not shift times by the size of the image"
-        return SettingsRead((read.fields | {"mu_policy"}) - absent.keys(), {**read.reasons, **absent})
+        return SupportedSettings((read.fields | {"mu_policy"}) - absent.keys(), {**read.reasons, **absent})
 
-    def shape(self, config: LibraryConfig) -> encodings.Shape:
+    def shape(self, config: LibraryConfig) -> encodings.ModelShape:
         """Three axes: one that no image moves along, rows, columns."""
         heads, size = config["num_attention_heads"], config["attention_head_dim"]
         layers, axes = config["num_layers"] + config["num_single_layers"], tuple(config["axes_dims_rope"])
-        return encodings.Shape(heads * size, heads, size, layers, len(axes), axes, still_axes=len(axes) - 2)
+        return encodings.ModelShape(heads * size, heads, size, layers, len(axes), axes, static_axes=len(axes) - 2)
 
-    def place(self, transformer: Transformer, encoding: str, options: Mapping[str, Option], tokens: str = "all") -> Positioned:
+    def attach_encoding(self, transformer: Transformer, encoding: str, options: Mapping[str, Option], tokens: str = "all") -> EncodedTransformer:
         """The transformer with a fresh encoding; OptionError for one that is not made of axes."""
-        network = super().place(transformer, encoding, options, tokens)
-        if not isinstance(network.encoding.options, encodings.Rotary):
+        network = super().attach_encoding(transformer, encoding, options, tokens)
+        if not isinstance(network.encoding.options, encodings.RotaryOptions):
             axes = ", ".join(map(str, transformer.config["axes_dims_rope"]))
             raise OptionError(f"flux turns axes of {axes} channels, {encoding} knows no such axes; choose rope-axial or one built on it")
         return network
 
-    def install(self, network: Positioned) -> None:
+    def install(self, network: EncodedTransformer) -> None:
         """One processor a layer, and the hook that tells them where tokens are."""
         names = network.transformer.attn_processors
         network.transformer.set_attn_processor({name: FluxProcessor(network, layer) for layer, name in enumerate(names)})
-        network.transformer.register_forward_pre_hook(locate(network), with_kwargs=True)
+        network.transformer.register_forward_pre_hook(position_hook(network), with_kwargs=True)
 
-    def finish(self, pipe: Pipe, network: Positioned, config: Config, settings: Settings) -> PipelineDrawer:
+    def finish(self, pipe: Pipeline, network: EncodedTransformer, config: DiffusersConfig, settings: Settings) -> PipelineImageGenerator:
         """As every pipeline; `mu_policy` clamp holds the time shift at that of the largest training size."""
         side = settings.resolution // (2 * pipe.vae_scale_factor)
         if settings.mu_policy == "clamp" and side**2 > pipe.scheduler.config.get("max_image_seq_len", 4096):
-            pipe.scheduler = clamped(pipe.scheduler)
-        return super().finish(pipe, network, config, settings)
+            pipe.scheduler = clamp_time_shift(pipe.scheduler)
+        return super().prepare_pipeline(pipe, network, config, settings)
 
-    def prepare(self, network: Positioned) -> None:
+    def prepare(self, network: EncodedTransformer) -> None:
         """Multiplies each matrix into the weights of the norm before it; a norm keeps it from going further."""
         if network.encoding.matrices(0) is None:
             return
-        agree(network, lambda: keep(network), lambda: self.trial(network), network.encoding.named())
+        apply_checked_change(network, lambda: fold_norms(network), lambda: self.trial_inputs(network), network.encoding.registered_name())
 
-    def inputs(self, network: Positioned, side: int, text: int, batch: int) -> dict[str, Tensor]:
+    def inputs(self, network: EncodedTransformer, side: int, text: int, batch: int) -> dict[str, Tensor]:
         """Random inputs; ids stay on the CPU for a network on the meta device, since positions are read off them."""
         config, like = network.transformer.config, next(network.parameters())
         with torch.device("cpu"):

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from harope_bench.core.errors import OptionError, WeightsError
 from harope_bench.core.record_base import Option
-from harope_bench.encodings.base import Encoding, Pair
-from harope_bench.models.backbones.base import SettingsRead
+from harope_bench.encodings.base import Encoding, QueryKeyMatrices
+from harope_bench.models.backbones.base import SupportedSettings
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
 from harope_bench.models.checkpoint_fields import CheckpointFields
 
-EQUAL = 1e-5  # of the output's root mean square; float32 sums in another order differ by about 1e-6
+RELATIVE_TOLERANCE = 1e-5  # of the output's root mean square; float32 sums in another order differ by about 1e-6
 
 
 class Projection(NamedTuple):
@@ -31,7 +31,7 @@ class Projection(NamedTuple):
     bias: Tensor | None
 
 
-def folded(projection: Projection, matrix: Tensor) -> Projection:
+def fold_projection(projection: Projection, matrix: Tensor) -> Projection:
     """M W and M b, each head's rows by its own matrix.
 
     Args:
@@ -52,63 +52,63 @@ def folded(projection: Projection, matrix: Tensor) -> Projection:
 @torch.no_grad()
 def fold_linear(layer: nn.Linear, matrix: Tensor) -> None:
     """The same in place on a separate projection of queries or keys."""
-    weight, bias = folded(Projection(layer.weight, layer.bias), matrix)
+    weight, bias = fold_projection(Projection(layer.weight, layer.bias), matrix)
     layer.weight.copy_(weight)
     if bias is not None:
         layer.bias.copy_(bias)
 
 
 @torch.no_grad()
-def fold_fused(layer: nn.Linear, pair: Pair) -> None:
+def fold_fused(layer: nn.Linear, pair: QueryKeyMatrices) -> None:
     """The same in place on one layer whose rows are queries, keys, values, in this order and of equal number."""
     width = layer.out_features // 3
     for start, matrix in ((0, pair.q), (width, pair.k)):
         rows = slice(start, start + width)
-        weight, bias = folded(Projection(layer.weight[rows], None if layer.bias is None else layer.bias[rows]), matrix)
+        weight, bias = fold_projection(Projection(layer.weight[rows], None if layer.bias is None else layer.bias[rows]), matrix)
         layer.weight[rows] = weight
         if bias is not None:
             layer.bias[rows] = bias
 
 
-def foldable(encoding: Encoding) -> None:
+def check_foldable(encoding: Encoding) -> None:
     """Raises OptionError if the encoding has no matrix that folds."""
-    if not encoding.facts.foldable:
-        raise OptionError(f"{no_matrix(encoding.named())} into the projections; run it unfolded")
+    if not encoding.properties.foldable:
+        raise OptionError(f"{no_matrix_reason(encoding.registered_name())} into the projections; run it unfolded")
 
 
-def settings_read(encoding: Encoding, fields: Iterable[str], reasons: Mapping[str, str]) -> SettingsRead:
+def settings_with_fold(encoding: Encoding, fields: Iterable[str], reasons: Mapping[str, str]) -> SupportedSettings:
     """Return these fields, with `fold` where the encoding has matrices that fold, else with the reason why not."""
-    if encoding.facts.foldable:
-        return SettingsRead(frozenset({*fields, "fold"}), reasons)
-    return SettingsRead(frozenset(fields), {**reasons, "fold": no_matrix(encoding.named())})
+    if encoding.properties.foldable:
+        return SupportedSettings(frozenset({*fields, "fold"}), reasons)
+    return SupportedSettings(frozenset(fields), {**reasons, "fold": no_matrix_reason(encoding.registered_name())})
 
 
-def no_matrix(encoding: str) -> str:
+def no_matrix_reason(encoding: str) -> str:
     """Return why an encoding of that name takes no `fold`."""
     return f"{encoding} with these options has no matrix that folds"
 
 
-def precise(encoding: Encoding) -> list[Pair]:
+def float64_matrices(encoding: Encoding) -> list[QueryKeyMatrices]:
     """The matrices of all layers, float64.
 
     Raises:
         OptionError: it does not fold.
     """
-    foldable(encoding)
+    check_foldable(encoding)
     wide = copy.deepcopy(encoding).double()
     with torch.no_grad():
         return [pair for layer in range(encoding.shape.layers) if (pair := wide.matrices(layer)) is not None]
 
 
-def fold_all(encoding: Encoding, fused: Sequence[nn.Linear]) -> Encoding:
+def fold_layers(encoding: Encoding, fused: Sequence[nn.Linear]) -> Encoding:
     """Folds every layer's matrices into its fused projection and returns the encoding that is left.
 
     Raises:
         OptionError: it does not fold.
     """
-    for layer, pair in zip(fused, precise(encoding), strict=True):
+    for layer, pair in zip(fused, float64_matrices(encoding), strict=True):
         fold_fused(layer, pair)
-    return encoding.plain()
+    return encoding.without_matrices()
 
 
 @torch.no_grad()
@@ -119,26 +119,26 @@ def fold_network(network: EncodedNetwork, fused: Sequence[nn.Linear], trial: Cal
         OptionError: the encoding does not fold. WeightsError: the outputs differ.
     """
     before = trial()
-    network.encoding = fold_all(network.encoding, fused)
-    same_outputs(before, trial(), what)
+    network.encoding = fold_layers(network.encoding, fused)
+    check_outputs_equal(before, trial(), what)
 
 
-def left_over(encoding: Encoding, drawing: Mapping[str, Option]) -> CheckpointFields:
+def plain_encoding_fields(encoding: Encoding, drawing: Mapping[str, Option]) -> CheckpointFields:
     """The fields of a Checkpoint that are other ones once its matrix is folded and `encoding` is left."""
     return {
-        "encoding": encoding.named(),
+        "encoding": encoding.registered_name(),
         "options": encoding.options.model_dump(),
         "drawing": {key: value for key, value in drawing.items() if key != "fold"},
     }
 
 
-def same_heads(before: Tensor, after: Tensor, dtype: torch.dtype, what: str) -> None:
+def check_heads_equal(before: Tensor, after: Tensor, dtype: torch.dtype, what: str) -> None:
     """WeightsError unless queries or keys (heads, N, d) agree in every head as far as weights of that dtype can."""
     for head, (one, other) in enumerate(zip(before, after, strict=True)):
-        same_outputs(one, other, f"{what}, head {head},", max(EQUAL, torch.finfo(dtype).eps))
+        check_outputs_equal(one, other, f"{what}, head {head},", max(RELATIVE_TOLERANCE, torch.finfo(dtype).eps))
 
 
-def same_outputs(before: Tensor, after: Tensor, what: str, slack: float = EQUAL) -> None:
+def check_outputs_equal(before: Tensor, after: Tensor, what: str, slack: float = RELATIVE_TOLERANCE) -> None:
     """WeightsError unless two outputs agree to `slack` of the first one's root mean square; one that is not finite has no equal."""
     if not before.isfinite().all():
         return  # its rows are faults when they are drawn, folded or not

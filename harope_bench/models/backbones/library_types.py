@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-Library = Any  # the module diffusers
-Pipe = Any  # a pipeline: transformer, autoencoder, scheduler, text encoders
-PipeClass = Any  # its class, with from_pretrained, save_lora_weights, lora_state_dict
+DiffusersModule = Any  # the module diffusers
+Pipeline = Any  # a pipeline: transformer, autoencoder, scheduler, text encoders
+PipelineClass = Any  # its class, with from_pretrained, save_lora_weights, lora_state_dict
 Transformer = Any  # FluxTransformer2DModel, SD3Transformer2DModel
 Autoencoder = Any  # AutoencoderKL
 AttentionLayer = Any  # an attention module of the transformer

@@ -36,13 +36,13 @@ class Stream(nn.Module):
         """Shift, scale and gate of the attention, then of the MLP, (B, width) each, of the shared c (B, 6, width)."""
         return (c + self.offsets).unbind(1)
 
-    def heads_of(self, x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project_heads(self, x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, each normed in its head, and values (B, heads, N, head_dim)."""
         qkv = self.qkv(modulate(self.norm1(x), shift, scale)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         return self.norm_q(q), self.norm_k(k), v
 
-    def rest(self, x: Tensor, found: Tensor, gate1: Tensor, shift2: Tensor, scale2: Tensor, gate2: Tensor) -> Tensor:
+    def apply_residuals(self, x: Tensor, found: Tensor, gate1: Tensor, shift2: Tensor, scale2: Tensor, gate2: Tensor) -> Tensor:
         """Tokens (B, N, width) with what attention found (B, N, width) and with the MLP's part."""
         x = x + gate1[:, None] * self.proj(found)
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
@@ -53,24 +53,24 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
 
 
-class Block(nn.Module):
+class MMDiTBlock(nn.Module):
     """Joint attention of its streams: norm, then the encoding, then the products."""
 
     def __init__(self, width: int, heads: int, streams: int):
         super().__init__()
         self.streams = nn.ModuleList(Stream(width, heads) for _ in range(streams))
-        self.joined = streams == 1
+        self.is_single_stream = streams == 1
 
     def forward(self, parts: Sequence[Tensor], c: Tensor, encoding: encodings.Encoding, positions: Tensor, layer: int) -> list[Tensor]:
         """Tokens of each stream (B, N_i, width) to tokens; `positions` (sum of N_i, axes) and c (B, 6, width) are those of all."""
         streams = [stream for stream in self.streams if isinstance(stream, Stream)]
         told = [stream.modulation(c) for stream in streams]
-        triples = [stream.heads_of(x, m[0], m[1]) for stream, x, m in zip(streams, parts, told, strict=True)]
+        triples = [stream.project_heads(x, m[0], m[1]) for stream, x, m in zip(streams, parts, told, strict=True)]
         q, k, v = (torch.cat(same, 2) for same in zip(*triples, strict=True))
         q, k = encoding.rotate(q, k, positions, layer)
-        found = encoding.outputs(attend(q, k, encoding.values(v, layer)), layer)
+        found = encoding.transform_outputs(attend(q, k, encoding.transform_values(v, layer)), layer)
         split = found.transpose(1, 2).flatten(2).split([x.shape[1] for x in parts], dim=1)
-        return [stream.rest(x, near, *m[2:]) for stream, x, near, m in zip(streams, parts, split, told, strict=True)]
+        return [stream.apply_residuals(x, near, *m[2:]) for stream, x, near, m in zip(streams, parts, split, told, strict=True)]
 
 
 class WordEmbedder(nn.Module):

@@ -17,20 +17,20 @@ from harope_bench.core.errors import OptionError
 from harope_bench.core.record_base import Option
 from harope_bench.core.schema import Checkpoint, Request, Settings
 from harope_bench.encodings import base as encodings
-from harope_bench.encodings import clues
-from harope_bench.models.backbones.base import GENERATED, Backbone, Clue, Probe, Process, SettingsRead
-from harope_bench.models.backbones.dit_blocks import FinalLayer, PatchEmbed, TimestepEmbedder, images_of, initialise_projections
+from harope_bench.encodings import detect_encoding
+from harope_bench.models.backbones.base import GENERATION_SETTINGS, Backbone, DetectedFields, ProfilingInputs, NetworkDescription, SupportedSettings
+from harope_bench.models.backbones.dit_blocks import FinalLayer, PatchEmbed, TimestepEmbedder, unpatchify, initialise_projections
 from harope_bench.models.backbones.encoded_network import EncodedNetwork
-from harope_bench.models.backbones.mmdit_blocks import Block, WordEmbedder
-from harope_bench.models.backbones.sampled import SampledDrawer
-from harope_bench.models.backbones.sized import (
+from harope_bench.models.backbones.mmdit_blocks import MMDiTBlock, WordEmbedder
+from harope_bench.models.backbones.sampler_generator import SamplerImageGenerator
+from harope_bench.models.backbones.network_sizes import (
     DTYPES,
-    Sizes,
+    NetworkSizes,
     check_encoding,
     check_resolution,
-    checked_sizes,
+    parse_sizes,
     counted_layer,
-    encode,
+    build_encoding,
     grid_positions,
     middle_times,
     ramp,
@@ -38,24 +38,24 @@ from harope_bench.models.backbones.sized import (
 )
 from harope_bench.models.samplers.base import load_sampler
 
-NEEDED = {"x_embedder.proj.weight", "words.word.weight", "words.place.weight", "blocks.0.streams.0.norm_q.weight"}
+REQUIRED_KEYS = {"x_embedder.proj.weight", "words.word.weight", "words.place.weight", "blocks.0.streams.0.norm_q.weight"}
 
 
-class Config(Sizes):
+class MMDiTConfig(NetworkSizes):
     """Sizes. `double` blocks with two streams come first, then `single` ones.
 
     size: side in pixels of the training images. words: the vocabulary, separated by spaces. places: words a caption can have.
     """
 
     hidden: int = Field(gt=0)
-    double: int = Field(ge=0)
-    single: int = Field(gt=0)
+    double_blocks: int = Field(ge=0)
+    single_blocks: int = Field(gt=0)
     heads: int = Field(gt=0)
     patch: int = Field(gt=0)
     size: int = Field(gt=0)
     channels: int = Field(default=3, gt=0)
     words: str
-    places: int = Field(gt=0)
+    max_words: int = Field(gt=0)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -65,29 +65,29 @@ class Config(Sizes):
     @property
     def layers(self) -> int:
         """Attention layers."""
-        return self.double + self.single
+        return self.double_blocks + self.single_blocks
 
 
-def configure(options: Mapping[str, Option]) -> Config:
+def parse_config(options: Mapping[str, Option]) -> MMDiTConfig:
     """A checked Config; OptionError names the field."""
-    return checked_sizes(Config, "mmdit-micro", options)
+    return parse_sizes(MMDiTConfig, "mmdit-micro", options)
 
 
 class MMDiT(EncodedNetwork):
     """The network: noised images, times and words to a prediction of the images' shape."""
 
-    def __init__(self, config: Config, encoding: encodings.Encoding):
+    def __init__(self, config: MMDiTConfig, encoding: encodings.Encoding):
         super().__init__()
         self.config = config
         self.x_embedder = PatchEmbed(config.patch, config.channels, config.hidden)
         self.t_embedder = TimestepEmbedder(config.hidden)
-        self.words = WordEmbedder(len(config.vocabulary), config.places, config.hidden)
+        self.words = WordEmbedder(len(config.vocabulary), config.max_words, config.hidden)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(config.hidden, 6 * config.hidden))
-        streams = [2] * config.double + [1] * config.single
-        self.blocks = nn.ModuleList(Block(config.hidden, config.heads, count) for count in streams)
+        streams = [2] * config.double_blocks + [1] * config.single_blocks
+        self.blocks = nn.ModuleList(MMDiTBlock(config.hidden, config.heads, count) for count in streams)
         self.final_layer = FinalLayer(config.hidden, config.patch**2 * config.channels)
         self.encoding = encoding
-        self._placed: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._position_cache: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         self._initialise()
 
     def _initialise(self) -> None:
@@ -102,10 +102,10 @@ class MMDiT(EncodedNetwork):
 
     def positions(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Positions of all tokens (places + rows * columns, 2), text at the origin, and of the image's alone; always the same tensors."""
-        if (rows, columns) not in self._placed:
+        if (rows, columns) not in self._position_cache:
             image = grid_positions(rows, columns)
-            self._placed[rows, columns] = torch.cat((torch.zeros(self.config.places, 2), image)), image
-        return self._placed[rows, columns]
+            self._position_cache[rows, columns] = torch.cat((torch.zeros(self.config.max_words, 2), image)), image
+        return self._position_cache[rows, columns]
 
     def forward(self, x: Tensor, time: Tensor, words: Tensor) -> Tensor:
         """Prediction (B, C, H, W) for x (B, C, H, W), times (B,) and words (B, places); patch divides H and W."""
@@ -118,14 +118,14 @@ class MMDiT(EncodedNetwork):
         shared = self.modulation(c).unflatten(-1, (6, -1))
         parts = [tokens, image]
         for layer, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            if block.joined and len(parts) > 1:
+            assert isinstance(block, MMDiTBlock)
+            if block.is_single_stream and len(parts) > 1:
                 parts = [torch.cat(parts, 1)]
             parts = block(parts, shared, self.encoding, everywhere, layer)
-        return images_of(self.final_layer(parts[-1][:, -len(grid) :], c), rows, columns, patch)
+        return unpatchify(self.final_layer(parts[-1][:, -len(grid) :], c), rows, columns, patch)
 
 
-class MicroDrawer(SampledDrawer[MMDiT]):
+class MMDiTImageGenerator(SamplerImageGenerator[MMDiT]):
     """Draws images from captions, in pixel space; a request without a prompt is drawn without text."""
 
     def __init__(self, network: MMDiT, device: torch.device, dtype: torch.dtype):
@@ -134,14 +134,14 @@ class MicroDrawer(SampledDrawer[MMDiT]):
 
     def conditions(self, requests: Sequence[Request]) -> Tensor:
         """Words (B, places)."""
-        return torch.stack([worded(r.prompt or "", self.network.config) for r in requests])
+        return torch.stack([tokenize(r.prompt or "", self.network.config) for r in requests])
 
     def unconditional(self, conditions: Tensor) -> Tensor:
         """No text."""
         return torch.zeros_like(conditions)
 
 
-def worded(prompt: str, config: Config) -> Tensor:
+def tokenize(prompt: str, config: MMDiTConfig) -> Tensor:
     """A prompt as numbers of words (places,) int64, 0 after its end.
 
     Raises:
@@ -151,36 +151,36 @@ def worded(prompt: str, config: Config) -> Tensor:
     words = prompt.lower().split()
     if strange := [word for word in words if word not in known]:
         raise OptionError(f"mmdit-micro never learned the word {strange[0]!r} of {prompt!r}; it knows {', '.join(known)}")
-    if len(words) > config.places:
-        raise OptionError(f"mmdit-micro reads {config.places} words, {prompt!r} has {len(words)}; shorten it")
-    return torch.tensor([known[word] for word in words] + [0] * (config.places - len(words)))
+    if len(words) > config.max_words:
+        raise OptionError(f"mmdit-micro reads {config.max_words} words, {prompt!r} has {len(words)}; shorten it")
+    return torch.tensor([known[word] for word in words] + [0] * (config.max_words - len(words)))
 
 
-class MicroBackbone(Backbone[MMDiT]):
+class MMDiTMicroBackbone(Backbone[MMDiT]):
     """Draws small pictures from captions of a fixed vocabulary. No folding: the norms stand between projection and matrix."""
 
     tile = 24
 
     def build(self, encoding: str, options: Mapping[str, Option], config: Mapping[str, Option]) -> MMDiT:
         """A freshly initialised network; errors name the option or the field."""
-        size = configure(config)
-        return MMDiT(size, encode(encoding, options, size))
+        size = parse_config(config)
+        return MMDiT(size, build_encoding(encoding, options, size))
 
-    def recognise(self, state: Mapping[str, Tensor]) -> Clue | None:
+    def recognise(self, state: Mapping[str, Tensor]) -> DetectedFields | None:
         """Sizes off the keys; the words and the training size leave no trace there."""
-        if not state.keys() >= NEEDED:
+        if not state.keys() >= REQUIRED_KEYS:
             return None
         if state["x_embedder.proj.weight"].dim() != 4:
             return None
         hidden, channels, patch, _ = state["x_embedder.proj.weight"].shape
         blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
         double = {key.split(".")[1] for key in state if key.startswith("blocks.") and ".streams.1." in key}
-        told = clues.told_by_network(state)
+        told = detect_encoding.detect_from_state_dict(state)
         config: dict[str, Option] = {
             "hidden": hidden, "channels": channels, "patch": patch, "double": len(double), "single": len(blocks) - len(double),
             "heads": hidden // len(state["blocks.0.streams.0.norm_q.weight"]), "places": len(state["words.place.weight"]),
         }  # fmt: skip
-        return Clue(told and told.encoding, config, told.options if told else {})
+        return DetectedFields(told and told.encoding, config, told.options if told else {})
 
     def conditioning(self, config: Mapping[str, Option]) -> Conditioning:
         """Return prompts, of the words that it knows; it also generates without one."""
@@ -188,42 +188,42 @@ class MicroBackbone(Backbone[MMDiT]):
 
     def check_request(self, checkpoint: Checkpoint, request: Request) -> None:
         """Raise OptionError for a prompt with words that the network never learned, or with too many."""
-        worded(request.prompt or "", configure(checkpoint.config))
+        tokenize(request.prompt or "", parse_config(checkpoint.config))
 
-    def settings_read(self, checkpoint: Checkpoint) -> SettingsRead:
+    def settings_read(self, checkpoint: Checkpoint) -> SupportedSettings:
         """Return what every generating network reads."""
         pixels = dict.fromkeys(("guidance_channels", "mu_policy", "vae", "vae_tiling"), "it generates pixels, without an autoencoder")
         folds = {"fold": "it norms queries and keys before the matrix, which therefore does not fold"}
-        return SettingsRead(GENERATED | {"spacing"}, {**pixels, **folds})
+        return SupportedSettings(GENERATION_SETTINGS | {"spacing"}, {**pixels, **folds})
 
-    def process(self, checkpoint: Checkpoint) -> Process:
+    def process(self, checkpoint: Checkpoint) -> NetworkDescription:
         """Return what the network predicts by its sampler, its words and its side at training."""
-        config = configure(checkpoint.config)
-        words = f"prompts of up to {config.places} of its {len(config.vocabulary)} words"
-        return Process(load_sampler(str(checkpoint.sampler)).predicts, words, config.size)
+        config = parse_config(checkpoint.config)
+        words = f"prompts of up to {config.max_words} of its {len(config.vocabulary)} words"
+        return NetworkDescription(load_sampler(str(checkpoint.sampler)).prediction_type, words, config.size)
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses a resolution that the patches do not tile and a scaling without a meaning here."""
-        config = configure(checkpoint.config)
+        config = parse_config(checkpoint.config)
         check_resolution(config, settings.resolution)
         check_encoding(checkpoint, config, settings)
 
-    def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> MicroDrawer:
+    def open(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], settings: Settings) -> MMDiTImageGenerator:
         """The network with these weights, strictly loaded, ready to draw."""
         network = self.load(checkpoint, state)
         rescale(network.encoding, network.config, settings)
-        return MicroDrawer(network, torch.device(settings.device), DTYPES[settings.dtype])
+        return MMDiTImageGenerator(network, torch.device(settings.device), DTYPES[settings.dtype])
 
-    def probe(self, network: MMDiT, resolution: int, batch: int) -> Probe:
+    def probe(self, network: MMDiT, resolution: int, batch: int) -> ProfilingInputs:
         """A ramp of pixels, the middle of the process, the vocabulary's first words; the counted layer is a block of one stream."""
         config, one = network.config, next(network.parameters())
         inputs = {
             "x": ramp((batch, config.channels, resolution, resolution), one),
             "time": middle_times(batch, one),
-            "words": (torch.arange(config.places, device=one.device) % len(config.vocabulary) + 1).repeat(batch, 1),
+            "words": (torch.arange(config.max_words, device=one.device) % len(config.vocabulary) + 1).repeat(batch, 1),
         }
-        tokens = config.places + (resolution // config.patch) ** 2
-        return Probe(inputs, counted_layer(config), tokens)
+        tokens = config.max_words + (resolution // config.patch) ** 2
+        return ProfilingInputs(inputs, counted_layer(config), tokens)
 
 
-PLUGIN = MicroBackbone()
+PLUGIN = MMDiTMicroBackbone()

@@ -21,16 +21,16 @@ from harope_bench.encodings import base as encodings
 from harope_bench.encodings.ape import Ape
 from harope_bench.models import lora_manifest
 from harope_bench.models.backbones import folding, lora
-from harope_bench.models.backbones.diffusers_networks import Config
+from harope_bench.models.backbones.diffusers_networks import DiffusersConfig
 from harope_bench.models.backbones.library_types import AttentionLayer, Inputs, Transformer
-from harope_bench.models.backbones.pipelines import PipelineBackbone
-from harope_bench.models.backbones.positioned import Positioned, Processor, agree, attentions, heads_of, keep, normed, places
+from harope_bench.models.backbones.adapter_pipelines import AdapterPipelineBackbone
+from harope_bench.models.backbones.encoded_transformer import EncodedTransformer, EncodedAttnProcessor, apply_checked_change, attention_modules, split_heads, fold_norms, apply_norm, token_positions
 from harope_bench.models.lora_manifest import LibraryConfig
 
-TABLE = "transformer.pos_embed.pos_embed"
+TABLE_KEY = "transformer.pos_embed.pos_embed"
 
 
-class Sd3Processor(Processor):
+class Sd3Processor(EncodedAttnProcessor):
     """Joint attention, image first, then text; or attention of the image alone (SD3.5's second one)."""
 
     def __call__(
@@ -38,10 +38,10 @@ class Sd3Processor(Processor):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Image tokens, and text tokens (B, N, width) where they are given, after attention."""
         size, image = attn.inner_dim // attn.heads, hidden_states.shape[1]
-        q, k, v = (heads_of(to(hidden_states), size) for to in (attn.to_q, attn.to_k, attn.to_v))
-        q, k = normed(q, attn.norm_q, self.folded.get("q")), normed(k, attn.norm_k, self.folded.get("k"))
+        q, k, v = (split_heads(to(hidden_states), size) for to in (attn.to_q, attn.to_k, attn.to_v))
+        q, k = apply_norm(q, attn.norm_q, self.folded_matrices.get("q")), apply_norm(k, attn.norm_k, self.folded_matrices.get("k"))
         if encoder_hidden_states is not None:
-            q_text, k_text, v_text = self.text_of(attn, encoder_hidden_states, size)
+            q_text, k_text, v_text = self.project_text(attn, encoder_hidden_states, size)
             q, k, v = torch.cat((q, q_text), 2), torch.cat((k, k_text), 2), torch.cat((v, v_text), 2)
         found = self.network.attend(q, k, v, self.layer).transpose(1, 2).flatten(2).to(q.dtype)  # (B, N, width)
         out: Tensor = attn.to_out[1](attn.to_out[0](found[:, :image]))
@@ -51,7 +51,7 @@ class Sd3Processor(Processor):
         return out, text if attn.context_pre_only else attn.to_add_out(text)
 
 
-def locate(network: Positioned) -> Callable[[nn.Module, Inputs, dict[str, Tensor]], None]:
+def locate(network: EncodedTransformer) -> Callable[[nn.Module, Inputs, dict[str, Tensor]], None]:
     """A hook that knows from a forward's inputs where tokens are: the image's grid, then text at the origin."""
 
     def see(transformer: Transformer, given: Inputs, named: dict[str, Tensor]) -> None:
@@ -59,65 +59,65 @@ def locate(network: Positioned) -> Callable[[nn.Module, Inputs, dict[str, Tensor
         text = named["encoder_hidden_states"] if "encoder_hidden_states" in named else given[1]
         rows, columns = (side // transformer.config["patch_size"] for side in latents.shape[-2:])
         grid = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
-        network.places = places(torch.cat((grid, torch.zeros(text.shape[1], 2))), slice(0, len(grid)))
+        network.token_positions = token_positions(torch.cat((grid, torch.zeros(text.shape[1], 2))), slice(0, len(grid)))
 
     return see
 
 
-class Sd3Config(Config):
+class Sd3Config(DiffusersConfig):
     """Those of every pipeline; text of 256 T5 tokens beside CLIP's 77."""
 
     text_tokens: int = Field(default=256, gt=0, le=512)
 
 
-class Sd3Backbone(PipelineBackbone):
+class Sd3Backbone(AdapterPipelineBackbone):
     """SD3-medium; SD3.5 draws too, its matrices are kept beside the norm and not folded further."""
 
     name, pipeline, transformer, patch = "sd3", "StableDiffusion3Pipeline", "SD3Transformer2DModel", 2
-    plain = ("ape", {"form": "sd3"})
+    base_encoding = ("ape", {"form": "sd3"})
     defaults = {"steps": 28, "guidance": 7.0, "drawing": {"vae_tiling": True}}
     accepts = Sd3Config
     other_text = 77  # CLIP's
 
-    def shape(self, config: LibraryConfig) -> encodings.Shape:
+    def shape(self, config: LibraryConfig) -> encodings.ModelShape:
         """Rows and columns, half of a head each."""
         heads, size = config["num_attention_heads"], config["attention_head_dim"]
-        side = self.trained(config)
-        return encodings.Shape(heads * size, heads, size, config["num_layers"], grid=(side, side))
+        side = self.training_side(config)
+        return encodings.ModelShape(heads * size, heads, size, config["num_layers"], grid=(side, side))
 
-    def trained(self, config: LibraryConfig) -> int:
+    def training_side(self, config: LibraryConfig) -> int:
         """Tokens of a side at training."""
         return int(config["sample_size"]) // int(config["patch_size"])
 
-    def place(self, transformer: Transformer, encoding: str, options: Mapping[str, Option], tokens: str = "all") -> Positioned:
+    def attach_encoding(self, transformer: Transformer, encoding: str, options: Mapping[str, Option], tokens: str = "all") -> EncodedTransformer:
         """The transformer with a fresh encoding; for ape it is the library's, untouched."""
-        network = super().place(transformer, encoding, options, tokens)
+        network = super().attach_encoding(transformer, encoding, options, tokens)
         if isinstance(network.encoding, Ape) and not has_table(network):
             raise OptionError(f"sd3 has its own table, ape form {network.encoding.options.form} would be another; say --option form=sd3")
         return network
 
-    def install(self, network: Positioned) -> None:
+    def install(self, network: EncodedTransformer) -> None:
         """Drops the table, and one processor a layer; nothing where the encoding is the table."""
         if has_table(network):
             return
         network.transformer.pos_embed.pos_embed = None
-        process(network)
+        install_processors(network)
 
-    def reveal(self, network: Positioned) -> None:
+    def reveal(self, network: EncodedTransformer) -> None:
         """Our processors beside the table, which turns nothing."""
         if has_table(network):
-            process(network)
+            install_processors(network)
 
-    def prepare(self, network: Positioned) -> None:
+    def prepare(self, network: EncodedTransformer) -> None:
         """Folds the matrix into the projections, exactly; beside the norm where a model has one. LoRA is merged first."""
         if network.encoding.matrices(0) is None:
             return
-        free = network.transformer.config["qk_norm"] is None and network.encoding.facts.foldable
+        free = network.transformer.config["qk_norm"] is None and network.encoding.properties.foldable
         if free:
-            lora.merge(network)
-        agree(network, lambda: (fold if free else keep)(network), lambda: self.trial(network), network.encoding.named())
+            lora.merge_lora(network)
+        apply_checked_change(network, lambda: (fold_projections if free else fold_norms)(network), lambda: self.trial_inputs(network), network.encoding.registered_name())
 
-    def inputs(self, network: Positioned, side: int, text: int, batch: int) -> dict[str, Tensor]:
+    def inputs(self, network: EncodedTransformer, side: int, text: int, batch: int) -> dict[str, Tensor]:
         """Random inputs of one denoising step."""
         config, like = network.transformer.config, next(network.parameters())
         with torch.device("cpu"):
@@ -136,7 +136,7 @@ class Sd3Backbone(PipelineBackbone):
 
     def untold(self, keys: Collection[str]) -> str | None:
         """The table, where it is there."""
-        return "ape" if TABLE in keys else None
+        return "ape" if TABLE_KEY in keys else None
 
     def check(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Refuses what the pipeline cannot draw; the table ends at 192 tokens a side."""
@@ -146,8 +146,8 @@ class Sd3Backbone(PipelineBackbone):
 
     def _check_table(self, checkpoint: Checkpoint, settings: Settings) -> None:
         """Raise OptionError for a side beyond the library's table, or for a scaling of it."""
-        folder = lora_manifest.base_folder(self.configure(checkpoint.config).base)
-        most, scale = lora_manifest.transformer_config(folder)["pos_embed_max_size"], self.unit(folder)
+        folder = lora_manifest.find_base_folder(self.parse_config(checkpoint.config).base)
+        most, scale = lora_manifest.transformer_config(folder)["pos_embed_max_size"], self.pixels_per_token(folder)
         if settings.resolution > most * scale:
             raise OptionError(
                 f"the table of sd3 ends at {most} tokens a side, {most * scale} px; {settings.resolution} asked for, draw it smaller"
@@ -158,12 +158,12 @@ class Sd3Backbone(PipelineBackbone):
             )
 
 
-def has_table(network: Positioned) -> bool:
+def has_table(network: EncodedTransformer) -> bool:
     """Whether positions come from the library's table."""
     return isinstance(network.encoding, Ape) and network.encoding.options.form == "sd3"
 
 
-def process(network: Positioned) -> None:
+def install_processors(network: EncodedTransformer) -> None:
     """One processor a layer, and the hook that tells where tokens are."""
     names = network.transformer.attn_processors
     layers = {name: int(name.split(".")[1]) for name in names}  # a block's second attention shares its layer
@@ -171,31 +171,31 @@ def process(network: Positioned) -> None:
     network.transformer.register_forward_pre_hook(locate(network), with_kwargs=True)
 
 
-def fold(network: Positioned) -> None:
+def fold_projections(network: EncodedTransformer) -> None:
     """Moves each layer's matrix into its projections, of the image and, where it acts on them, of the text; then RoPE is left."""
-    pairs = folding.precise(network.encoding)
-    for attn in attentions(network):
+    pairs = folding.float64_matrices(network.encoding)
+    for attn in attention_modules(network):
         pair = pairs[attn.processor.layer]
         chosen = [(attn.to_q, pair.q), (attn.to_k, pair.k)]
-        if network.tokens == "all" and attn.add_q_proj is not None:
+        if network.encoded_tokens == "all" and attn.add_q_proj is not None:
             chosen += [(attn.add_q_proj, pair.q), (attn.add_k_proj, pair.k)]
         for projection, matrix in chosen:
-            fold_one(projection, matrix, f"{network.encoding.named()} in layer {attn.processor.layer}")
-    network.encoding = network.encoding.plain()
+            fold_and_check(projection, matrix, f"{network.encoding.registered_name()} in layer {attn.processor.layer}")
+    network.encoding = network.encoding.without_matrices()
 
 
 @torch.no_grad()
-def fold_one(projection: nn.Linear, matrix: Tensor, what: str) -> None:
+def fold_and_check(projection: nn.Linear, matrix: Tensor, what: str) -> None:
     """Folds one projection and holds it, head by head, to the matrix after the projection on four random tokens."""
     x = torch.randn((4, projection.in_features), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def heads() -> Tensor:
         bias = None if projection.bias is None else projection.bias.double().cpu()
-        return heads_of(F.linear(x, projection.weight.double().cpu(), bias)[None], matrix.shape[-1])[0]
+        return split_heads(F.linear(x, projection.weight.double().cpu(), bias)[None], matrix.shape[-1])[0]
 
     wanted = heads() @ matrix.double().cpu().mT
     folding.fold_linear(projection, matrix)
-    folding.same_heads(wanted, heads(), projection.weight.dtype, what)
+    folding.check_heads_equal(wanted, heads(), projection.weight.dtype, what)
 
 
 PLUGIN = Sd3Backbone()

@@ -15,13 +15,13 @@ from harope_bench.core.schema import Settings
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-Network = Callable[["Tensor", "Tensor"], "Tensor"]  # (x (B, ...), time (B,)) -> prediction (B, ...)
+Predictor = Callable[["Tensor", "Tensor"], "Tensor"]  # (x (B, ...), time (B,)) -> prediction (B, ...)
 
 
-class Pair(NamedTuple):
+class TrainingExample(NamedTuple):
     """A training example: the noised input, the time the network is told, the wanted prediction."""
 
-    noised: Tensor
+    noised_input: Tensor
     time: Tensor
     target: Tensor
 
@@ -29,21 +29,21 @@ class Pair(NamedTuple):
 class Sampler:
     """Base class of all samplers: stateless; the noise of row i comes from generators[i] alone."""
 
-    predicts: str  # what the network is trained to say of a noised input
+    prediction_type: str  # what the network is trained to say of a noised input
     spacings: tuple[str, ...] = ()  # the ways in which it can space its training steps, its default first
 
-    def pair(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> Pair:
+    def training_example(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> TrainingExample:
         """Return the example of clean images (B, ...), unit noise of that shape and uniform (B,) in [0, 1)."""
         raise MissingMemberError(self, "pair")
 
-    def spaced(self, spacing: str) -> Sampler:
+    def with_spacing(self, spacing: str) -> Sampler:
         """Return this sampler with its training steps spaced so, one of `spacings`."""
         raise MissingMemberError(self, "spaced")
 
-    def check(self, steps: int) -> None:
+    def check_steps(self, steps: int) -> None:
         """Raise OptionError if it cannot draw in so many steps; by default any number will do."""
 
-    def sample(self, network: Network, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
+    def sample(self, network: Predictor, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
         """Return images (B, ...) drawn from unit noise (B, ...) in `steps` calls of the network."""
         raise MissingMemberError(self, "sample")
 
@@ -57,7 +57,7 @@ def load_sampler(name: str) -> Sampler:
     return registry.load_plugin("samplers", name, Sampler)
 
 
-def chosen_sampler(settings: Settings) -> Sampler:
+def load_settings_sampler(settings: Settings) -> Sampler:
     """Return the sampler of these settings, with their spacing of the training steps where they name one.
 
     Raises:
@@ -70,4 +70,4 @@ def chosen_sampler(settings: Settings) -> Sampler:
     if settings.spacing not in sampler.spacings:
         known = f"it takes {', '.join(sampler.spacings)}" if sampler.spacings else "it takes every time of its path"
         raise OptionError(f"spacing {settings.spacing} means nothing to sampler {settings.sampler}: {known}; leave --spacing out")
-    return sampler.spaced(settings.spacing)
+    return sampler.with_spacing(settings.spacing)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
-from harope_bench.models.samplers.base import Network
-from harope_bench.models.samplers.ddpm import Ddpm, schedule, told
-from harope_bench.models.samplers.ddpm import strided as strided  # its own spacing
+from harope_bench.models.samplers.base import Predictor
+from harope_bench.models.samplers.ddpm import Ddpm, schedule, predict_noise
+from harope_bench.models.samplers.ddpm import leading_timesteps as leading_timesteps  # its own spacing
 from harope_bench.models.samplers.noise import unit_noise
 
 
@@ -25,13 +25,13 @@ class Ddim(Ddpm):
         super().__init__(spacing)
         self.eta = eta
 
-    def sample(self, network: Network, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
+    def sample(self, network: Predictor, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
         """Images (B, ...); each row's step noise, where there is any, comes from its own generator."""
-        x, back = noise, schedule(self.alphas, self.times(steps))
+        x, back = noise, schedule(self.alphas_cumprod, self.timesteps(steps))
         for step in back:
-            eps, _ = told(network, x, step.time)
-            spread = self.eta * ((1 - step.before) / (1 - step.a)) ** 0.5 * step.beta**0.5
-            x = step.before**0.5 * step.clean(x, eps) + max(1 - step.before - spread**2, 0.0) ** 0.5 * eps
+            eps, _ = predict_noise(network, x, step.time)
+            spread = self.eta * ((1 - step.alpha_cumprod_prev) / (1 - step.alpha_cumprod)) ** 0.5 * step.beta**0.5
+            x = step.alpha_cumprod_prev**0.5 * step.predict_clean(x, eps) + max(1 - step.alpha_cumprod_prev - spread**2, 0.0) ** 0.5 * eps
             if spread > 0 and step is not back[-1]:
                 x = x + spread * unit_noise(tuple(x.shape[1:]), generators).to(x)
         return x

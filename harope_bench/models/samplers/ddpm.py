@@ -11,13 +11,13 @@ import torch
 from torch import Generator, Tensor
 
 from harope_bench.core.errors import OptionError
-from harope_bench.models.samplers.base import Network, Pair, Sampler
-from harope_bench.models.samplers.noise import beside, unit_noise
+from harope_bench.models.samplers.base import Predictor, TrainingExample, Sampler
+from harope_bench.models.samplers.noise import expand_like, unit_noise
 
-TRAINED = 1000  # diffusion steps of the training process
+TRAINING_STEPS = 1000  # diffusion steps of the training process
 
 
-def kept(steps: int) -> list[int]:
+def linspace_timesteps(steps: int) -> list[int]:
     """The training steps used when drawing, ascending: both ends, and between them a stride summed and rounded (half to even).
 
     One step is the last one; the original's rule would take the first, which starts from an image without noise.
@@ -26,18 +26,18 @@ def kept(steps: int) -> list[int]:
     Raises:
         OptionError: more steps than were trained, or none.
     """
-    if not 1 <= steps <= TRAINED:
-        raise OptionError(f"ddpm draws in 1 to {TRAINED} steps, found {steps}; give --steps in that range")
+    if not 1 <= steps <= TRAINING_STEPS:
+        raise OptionError(f"ddpm draws in 1 to {TRAINING_STEPS} steps, found {steps}; give --steps in that range")
     if steps == 1:
-        return [TRAINED - 1]
-    stride, place, found = (TRAINED - 1) / (steps - 1), 0.0, []
+        return [TRAINING_STEPS - 1]
+    stride, place, found = (TRAINING_STEPS - 1) / (steps - 1), 0.0, []
     for _ in range(steps):
         found.append(round(place))
         place += stride
     return found
 
 
-def strided(steps: int) -> list[int]:
+def leading_timesteps(steps: int) -> list[int]:
     """The training steps 0, k, 2k, ... for the smallest k that gives so many.
 
     Source: facebookresearch/DiT:diffusion/respace.py, space_timesteps of "ddimN".
@@ -45,54 +45,54 @@ def strided(steps: int) -> list[int]:
     Raises:
         OptionError: no stride gives so many; the next number that one gives is named.
     """
-    counts = {len(range(0, TRAINED, stride)): stride for stride in range(TRAINED - 1, 0, -1)}
+    counts = {len(range(0, TRAINING_STEPS, stride)): stride for stride in range(TRAINING_STEPS - 1, 0, -1)}
     if steps not in counts:
         near = min(counts, key=lambda count: abs(count - steps))
-        raise OptionError(f"{steps} steps of {TRAINED} cannot be taken by one stride; --steps {near} can be")
-    return list(range(0, TRAINED, counts[steps]))
+        raise OptionError(f"{steps} steps of {TRAINING_STEPS} cannot be taken by one stride; --steps {near} can be")
+    return list(range(0, TRAINING_STEPS, counts[steps]))
 
 
 # By the names that diffusers gives them: linspace is DiT's create_diffusion("N"), leading its create_diffusion("ddimN").
-SPACINGS: dict[str, Callable[[int], list[int]]] = {"linspace": kept, "leading": strided}
+SPACINGS: dict[str, Callable[[int], list[int]]] = {"linspace": linspace_timesteps, "leading": leading_timesteps}
 
 
 @dataclass(frozen=True)
-class Step:
+class DiffusionStep:
     """One step back from x_t to x_s, t > s two neighbours of the kept steps, as float64 numbers.
 
     a, before: products of 1 - beta up to t and to s (1 below the first step). beta: 1 - a / before.
     """
 
     time: int
-    a: float
-    before: float
-    log_smallest: float  # of the posterior's variance, clipped where that is 0
+    alpha_cumprod: float
+    alpha_cumprod_prev: float
+    log_posterior_variance: float  # of the posterior's variance, clipped where that is 0
     log_beta: float
 
     @property
     def beta(self) -> float:
         """Noise that the step takes away."""
-        return 1 - self.a / self.before
+        return 1 - self.alpha_cumprod / self.alpha_cumprod_prev
 
-    def clean(self, x: Tensor, noise: Tensor) -> Tensor:
+    def predict_clean(self, x: Tensor, noise: Tensor) -> Tensor:
         """x_0 (B, ...) that x_t and the predicted noise mean."""
-        return (1 / self.a) ** 0.5 * x - (1 / self.a - 1) ** 0.5 * noise
+        return (1 / self.alpha_cumprod) ** 0.5 * x - (1 / self.alpha_cumprod - 1) ** 0.5 * noise
 
-    def mean(self, clean: Tensor, x: Tensor) -> Tensor:
+    def posterior_mean(self, clean: Tensor, x: Tensor) -> Tensor:
         """Mean (B, ...) of q(x_s | x_t, x_0)."""
-        on_clean = self.beta * self.before**0.5 / (1 - self.a)
-        on_x = (1 - self.before) * (1 - self.beta) ** 0.5 / (1 - self.a)
+        on_clean = self.beta * self.alpha_cumprod_prev**0.5 / (1 - self.alpha_cumprod)
+        on_x = (1 - self.alpha_cumprod_prev) * (1 - self.beta) ** 0.5 / (1 - self.alpha_cumprod)
         return on_clean * clean + on_x * x
 
     def log_variance(self, share: Tensor | None) -> Tensor | float:
         """Between the posterior's variance (share -1) and beta (share 1) in logarithms; the posterior's if nothing is said."""
         if share is None:
-            return self.log_smallest
+            return self.log_posterior_variance
         part = (share + 1) / 2
-        return part * self.log_beta + (1 - part) * self.log_smallest
+        return part * self.log_beta + (1 - part) * self.log_posterior_variance
 
 
-def schedule(alphas: Tensor, times: Sequence[int]) -> list[Step]:
+def schedule(alphas: Tensor, times: Sequence[int]) -> list[DiffusionStep]:
     """The steps back over ascending `times`, the last time first; alphas (TRAINED,) float64.
 
     The variance of the step to the image itself is 0, and its logarithm is taken from the next step's, as in
@@ -104,11 +104,11 @@ def schedule(alphas: Tensor, times: Sequence[int]) -> list[Step]:
     variances = [beta * (1 - before) / (1 - a) for beta, (a, before) in zip(betas, pairs, strict=True)]
     variances[0] = variances[1] if len(variances) > 1 else betas[0]
     logs = torch.tensor([variances, betas], dtype=torch.float64).log().tolist()
-    steps = [Step(t, a, before, *log) for t, (a, before), log in zip(times, pairs, zip(*logs, strict=True), strict=True)]
+    steps = [DiffusionStep(t, a, before, *log) for t, (a, before), log in zip(times, pairs, zip(*logs, strict=True), strict=True)]
     return steps[::-1]
 
 
-def told(network: Network, x: Tensor, time: int) -> tuple[Tensor, Tensor | None]:
+def predict_noise(network: Predictor, x: Tensor, time: int) -> tuple[Tensor, Tensor | None]:
     """Predicted noise (B, C, ...), and what a network with learned sigma says of the variance in as many channels more."""
     said = network(x, torch.full((len(x),), float(time), device=x.device))
     if said.shape[1] == 2 * x.shape[1]:
@@ -128,35 +128,35 @@ class Ddpm(Sampler):
 
     predicts = "noise"
     spacings = ("linspace", "leading")
-    alphas: Tensor
+    alphas_cumprod: Tensor
 
     def __init__(self, spacing: str | None = None) -> None:
-        self.times = SPACINGS[spacing or self.spacings[0]]
-        betas = torch.linspace(1e-4, 0.02, TRAINED, dtype=torch.float64)
-        self.alphas = torch.cumprod(1 - betas, 0)  # (TRAINED,), float64
+        self.timesteps = SPACINGS[spacing or self.spacings[0]]
+        betas = torch.linspace(1e-4, 0.02, TRAINING_STEPS, dtype=torch.float64)
+        self.alphas_cumprod = torch.cumprod(1 - betas, 0)  # (TRAINED,), float64
 
-    def pair(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> Pair:
+    def pair(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> TrainingExample:
         """Example at a uniformly drawn step."""
-        step = (uniform * TRAINED).long().clamp(max=TRAINED - 1)
-        a = beside(self.alphas[step.cpu()].to(clean), clean)
-        return Pair(a.sqrt() * clean + (1 - a).sqrt() * noise, step.to(clean.dtype), noise)
+        step = (uniform * TRAINING_STEPS).long().clamp(max=TRAINING_STEPS - 1)
+        a = expand_like(self.alphas_cumprod[step.cpu()].to(clean), clean)
+        return TrainingExample(a.sqrt() * clean + (1 - a).sqrt() * noise, step.to(clean.dtype), noise)
 
-    def spaced(self, spacing: str) -> Self:
+    def with_spacing(self, spacing: str) -> Self:
         """Return this sampler with its training steps spaced so, one of `spacings`."""
         respaced = copy.copy(self)
-        respaced.times = SPACINGS[spacing]
+        respaced.timesteps = SPACINGS[spacing]
         return respaced
 
     def check(self, steps: int) -> None:
         """Raise OptionError for a number of steps that the spacing does not give."""
-        self.times(steps)
+        self.timesteps(steps)
 
-    def sample(self, network: Network, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
+    def sample(self, network: Predictor, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
         """Ancestral sampling; each row's step noise comes from its own generator."""
-        x, back = noise, schedule(self.alphas, self.times(steps))
+        x, back = noise, schedule(self.alphas_cumprod, self.timesteps(steps))
         for step in back:
-            eps, share = told(network, x, step.time)
-            mean = step.mean(step.clean(x, eps), x)
+            eps, share = predict_noise(network, x, step.time)
+            mean = step.posterior_mean(step.predict_clean(x, eps), x)
             if step is back[-1]:
                 return mean
             deviation = torch.exp(0.5 * torch.as_tensor(step.log_variance(share), device=x.device))

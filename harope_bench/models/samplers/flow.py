@@ -8,8 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Generator, Tensor
 
-from harope_bench.models.samplers.base import Network, Pair, Sampler
-from harope_bench.models.samplers.noise import beside
+from harope_bench.models.samplers.base import Predictor, TrainingExample, Sampler
+from harope_bench.models.samplers.noise import expand_like
 
 TIME_SCALE = 1000.0  # the network's sinusoidal time embedding expects a range like DDPM's
 
@@ -26,14 +26,14 @@ class Flow(Sampler):
         """A static shift s moves drawing times towards noise: s t / (1 + (s - 1) t) (Esser et al. 2024, equation 23)."""
         self.shift = shift
 
-    def pair(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> Pair:
+    def pair(self, clean: Tensor, noise: Tensor, uniform: Tensor) -> TrainingExample:
         """Example at time t = sigmoid of a standard normal quantile of `uniform`."""
         normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6)).to(clean.dtype)
         time = normal.sigmoid()
-        t = beside(time, clean)
-        return Pair((1 - t) * clean + t * noise, time * TIME_SCALE, noise - clean)
+        t = expand_like(time, clean)
+        return TrainingExample((1 - t) * clean + t * noise, time * TIME_SCALE, noise - clean)
 
-    def sample(self, network: Network, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
+    def sample(self, network: Predictor, noise: Tensor, steps: int, generators: Sequence[Generator]) -> Tensor:
         """Euler integration from time 1 to 0 in steps that are equal before the shift; no noise is added on the way."""
         even = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
         x, times = noise, (self.shift * even / (1 + (self.shift - 1) * even)).tolist()

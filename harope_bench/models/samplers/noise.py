@@ -14,7 +14,7 @@ def unit_noise(shape: tuple[int, ...], generators: Sequence[Generator]) -> Tenso
     return torch.stack([torch.randn(shape, generator=g) for g in generators])
 
 
-def beside(values: Tensor, like: Tensor) -> Tensor:
+def expand_like(values: Tensor, like: Tensor) -> Tensor:
     """Values (B,) shaped to multiply a tensor (B, ...)."""
     return values.view(-1, *[1] * (like.dim() - 1))
 

@@ -10,24 +10,24 @@ from pydantic import ValidationError
 
 from harope_bench.core.array_archive import write_arrays
 from harope_bench.core.errors import FormatError, OptionError, StorageError
-from harope_bench.core.formats import FORMAT
+from harope_bench.core.formats import FORMAT_KEY
 from harope_bench.core.json_file import parse_json
-from harope_bench.core.provenance import now, provenance
-from harope_bench.core.record_base import FileRecord, fault
+from harope_bench.core.provenance import utc_now, make_provenance
+from harope_bench.core.record_base import FileRecord, validation_summary
 from harope_bench.core.regular_file import JSON_BYTES, read_regular
 from harope_bench.core.schema import Provenance, Result
-from harope_bench.core.state_dicts import check_hash
+from harope_bench.core.state_dicts import check_sha256
 from harope_bench.core.storage import (
-    disk,
+    convert_os_errors,
     make_folder,
     read_if_present,
     sha256_bytes,
     sha256_file,
     write_text,
 )
-from harope_bench.data.result_store import StoredResult, named_arrays_path, read_arrays
+from harope_bench.data.result_store import StoredResult, recorded_arrays_path, read_arrays
 from harope_bench.statistics import compare
-from harope_bench.statistics.compare import Side
+from harope_bench.statistics.compare import ComparedRuns
 
 
 class Baseline(FileRecord):
@@ -39,9 +39,9 @@ class Baseline(FileRecord):
     kind = "baseline"
 
     reason: str
-    replaces: str | None
+    replaces_sha256: str | None
     results: tuple[Result, ...]
-    rows: dict[str, str]
+    contribution_files: dict[str, str]
     provenance: Provenance
     digest: str
 
@@ -55,7 +55,7 @@ def digest_of(facts: Mapping[str, object]) -> str:
     return sha256_bytes(json.dumps(signed, sort_keys=True).encode())
 
 
-def open_side(path: Path) -> Side:
+def load_baseline_or_runs(path: Path) -> ComparedRuns:
     """A baseline.json, or a run folder (see `compare.open_side`).
 
     Raises:
@@ -63,8 +63,8 @@ def open_side(path: Path) -> Side:
         FormatError: another version of this package wrote it.
     """
     if not path.is_file():
-        return compare.open_side(path)
-    with disk(path):
+        return compare.load_compared_runs(path)
+    with convert_os_errors(path):
         data = read_regular(path, JSON_BYTES)
     advice = f"write one: harope-bench gate {path} RUN --update --reason ..."
     try:
@@ -73,7 +73,7 @@ def open_side(path: Path) -> Side:
             raise StorageError(f"{path} is no baseline (it lacks results or reason); {advice}")
         found = Baseline.from_json(data, path)
     except ValidationError as error:
-        raise StorageError(f"{path} is no baseline ({fault(error)}); {advice}") from error
+        raise StorageError(f"{path} is no baseline ({validation_summary(error)}); {advice}") from error
     except ValueError as error:
         raise StorageError(f"{path} is no baseline (it is not JSON); {advice}") from error
     if found.digest != digest_of(facts):
@@ -83,14 +83,14 @@ def open_side(path: Path) -> Side:
         )
     run = tuple(StoredResult(result, path) for result in found.results)
     for item in run:
-        if item.result.per_sample is not None:
-            check_hash(named_arrays_path(item), found.rows.get(item.result.per_sample, ""))
+        if item.result.arrays_file is not None:
+            check_sha256(recorded_arrays_path(item), found.contribution_files.get(item.result.arrays_file, ""))
     if not run:
         raise StorageError(f"{path} holds no result; write it again from a run that was scored")
-    return Side(path, (run,))
+    return ComparedRuns(path, (run,))
 
 
-def write(path: Path, run: Path, reason: str) -> str:
+def write_baseline(path: Path, run: Path, reason: str) -> str:
     """Writes the baseline of a scored run and says in words what it holds.
 
     Raises:
@@ -103,16 +103,16 @@ def write(path: Path, run: Path, reason: str) -> str:
     data = read_if_present(path)
     if data is not None and not _is_baseline(data):
         raise StorageError(f"{path} is no baseline and would be lost; give another file")
-    side = compare.open_side(run)
+    side = compare.load_compared_runs(run)
     if len(side.runs) > 1:
         raise OptionError(f"{run} holds {len(side.runs)} runs, a baseline is one; give that run's folder")
     make_folder(path.parent)
-    results = tuple(_kept(path, found) for found in side.runs[0])
-    rows = {r.per_sample: sha256_file(path.parent / r.per_sample) for r in results if r.per_sample}
+    results = tuple(_portable_result(path, found) for found in side.runs[0])
+    rows = {r.arrays_file: sha256_file(path.parent / r.arrays_file) for r in results if r.arrays_file}
     before = sha256_bytes(data) if data is not None else None
-    if data is not None and _is_same(path, data, reason.strip(), results, rows):
+    if data is not None and _is_up_to_date(path, data, reason.strip(), results, rows):
         return f"{path} is up to date: {reason.strip()}"
-    made = Baseline(reason=reason.strip(), replaces=before, results=results, rows=rows, provenance=provenance(now(), "cpu"), digest="")
+    made = Baseline(reason=reason.strip(), replaces_sha256=before, results=results, contribution_files=rows, provenance=make_provenance(utc_now(), "cpu"), digest="")
     signed = made.model_copy(update={"digest": digest_of(parse_json(made.to_json()))})
     write_text(path, signed.to_json(indent=1) + "\n")
     return f"{sum(len(r.measurements) for r in results)} numbers of {side.title}, {'replaced' if before else 'new'}: {reason.strip()}"
@@ -124,10 +124,10 @@ def _is_baseline(data: bytes) -> bool:
         found = parse_json(data)
     except ValueError:
         return False
-    return isinstance(found, dict) and {FORMAT, "results", "reason"} <= found.keys()
+    return isinstance(found, dict) and {FORMAT_KEY, "results", "reason"} <= found.keys()
 
 
-def _is_same(path: Path, data: bytes, reason: str, results: tuple[Result, ...], rows: dict[str, str]) -> bool:
+def _is_up_to_date(path: Path, data: bytes, reason: str, results: tuple[Result, ...], rows: dict[str, str]) -> bool:
     """Return whether a baseline's bytes say these results for this reason already; those of another version do not."""
     try:
         stored = Baseline.from_json(data, path)
@@ -135,17 +135,17 @@ def _is_same(path: Path, data: bytes, reason: str, results: tuple[Result, ...], 
         return False
     if stored.digest != digest_of(parse_json(data)):
         return False
-    return (stored.reason, stored.results, stored.rows) == (reason, results, rows)
+    return (stored.reason, stored.results, stored.contribution_files) == (reason, results, rows)
 
 
-def _kept(path: Path, found: StoredResult) -> Result:
+def _portable_result(path: Path, found: StoredResult) -> Result:
     """The result with its contributions copied beside the baseline and no path of this machine in it."""
     result, name = found.result, None
-    if result.per_sample is not None and named_arrays_path(found).is_file():
+    if result.arrays_file is not None and recorded_arrays_path(found).is_file():
         name = f"{path.stem}.{found.path.stem}.npz"
         write_arrays(path.parent / name, read_arrays(found), compress=True)
     plan = result.plan
     if plan is not None:
         bare = plan.checkpoint.model_copy(update={"weights": Path(plan.checkpoint.weights).name})
         plan = plan.model_copy(update={"checkpoint": bare})
-    return result.model_copy(update={"per_sample": name, "plan": plan, "source": None})
+    return result.model_copy(update={"arrays_file": name, "plan": plan, "source": None})

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from harope_bench.core.errors import OptionError
-from harope_bench.core.record_base import Record, fault
+from harope_bench.core.record_base import Record, validation_summary
 from harope_bench.core.registry import read_toml
 
 PERCENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,9})?)\s*%")
@@ -25,7 +25,7 @@ def _margin(value: bool | float | str) -> float | str:
     return value
 
 
-class Rule(Record):
+class GateRule(Record):
     """What is asked of one metric.
 
     margin: the worsening we would mind, in the metric's unit, or as '5%' of the baseline's value.
@@ -46,15 +46,15 @@ class Rule(Record):
 class Policy(Record):
     """A rule for each metric; without any, every metric of the baseline is held to the default."""
 
-    default: Rule = Rule()
-    metric: dict[str, Rule] = {}
+    default: GateRule = GateRule()
+    metric: dict[str, GateRule] = {}
 
-    def rule(self, metric: str) -> Rule:
+    def rule(self, metric: str) -> GateRule:
         """The rule of a metric."""
         return self.metric.get(metric, self.default)
 
 
-def read(path: Path | None) -> Policy:
+def read_policy(path: Path | None) -> Policy:
     """The policy of a file, or the default one. A metric's table takes from [default] what it leaves out.
 
     Raises:
@@ -69,4 +69,4 @@ def read(path: Path | None) -> Policy:
     try:
         return Policy.model_validate(facts)
     except ValidationError as error:
-        raise OptionError(f"{path}: {fault(error)}; see docs/gate.md") from error
+        raise OptionError(f"{path}: {validation_summary(error)}; see docs/gate.md") from error

@@ -8,24 +8,24 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from harope_bench.core.checksums import check_recorded
+from harope_bench.core.checksums import check_recorded_hash
 from harope_bench.core.errors import StorageError
-from harope_bench.core.escaping import printable
-from harope_bench.core.json_lines import append_text, lines_by
+from harope_bench.core.escaping import printable_line
+from harope_bench.core.json_lines import append_text, read_lines_by_field
 from harope_bench.core.regular_file import check_replaceable
-from harope_bench.core.storage import check_overwritten, disk, make_folder, write_bytes
-from harope_bench.statistics.compare import ends, in_columns, shown, together
-from harope_bench.statistics.compare import facts as comparison_facts
-from harope_bench.statistics.gate.decide import Decision, Verdict
-from harope_bench.statistics.pairing import paired_rows
+from harope_bench.core.storage import check_overwrite, convert_os_errors, make_folder, write_bytes
+from harope_bench.statistics.compare import format_interval, align_columns, format_number, group_by_reason
+from harope_bench.statistics.compare import comparison_json as comparison_facts
+from harope_bench.statistics.gate.decide import Decision, GateResult
+from harope_bench.statistics.pairing import pair_contributions
 
 SUMMARY_BYTES = 60_000  # a pull-request comment takes 65,536 characters
-CHANGED = 3
+MAX_CHANGED = 3
 TITLE = "harope-bench gate"  # of the JUnit suite, by which a later call knows its own file
-HEAD = ("metric", "baseline", "new", "worse by", "interval", "margin", "outcome")
+TABLE_HEADER = ("metric", "baseline", "new", "worse by", "interval", "margin", "outcome")
 
 
-class Changed(NamedTuple):
+class ChangedSample(NamedTuple):
     """A sample whose contribution moved most, and its image in the new run where that is known."""
 
     sample: int
@@ -33,122 +33,122 @@ class Changed(NamedTuple):
     file: str | None
 
 
-def words(verdict: Verdict) -> list[str]:
+def gate_text(verdict: GateResult) -> list[str]:
     """The answer as lines of text, the outcome last."""
     found = verdict.comparison
     told = [f"baseline  {found.baseline.title}  ({found.baseline.path})", f"new       {found.new.title}  ({found.new.path})"]
     told += [f"evidence  {found.evidence}", *(f"note      {note}" for note in found.notes), ""]
-    told += in_columns([HEAD, *(_cells(d) for d in verdict.decisions)])
-    told += ["", *together([(d.line.number, d.why) for d in verdict.decisions])]
-    if (moved := changed(verdict)) is not None:
-        told += ["", f"changed most ({moved[0]}): " + ", ".join(_sample(item) for item in moved[1])]
+    told += align_columns([TABLE_HEADER, *(_table_cells(d) for d in verdict.decisions)])
+    told += ["", *group_by_reason([(d.metric_comparison.measurement_name, d.reason) for d in verdict.decisions])]
+    if (moved := most_changed_samples(verdict)) is not None:
+        told += ["", f"changed most ({moved[0]}): " + ", ".join(_sample_text(item) for item in moved[1])]
     return [*told, "", f"gate: {verdict.outcome}"]
 
 
-def _cells(decision: Decision) -> tuple[str, ...]:
-    line, digits = decision.line, decision.line.metric.decimals + 1
+def _table_cells(decision: Decision) -> tuple[str, ...]:
+    line, digits = decision.metric_comparison, decision.metric_comparison.metric.decimals + 1
     return (
-        line.number,
-        shown(line.baseline, digits),
-        shown(line.new, digits),
-        shown(decision.worsening, digits, "+"),
-        f"{ends(decision.low, decision.high, digits)} ({decision.rule.confidence:.0%})",
-        shown(decision.margin, digits),
+        line.measurement_name,
+        format_number(line.baseline, digits),
+        format_number(line.new, digits),
+        format_number(decision.worsening, digits, "+"),
+        f"{format_interval(decision.low, decision.high, digits)} ({decision.rule.confidence:.0%})",
+        format_number(decision.margin, digits),
         decision.outcome,
     )
 
 
-def _sample(item: Changed) -> str:
+def _sample_text(item: ChangedSample) -> str:
     return f"{item.file or f'sample {item.sample}'} ({item.change:+.3g})"
 
 
-def changed(verdict: Verdict) -> tuple[str, list[Changed]] | None:
+def most_changed_samples(verdict: GateResult) -> tuple[str, list[ChangedSample]] | None:
     """The samples whose contributions to the first paired metric moved most; None where nothing is paired or nothing moved."""
     baseline, new = verdict.comparison.baseline, verdict.comparison.new
     if len(baseline.runs) > 1 or len(new.runs) > 1:
         return None
     for decision in verdict.decisions:
-        name = decision.line.metric.name
-        found = [next((f for f in side.runs[0] if f.result.measured(name)), None) for side in (baseline, new)]
-        if decision.found == "not comparable" or found[0] is None or found[1] is None:
+        name = decision.metric_comparison.metric.name
+        found = [next((f for f in side.runs[0] if f.result.find_measurement(name)), None) for side in (baseline, new)]
+        if decision.data_outcome == "not comparable" or found[0] is None or found[1] is None:
             continue
-        rows = paired_rows(name, found[0], found[1])
-        if not rows.is_of_samples:
+        rows = pair_contributions(name, found[0], found[1])
+        if not rows.has_sample_rows:
             continue
-        if rows.old is None or rows.new is None or rows.prompts is not None or not (rows.new != rows.old).any():
+        if rows.baseline is None or rows.new is None or rows.prompt_pairs is not None or not (rows.new != rows.baseline).any():
             continue
-        return decision.line.number, _most(rows.new - rows.old, new.path)
+        return decision.metric_comparison.measurement_name, _largest_changes(rows.new - rows.baseline, new.path)
     return None
 
 
-def _most(moves: np.ndarray, run: Path) -> list[Changed]:
+def _largest_changes(moves: np.ndarray, run: Path) -> list[ChangedSample]:
     path = run / "samples.jsonl"
-    check_recorded(path, "bring that one back, or generate the run again in another folder")
-    records = {index: line.get("file") for index, line in lines_by(path, "index", int).items()} if run.is_dir() else {}
+    check_recorded_hash(path, "bring that one back, or generate the run again in another folder")
+    records = {index: line.get("file") for index, line in read_lines_by_field(path, "index", int).items()} if run.is_dir() else {}
     order = sorted(records) if len(records) == len(moves) else list(range(len(moves)))
-    chosen = np.argsort(-np.abs(moves), kind="stable")[:CHANGED]
-    return [Changed(order[i], float(moves[i]), records.get(order[i])) for i in chosen.tolist()]
+    chosen = np.argsort(-np.abs(moves), kind="stable")[:MAX_CHANGED]
+    return [ChangedSample(order[i], float(moves[i]), records.get(order[i])) for i in chosen.tolist()]
 
 
 def check_outputs(junit: Path | None, summary: Path | None) -> None:
     """Raise StorageError, before anything is written, where one of the gate's files cannot be written at these places."""
     if junit is not None:
-        check_overwritten(junit, f'name="{TITLE}"', "JUnit XML of the gate")
+        check_overwrite(junit, f'name="{TITLE}"', "JUnit XML of the gate")
     if summary is not None:
-        with disk(summary):
+        with convert_os_errors(summary):
             check_replaceable(summary)
 
 
-def write_junit(verdict: Verdict, path: Path) -> None:
+def write_junit(verdict: GateResult, path: Path) -> None:
     """Write JUnit XML, a test a metric: a regression is a failure, cannot tell and not comparable are errors.
 
     Raises:
         StorageError: Something other than the gate's JUnit XML stands at `path`, or the disk refuses.
     """
     check_outputs(path, None)
-    counts = {word: sum(d.outcome in kinds for d in verdict.decisions) for word, kinds in _KINDS.items()}
+    counts = {word: sum(d.outcome in kinds for d in verdict.decisions) for word, kinds in _JUNIT_COUNTS.items()}
     suite = ElementTree.Element("testsuite", name=TITLE, tests=str(len(verdict.decisions)), skipped="0")
     suite.attrib.update({word: str(count) for word, count in counts.items()})
     for decision in verdict.decisions:
-        case = ElementTree.SubElement(suite, "testcase", classname="harope-bench.gate", name=printable(decision.line.number), time="0")
-        told = " | ".join(f"{head} {cell}" for head, cell in zip(HEAD[1:], _cells(decision)[1:], strict=True))
+        case = ElementTree.SubElement(suite, "testcase", classname="harope-bench.gate", name=printable_line(decision.metric_comparison.measurement_name), time="0")
+        told = " | ".join(f"{head} {cell}" for head, cell in zip(TABLE_HEADER[1:], _table_cells(decision)[1:], strict=True))
         if decision.outcome != "pass":
             kind = "failure" if decision.outcome == "regression" else "error"
-            ElementTree.SubElement(case, kind, type=decision.outcome, message=printable(told)).text = printable(decision.why)
-        ElementTree.SubElement(case, "system-out").text = printable(f"{told} | {decision.why}")
+            ElementTree.SubElement(case, kind, type=decision.outcome, message=printable_line(told)).text = printable_line(decision.reason)
+        ElementTree.SubElement(case, "system-out").text = printable_line(f"{told} | {decision.reason}")
     write_bytes(path, ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
-_KINDS = {"failures": ("regression",), "errors": ("cannot tell", "not comparable")}
+_JUNIT_COUNTS = {"failures": ("regression",), "errors": ("cannot tell", "not comparable")}
 
 
-def add_summary(verdict: Verdict, path: Path) -> None:
+def add_summary(verdict: GateResult, path: Path) -> None:
     """Adds the Markdown summary to a file, as GITHUB_STEP_SUMMARY wants it; StorageError where the file cannot be written."""
     make_folder(path.parent)
     append_text(path, markdown(verdict))
 
 
-def markdown(verdict: Verdict) -> str:
+def markdown(verdict: GateResult) -> str:
     """The summary, under 60 kB. Names from files are put so that they cannot become markup."""
     found = verdict.comparison
     lines = [
         f"## harope-bench gate: {verdict.outcome}",
         "",
-        f"{_plain(found.new.title)} against {_plain(found.baseline.title)}. {found.evidence}",
+        f"{_escape_markdown(found.new.title)} against {_escape_markdown(found.baseline.title)}. {found.evidence}",
     ]
-    notes = [f"- {_plain(note)}" for note in found.notes]
+    notes = [f"- {_escape_markdown(note)}" for note in found.notes]
     lines += ["", *notes] if notes else []
-    lines += ["", f"| {' | '.join(HEAD)} | |", f"|{'---|' * (len(HEAD) + 1)}"]
-    lines += [f"| {' | '.join(map(_plain, (*_cells(d), d.why)))} |" for d in verdict.decisions]
-    if (moved := changed(verdict)) is not None:
-        lines += ["", f"Changed most ({_plain(moved[0])}): " + ", ".join(_plain(_sample(item)) for item in moved[1])]
+    lines += ["", f"| {' | '.join(TABLE_HEADER)} | |", f"|{'---|' * (len(TABLE_HEADER) + 1)}"]
+    lines += [f"| {' | '.join(map(_escape_markdown, (*_table_cells(d), d.reason)))} |" for d in verdict.decisions]
+    if (moved := most_changed_samples(verdict)) is not None:
+        lines += ["", f"Changed most ({_escape_markdown(moved[0])}): " + ", ".join(_escape_markdown(_sample_text(item)) for item in moved[1])]
     text = "\n".join(lines) + "\n"
     if len(text.encode()) >= SUMMARY_BYTES:
         raise StorageError(f"the summary of {len(verdict.decisions)} metrics is over 60 kB; name fewer metrics in gate.toml")
     return text
 
 
-def _plain(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     marks = {
         "&": "&amp;",
         "<": "&lt;",
@@ -161,23 +161,23 @@ def _plain(text: str) -> str:
         "@": "&#64;",
         "_": "&#95;",
     }
-    return "".join(marks.get(c, c) for c in printable(text))
+    return "".join(marks.get(c, c) for c in printable_line(text))
 
 
-def facts(verdict: Verdict) -> dict[str, object]:
+def gate_json(verdict: GateResult) -> dict[str, object]:
     """The answer as plain JSON values."""
     decisions = [
         {
-            "metric": d.line.metric.name,
-            "number": d.line.number,
+            "metric": d.metric_comparison.metric.name,
+            "number": d.metric_comparison.measurement_name,
             "worsening": d.worsening,
             "low": d.low,
             "high": d.high,
             "margin": d.margin,
             "confidence": d.rule.confidence,
-            "found": d.found,
+            "found": d.data_outcome,
             "outcome": d.outcome,
-            "why": d.why,
+            "why": d.reason,
         }
         for d in verdict.decisions
     ]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.core.errors import ShapeError, TooFewImages
-from harope_bench.statistics.significance import mean_error
+from harope_bench.core.errors import ShapeError, TooFewImagesError
+from harope_bench.statistics.significance import standard_error
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]  # rows (A, D) and (B, D) to values (A, B)
 
@@ -29,7 +29,7 @@ def squared_mmd(drawn: np.ndarray, real: np.ndarray, kernel: Kernel) -> float:
     """
     a, b = len(drawn), len(real)
     if min(a, b) < 2:
-        raise TooFewImages(f"an unbiased kernel distance needs two rows on each side, found {a} and {b}")
+        raise TooFewImagesError(f"an unbiased kernel distance needs two rows on each side, found {a} and {b}")
     within = (_off_diagonal(kernel(drawn, drawn)) / (a * (a - 1)), _off_diagonal(kernel(real, real)) / (b * (b - 1)))
     return float(sum(within) - 2.0 * kernel(drawn, real).mean())
 
@@ -51,11 +51,11 @@ def block_distance(drawn: np.ndarray, real: np.ndarray, kernel: Kernel, blocks: 
         raise ShapeError(f"features of width {drawn.shape[1]} and {real.shape[1]} have no distance; the judge and the reference differ")
     sizes = (len(drawn) // max(blocks, 1), len(real) // max(blocks, 1))
     if blocks < 2 or min(sizes) < 2:
-        raise TooFewImages(f"{blocks} blocks of {len(drawn):,} and {len(real):,} rows; wanted two blocks or more, of two rows or more")
+        raise TooFewImagesError(f"{blocks} blocks of {len(drawn):,} and {len(real):,} rows; wanted two blocks or more, of two rows or more")
     wide = [np.asarray(rows, dtype=np.float64) for rows in (drawn, real)]
     parts = [[rows[b * size : (b + 1) * size] for b in range(blocks)] for rows, size in zip(wide, sizes, strict=True)]
     found = np.array([squared_mmd(d, r, kernel) for d, r in zip(*parts, strict=True)])
-    return BlockDistance(float(found.mean()), mean_error(found), found)
+    return BlockDistance(float(found.mean()), standard_error(found), found)
 
 
 def cubic(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -17,15 +17,15 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from harope_bench.core.errors import ShapeError, TooFewImages
-from harope_bench.statistics.significance import LEVEL, Interval, Z, quantile, student
+from harope_bench.core.errors import ShapeError, TooFewImagesError
+from harope_bench.statistics.significance import CONFIDENCE_LEVEL, Interval, Z, quantile, student_interval
 
 Draws = TypeVar("Draws", float, np.ndarray)
 PERMUTATIONS = 10_000
 SEED = 0  # of the sign flips: equal data give equal p
 CHUNK = 1000  # sign vectors held at once
-SLACK = 1e-12  # relative; sums of the same terms in another order must still count as ties
-PRIOR = 0.1  # of a prompt's variance, seen with every prompt at a bound; chosen by simulation, docs/prompts.md
+RELATIVE_TOLERANCE = 1e-12  # relative; sums of the same terms in another order must still count as ties
+PRIOR_VARIANCE = 0.1  # of a prompt's variance, seen with every prompt at a bound; chosen by simulation, docs/prompts.md
 
 
 class PromptMeans(NamedTuple):
@@ -36,12 +36,12 @@ class PromptMeans(NamedTuple):
     """
 
     means: np.ndarray
-    spread: np.ndarray | None
+    mean_variances: np.ndarray | None
     tasks: np.ndarray
-    images: np.ndarray
+    image_counts: np.ndarray
 
 
-class ClusterScore(NamedTuple):
+class ClusteredMean(NamedTuple):
     """Mean over tasks of the mean over prompts. `new_prompts` generalises; `new_seeds` (same prompts) tells if a rerun agrees.
 
     new_seeds is None where no two images of a prompt differ: nothing was seen of what seeds do. df: Student's degrees of freedom of
@@ -49,16 +49,16 @@ class ClusterScore(NamedTuple):
     """
 
     value: float
-    new_prompts: Interval
-    new_seeds: Interval | None
+    new_prompts_interval: Interval
+    new_seeds_interval: Interval | None
     df: float | None
 
 
-class SignFlip(NamedTuple):
+class SignFlipTest(NamedTuple):
     """Two-sided p of the paired test, whether every sign vector was tried, and prompts won, lost and alike."""
 
     p: float
-    exact: bool
+    is_exact: bool
     wins: int
     losses: int
     ties: int
@@ -87,7 +87,7 @@ def prompt_means(values: np.ndarray, prompts: np.ndarray, tasks: np.ndarray | No
     return PromptMeans(means, spread, numbers[first], counts)
 
 
-def cluster_score(found: PromptMeans) -> ClusterScore:
+def clustered_mean(found: PromptMeans) -> ClusteredMean:
     """The macro average with both errors; for paired differences give means of new minus baseline.
 
     Raises:
@@ -102,16 +102,16 @@ def cluster_score(found: PromptMeans) -> ClusterScore:
     value = float(task_means.mean())
     squares = np.bincount(found.tasks, weights=(found.means - task_means[found.tasks]) ** 2) / (counts - 1)
     between = squares / counts  # (T,) variances of the task means
-    df = satterthwaite(between, counts - 1)
-    new_prompts = student(value, math.sqrt(between.sum()) / len(counts), df)
-    if found.spread is None or found.spread.max() <= (SLACK * np.abs(found.means).max()) ** 2:  # 0 up to rounding
-        return ClusterScore(value, new_prompts, None, df)
-    within = found.spread / counts[found.tasks] ** 2  # (P,) what each prompt adds to them
-    new_seeds = student(value, math.sqrt(within.sum()) / len(counts), satterthwaite(within, found.images - 1))
-    return ClusterScore(value, new_prompts, new_seeds, df)
+    df = satterthwaite_df(between, counts - 1)
+    new_prompts = student_interval(value, math.sqrt(between.sum()) / len(counts), df)
+    if found.mean_variances is None or found.mean_variances.max() <= (RELATIVE_TOLERANCE * np.abs(found.means).max()) ** 2:  # 0 up to rounding
+        return ClusteredMean(value, new_prompts, None, df)
+    within = found.mean_variances / counts[found.tasks] ** 2  # (P,) what each prompt adds to them
+    new_seeds = student_interval(value, math.sqrt(within.sum()) / len(counts), satterthwaite_df(within, found.image_counts - 1))
+    return ClusteredMean(value, new_prompts, new_seeds, df)
 
 
-def satterthwaite(parts: np.ndarray, freedoms: np.ndarray) -> float | None:
+def satterthwaite_df(parts: np.ndarray, freedoms: np.ndarray) -> float | None:
     """Degrees of freedom of a sum of estimated variances (K,), each with its own (K,); None where all are 0.
 
     Source: Satterthwaite 1946.
@@ -141,14 +141,14 @@ def score_interval(scores: PromptMeans, bounds: tuple[float, float]) -> Interval
     """
     _need_two_prompts(np.bincount(scores.tasks))
     span = bounds[1] - bounds[0]
-    share = BoundedMean.of((scores.means - bounds[0]) / span, scores.tasks)
+    share = BoundedMean.from_scores((scores.means - bounds[0]) / span, scores.tasks)
     if share is None:
         return None
-    inverse, freedom = share.effective()
-    centre, half = wilson_ends(share.rate, inverse, quantile(LEVEL, freedom))
-    is_at_bound = min(share.rate, 1.0 - share.rate) <= SLACK
+    inverse, freedom = share.inverse_effective_size()
+    centre, half = wilson_centre_and_half_width(share.rate, inverse, quantile(CONFIDENCE_LEVEL, freedom))
+    is_at_bound = min(share.rate, 1.0 - share.rate) <= RELATIVE_TOLERANCE
     plain = math.sqrt(inverse * share.rate * (1.0 - share.rate))
-    se = wilson_ends(share.rate, inverse, Z)[1] / Z if is_at_bound else plain
+    se = wilson_centre_and_half_width(share.rate, inverse, Z)[1] / Z if is_at_bound else plain
     low = max(0.0, min(float(centre - half), share.rate))  # at a bound it is the rate, up to rounding
     high = min(1.0, max(float(centre + half), share.rate))
     return Interval(span * float(se), bounds[0] + span * low, bounds[0] + span * high)
@@ -164,18 +164,18 @@ class BoundedMean(NamedTuple):
 
     rate: float
     variance: float
-    freedom: float | None
-    prompts: float
-    loose: int
+    df: float | None
+    effective_prompts: float
+    residual_df: int
 
     @classmethod
-    def of(cls, scores: np.ndarray, tasks: np.ndarray) -> BoundedMean | None:
+    def from_scores(cls, scores: np.ndarray, tasks: np.ndarray) -> BoundedMean | None:
         """Return the mean of scores (P,) over tasks (P,); None where all tasks are alike between 0 and 1."""
         counts = np.bincount(tasks)
         means = np.clip(np.bincount(tasks, weights=scores) / counts, 0.0, 1.0)  # (T,)
         squares = np.bincount(tasks, weights=(scores - means[tasks]) ** 2)
-        is_alike = squares <= SLACK**2
-        is_at_bound = is_alike & (np.minimum(means, 1.0 - means) <= SLACK)
+        is_alike = squares <= RELATIVE_TOLERANCE**2
+        is_at_bound = is_alike & (np.minimum(means, 1.0 - means) <= RELATIVE_TOLERANCE)
         if (is_alike & ~is_at_bound).all():
             return None
 
@@ -183,14 +183,14 @@ class BoundedMean(NamedTuple):
         # whole mean is at a bound, the effective number stands for it, so it fades there.
         rate = float(means.mean())
         parts = np.where(is_alike, 0.0, squares / (counts - 1) / counts)
-        unseen = np.where(is_at_bound, (wilson_ends(1.0, 1.0 / counts, Z)[1] / Z) ** 2, 0.0)
+        unseen = np.where(is_at_bound, (wilson_centre_and_half_width(1.0, 1.0 / counts, Z)[1] / Z) ** 2, 0.0)
         variance = float(parts.sum() + 4.0 * rate * (1.0 - rate) * unseen.sum()) / len(counts) ** 2
-        freedom = satterthwaite(parts, counts - 1)
+        freedom = satterthwaite_df(parts, counts - 1)
         if freedom is not None:  # the unseen part counts as known
             freedom *= (variance * len(counts) ** 2 / float(parts.sum())) ** 2
         return cls(rate, variance, freedom, len(counts) ** 2 / float((1.0 / counts).sum()), int((counts - 1).sum()))
 
-    def effective(self) -> tuple[float, float | None]:
+    def inverse_effective_size(self) -> tuple[float, float | None]:
         """Return 1 / effective number of prompts and the degrees of freedom that it is known with.
 
         A prompt's variance is phi p (1 - p), with phi from 0 (prompts alike) to 1 (every prompt at a
@@ -200,15 +200,15 @@ class BoundedMean(NamedTuple):
         prompts' own spread is enough. The prior part counts as known (Satterthwaite 1946).
         """
         binomial = self.rate * (1.0 - self.rate)
-        prior = PRIOR * (1.0 - 4.0 * binomial) ** 2
-        seen_squares = self.variance * self.prompts * self.loose
-        phi = (seen_squares + prior) / (self.loose * binomial + prior)
-        if self.freedom is None or seen_squares == 0:
-            return phi / self.prompts, None
-        return phi / self.prompts, self.freedom * ((seen_squares + prior) / seen_squares) ** 2
+        prior = PRIOR_VARIANCE * (1.0 - 4.0 * binomial) ** 2
+        seen_squares = self.variance * self.effective_prompts * self.residual_df
+        phi = (seen_squares + prior) / (self.residual_df * binomial + prior)
+        if self.df is None or seen_squares == 0:
+            return phi / self.effective_prompts, None
+        return phi / self.effective_prompts, self.df * ((seen_squares + prior) / seen_squares) ** 2
 
 
-def wilson_ends(rate: float, inverse: Draws, reach: float) -> tuple[Draws, Draws]:
+def wilson_centre_and_half_width(rate: float, inverse: Draws, reach: float) -> tuple[Draws, Draws]:
     """Return centre and half width of Wilson's interval of a rate; inverse is 1 / number of draws."""
     square = reach * reach * inverse
     half = np.sqrt(square * rate * (1.0 - rate) + square**2 / 4.0) / (1.0 + square)
@@ -217,10 +217,10 @@ def wilson_ends(rate: float, inverse: Draws, reach: float) -> tuple[Draws, Draws
 
 def _need_two_prompts(counts: np.ndarray) -> None:
     if (counts < 2).any():
-        raise TooFewImages(f"an error over prompts needs two prompts in each task, found {counts.min()}")
+        raise TooFewImagesError(f"an error over prompts needs two prompts in each task, found {counts.min()}")
 
 
-def sign_flip(differences: PromptMeans, permutations: int = PERMUTATIONS) -> SignFlip:
+def sign_flip_test(differences: PromptMeans, permutations: int = PERMUTATIONS) -> SignFlipTest:
     """Paired permutation test over prompts: without an effect each prompt's difference is as likely to have the other sign.
 
     Every sign vector is tried where there are no more than `permutations` of them, else that many random ones (fixed seed), the
@@ -232,19 +232,19 @@ def sign_flip(differences: PromptMeans, permutations: int = PERMUTATIONS) -> Sig
     counts = np.bincount(differences.tasks)
     parts = differences.means / counts[differences.tasks] / len(counts)  # (P,), their sum is the difference of the scores
     parts = parts[parts != 0]
-    tested = exchange_p(lambda signs: signs @ parts, len(parts), float(np.abs(parts).sum()), permutations)
+    tested = exchange_test(lambda signs: signs @ parts, len(parts), float(np.abs(parts).sum()), permutations)
     wins, losses = int((parts > 0).sum()), int((parts < 0).sum())
-    return SignFlip(tested.p, tested.exact, wins, losses, len(differences.means) - wins - losses)
+    return SignFlipTest(tested.p, tested.is_exact, wins, losses, len(differences.means) - wins - losses)
 
 
 class ExchangeTest(NamedTuple):
     """Two-sided p of a test that exchanges prompts between two runs, and whether it tried every exchange."""
 
     p: float
-    exact: bool
+    is_exact: bool
 
 
-def exchange_p(
+def exchange_test(
     difference: Callable[[np.ndarray], np.ndarray],
     width: int,
     scale: float,
@@ -260,12 +260,12 @@ def exchange_p(
     """
     observed = float(abs(difference(np.ones((1, width)))[0]))
     exact = 2**width <= permutations
-    chunks = _every_sign(width) if exact else _random_signs(width, permutations)
-    beyond = sum(int((np.abs(difference(chunk)) >= observed - SLACK * scale).sum()) for chunk in chunks)
+    chunks = _all_signs(width) if exact else _random_signs(width, permutations)
+    beyond = sum(int((np.abs(difference(chunk)) >= observed - RELATIVE_TOLERANCE * scale).sum()) for chunk in chunks)
     return ExchangeTest(beyond / 2**width if exact else (beyond + 1) / (permutations + 1), exact)
 
 
-def _every_sign(width: int) -> Iterator[np.ndarray]:
+def _all_signs(width: int) -> Iterator[np.ndarray]:
     yield np.array(list(itertools.product((-1.0, 1.0), repeat=width))).reshape(2**width, width)
 
 

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from harope_bench.statistics.significance import LEVEL, Interval, mean_error, quantile
+from harope_bench.statistics.significance import CONFIDENCE_LEVEL, Interval, standard_error, quantile
 
-HEAVY = 10.0  # kurtosis; contributions of Gaussian features stay below 5, of a t with 5 degrees of freedom above 13
+HEAVY_TAIL_KURTOSIS = 10.0  # kurtosis; contributions of Gaussian features stay below 5, of a t with 5 degrees of freedom above 13
 
 
 def kurtosis(rows: np.ndarray) -> float:
@@ -42,14 +42,14 @@ def skewed_interval(value: float, rows: np.ndarray) -> Interval:
 
     Source: Hall 1992, "On the removal of skewness by transformation"; Satterthwaite 1946.
     """
-    se = mean_error(rows)
+    se = standard_error(rows)
     excess = kurtosis(rows) - 1.0
-    reach = quantile(LEVEL, 2.0 * len(rows) / excess if excess > 0 else None)
+    reach = quantile(CONFIDENCE_LEVEL, 2.0 * len(rows) / excess if excess > 0 else None)
     skew = skewness(rows) / math.sqrt(len(rows))
-    return Interval(se, value - se * _untransformed(reach, skew), value - se * _untransformed(-reach, skew))
+    return Interval(se, value - se * _invert_hall_transform(reach, skew), value - se * _invert_hall_transform(-reach, skew))
 
 
-def _untransformed(deviate: float, skew: float) -> float:
+def _invert_hall_transform(deviate: float, skew: float) -> float:
     """Return the studentised value t whose transform t + s t^2 / 3 + s^2 t^3 / 27 + s / 6 is the deviate."""
     if abs(skew) < 1e-6:
         return deviate

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harope_bench.core.errors import ShapeError, TooFewImages
-from harope_bench.statistics.intervals.clusters import PERMUTATIONS, SLACK, exchange_p, satterthwaite
-from harope_bench.statistics.intervals.shares import bonett_price
-from harope_bench.statistics.significance import Interval, student
+from harope_bench.core.errors import ShapeError, TooFewImagesError
+from harope_bench.statistics.intervals.clusters import PERMUTATIONS, RELATIVE_TOLERANCE, exchange_test, satterthwaite_df
+from harope_bench.statistics.intervals.paired_fractions import bonett_price_interval
+from harope_bench.statistics.significance import Interval, student_interval
 
 
 class PromptSamples(NamedTuple):
@@ -37,17 +37,17 @@ class PairedRatio(NamedTuple):
     delta: float
     se: float | None
     df: float | None
-    new_seeds: Interval | None
-    tasks: int
-    unmoved_tasks: int
+    new_seeds_interval: Interval | None
+    n_tasks: int
+    n_unmoved_tasks: int
     p: float
-    exact: bool
+    is_exact: bool
     wins: int
     losses: int
     ties: int
 
     @property
-    def prompts(self) -> int:
+    def n_prompts(self) -> int:
         """Number of prompts that both runs have."""
         return self.wins + self.losses + self.ties
 
@@ -95,13 +95,13 @@ def paired_ratio(
     variances, is_unmoved = _task_variances(old_sums, new_sums)
     counts = np.bincount(old_sums.tasks)
     tasks = len(variances)
-    granted = _granted(counts, is_unmoved, span)
+    granted = _unmoved_tasks_error(counts, is_unmoved, span)
     parts = np.append(variances / tasks**2, granted**2)
     se = math.sqrt(parts.sum()) if parts.any() else None
     # what is granted was not estimated, so it costs no degrees of freedom
-    df = satterthwaite(parts, np.append(counts - 1.0, np.inf))
-    new_seeds = _same_prompts(old, new, delta, same_samples)
-    tested = _exchanged(old_sums, new_sums, permutations)
+    df = satterthwaite_df(parts, np.append(counts - 1.0, np.inf))
+    new_seeds = _new_seeds_interval(old, new, delta, same_samples)
+    tested = _exchange_prompts(old_sums, new_sums, permutations)
     return PairedRatio(delta, se, df, new_seeds, tasks, int(is_unmoved.sum()), *tested)
 
 
@@ -133,55 +133,55 @@ def _task_variances(old: PromptSums, new: PromptSums) -> tuple[np.ndarray, np.nd
     """
     counts = np.bincount(old.tasks)
     if (counts < 2).any():
-        raise TooFewImages(f"an error over prompts needs two prompts in each task, found {counts.min()}")
-    moves = _without_each(new) - _without_each(old)  # (P,) difference of the task without that prompt
+        raise TooFewImagesError(f"an error over prompts needs two prompts in each task, found {counts.min()}")
+    moves = _leave_one_out_scores(new) - _leave_one_out_scores(old)  # (P,) difference of the task without that prompt
     centred = moves - (np.bincount(old.tasks, moves) / counts)[old.tasks]
     variances = np.bincount(old.tasks, centred**2) * (counts - 1) / counts
 
     size = max(float(np.abs(new.ratios()).max()), float(np.abs(old.ratios()).max()))
-    is_unmoved = variances <= (SLACK * size) ** 2  # 0 up to rounding
+    is_unmoved = variances <= (RELATIVE_TOLERANCE * size) ** 2  # 0 up to rounding
     return np.where(is_unmoved, 0.0, variances), is_unmoved
 
 
-def _granted(counts: np.ndarray, is_unmoved: np.ndarray, span: float | None) -> float:
+def _unmoved_tasks_error(counts: np.ndarray, is_unmoved: np.ndarray, span: float | None) -> float:
     """Return the error of the score for the tasks that show no spread, which is no error of 0; 0 for a metric without bounds.
 
     It is what Bonett and Price grant to pairs of which none differs, over the prompts of these tasks: one prompt each way.
     """
     if span is None or not is_unmoved.any():
         return 0.0
-    return span * float(is_unmoved.mean()) * bonett_price(0, 0, int(counts[is_unmoved].sum()), 1.0).se
+    return span * float(is_unmoved.mean()) * bonett_price_interval(0, 0, int(counts[is_unmoved].sum()), 1.0).se
 
 
-def _without_each(sums: PromptSums) -> np.ndarray:
+def _leave_one_out_scores(sums: PromptSums) -> np.ndarray:
     """Return the score of a prompt's task without that prompt, (P,)."""
     totals, weights = (np.bincount(sums.tasks, x)[sums.tasks] - x for x in (sums.totals, sums.weights))
-    if (weights <= SLACK * np.bincount(sums.tasks, sums.weights)[sums.tasks]).any():
-        raise TooFewImages("an error over prompts needs two prompts in each task, one has all the weight")
+    if (weights <= RELATIVE_TOLERANCE * np.bincount(sums.tasks, sums.weights)[sums.tasks]).any():
+        raise TooFewImagesError("an error over prompts needs two prompts in each task, one has all the weight")
     return np.asarray(totals / weights)
 
 
-def _same_prompts(old: PromptSamples, new: PromptSamples, delta: float, same_samples: bool) -> Interval | None:
+def _new_seeds_interval(old: PromptSamples, new: PromptSamples, delta: float, same_samples: bool) -> Interval | None:
     """Return the interval for other seeds of the same prompts, from what varies within prompts.
 
     Images that pair within a prompt vary together, so their differences count; else the variances of both runs add.
     """
-    effects = [_effects(old), _effects(new)]
+    effects = [_image_contributions(old), _image_contributions(new)]
     if same_samples:
-        parts = [_within(effects[1] - effects[0], old.prompts)]
+        parts = [_within_prompt_variances(effects[1] - effects[0], old.prompts)]
     else:
-        parts = [_within(effect, run.prompts) for effect, run in zip(effects, (old, new), strict=True)]
+        parts = [_within_prompt_variances(effect, run.prompts) for effect, run in zip(effects, (old, new), strict=True)]
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
         return None
     variances, freedoms = (np.concatenate(arrays) for arrays in zip(*known, strict=True))
     largest = max(float(np.abs(effect).max()) for effect in effects)
-    if variances.max() <= (SLACK * largest) ** 2:  # 0 up to rounding
+    if variances.max() <= (RELATIVE_TOLERANCE * largest) ** 2:  # 0 up to rounding
         return None
-    return student(delta, math.sqrt(variances.sum()), satterthwaite(variances, freedoms))
+    return student_interval(delta, math.sqrt(variances.sum()), satterthwaite_df(variances, freedoms))
 
 
-def _effects(run: PromptSamples) -> np.ndarray:
+def _image_contributions(run: PromptSamples) -> np.ndarray:
     """Return what each image adds to the run's score, first order, (N,); they sum to 0 in each task."""
     _, numbers = np.unique(run.tasks, return_inverse=True)
     weights = np.bincount(numbers, run.weights)
@@ -190,7 +190,7 @@ def _effects(run: PromptSamples) -> np.ndarray:
     return np.asarray(effects)
 
 
-def _within(effects: np.ndarray, prompts: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def _within_prompt_variances(effects: np.ndarray, prompts: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the variance of each prompt's sum of effects and its degrees of freedom, (P,) each; None where a prompt has one image."""
     _, of, images = np.unique(prompts, return_inverse=True, return_counts=True)
     if (images < 2).any():
@@ -199,14 +199,14 @@ def _within(effects: np.ndarray, prompts: np.ndarray) -> tuple[np.ndarray, np.nd
     return images * np.bincount(of, centred**2) / (images - 1), images - 1
 
 
-def _exchanged(old: PromptSums, new: PromptSums, permutations: int) -> tuple[float, bool, int, int, int]:
+def _exchange_prompts(old: PromptSums, new: PromptSums, permutations: int) -> tuple[float, bool, int, int, int]:
     """Return p, whether it is exact, and prompts won, lost and alike.
 
     Without an effect a prompt's sums could as well stand in the other run. Prompts whose totals and weights are equal do not move.
     """
     totals, weights = new.totals - old.totals, new.weights - old.weights  # (P,)
     sizes = np.abs(new.totals) + np.abs(old.totals), new.weights + old.weights
-    moved = (np.abs(totals) > SLACK * sizes[0]) | (np.abs(weights) > SLACK * sizes[1])
+    moved = (np.abs(totals) > RELATIVE_TOLERANCE * sizes[0]) | (np.abs(weights) > RELATIVE_TOLERANCE * sizes[1])
     whole = [np.bincount(new.tasks, size) for size in (new.totals + old.totals, sizes[1])]  # (T,) of both runs
     members = np.eye(len(whole[0]))[new.tasks]  # (P, T)
     still = [x[~moved] @ members[~moved] for x in (totals, weights)]  # rounding alone
@@ -217,9 +217,9 @@ def _exchanged(old: PromptSums, new: PromptSums, permutations: int) -> tuple[flo
         return np.asarray(((whole[0] + a) / (whole[1] + b) - (whole[0] - a) / (whole[1] - b)).mean(1))
 
     scale = float((np.bincount(new.tasks, sizes[0]) / whole[1]).max())
-    p, exact = exchange_p(difference, int(moved.sum()), scale, permutations)
+    p, exact = exchange_test(difference, int(moved.sum()), scale, permutations)
     scores = [sums.totals / sums.weights for sums in (old, new)]
-    apart = np.abs(scores[1] - scores[0]) > SLACK * np.maximum(np.abs(scores[0]), np.abs(scores[1]))
+    apart = np.abs(scores[1] - scores[0]) > RELATIVE_TOLERANCE * np.maximum(np.abs(scores[0]), np.abs(scores[1]))
     wins, losses = (int((apart & sign).sum()) for sign in (scores[1] > scores[0], scores[1] < scores[0]))
     return p, exact, wins, losses, len(moved) - wins - losses
 

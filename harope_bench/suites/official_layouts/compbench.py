@@ -17,26 +17,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.core.errors import OptionError, SampleError
-from harope_bench.core.storage import disk
+from harope_bench.core.storage import convert_os_errors
 from harope_bench.data.folder_writer import write_folder
-from harope_bench.data.image_folder import SUFFIXES, in_order
-from harope_bench.data.sample_set import SampleSet, pictures
+from harope_bench.data.image_folder import IMAGE_SUFFIXES, sort_naturally
+from harope_bench.data.sample_set import SampleSet, image_reader
 from harope_bench.suites.base import PromptSuite
-from harope_bench.suites.compbench_suite import CATEGORIES, COPIES, FORM, CompBench
-from harope_bench.suites.official_layouts.base import Written, few, fewer, gathered
+from harope_bench.suites.compbench_suite import CATEGORIES, COPIES, METADATA_KEY, CompBenchSuite
+from harope_bench.suites.official_layouts.base import WriteReport, shorten_list, copies_warnings, make_sample_set
 
 SUITE = "t2i-compbench"
 SUITES = (SUITE, "t2i-compbench-table5")
-TILED = False
-SAMPLES = "samples"
-FILE = re.compile(r"(?P<text>[^_]+?)(?:_(?P<number>[0-9]{1,9}))?")
-LONGEST = 240  # bytes of a file name, of the 255 that file systems take
+IS_TILED = False
+SAMPLES_FOLDER = "samples"
+FILE_NAME = re.compile(r"(?P<text>[^_]+?)(?:_(?P<number>[0-9]{1,9}))?")
+MAX_NAME_BYTES = 240  # bytes of a file name, of the 255 that file systems take
 
 
-class Named(NamedTuple):
+class NamedImage(NamedTuple):
     """An image file by its name: prompt, number (None where the name has none) and place."""
 
-    text: str
+    prompt: str
     number: int | None
     path: Path
 
@@ -48,34 +48,34 @@ class Numbering(NamedTuple):
     copy: Callable[[int, int], int | None]
 
 
-class Reading(NamedTuple):
+class CategoryFiles(NamedTuple):
     """Files of a category by (place of the prompt, copy), how their numbers count, and names of files that are not read."""
 
     files: Mapping[tuple[int, int], Path]
     numbering: str
-    others: list[str]
+    unread_names: list[str]
 
 
-def _through(copies: int) -> Numbering:
+def _numbered_through_category(copies: int) -> Numbering:
     def copy(place: int, number: int) -> int | None:
         return number % copies if number // copies == place else None
 
     return Numbering(f"{copies} of each prompt through the category", copy)
 
 
-def _anew(place: int, number: int) -> int | None:
+def _numbered_per_prompt(place: int, number: int) -> int | None:
     return number if number < COPIES else None
 
 
-def _anew_from_1(place: int, number: int) -> int | None:
+def _numbered_per_prompt_from_1(place: int, number: int) -> int | None:
     return number - 1 if 1 <= number <= COPIES else None
 
 
 NUMBERINGS = (
-    _through(COPIES),
-    Numbering("anew for each prompt", _anew),
-    Numbering("anew for each prompt, from 1", _anew_from_1),
-    *map(_through, range(1, COPIES)),
+    _numbered_through_category(COPIES),
+    Numbering("anew for each prompt", _numbered_per_prompt),
+    Numbering("anew for each prompt, from 1", _numbered_per_prompt_from_1),
+    *map(_numbered_through_category, range(1, COPIES)),
 )
 
 
@@ -85,9 +85,9 @@ def recognise(folder: Path) -> bool:
     Where the folder's name tells no category, a file must have a number and begin with several words.
     """
     return any(
-        name is not None or (" " in image.text and image.number is not None)
-        for name, place in _places(folder)
-        for image in _named(place)[0]
+        name is not None or (" " in image.prompt and image.number is not None)
+        for name, place in _image_folders(folder)
+        for image in _list_images(place)[0]
     )
 
 
@@ -99,14 +99,14 @@ def open_layout(folder: Path, suite: PromptSuite, side: int | None = None, tiles
     Raises:
         OptionError: the suite is another benchmark's. SampleError: no image of the suite, or a category that cannot be told.
     """
-    own = _own(suite, folder)
+    own = _check_suite(suite, folder)
     files: dict[int, Path] = {}
     failed: dict[int, str] = {}
     warnings: list[str] = []
     here: list[str] = []
-    for name, place in _places(folder):
-        found, left = _named(place)
-        category = name or _category(found, own, place)
+    for name, place in _image_folders(folder):
+        found, left = _list_images(place)
+        category = name or _infer_category(found, own, place)
         if category not in own.categories:
             warnings.append(f"folders: {place.parent.name} is no category of this suite; not read")
             continue
@@ -114,31 +114,31 @@ def open_layout(folder: Path, suite: PromptSuite, side: int | None = None, tiles
             warnings.append(f"folders: {place.parent.name} is a second folder of {category}; not read")
             continue
         here.append(category)
-        reading = _read(found, left, own.texts(category))
-        warnings += _place_images(category, reading, own, files, failed)
+        reading = _assign_images(found, left, own.category_prompts(category))
+        warnings += _collect_images(category, reading, own, files, failed)
     if gone := [category for category in own.categories if category not in here]:
         warnings.append(f"folders: no images of {', '.join(gone)}")
-    return gathered(folder, suite, files, failed, tuple(warnings))
+    return make_sample_set(folder, suite, files, failed, tuple(warnings))
 
 
-def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
+def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
     """The images by category under their official names, as PNG. Failed samples are left out.
 
     Raises:
         SampleError: something lies there, or a prompt cannot stand in a file name.
     """
-    own = _own(suite, folder)
-    places = {index: _place(own, index) for index in samples.indices}
-    names = {f"{category}/{SAMPLES}/{name}": index for index, (category, name) in places.items()}
-    write_folder(folder, list(names), pictures(samples, names))
-    wanted = COPIES * sum(len(own.texts(category)) for category in {category for category, _ in places.values()})
+    own = _check_suite(suite, folder)
+    places = {index: _category_and_name(own, index) for index in samples.indices}
+    names = {f"{category}/{SAMPLES_FOLDER}/{name}": index for index, (category, name) in places.items()}
+    write_folder(folder, list(names), image_reader(samples, names))
+    wanted = COPIES * sum(len(own.category_prompts(category)) for category in {category for category, _ in places.values()})
     short = wanted - len(samples.indices)
     told = (f"{short:,} of {wanted:,} images are not there; the official 3-in-1 needs ten of each prompt",) if short else ()
-    return Written(len(samples.indices), told)
+    return WriteReport(len(samples.indices), told)
 
 
-def _own(suite: PromptSuite, folder: Path) -> CompBench:
-    if not isinstance(suite, CompBench):
+def _check_suite(suite: PromptSuite, folder: Path) -> CompBenchSuite:
+    if not isinstance(suite, CompBenchSuite):
         raise OptionError(f"{folder} is for T2I-CompBench's layout, {suite.title} is another suite; give {' or '.join(SUITES)}")
     return suite
 
@@ -151,41 +151,41 @@ def file_name(text: str, number: int) -> str:
     """
     name = f"{text}_{number:06d}.png"
     bad = sorted({c for c in text if c in "/\\_" or not c.isprintable()})
-    if not text or bad or text != text.strip() or text.startswith(".") or len(name.encode()) > LONGEST:
+    if not text or bad or text != text.strip() or text.startswith(".") or len(name.encode()) > MAX_NAME_BYTES:
         why = f"holds {bad[0]!r}" if bad else "is empty, too long, or begins or ends as no file name should"
         raise SampleError(f"prompt {text[:60]!r} cannot stand in a file name: it {why}; choose another layout")
     return name
 
 
-def _place(suite: CompBench, index: int) -> tuple[str, str]:
+def _category_and_name(suite: CompBenchSuite, index: int) -> tuple[str, str]:
     """Category and file name of an index."""
     case = suite.case(index)
-    facts = case.facts[FORM]
-    return facts["category"], file_name(case.text, COPIES * facts["place"] + case.copy)
+    facts = case.metadata[METADATA_KEY]
+    return facts["category"], file_name(case.prompt, COPIES * facts["place"] + case.copy)
 
 
-def _places(folder: Path) -> list[tuple[str | None, Path]]:
+def _image_folders(folder: Path) -> list[tuple[str | None, Path]]:
     """Folders of images with the category that a folder's name tells."""
-    if (folder / SAMPLES).is_dir():
-        return [(_told(folder.resolve().name), folder / SAMPLES)]
+    if (folder / SAMPLES_FOLDER).is_dir():
+        return [(_category_of_name(folder.resolve().name), folder / SAMPLES_FOLDER)]
     if not folder.is_dir():
         return []
-    with disk(folder):
+    with convert_os_errors(folder):
         children = sorted(path for path in folder.iterdir() if path.is_dir())
-    return [(_told(path.name), path / SAMPLES) for path in children if _told(path.name) and (path / SAMPLES).is_dir()]
+    return [(_category_of_name(path.name), path / SAMPLES_FOLDER) for path in children if _category_of_name(path.name) and (path / SAMPLES_FOLDER).is_dir()]
 
 
-def _told(name: str) -> str | None:
+def _category_of_name(name: str) -> str | None:
     category = name.removesuffix("_val")
     return category if category in CATEGORIES else None
 
 
-def _named(place: Path) -> tuple[list[Named], list[str]]:
+def _list_images(place: Path) -> tuple[list[NamedImage], list[str]]:
     """Return the images that are named as they should be, in order of number, and names of files that are not."""
-    with disk(place):
-        files = in_order(path for path in place.iterdir() if path.is_file() and not path.name.startswith("."))
-    matched = [(path, FILE.fullmatch(path.stem) if path.suffix.lower() in SUFFIXES else None) for path in files]
-    images = [Named(match["text"], _number(match), path) for path, match in matched if match]
+    with convert_os_errors(place):
+        files = sort_naturally(path for path in place.iterdir() if path.is_file() and not path.name.startswith("."))
+    matched = [(path, FILE_NAME.fullmatch(path.stem) if path.suffix.lower() in IMAGE_SUFFIXES else None) for path in files]
+    images = [NamedImage(match["text"], _number(match), path) for path, match in matched if match]
     images.sort(key=lambda image: (image.number or 0, image.path.name))
     return images, [path.name for path, match in matched if not match]
 
@@ -194,12 +194,12 @@ def _number(match: re.Match[str]) -> int | None:
     return None if match["number"] is None else int(match["number"])
 
 
-def _category(images: Iterable[Named], suite: CompBench, place: Path) -> str:
+def _infer_category(images: Iterable[NamedImage], suite: CompBenchSuite, place: Path) -> str:
     """Return the category that has most of these prompts; SampleError where it cannot be told."""
-    known = {category: set(suite.texts(category)) for category in suite.categories}
+    known = {category: set(suite.category_prompts(category)) for category in suite.categories}
     hits: Counter[str] = Counter()
     for image in images:
-        hits.update(category for category, texts in known.items() if image.text in texts)
+        hits.update(category for category, texts in known.items() if image.prompt in texts)
     best = hits.most_common(2)
     if not best or (len(best) == 2 and best[0][1] == best[1][1]):
         why = "prompts of no category" if not best else f"prompts of {best[0][0]} and {best[1][0]} alike"
@@ -207,74 +207,74 @@ def _category(images: Iterable[Named], suite: CompBench, place: Path) -> str:
     return best[0][0]
 
 
-def _read(images: Sequence[Named], left: Sequence[str], texts: Sequence[str]) -> Reading:
+def _assign_images(images: Sequence[NamedImage], left: Sequence[str], texts: Sequence[str]) -> CategoryFiles:
     """Return the files by prompt and copy, under the numbering that most files fit and that leaves the fewest gaps."""
-    known = {image.text for image in images} & set(texts)
+    known = {image.prompt for image in images} & set(texts)
     places: dict[str, list[int]] = {text: [] for text in known}
     for place, text in enumerate(texts):
         if text in known:
             places[text].append(place)
-    prompts = [image for image in images if image.text in known]
-    foreign = [image.path.name for image in images if image.text not in known]
+    prompts = [image for image in images if image.prompt in known]
+    foreign = [image.path.name for image in images if image.prompt not in known]
 
-    readings = [_numbered(prompts, places, numbering) for numbering in NUMBERINGS]
-    fullest = max(readings, key=lambda reading: (len(reading.files), -_copies(reading)))
+    readings = [_assign_by_numbering(prompts, places, numbering) for numbering in NUMBERINGS]
+    fullest = max(readings, key=lambda reading: (len(reading.files), -_copy_count(reading)))
     if prompts and 2 * len(fullest.files) < len(prompts):
-        fullest = _counted(prompts, places)
-    return fullest._replace(others=[*left, *foreign, *fullest.others])
+        fullest = _assign_by_order(prompts, places)
+    return fullest._replace(unread_names=[*left, *foreign, *fullest.unread_names])
 
 
-def _numbered(images: Iterable[Named], places: Mapping[str, Sequence[int]], numbering: Numbering) -> Reading:
+def _assign_by_numbering(images: Iterable[NamedImage], places: Mapping[str, Sequence[int]], numbering: Numbering) -> CategoryFiles:
     """Return the files whose number fits; one without a number is the first copy."""
     files: dict[tuple[int, int], Path] = {}
     others = []
     for image in images:
-        fitting = ((place, _copy(numbering, place, image)) for place in places[image.text])
+        fitting = ((place, _copy_of_image(numbering, place, image)) for place in places[image.prompt])
         spot = next(((place, copy) for place, copy in fitting if copy is not None), None)
         if spot is None or spot in files:
             others.append(image.path.name)
         else:
             files[spot] = image.path
-    return Reading(files, numbering.name, others)
+    return CategoryFiles(files, numbering.name, others)
 
 
-def _copy(numbering: Numbering, place: int, image: Named) -> int | None:
+def _copy_of_image(numbering: Numbering, place: int, image: NamedImage) -> int | None:
     return 0 if image.number is None else numbering.copy(place, image.number)
 
 
-def _counted(images: Iterable[Named], places: Mapping[str, Sequence[int]]) -> Reading:
+def _assign_by_order(images: Iterable[NamedImage], places: Mapping[str, Sequence[int]]) -> CategoryFiles:
     """Return the files of each prompt in the order of their numbers, which count in no known way."""
     files: dict[tuple[int, int], Path] = {}
     counts: Counter[int] = Counter()
     others = []
     for image in images:
-        place = places[image.text][0]
+        place = places[image.prompt][0]
         if counts[place] >= COPIES:
             others.append(image.path.name)
             continue
         files[place, counts[place]] = image.path
         counts[place] += 1
-    return Reading(files, "in no known way, so copies are in the order of their numbers", others)
+    return CategoryFiles(files, "in no known way, so copies are in the order of their numbers", others)
 
 
-def _copies(reading: Reading) -> int:
+def _copy_count(reading: CategoryFiles) -> int:
     return max((1 + copy for _, copy in reading.files), default=0)
 
 
-def _place_images(category: str, reading: Reading, suite: CompBench, files: dict[int, Path], failed: dict[int, str]) -> list[str]:
+def _collect_images(category: str, reading: CategoryFiles, suite: CompBenchSuite, files: dict[int, Path], failed: dict[int, str]) -> list[str]:
     """Put a category's images into `files`, what is missing into `failed`; return what must be said of them."""
-    copies = _copies(reading)
-    for place in range(len(suite.texts(category))):
+    copies = _copy_count(reading)
+    for place in range(len(suite.category_prompts(category))):
         for copy in range(copies):
-            index = suite.index(category, place, copy)
+            index = suite.index_of(category, place, copy)
             if (place, copy) in reading.files:
                 files[index] = reading.files[place, copy]
             else:
                 failed[index] = f"no image {COPIES * place + copy:06d} in {category}"
 
-    warnings = list(fewer(copies, COPIES, f"prompt of {category}"))
+    warnings = list(copies_warnings(copies, COPIES, f"prompt of {category}"))
     if reading.numbering != NUMBERINGS[0].name:
         warnings.append(f"images: numbers of {category} count {reading.numbering}")
-    if reading.others:
-        warnings.append(f"images: not read in {category}, not named as an image of its prompt or there twice: {few(reading.others)}")
+    if reading.unread_names:
+        warnings.append(f"images: not read in {category}, not named as an image of its prompt or there twice: {shorten_list(reading.unread_names)}")
     return warnings

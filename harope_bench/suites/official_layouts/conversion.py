@@ -6,14 +6,14 @@ from pathlib import Path
 
 from harope_bench.core import registry
 from harope_bench.core.errors import OptionError
-from harope_bench.data.run_folder import PLAN, Run
-from harope_bench.data.sample_set import SampleSet, open_samples, to_adm, to_png
+from harope_bench.data.run_folder import PLAN_FILE, RunFolder
+from harope_bench.data.sample_set import SampleSet, open_samples, write_adm_npz, write_png_folder
 from harope_bench.suites.base import PromptSuite, load_suite
-from harope_bench.suites.official_layouts.base import Written, layout, names, recognised, written
-from harope_bench.suites.official_layouts.file_list import has_record, write_recorded
-from harope_bench.suites.official_layouts.prompt_folder import FolderForm, open_prompt_images
+from harope_bench.suites.official_layouts.base import WriteReport, load_layout, module_names, find_layout, write_layout
+from harope_bench.suites.official_layouts.file_list import has_image_record, write_recorded_images
+from harope_bench.suites.official_layouts.prompt_folder import PromptFolderOptions, open_prompt_images
 
-FORMS = ("adm", "png")  # that hold images of any suite
+IMAGE_FORMATS = ("adm", "png")  # that hold images of any suite
 
 
 def convert(
@@ -22,9 +22,9 @@ def convert(
     to: str,
     suite_name: str | None = None,
     count: int | None = None,
-    form: FolderForm | None = None,
+    form: PromptFolderOptions | None = None,
     replace: bool = False,
-) -> tuple[Written, int]:
+) -> tuple[WriteReport, int]:
     """Write the samples of `source` at `target`; return what was written, with all warnings, and how many samples failed.
 
     Args:
@@ -36,71 +36,71 @@ def convert(
         OptionError: Which image is of which prompt is needed and not known, or an option means nothing here.
         SampleError: No such images, or something lies at `target` already.
     """
-    suite_name = _suite_of(source, to, suite_name, form or FolderForm())
+    suite_name = _find_suite_name(source, to, suite_name, form or PromptFolderOptions())
     suite = load_suite(suite_name) if suite_name is not None else None
     if suite_name is not None and isinstance(suite, PromptSuite):
         samples = open_prompt_images(source, suite_name, suite, count, form)
         done = _write_prompts(samples, target, to, suite, suite_name, replace)
     else:
         samples = open_samples(source, count)
-        done = _write_plain(samples, target, to, replace)
-    return Written(done.images, (*samples.warnings, *done.warnings)), samples.left_out
+        done = _write_without_prompts(samples, target, to, replace)
+    return WriteReport(done.image_count, (*samples.warnings, *done.warnings)), samples.n_excluded
 
 
-def _suite_of(source: Path, to: str, suite_name: str | None, form: FolderForm) -> str | None:
+def _find_suite_name(source: Path, to: str, suite_name: str | None, form: PromptFolderOptions) -> str | None:
     """Return the suite that a run records, the user names, or a layout is of; None for images of no known prompts."""
-    plan = Run(source).plan if (source / PLAN).exists() else None
+    plan = RunFolder(source).plan if (source / PLAN_FILE).exists() else None
     if plan is not None:
         if suite_name not in (None, plan.suite):
             raise OptionError(f"{source} was drawn for suite {plan.suite}, asked for {suite_name}; leave --suite out")
-        if form.stated:
-            raise OptionError(f"{source} is a run folder, which records its order; leave {' and '.join(form.stated)} out")
-        return plan.suite if plan.suite in registry.entries("suites") else None
+        if form.stated_options:
+            raise OptionError(f"{source} is a run folder, which records its order; leave {' and '.join(form.stated_options)} out")
+        return plan.suite if plan.suite in registry.list_entries("suites") else None
     if suite_name is not None:
-        registry.find("suites", suite_name)
+        registry.find_entry("suites", suite_name)
         return suite_name
 
-    known = recognised(source)
-    if known is not None and not form.naming:
+    known = find_layout(source)
+    if known is not None and not form.prompt_options:
         return known.SUITE
-    if to not in FORMS:
-        return layout(to).SUITE
-    if form.stated or (to == "png" and has_record(source)):
-        what = form.stated[0] if form.stated else f"the record in {source}"
+    if to not in IMAGE_FORMATS:
+        return load_layout(to).SUITE
+    if form.stated_options or (to == "png" and has_image_record(source)):
+        what = form.stated_options[0] if form.stated_options else f"the record in {source}"
         raise OptionError(f"{what} places images at the prompts of a suite, and none is named; give --suite NAME")
     return None
 
 
-def _write_prompts(samples: SampleSet, target: Path, to: str, suite: PromptSuite, suite_name: str, replace: bool) -> Written:
+def _write_prompts(samples: SampleSet, target: Path, to: str, suite: PromptSuite, suite_name: str, replace: bool) -> WriteReport:
     if to == "png":
-        return write_recorded(samples, suite, target)
+        return write_recorded_images(samples, suite, target)
     if to == "adm":
         return _write_rows(samples, target, replace)
-    return written(samples, to, target, suite_name)
+    return write_layout(samples, to, target, suite_name)
 
 
-def _write_rows(samples: SampleSet, target: Path, replace: bool) -> Written:
+def _write_rows(samples: SampleSet, target: Path, replace: bool) -> WriteReport:
     """Write an npz; its rows are indices only where no sample before the last is missing."""
-    to_adm(samples, target, replace)
+    write_adm_npz(samples, target, replace)
     if samples.indices == list(range(len(samples.indices))):
-        return Written(len(samples.indices), ("rows are in the order of indices; read them back with --order copy-major",))
-    return Written(
+        return WriteReport(len(samples.indices), ("rows are in the order of indices; read them back with --order copy-major",))
+    return WriteReport(
         len(samples.indices),
         ("rows are no indices, since samples are missing; do not score prompts from it, convert --to png instead",),
     )
 
 
-def _write_plain(samples: SampleSet, target: Path, to: str, replace: bool) -> Written:
-    if to not in FORMS:
+def _write_without_prompts(samples: SampleSet, target: Path, to: str, replace: bool) -> WriteReport:
+    if to not in IMAGE_FORMATS:
         what = f"was drawn for suite {samples.plan.suite}" if samples.plan else "holds images of no prompts"
-        raise OptionError(f"{samples.path} {what}, the layout {to} is of {layout(to).SUITE}; choose another --to")
+        raise OptionError(f"{samples.path} {what}, the layout {to} is of {load_layout(to).SUITE}; choose another --to")
     if to == "adm":
-        to_adm(samples, target, replace)
+        write_adm_npz(samples, target, replace)
     else:
-        to_png(samples, target)
-    return Written(len(samples.indices), ())
+        write_png_folder(samples, target)
+    return WriteReport(len(samples.indices), ())
 
 
-def forms() -> tuple[str, ...]:
+def output_formats() -> tuple[str, ...]:
     """Return every form that can be written."""
-    return (*FORMS, *names())
+    return (*IMAGE_FORMATS, *module_names())

@@ -16,40 +16,40 @@ from typing import NamedTuple
 import numpy as np
 
 from harope_bench.core.errors import OptionError, SampleError
-from harope_bench.core.storage import disk
+from harope_bench.core.storage import convert_os_errors
 from harope_bench.data.folder_writer import write_folder
-from harope_bench.data.image_folder import OURS, SUFFIXES, in_order
-from harope_bench.data.image_io import open_image, read_image
+from harope_bench.data.image_folder import RESERVED_FOLDERS, IMAGE_SUFFIXES, sort_naturally
+from harope_bench.data.image_io import open_image, read_image_bytes
 from harope_bench.data.sample_set import SampleSet
 from harope_bench.suites.base import PromptSuite
 from harope_bench.suites.dpg_bench import official_hashes
-from harope_bench.suites.official_layouts.base import Written, few, fewer, gathered
+from harope_bench.suites.official_layouts.base import WriteReport, shorten_list, copies_warnings, make_sample_set
 
-TILED = True
+IS_TILED = True
 SUITE = "dpg-bench"
 SUITES = (SUITE,)
-FORM = "dpg"
-SHAPES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}  # tiles across and down, by their number
+METADATA_KEY = "dpg"
+GRID_SHAPES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}  # tiles across and down, by their number
 
-Cut = tuple[int, int, int, int]
+TileBox = tuple[int, int, int, int]
 
 
 class Grids(NamedTuple):
     """The picture of each item, and names of what else lies there."""
 
-    of_item: dict[str, Path]
-    left: list[str]
+    by_item: dict[str, Path]
+    unread_names: list[str]
 
 
-def item_of(path: Path | str) -> str:
+def item_of_file(path: Path | str) -> str:
     """The item that a picture is of: its file name up to the first dot, as the script reads it."""
     return str(path).replace("\\", "/").rpartition("/")[2].split(".")[0]
 
 
 def recognise(folder: Path) -> bool:
     """Whether pictures in it are named as DPG-Bench's items are, at least one not by a mere number."""
-    with disk(folder):
-        found = {item_of(path) for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
+    with convert_os_errors(folder):
+        found = {item_of_file(path) for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
     return any(not item.isdigit() for item in found & official_hashes().keys())
 
 
@@ -64,45 +64,45 @@ def open_layout(folder: Path, suite: PromptSuite, side: int | None = None, tiles
         SampleError: No picture of the suite, two of one item, no whole number of tiles, or different numbers of them.
     """
     prompts = suite.count // suite.copies
-    items = [str(suite.case(prompt).facts[FORM]["item"]) for prompt in range(prompts)]
+    items = [str(suite.case(prompt).metadata[METADATA_KEY]["item"]) for prompt in range(prompts)]
     grids = _grids(folder, set(items))
-    pictures = {item: cut_picture(path, side, tiles) for item, path in grids.of_item.items()}
+    pictures = {item: tile_boxes(path, side, tiles) for item, path in grids.by_item.items()}
     cuts = {item: found for item, found in pictures.items() if found}
-    copies = _tiles_of_all(folder, grids, cuts)
+    copies = _common_tile_count(folder, grids, cuts)
 
     files: dict[int, Path] = {}
-    boxes: dict[int, Cut] = {}
+    boxes: dict[int, TileBox] = {}
     failed: dict[int, str] = {}
     for prompt, item in enumerate(items):
-        path = grids.of_item.get(item)
+        path = grids.by_item.get(item)
         for copy in range(copies):
             index = copy * prompts + prompt
             if path is not None and item in cuts:
                 files[index], boxes[index] = path, cuts[item][copy]
             else:
                 failed[index] = f"{path.name} is not a readable picture" if path else f"no picture of {item}"
-    return gathered(folder, suite, files, failed, _warnings(grids, boxes, copies, suite), boxes)
+    return make_sample_set(folder, suite, files, failed, _warnings(grids, boxes, copies, suite), boxes)
 
 
-def _tiles_of_all(folder: Path, grids: Grids, cuts: Mapping[str, list[Cut]]) -> int:
+def _common_tile_count(folder: Path, grids: Grids, cuts: Mapping[str, list[TileBox]]) -> int:
     """Return how many tiles every picture has, 1 where none can be read; SampleError where they differ."""
-    numbers = {len(boxes): grids.of_item[item].name for item, boxes in cuts.items()}
+    numbers = {len(boxes): grids.by_item[item].name for item, boxes in cuts.items()}
     if len(numbers) > 1:
         shown = ", ".join(f"{name} has {number}" for number, name in sorted(numbers.items()))
         raise SampleError(f"{folder} has pictures of different numbers of tiles ({shown}); score them from two folders")
     return next(iter(numbers), 1)
 
 
-def _warnings(grids: Grids, boxes: Mapping[int, Cut], copies: int, suite: PromptSuite) -> tuple[str, ...]:
-    found = [f"images: not read: {few(grids.left)}"] if grids.left else []
+def _warnings(grids: Grids, boxes: Mapping[int, TileBox], copies: int, suite: PromptSuite) -> tuple[str, ...]:
+    found = [f"images: not read: {shorten_list(grids.unread_names)}"] if grids.unread_names else []
     sizes = sorted({(box[2] - box[0], box[3] - box[1]) for box in boxes.values()})
-    shown = few([f"{width}x{height}" for width, height in sizes])
-    form = "one image" if copies == 1 else f"{'x'.join(map(str, SHAPES[copies]))} images"
+    shown = shorten_list([f"{width}x{height}" for width, height in sizes])
+    form = "one image" if copies == 1 else f"{'x'.join(map(str, GRID_SHAPES[copies]))} images"
     found.append(f"grids: each picture is {form} of {shown} pixels")
-    return (*found, *fewer(copies, suite.copies, "item"))
+    return (*found, *copies_warnings(copies, suite.copies, "item"))
 
 
-def cut_picture(path: Path, side: int | None = None, tiles: int | None = None) -> list[Cut]:
+def tile_boxes(path: Path, side: int | None = None, tiles: int | None = None) -> list[TileBox]:
     """Return the boxes of a picture's tiles, row by row; none where the picture cannot be read.
 
     Raises:
@@ -110,16 +110,16 @@ def cut_picture(path: Path, side: int | None = None, tiles: int | None = None) -
         SampleError: No whole number of square tiles in one of the forms 1 x 1, 2 x 1, 2 x 2, or not as many as stated.
     """
     try:
-        with open_image(read_image(path), str(path)) as picture:
+        with open_image(read_image_bytes(path), str(path)) as picture:
             width, height = picture.size
     except SampleError:
         return []
     if tiles == 1 and side is None:
         return [(0, 0, width, height)]
 
-    side = side or _side(path, width, height, tiles)
+    side = side or _tile_side(path, width, height, tiles)
     across, down = width // side, height // side
-    is_whole = (across * side, down * side) == (width, height) and (across, down) in SHAPES.values()
+    is_whole = (across * side, down * side) == (width, height) and (across, down) in GRID_SHAPES.values()
     if not is_whole or tiles not in (None, across * down):
         wanted = f"{tiles} of them" if tiles else "1, 2 or 2x2 of them"
         raise SampleError(
@@ -129,10 +129,10 @@ def cut_picture(path: Path, side: int | None = None, tiles: int | None = None) -
     return [(x * side, y * side, (x + 1) * side, (y + 1) * side) for y in range(down) for x in range(across)]
 
 
-def _side(path: Path, width: int, height: int, tiles: int | None) -> int:
+def _tile_side(path: Path, width: int, height: int, tiles: int | None) -> int:
     """Return the side of a tile from the number of tiles, or from a form that only two tiles have."""
     if tiles is not None:
-        return max(width // SHAPES[tiles][0], 1)
+        return max(width // GRID_SHAPES[tiles][0], 1)
     if width == 2 * height:
         return height
     if width == height and width % 2 == 1:
@@ -145,7 +145,7 @@ def _side(path: Path, width: int, height: int, tiles: int | None) -> int:
     raise OptionError(f"{path} is {width}x{height}, no grid of square images; give --tiles 1 if it is one image")
 
 
-def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
+def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
     """Write a picture an item as PNG, of one image, two side by side or a grid of four, as many as the items have.
 
     An item that lacks an image is left out whole, since its place would be judged as black.
@@ -154,12 +154,12 @@ def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
         SampleError: Something lies there, or no item has as many images as a picture would join.
     """
     prompts, known = suite.count // suite.copies, set(samples.indices)
-    copies = _whole_copies(known, prompts, suite.copies)
+    copies = _tiles_needed(known, prompts, suite.copies)
     joining: dict[str, list[int]] = {}
     absent = []
     for prompt in range(prompts):
         indices = [copy * prompts + prompt for copy in range(copies)]
-        item = str(suite.case(prompt).facts[FORM]["item"])
+        item = str(suite.case(prompt).metadata[METADATA_KEY]["item"])
         if not known >= set(indices):
             absent.append(item)
             continue
@@ -169,21 +169,21 @@ def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
             f"{samples.path}: no item has the {copies} images that a picture would join (1, 2 or 4 of each); "
             f"give --count {max(copies // 2, 1) * prompts} or fewer, or generate the missing images"
         )
-    write_folder(folder, list(joining), lambda names: (joined(list(_images(samples, joining[name]))) for name in names))
-    warnings = [f"{len(absent):,} items without all their {copies} images were left out: {few(absent)}"] if absent else []
+    write_folder(folder, list(joining), lambda names: (join_tiles(list(_images(samples, joining[name]))) for name in names))
+    warnings = [f"{len(absent):,} items without all their {copies} images were left out: {shorten_list(absent)}"] if absent else []
     if copies < suite.copies:
         warnings.append(f"{copies} of {suite.copies} images of each item; the official script needs --pic-num {copies}")
     warnings.append(f"read it back with --tiles {copies}")
-    return Written(copies * len(joining), tuple(warnings))
+    return WriteReport(copies * len(joining), tuple(warnings))
 
 
-def _whole_copies(known: set[int], prompts: int, most: int) -> int:
+def _tiles_needed(known: set[int], prompts: int, most: int) -> int:
     """Return the smallest number of tiles that holds every copy there is."""
     needed = 1 + max(known) // prompts
-    return next((number for number in SHAPES if number >= needed), most)
+    return next((number for number in GRID_SHAPES if number >= needed), most)
 
 
-def joined(images: list[np.ndarray]) -> np.ndarray:
+def join_tiles(images: list[np.ndarray]) -> np.ndarray:
     """Return 1, 2 or 4 images (H, W, 3) as one picture: side by side, then the lower row."""
     rows = [np.concatenate(images[k : k + 2], axis=1) for k in range(0, len(images), 2)]
     return np.concatenate(rows)
@@ -197,11 +197,11 @@ def _images(samples: SampleSet, indices: list[int]) -> Iterator[np.ndarray]:
 def _grids(folder: Path, items: set[str]) -> Grids:
     of_item: dict[str, Path] = {}
     left = []
-    with disk(folder):
-        found = in_order(path for path in folder.iterdir() if path.name not in OURS and not path.name.startswith("."))
+    with convert_os_errors(folder):
+        found = sort_naturally(path for path in folder.iterdir() if path.name not in RESERVED_FOLDERS and not path.name.startswith("."))
     for path in found:
-        item = item_of(path)
-        if path.is_dir() or path.suffix.lower() not in SUFFIXES or item not in items:
+        item = item_of_file(path)
+        if path.is_dir() or path.suffix.lower() not in IMAGE_SUFFIXES or item not in items:
             left.append(path.name)
         elif item in of_item:
             raise SampleError(f"{folder} has {of_item[item].name} and {path.name} for one item; remove one of them")

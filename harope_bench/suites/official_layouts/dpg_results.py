@@ -15,32 +15,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harope_bench.core.annotations import Answered, Answers
+from harope_bench.core.annotations import VqaAnswer, VqaAnnotation
 from harope_bench.core.errors import StorageError
 from harope_bench.core.regular_file import open_regular
-from harope_bench.core.text_file import encoding_of, read_text
-from harope_bench.evaluators.base import Score, Sight
-from harope_bench.evaluators.dpg_bench import DpgBench
+from harope_bench.core.text_file import detect_charset, read_text
+from harope_bench.evaluators.base import EvaluatorOutput, AnnotatedImage
+from harope_bench.evaluators.dpg_bench import DpgBenchEvaluator
 from harope_bench.evaluators.rules import dpg as rule
 from harope_bench.suites.base import PromptSuite
-from harope_bench.suites.official_layouts.base import fewer
-from harope_bench.suites.official_layouts.dpg import FORM, item_of
+from harope_bench.suites.official_layouts.base import copies_warnings
+from harope_bench.suites.official_layouts.dpg import METADATA_KEY, item_of_file
 
-READS = "dpg-bench"
-DETAIL = "_detail.txt"
+RESULTS_OF = "dpg-bench"
+DETAIL_SUFFIX = "_detail.txt"
 NUMBER = r"[0-9][0-9.e+-]*"
-SCORED = re.compile(rf"(?P<path>.*?\.[A-Za-z]\w*), (?P<scores>{NUMBER}(?:, {NUMBER}){{0,3}}), (?P<mean>{NUMBER})")
-ASKED = re.compile(r"(?P<path>.*?), \((?P<x>\d+), (?P<y>\d+), \d+, \d+\), (?P<told>.*)")
-PRINTED = re.compile(rf"DPG-Bench score: (?P<score>{NUMBER})")
-HEAD = 20  # lines among which one of the script must be
-DIGITS = 1e-9  # of 100: sums of the same terms in another order
+SCORE_LINE = re.compile(rf"(?P<path>.*?\.[A-Za-z]\w*), (?P<scores>{NUMBER}(?:, {NUMBER}){{0,3}}), (?P<mean>{NUMBER})")
+ANSWER_LINE = re.compile(r"(?P<path>.*?), \((?P<x>\d+), (?P<y>\d+), \d+, \d+\), (?P<told>.*)")
+SUMMARY_LINE = re.compile(rf"DPG-Bench score: (?P<score>{NUMBER})")
+HEAD_LINES = 20  # lines among which one of the script must be
+SUM_TOLERANCE = 1e-9  # of 100: sums of the same terms in another order
 
 
-class Results(NamedTuple):
+class DpgScores(NamedTuple):
     """Scores of each item's tiles, in order, and the score that the summary prints, if it does."""
 
-    tiles: dict[str, list[float]]
-    printed: float | None
+    tile_scores: dict[str, list[float]]
+    printed_score: float | None
 
 
 def recognise(path: Path) -> bool:
@@ -49,12 +49,12 @@ def recognise(path: Path) -> bool:
         return False
     with open_regular(path) as file:
         start = file.read(1 << 16)
-    lines = start.decode(encoding_of(start), errors="replace").split("\n")[:HEAD]
-    form = ASKED if path.name.endswith(DETAIL) else SCORED
+    lines = start.decode(detect_charset(start), errors="replace").split("\n")[:HEAD_LINES]
+    form = ANSWER_LINE if path.name.endswith(DETAIL_SUFFIX) else SCORE_LINE
     return any(form.fullmatch(line.rstrip()) for line in lines)
 
 
-def imported(path: Path, suite: PromptSuite, lenient: bool = False, rules: str = "official") -> Score:
+def import_scores(path: Path, suite: PromptSuite, lenient: bool = False, rules: str = "official") -> EvaluatorOutput:
     """The measurements of a finished run.
 
     Args:
@@ -64,37 +64,37 @@ def imported(path: Path, suite: PromptSuite, lenient: bool = False, rules: str =
     Raises:
         StorageError: not such a file, no results beside the answers, an item that the suite does not know or that stands twice.
     """
-    stem = path.with_name(path.name.removesuffix(DETAIL)) if path.name.endswith(DETAIL) else path.with_suffix("")
-    scores_path, detail_path = stem.with_name(stem.name + ".txt"), stem.with_name(stem.name + DETAIL)
-    found = results(scores_path)
-    answers = _answers(detail_path) if detail_path.is_file() else {}
+    stem = path.with_name(path.name.removesuffix(DETAIL_SUFFIX)) if path.name.endswith(DETAIL_SUFFIX) else path.with_suffix("")
+    scores_path, detail_path = stem.with_name(stem.name + ".txt"), stem.with_name(stem.name + DETAIL_SUFFIX)
+    found = read_scores(scores_path)
+    answers = _read_answers(detail_path) if detail_path.is_file() else {}
     prompts = suite.count // suite.copies
-    items = [rule.Item.model_validate(suite.case(prompt).facts[FORM]) for prompt in range(prompts)]
-    if foreign := sorted(found.tiles.keys() - {item.item for item in items}):
+    items = [rule.DpgItem.model_validate(suite.case(prompt).metadata[METADATA_KEY]) for prompt in range(prompts)]
+    if foreign := sorted(found.tile_scores.keys() - {item.item for item in items}):
         raise StorageError(f"{scores_path}: {foreign[0]} is no item of DPG-Bench's; score a file of the official prompts")
-    copies = max(map(len, found.tiles.values()))
-    sights = [_sight(index, suite, items[index % prompts], found, answers) for index in range(copies * prompts)]
-    score = DpgBench(_scores(items, found, prompts)).assess(sights, rules, lenient)
-    return score._replace(warnings=(*fewer(copies, suite.copies, "item"), *score.warnings, *_against(found)))
+    copies = max(map(len, found.tile_scores.values()))
+    sights = [_annotated_image(index, suite, items[index % prompts], found, answers) for index in range(copies * prompts)]
+    score = DpgBenchEvaluator(_scores_by_index(items, found, prompts)).assess(sights, rules, lenient)
+    return score._replace(warnings=(*copies_warnings(copies, suite.copies, "item"), *score.warnings, *_check_summary(found)))
 
 
-def results(path: Path) -> Results:
+def read_scores(path: Path) -> DpgScores:
     """Scores and summary; StorageError where the file is not there, holds no score, or an item twice."""
     if not path.is_file():
-        raise StorageError(f"{path} is not there; give the script's results file, beside which its {DETAIL} may lie")
+        raise StorageError(f"{path} is not there; give the script's results file, beside which its {DETAIL_SUFFIX} may lie")
     tiles: dict[str, list[float]] = {}
     printed = None
-    for line in _lines(path):
-        if match := SCORED.fullmatch(line):
-            item = item_of(match["path"])
+    for line in _read_lines(path):
+        if match := SCORE_LINE.fullmatch(line):
+            item = item_of_file(match["path"])
             if item in tiles:
                 raise StorageError(f"{path} scores {item} twice; remove the lines of one of the runs")
             tiles[item] = _numbers(match["scores"], path, line)
-        elif match := PRINTED.fullmatch(line):
+        elif match := SUMMARY_LINE.fullmatch(line):
             (printed,) = _numbers(match["score"], path, line)
     if not tiles:
         raise StorageError(f"{path} holds no score of DPG-Bench's script; give its results file")
-    return Results(tiles, printed)
+    return DpgScores(tiles, printed)
 
 
 def _numbers(text: str, path: Path, line: str) -> list[float]:
@@ -104,35 +104,35 @@ def _numbers(text: str, path: Path, line: str) -> list[float]:
         raise StorageError(f"{path}: {line[:80]!r} holds no numbers; give the script's own file") from error
 
 
-def _lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[str]:
     return [line.rstrip() for line in read_text(path).split("\n")]
 
 
-def _answers(path: Path) -> dict[tuple[str, int], list[str]]:
+def _read_answers(path: Path) -> dict[tuple[str, int], list[str]]:
     """By item and tile, what follows the box in each line: question, comma, answer."""
     found: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for line in _lines(path):
-        if match := ASKED.fullmatch(line):
+    for line in _read_lines(path):
+        if match := ANSWER_LINE.fullmatch(line):
             tile = 2 * (match["y"] != "0") + (match["x"] != "0")
-            found[item_of(match["path"]), tile].append(match["told"])
+            found[item_of_file(match["path"]), tile].append(match["told"])
     return found
 
 
-def _sight(index: int, suite: PromptSuite, item: rule.Item, found: Results, answers: Mapping[tuple[str, int], Sequence[str]]) -> Sight:
+def _annotated_image(index: int, suite: PromptSuite, item: rule.DpgItem, found: DpgScores, answers: Mapping[tuple[str, int], Sequence[str]]) -> AnnotatedImage:
     case = suite.case(index)
-    held = found.tiles.get(item.item)
-    if held is None and not rule.may_raise(item):
-        return Sight(index, case.prompt, case.copy, case.text, case.facts[FORM], {}, f"{item.item} is not in the results")
+    held = found.tile_scores.get(item.item)
+    if held is None and not rule.can_fail(item):
+        return AnnotatedImage(index, case.prompt_index, case.copy, case.prompt, case.metadata[METADATA_KEY], {}, f"{item.item} is not in the results")
     if held is not None and case.copy >= len(held):
         fault = f"the results have {len(held)} tiles of it, of other items more"
-        return Sight(index, case.prompt, case.copy, case.text, case.facts[FORM], {}, fault)
+        return AnnotatedImage(index, case.prompt_index, case.copy, case.prompt, case.metadata[METADATA_KEY], {}, fault)
     told = answers.get((item.item, case.copy), ()) if held is not None else ()
-    texts = _matched([question.question for question in item.questions], told)
-    seen = {"vqa": Answers(answers=tuple(Answered(text=text) for text in texts))}
-    return Sight(index, case.prompt, case.copy, case.text, case.facts[FORM], seen)
+    texts = _match_answers([question.question for question in item.questions], told)
+    seen = {"vqa": VqaAnnotation(answers=tuple(VqaAnswer(text=text) for text in texts))}
+    return AnnotatedImage(index, case.prompt_index, case.copy, case.prompt, case.metadata[METADATA_KEY], seen)
 
 
-def _matched(questions: Sequence[str], told: Sequence[str]) -> list[str]:
+def _match_answers(questions: Sequence[str], told: Sequence[str]) -> list[str]:
     """The answer to each question, empty where the script did not ask it; a question may itself hold commas."""
     known = dict.fromkeys(questions, "")
     for line in told:
@@ -143,17 +143,17 @@ def _matched(questions: Sequence[str], told: Sequence[str]) -> list[str]:
     return [known[question] for question in questions]
 
 
-def _scores(items: Sequence[rule.Item], found: Results, prompts: int) -> dict[int, float]:
-    tiles = {prompt: found.tiles.get(item.item, []) for prompt, item in enumerate(items)}
+def _scores_by_index(items: Sequence[rule.DpgItem], found: DpgScores, prompts: int) -> dict[int, float]:
+    tiles = {prompt: found.tile_scores.get(item.item, []) for prompt, item in enumerate(items)}
     return {copy * prompts + prompt: score for prompt, scores in tiles.items() for copy, score in enumerate(scores)}
 
 
-def _against(found: Results) -> tuple[str, ...]:
+def _check_summary(found: DpgScores) -> tuple[str, ...]:
     """Whether the summary's score is that of the lines above it."""
-    if found.printed is None:
+    if found.printed_score is None:
         return ("summary: the file has none, so the run may not be finished",)
-    means = [sum(scores) / len(scores) for scores in found.tiles.values()]
+    means = [sum(scores) / len(scores) for scores in found.tile_scores.values()]
     mean = 100 * sum(means) / len(means)
-    if abs(mean - found.printed) <= DIGITS * 100:
+    if abs(mean - found.printed_score) <= SUM_TOLERANCE * 100:
         return ()
-    return (f"summary: it prints {found.printed:.4f}, its {len(means):,} lines have a mean of {mean:.4f}",)
+    return (f"summary: it prints {found.printed_score:.4f}, its {len(means):,} lines have a mean of {mean:.4f}",)

@@ -8,12 +8,12 @@ from string import Formatter
 from typing import NamedTuple
 
 from harope_bench.core.errors import OptionError
-from harope_bench.suites.official_layouts.image_keys import KEYS, NUMBERS, TEXTS, check_names
+from harope_bench.suites.official_layouts.image_keys import KEYS, NUMBER_KEYS, TEXT_KEYS, check_prompt_keys
 
 NUMBER, TEXT = "[0-9]{1,9}", "[^/]+"
 
 
-class Part(NamedTuple):
+class PatternPart(NamedTuple):
     """A literal text of a pattern and the placeholder behind it, None at the end."""
 
     literal: str
@@ -33,24 +33,24 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     names = [part.name for part in parts if part.name is not None]
     _check_placeholders(pattern, names)
     _check_unambiguous(pattern, parts)
-    check_names(set(names), f"--pattern {pattern!r}")
+    check_prompt_keys(set(names), f"--pattern {pattern!r}")
 
     pieces = []
     for literal, name in parts:
         pieces.append(re.escape(literal))
         if name is not None:
-            pieces.append(f"(?P<{name}>{NUMBER if name in NUMBERS else TEXT})")
+            pieces.append(f"(?P<{name}>{NUMBER if name in NUMBER_KEYS else TEXT})")
     return re.compile("".join(pieces))
 
 
-def _parts(pattern: str) -> list[Part]:
+def _parts(pattern: str) -> list[PatternPart]:
     try:
         fields = list(Formatter().parse(pattern))
     except ValueError as error:
         raise OptionError(f"--pattern {pattern!r} has an open brace ({error}); write {{{{ for a brace") from error
     if odd := [name for _, name, spec, conversion in fields if name is not None and (spec or conversion)]:
         raise OptionError(f"--pattern {pattern!r}: write {{{odd[0]}}} alone, numbers may have leading zeros")
-    return [Part(literal, name) for literal, name, _, _ in fields]
+    return [PatternPart(literal, name) for literal, name, _, _ in fields]
 
 
 def _check_placeholders(pattern: str, names: list[str]) -> None:
@@ -63,7 +63,7 @@ def _check_placeholders(pattern: str, names: list[str]) -> None:
         raise OptionError(f"--pattern {pattern!r} leaves the folder; write it relative to the folder")
 
 
-def _check_unambiguous(pattern: str, parts: list[Part]) -> None:
+def _check_unambiguous(pattern: str, parts: list[PatternPart]) -> None:
     """Raise OptionError where a path could be read in two ways.
 
     A number ends where its digits end, so two placeholders need a character between them that is no digit. A text
@@ -78,5 +78,5 @@ def _check_unambiguous(pattern: str, parts: list[Part]) -> None:
                 "put a character that is no digit between them"
             )
     for segment in pattern.split("/"):
-        if all(f"{{{name}}}" in segment for name in TEXTS):
+        if all(f"{{{name}}}" in segment for name in TEXT_KEYS):
             raise OptionError(f"--pattern {pattern!r} has two texts in {segment!r}; leave one of them out")

@@ -15,33 +15,33 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harope_bench.core.errors import SampleError, StorageError
-from harope_bench.core.storage import disk
+from harope_bench.core.storage import convert_os_errors
 from harope_bench.core.text_file import read_text
 from harope_bench.data.folder_writer import write_folder
-from harope_bench.data.image_folder import OURS
-from harope_bench.data.sample_set import SampleSet, pictures
-from harope_bench.evaluators.base import Facts
+from harope_bench.data.image_folder import RESERVED_FOLDERS
+from harope_bench.data.sample_set import SampleSet, image_reader
+from harope_bench.evaluators.base import Metadata
 from harope_bench.suites.base import PromptSuite
-from harope_bench.suites.official_layouts.base import Written, few, fewer, gathered
-from harope_bench.suites.official_layouts.geneval_prompts import FORM, PromptIndex, UnknownPromptError, few_reasons, read_line
+from harope_bench.suites.official_layouts.base import WriteReport, shorten_list, copies_warnings, make_sample_set
+from harope_bench.suites.official_layouts.geneval_prompts import METADATA_KEY, PromptIndex, UnknownMetadataError, shorten_reasons, read_metadata_line
 
 SUITE = "geneval"
 SUITES = (SUITE, "shapes")  # whose cases hold GenEval's metadata
-TILED = False
-METADATA, SAMPLES = "metadata.jsonl", "samples"
+IS_TILED = False
+METADATA_FILE, SAMPLES_FOLDER = "metadata.jsonl", "samples"
 IMAGE = re.compile(r"[0-9]+\.png")
 
 
-class Folders(NamedTuple):
+class PromptFolders(NamedTuple):
     """Folder of each prompt's number, and what is told of the others."""
 
-    of_prompt: dict[int, Path]
+    by_prompt: dict[int, Path]
     warnings: tuple[str, ...]
 
 
 def recognise(folder: Path) -> bool:
     """Whether some folder of digits in it has metadata."""
-    return any((place / METADATA).is_file() for place in _numbered(folder))
+    return any((place / METADATA_FILE).is_file() for place in _digit_folders(folder))
 
 
 def open_layout(folder: Path, suite: PromptSuite, side: int | None = None, tiles: int | None = None) -> SampleSet:
@@ -52,52 +52,52 @@ def open_layout(folder: Path, suite: PromptSuite, side: int | None = None, tiles
     Raises:
         SampleError: No image of the suite, or two folders of one prompt.
     """
-    folders = _folders(folder, suite)
+    folders = _match_folders(folder, suite)
     files: dict[int, Path] = {}
     failed: dict[int, str] = {}
     prompts = suite.count // suite.copies
-    found = {prompt: _images(place, suite.copies) for prompt, place in folders.of_prompt.items()}
+    found = {prompt: _assign_images(place, suite.copies) for prompt, place in folders.by_prompt.items()}
     left = [name for prompt in sorted(found) for name in found[prompt][1]]
     copies = max((1 + copy for images, _ in found.values() for copy in images), default=0)
     for prompt in range(prompts):
-        place = folders.of_prompt.get(prompt)
+        place = folders.by_prompt.get(prompt)
         images, _ = found.get(prompt, ({}, []))
         for copy in range(copies):
             if copy in images:
                 files[copy * prompts + prompt] = images[copy]
             else:
                 failed[copy * prompts + prompt] = f"no image {copy} in {place.name}" if place else "no folder of this prompt"
-    told = (f"images: not read: {few(left)}",) if left else ()
-    return gathered(folder, suite, files, failed, (*folders.warnings, *told, *fewer(copies, suite.copies)))
+    told = (f"images: not read: {shorten_list(left)}",) if left else ()
+    return make_sample_set(folder, suite, files, failed, (*folders.warnings, *told, *copies_warnings(copies, suite.copies)))
 
 
-def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> Written:
+def write(samples: SampleSet, suite: PromptSuite, folder: Path) -> WriteReport:
     """Folders as the official generator names them, images as PNG; the official scorer does not notice the failed samples left out."""
     cases = {index: suite.case(index) for index in samples.indices}
-    names = {f"{case.prompt:05d}/{SAMPLES}/{case.copy:05d}.png": index for index, case in cases.items()}
-    texts = {f"{case.prompt:05d}/{METADATA}": json.dumps(case.facts[FORM]) + "\n" for case in cases.values()}
-    write_folder(folder, list(names), pictures(samples, names), texts)
+    names = {f"{case.prompt_index:05d}/{SAMPLES_FOLDER}/{case.copy:05d}.png": index for index, case in cases.items()}
+    texts = {f"{case.prompt_index:05d}/{METADATA_FILE}": json.dumps(case.metadata[METADATA_KEY]) + "\n" for case in cases.values()}
+    write_folder(folder, list(names), image_reader(samples, names), texts)
     absent = suite.count - len(samples.indices)
     told = (f"{absent:,} of {suite.count:,} images are not there; the official scorer does not notice",) if absent else ()
-    return Written(len(samples.indices), told)
+    return WriteReport(len(samples.indices), told)
 
 
-def _numbered(folder: Path) -> list[Path]:
-    with disk(folder):
+def _digit_folders(folder: Path) -> list[Path]:
+    with convert_os_errors(folder):
         found = [path for path in folder.iterdir() if path.is_dir() and path.name.isascii() and path.name.isdigit()]
     return sorted(found, key=lambda path: (int(path.name), path.name))
 
 
-def _folders(folder: Path, suite: PromptSuite) -> Folders:
+def _match_folders(folder: Path, suite: PromptSuite) -> PromptFolders:
     known = PromptIndex(suite)
     of_prompt: dict[int, Path] = {}
     foreign: list[tuple[str, str]] = []
     moved = []
-    numbered = _numbered(folder)
+    numbered = _digit_folders(folder)
     for place in numbered:
         try:
-            prompt = known.find(_metadata(place), int(place.name))
-        except UnknownPromptError as error:
+            prompt = known.find(_read_metadata(place), int(place.name))
+        except UnknownMetadataError as error:
             foreign.append((place.name, str(error)))
             continue
         if prompt in of_prompt:
@@ -105,37 +105,37 @@ def _folders(folder: Path, suite: PromptSuite) -> Folders:
         of_prompt[prompt] = place
         if int(place.name) != prompt:
             moved.append(place.name)
-    others = sorted(p.name for p in folder.iterdir() if p not in numbered and p.name not in OURS and not p.name.startswith("."))
+    others = sorted(p.name for p in folder.iterdir() if p not in numbered and p.name not in RESERVED_FOLDERS and not p.name.startswith("."))
     warnings = []
     if foreign:
-        warnings.append(f"folders: no prompt of this suite in {few([name for name, _ in foreign])}; not read")
-        warnings.append(f"folders: why: {few_reasons(foreign)}")
+        warnings.append(f"folders: no prompt of this suite in {shorten_list([name for name, _ in foreign])}; not read")
+        warnings.append(f"folders: why: {shorten_reasons(foreign)}")
     if moved:
-        warnings.append(f"folders: the number is not the prompt's in {few(moved)}; {METADATA} decides, as officially")
+        warnings.append(f"folders: the number is not the prompt's in {shorten_list(moved)}; {METADATA_FILE} decides, as officially")
     if others:
-        warnings.append(f"folders: not read: {few(others)}")
-    return Folders(of_prompt, tuple(warnings))
+        warnings.append(f"folders: not read: {shorten_list(others)}")
+    return PromptFolders(of_prompt, tuple(warnings))
 
 
-def _metadata(place: Path) -> Facts:
+def _read_metadata(place: Path) -> Metadata:
     """Return the metadata of a folder; UnknownPromptError where there are none that can be read."""
-    if not (place / METADATA).is_file():
-        raise UnknownPromptError(f"it has no {METADATA}")
+    if not (place / METADATA_FILE).is_file():
+        raise UnknownMetadataError(f"it has no {METADATA_FILE}")
     try:
-        return read_line(read_text(place / METADATA))
+        return read_metadata_line(read_text(place / METADATA_FILE))
     except StorageError as error:
-        raise UnknownPromptError(f"its {METADATA} cannot be read") from error
+        raise UnknownMetadataError(f"its {METADATA_FILE} cannot be read") from error
 
 
-def _images(place: Path, copies: int) -> tuple[dict[int, Path], list[str]]:
+def _assign_images(place: Path, copies: int) -> tuple[dict[int, Path], list[str]]:
     """Image of each copy, by its number where every number is a copy's, else by order; and names of files left over."""
-    folder = place / SAMPLES
+    folder = place / SAMPLES_FOLDER
     if not folder.is_dir():
         return {}, []
-    with disk(folder):
+    with convert_os_errors(folder):
         files = sorted(path for path in folder.iterdir() if path.is_file())
     images = sorted((p for p in files if IMAGE.fullmatch(p.name)), key=lambda p: (int(p.stem), p.name))
     numbers = [int(p.stem) for p in images]
     by_number = len(set(numbers)) == len(numbers) and all(n < copies for n in numbers)
     chosen = {n if by_number else k: p for k, (n, p) in enumerate(zip(numbers, images, strict=True)) if k < copies}
-    return chosen, [f"{place.name}/{SAMPLES}/{p.name}" for p in files if p not in chosen.values()]
+    return chosen, [f"{place.name}/{SAMPLES_FOLDER}/{p.name}" for p in files if p not in chosen.values()]

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Literal
 
 from harope_bench.core.errors import OptionError, SampleError
-from harope_bench.data.image_folder import DIGITS, FILE_LIST, check_finished, format_notes, images_below, in_order, listing
-from harope_bench.data.run_folder import PLAN
-from harope_bench.data.sample_set import SampleSet, first, open_samples
+from harope_bench.data.image_folder import DIGITS_PATTERN, FILE_LIST, check_finished, format_warnings, images_below, sort_naturally, list_images
+from harope_bench.data.run_folder import PLAN_FILE
+from harope_bench.data.sample_set import SampleSet, limit_samples, open_samples
 from harope_bench.suites.base import PromptSuite
-from harope_bench.suites.official_layouts.base import Layout, few, gathered, layout, names, recognised, suites
-from harope_bench.suites.official_layouts.file_list import Placement, has_record, open_recorded, place_by_list
+from harope_bench.suites.official_layouts.base import Layout, shorten_list, make_sample_set, load_layout, module_names, find_layout, suites_of_layout
+from harope_bench.suites.official_layouts.file_list import Placement, has_image_record, open_recorded_images, assign_by_list
 from harope_bench.suites.official_layouts.file_pattern import compile_pattern
-from harope_bench.suites.official_layouts.image_keys import TEXTS, ImageKeys, UnknownPromptError
+from harope_bench.suites.official_layouts.image_keys import TEXT_KEYS, ImageKeys, UnknownPromptError
 
-EXAMPLE = "--pattern '{prompt_index}_{copy}.png'"
-STATE_IT = f"give --order copy-major or prompt-major, {EXAMPLE}, or --file-list FILE"
+PATTERN_EXAMPLE = "--pattern '{prompt_index}_{copy}.png'"
+ORDER_ADVICE = f"give --order copy-major or prompt-major, {PATTERN_EXAMPLE}, or --file-list FILE"
 
 
 @dataclass(frozen=True)
-class FolderForm:
+class PromptFolderOptions:
     """What a user states of the images in a folder.
 
     order: How files in the order of their names count: `copy-major` is one image of each prompt, then the next ones.
@@ -37,20 +37,20 @@ class FolderForm:
     tiles: int | None = None
 
     @property
-    def stated(self) -> list[str]:
+    def stated_options(self) -> list[str]:
         """The options that are given, as they are written on the command line."""
         values = vars(self)
         spelled = {name: "resolution" if name == "side" else name.replace("_", "-") for name in values}
         return [f"--{spelled[name]}" for name, value in values.items() if value is not None]
 
     @property
-    def naming(self) -> list[str]:
+    def prompt_options(self) -> list[str]:
         """Those of them that say which image is of which prompt."""
-        return [option for option in self.stated if option not in ("--resolution", "--tiles")]
+        return [option for option in self.stated_options if option not in ("--resolution", "--tiles")]
 
 
 def open_prompt_images(
-    target: Path, suite_name: str, suite: PromptSuite, count: int | None = None, form: FolderForm | None = None
+    target: Path, suite_name: str, suite: PromptSuite, count: int | None = None, form: PromptFolderOptions | None = None
 ) -> SampleSet:
     """Return the images of a run, a folder or an npz at the indices of a suite, or the first `count` samples.
 
@@ -61,15 +61,15 @@ def open_prompt_images(
         OptionError: The order is not stated, or an option means nothing to this target.
         SampleError: No image of the suite, or more images than it has.
     """
-    form = form or FolderForm()
-    if len(form.naming) > 1:
-        raise OptionError(f"{' and '.join(form.naming)} state the same thing; give one of them")
-    if (target / PLAN).exists():
-        _reject(form.stated, f"{target} is a run folder, which records its order")
-        return _checked(open_samples(target, count), suite_name, suite)
+    form = form or PromptFolderOptions()
+    if len(form.prompt_options) > 1:
+        raise OptionError(f"{' and '.join(form.prompt_options)} state the same thing; give one of them")
+    if (target / PLAN_FILE).exists():
+        _reject(form.stated_options, f"{target} is a run folder, which records its order")
+        return _check_count(open_samples(target, count), suite_name, suite)
     if not target.is_dir():
-        return first(_open_npz(target, suite_name, suite, form), count)
-    return first(_open_folder(target, suite_name, suite, form), count)
+        return limit_samples(_open_npz(target, suite_name, suite, form), count)
+    return limit_samples(_open_folder(target, suite_name, suite, form), count)
 
 
 def _reject(options: Sequence[str], why: str) -> None:
@@ -77,7 +77,7 @@ def _reject(options: Sequence[str], why: str) -> None:
         raise OptionError(f"{why}; leave {' and '.join(options)} out")
 
 
-def _checked(samples: SampleSet, suite_name: str, suite: PromptSuite) -> SampleSet:
+def _check_count(samples: SampleSet, suite_name: str, suite: PromptSuite) -> SampleSet:
     if samples.indices and samples.indices[-1] >= suite.count:
         raise SampleError(
             f"{samples.path} holds {len(samples.indices):,} images, {suite_name} asks for {suite.count:,}; "
@@ -86,9 +86,9 @@ def _checked(samples: SampleSet, suite_name: str, suite: PromptSuite) -> SampleS
     return samples
 
 
-def _open_npz(path: Path, suite_name: str, suite: PromptSuite, form: FolderForm) -> SampleSet:
-    samples = _checked(open_samples(path), suite_name, suite)
-    if form.order == "copy-major" and form.stated == ["--order"]:
+def _open_npz(path: Path, suite_name: str, suite: PromptSuite, form: PromptFolderOptions) -> SampleSet:
+    samples = _check_count(open_samples(path), suite_name, suite)
+    if form.order == "copy-major" and form.stated_options == ["--order"]:
         told = f"images: {len(samples.indices):,} rows, read copy-major as stated"
         return replace(samples, warnings=(*samples.warnings, told))
     raise OptionError(
@@ -97,57 +97,57 @@ def _open_npz(path: Path, suite_name: str, suite: PromptSuite, form: FolderForm)
     )
 
 
-def _open_folder(folder: Path, suite_name: str, suite: PromptSuite, form: FolderForm) -> SampleSet:
+def _open_folder(folder: Path, suite_name: str, suite: PromptSuite, form: PromptFolderOptions) -> SampleSet:
     check_finished(folder)
-    if form.naming:
-        tiled = [option for option in form.stated if option not in form.naming]
-        _reject(tiled, f"{form.naming[0]} reads files of one image each")
-        return _open_stated(folder, suite_name, suite, form)
-    if has_record(folder):
-        _reject(form.stated, f"{folder} has a record of its images ({FILE_LIST})")
-        return open_recorded(folder, suite, suite_name)
+    if form.prompt_options:
+        tiled = [option for option in form.stated_options if option not in form.prompt_options]
+        _reject(tiled, f"{form.prompt_options[0]} reads files of one image each")
+        return _open_by_options(folder, suite_name, suite, form)
+    if has_image_record(folder):
+        _reject(form.stated_options, f"{folder} has a record of its images ({FILE_LIST})")
+        return open_recorded_images(folder, suite, suite_name)
 
-    known = recognised(folder, suite_name) or _tiled_layout(suite_name, form)
+    known = find_layout(folder, suite_name) or _tiled_layout(suite_name, form)
     if known is not None:
-        if not known.TILED:
-            _reject(form.stated, f"{folder} holds files of one image each")
+        if not known.IS_TILED:
+            _reject(form.stated_options, f"{folder} holds files of one image each")
         return known.open_layout(folder, suite, form.side, form.tiles)
-    if not listing(folder).files and not images_below(folder):
+    if not list_images(folder).files and not images_below(folder):
         return open_samples(folder)  # raises: no image there
-    raise OptionError(f"{folder} does not say which image is of which prompt of {suite_name} (no known layout); {STATE_IT}")
+    raise OptionError(f"{folder} does not say which image is of which prompt of {suite_name} (no known layout); {ORDER_ADVICE}")
 
 
-def _tiled_layout(suite_name: str, form: FolderForm) -> Layout | None:
+def _tiled_layout(suite_name: str, form: PromptFolderOptions) -> Layout | None:
     """Return the suite's layout of joined pictures where the user states how many are joined, even if no name shows it."""
-    if not form.stated:
+    if not form.stated_options:
         return None
-    fitting = (layout(name) for name in names())
-    return next((found for found in fitting if suite_name in suites(found) and found.TILED), None)
+    fitting = (load_layout(name) for name in module_names())
+    return next((found for found in fitting if suite_name in suites_of_layout(found) and found.IS_TILED), None)
 
 
 def is_tiled(suite_name: str) -> bool:
     """Return whether a suite has a layout that joins several images in a picture."""
-    return any(suite_name in suites(found) and found.TILED for found in map(layout, names()))
+    return any(suite_name in suites_of_layout(found) and found.IS_TILED for found in map(load_layout, module_names()))
 
 
-def _open_stated(folder: Path, suite_name: str, suite: PromptSuite, form: FolderForm) -> SampleSet:
+def _open_by_options(folder: Path, suite_name: str, suite: PromptSuite, form: PromptFolderOptions) -> SampleSet:
     keys = ImageKeys(suite, suite_name)
-    if form.file_list is not None and form.file_list.resolve() == (folder / FILE_LIST).resolve() and has_record(folder):
-        return open_recorded(folder, suite, suite_name)
+    if form.file_list is not None and form.file_list.resolve() == (folder / FILE_LIST).resolve() and has_image_record(folder):
+        return open_recorded_images(folder, suite, suite_name)
     if form.order is not None:
         return _open_ordered(folder, keys, form.order)
     if form.pattern is not None:
-        how, placed = f"--pattern {form.pattern!r}", place_by_pattern(folder, form.pattern, keys)
+        how, placed = f"--pattern {form.pattern!r}", assign_by_pattern(folder, form.pattern, keys)
     else:
         assert form.file_list is not None
-        how, placed = f"--file-list {form.file_list.name}", place_by_list(folder, form.file_list, keys)
-    return _completed(folder, keys, placed, how)
+        how, placed = f"--file-list {form.file_list.name}", assign_by_list(folder, form.file_list, keys)
+    return _complete_sample_set(folder, keys, placed, how)
 
 
 # ------------------------------------------------------------------------------- by pattern and list
 
 
-def place_by_pattern(folder: Path, pattern: str, keys: ImageKeys) -> Placement:
+def assign_by_pattern(folder: Path, pattern: str, keys: ImageKeys) -> Placement:
     """Return the index of each image whose path in the folder matches the pattern.
 
     Raises:
@@ -172,7 +172,7 @@ def place_by_pattern(folder: Path, pattern: str, keys: ImageKeys) -> Placement:
         else:
             files[index] = path
     if not files:
-        why = reasons[0] if reasons else f"{few(others) or 'no image'} does not match"
+        why = reasons[0] if reasons else f"{shorten_list(others) or 'no image'} does not match"
         raise SampleError(f"--pattern {pattern!r} finds no image of {keys.suite_name} in {folder}: {why}; correct the pattern")
     _check_from_zero(expression, files, keys)
     return Placement(files, {}, others)
@@ -180,7 +180,7 @@ def place_by_pattern(folder: Path, pattern: str, keys: ImageKeys) -> Placement:
 
 def _index_of(keys: ImageKeys, match: re.Match[str], name: str, reasons: list[str]) -> int | None:
     """Return the index that a path states, None for a text that the suite does not have; a number out of range is an error."""
-    stated = {key: value if key in TEXTS else int(value) for key, value in match.groupdict().items()}
+    stated = {key: value if key in TEXT_KEYS else int(value) for key, value in match.groupdict().items()}
     try:
         return keys.index(stated)
     except UnknownPromptError as error:
@@ -201,10 +201,10 @@ def _check_from_zero(expression: re.Pattern[str], files: dict[int, Path], keys: 
     stated = set(expression.groupindex)
     lowest = {
         "index": min(files),
-        "prompt_index": min(index % keys.prompts for index in files),
-        "copy": min(index // keys.prompts for index in files),
+        "prompt_index": min(index % keys.prompt_count for index in files),
+        "copy": min(index // keys.prompt_count for index in files),
     }
-    told_by_text = bool(set(TEXTS) & stated)  # a text agrees with the number of its prompt
+    told_by_text = bool(set(TEXT_KEYS) & stated)  # a text agrees with the number of its prompt
     for name in ("copy",) if told_by_text else ("copy", "index", "prompt_index"):
         if name in stated and lowest[name] == 1:
             raise OptionError(
@@ -213,7 +213,7 @@ def _check_from_zero(expression: re.Pattern[str], files: dict[int, Path], keys: 
             )
 
 
-def _completed(folder: Path, keys: ImageKeys, placed: Placement, how: str) -> SampleSet:
+def _complete_sample_set(folder: Path, keys: ImageKeys, placed: Placement, how: str) -> SampleSet:
     """Return a set in which every image that should be there and is not has a reason.
 
     Expected are as many copies of every prompt of the suite as the fullest prompt has.
@@ -221,16 +221,16 @@ def _completed(folder: Path, keys: ImageKeys, placed: Placement, how: str) -> Sa
     if not placed.files:
         raise SampleError(f"{how}: none of the listed images is in {folder}; correct the list")
     known = {*placed.files, *placed.failed}
-    copies = 1 + max(known) // keys.prompts
+    copies = 1 + max(known) // keys.prompt_count
     failed = dict(placed.failed)
-    for index in range(copies * keys.prompts):
+    for index in range(copies * keys.prompt_count):
         if index not in known:
-            copy, prompt = divmod(index, keys.prompts)
+            copy, prompt = divmod(index, keys.prompt_count)
             failed[index] = f"no image of prompt {prompt}, copy {copy}"
     warnings = [f"images: placed by {how}, {copies} of {keys.suite.copies} images of each prompt"]
-    warnings += [f"images: not read: {few(placed.others)}"] if placed.others else []
-    warnings += format_notes(list(placed.files.values()))
-    return gathered(folder, keys.suite, placed.files, failed, tuple(warnings))
+    warnings += [f"images: not read: {shorten_list(placed.unlisted_names)}"] if placed.unlisted_names else []
+    warnings += format_warnings(list(placed.files.values()))
+    return make_sample_set(folder, keys.suite, placed.files, failed, tuple(warnings))
 
 
 # ----------------------------------------------------------------------------------------- by order
@@ -238,33 +238,33 @@ def _completed(folder: Path, keys: ImageKeys, placed: Placement, how: str) -> Sa
 
 def _open_ordered(folder: Path, keys: ImageKeys, order: str) -> SampleSet:
     """Return the images of a folder counted copy-major (index = number) or prompt-major, by number where names hold one."""
-    found = listing(folder)
+    found = list_images(folder)
     if not found.files:
         return open_samples(folder)  # raises: no image there
     numbers = running_numbers(found.files)
-    positions = _by_number(found.files, numbers, folder) if numbers is not None else dict(enumerate(in_order(found.files)))
+    positions = _by_number(found.files, numbers, folder) if numbers is not None else dict(enumerate(sort_naturally(found.files)))
     length = 1 + max(positions)
     if length > keys.suite.count:
         raise SampleError(
             f"{folder} holds images up to number {length - 1:,}, {keys.suite_name} asks for {keys.suite.count:,} "
             "(numbers count from 0); give the suite they were made for, or --file-list"
         )
-    copies, rest = divmod(length, keys.prompts)
+    copies, rest = divmod(length, keys.prompt_count)
     if rest and (order == "prompt-major" or numbers is None):
         raise OptionError(
-            f"{folder} holds {length:,} images, no whole number of copies of the {keys.prompts:,} prompts of "
-            f"{keys.suite_name}, so --order cannot tell which are missing; give {EXAMPLE} or --file-list FILE"
+            f"{folder} holds {length:,} images, no whole number of copies of the {keys.prompt_count:,} prompts of "
+            f"{keys.suite_name}, so --order cannot tell which are missing; give {PATTERN_EXAMPLE} or --file-list FILE"
         )
 
     def index(position: int) -> int:
-        return position if order == "copy-major" else position % copies * keys.prompts + position // copies
+        return position if order == "copy-major" else position % copies * keys.prompt_count + position // copies
 
     files = {index(position): path for position, path in positions.items()}
     failed = {index(k): f"no image of number {k}" for k in range(length) if k not in positions}
     told = f"images: {order} as stated, {len(files):,} of the suite's {keys.suite.count:,}"
     if order == "prompt-major":
         told += f", {copies} of each prompt"
-    return gathered(folder, keys.suite, files, failed, (*found.warnings, told))
+    return make_sample_set(folder, keys.suite, files, failed, (*found.warnings, told))
 
 
 def running_numbers(files: Sequence[Path]) -> list[int] | None:
@@ -275,7 +275,7 @@ def running_numbers(files: Sequence[Path]) -> list[int] | None:
     >>> running_numbers([Path("0_1.png"), Path("1_0.png")]) is None
     True
     """
-    parts = [DIGITS.split(path.stem) for path in files]
+    parts = [DIGITS_PATTERN.split(path.stem) for path in files]
     if len({len(part) for part in parts}) > 1 or len({tuple(part[::2]) for part in parts}) > 1:
         return None
     columns = list(zip(*(map(int, part[1::2]) for part in parts), strict=True))

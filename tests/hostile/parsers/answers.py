@@ -9,17 +9,17 @@ from pathlib import Path
 from hostile import documents as d
 from hostile.parsers.table import Table
 
-from harope_bench.core.annotations import Names, Questions
-from harope_bench.core.formats import with_format
+from harope_bench.core.annotations import DetectionQuery, VqaQuery
+from harope_bench.core.formats import add_format_version
 from harope_bench.judges.blip import blip_network
 from harope_bench.judges.runners import common
 from harope_bench.pipeline import (
     annotate,
-    external_judge,
+    external_annotator,
     extract_features,
     rescore_prompts,
     verify_files,
-    verify_observations,
+    verify_features,
     verify_results,
 )
 from harope_bench.pipeline.verify_findings import Findings
@@ -39,16 +39,16 @@ ANSWERS = d.as_lines(
 
 
 def read_answers(folder: Path) -> object:
-    asked = [annotate.Question(0, 0, d.HASH, Names(), KEY), annotate.Question(1, 1, d.HASH, Questions(questions=("a?",)), "other")]
-    return annotate.kept_record(folder), annotate.answers(folder, "detector", asked), annotate.answers(folder, "vqa", asked)
+    asked = [annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY), annotate.ImageQuery(1, 1, d.HASH, VqaQuery(questions=("a?",)), "other")]
+    return annotate.read_judge_record(folder), annotate.read_annotations(folder, "detector", asked), annotate.read_annotations(folder, "vqa", asked)
 
 
 parser("answers", {"judge.json": RECORD, "answers.jsonl": ANSWERS}, read_answers)
 
 
 def append_answer(folder: Path) -> object:
-    annotate._append(folder, {"key": "new", "index": 2, "answer": "yes"})
-    return annotate.answers(folder, "detector", [annotate.Question(0, 0, d.HASH, Names(), KEY)])
+    annotate._append_annotation(folder, {"key": "new", "index": 2, "answer": "yes"})
+    return annotate.read_annotations(folder, "detector", [annotate.ImageQuery(0, 0, d.HASH, DetectionQuery(), KEY)])
 
 
 VOUCHED_ANSWERS = {"answers.jsonl": ANSWERS, "SHA256SUMS": f"{d.HASH}  answers.jsonl\n{d.HASH}  judge.json\n".encode()}
@@ -56,22 +56,22 @@ parser("answers to add to", VOUCHED_ANSWERS, append_answer)
 ASKS = d.as_lines({"key": KEY, "index": 0, "role": "vqa", "image": "x.png", "sha256": d.HASH, "ask": {}}, {"key": "other", "index": 1})
 parser(
     "answers of another Python", {"asks.jsonl": ASKS, "answers.jsonl": ANSWERS, "judge.json": RECORD},
-    lambda f: external_judge.heard(f, Path("runner.py")), "asks.jsonl", "answers.jsonl",
+    lambda f: external_annotator.count_annotations(f, Path("runner.py")), "asks.jsonl", "answers.jsonl",
 )  # fmt: skip
 parser(
-    "kept answers", {"a/vlm/answers.jsonl": ANSWERS, "b/vlm/answers.jsonl": ANSWERS}, lambda f: rescore_prompts._answers(f / "a", f / "b")
+    "kept answers", {"a/vlm/answers.jsonl": ANSWERS, "b/vlm/answers.jsonl": ANSWERS}, lambda f: rescore_prompts._annotation_differences(f / "a", f / "b")
 )
 
 
 def read_questions(folder: Path) -> object:
     with redirect_stderr(StringIO()):
-        return list(common.lines(folder / "asks.jsonl")), common._answered(folder / "answers.jsonl")
+        return list(common.read_lines(folder / "asks.jsonl")), common._annotated_keys(folder / "answers.jsonl")
 
 
 parser("questions", {"asks.jsonl": ASKS, "answers.jsonl": ANSWERS}, read_questions, errors=(SystemExit,))
 SHARD = {"key": KEY, "rows": [0, 4], "sha256": {"x": d.HASH}, "warnings": ["grey"]}
 RECORDED_JUDGE = {name: value for name, value in d.json.loads(RECORD).items() if name != "format"}
-LOOKED = with_format("features", {"judge": RECORDED_JUDGE, "warnings": ["substitute"]})
+LOOKED = add_format_version("features", {"judge": RECORDED_JUDGE, "warnings": ["substitute"]})
 
 
 def read_observed(folder: Path) -> object:
@@ -80,9 +80,9 @@ def read_observed(folder: Path) -> object:
     verify_files.check_rows(folder, findings)
     verify_files.check_archives(folder, findings)
     verify_files.check_listed(folder / "observations/toy", findings)
-    verify_observations.check_moments(folder / "observations/toy", folder / "observations/toy", 4, findings)
+    verify_features.check_moments(folder / "observations/toy", folder / "observations/toy", 4, findings)
     judge = folder / "observations/toy"
-    return findings, extract_features.read_record(judge / "shard-00000.json"), extract_features._recorded(judge)
+    return findings, extract_features.read_record(judge / "shard-00000.json"), extract_features._read_extractor_record(judge)
 
 
 parser(
@@ -93,8 +93,8 @@ parser(
     },
     read_observed,
 )  # fmt: skip
-parser("words of BLIP", {"vocab.txt": b"yes\nno\ncat\n"}, lambda f: blip_network.Words(f / "vocab.txt"))
+parser("words of BLIP", {"vocab.txt": b"yes\nno\ncat\n"}, lambda f: blip_network.BlipTokenizer(f / "vocab.txt"))
 parser(
     "forwards", lambda: {"observations/forwards.npz": d.forwards()},
-    lambda f: verify_results._wrong_cost(f, d.fake_runs.result(None, [], evaluator="cost"), None),
+    lambda f: verify_results._cost_differences(f, d.fake_runs.result(None, [], evaluator="cost"), None),
 )  # fmt: skip

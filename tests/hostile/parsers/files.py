@@ -20,13 +20,13 @@ parser("text", {"x.txt": "one\ntwö\r\n".encode()}, lambda f: text_file.read_tex
 parser("json", {"x.json": b'{"a": [1, "b", null], "c": {"d": 1.5}}'}, lambda f: json_file.read_json(f / "x.json"))
 parser("toml", {"x.toml": d.toml({"a": 1, "b": {"c": ["x", "y"]}})}, lambda f: toml_file.read_toml(f / "x.toml"))
 parser("lines", {"x.jsonl": ROWS}, lambda f: json_lines.read_lines(f / "x.jsonl"))
-parser("mended lines", {"x.jsonl": ROWS}, lambda f: (json_lines.mend_lines(f / "x.jsonl"), json_lines.read_lines(f / "x.jsonl")))
+parser("mended lines", {"x.jsonl": ROWS}, lambda f: (json_lines.drop_partial_line(f / "x.jsonl"), json_lines.read_lines(f / "x.jsonl")))
 
 
 def read_vouched(folder: Path) -> object:
-    sums = checksums.read_sums(folder), checksums.state(folder, "a.txt"), checksums.intact(folder, "a.txt")
-    checksums.record_files(folder, ["a.txt"])
-    return sums, checksums.read_sums(folder)
+    sums = checksums.read_checksums(folder), checksums.file_state(folder, "a.txt"), checksums.is_intact(folder, "a.txt")
+    checksums.record_file_hashes(folder, ["a.txt"])
+    return sums, checksums.read_checksums(folder)
 
 
 parser("hashes", {"SHA256SUMS": f"{d.HASH}  a.txt\n{d.HASH}  b.txt\n".encode(), "a.txt": b"a"}, read_vouched, "SHA256SUMS")
@@ -35,14 +35,14 @@ parser("arrays", lambda: {"x.npz": d.kept_moments()}, lambda f: array_archive.lo
 
 def read_rows_file(folder: Path) -> object:
     path = folder / "x.npy"
-    found = feature_rows.header(path), feature_rows.digest(path, 0, 4), feature_rows.is_whole(path)
-    feature_rows.put(path, 0, np.zeros((1, 3)))
-    return found, np.asarray(feature_rows.view(path, 4)).sum()
+    found = feature_rows.read_rows_header(path), feature_rows.rows_sha256(path, 0, 4), feature_rows.is_complete(path)
+    feature_rows.write_rows(path, 0, np.zeros((1, 3)))
+    return found, np.asarray(feature_rows.map_rows(path, 4)).sum()
 
 
 parser("rows", lambda: {"x.npy": d.npy()}, read_rows_file)
 parser(
     "file hashes",
     {"x.bin": b"abc"},
-    lambda f: (storage.sha256_file(f / "x.bin"), storage.git_blob(f / "x.bin"), local_files.md5_file(f / "x.bin")),
+    lambda f: (storage.sha256_file(f / "x.bin"), storage.git_blob_id(f / "x.bin"), local_files.md5_file(f / "x.bin")),
 )

@@ -30,4 +30,4 @@ def with_home(read: Callable[[Path], object]) -> Callable[[Path], object]:
 def suite(name: str) -> Any:
     """Load a suite of prompts from the home that has them."""
     at_home(PROMPT_HOME)
-    return registry.load("suites", name)
+    return registry.load_by_name("suites", name)

@@ -17,8 +17,8 @@ from harope_bench.data.folder_writer import write_folder
 from harope_bench.data.sample_set import open_samples
 from harope_bench.judges.runners import common
 from harope_bench.pipeline import moments_cache, predictions, reference_stats
-from harope_bench.suites import image_stack
-from harope_bench.suites.imagenet_val import ImageNetVal
+from harope_bench.suites import real_images
+from harope_bench.suites.imagenet_val import ImageNetValSuite
 from harope_bench.suites.official_layouts import dpg
 
 TABLE = Table()
@@ -27,8 +27,8 @@ parser = TABLE.add
 
 def read_adm(folder: Path) -> object:
     path = folder / "x.npz"
-    images = list(adm_npz.rows(path, 2))
-    return adm_npz.members(path), adm_npz.shape_of(path), images, adm_npz.labels(path), open_samples(path).labels
+    images = list(adm_npz.read_batches(path, 2))
+    return adm_npz.array_names(path), adm_npz.images_shape(path), images, adm_npz.read_labels(path), open_samples(path).labels
 
 
 parser("ADM npz", lambda: {"x.npz": d.adm()}, read_adm)
@@ -37,7 +37,7 @@ JUDGE = "digits-net"
 
 def read_reference(folder: Path) -> object:
     path = folder / "x.npz"
-    return reference_stats.origin(path), reference_stats.open_reference(registry.load("suites", "digits"), JUDGE, path)
+    return reference_stats.reference_origin(path), reference_stats.open_reference(registry.load_by_name("suites", "digits"), JUDGE, path)
 
 
 parser("reference", lambda: {"x.npz": d.moments_reference()}, read_reference)
@@ -56,8 +56,8 @@ def small_set(folder: Path) -> Any:
 
 def read_kept_moments(folder: Path) -> object:
     array = np.random.default_rng(0).normal(size=(8, 3))
-    checksums.record_files(folder, ["x.npz"])
-    return moments_cache.moments(folder / "x.npz", array, moments_cache.Shards([d.HASH], 8)), moments_cache.are_sums_of(
+    checksums.record_file_hashes(folder, ["x.npz"])
+    return moments_cache.sum_cached_moments(folder / "x.npz", array, moments_cache.ShardHashes([d.HASH], 8)), moments_cache.are_sums_of(
         folder / "x.npz", array
     )
 
@@ -79,24 +79,24 @@ parser(
 def read_images(folder: Path) -> object:
     samples = open_samples(folder)
     paths = [path for path in sorted(folder.iterdir()) if path.is_file()]
-    sheets = [image_stack.decoded(path.read_bytes(), path.name, 8, 0.9) for path in paths]
-    return [samples.image(index) for index in samples.indices], image_io.file_formats(paths), image_io.misnamed(paths), sheets, cut(folder)
+    sheets = [real_images.decode_and_crop(path.read_bytes(), path.name, 8, 0.9) for path in paths]
+    return [samples.image(index) for index in samples.indices], image_io.file_formats(paths), image_io.misnamed_files_text(paths), sheets, cut(folder)
 
 
 def cut(folder: Path) -> object:
-    return [dpg.cut_picture(path, tiles=1) for path in folder.iterdir()]
+    return [dpg.tile_boxes(path, tiles=1) for path in folder.iterdir()]
 
 
 for form in ("PNG", "JPEG", "BMP", "WEBP"):
     parser(f"{form} image", lambda form=form: {f"0.{form.lower()}": d.png(8, form)}, read_images)  # type: ignore[misc]
 parser(
-    "runner's image", lambda: {"x.png": d.png()}, lambda f: (common.picture(f / "x.png"), common.digest(f / "x.png")),
+    "runner's image", lambda: {"x.png": d.png()}, lambda f: (common.load_image(f / "x.png"), common.file_sha256(f / "x.png")),
     errors=(ValueError, OSError, SyntaxError),  # they become the answer's error
 )  # fmt: skip
 
 
 def read_validation(folder: Path) -> object:
-    pictures = ImageNetVal().pictures(folder, None)
+    pictures = ImageNetValSuite().pictures(folder, None)
     images = []
     for index in range(len(pictures.labels)):
         with suppress(SampleError):  # `classify` counts the picture as missing and reads the next

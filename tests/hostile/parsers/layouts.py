@@ -11,7 +11,7 @@ from hostile.parsers.homes import suite
 from hostile.parsers.table import Table
 from toy_compbench import Toy
 
-from harope_bench.core.formats import with_format
+from harope_bench.core.formats import add_format_version
 from harope_bench.suites import dpg_bench
 from harope_bench.suites.official_layouts import base, compbench_results, dpg_results, file_list, geneval, geneval_results
 from harope_bench.suites.official_layouts.image_keys import ImageKeys
@@ -23,38 +23,38 @@ LISTED_CSV = b"file,prompt_index,copy\na.png,0,0\nb.png,1,0\n"
 LISTED_LINES = d.as_lines({"file": "a.png", "index": 0}, {"file": "b.png", "prompt_index": 1, "copy": 1})
 parser(
     "file list as csv", lambda: {"list.csv": LISTED_CSV, "a.png": d.png(), "b.png": d.png()},
-    lambda f: file_list.place_by_list(f, f / "list.csv", ImageKeys(suite("geneval"), "geneval")), "list.csv",
+    lambda f: file_list.assign_by_list(f, f / "list.csv", ImageKeys(suite("geneval"), "geneval")), "list.csv",
 )  # fmt: skip
 parser(
     "file list as lines", lambda: {"list.jsonl": LISTED_LINES, "a.png": d.png(), "b.png": d.png()},
-    lambda f: file_list.place_by_list(f, f / "list.jsonl", ImageKeys(suite("geneval"), "geneval")), "list.jsonl",
+    lambda f: file_list.assign_by_list(f, f / "list.jsonl", ImageKeys(suite("geneval"), "geneval")), "list.jsonl",
 )  # fmt: skip
 RECORDED = d.as_lines(
-    with_format("image-list", {"index": 0, "file": "a.png", "sha256": d.HASH, "prompt": "a photo of a cat"}),
-    with_format("image-list", {"index": 1, "prompt": "a photo of a dog", "status": "failed", "reason": "no image"}),
+    add_format_version("image-list", {"index": 0, "file": "a.png", "sha256": d.HASH, "prompt": "a photo of a cat"}),
+    add_format_version("image-list", {"index": 1, "prompt": "a photo of a dog", "status": "failed", "reason": "no image"}),
 )
 parser(
     "converted folder", lambda: {"file_list.jsonl": RECORDED, "a.png": d.png()},
-    lambda f: file_list.open_recorded(f, suite("geneval"), "geneval"), "file_list.jsonl",
+    lambda f: file_list.open_recorded_images(f, suite("geneval"), "geneval"), "file_list.jsonl",
 )  # fmt: skip
 
 
 def read_layout(folder: Path) -> object:
-    return base.recognised(folder), geneval.open_layout(folder, suite("geneval"))
+    return base.find_layout(folder), geneval.open_layout(folder, suite("geneval"))
 
 
 parser("GenEval's folders", d.geneval_folder, read_layout, "00000/metadata.jsonl", "00001/metadata.jsonl")
 parser(
     "GenEval's results", lambda: {"results.jsonl": d.geneval_results()},
-    lambda f: (base.reader(f / "results.jsonl"), geneval_results.imported(f / "results.jsonl", suite("geneval"))),
+    lambda f: (base.find_results_reader(f / "results.jsonl"), geneval_results.import_scores(f / "results.jsonl", suite("geneval"))),
 )  # fmt: skip
 
 
-class Items(dpg_bench.DpgBench):
+class Items(dpg_bench.DpgBenchSuite):
     """DPG-Bench with the items of `dpg_script`."""
 
     def __init__(self, path: Path) -> None:
-        self.known = dpg_bench.prompts(path)
+        self.known = dpg_bench.read_prompts(path)
 
     @property
     def count(self) -> int:
@@ -62,13 +62,13 @@ class Items(dpg_bench.DpgBench):
 
     def case(self, index: int) -> Any:
         copy, prompt = divmod(index, len(self.known))
-        return dpg_bench.Case(prompt, copy, self.known[prompt].text, {"dpg": self.known[prompt].facts})
+        return dpg_bench.PromptCase(prompt, copy, self.known[prompt].prompt, {"dpg": self.known[prompt].metadata})
 
 
 def read_dpg(folder: Path) -> object:
     items = Items(homes.PROMPT_HOME / "dpg_script.csv")
-    found = [base.reader(path) for path in sorted(folder.glob("*.txt"))]
-    return found, [dpg_results.imported(folder / "results.txt", items, rules=rules) for rules in ("official", "corrected")]
+    found = [base.find_results_reader(path) for path in sorted(folder.glob("*.txt"))]
+    return found, [dpg_results.import_scores(folder / "results.txt", items, rules=rules) for rules in ("official", "corrected")]
 
 
 parser("DPG-Bench's results", d.dpg_results, read_dpg)
@@ -76,7 +76,7 @@ parser("DPG-Bench's results", d.dpg_results, read_dpg)
 
 def read_compbench(folder: Path) -> object:
     path = folder / "numeracy/annotation_num/vqa_result.json"
-    return base.reader(path), compbench_results._read(folder, Toy("numeracy"), "official")
+    return base.find_results_reader(path), compbench_results._read_categories(folder, Toy("numeracy"), "official")
 
 
 parser(

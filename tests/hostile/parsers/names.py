@@ -23,7 +23,7 @@ parser = TABLE.add
 
 def read_arguments(folder: Path) -> object:
     lines = text_file.read_text(folder / "words.txt").split("\n")
-    types = (options.Indices(), options.Sides(), options.KeyValue(), figure.Numbers(), options.Finite(0, 10))
+    types = (options.IndicesType(), options.ResolutionList(), options.KeyValueType(), figure.NumberList(), options.FiniteFloat(0, 10))
     return [kind.convert(line, None, None) for kind, line in zip(types, lines, strict=False)], parse_entries(lines[5:7], lines[7:])
 
 
@@ -44,7 +44,7 @@ def patterned(folder: Path) -> object:
     for name in text_file.read_text(folder / "names.txt").split("\n")[:4]:
         if name and "/" not in name and "\0" not in name and len(name.encode()) < 200:
             (folder / name).write_bytes(b"x")
-    return prompt_folder.place_by_pattern(folder, "{prompt_index}_{copy}.png", ImageKeys(suite("geneval"), "geneval"))
+    return prompt_folder.assign_by_pattern(folder, "{prompt_index}_{copy}.png", ImageKeys(suite("geneval"), "geneval"))
 
 
 parser("names by a pattern", {"names.txt": b"0_0.png\n1_0.png\n2_1.png\nx.png"}, patterned)
@@ -58,7 +58,7 @@ def numbered(folder: Path) -> object:
             at_home(folder / "home")
             (folder / "home/checkpoints").mkdir(parents=True, exist_ok=True)
             (folder / "home/checkpoints" / f"{name}.toml").write_bytes(b"")
-    listed = open_samples(folder).warnings, base.recognised(folder), registry.names("checkpoints")
+    listed = open_samples(folder).warnings, base.find_layout(folder), registry.list_names("checkpoints")
     return listed, dpg.recognise(folder), geneval.recognise(folder)
 
 

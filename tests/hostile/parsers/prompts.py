@@ -9,7 +9,7 @@ from hostile.parsers.homes import with_home
 from hostile.parsers.table import Files, Table
 
 from harope_bench.analysis import contamination
-from harope_bench.suites import coco_fid, compbench_suite, dpg_bench, label_files
+from harope_bench.suites import coco_fid, compbench_suite, dpg_bench, label_policies
 from harope_bench.suites import geneval as geneval_suite
 
 TABLE = Table()
@@ -28,7 +28,7 @@ parser("captions packed", {"x.txt.gz": d.packed(b"a cat\na dog\n")}, lambda f: l
 
 
 def audit(folder: Path) -> object:
-    return contamination.audit([folder / "captions.txt"], "geneval", folder / "prompts.jsonl")
+    return contamination.audit_captions([folder / "captions.txt"], "geneval", folder / "prompts.jsonl")
 
 
 def prompt_lines() -> Files:
@@ -36,8 +36,8 @@ def prompt_lines() -> Files:
 
 
 parser("audit", prompt_lines, audit)
-parser("GenEval's prompts", lambda: {"x.jsonl": d.asset("geneval/evaluation_metadata.jsonl")}, lambda f: geneval_suite.lines(f / "x.jsonl"))
-parser("DPG-Bench's table", lambda: {"x.csv": d.dpg_table()}, lambda f: dpg_bench.prompts(f / "x.csv"))
+parser("GenEval's prompts", lambda: {"x.jsonl": d.asset("geneval/evaluation_metadata.jsonl")}, lambda f: geneval_suite.read_metadata(f / "x.jsonl"))
+parser("DPG-Bench's table", lambda: {"x.csv": d.dpg_table()}, lambda f: dpg_bench.read_prompts(f / "x.csv"))
 parser("a category's prompts", {"color_val.txt": b"a red cat\r\na blue dog"}, lambda f: compbench_suite._lines(f / "color_val.txt"))
-parser("COCO's captions", lambda: {"x.zip": d.coco()}, lambda f: coco_fid.captions(f / "x.zip"))
-parser("labels", {"labels.txt": b"1\n2\n9\n"}, with_home(lambda f: label_files.policy(str(f / "labels.txt"), 10)))
+parser("COCO's captions", lambda: {"x.zip": d.coco()}, lambda f: coco_fid.read_captions(f / "x.zip"))
+parser("labels", {"labels.txt": b"1\n2\n9\n"}, with_home(lambda f: label_policies.resolve_label_policy(str(f / "labels.txt"), 10)))

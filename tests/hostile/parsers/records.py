@@ -10,10 +10,10 @@ from hostile.parsers.homes import at_home
 from hostile.parsers.table import Files, Table
 
 from harope_bench.core import chart_schema, registry, storage
-from harope_bench.core.formats import with_format
+from harope_bench.core.formats import add_format_version
 from harope_bench.leaderboards import table_spec
 from harope_bench.models import checkpoint_folder, load_checkpoint
-from harope_bench.reports import html, loss_logs, runs, site
+from harope_bench.reports import report_page, loss_logs, runs, leaderboard_pages
 from harope_bench.training.recipe import read_recipe
 
 TABLE = Table()
@@ -22,13 +22,13 @@ parser = TABLE.add
 parser("charts", d.charts, lambda f: [chart_schema.read_chart(path) for path in sorted(f.glob("*.json"))])
 parser("recipe", {"x.toml": d.toml(d.RECIPE)}, lambda f: read_recipe(str(f / "x.toml")))
 parser("painter's recipe", {"x.toml": d.toml(d.PAINTER)}, lambda f: read_recipe(str(f / "x.toml")))
-parser("table", {"x.toml": d.toml(d.TABLE)}, lambda f: table_spec._read(registry.Entry("tables", "x", "a test", f / "x.toml")))
-CHECKPOINT = {"checkpoints/mine.toml": d.toml(with_format("checkpoint", {**d.plain(d.checkpoint()), "name": "mine"}))}
+parser("table", {"x.toml": d.toml(d.TABLE)}, lambda f: table_spec._load_entry(registry.RegistryEntry("tables", "x", "a test", f / "x.toml")))
+CHECKPOINT = {"checkpoints/mine.toml": d.toml(add_format_version("checkpoint", {**d.plain(d.checkpoint()), "name": "mine"}))}
 
 
 def read_logged(folder: Path) -> object:
     at_home(folder / "home")
-    return html._curves(runs.read_runs(folder / "run"))
+    return report_page._read_loss_curves(runs.read_runs(folder / "run"))
 
 
 def logged_run() -> Files:
@@ -42,7 +42,7 @@ def shadowed(named: dict[str, Any]) -> Files:
     named = {**named, "name": "mine"}
     plan = {**d.plain(d.fake_runs.plan(d.checkpoint())), "checkpoint": named}
     places = {
-        "home/checkpoints/mine.toml": d.toml(with_format("checkpoint", named)),
+        "home/checkpoints/mine.toml": d.toml(add_format_version("checkpoint", named)),
         "home/checkpoints/mine.log.csv": b"step,loss\n1,3.0\n",
     }
     return {**places, "run/plan.json": d.file_of("plan", plan)}
@@ -53,21 +53,21 @@ parser("logs of checkpoints", logged_run, read_logged, "home/checkpoints/mine.to
 
 def read_checkpoints(folder: Path) -> object:
     at_home(folder)
-    former = checkpoint_folder._former(folder / "checkpoints/mine.toml", d.checkpoint())
-    return former, registry.entries("checkpoints"), load_checkpoint.checkpoint("mine"), table_spec.load_tables()
+    former = checkpoint_folder._read_previous(folder / "checkpoints/mine.toml", d.checkpoint())
+    return former, registry.list_entries("checkpoints"), load_checkpoint.load_checkpoint_record("mine"), table_spec.load_tables()
 
 
 parser("checkpoint", CHECKPOINT, read_checkpoints)
 parser(
     "training log",
     {"log.csv": b"step,loss\n1,3.0\n2,2.5\n"},
-    lambda f: (html._log(f / "log.csv"), loss_logs.read_losses([f / "log.csv"], 0.9)),
+    lambda f: (report_page._read_log(f / "log.csv"), loss_logs.read_losses([f / "log.csv"], 0.9)),
 )
 DIT_LOG = b"[2026-01-01 10:00:00] (step=0000100) Train Loss: 0.2, Train Steps/Sec: 1\n[x] (step=0000200) Train Loss: 0.1, Train\n"
 parser("DiT's log", {"log.txt": DIT_LOG}, lambda f: loss_logs.read_losses([f / "log.txt"], 0))
-parser("page", {"index.html": b"<html></html>"}, lambda f: site._read(f / "index.html"))
+parser("page", {"index.html": b"<html></html>"}, lambda f: leaderboard_pages._read_page(f / "index.html"))
 parser(
     "report to replace",
-    {"report.html": f"<html>{html.MARK}</html>".encode()},
-    lambda f: storage.check_overwritten(f / "report.html", html.MARK, "report"),
+    {"report.html": f"<html>{report_page.PAGE_MARKER}</html>".encode()},
+    lambda f: storage.check_overwrite(f / "report.html", report_page.PAGE_MARKER, "report"),
 )

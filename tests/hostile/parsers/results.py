@@ -8,10 +8,10 @@ import numpy as np
 from hostile import documents as d
 from hostile.parsers.table import Files, Table
 
-from harope_bench.analysis.cost import profile
+from harope_bench.analysis.cost import measure_cost
 from harope_bench.core import checksums
 from harope_bench.data import result_store
-from harope_bench.data.run_folder import Run
+from harope_bench.data.run_folder import RunFolder
 from harope_bench.data.sample_set import open_samples
 from harope_bench.pipeline import rescore_prompts, verify_results
 from harope_bench.reports import failures, gallery, runs
@@ -24,13 +24,13 @@ parser = TABLE.add
 
 
 def read_run(folder: Path) -> object:
-    run = Run(folder)
-    return run.plan, run.records(), run.asked(), run.is_settled, open_samples(folder), open_samples(folder, 2)
+    run = RunFolder(folder)
+    return run.plan, run.read_records(), run.requested_indices(), run.is_final, open_samples(folder), open_samples(folder, 2)
 
 
 def read_results(folder: Path) -> object:
     path = folder / "results/fidelity.json"
-    found = result_store.read_result(path), result_store.find_result(path), profile._stored(path, path)
+    found = result_store.read_result(path), result_store.find_result(path), measure_cost._stored_result(path, path)
     return found, result_store.read_results(folder)
 
 
@@ -39,15 +39,15 @@ parser("result", d.run_files, read_results, "results/fidelity.json")
 parser(
     "result with hashes",
     d.run_files,
-    lambda f: (checksums.record_files(f / "results", ["fidelity.json"]), read_results(f)),
+    lambda f: (checksums.record_file_hashes(f / "results", ["fidelity.json"]), read_results(f)),
     "results/fidelity.json",
 )
 
 
 def read_comparison(folder: Path) -> object:
-    baseline, new = compare.open_side(folder / "old"), compare.open_side(folder / "new")
-    comparison = compare.compare(baseline, new)
-    return compare.words(comparison), compare.facts(comparison), render._most(np.arange(4.0), folder / "new")
+    baseline, new = compare.load_compared_runs(folder / "old"), compare.load_compared_runs(folder / "new")
+    comparison = compare.compare_runs(baseline, new)
+    return compare.comparison_text(comparison), compare.comparison_json(comparison), render._largest_changes(np.arange(4.0), folder / "new")
 
 
 def two_runs() -> Files:
@@ -75,22 +75,22 @@ def other_result(folder: Path) -> object:
     (again := folder / "again").mkdir()
     for name in ("fidelity.npz", "fidelity.rows.jsonl"):
         (again / name).write_bytes(d.run_files()[f"results/{name}"])
-    files = rescore_prompts.other_files(path, again / "fidelity.json")
-    return files, list(verify_results._wrong_rows(path.with_suffix(".npz"), {"fid": np.arange(4.0)}))
+    files = rescore_prompts.file_differences(path, again / "fidelity.json")
+    return files, list(verify_results._array_differences(path.with_suffix(".npz"), {"fid": np.arange(4.0)}))
 
 
 def read_failures(folder: Path) -> object:
-    found = failures.failures(folder)
-    return failures.as_csv(found), failures.as_jsonl(found), failures.warnings(folder)
+    found = failures.read_failures(folder)
+    return failures.rows_csv(found), failures.rows_jsonl(found), failures.read_warnings(folder)
 
 
 parser("failures", d.run_files, read_failures, "results/fidelity.rows.jsonl", "results/fidelity.json")
-parser("report's runs", d.run_files, lambda f: gallery.panels(runs.read_runs(f)), "samples.jsonl", "plan.json", "images/000000.png")
-parser("baseline", lambda: {"x.json": d.baseline()}, lambda f: gate_baseline.open_side(f / "x.json"))
+parser("report's runs", d.run_files, lambda f: gallery.build_panels(runs.read_runs(f)), "samples.jsonl", "plan.json", "images/000000.png")
+parser("baseline", lambda: {"x.json": d.baseline()}, lambda f: gate_baseline.load_baseline_or_runs(f / "x.json"))
 parser(
     "baseline to replace", lambda: {"x.json": d.baseline(), **{f"run/{name}": data for name, data in d.run_files().items()}},
-    lambda f: gate_baseline.write(f / "x.json", f / "run", "signed"), "x.json",
+    lambda f: gate_baseline.write_baseline(f / "x.json", f / "run", "signed"), "x.json",
 )  # fmt: skip
 parser(
-    "gate's policy", {"gate.toml": d.toml(d.POLICY)}, lambda f: [policy.read(f / "gate.toml").rule(m).margin_of(3.0) for m in ("fid", "is")]
+    "gate's policy", {"gate.toml": d.toml(d.POLICY)}, lambda f: [policy.read_policy(f / "gate.toml").rule(m).margin_of(3.0) for m in ("fid", "is")]
 )

@@ -24,8 +24,8 @@ def read_weights(path: Path) -> object:
     return (
         state_dicts.load_weights(path),
         state_dicts.weights_header(path),
-        state_dicts.weights_note(path),
-        register_checkpoint.noted(path),
+        state_dicts.weights_metadata(path),
+        register_checkpoint.read_checkpoint_note(path),
         state_dicts.weights_sha256(path),
     )
 
@@ -38,7 +38,7 @@ parser(
 parser(
     "mmdet's file",
     lambda: {"x.pth": d.torch_file(False)},
-    lambda f: weights_file.state(weights_file.Weights(f / "x.pth", storage.sha256_file(f / "x.pth"))),
+    lambda f: weights_file.load_state(weights_file.WeightsFile(f / "x.pth", storage.sha256_file(f / "x.pth"))),
 )
 parser("snapshot", lambda: {"snapshot.pt": d.snapshot()}, lambda f: trainer(f).resume())
 
@@ -53,7 +53,7 @@ def trainer(folder: Path) -> Trainer:
 def read_checkpoint_file(folder: Path) -> object:
     at_home(folder / "home")
     register_checkpoint.register("mine", folder / "x.safetensors", {"suite": "digits", "source": "a test"})
-    return register_checkpoint.process_lines(load_checkpoint.checkpoint("mine"))
+    return register_checkpoint.description_lines(load_checkpoint.load_checkpoint_record("mine"))
 
 
 parser("weights to register", lambda: {"x.safetensors": d.dit_weights()}, read_checkpoint_file)
@@ -72,8 +72,8 @@ LAYERS = ("transformer_blocks.0.attn.to_q",)
 
 def read_lora(folder: Path) -> object:
     path = folder / "adapter_model.safetensors"
-    bare = lora_manifest.bare(folder)
-    return bare, lora_manifest.low_rank(path), lora_files.read(Library, path, lambda: LAYERS)
+    bare = lora_manifest.find_lora_files(folder)
+    return bare, lora_manifest.is_lora_file(path), lora_files.read_lora(Library, path, lambda: LAYERS)
 
 
 PEFT = b'{"r": 4, "lora_alpha": 8, "target_modules": ["to_q"], "use_dora": false, "alpha_pattern": {"to_q": 2}}'
@@ -89,11 +89,11 @@ def read_keys(folder: Path) -> object:
 
     keys = text_file.read_text(folder / "keys.txt").split("\n")
     state = dict.fromkeys(keys, torch.zeros(4, 4))
-    lora_names.reject_other_forms(keys, "x")
+    lora_names.reject_unsupported_formats(keys, "x")
     return (
-        lora_names.library_names(state, lambda: LAYERS),
-        weight_wrappers.without_prefixes(state),
-        weight_wrappers.unwrap({"model": state}),
+        lora_names.convert_to_diffusers_keys(state, lambda: LAYERS),
+        weight_wrappers.strip_prefixes(state),
+        weight_wrappers.unwrap_state_dict({"model": state}),
     )
 
 
@@ -104,19 +104,19 @@ parser("names of weights", {"keys.txt": KEYS.encode()}, read_keys)
 
 
 def read_pipeline(folder: Path) -> object:
-    lora_manifest.check_loads(folder)
-    return lora_manifest.pipeline_class(folder), lora_manifest.describe(folder, "base"), lora_manifest.scheduler_config(folder)
+    lora_manifest.check_base_loads(folder)
+    return lora_manifest.pipeline_class_name(folder), lora_manifest.describe_base(folder, "base"), lora_manifest.scheduler_config(folder)
 
 
 parser("pipeline", d.pipeline, read_pipeline)
-parser("manifest", {"manifest.json": d.json_bytes(d.MANIFEST)}, lambda f: lora_manifest.read(f / "manifest.json"))
+parser("manifest", {"manifest.json": d.json_bytes(d.MANIFEST)}, lambda f: lora_manifest.read_manifest(f / "manifest.json"))
 parser(
     "adapter folder",
     lambda: {
         **{f"base/{name}": data for name, data in d.pipeline().items()},
         "manifest.json": d.json_bytes({**d.MANIFEST, "files": {}, "base": {"id": "base", "config": {"num_layers": 1}}}),
     },
-    lambda f: lora_manifest.examine(f / "manifest.json", adapter_checkpoint(f / "base")),
+    lambda f: lora_manifest.check_adapter(f / "manifest.json", adapter_checkpoint(f / "base")),
     "manifest.json",
     "base/transformer/config.json",
 )
@@ -129,6 +129,6 @@ def adapter_checkpoint(folder: Path) -> Any:
 parser(
     "autoencoder",
     {"config.json": d.json_bytes(d.VAE), "diffusion_pytorch_model.safetensors": b""},
-    lambda f: latents.check(str(f), 4, "x"),
+    lambda f: latents.check_vae(str(f), 4, "x"),
     "config.json",
 )
